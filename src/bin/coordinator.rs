@@ -1,0 +1,2 @@
+//! The coordinator program.
+fn main() {}
