@@ -1,0 +1,244 @@
+//! What goes wrong, and when: the trouble that a server makes for a request, as a pure function.
+//!
+//! The faults must look like chance and yet be the same in every run, so that the ways of
+//! downloading can be compared under the same trouble. So the dice are a hash of the seed, the
+//! code and the attempt. This file must never look at a clock, at the order of requests or at any
+//! other state, and its hash must never change: [`DEFAULT_SEED`] was searched with it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How long a delayed request waits for its answer.
+pub const DELAY: Duration = Duration::from_millis(500);
+
+/// The seed with which the ERROR server, asked once for each of the 676 codes from AA to ZZ,
+/// answers with 150 flags, 361 "not found" and 165 errors: the counts of the sample run in
+/// *Fluent Python*.
+pub const DEFAULT_SEED: u64 = 642;
+
+/// The errors to choose from: those that a client may well get over by asking again.
+const STATUSES: [u16; 4] = [500, 502, 503, 504];
+
+/// The three servers of the book: how well each one treats its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Answers at once, and never fails.
+    Local,
+    /// Answers every request after half a second.
+    Delay,
+    /// Fails a quarter of the requests, and delays half of them by half a second.
+    Error,
+}
+
+impl Kind {
+    /// All servers, from the best to the worst.
+    pub const ALL: [Kind; 3] = [Kind::Local, Kind::Delay, Kind::Error];
+
+    /// The book's name for this server: `LOCAL`, `DELAY` or `ERROR`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Kind::Local => "LOCAL",
+            Kind::Delay => "DELAY",
+            Kind::Error => "ERROR",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// What will happen to one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// How long to wait before answering, whatever the answer.
+    pub delay: Option<Duration>,
+    /// The 5xx status to answer with, instead of what was asked for.
+    pub status: Option<u16>,
+}
+
+/// The source of all faults of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Which server this is.
+    pub kind: Kind,
+    /// The number that all chance comes from; only [`Kind::Error`] takes chances.
+    pub seed: u64,
+}
+
+impl Faults {
+    /// What happens when code `cc` is asked for the `attempt`-th time, counted from 1.
+    ///
+    /// Always the same for the same seed, code and attempt. Each attempt throws the dice anew, so
+    /// a client that tries again usually gets through.
+    pub fn plan(&self, cc: &str, attempt: u32) -> Plan {
+        match self.kind {
+            Kind::Local => Plan::default(),
+            Kind::Delay => Plan {
+                delay: Some(DELAY),
+                status: None,
+            },
+            Kind::Error => {
+                let mut dice = Dice::new(self.seed, cc, attempt);
+                // One throw for each question, always in this order, so the answers are
+                // independent of each other.
+                let (fails, status, waits) = (dice.throw(), dice.throw(), dice.throw());
+                Plan {
+                    delay: (waits % 2 == 0).then_some(DELAY),
+                    status: (fails % 4 == 0).then_some(STATUSES[(status % 4) as usize]),
+                }
+            }
+        }
+    }
+}
+
+/// A stream of numbers that look random, by [SplitMix64](https://doi.org/10.1145/2660193.2660195).
+///
+/// The hasher of the standard library would be shorter, but promises no stable values.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64, cc: &str, attempt: u32) -> Self {
+        let mut dice = Dice(seed);
+        for byte in cc.bytes() {
+            dice = Dice(dice.throw() ^ u64::from(byte));
+        }
+        Dice(dice.throw() ^ u64::from(attempt))
+    }
+
+    fn throw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::AVAILABLE;
+    use super::*;
+
+    fn all_codes() -> impl Iterator<Item = String> {
+        let letters = b'a'..=b'z';
+        letters.clone().flat_map(move |first| {
+            letters
+                .clone()
+                .map(move |second| String::from_utf8(vec![first, second]).unwrap())
+        })
+    }
+
+    /// How many flags, "not found" and errors a run without retries gets from the ERROR server.
+    fn counts(seed: u64) -> (usize, usize, usize) {
+        let faults = Faults {
+            kind: Kind::Error,
+            seed,
+        };
+        let (mut flags, mut not_found, mut errors) = (0, 0, 0);
+        for cc in all_codes() {
+            if faults.plan(&cc, 1).status.is_some() {
+                errors += 1;
+            } else if AVAILABLE.contains(&cc.to_ascii_uppercase().as_str()) {
+                flags += 1;
+            } else {
+                not_found += 1;
+            }
+        }
+        (flags, not_found, errors)
+    }
+
+    #[test]
+    fn the_default_seed_gives_the_counts_of_the_book() {
+        assert_eq!(counts(DEFAULT_SEED), (150, 361, 165));
+    }
+
+    /// How the default seed was found, should it ever have to be found again.
+    #[test]
+    #[ignore = "a search, not a check"]
+    fn search_for_the_default_seed() {
+        let seed = (0..).find(|seed| counts(*seed) == (150, 361, 165));
+        println!("{seed:?}");
+    }
+
+    #[test]
+    fn the_faults_of_a_seed_never_change() {
+        let faults = Faults {
+            kind: Kind::Error,
+            seed: 2015,
+        };
+        let seen: Vec<_> = ["br", "cn", "in", "us"]
+            .into_iter()
+            .flat_map(|cc| [faults.plan(cc, 1), faults.plan(cc, 2)])
+            .map(|plan| (plan.status, plan.delay.is_some()))
+            .collect();
+        let expected = [
+            (None, false),
+            (None, true),
+            (Some(503), false),
+            (None, true),
+            (None, true),
+            (None, false),
+            (None, false),
+            (Some(504), false),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_quarter_fails_and_half_waits_independently_and_in_every_attempt() {
+        for attempt in 1..=4 {
+            let mut tally = [[0_u32; 2]; 2];
+            let mut by_status = [0_u32; STATUSES.len()];
+            for seed in 0..100 {
+                let faults = Faults {
+                    kind: Kind::Error,
+                    seed,
+                };
+                for cc in all_codes() {
+                    let plan = faults.plan(&cc, attempt);
+                    let (fails, waits) = (plan.status.is_some(), plan.delay.is_some());
+                    tally[usize::from(fails)][usize::from(waits)] += 1;
+                    if let Some(status) = plan.status {
+                        by_status[STATUSES.iter().position(|s| *s == status).unwrap()] += 1;
+                    }
+                }
+            }
+            let near = |count: u32, share: f64| {
+                (f64::from(count) / 67_600.0 - share).abs() < 0.01 || panic!("{count} of 67600")
+            };
+            assert!(tally[0].iter().all(|count| near(*count, 0.375)));
+            assert!(tally[1].iter().all(|count| near(*count, 0.125)));
+            assert!(by_status.iter().all(|count| near(*count, 0.0625)));
+        }
+    }
+
+    #[test]
+    fn trying_again_helps() {
+        let faults = Faults {
+            kind: Kind::Error,
+            seed: DEFAULT_SEED,
+        };
+        let stuck = all_codes()
+            .filter(|cc| (1..=4).all(|attempt| faults.plan(cc, attempt).status.is_some()))
+            .count();
+        assert!(stuck < 10, "{stuck} codes fail four times in a row");
+    }
+
+    #[test]
+    fn local_does_no_harm_and_delay_only_delays() {
+        let (local, delay) = [Kind::Local, Kind::Delay]
+            .map(|kind| Faults { kind, seed: 7 })
+            .into();
+        for cc in all_codes() {
+            assert_eq!(local.plan(&cc, 1), Plan::default());
+            let slow = Plan {
+                delay: Some(DELAY),
+                status: None,
+            };
+            assert_eq!(delay.plan(&cc, 1), slow);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The pictures: one small GIF for each of the 194 codes that have a flag.
+//!
+//! The artwork is Twemoji's (licensed CC-BY 4.0), which comes as PNG. The book's servers hand out
+//! GIFs, so each PNG is redrawn as a GIF when it is first asked for, and kept. The same code
+//! always gives the same bytes, on every machine. This room must never touch the disk or the net.
+
+use std::sync::OnceLock;
+
+use axum::body::Bytes;
+use twemoji_assets::png::PngTwemojiAsset;
+
+/// The codes that have a flag, in upper case and sorted: the 194 of *Fluent Python*'s flag archive.
+///
+/// They follow [ISO 3166-1 alpha-2](https://www.iso.org/iso-3166-country-codes.html). Codes that
+/// are not here are "not found" on every server, even where Twemoji has a drawing.
+#[rustfmt::skip]
+pub const AVAILABLE: [&str; 194] = [
+    "AD", "AE", "AF", "AG", "AL", "AM", "AO", "AR", "AT", "AU", "AZ", "BA", "BB", "BD",
+    "BE", "BF", "BG", "BH", "BI", "BJ", "BN", "BO", "BR", "BS", "BT", "BW", "BY", "BZ",
+    "CA", "CD", "CF", "CG", "CH", "CI", "CL", "CM", "CN", "CO", "CR", "CU", "CV", "CY",
+    "CZ", "DE", "DJ", "DK", "DM", "DZ", "EC", "EE", "EG", "ER", "ES", "ET", "FI", "FJ",
+    "FM", "FR", "GA", "GB", "GD", "GE", "GH", "GM", "GN", "GQ", "GR", "GT", "GW", "GY",
+    "HN", "HR", "HT", "HU", "ID", "IE", "IL", "IN", "IQ", "IR", "IS", "IT", "JM", "JO",
+    "JP", "KE", "KG", "KH", "KI", "KM", "KN", "KP", "KR", "KW", "KZ", "LA", "LB", "LC",
+    "LI", "LK", "LR", "LS", "LT", "LU", "LV", "LY", "MA", "MC", "MD", "ME", "MG", "MH",
+    "MK", "ML", "MM", "MN", "MR", "MT", "MU", "MV", "MW", "MX", "MY", "MZ", "NA", "NE",
+    "NG", "NI", "NL", "NO", "NP", "NR", "NZ", "OM", "PA", "PE", "PG", "PH", "PK", "PL",
+    "PT", "PW", "PY", "QA", "RO", "RS", "RU", "RW", "SA", "SB", "SC", "SD", "SE", "SG",
+    "SI", "SK", "SL", "SM", "SN", "SO", "SR", "SS", "ST", "SV", "SY", "SZ", "TD", "TG",
+    "TH", "TJ", "TL", "TM", "TN", "TO", "TR", "TT", "TV", "TW", "TZ", "UA", "UG", "US",
+    "UY", "UZ", "VA", "VC", "VE", "VN", "VU", "WS", "YE", "ZA", "ZM", "ZW",
+];
+
+/// Below this alpha a pixel counts as see-through: GIF has no half-transparent pixels.
+const OPAQUE_FROM: u8 = 128;
+
+/// How hard the encoder searches for the best 256 colours, from 1 (most) to 30 (least). Flags have
+/// few colours, and those with more look the same at this setting, in a fraction of the time.
+const QUANTIZER_SPEED: i32 = 10;
+
+/// The flag of a lower-case, two-letter country code, as a GIF; `None` if the code has none.
+///
+/// The first call for a code redraws it; all later ones share the same bytes.
+///
+/// ```
+/// use procession::flag_server::image;
+///
+/// assert!(image("br").unwrap().starts_with(b"GIF89a"));
+/// assert!(image("zz").is_none());
+/// ```
+pub fn image(cc: &str) -> Option<Bytes> {
+    static IMAGES: [OnceLock<Bytes>; AVAILABLE.len()] =
+        [const { OnceLock::new() }; AVAILABLE.len()];
+
+    if !cc.bytes().all(|letter| letter.is_ascii_lowercase()) {
+        return None;
+    }
+    let index = AVAILABLE
+        .binary_search(&cc.to_ascii_uppercase().as_str())
+        .ok()?;
+    let gif = IMAGES[index].get_or_init(|| {
+        let png = drawing(cc).expect("every available code has a drawing");
+        Bytes::from(redraw(png).expect("the embedded drawings are sound"))
+    });
+    Some(gif.clone())
+}
+
+/// Twemoji's PNG of a flag. An emoji flag is spelt with two "regional indicator symbols", a second
+/// alphabet of Unicode made for this purpose.
+fn drawing(cc: &str) -> Option<&'static [u8]> {
+    let emoji: String = cc
+        .bytes()
+        .filter_map(|letter| char::from_u32('🇦' as u32 + u32::from(letter - b'a')))
+        .collect();
+    PngTwemojiAsset::from_emoji(&emoji).map(|asset| &***asset)
+}
+
+/// A PNG made into a GIF of the same size.
+fn redraw(png: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let (width, height, mut pixels) = rgba(png)?;
+    for pixel in pixels.chunks_exact_mut(4) {
+        if pixel[3] < OPAQUE_FROM {
+            // All see-through pixels get one colour, so that they cost one palette entry.
+            pixel.fill(0);
+        } else {
+            pixel[3] = u8::MAX;
+        }
+    }
+    let frame = gif::Frame::from_rgba_speed(width, height, &mut pixels, QUANTIZER_SPEED);
+    let mut gif = Vec::new();
+    gif::Encoder::new(&mut gif, width, height, &[])?.write_frame(&frame)?;
+    Ok(gif)
+}
+
+/// The width, the height and the pixels of a PNG, as red, green, blue and alpha bytes.
+fn rgba(png: &[u8]) -> Result<(u16, u16, Vec<u8>), Box<dyn std::error::Error>> {
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(png));
+    decoder.set_transformations(
+        png::Transformations::normalize_to_color8() | png::Transformations::ALPHA,
+    );
+    let mut reader = decoder.read_info()?;
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or("too large")?];
+    let info = reader.next_frame(&mut pixels)?;
+    pixels.truncate(info.buffer_size());
+    if info.color_type == png::ColorType::GrayscaleAlpha {
+        pixels = pixels
+            .chunks_exact(2)
+            .flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]])
+            .collect();
+    }
+    Ok((info.width.try_into()?, info.height.try_into()?, pixels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_available_codes_are_sorted_and_distinct() {
+        assert!(AVAILABLE.is_sorted_by(|one, next| one < next));
+    }
+
+    #[test]
+    fn every_available_code_has_a_gif_that_looks_like_its_drawing() {
+        for code in AVAILABLE {
+            let cc = code.to_ascii_lowercase();
+            let gif = image(&cc).unwrap();
+            assert!(gif.starts_with(b"GIF89a"), "{code}");
+            assert!((200..20_000).contains(&gif.len()), "{code}: {}", gif.len());
+
+            let mut options = gif::DecodeOptions::new();
+            options.set_color_output(gif::ColorOutput::RGBA);
+            let mut decoder = options.read_info(&gif[..]).unwrap();
+            let frame = decoder.read_next_frame().unwrap().unwrap();
+            let (width, height, drawn) = rgba(drawing(&cc).unwrap()).unwrap();
+            assert_eq!((frame.width, frame.height), (width, height), "{code}");
+
+            let mut difference = 0;
+            let mut opaque = 0;
+            for (shown, drawn) in frame.buffer.chunks_exact(4).zip(drawn.chunks_exact(4)) {
+                assert_eq!(shown[3] == 255, drawn[3] >= OPAQUE_FROM, "{code}");
+                if shown[3] == 255 {
+                    opaque += 1;
+                    difference += (0..3)
+                        .map(|channel| u32::from(shown[channel].abs_diff(drawn[channel])))
+                        .sum::<u32>();
+                }
+            }
+            assert!(opaque > 1_000, "{code}: only {opaque} pixels can be seen");
+            assert!(difference < 10 * opaque, "{code}: the colours are off");
+            assert!(decoder.read_next_frame().unwrap().is_none(), "{code}");
+        }
+    }
+
+    #[test]
+    fn no_other_code_has_an_image() {
+        assert!(
+            drawing("eu").is_some(),
+            "Twemoji draws more than the book's archive has"
+        );
+        for cc in ["", "b", "brr", "zz", "aq", "eu", "BR", "Br", "b/", "ñ"] {
+            assert!(image(cc).is_none(), "{cc}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_redrawn_only_once() {
+        assert_eq!(image("br").unwrap().as_ptr(), image("br").unwrap().as_ptr());
+    }
+}

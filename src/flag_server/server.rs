@@ -1,0 +1,197 @@
+//! The life of a server: bind, run in a thread of its own, stop at once.
+//!
+//! It must never outlive its [`FlagServer`] nor keep its owner waiting: dropping it abandons
+//! whatever requests are still held back.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+use super::faults::{DEFAULT_SEED, Faults, Kind};
+use super::site::{Access, Hook, Site, router};
+
+/// How many connections may wait to be accepted. A thousand clients that start together must not
+/// meet a full queue, for then TCP makes them wait a second and more. The system may allow less.
+const BACKLOG: u32 = 4096;
+
+/// A running server of flags; it stops when dropped.
+///
+/// ```
+/// use procession::flag_server::{FlagServer, Kind};
+///
+/// let server = FlagServer::builder(Kind::Local).start()?;
+/// println!("flags at {}/br/br.gif", server.base_url());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct FlagServer {
+    addr: SocketAddr,
+    site: Arc<Site>,
+    /// Dropping this half tells the thread to end.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FlagServer {
+    /// Begins to describe a server; [`Builder::start`] starts it.
+    pub fn builder(kind: Kind) -> Builder {
+        Builder {
+            faults: Faults {
+                kind,
+                seed: DEFAULT_SEED,
+            },
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            on_request: None,
+        }
+    }
+
+    /// The address that the server listens on, with the port that it really got.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where a client on this machine finds the flags, such as `http://127.0.0.1:8001/flags`.
+    pub fn base_url(&self) -> String {
+        let ip = match self.addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}/flags", SocketAddr::new(ip, self.addr.port()))
+    }
+
+    /// The same place as people write it: `http://localhost:8001/flags` if it is this machine.
+    pub fn shown_url(&self) -> String {
+        let ip = self.addr.ip();
+        if ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST {
+            format!("http://localhost:{}/flags", self.addr.port())
+        } else {
+            self.base_url()
+        }
+    }
+
+    /// How many requests were answered so far, with whatever status.
+    pub fn served(&self) -> u64 {
+        self.site.served()
+    }
+}
+
+impl Drop for FlagServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in there was already reported; there is nothing left to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for FlagServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlagServer")
+            .field("addr", &self.addr)
+            .field("served", &self.served())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that is not running yet.
+#[must_use = "the server runs only after `start`"]
+pub struct Builder {
+    faults: Faults,
+    addr: SocketAddr,
+    on_request: Option<Hook>,
+}
+
+impl Builder {
+    /// Where to listen; port 0 takes a free one. Default: `127.0.0.1:0`.
+    pub fn addr(mut self, addr: SocketAddr) -> Self {
+        self.addr = addr;
+        self
+    }
+
+    /// Chooses the faults of the ERROR server. Default: [`DEFAULT_SEED`].
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.faults.seed = seed;
+        self
+    }
+
+    /// Calls `hook` for each request, when its answer is ready to be sent.
+    ///
+    /// It runs in the server's only thread, so it must be quick.
+    pub fn on_request(mut self, hook: impl Fn(&Access<'_>) + Send + Sync + 'static) -> Self {
+        self.on_request = Some(Box::new(hook));
+        self
+    }
+
+    /// Starts the server. It can be asked as soon as this returns.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot listen, most often because the address is in use; the error names the address
+    /// and keeps its [`io::ErrorKind`]. Or if the system has no thread left.
+    pub fn start(self) -> io::Result<FlagServer> {
+        let Builder {
+            faults,
+            addr,
+            on_request,
+        } = self;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _runtime = runtime.enter();
+            listen(addr).map_err(|error| cannot_listen(faults.kind, addr, &error))?
+        };
+        let addr = listener.local_addr()?;
+        let site = Arc::new(Site::new(faults, on_request));
+        let app = router(site.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::Builder::new()
+            .name(format!("flag server {}", faults.kind))
+            .spawn(move || {
+                // Without this, half of the answers could wait for the client to acknowledge
+                // their first packet. If it fails, the client has already gone.
+                let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
+                runtime.spawn(axum::serve(listener, app).into_future());
+                let _ = runtime.block_on(stopped);
+                // The runtime ends here, and with it all connections, in whatever state.
+            })?;
+        Ok(FlagServer {
+            addr,
+            site,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // On Unix: take over a port whose last server has just ended. On Windows the same option would
+    // let two servers share a port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+fn cannot_listen(kind: Kind, addr: SocketAddr, error: &io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "; choose another port, or end the program that listens there",
+        io::ErrorKind::PermissionDenied => "; choose a port above 1023",
+        _ => "",
+    };
+    let message = format!("failed to start the {kind} server on {addr}: {error}{advice}");
+    io::Error::new(error.kind(), message)
+}

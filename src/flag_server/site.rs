@@ -1,0 +1,206 @@
+//! What the server says: from a request to its answer.
+//!
+//! Only `/flags/br/br.gif` and its like can meet faults; everything else is a plain page or a
+//! plain 404. This file must never block: one thread answers everyone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::faults::Faults;
+use super::images;
+
+/// The request header by which a client says which attempt this is, counted from 1.
+///
+/// A client that sends it meets the same faults in every run, whatever was asked before and in
+/// whatever order. For others the server counts how often each code was asked for, so that curl,
+/// too, meets faults that go away.
+pub const ATTEMPT_HEADER: &str = "x-attempt";
+
+/// One answered request, as told to the hook of [`Builder::on_request`](super::Builder::on_request).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access<'a> {
+    /// The HTTP method, such as `GET`.
+    pub method: &'a str,
+    /// The path that was asked for, without the query.
+    pub path: &'a str,
+    /// The status of the answer.
+    pub status: u16,
+    /// Whether the answer was held back on purpose.
+    pub delayed: bool,
+}
+
+/// Whoever wants to hear of each request.
+pub(super) type Hook = Box<dyn Fn(&Access<'_>) + Send + Sync>;
+
+/// All that the server knows while it runs.
+pub(super) struct Site {
+    faults: Faults,
+    on_request: Option<Hook>,
+    served: AtomicU64,
+    /// How often each code was asked for by clients that do not count themselves. At most 676
+    /// entries, for only two-letter codes get here.
+    asked: Mutex<HashMap<String, u32>>,
+}
+
+impl Site {
+    pub(super) fn new(faults: Faults, on_request: Option<Hook>) -> Self {
+        Site {
+            faults,
+            on_request,
+            served: AtomicU64::new(0),
+            asked: Mutex::default(),
+        }
+    }
+
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Which attempt at `cc` a request is.
+    fn attempt(&self, cc: &str, headers: &HeaderMap) -> u32 {
+        let told = headers
+            .get(ATTEMPT_HEADER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.trim().parse().ok());
+        told.unwrap_or_else(|| {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = asked.entry(cc.to_owned()).or_default();
+            *count = count.wrapping_add(1);
+            *count
+        })
+    }
+}
+
+/// Marks a response that was held back, for the access record.
+#[derive(Clone)]
+struct Delayed;
+
+/// The whole site as one service.
+pub(super) fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", get(front_page))
+        .route("/flags", get(front_page))
+        .route("/flags/", get(front_page))
+        .route("/flags/{cc}/{file}", get(flag))
+        .fallback(|| async { not_found() })
+        .layer(middleware::from_fn_with_state(site.clone(), record))
+        .with_state(site)
+}
+
+async fn front_page(State(site): State<Arc<Site>>) -> String {
+    format!(
+        "This is procession's {} flag server, for trying out ways to download.\n\
+         Ask for /flags/br/br.gif, or the lower-case code of another country.\n\
+         The flags are drawn by Twemoji (https://github.com/jdecked/twemoji), CC-BY 4.0.\n",
+        site.faults.kind,
+    )
+}
+
+async fn flag(State(site): State<Arc<Site>>, uri: Uri, headers: HeaderMap) -> Response {
+    let Some(cc) = code_in(uri.path()) else {
+        return not_found();
+    };
+    let plan = site.faults.plan(cc, site.attempt(cc, &headers));
+    if let Some(delay) = plan.delay {
+        tokio::time::sleep(delay).await;
+    }
+    let mut response = match plan.status {
+        Some(status) => fault(status),
+        None => match images::image(cc) {
+            Some(gif) => ([(header::CONTENT_TYPE, "image/gif")], gif).into_response(),
+            None => not_found(),
+        },
+    };
+    if plan.delay.is_some() {
+        response.extensions_mut().insert(Delayed);
+    }
+    response
+}
+
+/// The code in `/flags/br/br.gif`. As on the book's servers, case matters and both parts must
+/// agree.
+fn code_in(path: &str) -> Option<&str> {
+    let (cc, file) = path.strip_prefix("/flags/")?.split_once('/')?;
+    let is_code = cc.len() == 2 && cc.bytes().all(|letter| letter.is_ascii_lowercase());
+    (is_code && file.strip_suffix(".gif") == Some(cc)).then_some(cc)
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 Not Found\n").into_response()
+}
+
+fn fault(status: u16) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, format!("{status}: a fault made on purpose\n")).into_response()
+}
+
+/// Counts each answer and tells the hook, around all of the above.
+async fn record(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let response = next.run(request).await;
+    site.served.fetch_add(1, Ordering::Relaxed);
+    if let Some(on_request) = &site.on_request {
+        on_request(&Access {
+            method: method.as_str(),
+            path: uri.path(),
+            status: response.status().as_u16(),
+            delayed: response.extensions().get::<Delayed>().is_some(),
+        });
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    #[test]
+    fn only_a_lower_case_code_given_twice_names_a_flag() {
+        assert_eq!(code_in("/flags/br/br.gif"), Some("br"));
+        assert_eq!(code_in("/flags/zz/zz.gif"), Some("zz"));
+        for path in [
+            "/flags/br/cn.gif",
+            "/flags/BR/BR.gif",
+            "/flags/br/BR.gif",
+            "/flags/br/br.png",
+            "/flags/br/br",
+            "/flags/br/",
+            "/flags/bra/bra.gif",
+            "/flags/%62r/br.gif",
+            "/flags/../br.gif",
+            "/br/br.gif",
+        ] {
+            assert_eq!(code_in(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_header_tells_the_attempt_and_without_it_the_server_counts() {
+        let faults = Faults {
+            kind: Kind::Local,
+            seed: 0,
+        };
+        let site = Site::new(faults, None);
+        let headers = |value: &'static str| {
+            HeaderMap::from_iter([(
+                header::HeaderName::from_static(ATTEMPT_HEADER),
+                header::HeaderValue::from_static(value),
+            )])
+        };
+        assert_eq!(site.attempt("br", &HeaderMap::new()), 1);
+        assert_eq!(site.attempt("br", &headers("7")), 7);
+        assert_eq!(site.attempt("br", &HeaderMap::new()), 2);
+        assert_eq!(site.attempt("br", &headers("seven")), 3);
+        assert_eq!(site.attempt("cn", &HeaderMap::new()), 1);
+    }
+}
