@@ -123,12 +123,7 @@ fn the_front_page_says_what_this_is_and_whose_drawings_they_are() {
     let origin = server.base_url().replace("/flags", "");
     for path in ["/", "/flags", "/flags/"] {
         let url = format!("{origin}{path}");
-        let page = agent()
-            .get(&url)
-            .call()
-            .unwrap()
-            .body_mut()
-            .read_to_string();
+        let page = agent().get(&url).call().unwrap().body_mut().read_to_string();
         let page = page.unwrap();
         assert!(page.contains("DELAY") && page.contains("Twemoji"), "{page}");
     }
@@ -137,10 +132,7 @@ fn the_front_page_says_what_this_is_and_whose_drawings_they_are() {
 #[test]
 fn the_error_server_keeps_to_its_plan_over_http() {
     let server = start(Kind::Error);
-    let faults = Faults {
-        kind: Kind::Error,
-        seed: DEFAULT_SEED,
-    };
+    let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
     let agent = agent();
     thread::scope(|scope| {
         for cc in ["ad", "br", "cn", "de", "in", "us", "qq", "zz"] {
@@ -150,11 +142,8 @@ fn the_error_server_keeps_to_its_plan_over_http() {
                 for attempt in 1..=4 {
                     let plan = faults.plan(cc, attempt);
                     let asked_at = Instant::now();
-                    let response = agent
-                        .get(&url)
-                        .header("X-Attempt", attempt.to_string())
-                        .call()
-                        .unwrap();
+                    let response =
+                        agent.get(&url).header("X-Attempt", attempt.to_string()).call().unwrap();
                     let otherwise = if image(cc).is_some() { 200 } else { 404 };
                     let expected = plan.status.unwrap_or(otherwise);
                     assert_eq!(response.status(), expected, "{cc}, attempt {attempt}");
@@ -171,10 +160,7 @@ fn the_error_server_keeps_to_its_plan_over_http() {
 #[test]
 fn a_client_that_does_not_count_meets_faults_that_go_away() {
     let server = start(Kind::Error);
-    let faults = Faults {
-        kind: Kind::Error,
-        seed: DEFAULT_SEED,
-    };
+    let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
     let cc = AVAILABLE
         .map(str::to_ascii_lowercase)
         .into_iter()
@@ -188,20 +174,14 @@ fn a_client_that_does_not_count_meets_faults_that_go_away() {
 
 #[test]
 fn another_seed_makes_other_faults() {
-    let [one, other] = [1, 2].map(|seed| Faults {
-        kind: Kind::Error,
-        seed,
-    });
+    let [one, other] = [1, 2].map(|seed| Faults { kind: Kind::Error, seed });
     let cc = AVAILABLE
         .map(str::to_ascii_lowercase)
         .into_iter()
         .find(|cc| one.plan(cc, 1).status.is_some() && other.plan(cc, 1).status.is_none())
         .unwrap();
     for faults in [one, other] {
-        let server = FlagServer::builder(Kind::Error)
-            .seed(faults.seed)
-            .start()
-            .unwrap();
+        let server = FlagServer::builder(Kind::Error).seed(faults.seed).start().unwrap();
         let url = format!("{}/{cc}/{cc}.gif", server.base_url());
         let expected = faults.plan(&cc, 1).status.unwrap_or(200);
         assert_eq!(agent().get(&url).call().unwrap().status(), expected);
@@ -214,12 +194,7 @@ fn the_hook_hears_of_each_request() {
     let server = FlagServer::builder(Kind::Delay)
         .on_request(move |access| {
             let path = access.path.to_owned();
-            let _ = send.send((
-                access.method.to_owned(),
-                path,
-                access.status,
-                access.delayed,
-            ));
+            let _ = send.send((access.method.to_owned(), path, access.status, access.delayed));
         })
         .start()
         .unwrap();
@@ -228,10 +203,7 @@ fn the_hook_hears_of_each_request() {
     get("/br/br.gif?fresh").unwrap();
     get("/zz/zz.gif").unwrap();
     get("/nonsense").unwrap();
-    agent
-        .delete(format!("{}/br/br.gif", server.base_url()))
-        .call()
-        .unwrap();
+    agent.delete(format!("{}/br/br.gif", server.base_url())).call().unwrap();
     drop(server);
 
     let heard: Vec<_> = heard.iter().collect();
@@ -257,11 +229,7 @@ fn a_thousand_delayed_requests_at_once_are_all_answered() {
         .map(|number| {
             let cc = AVAILABLE[number % AVAILABLE.len()].to_ascii_lowercase();
             let stream = connect(&server);
-            write!(
-                &stream,
-                "GET /flags/{cc}/{cc}.gif HTTP/1.1\r\nHost: here\r\n\r\n"
-            )
-            .unwrap();
+            write!(&stream, "GET /flags/{cc}/{cc}.gif HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
             (cc, stream)
         })
         .collect();
@@ -345,10 +313,7 @@ fn dropping_an_idle_server_does_not_wait_for_its_clients() {
 #[test]
 fn an_address_in_use_is_an_error_that_names_it() {
     let first = start(Kind::Local);
-    let error = FlagServer::builder(Kind::Error)
-        .addr(first.addr())
-        .start()
-        .unwrap_err();
+    let error = FlagServer::builder(Kind::Error).addr(first.addr()).start().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     let message = error.to_string();
     assert!(message.contains(&first.addr().to_string()), "{message}");
@@ -378,10 +343,8 @@ fn urls_are_for_clients_and_for_people() {
     assert_eq!(server.base_url(), format!("http://127.0.0.1:{port}/flags"));
     assert_eq!(server.shown_url(), format!("http://localhost:{port}/flags"));
 
-    let everywhere = FlagServer::builder(Kind::Local)
-        .addr(([0, 0, 0, 0], 0).into())
-        .start()
-        .unwrap();
+    let everywhere =
+        FlagServer::builder(Kind::Local).addr(([0, 0, 0, 0], 0).into()).start().unwrap();
     assert!(everywhere.base_url().starts_with("http://127.0.0.1:"));
 }
 
@@ -432,16 +395,10 @@ fn hostile_bodies_are_broken_as_promised() {
     let ask = |behaviour, limit| {
         let server = Hostile::start(behaviour);
         let url = format!("{}/br/br.gif", server.base_url());
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_recv_body(Some(limit))
-            .build()
-            .into();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_recv_body(Some(limit)).build().into();
         let mut response = agent.get(&url).call()?;
-        response
-            .body_mut()
-            .with_config()
-            .limit(100_000)
-            .read_to_vec()
+        response.body_mut().with_config().limit(100_000).read_to_vec()
     };
     let half = ask(Behaviour::HalfBody, PATIENCE).unwrap_err();
     assert!(
@@ -449,43 +406,23 @@ fn hostile_bodies_are_broken_as_promised() {
         "{half:?}"
     );
     let endless = ask(Behaviour::EndlessBody, PATIENCE).unwrap_err();
-    assert!(
-        matches!(endless, ureq::Error::BodyExceedsLimit(_)),
-        "{endless:?}"
-    );
+    assert!(matches!(endless, ureq::Error::BodyExceedsLimit(_)), "{endless:?}");
     let trickle = ask(Behaviour::Trickle, Duration::from_millis(500)).unwrap_err();
     assert!(matches!(trickle, ureq::Error::Timeout(_)), "{trickle:?}");
     let redirects = ask(Behaviour::RedirectLoop, PATIENCE).unwrap_err();
-    assert!(
-        matches!(redirects, ureq::Error::TooManyRedirects),
-        "{redirects:?}"
-    );
+    assert!(matches!(redirects, ureq::Error::TooManyRedirects), "{redirects:?}");
     let strange = ask(Behaviour::StrangeStatus(599, "Oops"), PATIENCE).unwrap_err();
-    assert!(
-        matches!(strange, ureq::Error::StatusCode(599)),
-        "{strange:?}"
-    );
+    assert!(matches!(strange, ureq::Error::StatusCode(599)), "{strange:?}");
     let cut = ask(Behaviour::TruncatedGif, PATIENCE).unwrap();
     assert!(!cut.is_empty() && TINY_GIF.starts_with(&cut) && cut.len() < TINY_GIF.len());
-    assert!(
-        ask(Behaviour::NotQuiteGif, PATIENCE)
-            .unwrap()
-            .starts_with(b"GIF89a")
-    );
-    assert!(
-        ask(Behaviour::Html, PATIENCE)
-            .unwrap()
-            .starts_with(b"<!DOCTYPE")
-    );
+    assert!(ask(Behaviour::NotQuiteGif, PATIENCE).unwrap().starts_with(b"GIF89a"));
+    assert!(ask(Behaviour::Html, PATIENCE).unwrap().starts_with(b"<!DOCTYPE"));
 }
 
 #[test]
 fn a_hostile_server_stops_while_a_client_is_stalled() {
     let server = Hostile::start(Behaviour::Stall);
-    let addr = server
-        .base_url()
-        .replace("http://", "")
-        .replace("/flags", "");
+    let addr = server.base_url().replace("http://", "").replace("/flags", "");
     let mut client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();

@@ -76,10 +76,7 @@ impl Faults {
     pub fn plan(&self, cc: &str, attempt: u32) -> Plan {
         match self.kind {
             Kind::Local => Plan::default(),
-            Kind::Delay => Plan {
-                delay: Some(DELAY),
-                status: None,
-            },
+            Kind::Delay => Plan { delay: Some(DELAY), status: None },
             Kind::Error => {
                 let mut dice = Dice::new(self.seed, cc, attempt);
                 // One throw for each question, always in this order, so the answers are
@@ -125,18 +122,13 @@ mod tests {
     fn all_codes() -> impl Iterator<Item = String> {
         let letters = b'a'..=b'z';
         letters.clone().flat_map(move |first| {
-            letters
-                .clone()
-                .map(move |second| String::from_utf8(vec![first, second]).unwrap())
+            letters.clone().map(move |second| String::from_utf8(vec![first, second]).unwrap())
         })
     }
 
     /// How many flags, "not found" and errors a run without retries gets from the ERROR server.
     fn counts(seed: u64) -> (usize, usize, usize) {
-        let faults = Faults {
-            kind: Kind::Error,
-            seed,
-        };
+        let faults = Faults { kind: Kind::Error, seed };
         let (mut flags, mut not_found, mut errors) = (0, 0, 0);
         for cc in all_codes() {
             if faults.plan(&cc, 1).status.is_some() {
@@ -165,10 +157,7 @@ mod tests {
 
     #[test]
     fn the_faults_of_a_seed_never_change() {
-        let faults = Faults {
-            kind: Kind::Error,
-            seed: 2015,
-        };
+        let faults = Faults { kind: Kind::Error, seed: 2015 };
         let seen: Vec<_> = ["br", "cn", "in", "us"]
             .into_iter()
             .flat_map(|cc| [faults.plan(cc, 1), faults.plan(cc, 2)])
@@ -193,10 +182,7 @@ mod tests {
             let mut tally = [[0_u32; 2]; 2];
             let mut by_status = [0_u32; STATUSES.len()];
             for seed in 0..100 {
-                let faults = Faults {
-                    kind: Kind::Error,
-                    seed,
-                };
+                let faults = Faults { kind: Kind::Error, seed };
                 for cc in all_codes() {
                     let plan = faults.plan(&cc, attempt);
                     let (fails, waits) = (plan.status.is_some(), plan.delay.is_some());
@@ -217,10 +203,7 @@ mod tests {
 
     #[test]
     fn trying_again_helps() {
-        let faults = Faults {
-            kind: Kind::Error,
-            seed: DEFAULT_SEED,
-        };
+        let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
         let stuck = all_codes()
             .filter(|cc| (1..=4).all(|attempt| faults.plan(cc, attempt).status.is_some()))
             .count();
@@ -229,15 +212,10 @@ mod tests {
 
     #[test]
     fn local_does_no_harm_and_delay_only_delays() {
-        let (local, delay) = [Kind::Local, Kind::Delay]
-            .map(|kind| Faults { kind, seed: 7 })
-            .into();
+        let (local, delay) = [Kind::Local, Kind::Delay].map(|kind| Faults { kind, seed: 7 }).into();
         for cc in all_codes() {
             assert_eq!(local.plan(&cc, 1), Plan::default());
-            let slow = Plan {
-                delay: Some(DELAY),
-                status: None,
-            };
+            let slow = Plan { delay: Some(DELAY), status: None };
             assert_eq!(delay.plan(&cc, 1), slow);
         }
     }

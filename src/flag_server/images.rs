@@ -55,9 +55,7 @@ pub fn image(cc: &str) -> Option<Bytes> {
     if !cc.bytes().all(|letter| letter.is_ascii_lowercase()) {
         return None;
     }
-    let index = AVAILABLE
-        .binary_search(&cc.to_ascii_uppercase().as_str())
-        .ok()?;
+    let index = AVAILABLE.binary_search(&cc.to_ascii_uppercase().as_str()).ok()?;
     let gif = IMAGES[index].get_or_init(|| {
         let png = drawing(cc).expect("every available code has a drawing");
         Bytes::from(redraw(png).expect("the embedded drawings are sound"))
@@ -154,10 +152,7 @@ mod tests {
 
     #[test]
     fn no_other_code_has_an_image() {
-        assert!(
-            drawing("eu").is_some(),
-            "Twemoji draws more than the book's archive has"
-        );
+        assert!(drawing("eu").is_some(), "Twemoji draws more than the book's archive has");
         for cc in ["", "b", "brr", "zz", "aq", "eu", "BR", "Br", "b/", "ñ"] {
             assert!(image(cc).is_none(), "{cc}");
         }

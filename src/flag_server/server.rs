@@ -42,10 +42,7 @@ impl FlagServer {
     /// Begins to describe a server; [`Builder::start`] starts it.
     pub fn builder(kind: Kind) -> Builder {
         Builder {
-            faults: Faults {
-                kind,
-                seed: DEFAULT_SEED,
-            },
+            faults: Faults { kind, seed: DEFAULT_SEED },
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             on_request: None,
         }
@@ -137,14 +134,8 @@ impl Builder {
     /// If it cannot listen, most often because the address is in use; the error names the address
     /// and keeps its [`io::ErrorKind`]. Or if the system has no thread left.
     pub fn start(self) -> io::Result<FlagServer> {
-        let Builder {
-            faults,
-            addr,
-            on_request,
-        } = self;
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let Builder { faults, addr, on_request } = self;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _runtime = runtime.enter();
             listen(addr).map_err(|error| cannot_listen(faults.kind, addr, &error))?
@@ -153,31 +144,22 @@ impl Builder {
         let site = Arc::new(Site::new(faults, on_request));
         let app = router(site.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new()
-            .name(format!("flag server {}", faults.kind))
-            .spawn(move || {
+        let thread = thread::Builder::new().name(format!("flag server {}", faults.kind)).spawn(
+            move || {
                 // Without this, half of the answers could wait for the client to acknowledge
                 // their first packet. If it fails, the client has already gone.
                 let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
                 runtime.spawn(axum::serve(listener, app).into_future());
                 let _ = runtime.block_on(stopped);
                 // The runtime ends here, and with it all connections, in whatever state.
-            })?;
-        Ok(FlagServer {
-            addr,
-            site,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+            },
+        )?;
+        Ok(FlagServer { addr, site, stop: Some(stop), thread: Some(thread) })
     }
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // On Unix: take over a port whose last server has just ended. On Windows the same option would
     // let two servers share a port.
     #[cfg(not(windows))]

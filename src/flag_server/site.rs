@@ -52,12 +52,7 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(faults: Faults, on_request: Option<Hook>) -> Self {
-        Site {
-            faults,
-            on_request,
-            served: AtomicU64::new(0),
-            asked: Mutex::default(),
-        }
+        Site { faults, on_request, served: AtomicU64::new(0), asked: Mutex::default() }
     }
 
     pub(super) fn served(&self) -> u64 {
@@ -186,10 +181,7 @@ mod tests {
 
     #[test]
     fn the_header_tells_the_attempt_and_without_it_the_server_counts() {
-        let faults = Faults {
-            kind: Kind::Local,
-            seed: 0,
-        };
+        let faults = Faults { kind: Kind::Local, seed: 0 };
         let site = Site::new(faults, None);
         let headers = |value: &'static str| {
             HeaderMap::from_iter([(

@@ -98,12 +98,7 @@ impl Hostile {
             let shared = shared.clone();
             thread::spawn(move || accept(&listener, behaviour, &shared))
         };
-        Hostile {
-            addr,
-            shared,
-            acceptor: Some(acceptor),
-            _reserved: None,
-        }
+        Hostile { addr, shared, acceptor: Some(acceptor), _reserved: None }
     }
 
     /// Such as `http://127.0.0.1:40123/flags`.

@@ -1,0 +1,38 @@
+//! Names the build: a number that changes whenever the sources, the version or the profile do.
+//!
+//! A coordinator and a worker that were built apart may disagree about what a task looks like.
+//! Both carry this name, and the handshake compares it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    let mut files = vec![PathBuf::from("Cargo.toml")];
+    collect(Path::new("src"), &mut files);
+    files.sort();
+
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        fs::read(&file).expect("a source file is readable").hash(&mut hasher);
+    }
+    for variable in ["CARGO_PKG_VERSION", "TARGET", "PROFILE"] {
+        env::var_os(variable).hash(&mut hasher);
+    }
+    println!("cargo::rustc-env=PROCESSION_BUILD={:016x}", hasher.finish());
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=Cargo.toml");
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a source folder is readable") {
+        let path = entry.expect("a folder entry is readable").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The hands: one thread for each worker, which shakes hands with it and then receives its
+//! replies, until the operating system reports its end.
+//!
+//! ```text
+//!   accept ─► Hello: right token, process, protocol, build? ─► Welcome ─► ready
+//!                                                                          │
+//!             ┌───────────── recv ◄───────────────────────────────────────┘
+//!             ├─ Reply ─► to the scheduler, then the promise is kept
+//!             └─ Ended ─► the watch thread's word, in line behind all that the worker sent
+//! ```
+//!
+//! Every receive here blocks. What frees it is the watch thread ([`Line::hang_up`]), which never
+//! fails to see the end of the process; and what ends a process that is silent is the scheduler's
+//! deadline.
+
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
+use serde_json::value::RawValue;
+
+use super::child::Ended;
+use super::post::Post;
+use super::scheduler::{Again, Event};
+use super::{PoolEvent, Shared};
+use crate::guard;
+use crate::wire::{
+    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Reply, Status, Text, ToWorker, Welcome,
+};
+
+/// What a handler needs to know of the worker that it attends.
+pub(crate) struct Attendance {
+    pub post: Arc<Post>,
+    pub server: IpcOneShotServer<Hello>,
+    pub invitation: Invitation,
+    /// Which of the pool's programs the worker runs.
+    pub rank: usize,
+    pub line: Arc<Line>,
+    /// Brings the report of the worker's end.
+    pub ended: Receiver<Ended>,
+}
+
+/// Where a handler waits, for the watch thread to know how to free it.
+pub(crate) struct Line(Mutex<Waits>);
+
+enum Waits {
+    /// For somebody to connect to this socket.
+    ForHello(String),
+    /// For replies on the channel that this sends to.
+    ForReplies(IpcSender<FromWorker>),
+    /// For nothing: the process is gone.
+    No,
+}
+
+impl Line {
+    pub(crate) fn new(socket: String) -> Self {
+        Self(Mutex::new(Waits::ForHello(socket)))
+    }
+
+    /// Frees the handler, after the process has ended.
+    pub(crate) fn hang_up(&self) {
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *waits, Waits::No) {
+            // To accept a connection that breaks at once is the way to stop accepting.
+            Waits::ForHello(socket) => drop(IpcSender::<Hello>::connect(socket)),
+            Waits::ForReplies(line) => drop(line.send(FromWorker::Ended)),
+            Waits::No => {}
+        }
+    }
+
+    /// Notes that the handler waits for replies from now on; false if the process is gone.
+    fn connect(&self, replies: IpcSender<FromWorker>) -> bool {
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = !matches!(*waits, Waits::No);
+        if is_there {
+            *waits = Waits::ForReplies(replies);
+        }
+        is_there
+    }
+}
+
+/// Why a worker that was started is of no use.
+enum Unfit {
+    /// It is not what was asked for; another of the same program will not be, either.
+    Stranger(String),
+    /// It ended, or was ended, before it was ready.
+    Gone,
+    /// The operating system refused something here.
+    System(String),
+}
+
+/// Attends a worker from its start until its end.
+pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
+    let Attendance { post, server, invitation, rank, line, ended } = attendance;
+    let (seat, generation) = (post.seat, post.generation);
+    // The channel library panics on some of what a worker could send, or at the limit of open
+    // files. That must cost this worker, not the pool.
+    let greeted = guard::catch(|| greet(&post, server, &invitation, &line, shared));
+    let unfit = match greeted {
+        Ok(Ok(replies)) => {
+            shared.report(&PoolEvent::WorkerStarted { worker: seat, pid: post.pid() });
+            shared.handle(Event::WorkerReady { seat, generation });
+            let received = guard::catch(|| receive_replies(shared, &post, &replies));
+            if received.is_err() {
+                post.kill();
+            }
+            let Ended { exit, last_output } = until_ended(&post, &ended);
+            shared.report(&PoolEvent::WorkerExited { worker: seat, pid: post.pid(), exit });
+            shared.exited(&post, exit, last_output);
+            return;
+        }
+        Ok(Err(unfit)) => unfit,
+        Err(panic) => Unfit::System(format!("the handshake failed: {}", panic.message)),
+    };
+    post.kill();
+    let end = until_ended(&post, &ended);
+    let (cause, again) = judge(shared, &post, rank, unfit, &end);
+    shared.handle(Event::StartFailed { seat, generation, cause, again });
+}
+
+fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
+    let gone = || Ended { exit: crate::Exit::Code(-1), last_output: Vec::new() };
+    // The watch thread reports in any case; the sender breaks only if it panicked.
+    let ended = ended.recv().unwrap_or_else(|_| gone());
+    post.disconnect();
+    ended
+}
+
+fn greet(
+    post: &Post,
+    server: IpcOneShotServer<Hello>,
+    invitation: &Invitation,
+    line: &Line,
+    shared: &Shared,
+) -> Result<IpcReceiver<FromWorker>, Unfit> {
+    // The receiver that comes along is dropped at once: its descriptor would be inherited by the
+    // next worker.
+    let hello = match server.accept() {
+        Ok((_, hello)) => hello,
+        Err(IpcError::SerializationError(_)) => {
+            return Err(Unfit::Stranger("it speaks another protocol".to_owned()));
+        }
+        Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(Unfit::Gone),
+    };
+    let Hello { token, protocol, build, pid, calls, lifeline } = hello;
+    if token != invitation.token || pid != post.pid() {
+        return Err(Unfit::System(format!("process {pid} connected uninvited")));
+    }
+    if protocol != PROTOCOL || build != BUILD {
+        return Err(Unfit::Stranger(format!("it is of another build ({build}, not {BUILD})")));
+    }
+    let system = |error: &dyn std::fmt::Display| Unfit::System(error.to_string());
+    let (replies, receiver) = ipc::channel().map_err(|error: io::Error| system(&error))?;
+    let threads = shared.slots(post.seat);
+    calls
+        .send(ToWorker::Welcome(Welcome { threads, replies: replies.clone() }))
+        .map_err(|_| Unfit::Gone)?;
+    post.connect(calls, lifeline);
+    if line.connect(replies) { Ok(receiver) } else { Err(Unfit::Gone) }
+}
+
+/// Says in words why the start failed, and what it means for the next.
+fn judge(
+    shared: &Shared,
+    post: &Post,
+    rank: usize,
+    unfit: Unfit,
+    Ended { exit, last_output }: &Ended,
+) -> (String, Again) {
+    let path = shared.program_path(rank);
+    let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
+    let (reason, is_hopeless) = match unfit {
+        Unfit::System(reason) => return (reason, Again::WithBackoff),
+        Unfit::Stranger(reason) => (reason, true),
+        Unfit::Gone if post.doomed().is_some() => {
+            (format!("it did not report within {:?}{said}", shared.start_timeout()), false)
+        }
+        Unfit::Gone => (format!("it ended with {exit} before it was ready{said}"), false),
+    };
+    let again = match shared.pass_over(rank, &reason) {
+        true => Again::AtOnce,
+        false if is_hopeless => Again::Never,
+        false => Again::WithBackoff,
+    };
+    (format!("worker program {}: {reason}", path.display()), again)
+}
+
+fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorker>) {
+    loop {
+        match replies.recv() {
+            Ok(FromWorker::Reply(reply)) => {
+                if !settle(shared, post, &reply) {
+                    // Not even its envelope can be read: nothing it says can be trusted.
+                    post.kill();
+                }
+            }
+            Ok(FromWorker::Ended) => return,
+            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(IpcError::SerializationError(_)) => post.kill(),
+            Err(IpcError::Disconnected | IpcError::Io(_)) => return,
+        }
+    }
+}
+
+/// Passes a reply on; false if it is none.
+fn settle(shared: &Shared, post: &Post, reply: &Text) -> bool {
+    let Ok(json) = reply.as_str() else { return false };
+    let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(json) else { return false };
+    let (seat, generation) = (post.seat, post.generation);
+    let id = crate::TaskId(reply.id);
+    match reply.status {
+        Status::Returned => shared.handle(Event::Returned { seat, generation, id }),
+        _ => {
+            let ran_for = Duration::from_micros(reply.run_us);
+            shared.answered(Event::Replied { seat, generation, id, ran_for }, &reply);
+        }
+    }
+    true
+}

@@ -1,0 +1,414 @@
+//! Drives the [`Scheduler`] through random schedules in a simulated world, and checks its laws
+//! after every step: workers start, fail to start, answer, crash, give calls back; callers submit,
+//! cancel and shut down; news arrives late and in any order that the real world allows.
+//!
+//! A schedule follows from its seed alone, so a failure can be replayed: [`run`] it again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::scheduler::{Action, Again, Event, Generation, Scheduler, Seat, Settings, Verdict};
+use crate::error::Exit;
+use crate::executor::Shutdown;
+use crate::task::TaskId;
+
+/// What one schedule was made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events that the scheduler handled.
+    pub steps: u64,
+    /// Tasks that were submitted.
+    pub tasks: u64,
+    /// Tasks that were answered.
+    pub answered: u64,
+    /// Tasks that ended with their worker.
+    pub died: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Tasks that were refused, or lost to a pool that could not work.
+    pub broken: u64,
+    /// Calls that were given back, or taken from a worker that ended.
+    pub taken_back: u64,
+}
+
+/// Runs the schedule of this seed; an error tells which law was broken, and when.
+pub fn run(seed: u64) -> Result<Summary, String> {
+    let mut world = World::new(seed);
+    world
+        .live()
+        .map_err(|broken| format!("schedule {seed}, step {}: {broken}", world.summary.steps))?;
+    Ok(world.summary)
+}
+
+/// How a simulated task ended, or that it has not.
+type Fate = Option<Verdict>;
+
+struct World {
+    rng: Rng,
+    now: Instant,
+    scheduler: Scheduler<u64>,
+    slots: Vec<usize>,
+    processes: BTreeMap<Seat, Process>,
+    tasks: BTreeMap<u64, SimTask>,
+    is_shut_down: bool,
+    ended: bool,
+    summary: Summary,
+}
+
+#[derive(Default)]
+struct SimTask {
+    fate: Fate,
+    begun: u32,
+}
+
+/// A worker process, with what is on its way to it.
+struct Process {
+    generation: Generation,
+    is_ready: bool,
+    is_killed: bool,
+    is_dismissed: bool,
+    calls: VecDeque<(u64, u64)>,
+    running: Vec<u64>,
+    last_begun: u64,
+    recalls: VecDeque<(u64, u64)>,
+    /// Answers that the coordinator has not read yet; they outlive the process.
+    answers: VecDeque<Answer>,
+}
+
+enum Answer {
+    Replied(u64),
+    Returned(u64),
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let workers = rng.usize(1..=4);
+        let slots: Vec<_> = (0..workers).map(|_| rng.choice([1, 1, 1, 3]).unwrap_or(1)).collect();
+        let settings = Settings {
+            slots: slots.clone(),
+            start_timeout: Duration::from_secs(10),
+            start_tries: rng.u32(1..6),
+        };
+        let now = Instant::now();
+        let (scheduler, actions) = Scheduler::new(settings, now);
+        let mut world = Self {
+            rng,
+            now,
+            scheduler,
+            slots,
+            processes: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            is_shut_down: false,
+            ended: false,
+            summary: Summary::default(),
+        };
+        world.perform(actions).expect("a pool may start its workers");
+        world
+    }
+
+    fn live(&mut self) -> Result<(), String> {
+        let length = self.rng.usize(1..400);
+        let reliability = self.rng.u32(1..200);
+        for _ in 0..length {
+            self.step(reliability)?;
+        }
+        // Then the end: whatever happened, a shutdown completes every future.
+        let how = *self
+            .rng
+            .choice(&[Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill])
+            .expect("three");
+        self.shut_down(how)?;
+        for _ in 0..100_000 {
+            if self.ended {
+                break;
+            }
+            self.step(200)?;
+        }
+        if !self.ended {
+            return Err("the shutdown never came to its end".to_owned());
+        }
+        match self.tasks.iter().find(|(_, task)| task.fate.is_none()) {
+            Some((id, _)) => Err(format!("task {id} was pending after the end")),
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, reliability: u32) -> Result<(), String> {
+        self.now += Duration::from_micros(match self.rng.u32(0..20) {
+            0 => 200_000,
+            1..4 => 6_000,
+            _ => self.rng.u64(0..300),
+        });
+        match self.rng.u32(0..100) {
+            0..25 if !self.is_shut_down => {
+                for _ in 0..self.rng.u32(1..8) {
+                    self.submit()?;
+                }
+                Ok(())
+            }
+            25..29 => self.cancel(),
+            29 if self.is_shut_down || self.rng.u8(0..100) == 0 => {
+                let how = *self.rng.choice(&[Shutdown::Wait, Shutdown::Kill]).expect("two");
+                self.shut_down(how)
+            }
+            30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => {
+                self.handle(Event::Tick)
+            }
+            _ => {
+                let seats: Vec<_> = self.processes.keys().copied().collect();
+                match self.rng.choice(&seats) {
+                    Some(&seat) => self.live_process(seat, reliability),
+                    None => {
+                        // Nobody is there: the world waits for the scheduler's own time.
+                        if let Some(at) = self.scheduler.wake_at() {
+                            self.now = self.now.max(at);
+                            self.handle(Event::Tick)?;
+                        }
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self) -> Result<(), String> {
+        let id = self.summary.tasks;
+        self.summary.tasks += 1;
+        self.tasks.insert(id, SimTask::default());
+        let bytes = *self.rng.choice(&[2, 100, 5_000, 65_536]).expect("four");
+        self.handle(Event::Submitted { id: TaskId(id), job: id, bytes })
+    }
+
+    fn cancel(&mut self) -> Result<(), String> {
+        if self.summary.tasks == 0 {
+            return Ok(());
+        }
+        let id = self.rng.u64(0..self.summary.tasks);
+        let before = self.tasks[&id].begun;
+        let was_done = self.tasks[&id].fate.is_some();
+        self.handle(Event::Cancelled { id: TaskId(id) })?;
+        let task = &self.tasks[&id];
+        if !was_done && task.fate == Some(Verdict::Cancelled) && before > 0 {
+            return Err(format!("task {id} was cancelled as pending after it had begun"));
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, how: Shutdown) -> Result<(), String> {
+        self.is_shut_down = true;
+        self.handle(Event::ShutDown(how))
+    }
+
+    /// Something happens to one process, or to what it sent.
+    fn live_process(&mut self, seat: Seat, reliability: u32) -> Result<(), String> {
+        let process = self.processes.get_mut(&seat).expect("an occupied seat");
+        let generation = process.generation;
+        let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
+        if !process.is_ready {
+            if crashes || self.rng.u8(0..20) == 0 {
+                self.processes.remove(&seat);
+                let again = *self
+                    .rng
+                    .choice(&[Again::WithBackoff, Again::WithBackoff, Again::AtOnce])
+                    .expect("three");
+                let cause = "simulated".to_owned();
+                return self.handle(Event::StartFailed { seat, generation, cause, again });
+            }
+            process.is_ready = true;
+            return self.handle(Event::WorkerReady { seat, generation });
+        }
+        if let Some(answer) = process.answers.pop_front() {
+            let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
+            return self.handle(match answer {
+                Answer::Replied(id) => Event::Replied { seat, generation, id: TaskId(id), ran_for },
+                Answer::Returned(id) => Event::Returned { seat, generation, id: TaskId(id) },
+            });
+        }
+        // All that it sent has been read, so its end may be noticed now.
+        let has_left =
+            process.is_dismissed && process.calls.is_empty() && process.running.is_empty();
+        if crashes || has_left {
+            self.processes.remove(&seat);
+            let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
+            return self.handle(Event::WorkerExited { seat, generation, exit });
+        }
+        for _ in 0..self.rng.u32(1..5) {
+            let process = self.processes.get_mut(&seat).expect("still there");
+            match self.rng.u32(0..3) {
+                0 => process.receive_recall(),
+                1 => process.finish_one(&mut self.rng),
+                _ => {
+                    if let Some(id) = process.begin_one(self.slots[seat]) {
+                        self.begun(id)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begun(&mut self, id: u64) -> Result<(), String> {
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        task.begun += 1;
+        if task.begun > 1 {
+            return Err(format!("task {id} was begun {} times, of 1 allowed", task.begun));
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event<u64>) -> Result<(), String> {
+        self.summary.steps += 1;
+        let actions = self.scheduler.handle(event, self.now);
+        self.perform(actions)?;
+        if self.ended && !self.processes.is_empty() {
+            return Err("the end was declared with processes left".to_owned());
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, actions: Vec<Action<u64>>) -> Result<(), String> {
+        for action in actions {
+            match action {
+                Action::Spawn { seat, generation } => {
+                    if self.ended {
+                        return Err(format!("a worker was started on seat {seat} after the end"));
+                    }
+                    if self.processes.insert(seat, Process::new(generation)).is_some() {
+                        return Err(format!("seat {seat} was given a second process"));
+                    }
+                }
+                Action::Send { seat, turn, job, attempt: _ } => {
+                    let fate = &self.tasks[&job].fate;
+                    if fate.is_some() {
+                        return Err(format!("task {job} was sent after it ended: {fate:?}"));
+                    }
+                    let process = self.processes.get_mut(&seat).filter(|process| process.is_ready);
+                    let Some(process) = process else {
+                        return Err(format!(
+                            "task {job} was sent to seat {seat}, which is not ready"
+                        ));
+                    };
+                    if process.is_dismissed {
+                        return Err(format!("task {job} was sent to a worker that may leave"));
+                    }
+                    process.calls.push_back((turn, job));
+                }
+                Action::Recall { seat, from, through } => {
+                    if from > through {
+                        return Err(format!("an empty recall: {from} to {through}"));
+                    }
+                    if let Some(process) = self.processes.get_mut(&seat) {
+                        process.recalls.push_back((from, through));
+                    }
+                }
+                Action::Dismiss { seat } => {
+                    self.processes.get_mut(&seat).ok_or("dismissed nobody")?.is_dismissed = true;
+                }
+                Action::Kill { seat } => {
+                    self.processes.get_mut(&seat).ok_or("killed nobody")?.is_killed = true;
+                }
+                Action::TakenBack { job } => {
+                    self.summary.taken_back += 1;
+                    if self.tasks[&job].begun > 0 {
+                        return Err(format!("task {job} had begun when it was taken back"));
+                    }
+                }
+                Action::Complete { job, verdict } => {
+                    match verdict {
+                        Verdict::Answered => self.summary.answered += 1,
+                        Verdict::Died { .. } => self.summary.died += 1,
+                        Verdict::Cancelled => self.summary.cancelled += 1,
+                        Verdict::Broken(_) => self.summary.broken += 1,
+                    }
+                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    if let Some(before) = task.fate.replace(verdict) {
+                        return Err(format!("task {job} was completed twice, before: {before:?}"));
+                    }
+                }
+                Action::End => {
+                    if std::mem::replace(&mut self.ended, true) {
+                        return Err("the end came twice".to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            is_ready: false,
+            is_killed: false,
+            is_dismissed: false,
+            calls: VecDeque::new(),
+            running: Vec::new(),
+            last_begun: 0,
+            recalls: VecDeque::new(),
+            answers: VecDeque::new(),
+        }
+    }
+
+    fn begin_one(&mut self, slots: usize) -> Option<u64> {
+        if self.running.len() >= slots {
+            return None;
+        }
+        let (turn, id) = self.calls.pop_front()?;
+        self.last_begun = turn;
+        self.running.push(id);
+        Some(id)
+    }
+
+    fn finish_one(&mut self, rng: &mut Rng) {
+        if !self.running.is_empty() {
+            let id = self.running.swap_remove(rng.usize(0..self.running.len()));
+            self.answers.push_back(Answer::Replied(id));
+        }
+    }
+
+    fn receive_recall(&mut self) {
+        if let Some((from, through)) = self.recalls.pop_front() {
+            let (returned, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.calls)
+                .into_iter()
+                .partition(|(turn, _)| (from..=through).contains(turn));
+            self.calls = kept;
+            self.answers.extend(returned.into_iter().map(|(_, id)| Answer::Returned(id)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_schedules_keep_the_laws() {
+        let schedules: u64 = 20_000;
+        let first = fastrand::u64(..u64::MAX - schedules);
+        println!("schedules {first} to {}", first + schedules - 1);
+        let mut total = Summary::default();
+        for seed in first..first + schedules {
+            let summary = run(seed).unwrap_or_else(|broken| panic!("{broken}"));
+            total.answered += summary.answered;
+            total.died += summary.died;
+            total.cancelled += summary.cancelled;
+            total.broken += summary.broken;
+            total.taken_back += summary.taken_back;
+        }
+        // A simulation in which nothing happens would prove nothing.
+        for (what, count) in [
+            ("answered", total.answered),
+            ("died", total.died),
+            ("cancelled", total.cancelled),
+            ("broken", total.broken),
+            ("taken back", total.taken_back),
+        ] {
+            assert!(count > schedules / 10, "only {count} tasks were {what}");
+        }
+    }
+}

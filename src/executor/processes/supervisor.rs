@@ -1,0 +1,104 @@
+//! The eyes: one thread that starts all workers of a pool, and wakes the scheduler when a time
+//! has come.
+//!
+//! It lives as long as any worker does. That matters on Linux: the signal by which a worker
+//! learns of its parent's death is sent at the end of the thread that started it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Instant;
+
+use ipc_channel::ipc::IpcOneShotServer;
+use uuid::Uuid;
+
+use super::child::{self, Child};
+use super::handler::{self, Attendance, Line};
+use super::post::Post;
+use super::scheduler::{Again, Event};
+use super::{Output, Shared};
+use crate::wire::Invitation;
+
+/// What the supervisor is asked to do.
+pub(crate) enum Order {
+    Start(Arc<Post>),
+    /// The scheduler wants to be woken earlier than it said before.
+    WakeEarlier,
+    End,
+}
+
+/// Carries out orders until the end.
+pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+    loop {
+        let order = match shared.wake_at() {
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match order {
+            Ok(Order::Start(post)) => {
+                if let Err(cause) = start(shared, &post) {
+                    let (seat, generation) = (post.seat, post.generation);
+                    let again = Again::WithBackoff;
+                    shared.handle(Event::StartFailed { seat, generation, cause, again });
+                }
+            }
+            Ok(Order::WakeEarlier) => {}
+            Err(RecvTimeoutError::Timeout) => shared.handle(Event::Tick),
+            Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Starts a worker and the threads that attend it. An error is the cause in words; no process is
+/// left then.
+fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
+    let (rank, program) = shared.program();
+    let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
+
+    let (server, socket) =
+        IpcOneShotServer::new().map_err(|error| refused("make a socket for a worker", &error))?;
+    let invitation = Invitation {
+        socket: socket.clone(),
+        token: Uuid::new_v4().to_string(),
+        coordinator: std::process::id(),
+        worker: post.seat,
+    };
+    let (child, mouth) = Child::spawn(program, &invitation, shared.worker_env())
+        .map_err(|error| refused(&format!("start {}", program.path.display()), &error))?;
+    let child = Arc::new(child);
+    let _ = post.child.set(Arc::clone(&child));
+    if post.doomed().is_some() {
+        child.kill();
+    }
+
+    let (report, ended) = mpsc::channel();
+    let line = Arc::new(Line::new(socket));
+    let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.seat);
+    let listens = Arc::clone(shared);
+    let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
+    let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {
+        // The report first: whoever is freed will ask for it.
+        let _ = report.send(end);
+        hold.hang_up();
+    });
+    let watcher = watcher.map_err(|error| {
+        child.kill_and_reap();
+        refused("start a thread", &error)
+    })?;
+    shared.keep(watcher);
+
+    let attends = Arc::clone(shared);
+    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, line, ended };
+    let handler = thread::Builder::new()
+        .name(format!("worker-{worker}"))
+        .spawn(move || {
+            super::mark_as_pool_thread();
+            handler::attend(&attends, attendance);
+        })
+        .map_err(|error| {
+            child.kill();
+            refused("start a thread", &error)
+        })?;
+    shared.keep(handler);
+    Ok(())
+}

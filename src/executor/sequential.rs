@@ -1,0 +1,45 @@
+//! Runs each task at once, in the thread that submits it: the style to compare the others with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::job::Canceller;
+use super::{Executor, Job, Shutdown};
+use crate::error::{PoolError, TaskError};
+use crate::task::{Context, Locals};
+
+/// An executor that runs each task where and when it is submitted.
+#[derive(Debug, Default)]
+pub struct Sequential {
+    locals: Arc<Locals>,
+    is_shut_down: AtomicBool,
+}
+
+impl Sequential {
+    /// A new one; there is nothing to set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Executor for Sequential {
+    fn enqueue(&self, job: Job) {
+        if self.is_shut_down.load(Ordering::Acquire) {
+            return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
+        }
+        job.run(&Context { worker: 0, attempt: 1, locals: Arc::clone(&self.locals) });
+    }
+
+    /// One: to run ahead would only make the consumer wait longer for its first result.
+    fn ahead(&self) -> usize {
+        1
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        None
+    }
+
+    fn shutdown(&self, _: Shutdown) {
+        self.is_shut_down.store(true, Ordering::Release);
+    }
+}

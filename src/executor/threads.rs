@@ -1,0 +1,169 @@
+//! Runs tasks on threads of this process.
+//!
+//! One lock guards one queue; a thread is started when a task comes and none is idle, up to the
+//! size of the pool. The queue is a map by task id, which is both the order of submission and the
+//! handle for cancelling.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle, ThreadId};
+
+use super::job::Canceller;
+use super::{Executor, Job, Shutdown};
+use crate::error::{PoolError, TaskError};
+use crate::future::Cancels;
+use crate::task::{Context, Locals, TaskId};
+
+/// An executor that runs tasks on up to a given number of threads.
+///
+/// Dropped, it cancels what is pending and waits for what runs, since a thread cannot be killed.
+#[derive(Debug)]
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    size: usize,
+    queue: Mutex<Queue>,
+    /// Signalled when there is a task to take, or nothing more to come.
+    changed: Condvar,
+    locals: Arc<Locals>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pending: BTreeMap<TaskId, Job>,
+    idle: usize,
+    is_shut_down: bool,
+    threads: Vec<JoinHandle<()>>,
+    started: usize,
+}
+
+impl ThreadPool {
+    /// A pool of at most `size` threads; none is started before there is a task for it.
+    ///
+    /// # Panics
+    ///
+    /// If `size` is 0.
+    pub fn new(size: usize) -> Self {
+        assert!(size > 0, "a thread pool needs at least one thread");
+        let shared = Shared {
+            size,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            locals: Arc::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, worker: usize) {
+        let context = Context { worker, attempt: 1, locals: Arc::clone(&self.locals) };
+        let mut queue = self.lock();
+        loop {
+            if let Some((_, job)) = queue.pending.pop_first() {
+                drop(queue);
+                job.run(&context);
+                queue = self.lock();
+            } else if queue.is_shut_down {
+                return;
+            } else {
+                queue.idle += 1;
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+            }
+        }
+    }
+}
+
+impl Executor for ThreadPool {
+    fn enqueue(&self, job: Job) {
+        let mut queue = self.shared.lock();
+        if queue.is_shut_down {
+            drop(queue);
+            return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
+        }
+        queue.pending.insert(job.id(), job);
+        // Idle threads that were woken but have not taken their task yet still count as idle,
+        // hence the comparison with all that is pending.
+        if queue.pending.len() > queue.idle && queue.started < self.shared.size {
+            let worker = queue.started;
+            let shared = Arc::clone(&self.shared);
+            let spawned = thread::Builder::new()
+                .name(format!("procession-thread-{worker}"))
+                .spawn(move || shared.work(worker));
+            match spawned {
+                Ok(thread) => {
+                    queue.threads.push(thread);
+                    queue.started += 1;
+                }
+                // With at least one thread the work still gets done, only later.
+                Err(_) if queue.started > 0 => {}
+                Err(error) => {
+                    let pending = std::mem::take(&mut queue.pending);
+                    drop(queue);
+                    let error = PoolError::System(format!("cannot start a thread: {error}"));
+                    for job in pending.into_values() {
+                        job.fail(TaskError::PoolBroken(error.clone()));
+                    }
+                    return;
+                }
+            }
+        }
+        drop(queue);
+        self.shared.changed.notify_one();
+    }
+
+    fn ahead(&self) -> usize {
+        self.shared.size * 2 + 16
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        let weak: Weak<Shared> = Arc::downgrade(&self.shared);
+        Some(Canceller(weak))
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        let mut queue = self.shared.lock();
+        queue.is_shut_down = true;
+        let cancelled = match how {
+            Shutdown::Wait => BTreeMap::new(),
+            Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
+        };
+        let threads = std::mem::take(&mut queue.threads);
+        drop(queue);
+        self.shared.changed.notify_all();
+        for job in cancelled.into_values() {
+            job.fail(TaskError::Cancelled);
+        }
+        let this: ThreadId = thread::current().id();
+        // A callback that shuts down its own pool cannot wait for its own thread, nor, lest two
+        // of them wait for each other, for the others.
+        if threads.iter().any(|thread| thread.thread().id() == this) {
+            return;
+        }
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Cancels for Shared {
+    fn cancel(&self, id: TaskId) -> bool {
+        // Bound first: fulfilling the future calls user code, which must not meet our lock.
+        let job = self.lock().pending.remove(&id);
+        job.map(|job| job.fail(TaskError::Cancelled)).is_some()
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Kill);
+    }
+}

@@ -1,0 +1,483 @@
+//! What is owed: a [`Future`] stands for the output of a submitted task until it is there, and
+//! [`as_completed`] and [`wait`] deal with many of them.
+//!
+//! A future has two sides. The executor holds a [`Promise`] and fulfils it once, with the output or
+//! with a typed error. The caller holds the [`Future`] and may block on it, poll it, await it, hang
+//! callbacks on it, or drop it, at any time, without disturbing the task.
+//!
+//! Nothing here starts, stops or schedules anything; whether a task may still be cancelled is for
+//! its executor to say ([`Cancels`]).
+
+use std::any::type_name;
+use std::collections::HashSet;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::error::TaskError;
+use crate::guard;
+use crate::task::TaskId;
+
+/// The output of a task that was submitted, or the error that took its place, once it is there.
+///
+/// It can be awaited, too: it is a [`std::future::Future`] and needs no particular runtime.
+pub struct Future<T> {
+    core: Arc<Core<T>>,
+    executor: Option<Weak<dyn Cancels>>,
+}
+
+/// Where a task stands, as its future sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Waits for its turn.
+    Pending,
+    /// Was handed to a worker.
+    Running,
+    /// Has an output or an error.
+    Finished,
+    /// Was cancelled before it had either.
+    Cancelled,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+/// The executor's word on whether a task can still be cancelled.
+pub(crate) trait Cancels: Send + Sync {
+    fn cancel(&self, id: TaskId) -> bool;
+}
+
+struct Core<T> {
+    id: TaskId,
+    /// Only for [`Future::state`]: the executor alone knows, and says so when it hands the task
+    /// over.
+    running: AtomicBool,
+    inner: Mutex<Inner<T>>,
+    done: Condvar,
+}
+
+struct Inner<T> {
+    stage: Stage<T>,
+    /// Called with the result before anyone else sees it, in the order of their registration.
+    callbacks: Vec<Callback<T>>,
+    /// Told afterwards.
+    watchers: Vec<(Sender<usize>, usize)>,
+    waker: Option<Waker>,
+}
+
+type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
+
+enum Stage<T> {
+    Owed,
+    /// Fulfilled, and the callbacks are looking at the result.
+    Announcing,
+    Here(Result<T, TaskError>),
+    /// Handed over by a poll, or looked at by a late callback.
+    Taken,
+}
+
+impl<T> Core<T> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until_done(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Inner<T>>> {
+        let mut inner = self.lock();
+        while matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+            inner = match deadline {
+                None => self.done.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now())?;
+                    let waited = self.done.wait_timeout(inner, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        Some(inner)
+    }
+}
+
+/// The executor's side of a future. Dropped unfulfilled, it fulfils itself with
+/// [`TaskError::Cancelled`], so that nobody waits for what will never come.
+pub(crate) struct Promise<T> {
+    core: Arc<Core<T>>,
+    kept: bool,
+}
+
+/// A promise and the future that it is made to; `executor` is asked when the future is cancelled.
+pub(crate) fn promise<T>(
+    id: TaskId,
+    executor: Option<Weak<dyn Cancels>>,
+) -> (Promise<T>, Future<T>) {
+    let core = Arc::new(Core {
+        id,
+        running: AtomicBool::new(false),
+        inner: Mutex::new(Inner {
+            stage: Stage::Owed,
+            callbacks: Vec::new(),
+            watchers: Vec::new(),
+            waker: None,
+        }),
+        done: Condvar::new(),
+    });
+    (Promise { core: Arc::clone(&core), kept: false }, Future { core, executor })
+}
+
+impl<T> Promise<T> {
+    /// Notes whether the task was handed to a worker, or was taken back from one.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.core.running.store(running, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fulfil(mut self, result: Result<T, TaskError>) {
+        self.keep(result);
+    }
+
+    fn keep(&mut self, result: Result<T, TaskError>) {
+        self.kept = true;
+        let mut inner = self.core.lock();
+        inner.stage = Stage::Announcing;
+        // A callback may take its time, and others may be added meanwhile: never under the lock.
+        loop {
+            let callbacks = std::mem::take(&mut inner.callbacks);
+            if callbacks.is_empty() {
+                break;
+            }
+            drop(inner);
+            for callback in callbacks {
+                call(callback, &result);
+            }
+            inner = self.core.lock();
+        }
+        inner.stage = Stage::Here(result);
+        let waker = inner.waker.take();
+        let watchers = std::mem::take(&mut inner.watchers);
+        drop(inner);
+        self.core.done.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        for (watcher, index) in watchers {
+            // Whoever watched may have lost interest.
+            let _ = watcher.send(index);
+        }
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.keep(Err(TaskError::Cancelled));
+        }
+    }
+}
+
+/// A callback that panics harms nobody; the panic hook has reported it.
+fn call<T>(callback: Callback<T>, result: &Result<T, TaskError>) {
+    let _ = guard::catch(|| callback(result));
+}
+
+impl<T> Future<T> {
+    /// Identifies the task: a key for what the caller knows about it.
+    pub fn id(&self) -> TaskId {
+        self.core.id
+    }
+
+    /// Waits for the output.
+    ///
+    /// # Panics
+    ///
+    /// If the future was awaited to its end before.
+    pub fn result(self) -> Result<T, TaskError> {
+        let mut inner = self.core.wait_until_done(None).expect("no deadline");
+        match std::mem::replace(&mut inner.stage, Stage::Taken) {
+            Stage::Here(result) => result,
+            _ => panic!("the result of this future was already taken"),
+        }
+    }
+
+    /// Waits for the output, but no longer than `timeout`: then gives the future back. The task
+    /// goes on all the same.
+    pub fn result_timeout(self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
+        if self.wait_timeout(timeout) { Ok(self.result()) } else { Err(self) }
+    }
+
+    /// Waits until the task is done, but no longer than `timeout`, and says whether it is.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        // A deadline beyond what the clock can count is none.
+        self.core.wait_until_done(Instant::now().checked_add(timeout)).is_some()
+    }
+
+    /// Whether there is an output or an error, so that [`result`](Self::result) will not wait.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state(), State::Finished | State::Cancelled)
+    }
+
+    /// Where the task stands.
+    pub fn state(&self) -> State {
+        match &self.core.lock().stage {
+            Stage::Here(Err(TaskError::Cancelled)) => State::Cancelled,
+            Stage::Here(_) | Stage::Taken => State::Finished,
+            Stage::Owed | Stage::Announcing if self.core.running.load(Ordering::Relaxed) => {
+                State::Running
+            }
+            Stage::Owed | Stage::Announcing => State::Pending,
+        }
+    }
+
+    /// Takes the task back if no worker has it yet; says whether that succeeded. The future is
+    /// then done, with [`TaskError::Cancelled`]. A task that runs or is finished is left alone.
+    pub fn cancel(&self) -> bool {
+        let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) else {
+            return false;
+        };
+        !self.is_done() && executor.cancel(self.core.id)
+    }
+
+    /// Calls `callback` with the result: at once if it is there, else when it comes, before it can
+    /// be had from this future, on the thread that brings it. Callbacks are called in the order
+    /// in which they were added; one that panics is reported by the panic hook and harms nobody.
+    ///
+    /// A future that was awaited to its end has no result any more, and `callback` is dropped.
+    pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
+        let mut inner = self.core.lock();
+        match inner.stage {
+            Stage::Owed | Stage::Announcing => inner.callbacks.push(Box::new(callback)),
+            Stage::Taken => {}
+            Stage::Here(_) => {
+                // Looked at outside the lock, so that the callback may do what it likes.
+                let Stage::Here(result) = std::mem::replace(&mut inner.stage, Stage::Announcing)
+                else {
+                    unreachable!("just seen")
+                };
+                drop(inner);
+                Promise { core: Arc::clone(&self.core), kept: false }.announce(callback, result);
+            }
+        }
+    }
+
+    /// Sends `index` when the task is done, at once if it is.
+    fn watch(&self, watcher: &Sender<usize>, index: usize) {
+        let mut inner = self.core.lock();
+        if matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+            inner.watchers.push((watcher.clone(), index));
+        } else {
+            drop(inner);
+            let _ = watcher.send(index);
+        }
+    }
+
+    fn failed(&self) -> bool {
+        matches!(&self.core.lock().stage, Stage::Here(Err(_)))
+    }
+}
+
+impl<T> Promise<T> {
+    /// Shows a result that was there already to one more callback, and puts it back.
+    fn announce(
+        mut self,
+        callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static,
+        result: Result<T, TaskError>,
+    ) {
+        call(Box::new(callback), &result);
+        self.keep(result);
+    }
+}
+
+impl<T> std::future::Future for Future<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let mut inner = self.core.lock();
+        match inner.stage {
+            Stage::Owed | Stage::Announcing => {
+                inner.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            Stage::Here(_) | Stage::Taken => {
+                match std::mem::replace(&mut inner.stage, Stage::Taken) {
+                    Stage::Here(result) => Poll::Ready(result),
+                    _ => panic!("this future was awaited to its end before"),
+                }
+            }
+        }
+    }
+}
+
+/// Shows the state in the way of `concurrent.futures`: `<Future state=running>`,
+/// `<Future state=finished returned u32>`, `<Future state=finished raised Panicked>`.
+impl<T> fmt::Debug for Future<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        write!(f, "<Future state={state}")?;
+        match &self.core.lock().stage {
+            Stage::Here(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
+            Stage::Here(Err(error)) if state == State::Finished => {
+                let whole = format!("{error:?}");
+                let name = whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+                write!(f, " raised {name}")?;
+            }
+            _ => {}
+        }
+        f.write_str(">")
+    }
+}
+
+/// `String` for `alloc::string::String`; a generic type is left as it is.
+fn short_name(name: &str) -> &str {
+    if name.contains('<') { name } else { name.rsplit("::").next().unwrap_or(name) }
+}
+
+/// Yields futures as they finish, whatever their order.
+///
+/// ```no_run
+/// # use procession::{as_completed, Future, TaskError};
+/// # fn show(futures: Vec<Future<String>>) -> Result<(), TaskError> {
+/// for future in as_completed(futures) {
+///     println!("{}", future.result()?);
+/// }
+/// # Ok(()) }
+/// ```
+pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
+    let (sender, finished) = mpsc::channel();
+    let futures: Vec<_> = futures.into_iter().map(Some).collect();
+    for (index, future) in futures.iter().enumerate() {
+        future.as_ref().expect("none was yielded yet").watch(&sender, index);
+    }
+    AsCompleted { unfinished: futures.len(), futures, finished }
+}
+
+/// The iterator of [`as_completed`].
+#[derive(Debug)]
+pub struct AsCompleted<T> {
+    futures: Vec<Option<Future<T>>>,
+    finished: Receiver<usize>,
+    unfinished: usize,
+}
+
+impl<T> AsCompleted<T> {
+    /// Waits for the next future, but not beyond `deadline`; `Ok(None)` when all were yielded.
+    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Future<T>>, Unfinished> {
+        if self.unfinished == 0 {
+            return Ok(None);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.finished.recv_timeout(left) {
+            Ok(index) => Ok(self.take(index)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(Unfinished { unfinished: self.unfinished, of: self.futures.len() })
+            }
+        }
+    }
+
+    /// The futures that were not yielded yet, in their original order.
+    pub fn into_unfinished(self) -> Vec<Future<T>> {
+        self.futures.into_iter().flatten().collect()
+    }
+
+    fn take(&mut self, index: usize) -> Option<Future<T>> {
+        self.unfinished -= 1;
+        self.futures[index].take()
+    }
+}
+
+impl<T> Iterator for AsCompleted<T> {
+    type Item = Future<T>;
+
+    fn next(&mut self) -> Option<Future<T>> {
+        if self.unfinished == 0 {
+            return None;
+        }
+        // Each future sends once, since each promise is kept, so this cannot wait for ever.
+        let index = self.finished.recv().ok()?;
+        self.take(index)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.unfinished, Some(self.unfinished))
+    }
+}
+
+/// A wait ended before all futures did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{unfinished} (of {of}) futures unfinished")]
+pub struct Unfinished {
+    /// How many are not done.
+    pub unfinished: usize,
+    /// How many there were.
+    pub of: usize,
+}
+
+/// When [`wait`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When any future is done.
+    FirstCompleted,
+    /// When any future has failed, or all are done.
+    FirstFailed,
+    /// When all are done.
+    AllCompleted,
+}
+
+/// What [`wait`] found; each future stands in one of the two, in the order given, once.
+#[derive(Debug)]
+pub struct Waited<'f, T> {
+    /// The futures that are done.
+    pub done: Vec<&'f Future<T>>,
+    /// Those that are not.
+    pub not_done: Vec<&'f Future<T>>,
+}
+
+/// Waits until enough of the futures are done, or until `timeout` has passed.
+pub fn wait<'f, T>(
+    futures: impl IntoIterator<Item = &'f Future<T>>,
+    until: Until,
+    timeout: Option<Duration>,
+) -> Waited<'f, T> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut seen = HashSet::new();
+    let futures: Vec<_> = futures.into_iter().filter(|future| seen.insert(future.id())).collect();
+    let (sender, finished) = mpsc::channel();
+    for (index, future) in futures.iter().enumerate() {
+        future.watch(&sender, index);
+    }
+    let mut is_done = vec![false; futures.len()];
+    let mut left = futures.len();
+    while left > 0 {
+        let next = match deadline {
+            None => finished.recv().ok(),
+            Some(deadline) => {
+                finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+            }
+        };
+        let Some(index) = next else { break };
+        is_done[index] = true;
+        left -= 1;
+        match until {
+            Until::FirstCompleted => break,
+            Until::FirstFailed if futures[index].failed() => break,
+            Until::FirstFailed | Until::AllCompleted => {}
+        }
+    }
+    // What finished by the way is done as well.
+    while let Ok(index) = finished.try_recv() {
+        is_done[index] = true;
+    }
+    let (done, not_done): (Vec<_>, Vec<_>) =
+        futures.into_iter().zip(is_done).partition(|(_, is_done)| *is_done);
+    let only = |part: Vec<(&'f Future<T>, bool)>| part.into_iter().map(|(f, _)| f).collect();
+    Waited { done: only(done), not_done: only(not_done) }
+}

@@ -1,0 +1,156 @@
+//! What work is: a [`Task`] is a value that knows how to run itself, a [`Context`] is what it may
+//! know about where it runs, and a [`Registry`] is how a process that receives tasks by name
+//! finds the code for them. Nothing here knows who runs a task, or where.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Failure;
+use crate::wire;
+use crate::worker;
+
+/// A piece of work that can be sent to another process.
+///
+/// The value itself is the argument: it is encoded as JSON, sent, decoded by the worker and run
+/// there. On a sequential or thread executor it is run as it is.
+///
+/// ```
+/// use procession::{Context, Failure, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Parse(String);
+///
+/// impl Task for Parse {
+///     const NAME: &'static str = "parse";
+///     type Output = i64;
+///     fn run(self, _: &Context) -> Result<i64, Failure> {
+///         Ok(self.0.trim().parse()?)
+///     }
+/// }
+/// ```
+pub trait Task: Serialize + DeserializeOwned + Send + 'static {
+    /// The name under which a [`Registry`] knows this kind of task.
+    const NAME: &'static str;
+    /// What the task gives back.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Does the work. `?` works on every [`std::error::Error`].
+    fn run(self, context: &Context) -> Result<Self::Output, Failure>;
+}
+
+/// Identifies one submitted task within this process; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub(crate) u64);
+
+impl TaskId {
+    pub(crate) fn next() -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a running task may know about where it runs.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) worker: usize,
+    pub(crate) attempt: u32,
+    pub(crate) locals: Arc<Locals>,
+}
+
+impl Context {
+    /// Which worker of the executor runs the task, counted from 0: the process in a process
+    /// pool, the thread in a thread pool, always 0 in the sequential executor.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// How often this task has been begun, this time included: 1 for the first run.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// What outlives a single task: one value of type `T` for each worker process (for each
+    /// executor, where tasks share the process), made by the first task that asks for it. The
+    /// place for a connection pool, a loaded model, a cache.
+    pub fn local<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.locals.get(make)
+    }
+}
+
+/// The values behind [`Context::local`], one for each type.
+#[derive(Default)]
+pub(crate) struct Locals {
+    cells: Mutex<HashMap<TypeId, Arc<Cell>>>,
+}
+
+type Cell = OnceLock<Arc<dyn Any + Send + Sync>>;
+
+impl Locals {
+    fn get<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        // The map is locked only to find the cell: making a value may take long, or ask for
+        // another local.
+        let cell = {
+            let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(cells.entry(TypeId::of::<T>()).or_default())
+        };
+        let value = Arc::clone(cell.get_or_init(|| Arc::new(make())));
+        value.downcast().expect("the cell of a type holds that type")
+    }
+}
+
+impl fmt::Debug for Locals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locals").finish_non_exhaustive()
+    }
+}
+
+/// Every kind of task that a worker can run, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    runners: HashMap<&'static str, Runner>,
+}
+
+/// Takes a call's id and the task as JSON, runs it and gives the reply as JSON.
+type Runner = fn(u64, &str, &Context) -> String;
+
+impl Registry {
+    /// A registry that knows no task yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind of task.
+    ///
+    /// # Panics
+    ///
+    /// If another kind of the same name was added before: tasks would reach the wrong code.
+    pub fn with<T: Task>(mut self) -> Self {
+        let before = self.runners.insert(T::NAME, worker::answer::<T>);
+        assert!(before.is_none(), "two kinds of task are named {:?}", T::NAME);
+        self
+    }
+
+    /// Runs the named task and gives the reply, whatever happens.
+    pub(crate) fn answer(&self, id: u64, name: &str, task: &str, context: &Context) -> String {
+        match self.runners.get(name) {
+            Some(run) => run(id, task, context),
+            None => wire::Reply::undecodable(
+                id,
+                &format!("the worker knows no task named {name:?}: add it to its Registry"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The worker's side: from the invitation in the environment, over the handshake, to the loop that
+//! runs calls until the coordinator hangs up.
+//!
+//! ```text
+//!   main thread        receive calls ──► ledger ──► run (here, or on one of n threads) ──► reply
+//!   lifeline thread    blocked on the lifeline: recalls strike calls in the ledger;
+//!                      when it breaks, the coordinator is gone and this process ends at once
+//! ```
+//!
+//! A worker must never outlive its coordinator, never begin a call that it gave back, and begin
+//! calls in the order of their turns: the coordinator counts on that to find the culprit of a
+//! crash.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{env, io, process, thread};
+
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::TaskError;
+use crate::guard;
+use crate::task::{Context, Locals, Registry, Task};
+use crate::wire::{
+    BUILD, Call, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, ToWorker, Welcome,
+};
+
+/// If this process was started as a worker: serves until the coordinator hangs up, then exits.
+/// Else returns at once.
+///
+/// Call it first thing in `main` of a program that builds a process pool: the program is its own
+/// worker.
+pub fn serve_if_asked(registry: Registry) {
+    if let Some(asked) = asked() {
+        match asked.serve(registry) {
+            Ok(()) => process::exit(0),
+            Err(error) => {
+                eprintln!("worker: {error}");
+                process::exit(1);
+            }
+        }
+    }
+}
+
+/// The coordinator's request to serve, if this process was started as a worker. For a worker
+/// program that has more to do than [`serve_if_asked`], such as opening a log.
+pub fn asked() -> Option<Asked> {
+    let invitation = invitation()?;
+    IS_SERVING.store(true, Ordering::Release);
+    Some(Asked { invitation })
+}
+
+/// Whether this process was started as a worker and its `main` paid no heed to that.
+pub(crate) fn was_asked_in_vain() -> bool {
+    invitation().is_some() && !IS_SERVING.load(Ordering::Acquire)
+}
+
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+fn invitation() -> Option<Invitation> {
+    let invitation = env::var(Invitation::VARIABLE).ok()?;
+    let invitation: Invitation = serde_json::from_str(&invitation).ok()?;
+    // A process that a task starts inherits the environment, but it is not the one that was asked.
+    is_child_of(invitation.coordinator).then_some(invitation)
+}
+
+fn is_child_of(coordinator: u32) -> bool {
+    rustix::process::getppid()
+        .is_some_and(|parent| u32::try_from(parent.as_raw_nonzero().get()) == Ok(coordinator))
+}
+
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The coordinator cannot be reached, or the handshake broke off.
+    #[error("cannot reach the coordinator (pid {coordinator}): {reason}")]
+    Unreachable {
+        /// The coordinator's process id.
+        coordinator: u32,
+        /// What failed.
+        reason: String,
+    },
+    /// The operating system refused something.
+    #[error("cannot serve: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A coordinator's request to serve it.
+#[derive(Debug)]
+pub struct Asked {
+    invitation: Invitation,
+}
+
+impl Asked {
+    /// Which worker of the pool this process is, counted from 0.
+    pub fn worker(&self) -> usize {
+        self.invitation.worker
+    }
+
+    /// The process id of the coordinator.
+    pub fn coordinator(&self) -> u32 {
+        self.invitation.coordinator
+    }
+
+    /// Runs the coordinator's calls until it hangs up.
+    pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
+        let Invitation { socket, token, coordinator, worker } = self.invitation;
+        die_with_the_coordinator(coordinator);
+        // Whoever looks at the process list should see what this is, however it was started.
+        let _ = rustix::thread::set_name(c"worker");
+
+        let unreachable = |error: &dyn std::fmt::Display| ServeError::Unreachable {
+            coordinator,
+            reason: error.to_string(),
+        };
+        let (call_sender, calls) = ipc::channel()?;
+        let (lifeline_sender, lifeline) = ipc::channel()?;
+        IpcSender::connect(socket)
+            .map_err(|error| unreachable(&error))?
+            .send(Hello {
+                token,
+                protocol: PROTOCOL,
+                build: BUILD.to_owned(),
+                pid: process::id(),
+                calls: call_sender,
+                lifeline: lifeline_sender,
+            })
+            .map_err(|error| unreachable(&error))?;
+        let Welcome { threads, replies } = match receive(&calls) {
+            Ok(ToWorker::Welcome(welcome)) => welcome,
+            Ok(ToWorker::Calls(_)) => return Err(unreachable(&"it sent calls before a welcome")),
+            Err(error) => return Err(unreachable(&error)),
+        };
+
+        let desk = Arc::new(Desk {
+            registry,
+            worker,
+            locals: Arc::default(),
+            ledger: Mutex::default(),
+            arrived: Condvar::new(),
+        });
+        let hold = Arc::clone(&desk);
+        let gives_back = replies.clone();
+        thread::Builder::new()
+            .name("lifeline".to_owned())
+            .spawn(move || hold.hold_the_lifeline(&lifeline, &gives_back))?;
+        let runners = if threads > 1 {
+            (0..threads)
+                .map(|n| {
+                    let (desk, replies) = (Arc::clone(&desk), replies.clone());
+                    thread::Builder::new()
+                        .name(format!("runner-{n}"))
+                        .spawn(move || desk.run_until_closed(&replies))
+                })
+                .collect::<io::Result<Vec<_>>>()?
+        } else {
+            Vec::new()
+        };
+
+        // The channel breaks when the coordinator has no more calls for us, or no life left; the
+        // lifeline tells these apart.
+        while let Ok(message) = receive(&calls) {
+            if let ToWorker::Calls(calls) = message {
+                desk.ledger().waiting.extend(calls);
+                if threads > 1 {
+                    desk.arrived.notify_all();
+                } else {
+                    desk.run_what_waits(&replies);
+                }
+            }
+        }
+        desk.ledger().is_closed = true;
+        desk.arrived.notify_all();
+        for runner in runners {
+            let _ = runner.join();
+        }
+        Ok(())
+    }
+}
+
+/// Receives, and goes on where a signal interrupted that.
+fn receive<M: Serialize + DeserializeOwned>(from: &IpcReceiver<M>) -> Result<M, IpcError> {
+    loop {
+        match from.recv() {
+            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The lifeline needs a thread that runs; this needs nothing of us, so it also ends a process that
+/// is stopped in a system call or hangs with every thread.
+fn die_with_the_coordinator(coordinator: u32) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    // It may have died before the signal was asked for, which is then never sent.
+    if !is_child_of(coordinator) {
+        end_at_once();
+    }
+}
+
+/// Ends this process and all that its tasks started, without a word: nobody is left to listen.
+fn end_at_once() -> ! {
+    use rustix::process::{Signal, getpid, kill_process, kill_process_group};
+    // The coordinator made each worker the leader of a group of its own.
+    if rustix::process::getpgrp() == getpid() {
+        let _ = kill_process_group(getpid(), Signal::KILL);
+    }
+    let _ = kill_process(getpid(), Signal::KILL);
+    process::abort()
+}
+
+/// Where calls lie between their arrival and their turn.
+struct Desk {
+    registry: Registry,
+    worker: usize,
+    locals: Arc<Locals>,
+    ledger: Mutex<Ledger>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Ledger {
+    waiting: VecDeque<Call>,
+    /// The turn of the last call that was begun.
+    begun: u64,
+    /// Turns that were recalled, whether their calls have arrived or not.
+    struck: Vec<Recall>,
+    is_closed: bool,
+}
+
+impl Ledger {
+    /// The next call whose turn it is, now begun; the ids of those that were struck before it go
+    /// to `returned`.
+    fn begin(&mut self, returned: &mut Vec<u64>) -> Option<Call> {
+        let begun = self.begun;
+        self.struck.retain(|recall| recall.through > begun);
+        while let Some(call) = self.waiting.pop_front() {
+            if self.struck.iter().any(|recall| (recall.from..=recall.through).contains(&call.turn))
+            {
+                returned.push(call.id);
+            } else {
+                self.begun = call.turn;
+                return Some(call);
+            }
+        }
+        None
+    }
+
+    /// Strikes calls; the ids of those that lie here already go to `returned`.
+    fn strike(&mut self, recall: Recall, returned: &mut Vec<u64>) {
+        self.struck.push(recall);
+        self.waiting.retain(|call| {
+            let is_struck = (recall.from..=recall.through).contains(&call.turn);
+            if is_struck {
+                returned.push(call.id);
+            }
+            !is_struck
+        });
+    }
+}
+
+impl Desk {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_what_waits(&self, replies: &IpcSender<FromWorker>) {
+        loop {
+            let mut returned = Vec::new();
+            let call = self.ledger().begin(&mut returned);
+            give_back(returned, replies);
+            match call {
+                Some(call) => self.run(&call, replies),
+                None => return,
+            }
+        }
+    }
+
+    fn run_until_closed(&self, replies: &IpcSender<FromWorker>) {
+        let mut ledger = self.ledger();
+        loop {
+            let mut returned = Vec::new();
+            let call = ledger.begin(&mut returned);
+            if call.is_none() && returned.is_empty() {
+                if ledger.is_closed {
+                    return;
+                }
+                ledger = self.arrived.wait(ledger).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(ledger);
+            give_back(returned, replies);
+            if let Some(call) = call {
+                self.run(&call, replies);
+            }
+            ledger = self.ledger();
+        }
+    }
+
+    fn run(&self, call: &Call, replies: &IpcSender<FromWorker>) {
+        let context = Context {
+            worker: self.worker,
+            attempt: call.attempt,
+            locals: Arc::clone(&self.locals),
+        };
+        let reply = match call.task.as_str() {
+            Ok(task) => self.registry.answer(call.id, &call.name, task, &context),
+            Err(error) => Reply::undecodable(call.id, &error.to_string()),
+        };
+        // Should the coordinator be gone, the lifeline ends us.
+        let _ = replies.send(FromWorker::Reply(reply.into()));
+    }
+
+    fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Recall>, replies: &IpcSender<FromWorker>) {
+        while let Ok(recall) = receive(lifeline) {
+            let mut returned = Vec::new();
+            self.ledger().strike(recall, &mut returned);
+            give_back(returned, replies);
+        }
+        end_at_once();
+    }
+}
+
+fn give_back(ids: Vec<u64>, replies: &IpcSender<FromWorker>) {
+    for id in ids {
+        let _ = replies.send(FromWorker::Reply(Reply::returned(id).into()));
+    }
+}
+
+/// Decodes a task, runs it and gives the reply, as JSON: what a [`Registry`] keeps of a kind of
+/// task.
+pub(crate) fn answer<T: Task>(id: u64, task: &str, context: &Context) -> String {
+    // `Deserialize` is the user's code as well.
+    let task = match guard::catch(|| serde_json::from_str::<T>(task)) {
+        Ok(Ok(task)) => task,
+        Ok(Err(error)) => return Reply::undecodable(id, &error.to_string()),
+        Err(panic) => return Reply::undecodable(id, &panic.message),
+    };
+    let begun = Instant::now();
+    let result: Result<T::Output, TaskError> = guard::run(task, context);
+    let ran_for: Duration = begun.elapsed();
+    Reply::to_result(id, result, ran_for)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Text;
+
+    fn call(turn: u64) -> Call {
+        let task = Text::from("null".to_owned());
+        Call { id: turn + 100, turn, attempt: 1, name: "none".to_owned(), task }
+    }
+
+    #[test]
+    fn a_recalled_call_is_returned_and_never_begun() {
+        let mut ledger = Ledger::default();
+        ledger.waiting.extend((1..=4).map(call));
+        let mut returned = Vec::new();
+        assert_eq!(ledger.begin(&mut returned).map(|call| call.turn), Some(1));
+        ledger.strike(Recall { from: 2, through: 5 }, &mut returned);
+        assert_eq!(returned, [102, 103, 104]);
+        // The call of turn 5 was on its way when its recall overtook it.
+        ledger.waiting.extend([call(5), call(6)]);
+        returned.clear();
+        assert_eq!(ledger.begin(&mut returned).map(|call| call.turn), Some(6));
+        assert_eq!(returned, [105]);
+    }
+}
