@@ -1,1 +1,23 @@
-//! (to come)
+//! The flagship application: the flags of the world, fetched one file a country.
+//!
+//! ```text
+//!  codes ─► which flags        site ─► from where
+//!                 │                      │
+//!                 └────────► download ◄──┘       fetch ─► image ─► save, timed
+//!                               │
+//!                               ▼
+//!                            outcome ─► report
+//! ```
+//!
+//! Everything here is plain functions and values: nothing knows which executor runs it.
+
+pub mod codes;
+pub mod download;
+pub mod fetch;
+pub mod fetch_error;
+pub mod image;
+pub mod outcome;
+pub mod redirect;
+pub mod report;
+pub mod save;
+pub mod site;

@@ -1,0 +1,289 @@
+//! What became of one flag, as a value that travels and as the line that `--json` prints.
+//!
+//! ```json
+//! {"status":"ok","data":"BR","bytes":590,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}
+//! ```
+//!
+//! Must never hold the flag itself: an outcome crosses process borders, images do not.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::codes::Code;
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The flag is saved.
+    Ok,
+    /// The server says that there is no such flag.
+    NotFound,
+    /// Anything else.
+    Error,
+}
+
+impl Status {
+    /// The name in JSON and in the journal: `ok`, `not_found` or `error`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::NotFound => "not_found",
+            Status::Error => "error",
+        }
+    }
+}
+
+/// What became of one flag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Line", into = "Line")]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// Whose flag.
+    pub data: Code,
+    /// The size of the saved flag.
+    pub bytes: Option<u64>,
+    /// The time it took, retries included, in milliseconds with three decimals.
+    pub elapsed_ms: f64,
+    /// How many requests were tried; 0 when the task never ran.
+    pub attempts: u32,
+    /// The status of the last answer, if there was one.
+    pub http_status: Option<u16>,
+    /// What went wrong, when `status` is an error.
+    pub error: Option<String>,
+    /// The worker that ran it, when it was one.
+    pub worker: Option<usize>,
+    /// The process that ran it.
+    pub pid: u32,
+}
+
+impl Outcome {
+    /// The outcome of a task that gave none itself: cancelled, or lost with its worker.
+    pub fn failed(code: Code, error: impl Into<String>, elapsed: Duration) -> Self {
+        Outcome {
+            status: Status::Error,
+            data: code,
+            bytes: None,
+            elapsed_ms: milliseconds(elapsed),
+            attempts: 0,
+            http_status: None,
+            error: Some(error.into()),
+            worker: None,
+            pid: std::process::id(),
+        }
+    }
+}
+
+/// A duration in milliseconds, rounded to 0.001.
+pub(super) fn milliseconds(elapsed: Duration) -> f64 {
+    (elapsed.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// An outcome as it is printed. The HTTP status stands only where it tells something new: `ok` is
+/// always 200, and `not_found` always 404.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    status: Status,
+    data: Code,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    elapsed_ms: f64,
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    http_status: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worker: Option<usize>,
+    pid: u32,
+}
+
+fn implied(status: Status) -> Option<u16> {
+    match status {
+        Status::Ok => Some(200),
+        Status::NotFound => Some(404),
+        Status::Error => None,
+    }
+}
+
+impl From<Outcome> for Line {
+    fn from(outcome: Outcome) -> Self {
+        let Outcome {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        } = outcome;
+        let http_status = http_status.filter(|_| implied(status).is_none());
+        Line {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        }
+    }
+}
+
+impl From<Line> for Outcome {
+    fn from(line: Line) -> Self {
+        let Line {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        } = line;
+        let http_status = http_status.or(implied(status));
+        Outcome {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        }
+    }
+}
+
+/// How many ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Flags saved.
+    pub ok: u64,
+    /// Codes without a flag.
+    pub not_found: u64,
+    /// Everything else.
+    pub error: u64,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, status: Status) {
+        match status {
+            Status::Ok => self.ok += 1,
+            Status::NotFound => self.not_found += 1,
+            Status::Error => self.error += 1,
+        }
+    }
+
+    /// All that were counted.
+    pub fn total(&self) -> u64 {
+        self.ok + self.not_found + self.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ok() -> Outcome {
+        Outcome {
+            status: Status::Ok,
+            data: "BR".parse().unwrap(),
+            bytes: Some(590),
+            elapsed_ms: 1.9,
+            attempts: 1,
+            http_status: Some(200),
+            error: None,
+            worker: Some(0),
+            pid: 4712,
+        }
+    }
+
+    fn there_and_back(outcome: &Outcome) -> String {
+        let json = serde_json::to_string(outcome).unwrap();
+        assert_eq!(
+            &serde_json::from_str::<Outcome>(&json).unwrap(),
+            outcome,
+            "{json}"
+        );
+        json
+    }
+
+    #[test]
+    fn a_flag_is_one_short_line() {
+        assert_eq!(
+            there_and_back(&ok()),
+            r#"{"status":"ok","data":"BR","bytes":590,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}"#
+        );
+    }
+
+    #[test]
+    fn an_error_tells_why() {
+        let error = Outcome {
+            status: Status::Error,
+            bytes: None,
+            http_status: Some(503),
+            error: Some("HTTP 503 - Service Unavailable".into()),
+            worker: None,
+            ..ok()
+        };
+        assert_eq!(
+            there_and_back(&error),
+            r#"{"status":"error","data":"BR","elapsed_ms":1.9,"attempts":1,"http_status":503,"error":"HTTP 503 - Service Unavailable","pid":4712}"#
+        );
+        there_and_back(&Outcome {
+            http_status: None,
+            ..error
+        });
+    }
+
+    #[test]
+    fn a_missing_flag_is_no_error() {
+        let missing = Outcome {
+            status: Status::NotFound,
+            bytes: None,
+            http_status: Some(404),
+            ..ok()
+        };
+        let json = there_and_back(&missing);
+        assert!(
+            json.starts_with(r#"{"status":"not_found","#) && !json.contains("error"),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn a_lost_task_has_an_outcome_too() {
+        let lost = Outcome::failed(ok().data, "cancelled", Duration::from_nanos(1_234_567));
+        assert_eq!((lost.elapsed_ms, lost.attempts), (1.235, 0));
+        there_and_back(&lost);
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let mut counts = Counts::default();
+        for status in [Status::Ok, Status::Error, Status::Ok, Status::NotFound] {
+            counts.add(status);
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        assert_eq!(
+            counts,
+            Counts {
+                ok: 2,
+                not_found: 1,
+                error: 1
+            }
+        );
+        assert_eq!(counts.total(), 4);
+    }
+}

@@ -1,0 +1,88 @@
+//! Where a redirect points.
+//!
+//! The redirects are followed here and not by the HTTP client, because the client forgets the
+//! status of a redirect that it cannot follow. Must never lead away from http and https.
+
+use ureq::http::{Response, Uri, header::LOCATION};
+
+/// The URL that the answer to a request for `from` redirects to. None when it is no redirect, or
+/// one that names no URL we can follow. Dot segments (`../`) are left to the server.
+pub fn target<B>(from: &Uri, response: &Response<B>) -> Option<Uri> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    join(from, response.headers().get(LOCATION)?.to_str().ok()?)
+}
+
+fn join(from: &Uri, location: &str) -> Option<Uri> {
+    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
+    let directory = from
+        .path()
+        .rsplit_once('/')
+        .map_or("", |(directory, _)| directory);
+    let absolute = if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", from.path())
+    } else {
+        format!("{scheme}://{authority}{directory}/{location}")
+    };
+    let uri: Uri = absolute.parse().ok()?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https"));
+    (web && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(location: &str) -> Option<String> {
+        let from = Uri::from_static("http://one.example:81/flags/br/br.gif?x=1");
+        join(&from, location).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_location_may_be_absolute_or_relative() {
+        for (location, url) in [
+            ("https://two.example/br.gif", "https://two.example/br.gif"),
+            ("//two.example/br.gif", "http://two.example/br.gif"),
+            ("/br.gif", "http://one.example:81/br.gif"),
+            ("?x=2", "http://one.example:81/flags/br/br.gif?x=2"),
+            ("new.gif", "http://one.example:81/flags/br/new.gif"),
+        ] {
+            assert_eq!(joined(location).as_deref(), Some(url));
+        }
+    }
+
+    #[test]
+    fn other_schemes_and_nonsense_are_not_followed() {
+        for location in [
+            "file:///etc/passwd",
+            "ftp://two.example/",
+            "http://",
+            "http://a b/",
+        ] {
+            assert_eq!(joined(location), None);
+        }
+    }
+
+    #[test]
+    fn only_a_redirect_with_a_location_has_a_target() {
+        let from = Uri::from_static("http://one.example/");
+        let answer = |status: u16, location: Option<&str>| {
+            let mut builder = Response::builder().status(status);
+            if let Some(location) = location {
+                builder = builder.header(LOCATION, location);
+            }
+            builder.body(()).unwrap()
+        };
+        assert!(target(&from, &answer(302, Some("/a"))).is_some());
+        assert!(target(&from, &answer(302, None)).is_none());
+        assert!(target(&from, &answer(304, Some("/a"))).is_none());
+        assert!(target(&from, &answer(200, Some("/a"))).is_none());
+    }
+}

@@ -1,0 +1,302 @@
+//! What a person reads: the report before, the report after, a line a flag, and the summary that
+//! ends `--json`.
+//!
+//! Must never print: these are pure functions from facts to text, so the exact words are tested.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::codes::Code;
+use super::outcome::{Counts, Outcome, Status};
+
+/// Up to so many codes are listed one by one.
+const LISTED: usize = 10;
+
+/// How the downloads are run, as far as a person wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// In this process, with so many connections.
+    InProcess {
+        /// Most concurrent requests.
+        connections: usize,
+    },
+    /// In worker processes.
+    Processes {
+        /// Worker processes.
+        workers: usize,
+        /// Most concurrent requests, of all workers together.
+        connections: usize,
+    },
+}
+
+/// The three lines before the downloads, each with its line feed.
+pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
+    let which = match codes {
+        [first, .., last] if codes.len() > LISTED => format!("from {first} to {last}"),
+        few => few.iter().map(Code::as_str).collect::<Vec<_>>().join(", "),
+    };
+    let (workers, connections) = match style {
+        Style::InProcess { connections } => (String::new(), connections),
+        Style::Processes {
+            workers,
+            connections,
+        } => {
+            let plural = if workers == 1 { "" } else { "es" };
+            (format!("{workers} worker process{plural}, "), connections)
+        }
+    };
+    format!(
+        "{label} site: {url}\n\
+         Searching for {count} flag{}: {which}\n\
+         {workers}{connections} concurrent connection{} will be used.\n",
+        s(codes.len() as u64),
+        s(connections as u64),
+        count = codes.len(),
+    )
+}
+
+/// The lines after the downloads, each with its line feed.
+pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
+    let Counts {
+        ok,
+        not_found,
+        error,
+    } = *counts;
+    let mut text = format!("{}\n{ok} flag{} downloaded.\n", "-".repeat(20), s(ok));
+    if not_found > 0 {
+        text += &format!("{not_found} not found.\n");
+    }
+    if error > 0 {
+        text += &format!("{error} error{}.\n", s(error));
+    }
+    text += &format!("Elapsed time: {:.2}s\n", elapsed.as_secs_f64());
+    text
+}
+
+/// The line of one flag, without a line feed.
+pub fn verbose_line(outcome: &Outcome) -> String {
+    let code = outcome.data;
+    match outcome.status {
+        Status::Ok => format!("{code} ok"),
+        Status::NotFound => format!("{code} not found"),
+        Status::Error => {
+            let why = outcome.error.as_deref().unwrap_or("unknown");
+            format!("*** Error for {code}: {why}")
+        }
+    }
+}
+
+fn s(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// What a whole run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The server: its label, or the URL of one without a label.
+    pub server: String,
+    /// `sequential`, `threads` or `processes`.
+    pub mode: String,
+    /// Worker processes; 0 in the modes without.
+    pub workers: usize,
+    /// Most concurrent requests.
+    pub connections: usize,
+    /// How many ended how.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// All of them.
+    pub total: u64,
+    /// The time of the run, in seconds with three decimals.
+    pub elapsed_s: f64,
+    /// Whether the run was interrupted.
+    pub interrupted: bool,
+}
+
+impl Summary {
+    /// The last line of `--json`, without a line feed: `{"summary":{…}}`.
+    pub fn line(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            summary: &'a Summary,
+        }
+        serde_json::to_string(&Line { summary: self }).expect("a summary is plain data")
+    }
+
+    /// A duration as `elapsed_s` has it: in seconds, rounded to 0.001.
+    pub fn seconds(elapsed: Duration) -> f64 {
+        (elapsed.as_secs_f64() * 1e3).round() / 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::codes::Selection;
+
+    fn codes(args: &[&str]) -> Vec<Code> {
+        args.iter().map(|code| code.parse().unwrap()).collect()
+    }
+
+    const URL: &str = "http://localhost:40761/flags";
+
+    #[test]
+    fn many_codes_are_told_by_their_ends() {
+        let all = Selection {
+            all: true,
+            ..Default::default()
+        }
+        .expand()
+        .unwrap();
+        assert_eq!(
+            initial(
+                "LOCAL",
+                URL,
+                &all,
+                Style::Processes {
+                    workers: 2,
+                    connections: 2
+                }
+            ),
+            "LOCAL site: http://localhost:40761/flags\n\
+             Searching for 194 flags: from AD to ZW\n\
+             2 worker processes, 2 concurrent connections will be used.\n"
+        );
+        let eleven = initial(
+            "LOCAL",
+            URL,
+            &all[..11],
+            Style::InProcess { connections: 30 },
+        );
+        assert!(
+            eleven.contains("Searching for 11 flags: from AD to AZ\n"),
+            "{eleven}"
+        );
+        assert!(
+            eleven.ends_with("\n30 concurrent connections will be used.\n"),
+            "{eleven}"
+        );
+        let ten = initial(
+            "LOCAL",
+            URL,
+            &all[..10],
+            Style::InProcess { connections: 1 },
+        );
+        assert!(
+            ten.contains("10 flags: AD, AE, AF, AG, AL, AM, AO, AR, AT, AU\n"),
+            "{ten}"
+        );
+    }
+
+    #[test]
+    fn one_of_a_kind_is_singular() {
+        let one = codes(&["BR"]);
+        assert_eq!(
+            initial(
+                "ERROR",
+                URL,
+                &one,
+                Style::Processes {
+                    workers: 1,
+                    connections: 1
+                }
+            ),
+            "ERROR site: http://localhost:40761/flags\n\
+             Searching for 1 flag: BR\n\
+             1 worker process, 1 concurrent connection will be used.\n"
+        );
+        let two = initial(
+            "LOCAL",
+            URL,
+            &codes(&["BR", "CN"]),
+            Style::InProcess { connections: 1 },
+        );
+        assert!(
+            two.ends_with("Searching for 2 flags: BR, CN\n1 concurrent connection will be used.\n")
+        );
+    }
+
+    #[test]
+    fn the_final_report_tells_only_what_happened() {
+        let counts = Counts {
+            ok: 194,
+            ..Default::default()
+        };
+        assert_eq!(
+            final_report(&counts, Duration::from_millis(91)),
+            "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
+        );
+        let counts = Counts {
+            ok: 150,
+            not_found: 361,
+            error: 165,
+        };
+        assert_eq!(
+            final_report(&counts, Duration::from_millis(7460)),
+            "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
+             Elapsed time: 7.46s\n"
+        );
+        let counts = Counts {
+            ok: 1,
+            not_found: 1,
+            error: 1,
+        };
+        assert_eq!(
+            final_report(&counts, Duration::from_secs(125)),
+            "--------------------\n1 flag downloaded.\n1 not found.\n1 error.\n\
+             Elapsed time: 125.00s\n"
+        );
+        assert!(final_report(&Counts::default(), Duration::ZERO).contains("\n0 flags downloaded"));
+    }
+
+    #[test]
+    fn a_line_a_flag() {
+        let error = Outcome::failed(
+            "KE".parse().unwrap(),
+            "HTTP 503 - Service Unavailable",
+            Duration::ZERO,
+        );
+        assert_eq!(
+            verbose_line(&error),
+            "*** Error for KE: HTTP 503 - Service Unavailable"
+        );
+        let ok = Outcome {
+            status: Status::Ok,
+            error: None,
+            ..error.clone()
+        };
+        assert_eq!(verbose_line(&ok), "KE ok");
+        let missing = Outcome {
+            status: Status::NotFound,
+            ..ok
+        };
+        assert_eq!(verbose_line(&missing), "KE not found");
+    }
+
+    #[test]
+    fn the_summary_is_one_line() {
+        let counts = Counts {
+            ok: 194,
+            ..Default::default()
+        };
+        let summary = Summary {
+            server: "LOCAL".into(),
+            mode: "processes".into(),
+            workers: 2,
+            connections: 2,
+            counts,
+            total: counts.total(),
+            elapsed_s: Summary::seconds(Duration::from_micros(90_210)),
+            interrupted: false,
+        };
+        assert_eq!(
+            summary.line(),
+            r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
+        );
+        let back: serde_json::Value = serde_json::from_str(&summary.line()).unwrap();
+        assert_eq!(
+            serde_json::from_value::<Summary>(back["summary"].clone()).unwrap(),
+            summary
+        );
+    }
+}
