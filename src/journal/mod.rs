@@ -1,1 +1,15 @@
-//! (to come)
+//! Per-process logs: every process of a run writes its own file, none waits for another.
+//!
+//! ```text
+//!  logs/latest ─► logs/2026-11-22T23-49-32-4711/   run_dir: one directory a run
+//!                   coordinator-4711.jsonl         writer:  one file a process
+//!                   worker-0-4712.jsonl            entry:   one JSON object a line
+//! ```
+
+pub mod entry;
+pub mod run_dir;
+pub mod writer;
+
+pub use entry::{Entry, Event, Level, Process, Stream};
+pub use run_dir::RunDir;
+pub use writer::{Journal, current, set};

@@ -1,0 +1,414 @@
+//! One line of a journal: who wrote it when, and what happened.
+//!
+//! ```json
+//! {"ts":"2026-11-22T23:49:32.123456Z","level":"info","process":"worker","worker":1,"pid":4712,
+//!  "event":"task","code":"BR","status":"ok","http":200,"bytes":590,"elapsed_ms":1.9,"attempt":1}
+//! ```
+//!
+//! Must never refuse a line that another version wrote: events and fields that are not known here
+//! are kept as they are, so that they can be shown.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// How much a line matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Of use when something is being looked for.
+    Debug,
+    /// The ordinary course of things.
+    Info,
+    /// Not as it should be, but dealt with.
+    Warn,
+    /// Something failed.
+    Error,
+    /// A level of another version.
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// The kind of process that wrote a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Process {
+    /// The one that hands out the tasks.
+    Coordinator,
+    /// One that runs them.
+    Worker,
+    /// A kind of another version.
+    #[serde(untagged)]
+    Other(String),
+}
+
+macro_rules! display_as_json_string {
+    ($($name:ident { $($variant:ident => $text:literal),* })*) => { $(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self {
+                    $($name::$variant => $text,)*
+                    $name::Other(text) => text,
+                })
+            }
+        }
+    )* };
+}
+
+display_as_json_string! {
+    Level { Debug => "debug", Info => "info", Warn => "warn", Error => "error" }
+    Process { Coordinator => "coordinator", Worker => "worker" }
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// When, to the microsecond.
+    #[serde(serialize_with = "write_timestamp")]
+    pub ts: Timestamp,
+    /// How much it matters.
+    pub level: Level,
+    /// What kind of process wrote it.
+    pub process: Process,
+    /// Which worker, when it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<usize>,
+    /// The process that wrote it.
+    pub pid: u32,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// Fields of another version, which the event as known here does not have.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The process started.
+    Start {
+        /// Version of the program.
+        version: String,
+        /// What identifies its build.
+        build: String,
+        /// Its arguments.
+        args: Vec<String>,
+    },
+    /// A task ended.
+    Task {
+        /// Whose flag it was about.
+        code: String,
+        /// `ok`, `not_found` or `error`.
+        status: String,
+        /// The last HTTP status.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<u16>,
+        /// The size of what was saved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// The time it took, in milliseconds.
+        elapsed_ms: f64,
+        /// The number of the last try, from 1.
+        attempt: u32,
+        /// What went wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// The process printed a line that was not for the user.
+    Output {
+        /// On which stream.
+        stream: Stream,
+        /// The line, without its line feed.
+        text: String,
+    },
+    /// The coordinator started a worker.
+    WorkerStarted {
+        /// The number of the worker.
+        child: usize,
+        /// Its process.
+        child_pid: u32,
+    },
+    /// A worker's process ended.
+    WorkerExited {
+        /// The number of the worker.
+        child: usize,
+        /// Its process.
+        child_pid: u32,
+        /// How it ended, in words: `exit code 0`, `signal 11`.
+        how: String,
+    },
+    /// A run begins, with these settings.
+    Run {
+        /// `sequential`, `threads` or `processes`.
+        mode: String,
+        /// The server: label or URL.
+        server: String,
+        /// How many codes are asked for.
+        codes: usize,
+        /// Worker processes.
+        workers: usize,
+        /// Most concurrent requests.
+        connections: usize,
+        /// Where the flags are saved.
+        dest: String,
+    },
+    /// A run ended, with these results.
+    Summary {
+        /// Flags saved.
+        ok: u64,
+        /// Codes without a flag.
+        not_found: u64,
+        /// Everything else.
+        error: u64,
+        /// The time of the run, in seconds.
+        elapsed_s: f64,
+        /// The exit code of the program.
+        exit_code: i32,
+    },
+    /// The process is about to end.
+    Exit {
+        /// Its exit code.
+        exit_code: i32,
+        /// Why, when there is more to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// An event of another version: all its fields.
+    #[serde(untagged)]
+    Other(Map<String, Value>),
+}
+
+impl Event {
+    /// The name of the event, as it stands in the line.
+    pub fn name(&self) -> &str {
+        match self {
+            Event::Start { .. } => "start",
+            Event::Task { .. } => "task",
+            Event::Output { .. } => "output",
+            Event::WorkerStarted { .. } => "worker_started",
+            Event::WorkerExited { .. } => "worker_exited",
+            Event::Run { .. } => "run",
+            Event::Summary { .. } => "summary",
+            Event::Exit { .. } => "exit",
+            Event::Other(fields) => fields
+                .get("event")
+                .and_then(Value::as_str)
+                .unwrap_or("unknown"),
+        }
+    }
+}
+
+/// One of the two streams a process prints to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The time now, as precise as a line can tell it.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+fn write_timestamp<S: Serializer>(ts: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{ts:.6}"))
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    /// Reads first what all lines have in common; what is left is the event.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Common {
+            ts: String,
+            level: Level,
+            process: Process,
+            #[serde(default)]
+            worker: Option<usize>,
+            pid: u32,
+            #[serde(flatten)]
+            rest: Map<String, Value>,
+        }
+        let Common {
+            ts,
+            level,
+            process,
+            worker,
+            pid,
+            rest,
+        } = Common::deserialize(deserializer)?;
+        let ts = ts.parse().map_err(D::Error::custom)?;
+        let event = Event::deserialize(&rest).map_err(D::Error::custom)?;
+        let extra = if matches!(event, Event::Other(_)) {
+            Map::new()
+        } else {
+            let known = serde_json::to_value(&event).map_err(D::Error::custom)?;
+            rest.into_iter()
+                .filter(|(key, value)| known.get(key).is_none() && !value.is_null())
+                .collect()
+        };
+        Ok(Entry {
+            ts,
+            level,
+            process,
+            worker,
+            pid,
+            event,
+            extra,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(event: Event) -> Entry {
+        Entry {
+            ts: "2026-11-22T23:49:32.123456Z".parse().unwrap(),
+            level: Level::Info,
+            process: Process::Worker,
+            worker: Some(1),
+            pid: 4712,
+            event,
+            extra: Map::new(),
+        }
+    }
+
+    fn task() -> Event {
+        Event::Task {
+            code: "BR".into(),
+            status: "ok".into(),
+            http: Some(200),
+            bytes: Some(590),
+            elapsed_ms: 1.9,
+            attempt: 1,
+            error: None,
+        }
+    }
+
+    fn there_and_back(entry: &Entry) -> String {
+        let line = serde_json::to_string(entry).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(
+            &serde_json::from_str::<Entry>(&line).unwrap(),
+            entry,
+            "{line}"
+        );
+        line
+    }
+
+    #[test]
+    fn a_task_is_one_flat_line() {
+        assert_eq!(
+            there_and_back(&entry(task())),
+            r#"{"ts":"2026-11-22T23:49:32.123456Z","level":"info","process":"worker","worker":1,"pid":4712,"event":"task","code":"BR","status":"ok","http":200,"bytes":590,"elapsed_ms":1.9,"attempt":1}"#
+        );
+    }
+
+    #[test]
+    fn every_event_survives_its_line() {
+        let events = [
+            Event::Start {
+                version: "0.1.0".into(),
+                build: "x".into(),
+                args: vec!["-a".into()],
+            },
+            Event::Output {
+                stream: Stream::Stderr,
+                text: "two\nlines \u{1b}[0m \"q\"".into(),
+            },
+            Event::WorkerStarted {
+                child: 0,
+                child_pid: 4713,
+            },
+            Event::WorkerExited {
+                child: 0,
+                child_pid: 4713,
+                how: "signal 11".into(),
+            },
+            Event::Run {
+                mode: "processes".into(),
+                server: "LOCAL".into(),
+                codes: 20,
+                workers: 2,
+                connections: 2,
+                dest: "downloads".into(),
+            },
+            Event::Summary {
+                ok: 1,
+                not_found: 2,
+                error: 3,
+                elapsed_s: 0.09,
+                exit_code: 1,
+            },
+            Event::Exit {
+                exit_code: 0,
+                why: None,
+            },
+        ];
+        for event in events {
+            let name = event.name().to_owned();
+            let line = there_and_back(&entry(event));
+            assert!(line.contains(&format!(r#""event":"{name}""#)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_time_has_always_six_decimals() {
+        let at = |ts: &str| {
+            there_and_back(&Entry {
+                ts: ts.parse().unwrap(),
+                ..entry(task())
+            })
+        };
+        assert!(at("2026-11-22T23:49:32Z").contains(r#""ts":"2026-11-22T23:49:32.000000Z""#));
+        assert_eq!(now().subsec_nanosecond() % 1000, 0);
+    }
+
+    #[test]
+    fn an_unknown_event_is_kept_whole() {
+        let line = json!({
+            "ts": "2026-11-22T23:49:32.123456Z", "level": "fatal", "process": "broker",
+            "pid": 1, "event": "recycled", "after": 100
+        });
+        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
+        assert_eq!((entry.event.name(), entry.worker), ("recycled", None));
+        assert_eq!(
+            (entry.level.to_string(), entry.process.to_string()),
+            ("fatal".into(), "broker".into())
+        );
+        assert_eq!(serde_json::to_value(&entry).unwrap(), line);
+    }
+
+    #[test]
+    fn a_known_event_of_another_shape_is_kept_too() {
+        let mut line = serde_json::to_value(entry(task())).unwrap();
+        line["attempt"] = json!("first");
+        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
+        assert_eq!(
+            (entry.event.name(), matches!(entry.event, Event::Other(_))),
+            ("task", true)
+        );
+        assert_eq!(serde_json::to_value(&entry).unwrap(), line);
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_beside_the_event() {
+        let mut line = serde_json::to_value(entry(task())).unwrap();
+        line["cached"] = json!(true);
+        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
+        assert_eq!(entry.event, task());
+        assert_eq!(entry.extra.get("cached"), Some(&json!(true)));
+        assert_eq!(serde_json::to_value(&entry).unwrap(), line);
+    }
+}
