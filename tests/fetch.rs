@@ -1,0 +1,585 @@
+//! Fetching and saving one flag, against servers that behave and servers that do not.
+//!
+//! The sockets are real; every wait has a deadline, and no test depends on something being fast.
+#![cfg(feature = "cli")]
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use procession::flags::download::download;
+use procession::flags::fetch::{FetchSettings, Fetched, agent, fetch};
+use procession::flags::fetch_error::FetchError;
+use procession::flags::image::NotAGif;
+use procession::flags::outcome::Status;
+
+/// Longer than anything here may take; a test that meets it has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the server does with a request.
+enum Act {
+    /// Answer, and keep the connection.
+    Answer(Vec<u8>),
+    /// Answer, and close the connection.
+    AnswerAndClose(Vec<u8>),
+    /// Answer, then repeat the second part until the client has had enough, with pauses.
+    Endless(Vec<u8>, Vec<u8>, Duration),
+    /// Say nothing until the client has had enough.
+    Stall,
+}
+
+/// A request as the server saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    peer: SocketAddr,
+    at: Instant,
+    path: String,
+    headers: Vec<String>,
+}
+
+struct Server {
+    url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    /// Serves until the test program ends. `act` is given the number of the request, from 0.
+    fn start(act: impl Fn(usize, &str) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}/flags", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let server = Server {
+            url,
+            seen: Arc::clone(&seen),
+        };
+        let act = Arc::new(act);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (act, seen) = (Arc::clone(&act), Arc::clone(&seen));
+                // The client may leave at any time.
+                thread::spawn(move || serve(stream, &*act, &seen).ok());
+            }
+        });
+        server
+    }
+
+    /// Always does the same.
+    fn always(act: impl Fn() -> Act + Send + Sync + 'static) -> Self {
+        Self::start(move |_, _| act())
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn settings(&self) -> FetchSettings {
+        FetchSettings {
+            timeout: Duration::from_secs(20),
+            ..FetchSettings::new(&self.url)
+        }
+    }
+
+    fn fetch(&self) -> Fetched {
+        fetch_with(self.settings())
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    act: &dyn Fn(usize, &str) -> Act,
+    seen: &Mutex<Vec<Seen>>,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            match line.trim_end() {
+                "" => break,
+                text => head.push(text.to_owned()),
+            }
+        }
+        let path = head[0].split(' ').nth(1).unwrap().to_owned();
+        let request = Seen {
+            peer: stream.peer_addr()?,
+            at: Instant::now(),
+            path: path.clone(),
+            headers: head[1..].iter().map(|line| line.to_lowercase()).collect(),
+        };
+        let number = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(request);
+            seen.len() - 1
+        };
+        match act(number, &path) {
+            Act::Answer(bytes) => stream.write_all(&bytes)?,
+            Act::AnswerAndClose(bytes) => return stream.write_all(&bytes),
+            Act::Endless(first, then, pause) => {
+                stream.write_all(&first)?;
+                let start = Instant::now();
+                while start.elapsed() < DEADLINE {
+                    stream.write_all(&then)?;
+                    thread::sleep(pause);
+                }
+            }
+            Act::Stall => {
+                reader.fill_buf()?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn answer(status: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut bytes = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn redirect(location: &str) -> Act {
+    let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+    Act::Answer(head.into_bytes())
+}
+
+fn flag() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, 8, 4, &[255, 0, 0, 0, 0, 255]).unwrap();
+    let pixels: Vec<u8> = (0..32).map(|i| i % 2).collect();
+    encoder
+        .write_frame(&gif::Frame::from_indexed_pixels(8, 4, pixels, None))
+        .unwrap();
+    drop(encoder);
+    bytes
+}
+
+fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(work()));
+    receiver
+        .recv_timeout(DEADLINE)
+        .expect("it should have come to an end")
+}
+
+fn fetch_with(settings: FetchSettings) -> Fetched {
+    within(move || fetch(&agent(&settings), &settings, "BR".parse().unwrap()))
+}
+
+fn error(fetched: &Fetched) -> String {
+    fetched
+        .result
+        .as_ref()
+        .expect_err("it should have failed")
+        .to_string()
+}
+
+#[test]
+fn a_flag_is_fetched_in_one_attempt() {
+    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let fetched = server.fetch();
+    assert_eq!(fetched.result.unwrap(), flag());
+    assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 1));
+    let seen = server.seen();
+    assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/flags/br/br.gif"));
+    assert!(
+        seen[0].headers.contains(&"x-attempt: 1".to_owned()),
+        "{seen:?}"
+    );
+    let agent = format!("user-agent: procession/{}", env!("CARGO_PKG_VERSION"));
+    assert!(seen[0].headers.contains(&agent), "{seen:?}");
+}
+
+#[test]
+fn a_loopback_server_is_reached_without_the_proxy() {
+    let dead = "http://127.0.0.1:1";
+    let rerun = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_flag_is_fetched_in_one_attempt"])
+        .envs([
+            ("ALL_PROXY", dead),
+            ("HTTP_PROXY", dead),
+            ("http_proxy", dead),
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&rerun.stdout);
+    assert!(
+        rerun.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn connections_are_reused_even_after_errors() {
+    let server = Server::start(|number, _| match number % 2 {
+        0 => Act::Answer(answer("404 Not Found", b"no such flag")),
+        _ => Act::Answer(answer("200 OK", &flag())),
+    });
+    let settings = server.settings();
+    within(move || {
+        let agent = agent(&settings);
+        for _ in 0..6 {
+            fetch(&agent, &settings, "BR".parse().unwrap());
+        }
+    });
+    let seen = server.seen();
+    let peers: HashSet<SocketAddr> = seen.iter().map(|request| request.peer).collect();
+    assert_eq!((seen.len(), peers.len()), (6, 1));
+}
+
+#[test]
+fn a_404_is_not_found_and_is_not_tried_again() {
+    let server = Server::always(|| Act::Answer(answer("404 Not Found", b"")));
+    let fetched = fetch_with(FetchSettings {
+        retries: 3,
+        ..server.settings()
+    });
+    assert!(matches!(fetched.result, Err(FetchError::NotFound)));
+    assert_eq!((fetched.http_status, fetched.attempts), (Some(404), 1));
+}
+
+#[test]
+fn statuses_are_told_by_their_canonical_reason() {
+    for (sent, told) in [
+        ("503 Gone Fishing", "HTTP 503 - Service Unavailable"),
+        ("503", "HTTP 503 - Service Unavailable"),
+        ("599 Whatever", "HTTP 599 - Unknown Status"),
+        ("403 Forbidden", "HTTP 403 - Forbidden"),
+        ("204 No Content", "HTTP 204 - No Content"),
+        ("206 Partial Content", "HTTP 206 - Partial Content"),
+        ("302 Found", "HTTP 302 - Found"),
+        ("304 Not Modified", "HTTP 304 - Not Modified"),
+    ] {
+        let server = Server::always(move || Act::AnswerAndClose(answer(sent, b"")));
+        let fetched = server.fetch();
+        assert_eq!(error(&fetched), told);
+        assert_eq!(fetched.http_status.unwrap().to_string(), sent[..3]);
+    }
+}
+
+#[test]
+fn half_a_body_is_no_flag() {
+    let server = Server::always(|| {
+        let mut bytes = answer("200 OK", &flag());
+        bytes.truncate(bytes.len() - 10);
+        Act::AnswerAndClose(bytes)
+    });
+    let fetched = fetch_with(FetchSettings {
+        retries: 1,
+        ..server.settings()
+    });
+    assert!(
+        matches!(fetched.result, Err(FetchError::CutShort)),
+        "{fetched:?}"
+    );
+    assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 2));
+}
+
+#[test]
+fn half_a_body_of_unknown_length_is_no_flag_either() {
+    let server = Server::always(|| {
+        let mut bytes = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+        bytes.extend_from_slice(&flag()[..flag().len() - 1]);
+        Act::AnswerAndClose(bytes)
+    });
+    let fetched = server.fetch();
+    assert!(
+        matches!(
+            fetched.result,
+            Err(FetchError::NotAGif(NotAGif::CutShort(_)))
+        ),
+        "{fetched:?}"
+    );
+}
+
+#[test]
+fn a_web_page_is_no_flag() {
+    let server = Server::always(|| Act::Answer(answer("200 OK", b"<html>Welcome!</html>")));
+    let fetched = server.fetch();
+    assert_eq!(
+        error(&fetched),
+        "not a GIF image: it does not start as a GIF does"
+    );
+    let empty = Server::always(|| Act::Answer(answer("200 OK", b""))).fetch();
+    assert_eq!(error(&empty), "not a GIF image: it is empty");
+}
+
+#[test]
+fn an_endless_body_is_given_up_at_the_limit() {
+    let server = Server::always(|| {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
+        Act::Endless(head, chunk, Duration::ZERO)
+    });
+    let fetched = fetch_with(FetchSettings {
+        retries: 2,
+        ..server.settings()
+    });
+    assert_eq!(error(&fetched), "the body is larger than 10000000 bytes");
+    assert_eq!(fetched.attempts, 1);
+}
+
+#[test]
+fn a_body_of_exactly_the_limit_is_taken_and_a_longer_one_is_not_even_read() {
+    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let exact = FetchSettings {
+        max_bytes: flag().len(),
+        ..server.settings()
+    };
+    assert!(fetch_with(exact.clone()).result.is_ok());
+    let short = FetchSettings {
+        max_bytes: flag().len() - 1,
+        ..exact
+    };
+    assert!(matches!(
+        fetch_with(short).result,
+        Err(FetchError::TooLarge { .. })
+    ));
+    let server = Server::always(|| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
+        Act::Endless(head, Vec::new(), Duration::from_millis(10))
+    });
+    assert!(matches!(
+        server.fetch().result,
+        Err(FetchError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn a_silent_server_times_out() {
+    let server = Server::always(|| Act::Stall);
+    let timeout = Duration::from_millis(300);
+    let fetched = fetch_with(FetchSettings {
+        timeout,
+        retries: 1,
+        ..server.settings()
+    });
+    assert_eq!(error(&fetched), "timed out after 0.3 s");
+    assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
+}
+
+#[test]
+fn the_timeout_covers_the_whole_body_however_it_drips() {
+    let server = Server::always(|| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nGIF89a".to_vec();
+        Act::Endless(head, b"x".to_vec(), Duration::from_millis(20))
+    });
+    let timeout = Duration::from_millis(500);
+    let fetched = fetch_with(FetchSettings {
+        timeout,
+        ..server.settings()
+    });
+    assert_eq!(error(&fetched), "timed out after 0.5 s");
+}
+
+#[test]
+fn the_timeout_covers_all_redirects() {
+    let server = Server::start(|number, _| {
+        thread::sleep(Duration::from_millis(200));
+        redirect(&format!("/flags/{number}"))
+    });
+    let timeout = Duration::from_millis(500);
+    let fetched = fetch_with(FetchSettings {
+        timeout,
+        ..server.settings()
+    });
+    assert_eq!(error(&fetched), "timed out after 0.5 s");
+    assert!(server.seen().len() < 5);
+}
+
+#[test]
+fn a_refused_connection_is_told_and_tried_again() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // The client end of a connection: an address that is taken, and where nobody listens.
+    let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let url = format!("http://{}", taken.local_addr().unwrap());
+    let fetched = fetch_with(FetchSettings {
+        retries: 1,
+        ..FetchSettings::new(url)
+    });
+    assert_eq!(error(&fetched), "connection error: connection refused");
+    assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
+}
+
+#[test]
+fn a_server_that_hangs_up_is_a_connection_error() {
+    let server = Server::always(|| Act::AnswerAndClose(Vec::new()));
+    let fetched = server.fetch();
+    assert!(
+        matches!(fetched.result, Err(FetchError::Connection(_))),
+        "{fetched:?}"
+    );
+}
+
+#[test]
+fn something_else_than_http_is_a_bad_answer() {
+    let server = Server::always(|| Act::AnswerAndClose(b"220 mail ready\r\n\r\n".to_vec()));
+    let fetched = fetch_with(FetchSettings {
+        retries: 2,
+        ..server.settings()
+    });
+    assert!(
+        matches!(fetched.result, Err(FetchError::Protocol(_))),
+        "{fetched:?}"
+    );
+    assert_eq!(fetched.attempts, 1);
+}
+
+#[test]
+fn redirects_are_followed() {
+    let server = Server::start(|_, path| match path {
+        "/flags/br/br.gif" => redirect("moved.gif"),
+        "/flags/br/moved.gif" => redirect("/elsewhere"),
+        _ => Act::Answer(answer("200 OK", &flag())),
+    });
+    let fetched = server.fetch();
+    assert_eq!(fetched.result.unwrap(), flag());
+    assert_eq!((fetched.attempts, server.seen().len()), (1, 3));
+}
+
+#[test]
+fn a_redirect_loop_ends() {
+    let server = Server::always(|| redirect("/flags/br/br.gif"));
+    let fetched = fetch_with(FetchSettings {
+        retries: 2,
+        ..server.settings()
+    });
+    assert!(
+        matches!(fetched.result, Err(FetchError::TooManyRedirects(10))),
+        "{fetched:?}"
+    );
+    assert_eq!((fetched.attempts, server.seen().len()), (1, 11));
+    assert_eq!(fetched.http_status, Some(302));
+}
+
+#[test]
+fn a_third_attempt_may_succeed() {
+    let server = Server::start(|number, _| match number {
+        0 => Act::Answer(answer("503 Service Unavailable", b"")),
+        1 => Act::AnswerAndClose(Vec::new()),
+        _ => Act::Answer(answer("200 OK", &flag())),
+    });
+    let fetched = fetch_with(FetchSettings {
+        retries: 5,
+        ..server.settings()
+    });
+    assert_eq!(fetched.result.unwrap(), flag());
+    assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 3));
+    let numbers: Vec<String> = server
+        .seen()
+        .into_iter()
+        .flat_map(|request| request.headers)
+        .filter_map(|header| header.strip_prefix("x-attempt: ").map(str::to_owned))
+        .collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+}
+
+#[test]
+fn attempts_run_out() {
+    let server = Server::always(|| Act::Answer(answer("500 Oops", b"")));
+    let fetched = fetch_with(FetchSettings {
+        retries: 2,
+        ..server.settings()
+    });
+    assert_eq!(error(&fetched), "HTTP 500 - Internal Server Error");
+    assert_eq!((fetched.attempts, server.seen().len()), (3, 3));
+    let pauses: Vec<Duration> = server
+        .seen()
+        .windows(2)
+        .map(|pair| pair[1].at - pair[0].at)
+        .collect();
+    // Jitter only adds.
+    assert!(pauses[0] >= Duration::from_millis(90), "{pauses:?}");
+    assert!(pauses[1] >= Duration::from_millis(190), "{pauses:?}");
+}
+
+#[test]
+fn a_server_may_ask_for_a_longer_pause() {
+    let server = Server::start(|number, _| match number {
+        0 => {
+            let head = b"HTTP/1.1 429 Slow Down\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+            Act::Answer(head.to_vec())
+        }
+        _ => Act::Answer(answer("200 OK", &flag())),
+    });
+    let fetched = fetch_with(FetchSettings {
+        retries: 1,
+        ..server.settings()
+    });
+    assert!(fetched.result.is_ok());
+    let seen = server.seen();
+    assert!(seen[1].at - seen[0].at >= Duration::from_millis(990));
+}
+
+#[test]
+fn a_download_is_saved_and_told() {
+    let server = Server::start(|_, path| match path {
+        "/flags/br/br.gif" => Act::Answer(answer("200 OK", &flag())),
+        "/flags/ke/ke.gif" => Act::Answer(answer("503 Service Unavailable", b"")),
+        _ => Act::Answer(answer("404 Not Found", b"")),
+    });
+    let settings = server.settings();
+    let dest = tempfile::tempdir().unwrap();
+    let dir = dest.path().to_owned();
+    let [br, ke, zz, nowhere] = within(move || {
+        let agent = agent(&settings);
+        let one = |dir: &std::path::Path, code: &str| {
+            download(&agent, &settings, dir, code.parse().unwrap())
+        };
+        [
+            one(&dir, "BR"),
+            one(&dir, "KE"),
+            one(&dir, "ZZ"),
+            one(&dir.join("missing"), "BR"),
+        ]
+    });
+    assert_eq!(
+        (br.status, br.bytes, br.attempts),
+        (Status::Ok, Some(flag().len() as u64), 1)
+    );
+    assert_eq!(
+        (br.pid, br.worker, br.error),
+        (std::process::id(), None, None)
+    );
+    assert!(br.elapsed_ms > 0.0);
+    assert_eq!(ke.error.as_deref(), Some("HTTP 503 - Service Unavailable"));
+    assert_eq!((ke.status, ke.http_status), (Status::Error, Some(503)));
+    assert_eq!((zz.status, zz.error), (Status::NotFound, None));
+    assert_eq!(
+        (nowhere.status, nowhere.http_status),
+        (Status::Error, Some(200))
+    );
+    assert!(nowhere.error.unwrap().starts_with("cannot save "));
+    assert_eq!(std::fs::read(dest.path().join("br.gif")).unwrap(), flag());
+    assert_eq!(std::fs::read_dir(dest.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_shut_down_agent_ends_a_fetch_at_once() {
+    let (asked, was_asked) = mpsc::channel();
+    let server = Server::start(move |_, _| {
+        asked.send(()).ok();
+        Act::Stall
+    });
+    let settings = FetchSettings {
+        timeout: DEADLINE,
+        ..server.settings()
+    };
+    let shared = agent(&settings);
+    let clone = shared.clone();
+    let running = thread::spawn(move || fetch(&clone, &settings, "BR".parse().unwrap()));
+    was_asked.recv_timeout(DEADLINE).unwrap();
+    shared.shutdown();
+    let fetched = within(move || running.join().unwrap());
+    assert!(
+        matches!(fetched.result, Err(FetchError::Connection(_))),
+        "{fetched:?}"
+    );
+}
