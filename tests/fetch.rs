@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use procession::flags::client::{FetchSettings, agent};
 use procession::flags::download::download;
-use procession::flags::fetch::{FetchSettings, Fetched, agent, fetch};
+use procession::flags::fetch::{Fetched, fetch};
 use procession::flags::fetch_error::FetchError;
 use procession::flags::image::NotAGif;
 use procession::flags::outcome::Status;
@@ -377,6 +378,17 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
         ..server.settings()
     });
     assert_eq!(error(&fetched), "timed out after 0.5 s");
+}
+
+#[test]
+fn a_timeout_may_be_as_long_as_one_likes() {
+    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let timeout = Duration::MAX;
+    let fetched = fetch_with(FetchSettings {
+        timeout,
+        ..server.settings()
+    });
+    assert!(fetched.result.is_ok(), "{fetched:?}");
 }
 
 #[test]

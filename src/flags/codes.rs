@@ -1,8 +1,7 @@
-//! Which flags: country codes, and how a selection on the command line becomes a list of them.
+//! Which flags there are: the country codes, and the tables of those that matter here.
 //!
-//! Must never touch a file or the network: the text of a codes file is read by the caller.
+//! Must never hold anything but facts: what a user selects of them is selection.rs.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,6 +38,16 @@ pub const AVAILABLE: [&str; 194] = [
 pub struct Code([u8; 2]);
 
 impl Code {
+    /// The 26 codes that begin with a letter, in any case; none for anything else.
+    pub fn starting_with(letter: char) -> impl Iterator<Item = Code> {
+        let first = letter
+            .is_ascii_alphabetic()
+            .then(|| letter.to_ascii_uppercase() as u8);
+        first
+            .into_iter()
+            .flat_map(|first| (b'A'..=b'Z').map(move |second| Code([first, second])))
+    }
+
     /// The code as text, `BR`.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a code is two ASCII letters")
@@ -51,15 +60,15 @@ impl Code {
 }
 
 impl FromStr for Code {
-    type Err = CodesError;
+    type Err = NotACode;
 
     /// Takes two ASCII letters in any case.
-    fn from_str(text: &str) -> Result<Self, CodesError> {
+    fn from_str(text: &str) -> Result<Self, NotACode> {
         match *text.as_bytes() {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
                 Ok(Code([a.to_ascii_uppercase(), b.to_ascii_uppercase()]))
             }
-            _ => Err(CodesError::NotACode(text.to_owned())),
+            _ => Err(NotACode(text.to_owned())),
         }
     }
 }
@@ -89,247 +98,26 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
-/// Why a selection of codes was refused.
+/// A text that should be one code is not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum CodesError {
-    /// An argument is neither a first letter nor a code.
-    #[error("each CC argument must be A to Z or AA to ZZ, not {0:?}")]
-    Argument(String),
-    /// A text that should be one code is not.
-    #[error("a country code is two letters, AA to ZZ, not {0:?}")]
-    NotACode(String),
-    /// A codes file has an entry that is no code.
-    #[error("codes file {file}, line {line}: each code must be AA to ZZ, not {word:?}")]
-    Entry {
-        /// The file, as the user named it.
-        file: String,
-        /// The line, counted from 1.
-        line: usize,
-        /// The entry.
-        word: String,
-    },
-    /// A codes file has no entry at all.
-    #[error("codes file {0}: no codes in it; give one or more, AA to ZZ, separated by white space")]
-    EmptyFile(String),
-}
-
-/// A codes file, read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CodesFile {
-    /// Its name, for messages.
-    pub name: String,
-    /// Its text: codes separated by white space; `#` starts a comment that ends with the line.
-    pub text: String,
-}
-
-impl CodesFile {
-    fn codes(&self) -> Result<Vec<Code>, CodesError> {
-        let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
-        let mut codes = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let kept = line.split('#').next().unwrap_or_default();
-            for word in kept.split_whitespace() {
-                codes.push(word.parse().map_err(|_| CodesError::Entry {
-                    file: self.name.clone(),
-                    line: index + 1,
-                    word: word.to_owned(),
-                })?);
-            }
-        }
-        if codes.is_empty() {
-            return Err(CodesError::EmptyFile(self.name.clone()));
-        }
-        Ok(codes)
-    }
-}
-
-/// What was asked for, as typed. All parts add up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Codes (`br`) and first letters (`B`), in any case.
-    pub args: Vec<String>,
-    /// All codes that have a flag.
-    pub all: bool,
-    /// All 676 codes.
-    pub every: bool,
-    /// The codes of a file.
-    pub codes_file: Option<CodesFile>,
-    /// Keep only so many, after sorting.
-    pub limit: Option<usize>,
-}
-
-impl Selection {
-    /// The codes asked for: sorted, each once, the first `limit` of them. When nothing is asked,
-    /// [`POP20`].
-    pub fn expand(&self) -> Result<Vec<Code>, CodesError> {
-        let Selection {
-            args,
-            all,
-            every,
-            codes_file,
-            limit,
-        } = self;
-        let mut codes = BTreeSet::new();
-        for arg in args {
-            codes.extend(expand_argument(arg)?);
-        }
-        if *all {
-            codes.extend(known(&AVAILABLE));
-        }
-        if *every {
-            codes.extend((b'A'..=b'Z').flat_map(starting_with));
-        }
-        if let Some(file) = codes_file {
-            codes.extend(file.codes()?);
-        }
-        if args.is_empty() && !all && !every && codes_file.is_none() {
-            codes.extend(known(&POP20));
-        }
-        Ok(codes
-            .into_iter()
-            .take(limit.unwrap_or(usize::MAX))
-            .collect())
-    }
-}
-
-fn expand_argument(arg: &str) -> Result<Vec<Code>, CodesError> {
-    match *arg.as_bytes() {
-        [letter] if letter.is_ascii_alphabetic() => {
-            Ok(starting_with(letter.to_ascii_uppercase()).collect())
-        }
-        _ => match arg.parse() {
-            Ok(code) => Ok(vec![code]),
-            Err(_) => Err(CodesError::Argument(arg.to_owned())),
-        },
-    }
-}
-
-fn starting_with(first: u8) -> impl Iterator<Item = Code> {
-    (b'A'..=b'Z').map(move |second| Code([first, second]))
-}
-
-fn known(codes: &'static [&'static str]) -> impl Iterator<Item = Code> {
-    codes
-        .iter()
-        .map(|code| code.parse().expect("the tables hold codes only"))
-}
+#[error("a country code is two letters, AA to ZZ, not {0:?}")]
+pub struct NotACode(String);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(selection: Selection) -> Vec<String> {
-        let codes = selection.expand().expect("a good selection");
-        codes.iter().map(Code::to_string).collect()
-    }
-
-    fn args(args: &[&str]) -> Selection {
-        Selection {
-            args: args.iter().map(|a| a.to_string()).collect(),
-            ..Default::default()
-        }
-    }
-
-    fn file(text: &str) -> Selection {
-        let file = CodesFile {
-            name: "mine.txt".into(),
-            text: text.into(),
-        };
-        Selection {
-            codes_file: Some(file),
-            ..Default::default()
-        }
-    }
-
     #[test]
     fn the_tables_are_sorted_and_without_doubles() {
         assert!(AVAILABLE.is_sorted_by(|a, b| a < b));
-        assert_eq!(known(&AVAILABLE).count(), 194);
+        assert_eq!(
+            AVAILABLE
+                .iter()
+                .filter(|code| code.parse::<Code>().is_ok())
+                .count(),
+            194
+        );
         assert!(POP20.iter().all(|code| AVAILABLE.contains(code)));
-    }
-
-    #[test]
-    fn nothing_asked_means_the_most_populous_sorted() {
-        let codes = texts(Selection::default());
-        assert_eq!(
-            (codes.len(), codes[0].as_str(), codes[19].as_str()),
-            (20, "BD", "VN")
-        );
-    }
-
-    #[test]
-    fn arguments_are_codes_and_first_letters_in_any_case() {
-        assert_eq!(texts(args(&["us", "BR", "Us"])), ["BR", "US"]);
-        let b = texts(args(&["b"]));
-        assert_eq!((b.len(), b[0].as_str(), b[25].as_str()), (26, "BA", "BZ"));
-    }
-
-    #[test]
-    fn all_every_and_limit() {
-        let all = Selection {
-            all: true,
-            ..Default::default()
-        };
-        assert_eq!(texts(all), AVAILABLE);
-        let every = Selection {
-            every: true,
-            ..Default::default()
-        };
-        assert_eq!(texts(every.clone()).len(), 676);
-        let first = Selection {
-            limit: Some(3),
-            ..every
-        };
-        assert_eq!(texts(first), ["AA", "AB", "AC"]);
-    }
-
-    #[test]
-    fn everything_asked_adds_up() {
-        let both = Selection {
-            args: vec!["zz".into()],
-            ..file("br")
-        };
-        assert_eq!(texts(both), ["BR", "ZZ"]);
-        let with_all = Selection {
-            all: true,
-            ..args(&["zz"])
-        };
-        assert_eq!(texts(with_all).len(), 195);
-    }
-
-    #[test]
-    fn a_bad_argument_is_named() {
-        for bad in ["", "B1", "BRA", "é", "ß", "1", " b", "??"] {
-            let error = args(&["br", bad]).expand().unwrap_err().to_string();
-            assert!(
-                error.contains("each CC argument must be A to Z or AA to ZZ"),
-                "{error}"
-            );
-            assert!(error.ends_with(&format!("{bad:?}")), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_codes_file_may_be_untidy() {
-        let text = "\u{feff}# mine\r\nbr  CN\r\n\r\n\tus # the states\nBR\n";
-        assert_eq!(texts(file(text)), ["BR", "CN", "US"]);
-    }
-
-    #[test]
-    fn a_bad_entry_is_named_with_its_line() {
-        let error = file("BR\nCN USA\n").expand().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            r#"codes file mine.txt, line 2: each code must be AA to ZZ, not "USA""#
-        );
-    }
-
-    #[test]
-    fn an_empty_codes_file_is_an_error() {
-        for text in ["", "\u{feff}", "\r\n# BR\n"] {
-            let error = file(text).expand().unwrap_err();
-            assert_eq!(error, CodesError::EmptyFile("mine.txt".into()));
-        }
     }
 
     #[test]
@@ -341,6 +129,19 @@ mod tests {
         assert_eq!(
             (code.lower(), format!("{code:>4}")),
             ("br".into(), "  BR".into())
+        );
+    }
+
+    #[test]
+    fn a_letter_begins_26_codes() {
+        let codes: Vec<Code> = Code::starting_with('b').collect();
+        assert_eq!(
+            (codes.len(), codes[0].as_str(), codes[25].as_str()),
+            (26, "BA", "BZ")
+        );
+        assert_eq!(
+            Code::starting_with('é').count() + Code::starting_with('1').count(),
+            0
         );
     }
 }

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use ureq::Agent;
 
+use super::client::FetchSettings;
 use super::codes::Code;
-use super::fetch::{FetchSettings, Fetched, fetch};
+use super::fetch::{Fetched, fetch};
 use super::fetch_error::FetchError;
 use super::outcome::{Outcome, Status, milliseconds};
 use super::save;

@@ -1,16 +1,17 @@
 //! The flagship application: the flags of the world, fetched one file a country.
 //!
 //! ```text
-//!  codes ─► which flags        site ─► from where
-//!                 │                      │
-//!                 └────────► download ◄──┘       fetch ─► image ─► save, timed
-//!                               │
-//!                               ▼
-//!                            outcome ─► report
+//!  selection ─► codes      site ─► base URL
+//!                 │                 │
+//!                 └──► download ◄───┘       fetch (by client) ─► image ─► save, timed
+//!                         │
+//!                         ▼
+//!                      outcome ─► report
 //! ```
 //!
 //! Everything here is plain functions and values: nothing knows which executor runs it.
 
+pub mod client;
 pub mod codes;
 pub mod download;
 pub mod fetch;
@@ -20,4 +21,5 @@ pub mod outcome;
 pub mod redirect;
 pub mod report;
 pub mod save;
+pub mod selection;
 pub mod site;

@@ -132,7 +132,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::codes::Selection;
+    use crate::flags::selection::Selection;
 
     fn codes(args: &[&str]) -> Vec<Code> {
         args.iter().map(|code| code.parse().unwrap()).collect()

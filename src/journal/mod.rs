@@ -7,9 +7,11 @@
 //! ```
 
 pub mod entry;
+pub mod event;
 pub mod run_dir;
 pub mod writer;
 
-pub use entry::{Entry, Event, Level, Process, Stream};
+pub use entry::{Entry, Level, Process};
+pub use event::{Event, Stream};
 pub use run_dir::RunDir;
 pub use writer::{Journal, current, set};

@@ -13,7 +13,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde_json::Map;
 use thiserror::Error;
 
-use super::entry::{Entry, Event, Level, Process, now};
+use super::entry::{Entry, Level, Process, now};
+use super::event::Event;
 
 /// A journal that could not be opened.
 #[derive(Debug, Error)]
@@ -171,7 +172,7 @@ pub fn current() -> Option<&'static Journal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::entry::Stream;
+    use crate::journal::event::Stream;
 
     fn output(text: String) -> Event {
         Event::Output {

@@ -1,0 +1,163 @@
+//! The HTTP client: how it is to fetch, and the agent that does.
+//!
+//! Must never be made for every request: an agent keeps the connections that the next ones use.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use ureq::http::Uri;
+use ureq::{Agent, Proxy};
+
+use super::codes::Code;
+use super::fetch_error::Limits;
+
+/// A connection that does not come about in this time will not: a longer timeout is meant for
+/// slow answers.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// As good as none. The client adds the timeout to the time of day, which overflows for much more.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How to fetch. Small, so that it can travel with every task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchSettings {
+    /// The server, without a trailing slash; `/br/br.gif` is appended.
+    pub base_url: String,
+    /// The most time for one try, from resolving the host name to the last byte of the body,
+    /// redirects included.
+    pub timeout: Duration,
+    /// Further tries after the first one, when it fails in a way that may pass.
+    pub retries: u32,
+    /// The largest body accepted, in bytes.
+    pub max_bytes: usize,
+    /// Whether the environment's proxy (`HTTPS_PROXY` and the like) is honoured. A loopback
+    /// server is always reached directly.
+    pub proxy: bool,
+    /// How many requests run at once in this process: so many idle connections are kept.
+    pub connections: usize,
+}
+
+impl FetchSettings {
+    /// The usual settings for a server: 10 s, no retries, 10 MB, proxies honoured, one connection.
+    pub fn new(base_url: impl Into<String>) -> Self {
+        FetchSettings {
+            base_url: base_url.into(),
+            timeout: Duration::from_secs(10),
+            retries: 0,
+            max_bytes: 10_000_000,
+            proxy: true,
+            connections: 1,
+        }
+    }
+
+    /// Where a flag lies, `{base}/{cc}/{cc}.gif`.
+    pub fn url(&self, code: Code) -> String {
+        let cc = code.lower();
+        format!("{}/{cc}/{cc}.gif", self.base_url)
+    }
+
+    /// The limits, as error messages quote them.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            request: self.timeout.min(LONGEST_TIMEOUT),
+            connect: self.timeout.min(CONNECT_LIMIT),
+            bytes: self.max_bytes,
+        }
+    }
+}
+
+/// Makes the HTTP client. One is enough for a process: it is cheap to clone, and clones share
+/// their connections.
+pub fn agent(settings: &FetchSettings) -> Agent {
+    let proxied = settings.proxy && !is_loopback(&settings.base_url);
+    let limits = settings.limits();
+    Agent::config_builder()
+        // An error status is an answer like any other: we want its code and its headers.
+        .http_status_as_error(false)
+        // Followed by redirect.rs.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(limits.request))
+        .timeout_connect(Some(limits.connect))
+        .max_idle_connections(settings.connections.max(1))
+        .max_idle_connections_per_host(settings.connections.max(1))
+        .proxy(if proxied { Proxy::try_from_env() } else { None })
+        .user_agent(concat!("procession/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known_by_name_and_by_address() {
+        for url in [
+            "http://localhost:8001/flags",
+            "http://LOCALHOST",
+            "http://flags.localhost/",
+            "http://127.0.0.1:1/flags",
+            "http://127.1.2.3",
+            "http://[::1]:8001/flags",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://example.org",
+            "http://localhost.example.org",
+            "http://10.0.0.1",
+            "x",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_flag_lies_under_its_lower_case_code() {
+        let settings = FetchSettings::new("http://localhost/flags");
+        assert_eq!(
+            settings.url("BR".parse().unwrap()),
+            "http://localhost/flags/br/br.gif"
+        );
+    }
+
+    #[test]
+    fn settings_travel() {
+        let settings = FetchSettings::new("http://localhost/flags");
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(
+            serde_json::from_str::<FetchSettings>(&json).unwrap(),
+            settings
+        );
+    }
+
+    #[test]
+    fn the_loopback_agent_has_no_proxy_and_keeps_its_connections() {
+        let agent = agent(&FetchSettings {
+            connections: 30,
+            ..FetchSettings::new("http://127.0.0.1:1")
+        });
+        assert!(agent.config().proxy().is_none());
+        assert_eq!(agent.config().max_idle_connections_per_host(), 30);
+        assert_eq!(
+            agent.config().timeouts().global,
+            Some(Duration::from_secs(10))
+        );
+    }
+}
