@@ -52,10 +52,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}/flags", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let server = Server {
-            url,
-            seen: Arc::clone(&seen),
-        };
+        let server = Server { url, seen: Arc::clone(&seen) };
         let act = Arc::new(act);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -77,10 +74,7 @@ impl Server {
     }
 
     fn settings(&self) -> FetchSettings {
-        FetchSettings {
-            timeout: Duration::from_secs(20),
-            ..FetchSettings::new(&self.url)
-        }
+        FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::new(&self.url) }
     }
 
     fn fetch(&self) -> Fetched {
@@ -155,9 +149,7 @@ fn flag() -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = gif::Encoder::new(&mut bytes, 8, 4, &[255, 0, 0, 0, 0, 255]).unwrap();
     let pixels: Vec<u8> = (0..32).map(|i| i % 2).collect();
-    encoder
-        .write_frame(&gif::Frame::from_indexed_pixels(8, 4, pixels, None))
-        .unwrap();
+    encoder.write_frame(&gif::Frame::from_indexed_pixels(8, 4, pixels, None)).unwrap();
     drop(encoder);
     bytes
 }
@@ -165,9 +157,7 @@ fn flag() -> Vec<u8> {
 fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(work()));
-    receiver
-        .recv_timeout(DEADLINE)
-        .expect("it should have come to an end")
+    receiver.recv_timeout(DEADLINE).expect("it should have come to an end")
 }
 
 fn fetch_with(settings: FetchSettings) -> Fetched {
@@ -175,11 +165,7 @@ fn fetch_with(settings: FetchSettings) -> Fetched {
 }
 
 fn error(fetched: &Fetched) -> String {
-    fetched
-        .result
-        .as_ref()
-        .expect_err("it should have failed")
-        .to_string()
+    fetched.result.as_ref().expect_err("it should have failed").to_string()
 }
 
 #[test]
@@ -190,10 +176,7 @@ fn a_flag_is_fetched_in_one_attempt() {
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 1));
     let seen = server.seen();
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/flags/br/br.gif"));
-    assert!(
-        seen[0].headers.contains(&"x-attempt: 1".to_owned()),
-        "{seen:?}"
-    );
+    assert!(seen[0].headers.contains(&"x-attempt: 1".to_owned()), "{seen:?}");
     let agent = format!("user-agent: procession/{}", env!("CARGO_PKG_VERSION"));
     assert!(seen[0].headers.contains(&agent), "{seen:?}");
 }
@@ -203,18 +186,11 @@ fn a_loopback_server_is_reached_without_the_proxy() {
     let dead = "http://127.0.0.1:1";
     let rerun = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_flag_is_fetched_in_one_attempt"])
-        .envs([
-            ("ALL_PROXY", dead),
-            ("HTTP_PROXY", dead),
-            ("http_proxy", dead),
-        ])
+        .envs([("ALL_PROXY", dead), ("HTTP_PROXY", dead), ("http_proxy", dead)])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&rerun.stdout);
-    assert!(
-        rerun.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(rerun.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[test]
@@ -238,10 +214,7 @@ fn connections_are_reused_even_after_errors() {
 #[test]
 fn a_404_is_not_found_and_is_not_tried_again() {
     let server = Server::always(|| Act::Answer(answer("404 Not Found", b"")));
-    let fetched = fetch_with(FetchSettings {
-        retries: 3,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { retries: 3, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::NotFound)));
     assert_eq!((fetched.http_status, fetched.attempts), (Some(404), 1));
 }
@@ -272,14 +245,8 @@ fn half_a_body_is_no_flag() {
         bytes.truncate(bytes.len() - 10);
         Act::AnswerAndClose(bytes)
     });
-    let fetched = fetch_with(FetchSettings {
-        retries: 1,
-        ..server.settings()
-    });
-    assert!(
-        matches!(fetched.result, Err(FetchError::CutShort)),
-        "{fetched:?}"
-    );
+    let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
+    assert!(matches!(fetched.result, Err(FetchError::CutShort)), "{fetched:?}");
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 2));
 }
 
@@ -292,10 +259,7 @@ fn half_a_body_of_unknown_length_is_no_flag_either() {
     });
     let fetched = server.fetch();
     assert!(
-        matches!(
-            fetched.result,
-            Err(FetchError::NotAGif(NotAGif::CutShort(_)))
-        ),
+        matches!(fetched.result, Err(FetchError::NotAGif(NotAGif::CutShort(_)))),
         "{fetched:?}"
     );
 }
@@ -304,10 +268,7 @@ fn half_a_body_of_unknown_length_is_no_flag_either() {
 fn a_web_page_is_no_flag() {
     let server = Server::always(|| Act::Answer(answer("200 OK", b"<html>Welcome!</html>")));
     let fetched = server.fetch();
-    assert_eq!(
-        error(&fetched),
-        "not a GIF image: it does not start as a GIF does"
-    );
+    assert_eq!(error(&fetched), "not a GIF image: it does not start as a GIF does");
     let empty = Server::always(|| Act::Answer(answer("200 OK", b""))).fetch();
     assert_eq!(error(&empty), "not a GIF image: it is empty");
 }
@@ -319,10 +280,7 @@ fn an_endless_body_is_given_up_at_the_limit() {
         let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
         Act::Endless(head, chunk, Duration::ZERO)
     });
-    let fetched = fetch_with(FetchSettings {
-        retries: 2,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "the body is larger than 10000000 bytes");
     assert_eq!(fetched.attempts, 1);
 }
@@ -330,38 +288,22 @@ fn an_endless_body_is_given_up_at_the_limit() {
 #[test]
 fn a_body_of_exactly_the_limit_is_taken_and_a_longer_one_is_not_even_read() {
     let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
-    let exact = FetchSettings {
-        max_bytes: flag().len(),
-        ..server.settings()
-    };
+    let exact = FetchSettings { max_bytes: flag().len(), ..server.settings() };
     assert!(fetch_with(exact.clone()).result.is_ok());
-    let short = FetchSettings {
-        max_bytes: flag().len() - 1,
-        ..exact
-    };
-    assert!(matches!(
-        fetch_with(short).result,
-        Err(FetchError::TooLarge { .. })
-    ));
+    let short = FetchSettings { max_bytes: flag().len() - 1, ..exact };
+    assert!(matches!(fetch_with(short).result, Err(FetchError::TooLarge { .. })));
     let server = Server::always(|| {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
         Act::Endless(head, Vec::new(), Duration::from_millis(10))
     });
-    assert!(matches!(
-        server.fetch().result,
-        Err(FetchError::TooLarge { .. })
-    ));
+    assert!(matches!(server.fetch().result, Err(FetchError::TooLarge { .. })));
 }
 
 #[test]
 fn a_silent_server_times_out() {
     let server = Server::always(|| Act::Stall);
     let timeout = Duration::from_millis(300);
-    let fetched = fetch_with(FetchSettings {
-        timeout,
-        retries: 1,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { timeout, retries: 1, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.3 s");
     assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
 }
@@ -373,10 +315,7 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
         Act::Endless(head, b"x".to_vec(), Duration::from_millis(20))
     });
     let timeout = Duration::from_millis(500);
-    let fetched = fetch_with(FetchSettings {
-        timeout,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.5 s");
 }
 
@@ -384,10 +323,7 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
 fn a_timeout_may_be_as_long_as_one_likes() {
     let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
     let timeout = Duration::MAX;
-    let fetched = fetch_with(FetchSettings {
-        timeout,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
     assert!(fetched.result.is_ok(), "{fetched:?}");
 }
 
@@ -398,10 +334,7 @@ fn the_timeout_covers_all_redirects() {
         redirect(&format!("/flags/{number}"))
     });
     let timeout = Duration::from_millis(500);
-    let fetched = fetch_with(FetchSettings {
-        timeout,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.5 s");
     assert!(server.seen().len() < 5);
 }
@@ -412,10 +345,7 @@ fn a_refused_connection_is_told_and_tried_again() {
     // The client end of a connection: an address that is taken, and where nobody listens.
     let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let url = format!("http://{}", taken.local_addr().unwrap());
-    let fetched = fetch_with(FetchSettings {
-        retries: 1,
-        ..FetchSettings::new(url)
-    });
+    let fetched = fetch_with(FetchSettings { retries: 1, ..FetchSettings::new(url) });
     assert_eq!(error(&fetched), "connection error: connection refused");
     assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
 }
@@ -424,23 +354,14 @@ fn a_refused_connection_is_told_and_tried_again() {
 fn a_server_that_hangs_up_is_a_connection_error() {
     let server = Server::always(|| Act::AnswerAndClose(Vec::new()));
     let fetched = server.fetch();
-    assert!(
-        matches!(fetched.result, Err(FetchError::Connection(_))),
-        "{fetched:?}"
-    );
+    assert!(matches!(fetched.result, Err(FetchError::Connection(_))), "{fetched:?}");
 }
 
 #[test]
 fn something_else_than_http_is_a_bad_answer() {
     let server = Server::always(|| Act::AnswerAndClose(b"220 mail ready\r\n\r\n".to_vec()));
-    let fetched = fetch_with(FetchSettings {
-        retries: 2,
-        ..server.settings()
-    });
-    assert!(
-        matches!(fetched.result, Err(FetchError::Protocol(_))),
-        "{fetched:?}"
-    );
+    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    assert!(matches!(fetched.result, Err(FetchError::Protocol(_))), "{fetched:?}");
     assert_eq!(fetched.attempts, 1);
 }
 
@@ -459,14 +380,8 @@ fn redirects_are_followed() {
 #[test]
 fn a_redirect_loop_ends() {
     let server = Server::always(|| redirect("/flags/br/br.gif"));
-    let fetched = fetch_with(FetchSettings {
-        retries: 2,
-        ..server.settings()
-    });
-    assert!(
-        matches!(fetched.result, Err(FetchError::TooManyRedirects(10))),
-        "{fetched:?}"
-    );
+    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    assert!(matches!(fetched.result, Err(FetchError::TooManyRedirects(10))), "{fetched:?}");
     assert_eq!((fetched.attempts, server.seen().len()), (1, 11));
     assert_eq!(fetched.http_status, Some(302));
 }
@@ -478,10 +393,7 @@ fn a_third_attempt_may_succeed() {
         1 => Act::AnswerAndClose(Vec::new()),
         _ => Act::Answer(answer("200 OK", &flag())),
     });
-    let fetched = fetch_with(FetchSettings {
-        retries: 5,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { retries: 5, ..server.settings() });
     assert_eq!(fetched.result.unwrap(), flag());
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 3));
     let numbers: Vec<String> = server
@@ -496,17 +408,11 @@ fn a_third_attempt_may_succeed() {
 #[test]
 fn attempts_run_out() {
     let server = Server::always(|| Act::Answer(answer("500 Oops", b"")));
-    let fetched = fetch_with(FetchSettings {
-        retries: 2,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "HTTP 500 - Internal Server Error");
     assert_eq!((fetched.attempts, server.seen().len()), (3, 3));
-    let pauses: Vec<Duration> = server
-        .seen()
-        .windows(2)
-        .map(|pair| pair[1].at - pair[0].at)
-        .collect();
+    let pauses: Vec<Duration> =
+        server.seen().windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     // Jitter only adds.
     assert!(pauses[0] >= Duration::from_millis(90), "{pauses:?}");
     assert!(pauses[1] >= Duration::from_millis(190), "{pauses:?}");
@@ -521,10 +427,7 @@ fn a_server_may_ask_for_a_longer_pause() {
         }
         _ => Act::Answer(answer("200 OK", &flag())),
     });
-    let fetched = fetch_with(FetchSettings {
-        retries: 1,
-        ..server.settings()
-    });
+    let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
     assert!(fetched.result.is_ok());
     let seen = server.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(990));
@@ -545,29 +448,15 @@ fn a_download_is_saved_and_told() {
         let one = |dir: &std::path::Path, code: &str| {
             download(&agent, &settings, dir, code.parse().unwrap())
         };
-        [
-            one(&dir, "BR"),
-            one(&dir, "KE"),
-            one(&dir, "ZZ"),
-            one(&dir.join("missing"), "BR"),
-        ]
+        [one(&dir, "BR"), one(&dir, "KE"), one(&dir, "ZZ"), one(&dir.join("missing"), "BR")]
     });
-    assert_eq!(
-        (br.status, br.bytes, br.attempts),
-        (Status::Ok, Some(flag().len() as u64), 1)
-    );
-    assert_eq!(
-        (br.pid, br.worker, br.error),
-        (std::process::id(), None, None)
-    );
+    assert_eq!((br.status, br.bytes, br.attempts), (Status::Ok, Some(flag().len() as u64), 1));
+    assert_eq!((br.pid, br.worker, br.error), (std::process::id(), None, None));
     assert!(br.elapsed_ms > 0.0);
     assert_eq!(ke.error.as_deref(), Some("HTTP 503 - Service Unavailable"));
     assert_eq!((ke.status, ke.http_status), (Status::Error, Some(503)));
     assert_eq!((zz.status, zz.error), (Status::NotFound, None));
-    assert_eq!(
-        (nowhere.status, nowhere.http_status),
-        (Status::Error, Some(200))
-    );
+    assert_eq!((nowhere.status, nowhere.http_status), (Status::Error, Some(200)));
     assert!(nowhere.error.unwrap().starts_with("cannot save "));
     assert_eq!(std::fs::read(dest.path().join("br.gif")).unwrap(), flag());
     assert_eq!(std::fs::read_dir(dest.path()).unwrap().count(), 1);
@@ -580,18 +469,12 @@ fn a_shut_down_agent_ends_a_fetch_at_once() {
         asked.send(()).ok();
         Act::Stall
     });
-    let settings = FetchSettings {
-        timeout: DEADLINE,
-        ..server.settings()
-    };
+    let settings = FetchSettings { timeout: DEADLINE, ..server.settings() };
     let shared = agent(&settings);
     let clone = shared.clone();
     let running = thread::spawn(move || fetch(&clone, &settings, "BR".parse().unwrap()));
     was_asked.recv_timeout(DEADLINE).unwrap();
     shared.shutdown();
     let fetched = within(move || running.join().unwrap());
-    assert!(
-        matches!(fetched.result, Err(FetchError::Connection(_))),
-        "{fetched:?}"
-    );
+    assert!(matches!(fetched.result, Err(FetchError::Connection(_))), "{fetched:?}");
 }

@@ -96,9 +96,7 @@ fn is_loopback(url: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")
-        || address
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+        || address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -118,12 +116,7 @@ mod tests {
         ] {
             assert!(is_loopback(url), "{url}");
         }
-        for url in [
-            "http://example.org",
-            "http://localhost.example.org",
-            "http://10.0.0.1",
-            "x",
-        ] {
+        for url in ["http://example.org", "http://localhost.example.org", "http://10.0.0.1", "x"] {
             assert!(!is_loopback(url), "{url}");
         }
     }
@@ -131,33 +124,22 @@ mod tests {
     #[test]
     fn a_flag_lies_under_its_lower_case_code() {
         let settings = FetchSettings::new("http://localhost/flags");
-        assert_eq!(
-            settings.url("BR".parse().unwrap()),
-            "http://localhost/flags/br/br.gif"
-        );
+        assert_eq!(settings.url("BR".parse().unwrap()), "http://localhost/flags/br/br.gif");
     }
 
     #[test]
     fn settings_travel() {
         let settings = FetchSettings::new("http://localhost/flags");
         let json = serde_json::to_string(&settings).unwrap();
-        assert_eq!(
-            serde_json::from_str::<FetchSettings>(&json).unwrap(),
-            settings
-        );
+        assert_eq!(serde_json::from_str::<FetchSettings>(&json).unwrap(), settings);
     }
 
     #[test]
     fn the_loopback_agent_has_no_proxy_and_keeps_its_connections() {
-        let agent = agent(&FetchSettings {
-            connections: 30,
-            ..FetchSettings::new("http://127.0.0.1:1")
-        });
+        let agent =
+            agent(&FetchSettings { connections: 30, ..FetchSettings::new("http://127.0.0.1:1") });
         assert!(agent.config().proxy().is_none());
         assert_eq!(agent.config().max_idle_connections_per_host(), 30);
-        assert_eq!(
-            agent.config().timeouts().global,
-            Some(Duration::from_secs(10))
-        );
+        assert_eq!(agent.config().timeouts().global, Some(Duration::from_secs(10)));
     }
 }

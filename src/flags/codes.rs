@@ -40,12 +40,8 @@ pub struct Code([u8; 2]);
 impl Code {
     /// The 26 codes that begin with a letter, in any case; none for anything else.
     pub fn starting_with(letter: char) -> impl Iterator<Item = Code> {
-        let first = letter
-            .is_ascii_alphabetic()
-            .then(|| letter.to_ascii_uppercase() as u8);
-        first
-            .into_iter()
-            .flat_map(|first| (b'A'..=b'Z').map(move |second| Code([first, second])))
+        let first = letter.is_ascii_alphabetic().then(|| letter.to_ascii_uppercase() as u8);
+        first.into_iter().flat_map(|first| (b'A'..=b'Z').map(move |second| Code([first, second])))
     }
 
     /// The code as text, `BR`.
@@ -110,13 +106,7 @@ mod tests {
     #[test]
     fn the_tables_are_sorted_and_without_doubles() {
         assert!(AVAILABLE.is_sorted_by(|a, b| a < b));
-        assert_eq!(
-            AVAILABLE
-                .iter()
-                .filter(|code| code.parse::<Code>().is_ok())
-                .count(),
-            194
-        );
+        assert_eq!(AVAILABLE.iter().filter(|code| code.parse::<Code>().is_ok()).count(), 194);
         assert!(POP20.iter().all(|code| AVAILABLE.contains(code)));
     }
 
@@ -126,22 +116,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&code).unwrap(), r#""BR""#);
         assert_eq!(serde_json::from_str::<Code>(r#""BR""#).unwrap(), code);
         assert!(serde_json::from_str::<Code>(r#""BRA""#).is_err());
-        assert_eq!(
-            (code.lower(), format!("{code:>4}")),
-            ("br".into(), "  BR".into())
-        );
+        assert_eq!((code.lower(), format!("{code:>4}")), ("br".into(), "  BR".into()));
     }
 
     #[test]
     fn a_letter_begins_26_codes() {
         let codes: Vec<Code> = Code::starting_with('b').collect();
-        assert_eq!(
-            (codes.len(), codes[0].as_str(), codes[25].as_str()),
-            (26, "BA", "BZ")
-        );
-        assert_eq!(
-            Code::starting_with('é').count() + Code::starting_with('1').count(),
-            0
-        );
+        assert_eq!((codes.len(), codes[0].as_str(), codes[25].as_str()), (26, "BA", "BZ"));
+        assert_eq!(Code::starting_with('é').count() + Code::starting_with('1').count(), 0);
     }
 }

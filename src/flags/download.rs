@@ -18,11 +18,7 @@ use super::save;
 /// this process and no worker; a worker puts in its own number.
 pub fn download(agent: &Agent, settings: &FetchSettings, dest: &Path, code: Code) -> Outcome {
     let start = Instant::now();
-    let Fetched {
-        result,
-        http_status,
-        attempts,
-    } = fetch(agent, settings, code);
+    let Fetched { result, http_status, attempts } = fetch(agent, settings, code);
     let saved = result.and_then(|bytes| {
         save::save(dest, code, &bytes)?;
         Ok(bytes.len() as u64)

@@ -59,11 +59,7 @@ pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
             _ => None,
         };
         let Some(pause) = pause else {
-            return Fetched {
-                result,
-                http_status: answer.status,
-                attempts,
-            };
+            return Fetched { result, http_status: answer.status, attempts };
         };
         std::thread::sleep(answer.retry_after.unwrap_or_default().max(pause));
     }
@@ -85,29 +81,17 @@ fn try_once(
     let mut response = match get(agent, settings, &settings.url(code), attempt) {
         Ok(response) => response,
         Err(Refused { error, status }) => {
-            return (
-                Err(error),
-                Answer {
-                    status,
-                    retry_after: None,
-                },
-            );
+            return (Err(error), Answer { status, retry_after: None });
         }
     };
     let status = response.status();
-    let answer = Answer {
-        status: Some(status.as_u16()),
-        retry_after: retry_after(&response),
-    };
+    let answer = Answer { status: Some(status.as_u16()), retry_after: retry_after(&response) };
     if status != ureq::http::StatusCode::OK {
         drain(&mut response);
         return (Err(FetchError::from_status(status)), answer);
     }
-    let result = body(&mut response, settings).and_then(|bytes| {
-        image::check(&bytes)
-            .map(|()| bytes)
-            .map_err(FetchError::from)
-    });
+    let result = body(&mut response, settings)
+        .and_then(|bytes| image::check(&bytes).map(|()| bytes).map_err(FetchError::from));
     (result, answer)
 }
 
@@ -133,10 +117,7 @@ fn get(
     for _ in 0..=MAX_REDIRECTS {
         let left = settings.limits().request.saturating_sub(start.elapsed());
         if left.is_zero() {
-            return Err(Refused {
-                error: FetchError::Timeout(settings.timeout),
-                status,
-            });
+            return Err(Refused { error: FetchError::Timeout(settings.timeout), status });
         }
         let mut response = agent
             .get(&uri)
@@ -156,22 +137,13 @@ fn get(
         drain(&mut response);
         uri = next;
     }
-    Err(Refused {
-        error: FetchError::TooManyRedirects(MAX_REDIRECTS),
-        status,
-    })
+    Err(Refused { error: FetchError::TooManyRedirects(MAX_REDIRECTS), status })
 }
 
 fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u8>, FetchError> {
     let limit = settings.max_bytes as u64;
-    if response
-        .body()
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
-        return Err(FetchError::TooLarge {
-            limit: settings.max_bytes,
-        });
+    if response.body().content_length().is_some_and(|length| length > limit) {
+        return Err(FetchError::TooLarge { limit: settings.max_bytes });
     }
     response
         .body_mut()
@@ -184,23 +156,12 @@ fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u
 /// Reads away the body of an answer whose status says it all. What fails here costs only the
 /// connection.
 fn drain(response: &mut Response<Body>) {
-    let _ = response
-        .body_mut()
-        .with_config()
-        .limit(DRAIN_BYTES)
-        .read_to_vec();
+    let _ = response.body_mut().with_config().limit(DRAIN_BYTES).read_to_vec();
 }
 
 /// The pause that the server asks for, if it is given in seconds and not too long.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response
-        .headers()
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds)).filter(|pause| *pause <= LONGEST_RETRY_AFTER)
 }
 

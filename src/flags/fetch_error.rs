@@ -111,9 +111,7 @@ impl FetchError {
             ureq::Error::HostNotFound => FetchError::Connection("host not found".into()),
             ureq::Error::ConnectionFailed => FetchError::Connection("no connection".into()),
             ureq::Error::ConnectProxyFailed(why) => FetchError::Connection(format!("proxy: {why}")),
-            ureq::Error::BodyExceedsLimit(_) => FetchError::TooLarge {
-                limit: limits.bytes,
-            },
+            ureq::Error::BodyExceedsLimit(_) => FetchError::TooLarge { limit: limits.bytes },
             other => FetchError::Protocol(other.to_string()),
         }
     }
@@ -130,11 +128,7 @@ pub(super) struct Limits {
 fn io_text(error: &io::Error) -> String {
     let kind = error.kind().to_string();
     let kind_says_it = error.raw_os_error().is_some() && kind != "uncategorized error";
-    if kind_says_it {
-        kind
-    } else {
-        error.to_string()
-    }
+    if kind_says_it { kind } else { error.to_string() }
 }
 
 #[cfg(test)]
@@ -179,15 +173,8 @@ mod tests {
         assert_eq!(error.to_string(), "connection error: connection refused");
         let eof = || io::Error::from(io::ErrorKind::UnexpectedEof).into();
         let early = FetchError::before_answer(eof(), &LIMITS);
-        assert!(
-            early
-                .to_string()
-                .starts_with("connection error: the server closed")
-        );
-        assert!(matches!(
-            FetchError::in_body(eof(), &LIMITS),
-            FetchError::CutShort
-        ));
+        assert!(early.to_string().starts_with("connection error: the server closed"));
+        assert!(matches!(FetchError::in_body(eof(), &LIMITS), FetchError::CutShort));
     }
 
     #[test]

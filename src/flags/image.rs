@@ -63,9 +63,7 @@ mod tests {
         let mut encoder = Encoder::new(&mut bytes, 8, 4, &[255, 0, 0, 0, 0, 255]).unwrap();
         for _ in 0..frames {
             let pixels: Vec<u8> = (0..32).map(|i| i % 2).collect();
-            encoder
-                .write_frame(&Frame::from_indexed_pixels(8, 4, pixels, None))
-                .unwrap();
+            encoder.write_frame(&Frame::from_indexed_pixels(8, 4, pixels, None)).unwrap();
         }
         drop(encoder);
         bytes
@@ -95,10 +93,7 @@ mod tests {
 
     #[test]
     fn other_formats_are_named_so() {
-        assert_eq!(
-            check(b"<!doctype html><html></html>"),
-            Err(NotAGif::OtherFormat)
-        );
+        assert_eq!(check(b"<!doctype html><html></html>"), Err(NotAGif::OtherFormat));
         assert_eq!(check(b"\x89PNG\r\n\x1a\n"), Err(NotAGif::OtherFormat));
     }
 

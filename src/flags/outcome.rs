@@ -110,57 +110,19 @@ fn implied(status: Status) -> Option<u16> {
 
 impl From<Outcome> for Line {
     fn from(outcome: Outcome) -> Self {
-        let Outcome {
-            status,
-            data,
-            bytes,
-            elapsed_ms,
-            attempts,
-            http_status,
-            error,
-            worker,
-            pid,
-        } = outcome;
+        let Outcome { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid } =
+            outcome;
         let http_status = http_status.filter(|_| implied(status).is_none());
-        Line {
-            status,
-            data,
-            bytes,
-            elapsed_ms,
-            attempts,
-            http_status,
-            error,
-            worker,
-            pid,
-        }
+        Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid }
     }
 }
 
 impl From<Line> for Outcome {
     fn from(line: Line) -> Self {
-        let Line {
-            status,
-            data,
-            bytes,
-            elapsed_ms,
-            attempts,
-            http_status,
-            error,
-            worker,
-            pid,
-        } = line;
+        let Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid } =
+            line;
         let http_status = http_status.or(implied(status));
-        Outcome {
-            status,
-            data,
-            bytes,
-            elapsed_ms,
-            attempts,
-            http_status,
-            error,
-            worker,
-            pid,
-        }
+        Outcome { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid }
     }
 }
 
@@ -211,11 +173,7 @@ mod tests {
 
     fn there_and_back(outcome: &Outcome) -> String {
         let json = serde_json::to_string(outcome).unwrap();
-        assert_eq!(
-            &serde_json::from_str::<Outcome>(&json).unwrap(),
-            outcome,
-            "{json}"
-        );
+        assert_eq!(&serde_json::from_str::<Outcome>(&json).unwrap(), outcome, "{json}");
         json
     }
 
@@ -241,25 +199,15 @@ mod tests {
             there_and_back(&error),
             r#"{"status":"error","data":"BR","elapsed_ms":1.9,"attempts":1,"http_status":503,"error":"HTTP 503 - Service Unavailable","pid":4712}"#
         );
-        there_and_back(&Outcome {
-            http_status: None,
-            ..error
-        });
+        there_and_back(&Outcome { http_status: None, ..error });
     }
 
     #[test]
     fn a_missing_flag_is_no_error() {
-        let missing = Outcome {
-            status: Status::NotFound,
-            bytes: None,
-            http_status: Some(404),
-            ..ok()
-        };
+        let missing =
+            Outcome { status: Status::NotFound, bytes: None, http_status: Some(404), ..ok() };
         let json = there_and_back(&missing);
-        assert!(
-            json.starts_with(r#"{"status":"not_found","#) && !json.contains("error"),
-            "{json}"
-        );
+        assert!(json.starts_with(r#"{"status":"not_found","#) && !json.contains("error"), "{json}");
     }
 
     #[test]
@@ -276,14 +224,7 @@ mod tests {
             counts.add(status);
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(
-            counts,
-            Counts {
-                ok: 2,
-                not_found: 1,
-                error: 1
-            }
-        );
+        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1 });
         assert_eq!(counts.total(), 4);
     }
 }

@@ -16,10 +16,7 @@ pub fn target<B>(from: &Uri, response: &Response<B>) -> Option<Uri> {
 
 fn join(from: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
-    let directory = from
-        .path()
-        .rsplit_once('/')
-        .map_or("", |(directory, _)| directory);
+    let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
     let absolute = if location.contains("://") {
         location.to_owned()
     } else if location.starts_with("//") {
@@ -60,12 +57,7 @@ mod tests {
 
     #[test]
     fn other_schemes_and_nonsense_are_not_followed() {
-        for location in [
-            "file:///etc/passwd",
-            "ftp://two.example/",
-            "http://",
-            "http://a b/",
-        ] {
+        for location in ["file:///etc/passwd", "ftp://two.example/", "http://", "http://a b/"] {
             assert_eq!(joined(location), None);
         }
     }

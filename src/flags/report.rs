@@ -38,10 +38,7 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
     };
     let (workers, connections) = match style {
         Style::InProcess { connections } => (String::new(), connections),
-        Style::Processes {
-            workers,
-            connections,
-        } => {
+        Style::Processes { workers, connections } => {
             let plural = if workers == 1 { "" } else { "es" };
             (format!("{workers} worker process{plural}, "), connections)
         }
@@ -58,11 +55,7 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
 
 /// The lines after the downloads, each with its line feed.
 pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
-    let Counts {
-        ok,
-        not_found,
-        error,
-    } = *counts;
+    let Counts { ok, not_found, error } = *counts;
     let mut text = format!("{}\n{ok} flag{} downloaded.\n", "-".repeat(20), s(ok));
     if not_found > 0 {
         text += &format!("{not_found} not found.\n");
@@ -142,75 +135,30 @@ mod tests {
 
     #[test]
     fn many_codes_are_told_by_their_ends() {
-        let all = Selection {
-            all: true,
-            ..Default::default()
-        }
-        .expand()
-        .unwrap();
+        let all = Selection { all: true, ..Default::default() }.expand().unwrap();
         assert_eq!(
-            initial(
-                "LOCAL",
-                URL,
-                &all,
-                Style::Processes {
-                    workers: 2,
-                    connections: 2
-                }
-            ),
+            initial("LOCAL", URL, &all, Style::Processes { workers: 2, connections: 2 }),
             "LOCAL site: http://localhost:40761/flags\n\
              Searching for 194 flags: from AD to ZW\n\
              2 worker processes, 2 concurrent connections will be used.\n"
         );
-        let eleven = initial(
-            "LOCAL",
-            URL,
-            &all[..11],
-            Style::InProcess { connections: 30 },
-        );
-        assert!(
-            eleven.contains("Searching for 11 flags: from AD to AZ\n"),
-            "{eleven}"
-        );
-        assert!(
-            eleven.ends_with("\n30 concurrent connections will be used.\n"),
-            "{eleven}"
-        );
-        let ten = initial(
-            "LOCAL",
-            URL,
-            &all[..10],
-            Style::InProcess { connections: 1 },
-        );
-        assert!(
-            ten.contains("10 flags: AD, AE, AF, AG, AL, AM, AO, AR, AT, AU\n"),
-            "{ten}"
-        );
+        let eleven = initial("LOCAL", URL, &all[..11], Style::InProcess { connections: 30 });
+        assert!(eleven.contains("Searching for 11 flags: from AD to AZ\n"), "{eleven}");
+        assert!(eleven.ends_with("\n30 concurrent connections will be used.\n"), "{eleven}");
+        let ten = initial("LOCAL", URL, &all[..10], Style::InProcess { connections: 1 });
+        assert!(ten.contains("10 flags: AD, AE, AF, AG, AL, AM, AO, AR, AT, AU\n"), "{ten}");
     }
 
     #[test]
     fn one_of_a_kind_is_singular() {
         let one = codes(&["BR"]);
         assert_eq!(
-            initial(
-                "ERROR",
-                URL,
-                &one,
-                Style::Processes {
-                    workers: 1,
-                    connections: 1
-                }
-            ),
+            initial("ERROR", URL, &one, Style::Processes { workers: 1, connections: 1 }),
             "ERROR site: http://localhost:40761/flags\n\
              Searching for 1 flag: BR\n\
              1 worker process, 1 concurrent connection will be used.\n"
         );
-        let two = initial(
-            "LOCAL",
-            URL,
-            &codes(&["BR", "CN"]),
-            Style::InProcess { connections: 1 },
-        );
+        let two = initial("LOCAL", URL, &codes(&["BR", "CN"]), Style::InProcess { connections: 1 });
         assert!(
             two.ends_with("Searching for 2 flags: BR, CN\n1 concurrent connection will be used.\n")
         );
@@ -218,29 +166,18 @@ mod tests {
 
     #[test]
     fn the_final_report_tells_only_what_happened() {
-        let counts = Counts {
-            ok: 194,
-            ..Default::default()
-        };
+        let counts = Counts { ok: 194, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(91)),
             "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
         );
-        let counts = Counts {
-            ok: 150,
-            not_found: 361,
-            error: 165,
-        };
+        let counts = Counts { ok: 150, not_found: 361, error: 165 };
         assert_eq!(
             final_report(&counts, Duration::from_millis(7460)),
             "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
              Elapsed time: 7.46s\n"
         );
-        let counts = Counts {
-            ok: 1,
-            not_found: 1,
-            error: 1,
-        };
+        let counts = Counts { ok: 1, not_found: 1, error: 1 };
         assert_eq!(
             final_report(&counts, Duration::from_secs(125)),
             "--------------------\n1 flag downloaded.\n1 not found.\n1 error.\n\
@@ -256,29 +193,16 @@ mod tests {
             "HTTP 503 - Service Unavailable",
             Duration::ZERO,
         );
-        assert_eq!(
-            verbose_line(&error),
-            "*** Error for KE: HTTP 503 - Service Unavailable"
-        );
-        let ok = Outcome {
-            status: Status::Ok,
-            error: None,
-            ..error.clone()
-        };
+        assert_eq!(verbose_line(&error), "*** Error for KE: HTTP 503 - Service Unavailable");
+        let ok = Outcome { status: Status::Ok, error: None, ..error.clone() };
         assert_eq!(verbose_line(&ok), "KE ok");
-        let missing = Outcome {
-            status: Status::NotFound,
-            ..ok
-        };
+        let missing = Outcome { status: Status::NotFound, ..ok };
         assert_eq!(verbose_line(&missing), "KE not found");
     }
 
     #[test]
     fn the_summary_is_one_line() {
-        let counts = Counts {
-            ok: 194,
-            ..Default::default()
-        };
+        let counts = Counts { ok: 194, ..Default::default() };
         let summary = Summary {
             server: "LOCAL".into(),
             mode: "processes".into(),
@@ -294,9 +218,6 @@ mod tests {
             r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
         );
         let back: serde_json::Value = serde_json::from_str(&summary.line()).unwrap();
-        assert_eq!(
-            serde_json::from_value::<Summary>(back["summary"].clone()).unwrap(),
-            summary
-        );
+        assert_eq!(serde_json::from_value::<Summary>(back["summary"].clone()).unwrap(), summary);
     }
 }

@@ -59,19 +59,13 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
     if dest.exists() && !dest.is_dir() {
         return Err(SaveError::NotADirectory { path: path() });
     }
-    fs::create_dir_all(dest).map_err(|cause| SaveError::CannotMake {
-        path: path(),
-        cause,
-    })?;
+    fs::create_dir_all(dest).map_err(|cause| SaveError::CannotMake { path: path(), cause })?;
     // Only a try tells: permissions, read-only mounts and quotas all have their say.
     tempfile::Builder::new()
         .prefix(".procession-")
         .tempfile_in(dest)
         .and_then(tempfile::NamedTempFile::close)
-        .map_err(|cause| SaveError::NotWritable {
-            path: path(),
-            cause,
-        })
+        .map_err(|cause| SaveError::NotWritable { path: path(), cause })
 }
 
 /// Saves a flag as `dest/{cc}.gif`, replacing an older one. Any number of threads and processes
@@ -118,13 +112,7 @@ pub fn sweep(dest: &Path) -> usize {
     };
     entries
         .flatten()
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_str()
-                .and_then(writer_of)
-                .is_some_and(is_gone)
-        })
+        .filter(|entry| entry.file_name().to_str().and_then(writer_of).is_some_and(is_gone))
         .filter(|entry| fs::remove_file(entry.path()).is_ok())
         .count()
 }
@@ -179,10 +167,7 @@ mod tests {
         assert!(matches!(error, SaveError::NotADirectory { .. }), "{error}");
         let below = prepare(&file.join("b")).unwrap_err();
         assert!(matches!(below, SaveError::CannotMake { .. }), "{below}");
-        assert!(
-            below.to_string().contains(file.to_str().unwrap()),
-            "{below}"
-        );
+        assert!(below.to_string().contains(file.to_str().unwrap()), "{below}");
     }
 
     #[test]
@@ -205,10 +190,7 @@ mod tests {
         let in_the_way = dir.path().join("br.gif");
         fs::create_dir(&in_the_way).unwrap();
         let error = save(dir.path(), br(), b"x").unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("cannot save {}: ", in_the_way.display())),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("cannot save {}: ", in_the_way.display())), "{error}");
         assert_eq!(names(dir.path()), ["br.gif"]);
         assert!(save(&dir.path().join("missing"), br(), b"x").is_err());
     }

@@ -78,13 +78,7 @@ impl Selection {
     /// The codes asked for: sorted, each once, the first `limit` of them. When nothing is asked,
     /// [`POP20`].
     pub fn expand(&self) -> Result<Vec<Code>, CodesError> {
-        let Selection {
-            args,
-            all,
-            every,
-            codes_file,
-            limit,
-        } = self;
+        let Selection { args, all, every, codes_file, limit } = self;
         let mut codes = BTreeSet::new();
         for arg in args {
             codes.extend(expand_argument(arg)?);
@@ -101,10 +95,7 @@ impl Selection {
         if args.is_empty() && !all && !every && codes_file.is_none() {
             codes.extend(known(&POP20));
         }
-        Ok(codes
-            .into_iter()
-            .take(limit.unwrap_or(usize::MAX))
-            .collect())
+        Ok(codes.into_iter().take(limit.unwrap_or(usize::MAX)).collect())
     }
 }
 
@@ -122,9 +113,7 @@ fn expand_argument(arg: &str) -> Result<Vec<Code>, CodesError> {
 }
 
 fn known(codes: &'static [&'static str]) -> impl Iterator<Item = Code> {
-    codes
-        .iter()
-        .map(|code| code.parse().expect("the tables hold codes only"))
+    codes.iter().map(|code| code.parse().expect("the tables hold codes only"))
 }
 
 #[cfg(test)]
@@ -137,30 +126,18 @@ mod tests {
     }
 
     fn args(args: &[&str]) -> Selection {
-        Selection {
-            args: args.iter().map(|a| a.to_string()).collect(),
-            ..Default::default()
-        }
+        Selection { args: args.iter().map(|a| a.to_string()).collect(), ..Default::default() }
     }
 
     fn file(text: &str) -> Selection {
-        let file = CodesFile {
-            name: "mine.txt".into(),
-            text: text.into(),
-        };
-        Selection {
-            codes_file: Some(file),
-            ..Default::default()
-        }
+        let file = CodesFile { name: "mine.txt".into(), text: text.into() };
+        Selection { codes_file: Some(file), ..Default::default() }
     }
 
     #[test]
     fn nothing_asked_means_the_most_populous_sorted() {
         let codes = texts(Selection::default());
-        assert_eq!(
-            (codes.len(), codes[0].as_str(), codes[19].as_str()),
-            (20, "BD", "VN")
-        );
+        assert_eq!((codes.len(), codes[0].as_str(), codes[19].as_str()), (20, "BD", "VN"));
     }
 
     #[test]
@@ -172,34 +149,19 @@ mod tests {
 
     #[test]
     fn all_every_and_limit() {
-        let all = Selection {
-            all: true,
-            ..Default::default()
-        };
+        let all = Selection { all: true, ..Default::default() };
         assert_eq!(texts(all), AVAILABLE);
-        let every = Selection {
-            every: true,
-            ..Default::default()
-        };
+        let every = Selection { every: true, ..Default::default() };
         assert_eq!(texts(every.clone()).len(), 676);
-        let first = Selection {
-            limit: Some(3),
-            ..every
-        };
+        let first = Selection { limit: Some(3), ..every };
         assert_eq!(texts(first), ["AA", "AB", "AC"]);
     }
 
     #[test]
     fn everything_asked_adds_up() {
-        let both = Selection {
-            args: vec!["zz".into()],
-            ..file("br")
-        };
+        let both = Selection { args: vec!["zz".into()], ..file("br") };
         assert_eq!(texts(both), ["BR", "ZZ"]);
-        let with_all = Selection {
-            all: true,
-            ..args(&["zz"])
-        };
+        let with_all = Selection { all: true, ..args(&["zz"]) };
         assert_eq!(texts(with_all).len(), 195);
     }
 
@@ -207,10 +169,7 @@ mod tests {
     fn a_bad_argument_is_named() {
         for bad in ["", "B1", "BRA", "é", "ß", "1", " b", "??"] {
             let error = args(&["br", bad]).expand().unwrap_err().to_string();
-            assert!(
-                error.contains("each CC argument must be A to Z or AA to ZZ"),
-                "{error}"
-            );
+            assert!(error.contains("each CC argument must be A to Z or AA to ZZ"), "{error}");
             assert!(error.ends_with(&format!("{bad:?}")), "{error}");
         }
     }
@@ -224,10 +183,7 @@ mod tests {
     #[test]
     fn a_bad_entry_is_named_with_its_line() {
         let error = file("BR\nCN USA\n").expand().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            r#"codes file mine.txt, line 2: each code must be AA to ZZ, not "USA""#
-        );
+        assert_eq!(error, r#"codes file mine.txt, line 2: each code must be AA to ZZ, not "USA""#);
     }
 
     #[test]

@@ -76,9 +76,7 @@ impl FromStr for Site {
             "DELAY" => Ok(Site::Delay),
             "ERROR" => Ok(Site::Error),
             "REMOTE" => Ok(Site::Remote),
-            _ => base_url(text)
-                .map(Site::Custom)
-                .ok_or_else(|| SiteError(text.to_owned())),
+            _ => base_url(text).map(Site::Custom).ok_or_else(|| SiteError(text.to_owned())),
         }
     }
 }
@@ -90,10 +88,7 @@ fn base_url(text: &str) -> Option<String> {
         return None;
     }
     let uri: Uri = text.parse().ok()?;
-    let web = matches!(
-        uri.scheme_str()?.to_ascii_lowercase().as_str(),
-        "http" | "https"
-    );
+    let web = matches!(uri.scheme_str()?.to_ascii_lowercase().as_str(), "http" | "https");
     let authority = uri.authority()?;
     let after_host = authority.as_str().rsplit(']').next().unwrap_or_default();
     let port_ok = !after_host.contains(':') || authority.port_u16().is_some();
@@ -111,20 +106,14 @@ mod tests {
         assert_eq!("Delay".parse(), Ok(Site::Delay));
         assert_eq!("ERROR".parse(), Ok(Site::Error));
         let remote: Site = "remote".parse().unwrap();
-        assert_eq!(
-            (remote.label(), remote.base_url()),
-            ("REMOTE", Some(REMOTE_URL))
-        );
+        assert_eq!((remote.label(), remote.base_url()), ("REMOTE", Some(REMOTE_URL)));
         assert_eq!(Site::default().base_url(), None);
     }
 
     #[test]
     fn a_base_url_loses_its_trailing_slash() {
         for (typed, kept) in [
-            (
-                "http://localhost:8001/flags/",
-                "http://localhost:8001/flags",
-            ),
+            ("http://localhost:8001/flags/", "http://localhost:8001/flags"),
             ("https://example.org", "https://example.org"),
             ("http://[::1]:80//", "http://[::1]:80"),
             ("http://[::1]/flags", "http://[::1]/flags"),

@@ -112,14 +112,7 @@ impl<'de> Deserialize<'de> for Entry {
             #[serde(flatten)]
             rest: Map<String, Value>,
         }
-        let Common {
-            ts,
-            level,
-            process,
-            worker,
-            pid,
-            rest,
-        } = Common::deserialize(deserializer)?;
+        let Common { ts, level, process, worker, pid, rest } = Common::deserialize(deserializer)?;
         let ts = ts.parse().map_err(D::Error::custom)?;
         let event = Event::deserialize(&rest).map_err(D::Error::custom)?;
         let extra = if matches!(event, Event::Other(_)) {
@@ -130,15 +123,7 @@ impl<'de> Deserialize<'de> for Entry {
                 .filter(|(key, value)| known.get(key).is_none() && !value.is_null())
                 .collect()
         };
-        Ok(Entry {
-            ts,
-            level,
-            process,
-            worker,
-            pid,
-            event,
-            extra,
-        })
+        Ok(Entry { ts, level, process, worker, pid, event, extra })
     }
 }
 
@@ -175,11 +160,7 @@ mod tests {
     fn there_and_back(entry: &Entry) -> String {
         let line = serde_json::to_string(entry).unwrap();
         assert!(!line.contains('\n'), "{line}");
-        assert_eq!(
-            &serde_json::from_str::<Entry>(&line).unwrap(),
-            entry,
-            "{line}"
-        );
+        assert_eq!(&serde_json::from_str::<Entry>(&line).unwrap(), entry, "{line}");
         line
     }
 
@@ -194,24 +175,10 @@ mod tests {
     #[test]
     fn every_event_survives_its_line() {
         let events = [
-            Event::Start {
-                version: "0.1.0".into(),
-                build: "x".into(),
-                args: vec!["-a".into()],
-            },
-            Event::Output {
-                stream: Stream::Stderr,
-                text: "two\nlines \u{1b}[0m \"q\"".into(),
-            },
-            Event::WorkerStarted {
-                child: 0,
-                child_pid: 4713,
-            },
-            Event::WorkerExited {
-                child: 0,
-                child_pid: 4713,
-                how: "signal 11".into(),
-            },
+            Event::Start { version: "0.1.0".into(), build: "x".into(), args: vec!["-a".into()] },
+            Event::Output { stream: Stream::Stderr, text: "two\nlines \u{1b}[0m \"q\"".into() },
+            Event::WorkerStarted { child: 0, child_pid: 4713 },
+            Event::WorkerExited { child: 0, child_pid: 4713, how: "signal 11".into() },
             Event::Run {
                 mode: "processes".into(),
                 server: "LOCAL".into(),
@@ -220,17 +187,8 @@ mod tests {
                 connections: 2,
                 dest: "downloads".into(),
             },
-            Event::Summary {
-                ok: 1,
-                not_found: 2,
-                error: 3,
-                elapsed_s: 0.09,
-                exit_code: 1,
-            },
-            Event::Exit {
-                exit_code: 0,
-                why: None,
-            },
+            Event::Summary { ok: 1, not_found: 2, error: 3, elapsed_s: 0.09, exit_code: 1 },
+            Event::Exit { exit_code: 0, why: None },
         ];
         for event in events {
             let name = event.name().to_owned();
@@ -241,12 +199,7 @@ mod tests {
 
     #[test]
     fn the_time_has_always_six_decimals() {
-        let at = |ts: &str| {
-            there_and_back(&Entry {
-                ts: ts.parse().unwrap(),
-                ..entry(task())
-            })
-        };
+        let at = |ts: &str| there_and_back(&Entry { ts: ts.parse().unwrap(), ..entry(task()) });
         assert!(at("2026-11-22T23:49:32Z").contains(r#""ts":"2026-11-22T23:49:32.000000Z""#));
         assert_eq!(now().subsec_nanosecond() % 1000, 0);
     }
@@ -271,10 +224,7 @@ mod tests {
         let mut line = serde_json::to_value(entry(task())).unwrap();
         line["attempt"] = json!("first");
         let entry: Entry = serde_json::from_value(line.clone()).unwrap();
-        assert_eq!(
-            (entry.event.name(), matches!(entry.event, Event::Other(_))),
-            ("task", true)
-        );
+        assert_eq!((entry.event.name(), matches!(entry.event, Event::Other(_))), ("task", true));
         assert_eq!(serde_json::to_value(&entry).unwrap(), line);
     }
 

@@ -115,10 +115,9 @@ impl Event {
             Event::Run { .. } => "run",
             Event::Summary { .. } => "summary",
             Event::Exit { .. } => "exit",
-            Event::Other(fields) => fields
-                .get("event")
-                .and_then(Value::as_str)
-                .unwrap_or("unknown"),
+            Event::Other(fields) => {
+                fields.get("event").and_then(Value::as_str).unwrap_or("unknown")
+            }
         }
     }
 }

@@ -51,10 +51,7 @@ impl RunDir {
     }
 
     fn create_named(logs: &Path, wanted: &str) -> Result<Self, RunDirError> {
-        let failed = |path: &Path, cause| RunDirError::CannotMake {
-            path: path.to_owned(),
-            cause,
-        };
+        let failed = |path: &Path, cause| RunDirError::CannotMake { path: path.to_owned(), cause };
         fs::create_dir_all(logs).map_err(|cause| failed(logs, cause))?;
         // The same second and pid twice is rare, but containers do share directories.
         let others = (2..).map(|n| format!("{wanted}-{n}"));
@@ -62,10 +59,7 @@ impl RunDir {
             let path = logs.join(&name);
             match fs::create_dir(&path) {
                 Ok(()) => {
-                    return Ok(RunDir {
-                        logs: logs.to_owned(),
-                        name,
-                    });
+                    return Ok(RunDir { logs: logs.to_owned(), name });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(cause) => return Err(failed(&path, cause)),
@@ -104,25 +98,18 @@ mod tests {
         let run = RunDir::create(&logs).unwrap();
         assert!(run.path().is_dir());
         assert_eq!(run.path().parent().unwrap(), logs);
-        let shape: String = run
-            .name
-            .chars()
-            .map(|c| if c.is_ascii_digit() { '0' } else { c })
-            .collect();
+        let shape: String =
+            run.name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         let pid = std::process::id().to_string();
-        assert_eq!(
-            shape,
-            format!("0000-00-00T00-00-00-{}", "0".repeat(pid.len()))
-        );
+        assert_eq!(shape, format!("0000-00-00T00-00-00-{}", "0".repeat(pid.len())));
         assert!(run.name.ends_with(&format!("-{pid}")));
     }
 
     #[test]
     fn no_two_runs_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let names: Vec<String> = (0..3)
-            .map(|_| RunDir::create_named(dir.path(), "run").unwrap().name)
-            .collect();
+        let names: Vec<String> =
+            (0..3).map(|_| RunDir::create_named(dir.path(), "run").unwrap().name).collect();
         assert_eq!(names, ["run", "run-2", "run-3"]);
     }
 

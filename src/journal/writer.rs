@@ -61,9 +61,7 @@ impl Journal {
 
     fn open(dir: &Path, process: Process, worker: Option<usize>) -> Result<Self, JournalError> {
         let pid = std::process::id();
-        let number = worker
-            .map(|worker| format!("-{worker}"))
-            .unwrap_or_default();
+        let number = worker.map(|worker| format!("-{worker}")).unwrap_or_default();
         let path = dir.join(format!("{process}{number}-{pid}.jsonl"));
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(file) => Ok(Self::with_file(file, path, process, worker)),
@@ -72,20 +70,9 @@ impl Journal {
     }
 
     fn with_file(file: File, path: PathBuf, process: Process, worker: Option<usize>) -> Self {
-        let pen = Pen {
-            file,
-            line: Vec::new(),
-            torn: false,
-        };
+        let pen = Pen { file, line: Vec::new(), torn: false };
         let pid = std::process::id();
-        Journal {
-            path,
-            process,
-            worker,
-            pid,
-            pen: Mutex::new(pen),
-            lost: AtomicU64::new(0),
-        }
+        Journal { path, process, worker, pid, pen: Mutex::new(pen), lost: AtomicU64::new(0) }
     }
 
     /// Writes a line.
@@ -94,15 +81,7 @@ impl Journal {
             // A thread that panicked here has at worst left a torn line.
             let mut pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
-            pen.write(&Entry {
-                ts: now(),
-                level,
-                process,
-                worker,
-                pid,
-                event,
-                extra: Map::new(),
-            })
+            pen.write(&Entry { ts: now(), level, process, worker, pid, event, extra: Map::new() })
         };
         // The lock is free again: stderr may itself be a pipe that ends in this journal.
         if let Err(error) = written
@@ -147,10 +126,7 @@ impl Pen {
         }
         self.torn = taken < self.line.len();
         if self.torn {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "only part of a line fits",
-            ));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "only part of a line fits"));
         }
         Ok(())
     }
@@ -175,32 +151,20 @@ mod tests {
     use crate::journal::event::Stream;
 
     fn output(text: String) -> Event {
-        Event::Output {
-            stream: Stream::Stdout,
-            text,
-        }
+        Event::Output { stream: Stream::Stdout, text }
     }
 
     fn entries(journal: &Journal) -> Vec<Entry> {
         let text = std::fs::read_to_string(journal.path()).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect(line))
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     #[test]
     fn files_are_named_after_their_process() {
         let dir = tempfile::tempdir().unwrap();
         let pid = std::process::id();
-        let name = |journal: Journal| {
-            journal
-                .path()
-                .file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
-        };
+        let name =
+            |journal: Journal| journal.path().file_name().unwrap().to_str().unwrap().to_owned();
         let coordinator = name(Journal::coordinator(dir.path()).unwrap());
         assert_eq!(coordinator, format!("coordinator-{pid}.jsonl"));
         let worker = name(Journal::worker(dir.path(), 1).unwrap());
@@ -218,10 +182,7 @@ mod tests {
         let entries = entries(&journal);
         assert_eq!(entries[1].event, output("two".into()));
         assert_eq!((entries.len(), entries[0].worker), (2, Some(3)));
-        assert_eq!(
-            (&entries[0].process, entries[0].pid),
-            (&Process::Worker, std::process::id())
-        );
+        assert_eq!((&entries[0].process, entries[0].pid), (&Process::Worker, std::process::id()));
     }
 
     #[test]
@@ -262,22 +223,15 @@ mod tests {
         journal.record(Level::Info, output("whole".into()));
         journal.record(Level::Info, output("whole".into()));
         let text = std::fs::read_to_string(journal.path()).unwrap();
-        let whole = text
-            .lines()
-            .filter(|line| serde_json::from_str::<Entry>(line).is_ok());
+        let whole = text.lines().filter(|line| serde_json::from_str::<Entry>(line).is_ok());
         assert_eq!((whole.count(), text.lines().count()), (2, 3));
     }
 
     #[test]
     fn a_missing_directory_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Journal::coordinator(&dir.path().join("no"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("cannot open the journal ") && error.contains("/no/"),
-            "{error}"
-        );
+        let error = Journal::coordinator(&dir.path().join("no")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot open the journal ") && error.contains("/no/"), "{error}");
     }
 
     #[test]
