@@ -1,2 +1,7 @@
-//! The coordinator program.
-fn main() {}
+//! Downloads the flags of the world with worker processes; see `coordinator --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    procession::cli::coordinator()
+}

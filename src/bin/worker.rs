@@ -1,2 +1,7 @@
-//! The worker program.
-fn main() {}
+//! A worker process, started by a coordinator.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    procession::cli::worker()
+}

@@ -1,1 +1,108 @@
-//! (to come)
+//! The two programs: from the command line to a job, and from its results to the terminal.
+//!
+//! ```text
+//!   args ──────► settings ──────► download ──► executor ──► Outcome ─► display ─► stdout, stderr
+//!   as typed     as resolved         ▲
+//!                                 signals
+//! ```
+//!
+//! One file a subcommand. Nothing below this room knows the terminal or exit codes.
+
+mod args;
+mod display;
+mod download;
+mod feeder;
+mod logs;
+mod serve;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Args, Command};
+use crate::flags::task::Download;
+use crate::task::Registry;
+use crate::worker::{self, Asked};
+
+/// How a program ended, as its caller reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    /// Every code was answered.
+    Answered = 0,
+    /// Some ended in an error.
+    SomeErrors = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The job could not be done at all.
+    CouldNotWork = 3,
+    /// Ended by Ctrl-C.
+    Interrupted = 130,
+    /// Ended by SIGTERM.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The `coordinator` program.
+pub fn coordinator() -> ExitCode {
+    if let Some(asked) = worker::asked() {
+        return serve_coordinator(asked);
+    }
+    let Args { command, download } = Args::parse();
+    let done = match command {
+        None => settings::resolve(download).map_or_else(usage_error, download::run),
+        Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Completions { shell }) => {
+            let name = "coordinator";
+            clap_complete::generate(shell, &mut Args::command(), name, &mut std::io::stdout());
+            Ok(Exit::Answered)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("coordinator: {error:#}");
+        Exit::CouldNotWork
+    })
+    .into()
+}
+
+/// The `worker` program.
+pub fn worker() -> ExitCode {
+    match worker::asked() {
+        Some(asked) => serve_coordinator(asked),
+        None => {
+            eprintln!(
+                "worker: this is a worker process of procession. It takes its tasks from a \
+                 coordinator, which starts it: run `coordinator --help`."
+            );
+            Exit::Usage.into()
+        }
+    }
+}
+
+fn serve_coordinator(asked: Asked) -> ExitCode {
+    logs::begin_in_worker(asked.worker());
+    let code = match asked.serve(Registry::new().with::<Download>()) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("worker: {error}");
+            1
+        }
+    };
+    logs::end(code, None);
+    ExitCode::from(code)
+}
+
+fn usage_error(error: settings::UsageError) -> anyhow::Result<Exit> {
+    let kind = clap::error::ErrorKind::ValueValidation;
+    let error = Args::command().error(kind, error);
+    // A stderr that is gone cannot be told so.
+    let _ = error.print();
+    Ok(Exit::Usage)
+}

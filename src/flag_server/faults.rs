@@ -116,8 +116,8 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::AVAILABLE;
     use super::*;
+    use crate::flags::codes::AVAILABLE;
 
     fn all_codes() -> impl Iterator<Item = String> {
         let letters = b'a'..=b'z';

@@ -9,27 +9,7 @@ use std::sync::OnceLock;
 use axum::body::Bytes;
 use twemoji_assets::png::PngTwemojiAsset;
 
-/// The codes that have a flag, in upper case and sorted: the 194 of *Fluent Python*'s flag archive.
-///
-/// They follow [ISO 3166-1 alpha-2](https://www.iso.org/iso-3166-country-codes.html). Codes that
-/// are not here are "not found" on every server, even where Twemoji has a drawing.
-#[rustfmt::skip]
-pub const AVAILABLE: [&str; 194] = [
-    "AD", "AE", "AF", "AG", "AL", "AM", "AO", "AR", "AT", "AU", "AZ", "BA", "BB", "BD",
-    "BE", "BF", "BG", "BH", "BI", "BJ", "BN", "BO", "BR", "BS", "BT", "BW", "BY", "BZ",
-    "CA", "CD", "CF", "CG", "CH", "CI", "CL", "CM", "CN", "CO", "CR", "CU", "CV", "CY",
-    "CZ", "DE", "DJ", "DK", "DM", "DZ", "EC", "EE", "EG", "ER", "ES", "ET", "FI", "FJ",
-    "FM", "FR", "GA", "GB", "GD", "GE", "GH", "GM", "GN", "GQ", "GR", "GT", "GW", "GY",
-    "HN", "HR", "HT", "HU", "ID", "IE", "IL", "IN", "IQ", "IR", "IS", "IT", "JM", "JO",
-    "JP", "KE", "KG", "KH", "KI", "KM", "KN", "KP", "KR", "KW", "KZ", "LA", "LB", "LC",
-    "LI", "LK", "LR", "LS", "LT", "LU", "LV", "LY", "MA", "MC", "MD", "ME", "MG", "MH",
-    "MK", "ML", "MM", "MN", "MR", "MT", "MU", "MV", "MW", "MX", "MY", "MZ", "NA", "NE",
-    "NG", "NI", "NL", "NO", "NP", "NR", "NZ", "OM", "PA", "PE", "PG", "PH", "PK", "PL",
-    "PT", "PW", "PY", "QA", "RO", "RS", "RU", "RW", "SA", "SB", "SC", "SD", "SE", "SG",
-    "SI", "SK", "SL", "SM", "SN", "SO", "SR", "SS", "ST", "SV", "SY", "SZ", "TD", "TG",
-    "TH", "TJ", "TL", "TM", "TN", "TO", "TR", "TT", "TV", "TW", "TZ", "UA", "UG", "US",
-    "UY", "UZ", "VA", "VC", "VE", "VN", "VU", "WS", "YE", "ZA", "ZM", "ZW",
-];
+use crate::flags::codes::AVAILABLE;
 
 /// Below this alpha a pixel counts as see-through: GIF has no half-transparent pixels.
 const OPAQUE_FROM: u8 = 128;
@@ -112,11 +92,6 @@ fn rgba(png: &[u8]) -> Result<(u16, u16, Vec<u8>), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_available_codes_are_sorted_and_distinct() {
-        assert!(AVAILABLE.is_sorted_by(|one, next| one < next));
-    }
 
     #[test]
     fn every_available_code_has_a_gif_that_looks_like_its_drawing() {

@@ -17,6 +17,6 @@ mod server;
 mod site;
 
 pub use faults::{DEFAULT_SEED, DELAY, Faults, Kind, Plan};
-pub use images::{AVAILABLE, image};
+pub use images::image;
 pub use server::{Builder, FlagServer};
 pub use site::{ATTEMPT_HEADER, Access};

@@ -9,7 +9,8 @@
 //!                      outcome ─► report
 //! ```
 //!
-//! Everything here is plain functions and values: nothing knows which executor runs it.
+//! Everything here is plain functions and values, and one [`task`] that wraps them: nothing knows
+//! which executor runs it.
 
 pub mod client;
 pub mod codes;
@@ -23,3 +24,4 @@ pub mod report;
 pub mod save;
 pub mod selection;
 pub mod site;
+pub mod task;

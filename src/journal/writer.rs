@@ -51,27 +51,37 @@ struct Pen {
 impl Journal {
     /// Opens the coordinator's journal, `dir/coordinator-4711.jsonl`.
     pub fn coordinator(dir: &Path) -> Result<Self, JournalError> {
-        Self::open(dir, Process::Coordinator, None)
+        Self::open(dir, Process::Coordinator, None, std::process::id())
     }
 
-    /// Opens the journal of worker number `worker`, `dir/worker-1-4712.jsonl`.
-    pub fn worker(dir: &Path, worker: usize) -> Result<Self, JournalError> {
-        Self::open(dir, Process::Worker, Some(worker))
+    /// Opens the journal of worker number `worker`, `dir/worker-1-4712.jsonl`: for the worker
+    /// itself, and for the coordinator, which writes down what the worker prints.
+    pub fn worker(dir: &Path, worker: usize, pid: u32) -> Result<Self, JournalError> {
+        Self::open(dir, Process::Worker, Some(worker), pid)
     }
 
-    fn open(dir: &Path, process: Process, worker: Option<usize>) -> Result<Self, JournalError> {
-        let pid = std::process::id();
+    fn open(
+        dir: &Path,
+        process: Process,
+        worker: Option<usize>,
+        pid: u32,
+    ) -> Result<Self, JournalError> {
         let number = worker.map(|worker| format!("-{worker}")).unwrap_or_default();
         let path = dir.join(format!("{process}{number}-{pid}.jsonl"));
         match OpenOptions::new().append(true).create(true).open(&path) {
-            Ok(file) => Ok(Self::with_file(file, path, process, worker)),
+            Ok(file) => Ok(Self::with_file(file, path, process, worker, pid)),
             Err(cause) => Err(JournalError { path, cause }),
         }
     }
 
-    fn with_file(file: File, path: PathBuf, process: Process, worker: Option<usize>) -> Self {
+    fn with_file(
+        file: File,
+        path: PathBuf,
+        process: Process,
+        worker: Option<usize>,
+        pid: u32,
+    ) -> Self {
         let pen = Pen { file, line: Vec::new(), torn: false };
-        let pid = std::process::id();
         Journal { path, process, worker, pid, pen: Mutex::new(pen), lost: AtomicU64::new(0) }
     }
 
@@ -167,7 +177,7 @@ mod tests {
             |journal: Journal| journal.path().file_name().unwrap().to_str().unwrap().to_owned();
         let coordinator = name(Journal::coordinator(dir.path()).unwrap());
         assert_eq!(coordinator, format!("coordinator-{pid}.jsonl"));
-        let worker = name(Journal::worker(dir.path(), 1).unwrap());
+        let worker = name(Journal::worker(dir.path(), 1, std::process::id()).unwrap());
         assert_eq!(worker, format!("worker-1-{pid}.jsonl"));
     }
 
@@ -175,10 +185,10 @@ mod tests {
     fn lines_say_who_wrote_them_and_are_appended() {
         let dir = tempfile::tempdir().unwrap();
         for text in ["one", "two"] {
-            let journal = Journal::worker(dir.path(), 3).unwrap();
+            let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
             journal.record(Level::Info, output(text.into()));
         }
-        let journal = Journal::worker(dir.path(), 3).unwrap();
+        let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
         let entries = entries(&journal);
         assert_eq!(entries[1].event, output("two".into()));
         assert_eq!((entries.len(), entries[0].worker), (2, Some(3)));
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn a_full_disk_loses_lines_and_nothing_else() {
         let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let journal = Journal::with_file(file, "/dev/full".into(), Process::Coordinator, None);
+        let journal = Journal::with_file(file, "/dev/full".into(), Process::Coordinator, None, 1);
         journal.record(Level::Info, output("one".into()));
         journal.record(Level::Info, output("two".into()));
         assert_eq!(journal.lost(), 2);
@@ -238,9 +248,9 @@ mod tests {
     fn a_process_has_one_journal() {
         let dir = tempfile::tempdir().unwrap();
         // All tests are one process: another one may have been first.
-        let _ = set(Journal::worker(dir.path(), 0).unwrap());
+        let _ = set(Journal::worker(dir.path(), 0, std::process::id()).unwrap());
         let first = current().expect("a journal was set").path();
-        let second = Journal::worker(dir.path(), 1).unwrap();
+        let second = Journal::worker(dir.path(), 1, std::process::id()).unwrap();
         assert_eq!(set(second).unwrap_err().worker, Some(1));
         assert_eq!(current().unwrap().path(), first);
     }

@@ -1,0 +1,259 @@
+//! The command line as typed: each option's definition and help in one place.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::flag_server::DEFAULT_SEED;
+use crate::flags::site::Site;
+
+/// What `--help` shows below the options.
+const EXAMPLES: &str = "\
+Examples:
+  coordinator --all                     all 194 flags, one worker process per CPU
+  coordinator br cn B                   Brazil, China and BA to BZ
+  coordinator -e -s ERROR -v            every possible code, from a server that often fails
+  coordinator -a -s DELAY --mode threads         30 at a time, on threads
+  coordinator -a -s DELAY -m 30                  30 at a time, in worker processes
+  coordinator -a --json | jq .status    one line of JSON a flag
+
+Exit status: 0 all answered, 1 some errors, 2 usage, 3 could not work at all,
+130 or 143 interrupted.";
+
+/// Downloads the flags of countries: by default the 20 most populous ones, into ./downloads.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coordinator",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_help_heading = "Other commands",
+    disable_help_subcommand = true
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub download: Download,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the flag servers LOCAL, DELAY and ERROR until Ctrl-C
+    Serve(Serve),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell that will read it
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which flags, from where, how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Download {
+    /// Country code or first letter, any case (B for BA to BZ)
+    #[arg(value_name = "CC", help_heading = "Which flags")]
+    pub cc: Vec<String>,
+    /// All available flags: 194 codes, AD to ZW
+    #[arg(short, long, help_heading = "Which flags")]
+    pub all: bool,
+    /// Every possible code: 676, AA to ZZ
+    #[arg(short, long, help_heading = "Which flags")]
+    pub every: bool,
+    /// The codes in this file, or on standard input if it is `-`
+    #[arg(long, value_name = "FILE", help_heading = "Which flags")]
+    pub codes_file: Option<PathBuf>,
+    /// Only the first N, after sorting
+    #[arg(short, long, value_name = "N", value_parser = limit, help_heading = "Which flags")]
+    pub limit: Option<usize>,
+
+    /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
+    #[arg(
+        short,
+        long,
+        value_name = "LABEL|URL",
+        default_value = "LOCAL",
+        help_heading = "From where"
+    )]
+    pub server: Site,
+    /// Which faults the ERROR server shows
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, help_heading = "From where")]
+    pub seed: u64,
+    /// Most seconds for one request
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, help_heading = "From where")]
+    pub timeout: Duration,
+    /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "From where")]
+    pub retries: u32,
+
+    /// How to run the downloads
+    #[arg(long, value_enum, ignore_case = true, default_value = "processes", help_heading = "How")]
+    pub mode: Mode,
+    /// Most concurrent requests [default: one per worker process; 30 threads; 1 sequential]
+    #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = max_req, help_heading = "How")]
+    pub max_req: Option<usize>,
+    /// Worker processes [default: one per CPU]
+    #[arg(short, long, value_name = "N", value_parser = workers, help_heading = "How")]
+    pub workers: Option<usize>,
+
+    /// Where flags are saved; made if missing
+    #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]
+    pub dest: PathBuf,
+    /// A line a flag instead of the bar
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+    /// A line of JSON a flag, as it completes, then a summary
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Whether to draw a progress bar
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub progress: Progress,
+    /// Whether to use colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub color: Color,
+    /// Exit with 1 if a flag was not found
+    #[arg(long, help_heading = "Output")]
+    pub fail_on_missing: bool,
+    /// Where each process keeps its log [default: logs]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub log_dir: Option<PathBuf>,
+    /// Keep no logs
+    #[arg(long, conflicts_with = "log_dir", help_heading = "Output")]
+    pub no_logs: bool,
+}
+
+/// The style of execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// One after the other
+    Sequential,
+    /// On threads of one process
+    #[value(alias = "thread")]
+    Threads,
+    /// In worker processes
+    #[value(alias = "process")]
+    Processes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Progress {
+    /// If stderr is a terminal that can
+    Auto,
+    /// In any case
+    Bar,
+    /// Never
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// If the terminal can, and NO_COLOR is not set
+    Auto,
+    /// In any case
+    Always,
+    /// Never
+    Never,
+}
+
+/// Where to serve.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  coordinator serve                         then: curl -O http://localhost:8001/flags/br/br.gif
+  coordinator serve --local-port 0 -v       a free port, and a line a request
+
+The ports are those of the book's examples, so its own scripts find the servers. Ctrl-C and
+SIGTERM end them, with exit status 0.")]
+pub(super) struct Serve {
+    /// Port of LOCAL, which answers at once; 0 for a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8001)]
+    pub local_port: u16,
+    /// Port of DELAY, which answers after half a second
+    #[arg(long, value_name = "PORT", default_value_t = 8002)]
+    pub delay_port: u16,
+    /// Port of ERROR, which delays half of its answers and fails a quarter of them
+    #[arg(long, value_name = "PORT", default_value_t = 8003)]
+    pub error_port: u16,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Which faults ERROR shows
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED)]
+    pub seed: u64,
+    /// A line a request, on stderr
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl Download {
+    /// What stands when nothing was typed.
+    #[cfg(test)]
+    pub(super) fn typed(args: &[&str]) -> Self {
+        Args::parse_from([&["coordinator"], args].concat()).download
+    }
+}
+
+fn at_least_one(option: &str, typed: &str) -> Result<usize, String> {
+    match typed.parse() {
+        Ok(0) => Err(format!("{option} must be >= 1")),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("{option} must be a whole number >= 1")),
+    }
+}
+
+fn max_req(typed: &str) -> Result<usize, String> {
+    at_least_one("--max_req CONCURRENT", typed)
+}
+
+fn limit(typed: &str) -> Result<usize, String> {
+    at_least_one("--limit N", typed)
+}
+
+fn workers(typed: &str) -> Result<usize, String> {
+    at_least_one("--workers N", typed)
+}
+
+fn timeout(typed: &str) -> Result<Duration, String> {
+    let seconds = typed.parse().ok().filter(|seconds| *seconds > 0.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| !timeout.is_zero())
+        .ok_or_else(|| "--timeout SECS must be a number of seconds > 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn both_spellings_and_any_case_are_taken() {
+        let typed = Download::typed(&["--max-req", "3", "--mode", "Thread", "-s", "delay"]);
+        assert_eq!(
+            (typed.max_req, typed.mode, typed.server),
+            (Some(3), Mode::Threads, Site::Delay)
+        );
+        assert_eq!(Download::typed(&["--max_req", "7"]).max_req, Some(7));
+    }
+
+    #[test]
+    fn usage_errors_name_the_option_and_what_it_takes() {
+        let refused = |args: &[&str]| {
+            let args = [&["coordinator"], args].concat();
+            Args::try_parse_from(args).expect_err("refused").to_string()
+        };
+        assert!(refused(&["-m", "0"]).contains("--max_req CONCURRENT must be >= 1"));
+        assert!(refused(&["-l", "0"]).contains("--limit N must be >= 1"));
+        assert!(refused(&["--workers", "0"]).contains("--workers N must be >= 1"));
+        assert!(refused(&["-w", "-3"]).contains("-3"));
+        assert!(refused(&["--timeout", "nan"]).contains("--timeout SECS must be"));
+        assert!(refused(&["-s", "nowhere"]).contains("--server LABEL must be one of"));
+    }
+}

@@ -1,0 +1,130 @@
+//! The logs of a run: where they lie, and what the programs write down besides their tasks.
+
+use std::collections::HashMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Context;
+
+use crate::executor::{Output, PoolEvent, Stream};
+use crate::journal::{self, Event, Journal, Level, RunDir};
+
+use super::settings::Logs;
+
+/// Tells a worker where the logs of its run are.
+pub(super) const DIRECTORY_VARIABLE: &str = "PROCESSION_LOG_DIR";
+
+/// Opens the logs of a run and gives their directory, if there are to be any.
+pub(super) fn begin(logs: &Logs) -> anyhow::Result<Option<PathBuf>> {
+    let (dir, is_optional) = match logs {
+        Logs::None => return Ok(None),
+        Logs::Default(dir) => (dir, true),
+        Logs::Asked(dir) => (dir, false),
+    };
+    match open(dir) {
+        Ok(run) => Ok(Some(run)),
+        Err(error) if is_optional => {
+            eprintln!("coordinator: {error:#}; this run goes without");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open(logs: &Path) -> anyhow::Result<PathBuf> {
+    let run = RunDir::create(logs)?;
+    let journal = Journal::coordinator(&run.path())?;
+    // A file system without links is no reason to go without logs.
+    let _ = run.link_latest();
+    adopt(journal);
+    Ok(run.path())
+}
+
+/// In a worker process: opens its log if its coordinator keeps logs.
+pub(super) fn begin_in_worker(worker: usize) {
+    let Some(dir) = env::var_os(DIRECTORY_VARIABLE) else { return };
+    match Journal::worker(Path::new(&dir), worker, std::process::id()) {
+        Ok(journal) => adopt(journal),
+        Err(error) => eprintln!("worker: {error}; this worker goes without a log"),
+    }
+}
+
+fn adopt(journal: Journal) {
+    journal.record(
+        Level::Info,
+        Event::Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: env!("PROCESSION_BUILD").to_owned(),
+            args: env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+        },
+    );
+    let _ = journal::set(journal);
+}
+
+/// Writes to this process's log, if it keeps one.
+pub(super) fn record(level: Level, event: Event) {
+    if let Some(journal) = journal::current() {
+        journal.record(level, event);
+    }
+}
+
+/// The last line.
+pub(super) fn end(exit_code: u8, why: Option<String>) {
+    record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
+}
+
+/// Writes down what happens in a pool.
+pub(super) fn pool_event(event: &PoolEvent) {
+    let (level, event) = match event {
+        PoolEvent::WorkerStarted { worker, pid } => {
+            (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
+        }
+        PoolEvent::WorkerExited { worker, pid, exit } => {
+            let level = if *exit == crate::Exit::Code(0) { Level::Info } else { Level::Error };
+            let how = exit.to_string();
+            (level, Event::WorkerExited { child: *worker, child_pid: *pid, how })
+        }
+        PoolEvent::ProgramPassedOver { program, reason } => {
+            let text = format!(
+                "{} is not used as the worker program: {reason}; this program serves in its place",
+                program.display()
+            );
+            eprintln!("coordinator: {text}");
+            (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+        }
+    };
+    record(level, event);
+}
+
+/// The logs of workers, held open for what they print: it belongs beside what they write down.
+#[derive(Debug)]
+pub(super) struct WorkerOutput {
+    dir: Option<PathBuf>,
+    journals: Mutex<HashMap<u32, Option<Journal>>>,
+}
+
+impl WorkerOutput {
+    pub(super) fn new(dir: Option<&Path>) -> Self {
+        Self { dir: dir.map(Path::to_owned), journals: Mutex::default() }
+    }
+
+    /// Writes a line of a worker into its log; without logs, to stderr.
+    pub(super) fn record(&self, Output { worker, pid, stream, line, .. }: &Output<'_>) {
+        let mut journals = self.journals.lock().unwrap_or_else(|poison| poison.into_inner());
+        let journal = journals.entry(*pid).or_insert_with(|| {
+            let dir = self.dir.as_ref()?;
+            Journal::worker(dir, *worker, *pid).context("a worker's output is not logged").ok()
+        });
+        match journal {
+            Some(journal) => {
+                let stream = match stream {
+                    Stream::Stdout => journal::Stream::Stdout,
+                    Stream::Stderr => journal::Stream::Stderr,
+                };
+                journal.record(Level::Info, Event::Output { stream, text: (*line).to_owned() });
+            }
+            None => eprintln!("worker {worker} (pid {pid}): {line}"),
+        }
+    }
+}
