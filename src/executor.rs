@@ -1,4 +1,4 @@
-//! Who does it: the [`Executor`] trait and its three kinds.
+//! Who does it: the trait [`Executor`] and its three kinds.
 //!
 //! | | runs tasks | a task that segfaults or hangs |
 //! |---|---|---|
@@ -6,9 +6,8 @@
 //! | [`ThreadPool`] | on threads of this process | takes the program along |
 //! | [`ProcessPool`] | in worker processes | costs that task, nothing else |
 //!
-//! The trait has a small heart that every kind implements and that can be used as `dyn Executor`;
-//! [`submit`](Executor::submit) and [`map`](Executor::map) are built on it, so they mean the same
-//! everywhere.
+//! Each kind implements a small heart, [`Engine`]; [`submit`](Executor::submit) and
+//! [`map`](Executor::map) are built on it once, so they mean the same everywhere.
 
 mod job;
 mod processes;
@@ -16,9 +15,8 @@ mod sequential;
 mod threads;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-pub use job::Job;
+pub use job::{Canceller, Job};
 #[doc(hidden)]
 pub use processes::simulation;
 pub use processes::{Builder, Output, PoolEvent, ProcessPool, Stream};
@@ -29,7 +27,10 @@ use crate::error::TaskError;
 use crate::future::Future;
 use crate::task::Task;
 
-/// Something that runs tasks.
+/// Something that runs tasks: what a caller needs of it.
+///
+/// Implemented for every [`Engine`], so also for `dyn Engine`, where the kind is chosen at run
+/// time.
 ///
 /// ```
 /// # use procession::*;
@@ -41,22 +42,33 @@ use crate::task::Task;
 /// #     type Output = u64;
 /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
 /// # }
-/// fn sum_of_squares(executor: &dyn Executor) -> Result<u64, TaskError> {
+/// fn sum_of_squares(executor: &dyn Engine) -> Result<u64, TaskError> {
 ///     executor.map((1..=10).map(Square)).sum()
 /// }
 /// assert_eq!(sum_of_squares(&Sequential::new()), Ok(385));
 /// assert_eq!(sum_of_squares(&ThreadPool::new(2)), Ok(385));
 /// ```
-pub trait Executor: Send + Sync {
-    /// Takes a job over; its future tells what became of it.
-    fn enqueue(&self, job: Job);
+pub trait Executor: Engine {
+    /// Hands a task over and gives its future.
+    ///
+    /// This never fails: a task that cannot be run, say because the executor was shut down, has a
+    /// future that holds the error.
+    fn submit<T: Task>(&self, task: T) -> Future<T::Output> {
+        let (job, future) = Job::new(task, self.canceller());
+        self.enqueue(job);
+        future
+    }
 
-    /// How many tasks [`map`](Self::map) hands over ahead of the consumer: enough to keep all
-    /// workers busy, and bounded, so that an endless iterator is no problem.
-    fn ahead(&self) -> usize;
-
-    /// The one to ask when a future of this executor is cancelled.
-    fn canceller(&self) -> Option<job::Canceller>;
+    /// Runs many tasks and yields their results in the order of the tasks.
+    ///
+    /// The tasks are taken from the iterator as results are consumed, never more than
+    /// [`ahead`](Engine::ahead) beyond them.
+    fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>
+    where
+        I: IntoIterator<Item: Task>,
+    {
+        Map { executor: self, tasks: Some(tasks.into_iter()), ahead: VecDeque::new() }
+    }
 
     /// Refuses further tasks, deals with those it has as `how` says, and returns when nothing of
     /// the executor is left: no thread, no process. Every future is done then.
@@ -64,58 +76,29 @@ pub trait Executor: Send + Sync {
     /// Called from one of the executor's own callbacks it returns at once and the rest happens
     /// behind it, since the callback's thread is part of what would have to end. A second call
     /// may be stricter than the first.
-    fn shutdown(&self, how: Shutdown);
-
-    /// Hands a task over and gives its future.
-    ///
-    /// This never fails: a task that cannot be run, say because the executor was shut down, has a
-    /// future that holds the error.
-    fn submit<T: Task>(&self, task: T) -> Future<T::Output>
-    where
-        Self: Sized,
-    {
-        submit(self, task)
-    }
-
-    /// Runs many tasks and yields their results in the order of the tasks.
-    ///
-    /// The tasks are taken from the iterator as results are consumed, never more than
-    /// [`ahead`](Self::ahead) beyond them.
-    fn map<T, I>(&self, tasks: I) -> Map<'_, I::IntoIter>
-    where
-        Self: Sized,
-        T: Task,
-        I: IntoIterator<Item = T>,
-    {
-        Map { executor: self, tasks: Some(tasks.into_iter()), ahead: VecDeque::new() }
+    fn shutdown(&self, how: Shutdown) {
+        self.shut_down(how);
     }
 }
 
-fn submit<T: Task>(executor: &dyn Executor, task: T) -> Future<T::Output> {
-    let (job, future) = Job::new(task, executor.canceller());
-    executor.enqueue(job);
-    future
-}
+impl<E: Engine + ?Sized> Executor for E {}
 
-macro_rules! behind_a_pointer {
-    ($($pointer:ty),*) => {$(
-        impl<E: Executor + ?Sized> Executor for $pointer {
-            fn enqueue(&self, job: Job) {
-                (**self).enqueue(job);
-            }
-            fn ahead(&self) -> usize {
-                (**self).ahead()
-            }
-            fn canceller(&self) -> Option<job::Canceller> {
-                (**self).canceller()
-            }
-            fn shutdown(&self, how: Shutdown) {
-                (**self).shutdown(how);
-            }
-        }
-    )*};
+/// The heart of an executor: what each kind does in its own way. Usable as `dyn Engine`; callers
+/// use the methods of [`Executor`].
+pub trait Engine: Send + Sync {
+    /// Takes a job over; its future tells what became of it.
+    fn enqueue(&self, job: Job);
+
+    /// How many tasks [`map`](Executor::map) hands over ahead of the consumer: enough to keep all
+    /// workers busy, and bounded, so that an endless iterator is no problem.
+    fn ahead(&self) -> usize;
+
+    /// The one to ask when a future of this executor is cancelled.
+    fn canceller(&self) -> Option<Canceller>;
+
+    /// See [`Executor::shutdown`].
+    fn shut_down(&self, how: Shutdown);
 }
-behind_a_pointer!(&E, Box<E>, Arc<E>);
 
 /// What becomes of the tasks of an executor that is shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,13 +113,13 @@ pub enum Shutdown {
 }
 
 /// The iterator of [`Executor::map`].
-pub struct Map<'e, I: Iterator<Item: Task>> {
-    executor: &'e dyn Executor,
+pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
+    executor: &'e E,
     tasks: Option<I>,
     ahead: VecDeque<Future<<I::Item as Task>::Output>>,
 }
 
-impl<I: Iterator<Item: Task>> Iterator for Map<'_, I> {
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
     type Item = Result<<I::Item as Task>::Output, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -147,14 +130,14 @@ impl<I: Iterator<Item: Task>> Iterator for Map<'_, I> {
                 self.tasks = None;
                 break;
             };
-            self.ahead.push_back(submit(self.executor, task));
+            self.ahead.push_back(self.executor.submit(task));
         }
         self.ahead.pop_front().map(Future::result)
     }
 }
 
 /// Results that nobody will consume need not be worked for.
-impl<I: Iterator<Item: Task>> Drop for Map<'_, I> {
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
     fn drop(&mut self) {
         for future in self.ahead.drain(..).rev() {
             future.cancel();

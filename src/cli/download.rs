@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::error::{PoolError, TaskError};
-use crate::executor::{Executor, ProcessPool, Sequential, Shutdown, ThreadPool};
+use crate::executor::{self, Executor, ProcessPool, Sequential, Shutdown, ThreadPool};
 use crate::flag_server::{FlagServer, Kind};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
@@ -239,7 +239,10 @@ fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
     FlagServer::builder(kind).seed(seed).start().map(Some)
 }
 
-fn start_executor(engine: Engine, log_dir: Option<&Path>) -> anyhow::Result<Arc<dyn Executor>> {
+fn start_executor(
+    engine: Engine,
+    log_dir: Option<&Path>,
+) -> anyhow::Result<Arc<dyn executor::Engine>> {
     Ok(match engine {
         Engine::Sequential => Arc::new(Sequential::new()),
         Engine::Threads { connections } => Arc::new(ThreadPool::new(connections)),
@@ -259,7 +262,7 @@ fn start_executor(engine: Engine, log_dir: Option<&Path>) -> anyhow::Result<Arc<
     })
 }
 
-fn end_executor(executor: Arc<dyn Executor>, engine: Engine, is_abandoned: bool) {
+fn end_executor(executor: Arc<dyn executor::Engine>, engine: Engine, is_abandoned: bool) {
     match (is_abandoned, engine) {
         (false, _) => executor.shutdown(Shutdown::Wait),
         (true, Engine::Processes { .. }) => executor.shutdown(Shutdown::Kill),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::TaskError;
-use crate::executor::Executor;
+use crate::executor::{Engine, Executor};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
@@ -26,7 +26,7 @@ struct Shared {
 impl Feeder {
     /// Begins to submit the downloads; `done` is called with what becomes of each.
     pub(super) fn start(
-        executor: Arc<dyn Executor>,
+        executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
         done: impl Fn(Code, Result<Outcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {

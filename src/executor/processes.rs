@@ -40,7 +40,7 @@ use self::program::{Program, Programs};
 use self::scheduler::{Action, Event, Scheduler, Seat, Settings, Verdict};
 use self::supervisor::Order;
 use super::job::Canceller;
-use super::{Executor, Job, Shutdown};
+use super::{Engine, Job, Shutdown};
 use crate::error::{Death, Exit, PoolError, TaskError};
 use crate::future::Cancels;
 use crate::guard;
@@ -53,7 +53,7 @@ use crate::wire::{Recall, Reply};
 /// worker takes its place. See [`Builder`] for what can be set.
 ///
 /// Dropped, the pool cancels all that is not finished, kills its workers and leaves nothing
-/// behind; to have everything finished, [`shutdown`](Executor::shutdown) it with
+/// behind; to have everything finished, [`shutdown`](super::Executor::shutdown) it with
 /// [`Shutdown::Wait`].
 pub struct ProcessPool {
     shared: Arc<Shared>,
@@ -411,7 +411,7 @@ fn complete(parcel: &Parcel, verdict: Verdict, settling: Option<&Settling<'_>>) 
     parcel.fail(error);
 }
 
-impl Executor for ProcessPool {
+impl Engine for ProcessPool {
     fn enqueue(&self, job: Job) {
         if let Some(encoded) = job.encode() {
             let parcel = Arc::new(Parcel::new(encoded));
@@ -430,7 +430,7 @@ impl Executor for ProcessPool {
         Some(Canceller(weak))
     }
 
-    fn shutdown(&self, how: Shutdown) {
+    fn shut_down(&self, how: Shutdown) {
         self.shared.handle(Event::ShutDown(how));
         if is_pool_thread() {
             return;
@@ -457,7 +457,7 @@ impl Cancels for Shared {
 
 impl Drop for ProcessPool {
     fn drop(&mut self) {
-        self.shutdown(Shutdown::Kill);
+        self.shut_down(Shutdown::Kill);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::job::Canceller;
-use super::{Executor, Job, Shutdown};
+use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::task::{Context, Locals};
 
@@ -22,7 +22,7 @@ impl Sequential {
     }
 }
 
-impl Executor for Sequential {
+impl Engine for Sequential {
     fn enqueue(&self, job: Job) {
         if self.is_shut_down.load(Ordering::Acquire) {
             return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
@@ -39,7 +39,7 @@ impl Executor for Sequential {
         None
     }
 
-    fn shutdown(&self, _: Shutdown) {
+    fn shut_down(&self, _: Shutdown) {
         self.is_shut_down.store(true, Ordering::Release);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use super::job::Canceller;
-use super::{Executor, Job, Shutdown};
+use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::Cancels;
 use crate::task::{Context, Locals, TaskId};
@@ -82,7 +82,7 @@ impl Shared {
     }
 }
 
-impl Executor for ThreadPool {
+impl Engine for ThreadPool {
     fn enqueue(&self, job: Job) {
         let mut queue = self.shared.lock();
         if queue.is_shut_down {
@@ -129,7 +129,7 @@ impl Executor for ThreadPool {
         Some(Canceller(weak))
     }
 
-    fn shutdown(&self, how: Shutdown) {
+    fn shut_down(&self, how: Shutdown) {
         let mut queue = self.shared.lock();
         queue.is_shut_down = true;
         let cancelled = match how {
@@ -164,6 +164,6 @@ impl Cancels for Shared {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.shutdown(Shutdown::Kill);
+        self.shut_down(Shutdown::Kill);
     }
 }
