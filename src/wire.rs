@@ -7,6 +7,7 @@
 //!     │ ◄────────── Calls[Call, Call, …] ─── │ ┘
 //!     │ ── Reply ──────────────────────────► │   the reply channel
 //!     │ ◄───────── Recall{from, through} ─── │   the lifeline
+//!     │ ── Returned{from, through} ────────► │   the reply channel
 //! ```
 //!
 //! A task and a reply are JSON texts inside these plain structs, because the encoding of the
@@ -88,8 +89,8 @@ pub(crate) struct Call {
     pub task: Text,
 }
 
-/// Take back the calls of these turns that have not begun. Each is answered as returned, or, if
-/// it had begun, as usual.
+/// Calls by their turns: those that are to be given back if they have not begun, and, in the
+/// answer, those that had not and never will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recall {
     pub from: u64,
@@ -99,6 +100,9 @@ pub(crate) struct Recall {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
     Reply(Text),
+    /// The calls of a recall that had not begun, whether they have arrived or not. There is no
+    /// such answer if all had: they are replied to as usual.
+    Returned(Recall),
     /// Said by the coordinator to itself, in the worker's stead, when the operating system
     /// reports the worker's end: it arrives after all that the worker sent.
     Ended,
@@ -165,8 +169,6 @@ pub(crate) enum Status {
     Undecodable,
     /// The output could not be encoded; `data` says why.
     Unencodable,
-    /// The call was recalled before it began; `data` is null.
-    Returned,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -204,10 +206,6 @@ impl Reply<()> {
     pub(crate) fn undecodable(id: u64, reason: &str) -> String {
         encode(id, Status::Undecodable, reason, 0)
     }
-
-    pub(crate) fn returned(id: u64) -> String {
-        encode(id, Status::Returned, (), 0)
-    }
 }
 
 fn encode<D: Serialize>(id: u64, status: Status, data: D, run_us: u64) -> String {
@@ -240,7 +238,6 @@ impl Reply<&RawValue> {
             Status::Unencodable => {
                 Err(TaskError::Unencodable { what: "output".to_owned(), reason: reason() })
             }
-            Status::Returned => Err(undecodable("reply", "the call was returned".to_owned())),
         }
     }
 }

@@ -235,16 +235,13 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// The next call whose turn it is, now begun; the ids of those that were struck before it go
-    /// to `returned`.
-    fn begin(&mut self, returned: &mut Vec<u64>) -> Option<Call> {
+    /// The next call whose turn it is, now begun.
+    fn begin(&mut self) -> Option<Call> {
         let begun = self.begun;
-        self.struck.retain(|recall| recall.through > begun);
+        self.struck.retain(|struck| struck.through > begun);
         while let Some(call) = self.waiting.pop_front() {
-            if self.struck.iter().any(|recall| (recall.from..=recall.through).contains(&call.turn))
+            if !self.struck.iter().any(|struck| (struck.from..=struck.through).contains(&call.turn))
             {
-                returned.push(call.id);
-            } else {
                 self.begun = call.turn;
                 return Some(call);
             }
@@ -252,16 +249,16 @@ impl Ledger {
         None
     }
 
-    /// Strikes calls; the ids of those that lie here already go to `returned`.
-    fn strike(&mut self, recall: Recall, returned: &mut Vec<u64>) {
-        self.struck.push(recall);
-        self.waiting.retain(|call| {
-            let is_struck = (recall.from..=recall.through).contains(&call.turn);
-            if is_struck {
-                returned.push(call.id);
-            }
-            !is_struck
-        });
+    /// Strikes those of the calls that have not begun, and says which: since they begin in the
+    /// order of their turns, that is known of those as well that have not arrived. They may lie in
+    /// the channel for as long as the present task takes.
+    fn strike(&mut self, recall: Recall) -> Option<Recall> {
+        let struck = Recall { from: recall.from.max(self.begun + 1), through: recall.through };
+        if struck.from > struck.through {
+            return None;
+        }
+        self.struck.push(struck);
+        Some(struck)
     }
 }
 
@@ -272,9 +269,8 @@ impl Desk {
 
     fn run_what_waits(&self, replies: &IpcSender<FromWorker>) {
         loop {
-            let mut returned = Vec::new();
-            let call = self.ledger().begin(&mut returned);
-            give_back(returned, replies);
+            // Bound first: the ledger must not stay locked while the task runs.
+            let call = self.ledger().begin();
             match call {
                 Some(call) => self.run(&call, replies),
                 None => return,
@@ -285,21 +281,15 @@ impl Desk {
     fn run_until_closed(&self, replies: &IpcSender<FromWorker>) {
         let mut ledger = self.ledger();
         loop {
-            let mut returned = Vec::new();
-            let call = ledger.begin(&mut returned);
-            if call.is_none() && returned.is_empty() {
-                if ledger.is_closed {
-                    return;
-                }
-                ledger = self.arrived.wait(ledger).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            drop(ledger);
-            give_back(returned, replies);
-            if let Some(call) = call {
+            if let Some(call) = ledger.begin() {
+                drop(ledger);
                 self.run(&call, replies);
+                ledger = self.ledger();
+            } else if ledger.is_closed {
+                return;
+            } else {
+                ledger = self.arrived.wait(ledger).unwrap_or_else(PoisonError::into_inner);
             }
-            ledger = self.ledger();
         }
     }
 
@@ -319,17 +309,12 @@ impl Desk {
 
     fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Recall>, replies: &IpcSender<FromWorker>) {
         while let Ok(recall) = receive(lifeline) {
-            let mut returned = Vec::new();
-            self.ledger().strike(recall, &mut returned);
-            give_back(returned, replies);
+            let struck = self.ledger().strike(recall);
+            if let Some(struck) = struck {
+                let _ = replies.send(FromWorker::Returned(struck));
+            }
         }
         end_at_once();
-    }
-}
-
-fn give_back(ids: Vec<u64>, replies: &IpcSender<FromWorker>) {
-    for id in ids {
-        let _ = replies.send(FromWorker::Reply(Reply::returned(id).into()));
     }
 }
 
@@ -360,16 +345,15 @@ mod tests {
 
     #[test]
     fn a_recalled_call_is_returned_and_never_begun() {
+        let recall = |from, through| Recall { from, through };
         let mut ledger = Ledger::default();
         ledger.waiting.extend((1..=4).map(call));
-        let mut returned = Vec::new();
-        assert_eq!(ledger.begin(&mut returned).map(|call| call.turn), Some(1));
-        ledger.strike(Recall { from: 2, through: 5 }, &mut returned);
-        assert_eq!(returned, [102, 103, 104]);
-        // The call of turn 5 was on its way when its recall overtook it.
+        assert_eq!(ledger.begin().map(|call| call.turn), Some(1));
+        // The call of turn 5 is on its way when its recall overtakes it.
+        assert_eq!(ledger.strike(recall(1, 5)), Some(recall(2, 5)), "what has begun stays");
         ledger.waiting.extend([call(5), call(6)]);
-        returned.clear();
-        assert_eq!(ledger.begin(&mut returned).map(|call| call.turn), Some(6));
-        assert_eq!(returned, [105]);
+        assert_eq!(ledger.begin().map(|call| call.turn), Some(6));
+        assert_eq!(ledger.strike(recall(6, 6)), None);
+        assert_eq!(ledger.begin().map(|call| call.turn), None);
     }
 }

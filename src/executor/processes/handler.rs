@@ -6,6 +6,7 @@
 //!                                                                          │
 //!             ┌───────────── recv ◄───────────────────────────────────────┘
 //!             ├─ Reply ─► to the scheduler, then the promise is kept
+//!             ├─ Returned ─► to the scheduler, which gives the calls to others
 //!             └─ Ended ─► the watch thread's word, in line behind all that the worker sent
 //! ```
 //!
@@ -28,7 +29,7 @@ use super::scheduler::{Again, Event};
 use super::{PoolEvent, Shared};
 use crate::guard;
 use crate::wire::{
-    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Reply, Status, Text, ToWorker, Welcome,
+    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Text, ToWorker, Welcome,
 };
 
 /// What a handler needs to know of the worker that it attends.
@@ -197,6 +198,11 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
                     post.kill();
                 }
             }
+            Ok(FromWorker::Returned(calls)) => {
+                let (seat, generation) = (post.seat, post.generation);
+                let Recall { from, through } = calls;
+                shared.handle(Event::Returned { seat, generation, from, through });
+            }
             Ok(FromWorker::Ended) => return,
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(IpcError::SerializationError(_)) => post.kill(),
@@ -211,12 +217,7 @@ fn settle(shared: &Shared, post: &Post, reply: &Text) -> bool {
     let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(json) else { return false };
     let (seat, generation) = (post.seat, post.generation);
     let id = crate::TaskId(reply.id);
-    match reply.status {
-        Status::Returned => shared.handle(Event::Returned { seat, generation, id }),
-        _ => {
-            let ran_for = Duration::from_micros(reply.run_us);
-            shared.answered(Event::Replied { seat, generation, id, ran_for }, &reply);
-        }
-    }
+    let ran_for = Duration::from_micros(reply.run_us);
+    shared.answered(Event::Replied { seat, generation, id, ran_for }, &reply);
     true
 }

@@ -28,6 +28,7 @@
 //! while another worker is idle are recalled.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::error::{Exit, PoolError};
@@ -92,11 +93,12 @@ pub(crate) enum Event<J> {
         id: TaskId,
         ran_for: Duration,
     },
-    /// The worker gave a call back that it had not begun.
+    /// The worker gave the calls of these turns back, which it had not begun.
     Returned {
         seat: Seat,
         generation: Generation,
-        id: TaskId,
+        from: u64,
+        through: u64,
     },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
@@ -302,9 +304,9 @@ impl<J: Clone> Scheduler<J> {
                     self.complete(id, Verdict::Answered, &mut actions);
                 }
             }
-            Event::Returned { seat, generation, id } => {
-                if self.is_present(seat, generation) && self.answered(seat, id, now) {
-                    self.take_back([id], &mut actions);
+            Event::Returned { seat, generation, from, through } => {
+                if self.is_present(seat, generation) {
+                    self.returned(seat, from..=through, now, &mut actions);
                 }
             }
             Event::StartFailed { seat, generation, cause, again } => {
@@ -375,6 +377,22 @@ impl<J: Clone> Scheduler<J> {
             next.since.get_or_insert(now);
         }
         true
+    }
+
+    /// Takes back the calls of these turns.
+    fn returned(
+        &mut self,
+        seat: Seat,
+        turns: RangeInclusive<u64>,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let calls = self.seats[seat].calls.iter().filter(|call| turns.contains(&call.turn));
+        let ids: Vec<_> = calls.map(|call| call.id).collect();
+        for &id in &ids {
+            self.answered(seat, id, now);
+        }
+        self.take_back(ids, actions);
     }
 
     fn learn(&mut self, ran_for: Duration) {

@@ -79,7 +79,7 @@ struct Process {
 
 enum Answer {
     Replied(u64),
-    Returned(u64),
+    Returned { from: u64, through: u64 },
 }
 
 impl World {
@@ -224,7 +224,9 @@ impl World {
             let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
             return self.handle(match answer {
                 Answer::Replied(id) => Event::Replied { seat, generation, id: TaskId(id), ran_for },
-                Answer::Returned(id) => Event::Returned { seat, generation, id: TaskId(id) },
+                Answer::Returned { from, through } => {
+                    Event::Returned { seat, generation, from, through }
+                }
             });
         }
         // All that it sent has been read, so its end may be noticed now.
@@ -373,11 +375,11 @@ impl Process {
 
     fn receive_recall(&mut self) {
         if let Some((from, through)) = self.recalls.pop_front() {
-            let (returned, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.calls)
-                .into_iter()
-                .partition(|(turn, _)| (from..=through).contains(turn));
-            self.calls = kept;
-            self.answers.extend(returned.into_iter().map(|(_, id)| Answer::Returned(id)));
+            let from = from.max(self.last_begun + 1);
+            self.calls.retain(|(turn, _)| !(from..=through).contains(turn));
+            if from <= through {
+                self.answers.push_back(Answer::Returned { from, through });
+            }
         }
     }
 }
