@@ -1,6 +1,7 @@
 //! Which program the workers run, and where they meet the coordinator.
 
 use std::ffi::OsString;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,11 +91,6 @@ fn this_program() -> Result<Program, PoolError> {
     Ok(Program { path, shown_as: None })
 }
 
-/// What the channel library appends to the temporary directory for its socket.
-const SOCKET_SUFFIX: usize = "/.tmp123456/socket".len();
-/// The length at which it cuts the name of a socket without a word.
-const SOCKET_NAME: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-
 /// Makes sure that sockets can be made in the temporary directory. Where it is too long, missing
 /// or not writable, another one is used for all temporary files of this process that are made
 /// with the `tempfile` crate.
@@ -115,16 +111,16 @@ pub(crate) fn prepare_meeting_place() -> Result<(), PoolError> {
         .map_err(|_| PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
 }
 
+/// Tries it, in the way of the channel library: permissions tell too little of a directory in
+/// which nothing can be made, or of a file system that has no sockets.
 fn usable_for_sockets(dir: &Path) -> Result<(), String> {
-    let Some(name) = dir.to_str() else { return Err("its name is not UTF-8".to_owned()) };
-    if !dir.is_absolute() || name.len() + SOCKET_SUFFIX > SOCKET_NAME {
-        return Err("its name is too long, or relative".to_owned());
+    if dir.to_str().is_none() || !dir.is_absolute() {
+        return Err("its name is not UTF-8, or relative".to_owned());
     }
-    if !dir.is_dir() {
-        return Err("there is no such directory".to_owned());
-    }
-    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    rustix::fs::access(dir, access).map_err(|error| error.to_string())
+    let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
+    // Refused where the name is too long; the library would cut it without a word.
+    UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -142,9 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_directory_is_unusable_for_sockets() {
-        assert!(usable_for_sockets(Path::new("/tmp")).is_ok());
-        assert!(usable_for_sockets(&Path::new("/tmp").join("x".repeat(90))).is_err());
-        assert!(usable_for_sockets(Path::new("/does/not/exist")).is_err());
+    fn a_directory_is_usable_if_a_socket_can_be_made_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(usable_for_sockets(dir.path()), Ok(()));
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
+        let long = dir.path().join("x".repeat(90));
+        fs::create_dir(&long).expect("a directory");
+        for unusable in [long.as_path(), Path::new("/does/not/exist"), Path::new("/proc")] {
+            assert!(usable_for_sockets(unusable).is_err(), "{}", unusable.display());
+        }
     }
 }

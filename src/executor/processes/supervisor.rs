@@ -17,6 +17,7 @@ use super::handler::{self, Attendance, Line};
 use super::post::Post;
 use super::scheduler::{Again, Event};
 use super::{Output, Shared};
+use crate::guard;
 use crate::wire::Invitation;
 
 /// What the supervisor is asked to do.
@@ -55,8 +56,11 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
     let (rank, program) = shared.program();
     let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
 
-    let (server, socket) =
-        IpcOneShotServer::new().map_err(|error| refused("make a socket for a worker", &error))?;
+    // The channel library panics on most of what can be wrong here.
+    let (server, socket) = match guard::catch(IpcOneShotServer::new) {
+        Ok(made) => made.map_err(|error| refused("make a socket for a worker", &error))?,
+        Err(panic) => return Err(refused("make a socket for a worker", &panic.message)),
+    };
     let invitation = Invitation {
         socket: socket.clone(),
         token: Uuid::new_v4().to_string(),
