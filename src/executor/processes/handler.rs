@@ -116,9 +116,10 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
         Ok(Err(unfit)) => unfit,
         Err(panic) => Unfit::System(format!("the handshake failed: {}", panic.message)),
     };
+    let was_late = post.doomed().is_some();
     post.kill();
     let end = until_ended(&post, &ended);
-    let (cause, again) = judge(shared, &post, rank, unfit, &end);
+    let (cause, again) = judge(shared, rank, unfit, was_late, &end);
     shared.handle(Event::StartFailed { seat, generation, cause, again });
 }
 
@@ -166,9 +167,9 @@ fn greet(
 /// Says in words why the start failed, and what it means for the next.
 fn judge(
     shared: &Shared,
-    post: &Post,
     rank: usize,
     unfit: Unfit,
+    was_late: bool,
     Ended { exit, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
@@ -176,7 +177,7 @@ fn judge(
     let (reason, is_hopeless) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
         Unfit::Stranger(reason) => (reason, true),
-        Unfit::Gone if post.doomed().is_some() => {
+        Unfit::Gone if was_late => {
             (format!("it did not report within {:?}{said}", shared.start_timeout()), false)
         }
         Unfit::Gone => (format!("it ended with {exit} before it was ready{said}"), false),
