@@ -27,6 +27,14 @@ pub enum TaskError {
     /// The process that ran the task ended before it answered.
     #[error(transparent)]
     WorkerDied(Death),
+    /// The task ran longer than it may, and was ended together with its worker.
+    #[error("task ran longer than {after:?} and was ended{}", counted(*attempts))]
+    TimedOut {
+        /// How long it was allowed to run.
+        after: Duration,
+        /// How often the task was begun.
+        attempts: u32,
+    },
     /// The future was cancelled, or its executor was shut down, before there was an output.
     #[error("task was cancelled")]
     Cancelled,
@@ -49,6 +57,10 @@ pub enum TaskError {
     /// The executor cannot run anything any more, or was shut down before the task was submitted.
     #[error("the pool cannot run this task: {0}")]
     PoolBroken(#[source] PoolError),
+}
+
+fn counted(attempts: u32) -> String {
+    if attempts > 1 { format!(", {attempts} times") } else { String::new() }
 }
 
 fn at(location: &Option<String>) -> String {
@@ -192,6 +204,8 @@ fn signal_name(number: i32) -> Option<&'static str> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Death {
+    /// The kind of task, by its [`NAME`](crate::Task::NAME).
+    pub task: String,
     /// Which worker of the pool, counted from 0.
     pub worker: usize,
     /// The process that died.
@@ -202,16 +216,25 @@ pub struct Death {
     pub attempts: u32,
     /// How long the task had been running at most (from when it was its turn until the end).
     pub ran_for: Duration,
+    /// Whether the pool itself ended the worker, because of another task that ran in it.
+    pub is_collateral: bool,
     /// The last lines that the process wrote to stderr or stdout, oldest first.
     pub last_output: Vec<String>,
 }
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { worker, pid, exit, attempts, ran_for, last_output: _ } = self;
-        write!(f, "worker {worker} (pid {pid}) died of {exit} {ran_for:.1?} into the task")?;
+        let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, last_output: _ } =
+            self;
+        write!(f, "worker {worker} (pid {pid}) died of {exit} {ran_for:.1?} into task {task:?}")?;
         if *attempts > 1 {
             write!(f, ", attempt {attempts}")?;
+        }
+        let is_killed = *exit == Exit::Signal(rustix::process::Signal::KILL.as_raw());
+        if *is_collateral {
+            write!(f, " (ended with another task that ran for too long in the same worker)")?;
+        } else if is_killed {
+            write!(f, " (killed from outside: by hand, or for want of memory)")?;
         }
         if let Some(line) = self.last_output.last() {
             write!(f, "; it last said: {line}")?;

@@ -19,7 +19,10 @@ use std::collections::VecDeque;
 pub use job::{Canceller, Job};
 #[doc(hidden)]
 pub use processes::simulation;
-pub use processes::{Builder, Output, PoolEvent, ProcessPool, Stream};
+pub use processes::{
+    Builder, Fault, Full, Limits, Output, PoolEvent, ProcessPool, Recycling, Retries, Stats,
+    Stream, Terms, Times,
+};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{Cause, TaskError};
+use crate::executor::Limits;
 use crate::guard;
 
 /// Grows with every change of these types.
@@ -75,6 +76,8 @@ pub(crate) enum ToWorker {
 pub(crate) struct Welcome {
     /// How many tasks the worker runs at the same time, on threads.
     pub threads: usize,
+    /// What the worker may use.
+    pub limits: Limits,
     pub replies: IpcSender<FromWorker>,
 }
 

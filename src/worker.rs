@@ -131,12 +131,13 @@ impl Asked {
                 lifeline: lifeline_sender,
             })
             .map_err(|error| unreachable(&error))?;
-        let Welcome { threads, replies } = match receive(&calls) {
+        let Welcome { threads, limits, replies } = match receive(&calls) {
             Ok(ToWorker::Welcome(welcome)) => welcome,
             Ok(ToWorker::Calls(_)) => return Err(unreachable(&"it sent calls before a welcome")),
             Err(error) => return Err(unreachable(&error)),
         };
 
+        limits.impose().map_err(io::Error::other)?;
         let desk = Arc::new(Desk {
             registry,
             worker,

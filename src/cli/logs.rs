@@ -85,6 +85,10 @@ pub(super) fn pool_event(event: &PoolEvent) {
             let how = exit.to_string();
             (level, Event::WorkerExited { child: *worker, child_pid: *pid, how })
         }
+        // Tasks are written down by whoever runs them.
+        PoolEvent::TaskStarted { .. }
+        | PoolEvent::TaskRetried { .. }
+        | PoolEvent::TaskTimedOut { .. } => return,
         PoolEvent::ProgramPassedOver { program, reason } => {
             let text = format!(
                 "{} is not used as the worker program: {reason}; this program serves in its place",

@@ -15,13 +15,18 @@
 mod builder;
 mod child;
 mod handler;
+mod limits;
 mod post;
 mod program;
+mod retries;
 mod scheduler;
 pub mod simulation;
+mod stats;
 mod supervisor;
+mod terms;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,18 +39,23 @@ use serde_json::value::RawValue;
 
 pub use builder::Builder;
 pub use child::Stream;
+pub use limits::{Limits, Recycling};
+pub use retries::{Fault, Retries};
+pub use stats::{Stats, Times};
+pub use terms::Terms;
 
 use self::post::{Outgoing, Parcel, Post};
 use self::program::{Program, Programs};
-use self::scheduler::{Action, Event, Scheduler, Seat, Settings, Verdict};
+use self::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
+use self::stats::Counts;
 use self::supervisor::Order;
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{Death, Exit, PoolError, TaskError};
-use crate::future::Cancels;
+use crate::future::{Cancels, Future};
 use crate::guard;
-use crate::task::TaskId;
-use crate::wire::{Recall, Reply};
+use crate::task::{Task, TaskId};
+use crate::wire::{Call, Recall, Reply, Status, Text};
 
 /// An executor that runs tasks in worker processes.
 ///
@@ -79,6 +89,36 @@ pub enum PoolEvent {
         /// How it ended: with code 0 if it was let go.
         exit: Exit,
     },
+    /// A task was handed to a worker. It begins when those that were handed over before it are
+    /// done; only short tasks are handed over ahead.
+    TaskStarted {
+        /// The task, as its future has it.
+        task: TaskId,
+        /// Which worker, counted from 0.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// Which attempt this is, counted from 1.
+        attempt: u32,
+    },
+    /// A task came to grief and will be run again.
+    TaskRetried {
+        /// The task, as its future has it.
+        task: TaskId,
+        /// What came between.
+        fault: Fault,
+        /// Which attempt the next one is.
+        attempt: u32,
+        /// How long until then, at least.
+        pause: Duration,
+    },
+    /// A task ran longer than it may, for the last time, and was ended with its worker.
+    TaskTimedOut {
+        /// The task, as its future has it.
+        task: TaskId,
+        /// How long it was allowed to run.
+        after: Duration,
+    },
     /// A program that was to serve as worker cannot, so another one is used.
     ProgramPassedOver {
         /// The program that was tried.
@@ -106,6 +146,9 @@ pub struct Output<'l> {
 struct Shared {
     setup: Setup,
     mind: Mutex<Mind>,
+    /// Signalled when fewer tasks are pending, for those that wait to submit one.
+    room: Condvar,
+    counts: Mutex<Counts>,
     orders: Sender<Order>,
     /// The pool's threads; those that have ended are let go from time to time.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -115,19 +158,29 @@ struct Shared {
 
 /// What the builder settled.
 struct Setup {
-    slots: Vec<usize>,
-    start_timeout: Duration,
+    scheduling: Settings,
+    /// For tasks that come without terms of their own.
+    terms: TaskTerms,
+    max_pending: Option<usize>,
+    max_memory: Option<u64>,
+    limits: Limits,
+    initializer: Option<Initializer>,
     programs: Programs,
     worker_env: Vec<(OsString, OsString)>,
-    on_event: Box<dyn Fn(&PoolEvent) + Send + Sync>,
-    on_output: Box<dyn Fn(&Output<'_>) + Send + Sync>,
+    on_event: Option<OnEvent>,
+    on_output: OnOutput,
 }
+
+type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
+type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
 
 /// The scheduler, and what must stay in step with it.
 struct Mind {
     scheduler: Scheduler<Arc<Parcel>>,
-    /// The present process on each seat.
-    posts: Vec<Arc<Post>>,
+    /// The processes that were decided on and have not ended.
+    posts: HashMap<Tenant, Arc<Post>>,
+    /// Tasks that were let in and have not reached the scheduler yet.
+    entering: usize,
     /// When the supervisor will wake the scheduler by itself.
     wakes_at: Option<Instant>,
 }
@@ -146,30 +199,78 @@ impl ProcessPool {
 
     /// How many worker processes the pool keeps.
     pub fn workers(&self) -> usize {
-        self.shared.setup.slots.len()
+        self.shared.setup.scheduling.slots.len()
     }
 
     /// The process ids of the workers that live now.
     pub fn pids(&self) -> Vec<u32> {
+        self.shared.pids(&self.shared.mind())
+    }
+
+    /// What the pool has done so far.
+    pub fn stats(&self) -> Stats {
         let mind = self.shared.mind();
-        mind.posts.iter().map(|post| post.pid()).filter(|&pid| pid != 0).collect()
+        let pids = self.shared.pids(&mind);
+        let (pending, running) = (mind.scheduler.waiting(), mind.scheduler.running());
+        drop(mind);
+        let counts = self.shared.counts();
+        let Counts { done, failed, cancelled, retried, spawned, wait, run } = &*counts;
+        Stats {
+            pids,
+            pending,
+            running,
+            done: *done,
+            failed: *failed,
+            cancelled: *cancelled,
+            retried: *retried,
+            respawned: spawned.saturating_sub(self.workers() as u64),
+            wait: wait.clone(),
+            run: run.clone(),
+        }
+    }
+
+    /// Like [`submit`](super::Executor::submit), under terms of the task's own.
+    pub fn submit_with<T: Task>(&self, terms: Terms, task: T) -> Future<T::Output> {
+        let (job, future) = Job::new(task, self.canceller());
+        self.shared.wait_for_room();
+        self.shared.enter(job, terms.resolve(self.shared.setup.terms));
+        future
+    }
+
+    /// Like [`submit`](super::Executor::submit), but gives the task back where that would wait,
+    /// because as many tasks are pending as [`Builder::max_pending`] allows.
+    pub fn try_submit<T: Task>(&self, task: T) -> Result<Future<T::Output>, Full<T>> {
+        self.try_submit_with(Terms::new(), task)
+    }
+
+    /// [`try_submit`](Self::try_submit) under terms of the task's own.
+    pub fn try_submit_with<T: Task>(
+        &self,
+        terms: Terms,
+        task: T,
+    ) -> Result<Future<T::Output>, Full<T>> {
+        if !self.shared.try_take_room(&mut self.shared.mind()) {
+            return Err(Full(task));
+        }
+        let (job, future) = Job::new(task, self.canceller());
+        self.shared.enter(job, terms.resolve(self.shared.setup.terms));
+        Ok(future)
     }
 
     fn start(setup: Setup) -> Result<Self, PoolError> {
         let now = Instant::now();
-        let (scheduler, actions) = Scheduler::new(
-            Settings {
-                slots: setup.slots.clone(),
-                start_timeout: setup.start_timeout,
-                start_tries: START_TRIES,
-            },
-            now,
-        );
-        let posts = (0..setup.slots.len()).map(|seat| Arc::new(Post::new(seat, 0))).collect();
+        let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (orders, receiver) = mpsc::channel();
         let shared = Arc::new(Shared {
             setup,
-            mind: Mutex::new(Mind { scheduler, posts, wakes_at: None }),
+            mind: Mutex::new(Mind {
+                scheduler,
+                posts: HashMap::new(),
+                entering: 0,
+                wakes_at: None,
+            }),
+            room: Condvar::new(),
+            counts: Mutex::default(),
             orders,
             threads: Mutex::default(),
             ended: Mutex::new(false),
@@ -192,10 +293,6 @@ impl ProcessPool {
     }
 }
 
-/// How many fruitless starts in a row it takes to give up: with the delays between them, after
-/// somewhat more than a second.
-const START_TRIES: u32 = 8;
-
 impl Shared {
     fn mind(&self) -> MutexGuard<'_, Mind> {
         self.mind.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,13 +310,20 @@ impl Shared {
 
     /// The same for the end of a worker that had been ready.
     fn exited(&self, post: &Post, exit: Exit, last_output: Vec<String>) {
-        let (seat, generation) = (post.seat, post.generation);
-        let settling = Settling::Death { worker: seat, pid: post.pid(), last_output };
-        self.decide(Event::WorkerExited { seat, generation, exit }, Some(settling));
+        let tenant = post.tenant;
+        let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
+        self.decide(Event::WorkerExited { tenant, exit }, Some(settling));
     }
 
     fn decide(&self, event: Event<Arc<Parcel>>, settling: Option<Settling<'_>>) -> usize {
         let mut mind = self.mind();
+        match &event {
+            Event::Submitted { .. } => mind.entering -= 1,
+            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
+                mind.posts.remove(tenant);
+            }
+            _ => {}
+        }
         let actions = mind.scheduler.handle(event, Instant::now());
         let outside = self.perform_inside(&mut mind, actions);
         let wake_at = mind.scheduler.wake_at();
@@ -230,6 +334,9 @@ impl Shared {
         };
         if is_earlier {
             mind.wakes_at = wake_at;
+        }
+        if self.setup.max_pending.is_some() && self.has_room(&mind) {
+            self.room.notify_all();
         }
         drop(mind);
         if is_earlier {
@@ -244,26 +351,44 @@ impl Shared {
         let mut outside = Outside::default();
         for action in actions {
             match action {
-                Action::Spawn { seat, generation } => {
-                    let post = Arc::new(Post::new(seat, generation));
-                    mind.posts[seat] = Arc::clone(&post);
+                Action::Spawn { tenant } => {
+                    let post = Arc::new(Post::new(tenant));
+                    mind.posts.insert(tenant, Arc::clone(&post));
                     let _ = self.orders.send(Order::Start(post));
+                    self.counts().spawned += 1;
                 }
-                Action::Send { seat, turn, attempt, job: parcel } => {
-                    let post = &mind.posts[seat];
+                Action::Send { tenant, turn, attempt, job: parcel } => {
+                    let Some(post) = mind.posts.get(&tenant) else { continue };
                     parcel.set_running(true);
+                    if self.setup.on_event.is_some() {
+                        outside.rest.push(Deed::Report(PoolEvent::TaskStarted {
+                            task: parcel.id,
+                            worker: tenant.seat,
+                            pid: post.pid(),
+                            attempt,
+                        }));
+                    }
                     post.put(Outgoing { turn, attempt, parcel });
                     outside.flush(post);
                 }
-                Action::Recall { seat, from, through } => {
+                Action::Recall { tenant, from, through } => {
                     let recall = Recall { from, through };
-                    outside.rest.push(Deed::Recall(Arc::clone(&mind.posts[seat]), recall));
+                    outside.at(mind.posts.get(&tenant), |post| Deed::Recall(post, recall));
                 }
-                Action::Dismiss { seat } => {
-                    outside.rest.push(Deed::Dismiss(Arc::clone(&mind.posts[seat])));
+                Action::Dismiss { tenant } => {
+                    outside.at(mind.posts.get(&tenant), Deed::Dismiss);
                 }
-                Action::Kill { seat } => {
-                    outside.rest.push(Deed::Kill(Arc::clone(&mind.posts[seat])));
+                Action::Kill { tenant } => outside.at(mind.posts.get(&tenant), Deed::Kill),
+                Action::Retry { job, fault, attempt, pause } => {
+                    job.set_running(false);
+                    self.counts().retried += 1;
+                    let task = job.id;
+                    outside.rest.push(Deed::Report(PoolEvent::TaskRetried {
+                        task,
+                        fault,
+                        attempt,
+                        pause,
+                    }));
                 }
                 Action::Complete { job, verdict } => {
                     outside.rest.push(Deed::Complete(job, verdict));
@@ -288,9 +413,10 @@ impl Shared {
                 Deed::Recall(post, recall) => post.recall(recall),
                 Deed::Dismiss(post) => post.dismiss(),
                 Deed::Kill(post) => post.kill(),
+                Deed::Report(event) => self.report(|| event),
                 Deed::Complete(parcel, verdict) => {
                     completed += 1;
-                    complete(&parcel, verdict, settling.as_ref());
+                    self.complete(&parcel, verdict, settling.as_ref());
                 }
                 Deed::End => {
                     let _ = self.orders.send(Order::End);
@@ -315,12 +441,73 @@ impl Shared {
         threads.push(thread);
     }
 
-    fn slots(&self, seat: Seat) -> usize {
-        self.setup.slots[seat]
+    fn slots(&self, worker: usize) -> usize {
+        self.setup.scheduling.slots[worker]
     }
 
     fn start_timeout(&self) -> Duration {
-        self.setup.start_timeout
+        self.setup.scheduling.start_timeout
+    }
+
+    fn limits(&self) -> Limits {
+        self.setup.limits
+    }
+
+    fn initializer(&self) -> Option<&Initializer> {
+        self.setup.initializer.as_ref()
+    }
+
+    /// Whether the worker uses more memory than it may.
+    fn is_fat(&self, post: &Post) -> bool {
+        self.setup.max_memory.is_some_and(|most| {
+            limits::resident_memory(post.pid()).is_some_and(|memory| memory > most)
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pids(&self, mind: &Mind) -> Vec<u32> {
+        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.pid() != 0).collect();
+        posts.sort_unstable_by_key(|(tenant, _)| **tenant);
+        posts.into_iter().map(|(_, post)| post.pid()).collect()
+    }
+
+    fn has_room(&self, mind: &Mind) -> bool {
+        let waiting = || mind.scheduler.waiting() + mind.entering;
+        self.setup.max_pending.is_none_or(|most| waiting() < most)
+    }
+
+    fn try_take_room(&self, mind: &mut Mind) -> bool {
+        let has_room = self.has_room(mind);
+        mind.entering += usize::from(has_room);
+        has_room
+    }
+
+    /// Waits until one more task may be pending. A callback does not wait, for it may be its own
+    /// thread that would have to make room.
+    fn wait_for_room(&self) {
+        let mut mind = self.mind();
+        while !self.has_room(&mind) && !is_pool_thread() {
+            mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
+        }
+        mind.entering += 1;
+    }
+
+    /// Takes in a job for which there is room.
+    fn enter(&self, job: Job, terms: TaskTerms) {
+        match job.encode() {
+            Some(encoded) => {
+                let job = Arc::new(Parcel::new(encoded));
+                let (id, bytes) = (job.id, job.bytes());
+                self.handle(Event::Submitted { id, job, bytes, terms });
+            }
+            None => {
+                self.mind().entering -= 1;
+                self.room.notify_all();
+            }
+        }
     }
 
     fn program(&self) -> (usize, &Program) {
@@ -336,7 +523,8 @@ impl Shared {
         let passed_over = self.setup.programs.pass_over(rank);
         if passed_over == Some(true) {
             let program = self.program_path(rank).to_owned();
-            self.report(&PoolEvent::ProgramPassedOver { program, reason: reason.to_owned() });
+            let reason = reason.to_owned();
+            self.report(|| PoolEvent::ProgramPassedOver { program, reason });
         }
         passed_over.is_some()
     }
@@ -345,8 +533,10 @@ impl Shared {
         &self.setup.worker_env
     }
 
-    fn report(&self, event: &PoolEvent) {
-        let _ = guard::catch(|| (self.setup.on_event)(event));
+    fn report(&self, event: impl FnOnce() -> PoolEvent) {
+        if let Some(on_event) = &self.setup.on_event {
+            let _ = guard::catch(|| on_event(&event()));
+        }
     }
 
     fn said(&self, output: &Output<'_>) {
@@ -362,6 +552,7 @@ struct Outside {
 }
 
 enum Deed {
+    Report(PoolEvent),
     Recall(Arc<Post>, Recall),
     Dismiss(Arc<Post>),
     Kill(Arc<Post>),
@@ -370,6 +561,11 @@ enum Deed {
 }
 
 impl Outside {
+    fn at(&mut self, post: Option<&Arc<Post>>, deed: impl FnOnce(Arc<Post>) -> Deed) {
+        // A process that has ended in the meantime needs nothing.
+        self.rest.extend(post.map(|post| deed(Arc::clone(post))));
+    }
+
     fn flush(&mut self, post: &Arc<Post>) {
         if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
             self.flush.push(Arc::clone(post));
@@ -383,46 +579,90 @@ enum Settling<'r> {
     Death { worker: usize, pid: u32, last_output: Vec<String> },
 }
 
-fn complete(parcel: &Parcel, verdict: Verdict, settling: Option<&Settling<'_>>) {
-    let error = match (verdict, settling) {
-        (Verdict::Answered, Some(Settling::Reply(reply))) => {
-            if let Some(owed) = parcel.take_owed() {
-                owed.answer(reply);
+impl Shared {
+    fn complete(&self, parcel: &Parcel, verdict: Verdict, settling: Option<&Settling<'_>>) {
+        let error = match (verdict, settling) {
+            (Verdict::Answered, Some(Settling::Reply(reply))) => {
+                let ran_for = Duration::from_micros(reply.run_us);
+                let mut counts = self.counts();
+                let counter = match reply.status {
+                    Status::Ok => &mut counts.done,
+                    _ => &mut counts.failed,
+                };
+                *counter += 1;
+                counts.run.note(ran_for);
+                counts.wait.note(parcel.submitted.elapsed().saturating_sub(ran_for));
+                drop(counts);
+                if let Some(owed) = parcel.take_owed() {
+                    owed.answer(reply);
+                }
+                return;
             }
-            return;
-        }
-        (
-            Verdict::Died { exit, attempts, ran_for },
-            Some(Settling::Death { worker, pid, last_output }),
-        ) => TaskError::WorkerDied(Death {
-            worker: *worker,
-            pid: *pid,
-            exit,
-            attempts,
-            ran_for,
-            last_output: last_output.clone(),
-        }),
-        (Verdict::Cancelled, _) => TaskError::Cancelled,
-        (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
-        (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
-            unreachable!("{verdict:?} without what it is made of")
-        }
-    };
-    parcel.fail(error);
+            (
+                Verdict::Died { exit, attempts, ran_for, is_collateral },
+                Some(Settling::Death { worker, pid, last_output }),
+            ) => TaskError::WorkerDied(Death {
+                task: parcel.name.to_owned(),
+                worker: *worker,
+                pid: *pid,
+                exit,
+                attempts,
+                ran_for,
+                is_collateral,
+                last_output: last_output.clone(),
+            }),
+            (Verdict::TimedOut { after, attempts }, _) => {
+                self.report(|| PoolEvent::TaskTimedOut { task: parcel.id, after });
+                TaskError::TimedOut { after, attempts }
+            }
+            (Verdict::Cancelled, _) => TaskError::Cancelled,
+            (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
+            (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
+                unreachable!("{verdict:?} without what it is made of")
+            }
+        };
+        let mut counts = self.counts();
+        let is_cancelled = error == TaskError::Cancelled;
+        *if is_cancelled { &mut counts.cancelled } else { &mut counts.failed } += 1;
+        drop(counts);
+        parcel.fail(error);
+    }
 }
+
+/// A task that each worker runs before all others.
+struct Initializer {
+    name: &'static str,
+    json: String,
+}
+
+impl Initializer {
+    fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
+        let json = serde_json::to_string(task).map_err(|error| {
+            PoolError::Setting(format!("cannot encode the initializer as JSON: {error}"))
+        })?;
+        Ok(Self { name: T::NAME, json })
+    }
+
+    fn call(&self) -> Call {
+        let task = Text::new(&self.json);
+        Call { id: 0, turn: 0, attempt: 1, name: self.name.to_owned(), task }
+    }
+}
+
+/// There is no room for a further pending task; holds the task that was to be submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many tasks are pending as the pool allows")]
+pub struct Full<T>(pub T);
 
 impl Engine for ProcessPool {
     fn enqueue(&self, job: Job) {
-        if let Some(encoded) = job.encode() {
-            let parcel = Arc::new(Parcel::new(encoded));
-            let (id, bytes) = (parcel.id, parcel.bytes());
-            self.shared.handle(Event::Submitted { id, job: parcel, bytes });
-        }
+        self.shared.wait_for_room();
+        self.shared.enter(job, self.shared.setup.terms);
     }
 
     fn ahead(&self) -> usize {
         // Enough for full outboxes, and as much again waiting.
-        self.shared.setup.slots.iter().sum::<usize>() * 2 + self.workers() * 64
+        self.shared.setup.scheduling.slots.iter().sum::<usize>() * 2 + self.workers() * 64
     }
 
     fn canceller(&self) -> Option<Canceller> {

@@ -4,9 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::limits::{Limits, Recycling};
 use super::program::{self, Programs};
-use super::{Output, PoolEvent, ProcessPool, Setup};
+use super::retries::Retries;
+use super::scheduler::{Settings, TaskTerms};
+use super::{Initializer, OnEvent, OnOutput, Output, PoolEvent, ProcessPool, Setup};
 use crate::error::PoolError;
+use crate::task::Task;
 use crate::worker;
 
 /// Builds a [`ProcessPool`].
@@ -20,12 +24,20 @@ use crate::worker;
 #[must_use]
 pub struct Builder {
     workers: Option<usize>,
+    min_workers: Option<usize>,
+    idle_timeout: Option<Duration>,
     concurrency: Option<usize>,
+    timeout: Option<Duration>,
+    retries: Retries,
+    recycling: Recycling,
+    limits: Limits,
+    max_pending: Option<usize>,
+    initializer: Option<Result<Initializer, PoolError>>,
     program: WorkerProgram,
     start_timeout: Duration,
     worker_env: Vec<(OsString, OsString)>,
-    on_event: Box<dyn Fn(&PoolEvent) + Send + Sync>,
-    on_output: Box<dyn Fn(&Output<'_>) + Send + Sync>,
+    on_event: Option<OnEvent>,
+    on_output: OnOutput,
 }
 
 enum WorkerProgram {
@@ -38,11 +50,19 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             workers: None,
+            min_workers: None,
+            idle_timeout: None,
             concurrency: None,
+            timeout: None,
+            retries: Retries::none(),
+            recycling: Recycling::never(),
+            limits: Limits::none(),
+            max_pending: None,
+            initializer: None,
             program: WorkerProgram::This,
             start_timeout: Duration::from_secs(10),
             worker_env: Vec::new(),
-            on_event: Box::new(|_| {}),
+            on_event: None,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
                 eprintln!("worker {worker} (pid {pid}): {line}");
             }),
@@ -51,9 +71,23 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many worker processes to keep. Default: one per CPU.
+    /// How many worker processes to keep, at most. Default: one per CPU.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
+        self
+    }
+
+    /// How many of the workers to start before there is a task for them, and to keep when there
+    /// is none any more. Default: all of them.
+    pub fn min_workers(mut self, workers: usize) -> Self {
+        self.min_workers = Some(workers);
+        self
+    }
+
+    /// How long a worker beyond [`min_workers`](Self::min_workers) may be idle before it is let
+    /// go. Default: for ever.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
         self
     }
 
@@ -62,6 +96,49 @@ impl Builder {
     /// less, only so many workers are started.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(tasks);
+        self
+    }
+
+    /// How long a task may run, counted from when it starts to. Then its worker is killed and
+    /// replaced, whatever the task is doing. Should the worker run several tasks at a time, the
+    /// others die with it. Default: for ever.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether tasks are tried again. Default: not.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// When workers are replaced by fresh ones. Default: only when they die.
+    pub fn recycling(mut self, recycling: Recycling) -> Self {
+        self.recycling = recycling;
+        self
+    }
+
+    /// What each worker may use. Default: what this process may.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How many tasks may wait for a worker; a further `submit` waits until there are fewer, and
+    /// [`ProcessPool::try_submit`] refuses. Submitting from a callback never waits. Default: any
+    /// number.
+    pub fn max_pending(mut self, tasks: usize) -> Self {
+        self.max_pending = Some(tasks);
+        self
+    }
+
+    /// A task that each worker runs before any other, say to load a model into
+    /// [`Context::local`](crate::Context::local). It must be done within the
+    /// [`start_timeout`](Self::start_timeout). If it fails, the pool is broken, since the next
+    /// worker would fare no better.
+    pub fn initializer<T: Task>(mut self, task: T) -> Self {
+        self.initializer = Some(Initializer::new(&task));
         self
     }
 
@@ -95,7 +172,7 @@ impl Builder {
 
     /// Called with what happens in the pool, from threads of its own. Default: nothing.
     pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Box::new(call);
+        self.on_event = Some(Box::new(call));
         self
     }
 
@@ -109,10 +186,30 @@ impl Builder {
     /// Starts the pool. It is usable at once, while its workers are still starting; should none
     /// of them be able to, the futures tell.
     pub fn build(self) -> Result<ProcessPool, PoolError> {
-        let Self { workers, concurrency, program, start_timeout, worker_env, on_event, on_output } =
-            self;
+        // All of it, so that a new setting cannot be forgotten.
+        let Self {
+            workers,
+            min_workers,
+            idle_timeout,
+            concurrency,
+            timeout,
+            retries,
+            recycling: Recycling { after_tasks: max_tasks, above_memory: max_memory },
+            limits,
+            max_pending,
+            initializer,
+            program,
+            start_timeout,
+            worker_env,
+            on_event,
+            on_output,
+        } = self;
         if worker::was_asked_in_vain() {
             return Err(PoolError::NotServing);
+        }
+        if max_tasks == Some(0) || max_pending == Some(0) {
+            let what = if max_pending == Some(0) { "max_pending" } else { "after_tasks" };
+            return Err(PoolError::Setting(format!("{what} must be at least 1")));
         }
         program::prepare_meeting_place()?;
         let programs = match program {
@@ -121,9 +218,21 @@ impl Builder {
             WorkerProgram::At(path) => Programs::only(&path)?,
         };
         let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
+        let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         ProcessPool::start(Setup {
-            slots,
-            start_timeout,
+            scheduling: Settings {
+                slots,
+                min_workers,
+                idle_timeout,
+                max_tasks,
+                start_timeout,
+                start_tries: START_TRIES,
+            },
+            terms: TaskTerms { timeout, priority: 0, retries },
+            max_pending,
+            max_memory,
+            limits,
+            initializer: initializer.transpose()?,
             programs,
             worker_env,
             on_event,
@@ -131,6 +240,10 @@ impl Builder {
         })
     }
 }
+
+/// How many fruitless starts in a row it takes to give up: with the delays between them, after
+/// somewhat more than a second.
+const START_TRIES: u32 = 8;
 
 /// Spreads `concurrency` tasks over the workers as evenly as they go.
 fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolError> {

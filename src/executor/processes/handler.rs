@@ -6,7 +6,6 @@
 //!                                                                          │
 //!             ┌───────────── recv ◄───────────────────────────────────────┘
 //!             ├─ Reply ─► to the scheduler, then the promise is kept
-//!             ├─ Returned ─► to the scheduler, which gives the calls to others
 //!             └─ Ended ─► the watch thread's word, in line behind all that the worker sent
 //! ```
 //!
@@ -21,6 +20,7 @@ use std::time::Duration;
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::child::Ended;
@@ -29,7 +29,7 @@ use super::scheduler::{Again, Event};
 use super::{PoolEvent, Shared};
 use crate::guard;
 use crate::wire::{
-    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Text, ToWorker, Welcome,
+    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Status, Text, ToWorker, Welcome,
 };
 
 /// What a handler needs to know of the worker that it attends.
@@ -87,6 +87,8 @@ impl Line {
 enum Unfit {
     /// It is not what was asked for; another of the same program will not be, either.
     Stranger(String),
+    /// Its initializer failed, and will again.
+    Uninitialized(String),
     /// It ended, or was ended, before it was ready.
     Gone,
     /// The operating system refused something here.
@@ -96,20 +98,21 @@ enum Unfit {
 /// Attends a worker from its start until its end.
 pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     let Attendance { post, server, invitation, rank, line, ended } = attendance;
-    let (seat, generation) = (post.seat, post.generation);
+    let tenant = post.tenant;
     // The channel library panics on some of what a worker could send, or at the limit of open
     // files. That must cost this worker, not the pool.
     let greeted = guard::catch(|| greet(&post, server, &invitation, &line, shared));
     let unfit = match greeted {
         Ok(Ok(replies)) => {
-            shared.report(&PoolEvent::WorkerStarted { worker: seat, pid: post.pid() });
-            shared.handle(Event::WorkerReady { seat, generation });
+            shared.report(|| PoolEvent::WorkerStarted { worker: post.worker(), pid: post.pid() });
+            shared.handle(Event::WorkerReady { tenant });
             let received = guard::catch(|| receive_replies(shared, &post, &replies));
             if received.is_err() {
                 post.kill();
             }
             let Ended { exit, last_output } = until_ended(&post, &ended);
-            shared.report(&PoolEvent::WorkerExited { worker: seat, pid: post.pid(), exit });
+            let (worker, pid) = (post.worker(), post.pid());
+            shared.report(|| PoolEvent::WorkerExited { worker, pid, exit });
             shared.exited(&post, exit, last_output);
             return;
         }
@@ -120,7 +123,7 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     post.kill();
     let end = until_ended(&post, &ended);
     let (cause, again) = judge(shared, rank, unfit, was_late, &end);
-    shared.handle(Event::StartFailed { seat, generation, cause, again });
+    shared.handle(Event::StartFailed { tenant, cause, again });
 }
 
 fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
@@ -156,12 +159,39 @@ fn greet(
     }
     let system = |error: &dyn std::fmt::Display| Unfit::System(error.to_string());
     let (replies, receiver) = ipc::channel().map_err(|error: io::Error| system(&error))?;
-    let threads = shared.slots(post.seat);
+    let (threads, limits) = (shared.slots(post.worker()), shared.limits());
     calls
-        .send(ToWorker::Welcome(Welcome { threads, replies: replies.clone() }))
+        .send(ToWorker::Welcome(Welcome { threads, limits, replies: replies.clone() }))
         .map_err(|_| Unfit::Gone)?;
+    if !line.connect(replies) {
+        return Err(Unfit::Gone);
+    }
+    if let Some(initializer) = shared.initializer() {
+        calls.send(ToWorker::Calls(vec![initializer.call()])).map_err(|_| Unfit::Gone)?;
+        initialized(&receiver)?;
+    }
     post.connect(calls, lifeline);
-    if line.connect(replies) { Ok(receiver) } else { Err(Unfit::Gone) }
+    Ok(receiver)
+}
+
+/// Waits for the answer of the initializer.
+fn initialized(replies: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
+    loop {
+        match replies.recv() {
+            Ok(FromWorker::Reply(reply)) => {
+                let json = reply.as_str().unwrap_or_default();
+                return match serde_json::from_str::<Reply<&RawValue>>(json) {
+                    Ok(reply) => reply.result::<IgnoredAny>().map(drop).map_err(|error| {
+                        Unfit::Uninitialized(format!("its initializer failed: {error}"))
+                    }),
+                    Err(error) => Err(Unfit::System(error.to_string())),
+                };
+            }
+            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(FromWorker::Returned(_)) => {}
+            Ok(FromWorker::Ended) | Err(_) => return Err(Unfit::Gone),
+        }
+    }
 }
 
 /// Says in words why the start failed, and what it means for the next.
@@ -176,6 +206,9 @@ fn judge(
     let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let (reason, is_hopeless) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
+        Unfit::Uninitialized(reason) => {
+            return (format!("{reason}{said}"), Again::Never);
+        }
         Unfit::Stranger(reason) => (reason, true),
         Unfit::Gone if was_late => {
             (format!("it did not report within {:?}{said}", shared.start_timeout()), false)
@@ -199,10 +232,8 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
                     post.kill();
                 }
             }
-            Ok(FromWorker::Returned(calls)) => {
-                let (seat, generation) = (post.seat, post.generation);
-                let Recall { from, through } = calls;
-                shared.handle(Event::Returned { seat, generation, from, through });
+            Ok(FromWorker::Returned(Recall { from, through })) => {
+                shared.handle(Event::Returned { tenant: post.tenant, from, through });
             }
             Ok(FromWorker::Ended) => return,
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -216,9 +247,10 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
 fn settle(shared: &Shared, post: &Post, reply: &Text) -> bool {
     let Ok(json) = reply.as_str() else { return false };
     let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(json) else { return false };
-    let (seat, generation) = (post.seat, post.generation);
-    let id = crate::TaskId(reply.id);
+    let (tenant, id) = (post.tenant, crate::TaskId(reply.id));
     let ran_for = Duration::from_micros(reply.run_us);
-    shared.answered(Event::Replied { seat, generation, id, ran_for }, &reply);
+    let has_failed = matches!(reply.status, Status::Failed | Status::Panicked);
+    let is_fat = shared.is_fat(post);
+    shared.answered(Event::Replied { tenant, id, ran_for, has_failed, is_fat }, &reply);
     true
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
-use super::scheduler::{Generation, Seat};
+use super::scheduler::Tenant;
 use crate::error::TaskError;
 use crate::executor::job::{Encoded, Owed};
 use crate::task::TaskId;
@@ -19,14 +19,15 @@ use crate::wire::{Call, Recall, Text, ToWorker};
 /// A task that a process pool owes an answer for.
 pub(crate) struct Parcel {
     pub id: TaskId,
-    name: &'static str,
+    pub name: &'static str,
+    pub submitted: Instant,
     json: String,
     owed: Mutex<Option<Box<dyn Owed>>>,
 }
 
 impl Parcel {
     pub(crate) fn new(Encoded { id, name, json, owed }: Encoded) -> Self {
-        Self { id, name, json, owed: Mutex::new(Some(owed)) }
+        Self { id, name, submitted: Instant::now(), json, owed: Mutex::new(Some(owed)) }
     }
 
     /// How many bytes of a socket's buffer the task takes.
@@ -66,8 +67,7 @@ pub(crate) struct Outgoing {
 
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct Post {
-    pub seat: Seat,
-    pub generation: Generation,
+    pub tenant: Tenant,
     /// Set when the process was started.
     pub child: OnceLock<Arc<Child>>,
     outbox: Mutex<Vec<Outgoing>>,
@@ -84,15 +84,19 @@ struct Link {
 }
 
 impl Post {
-    pub(crate) fn new(seat: Seat, generation: Generation) -> Self {
+    pub(crate) fn new(tenant: Tenant) -> Self {
         Self {
-            seat,
-            generation,
+            tenant,
             child: OnceLock::new(),
             outbox: Mutex::default(),
             link: Mutex::default(),
             doom: Mutex::default(),
         }
+    }
+
+    /// Which worker of the pool this is, counted from 0.
+    pub(crate) fn worker(&self) -> usize {
+        self.tenant.seat
     }
 
     pub(crate) fn pid(&self) -> u32 {

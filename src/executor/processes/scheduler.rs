@@ -3,23 +3,31 @@
 //!
 //! ```text
 //!            Submitted ─► pending ──Send──► in flight on one seat ──Replied──► Complete
-//!                            ▲                      │
-//!                            └──── Returned, or ────┘
-//!                              the worker ended and
-//!                              this had not begun
+//!                          ▲    ▲                 │        │
+//!                          │    └── Returned, or ─┘        │ failed, timed out, or its worker
+//!                          │     the worker ended and      │ died; and it may be tried again
+//!                          │     this had not begun        ▼
+//!                          └────────── in time ────────── paused
 //! ```
 //!
 //! It is pure: events and the time go in, actions come out. It does no I/O, reads no clock, starts
 //! no thread and knows nothing of JSON, so a test can drive it through any schedule (see
 //! `simulation.rs`). What holds after each step:
 //!
-//! - a task is pending, or in flight on exactly one seat, or completed, and is completed once;
-//! - a seat has at most one process;
+//! - a task is pending, or paused, or in flight on exactly one seat, or completed, and is completed
+//!   once;
+//! - it is begun no more often than its terms allow;
+//! - a seat has at most one process at work; the successor of one that is to be replaced may start
+//!   beside it, but gets no task before it has left;
 //! - after a shutdown every task is completed before [`Action::End`].
 //!
 //! **Who is to blame.** A worker begins its calls in the order in which they were sent, on `slots`
 //! threads. So of the calls that it has not answered, the first `slots` are the ones that run, and
 //! only these can have killed it; the others go back to the head of the queue at no cost.
+//!
+//! **Ending one task.** To end a running task is to end its process. With one slot nobody else is
+//! hurt. With several, a deadline still ends the process, and the other tasks die with it; a cancel
+//! does not.
 //!
 //! **How many calls to send ahead.** While a worker does one call, the next may already lie in
 //! its socket, which spares it a round trip. For short tasks that is most of the time, for long
@@ -27,10 +35,19 @@
 //! depends on how long tasks took so far, and calls that turn out to be stuck behind a long one
 //! while another worker is idle are recalled.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::RangeInclusive;
+mod queue;
+mod seat;
+mod vocabulary;
+
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::queue::Queue;
+use self::seat::{SeatState, Stage, Successor, Why};
+pub(crate) use self::vocabulary::{
+    Action, Again, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+};
+use super::retries::Fault;
 use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
 use crate::task::TaskId;
@@ -49,145 +66,20 @@ const STUCK: Duration = Duration::from_millis(5);
 const LEAVE: Duration = Duration::from_secs(5);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Failures that lie further apart than this are no series.
 const FORGIVEN: Duration = Duration::from_secs(60);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-
-/// What a scheduler is told at its start.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// How many tasks each worker runs at a time; as many seats as entries.
-    pub slots: Vec<usize>,
-    /// How long a worker may take from its start until it is ready.
-    pub start_timeout: Duration,
-    /// After how many starts in a row that led to nothing the pool gives up.
-    pub start_tries: u32,
-}
-
-/// A place for a worker process; filled again when the process ends.
-pub(crate) type Seat = usize;
-
-/// Counts the processes on a seat, so that news of an earlier one is not taken for news of the
-/// present one.
-pub(crate) type Generation = u64;
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Event<J> {
-    Submitted {
-        id: TaskId,
-        job: J,
-        bytes: usize,
-    },
-    Cancelled {
-        id: TaskId,
-    },
-    WorkerReady {
-        seat: Seat,
-        generation: Generation,
-    },
-    /// The worker answered; `ran_for` as it says itself.
-    Replied {
-        seat: Seat,
-        generation: Generation,
-        id: TaskId,
-        ran_for: Duration,
-    },
-    /// The worker gave the calls of these turns back, which it had not begun.
-    Returned {
-        seat: Seat,
-        generation: Generation,
-        from: u64,
-        through: u64,
-    },
-    /// No process could be started, or it ended before it was ready.
-    StartFailed {
-        seat: Seat,
-        generation: Generation,
-        cause: String,
-        again: Again,
-    },
-    /// A process that had been ready ended.
-    WorkerExited {
-        seat: Seat,
-        generation: Generation,
-        exit: Exit,
-    },
-    /// A time that [`Scheduler::wake_at`] named has come.
-    Tick,
-    ShutDown(Shutdown),
-}
-
-/// Whether a failed start says something about the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
-    /// The next attempt is made of something else (another program): at once.
-    AtOnce,
-    WithBackoff,
-    /// It is certain to fail the same way.
-    Never,
-}
-
-/// What is to be done about it, in this order.
-#[derive(Debug)]
-pub(crate) enum Action<J> {
-    Spawn {
-        seat: Seat,
-        generation: Generation,
-    },
-    Send {
-        seat: Seat,
-        turn: u64,
-        attempt: u32,
-        job: J,
-    },
-    Recall {
-        seat: Seat,
-        from: u64,
-        through: u64,
-    },
-    /// Let the worker leave: no call will follow.
-    Dismiss {
-        seat: Seat,
-    },
-    Kill {
-        seat: Seat,
-    },
-    Complete {
-        job: J,
-        verdict: Verdict,
-    },
-    /// A job that had been handed over is pending again.
-    TakenBack {
-        job: J,
-    },
-    /// No worker is left and none will come.
-    End,
-}
-
-/// How a task ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// With the reply that was just reported.
-    Answered,
-    /// With its worker.
-    Died {
-        exit: Exit,
-        attempts: u32,
-        ran_for: Duration,
-    },
-    Cancelled,
-    Broken(PoolError),
-}
 
 #[derive(Debug)]
 pub(crate) struct Scheduler<J> {
     settings: Settings,
     tasks: HashMap<TaskId, Entry<J>>,
-    /// The queue; ids of tasks that are no longer pending are skipped when they come up.
-    queue: VecDeque<TaskId>,
+    queue: Queue,
+    /// How many tasks are in the queue and still pending.
     pending: usize,
     seats: Vec<SeatState>,
+    /// How many tasks have a timeout: without any, deadlines need not be looked for.
+    timed: usize,
     /// How long tasks take, averaged with more weight on the latest.
     typical: Option<Duration>,
     /// Starts, and idle deaths, in a row without a task done in between.
@@ -201,49 +93,17 @@ pub(crate) struct Scheduler<J> {
 struct Entry<J> {
     job: J,
     bytes: usize,
-    /// How often it was begun.
+    terms: TaskTerms,
+    /// How often it was begun and came to an end.
     begun: u32,
-    is_pending: bool,
-}
-
-#[derive(Debug)]
-struct SeatState {
-    generation: Generation,
-    stage: Stage,
-    calls: VecDeque<Sent>,
-    bytes: usize,
-    /// Turns given out to this process.
-    turns: u64,
-    /// The turn up to which calls were recalled.
-    recalled: u64,
-}
-
-#[derive(Debug)]
-struct Sent {
-    id: TaskId,
-    turn: u64,
-    bytes: usize,
-    /// Since when it runs, as far as can be told from here: one of the worker's slots was free
-    /// for it from then on.
-    since: Option<Instant>,
+    place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// No process, and none comes before this time.
-    Vacant {
-        until: Instant,
-    },
-    Starting {
-        until: Instant,
-    },
-    Ready,
-    /// Told to leave, or killed, and not gone yet.
-    Leaving {
-        until: Option<Instant>,
-    },
-    /// No process, for good.
-    Closed,
+enum Place {
+    Pending,
+    Paused,
+    InFlight(Seat),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,20 +116,14 @@ enum Phase {
 impl<J: Clone> Scheduler<J> {
     /// A scheduler, and its first actions.
     pub(crate) fn new(settings: Settings, now: Instant) -> (Self, Vec<Action<J>>) {
-        let seat = || SeatState {
-            generation: 0,
-            stage: Stage::Vacant { until: now },
-            calls: VecDeque::new(),
-            bytes: 0,
-            turns: 0,
-            recalled: 0,
-        };
+        let seats = settings.slots.iter().enumerate();
         let mut scheduler = Self {
-            seats: settings.slots.iter().map(|_| seat()).collect(),
+            seats: seats.map(|(seat, &slots)| SeatState::new(seat, slots, now)).collect(),
             settings,
             tasks: HashMap::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             pending: 0,
+            timed: 0,
             typical: None,
             fruitless: 0,
             last_fruitless: now,
@@ -284,67 +138,100 @@ impl<J: Clone> Scheduler<J> {
     /// Takes note of what happened and says what is to be done.
     pub(crate) fn handle(&mut self, event: Event<J>, now: Instant) -> Vec<Action<J>> {
         let mut actions = Vec::new();
-        match event {
-            Event::Submitted { id, job, bytes } => self.submitted(id, job, bytes, &mut actions),
-            Event::Cancelled { id } => {
-                if self.tasks.get(&id).is_some_and(|task| task.is_pending) {
-                    self.complete(id, Verdict::Cancelled, &mut actions);
-                }
-            }
-            Event::WorkerReady { seat, generation } => {
-                if self.is_present(seat, generation)
-                    && matches!(self.seats[seat].stage, Stage::Starting { .. })
-                {
-                    self.seats[seat].stage = Stage::Ready;
-                }
-            }
-            Event::Replied { seat, generation, id, ran_for } => {
-                if self.is_present(seat, generation) && self.answered(seat, id, now) {
-                    self.learn(ran_for);
-                    self.complete(id, Verdict::Answered, &mut actions);
-                }
-            }
-            Event::Returned { seat, generation, from, through } => {
-                if self.is_present(seat, generation) {
-                    self.returned(seat, from..=through, now, &mut actions);
-                }
-            }
-            Event::StartFailed { seat, generation, cause, again } => {
-                if self.is_present(seat, generation) {
-                    self.start_failed(seat, cause, again, now, &mut actions);
-                }
-            }
-            Event::WorkerExited { seat, generation, exit } => {
-                if self.is_present(seat, generation) {
-                    self.exited(seat, exit, now, &mut actions);
-                }
-            }
-            Event::Tick => self.tick(now, &mut actions),
-            Event::ShutDown(how) => self.shut_down(how, &mut actions),
-        }
+        self.take_note(event, now, &mut actions);
         self.fill_seats(now, &mut actions);
         self.dispatch(now, &mut actions);
         self.recall_stuck(now, &mut actions);
-        self.dismiss_if_done(now, &mut actions);
+        self.replace_the_worn(now, &mut actions);
+        self.dismiss_the_idle(now, &mut actions);
+        self.end_if_done(now, &mut actions);
         actions
     }
 
     /// When to send the next [`Event::Tick`], if nothing else happens.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let stuck = if self.pending == 0 && self.has_idle_slot() {
-            (0..self.seats.len()).filter_map(|seat| self.stuck_from(seat)).min()
-        } else {
-            None
+        let mut earliest = self.queue.due_at();
+        let mut at = |time: Option<Instant>| {
+            earliest = match (earliest, time) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
         };
-        let seats = self.seats.iter().filter_map(|state| match state.stage {
-            Stage::Vacant { until } | Stage::Starting { until } => Some(until),
-            Stage::Leaving { until } => until,
-            Stage::Ready | Stage::Closed => None,
-        });
-        seats.chain(stuck).min()
+        let may_be_stuck = self.pending == 0 && self.has_free_slot();
+        let excess = self.may_shrink();
+        for state in &self.seats {
+            if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor {
+                at(Some(until));
+            }
+            match state.stage {
+                Stage::Vacant { until } => at(until),
+                Stage::Starting { until } | Stage::Leaving { until } => at(Some(until)),
+                Stage::Ready => {
+                    if self.timed > 0 {
+                        at(state.first_deadline());
+                    }
+                    if may_be_stuck {
+                        at(stuck_from(state));
+                    }
+                    if excess && state.calls.is_empty() {
+                        at(self.settings.idle_timeout.map(|timeout| state.idle_since + timeout));
+                    }
+                }
+                Stage::Killed { .. } | Stage::Closed => {}
+            }
+        }
+        earliest
     }
 
-    fn submitted(&mut self, id: TaskId, job: J, bytes: usize, actions: &mut Vec<Action<J>>) {
+    /// How many tasks wait for a worker, or for their next attempt.
+    pub(crate) fn waiting(&self) -> usize {
+        self.tasks.len() - self.seats.iter().map(|state| state.calls.len()).sum::<usize>()
+    }
+
+    /// How many tasks run.
+    pub(crate) fn running(&self) -> usize {
+        self.seats.iter().map(|state| state.running().count()).sum()
+    }
+
+    fn take_note(&mut self, event: Event<J>, now: Instant, actions: &mut Vec<Action<J>>) {
+        match event {
+            Event::Submitted { id, job, bytes, terms } => {
+                self.submitted(id, job, bytes, terms, actions);
+            }
+            Event::Cancelled { id } => self.cancelled(id, now, actions),
+            Event::WorkerReady { tenant } => self.ready(tenant, now),
+            Event::Replied { tenant, id, ran_for, has_failed, is_fat } => {
+                let state = &mut self.seats[tenant.seat];
+                if state.is_present(tenant) && state.strike(id, now) {
+                    state.is_fat |= is_fat;
+                    self.learn(ran_for);
+                    self.answered(id, has_failed, now, actions);
+                }
+            }
+            Event::Returned { tenant, from, through } => {
+                let state = &mut self.seats[tenant.seat];
+                if state.is_present(tenant) {
+                    let returned = state.take_returned(from, through, now);
+                    self.take_back(returned, actions);
+                }
+            }
+            Event::StartFailed { tenant, cause, again } => {
+                self.start_failed(tenant, cause, again, now, actions);
+            }
+            Event::WorkerExited { tenant, exit } => self.exited(tenant, exit, now, actions),
+            Event::Tick => self.tick(now, actions),
+            Event::ShutDown(how) => self.shut_down(how, now, actions),
+        }
+    }
+
+    fn submitted(
+        &mut self,
+        id: TaskId,
+        job: J,
+        bytes: usize,
+        terms: TaskTerms,
+        actions: &mut Vec<Action<J>>,
+    ) {
         let refused = match &self.phase {
             Phase::Open => None,
             Phase::Broken(error) => Some(error.clone()),
@@ -353,46 +240,46 @@ impl<J: Clone> Scheduler<J> {
         if let Some(error) = refused {
             return actions.push(Action::Complete { job, verdict: Verdict::Broken(error) });
         }
-        self.tasks.insert(id, Entry { job, bytes, begun: 0, is_pending: true });
-        self.queue.push_back(id);
+        self.timed += usize::from(terms.timeout.is_some());
+        self.queue.push_back(terms.priority, id);
         self.pending += 1;
+        self.tasks.insert(id, Entry { job, bytes, terms, begun: 0, place: Place::Pending });
     }
 
-    fn is_present(&self, seat: Seat, generation: Generation) -> bool {
-        self.seats[seat].generation == generation
-            && !matches!(self.seats[seat].stage, Stage::Vacant { .. } | Stage::Closed)
-    }
-
-    /// Strikes a call off its seat's list; false if it was not on it.
-    fn answered(&mut self, seat: Seat, id: TaskId, now: Instant) -> bool {
-        let slots = self.settings.slots[seat];
-        let state = &mut self.seats[seat];
-        let Some(index) = state.calls.iter().position(|call| call.id == id) else {
-            return false;
-        };
-        let call = state.calls.remove(index).expect("just found");
-        state.bytes -= call.bytes;
-        // The slot is free for the next in line.
-        if let Some(next) = state.calls.get_mut(slots - 1) {
-            next.since.get_or_insert(now);
+    fn cancelled(&mut self, id: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        if let Place::InFlight(seat) = task.place {
+            let state = &mut self.seats[seat];
+            let index = state.calls.iter().position(|call| call.id == id);
+            let Some(index) = index.filter(|_| state.stage == Stage::Ready) else { return };
+            if index < state.slots && state.slots > 1 {
+                return; // Others run in the same process.
+            } else if index < state.slots {
+                self.kill(seat, Why::Cancelled, now, actions);
+            } else {
+                let (tenant, turn) = (state.tenant(), state.calls[index].turn);
+                actions.push(Action::Recall { tenant, from: turn, through: turn });
+                // Should it begin nevertheless, because the recall came too late, it is ended.
+                if state.slots == 1 {
+                    state.calls[index].timeout = Some(STUCK);
+                    self.timed += 1; // Until the pool's end, which does no harm.
+                }
+            }
         }
-        true
+        self.complete(id, Verdict::Cancelled, actions);
     }
 
-    /// Takes back the calls of these turns.
-    fn returned(
-        &mut self,
-        seat: Seat,
-        turns: RangeInclusive<u64>,
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let calls = self.seats[seat].calls.iter().filter(|call| turns.contains(&call.turn));
-        let ids: Vec<_> = calls.map(|call| call.id).collect();
-        for &id in &ids {
-            self.answered(seat, id, now);
+    fn ready(&mut self, tenant: Tenant, now: Instant) {
+        let state = &mut self.seats[tenant.seat];
+        if state.is_present(tenant) && matches!(state.stage, Stage::Starting { .. }) {
+            state.stage = Stage::Ready;
+            state.idle_since = now;
+        } else if let Some(successor) = &mut state.successor
+            && successor.generation == tenant.generation
+            && matches!(successor.stage, Stage::Starting { .. })
+        {
+            successor.stage = Stage::Ready;
         }
-        self.take_back(ids, actions);
     }
 
     fn learn(&mut self, ran_for: Duration) {
@@ -403,47 +290,107 @@ impl<J: Clone> Scheduler<J> {
         });
     }
 
+    fn answered(
+        &mut self,
+        id: TaskId,
+        has_failed: bool,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.begun += 1;
+        if !(has_failed && self.retry(id, Fault::Failure, now, actions)) {
+            self.complete(id, Verdict::Answered, actions);
+        }
+    }
+
+    /// Lets the task run once more, after a pause, if its terms allow that.
+    fn retry(
+        &mut self,
+        id: TaskId,
+        fault: Fault,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) -> bool {
+        if !self.may_begin_tasks() {
+            return false;
+        }
+        let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
+        task.place = Place::Paused;
+        self.queue.pause(now + pause, id);
+        let (job, attempt) = (task.job.clone(), task.begun + 1);
+        actions.push(Action::Retry { job, fault, attempt, pause });
+        true
+    }
+
+    fn may_begin_tasks(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::ShuttingDown(Shutdown::Wait))
+    }
+
     fn complete(&mut self, id: TaskId, verdict: Verdict, actions: &mut Vec<Action<J>>) {
-        // Whatever was killed in a shutdown was completed as cancelled before its worker's end.
+        // Cancelled tasks are completed before their worker has noticed, and answers.
         if let Some(task) = self.tasks.remove(&id) {
-            self.pending -= usize::from(task.is_pending);
+            self.pending -= usize::from(task.place == Place::Pending);
+            self.timed -= usize::from(task.terms.timeout.is_some());
             actions.push(Action::Complete { job: task.job, verdict });
         }
     }
 
-    /// Makes tasks pending again, ahead of those that wait already.
+    /// Makes tasks pending again that were not begun, ahead of those that wait already.
     fn take_back<I>(&mut self, ids: I, actions: &mut Vec<Action<J>>)
     where
         I: IntoIterator<Item = TaskId, IntoIter: DoubleEndedIterator>,
     {
-        let is_open = matches!(self.phase, Phase::Open | Phase::ShuttingDown(Shutdown::Wait));
         for id in ids.into_iter().rev() {
-            if !is_open {
+            if !self.may_begin_tasks() {
                 self.complete(id, Verdict::Cancelled, actions);
             } else if let Some(task) = self.tasks.get_mut(&id) {
-                task.is_pending = true;
+                task.place = Place::Pending;
                 self.pending += 1;
-                self.queue.push_front(id);
+                self.queue.push_front(task.terms.priority, id);
                 actions.push(Action::TakenBack { job: task.job.clone() });
             }
         }
     }
 
-    fn exited(&mut self, seat: Seat, exit: Exit, now: Instant, actions: &mut Vec<Action<J>>) {
-        let slots = self.settings.slots[seat];
-        let state = &mut self.seats[seat];
-        let was_leaving = matches!(state.stage, Stage::Leaving { .. });
-        state.stage = Stage::Vacant { until: now };
-        state.bytes = 0;
-        let calls = std::mem::take(&mut state.calls);
-        if calls.is_empty() && !was_leaving {
-            self.back_off(seat, &format!("a worker ended without a task: {exit}"), now, actions);
+    fn exited(&mut self, tenant: Tenant, exit: Exit, now: Instant, actions: &mut Vec<Action<J>>) {
+        let state = &mut self.seats[tenant.seat];
+        if state.is_successor(tenant) {
+            state.successor = None;
+            state.has_no_successor = true;
+            let cause = format!("a worker ended without a task: {exit}");
+            return self.note_fruitless(tenant.seat, &cause, now, actions);
         }
+        if !state.is_present(tenant) {
+            return;
+        }
+        let (stage, slots) = (state.stage, state.slots);
+        let calls = state.vacate(now);
+        if calls.is_empty() && stage == Stage::Ready {
+            let cause = format!("a worker ended without a task: {exit}");
+            self.note_fruitless(tenant.seat, &cause, now, actions);
+        }
+        let killed = match stage {
+            Stage::Killed { at, why } => Some((at, why)),
+            _ => None,
+        };
         for call in calls.iter().take(slots) {
-            if let Some(task) = self.tasks.get_mut(&call.id) {
-                task.begun += 1;
-                let ran_for = now.saturating_duration_since(call.since.unwrap_or(now));
-                let verdict = Verdict::Died { exit, attempts: task.begun, ran_for };
+            let Some(task) = self.tasks.get_mut(&call.id) else { continue };
+            task.begun += 1;
+            let attempts = task.begun;
+            let ran_for = now.saturating_duration_since(call.since.unwrap_or(now));
+            let timed_out = killed.is_some_and(|(at, why)| {
+                why == Why::TimedOut && call.deadline().is_some_and(|deadline| deadline <= at)
+            });
+            let (fault, verdict) = if timed_out {
+                let after = call.timeout.unwrap_or(ran_for);
+                (Fault::Timeout, Verdict::TimedOut { after, attempts })
+            } else {
+                let is_collateral = killed.is_some();
+                (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
+            };
+            if !self.retry(call.id, fault, now, actions) {
                 self.complete(call.id, verdict, actions);
             }
         }
@@ -452,25 +399,39 @@ impl<J: Clone> Scheduler<J> {
 
     fn start_failed(
         &mut self,
-        seat: Seat,
+        tenant: Tenant,
         cause: String,
         again: Again,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        self.seats[seat].stage = Stage::Vacant { until: now };
+        let state = &mut self.seats[tenant.seat];
+        if state.is_successor(tenant) {
+            state.successor = None;
+            state.has_no_successor = again != Again::AtOnce;
+        } else if state.is_present(tenant) {
+            state.vacate(now);
+        } else {
+            return;
+        }
         if self.phase != Phase::Open && self.tasks.is_empty() {
             return; // Nobody needs it any more; it was most likely killed for that reason.
         }
         match again {
             Again::AtOnce => {}
-            Again::WithBackoff => self.back_off(seat, &cause, now, actions),
-            Again::Never => self.break_down(1, cause, actions),
+            Again::WithBackoff => self.note_fruitless(tenant.seat, &cause, now, actions),
+            Again::Never => self.break_down(1, cause, now, actions),
         }
     }
 
     /// Leaves the seat vacant for a while, longer each time; gives up when it is of no use.
-    fn back_off(&mut self, seat: Seat, cause: &str, now: Instant, actions: &mut Vec<Action<J>>) {
+    fn note_fruitless(
+        &mut self,
+        seat: Seat,
+        cause: &str,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
         if now.saturating_duration_since(self.last_fruitless) > FORGIVEN {
             self.fruitless = 0;
         }
@@ -479,17 +440,25 @@ impl<J: Clone> Scheduler<J> {
         // All seats may fail for one reason at one time: that is one try, not many.
         let tries = self.fruitless.div_ceil(u32::try_from(self.seats.len()).unwrap_or(u32::MAX));
         if tries >= self.settings.start_tries {
-            return self.break_down(tries, cause.to_owned(), actions);
+            return self.break_down(tries, cause.to_owned(), now, actions);
         }
         let delay = FIRST_BACKOFF * 2u32.saturating_pow(tries - 1);
-        self.seats[seat].stage = Stage::Vacant { until: now + delay.min(LONGEST_BACKOFF) };
+        if let Stage::Vacant { until } = &mut self.seats[seat].stage {
+            *until = Some(now + delay.min(LONGEST_BACKOFF));
+        }
     }
 
-    fn break_down(&mut self, tries: u32, cause: String, actions: &mut Vec<Action<J>>) {
+    fn break_down(
+        &mut self,
+        tries: u32,
+        cause: String,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
         let error = PoolError::CannotStart { tries, cause };
         self.phase = Phase::Broken(error.clone());
         self.complete_all(&Verdict::Broken(error), actions);
-        self.kill_all(actions);
+        self.kill_all(now, actions);
     }
 
     /// Completes every task there is, in the order of submission.
@@ -502,36 +471,58 @@ impl<J: Clone> Scheduler<J> {
         self.queue.clear();
     }
 
-    fn kill_all(&mut self, actions: &mut Vec<Action<J>>) {
-        for (seat, state) in self.seats.iter_mut().enumerate() {
-            match state.stage {
-                Stage::Vacant { .. } => state.stage = Stage::Closed,
-                Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
-                    state.stage = Stage::Leaving { until: None };
-                    actions.push(Action::Kill { seat });
-                }
-                Stage::Closed => {}
+    /// Ends the process on a seat, and its successor if it is not needed, either.
+    fn kill(&mut self, seat: Seat, why: Why, now: Instant, actions: &mut Vec<Action<J>>) {
+        let state = &mut self.seats[seat];
+        if why == Why::Unneeded {
+            kill_successor(state, now, actions);
+        }
+        match state.stage {
+            Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
+                state.stage = Stage::Killed { at: now, why };
+                actions.push(Action::Kill { tenant: state.tenant() });
             }
+            Stage::Vacant { .. } | Stage::Killed { .. } | Stage::Closed => {}
+        }
+    }
+
+    fn kill_all(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+        for seat in 0..self.seats.len() {
+            self.kill(seat, Why::Unneeded, now, actions);
         }
     }
 
     fn tick(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        for (seat, state) in self.seats.iter_mut().enumerate() {
+        while let Some(id) = self.queue.pop_due(now) {
+            if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.place == Place::Paused) {
+                task.place = Place::Pending;
+                self.pending += 1;
+                self.queue.push_front(task.terms.priority, id);
+            }
+        }
+        for seat in 0..self.seats.len() {
+            let state = &mut self.seats[seat];
+            if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor
+                && until <= now
+            {
+                kill_successor(state, now, actions);
+            }
             match state.stage {
-                Stage::Starting { until } if until <= now => {
-                    state.stage = Stage::Leaving { until: None };
-                    actions.push(Action::Kill { seat });
+                Stage::Vacant { until: Some(until) } if until <= now => {
+                    state.stage = Stage::Vacant { until: None };
                 }
-                Stage::Leaving { until: Some(until) } if until <= now => {
-                    state.stage = Stage::Leaving { until: None };
-                    actions.push(Action::Kill { seat });
+                Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
+                    self.kill(seat, Why::TimedOut, now, actions);
+                }
+                Stage::Ready if state.first_deadline().is_some_and(|at| at <= now) => {
+                    self.kill(seat, Why::TimedOut, now, actions);
                 }
                 _ => {}
             }
         }
     }
 
-    fn shut_down(&mut self, how: Shutdown, actions: &mut Vec<Action<J>>) {
+    fn shut_down(&mut self, how: Shutdown, now: Instant, actions: &mut Vec<Action<J>>) {
         match self.phase {
             Phase::Open => {}
             // Once more, and stricter.
@@ -542,10 +533,16 @@ impl<J: Clone> Scheduler<J> {
         match how {
             Shutdown::Wait => {}
             Shutdown::CancelPending => {
-                for id in std::mem::take(&mut self.queue) {
-                    if self.tasks.get(&id).is_some_and(|task| task.is_pending) {
-                        self.complete(id, Verdict::Cancelled, actions);
-                    }
+                let waiting = |task: &Entry<J>| !matches!(task.place, Place::InFlight(_));
+                let mut ids: Vec<_> = self
+                    .tasks
+                    .iter()
+                    .filter(|(_, task)| waiting(task))
+                    .map(|(id, _)| *id)
+                    .collect();
+                ids.sort_unstable();
+                for id in ids {
+                    self.complete(id, Verdict::Cancelled, actions);
                 }
                 for seat in 0..self.seats.len() {
                     self.recall(seat, actions);
@@ -553,29 +550,35 @@ impl<J: Clone> Scheduler<J> {
             }
             Shutdown::Kill => {
                 self.complete_all(&Verdict::Cancelled, actions);
-                self.kill_all(actions);
+                self.kill_all(now, actions);
             }
         }
     }
 
-    /// Starts a process on each seat whose time has come.
+    /// Starts processes on vacant seats: those that are always wanted, and others as long as there
+    /// are more tasks than slots for them.
     fn fill_seats(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let wanted = match self.phase {
-            Phase::Open => true,
-            Phase::ShuttingDown(_) => !self.tasks.is_empty(),
-            Phase::Broken(_) => false,
+        let min_workers = match self.phase {
+            Phase::Open => self.settings.min_workers,
+            Phase::ShuttingDown(_) => 0,
+            Phase::Broken(_) => return,
         };
-        for (seat, state) in self.seats.iter_mut().enumerate() {
-            match state.stage {
-                Stage::Vacant { .. } if !wanted => state.stage = Stage::Closed,
-                Stage::Vacant { until } if until <= now => {
-                    state.generation += 1;
-                    state.turns = 0;
-                    state.recalled = 0;
-                    state.stage = Stage::Starting { until: now + self.settings.start_timeout };
-                    actions.push(Action::Spawn { seat, generation: state.generation });
-                }
-                _ => {}
+        if self.seats.iter().all(|state| !matches!(state.stage, Stage::Vacant { .. })) {
+            return;
+        }
+        let mut occupied = self.seats.iter().filter(|state| state.is_occupied()).count();
+        let coming = |state: &SeatState| match state.stage {
+            Stage::Starting { .. } => state.slots,
+            _ => state.free_slots(),
+        };
+        let mut room: usize = self.seats.iter().map(coming).sum();
+        for state in &mut self.seats {
+            let is_wanted = occupied < min_workers || self.pending > room;
+            if is_wanted && state.stage == (Stage::Vacant { until: None }) {
+                let tenant = state.fill(now + self.settings.start_timeout);
+                actions.push(Action::Spawn { tenant });
+                occupied += 1;
+                room += state.slots;
             }
         }
     }
@@ -584,40 +587,34 @@ impl<J: Clone> Scheduler<J> {
     fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let ahead = self.calls_ahead();
         while self.pending > 0 {
-            let id = *self.queue.front().expect("what is pending is queued");
-            let Some(task) = self.tasks.get_mut(&id).filter(|task| task.is_pending) else {
-                self.queue.pop_front();
+            let id = self.queue.front().expect("what is pending is queued");
+            let is_pending = |task: &&mut Entry<J>| task.place == Place::Pending;
+            let Some(task) = self.tasks.get_mut(&id).filter(is_pending) else {
+                self.queue.pop();
                 continue;
             };
-            let (slots, bytes) = (&self.settings.slots, task.bytes);
-            let room = |seat: Seat, state: &SeatState| {
-                let free = state.calls.len() < slots[seat];
-                let room_ahead = state.calls.len() < slots[seat] + ahead
-                    && state.bytes + bytes <= BYTES_AHEAD
+            let most = self.settings.max_tasks;
+            let room = |state: &&mut SeatState| {
+                let free = state.calls.len() < state.slots;
+                let room_ahead = state.calls.len() < state.slots + ahead
+                    && state.bytes + task.bytes <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
-                state.stage == Stage::Ready && (free || room_ahead)
+                state.stage == Stage::Ready && !is_worn(state, most) && (free || room_ahead)
             };
             let emptiest = self
                 .seats
                 .iter_mut()
-                .enumerate()
-                .filter(|(seat, state)| room(*seat, state))
-                .min_by_key(|(seat, state)| state.calls.len() * 1024 / slots[*seat]);
-            let Some((seat, state)) = emptiest else { return };
-            self.queue.pop_front();
+                .filter(room)
+                .min_by_key(|state| state.calls.len() * 1024 / state.slots);
+            let Some(state) = emptiest else { return };
+            self.queue.pop();
             self.pending -= 1;
-            task.is_pending = false;
-            state.turns += 1;
-            state.bytes += bytes;
-            let since = (state.calls.len() < slots[seat]).then_some(now);
-            state.calls.push_back(Sent { id, turn: state.turns, bytes, since });
-            actions.push(Action::Send {
-                seat,
-                turn: state.turns,
-                attempt: task.begun + 1,
-                job: task.job.clone(),
-            });
+            let tenant = state.tenant();
+            task.place = Place::InFlight(tenant.seat);
+            let turn = state.give(id, task.bytes, task.terms.timeout, now);
+            let (attempt, job) = (task.begun + 1, task.job.clone());
+            actions.push(Action::Send { tenant, turn, attempt, job });
         }
     }
 
@@ -632,34 +629,16 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    fn has_idle_slot(&self) -> bool {
-        let slots = &self.settings.slots;
-        self.seats
-            .iter()
-            .zip(slots)
-            .any(|(state, &slots)| state.stage == Stage::Ready && state.calls.len() < slots)
-    }
-
-    /// Whether calls lie behind those that run on this seat, and were not recalled yet.
-    fn has_calls_ahead(&self, seat: Seat) -> bool {
-        let state = &self.seats[seat];
-        state.stage == Stage::Ready
-            && state.calls.len() > self.settings.slots[seat]
-            && state.calls.back().is_some_and(|call| call.turn > state.recalled)
-    }
-
-    /// From when on the calls that lie ahead on this seat count as stuck.
-    fn stuck_from(&self, seat: Seat) -> Option<Instant> {
-        let since = self.seats[seat].calls.front()?.since?;
-        self.has_calls_ahead(seat).then_some(since + STUCK)
+    fn has_free_slot(&self) -> bool {
+        self.seats.iter().any(|state| state.free_slots() > 0)
     }
 
     fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        if self.pending > 0 || !self.has_idle_slot() {
+        if self.pending > 0 || !self.has_free_slot() {
             return;
         }
         for seat in 0..self.seats.len() {
-            if self.stuck_from(seat).is_some_and(|from| from <= now) {
+            if stuck_from(&self.seats[seat]).is_some_and(|from| from <= now) {
                 self.recall(seat, actions);
             }
         }
@@ -667,38 +646,109 @@ impl<J: Clone> Scheduler<J> {
 
     /// Asks for the calls behind those that run.
     fn recall(&mut self, seat: Seat, actions: &mut Vec<Action<J>>) {
-        if self.has_calls_ahead(seat) {
-            let slots = self.settings.slots[seat];
+        let state = &mut self.seats[seat];
+        if let Some((from, through)) = state.recall() {
+            actions.push(Action::Recall { tenant: state.tenant(), from, through });
+        }
+    }
+
+    /// Workers that have served their time are let go when they have done what they have, and
+    /// their successors start meanwhile.
+    fn replace_the_worn(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+        let most = self.settings.max_tasks;
+        for seat in 0..self.seats.len() {
             let state = &mut self.seats[seat];
-            let from = state.calls[slots].turn.max(state.recalled + 1);
-            state.recalled = state.turns;
-            actions.push(Action::Recall { seat, from, through: state.turns });
+            if state.stage != Stage::Ready || !is_worn(state, most) {
+                continue;
+            }
+            let is_wanted = match self.phase {
+                Phase::Open => true,
+                Phase::ShuttingDown(_) => self.pending > 0,
+                Phase::Broken(_) => false,
+            };
+            if is_wanted && state.successor.is_none() && !state.has_no_successor {
+                let tenant = state.call_successor(now + self.settings.start_timeout);
+                actions.push(Action::Spawn { tenant });
+            }
+            if state.calls.is_empty() {
+                state.stage = Stage::Leaving { until: now + LEAVE };
+                actions.push(Action::Dismiss { tenant: state.tenant() });
+            } else if state.is_fat {
+                self.recall(seat, actions);
+            }
+        }
+    }
+
+    fn may_shrink(&self) -> bool {
+        self.settings.idle_timeout.is_some()
+            && self.phase == Phase::Open
+            && self.seats.iter().filter(|state| state.is_occupied()).count()
+                > self.settings.min_workers
+    }
+
+    fn dismiss_the_idle(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+        let Some(timeout) = self.settings.idle_timeout else { return };
+        // From the last seat on, since the first ones are given tasks first.
+        for seat in (0..self.seats.len()).rev() {
+            if !self.may_shrink() {
+                return;
+            }
+            let state = &mut self.seats[seat];
+            if state.stage == Stage::Ready
+                && state.calls.is_empty()
+                && state.idle_since + timeout <= now
+            {
+                state.stage = Stage::Leaving { until: now + LEAVE };
+                actions.push(Action::Dismiss { tenant: state.tenant() });
+            }
         }
     }
 
     /// In a shutdown, lets workers go when there is nothing left for them, and notes the end.
-    fn dismiss_if_done(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+    fn end_if_done(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         if self.phase == Phase::Open || self.has_ended || !self.tasks.is_empty() {
             return;
         }
-        for (seat, state) in self.seats.iter_mut().enumerate() {
+        for state in &mut self.seats {
+            kill_successor(state, now, actions);
             match state.stage {
-                Stage::Ready => {
-                    state.stage = Stage::Leaving { until: Some(now + LEAVE) };
-                    actions.push(Action::Dismiss { seat });
+                Stage::Ready if state.calls.is_empty() => {
+                    state.stage = Stage::Leaving { until: now + LEAVE };
+                    actions.push(Action::Dismiss { tenant: state.tenant() });
                 }
-                // It has nothing yet that it could lose.
-                Stage::Starting { .. } => {
-                    state.stage = Stage::Leaving { until: None };
-                    actions.push(Action::Kill { seat });
+                // What still runs was cancelled; and who is starting has nothing to lose.
+                Stage::Ready | Stage::Starting { .. } => {
+                    state.stage = Stage::Killed { at: now, why: Why::Unneeded };
+                    actions.push(Action::Kill { tenant: state.tenant() });
                 }
                 Stage::Vacant { .. } => state.stage = Stage::Closed,
-                Stage::Leaving { .. } | Stage::Closed => {}
+                Stage::Leaving { .. } | Stage::Killed { .. } | Stage::Closed => {}
             }
         }
         if self.seats.iter().all(|state| state.stage == Stage::Closed) {
             self.has_ended = true;
             actions.push(Action::End);
         }
+    }
+}
+
+/// Whether the worker gets no further task: it has done as many as it may, or grown too large.
+fn is_worn(state: &SeatState, max_tasks: Option<u64>) -> bool {
+    state.is_fat || max_tasks.is_some_and(|most| state.given >= most)
+}
+
+/// From when on the calls that lie ahead on this seat count as stuck.
+fn stuck_from(state: &SeatState) -> Option<Instant> {
+    let since = state.calls.front()?.since?;
+    state.has_calls_ahead().then_some(since + STUCK)
+}
+
+fn kill_successor<J>(state: &mut SeatState, now: Instant, actions: &mut Vec<Action<J>>) {
+    let seat = state.tenant().seat;
+    if let Some(Successor { generation, stage }) = &mut state.successor
+        && !matches!(stage, Stage::Killed { .. })
+    {
+        *stage = Stage::Killed { at: now, why: Why::Unneeded };
+        actions.push(Action::Kill { tenant: Tenant { seat, generation: *generation } });
     }
 }

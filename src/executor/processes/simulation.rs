@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::scheduler::{Action, Again, Event, Generation, Scheduler, Seat, Settings, Verdict};
+use super::retries::Retries;
+use super::scheduler::{Action, Again, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
 use crate::error::Exit;
 use crate::executor::Shutdown;
 use crate::task::TaskId;
@@ -29,8 +30,33 @@ pub struct Summary {
     pub cancelled: u64,
     /// Tasks that were refused, or lost to a pool that could not work.
     pub broken: u64,
+    /// Tasks that ran longer than they may.
+    pub timed_out: u64,
     /// Calls that were given back, or taken from a worker that ended.
     pub taken_back: u64,
+    /// Further attempts.
+    pub retried: u64,
+    /// Workers that took the seat of another while that was still there.
+    pub succeeded: u64,
+}
+
+impl std::ops::Add for Summary {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            steps: self.steps + other.steps,
+            tasks: self.tasks + other.tasks,
+            answered: self.answered + other.answered,
+            died: self.died + other.died,
+            timed_out: self.timed_out + other.timed_out,
+            cancelled: self.cancelled + other.cancelled,
+            broken: self.broken + other.broken,
+            taken_back: self.taken_back + other.taken_back,
+            retried: self.retried + other.retried,
+            succeeded: self.succeeded + other.succeeded,
+        }
+    }
 }
 
 /// Runs the schedule of this seed; an error tells which law was broken, and when.
@@ -50,7 +76,7 @@ struct World {
     now: Instant,
     scheduler: Scheduler<u64>,
     slots: Vec<usize>,
-    processes: BTreeMap<Seat, Process>,
+    processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
     is_shut_down: bool,
     ended: bool,
@@ -60,18 +86,22 @@ struct World {
 #[derive(Default)]
 struct SimTask {
     fate: Fate,
+    sent: u32,
     begun: u32,
+    allowed: u32,
+    /// Never ends by itself.
+    hangs: bool,
 }
 
 /// A worker process, with what is on its way to it.
+#[derive(Default)]
 struct Process {
-    generation: Generation,
     is_ready: bool,
     is_killed: bool,
     is_dismissed: bool,
+    last_begun: u64,
     calls: VecDeque<(u64, u64)>,
     running: Vec<u64>,
-    last_begun: u64,
     recalls: VecDeque<(u64, u64)>,
     /// Answers that the coordinator has not read yet; they outlive the process.
     answers: VecDeque<Answer>,
@@ -89,6 +119,9 @@ impl World {
         let slots: Vec<_> = (0..workers).map(|_| rng.choice([1, 1, 1, 3]).unwrap_or(1)).collect();
         let settings = Settings {
             slots: slots.clone(),
+            min_workers: rng.usize(0..=workers),
+            idle_timeout: rng.bool().then(|| Duration::from_millis(rng.u64(0..100))),
+            max_tasks: rng.bool().then(|| rng.u64(1..10)),
             start_timeout: Duration::from_secs(10),
             start_tries: rng.u32(1..6),
         };
@@ -158,9 +191,9 @@ impl World {
                 self.handle(Event::Tick)
             }
             _ => {
-                let seats: Vec<_> = self.processes.keys().copied().collect();
-                match self.rng.choice(&seats) {
-                    Some(&seat) => self.live_process(seat, reliability),
+                let tenants: Vec<_> = self.processes.keys().copied().collect();
+                match self.rng.choice(&tenants) {
+                    Some(&tenant) => self.live_process(tenant, reliability),
                     None => {
                         // Nobody is there: the world waits for the scheduler's own time.
                         if let Some(at) = self.scheduler.wake_at() {
@@ -177,9 +210,18 @@ impl World {
     fn submit(&mut self) -> Result<(), String> {
         let id = self.summary.tasks;
         self.summary.tasks += 1;
-        self.tasks.insert(id, SimTask::default());
         let bytes = *self.rng.choice(&[2, 100, 5_000, 65_536]).expect("four");
-        self.handle(Event::Submitted { id: TaskId(id), job: id, bytes })
+        let times = *self.rng.choice(&[0, 0, 1, 3]).expect("four");
+        let retries = Retries::times(times)
+            .on_crash(self.rng.bool())
+            .on_timeout(self.rng.bool())
+            .on_failure(self.rng.bool());
+        let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
+        let terms = TaskTerms { timeout, priority: self.rng.i32(-1..=1), retries };
+        // What hangs without a timeout would keep a shutdown waiting, and rightly so.
+        let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
+        self.tasks.insert(id, SimTask { allowed: times + 1, hangs, ..SimTask::default() });
+        self.handle(Event::Submitted { id: TaskId(id), job: id, bytes, terms })
     }
 
     fn cancel(&mut self) -> Result<(), String> {
@@ -187,14 +229,7 @@ impl World {
             return Ok(());
         }
         let id = self.rng.u64(0..self.summary.tasks);
-        let before = self.tasks[&id].begun;
-        let was_done = self.tasks[&id].fate.is_some();
-        self.handle(Event::Cancelled { id: TaskId(id) })?;
-        let task = &self.tasks[&id];
-        if !was_done && task.fate == Some(Verdict::Cancelled) && before > 0 {
-            return Err(format!("task {id} was cancelled as pending after it had begun"));
-        }
-        Ok(())
+        self.handle(Event::Cancelled { id: TaskId(id) })
     }
 
     fn shut_down(&mut self, how: Shutdown) -> Result<(), String> {
@@ -203,47 +238,48 @@ impl World {
     }
 
     /// Something happens to one process, or to what it sent.
-    fn live_process(&mut self, seat: Seat, reliability: u32) -> Result<(), String> {
-        let process = self.processes.get_mut(&seat).expect("an occupied seat");
-        let generation = process.generation;
+    fn live_process(&mut self, tenant: Tenant, reliability: u32) -> Result<(), String> {
+        let process = self.processes.get_mut(&tenant).expect("a process");
         let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
         if !process.is_ready {
             if crashes || self.rng.u8(0..20) == 0 {
-                self.processes.remove(&seat);
+                self.processes.remove(&tenant);
                 let again = *self
                     .rng
                     .choice(&[Again::WithBackoff, Again::WithBackoff, Again::AtOnce])
                     .expect("three");
                 let cause = "simulated".to_owned();
-                return self.handle(Event::StartFailed { seat, generation, cause, again });
+                return self.handle(Event::StartFailed { tenant, cause, again });
             }
             process.is_ready = true;
-            return self.handle(Event::WorkerReady { seat, generation });
+            return self.handle(Event::WorkerReady { tenant });
         }
         if let Some(answer) = process.answers.pop_front() {
             let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
+            let has_failed = self.rng.u8(0..10) == 0;
+            let is_fat = self.rng.u8(0..50) == 0;
             return self.handle(match answer {
-                Answer::Replied(id) => Event::Replied { seat, generation, id: TaskId(id), ran_for },
-                Answer::Returned { from, through } => {
-                    Event::Returned { seat, generation, from, through }
+                Answer::Replied(id) => {
+                    Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat }
                 }
+                Answer::Returned { from, through } => Event::Returned { tenant, from, through },
             });
         }
         // All that it sent has been read, so its end may be noticed now.
         let has_left =
             process.is_dismissed && process.calls.is_empty() && process.running.is_empty();
         if crashes || has_left {
-            self.processes.remove(&seat);
+            self.processes.remove(&tenant);
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
-            return self.handle(Event::WorkerExited { seat, generation, exit });
+            return self.handle(Event::WorkerExited { tenant, exit });
         }
         for _ in 0..self.rng.u32(1..5) {
-            let process = self.processes.get_mut(&seat).expect("still there");
+            let process = self.processes.get_mut(&tenant).expect("still there");
             match self.rng.u32(0..3) {
                 0 => process.receive_recall(),
-                1 => process.finish_one(&mut self.rng),
+                1 => process.finish_one(&mut self.rng, &self.tasks),
                 _ => {
-                    if let Some(id) = process.begin_one(self.slots[seat]) {
+                    if let Some(id) = process.begin_one(self.slots[tenant.seat]) {
                         self.begun(id)?;
                     }
                 }
@@ -255,8 +291,8 @@ impl World {
     fn begun(&mut self, id: u64) -> Result<(), String> {
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         task.begun += 1;
-        if task.begun > 1 {
-            return Err(format!("task {id} was begun {} times, of 1 allowed", task.begun));
+        if task.begun > task.allowed {
+            return Err(format!("task {id} was begun {} times of {}", task.begun, task.allowed));
         }
         Ok(())
     }
@@ -274,54 +310,80 @@ impl World {
     fn perform(&mut self, actions: Vec<Action<u64>>) -> Result<(), String> {
         for action in actions {
             match action {
-                Action::Spawn { seat, generation } => {
+                Action::Spawn { tenant } => {
                     if self.ended {
-                        return Err(format!("a worker was started on seat {seat} after the end"));
+                        return Err(format!("{tenant:?} was started after the end"));
                     }
-                    if self.processes.insert(seat, Process::new(generation)).is_some() {
-                        return Err(format!("seat {seat} was given a second process"));
+                    let others = self.processes.keys().filter(|other| other.seat == tenant.seat);
+                    let others = others.count();
+                    self.summary.succeeded += others as u64;
+                    if others > 1 || self.processes.insert(tenant, Process::default()).is_some() {
+                        return Err(format!("{tenant:?} was started beside {others} others"));
                     }
                 }
-                Action::Send { seat, turn, job, attempt: _ } => {
-                    let fate = &self.tasks[&job].fate;
-                    if fate.is_some() {
-                        return Err(format!("task {job} was sent after it ended: {fate:?}"));
+                Action::Send { tenant, turn, job, attempt } => {
+                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    if task.fate.is_some() {
+                        return Err(format!("task {job} was sent after it ended: {:?}", task.fate));
                     }
-                    let process = self.processes.get_mut(&seat).filter(|process| process.is_ready);
-                    let Some(process) = process else {
+                    if attempt > task.allowed || task.sent != task.begun {
+                        return Err(format!("task {job} was sent as attempt {attempt}"));
+                    }
+                    task.sent += 1;
+                    let process = self.processes.get_mut(&tenant);
+                    let Some(process) = process.filter(|process| process.is_ready) else {
                         return Err(format!(
-                            "task {job} was sent to seat {seat}, which is not ready"
+                            "task {job} was sent to {tenant:?}, which is not ready"
                         ));
                     };
                     if process.is_dismissed {
                         return Err(format!("task {job} was sent to a worker that may leave"));
                     }
                     process.calls.push_back((turn, job));
+                    let at_work = |(other, process): &(&Tenant, &Process)| {
+                        other.seat == tenant.seat
+                            && !(process.calls.is_empty() && process.running.is_empty())
+                    };
+                    if self.processes.iter().filter(at_work).count() > 1 {
+                        return Err(format!("seat {} has two processes at work", tenant.seat));
+                    }
                 }
-                Action::Recall { seat, from, through } => {
+                Action::Recall { tenant, from, through } => {
                     if from > through {
                         return Err(format!("an empty recall: {from} to {through}"));
                     }
-                    if let Some(process) = self.processes.get_mut(&seat) {
+                    if let Some(process) = self.processes.get_mut(&tenant) {
                         process.recalls.push_back((from, through));
                     }
                 }
-                Action::Dismiss { seat } => {
-                    self.processes.get_mut(&seat).ok_or("dismissed nobody")?.is_dismissed = true;
+                Action::Dismiss { tenant } => {
+                    self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
                 }
-                Action::Kill { seat } => {
-                    self.processes.get_mut(&seat).ok_or("killed nobody")?.is_killed = true;
+                Action::Kill { tenant } => {
+                    self.processes.get_mut(&tenant).ok_or("killed nobody")?.is_killed = true;
                 }
                 Action::TakenBack { job } => {
                     self.summary.taken_back += 1;
-                    if self.tasks[&job].begun > 0 {
+                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    if task.begun >= task.sent {
                         return Err(format!("task {job} had begun when it was taken back"));
                     }
+                    task.sent -= 1;
+                }
+                Action::Retry { job, attempt, .. } => {
+                    self.summary.retried += 1;
+                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    if attempt > task.allowed {
+                        return Err(format!("task {job} is to have attempt {attempt}"));
+                    }
+                    // An attempt may be charged that never began: its worker died on the way.
+                    task.begun = task.sent;
                 }
                 Action::Complete { job, verdict } => {
                     match verdict {
                         Verdict::Answered => self.summary.answered += 1,
                         Verdict::Died { .. } => self.summary.died += 1,
+                        Verdict::TimedOut { .. } => self.summary.timed_out += 1,
                         Verdict::Cancelled => self.summary.cancelled += 1,
                         Verdict::Broken(_) => self.summary.broken += 1,
                     }
@@ -342,20 +404,6 @@ impl World {
 }
 
 impl Process {
-    fn new(generation: Generation) -> Self {
-        Self {
-            generation,
-            is_ready: false,
-            is_killed: false,
-            is_dismissed: false,
-            calls: VecDeque::new(),
-            running: Vec::new(),
-            last_begun: 0,
-            recalls: VecDeque::new(),
-            answers: VecDeque::new(),
-        }
-    }
-
     fn begin_one(&mut self, slots: usize) -> Option<u64> {
         if self.running.len() >= slots {
             return None;
@@ -366,10 +414,12 @@ impl Process {
         Some(id)
     }
 
-    fn finish_one(&mut self, rng: &mut Rng) {
+    fn finish_one(&mut self, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) {
         if !self.running.is_empty() {
-            let id = self.running.swap_remove(rng.usize(0..self.running.len()));
-            self.answers.push_back(Answer::Replied(id));
+            let index = rng.usize(0..self.running.len());
+            if !tasks[&self.running[index]].hangs {
+                self.answers.push_back(Answer::Replied(self.running.swap_remove(index)));
+            }
         }
     }
 
@@ -395,12 +445,7 @@ mod tests {
         println!("schedules {first} to {}", first + schedules - 1);
         let mut total = Summary::default();
         for seed in first..first + schedules {
-            let summary = run(seed).unwrap_or_else(|broken| panic!("{broken}"));
-            total.answered += summary.answered;
-            total.died += summary.died;
-            total.cancelled += summary.cancelled;
-            total.broken += summary.broken;
-            total.taken_back += summary.taken_back;
+            total = total + run(seed).unwrap_or_else(|broken| panic!("{broken}"));
         }
         // A simulation in which nothing happens would prove nothing.
         for (what, count) in [
@@ -408,9 +453,12 @@ mod tests {
             ("died", total.died),
             ("cancelled", total.cancelled),
             ("broken", total.broken),
+            ("timed out", total.timed_out),
             ("taken back", total.taken_back),
+            ("retried", total.retried),
+            ("run by a successor", total.succeeded),
         ] {
-            assert!(count > schedules / 10, "only {count} tasks were {what}");
+            assert!(count > schedules / 20, "only {count} {what}");
         }
     }
 }

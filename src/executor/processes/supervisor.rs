@@ -38,9 +38,8 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
         match order {
             Ok(Order::Start(post)) => {
                 if let Err(cause) = start(shared, &post) {
-                    let (seat, generation) = (post.seat, post.generation);
-                    let again = Again::WithBackoff;
-                    shared.handle(Event::StartFailed { seat, generation, cause, again });
+                    let (tenant, again) = (post.tenant, Again::WithBackoff);
+                    shared.handle(Event::StartFailed { tenant, cause, again });
                 }
             }
             Ok(Order::WakeEarlier) => {}
@@ -65,7 +64,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
         socket: socket.clone(),
         token: Uuid::new_v4().to_string(),
         coordinator: std::process::id(),
-        worker: post.seat,
+        worker: post.worker(),
     };
     let (child, mouth) = Child::spawn(program, &invitation, shared.worker_env())
         .map_err(|error| refused(&format!("start {}", program.path.display()), &error))?;
@@ -77,7 +76,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
 
     let (report, ended) = mpsc::channel();
     let line = Arc::new(Line::new(socket));
-    let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.seat);
+    let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.worker());
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
     let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {

@@ -1,0 +1,82 @@
+//! The tasks that wait for a worker, best first: by priority, then in order of submission; and
+//! those that wait for their next attempt.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use crate::task::TaskId;
+
+/// Ids of waiting tasks. One that ceased to wait is not looked for: whoever takes ids out skips
+/// those that are no longer pending.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    lanes: BTreeMap<Reverse<i32>, VecDeque<TaskId>>,
+    paused: BTreeSet<(Instant, TaskId)>,
+}
+
+impl Queue {
+    pub(crate) fn push_back(&mut self, priority: i32, id: TaskId) {
+        self.lanes.entry(Reverse(priority)).or_default().push_back(id);
+    }
+
+    /// Ahead of all others of its priority: for what had its turn before.
+    pub(crate) fn push_front(&mut self, priority: i32, id: TaskId) {
+        self.lanes.entry(Reverse(priority)).or_default().push_front(id);
+    }
+
+    /// The next in line.
+    pub(crate) fn front(&self) -> Option<TaskId> {
+        self.lanes.first_key_value().and_then(|(_, lane)| lane.front()).copied()
+    }
+
+    pub(crate) fn pop(&mut self) {
+        if let Some(mut lane) = self.lanes.first_entry() {
+            lane.get_mut().pop_front();
+            if lane.get().is_empty() {
+                lane.remove();
+            }
+        }
+    }
+
+    /// Keeps a task until its time comes.
+    pub(crate) fn pause(&mut self, until: Instant, id: TaskId) {
+        self.paused.insert((until, id));
+    }
+
+    /// When the next paused task is due.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.paused.first().map(|(until, _)| *until)
+    }
+
+    /// Takes out a paused task that is due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<TaskId> {
+        let is_due = self.due_at().is_some_and(|at| at <= now);
+        is_due.then(|| self.paused.pop_first())?.map(|(_, id)| id)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.lanes.clear();
+        self.paused.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn higher_priority_goes_first_then_the_order_of_submission() {
+        let mut queue = Queue::default();
+        for (priority, id) in [(0, 1), (5, 2), (0, 3), (-1, 4), (5, 5)] {
+            queue.push_back(priority, TaskId(id));
+        }
+        queue.push_front(0, TaskId(6));
+        let order = std::iter::from_fn(|| {
+            let id = queue.front()?;
+            queue.pop();
+            Some(id.0)
+        });
+        assert_eq!(order.collect::<Vec<_>>(), [2, 5, 6, 1, 3, 4]);
+    }
+}

@@ -1,0 +1,256 @@
+//! One seat: the process on it, the calls that it has, and its successor, if it is about to be
+//! replaced.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::vocabulary::{Seat, Tenant};
+use crate::task::TaskId;
+
+#[derive(Debug)]
+pub(crate) struct SeatState {
+    seat: Seat,
+    /// How many tasks the worker runs at a time.
+    pub slots: usize,
+    /// The generation that was given out last.
+    generations: u64,
+    /// The generation of the process that is here, or was last.
+    pub present: u64,
+    pub stage: Stage,
+    /// Calls without an answer, in the order of their turns.
+    pub calls: VecDeque<Sent>,
+    /// The bytes of their texts.
+    pub bytes: usize,
+    /// Turns given out to this process.
+    pub turns: u64,
+    /// Calls that it was given and has not returned.
+    pub given: u64,
+    /// The turn up to which calls were recalled.
+    pub recalled: u64,
+    /// It uses more memory than it may.
+    pub is_fat: bool,
+    /// Since when it has had nothing to do.
+    pub idle_since: Instant,
+    /// The process that will take this one's place; it gets no task before.
+    pub successor: Option<Successor>,
+    /// Its successor could not start; the next one is called when this one is gone.
+    pub has_no_successor: bool,
+}
+
+/// A call on its way to a worker, or at work there.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub id: TaskId,
+    pub turn: u64,
+    pub bytes: usize,
+    pub timeout: Option<Duration>,
+    /// Since when it runs, as far as can be told from here: one of the worker's slots was free
+    /// for it from then on.
+    pub since: Option<Instant>,
+}
+
+impl Sent {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.since?.checked_add(self.timeout?)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No process; and none comes before this time, if there is one.
+    Vacant {
+        until: Option<Instant>,
+    },
+    Starting {
+        until: Instant,
+    },
+    Ready,
+    /// Told to leave, to be killed if it has not by then.
+    Leaving {
+        until: Instant,
+    },
+    /// Killed, and not gone yet.
+    Killed {
+        at: Instant,
+        why: Why,
+    },
+    /// No process, for good.
+    Closed,
+}
+
+/// Why the pool killed a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    TimedOut,
+    Cancelled,
+    Unneeded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Successor {
+    pub generation: u64,
+    pub stage: Stage,
+}
+
+impl SeatState {
+    pub(crate) fn new(seat: Seat, slots: usize, now: Instant) -> Self {
+        Self {
+            seat,
+            slots,
+            generations: 0,
+            present: 0,
+            stage: Stage::Vacant { until: None },
+            calls: VecDeque::new(),
+            bytes: 0,
+            turns: 0,
+            given: 0,
+            recalled: 0,
+            is_fat: false,
+            idle_since: now,
+            successor: None,
+            has_no_successor: false,
+        }
+    }
+
+    pub(crate) fn tenant(&self) -> Tenant {
+        Tenant { seat: self.seat, generation: self.present }
+    }
+
+    /// Whether there is a process on the seat, whatever it does.
+    pub(crate) fn is_occupied(&self) -> bool {
+        !matches!(self.stage, Stage::Vacant { .. } | Stage::Closed)
+    }
+
+    /// Whether this is the process that sits here now.
+    pub(crate) fn is_present(&self, tenant: Tenant) -> bool {
+        self.present == tenant.generation && self.is_occupied()
+    }
+
+    pub(crate) fn is_successor(&self, tenant: Tenant) -> bool {
+        self.successor.is_some_and(|successor| successor.generation == tenant.generation)
+    }
+
+    fn next_tenant(&mut self) -> Tenant {
+        self.generations += 1;
+        Tenant { seat: self.seat, generation: self.generations }
+    }
+
+    /// Seats a new process on a vacant seat.
+    pub(crate) fn fill(&mut self, until: Instant) -> Tenant {
+        let tenant = self.next_tenant();
+        self.seat_down(tenant.generation, Stage::Starting { until });
+        tenant
+    }
+
+    /// Calls the process that will follow this one.
+    pub(crate) fn call_successor(&mut self, until: Instant) -> Tenant {
+        let tenant = self.next_tenant();
+        let stage = Stage::Starting { until };
+        self.successor = Some(Successor { generation: tenant.generation, stage });
+        tenant
+    }
+
+    /// The process is gone: its successor takes the seat, if there is one. Gives its calls.
+    pub(crate) fn vacate(&mut self, now: Instant) -> VecDeque<Sent> {
+        let calls = std::mem::take(&mut self.calls);
+        self.bytes = 0;
+        match self.successor.take() {
+            Some(Successor { generation, stage }) => self.seat_down(generation, stage),
+            None => self.stage = Stage::Vacant { until: None },
+        }
+        self.idle_since = now;
+        calls
+    }
+
+    fn seat_down(&mut self, generation: u64, stage: Stage) {
+        self.present = generation;
+        self.stage = stage;
+        self.turns = 0;
+        self.given = 0;
+        self.recalled = 0;
+        self.is_fat = false;
+        self.has_no_successor = false;
+    }
+
+    /// Gives the process a call, which begins at once if a slot is free.
+    pub(crate) fn give(
+        &mut self,
+        id: TaskId,
+        bytes: usize,
+        timeout: Option<Duration>,
+        now: Instant,
+    ) -> u64 {
+        self.turns += 1;
+        self.given += 1;
+        self.bytes += bytes;
+        let since = (self.calls.len() < self.slots).then_some(now);
+        self.calls.push_back(Sent { id, turn: self.turns, bytes, timeout, since });
+        self.turns
+    }
+
+    /// Strikes a call off the list; false if it was not on it.
+    pub(crate) fn strike(&mut self, id: TaskId, now: Instant) -> bool {
+        let Some(index) = self.calls.iter().position(|call| call.id == id) else {
+            return false;
+        };
+        let call = self.calls.remove(index).expect("just found");
+        self.bytes -= call.bytes;
+        // The slot is free for the next in line.
+        if let Some(next) = self.calls.get_mut(self.slots - 1) {
+            next.since.get_or_insert(now);
+        }
+        if self.calls.is_empty() {
+            self.idle_since = now;
+        }
+        true
+    }
+
+    /// Takes back the calls of these turns.
+    pub(crate) fn take_returned(&mut self, from: u64, through: u64, now: Instant) -> Vec<TaskId> {
+        let is_returned = |call: &&Sent| (from..=through).contains(&call.turn);
+        let ids: Vec<_> = self.calls.iter().filter(is_returned).map(|call| call.id).collect();
+        for &id in &ids {
+            self.strike(id, now);
+            self.given -= 1;
+        }
+        ids
+    }
+
+    /// How many more calls could begin at once.
+    pub(crate) fn free_slots(&self) -> usize {
+        match self.stage {
+            Stage::Ready => self.slots.saturating_sub(self.calls.len()),
+            _ => 0,
+        }
+    }
+
+    /// The calls that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Sent> {
+        self.calls.iter().take(self.slots)
+    }
+
+    /// When the first of the running calls will have run for too long.
+    pub(crate) fn first_deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Ready => self.running().filter_map(Sent::deadline).min(),
+            _ => None,
+        }
+    }
+
+    /// Whether calls lie behind those that run, and were not recalled yet.
+    pub(crate) fn has_calls_ahead(&self) -> bool {
+        self.stage == Stage::Ready
+            && self.calls.len() > self.slots
+            && self.calls.back().is_some_and(|call| call.turn > self.recalled)
+    }
+
+    /// The turns of the calls behind those that run and were not recalled yet; now they are.
+    pub(crate) fn recall(&mut self) -> Option<(u64, u64)> {
+        if !self.has_calls_ahead() {
+            return None;
+        }
+        let from = self.calls[self.slots].turn.max(self.recalled + 1);
+        self.recalled = self.turns;
+        Some((from, self.turns))
+    }
+}

@@ -1,0 +1,169 @@
+//! The words in which the scheduler is spoken to, and answers. No logic here.
+
+use std::time::Duration;
+
+use crate::error::{Exit, PoolError};
+use crate::executor::Shutdown;
+use crate::executor::processes::retries::{Fault, Retries};
+use crate::task::TaskId;
+
+/// What a scheduler is told at its start.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// How many tasks each worker runs at a time; as many seats as entries.
+    pub slots: Vec<usize>,
+    /// How many seats are filled even if there is nothing to do.
+    pub min_workers: usize,
+    /// After how long without a task a worker beyond these is let go.
+    pub idle_timeout: Option<Duration>,
+    /// After how many tasks a worker is replaced.
+    pub max_tasks: Option<u64>,
+    /// How long a worker may take from its start until it is ready.
+    pub start_timeout: Duration,
+    /// After how many starts in a row that led to nothing the pool gives up.
+    pub start_tries: u32,
+}
+
+/// Under which terms a task is run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TaskTerms {
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// Tasks of higher priority go first.
+    pub priority: i32,
+    pub retries: Retries,
+}
+
+/// A place for a worker process; filled again when the process ends.
+pub(crate) type Seat = usize;
+
+/// A worker process: on which seat, and the how manieth there, so that news of an earlier one is
+/// not taken for news of the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Tenant {
+    pub seat: Seat,
+    pub generation: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event<J> {
+    Submitted {
+        id: TaskId,
+        job: J,
+        bytes: usize,
+        terms: TaskTerms,
+    },
+    Cancelled {
+        id: TaskId,
+    },
+    WorkerReady {
+        tenant: Tenant,
+    },
+    /// The worker answered.
+    Replied {
+        tenant: Tenant,
+        id: TaskId,
+        /// As it says itself.
+        ran_for: Duration,
+        /// With an error or a panic.
+        has_failed: bool,
+        /// It has grown beyond the memory that it may use.
+        is_fat: bool,
+    },
+    /// The worker gave the calls of these turns back, which it had not begun.
+    Returned {
+        tenant: Tenant,
+        from: u64,
+        through: u64,
+    },
+    /// No process could be started, or it ended before it was ready.
+    StartFailed {
+        tenant: Tenant,
+        cause: String,
+        again: Again,
+    },
+    /// A process that had been ready ended.
+    WorkerExited {
+        tenant: Tenant,
+        exit: Exit,
+    },
+    /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
+    Tick,
+    ShutDown(Shutdown),
+}
+
+/// Whether a failed start says something about the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// The next attempt is made of something else (another program): at once.
+    AtOnce,
+    WithBackoff,
+    /// It is certain to fail the same way.
+    Never,
+}
+
+/// What is to be done about it, in this order.
+#[derive(Debug)]
+pub(crate) enum Action<J> {
+    Spawn {
+        tenant: Tenant,
+    },
+    Send {
+        tenant: Tenant,
+        turn: u64,
+        attempt: u32,
+        job: J,
+    },
+    Recall {
+        tenant: Tenant,
+        from: u64,
+        through: u64,
+    },
+    /// Let the worker leave: no call will follow.
+    Dismiss {
+        tenant: Tenant,
+    },
+    Kill {
+        tenant: Tenant,
+    },
+    Complete {
+        job: J,
+        verdict: Verdict,
+    },
+    /// A job that had been handed over is pending again, at no cost.
+    TakenBack {
+        job: J,
+    },
+    /// A job will be run again after a pause.
+    Retry {
+        job: J,
+        fault: Fault,
+        attempt: u32,
+        pause: Duration,
+    },
+    /// No worker is left and none will come.
+    End,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// With the reply that was just reported.
+    Answered,
+    /// With its worker.
+    Died {
+        exit: Exit,
+        attempts: u32,
+        ran_for: Duration,
+        /// The pool itself ended the worker, because of another task.
+        is_collateral: bool,
+    },
+    /// It ran longer than it may, and was ended with its worker.
+    TimedOut {
+        after: Duration,
+        attempts: u32,
+    },
+    Cancelled,
+    Broken(PoolError),
+}

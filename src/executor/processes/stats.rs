@@ -1,0 +1,99 @@
+//! What a pool has done so far, in numbers.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// A snapshot of a pool, from [`ProcessPool::stats`](super::ProcessPool::stats).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Worker processes that live now, with their ids.
+    pub pids: Vec<u32>,
+    /// Tasks that wait for a worker, or for their next attempt.
+    pub pending: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that gave an output.
+    pub done: u64,
+    /// Tasks that ended in an error, whichever, cancelled ones not among them.
+    pub failed: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Further attempts after a crash, a timeout or a failure.
+    pub retried: u64,
+    /// Workers that were started to take the place of another.
+    pub respawned: u64,
+    /// How long tasks that were answered had waited before they ran the last time.
+    pub wait: Times,
+    /// How long they ran that time.
+    pub run: Times,
+}
+
+/// How long something took, over many times.
+#[derive(Debug, Clone)]
+pub struct Times(Histogram<u64>);
+
+/// What is counted as it happens.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub done: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub retried: u64,
+    pub spawned: u64,
+    pub wait: Times,
+    pub run: Times,
+}
+
+impl Times {
+    pub(crate) fn note(&mut self, time: Duration) {
+        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// How many times were measured.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The time that this share of all were below: 0.5 for the median. To a percent and a
+    /// microsecond, zero if there are none.
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(share))
+    }
+
+    /// The average.
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.0.mean() / 1e6)
+    }
+
+    /// The longest.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.0.max())
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        /// Longer times count as this one: a month, in microseconds.
+        const LONGEST: u64 = 30 * 24 * 3600 * 1_000_000;
+        Self(Histogram::new_with_max(LONGEST, 2).expect("bounds that make sense"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_by_their_quantiles() {
+        let mut times = Times::default();
+        assert_eq!((times.count(), times.quantile(0.5)), (0, Duration::ZERO));
+        (1..=100).for_each(|ms| times.note(Duration::from_millis(ms)));
+        let median = times.quantile(0.5).as_secs_f64();
+        assert!((0.049..0.052).contains(&median), "{median}");
+        assert_eq!(times.count(), 100);
+        times.note(Duration::MAX);
+        assert!(times.max() > Duration::from_secs(3600));
+    }
+}

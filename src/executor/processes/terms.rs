@@ -1,0 +1,63 @@
+//! Under which terms one task is run, where they differ from the pool's.
+
+use std::time::Duration;
+
+use super::retries::Retries;
+use super::scheduler::TaskTerms;
+
+/// What [`ProcessPool::submit_with`](super::ProcessPool::submit_with) takes besides the task. What
+/// is not set here is as the pool's builder says.
+///
+/// ```
+/// # use procession::{Retries, Terms};
+/// # use std::time::Duration;
+/// let urgent = Terms::new().priority(10).timeout(Duration::from_secs(2));
+/// let patient = Terms::new().no_timeout().retries(Retries::times(5));
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Terms {
+    timeout: Option<Option<Duration>>,
+    priority: i32,
+    retries: Option<Retries>,
+}
+
+impl Terms {
+    /// As the pool's.
+    pub const fn new() -> Self {
+        Self { timeout: None, priority: 0, retries: None }
+    }
+
+    /// How long the task may run, each time it does; see
+    /// [`Builder::timeout`](super::Builder::timeout).
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(Some(timeout));
+        self
+    }
+
+    /// The task may run for ever, whatever the pool's timeout.
+    pub const fn no_timeout(mut self) -> Self {
+        self.timeout = Some(None);
+        self
+    }
+
+    /// Pending tasks of higher priority go first. Default: 0.
+    pub const fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How often the task is tried again.
+    pub const fn retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    pub(crate) fn resolve(self, pool: TaskTerms) -> TaskTerms {
+        TaskTerms {
+            timeout: self.timeout.unwrap_or(pool.timeout),
+            priority: self.priority,
+            retries: self.retries.unwrap_or(pool.retries),
+        }
+    }
+}
