@@ -25,7 +25,7 @@ mod stats;
 mod supervisor;
 mod terms;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -279,10 +279,7 @@ impl ProcessPool {
         let supervised = Arc::clone(&shared);
         let supervisor = thread::Builder::new()
             .name("supervisor".to_owned())
-            .spawn(move || {
-                mark_as_pool_thread();
-                supervisor::supervise(&supervised, &receiver);
-            })
+            .spawn(move || supervisor::supervise(&supervised, &receiver))
             .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;
         shared.keep(supervisor);
         let mut mind = shared.mind();
@@ -361,40 +358,33 @@ impl Shared {
                     let Some(post) = mind.posts.get(&tenant) else { continue };
                     parcel.set_running(true);
                     if self.setup.on_event.is_some() {
-                        outside.rest.push(Deed::Report(PoolEvent::TaskStarted {
+                        outside.events.push(PoolEvent::TaskStarted {
                             task: parcel.id,
                             worker: tenant.seat,
                             pid: post.pid(),
                             attempt,
-                        }));
+                        });
                     }
                     post.put(Outgoing { turn, attempt, parcel });
                     outside.flush(post);
                 }
                 Action::Recall { tenant, from, through } => {
                     let recall = Recall { from, through };
-                    outside.at(mind.posts.get(&tenant), |post| Deed::Recall(post, recall));
+                    outside.say(mind.posts.get(&tenant), Word::Recall(recall));
                 }
                 Action::Dismiss { tenant } => {
-                    outside.at(mind.posts.get(&tenant), Deed::Dismiss);
+                    outside.say(mind.posts.get(&tenant), Word::Dismiss);
                 }
-                Action::Kill { tenant } => outside.at(mind.posts.get(&tenant), Deed::Kill),
+                Action::Kill { tenant } => outside.say(mind.posts.get(&tenant), Word::Kill),
                 Action::Retry { job, fault, attempt, pause } => {
                     job.set_running(false);
                     self.counts().retried += 1;
                     let task = job.id;
-                    outside.rest.push(Deed::Report(PoolEvent::TaskRetried {
-                        task,
-                        fault,
-                        attempt,
-                        pause,
-                    }));
+                    outside.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
                 }
-                Action::Complete { job, verdict } => {
-                    outside.rest.push(Deed::Complete(job, verdict));
-                }
+                Action::Complete { job, verdict } => outside.completed.push((job, verdict)),
                 Action::TakenBack { job } => job.set_running(false),
-                Action::End => outside.rest.push(Deed::End),
+                Action::End => outside.is_the_end = true,
             }
         }
         outside
@@ -403,29 +393,34 @@ impl Shared {
     /// All the rest, some of which takes its time or calls the user's code. Gives the number of
     /// tasks that were completed.
     fn perform_outside(&self, outside: Outside, settling: Option<Settling<'_>>) -> usize {
+        let Outside { flush, words, events, completed, is_the_end } = outside;
         // Workers first: they should not wait for the user's code.
-        for post in outside.flush {
+        for post in flush {
             post.flush();
         }
-        let mut completed = 0;
-        for deed in outside.rest {
-            match deed {
-                Deed::Recall(post, recall) => post.recall(recall),
-                Deed::Dismiss(post) => post.dismiss(),
-                Deed::Kill(post) => post.kill(),
-                Deed::Report(event) => self.report(|| event),
-                Deed::Complete(parcel, verdict) => {
-                    completed += 1;
-                    self.complete(&parcel, verdict, settling.as_ref());
-                }
-                Deed::End => {
-                    let _ = self.orders.send(Order::End);
-                    *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                    self.has_ended.notify_all();
-                }
+        for (post, word) in words {
+            match word {
+                Word::Recall(recall) => post.recall(recall),
+                Word::Dismiss => post.dismiss(),
+                Word::Kill => post.kill(),
             }
         }
-        completed
+        for event in events {
+            self.report(|| event);
+        }
+        let number = completed.len();
+        if number > 0 {
+            let _calling_back = self.calling_back();
+            for (parcel, verdict) in completed {
+                self.complete(&parcel, verdict, settling.as_ref());
+            }
+        }
+        if is_the_end {
+            let _ = self.orders.send(Order::End);
+            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.has_ended.notify_all();
+        }
+        number
     }
 
     /// When the scheduler wants to be woken; for the supervisor, which will do so.
@@ -489,7 +484,7 @@ impl Shared {
     /// thread that would have to make room.
     fn wait_for_room(&self) {
         let mut mind = self.mind();
-        while !self.has_room(&mind) && !is_pool_thread() {
+        while !self.has_room(&mind) && !self.is_calling_back() {
             mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
         }
         mind.entering += 1;
@@ -535,11 +530,13 @@ impl Shared {
 
     fn report(&self, event: impl FnOnce() -> PoolEvent) {
         if let Some(on_event) = &self.setup.on_event {
+            let _calling_back = self.calling_back();
             let _ = guard::catch(|| on_event(&event()));
         }
     }
 
     fn said(&self, output: &Output<'_>) {
+        let _calling_back = self.calling_back();
         let _ = guard::catch(|| (self.setup.on_output)(output));
     }
 }
@@ -548,22 +545,23 @@ impl Shared {
 #[derive(Default)]
 struct Outside {
     flush: Vec<Arc<Post>>,
-    rest: Vec<Deed>,
+    words: Vec<(Arc<Post>, Word)>,
+    events: Vec<PoolEvent>,
+    completed: Vec<(Arc<Parcel>, Verdict)>,
+    is_the_end: bool,
 }
 
-enum Deed {
-    Report(PoolEvent),
-    Recall(Arc<Post>, Recall),
-    Dismiss(Arc<Post>),
-    Kill(Arc<Post>),
-    Complete(Arc<Parcel>, Verdict),
-    End,
+/// What a worker is told beside its calls.
+enum Word {
+    Recall(Recall),
+    Dismiss,
+    Kill,
 }
 
 impl Outside {
-    fn at(&mut self, post: Option<&Arc<Post>>, deed: impl FnOnce(Arc<Post>) -> Deed) {
+    fn say(&mut self, post: Option<&Arc<Post>>, word: Word) {
         // A process that has ended in the meantime needs nothing.
-        self.rest.extend(post.map(|post| deed(Arc::clone(post))));
+        self.words.extend(post.map(|post| (Arc::clone(post), word)));
     }
 
     fn flush(&mut self, post: &Arc<Post>) {
@@ -672,7 +670,7 @@ impl Engine for ProcessPool {
 
     fn shut_down(&self, how: Shutdown) {
         self.shared.handle(Event::ShutDown(how));
-        if is_pool_thread() {
+        if self.shared.is_calling_back() {
             return;
         }
         let mut ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -711,14 +709,31 @@ impl fmt::Debug for ProcessPool {
 }
 
 thread_local! {
-    static IS_POOL_THREAD: Cell<bool> = const { Cell::new(false) };
+    /// The pools whose callbacks this thread is in, by the addresses of their [`Shared`].
+    static CALLING_BACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Callbacks run on these threads, and a callback cannot wait for its own thread to end.
-fn mark_as_pool_thread() {
-    IS_POOL_THREAD.set(true);
+/// Notes, as long as it lives, that this thread calls the user's code on a pool's behalf. That
+/// code cannot wait for the end of the pool, which in turn waits for that code.
+struct CallingBack;
+
+impl Shared {
+    fn calling_back(&self) -> CallingBack {
+        CALLING_BACK.with_borrow_mut(|pools| pools.push(self.address()));
+        CallingBack
+    }
+
+    fn is_calling_back(&self) -> bool {
+        CALLING_BACK.with_borrow(|pools| pools.contains(&self.address()))
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
 }
 
-fn is_pool_thread() -> bool {
-    IS_POOL_THREAD.get()
+impl Drop for CallingBack {
+    fn drop(&mut self) {
+        CALLING_BACK.with_borrow_mut(Vec::pop);
+    }
 }

@@ -94,10 +94,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
     let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, line, ended };
     let handler = thread::Builder::new()
         .name(format!("worker-{worker}"))
-        .spawn(move || {
-            super::mark_as_pool_thread();
-            handler::attend(&attends, attendance);
-        })
+        .spawn(move || handler::attend(&attends, attendance))
         .map_err(|error| {
             child.kill();
             refused("start a thread", &error)
