@@ -2,8 +2,10 @@
 //!
 //! Calls are put into the outbox while the scheduler's lock is held, so that they lie there in the
 //! order in which they were decided, and are sent after it was released. Whoever holds the link
-//! sends all that lies there, in one frame; so the order stays the same on the way.
+//! sends all that lies there, many short calls in one frame; so the order stays the same on the
+//! way.
 
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -14,7 +16,7 @@ use super::scheduler::Tenant;
 use crate::error::TaskError;
 use crate::executor::job::{Encoded, Owed};
 use crate::task::TaskId;
-use crate::wire::{Call, Recall, Text, ToWorker};
+use crate::wire::{Call, INLINE_LIMIT, Recall, Text, ToWorker};
 
 /// A task that a process pool owes an answer for.
 pub(crate) struct Parcel {
@@ -65,6 +67,39 @@ pub(crate) struct Outgoing {
     pub parcel: Arc<Parcel>,
 }
 
+impl Outgoing {
+    fn call(&self) -> Call {
+        let Self { turn, attempt, parcel } = self;
+        Call {
+            id: parcel.id.0,
+            turn: *turn,
+            attempt: *attempt,
+            name: parcel.name.to_owned(),
+            task: Text::new(&parcel.json),
+        }
+    }
+}
+
+/// As many texts in shared memory as the channel carries in one message, which panics beyond that.
+const MOST_IN_A_FRAME: usize = 64;
+
+/// Cuts calls into frames that the channel sends in one piece, whatever is in them: see
+/// [`wire`](crate::wire) for what is wrong with fragments.
+fn frames(calls: &[Outgoing]) -> impl Iterator<Item = &[Outgoing]> {
+    let mut rest = calls;
+    iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |call: &&Outgoing| {
+            bytes += call.parcel.bytes();
+            bytes <= INLINE_LIMIT
+        };
+        let (frame, later) =
+            rest.split_at(rest.iter().take(MOST_IN_A_FRAME).take_while(fits).count());
+        rest = later;
+        (!frame.is_empty()).then_some(frame)
+    })
+}
+
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct Post {
     pub tenant: Tenant,
@@ -112,21 +147,14 @@ impl Post {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 
-    /// Sends what lies in the outbox. That the worker is gone is noticed elsewhere: then nothing
-    /// that was sent counts.
+    /// Sends what lies in the outbox. That it was sent does not mean that it was received.
     pub(crate) fn flush(&self) {
         let link = self.link();
         let waiting =
             std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
-        if let (Some(calls), false) = (&link.calls, waiting.is_empty()) {
-            let frame = waiting.into_iter().map(|Outgoing { turn, attempt, parcel }| Call {
-                id: parcel.id.0,
-                turn,
-                attempt,
-                name: parcel.name.to_owned(),
-                task: Text::new(&parcel.json),
-            });
-            let _ = calls.send(ToWorker::Calls(frame.collect()));
+        let Some(calls) = &link.calls else { return };
+        for frame in frames(&waiting) {
+            let _ = calls.send(ToWorker::Calls(frame.iter().map(Outgoing::call).collect()));
         }
     }
 
@@ -161,5 +189,41 @@ impl Post {
 
     fn link(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, Failure, Task};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Text(String);
+    impl Task for Text {
+        const NAME: &'static str = "text";
+        type Output = ();
+        fn run(self, _: &Context) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    fn frame_sizes(lengths: &[usize]) -> Vec<usize> {
+        let outgoing = |length: &usize| {
+            let (job, _) = crate::executor::Job::new(Text("x".repeat(*length)), None);
+            let parcel = Arc::new(Parcel::new(job.encode().expect("encodable")));
+            Outgoing { turn: 1, attempt: 1, parcel }
+        };
+        let calls: Vec<_> = lengths.iter().map(outgoing).collect();
+        frames(&calls).map(<[_]>::len).collect()
+    }
+
+    #[test]
+    fn a_frame_is_small_enough_to_be_sent_in_one_piece() {
+        assert_eq!(frame_sizes(&[]), [0; 0]);
+        assert_eq!(frame_sizes(&[5; 20]), [20]);
+        assert_eq!(frame_sizes(&[60_000, 6_000, 100, 60_000]), [1, 2, 1]);
+        assert_eq!(frame_sizes(&[60_000; 3]), [1, 1, 1]);
+        // In shared memory.
+        assert_eq!(frame_sizes(&[70_000; 100]), [64, 36]);
     }
 }
