@@ -26,7 +26,7 @@ use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task};
 use crate::wire::{
-    BUILD, Call, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, ToWorker, Welcome,
+    BUILD, Call, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Text, ToWorker, Welcome,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -194,6 +194,16 @@ fn receive<M: Serialize + DeserializeOwned>(from: &IpcReceiver<M>) -> Result<M, 
     }
 }
 
+/// Sends, and tries again where a signal interrupted that: a task may have set a timer. Should the
+/// coordinator be gone, the lifeline ends us.
+fn send(to: &IpcSender<FromWorker>, message: impl Fn() -> FromWorker) {
+    while let Err(IpcError::Io(error)) = to.send(message()) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
+}
+
 /// The lifeline needs a thread that runs; this needs nothing of us, so it also ends a process that
 /// is stopped in a system call or hangs with every thread.
 fn die_with_the_coordinator(coordinator: u32) {
@@ -304,15 +314,14 @@ impl Desk {
             Ok(task) => self.registry.answer(call.id, &call.name, task, &context),
             Err(error) => Reply::undecodable(call.id, &error.to_string()),
         };
-        // Should the coordinator be gone, the lifeline ends us.
-        let _ = replies.send(FromWorker::Reply(reply.into()));
+        send(replies, || FromWorker::Reply(Text::new(&reply)));
     }
 
     fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Recall>, replies: &IpcSender<FromWorker>) {
         while let Ok(recall) = receive(lifeline) {
             let struck = self.ledger().strike(recall);
             if let Some(struck) = struck {
-                let _ = replies.send(FromWorker::Returned(struck));
+                send(replies, || FromWorker::Returned(struck));
             }
         }
         end_at_once();
@@ -337,7 +346,6 @@ pub(crate) fn answer<T: Task>(id: u64, task: &str, context: &Context) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Text;
 
     fn call(turn: u64) -> Call {
         let task = Text::from("null".to_owned());

@@ -396,7 +396,10 @@ impl Shared {
         let Outside { flush, words, events, completed, is_the_end } = outside;
         // Workers first: they should not wait for the user's code.
         for post in flush {
-            post.flush();
+            if let Some(from) = post.flush() {
+                let tenant = post.tenant;
+                self.handle(Event::Undelivered { tenant, from });
+            }
         }
         for (post, word) in words {
             match word {

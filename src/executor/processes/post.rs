@@ -5,10 +5,11 @@
 //! sends all that lies there, many short calls in one frame; so the order stays the same on the
 //! way.
 
-use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
+use std::{io, iter};
 
+use ipc_channel::IpcError;
 use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
@@ -100,6 +101,16 @@ fn frames(calls: &[Outgoing]) -> impl Iterator<Item = &[Outgoing]> {
     })
 }
 
+/// Sends the calls in one frame, and says whether that succeeded.
+fn send(to: &IpcSender<ToWorker>, frame: &[Outgoing]) -> bool {
+    loop {
+        match to.send(ToWorker::Calls(frame.iter().map(Outgoing::call).collect())) {
+            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome.is_ok(),
+        }
+    }
+}
+
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct Post {
     pub tenant: Tenant,
@@ -147,15 +158,16 @@ impl Post {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 
-    /// Sends what lies in the outbox. That it was sent does not mean that it was received.
-    pub(crate) fn flush(&self) {
+    /// Sends what lies in the outbox. If that fails, gives the turn of the first call that has not
+    /// been sent, after which none was. That a call was sent does not mean that it was received.
+    #[must_use]
+    pub(crate) fn flush(&self) -> Option<u64> {
         let link = self.link();
         let waiting =
             std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some(calls) = &link.calls else { return };
-        for frame in frames(&waiting) {
-            let _ = calls.send(ToWorker::Calls(frame.iter().map(Outgoing::call).collect()));
-        }
+        frames(&waiting)
+            .find(|frame| !link.calls.as_ref().is_some_and(|calls| send(calls, frame)))
+            .map(|frame| frame[0].turn)
     }
 
     pub(crate) fn recall(&self, recall: Recall) {

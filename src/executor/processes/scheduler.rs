@@ -4,9 +4,9 @@
 //! ```text
 //!            Submitted ─► pending ──Send──► in flight on one seat ──Replied──► Complete
 //!                          ▲    ▲                 │        │
-//!                          │    └── Returned, or ─┘        │ failed, timed out, or its worker
-//!                          │     the worker ended and      │ died; and it may be tried again
-//!                          │     this had not begun        ▼
+//!                          │    └── Returned, ────┘        │ failed, timed out, or its worker
+//!                          │     Undelivered, or the       │ died; and it may be tried again
+//!                          │     worker ended before       ▼
 //!                          └────────── in time ────────── paused
 //! ```
 //!
@@ -215,6 +215,15 @@ impl<J: Clone> Scheduler<J> {
                     self.take_back(returned, actions);
                 }
             }
+            Event::Undelivered { tenant, from } => {
+                let state = &mut self.seats[tenant.seat];
+                if state.is_present(tenant) {
+                    let undelivered = state.take_returned(from, u64::MAX, now);
+                    self.take_back(undelivered, actions);
+                    // Most likely it is dead already; if not, it is of no use any more.
+                    self.kill(tenant.seat, Why::Lost, now, actions);
+                }
+            }
             Event::StartFailed { tenant, cause, again } => {
                 self.start_failed(tenant, cause, again, now, actions);
             }
@@ -387,7 +396,8 @@ impl<J: Clone> Scheduler<J> {
                 let after = call.timeout.unwrap_or(ran_for);
                 (Fault::Timeout, Verdict::TimedOut { after, attempts })
             } else {
-                let is_collateral = killed.is_some();
+                let why = killed.map(|(_, why)| why);
+                let is_collateral = matches!(why, Some(Why::TimedOut | Why::Cancelled));
                 (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
             };
             if !self.retry(call.id, fault, now, actions) {

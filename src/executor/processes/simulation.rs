@@ -99,6 +99,10 @@ struct Process {
     is_ready: bool,
     is_killed: bool,
     is_dismissed: bool,
+    /// It ended; the scheduler does not know that yet, and may still send it calls.
+    is_dead: bool,
+    /// The first turn of those.
+    undelivered: Option<u64>,
     last_begun: u64,
     calls: VecDeque<(u64, u64)>,
     running: Vec<u64>,
@@ -268,7 +272,15 @@ impl World {
         // All that it sent has been read, so its end may be noticed now.
         let has_left =
             process.is_dismissed && process.calls.is_empty() && process.running.is_empty();
-        if crashes || has_left {
+        if crashes && !process.is_dead && self.rng.bool() {
+            process.is_dead = true;
+            return Ok(());
+        }
+        if crashes || process.is_dead || has_left {
+            // The news of what was not delivered may come later, and then comes too late.
+            if let (Some(from), true) = (process.undelivered.take(), self.rng.u8(0..4) > 0) {
+                return self.handle(Event::Undelivered { tenant, from });
+            }
             self.processes.remove(&tenant);
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
             return self.handle(Event::WorkerExited { tenant, exit });
@@ -339,7 +351,11 @@ impl World {
                     if process.is_dismissed {
                         return Err(format!("task {job} was sent to a worker that may leave"));
                     }
-                    process.calls.push_back((turn, job));
+                    if process.is_dead {
+                        process.undelivered.get_or_insert(turn);
+                    } else {
+                        process.calls.push_back((turn, job));
+                    }
                     let at_work = |(other, process): &(&Tenant, &Process)| {
                         other.seat == tenant.seat
                             && !(process.calls.is_empty() && process.running.is_empty())

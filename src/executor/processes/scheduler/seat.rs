@@ -84,6 +84,8 @@ pub(crate) enum Why {
     TimedOut,
     Cancelled,
     Unneeded,
+    /// It cannot be reached any more.
+    Lost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

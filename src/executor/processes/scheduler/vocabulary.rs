@@ -77,6 +77,11 @@ pub(crate) enum Event<J> {
         from: u64,
         through: u64,
     },
+    /// The call of this turn, and so every later one, could not be sent, as the worker is gone.
+    Undelivered {
+        tenant: Tenant,
+        from: u64,
+    },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
         tenant: Tenant,

@@ -1,0 +1,123 @@
+//! Workers that are not what they should be: this program, started as a worker with a variable
+//! that tells how to misbehave.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use std::{env, process, thread};
+
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use procession::{Builder, PoolError, ProcessPool};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::harness;
+use crate::tasks;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guise {
+    /// Pays no heed to having been started as a worker.
+    NeverServes,
+    /// Serves, but not for long.
+    DiesWhenReady,
+    /// Is of another build.
+    OfAnotherBuild,
+    /// Says something else than hello.
+    Mumbles,
+    /// Says hello, and then stops, reading nothing of what it is sent.
+    StopsWhenReady,
+    /// Knows none of the tasks.
+    Ignorant,
+}
+
+const GUISES: [Guise; 6] = [
+    Guise::NeverServes,
+    Guise::DiesWhenReady,
+    Guise::OfAnotherBuild,
+    Guise::Mumbles,
+    Guise::StopsWhenReady,
+    Guise::Ignorant,
+];
+
+const VARIABLE: &str = "PROCESSION_TEST_GUISE";
+
+/// A pool whose workers all come in this guise.
+pub fn pool_of(guise: Guise) -> Builder {
+    tasks::quiet().workers(2).worker_env(VARIABLE, format!("{guise:?}"))
+}
+
+pub fn play_if_asked() {
+    let Ok(name) = env::var(VARIABLE) else { return };
+    let guise = GUISES.into_iter().find(|guise| format!("{guise:?}") == name);
+    match guise.expect("a guise") {
+        Guise::NeverServes => never_serve(),
+        Guise::DiesWhenReady => {
+            thread::spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                process::exit(7);
+            });
+            procession::worker::serve_if_asked(tasks::registry());
+        }
+        Guise::OfAnotherBuild => drop(say_hello("the build of yesterday").recv()),
+        Guise::StopsWhenReady => {
+            let _calls = say_hello(env!("PROCESSION_BUILD"));
+            harness::signal(process::id(), Signal::STOP);
+        }
+        Guise::Mumbles => mumble(),
+        Guise::Ignorant => procession::worker::serve_if_asked(procession::Registry::new()),
+    }
+    process::exit(0);
+}
+
+fn never_serve() -> ! {
+    match ProcessPool::new() {
+        Err(error @ PoolError::NotServing) => eprintln!("{error}"),
+        other => eprintln!("a pool was built, or another error came: {other:?}"),
+    }
+    process::exit(1);
+}
+
+/// What a worker says first, in the shape that the coordinator expects.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    token: String,
+    protocol: u32,
+    build: String,
+    pid: u32,
+    calls: IpcSender<String>,
+    lifeline: IpcSender<String>,
+}
+
+fn invitation() -> HashMap<String, serde_json::Value> {
+    let json = env::var("PROCESSION_INVITATION").expect("an invitation");
+    serde_json::from_str(&json).expect("an invitation")
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+fn say_hello(build: &str) -> IpcReceiver<String> {
+    let invitation = invitation();
+    let (calls, received) = ipc::channel().expect("a channel");
+    let (lifeline, its_end) = ipc::channel::<String>().expect("a channel");
+    // Kept open until the end of this process.
+    std::mem::forget(its_end);
+    let hello = Hello {
+        token: text(&invitation["token"]),
+        protocol: 1,
+        build: build.to_owned(),
+        pid: process::id(),
+        calls,
+        lifeline,
+    };
+    IpcSender::connect(text(&invitation["socket"])).expect("a socket").send(hello).expect("a send");
+    received
+}
+
+fn mumble() -> ! {
+    let socket = IpcSender::connect(text(&invitation()["socket"])).expect("a socket");
+    socket.send("good morning".to_owned()).expect("a send");
+    loop {
+        thread::park();
+    }
+}

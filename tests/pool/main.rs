@@ -1,0 +1,38 @@
+//! The process pool through its public face, with real processes. This program is also the
+//! worker, and, where a test needs a whole program to go wrong, the coordinator.
+
+#[path = "../support/harness.rs"]
+mod harness;
+#[path = "../support/tasks.rs"]
+mod tasks;
+
+mod concurrency;
+mod crashes;
+mod environment;
+mod face;
+mod impostor;
+mod orphans;
+mod payloads;
+mod program;
+mod shutdown;
+mod starting;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    harness::hush_panics_on_purpose();
+    impostor::play_if_asked();
+    procession::worker::serve_if_asked(tasks::registry());
+    program::play_if_asked();
+    let trials = [
+        face::trials(),
+        payloads::trials(),
+        concurrency::trials(),
+        crashes::trials(),
+        shutdown::trials(),
+        starting::trials(),
+        orphans::trials(),
+        environment::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
+}

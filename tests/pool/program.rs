@@ -1,0 +1,127 @@
+//! Whole programs that have a pool: this program once more, started with a variable that tells
+//! what to do, in surroundings of the test's choice.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::{env, fs, process, thread};
+
+use procession::{Executor, ProcessPool, Shutdown};
+
+use crate::harness::{self, ON_PURPOSE};
+use crate::tasks::{self, Ending, Pass};
+
+const VARIABLE: &str = "PROCESSION_TEST_PROGRAM";
+
+pub fn play_if_asked() {
+    let Ok(part) = env::var(VARIABLE) else { return };
+    match part.as_str() {
+        "works" => works(),
+        "leaks" => leaks(),
+        "works without its file" => {
+            fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
+            works();
+        }
+        ending => ends(ending),
+    }
+    process::exit(0);
+}
+
+/// Runs a few tasks and says so.
+fn works() {
+    let pool = tasks::quiet().workers(2).build().expect("a pool");
+    tasks::succeeds_with(&pool, 20);
+    // Shared memory, and new workers, are made of the same scarce things.
+    let long = "x".repeat(1_000_000);
+    assert_eq!(pool.submit(tasks::Length(long)).result(), Ok(1_000_000));
+    assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+    tasks::succeeds_with(&pool, 20);
+    pool.shutdown(Shutdown::Wait);
+    println!("it works");
+}
+
+/// Has many pools one after the other and compares what they leave behind.
+fn leaks() {
+    let one_pool = |how| {
+        let pool = tasks::pool(2);
+        tasks::succeeds_with(&pool, 20);
+        assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+        tasks::succeeds_with(&pool, 20);
+        pool.shutdown(how);
+    };
+    let files = || -> Vec<_> {
+        let entries = fs::read_dir("/proc/self/fd").expect("a directory").flatten();
+        entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+    };
+    let threads = || fs::read_dir("/proc/self/task").expect("a directory").count();
+    one_pool(Shutdown::Wait);
+    let before = files();
+    for how in [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill].repeat(3) {
+        one_pool(how);
+        assert_eq!(threads(), 1, "threads after {how:?}");
+        assert_eq!(files(), before, "open files after {how:?}");
+    }
+    println!("it works");
+}
+
+/// Says which workers it has, then ends in the midst of work.
+fn ends(ending: &str) {
+    let pool = tasks::quiet().workers(3).build().expect("a pool");
+    let gate = harness::Gate::new();
+    let _running = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    tasks::await_workers(&pool);
+    for pid in pool.pids() {
+        println!("{pid}");
+    }
+    println!("ready");
+    match ending {
+        "returns" => {}
+        "panics" => panic!("{ON_PURPOSE}"),
+        "exits" => process::exit(3),
+        "forgets its pool" => std::mem::forget::<ProcessPool>(pool),
+        _ => loop {
+            thread::park();
+        },
+    }
+}
+
+/// This program with a part to play.
+pub fn command(part: &str) -> Command {
+    command_of(&env::current_exe().expect("a path"), part)
+}
+
+pub fn command_of(program: &Path, part: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env(VARIABLE, part);
+    command
+}
+
+/// The same, started by a shell that prepares the ground with `before`.
+pub fn command_after(before: &str, part: &str) -> Command {
+    let mut command = Command::new("sh");
+    let program = env::current_exe().expect("a path");
+    command.arg("-c").arg(format!("{before}; exec \"$0\"")).arg(program).env(VARIABLE, part);
+    command
+}
+
+/// Runs the command, which is to say that it works.
+#[track_caller]
+pub fn assert_works(command: &mut Command) {
+    let Output { status, stdout, stderr } = command.output().expect("a program to run");
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(
+        status.success() && stdout == "it works\n",
+        "the program ended with {status} and said:\n{stdout}{stderr}"
+    );
+}
+
+/// Starts the command, which is to say which workers it has.
+pub fn start_and_hear_workers(command: &mut Command) -> (Child, Vec<u32>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("a program to run");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let lines = stdout.lines().map(|line| line.expect("a line"));
+    let pids = lines.take_while(|line| line != "ready").map(|line| line.parse().expect("a pid"));
+    let pids = pids.collect();
+    (child, pids)
+}

@@ -1,0 +1,216 @@
+//! Workers that cannot be started: told as an error, in bounded time, after a bounded number of
+//! tries.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{Executor, PoolError, PoolEvent, ProcessPool, Shutdown, TaskError};
+use tempfile::TempDir;
+
+use crate::harness::eventually;
+use crate::impostor::{Guise, pool_of};
+use crate::tasks::{Bad, Ending, Pid, pool, quiet, succeeds_with};
+
+pub fn trials() -> Vec<Trial> {
+    crate::harness::trials![
+        a_worker_program_that_is_missing_is_refused_at_once,
+        a_worker_program_that_is_a_directory_is_refused_at_once,
+        a_worker_program_that_is_not_executable_is_refused_at_once,
+        a_worker_program_that_is_no_program_breaks_the_pool,
+        a_worker_program_that_exits_at_once_breaks_the_pool,
+        a_worker_program_that_stays_silent_breaks_the_pool,
+        a_worker_of_another_build_breaks_the_pool_at_the_first_try,
+        a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try,
+        a_worker_that_dies_again_and_again_breaks_the_pool,
+        a_main_that_never_serves_is_told_so_and_starts_no_swarm,
+        a_worker_that_does_not_know_the_task_says_what_to_do,
+        a_program_that_fails_now_and_then_is_tried_again,
+        a_missing_program_beside_this_one_leaves_this_one,
+        a_broken_pool_can_be_shut_down,
+    ]
+}
+
+/// A program in a directory of its own, which counts how often it is started.
+struct Script {
+    dir: TempDir,
+}
+
+impl Script {
+    fn new(text: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = Self { dir };
+        let starts = script.dir.path().join("starts");
+        let text = format!("#!/bin/sh\necho >> '{}'\n{text}\n", starts.display());
+        // Copied by another process: while one of this process's own children, just forked, still
+        // had the file open for writing, the system would not run it.
+        let draft = script.dir.path().join("draft");
+        fs::write(&draft, text).expect("a script");
+        let copied = std::process::Command::new("cp").arg(draft).arg(script.path()).status();
+        assert!(copied.expect("cp").success());
+        fs::set_permissions(script.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        script
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("worker.sh")
+    }
+
+    fn starts(&self) -> usize {
+        let starts = fs::read_to_string(self.dir.path().join("starts")).unwrap_or_default();
+        starts.lines().count()
+    }
+}
+
+/// The most that a pool may try with each of two workers.
+const TRIES: usize = 2 * 8;
+
+fn refusal(path: &Path) -> String {
+    match ProcessPool::builder().worker_program(path).build() {
+        Err(PoolError::Program { path: named, reason }) => {
+            assert_eq!(named, path);
+            reason
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Submits tasks, which all must fail for one reason, and gives that.
+#[track_caller]
+fn breaks(pool: &ProcessPool) -> (u32, String) {
+    let futures: Vec<_> = (0..10).map(|_| pool.submit(Pid())).collect();
+    let mut errors: Vec<_> =
+        futures.into_iter().map(|future| future.result().expect_err("an error")).collect();
+    errors.push(pool.submit(Pid()).result().expect_err("what comes later fails the same way"));
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+    match &errors[0] {
+        TaskError::PoolBroken(PoolError::CannotStart { tries, cause }) => (*tries, cause.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_worker_program_that_is_missing_is_refused_at_once() {
+    assert!(refusal(Path::new("/no/such/worker")).contains("No such file"));
+}
+
+fn a_worker_program_that_is_a_directory_is_refused_at_once() {
+    assert_eq!(refusal(&std::env::temp_dir()), "it is not a file");
+}
+
+fn a_worker_program_that_is_not_executable_is_refused_at_once() {
+    let script = Script::new("");
+    fs::set_permissions(script.path(), fs::Permissions::from_mode(0o644)).expect("a mode");
+    assert_eq!(refusal(&script.path()), "it is not executable");
+}
+
+fn a_worker_program_that_is_no_program_breaks_the_pool() {
+    let script = Script::new("");
+    fs::write(script.path(), [0x7f, 0x45, 0x4c]).expect("rubbish");
+    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let (_, cause) = breaks(&pool);
+    assert!(cause.contains("cannot start") && cause.contains("worker.sh"), "{cause}");
+}
+
+fn a_worker_program_that_exits_at_once_breaks_the_pool() {
+    let script = Script::new("echo out of luck >&2; exit 3");
+    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let (tries, cause) = breaks(&pool);
+    assert!(tries > 1, "it is tried again");
+    assert!(script.starts() <= TRIES, "{} starts", script.starts());
+    let what = "it ended with exit code 3 before it was ready; it last said: out of luck";
+    assert!(cause.contains("worker.sh") && cause.contains(what), "{cause}");
+    assert!(pool.pids().is_empty());
+}
+
+fn a_worker_program_that_stays_silent_breaks_the_pool() {
+    let script = Script::new("echo hm; exec sleep 600");
+    let pool = quiet()
+        .workers(2)
+        .worker_program(script.path())
+        .start_timeout(Duration::from_millis(50))
+        .build()
+        .expect("a pool");
+    let (_, cause) = breaks(&pool);
+    assert!(script.starts() <= TRIES, "{} starts", script.starts());
+    assert!(cause.contains("it did not report within 50ms"), "{cause}");
+}
+
+fn a_worker_of_another_build_breaks_the_pool_at_the_first_try() {
+    let (tries, cause) = breaks(&pool_of(Guise::OfAnotherBuild).build().expect("a pool"));
+    assert_eq!(tries, 1);
+    assert!(cause.contains("it is of another build (the build of yesterday, not "), "{cause}");
+}
+
+fn a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try() {
+    let (tries, cause) = breaks(&pool_of(Guise::Mumbles).build().expect("a pool"));
+    assert_eq!(tries, 1);
+    assert!(cause.contains("it speaks another protocol"), "{cause}");
+}
+
+fn a_worker_that_dies_again_and_again_breaks_the_pool() {
+    let starts = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&starts);
+    let count = move |event: &PoolEvent| {
+        if matches!(event, PoolEvent::WorkerStarted { .. }) {
+            counts.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let pool = pool_of(Guise::DiesWhenReady).on_event(count).build().expect("a pool");
+    // A task that was done would show that the workers are of some use after all.
+    let mut asked = 0;
+    eventually("a broken pool", || {
+        thread::sleep(Duration::from_millis(100));
+        asked += 1;
+        matches!(pool.submit(Bad(Ending::Abort)).result(), Err(TaskError::PoolBroken(_)))
+    });
+    let (_, cause) = breaks(&pool);
+    assert!(cause.contains("exit code 7"), "{cause}");
+    assert!(starts.load(Ordering::SeqCst) <= TRIES + asked);
+}
+
+fn a_main_that_never_serves_is_told_so_and_starts_no_swarm() {
+    let (_, cause) = breaks(&pool_of(Guise::NeverServes).build().expect("a pool"));
+    assert!(cause.contains("it last said: this process was started as a worker but"), "{cause}");
+    assert!(cause.contains("call procession::worker::serve_if_asked(..) first"), "{cause}");
+}
+
+fn a_worker_that_does_not_know_the_task_says_what_to_do() {
+    let pool = pool_of(Guise::Ignorant).build().expect("a pool");
+    for _ in 0..10 {
+        let result = pool.submit(Pid()).result();
+        let Err(TaskError::Undecodable { what, reason }) = result else { panic!("{result:?}") };
+        assert_eq!(what, "task");
+        assert_eq!(reason, "the worker knows no task named \"Pid\": add it to its Registry");
+    }
+}
+
+fn a_program_that_fails_now_and_then_is_tried_again() {
+    let this = std::env::current_exe().expect("a path");
+    let once = "[ -e \"$0.failed\" ] || { touch \"$0.failed\"; exit 1; }";
+    let script = Script::new(&format!("{once}; exec '{}'", this.display()));
+    let pool = quiet().workers(1).worker_program(script.path()).build().expect("a pool");
+    succeeds_with(&pool, 10);
+    assert_eq!(script.starts(), 2);
+}
+
+fn a_missing_program_beside_this_one_leaves_this_one() {
+    let pool = quiet().workers(1).worker_program_beside("no-such-worker").build().expect("a pool");
+    succeeds_with(&pool, 10);
+}
+
+fn a_broken_pool_can_be_shut_down() {
+    for how in [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill] {
+        let pool = pool_of(Guise::Mumbles).build().expect("a pool");
+        breaks(&pool);
+        pool.shutdown(how);
+        assert!(pool.pids().is_empty());
+        assert!(pool.submit(Pid()).result().is_err());
+    }
+    // Others are not harmed.
+    succeeds_with(&pool(1), 10);
+}

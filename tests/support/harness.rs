@@ -1,0 +1,164 @@
+//! Runs tests that are plain functions in a program that must own its `main`, and gives each a
+//! deadline: a test that hangs fails.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::any::Any;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use libtest_mimic::{Failed, Trial};
+use tempfile::TempDir;
+
+/// Far longer than any test takes, even on a machine that is busy with other things.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Within that, how long a state may take to come about.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What tests that panic on purpose say, so that the output of a run shows only real panics.
+pub const ON_PURPOSE: &str = "on purpose";
+
+/// A list of [`Trial`]s from the functions of a module, each named by its path.
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::harness::trial(concat!(module_path!(), "::", stringify!($test)), $test)),*]
+    };
+}
+pub(crate) use trials;
+
+pub fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    // The name of the test program goes without saying.
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
+    Trial::test(name, move || within(DEADLINE, body))
+}
+
+fn within(deadline: Duration, body: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+    let (sender, ended) = mpsc::channel();
+    let runner = thread::spawn(move || {
+        body();
+        let _ = sender.send(());
+    });
+    match ended.recv_timeout(deadline) {
+        Err(RecvTimeoutError::Timeout) => Err(format!("still runs after {deadline:?}").into()),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+            runner.join().map_err(|panic| message(&*panic).into())
+        }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// Keeps panics that are part of a test from being reported.
+pub fn hush_panics_on_purpose() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !message(info.payload()).contains(ON_PURPOSE) {
+            report(info);
+        }
+    }));
+}
+
+/// Waits for something to come about, however long the machine takes.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came about: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether there is such a process and it can still do something: one that ended and was not
+/// reaped cannot.
+pub fn is_alive(pid: u32) -> bool {
+    if Path::new("/proc/self/stat").exists() {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+        // The name before the state may contain anything, but no later parenthesis.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        return !matches!(state, None | Some('Z' | 'X'));
+    }
+    process_id(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(process_id(pid).expect("a process id"), signal)
+        .expect("a process to signal");
+}
+
+fn process_id(pid: u32) -> Option<rustix::process::Pid> {
+    i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+}
+
+/// A place at which tasks wait until the test lets them pass.
+pub struct Gate(TempDir);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    pub fn open(&self) {
+        fs::write(self.0.path().join(OPEN), "").expect("an opened gate");
+    }
+
+    /// How many tasks have come here.
+    pub fn arrivals(&self) -> usize {
+        arrivals(self.0.path())
+    }
+
+    pub fn await_arrivals(&self, n: usize) {
+        eventually(&format!("{n} tasks at the gate"), || self.arrivals() >= n);
+    }
+}
+
+const OPEN: &str = "open";
+
+fn arrivals(gate: &Path) -> usize {
+    let entries = fs::read_dir(gate).map_or(0, |entries| entries.flatten().count());
+    entries - usize::from(gate.join(OPEN).exists())
+}
+
+/// The task's side of a [`Gate`]: says that it is here and waits.
+pub fn wait_at(gate: &Path) {
+    arrive(gate);
+    while !gate.join(OPEN).exists() {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits at a gate that opens by itself when `n` tasks are there at the same time.
+pub fn meet_at(gate: &Path, n: usize) {
+    arrive(gate);
+    while arrivals(gate) < n {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Stays at a gate for a moment and counts those who are there.
+pub fn visit(gate: &Path) -> usize {
+    let place = arrive(gate);
+    let here = arrivals(gate);
+    thread::sleep(Duration::from_millis(2));
+    let here = here.max(arrivals(gate));
+    fs::remove_file(place).expect("a place to leave");
+    here
+}
+
+fn arrive(gate: &Path) -> PathBuf {
+    let name = format!("{}-{:?}-{:?}", std::process::id(), thread::current().id(), Instant::now());
+    let name: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect();
+    let place = gate.join(name);
+    fs::write(&place, "").expect("a place at the gate");
+    place
+}
