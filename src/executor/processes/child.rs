@@ -91,6 +91,11 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// Whether the process id is still its own.
+    pub(crate) fn is_there(&self) -> bool {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Ends the process, and whatever it started, at once.
     pub(crate) fn kill(&self) {
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);

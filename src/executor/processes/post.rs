@@ -149,6 +149,11 @@ impl Post {
         self.child.get().map_or(0, |child| child.pid())
     }
 
+    /// Whether the process was started and has not ended.
+    pub(crate) fn is_there(&self) -> bool {
+        self.child.get().is_some_and(|child| child.is_there())
+    }
+
     pub(crate) fn connect(&self, calls: IpcSender<ToWorker>, lifeline: IpcSender<Recall>) {
         *self.link() = Link { calls: Some(calls), lifeline: Some(lifeline) };
     }
