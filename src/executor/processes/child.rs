@@ -4,7 +4,8 @@
 //! Its end is learnt by waiting for it, never from a channel, and never by asking again and again.
 //!
 //! ```text
-//!   watch thread    waits for the process to end ─► joins the listener ─► reaps ─► reports
+//!   watch thread    waits for the process to end ─► kills what it started ─► joins the listener
+//!                   ─► reaps ─► reports
 //!   listen thread   reads stdout and stderr line by line
 //! ```
 
@@ -17,7 +18,8 @@ use std::process::{self, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::program::Program;
@@ -118,8 +120,6 @@ impl Child {
 
     fn reap(&self) -> Exit {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its children may live on; as long as it is not reaped the group's id is surely theirs.
-        let _ = kill_process_group(self.pid, Signal::KILL);
         let status = handle.take().map(|mut handle| handle.wait());
         match status {
             Some(Ok(status)) => Exit::of(status),
@@ -144,6 +144,9 @@ pub(crate) fn watch(
         .spawn(move || listen(mouth, &gone, said))?;
     let watch = move || {
         child.wait();
+        // What it started may live on, and write for ever. As long as the process is not reaped,
+        // the group's id is surely its own.
+        child.kill();
         // What it wrote last is part of the story of its end.
         let signal: PipeWriter = its_end;
         drop(signal);
@@ -154,7 +157,7 @@ pub(crate) fn watch(
 }
 
 /// Reads what the process writes until it has closed both its outputs, or is gone: a process that
-/// it left behind may hold them open for ever.
+/// it left behind may hold them open, and write to them, for ever.
 fn listen(mouth: Mouth, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
     let mut last = VecDeque::with_capacity(LAST_LINES);
     let mut say = |stream, line: &str| {
@@ -166,19 +169,19 @@ fn listen(mouth: Mouth, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<S
     };
     let mut outputs =
         [Lines::new(Stream::Stdout, mouth.stdout), Lines::new(Stream::Stderr, mouth.stderr)];
-    let mut is_gone = false;
     loop {
         let mut open: Vec<_> = outputs.iter_mut().filter(|lines| !lines.is_closed).collect();
         if open.is_empty() {
             break;
         }
         let fds = open.iter().map(|lines| lines.pipe.as_fd()).chain([gone.as_fd()]);
-        // Once it is gone, only what was already written counts.
-        let Some(ready) = wait_for_input(fds, is_gone) else { continue };
-        if is_gone && !ready.iter().any(|&ready| ready) {
+        let Some(ready) = wait_for_input(fds) else { continue };
+        if ready[open.len()] {
+            for lines in open {
+                lines.read_what_is_there(&mut say);
+            }
             break;
         }
-        is_gone |= ready[open.len()];
         for (lines, ready) in open.iter_mut().zip(ready) {
             if ready {
                 lines.read(&mut say);
@@ -191,20 +194,12 @@ fn listen(mouth: Mouth, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<S
     last.into()
 }
 
-/// Which of these can be read, or have been closed; `None` if a signal came between. With
-/// `is_gone`, does not wait and leaves the last one, the sign of that, out.
-fn wait_for_input<'fd>(
-    fds: impl Iterator<Item = BorrowedFd<'fd>>,
-    is_gone: bool,
-) -> Option<Vec<bool>> {
+/// Waits, and says which of these can be read, or have been closed; `None` if a signal came
+/// between.
+fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec<bool>> {
     let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, is_gone.then_some(&none)).ok()?;
-    let mut ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-    if let (true, Some(gone)) = (is_gone, ready.last_mut()) {
-        *gone = false;
-    }
-    Some(ready)
+    poll(&mut fds, None).ok()?;
+    Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
 /// Cuts what comes out of a pipe into lines.
@@ -220,14 +215,25 @@ impl Lines {
         Self { stream, pipe, partial: Vec::new(), is_closed: false }
     }
 
-    /// Reads once, so that it does not wait when something is there.
-    fn read(&mut self, say: &mut impl FnMut(Stream, &str)) {
+    /// Reads once, so that it does not wait when something is there; gives the number of bytes.
+    fn read(&mut self, say: &mut impl FnMut(Stream, &str)) -> u64 {
         let mut buffer = [0; 8192];
         match self.pipe.read(&mut buffer) {
-            Ok(0) => self.is_closed = true,
-            Ok(n) => self.take(&buffer[..n], say),
+            Ok(n) if n > 0 => {
+                self.take(&buffer[..n], say);
+                return n as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.is_closed = true,
+            Ok(_) | Err(_) => self.is_closed = true,
+        }
+        0
+    }
+
+    /// Reads as much as lies in the pipe now, and maybe somewhat more, but does not wait.
+    fn read_what_is_there(&mut self, say: &mut impl FnMut(Stream, &str)) {
+        let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
+        while left > 0 && !self.is_closed {
+            left = left.saturating_sub(self.read(say));
         }
     }
 
