@@ -467,7 +467,7 @@ impl Shared {
     }
 
     fn pids(&self, mind: &Mind) -> Vec<u32> {
-        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.pid() != 0).collect();
+        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.is_there()).collect();
         posts.sort_unstable_by_key(|(tenant, _)| **tenant);
         posts.into_iter().map(|(_, post)| post.pid()).collect()
     }

@@ -65,8 +65,7 @@ impl Line {
     pub(crate) fn hang_up(&self) {
         let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *waits, Waits::No) {
-            // To accept a connection that breaks at once is the way to stop accepting.
-            Waits::ForHello(socket) => drop(IpcSender::<Hello>::connect(socket)),
+            Waits::ForHello(socket) => knock(socket),
             Waits::ForReplies(line) => drop(line.send(FromWorker::Ended)),
             Waits::No => {}
         }
@@ -80,6 +79,28 @@ impl Line {
             *waits = Waits::ForReplies(replies);
         }
         is_there
+    }
+}
+
+/// Connects to the socket and hangs up: to accept a connection that breaks at once is the way to
+/// stop accepting.
+fn knock(socket: String) {
+    // On macOS the socket is a name that only the channel library understands.
+    #[cfg(target_os = "macos")]
+    drop(IpcSender::<Hello>::connect(socket));
+    // Elsewhere, it would leak a descriptor if nobody accepts any more, since the worker had
+    // reported before it ended.
+    #[cfg(not(target_os = "macos"))]
+    {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+        let flags = SocketFlags::CLOEXEC;
+        let connect = || {
+            let fd =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)
+        };
+        // Nobody is there: then nobody is to be freed.
+        let _ = connect();
     }
 }
 
