@@ -119,13 +119,13 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    /// Whether a text of this length travels inside the message.
-    pub(crate) fn is_inline(len: usize) -> bool {
-        len <= INLINE_LIMIT
+    pub(crate) fn new(text: &str) -> Self {
+        Self::within(INLINE_LIMIT, text)
     }
 
-    pub(crate) fn new(text: &str) -> Self {
-        match Self::is_inline(text.len()) {
+    /// Inside the message up to this length.
+    pub(crate) fn within(limit: usize, text: &str) -> Self {
+        match text.len() <= limit.min(INLINE_LIMIT) {
             true => Self::Inline(text.to_owned()),
             false => Self::Shared(IpcSharedMemory::from_bytes(text.as_bytes())),
         }
@@ -135,15 +135,6 @@ impl Text {
         match self {
             Self::Inline(text) => Ok(text),
             Self::Shared(memory) => std::str::from_utf8(memory),
-        }
-    }
-}
-
-impl From<String> for Text {
-    fn from(text: String) -> Self {
-        match Self::is_inline(text.len()) {
-            true => Self::Inline(text),
-            false => Self::new(&text),
         }
     }
 }
@@ -291,7 +282,7 @@ mod tests {
     #[test]
     fn the_limit_decides_what_travels_in_shared_memory() {
         for (len, inline) in [(0, true), (INLINE_LIMIT, true), (INLINE_LIMIT + 1, false)] {
-            let text = Text::from("x".repeat(len));
+            let text = Text::new(&"x".repeat(len));
             assert_eq!(matches!(text, Text::Inline(_)), inline, "{len} bytes");
             assert_eq!(text.as_str().expect("utf-8").len(), len);
         }

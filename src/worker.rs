@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     fn call(turn: u64) -> Call {
-        let task = Text::from("null".to_owned());
+        let task = Text::new("null");
         Call { id: turn + 100, turn, attempt: 1, name: "none".to_owned(), task }
     }
 

@@ -55,7 +55,7 @@ use crate::error::{Death, Exit, PoolError, TaskError};
 use crate::future::{Cancels, Future};
 use crate::guard;
 use crate::task::{Task, TaskId};
-use crate::wire::{Call, Recall, Reply, Status, Text};
+use crate::wire::{Call, INLINE_LIMIT, Recall, Reply, Status, Text};
 
 /// An executor that runs tasks in worker processes.
 ///
@@ -443,6 +443,12 @@ impl Shared {
         self.setup.scheduling.slots[worker]
     }
 
+    /// How long a task may be to travel inside a message: together, those that a worker runs must
+    /// leave room in its socket, so that nobody who sends to a worker that is stopped has to wait.
+    fn inline_limit(&self) -> usize {
+        INLINE_LIMIT / self.setup.scheduling.slots.iter().max().expect("at least one worker")
+    }
+
     fn start_timeout(&self) -> Duration {
         self.setup.scheduling.start_timeout
     }
@@ -497,7 +503,7 @@ impl Shared {
     fn enter(&self, job: Job, terms: TaskTerms) {
         match job.encode() {
             Some(encoded) => {
-                let job = Arc::new(Parcel::new(encoded));
+                let job = Arc::new(Parcel::new(encoded, self.inline_limit()));
                 let (id, bytes) = (job.id, job.bytes());
                 self.handle(Event::Submitted { id, job, bytes, terms });
             }

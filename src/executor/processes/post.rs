@@ -25,18 +25,25 @@ pub(crate) struct Parcel {
     pub name: &'static str,
     pub submitted: Instant,
     json: String,
+    inline_limit: usize,
     owed: Mutex<Option<Box<dyn Owed>>>,
 }
 
 impl Parcel {
-    pub(crate) fn new(Encoded { id, name, json, owed }: Encoded) -> Self {
-        Self { id, name, submitted: Instant::now(), json, owed: Mutex::new(Some(owed)) }
+    /// A text that is longer than the limit will travel in shared memory.
+    pub(crate) fn new(Encoded { id, name, json, owed }: Encoded, inline_limit: usize) -> Self {
+        let submitted = Instant::now();
+        Self { id, name, submitted, json, inline_limit, owed: Mutex::new(Some(owed)) }
     }
 
     /// How many bytes of a socket's buffer the task takes.
     pub(crate) fn bytes(&self) -> usize {
         // Of a text in shared memory only a handle is sent.
-        if Text::is_inline(self.json.len()) { self.json.len() } else { 64 }
+        if self.json.len() <= self.inline_limit { self.json.len() } else { 64 }
+    }
+
+    fn text(&self) -> Text {
+        Text::within(self.inline_limit, &self.json)
     }
 
     pub(crate) fn set_running(&self, running: bool) {
@@ -76,7 +83,7 @@ impl Outgoing {
             turn: *turn,
             attempt: *attempt,
             name: parcel.name.to_owned(),
-            task: Text::new(&parcel.json),
+            task: parcel.text(),
         }
     }
 }
@@ -227,7 +234,7 @@ mod tests {
     fn frame_sizes(lengths: &[usize]) -> Vec<usize> {
         let outgoing = |length: &usize| {
             let (job, _) = crate::executor::Job::new(Text("x".repeat(*length)), None);
-            let parcel = Arc::new(Parcel::new(job.encode().expect("encodable")));
+            let parcel = Arc::new(Parcel::new(job.encode().expect("encodable"), INLINE_LIMIT));
             Outgoing { turn: 1, attempt: 1, parcel }
         };
         let calls: Vec<_> = lengths.iter().map(outgoing).collect();
