@@ -1,11 +1,9 @@
 //! How many tasks run at the same time, and where.
 
 use std::collections::HashSet;
-use std::thread;
-use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, State, TaskError};
+use procession::{Executor, State, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually};
@@ -25,7 +23,7 @@ pub fn trials() -> Vec<Trial> {
         short_tasks_behind_a_long_one_go_to_an_idle_worker,
         short_tasks_behind_many_long_ones_go_to_an_idle_worker,
         many_large_tasks_at_a_time_in_one_worker,
-        a_worker_that_dies_while_it_is_sent_large_tasks_ends_them,
+        large_tasks_for_a_worker_that_is_stopped_hold_nobody_up,
     ]
 }
 
@@ -138,28 +136,20 @@ fn many_large_tasks_at_a_time_in_one_worker() {
     assert_eq!(lengths, Ok(vec![100_000; 100]));
 }
 
-/// What a process does not read must not hold up whoever sends, once the process is gone.
-fn a_worker_that_dies_while_it_is_sent_large_tasks_ends_them() {
+/// What a process does not read must not hold up whoever sends, or kills.
+fn large_tasks_for_a_worker_that_is_stopped_hold_nobody_up() {
     let pool = pool_of(Guise::StopsWhenReady).workers(1).concurrency(16).build().expect("a pool");
-    let futures: Vec<_> = (0..16).map(|_| pool.submit(Length("x".repeat(60_000)))).collect();
-    eventually("the end of every task", || {
-        let before = futures.iter().filter(|future| future.is_done()).count();
-        eventually("tasks in a worker, or none left", || {
-            futures.iter().any(|future| future.state() == State::Running)
-                || futures.iter().all(Future::is_done)
-        });
-        // Most of these cannot be sent, as nobody reads them, and are given to the next worker.
-        thread::sleep(Duration::from_millis(50));
-        for pid in pool.pids() {
-            harness::signal(pid, Signal::KILL);
-        }
-        eventually("the news of a death", || {
-            futures.iter().filter(|future| future.is_done()).count() > before
-                || futures.iter().all(Future::is_done)
-        });
-        futures.iter().all(Future::is_done)
-    });
-    for future in futures {
-        assert!(matches!(future.result(), Err(TaskError::WorkerDied(_))));
+    let futures: Vec<_> = (0..64).map(|_| pool.submit(Length("x".repeat(60_000)))).collect();
+    eventually("tasks in the worker", || futures[15].state() == State::Running);
+    let later = pool.submit(Length("x".repeat(60_000)));
+    assert_eq!(later.state(), State::Pending);
+    let stopped = pool.pids()[0];
+    harness::signal(stopped, Signal::KILL);
+    for future in futures.into_iter().take(16) {
+        let result = future.result();
+        let Err(TaskError::WorkerDied(death)) = result else { panic!("{result:?}") };
+        assert_eq!(death.pid, stopped);
     }
+    drop(pool);
+    assert_eq!(later.result(), Err(TaskError::Cancelled));
 }
