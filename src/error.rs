@@ -234,7 +234,7 @@ impl fmt::Display for Death {
         if *is_collateral {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
         } else if is_killed {
-            write!(f, " (killed from outside: by hand, or for want of memory)")?;
+            write!(f, " (sent by hand, or by the system for want of memory)")?;
         }
         if let Some(line) = self.last_output.last() {
             write!(f, "; it last said: {line}")?;

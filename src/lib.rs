@@ -57,6 +57,8 @@
 //! the download of the flags of the world. With `default-features = false` only the executors are
 //! built.
 
+#![forbid(unsafe_code)]
+
 pub mod error;
 pub mod executor;
 pub mod future;
