@@ -6,7 +6,7 @@
 //!     │ ◄──────────────── Welcome{…} ─────── │ ┐ the call channel
 //!     │ ◄────────── Calls[Call, Call, …] ─── │ ┘
 //!     │ ── Reply ──────────────────────────► │   the reply channel
-//!     │ ◄───────── Recall{from, through} ─── │   the lifeline
+//!     │ ◄──── Recall{from, through}, End ─── │   the lifeline
 //!     │ ── Returned{from, through} ────────► │   the reply channel
 //! ```
 //!
@@ -63,7 +63,7 @@ pub(crate) struct Hello {
     pub build: String,
     pub pid: u32,
     pub calls: IpcSender<ToWorker>,
-    pub lifeline: IpcSender<Recall>,
+    pub lifeline: IpcSender<Whisper>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,6 +90,16 @@ pub(crate) struct Call {
     pub attempt: u32,
     pub name: String,
     pub task: Text,
+}
+
+/// What is said on the lifeline, past the calls that lie in the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Whisper {
+    Recall(Recall),
+    /// End the call of this turn, together with the process, if it still runs.
+    End {
+        turn: u64,
+    },
 }
 
 /// Calls by their turns: those that are to be given back if they have not begun, and, in the

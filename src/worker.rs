@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   main thread        receive calls ──► ledger ──► run (here, or on one of n threads) ──► reply
-//!   lifeline thread    blocked on the lifeline: recalls strike calls in the ledger;
+//!   lifeline thread    blocked on the lifeline: recalls strike calls in the ledger, a word to end
+//!                      a call ends the process, if that call still runs;
 //!                      when it breaks, the coordinator is gone and this process ends at once
 //! ```
 //!
@@ -27,6 +28,7 @@ use crate::guard;
 use crate::task::{Context, Locals, Registry, Task};
 use crate::wire::{
     BUILD, Call, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Text, ToWorker, Welcome,
+    Whisper,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -240,6 +242,8 @@ struct Ledger {
     waiting: VecDeque<Call>,
     /// The turn of the last call that was begun.
     begun: u64,
+    /// The turns of those that run.
+    running: Vec<u64>,
     /// Turns that were recalled, whether their calls have arrived or not.
     struck: Vec<Recall>,
     is_closed: bool,
@@ -254,6 +258,7 @@ impl Ledger {
             if !self.struck.iter().any(|struck| (struck.from..=struck.through).contains(&call.turn))
             {
                 self.begun = call.turn;
+                self.running.push(call.turn);
                 return Some(call);
             }
         }
@@ -314,12 +319,22 @@ impl Desk {
             Ok(task) => self.registry.answer(call.id, &call.name, task, &context),
             Err(error) => Reply::undecodable(call.id, &error.to_string()),
         };
+        // From here on a word to end it comes too late.
+        self.ledger().running.retain(|turn| *turn != call.turn);
         send(replies, || FromWorker::Reply(Text::new(&reply)));
     }
 
-    fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Recall>, replies: &IpcSender<FromWorker>) {
-        while let Ok(recall) = receive(lifeline) {
-            let struck = self.ledger().strike(recall);
+    fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Whisper>, replies: &IpcSender<FromWorker>) {
+        while let Ok(whisper) = receive(lifeline) {
+            let mut ledger = self.ledger();
+            let recall = match whisper {
+                Whisper::Recall(recall) => recall,
+                // As long as the ledger is locked, no other call can begin and be hit.
+                Whisper::End { turn } if ledger.running.contains(&turn) => end_at_once(),
+                Whisper::End { turn } => Recall { from: turn, through: turn },
+            };
+            let struck = ledger.strike(recall);
+            drop(ledger);
             if let Some(struck) = struck {
                 send(replies, || FromWorker::Returned(struck));
             }

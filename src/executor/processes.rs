@@ -55,7 +55,7 @@ use crate::error::{Death, Exit, PoolError, TaskError};
 use crate::future::{Cancels, Future};
 use crate::guard;
 use crate::task::{Task, TaskId};
-use crate::wire::{Call, INLINE_LIMIT, Recall, Reply, Status, Text};
+use crate::wire::{Call, INLINE_LIMIT, Recall, Reply, Status, Text, Whisper};
 
 /// An executor that runs tasks in worker processes.
 ///
@@ -211,7 +211,7 @@ impl ProcessPool {
     pub fn stats(&self) -> Stats {
         let mind = self.shared.mind();
         let pids = self.shared.pids(&mind);
-        let (pending, running) = (mind.scheduler.waiting(), mind.scheduler.running());
+        let (pending, running) = mind.scheduler.not_begun_and_running();
         drop(mind);
         let counts = self.shared.counts();
         let Counts { done, failed, cancelled, retried, spawned, wait, run } = &*counts;
@@ -372,6 +372,9 @@ impl Shared {
                     let recall = Recall { from, through };
                     outside.say(mind.posts.get(&tenant), Word::Recall(recall));
                 }
+                Action::EndCall { tenant, turn } => {
+                    outside.say(mind.posts.get(&tenant), Word::End(turn));
+                }
                 Action::Dismiss { tenant } => {
                     outside.say(mind.posts.get(&tenant), Word::Dismiss);
                 }
@@ -403,7 +406,8 @@ impl Shared {
         }
         for (post, word) in words {
             match word {
-                Word::Recall(recall) => post.recall(recall),
+                Word::Recall(recall) => post.whisper(&Whisper::Recall(recall)),
+                Word::End(turn) => post.whisper(&Whisper::End { turn }),
                 Word::Dismiss => post.dismiss(),
                 Word::Kill => post.kill(),
             }
@@ -563,6 +567,7 @@ struct Outside {
 /// What a worker is told beside its calls.
 enum Word {
     Recall(Recall),
+    End(u64),
     Dismiss,
     Kill,
 }

@@ -8,27 +8,36 @@ mod tasks;
 
 mod concurrency;
 mod crashes;
+mod deadlines;
+mod demand;
 mod environment;
 mod face;
 mod impostor;
 mod orphans;
 mod payloads;
 mod program;
+mod recycling;
+mod retries;
 mod shutdown;
 mod starting;
+mod works;
 
 use libtest_mimic::Arguments;
 
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
-    procession::worker::serve_if_asked(tasks::registry());
+    procession::worker::serve_if_asked(works::add_to(tasks::registry()));
     program::play_if_asked();
     let trials = [
         face::trials(),
         payloads::trials(),
         concurrency::trials(),
         crashes::trials(),
+        deadlines::trials(),
+        retries::trials(),
+        recycling::trials(),
+        demand::trials(),
         shutdown::trials(),
         starting::trials(),
         orphans::trials(),

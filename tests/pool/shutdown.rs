@@ -9,7 +9,9 @@ use procession::{Executor, PoolError, ProcessPool, Shutdown, State, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually, is_alive};
-use crate::tasks::{Bad, Echo, Ending, Pass, Pid, Say, Touch, pool, quiet, succeeds_with};
+use crate::tasks::{
+    Bad, Echo, Ending, Pass, Pid, Say, Touch, await_workers, pool, quiet, succeeds_with,
+};
 
 pub fn trials() -> Vec<Trial> {
     crate::harness::trials![

@@ -27,7 +27,7 @@ use crate::error::Exit;
 use crate::wire::Invitation;
 
 /// How many of its last lines are remembered for the report of a worker's death.
-const LAST_LINES: usize = 20;
+const LAST_LINES: usize = 50;
 /// A line without an end is cut here.
 const LONGEST_LINE: usize = 64 * 1024;
 

@@ -17,7 +17,7 @@ use super::scheduler::Tenant;
 use crate::error::TaskError;
 use crate::executor::job::{Encoded, Owed};
 use crate::task::TaskId;
-use crate::wire::{Call, INLINE_LIMIT, Recall, Text, ToWorker};
+use crate::wire::{Call, INLINE_LIMIT, Text, ToWorker, Whisper};
 
 /// A task that a process pool owes an answer for.
 pub(crate) struct Parcel {
@@ -133,7 +133,7 @@ struct Link {
     /// Dropped to let the worker go.
     calls: Option<IpcSender<ToWorker>>,
     /// Held until the worker's end: its breaking means that the coordinator is gone.
-    lifeline: Option<IpcSender<Recall>>,
+    lifeline: Option<IpcSender<Whisper>>,
 }
 
 impl Post {
@@ -161,7 +161,7 @@ impl Post {
         self.child.get().is_some_and(|child| child.is_there())
     }
 
-    pub(crate) fn connect(&self, calls: IpcSender<ToWorker>, lifeline: IpcSender<Recall>) {
+    pub(crate) fn connect(&self, calls: IpcSender<ToWorker>, lifeline: IpcSender<Whisper>) {
         *self.link() = Link { calls: Some(calls), lifeline: Some(lifeline) };
     }
 
@@ -182,9 +182,9 @@ impl Post {
             .map(|frame| frame[0].turn)
     }
 
-    pub(crate) fn recall(&self, recall: Recall) {
+    pub(crate) fn whisper(&self, whisper: &Whisper) {
         if let Some(lifeline) = &self.link().lifeline {
-            let _ = lifeline.send(recall);
+            let _ = lifeline.send(*whisper);
         }
     }
 

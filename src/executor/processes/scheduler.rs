@@ -25,8 +25,8 @@
 //! threads. So of the calls that it has not answered, the first `slots` are the ones that run, and
 //! only these can have killed it; the others go back to the head of the queue at no cost.
 //!
-//! **Ending one task.** To end a running task is to end its process. With one slot nobody else is
-//! hurt. With several, a deadline still ends the process, and the other tasks die with it; a cancel
+//! **Ending one task.** To end a running task is to end its process, which the worker does itself,
+//! so that it does not hit the next task by mistake. With one slot nobody else is hurt. With several, a deadline still ends the process, and the other tasks die with it; a cancel
 //! does not.
 //!
 //! **How many calls to send ahead.** While a worker does one call, the next may already lie in
@@ -43,7 +43,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::queue::Queue;
-use self::seat::{SeatState, Stage, Successor, Why};
+use self::seat::{Ending, SeatState, Stage, Successor, Why};
 pub(crate) use self::vocabulary::{
     Action, Again, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
@@ -62,6 +62,8 @@ const WORK_AHEAD: Duration = Duration::from_micros(500);
 const LONG: Duration = Duration::from_millis(5);
 /// A call that lies behind one that has run for this long is recalled if a worker is idle.
 const STUCK: Duration = Duration::from_millis(5);
+/// How long a worker may take to end itself when it is asked to.
+const END: Duration = Duration::from_millis(50);
 /// How long a worker may take to leave after it was told to.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,8 @@ pub(crate) struct Scheduler<J> {
     queue: Queue,
     /// How many tasks are in the queue and still pending.
     pending: usize,
+    /// How many wait for their next attempt.
+    paused: usize,
     seats: Vec<SeatState>,
     /// How many tasks have a timeout: without any, deadlines need not be looked for.
     timed: usize,
@@ -123,6 +127,7 @@ impl<J: Clone> Scheduler<J> {
             tasks: HashMap::new(),
             queue: Queue::default(),
             pending: 0,
+            paused: 0,
             timed: 0,
             typical: None,
             fruitless: 0,
@@ -167,6 +172,7 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Vacant { until } => at(until),
                 Stage::Starting { until } | Stage::Leaving { until } => at(Some(until)),
                 Stage::Ready => {
+                    at(state.ending.map(|ending| ending.until));
                     if self.timed > 0 {
                         at(state.first_deadline());
                     }
@@ -185,12 +191,15 @@ impl<J: Clone> Scheduler<J> {
 
     /// How many tasks wait for a worker, or for their next attempt.
     pub(crate) fn waiting(&self) -> usize {
-        self.tasks.len() - self.seats.iter().map(|state| state.calls.len()).sum::<usize>()
+        self.pending + self.paused
     }
 
-    /// How many tasks run.
-    pub(crate) fn running(&self) -> usize {
-        self.seats.iter().map(|state| state.running().count()).sum()
+    /// How many tasks have not begun, and how many run. Those that were cancelled are not counted,
+    /// whatever their worker still does.
+    pub(crate) fn not_begun_and_running(&self) -> (usize, usize) {
+        let running = self.seats.iter().flat_map(SeatState::running);
+        let running = running.filter(|call| self.tasks.contains_key(&call.id)).count();
+        (self.tasks.len() - running, running)
     }
 
     fn take_note(&mut self, event: Event<J>, now: Instant, actions: &mut Vec<Action<J>>) {
@@ -264,7 +273,7 @@ impl<J: Clone> Scheduler<J> {
             if index < state.slots && state.slots > 1 {
                 return; // Others run in the same process.
             } else if index < state.slots {
-                self.kill(seat, Why::Cancelled, now, actions);
+                self.end_call(seat, index, Why::Cancelled, now, actions);
             } else {
                 let (tenant, turn) = (state.tenant(), state.calls[index].turn);
                 actions.push(Action::Recall { tenant, from: turn, through: turn });
@@ -327,6 +336,7 @@ impl<J: Clone> Scheduler<J> {
         let Some(task) = self.tasks.get_mut(&id) else { return false };
         let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
         task.place = Place::Paused;
+        self.paused += 1;
         self.queue.pause(now + pause, id);
         let (job, attempt) = (task.job.clone(), task.begun + 1);
         actions.push(Action::Retry { job, fault, attempt, pause });
@@ -341,6 +351,7 @@ impl<J: Clone> Scheduler<J> {
         // Cancelled tasks are completed before their worker has noticed, and answers.
         if let Some(task) = self.tasks.remove(&id) {
             self.pending -= usize::from(task.place == Place::Pending);
+            self.paused -= usize::from(task.place == Place::Paused);
             self.timed -= usize::from(task.terms.timeout.is_some());
             actions.push(Action::Complete { job: task.job, verdict });
         }
@@ -375,15 +386,15 @@ impl<J: Clone> Scheduler<J> {
             return;
         }
         let (stage, slots) = (state.stage, state.slots);
+        let killed = match stage {
+            Stage::Killed { at, why } => Some((at, why)),
+            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
+        };
         let calls = state.vacate(now);
         if calls.is_empty() && stage == Stage::Ready {
             let cause = format!("a worker ended without a task: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
         }
-        let killed = match stage {
-            Stage::Killed { at, why } => Some((at, why)),
-            _ => None,
-        };
         for call in calls.iter().take(slots) {
             let Some(task) = self.tasks.get_mut(&call.id) else { continue };
             task.begun += 1;
@@ -496,6 +507,25 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
+    /// Ends a running call, and with it its process: the worker itself does that, if it has not
+    /// finished the call meanwhile, so that no later one is hit. If it does not, because it is
+    /// stopped or has lost its mind, it is killed.
+    fn end_call(
+        &mut self,
+        seat: Seat,
+        index: usize,
+        why: Why,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let state = &mut self.seats[seat];
+        if state.ending.is_none() {
+            let turn = state.calls[index].turn;
+            state.ending = Some(Ending { turn, at: now, until: now + END, why });
+            actions.push(Action::EndCall { tenant: state.tenant(), turn });
+        }
+    }
+
     fn kill_all(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         for seat in 0..self.seats.len() {
             self.kill(seat, Why::Unneeded, now, actions);
@@ -506,6 +536,7 @@ impl<J: Clone> Scheduler<J> {
         while let Some(id) = self.queue.pop_due(now) {
             if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.place == Place::Paused) {
                 task.place = Place::Pending;
+                self.paused -= 1;
                 self.pending += 1;
                 self.queue.push_front(task.terms.priority, id);
             }
@@ -524,8 +555,14 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
                     self.kill(seat, Why::TimedOut, now, actions);
                 }
-                Stage::Ready if state.first_deadline().is_some_and(|at| at <= now) => {
-                    self.kill(seat, Why::TimedOut, now, actions);
+                Stage::Ready => {
+                    if let Some(Ending { until, why, .. }) = state.ending {
+                        if until <= now {
+                            self.kill(seat, why, now, actions);
+                        }
+                    } else if let Some(index) = state.overdue(now) {
+                        self.end_call(seat, index, Why::TimedOut, now, actions);
+                    }
                 }
                 _ => {}
             }
@@ -610,7 +647,8 @@ impl<J: Clone> Scheduler<J> {
                     && state.bytes + task.bytes <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
-                state.stage == Stage::Ready && !is_worn(state, most) && (free || room_ahead)
+                let is_sound = state.stage == Stage::Ready && state.ending.is_none();
+                is_sound && !is_worn(state, most) && (free || room_ahead)
             };
             let emptiest = self
                 .seats
@@ -692,7 +730,7 @@ impl<J: Clone> Scheduler<J> {
     fn may_shrink(&self) -> bool {
         self.settings.idle_timeout.is_some()
             && self.phase == Phase::Open
-            && self.seats.iter().filter(|state| state.is_occupied()).count()
+            && self.seats.iter().filter(|state| state.is_staying()).count()
                 > self.settings.min_workers
     }
 

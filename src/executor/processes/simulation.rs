@@ -105,7 +105,10 @@ struct Process {
     undelivered: Option<u64>,
     last_begun: u64,
     calls: VecDeque<(u64, u64)>,
-    running: Vec<u64>,
+    /// Turns and tasks.
+    running: Vec<(u64, u64)>,
+    /// Turns of calls that it was asked to end.
+    ends: VecDeque<u64>,
     recalls: VecDeque<(u64, u64)>,
     /// Answers that the coordinator has not read yet; they outlive the process.
     answers: VecDeque<Answer>,
@@ -286,8 +289,12 @@ impl World {
             return self.handle(Event::WorkerExited { tenant, exit });
         }
         for _ in 0..self.rng.u32(1..5) {
+            if self.processes[&tenant].is_dead {
+                break;
+            }
             let process = self.processes.get_mut(&tenant).expect("still there");
-            match self.rng.u32(0..3) {
+            match self.rng.u32(0..4) {
+                3 => process.receive_end(),
                 0 => process.receive_recall(),
                 1 => process.finish_one(&mut self.rng, &self.tasks),
                 _ => {
@@ -372,6 +379,9 @@ impl World {
                         process.recalls.push_back((from, through));
                     }
                 }
+                Action::EndCall { tenant, turn } => {
+                    self.processes.get_mut(&tenant).ok_or("ended nobody")?.ends.push_back(turn);
+                }
                 Action::Dismiss { tenant } => {
                     self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
                 }
@@ -426,15 +436,26 @@ impl Process {
         }
         let (turn, id) = self.calls.pop_front()?;
         self.last_begun = turn;
-        self.running.push(id);
+        self.running.push((turn, id));
         Some(id)
     }
 
     fn finish_one(&mut self, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) {
         if !self.running.is_empty() {
             let index = rng.usize(0..self.running.len());
-            if !tasks[&self.running[index]].hangs {
-                self.answers.push_back(Answer::Replied(self.running.swap_remove(index)));
+            if !tasks[&self.running[index].1].hangs {
+                self.answers.push_back(Answer::Replied(self.running.swap_remove(index).1));
+            }
+        }
+    }
+
+    fn receive_end(&mut self) {
+        if let Some(turn) = self.ends.pop_front() {
+            if self.running.iter().any(|(running, _)| *running == turn) {
+                self.is_dead = true;
+            } else {
+                self.recalls.push_front((turn, turn));
+                self.receive_recall();
             }
         }
     }

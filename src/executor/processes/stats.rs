@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 pub struct Stats {
     /// Worker processes that live now, with their ids.
     pub pids: Vec<u32>,
-    /// Tasks that wait for a worker, or for their next attempt.
+    /// Tasks that have not begun, or wait for their next attempt.
     pub pending: usize,
     /// Tasks that run.
     pub running: usize,

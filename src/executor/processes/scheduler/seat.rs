@@ -31,6 +31,8 @@ pub(crate) struct SeatState {
     pub is_fat: bool,
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
+    /// The call that it was asked to end, together with itself.
+    pub ending: Option<Ending>,
     /// The process that will take this one's place; it gets no task before.
     pub successor: Option<Successor>,
     /// Its successor could not start; the next one is called when this one is gone.
@@ -89,6 +91,16 @@ pub(crate) enum Why {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub turn: u64,
+    /// When it was asked.
+    pub at: Instant,
+    /// When it is killed if it has not answered.
+    pub until: Instant,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Successor {
     pub generation: u64,
     pub stage: Stage,
@@ -109,6 +121,7 @@ impl SeatState {
             recalled: 0,
             is_fat: false,
             idle_since: now,
+            ending: None,
             successor: None,
             has_no_successor: false,
         }
@@ -121,6 +134,11 @@ impl SeatState {
     /// Whether there is a process on the seat, whatever it does.
     pub(crate) fn is_occupied(&self) -> bool {
         !matches!(self.stage, Stage::Vacant { .. } | Stage::Closed)
+    }
+
+    /// Whether there is a process that is neither leaving nor killed.
+    pub(crate) fn is_staying(&self) -> bool {
+        matches!(self.stage, Stage::Starting { .. } | Stage::Ready)
     }
 
     /// Whether this is the process that sits here now.
@@ -156,6 +174,7 @@ impl SeatState {
     pub(crate) fn vacate(&mut self, now: Instant) -> VecDeque<Sent> {
         let calls = std::mem::take(&mut self.calls);
         self.bytes = 0;
+        self.ending = None;
         match self.successor.take() {
             Some(Successor { generation, stage }) => self.seat_down(generation, stage),
             None => self.stage = Stage::Vacant { until: None },
@@ -197,6 +216,8 @@ impl SeatState {
         };
         let call = self.calls.remove(index).expect("just found");
         self.bytes -= call.bytes;
+        // It was faster than the word to end it.
+        self.ending.take_if(|ending| ending.turn == call.turn);
         // The slot is free for the next in line.
         if let Some(next) = self.calls.get_mut(self.slots - 1) {
             next.since.get_or_insert(now);
@@ -221,7 +242,7 @@ impl SeatState {
     /// How many more calls could begin at once.
     pub(crate) fn free_slots(&self) -> usize {
         match self.stage {
-            Stage::Ready => self.slots.saturating_sub(self.calls.len()),
+            Stage::Ready if self.ending.is_none() => self.slots.saturating_sub(self.calls.len()),
             _ => 0,
         }
     }
@@ -231,10 +252,18 @@ impl SeatState {
         self.calls.iter().take(self.slots)
     }
 
+    /// The first running call that has run for too long.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
+        let is_overdue = |call: &Sent| call.deadline().is_some_and(|deadline| deadline <= now);
+        self.running().position(is_overdue)
+    }
+
     /// When the first of the running calls will have run for too long.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Ready => self.running().filter_map(Sent::deadline).min(),
+            Stage::Ready if self.ending.is_none() => {
+                self.running().filter_map(Sent::deadline).min()
+            }
             _ => None,
         }
     }

@@ -125,6 +125,11 @@ pub(crate) enum Action<J> {
         from: u64,
         through: u64,
     },
+    /// End the call of this turn, together with its process, if it still runs.
+    EndCall {
+        tenant: Tenant,
+        turn: u64,
+    },
     /// Let the worker leave: no call will follow.
     Dismiss {
         tenant: Tenant,

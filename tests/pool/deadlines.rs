@@ -1,0 +1,116 @@
+//! Tasks that take too long.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{Executor, ProcessPool, State, TaskError, Terms};
+
+use crate::harness::{self, eventually, is_alive};
+use crate::tasks::{Echo, await_workers, quiet, succeeds_with};
+use crate::works::{Hang, Nap};
+
+pub fn trials() -> Vec<Trial> {
+    harness::trials![
+        a_task_that_sleeps_for_ever_is_ended,
+        a_task_that_spins_is_ended,
+        a_task_that_stops_its_process_is_ended,
+        the_time_counts_from_the_start_of_the_task,
+        a_task_may_have_a_timeout_of_its_own,
+        a_task_may_be_freed_from_the_timeout_of_the_pool,
+        tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere,
+        others_in_the_same_worker_die_with_it_and_say_why,
+        a_worker_that_is_stopped_from_outside_is_ended_by_the_deadline,
+    ]
+}
+
+const SHORT: Duration = Duration::from_millis(100);
+
+fn pool(timeout: Duration) -> ProcessPool {
+    let pool = quiet().workers(1).timeout(timeout).build().expect("a pool");
+    await_workers(&pool);
+    pool
+}
+
+fn is_ended(task: Hang) {
+    let pool = pool(SHORT);
+    let pid = pool.pids()[0];
+    let next = Terms::new().no_timeout();
+    let hangs = pool.submit(task);
+    let follows = pool.submit_with(next, Echo("next".to_owned()));
+    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    assert_eq!(follows.result(), Ok("next".to_owned()));
+    assert!(!is_alive(pid));
+    assert!(!pool.pids().contains(&pid));
+}
+
+fn a_task_that_sleeps_for_ever_is_ended() {
+    is_ended(Hang::Asleep);
+}
+
+fn a_task_that_spins_is_ended() {
+    is_ended(Hang::Spinning);
+}
+
+fn a_task_that_stops_its_process_is_ended() {
+    is_ended(Hang::Stopped);
+}
+
+fn the_time_counts_from_the_start_of_the_task() {
+    let pool = pool(Duration::from_secs(5));
+    // The last one is submitted long before its time has passed, and done long after.
+    let futures: Vec<_> = (0..15).map(|_| pool.submit(Nap(400))).collect();
+    for future in futures {
+        assert!(future.result().is_ok());
+    }
+}
+
+fn a_task_may_have_a_timeout_of_its_own() {
+    let pool = quiet().workers(1).build().expect("a pool");
+    let hangs = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
+    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    succeeds_with(&pool, 10);
+}
+
+fn a_task_may_be_freed_from_the_timeout_of_the_pool() {
+    let pool = pool(SHORT);
+    let patient = pool.submit_with(Terms::new().no_timeout(), Nap(500));
+    assert!(patient.result().is_ok());
+}
+
+fn tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere() {
+    let pool = quiet().workers(1).build().expect("a pool");
+    // So many short ones that the pool takes to sending them ahead.
+    succeeds_with(&pool, 200);
+    let hangs = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
+    let behind: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
+    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    for (n, future) in behind.into_iter().enumerate() {
+        assert_eq!(future.result(), Ok(n.to_string()));
+    }
+}
+
+fn others_in_the_same_worker_die_with_it_and_say_why() {
+    let pool = quiet().workers(1).concurrency(2).build().expect("a pool");
+    let innocent = pool.submit(Hang::Asleep);
+    let culprit = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
+    assert_eq!(culprit.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    match innocent.result() {
+        Err(TaskError::WorkerDied(death)) => {
+            assert!(death.is_collateral);
+            assert!(death.to_string().contains("another task"), "{death}");
+        }
+        other => panic!("{other:?}"),
+    }
+    succeeds_with(&pool, 10);
+}
+
+fn a_worker_that_is_stopped_from_outside_is_ended_by_the_deadline() {
+    let pool = pool(Duration::from_millis(500));
+    succeeds_with(&pool, 1);
+    let pid = pool.pids()[0];
+    harness::signal(pid, rustix::process::Signal::STOP);
+    let future = pool.submit(Echo("never".to_owned()));
+    eventually("the task's turn", || future.state() != State::Pending);
+    assert!(matches!(future.result(), Err(TaskError::TimedOut { .. })));
+    succeeds_with(&pool, 10);
+}
