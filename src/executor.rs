@@ -9,6 +9,7 @@
 //! Each kind implements a small heart, [`Engine`]; [`submit`](Executor::submit) and
 //! [`map`](Executor::map) are built on it once, so they mean the same everywhere.
 
+mod callbacks;
 mod job;
 mod processes;
 mod sequential;

@@ -25,7 +25,6 @@ mod stats;
 mod supervisor;
 mod terms;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -49,6 +48,7 @@ use self::program::{Program, Programs};
 use self::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
 use self::stats::Counts;
 use self::supervisor::Order;
+use super::callbacks::{self, Calling};
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{Death, Exit, PoolError, TaskError};
@@ -417,7 +417,7 @@ impl Shared {
         }
         let number = completed.len();
         if number > 0 {
-            let _calling_back = self.calling_back();
+            let _calling = Calling::on_behalf_of(self);
             for (parcel, verdict) in completed {
                 self.complete(&parcel, verdict, settling.as_ref());
             }
@@ -497,7 +497,7 @@ impl Shared {
     /// thread that would have to make room.
     fn wait_for_room(&self) {
         let mut mind = self.mind();
-        while !self.has_room(&mind) && !self.is_calling_back() {
+        while !self.has_room(&mind) && !callbacks::is_within(self) {
             mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
         }
         mind.entering += 1;
@@ -543,13 +543,13 @@ impl Shared {
 
     fn report(&self, event: impl FnOnce() -> PoolEvent) {
         if let Some(on_event) = &self.setup.on_event {
-            let _calling_back = self.calling_back();
+            let _calling = Calling::on_behalf_of(self);
             let _ = guard::catch(|| on_event(&event()));
         }
     }
 
     fn said(&self, output: &Output<'_>) {
-        let _calling_back = self.calling_back();
+        let _calling = Calling::on_behalf_of(self);
         let _ = guard::catch(|| (self.setup.on_output)(output));
     }
 }
@@ -684,7 +684,7 @@ impl Engine for ProcessPool {
 
     fn shut_down(&self, how: Shutdown) {
         self.shared.handle(Event::ShutDown(how));
-        if self.shared.is_calling_back() {
+        if callbacks::is_within(&*self.shared) {
             return;
         }
         let mut ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -719,35 +719,5 @@ impl fmt::Debug for ProcessPool {
             .field("workers", &self.workers())
             .field("pids", &self.pids())
             .finish_non_exhaustive()
-    }
-}
-
-thread_local! {
-    /// The pools whose callbacks this thread is in, by the addresses of their [`Shared`].
-    static CALLING_BACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Notes, as long as it lives, that this thread calls the user's code on a pool's behalf. That
-/// code cannot wait for the end of the pool, which in turn waits for that code.
-struct CallingBack;
-
-impl Shared {
-    fn calling_back(&self) -> CallingBack {
-        CALLING_BACK.with_borrow_mut(|pools| pools.push(self.address()));
-        CallingBack
-    }
-
-    fn is_calling_back(&self) -> bool {
-        CALLING_BACK.with_borrow(|pools| pools.contains(&self.address()))
-    }
-
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-}
-
-impl Drop for CallingBack {
-    fn drop(&mut self) {
-        CALLING_BACK.with_borrow_mut(Vec::pop);
     }
 }

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 
+use super::callbacks::{self, Calling};
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::Cancels;
+use crate::guard;
 use crate::task::{Context, Locals, TaskId};
 
 /// An executor that runs tasks on up to a given number of threads.
@@ -28,6 +30,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Signalled when there is a task to take, or nothing more to come.
     changed: Condvar,
+    /// Signalled when the last thread has ended.
+    ended: Condvar,
     locals: Arc<Locals>,
 }
 
@@ -38,6 +42,7 @@ struct Queue {
     is_shut_down: bool,
     threads: Vec<JoinHandle<()>>,
     started: usize,
+    alive: usize,
 }
 
 impl ThreadPool {
@@ -52,6 +57,7 @@ impl ThreadPool {
             size,
             queue: Mutex::default(),
             changed: Condvar::new(),
+            ended: Condvar::new(),
             locals: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -63,13 +69,20 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fail(&self, job: Job, error: TaskError) {
+        let _calling = Calling::on_behalf_of(self);
+        job.fail(error);
+    }
+
     fn work(&self, worker: usize) {
         let context = Context { worker, attempt: 1, locals: Arc::clone(&self.locals) };
         let mut queue = self.lock();
         loop {
             if let Some((_, job)) = queue.pending.pop_first() {
                 drop(queue);
+                let calling = Calling::on_behalf_of(self);
                 job.run(&context);
+                drop(calling);
                 queue = self.lock();
             } else if queue.is_shut_down {
                 return;
@@ -87,7 +100,7 @@ impl Engine for ThreadPool {
         let mut queue = self.shared.lock();
         if queue.is_shut_down {
             drop(queue);
-            return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
+            return self.shared.fail(job, TaskError::PoolBroken(PoolError::ShutDown));
         }
         queue.pending.insert(job.id(), job);
         // Idle threads that were woken but have not taken their task yet still count as idle,
@@ -95,13 +108,18 @@ impl Engine for ThreadPool {
         if queue.pending.len() > queue.idle && queue.started < self.shared.size {
             let worker = queue.started;
             let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new()
-                .name(format!("procession-thread-{worker}"))
-                .spawn(move || shared.work(worker));
+            let spawned = thread::Builder::new().name(format!("procession-thread-{worker}")).spawn(
+                move || {
+                    let _ = guard::catch(|| shared.work(worker));
+                    shared.lock().alive -= 1;
+                    shared.ended.notify_all();
+                },
+            );
             match spawned {
                 Ok(thread) => {
                     queue.threads.push(thread);
                     queue.started += 1;
+                    queue.alive += 1;
                 }
                 // With at least one thread the work still gets done, only later.
                 Err(_) if queue.started > 0 => {}
@@ -110,7 +128,7 @@ impl Engine for ThreadPool {
                     drop(queue);
                     let error = PoolError::System(format!("cannot start a thread: {error}"));
                     for job in pending.into_values() {
-                        job.fail(TaskError::PoolBroken(error.clone()));
+                        self.shared.fail(job, TaskError::PoolBroken(error.clone()));
                     }
                     return;
                 }
@@ -136,18 +154,20 @@ impl Engine for ThreadPool {
             Shutdown::Wait => BTreeMap::new(),
             Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
         };
-        let threads = std::mem::take(&mut queue.threads);
         drop(queue);
         self.shared.changed.notify_all();
         for job in cancelled.into_values() {
-            job.fail(TaskError::Cancelled);
+            self.shared.fail(job, TaskError::Cancelled);
         }
-        let this: ThreadId = thread::current().id();
-        // A callback that shuts down its own pool cannot wait for its own thread, nor, lest two
-        // of them wait for each other, for the others.
-        if threads.iter().any(|thread| thread.thread().id() == this) {
+        if callbacks::is_within(&*self.shared) {
             return;
         }
+        let mut queue = self.shared.lock();
+        while queue.alive > 0 {
+            queue = self.shared.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let threads = std::mem::take(&mut queue.threads);
+        drop(queue);
         for thread in threads {
             let _ = thread.join();
         }
@@ -158,7 +178,7 @@ impl Cancels for Shared {
     fn cancel(&self, id: TaskId) -> bool {
         // Bound first: fulfilling the future calls user code, which must not meet our lock.
         let job = self.lock().pending.remove(&id);
-        job.map(|job| job.fail(TaskError::Cancelled)).is_some()
+        job.map(|job| self.fail(job, TaskError::Cancelled)).is_some()
     }
 }
 
