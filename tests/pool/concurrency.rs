@@ -14,7 +14,7 @@ use crate::tasks::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         as_many_tasks_as_workers_run_at_the_same_time,
         with_more_concurrency_than_workers_each_runs_several_tasks,
         never_more_tasks_than_asked_for_run_at_the_same_time,
@@ -59,6 +59,7 @@ fn never_more_tasks_than_asked_for_run_at_the_same_time() {
 fn with_less_concurrency_than_workers_only_so_many_are_started() {
     let pool = quiet().workers(8).concurrency(2).build().expect("a pool");
     assert_eq!(pool.workers(), 2);
+    await_workers(&pool);
     succeeds_with(&pool, 20);
     assert_eq!(pool.pids().len(), 2);
 }

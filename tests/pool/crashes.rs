@@ -15,7 +15,7 @@ use crate::tasks::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         a_task_that_fails_costs_itself,
         a_task_that_panics_costs_itself,
         a_task_that_aborts_costs_its_worker,

@@ -10,7 +10,7 @@ use crate::tasks::{Echo, await_workers, quiet, succeeds_with};
 use crate::works::{Hang, Nap};
 
 pub fn trials() -> Vec<Trial> {
-    harness::trials![
+    trials![
         a_task_that_sleeps_for_ever_is_ended,
         a_task_that_spins_is_ended,
         a_task_that_stops_its_process_is_ended,

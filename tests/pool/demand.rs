@@ -9,12 +9,12 @@ use libtest_mimic::Trial;
 use procession::{Executor, Exit, Full, Limits, PoolError, PoolEvent, Shutdown, TaskError, Terms};
 use rustix::process::Signal;
 
-use crate::harness::{self, Gate, eventually, is_alive};
+use crate::harness::{Gate, eventually, is_alive};
 use crate::tasks::{Bad, Echo, Ending, Pass, Pid, await_workers, quiet, succeeds_with};
 use crate::works::{Allocate, Hang, Initialize, IsInitialized, Limited, Nap};
 
 pub fn trials() -> Vec<Trial> {
-    harness::trials![
+    trials![
         workers_beyond_the_minimum_start_when_there_is_work_for_them,
         idle_workers_are_let_go_down_to_the_minimum,
         a_pool_that_let_all_workers_go_starts_new_ones,

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use crate::program::{assert_works, command, command_after, command_of};
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         nothing_is_left_behind_by_a_pool,
         it_works_with_a_temporary_directory_whose_name_is_too_long_for_sockets,
         it_works_with_a_temporary_directory_that_is_missing,

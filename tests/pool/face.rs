@@ -14,7 +14,7 @@ use crate::harness::{eventually, is_alive};
 use crate::tasks::{Echo, Env, Local, Nested, Pid, Say, Seat, pool, quiet, succeeds_with};
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         tasks_run_in_the_workers_and_not_here,
         there_are_never_more_processes_than_asked_for_and_all_are_used,
         a_pool_of_no_workers_is_refused,

@@ -1,6 +1,13 @@
 //! The process pool through its public face, with real processes. This program is also the
 //! worker, and, where a test needs a whole program to go wrong, the coordinator.
 
+/// A list of trials from the functions of a module.
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::harness::trial(concat!(module_path!(), "::", stringify!($test)), $test)),*]
+    };
+}
+
 #[path = "../support/harness.rs"]
 mod harness;
 #[path = "../support/tasks.rs"]

@@ -9,7 +9,7 @@ use crate::harness::{self, eventually, is_alive};
 use crate::program::{command, start_and_hear_workers};
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         no_worker_is_left_when_the_program_returns,
         no_worker_is_left_when_the_program_panics,
         no_worker_is_left_when_the_program_exits,

@@ -10,8 +10,8 @@ use crate::tasks::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    let heavy = crate::harness::trials![two_hundred_and_fifty_six_megabytes_go_both_ways];
-    let trials = crate::harness::trials![
+    let heavy = trials![two_hundred_and_fifty_six_megabytes_go_both_ways];
+    let trials = trials![
         texts_of_all_sizes_arrive_and_come_back,
         ten_megabytes_go_both_ways_many_times,
         a_megabyte_with_each_of_many_tasks_at_once,

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use libtest_mimic::Trial;
 use procession::{Executor, Recycling, Retries, Shutdown, TaskError};
 
-use crate::harness::{self, Gate, eventually, is_alive};
+use crate::harness::{Gate, eventually, is_alive};
 use crate::tasks::{Pass, Pid, await_workers, quiet, succeeds_with};
 use crate::works::{At, Deed, Leak};
 
 pub fn trials() -> Vec<Trial> {
-    harness::trials![
+    trials![
         a_worker_is_replaced_after_exactly_so_many_tasks,
         short_tasks_that_are_sent_ahead_are_counted_as_well,
         a_backlog_larger_than_the_workers_drains,

@@ -16,7 +16,7 @@ use crate::tasks::{quiet, succeeds_with};
 use crate::works::{At, Deed, Nap};
 
 pub fn trials() -> Vec<Trial> {
-    harness::trials![
+    trials![
         a_task_whose_worker_dies_at_first_succeeds_at_its_second_attempt,
         a_task_that_takes_too_long_at_first_succeeds_at_its_second_attempt,
         a_task_that_fails_is_tried_again_only_if_that_is_asked_for,

@@ -14,7 +14,7 @@ use crate::tasks::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    crate::harness::trials![
+    trials![
         a_pending_task_that_is_cancelled_never_runs,
         a_running_task_that_is_cancelled_is_ended_and_its_worker_replaced,
         a_running_task_with_others_in_its_worker_is_not_cancelled,

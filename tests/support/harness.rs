@@ -18,17 +18,12 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Within that, how long a state may take to come about.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What tests that panic on purpose say, so that the output of a run shows only real panics.
+/// What those say that panic on purpose.
 pub const ON_PURPOSE: &str = "on purpose";
+/// The same of the library.
+pub const TAKEN: &str = "the result of this future was already taken";
 
-/// A list of [`Trial`]s from the functions of a module, each named by its path.
-macro_rules! trials {
-    ($($test:ident),* $(,)?) => {
-        vec![$($crate::harness::trial(concat!(module_path!(), "::", stringify!($test)), $test)),*]
-    };
-}
-pub(crate) use trials;
-
+/// A test by the path of its function.
 pub fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     // The name of the test program goes without saying.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
@@ -55,11 +50,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without a message").to_owned()
 }
 
-/// Keeps panics that are part of a test from being reported.
+/// Keeps panics that are part of a test from being reported, so that only real ones are seen.
 pub fn hush_panics_on_purpose() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !message(info.payload()).contains(ON_PURPOSE) {
+        let message = message(info.payload());
+        if ![ON_PURPOSE, TAKEN].contains(&message.as_str()) {
             report(info);
         }
     }));
@@ -96,7 +92,7 @@ fn process_id(pid: u32) -> Option<rustix::process::Pid> {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
 }
 
-/// A place at which tasks wait until the test lets them pass.
+/// A place at which tasks wait until the test lets them pass, or drops it.
 pub struct Gate(TempDir);
 
 impl Gate {
@@ -132,7 +128,7 @@ fn arrivals(gate: &Path) -> usize {
 /// The task's side of a [`Gate`]: says that it is here and waits.
 pub fn wait_at(gate: &Path) {
     arrive(gate);
-    while !gate.join(OPEN).exists() {
+    while gate.exists() && !gate.join(OPEN).exists() {
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -159,6 +155,8 @@ fn arrive(gate: &Path) -> PathBuf {
     let name = format!("{}-{:?}-{:?}", std::process::id(), thread::current().id(), Instant::now());
     let name: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect();
     let place = gate.join(name);
-    fs::write(&place, "").expect("a place at the gate");
+    let written = fs::write(&place, "");
+    // The test may be over.
+    assert!(written.is_ok() || !gate.exists(), "no place at the gate: {written:?}");
     place
 }

@@ -139,7 +139,7 @@ Local() -> (u32, usize): _task, context => {
     let local = context.local(|| MADE.fetch_add(1, Ordering::SeqCst));
     Ok((process::id(), *local))
 });
-task!(/// Ends badly.
+task!(/// Ends as it is told.
     Bad(Ending) -> (): task, _c => task.0.happen());
 task!(/// Kills a worker, its own or another.
 KillAnother(u32) -> (): task, _c => {
@@ -200,7 +200,11 @@ NestedEndless(PathBuf) -> (): task, _c => {
 /// The ways in which a task can go wrong while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Ending {
+    /// None at all: it succeeds.
+    None,
     Fail,
+    /// Fails after a wait at the gate.
+    FailAt(PathBuf),
     Panic,
     Abort,
     Segfault,
@@ -212,6 +216,11 @@ pub enum Ending {
 impl Ending {
     fn happen(&self) -> Result<(), Failure> {
         match *self {
+            Self::None => Ok(()),
+            Self::FailAt(ref gate) => {
+                harness::wait_at(gate);
+                Self::Fail.happen()
+            }
             Self::Fail => Err(Outer(Inner).into()),
             Self::Panic => panic!("{ON_PURPOSE}"),
             Self::Abort => process::abort(),
