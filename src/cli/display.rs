@@ -17,6 +17,7 @@ use crate::flags::report::{self, Summary};
 
 use super::args::{Color, Progress};
 use super::settings::DisplaySettings;
+use super::stderr;
 
 /// How often the bar is drawn at most, a second.
 const FRAMES: u8 = 15;
@@ -99,7 +100,7 @@ impl Display {
 
     /// Something that a person should know in between.
     pub(super) fn notice(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("coordinator: {text}"));
+        self.bar.suspend(|| stderr::say(format_args!("coordinator: {text}")));
     }
 
     /// How it ended.

@@ -35,7 +35,7 @@ use super::display::Display;
 use super::feeder::Feeder;
 use super::logs::{self, WorkerOutput};
 use super::settings::{Engine, Settings};
-use super::{Exit, signals};
+use super::{Exit, signals, stderr};
 
 /// How long requests in flight may go on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
@@ -130,7 +130,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         None => Exit::Answered,
     };
     if let Some(broken) = &broken {
-        eprintln!("coordinator: {broken}");
+        stderr::say(format_args!("coordinator: {broken}"));
     }
     end_executor(executor, engine, is_abandoned);
     logs::record(
@@ -148,7 +148,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         return Ok(exit);
     }
     if let Some(dir) = &log_dir {
-        eprintln!("logs: {}", dir.display());
+        stderr::say(format_args!("logs: {}", dir.display()));
     }
     shown.context("cannot write the report")?;
     Ok(exit)

@@ -11,6 +11,7 @@ use crate::executor::{Output, PoolEvent, Stream};
 use crate::journal::{self, Event, Journal, Level, RunDir};
 
 use super::settings::Logs;
+use super::stderr;
 
 /// Tells a worker where the logs of its run are.
 pub(super) const DIRECTORY_VARIABLE: &str = "PROCESSION_LOG_DIR";
@@ -25,7 +26,7 @@ pub(super) fn begin(logs: &Logs) -> anyhow::Result<Option<PathBuf>> {
     match open(dir) {
         Ok(run) => Ok(Some(run)),
         Err(error) if is_optional => {
-            eprintln!("coordinator: {error:#}; this run goes without");
+            stderr::say(format_args!("coordinator: {error:#}; this run goes without"));
             Ok(None)
         }
         Err(error) => Err(error),
@@ -46,7 +47,7 @@ pub(super) fn begin_in_worker(worker: usize) {
     let Some(dir) = env::var_os(DIRECTORY_VARIABLE) else { return };
     match Journal::worker(Path::new(&dir), worker, std::process::id()) {
         Ok(journal) => adopt(journal),
-        Err(error) => eprintln!("worker: {error}; this worker goes without a log"),
+        Err(error) => stderr::say(format_args!("worker: {error}; this worker goes without a log")),
     }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn pool_event(event: &PoolEvent) {
                 "{} is not used as the worker program: {reason}; this program serves in its place",
                 program.display()
             );
-            eprintln!("coordinator: {text}");
+            stderr::say(format_args!("coordinator: {text}"));
             (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
         }
     };
@@ -128,7 +129,7 @@ impl WorkerOutput {
                 };
                 journal.record(Level::Info, Event::Output { stream, text: (*line).to_owned() });
             }
-            None => eprintln!("worker {worker} (pid {pid}): {line}"),
+            None => stderr::say(format_args!("worker {worker} (pid {pid}): {line}")),
         }
     }
 }

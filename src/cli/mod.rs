@@ -16,10 +16,14 @@ mod logs;
 mod serve;
 mod settings;
 mod signals;
+mod stderr;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 
 use self::args::{Args, Command};
 use crate::flags::task::Download;
@@ -59,14 +63,10 @@ pub fn coordinator() -> ExitCode {
     let done = match command {
         None => settings::resolve(download).map_or_else(usage_error, download::run),
         Some(Command::Serve(serve)) => serve::run(&serve),
-        Some(Command::Completions { shell }) => {
-            let name = "coordinator";
-            clap_complete::generate(shell, &mut Args::command(), name, &mut std::io::stdout());
-            Ok(Exit::Answered)
-        }
+        Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("coordinator: {error:#}");
+        stderr::say(format_args!("coordinator: {error:#}"));
         Exit::CouldNotWork
     })
     .into()
@@ -77,10 +77,10 @@ pub fn worker() -> ExitCode {
     match worker::asked() {
         Some(asked) => serve_coordinator(asked),
         None => {
-            eprintln!(
+            stderr::say(format_args!(
                 "worker: this is a worker process of procession. It takes its tasks from a \
                  coordinator, which starts it: run `coordinator --help`."
-            );
+            ));
             Exit::Usage.into()
         }
     }
@@ -91,12 +91,24 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
     let code = match asked.serve(Registry::new().with::<Download>()) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("worker: {error}");
+            stderr::say(format_args!("worker: {error}"));
             1
         }
     };
     logs::end(code, None);
     ExitCode::from(code)
+}
+
+fn completions(shell: Shell) -> anyhow::Result<Exit> {
+    // Into memory first: the generator panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "coordinator", &mut script);
+    match io::stdout().write_all(&script) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the script")
+        }
+        _ => Ok(Exit::Answered),
+    }
 }
 
 fn usage_error(error: settings::UsageError) -> anyhow::Result<Exit> {

@@ -11,7 +11,7 @@ use anyhow::Context;
 use crate::flag_server::{FlagServer, Kind};
 
 use super::args::Serve;
-use super::{Exit, signals};
+use super::{Exit, signals, stderr};
 
 /// Serves until a signal comes: that is its regular end.
 pub(super) fn run(serve: &Serve) -> anyhow::Result<Exit> {
@@ -30,8 +30,7 @@ pub(super) fn run(serve: &Serve) -> anyhow::Result<Exit> {
             server = server.on_request(move |access| {
                 let delayed = if access.delayed { " (delayed)" } else { "" };
                 let (method, path, status) = (access.method, access.path, access.status);
-                // Nobody who reads it is no reason not to serve.
-                let _ = writeln!(io::stderr(), "{kind} {method} {path} {status}{delayed}");
+                stderr::say(format_args!("{kind} {method} {path} {status}{delayed}"));
             });
         }
         servers.push((kind, server.start()?));
@@ -46,7 +45,7 @@ pub(super) fn run(serve: &Serve) -> anyhow::Result<Exit> {
     {
         return Err(error).context("cannot tell the addresses");
     }
-    eprintln!("serving as process {}; Ctrl-C ends", process::id());
+    stderr::say(format_args!("serving as process {}; Ctrl-C ends", process::id()));
     let _ = signal.recv();
     Ok(Exit::Answered)
 }
