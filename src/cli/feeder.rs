@@ -24,7 +24,8 @@ struct Shared {
 }
 
 impl Feeder {
-    /// Begins to submit the downloads; `done` is called with what becomes of each.
+    /// Begins to submit the downloads; `done` is called with what becomes of each, submitted or
+    /// not.
     pub(super) fn start(
         executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
@@ -34,10 +35,11 @@ impl Feeder {
         let feeds = Arc::clone(&shared);
         thread::Builder::new().name("feeder".to_owned()).spawn(move || {
             for download in downloads {
-                if feeds.is_stopped.load(Ordering::Acquire) {
-                    return;
-                }
                 let (code, done) = (download.code, done.clone());
+                if feeds.is_stopped.load(Ordering::Acquire) {
+                    done(code, Err(TaskError::Cancelled));
+                    continue;
+                }
                 let future = executor.submit(download);
                 future.on_done(move |result| done(code, result.clone()));
                 let mut futures = feeds.futures();
@@ -51,7 +53,7 @@ impl Feeder {
         Ok(Self { shared })
     }
 
-    /// Submits no more, and cancels what has not begun. What has begun goes on.
+    /// Submits no more, and cancels what has not begun, submitted or not. What has begun goes on.
     pub(super) fn stop(&self) {
         self.shared.is_stopped.store(true, Ordering::Release);
         cancel(&mut self.shared.futures());
