@@ -9,6 +9,7 @@
 //! One file a subcommand. Nothing below this room knows the terminal or exit codes.
 
 mod args;
+mod bar;
 mod display;
 mod download;
 mod feeder;
