@@ -1,7 +1,7 @@
 //! The progress bar: what it says, and on which terminals it is drawn.
 //!
 //! It must never be drawn over anything else that is printed: whoever prints while it may be there
-//! goes through [`Bar::aside`].
+//! goes through [`Bar::aside`] or [`Bar::say`].
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, T
 use crate::flags::outcome::Counts;
 
 use super::args::{Color, Progress};
+use super::stderr;
 
 /// How often the bar is drawn at most, a second.
 const FRAMES: u8 = 15;
@@ -82,6 +83,11 @@ impl Bar {
     /// Takes the bar away while `print` prints.
     pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
+    }
+
+    /// Says a line on stderr that a person should know in between.
+    pub(super) fn say(&self, line: fmt::Arguments<'_>) {
+        self.aside(|| stderr::say(line));
     }
 
     /// Takes the bar away for good.

@@ -15,7 +15,6 @@ use crate::flags::report::{self, Summary};
 use super::args::Color;
 use super::bar::Bar;
 use super::settings::DisplaySettings;
-use super::stderr;
 
 /// Shows one run.
 pub(super) struct Display {
@@ -102,9 +101,9 @@ impl Display {
         self.counts
     }
 
-    /// Something that a person should know in between.
-    pub(super) fn notice(&self, text: &str) {
-        self.bar.aside(|| stderr::say(format_args!("coordinator: {text}")));
+    /// For whoever has something to say in between.
+    pub(super) fn bar(&self) -> &Bar {
+        &self.bar
     }
 
     /// How it ended.

@@ -31,6 +31,7 @@ use crate::flags::site::Site;
 use crate::flags::task::{Download, note};
 use crate::journal::{Event, Level};
 
+use super::bar::Bar;
 use super::display::Display;
 use super::feeder::Feeder;
 use super::logs::{self, WorkerOutput};
@@ -81,9 +82,10 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
     );
 
     let began = Instant::now();
-    let executor = start_executor(engine, log_dir.as_deref())?;
+    let display = Display::new(display, codes.len());
+    let executor = start_executor(engine, log_dir.as_deref(), display.bar())?;
     let mut tally = Tally {
-        display: Display::new(display, codes.len()),
+        display,
         unanswered: codes.iter().copied().collect(),
         ended_by: None,
         broken: None,
@@ -182,9 +184,11 @@ impl Tally {
                     deadline = Some(Instant::now() + GRACE);
                     feeder.stop();
                     if !self.unanswered.is_empty() {
-                        self.display.notice(
-                            "interrupted: waiting 2 s for requests in flight; again to stop at once",
-                        );
+                        self.display.bar().say(format_args!(
+                            "coordinator: interrupted: waiting {} s for requests in flight; \
+                             again to stop at once",
+                            GRACE.as_secs()
+                        ));
                     }
                 }
                 Ok(News::Signal(_)) | Err(_) => break,
@@ -242,17 +246,19 @@ fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
 fn start_executor(
     engine: Engine,
     log_dir: Option<&Path>,
+    bar: &Bar,
 ) -> anyhow::Result<Arc<dyn executor::Engine>> {
     Ok(match engine {
         Engine::Sequential => Arc::new(Sequential::new()),
         Engine::Threads { connections } => Arc::new(ThreadPool::new(connections)),
         Engine::Processes { workers, connections } => {
-            let output = WorkerOutput::new(log_dir);
+            let output = WorkerOutput::new(log_dir, bar.clone());
+            let bar = bar.clone();
             let mut pool = ProcessPool::builder()
                 .workers(workers)
                 .concurrency(connections)
                 .worker_program_beside("worker")
-                .on_event(logs::pool_event)
+                .on_event(move |event| logs::pool_event(event, &bar))
                 .on_output(move |line| output.record(line));
             if let Some(dir) = log_dir {
                 pool = pool.worker_env(logs::DIRECTORY_VARIABLE, std::path::absolute(dir)?);

@@ -10,6 +10,7 @@ use anyhow::Context;
 use crate::executor::{Output, PoolEvent, Stream};
 use crate::journal::{self, Event, Journal, Level, RunDir};
 
+use super::bar::Bar;
 use super::settings::Logs;
 use super::stderr;
 
@@ -75,8 +76,8 @@ pub(super) fn end(exit_code: u8, why: Option<String>) {
     record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
 }
 
-/// Writes down what happens in a pool.
-pub(super) fn pool_event(event: &PoolEvent) {
+/// Writes down what happens in a pool, and says what a person should know of it.
+pub(super) fn pool_event(event: &PoolEvent, bar: &Bar) {
     let (level, event) = match event {
         PoolEvent::WorkerStarted { worker, pid } => {
             (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
@@ -95,7 +96,7 @@ pub(super) fn pool_event(event: &PoolEvent) {
                 "{} is not used as the worker program: {reason}; this program serves in its place",
                 program.display()
             );
-            stderr::say(format_args!("coordinator: {text}"));
+            bar.say(format_args!("coordinator: {text}"));
             (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
         }
     };
@@ -103,15 +104,16 @@ pub(super) fn pool_event(event: &PoolEvent) {
 }
 
 /// The logs of workers, held open for what they print: it belongs beside what they write down.
-#[derive(Debug)]
 pub(super) struct WorkerOutput {
     dir: Option<PathBuf>,
+    /// Makes room for what has no log to go to.
+    bar: Bar,
     journals: Mutex<HashMap<u32, Option<Journal>>>,
 }
 
 impl WorkerOutput {
-    pub(super) fn new(dir: Option<&Path>) -> Self {
-        Self { dir: dir.map(Path::to_owned), journals: Mutex::default() }
+    pub(super) fn new(dir: Option<&Path>, bar: Bar) -> Self {
+        Self { dir: dir.map(Path::to_owned), bar, journals: Mutex::default() }
     }
 
     /// Writes a line of a worker into its log; without logs, to stderr.
@@ -129,7 +131,7 @@ impl WorkerOutput {
                 };
                 journal.record(Level::Info, Event::Output { stream, text: (*line).to_owned() });
             }
-            None => stderr::say(format_args!("worker {worker} (pid {pid}): {line}")),
+            None => self.bar.say(format_args!("worker {worker} (pid {pid}): {line}")),
         }
     }
 }
