@@ -93,10 +93,11 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
     };
     let report = report::initial(site.label(), &shown_url, &codes, engine.style());
     let shown = tally.display.begin(&report).and_then(|()| {
+        let into = dest.clone();
         let downloads = codes.into_iter().map(move |code| Download {
             code,
             fetch: fetch.clone(),
-            dest: dest.clone(),
+            dest: into.clone(),
         });
         let feeder = Feeder::start(Arc::clone(&executor), downloads, move |code, result| {
             // Once the report is made nobody listens any more.
@@ -122,19 +123,27 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
     };
     let shown = shown.and_then(|()| display.end(&summary, elapsed));
     drop(display);
-    let is_unread = shown.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    let (is_unread, unwritten) = match shown {
+        Ok(()) => (false, None),
+        // Whoever closed the pipe has seen enough: nothing is wrong with that.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => (true, None),
+        Err(error) => (false, Some(format!("cannot write the report: {error}"))),
+    };
+    let why = broken.map(|error| error.to_string()).or(unwritten);
+    if let Some(why) = &why {
+        stderr::say(format_args!("coordinator: {why}"));
+    }
+    let is_missing = fail_on_missing && counts.not_found > 0;
     let exit = match ended_by {
         Some(exit) => exit,
-        // Whoever closed the pipe has seen enough: nothing is wrong with that.
         None if is_unread => Exit::Answered,
-        None if broken.is_some() => Exit::CouldNotWork,
-        None if counts.error > 0 || fail_on_missing && counts.not_found > 0 => Exit::SomeErrors,
+        None if why.is_some() => Exit::CouldNotWork,
+        None if counts.error > 0 || is_missing => Exit::SomeErrors,
         None => Exit::Answered,
     };
-    if let Some(broken) = &broken {
-        stderr::say(format_args!("coordinator: {broken}"));
-    }
     end_executor(executor, engine, is_abandoned);
+    // What workers that were killed have left.
+    save::sweep(&dest);
     logs::record(
         Level::Info,
         Event::Summary {
@@ -145,14 +154,10 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
             exit_code: exit as i32,
         },
     );
-    logs::end(exit as u8, broken.map(|error| error.to_string()));
-    if is_unread {
-        return Ok(exit);
-    }
-    if let Some(dir) = &log_dir {
+    logs::end(exit as u8, why);
+    if let Some(dir) = log_dir.filter(|_| !is_unread) {
         stderr::say(format_args!("logs: {}", dir.display()));
     }
-    shown.context("cannot write the report")?;
     Ok(exit)
 }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::executor::{Output, PoolEvent, Stream};
 use crate::journal::{self, Event, Journal, Level, RunDir};
@@ -27,10 +27,10 @@ pub(super) fn begin(logs: &Logs) -> anyhow::Result<Option<PathBuf>> {
     match open(dir) {
         Ok(run) => Ok(Some(run)),
         Err(error) if is_optional => {
-            stderr::say(format_args!("coordinator: {error:#}; this run goes without"));
+            stderr::say(format_args!("coordinator: {error:#}; this run goes without logs"));
             Ok(None)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(anyhow!("{error:#}; name another --log-dir DIR, or take --no-logs")),
     }
 }
 

@@ -67,7 +67,9 @@ pub fn coordinator() -> ExitCode {
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {
-        stderr::say(format_args!("coordinator: {error:#}"));
+        let why = format!("{error:#}");
+        stderr::say(format_args!("coordinator: {why}"));
+        logs::end(Exit::CouldNotWork as u8, Some(why));
         Exit::CouldNotWork
     })
     .into()

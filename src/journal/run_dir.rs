@@ -19,7 +19,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RunDirError {
     /// It could not be made.
-    #[error("cannot make the log directory {}: {cause}; name another one or go without logs", path.display())]
+    #[error("cannot make the log directory {}: {cause}", path.display())]
     CannotMake {
         /// The directory.
         path: PathBuf,

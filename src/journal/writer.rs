@@ -23,7 +23,6 @@ pub struct JournalError {
     /// Its file.
     pub path: PathBuf,
     /// What the system said.
-    #[source]
     pub cause: io::Error,
 }
 
