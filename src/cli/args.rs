@@ -12,15 +12,16 @@ use crate::flags::site::Site;
 /// What `--help` shows below the options.
 const EXAMPLES: &str = "\
 Examples:
-  coordinator --all                     all 194 flags, one worker process per CPU
-  coordinator br cn B                   Brazil, China and BA to BZ
-  coordinator -e -s ERROR -v            every possible code, from a server that often fails
-  coordinator -a -s DELAY --mode threads         30 at a time, on threads
-  coordinator -a -s DELAY -m 30                  30 at a time, in worker processes
-  coordinator -a --json | jq .status    one line of JSON a flag
+  coordinator --all                        all flags, one worker process per CPU
+  coordinator br cn B                      Brazil, China and BA to BZ
+  coordinator -e -s ERROR -v               all codes, from a server that fails
+  coordinator -a -s DELAY --mode threads   30 at a time, on threads
+  coordinator -a -s DELAY -m 30            30 at a time, in worker processes
+  coordinator -a --json | jq .status       a line of JSON for each flag
 
-Exit status: 0 all answered, 1 some errors, 2 usage, 3 could not work at all,
-130 or 143 interrupted.";
+Exit status:
+  0 all answered, 1 some errors, 2 usage, 3 could not work at all,
+  130 interrupted by Ctrl-C, 143 by SIGTERM";
 
 /// Downloads the flags of countries: by default the 20 most populous ones, into ./downloads.
 #[derive(Debug, Parser)]
@@ -54,7 +55,7 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Download {
     /// Country code or first letter, any case (B for BA to BZ)
-    #[arg(value_name = "CC", help_heading = "Which flags")]
+    #[arg(value_name = "CC")]
     pub cc: Vec<String>,
     /// All available flags: 194 codes, AD to ZW
     #[arg(short, long, help_heading = "Which flags")]
@@ -81,15 +82,22 @@ pub(super) struct Download {
     /// Which faults the ERROR server shows
     #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, help_heading = "From where")]
     pub seed: u64,
-    /// Most seconds for one request
+    /// Most seconds for one request, from connecting to the last byte
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, help_heading = "From where")]
     pub timeout: Duration,
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "From where")]
     pub retries: u32,
 
-    /// How to run the downloads
-    #[arg(long, value_enum, ignore_case = true, default_value = "processes", help_heading = "How")]
+    /// How to run the downloads: sequential, threads or processes
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value = "processes",
+        hide_possible_values = true,
+        help_heading = "How"
+    )]
     pub mode: Mode,
     /// Most concurrent requests [default: one per worker process; 30 threads; 1 sequential]
     #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = max_req, help_heading = "How")]
@@ -101,17 +109,31 @@ pub(super) struct Download {
     /// Where flags are saved; made if missing
     #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]
     pub dest: PathBuf,
-    /// A line a flag instead of the bar
+    /// A line for each flag instead of the bar
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
-    /// A line of JSON a flag, as it completes, then a summary
+    /// A line of JSON for each flag, as it completes, then a summary
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Whether to draw a progress bar
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    /// Whether to draw a progress bar: auto (if stderr is a terminal that can), bar or none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     pub progress: Progress,
-    /// Whether to use colour
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
     pub color: Color,
     /// Exit with 1 if a flag was not found
     #[arg(long, help_heading = "Output")]
@@ -161,11 +183,12 @@ pub(super) enum Color {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  coordinator serve                         then: curl -O http://localhost:8001/flags/br/br.gif
-  coordinator serve --local-port 0 -v       a free port, and a line a request
+  coordinator serve &
+  curl -O http://localhost:8001/flags/br/br.gif
+  coordinator serve --local-port 0 -v      a free port, and a line for each request
 
-The ports are those of the book's examples, so its own scripts find the servers. Ctrl-C and
-SIGTERM end them, with exit status 0.")]
+The ports are those of the book's examples, so its own scripts find the servers.
+Ctrl-C and SIGTERM end them, with exit status 0.")]
 pub(super) struct Serve {
     /// Port of LOCAL, which answers at once; 0 for a free one
     #[arg(long, value_name = "PORT", default_value_t = 8001)]
@@ -182,7 +205,7 @@ pub(super) struct Serve {
     /// Which faults ERROR shows
     #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED)]
     pub seed: u64,
-    /// A line a request, on stderr
+    /// A line for each request, on stderr
     #[arg(short, long)]
     pub verbose: bool,
 }
