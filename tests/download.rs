@@ -1,0 +1,193 @@
+//! `coordinator [OPTIONS] [CC]...`: which flags it downloads, how, and that all modes do the same.
+
+#![cfg(feature = "cli")]
+
+#[path = "support/gate.rs"]
+mod gate;
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gate::Gate;
+use hostile::{Behaviour, Hostile};
+use procession::flag_server::image;
+use procession::flags::codes::{AVAILABLE, POP20};
+use programs::{MODES, Place};
+
+fn set(codes: &[&str]) -> BTreeSet<String> {
+    codes.iter().map(|&code| code.to_owned()).collect()
+}
+
+#[test]
+fn each_mode_downloads_all_flags_byte_for_byte() {
+    let expected: BTreeMap<_, _> = AVAILABLE
+        .iter()
+        .map(|code| code.to_lowercase())
+        .map(|cc| (format!("{cc}.gif"), image(&cc).unwrap().to_vec()))
+        .collect();
+    assert_eq!(expected.len(), 194);
+    let place = Place::new();
+    for mode in MODES {
+        place.run(&["--all", "--mode", mode, "-d", mode]).expect(0);
+        assert!(place.files(mode) == expected, "{mode}");
+    }
+}
+
+#[test]
+fn the_most_populous_countries_are_the_default() {
+    let place = Place::new();
+    let ran = place.run(&[]).expect(0);
+    assert!(ran.stdout.contains("Searching for 20 flags: from BD to VN\n"), "{ran:?}");
+    assert_eq!(place.flags("downloads"), set(&POP20));
+}
+
+#[test]
+fn a_letter_means_all_codes_that_begin_with_it() {
+    let place = Place::new();
+    let summary = place.run(&["B", "--json"]).expect(0).summary();
+    assert_eq!(summary.counts(), [17, 9, 0]);
+    let with_b: Vec<_> = AVAILABLE.into_iter().filter(|code| code.starts_with('B')).collect();
+    assert_eq!(place.flags("downloads"), set(&with_b));
+}
+
+#[test]
+fn codes_letters_and_tables_add_up_and_are_limited_after_sorting() {
+    let place = Place::new();
+    let ran = place.run(&["us", "b", "Br", "-l", "4"]).expect(0);
+    assert!(ran.stdout.contains("Searching for 4 flags: BA, BB, BC, BD\n"), "{ran:?}");
+    assert_eq!(place.flags("downloads"), set(&["BA", "BB", "BD"]));
+    assert_eq!(place.run(&["-e", "-a", "-l", "1000", "--json"]).expect(0).summary().ok, 194);
+}
+
+#[test]
+fn a_codes_file_may_be_written_in_any_way() {
+    let place = Place::new();
+    let text = "\u{feff}br us\r\n\n  CN\tbr # and so on\n# nothing\nUS\n\n";
+    let file = place.file("codes.txt", text);
+    let wanted = set(&["BR", "CN", "US"]);
+    place.run(&["--codes-file", &file, "-d", "file"]).expect(0);
+    assert_eq!(place.flags("file"), wanted);
+    place.run_with_input(&["--codes-file", "-", "-d", "stdin"], text).expect(0);
+    assert_eq!(place.flags("stdin"), wanted);
+    place.run(&["--codes-file", &file, "fr", "-d", "both"]).expect(0);
+    assert_eq!(place.flags("both"), &wanted | &set(&["FR"]));
+}
+
+#[test]
+fn the_error_server_gives_the_same_outcomes_in_each_mode() {
+    let place = Place::new();
+    let outcomes = |how: &[&str]| {
+        let args = [&["b", "-l", "16", "-s", "error", "--json", "-d", "flags"], how].concat();
+        let ran = place.run(&args).expect(1);
+        let counts = ran.summary().counts();
+        assert!(counts.iter().all(|&count| count > 1), "something of each kind: {counts:?}");
+        let lines = ran.json().into_iter().filter(|line| line.get("data").is_some());
+        lines
+            .map(|line| {
+                let rest = ["status", "http_status", "error", "bytes", "attempts"];
+                (line["data"].to_string(), rest.map(|name| line[name].to_string()))
+            })
+            .collect::<BTreeMap<_, _>>()
+    };
+    let expected = outcomes(&["--mode", "sequential"]);
+    assert_eq!(outcomes(&["--mode", "threads"]), expected);
+    assert_eq!(outcomes(&["--mode", "processes", "-w", "4"]), expected);
+    assert_eq!(outcomes(&["--mode", "processes", "-m", "30"]), expected);
+    // Another seed means other trouble.
+    assert_ne!(outcomes(&["-m", "30", "--seed", "3"]), expected);
+}
+
+#[test]
+fn every_code_from_the_error_server_gives_the_counts_of_the_book() {
+    let place = Place::new();
+    let summary = place.run(&["-e", "-s", "ERROR", "-m", "60", "--json"]).expect(1).summary();
+    assert_eq!(summary.counts(), [150, 361, 165]);
+    assert_eq!(place.flags("downloads").len(), 150);
+}
+
+#[test]
+fn a_request_is_tried_again_as_often_as_asked() {
+    let server = |fails| Hostile::start(Behaviour::FlakyThenOk { fails });
+    for mode in MODES {
+        let place = Place::new();
+        let run = |server: &Hostile, retries| {
+            let url = server.base_url();
+            place.run(&["br", "-s", &url, "--retries", retries, "--mode", mode, "--json"])
+        };
+        let ran = run(&server(2), "2").expect(0);
+        assert_eq!(ran.json()[0]["attempts"], 3);
+        let ran = run(&server(2), "1").expect(1);
+        assert_eq!(ran.json()[0]["attempts"], 2);
+        assert_eq!(ran.errors()["BR"], "HTTP 503 - Service Unavailable");
+        assert_eq!(run(&server(1), "0").expect(1).json()[0]["attempts"], 1);
+    }
+}
+
+#[test]
+fn missing_flags_are_a_failure_only_if_asked() {
+    let place = Place::new();
+    let args = |mode| ["br", "aa", "--mode", mode, "--fail-on-missing"];
+    for mode in MODES {
+        place.run(&args(mode)[..4]).expect(0);
+        place.run(&args(mode)).expect(1);
+    }
+    place.run(&["br", "--fail-on-missing"]).expect(0);
+}
+
+#[test]
+fn flags_of_an_earlier_run_are_replaced_and_its_leftovers_swept_up() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("downloads")).unwrap();
+    place.file("downloads/br.gif", "old");
+    // No system has a process of this number.
+    place.file("downloads/.us.gif.2147483646.0.part", "half");
+    place.run(&["br"]).expect(0);
+    assert_eq!(place.flags("downloads"), set(&["BR"]));
+}
+
+/// Runs 120 downloads and tells how many of them were in flight at once.
+fn at_once(opens_at: usize, how: &[&str]) -> usize {
+    let gate = Gate::start(opens_at);
+    let args = [&["a", "b", "c", "d", "e", "-l", "120", "--json", "-s", &gate.base_url()], how];
+    let summary = Place::new().run(&args.concat()).expect(0).summary();
+    assert_eq!(summary.ok, 120);
+    gate.peak()
+}
+
+#[test]
+fn as_many_requests_are_in_flight_as_were_asked_for() {
+    assert_eq!(at_once(30, &["--mode", "threads"]), 30);
+    assert_eq!(at_once(100, &["--mode", "threads", "-m", "100"]), 100);
+    assert_eq!(at_once(6, &["--mode", "processes", "-w", "6"]), 6);
+    assert_eq!(at_once(60, &["--mode", "processes", "-w", "2", "-m", "60"]), 60);
+    // A number that the workers cannot share out evenly.
+    assert_eq!(at_once(31, &["--mode", "processes", "-w", "3", "-m", "31"]), 31);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_has_exactly_as_many_workers_as_asked_and_leaves_none() {
+    use std::time::{Duration, Instant};
+
+    let server = Hostile::start(Behaviour::Stall);
+    let place = Place::new();
+    let run = place.start(&["--all", "-s", &server.base_url(), "-w", "3", "-m", "194"]);
+    let workers = run.workers(3);
+    let a_while = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < a_while {
+        assert_eq!(run.children(), workers);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Now each request fails, and the run ends.
+    drop(server);
+    run.wait().expect(1);
+    programs::wait_until_gone(&workers);
+
+    let run = place.start(&["--all", "-s", "DELAY", "-m", "45"]);
+    let workers = run.workers(num_cpus::get().min(45));
+    run.wait().expect(0);
+    programs::wait_until_gone(&workers);
+}

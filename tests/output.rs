@@ -1,0 +1,245 @@
+//! What `coordinator` says and where: reports and data on stdout, diagnostics on stderr, and a log
+//! for each process.
+
+#![cfg(feature = "cli")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeSet;
+
+use hostile::{Behaviour, Hostile};
+use programs::{MODES, Place, Ran};
+use serde_json::Value;
+
+/// The report with what differs from run to run left out, after it was found to be a port and a
+/// number of seconds.
+fn report(ran: &Ran) -> String {
+    let blank = |text: &str, before: &str, after: &str| {
+        let begin = text.find(before).unwrap_or_else(|| panic!("no {before}: {ran:#?}"));
+        let begin = begin + before.len();
+        let length = text[begin..].find(after).unwrap();
+        let number = &text[begin..begin + length];
+        number.parse::<f64>().unwrap_or_else(|_| panic!("{number} is no number"));
+        (format!("{}_{}", &text[..begin], &text[begin + length..]), number.to_owned())
+    };
+    let (text, _) = blank(&ran.stdout, "localhost:", "/");
+    let (text, seconds) = blank(&text, "Elapsed time: ", "s\n");
+    assert_eq!(seconds.split_once('.').unwrap().1.len(), 2, "{seconds}");
+    text
+}
+
+#[test]
+fn the_report_is_worded_as_in_the_book() {
+    let place = Place::new();
+    for (mode, third_line) in [
+        ("sequential", "1 concurrent connection will be used."),
+        ("threads", "30 concurrent connections will be used."),
+        ("processes", "2 worker processes, 2 concurrent connections will be used."),
+    ] {
+        let ran = place.run(&["--all", "--mode", mode, "-w", "2"]).expect(0);
+        let expected = format!(
+            "LOCAL site: http://localhost:_/flags\n\
+             Searching for 194 flags: from AD to ZW\n\
+             {third_line}\n\
+             --------------------\n\
+             194 flags downloaded.\n\
+             Elapsed time: _s\n"
+        );
+        assert_eq!(report(&ran), expected);
+    }
+}
+
+#[test]
+fn one_of_something_is_told_in_the_singular() {
+    let place = Place::new();
+    let run = |args: &[&str]| report(&place.run(args));
+    assert_eq!(
+        run(&["br", "-w", "9"]),
+        "LOCAL site: http://localhost:_/flags\n\
+         Searching for 1 flag: BR\n\
+         1 worker process, 1 concurrent connection will be used.\n\
+         --------------------\n\
+         1 flag downloaded.\n\
+         Elapsed time: _s\n"
+    );
+    assert_eq!(
+        run(&["aa", "cn", "ab", "br", "-s", "DELAY", "-w", "2", "-m", "4"]),
+        "DELAY site: http://localhost:_/flags\n\
+         Searching for 4 flags: AA, AB, BR, CN\n\
+         2 worker processes, 4 concurrent connections will be used.\n\
+         --------------------\n\
+         2 flags downloaded.\n\
+         2 not found.\n\
+         Elapsed time: _s\n"
+    );
+    let server = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+    let url = server.base_url().replace("127.0.0.1", "localhost");
+    for (codes, end) in [(&["br"][..], "1 error.\n"), (&["br", "us"], "2 errors.\n")] {
+        let text = run(&[codes, &["-s", &url, "--mode", "threads"]].concat());
+        let expected = format!("\n0 flags downloaded.\n{end}Elapsed time: _s\n");
+        assert!(text.starts_with("Custom site: http://localhost:_/flags\n"), "{text}");
+        assert!(text.ends_with(&expected), "{text}");
+    }
+}
+
+#[test]
+fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
+    let place = Place::new();
+    for mode in MODES {
+        let ran = place.run(&["br", "us", "--mode", mode]).expect(0);
+        assert_eq!(ran.stdout.lines().count(), 6, "{ran:#?}");
+        let dir = ran.stderr.strip_prefix("logs: ").and_then(|rest| rest.strip_suffix('\n'));
+        let dir = dir.unwrap_or_else(|| panic!("{ran:#?}"));
+        assert!(dir.starts_with("logs/") && place.path(dir).is_dir(), "{dir}");
+    }
+}
+
+#[test]
+fn verbose_tells_each_flag_by_a_line() {
+    let place = Place::new();
+    let told = |ran: &Ran| ran.stdout.lines().skip(3).map(str::to_owned).collect::<BTreeSet<_>>();
+    let busy = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+    for mode in MODES {
+        let ran = place.run(&["br", "zz", "-v", "--mode", mode]).expect(0);
+        assert!(told(&ran).is_superset(&["BR ok", "ZZ not found"].map(str::to_owned).into()));
+        assert_eq!(ran.stdout.lines().count(), 3 + 2 + 4, "{ran:#?}");
+        let ran = place.run(&["ke", "-v", "--mode", mode, "-s", &busy.base_url()]).expect(1);
+        assert!(told(&ran).contains("*** Error for KE: HTTP 503 - Service Unavailable"));
+    }
+}
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
+    let place = Place::new();
+    let busy = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+    let url = busy.base_url();
+    for (mode, workers, connections) in
+        [("sequential", 0, 1), ("threads", 0, 2), ("processes", 2, 2)]
+    {
+        let how = ["--json", "-v", "--mode", mode, "-w", "2"];
+        let ran = place.run(&[&["br", "zz"], &how[..]].concat()).expect(0);
+        let summary = ran.summary();
+        assert_eq!(summary.counts(), [1, 1, 0]);
+        assert_eq!(
+            keys(&summary.all),
+            BTreeSet::from([
+                "server",
+                "mode",
+                "workers",
+                "connections",
+                "ok",
+                "not_found",
+                "error",
+                "total",
+                "elapsed_s",
+                "interrupted",
+            ])
+        );
+        assert_eq!(summary.all["server"], "LOCAL");
+        assert_eq!(summary.all["mode"], mode);
+        assert_eq!(summary.all["workers"], workers);
+        assert_eq!(summary.all["connections"], connections);
+        assert_eq!(summary.all["interrupted"], false);
+        assert!(summary.all["elapsed_s"].as_f64().unwrap() > 0.0);
+
+        let lines = ran.json();
+        let line = |code| lines.iter().find(|line| line["data"] == code).unwrap();
+        let common = ["status", "data", "elapsed_ms", "attempts", "worker", "pid"];
+        let common = BTreeSet::from(common);
+        assert_eq!(keys(line("BR")), &common | &["bytes"].into());
+        assert_eq!(line("BR")["bytes"], place.files("downloads")["br.gif"].len());
+        assert_eq!(keys(line("ZZ")), common);
+
+        let ran = place.run(&[&["ke", "-s", &url], &how[..]].concat()).expect(1);
+        assert_eq!(ran.summary().all["server"], *url);
+        assert_eq!(keys(&ran.json()[0]), &common | &["error", "http_status"].into());
+        assert_eq!(ran.errors()["KE"], "HTTP 503 - Service Unavailable");
+    }
+}
+
+#[test]
+fn each_process_keeps_a_log() {
+    for (mode, workers) in [("sequential", 0), ("threads", 0), ("processes", 2)] {
+        let place = Place::new();
+        place.run(&["--all", "--mode", mode, "-w", "2"]).expect(0);
+        let logs = place.logs();
+        assert_eq!(logs.len(), workers + 1, "{:?}", logs.keys());
+        let mut tasks = BTreeSet::new();
+        for (name, lines) in &logs {
+            let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
+            assert_eq!(lines[0]["event"], "start", "{name}");
+            assert_eq!(of("start").count(), 1, "{name}");
+            let end = lines.last().unwrap();
+            assert_eq!((&end["event"], &end["exit_code"]), (&"exit".into(), &0.into()), "{name}");
+            for line in lines {
+                let process = line["process"].as_str().unwrap();
+                let worker = line.get("worker").map(|worker| format!("-{worker}"));
+                let expected =
+                    format!("{process}{}-{}.jsonl", worker.unwrap_or_default(), line["pid"]);
+                assert_eq!(*name, expected);
+            }
+            for task in of("task") {
+                assert_eq!((&task["status"], &task["http"]), (&"ok".into(), &200.into()));
+                assert_eq!(task["attempt"], 1);
+                assert!(
+                    task["bytes"].as_u64() > Some(0) && task["elapsed_ms"].as_f64() > Some(0.0)
+                );
+                assert!(tasks.insert(task["code"].to_string()), "{task} is there twice");
+            }
+            let is_busy = of("task").count() > 0;
+            assert_eq!(is_busy, workers == 0 || name.starts_with("worker"), "{name}");
+        }
+        assert_eq!(tasks.len(), 194);
+    }
+}
+
+#[test]
+fn logs_lie_where_they_are_asked_for_or_nowhere() {
+    let place = Place::new();
+    for mode in MODES {
+        let ran = place.run(&["br", "--no-logs", "--mode", mode]).expect(0);
+        assert_eq!(ran.stderr, "");
+        assert!(!place.path("logs").exists());
+        let ran = place.run(&["br", "--log-dir", "a/b", "--mode", mode]).expect(0);
+        assert!(ran.stderr.starts_with("logs: a/b/"), "{ran:?}");
+        assert!(!place.path("logs").exists());
+    }
+    assert_eq!(place.path("a/b").read_dir().unwrap().count(), MODES.len() + 1, "and a link");
+}
+
+#[test]
+fn there_are_no_escape_codes_unless_asked_for_or_on_a_terminal() {
+    let place = Place::new();
+    for mode in MODES {
+        for args in [&["br", "zz"][..], &["br", "zz", "-v"], &["br", "zz", "--json"]] {
+            let ran = place.run(&[args, &["--mode", mode]].concat()).expect(0);
+            assert!(!(ran.stdout + &ran.stderr).contains('\x1b'), "{args:?}");
+        }
+        let coloured = ["br", "zz", "-v", "--color", "always", "--mode", mode];
+        let ran = place.run(&coloured).expect(0);
+        assert!(ran.stdout.contains("\x1b[33mZZ not found\x1b[0m\n"), "{ran:?}");
+        assert!(ran.stdout.contains("BR ok\n"), "{ran:?}");
+    }
+}
+
+#[test]
+fn the_bar_is_drawn_on_stderr_and_can_be_asked_for() {
+    let place = Place::new();
+    let coloured = |args: &[&str]| {
+        let ran = place.run(&[args, &["br", "us", "--progress", "bar"]].concat()).expect(0);
+        assert!(!ran.stdout.contains('\x1b'), "{ran:?}");
+        assert!(ran.stderr.contains("0/2"), "{ran:?}");
+        ran.stderr.contains("\x1b[32m")
+    };
+    assert!(!coloured(&[]));
+    assert!(!coloured(&["--color", "never"]));
+    assert!(coloured(&["--color", "always"]));
+    assert!(coloured(&["--color", "always", "--json"]));
+}
