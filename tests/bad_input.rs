@@ -1,0 +1,245 @@
+//! Bad input: each gets a clear line on stderr and an exit code that tells what kind of trouble it
+//! was, and no code is lost.
+
+#![cfg(feature = "cli")]
+
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use hostile::{Behaviour, Hostile};
+use programs::{MODES, Place, Ran};
+
+/// Asserts that this is refused in each mode, with this complaint, before anything is done.
+fn refused(place: &Place, args: &[&str], complaint: &str) {
+    for mode in MODES {
+        let ran = place.run(&[args, &["--mode", mode]].concat()).expect(2);
+        assert!(ran.stderr.contains(complaint), "{args:?}: {ran:#?}");
+        assert_eq!(ran.stdout, "", "{args:?}");
+    }
+    assert!(!place.path("downloads").exists(), "{args:?}: nothing was begun");
+    assert!(!place.path("logs").exists(), "{args:?}: nothing was begun");
+}
+
+#[test]
+fn usage_errors_name_the_option_and_what_it_takes() {
+    let place = Place::new();
+    let long = "b".repeat(300);
+    for (args, complaint) in [
+        (&["b1"][..], "each CC argument must be A to Z or AA to ZZ, not \"b1\""),
+        (&["br", "usa"], "each CC argument must be A to Z or AA to ZZ, not \"usa\""),
+        (&[""], "each CC argument must be A to Z or AA to ZZ, not \"\""),
+        (&["ß"], "each CC argument must be A to Z or AA to ZZ, not \"ß\""),
+        (&[&long], "each CC argument must be A to Z or AA to ZZ"),
+        (&["-m", "0"], "--max_req CONCURRENT must be >= 1"),
+        (&["--max-req", "0"], "--max_req CONCURRENT must be >= 1"),
+        (&["-m", "many"], "--max_req CONCURRENT must be a whole number >= 1"),
+        (&["-m", "-1"], "'-1'"),
+        (&["-l", "0"], "--limit N must be >= 1"),
+        (&["-w", "0"], "--workers N must be >= 1"),
+        (&["--workers", "99999999999999999999"], "--workers N must be a whole number >= 1"),
+        (&["--timeout", "0"], "--timeout SECS must be a number of seconds > 0"),
+        (&["--timeout", "inf"], "--timeout SECS must be a number of seconds > 0"),
+        (&["--retries", "-1"], "'-1'"),
+        (&["--no-logs", "--log-dir", "x"], "cannot be used with"),
+        (&["--unknown"], "unexpected argument '--unknown'"),
+        (&["-d", ""], "a value is required for '--dest <DIR>'"),
+    ] {
+        refused(&place, args, complaint);
+    }
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let mut command = place.coordinator(&["br", "-d"]);
+    let ran = programs::Running::start(command.arg(no_text)).wait().expect(2);
+    assert!(ran.stderr.contains("--dest DIR must be a UTF-8 path"), "{ran:?}");
+    let ran = place.run(&["--mode", "fibers"]).expect(2);
+    assert!(ran.stderr.contains("[possible values: sequential, threads, processes]"), "{ran:?}");
+}
+
+#[test]
+fn a_server_is_a_label_or_a_base_url() {
+    let place = Place::new();
+    for server in ["nowhere", "", "localhost:8001", "ftp://host/flags", "http://", "http://h:x/"] {
+        let complaint = "--server LABEL must be one of DELAY, ERROR, LOCAL, REMOTE or a base URL";
+        refused(&place, &["-s", server], complaint);
+    }
+}
+
+#[test]
+fn a_codes_file_must_be_there_and_hold_codes() {
+    let place = Place::new();
+    refused(&place, &["--codes-file", "none.txt"], "none.txt: No such file");
+    std::fs::create_dir(place.path("folder")).unwrap();
+    refused(&place, &["--codes-file", "folder"], "--codes-file FILE must be readable text: folder");
+    for (name, text, complaint) in [
+        ("empty.txt", &b""[..], "codes file empty.txt: no codes in it"),
+        ("blank.txt", b" \n# BR\n", "codes file blank.txt: no codes in it"),
+        ("letter.txt", b"br\n\nB us", "codes file letter.txt, line 3: each code must be AA to ZZ"),
+        ("binary.txt", b"\xff\xfe", "--codes-file FILE must be readable text: binary.txt"),
+    ] {
+        refused(&place, &["--codes-file", &place.file(name, text)], complaint);
+    }
+    let ran = place.run_with_input(&["--codes-file", "-"], "").expect(2);
+    assert!(ran.stderr.contains("codes file standard input: no codes in it"), "{ran:?}");
+}
+
+#[test]
+fn a_destination_must_be_a_directory_to_write_in() {
+    let place = Place::new();
+    place.file("file", "");
+    for mode in MODES {
+        for (dest, complaint) in [
+            ("file", "file is not a directory: name another destination"),
+            ("file/below", "cannot make the directory"),
+            ("/proc/procession", "cannot make the directory /proc/procession"),
+            ("/proc", "cannot write in the directory /proc"),
+        ] {
+            if cfg!(not(target_os = "linux")) && dest.starts_with("/proc") {
+                continue;
+            }
+            let ran = place.run(&["br", "-d", dest, "--mode", mode]).expect(3);
+            assert!(ran.stderr.starts_with("coordinator: "), "{ran:?}");
+            assert!(ran.stderr.contains(complaint), "{dest}: {ran:?}");
+            assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_that_cannot_be_saved_costs_only_itself() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("downloads/br.gif/in the way")).unwrap();
+    for mode in MODES {
+        let ran = place.run(&["br", "us", "--json", "--mode", mode]).expect(1);
+        assert_eq!(ran.summary().counts(), [1, 0, 1]);
+        assert!(ran.errors()["BR"].contains("cannot save "), "{ran:?}");
+        assert_eq!(place.flags("downloads"), ["US".to_owned()].into());
+    }
+}
+
+#[test]
+fn logs_that_were_asked_for_must_be_possible_but_others_can_be_done_without() {
+    let place = Place::new();
+    place.file("logs", "in the way");
+    for mode in MODES {
+        let ran = place.run(&["br", "--log-dir", "logs", "--mode", mode]).expect(3);
+        let complaint = "coordinator: cannot make the log directory logs: ";
+        assert!(ran.stderr.starts_with(complaint), "{ran:?}");
+        assert!(ran.stderr.contains("name another --log-dir DIR, or take --no-logs"), "{ran:?}");
+        assert_eq!(ran.stdout, "");
+
+        let ran = place.run(&["br", "--mode", mode]).expect(0);
+        assert!(ran.stderr.starts_with(complaint), "{ran:?}");
+        assert!(ran.stderr.ends_with("; this run goes without logs\n"), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+}
+
+/// Three codes from a bad server: each is an error that says this, and nothing is left behind.
+fn fails(behaviour: Behaviour, timeout: &str, complaint: &str) {
+    for mode in ["processes", "threads"] {
+        let place = Place::new();
+        let server = Hostile::start(behaviour);
+        let url = server.base_url();
+        let how = ["--json", "--timeout", timeout, "--mode", mode, "-m", "3", "-s", &url];
+        let ran = place.run(&[&["br", "cn", "us"][..], &how].concat()).expect(1);
+        assert_eq!(ran.summary().counts(), [0, 0, 3], "{behaviour:?}");
+        for (code, error) in ran.errors() {
+            assert!(error.contains(complaint), "{behaviour:?}: {code}: {error}");
+        }
+        assert_eq!(place.files("downloads").len(), 0, "{behaviour:?}");
+    }
+}
+
+#[test]
+fn a_server_that_refuses_or_resets_is_an_error() {
+    fails(Behaviour::Refuse, "20", "connection error: connection refused");
+    fails(Behaviour::Reset, "20", "connection error: connection reset");
+}
+
+#[test]
+fn a_server_that_stalls_or_trickles_is_an_error_in_time() {
+    fails(Behaviour::Stall, "1", "timed out after 1 s");
+    fails(Behaviour::Trickle, "1.5", "timed out after 1.5 s");
+}
+
+#[test]
+fn a_body_that_is_cut_short_or_has_no_end_is_an_error() {
+    fails(Behaviour::HalfBody, "20", "the body was cut short");
+    fails(Behaviour::TruncatedGif, "20", "not a GIF image: it ends after");
+    fails(Behaviour::EndlessBody, "50", "the body is larger than 10000000 bytes");
+}
+
+#[test]
+fn a_body_that_is_no_gif_is_an_error() {
+    fails(Behaviour::Html, "20", "not a GIF image: it does not start as a GIF does");
+    fails(Behaviour::NotQuiteGif, "20", "not a GIF image: ");
+}
+
+#[test]
+fn a_redirect_loop_or_a_strange_status_is_an_error() {
+    fails(Behaviour::RedirectLoop, "20", "too many redirects: gave up after 10");
+    fails(Behaviour::StrangeStatus(799, "Ça alors!"), "20", "HTTP 799 - Unknown Status");
+    fails(Behaviour::StrangeStatus(204, ""), "20", "HTTP 204 - No Content");
+}
+
+/// Reads the first line of the program's stdout, then closes it.
+fn first_line(place: &Place, args: &[&str]) -> (String, Ran) {
+    let mut command = place.coordinator(args);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let running = programs::Running::start(command.stdout(writer));
+    // The command holds the other end as well.
+    drop(command);
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        reader.read_exact(&mut byte).unwrap();
+        line.extend(byte);
+    }
+    drop(reader);
+    (String::from_utf8(line).unwrap(), running.wait())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
+    let place = Place::new();
+    for mode in MODES {
+        for how in ["--json", "--verbose"] {
+            let args = ["--all", "-s", "DELAY", how, "--mode", mode];
+            let (line, ran) = first_line(&place, &args);
+            assert!(line.starts_with(if how == "--json" { "{" } else { "DELAY site" }), "{line}");
+            assert_eq!(ran.expect(0).stderr, "");
+        }
+    }
+    let (line, ran) = first_line(&place, &["completions", "bash"]);
+    assert_eq!((line.as_str(), ran.expect(0).stderr.as_str()), ("_coordinator() {\n", ""));
+}
+
+#[test]
+fn nobody_who_listens_to_stderr_is_no_reason_to_stop() {
+    let place = Place::new();
+    for mode in MODES {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = place.coordinator(&["br", "us", "--mode", mode]);
+        let running = programs::Running::start(command.stderr(writer));
+        assert!(running.wait().expect(0).stdout.contains("2 flags downloaded."));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_under_stdout_is_told() {
+    let place = Place::new();
+    for args in [&["br"][..], &["br", "--json"], &["completions", "bash"]] {
+        let mut command = place.coordinator(args);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
+        assert!(ran.stderr.contains("coordinator: cannot write the "), "{ran:?}");
+        assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
+    }
+}
