@@ -1,0 +1,230 @@
+//! What ends a run before its time: Ctrl-C and SIGTERM, the death of a worker, the death of the
+//! coordinator. Every code is accounted for, no process is left, and no file is half written.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+#[path = "support/gate.rs"]
+mod gate;
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::os::unix::process::CommandExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gate::Gate;
+use hostile::{Behaviour, Hostile};
+use programs::{MODES, PATIENCE, Place, Ran, Running, kill, wait_until, wait_until_gone};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// The grace that requests in flight have, and then some: everything is slow on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Every code has its line, and those that were not done say so; gives the number of these.
+#[track_caller]
+fn cancelled(ran: &Ran, total: usize) -> usize {
+    let summary = ran.summary();
+    assert_eq!(summary.all["total"], total);
+    assert_eq!(summary.all["interrupted"], true);
+    ran.errors().values().filter(|error| *error == "cancelled").count()
+}
+
+/// Interrupts a run that has begun, and waits for its end, which must come soon.
+fn interrupt(run: Running, signal: Signal, code: i32) -> Ran {
+    let workers = run.children();
+    let began = Instant::now();
+    run.signal(signal);
+    let ran = run.wait().expect(code);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    wait_until_gone(&workers);
+    ran
+}
+
+#[test]
+fn an_interrupted_run_finishes_what_is_in_flight_and_reports_the_rest() {
+    for mode in MODES {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            let place = Place::new();
+            let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
+            run.wait_for_stdout("\n");
+            let ran = interrupt(run, signal, code);
+            let summary = ran.summary();
+            let cancelled = cancelled(&ran, 194);
+            // Nothing is cut off: there was time for it.
+            assert_eq!((summary.error, summary.ok), (cancelled, 194 - cancelled), "{mode}");
+            assert!(cancelled > 0 && summary.ok > 0, "{mode}: {:?}", summary.counts());
+            assert_eq!(place.flags("downloads").len(), summary.ok);
+            assert!(ran.stderr.starts_with("coordinator: interrupted: "), "{ran:?}");
+            assert!(ran.stderr.contains("\nlogs: logs/"), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_stalls_cannot_hold_up_the_end() {
+    for mode in MODES {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            let server = Hostile::start(Behaviour::Stall);
+            let url = server.base_url();
+            let place = Place::new();
+            let run = place.start(&["--all", "-s", &url, "--mode", mode, "--json", "-m", "4"]);
+            let in_flight = if mode == "sequential" { 1 } else { 4 };
+            wait_until("requests are in flight", || server.connections() == in_flight);
+            let ran = interrupt(run, signal, code);
+            assert_eq!(cancelled(&ran, 194), 194, "{mode}");
+            assert_eq!(place.files("downloads").len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_person_gets_the_report_of_an_interrupted_run() {
+    for mode in MODES {
+        let place = Place::new();
+        let run = place.start(&["--all", "-s", "DELAY", "--mode", mode]);
+        run.wait_for_stdout("will be used.\n");
+        let ran = interrupt(run, Signal::INT, 130);
+        let lines: Vec<_> = ran.stdout.lines().skip(3).collect();
+        let [rule, flags, errors, elapsed] = lines[..] else { panic!("{ran:#?}") };
+        let number = |line: &str| line.split(' ').next().unwrap().parse::<u32>().unwrap();
+        assert_eq!(number(flags) + number(errors), 194, "{ran:#?}");
+        assert!(rule.starts_with("----") && elapsed.starts_with("Elapsed time: "), "{ran:#?}");
+    }
+}
+
+#[test]
+fn whoever_insists_is_obeyed_at_once() {
+    for mode in MODES {
+        let server = Hostile::start(Behaviour::Stall);
+        let url = server.base_url();
+        // Less than the grace would take; but a busy machine may need more than one try.
+        let is_quick = || {
+            let place = Place::new();
+            let run = place.start(&["--all", "-s", &url, "--mode", mode, "--json"]);
+            let before = server.connections();
+            wait_until("a request is in flight", || server.connections() > before);
+            let workers = run.children();
+            let began = Instant::now();
+            run.signal(Signal::INT);
+            wait_until("it was heard", || run.stderr().contains("interrupted"));
+            run.signal(Signal::INT);
+            let ran = run.wait().expect(130);
+            assert_eq!(cancelled(&ran, 194), 194);
+            let is_quick = began.elapsed() < Duration::from_millis(1900);
+            wait_until_gone(&workers);
+            is_quick
+        };
+        assert!((0..5).any(|_| is_quick()), "{mode}");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_while_starting_is_heeded() {
+    for mode in MODES {
+        for delay in [0, 1, 2, 4, 8, 16, 32] {
+            let place = Place::new();
+            let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
+            thread::sleep(Duration::from_millis(delay));
+            let (signal, code) =
+                if delay % 3 == 1 { (Signal::TERM, 143) } else { (Signal::INT, 130) };
+            let ran = interrupt(run, signal, code);
+            // So early that nothing was promised yet, or with all that was.
+            if !ran.stdout.is_empty() {
+                cancelled(&ran, 194);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ctrl_c_in_the_terminal_is_for_the_coordinator_alone() {
+    let place = Place::new();
+    let args = ["--all", "-s", "DELAY", "--json", "-w", "2", "-m", "20"];
+    // A terminal signals the whole group of processes in its foreground.
+    let run = Running::start(place.coordinator(&args).process_group(0));
+    run.wait_for_stdout("\n");
+    let group = Pid::from_raw(run.pid().try_into().unwrap()).unwrap();
+    kill_process_group(group, Signal::INT).unwrap();
+    let ran = run.wait().expect(130);
+    let cancelled = cancelled(&ran, 194);
+    assert_eq!(ran.summary().error, cancelled, "the workers finished what they were at");
+}
+
+#[test]
+fn a_killed_worker_costs_the_flag_it_was_at() {
+    // It opens when a third request comes, which only a new worker can make.
+    let server = Gate::start(3);
+    let url = server.base_url();
+    let place = Place::new();
+    let run = place.start(&["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--json"]);
+    wait_until("both workers are busy", || server.peak() == 2);
+    let workers = run.workers(2);
+    kill(workers[0], Signal::KILL);
+    let ran = run.wait().expect(1);
+    assert_eq!(ran.summary().counts(), [3, 0, 1]);
+    assert_eq!(ran.summary().all["interrupted"], false);
+    let errors = ran.errors();
+    let (code, error) = errors.iter().next().unwrap();
+    assert!(error.contains(&format!("(pid {}) died of signal 9 (SIGKILL)", workers[0])), "{error}");
+    let line = ran.json().into_iter().find(|line| line["data"] == **code).unwrap();
+    assert_eq!(line["pid"], workers[0]);
+    assert_eq!(place.flags("downloads").len(), 3);
+    wait_until_gone(&workers);
+    let logs = place.logs();
+    let coordinator = logs.iter().find(|(name, _)| name.starts_with("coordinator")).unwrap().1;
+    let told = |event: &str| coordinator.iter().filter(|line| line["event"] == event).count();
+    assert_eq!((told("worker_started"), told("worker_exited")), (3, 3));
+    assert!(coordinator.iter().any(|line| line["how"] == "signal 9 (SIGKILL)"));
+    assert_eq!(logs.len(), 4, "each worker that ever was has a log");
+}
+
+#[test]
+fn workers_that_are_killed_again_and_again_cost_no_more_than_their_flags() {
+    let place = Place::new();
+    let run = place.start(&["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"]);
+    run.wait_for_stdout("\n");
+    for _ in 0..3 {
+        let workers = run.workers(2);
+        workers.iter().for_each(|&worker| kill(worker, Signal::KILL));
+        wait_until_gone(&workers);
+    }
+    let ran = run.wait().expect(1);
+    let summary = ran.summary();
+    assert_eq!(summary.all["total"], 194);
+    assert!(summary.ok > 0 && summary.error > 0, "{:?}", summary.counts());
+    assert!(ran.errors().values().all(|error| error.contains("SIGKILL")), "{ran:#?}");
+    assert_eq!(place.flags("downloads").len(), summary.ok);
+}
+
+#[test]
+fn the_workers_of_a_killed_coordinator_end_with_it() {
+    for server in ["DELAY", "stalling"] {
+        let stalling = Hostile::start(Behaviour::Stall);
+        let url = stalling.base_url();
+        let place = Place::new();
+        let args = ["--all", "-w", "4", "-m", "60", "--json", "-s"];
+        let run = match server {
+            "DELAY" => place.start(&[&args[..], &["DELAY"]].concat()),
+            _ => place.start(&[&args[..], &[&url]].concat()),
+        };
+        let workers = run.workers(4);
+        match server {
+            "DELAY" => run.wait_for_stdout("\n"),
+            _ => wait_until("requests are in flight", || stalling.connections() == 60),
+        }
+        let began = Instant::now();
+        run.signal(Signal::KILL);
+        wait_until_gone(&workers);
+        assert!(began.elapsed() < SOON.min(PATIENCE), "{:?}", began.elapsed());
+        assert_eq!(run.wait().code(), 128 + 9);
+        for (name, bytes) in place.files("downloads") {
+            // What was being written has another name, and the next run sweeps it up.
+            let is_part = name.starts_with('.') && name.ends_with(".part");
+            assert!(is_part || bytes.ends_with(b"\x3b"), "{name} is half a flag");
+        }
+        place.run(&["br"]).expect(0);
+        assert!(place.flags("downloads").contains("BR"));
+    }
+}

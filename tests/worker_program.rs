@@ -1,0 +1,126 @@
+//! Which program serves as worker: `worker` beside `coordinator` if it is of the same build, else
+//! the coordinator's own.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use assert_cmd::cargo::cargo_bin;
+use programs::{Place, Running};
+use rustix::process::Signal;
+
+/// A coordinator in a directory of its own, maybe with something beside it that is called `worker`.
+struct Installed {
+    place: Place,
+}
+
+impl Installed {
+    fn new() -> Self {
+        let place = Place::new();
+        fs::create_dir(place.path("bin")).unwrap();
+        let (from, to) = (cargo_bin!("coordinator"), place.path("bin/coordinator"));
+        // The program is large, but there may be another disk between.
+        if fs::hard_link(from, &to).is_err() {
+            fs::copy(from, &to).unwrap();
+        }
+        Installed { place }
+    }
+
+    fn with_worker(content: &str, mode: u32) -> Self {
+        let installed = Self::new();
+        installed.place.file("bin/worker", content);
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(installed.place.path("bin/worker"), permissions).unwrap();
+        installed
+    }
+
+    fn start(&self) -> Running {
+        let args = ["br", "us", "cn", "-w", "2", "--no-logs", "--json"];
+        Running::start(&mut self.place.command(&self.place.path("bin/coordinator"), &args))
+    }
+
+    /// Asserts that a run succeeds and says one line about the worker program.
+    fn passes_over_the_worker(&self, why: &str) {
+        let ran = self.start().wait().expect(0);
+        assert_eq!(ran.summary().ok, 3);
+        let path = self.place.path("bin/worker");
+        let told = format!("coordinator: {} is not used as the worker program: ", path.display());
+        assert!(ran.stderr.starts_with(&told), "{ran:?}");
+        assert!(ran.stderr.contains(why), "{ran:?}");
+        assert!(ran.stderr.ends_with("; this program serves in its place\n"), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+}
+
+#[test]
+fn without_a_worker_beside_it_the_coordinator_is_its_own() {
+    let ran = Installed::new().start().wait().expect(0);
+    assert_eq!(ran.summary().ok, 3);
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn the_worker_beside_it_is_used() {
+    let installed = Installed::new();
+    let worker = installed.place.path("bin/worker");
+    if fs::hard_link(cargo_bin!("worker"), &worker).is_err() {
+        fs::copy(cargo_bin!("worker"), &worker).unwrap();
+    }
+    let args = ["--all", "-s", "DELAY", "-w", "2", "--no-logs"];
+    let coordinator = installed.place.path("bin/coordinator");
+    let run = Running::start(&mut installed.place.command(&coordinator, &args));
+    let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let is_used = |pid: &u32| program(*pid).as_ref() == Some(&worker);
+    programs::wait_until("workers run the worker program", || {
+        run.children().len() == 2 && run.children().iter().all(is_used)
+    });
+    run.signal(Signal::INT);
+    let stderr = run.wait().expect(130).stderr;
+    assert!(!stderr.contains("worker program"), "{stderr}");
+}
+
+#[test]
+fn a_program_that_is_no_worker_is_passed_over() {
+    Installed::with_worker("#!/bin/sh\nexit 3\n", 0o755).passes_over_the_worker("");
+    Installed::with_worker("#!/bin/sh\ncat\necho hello\n", 0o755).passes_over_the_worker("");
+}
+
+#[test]
+fn a_program_that_does_not_answer_is_passed_over() {
+    let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
+    sleeps.passes_over_the_worker("it did not report within 10s");
+}
+
+#[test]
+#[ignore = "the pool tells it did not report within 10s, whatever happened"]
+fn what_is_wrong_with_a_program_is_told() {
+    let ends = Installed::with_worker("#!/bin/sh\necho no such option >&2\nexit 3\n", 0o755);
+    ends.passes_over_the_worker("it ended with exit code 3 before it was ready");
+    ends.passes_over_the_worker("it last said: no such option");
+}
+
+#[test]
+#[ignore = "the pool gives up where it should pass over"]
+fn a_file_that_is_no_program_is_passed_over() {
+    Installed::with_worker("not to be run", 0o644).passes_over_the_worker("Permission denied");
+    Installed::with_worker("no program", 0o755).passes_over_the_worker("Exec format error");
+}
+
+#[test]
+fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
+    let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
+    let run = sleeps.start();
+    let workers = run.workers(2);
+    let began = Instant::now();
+    run.signal(Signal::INT);
+    let ran = run.wait().expect(130);
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    assert_eq!(ran.summary().counts(), [0, 0, 3]);
+    assert!(ran.errors().values().all(|error| error == "cancelled"), "{ran:?}");
+    programs::wait_until_gone(&workers);
+}
