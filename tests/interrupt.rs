@@ -56,6 +56,9 @@ fn an_interrupted_run_finishes_what_is_in_flight_and_reports_the_rest() {
             assert_eq!((summary.error, summary.ok), (cancelled, 194 - cancelled), "{mode}");
             assert!(cancelled > 0 && summary.ok > 0, "{mode}: {:?}", summary.counts());
             assert_eq!(place.flags("downloads").len(), summary.ok);
+            let logs = place.logs();
+            let mut ends = logs.values().flatten().filter(|line| line["event"] == "worker_exited");
+            assert!(ends.all(|end| end["how"] == "exit code 0"), "{logs:#?}");
             assert!(ran.stderr.starts_with("coordinator: interrupted: "), "{ran:?}");
             assert!(ran.stderr.contains("\nlogs: logs/"), "{ran:?}");
         }

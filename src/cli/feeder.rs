@@ -1,26 +1,20 @@
 //! Feeds downloads to an executor, from a thread of its own, until it is told to stop.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::error::TaskError;
-use crate::executor::{Engine, Executor};
+use crate::error::{PoolError, TaskError};
+use crate::executor::{Engine, Executor, Shutdown};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
-use crate::future::Future;
 
 /// A feeder at work.
 pub(super) struct Feeder {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    is_stopped: AtomicBool,
-    futures: Mutex<Vec<Future<Outcome>>>,
+    executor: Arc<dyn Engine>,
+    is_stopped: Arc<AtomicBool>,
 }
 
 impl Feeder {
@@ -31,43 +25,38 @@ impl Feeder {
         downloads: impl Iterator<Item = Download> + Send + 'static,
         done: impl Fn(Code, Result<Outcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let feeds = Arc::clone(&shared);
-        thread::Builder::new().name("feeder".to_owned()).spawn(move || {
+        let feeder = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
+        let is_stopped = Arc::clone(&feeder.is_stopped);
+        spawn("feeder", move || {
             for download in downloads {
                 let (code, done) = (download.code, done.clone());
-                if feeds.is_stopped.load(Ordering::Acquire) {
+                if is_stopped.load(Ordering::Acquire) {
                     done(code, Err(TaskError::Cancelled));
                     continue;
                 }
-                let future = executor.submit(download);
-                future.on_done(move |result| done(code, result.clone()));
-                let mut futures = feeds.futures();
-                futures.push(future);
-                // It may have been stopped meanwhile, and this future missed.
-                if feeds.is_stopped.load(Ordering::Acquire) {
-                    cancel(&mut futures);
-                }
+                executor.submit(download).on_done(move |result| match result {
+                    // It was stopped just before this one was submitted.
+                    Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
+                        done(code, Err(TaskError::Cancelled));
+                    }
+                    result => done(code, result.clone()),
+                });
             }
         })?;
-        Ok(Self { shared })
+        Ok(feeder)
     }
 
-    /// Submits no more, and cancels what has not begun, submitted or not. What has begun goes on.
+    /// Submits no more, and cancels what has not begun, submitted or not. What has begun goes on:
+    /// its futures are not cancelled one by one, since that would kill the workers that run them.
     pub(super) fn stop(&self) {
-        self.shared.is_stopped.store(true, Ordering::Release);
-        cancel(&mut self.shared.futures());
+        self.is_stopped.store(true, Ordering::Release);
+        let executor = Arc::clone(&self.executor);
+        // It returns only when all that has begun has ended. Without a thread to wait for that,
+        // the caller's patience will end it.
+        let _ = spawn("stopping", move || executor.shutdown(Shutdown::CancelPending));
     }
 }
 
-impl Shared {
-    fn futures(&self) -> MutexGuard<'_, Vec<Future<Outcome>>> {
-        self.futures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn cancel(futures: &mut Vec<Future<Outcome>>) {
-    for future in futures.drain(..).rev() {
-        future.cancel();
-    }
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
