@@ -190,8 +190,7 @@ impl Tally {
                     feeder.stop();
                     if !self.unanswered.is_empty() {
                         self.display.bar().say(format_args!(
-                            "coordinator: interrupted: waiting {} s for requests in flight; \
-                             again to stop at once",
+                            "coordinator: interrupted: {} s for requests in flight; again to end at once",
                             GRACE.as_secs()
                         ));
                     }
