@@ -1,12 +1,12 @@
 //! What is owed: a [`Future`] stands for the output of a submitted task until it is there, and
 //! [`as_completed`] and [`wait`] deal with many of them.
 //!
-//! A future has two sides. The executor holds a [`Promise`] and fulfils it once, with the output or
+//! A future has two sides. The executor holds a `Promise` and fulfils it once, with the output or
 //! with a typed error. The caller holds the [`Future`] and may block on it, poll it, await it, hang
 //! callbacks on it, or drop it, at any time, without disturbing the task.
 //!
 //! Nothing here starts, stops or schedules anything; whether a task may still be cancelled is for
-//! its executor to say ([`Cancels`]).
+//! its executor to say (`Cancels`).
 
 use std::any::type_name;
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! Drives the [`Scheduler`] through random schedules in a simulated world, and checks its laws
+//! Drives the `Scheduler` through random schedules in a simulated world, and checks its laws
 //! after every step: workers start, fail to start, answer, crash, give calls back; callers submit,
 //! cancel and shut down; news arrives late and in any order that the real world allows.
 //!
