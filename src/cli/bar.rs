@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use std::{env, fmt};
 
 use anstream::{AutoStream, ColorChoice};
@@ -18,6 +19,9 @@ use super::stderr;
 
 /// How often the bar is drawn at most, a second.
 const FRAMES: u8 = 15;
+
+/// The bar is drawn at least as often.
+const LULL: Duration = Duration::from_millis(250);
 
 /// Columns left free at the right: there a terminal echoes `^C`, which would else begin a new line,
 /// and the bar would leave a copy of itself on the old one.
@@ -69,9 +73,13 @@ impl Bar {
         Self { bar, counts }
     }
 
-    /// Draws it for the first time.
+    /// Draws it for the first time; from then on also when nothing happens, so that what it tells
+    /// in a lull is true.
     pub(super) fn begin(&self) {
-        self.bar.tick();
+        if !self.bar.is_hidden() {
+            self.bar.tick();
+            self.bar.enable_steady_tick(LULL);
+        }
     }
 
     /// One more is done; these are all.
