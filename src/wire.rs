@@ -137,7 +137,10 @@ impl Text {
     pub(crate) fn within(limit: usize, text: &str) -> Self {
         match text.len() <= limit.min(INLINE_LIMIT) {
             true => Self::Inline(text.to_owned()),
-            false => Self::Shared(IpcSharedMemory::from_bytes(text.as_bytes())),
+            // The channel library panics where there are no descriptors left. Such a text then
+            // travels in fragments: slower, and stuck if the receiver dies meanwhile, but not lost.
+            false => guard::catch(|| IpcSharedMemory::from_bytes(text.as_bytes()))
+                .map_or_else(|_| Self::Inline(text.to_owned()), Self::Shared),
         }
     }
 

@@ -13,6 +13,7 @@
 //! crash.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,7 +42,8 @@ pub fn serve_if_asked(registry: Registry) {
         match asked.serve(registry) {
             Ok(()) => process::exit(0),
             Err(error) => {
-                eprintln!("worker: {error}");
+                // With stderr closed, nobody can be told.
+                let _ = writeln!(io::stderr(), "worker: {error}");
                 process::exit(1);
             }
         }
@@ -149,9 +151,11 @@ impl Asked {
         });
         let hold = Arc::clone(&desk);
         let gives_back = replies.clone();
-        thread::Builder::new()
-            .name("lifeline".to_owned())
-            .spawn(move || hold.hold_the_lifeline(&lifeline, &gives_back))?;
+        thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
+            let _ = guard::catch(|| hold.hold_the_lifeline(&lifeline, &gives_back));
+            // The coordinator is gone; or nobody would notice any more if it were.
+            end_at_once();
+        })?;
         let runners = if threads > 1 {
             (0..threads)
                 .map(|n| {
@@ -206,11 +210,12 @@ fn send(to: &IpcSender<FromWorker>, message: impl Fn() -> FromWorker) {
     }
 }
 
-/// The lifeline needs a thread that runs; this needs nothing of us, so it also ends a process that
-/// is stopped in a system call or hangs with every thread.
+/// The lifeline breaks with the coordinator and ends this process with all that its tasks started;
+/// but not while the process is stopped. So the death of the parent has to wake it. It must not
+/// kill it: that would be faster than the lifeline, and leave behind what tasks started.
 fn die_with_the_coordinator(coordinator: u32) {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
     // It may have died before the signal was asked for, which is then never sent.
     if !is_child_of(coordinator) {
         end_at_once();
@@ -339,7 +344,6 @@ impl Desk {
                 send(replies, || FromWorker::Returned(struck));
             }
         }
-        end_at_once();
     }
 }
 

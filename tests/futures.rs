@@ -577,10 +577,18 @@ fn an_awaited_future_wakes_its_task(kind: Kind) {
 
 fn dropping_a_map_cancels_what_waits(kind: Kind) {
     let executor = kind.of(1);
-    let gate = Gate::new();
-    let first = std::iter::once(Gate::new()).inspect(Gate::open).map(|gate| gate.path());
-    let mut results = executor.map(first.chain(std::iter::repeat(gate.path())).map(Pass));
-    let _ = results.next();
+    let (first, gate) = (Gate::new(), Gate::new());
+    let mut results =
+        executor.map(std::iter::once(first.path()).chain(std::iter::repeat(gate.path())).map(Pass));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            first.await_arrivals(1);
+            // Were it short, a process would be given the next ones before their turn.
+            thread::sleep(Duration::from_millis(50));
+            first.open();
+        });
+        assert!(results.next().is_some_and(|result| result.is_ok()));
+    });
     gate.await_arrivals(1);
     drop(results);
     gate.open();

@@ -103,7 +103,6 @@ fn what_is_wrong_with_a_program_is_told() {
 }
 
 #[test]
-#[ignore = "the pool gives up where it should pass over"]
 fn a_file_that_is_no_program_is_passed_over() {
     Installed::with_worker("not to be run", 0o644).passes_over_the_worker("Permission denied");
     Installed::with_worker("no program", 0o755).passes_over_the_worker("Exec format error");
@@ -124,7 +123,6 @@ fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
 }
 
 #[test]
-#[ignore = "the pool tells that a worker which it killed did not report in time"]
 fn a_run_that_ends_while_workers_start_does_not_blame_them() {
     let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
     let run = sleeps.start();

@@ -43,7 +43,7 @@ pub use retries::{Fault, Retries};
 pub use stats::{Stats, Times};
 pub use terms::Terms;
 
-use self::post::{Outgoing, Parcel, Post};
+use self::post::{Doom, Outgoing, Parcel, Post};
 use self::program::{Program, Programs};
 use self::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
 use self::stats::Counts;
@@ -378,7 +378,9 @@ impl Shared {
                 Action::Dismiss { tenant } => {
                     outside.say(mind.posts.get(&tenant), Word::Dismiss);
                 }
-                Action::Kill { tenant } => outside.say(mind.posts.get(&tenant), Word::Kill),
+                Action::Kill { tenant, is_late } => {
+                    outside.say(mind.posts.get(&tenant), Word::Kill { is_late });
+                }
                 Action::Retry { job, fault, attempt, pause } => {
                     job.set_running(false);
                     self.counts().retried += 1;
@@ -409,7 +411,9 @@ impl Shared {
                 Word::Recall(recall) => post.whisper(&Whisper::Recall(recall)),
                 Word::End(turn) => post.whisper(&Whisper::End { turn }),
                 Word::Dismiss => post.dismiss(),
-                Word::Kill => post.kill(),
+                Word::Kill { is_late } => {
+                    post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
+                }
             }
         }
         for event in events {
@@ -569,7 +573,7 @@ enum Word {
     Recall(Recall),
     End(u64),
     Dismiss,
-    Kill,
+    Kill { is_late: bool },
 }
 
 impl Outside {

@@ -179,6 +179,7 @@ fn a_reply_that_lies_unread_when_its_worker_dies_is_kept() {
     first.open();
     assert_eq!(dies_soon.result(), Ok(pid));
     assert_eq!(keeps_us_busy.result(), Ok(pid));
+    eventually("a replacement", || !pool.pids().contains(&pid));
     succeeds_with(&pool, 10);
 }
 
@@ -283,7 +284,8 @@ fn workers_that_kill_each_other_lose_no_task() {
             };
             assert!(matches!(died, Ok(()) | Err(TaskError::WorkerDied(_))), "{died:?}");
         }
-        succeeds_with(&pool, 100);
+        // The last victims may still be about to die, with what they are sent.
+        eventually("peace", || pool.map((0..100).map(|_| Pid())).all(|pid| pid.is_ok()));
         await_workers(&pool);
     }
 }

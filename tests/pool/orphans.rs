@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         no_worker_is_left_when_the_program_is_killed,
         no_stopped_worker_is_left_when_the_program_is_killed,
         no_worker_of_a_nested_pool_is_left_when_a_worker_is_killed,
+        nothing_that_a_task_started_is_left_when_the_program_is_killed,
     ]
 }
 
@@ -68,6 +69,15 @@ fn no_stopped_worker_is_left_when_the_program_is_killed() {
         harness::signal(workers[0], Signal::STOP);
         harness::signal(pid, Signal::KILL);
     });
+}
+
+fn nothing_that_a_task_started_is_left_when_the_program_is_killed() {
+    let part = "waits for what it started";
+    let (mut program, pids) = start_and_hear_workers(command(part).stderr(Stdio::null()));
+    assert_eq!(pids.len(), 4);
+    harness::signal(program.id(), Signal::KILL);
+    program.wait().expect("an end");
+    eventually("the end of all processes", || !pids.iter().any(|&pid| is_alive(pid)));
 }
 
 fn no_worker_of_a_nested_pool_is_left_when_a_worker_is_killed() {

@@ -9,7 +9,7 @@ use std::{env, fs, process, thread};
 use procession::{Executor, ProcessPool, Shutdown};
 
 use crate::harness::{self, ON_PURPOSE};
-use crate::tasks::{self, Ending, Pass};
+use crate::tasks::{self, Children, Ending, Pass};
 
 const VARIABLE: &str = "PROCESSION_TEST_PROGRAM";
 
@@ -72,6 +72,13 @@ fn ends(ending: &str) {
     let _running = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
     tasks::await_workers(&pool);
+    if ending == "waits for what it started" {
+        let told = gate.path().join("told");
+        let sleep = ["sleep", "600"].map(str::to_owned).to_vec();
+        let _running = pool.submit(Children(sleep, told.clone(), None));
+        harness::eventually("something started", || told.exists());
+        println!("{}", fs::read_to_string(told).expect("a process id"));
+    }
     for pid in pool.pids() {
         println!("{pid}");
     }

@@ -124,7 +124,7 @@ fn a_worker_program_that_exits_at_once_breaks_the_pool() {
     assert!(script.starts() <= TRIES, "{} starts", script.starts());
     let what = "it ended with exit code 3 before it was ready; it last said: out of luck";
     assert!(cause.contains("worker.sh") && cause.contains(what), "{cause}");
-    eventually("nobody", || pool.pids().is_empty());
+    eventually("the end of all workers", || pool.pids().is_empty());
 }
 
 fn a_worker_program_that_stays_silent_breaks_the_pool() {

@@ -24,7 +24,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::child::Ended;
-use super::post::Post;
+use super::post::{Doom, Post};
 use super::scheduler::{Again, Event};
 use super::{PoolEvent, Shared};
 use crate::guard;
@@ -129,7 +129,7 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
             shared.handle(Event::WorkerReady { tenant });
             let received = guard::catch(|| receive_replies(shared, &post, &replies));
             if received.is_err() {
-                post.kill();
+                post.kill(Doom::Unfit);
             }
             let Ended { exit, last_output } = until_ended(&post, &ended);
             let (worker, pid) = (post.worker(), post.pid());
@@ -140,10 +140,10 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
         Ok(Err(unfit)) => unfit,
         Err(panic) => Unfit::System(format!("the handshake failed: {}", panic.message)),
     };
-    let was_late = post.doomed().is_some();
-    post.kill();
+    let doom = post.doom();
+    post.kill(Doom::Unfit);
     let end = until_ended(&post, &ended);
-    let (cause, again) = judge(shared, rank, unfit, was_late, &end);
+    let (cause, again) = judge(shared, rank, unfit, doom, &end);
     shared.handle(Event::StartFailed { tenant, cause, again });
 }
 
@@ -220,7 +220,7 @@ fn judge(
     shared: &Shared,
     rank: usize,
     unfit: Unfit,
-    was_late: bool,
+    doom: Option<Doom>,
     Ended { exit, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
@@ -231,7 +231,10 @@ fn judge(
             return (format!("{reason}{said}"), Again::Never);
         }
         Unfit::Stranger(reason) => (reason, true),
-        Unfit::Gone if was_late => {
+        Unfit::Gone if doom == Some(Doom::Unneeded) => {
+            return ("it was not needed any more".to_owned(), Again::WithBackoff);
+        }
+        Unfit::Gone if doom == Some(Doom::Late) => {
             (format!("it did not report within {:?}{said}", shared.start_timeout()), false)
         }
         Unfit::Gone => (format!("it ended with {exit} before it was ready{said}"), false),
@@ -250,7 +253,7 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
             Ok(FromWorker::Reply(reply)) => {
                 if !settle(shared, post, &reply) {
                     // Not even its envelope can be read: nothing it says can be trusted.
-                    post.kill();
+                    post.kill(Doom::Unfit);
                 }
             }
             Ok(FromWorker::Returned(Recall { from, through })) => {
@@ -258,7 +261,7 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
             }
             Ok(FromWorker::Ended) => return,
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(IpcError::SerializationError(_)) => post.kill(),
+            Err(IpcError::SerializationError(_)) => post.kill(Doom::Unfit),
             Err(IpcError::Disconnected | IpcError::Io(_)) => return,
         }
     }

@@ -118,6 +118,17 @@ fn send(to: &IpcSender<ToWorker>, frame: &[Outgoing]) -> bool {
     }
 }
 
+/// Why the pool kills a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// It took too long.
+    Late,
+    /// Nobody needs it any more.
+    Unneeded,
+    /// It says what makes no sense, or is not what was asked for.
+    Unfit,
+}
+
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct Post {
     pub tenant: Tenant,
@@ -125,7 +136,7 @@ pub(crate) struct Post {
     pub child: OnceLock<Arc<Child>>,
     outbox: Mutex<Vec<Outgoing>>,
     link: Mutex<Link>,
-    doom: Mutex<Option<Instant>>,
+    doom: OnceLock<Doom>,
 }
 
 #[derive(Default)]
@@ -143,7 +154,7 @@ impl Post {
             child: OnceLock::new(),
             outbox: Mutex::default(),
             link: Mutex::default(),
-            doom: Mutex::default(),
+            doom: OnceLock::new(),
         }
     }
 
@@ -199,16 +210,16 @@ impl Post {
     }
 
     /// Ends the process, now or as soon as it is started.
-    pub(crate) fn kill(&self) {
-        self.doom.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    pub(crate) fn kill(&self, doom: Doom) {
+        let _ = self.doom.set(doom);
         if let Some(child) = self.child.get() {
             child.kill();
         }
     }
 
-    /// When the process was told to end, if it was.
-    pub(crate) fn doomed(&self) -> Option<Instant> {
-        *self.doom.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why the process was killed first, if it was.
+    pub(crate) fn doom(&self) -> Option<Doom> {
+        self.doom.get().copied()
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {

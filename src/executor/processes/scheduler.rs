@@ -67,6 +67,9 @@ const END: Duration = Duration::from_millis(50);
 /// How long a worker may take to leave after it was told to.
 const LEAVE: Duration = Duration::from_secs(5);
 
+/// A worker that ends without a task sooner than this was of no use. One that was there for longer
+/// was most likely killed by somebody.
+const STILLBORN: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Failures that lie further apart than this are no series.
@@ -385,13 +388,14 @@ impl<J: Clone> Scheduler<J> {
         if !state.is_present(tenant) {
             return;
         }
-        let (stage, slots) = (state.stage, state.slots);
+        let (stage, slots, idle_since) = (state.stage, state.slots, state.idle_since);
         let killed = match stage {
             Stage::Killed { at, why } => Some((at, why)),
             _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
         };
         let calls = state.vacate(now);
-        if calls.is_empty() && stage == Stage::Ready {
+        let was_idle_for = now.saturating_duration_since(idle_since);
+        if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
             let cause = format!("a worker ended without a task: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
         }
@@ -496,12 +500,13 @@ impl<J: Clone> Scheduler<J> {
     fn kill(&mut self, seat: Seat, why: Why, now: Instant, actions: &mut Vec<Action<J>>) {
         let state = &mut self.seats[seat];
         if why == Why::Unneeded {
-            kill_successor(state, now, actions);
+            kill_successor(state, false, now, actions);
         }
         match state.stage {
             Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
                 state.stage = Stage::Killed { at: now, why };
-                actions.push(Action::Kill { tenant: state.tenant() });
+                let is_late = why != Why::Unneeded;
+                actions.push(Action::Kill { tenant: state.tenant(), is_late });
             }
             Stage::Vacant { .. } | Stage::Killed { .. } | Stage::Closed => {}
         }
@@ -546,7 +551,7 @@ impl<J: Clone> Scheduler<J> {
             if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor
                 && until <= now
             {
-                kill_successor(state, now, actions);
+                kill_successor(state, true, now, actions);
             }
             match state.stage {
                 Stage::Vacant { until: Some(until) } if until <= now => {
@@ -758,7 +763,7 @@ impl<J: Clone> Scheduler<J> {
             return;
         }
         for state in &mut self.seats {
-            kill_successor(state, now, actions);
+            kill_successor(state, false, now, actions);
             match state.stage {
                 Stage::Ready if state.calls.is_empty() => {
                     state.stage = Stage::Leaving { until: now + LEAVE };
@@ -767,7 +772,7 @@ impl<J: Clone> Scheduler<J> {
                 // What still runs was cancelled; and who is starting has nothing to lose.
                 Stage::Ready | Stage::Starting { .. } => {
                     state.stage = Stage::Killed { at: now, why: Why::Unneeded };
-                    actions.push(Action::Kill { tenant: state.tenant() });
+                    actions.push(Action::Kill { tenant: state.tenant(), is_late: false });
                 }
                 Stage::Vacant { .. } => state.stage = Stage::Closed,
                 Stage::Leaving { .. } | Stage::Killed { .. } | Stage::Closed => {}
@@ -791,12 +796,18 @@ fn stuck_from(state: &SeatState) -> Option<Instant> {
     state.has_calls_ahead().then_some(since + STUCK)
 }
 
-fn kill_successor<J>(state: &mut SeatState, now: Instant, actions: &mut Vec<Action<J>>) {
+fn kill_successor<J>(
+    state: &mut SeatState,
+    is_late: bool,
+    now: Instant,
+    actions: &mut Vec<Action<J>>,
+) {
     let seat = state.tenant().seat;
     if let Some(Successor { generation, stage }) = &mut state.successor
         && !matches!(stage, Stage::Killed { .. })
     {
         *stage = Stage::Killed { at: now, why: Why::Unneeded };
-        actions.push(Action::Kill { tenant: Tenant { seat, generation: *generation } });
+        let tenant = Tenant { seat, generation: *generation };
+        actions.push(Action::Kill { tenant, is_late });
     }
 }

@@ -385,7 +385,7 @@ impl World {
                 Action::Dismiss { tenant } => {
                     self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
                 }
-                Action::Kill { tenant } => {
+                Action::Kill { tenant, is_late: _ } => {
                     self.processes.get_mut(&tenant).ok_or("killed nobody")?.is_killed = true;
                 }
                 Action::TakenBack { job } => {

@@ -4,6 +4,7 @@
 //! It lives as long as any worker does. That matters on Linux: the signal by which a worker
 //! learns of its parent's death is sent at the end of the thread that started it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -37,8 +38,8 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
         };
         match order {
             Ok(Order::Start(post)) => {
-                if let Err(cause) = start(shared, &post) {
-                    let (tenant, again) = (post.tenant, Again::WithBackoff);
+                if let Err(NotStarted { cause, again }) = start(shared, &post) {
+                    let tenant = post.tenant;
                     shared.handle(Event::StartFailed { tenant, cause, again });
                 }
             }
@@ -49,16 +50,27 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
     }
 }
 
-/// Starts a worker and the threads that attend it. An error is the cause in words; no process is
-/// left then.
-fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
+/// Why there is no worker; and no process is left, either.
+struct NotStarted {
+    cause: String,
+    again: Again,
+}
+
+impl From<String> for NotStarted {
+    fn from(cause: String) -> Self {
+        Self { cause, again: Again::WithBackoff }
+    }
+}
+
+/// Starts a worker and the threads that attend it.
+fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
 
     // The channel library panics on most of what can be wrong here.
     let (server, socket) = match guard::catch(IpcOneShotServer::new) {
         Ok(made) => made.map_err(|error| refused("make a socket for a worker", &error))?,
-        Err(panic) => return Err(refused("make a socket for a worker", &panic.message)),
+        Err(panic) => Err(refused("make a socket for a worker", &panic.message))?,
     };
     let invitation = Invitation {
         socket: socket.clone(),
@@ -66,11 +78,21 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), String> {
         coordinator: std::process::id(),
         worker: post.worker(),
     };
-    let (child, mouth) = Child::spawn(program, &invitation, shared.worker_env())
-        .map_err(|error| refused(&format!("start {}", program.path.display()), &error))?;
+    let spawned = Child::spawn(program, &invitation, shared.worker_env());
+    let (child, mouth) = spawned.map_err(|error| {
+        let cause = refused(&format!("start {}", program.path.display()), &error);
+        // Want of processes or memory has nothing to do with the program.
+        let is_its_fault = !matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted
+        ) && error.raw_os_error()
+            != Some(rustix::io::Errno::MFILE.raw_os_error());
+        let is_passed_over = is_its_fault && shared.pass_over(rank, &error.to_string());
+        NotStarted { cause, again: if is_passed_over { Again::AtOnce } else { Again::WithBackoff } }
+    })?;
     let child = Arc::new(child);
     let _ = post.child.set(Arc::clone(&child));
-    if post.doomed().is_some() {
+    if post.doom().is_some() {
         child.kill();
     }
 

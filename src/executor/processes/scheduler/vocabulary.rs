@@ -136,6 +136,9 @@ pub(crate) enum Action<J> {
     },
     Kill {
         tenant: Tenant,
+        /// Because it took too long, be it to start, to work or to leave; else because nobody
+        /// needs it any more.
+        is_late: bool,
     },
     Complete {
         job: J,
