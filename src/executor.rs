@@ -21,8 +21,8 @@ pub use job::{Canceller, Job};
 #[doc(hidden)]
 pub use processes::simulation;
 pub use processes::{
-    Builder, Fault, Full, Limits, Output, PoolEvent, ProcessPool, Recycling, Retries, Stats,
-    Stream, Terms, Times,
+    Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
+    Stats, Stream, Terms, Times,
 };
 pub use sequential::Sequential;
 pub use threads::ThreadPool;

@@ -102,6 +102,12 @@ pub(super) struct Download {
     /// Most concurrent requests [default: one per worker process; 30 threads; 1 sequential]
     #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = max_req, help_heading = "How")]
     pub max_req: Option<usize>,
+    /// Most seconds for one flag, retries included; then its worker is killed and replaced
+    #[arg(long, value_name = "SECS", value_parser = task_timeout, help_heading = "How")]
+    pub task_timeout: Option<Duration>,
+    /// Replace a worker process after N flags
+    #[arg(long, value_name = "N", value_parser = max_tasks, help_heading = "How")]
+    pub max_tasks_per_worker: Option<usize>,
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = workers, help_heading = "How")]
     pub workers: Option<usize>,
@@ -238,12 +244,24 @@ fn workers(typed: &str) -> Result<usize, String> {
     at_least_one("--workers N", typed)
 }
 
+fn max_tasks(typed: &str) -> Result<usize, String> {
+    at_least_one("--max-tasks-per-worker N", typed)
+}
+
 fn timeout(typed: &str) -> Result<Duration, String> {
+    seconds("--timeout SECS", typed)
+}
+
+fn task_timeout(typed: &str) -> Result<Duration, String> {
+    seconds("--task-timeout SECS", typed)
+}
+
+fn seconds(option: &str, typed: &str) -> Result<Duration, String> {
     let seconds = typed.parse().ok().filter(|seconds| *seconds > 0.0);
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|timeout| !timeout.is_zero())
-        .ok_or_else(|| "--timeout SECS must be a number of seconds > 0".to_owned())
+        .ok_or_else(|| format!("{option} must be a number of seconds > 0"))
 }
 
 #[cfg(test)]

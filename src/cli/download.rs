@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::error::{PoolError, TaskError};
-use crate::executor::{self, Executor, ProcessPool, Sequential, Shutdown, ThreadPool};
+use crate::executor::{
+    self, Executor, PrivateDir, ProcessPool, Recycling, Retries, Sequential, Shutdown, ThreadPool,
+};
 use crate::flag_server::{FlagServer, Kind};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
@@ -35,7 +37,7 @@ use super::bar::Bar;
 use super::display::Display;
 use super::feeder::Feeder;
 use super::logs::{self, WorkerOutput};
-use super::settings::{Engine, Settings};
+use super::settings::{Engine, Settings, WorkerSettings};
 use super::{Exit, signals, stderr};
 
 /// How long requests in flight may go on after the first Ctrl-C.
@@ -49,8 +51,18 @@ enum News {
 
 /// Runs the job.
 pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
-    let Settings { codes, site, seed, mut fetch, engine, dest, display, fail_on_missing, logs } =
-        settings;
+    let Settings {
+        codes,
+        site,
+        seed,
+        mut fetch,
+        engine,
+        workers,
+        dest,
+        display,
+        fail_on_missing,
+        logs,
+    } = settings;
     let (news, inbox) = mpsc::channel();
     let signalled = news.clone();
     signals::watch(move |exit| {
@@ -81,9 +93,11 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         },
     );
 
+    // Kept until the pool has ended. A run without one leaves a little more behind if it is killed.
+    let _sockets = (engine.workers() > 0).then(PrivateDir::create);
     let began = Instant::now();
     let display = Display::new(display, codes.len());
-    let executor = start_executor(engine, log_dir.as_deref(), display.bar())?;
+    let executor = start_executor(engine, workers, log_dir.as_deref(), display.bar())?;
     let mut tally = Tally {
         display,
         unanswered: codes.iter().copied().collect(),
@@ -233,6 +247,9 @@ fn lost(code: Code, error: &TaskError, elapsed: Duration) -> Outcome {
             attempts: death.attempts,
             ..Outcome::failed(code, error.to_string(), death.ran_for)
         },
+        TaskError::TimedOut { attempts, .. } => {
+            Outcome { attempts: *attempts, ..Outcome::failed(code, error.to_string(), elapsed) }
+        }
         _ => Outcome::failed(code, error.to_string(), elapsed),
     }
 }
@@ -249,6 +266,7 @@ fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
 
 fn start_executor(
     engine: Engine,
+    terms: WorkerSettings,
     log_dir: Option<&Path>,
     bar: &Bar,
 ) -> anyhow::Result<Arc<dyn executor::Engine>> {
@@ -262,8 +280,13 @@ fn start_executor(
                 .workers(workers)
                 .concurrency(connections)
                 .worker_program_beside("worker")
+                .retries(Retries::times(terms.retries))
+                .recycling(Recycling { after_tasks: terms.max_tasks, ..Recycling::never() })
                 .on_event(move |event| logs::pool_event(event, &bar))
                 .on_output(move |line| output.record(line));
+            if let Some(timeout) = terms.task_timeout {
+                pool = pool.timeout(timeout);
+            }
             if let Some(dir) = log_dir {
                 pool = pool.worker_env(logs::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
             }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use crate::flags::client::FetchSettings;
@@ -28,6 +29,7 @@ pub(super) struct Settings {
     /// of connections in one process.
     pub fetch: FetchSettings,
     pub engine: Engine,
+    pub workers: WorkerSettings,
     pub dest: PathBuf,
     pub display: DisplaySettings,
     pub fail_on_missing: bool,
@@ -40,6 +42,15 @@ pub(super) enum Engine {
     Sequential,
     Threads { connections: usize },
     Processes { workers: usize, connections: usize },
+}
+
+/// What holds for worker processes only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WorkerSettings {
+    pub task_timeout: Option<Duration>,
+    pub max_tasks: Option<u64>,
+    /// Of a flag whose worker died or was ended.
+    pub retries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +76,8 @@ pub(super) enum UsageError {
     Codes(#[from] CodesError),
     #[error("--codes-file FILE must be readable text: {}: {cause}", file.display())]
     CodesFile { file: PathBuf, cause: io::Error },
+    #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
+    OnlyProcesses(&'static str),
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {0}")]
     Dest(String),
 }
@@ -85,6 +98,8 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         mode,
         max_req,
         workers,
+        task_timeout,
+        max_tasks_per_worker,
         dest,
         verbose,
         json,
@@ -102,7 +117,20 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         (false, Some(dir)) => Logs::Asked(dir),
         (false, None) => Logs::Default(PathBuf::from("logs")),
     };
+    if mode != Mode::Processes {
+        if task_timeout.is_some() {
+            return Err(UsageError::OnlyProcesses("--task-timeout SECS"));
+        }
+        if max_tasks_per_worker.is_some() {
+            return Err(UsageError::OnlyProcesses("--max-tasks-per-worker N"));
+        }
+    }
     Ok(Settings {
+        workers: WorkerSettings {
+            task_timeout,
+            max_tasks: max_tasks_per_worker.map(|most| most as u64),
+            retries: fetch.retries,
+        },
         engine: Engine::resolve(mode, max_req, workers, codes.len()),
         codes,
         site: server,
@@ -211,6 +239,18 @@ mod tests {
         assert_eq!(engine(&["-a", "--mode", "threads"]), Engine::Threads { connections: 30 });
         assert_eq!(engine(&["--mode", "threads"]), Engine::Threads { connections: 20 });
         assert_eq!(engine(&["-a", "--mode", "sequential", "-m", "9"]), Engine::Sequential);
+    }
+
+    #[test]
+    fn what_only_processes_can_do_is_refused_elsewhere() {
+        for mode in ["threads", "sequential"] {
+            for option in ["--task-timeout", "--max-tasks-per-worker"] {
+                let typed = args::Download::typed(&["--mode", mode, option, "3"]);
+                let error = resolve(typed).expect_err("refused").to_string();
+                assert!(error.starts_with(option), "{error}");
+                assert!(error.contains("needs --mode processes"), "{error}");
+            }
+        }
     }
 
     #[test]

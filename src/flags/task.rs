@@ -33,6 +33,9 @@ impl Task for Download {
         let agent = context.local(|| client::agent(&self.fetch));
         let mut outcome = download(&agent, &self.fetch, &self.dest, self.code);
         outcome.worker = Some(context.worker());
+        // Those of earlier runs, which did not live to tell how many requests they made, count one
+        // each.
+        outcome.attempts += context.attempt() - 1;
         note(&outcome);
         Ok(outcome)
     }

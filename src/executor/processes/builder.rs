@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::limits::{Limits, Recycling};
-use super::program::{self, Programs};
+use super::meeting_place;
+use super::program::Programs;
 use super::retries::Retries;
 use super::scheduler::{Settings, TaskTerms};
 use super::{Initializer, OnEvent, OnOutput, Output, PoolEvent, ProcessPool, Setup};
@@ -211,7 +212,7 @@ impl Builder {
             let what = if max_pending == Some(0) { "max_pending" } else { "after_tasks" };
             return Err(PoolError::Setting(format!("{what} must be at least 1")));
         }
-        program::prepare_meeting_place()?;
+        meeting_place::prepare()?;
         let programs = match program {
             WorkerProgram::This => Programs::this()?,
             WorkerProgram::BesideThis(name) => Programs::beside_this(&name)?,

@@ -1,9 +1,7 @@
-//! Which program the workers run, and where they meet the coordinator.
+//! Which program the workers run.
 
 use std::ffi::OsString;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs};
 
@@ -91,38 +89,6 @@ fn this_program() -> Result<Program, PoolError> {
     Ok(Program { path, shown_as: None })
 }
 
-/// Makes sure that sockets can be made in the temporary directory. Where it is too long, missing
-/// or not writable, another one is used for all temporary files of this process that are made
-/// with the `tempfile` crate.
-pub(crate) fn prepare_meeting_place() -> Result<(), PoolError> {
-    static OVERRIDE: Once = Once::new();
-    let preferred = tempfile::env::temp_dir();
-    let Err(reason) = usable_for_sockets(&preferred) else { return Ok(()) };
-    OVERRIDE.call_once(|| {
-        let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let others = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);
-        let usable = runtime.into_iter().chain(others).find(|dir| usable_for_sockets(dir).is_ok());
-        if let Some(dir) = usable {
-            // Refused only if the application has set one of its own, which then stands.
-            let _ = tempfile::env::override_temp_dir(&dir);
-        }
-    });
-    usable_for_sockets(&tempfile::env::temp_dir())
-        .map_err(|_| PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
-}
-
-/// Tries it, in the way of the channel library: permissions tell too little of a directory in
-/// which nothing can be made, or of a file system that has no sockets.
-fn usable_for_sockets(dir: &Path) -> Result<(), String> {
-    if dir.to_str().is_none() || !dir.is_absolute() {
-        return Err("its name is not UTF-8, or relative".to_owned());
-    }
-    let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
-    // Refused where the name is too long; the library would cut it without a word.
-    UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,17 +101,5 @@ mod tests {
         assert_eq!(programs.pass_over(0), Some(false));
         assert_eq!(programs.current(), (1, &program("/b")));
         assert_eq!(programs.pass_over(1), None);
-    }
-
-    #[test]
-    fn a_directory_is_usable_if_a_socket_can_be_made_there() {
-        let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(usable_for_sockets(dir.path()), Ok(()));
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
-        let long = dir.path().join("x".repeat(90));
-        fs::create_dir(&long).expect("a directory");
-        for unusable in [long.as_path(), Path::new("/does/not/exist"), Path::new("/proc")] {
-            assert!(usable_for_sockets(unusable).is_err(), "{}", unusable.display());
-        }
     }
 }

@@ -1,0 +1,146 @@
+//! Where workers meet their coordinator: the directory in which the channel library makes its
+//! sockets, which is that of the `tempfile` crate.
+//!
+//! A socket's name is short, so a directory may be too long for it, and the library would cut the
+//! name without a word. And a coordinator that is killed while a worker starts leaves the socket
+//! behind: [`PrivateDir`] is for programs in which that must not pile up.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::{env, io, process};
+
+use rustix::process::{Pid, getuid, test_kill_process};
+
+use crate::error::PoolError;
+
+/// Makes sure that sockets can be made in the temporary directory. Where it is too long, missing
+/// or not writable, another one is used for all temporary files of this process that are made
+/// with the `tempfile` crate.
+pub(crate) fn prepare() -> Result<(), PoolError> {
+    static OVERRIDE: Once = Once::new();
+    let preferred = tempfile::env::temp_dir();
+    let Err(reason) = usable_for_sockets(&preferred) else { return Ok(()) };
+    OVERRIDE.call_once(|| {
+        let usable = others().find(|dir| usable_for_sockets(dir).is_ok());
+        if let Some(dir) = usable {
+            // Refused only if the application has set one of its own, which then stands.
+            let _ = tempfile::env::override_temp_dir(&dir);
+        }
+    });
+    usable_for_sockets(&tempfile::env::temp_dir())
+        .map_err(|_| PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
+}
+
+/// Where to go if the temporary directory is of no use.
+fn others() -> impl Iterator<Item = PathBuf> {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
+}
+
+/// Tries it, in the way of the channel library: permissions tell too little of a directory in
+/// which nothing can be made, or of a file system that has no sockets.
+fn usable_for_sockets(dir: &Path) -> Result<(), String> {
+    if dir.to_str().is_none() || !dir.is_absolute() {
+        return Err("its name is not UTF-8, or relative".to_owned());
+    }
+    let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
+    // Refused where the name is too long; the library would cut it without a word.
+    UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// A temporary directory of this process alone, which is removed with all that is in it when this
+/// is dropped, or, if the process was killed before that, by the next one that makes such a
+/// directory.
+///
+/// It is a matter for programs: from when it is made until the process ends, all temporary files
+/// that the `tempfile` crate makes in this process go there, those of other libraries as well. Make
+/// it before the first pool, at the head of `main`.
+#[derive(Debug)]
+pub struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    /// Makes the directory, and removes those of processes that have ended without doing so.
+    pub fn create() -> io::Result<Self> {
+        let mut refusal = io::Error::other("no temporary directory is usable for sockets");
+        for base in [env::temp_dir()].into_iter().chain(others()) {
+            match Self::create_in(&base) {
+                Ok(dir) => return Ok(dir),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn create_in(base: &Path) -> io::Result<Self> {
+        let prefix = format!("procession-{}-", getuid().as_raw());
+        sweep(base, &prefix);
+        let dir = Self(base.join(format!("{prefix}{}", process::id())));
+        // One of this name is from a process that had the same id and was killed.
+        let _ = fs::remove_dir_all(&dir.0);
+        DirBuilder::new().mode(0o700).create(&dir.0)?;
+        usable_for_sockets(&dir.0).map_err(io::Error::other)?;
+        let refused = |_| io::Error::other("the temporary directory was settled before");
+        tempfile::env::override_temp_dir(&dir.0).map_err(refused)?;
+        Ok(dir)
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes the directories of this user's processes that are no more.
+fn sweep(base: &Path, prefix: &str) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
+        let is_gone = test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
+        // In a directory that is open to all, the name alone proves nothing.
+        let is_ours = entry.metadata().is_ok_and(|dir| dir.uid() == getuid().as_raw());
+        if is_gone && is_ours {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_usable_if_a_socket_can_be_made_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(usable_for_sockets(dir.path()), Ok(()));
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
+        let long = dir.path().join("x".repeat(90));
+        fs::create_dir(&long).expect("a directory");
+        for unusable in [long.as_path(), Path::new("/does/not/exist"), Path::new("/proc")] {
+            assert!(usable_for_sockets(unusable).is_err(), "{}", unusable.display());
+        }
+    }
+
+    #[test]
+    fn what_processes_that_are_gone_left_behind_is_swept() {
+        let base = tempfile::tempdir().expect("a directory");
+        let mut gone = process::Command::new("true").spawn().expect("a process");
+        gone.wait().expect("its end");
+        let make = |name: String| {
+            let dir = base.path().join(name);
+            fs::create_dir(&dir).expect("a directory");
+            fs::write(dir.join("socket"), "").expect("a file");
+            dir
+        };
+        let swept = make(format!("mine-{}", gone.id()));
+        let kept = [make(format!("mine-{}", process::id())), make("mine-x".to_owned())];
+        sweep(base.path(), "mine-");
+        assert!(!swept.exists());
+        assert!(kept.iter().all(|dir| dir.exists()));
+    }
+}

@@ -1,0 +1,117 @@
+//! The programs when workers die, hang or are replaced in the middle of a run, and when the
+//! coordinator itself is killed: what retries bring back, and what is left behind.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+#[path = "support/gate.rs"]
+mod gate;
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use gate::Gate;
+use hostile::{Behaviour, Hostile};
+use programs::{Place, kill, wait_until, wait_until_gone};
+use rustix::process::Signal;
+
+#[test]
+fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
+    let server = Gate::start(3);
+    let url = server.base_url();
+    let place = Place::new();
+    let args = ["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--retries", "1", "--json"];
+    let run = place.start(&args);
+    wait_until("both workers are busy", || server.peak() == 2);
+    kill(run.workers(2)[0], Signal::KILL);
+    let ran = run.wait().expect(0);
+    assert_eq!(ran.summary().counts(), [4, 0, 0]);
+    assert_eq!(place.flags("downloads").len(), 4);
+    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempts"].as_u64()).collect();
+    assert_eq!(attempts.iter().filter(|attempts| **attempts == 2).count(), 1, "{attempts:?}");
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
+    let place = Place::new();
+    let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"];
+    let run = place.start(&[&args[..], &["--task-timeout", "2", "--retries", "2"]].concat());
+    run.wait_for_stdout("\n");
+    let stopped = run.workers(2)[0];
+    kill(stopped, Signal::STOP);
+    let ran = run.wait().expect(0);
+    assert_eq!(ran.summary().counts(), [194, 0, 0]);
+    wait_until_gone(&[stopped]);
+}
+
+#[test]
+fn a_flag_that_takes_too_long_is_an_error_that_says_so() {
+    let stalling = Hostile::start(Behaviour::Stall);
+    let place = Place::new();
+    let url = stalling.base_url();
+    let ran = place.run(&["br", "us", "-s", &url, "--task-timeout", "0.3", "--json"]).expect(1);
+    assert_eq!(ran.summary().counts(), [0, 0, 2]);
+    for error in ran.errors().values() {
+        assert!(error.contains("task ran longer than 300ms and was ended"), "{error}");
+    }
+}
+
+#[test]
+fn workers_are_replaced_after_so_many_flags() {
+    let place = Place::new();
+    let ran = place.run(&["--all", "-w", "2", "--max-tasks-per-worker", "10", "--json"]).expect(0);
+    assert_eq!(ran.summary().counts(), [194, 0, 0]);
+    let mut flags = std::collections::BTreeMap::<u64, u32>::new();
+    for line in ran.json() {
+        if let Some(pid) = line["pid"].as_u64() {
+            *flags.entry(pid).or_default() += 1;
+        }
+    }
+    assert!(flags.values().all(|flags| *flags <= 10), "{flags:?}");
+    assert!(flags.len() >= 20, "{flags:?}");
+}
+
+#[test]
+fn what_only_worker_processes_can_do_is_refused_in_other_modes() {
+    let place = Place::new();
+    let ran = place.run(&["--mode", "threads", "--task-timeout", "3"]).expect(2);
+    assert!(ran.stderr.contains("--task-timeout SECS needs --mode processes"), "{}", ran.stderr);
+    assert!(place.files("downloads").is_empty());
+}
+
+/// Kills the coordinator at ever other moments of its life, from before it has a worker until it
+/// is about to end.
+#[test]
+fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
+    let place = Place::new();
+    let tmp = place.path("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let start = || {
+        let args = ["--all", "-w", "2", "-m", "8", "--no-logs", "--json"];
+        let mut command = place.coordinator(&args);
+        command.env("TMPDIR", &tmp);
+        programs::Running::start(&mut command)
+    };
+    let left = || fs::read_dir(&tmp).unwrap().count();
+    let mut most = 0;
+    for turn in 0..50 {
+        let run = start();
+        thread::sleep(Duration::from_millis(turn * 3 % 110));
+        let workers = run.children();
+        run.signal(Signal::KILL);
+        wait_until_gone(&workers);
+        drop(run.wait());
+        most = most.max(left());
+    }
+    // Each sweeps up what the one before left.
+    assert!(most <= 1, "{most} directories at a time");
+    start().wait().expect(0);
+    assert_eq!(left(), 0);
+    let flags: BTreeSet<_> = place.flags("downloads");
+    assert_eq!(flags.len(), 194);
+}
