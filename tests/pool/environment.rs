@@ -11,6 +11,7 @@ use crate::program::{assert_works, command, command_after, command_of};
 pub fn trials() -> Vec<Trial> {
     trials![
         nothing_is_left_behind_by_a_pool,
+        a_hundred_thousand_tasks_leave_no_trace,
         it_works_with_a_temporary_directory_whose_name_is_too_long_for_sockets,
         it_works_with_a_temporary_directory_that_is_missing,
         it_works_with_a_temporary_directory_that_is_read_only,
@@ -23,6 +24,12 @@ pub fn trials() -> Vec<Trial> {
         it_works_in_a_path_with_spaces_and_unicode,
         it_works_after_its_program_file_was_deleted,
     ]
+}
+
+fn a_hundred_thousand_tasks_leave_no_trace() {
+    if cfg!(target_os = "linux") {
+        assert_works(&mut command("endures"));
+    }
 }
 
 fn nothing_is_left_behind_by_a_pool() {

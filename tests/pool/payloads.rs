@@ -1,9 +1,14 @@
 //! What can be sent to a worker and back.
 
+use std::thread;
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use procession::{Executor, TaskError};
+use rustix::process::Signal;
 use serde_json::json;
 
+use crate::harness;
 use crate::tasks::{
     Bad, Echo, Ending, Length, Mute, MuteOutput, Repeat, Unreadable, UnreadableOutput, Value, pool,
     succeeds_with,
@@ -25,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         an_output_that_cannot_be_encoded_is_an_error,
         an_output_that_cannot_be_decoded_is_an_error,
         a_worker_that_dies_of_a_large_task_takes_only_that_along,
+        a_worker_may_die_in_the_midst_of_a_hundred_megabytes,
     ];
     heavy.into_iter().map(|trial| trial.with_ignored_flag(true)).chain(trials).collect()
 }
@@ -131,6 +137,27 @@ fn an_output_that_cannot_be_decoded_is_an_error() {
     assert_eq!(what, "output");
     assert!(reason.contains("it will not"), "{reason}");
     succeeds_with(&pool, 100);
+}
+
+fn a_worker_may_die_in_the_midst_of_a_hundred_megabytes() {
+    const LARGE: usize = 100 << 20;
+    let pool = pool(1);
+    let dies_after = |milliseconds| {
+        thread::sleep(Duration::from_millis(milliseconds));
+        harness::signal(pool.pids()[0], Signal::KILL);
+    };
+    let argument = pool.submit(Length("x".repeat(LARGE)));
+    dies_after(30);
+    assert!(matches!(argument.result(), Ok(LARGE) | Err(TaskError::WorkerDied(_))));
+    succeeds_with(&pool, 3);
+
+    let output = pool.submit(Repeat("x".to_owned(), LARGE));
+    dies_after(100);
+    match output.result() {
+        Ok(output) => assert_eq!(output.len(), LARGE),
+        Err(error) => assert!(matches!(error, TaskError::WorkerDied(_)), "{error:?}"),
+    }
+    succeeds_with(&pool, 3);
 }
 
 fn a_worker_that_dies_of_a_large_task_takes_only_that_along() {

@@ -18,6 +18,7 @@ pub fn play_if_asked() {
     match part.as_str() {
         "works" => works(),
         "leaks" => leaks(),
+        "endures" => endures(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();
@@ -62,6 +63,41 @@ fn leaks() {
         harness::eventually("the end of all threads", || threads() == 1);
         assert_eq!(files(), before, "open files after {how:?}");
     }
+    println!("it works");
+}
+
+/// Runs a great many tasks, with a crash now and then, and watches what the pool keeps of them.
+fn endures() {
+    let pool = tasks::quiet().workers(2).build().expect("a pool");
+    let run = |tasks: usize| {
+        for _ in 0..tasks / 10_000 {
+            tasks::succeeds_with(&pool, 10_000);
+            assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+        }
+        tasks::await_workers(&pool);
+        tasks::succeeds_with(&pool, 100);
+    };
+    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).expect("a list").count();
+    let resident_pages = || -> u64 {
+        let statm = fs::read_to_string("/proc/self/statm").expect("numbers");
+        statm.split(' ').nth(1).expect("a number").parse().expect("a number")
+    };
+    let zombies = || {
+        let children = fs::read_to_string(format!("/proc/self/task/{}/children", process::id()));
+        let pids = children.unwrap_or_default();
+        pids.split_whitespace()
+            .filter(|pid| !harness::is_alive(pid.parse().expect("a pid")))
+            .count()
+    };
+    // Until then caches fill up and the allocator finds its size.
+    run(20_000);
+    let (files, threads, pages) = (count("fd"), count("task"), resident_pages());
+    run(80_000);
+    harness::eventually("as many threads as before", || count("task") <= threads);
+    harness::eventually("as many files as before", || count("fd") <= files);
+    assert_eq!(zombies(), 0);
+    let grown = resident_pages().saturating_sub(pages) * 4096;
+    assert!(grown < 8 << 20, "the program has grown by {grown} bytes");
     println!("it works");
 }
 

@@ -76,6 +76,7 @@ struct World {
     now: Instant,
     scheduler: Scheduler<u64>,
     slots: Vec<usize>,
+    max_tasks: Option<u64>,
     processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
     is_shut_down: bool,
@@ -104,6 +105,8 @@ struct Process {
     /// The first turn of those.
     undelivered: Option<u64>,
     last_begun: u64,
+    /// Calls that it was sent and has not returned.
+    given: u64,
     calls: VecDeque<(u64, u64)>,
     /// Turns and tasks.
     running: Vec<(u64, u64)>,
@@ -132,6 +135,7 @@ impl World {
             start_timeout: Duration::from_secs(10),
             start_tries: rng.u32(1..6),
         };
+        let max_tasks = settings.max_tasks;
         let now = Instant::now();
         let (scheduler, actions) = Scheduler::new(settings, now);
         let mut world = Self {
@@ -139,6 +143,7 @@ impl World {
             now,
             scheduler,
             slots,
+            max_tasks,
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             is_shut_down: false,
@@ -265,12 +270,22 @@ impl World {
             let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
             let has_failed = self.rng.u8(0..10) == 0;
             let is_fat = self.rng.u8(0..50) == 0;
-            return self.handle(match answer {
+            let replied = match &answer {
+                Answer::Replied(id) if !has_failed => Some(*id),
+                _ => None,
+            };
+            self.handle(match answer {
                 Answer::Replied(id) => {
                     Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat }
                 }
                 Answer::Returned { from, through } => Event::Returned { tenant, from, through },
-            });
+            })?;
+            return match replied {
+                Some(id) if self.tasks[&id].fate.is_none() => {
+                    Err(format!("task {id} gave an output and was not completed"))
+                }
+                _ => Ok(()),
+            };
         }
         // All that it sent has been read, so its end may be noticed now.
         let has_left =
@@ -357,6 +372,10 @@ impl World {
                     };
                     if process.is_dismissed {
                         return Err(format!("task {job} was sent to a worker that may leave"));
+                    }
+                    process.given += 1;
+                    if self.max_tasks.is_some_and(|most| process.given > most) {
+                        return Err(format!("{tenant:?} was given {} tasks", process.given));
                     }
                     if process.is_dead {
                         process.undelivered.get_or_insert(turn);
@@ -463,7 +482,10 @@ impl Process {
     fn receive_recall(&mut self) {
         if let Some((from, through)) = self.recalls.pop_front() {
             let from = from.max(self.last_begun + 1);
+            let before = self.calls.len();
             self.calls.retain(|(turn, _)| !(from..=through).contains(turn));
+            // The scheduler may not count these before it has heard of them, but then sends less.
+            self.given -= (before - self.calls.len()) as u64;
             if from <= through {
                 self.answers.push_back(Answer::Returned { from, through });
             }
