@@ -4,8 +4,8 @@ its own process. The counterpart of `cargo run --release --example crash_storm`.
 
     python3 benches/peers/crash_storm.py
 
-sets up a virtual environment in target/peers (the first time), and installs loky and Pebble
-there. Each pool gets 30 seconds.
+sets up a virtual environment in target/peers (the first time), installs loky and Pebble there, and
+builds procspawn's part beside it. Each pool gets 30 seconds.
 """
 
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 TASKS = 1000
 HERE = Path(__file__).resolve()
 VENV = HERE.parents[2] / "target" / "peers"
+PROCSPAWN = HERE.parent / "procspawn"
 
 
 def work(n):
@@ -98,9 +99,16 @@ def main():
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*install, "loky", "pebble"]).returncode != 0:
         print("loky and Pebble could not be installed; they are left out below")
-    for name in PEERS:
+    commands = {name: [python, HERE, name] for name in PEERS}
+    procspawn = VENV / "procspawn"
+    build = ["cargo", "build", "--release", "--quiet", "--target-dir", procspawn]
+    if subprocess.run(build, cwd=PROCSPAWN).returncode == 0:
+        commands["procspawn"] = [procspawn / "release" / "procspawn-crash-storm"]
+    else:
+        print("procspawn could not be built; it is left out below")
+    for name, command in commands.items():
         print(f"{name:>22}: ", end="", flush=True)
-        run = subprocess.Popen([python, HERE, name], stderr=subprocess.DEVNULL, start_new_session=True)
+        run = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             if run.wait(30) != 0:
                 print("did not run")
