@@ -20,6 +20,17 @@ use crate::worker;
 /// # use procession::{PoolError, ProcessPool};
 /// # fn main() -> Result<(), PoolError> {
 /// let pool = ProcessPool::builder().workers(4).build()?;
+///
+/// // For work that may hang, leak or crash:
+/// use procession::{Limits, Recycling, Retries};
+/// use std::time::Duration;
+/// let pool = ProcessPool::builder()
+///     .timeout(Duration::from_secs(30))
+///     .retries(Retries::times(2))
+///     .recycling(Recycling::never().after_tasks(1000).above_memory(1 << 30))
+///     .limits(Limits::none().address_space(4 << 30).niceness(10))
+///     .max_pending(10_000)
+///     .build()?;
 /// # Ok(()) }
 /// ```
 #[must_use]
