@@ -37,7 +37,7 @@ use super::bar::Bar;
 use super::display::Display;
 use super::feeder::Feeder;
 use super::logs::{self, WorkerOutput};
-use super::settings::{Engine, Settings, WorkerSettings};
+use super::settings::{Crew, Settings, WorkerSettings};
 use super::{Exit, signals, stderr};
 
 /// How long requests in flight may go on after the first Ctrl-C.
@@ -56,7 +56,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         site,
         seed,
         mut fetch,
-        engine,
+        crew,
         workers,
         dest,
         display,
@@ -79,25 +79,25 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         None => site.base_url().unwrap_or_default().to_owned(),
     };
     fetch.base_url = server.as_ref().map_or_else(|| shown_url.clone(), FlagServer::base_url);
-    fetch.connections = engine.connections_per_process();
+    fetch.connections = crew.connections_per_process();
     let log_dir = logs::begin(&logs)?;
     logs::record(
         Level::Info,
         Event::Run {
-            mode: engine.mode().to_owned(),
+            mode: crew.mode().to_owned(),
             server: site.to_string(),
             codes: codes.len(),
-            workers: engine.workers(),
-            connections: engine.connections(),
+            workers: crew.workers(),
+            connections: crew.connections(),
             dest: dest.display().to_string(),
         },
     );
 
     // Kept until the pool has ended. A run without one leaves a little more behind if it is killed.
-    let _sockets = (engine.workers() > 0).then(PrivateDir::create);
+    let _sockets = (crew.workers() > 0).then(PrivateDir::create);
     let began = Instant::now();
     let display = Display::new(display, codes.len());
-    let executor = start_executor(engine, workers, log_dir.as_deref(), display.bar())?;
+    let executor = start_executor(crew, workers, log_dir.as_deref(), display.bar())?;
     let mut tally = Tally {
         display,
         unanswered: codes.iter().copied().collect(),
@@ -105,7 +105,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         broken: None,
         began,
     };
-    let report = report::initial(site.label(), &shown_url, &codes, engine.style());
+    let report = report::initial(site.label(), &shown_url, &codes, crew.style());
     let shown = tally.display.begin(&report).and_then(|()| {
         let into = dest.clone();
         let downloads = codes.into_iter().map(move |code| Download {
@@ -127,9 +127,9 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
     let counts = display.counts();
     let summary = Summary {
         server: site.to_string(),
-        mode: engine.mode().to_owned(),
-        workers: engine.workers(),
-        connections: engine.connections(),
+        mode: crew.mode().to_owned(),
+        workers: crew.workers(),
+        connections: crew.connections(),
         counts,
         total: counts.total(),
         elapsed_s: Summary::seconds(elapsed),
@@ -155,7 +155,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         None if counts.error > 0 || is_missing => Exit::SomeErrors,
         None => Exit::Answered,
     };
-    end_executor(executor, engine, is_abandoned);
+    end_executor(executor, crew, is_abandoned);
     // What workers that were killed have left.
     save::sweep(&dest);
     logs::record(
@@ -265,15 +265,15 @@ fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
 }
 
 fn start_executor(
-    engine: Engine,
+    crew: Crew,
     terms: WorkerSettings,
     log_dir: Option<&Path>,
     bar: &Bar,
 ) -> anyhow::Result<Arc<dyn executor::Engine>> {
-    Ok(match engine {
-        Engine::Sequential => Arc::new(Sequential::new()),
-        Engine::Threads { connections } => Arc::new(ThreadPool::new(connections)),
-        Engine::Processes { workers, connections } => {
+    Ok(match crew {
+        Crew::Sequential => Arc::new(Sequential::new()),
+        Crew::Threads { connections } => Arc::new(ThreadPool::new(connections)),
+        Crew::Processes { workers, connections } => {
             let output = WorkerOutput::new(log_dir, bar.clone());
             let bar = bar.clone();
             let mut pool = ProcessPool::builder()
@@ -295,13 +295,13 @@ fn start_executor(
     })
 }
 
-fn end_executor(executor: Arc<dyn executor::Engine>, engine: Engine, is_abandoned: bool) {
-    match (is_abandoned, engine) {
+fn end_executor(executor: Arc<dyn executor::Engine>, crew: Crew, is_abandoned: bool) {
+    match (is_abandoned, crew) {
         (false, _) => executor.shutdown(Shutdown::Wait),
-        (true, Engine::Processes { .. }) => executor.shutdown(Shutdown::Kill),
+        (true, Crew::Processes { .. }) => executor.shutdown(Shutdown::Kill),
         // Threads cannot be stopped, and to drop the executor would be to wait for them. They end
         // with the process, which is about to.
-        (true, Engine::Sequential | Engine::Threads { .. }) => std::mem::forget(executor),
+        (true, Crew::Sequential | Crew::Threads { .. }) => std::mem::forget(executor),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Settings {
     /// Without the base URL, which the embedded servers know only once they run, and the number
     /// of connections in one process.
     pub fetch: FetchSettings,
-    pub engine: Engine,
+    pub crew: Crew,
     pub workers: WorkerSettings,
     pub dest: PathBuf,
     pub display: DisplaySettings,
@@ -38,7 +38,7 @@ pub(super) struct Settings {
 
 /// Who runs the job, with how many hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Engine {
+pub(super) enum Crew {
     Sequential,
     Threads { connections: usize },
     Processes { workers: usize, connections: usize },
@@ -131,7 +131,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
             max_tasks: max_tasks_per_worker.map(|most| most as u64),
             retries: fetch.retries,
         },
-        engine: Engine::resolve(mode, max_req, workers, codes.len()),
+        crew: Crew::resolve(mode, max_req, workers, codes.len()),
         codes,
         site: server,
         seed,
@@ -143,7 +143,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
     })
 }
 
-impl Engine {
+impl Crew {
     /// The number of connections is what was asked for, but no more than the mode can do, nor
     /// than there are codes; and a worker without a connection need not be started.
     fn resolve(mode: Mode, asked: Option<usize>, workers: Option<usize>, codes: usize) -> Self {
@@ -224,21 +224,21 @@ fn resolve_dest(dest: &Path) -> Result<PathBuf, UsageError> {
 mod tests {
     use super::*;
 
-    fn engine(args: &[&str]) -> Engine {
-        resolve(args::Download::typed(args)).expect("a command line that makes sense").engine
+    fn crew(args: &[&str]) -> Crew {
+        resolve(args::Download::typed(args)).expect("a command line that makes sense").crew
     }
 
     #[test]
     fn the_number_of_connections_is_asked_capped_by_the_mode_and_the_codes() {
-        let processes = |workers, connections| Engine::Processes { workers, connections };
-        assert_eq!(engine(&["-a", "-w", "2"]), processes(2, 2));
-        assert_eq!(engine(&["-a", "-w", "2", "-m", "30"]), processes(2, 30));
-        assert_eq!(engine(&["-e", "-w", "2", "-m", "5000"]), processes(2, 676));
-        assert_eq!(engine(&["-a", "-w", "4", "-m", "1"]), processes(1, 1));
-        assert_eq!(engine(&["br", "-w", "4"]), processes(1, 1));
-        assert_eq!(engine(&["-a", "--mode", "threads"]), Engine::Threads { connections: 30 });
-        assert_eq!(engine(&["--mode", "threads"]), Engine::Threads { connections: 20 });
-        assert_eq!(engine(&["-a", "--mode", "sequential", "-m", "9"]), Engine::Sequential);
+        let processes = |workers, connections| Crew::Processes { workers, connections };
+        assert_eq!(crew(&["-a", "-w", "2"]), processes(2, 2));
+        assert_eq!(crew(&["-a", "-w", "2", "-m", "30"]), processes(2, 30));
+        assert_eq!(crew(&["-e", "-w", "2", "-m", "5000"]), processes(2, 676));
+        assert_eq!(crew(&["-a", "-w", "4", "-m", "1"]), processes(1, 1));
+        assert_eq!(crew(&["br", "-w", "4"]), processes(1, 1));
+        assert_eq!(crew(&["-a", "--mode", "threads"]), Crew::Threads { connections: 30 });
+        assert_eq!(crew(&["--mode", "threads"]), Crew::Threads { connections: 20 });
+        assert_eq!(crew(&["-a", "--mode", "sequential", "-m", "9"]), Crew::Sequential);
     }
 
     #[test]

@@ -23,10 +23,11 @@ use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::PoolEvent;
 use super::child::Ended;
 use super::post::{Doom, Post};
 use super::scheduler::{Again, Event};
-use super::{PoolEvent, Shared};
+use super::shared::Shared;
 use crate::guard;
 use crate::wire::{
     BUILD, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Status, Text, ToWorker, Welcome,

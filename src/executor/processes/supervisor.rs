@@ -13,11 +13,12 @@ use std::time::Instant;
 use ipc_channel::ipc::IpcOneShotServer;
 use uuid::Uuid;
 
+use super::Output;
 use super::child::{self, Child};
 use super::handler::{self, Attendance, Line};
 use super::post::Post;
 use super::scheduler::{Again, Event};
-use super::{Output, Shared};
+use super::shared::Shared;
 use crate::guard;
 use crate::wire::Invitation;
 

@@ -1,0 +1,472 @@
+//! What all threads of a pool have in common: the scheduler under its lock, and the doing of what
+//! it decides.
+//!
+//! What must stay in the order of the decisions (who sits where, which call lies before which) is
+//! done under the lock; everything that takes time, or calls the user's code, after it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use super::limits::{self, Limits};
+use super::post::{Doom, Outgoing, Parcel, Post};
+use super::program::{Program, Programs};
+use super::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
+use super::stats::Counts;
+use super::supervisor::Order;
+use super::{Output, PoolEvent};
+use crate::error::{Death, Exit, PoolError, TaskError};
+use crate::executor::Job;
+use crate::executor::callbacks::{self, Calling};
+use crate::future::Cancels;
+use crate::guard;
+use crate::task::{Task, TaskId};
+use crate::wire::{Call, INLINE_LIMIT, Recall, Reply, Status, Text, Whisper};
+
+/// All that the pool's threads have in common.
+pub(super) struct Shared {
+    pub(super) setup: Setup,
+    pub(super) mind: Mutex<Mind>,
+    /// Signalled when fewer tasks are pending, for those that wait to submit one.
+    pub(super) room: Condvar,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) orders: Sender<Order>,
+    /// The pool's threads; those that have ended are let go from time to time.
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) ended: Mutex<bool>,
+    pub(super) has_ended: Condvar,
+}
+
+/// What the builder settled.
+pub(super) struct Setup {
+    pub(super) scheduling: Settings,
+    /// For tasks that come without terms of their own.
+    pub(super) terms: TaskTerms,
+    pub(super) max_pending: Option<usize>,
+    pub(super) max_memory: Option<u64>,
+    pub(super) limits: Limits,
+    pub(super) initializer: Option<Initializer>,
+    pub(super) programs: Programs,
+    pub(super) worker_env: Vec<(OsString, OsString)>,
+    pub(super) on_event: Option<OnEvent>,
+    pub(super) on_output: OnOutput,
+}
+
+pub(super) type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
+
+pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
+
+/// The scheduler, and what must stay in step with it.
+pub(super) struct Mind {
+    pub(super) scheduler: Scheduler<Arc<Parcel>>,
+    /// The processes that were decided on and have not ended.
+    pub(super) posts: HashMap<Tenant, Arc<Post>>,
+    /// Tasks that were let in and have not reached the scheduler yet.
+    pub(super) entering: usize,
+    /// When the supervisor will wake the scheduler by itself.
+    pub(super) wakes_at: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn mind(&self) -> MutexGuard<'_, Mind> {
+        self.mind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the scheduler what happened and does what it decides.
+    pub(super) fn handle(&self, event: Event<Arc<Parcel>>) {
+        self.decide(event, None);
+    }
+
+    /// The same for a reply, which the scheduler may or may not want.
+    pub(super) fn answered(&self, event: Event<Arc<Parcel>>, reply: &Reply<&RawValue>) {
+        self.decide(event, Some(Settling::Reply(reply)));
+    }
+
+    /// The same for the end of a worker that had been ready.
+    pub(super) fn exited(&self, post: &Post, exit: Exit, last_output: Vec<String>) {
+        let tenant = post.tenant;
+        let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
+        self.decide(Event::WorkerExited { tenant, exit }, Some(settling));
+    }
+
+    pub(super) fn decide(
+        &self,
+        event: Event<Arc<Parcel>>,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        let mut mind = self.mind();
+        match &event {
+            Event::Submitted { .. } => mind.entering -= 1,
+            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
+                mind.posts.remove(tenant);
+            }
+            _ => {}
+        }
+        let actions = mind.scheduler.handle(event, Instant::now());
+        let outside = self.perform_inside(&mut mind, actions);
+        let wake_at = mind.scheduler.wake_at();
+        let is_earlier = match (wake_at, mind.wakes_at) {
+            (Some(at), Some(before)) => at < before,
+            (at, None) => at.is_some(),
+            (None, Some(_)) => false,
+        };
+        if is_earlier {
+            mind.wakes_at = wake_at;
+        }
+        if self.setup.max_pending.is_some() && self.has_room(&mind) {
+            self.room.notify_all();
+        }
+        drop(mind);
+        if is_earlier {
+            let _ = self.orders.send(Order::WakeEarlier);
+        }
+        self.perform_outside(outside, settling)
+    }
+
+    /// What must be in order with the scheduler's decisions: who sits where, and in which order
+    /// calls are sent. The rest is left for after the lock.
+    pub(super) fn perform_inside(
+        &self,
+        mind: &mut Mind,
+        actions: Vec<Action<Arc<Parcel>>>,
+    ) -> Outside {
+        let mut outside = Outside::default();
+        for action in actions {
+            match action {
+                Action::Spawn { tenant } => {
+                    let post = Arc::new(Post::new(tenant));
+                    mind.posts.insert(tenant, Arc::clone(&post));
+                    let _ = self.orders.send(Order::Start(post));
+                    self.counts().spawned += 1;
+                }
+                Action::Send { tenant, turn, attempt, job: parcel } => {
+                    let Some(post) = mind.posts.get(&tenant) else { continue };
+                    parcel.set_running(true);
+                    if self.setup.on_event.is_some() {
+                        outside.events.push(PoolEvent::TaskStarted {
+                            task: parcel.id,
+                            worker: tenant.seat,
+                            pid: post.pid(),
+                            attempt,
+                        });
+                    }
+                    post.put(Outgoing { turn, attempt, parcel });
+                    outside.flush(post);
+                }
+                Action::Recall { tenant, from, through } => {
+                    let recall = Recall { from, through };
+                    outside.say(mind.posts.get(&tenant), Word::Recall(recall));
+                }
+                Action::EndCall { tenant, turn } => {
+                    outside.say(mind.posts.get(&tenant), Word::End(turn));
+                }
+                Action::Dismiss { tenant } => {
+                    outside.say(mind.posts.get(&tenant), Word::Dismiss);
+                }
+                Action::Kill { tenant, is_late } => {
+                    outside.say(mind.posts.get(&tenant), Word::Kill { is_late });
+                }
+                Action::Retry { job, fault, attempt, pause } => {
+                    job.set_running(false);
+                    self.counts().retried += 1;
+                    let task = job.id;
+                    outside.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
+                }
+                Action::Complete { job, verdict } => outside.completed.push((job, verdict)),
+                Action::TakenBack { job } => job.set_running(false),
+                Action::End => outside.is_the_end = true,
+            }
+        }
+        outside
+    }
+
+    /// All the rest, some of which takes its time or calls the user's code. Gives the number of
+    /// tasks that were completed.
+    pub(super) fn perform_outside(
+        &self,
+        outside: Outside,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        let Outside { flush, words, events, completed, is_the_end } = outside;
+        // Workers first: they should not wait for the user's code.
+        for post in flush {
+            if let Some(from) = post.flush() {
+                let tenant = post.tenant;
+                self.handle(Event::Undelivered { tenant, from });
+            }
+        }
+        for (post, word) in words {
+            match word {
+                Word::Recall(recall) => post.whisper(&Whisper::Recall(recall)),
+                Word::End(turn) => post.whisper(&Whisper::End { turn }),
+                Word::Dismiss => post.dismiss(),
+                Word::Kill { is_late } => {
+                    post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
+                }
+            }
+        }
+        for event in events {
+            self.report(|| event);
+        }
+        let number = completed.len();
+        if number > 0 {
+            let _calling = Calling::on_behalf_of(self);
+            for (parcel, verdict) in completed {
+                self.complete(&parcel, verdict, settling.as_ref());
+            }
+        }
+        if is_the_end {
+            let _ = self.orders.send(Order::End);
+            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.has_ended.notify_all();
+        }
+        number
+    }
+
+    /// When the scheduler wants to be woken; for the supervisor, which will do so.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let mut mind = self.mind();
+        mind.wakes_at = mind.scheduler.wake_at();
+        mind.wakes_at
+    }
+
+    pub(super) fn keep(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    pub(super) fn slots(&self, worker: usize) -> usize {
+        self.setup.scheduling.slots[worker]
+    }
+
+    /// How long a task may be to travel inside a message: together, those that a worker runs must
+    /// leave room in its socket, so that nobody who sends to a worker that is stopped has to wait.
+    pub(super) fn inline_limit(&self) -> usize {
+        INLINE_LIMIT / self.setup.scheduling.slots.iter().max().expect("at least one worker")
+    }
+
+    pub(super) fn start_timeout(&self) -> Duration {
+        self.setup.scheduling.start_timeout
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.setup.limits
+    }
+
+    pub(super) fn initializer(&self) -> Option<&Initializer> {
+        self.setup.initializer.as_ref()
+    }
+
+    /// Whether the worker uses more memory than it may.
+    pub(super) fn is_fat(&self, post: &Post) -> bool {
+        self.setup.max_memory.is_some_and(|most| {
+            limits::resident_memory(post.pid()).is_some_and(|memory| memory > most)
+        })
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pids(&self, mind: &Mind) -> Vec<u32> {
+        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.is_there()).collect();
+        posts.sort_unstable_by_key(|(tenant, _)| **tenant);
+        posts.into_iter().map(|(_, post)| post.pid()).collect()
+    }
+
+    pub(super) fn has_room(&self, mind: &Mind) -> bool {
+        let waiting = || mind.scheduler.waiting() + mind.entering;
+        self.setup.max_pending.is_none_or(|most| waiting() < most)
+    }
+
+    pub(super) fn try_take_room(&self, mind: &mut Mind) -> bool {
+        let has_room = self.has_room(mind);
+        mind.entering += usize::from(has_room);
+        has_room
+    }
+
+    /// Waits until one more task may be pending. A callback does not wait, for it may be its own
+    /// thread that would have to make room.
+    pub(super) fn wait_for_room(&self) {
+        let mut mind = self.mind();
+        while !self.has_room(&mind) && !callbacks::is_within(self) {
+            mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
+        }
+        mind.entering += 1;
+    }
+
+    /// Takes in a job for which there is room.
+    pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
+        match job.encode() {
+            Some(encoded) => {
+                let job = Arc::new(Parcel::new(encoded, self.inline_limit()));
+                let (id, bytes) = (job.id, job.bytes());
+                self.handle(Event::Submitted { id, job, bytes, terms });
+            }
+            None => {
+                self.mind().entering -= 1;
+                self.room.notify_all();
+            }
+        }
+    }
+
+    pub(super) fn program(&self) -> (usize, &Program) {
+        self.setup.programs.current()
+    }
+
+    pub(super) fn program_path(&self, rank: usize) -> &Path {
+        self.setup.programs.path(rank)
+    }
+
+    /// Turns to the next program, if there is one.
+    pub(super) fn pass_over(&self, rank: usize, reason: &str) -> bool {
+        let passed_over = self.setup.programs.pass_over(rank);
+        if passed_over == Some(true) {
+            let program = self.program_path(rank).to_owned();
+            let reason = reason.to_owned();
+            self.report(|| PoolEvent::ProgramPassedOver { program, reason });
+        }
+        passed_over.is_some()
+    }
+
+    pub(super) fn worker_env(&self) -> &[(OsString, OsString)] {
+        &self.setup.worker_env
+    }
+
+    pub(super) fn report(&self, event: impl FnOnce() -> PoolEvent) {
+        if let Some(on_event) = &self.setup.on_event {
+            let _calling = Calling::on_behalf_of(self);
+            let _ = guard::catch(|| on_event(&event()));
+        }
+    }
+
+    pub(super) fn said(&self, output: &Output<'_>) {
+        let _calling = Calling::on_behalf_of(self);
+        let _ = guard::catch(|| (self.setup.on_output)(output));
+    }
+}
+
+/// What is left to do when the scheduler's lock was released.
+#[derive(Default)]
+pub(super) struct Outside {
+    flush: Vec<Arc<Post>>,
+    words: Vec<(Arc<Post>, Word)>,
+    events: Vec<PoolEvent>,
+    completed: Vec<(Arc<Parcel>, Verdict)>,
+    is_the_end: bool,
+}
+
+/// What a worker is told beside its calls.
+pub(super) enum Word {
+    Recall(Recall),
+    End(u64),
+    Dismiss,
+    Kill { is_late: bool },
+}
+
+impl Outside {
+    pub(super) fn say(&mut self, post: Option<&Arc<Post>>, word: Word) {
+        // A process that has ended in the meantime needs nothing.
+        self.words.extend(post.map(|post| (Arc::clone(post), word)));
+    }
+
+    pub(super) fn flush(&mut self, post: &Arc<Post>) {
+        if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
+            self.flush.push(Arc::clone(post));
+        }
+    }
+}
+
+/// What an event brought along that the scheduler need not know.
+pub(super) enum Settling<'r> {
+    Reply(&'r Reply<&'r RawValue>),
+    Death { worker: usize, pid: u32, last_output: Vec<String> },
+}
+
+impl Shared {
+    pub(super) fn complete(
+        &self,
+        parcel: &Parcel,
+        verdict: Verdict,
+        settling: Option<&Settling<'_>>,
+    ) {
+        let error = match (verdict, settling) {
+            (Verdict::Answered, Some(Settling::Reply(reply))) => {
+                let ran_for = Duration::from_micros(reply.run_us);
+                let mut counts = self.counts();
+                let counter = match reply.status {
+                    Status::Ok => &mut counts.done,
+                    _ => &mut counts.failed,
+                };
+                *counter += 1;
+                counts.run.note(ran_for);
+                counts.wait.note(parcel.submitted.elapsed().saturating_sub(ran_for));
+                drop(counts);
+                if let Some(owed) = parcel.take_owed() {
+                    owed.answer(reply);
+                }
+                return;
+            }
+            (
+                Verdict::Died { exit, attempts, ran_for, is_collateral },
+                Some(Settling::Death { worker, pid, last_output }),
+            ) => TaskError::WorkerDied(Death {
+                task: parcel.name.to_owned(),
+                worker: *worker,
+                pid: *pid,
+                exit,
+                attempts,
+                ran_for,
+                is_collateral,
+                last_output: last_output.clone(),
+            }),
+            (Verdict::TimedOut { after, attempts }, _) => {
+                self.report(|| PoolEvent::TaskTimedOut { task: parcel.id, after });
+                TaskError::TimedOut { after, attempts }
+            }
+            (Verdict::Cancelled, _) => TaskError::Cancelled,
+            (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
+            (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
+                unreachable!("{verdict:?} without what it is made of")
+            }
+        };
+        let mut counts = self.counts();
+        let is_cancelled = error == TaskError::Cancelled;
+        *if is_cancelled { &mut counts.cancelled } else { &mut counts.failed } += 1;
+        drop(counts);
+        parcel.fail(error);
+    }
+}
+
+/// A task that each worker runs before all others.
+pub(super) struct Initializer {
+    name: &'static str,
+    json: String,
+}
+
+impl Initializer {
+    pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
+        let json = serde_json::to_string(task).map_err(|error| {
+            PoolError::Setting(format!("cannot encode the initializer as JSON: {error}"))
+        })?;
+        Ok(Self { name: T::NAME, json })
+    }
+
+    pub(super) fn call(&self) -> Call {
+        let task = Text::new(&self.json);
+        Call { id: 0, turn: 0, attempt: 1, name: self.name.to_owned(), task }
+    }
+}
+
+impl Cancels for Shared {
+    fn cancel(&self, id: TaskId) -> bool {
+        self.decide(Event::Cancelled { id }, None) > 0
+    }
+}
