@@ -10,10 +10,11 @@ mod programs;
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use hostile::{Behaviour, Hostile};
-use programs::{MODES, Place, Ran};
+use programs::{MODES, Place, Ran, Running};
 
 /// Asserts that this is refused in each mode, with this complaint, before anything is done.
 fn refused(place: &Place, args: &[&str], complaint: &str) {
@@ -241,5 +242,26 @@ fn a_full_disk_under_stdout_is_told() {
         let ran = programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
         assert!(ran.stderr.contains("coordinator: cannot write the "), "{ran:?}");
         assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_command_in_the_wrong_place_is_told_where_it_belongs() {
+    let place = Place::new();
+    let ran = place.run(&["--all", "serve"]).expect(2);
+    assert!(ran.stderr.contains("serve is a command, which must come first"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
+    for mode in ["threads", "processes"] {
+        let place = Place::new();
+        let mut command = place.command(Path::new("sh"), &["-c"]);
+        let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+        let script =
+            format!("ulimit -n 64; exec '{coordinator}' --all --json -m 100 --mode {mode}");
+        let ran = Running::start(command.arg(script)).wait().expect(0);
+        assert_eq!(ran.summary().counts(), [194, 0, 0]);
+        assert!(ran.stderr.contains("the limit of open files (ulimit -n)"), "{}", ran.stderr);
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Download {
     #[arg(long, value_name = "FILE", help_heading = "Which flags")]
     pub codes_file: Option<PathBuf>,
     /// Only the first N, after sorting
-    #[arg(short, long, value_name = "N", value_parser = limit, help_heading = "Which flags")]
+    #[arg(short, long, value_name = "N", value_parser = limit, allow_negative_numbers = true, help_heading = "Which flags")]
     pub limit: Option<usize>,
 
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
@@ -80,13 +80,13 @@ pub(super) struct Download {
     )]
     pub server: Site,
     /// Which faults the ERROR server shows
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, help_heading = "From where")]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = seed, allow_negative_numbers = true, help_heading = "From where")]
     pub seed: u64,
     /// Most seconds for one request, from connecting to the last byte
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, help_heading = "From where")]
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, allow_negative_numbers = true, help_heading = "From where")]
     pub timeout: Duration,
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "From where")]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = retries, allow_negative_numbers = true, help_heading = "From where")]
     pub retries: u32,
 
     /// How to run the downloads: sequential, threads or processes
@@ -100,16 +100,16 @@ pub(super) struct Download {
     )]
     pub mode: Mode,
     /// Most concurrent requests [default: one per worker process; 30 threads; 1 sequential]
-    #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = max_req, help_heading = "How")]
+    #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = max_req, allow_negative_numbers = true, help_heading = "How")]
     pub max_req: Option<usize>,
     /// Most seconds for one flag, retries included; then its worker is killed and replaced
-    #[arg(long, value_name = "SECS", value_parser = task_timeout, help_heading = "How")]
+    #[arg(long, value_name = "SECS", value_parser = task_timeout, allow_negative_numbers = true, help_heading = "How")]
     pub task_timeout: Option<Duration>,
     /// Replace a worker process after N flags
-    #[arg(long, value_name = "N", value_parser = max_tasks, help_heading = "How")]
+    #[arg(long, value_name = "N", value_parser = max_tasks, allow_negative_numbers = true, help_heading = "How")]
     pub max_tasks_per_worker: Option<usize>,
     /// Worker processes [default: one per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, help_heading = "How")]
+    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,
 
     /// Where flags are saved; made if missing
@@ -209,7 +209,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     pub host: IpAddr,
     /// Which faults ERROR shows
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// A line for each request, on stderr
     #[arg(short, long)]
@@ -242,6 +242,14 @@ fn limit(typed: &str) -> Result<usize, String> {
 
 fn workers(typed: &str) -> Result<usize, String> {
     at_least_one("--workers N", typed)
+}
+
+fn retries(typed: &str) -> Result<u32, String> {
+    typed.parse().map_err(|_| "--retries N must be a whole number >= 0".to_owned())
+}
+
+fn seed(typed: &str) -> Result<u64, String> {
+    typed.parse().map_err(|_| "--seed N must be a whole number >= 0".to_owned())
 }
 
 fn max_tasks(typed: &str) -> Result<usize, String> {
@@ -293,7 +301,9 @@ mod tests {
         assert!(refused(&["-m", "0"]).contains("--max_req CONCURRENT must be >= 1"));
         assert!(refused(&["-l", "0"]).contains("--limit N must be >= 1"));
         assert!(refused(&["--workers", "0"]).contains("--workers N must be >= 1"));
-        assert!(refused(&["-w", "-3"]).contains("-3"));
+        assert!(refused(&["-w", "-3"]).contains("--workers N must be a whole number >= 1"));
+        assert!(refused(&["--retries", "-1"]).contains("--retries N must be a whole number >= 0"));
+        assert!(refused(&["--seed", "x"]).contains("--seed N must be a whole number >= 0"));
         assert!(refused(&["--timeout", "nan"]).contains("--timeout SECS must be"));
         assert!(refused(&["-s", "nowhere"]).contains("--server LABEL must be one of"));
     }

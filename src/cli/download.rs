@@ -56,7 +56,7 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         site,
         seed,
         mut fetch,
-        crew,
+        mut crew,
         workers,
         dest,
         display,
@@ -69,7 +69,12 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<Exit> {
         let _ = signalled.send(News::Signal(exit));
     })
     .context("cannot listen to signals")?;
-    use_all_descriptors();
+    let most = most_connections(crew, site.base_url().is_none());
+    if most < crew.connections() {
+        crew = crew.with_at_most(most);
+        let limit = "the limit of open files (ulimit -n) is too low for more connections";
+        stderr::say(format_args!("coordinator: {limit} than {most}"));
+    }
 
     save::prepare(&dest)?;
     save::sweep(&dest);
@@ -240,7 +245,8 @@ impl Tally {
 /// The outcome of a task that gave none itself.
 fn lost(code: Code, error: &TaskError, elapsed: Duration) -> Outcome {
     match error {
-        TaskError::Cancelled => Outcome::failed(code, "cancelled", elapsed),
+        // It took no time of its own.
+        TaskError::Cancelled => Outcome::failed(code, "cancelled", Duration::ZERO),
         TaskError::WorkerDied(death) => Outcome {
             worker: Some(death.worker),
             pid: death.pid,
@@ -305,13 +311,29 @@ fn end_executor(executor: Arc<dyn executor::Engine>, crew: Crew, is_abandoned: b
     }
 }
 
+/// How many connections the limit of open files allows, after it was raised as far as it may be.
 /// A thousand connections need more descriptors than many systems give by default: here, in the
 /// workers, and for the embedded server, which has the other end of each.
-fn use_all_descriptors() {
+fn most_connections(crew: Crew, has_server: bool) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         // The limits are as before if this is refused.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return usize::MAX };
+    // For each connection: its socket, the flag that is being saved, and, where the embedded server
+    // is in the same process, the other end. For each worker: its pipes and channels. Both with
+    // some room for the rest.
+    let (fixed, for_each) = match crew.workers() {
+        0 => (16, 2 + usize::from(has_server)),
+        workers => (16 + 12 * workers, usize::from(has_server)),
+    };
+    let here = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(fixed);
+    let here = here.checked_div(for_each).unwrap_or(usize::MAX);
+    let in_workers = match crew.workers() {
+        0 => usize::MAX,
+        workers => usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(24) / 2 * workers,
+    };
+    here.min(in_workers).max(1)
 }

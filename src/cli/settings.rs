@@ -74,6 +74,8 @@ pub(super) enum Logs {
 pub(super) enum UsageError {
     #[error(transparent)]
     Codes(#[from] CodesError),
+    #[error("{0} is a command, which must come first: see coordinator {0} --help")]
+    CommandComesFirst(String),
     #[error("--codes-file FILE must be readable text: {}: {cause}", file.display())]
     CodesFile { file: PathBuf, cause: io::Error },
     #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
@@ -110,6 +112,10 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         no_logs,
     } = typed;
     let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
+    let is_command = |word: &&String| ["serve", "completions"].contains(&word.as_str());
+    if let Some(command) = cc.iter().find(is_command) {
+        return Err(UsageError::CommandComesFirst(command.clone()));
+    }
     let codes = Selection { args: cc, all, every, codes_file, limit }.expand()?;
     let fetch = FetchSettings { timeout, retries, ..FetchSettings::new("") };
     let logs = match (no_logs, log_dir) {
@@ -154,6 +160,18 @@ impl Crew {
             Mode::Processes => {
                 let workers = workers.unwrap_or_else(num_cpus::get);
                 let connections = asked.unwrap_or(workers).min(most);
+                Self::Processes { workers: workers.min(connections), connections }
+            }
+        }
+    }
+
+    /// The same with no more connections than these.
+    pub(super) fn with_at_most(self, most: usize) -> Self {
+        match self {
+            Self::Sequential => self,
+            Self::Threads { connections } => Self::Threads { connections: connections.min(most) },
+            Self::Processes { workers, connections } => {
+                let connections = connections.min(most);
                 Self::Processes { workers: workers.min(connections), connections }
             }
         }

@@ -53,9 +53,9 @@ pub struct Outcome {
     pub http_status: Option<u16>,
     /// What went wrong, when `status` is an error.
     pub error: Option<String>,
-    /// The worker that ran it, when it was one.
+    /// Which worker of its executor ran it: a process, or a thread.
     pub worker: Option<usize>,
-    /// The process that ran it.
+    /// The process that ran it; of one that never ran, the coordinator.
     pub pid: u32,
 }
 

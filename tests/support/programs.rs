@@ -180,6 +180,20 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
+/// A shell that starts tests in the background lets them ignore SIGINT, and so would the programs
+/// that they start, until these have a handler. What has a handler here has none there.
+fn hear_interrupts() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+        if ignored >> (signal_hook::consts::SIGINT - 1) & 1 == 1 {
+            signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default()).unwrap();
+        }
+    });
+}
+
 /// A program that runs; killed when dropped.
 pub struct Running {
     child: Child,
@@ -189,6 +203,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
+        hear_interrupts();
         let mut child = command.spawn().unwrap();
         let stdout = Heard::listen(child.stdout.take());
         let stderr = Heard::listen(child.stderr.take());

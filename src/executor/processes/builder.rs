@@ -156,7 +156,8 @@ impl Builder {
     }
 
     /// The program that the workers run; it must serve, see [`worker::serve_if_asked`], and be
-    /// built with the same build of this crate. Default: the program that runs already.
+    /// built with the same build of this crate. That both mean the same by a task's name is not
+    /// checked. Default: the program that runs already.
     pub fn worker_program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = WorkerProgram::At(path.into());
         self

@@ -101,8 +101,9 @@ fn frames(calls: &[Outgoing]) -> impl Iterator<Item = &[Outgoing]> {
             bytes += call.parcel.bytes();
             bytes <= INLINE_LIMIT
         };
-        let (frame, later) =
-            rest.split_at(rest.iter().take(MOST_IN_A_FRAME).take_while(fits).count());
+        // One always goes, so that none is ever left behind.
+        let fitting = rest.iter().take(MOST_IN_A_FRAME).take_while(fits).count();
+        let (frame, later) = rest.split_at(fitting.max(1).min(rest.len()));
         rest = later;
         (!frame.is_empty()).then_some(frame)
     })

@@ -26,8 +26,8 @@
 //! only these can have killed it; the others go back to the head of the queue at no cost.
 //!
 //! **Ending one task.** To end a running task is to end its process, which the worker does itself,
-//! so that it does not hit the next task by mistake. With one slot nobody else is hurt. With several, a deadline still ends the process, and the other tasks die with it; a cancel
-//! does not.
+//! so that it does not hit the next task by mistake. With one slot nobody else is hurt. With
+//! several, a deadline still ends the process, and the other tasks die with it; a cancel does not.
 //!
 //! **How many calls to send ahead.** While a worker does one call, the next may already lie in
 //! its socket, which spares it a round trip. For short tasks that is most of the time, for long
