@@ -11,7 +11,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
 
@@ -60,11 +62,10 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
         return Err(SaveError::NotADirectory { path: path() });
     }
     fs::create_dir_all(dest).map_err(|cause| SaveError::CannotMake { path: path(), cause })?;
-    // Only a try tells: permissions, read-only mounts and quotas all have their say.
-    tempfile::Builder::new()
-        .prefix(".procession-")
-        .tempfile_in(dest)
-        .and_then(tempfile::NamedTempFile::close)
+    // Only a try tells: permissions, read-only mounts and quotas all have their say. The file has
+    // no name where the system allows that, so that nothing is left if we are killed here.
+    tempfile::tempfile_in(dest)
+        .map(drop)
         .map_err(|cause| SaveError::NotWritable { path: path(), cause })
 }
 
@@ -79,9 +80,10 @@ pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
 fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
     let (part, mut file) = create_part(dest, code)?;
     let written = file.write_all(bytes).and_then(|()| {
-        drop(file);
+        // Locked until it has its name.
         fs::rename(&part, path)
     });
+    drop(file);
     if written.is_err() {
         // The first error is the one worth telling.
         let _ = fs::remove_file(&part);
@@ -99,7 +101,14 @@ fn create_part(dest: &Path, code: Code) -> io::Result<(PathBuf, File)> {
         match File::create_new(&part) {
             // A leftover of a killed process that had our pid.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            other => return other.map(|file| (part, file)),
+            // The lock tells others that the writer lives. Not all file systems have locks; there
+            // its pid has to do.
+            other => {
+                return other.map(|file| {
+                    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                    (part, file)
+                });
+            }
         }
     }
 }
@@ -112,7 +121,10 @@ pub fn sweep(dest: &Path) -> usize {
     };
     entries
         .flatten()
-        .filter(|entry| entry.file_name().to_str().and_then(writer_of).is_some_and(is_gone))
+        .filter(|entry| {
+            let writer = entry.file_name().to_str().and_then(writer_of);
+            writer.is_some_and(|pid| is_gone(pid) || is_abandoned(&entry.path()))
+        })
         .filter(|entry| fs::remove_file(entry.path()).is_ok())
         .count()
 }
@@ -124,6 +136,18 @@ fn writer_of(name: &str) -> Option<Pid> {
     cc.parse::<Code>().ok()?;
     n.parse::<u64>().ok()?;
     Pid::from_raw(pid.parse().ok().filter(|pid| *pid > 0)?)
+}
+
+/// Whether nobody writes to it, though there is a process of that pid: it may be another one. A
+/// file that is younger than a second may not be locked yet.
+fn is_abandoned(part: &Path) -> bool {
+    let is_old = |file: &File| {
+        let age = file.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
+        matches!(age, Ok(Ok(age)) if age > Duration::from_secs(1))
+    };
+    File::open(part).is_ok_and(|file| {
+        is_old(&file) && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    })
 }
 
 fn is_gone(pid: Pid) -> bool {
@@ -219,5 +243,20 @@ mod tests {
         kept.sort();
         assert_eq!(names(dir.path()), kept);
         assert_eq!(sweep(&dir.path().join("missing")), 0);
+    }
+
+    #[test]
+    fn a_file_that_nobody_has_locked_is_swept_once_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!(".br.gif.{}.0.part", std::process::id());
+        let file = File::create(dir.path().join(&name)).unwrap();
+        assert_eq!(sweep(dir.path()), 0, "it is young");
+        let times = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+        file.set_times(times).unwrap();
+        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert_eq!(sweep(dir.path()), 0, "it is being written");
+        drop(file);
+        assert_eq!(sweep(dir.path()), 1);
+        assert_eq!(names(dir.path()), [""; 0]);
     }
 }

@@ -14,7 +14,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 const FORGIVEN: Duration = Duration::from_secs(60);
 /// A worker that ends without a task sooner than this was of no use. One that was there for longer
 /// was most likely killed by somebody.
-pub(super) const STILLBORN: Duration = Duration::from_secs(1);
+pub(super) const STILLBORN: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
