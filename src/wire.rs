@@ -4,6 +4,7 @@
 //!   worker                              coordinator
 //!     │ ── Hello{token, build, …} ─────────► │   over the one-shot socket
 //!     │ ◄──────────────── Welcome{…} ─────── │ ┐ the call channel
+//!     │ ── Ready ──────────────────────────► │ │ the reply channel
 //!     │ ◄────────── Calls[Call, Call, …] ─── │ ┘
 //!     │ ── Reply ──────────────────────────► │   the reply channel
 //!     │ ◄──── Recall{from, through}, End ─── │   the lifeline
@@ -96,9 +97,11 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Whisper {
     Recall(Recall),
-    /// End the call of this turn, together with the process, if it still runs.
+    /// End the call of this turn, together with the process, if it still runs and has run for as
+    /// long as it may.
     End {
         turn: u64,
+        allowed: Duration,
     },
 }
 
@@ -112,10 +115,19 @@ pub(crate) struct Recall {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
+    /// The worker has its limits and its threads, and takes calls from now on.
+    Ready,
+    /// It cannot work, and why.
+    Unfit(String),
     Reply(Text),
     /// The calls of a recall that had not begun, whether they have arrived or not. There is no
     /// such answer if all had: they are replied to as usual.
     Returned(Recall),
+    /// The call that was to be ended has begun only so long ago.
+    NotYet {
+        turn: u64,
+        ran_for: Duration,
+    },
     /// Said by the coordinator to itself, in the worker's stead, when the operating system
     /// reports the worker's end: it arrives after all that the worker sent.
     Ended,

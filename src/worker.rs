@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
@@ -25,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::TaskError;
+use crate::executor::Limits;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task};
 use crate::wire::{
@@ -141,7 +143,6 @@ impl Asked {
             Err(error) => return Err(unreachable(&error)),
         };
 
-        limits.impose().map_err(io::Error::other)?;
         let desk = Arc::new(Desk {
             registry,
             worker,
@@ -149,25 +150,14 @@ impl Asked {
             ledger: Mutex::default(),
             arrived: Condvar::new(),
         });
-        let hold = Arc::clone(&desk);
-        let gives_back = replies.clone();
-        thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-            let _ = guard::catch(|| hold.hold_the_lifeline(&lifeline, &gives_back));
-            // The coordinator is gone; or nobody would notice any more if it were.
-            end_at_once();
-        })?;
-        let runners = if threads > 1 {
-            (0..threads)
-                .map(|n| {
-                    let (desk, replies) = (Arc::clone(&desk), replies.clone());
-                    thread::Builder::new()
-                        .name(format!("runner-{n}"))
-                        .spawn(move || desk.run_until_closed(&replies))
-                })
-                .collect::<io::Result<Vec<_>>>()?
-        } else {
-            Vec::new()
+        let runners = match desk.set_up(&limits, threads, lifeline, &replies) {
+            Ok(runners) => runners,
+            Err(error) => {
+                send(&replies, || FromWorker::Unfit(error.to_string()));
+                return Err(error.into());
+            }
         };
+        send(&replies, || FromWorker::Ready);
 
         // The channel breaks when the coordinator has no more calls for us, or no life left; the
         // lifeline tells these apart.
@@ -247,8 +237,8 @@ struct Ledger {
     waiting: VecDeque<Call>,
     /// The turn of the last call that was begun.
     begun: u64,
-    /// The turns of those that run.
-    running: Vec<u64>,
+    /// The turns of those that run, and since when.
+    running: Vec<(u64, Instant)>,
     /// Turns that were recalled, whether their calls have arrived or not.
     struck: Vec<Recall>,
     is_closed: bool,
@@ -263,11 +253,17 @@ impl Ledger {
             if !self.struck.iter().any(|struck| (struck.from..=struck.through).contains(&call.turn))
             {
                 self.begun = call.turn;
-                self.running.push(call.turn);
+                self.running.push((call.turn, Instant::now()));
                 return Some(call);
             }
         }
         None
+    }
+
+    /// For how long the call of this turn has run, if it does.
+    fn runs_for(&self, turn: u64) -> Option<Duration> {
+        let running = self.running.iter().find(|(running, _)| *running == turn);
+        running.map(|(_, since)| since.elapsed())
     }
 
     /// Strikes those of the calls that have not begun, and says which: since they begin in the
@@ -286,6 +282,32 @@ impl Ledger {
 impl Desk {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Imposes the limits, and starts the lifeline thread and, for more than one slot, the runners.
+    fn set_up(
+        self: &Arc<Self>,
+        limits: &Limits,
+        threads: usize,
+        lifeline: IpcReceiver<Whisper>,
+        replies: &IpcSender<FromWorker>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        limits.impose().map_err(io::Error::other)?;
+        let (desk, whispers_back) = (Arc::clone(self), replies.clone());
+        let refused = |error| io::Error::other(format!("cannot start a thread: {error}"));
+        let lifeline_thread = thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
+            let _ = guard::catch(|| desk.hold_the_lifeline(&lifeline, &whispers_back));
+            // The coordinator is gone; or nobody would notice any more if it were.
+            end_at_once();
+        });
+        drop(lifeline_thread.map_err(refused)?);
+        let runners = if threads > 1 { 0..threads } else { 0..0 };
+        let run = |n| {
+            let (desk, replies) = (Arc::clone(self), replies.clone());
+            let thread = thread::Builder::new().name(format!("runner-{n}"));
+            thread.spawn(move || desk.run_until_closed(&replies)).map_err(refused)
+        };
+        runners.map(run).collect()
     }
 
     fn run_what_waits(&self, replies: &IpcSender<FromWorker>) {
@@ -325,7 +347,7 @@ impl Desk {
             Err(error) => Reply::undecodable(call.id, &error.to_string()),
         };
         // From here on a word to end it comes too late.
-        self.ledger().running.retain(|turn| *turn != call.turn);
+        self.ledger().running.retain(|(turn, _)| *turn != call.turn);
         send(replies, || FromWorker::Reply(Text::new(&reply)));
     }
 
@@ -334,9 +356,16 @@ impl Desk {
             let mut ledger = self.ledger();
             let recall = match whisper {
                 Whisper::Recall(recall) => recall,
-                // As long as the ledger is locked, no other call can begin and be hit.
-                Whisper::End { turn } if ledger.running.contains(&turn) => end_at_once(),
-                Whisper::End { turn } => Recall { from: turn, through: turn },
+                Whisper::End { turn, allowed } => match ledger.runs_for(turn) {
+                    // As long as the ledger is locked, no other call can begin and be hit.
+                    Some(ran_for) if ran_for >= allowed => end_at_once(),
+                    Some(ran_for) => {
+                        drop(ledger);
+                        send(replies, || FromWorker::NotYet { turn, ran_for });
+                        continue;
+                    }
+                    None => Recall { from: turn, through: turn },
+                },
             };
             let struck = ledger.strike(recall);
             drop(ledger);

@@ -253,8 +253,8 @@ fn lost(code: Code, error: &TaskError, elapsed: Duration) -> Outcome {
             attempts: death.attempts,
             ..Outcome::failed(code, error.to_string(), death.ran_for)
         },
-        TaskError::TimedOut { attempts, .. } => {
-            Outcome { attempts: *attempts, ..Outcome::failed(code, error.to_string(), elapsed) }
+        TaskError::TimedOut { after, attempts } => {
+            Outcome { attempts: *attempts, ..Outcome::failed(code, error.to_string(), *after) }
         }
         _ => Outcome::failed(code, error.to_string(), elapsed),
     }

@@ -27,7 +27,7 @@ mod stats;
 mod supervisor;
 mod terms;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak, mpsc};
@@ -165,7 +165,7 @@ impl ProcessPool {
         let (pending, running) = mind.scheduler.not_begun_and_running();
         drop(mind);
         let counts = self.shared.counts();
-        let Counts { done, failed, cancelled, retried, spawned, wait, run } = &*counts;
+        let Counts { done, failed, cancelled, retried, respawned, wait, run } = &*counts;
         Stats {
             pids,
             pending,
@@ -174,7 +174,7 @@ impl ProcessPool {
             failed: *failed,
             cancelled: *cancelled,
             retried: *retried,
-            respawned: spawned.saturating_sub(self.workers() as u64),
+            respawned: *respawned,
             wait: wait.clone(),
             run: run.clone(),
         }
@@ -218,6 +218,7 @@ impl ProcessPool {
                 scheduler,
                 posts: HashMap::new(),
                 entering: 0,
+                lost: HashSet::new(),
                 wakes_at: None,
             }),
             room: Condvar::new(),

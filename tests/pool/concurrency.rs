@@ -7,9 +7,8 @@ use procession::{Executor, State, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually};
-use crate::impostor::{Guise, pool_of};
 use crate::tasks::{
-    Bad, Echo, Ending, Length, Meet, MeetWith, Overlap, Pass, await_workers, pool, quiet,
+    Bad, Echo, Ending, Length, Meet, MeetWith, Overlap, Pass, Pid, await_workers, pool, quiet,
     succeeds_with,
 };
 
@@ -139,12 +138,13 @@ fn many_large_tasks_at_a_time_in_one_worker() {
 
 /// What a process does not read must not hold up whoever sends, or kills.
 fn large_tasks_for_a_worker_that_is_stopped_hold_nobody_up() {
-    let pool = pool_of(Guise::StopsWhenReady).workers(1).concurrency(16).build().expect("a pool");
+    let pool = quiet().workers(1).concurrency(16).build().expect("a pool");
+    let stopped = pool.submit(Pid()).result().expect("a pid");
+    harness::signal(stopped, Signal::STOP);
     let futures: Vec<_> = (0..64).map(|_| pool.submit(Length("x".repeat(60_000)))).collect();
     eventually("tasks in the worker", || futures[15].state() == State::Running);
     let later = pool.submit(Length("x".repeat(60_000)));
     assert_eq!(later.state(), State::Pending);
-    let stopped = pool.pids()[0];
     harness::signal(stopped, Signal::KILL);
     for future in futures.into_iter().take(16) {
         let result = future.result();

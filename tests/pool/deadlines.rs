@@ -1,5 +1,6 @@
 //! Tasks that take too long.
 
+use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -12,6 +13,7 @@ use crate::works::{Hang, Nap};
 pub fn trials() -> Vec<Trial> {
     trials![
         a_task_that_sleeps_for_ever_is_ended,
+        a_task_that_ignores_sigterm_is_ended,
         a_task_that_spins_is_ended,
         a_task_that_stops_its_process_is_ended,
         the_time_counts_from_the_start_of_the_task,
@@ -20,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere,
         others_in_the_same_worker_die_with_it_and_say_why,
         a_worker_that_is_stopped_from_outside_is_ended_by_the_deadline,
+        a_callback_that_takes_long_costs_nobody_its_worker,
     ]
 }
 
@@ -45,6 +48,10 @@ fn is_ended(task: Hang) {
 
 fn a_task_that_sleeps_for_ever_is_ended() {
     is_ended(Hang::Asleep);
+}
+
+fn a_task_that_ignores_sigterm_is_ended() {
+    is_ended(Hang::DeafToSigterm);
 }
 
 fn a_task_that_spins_is_ended() {
@@ -102,6 +109,21 @@ fn others_in_the_same_worker_die_with_it_and_say_why() {
         other => panic!("{other:?}"),
     }
     succeeds_with(&pool, 10);
+}
+
+fn a_callback_that_takes_long_costs_nobody_its_worker() {
+    let pool = quiet().workers(1).timeout(SHORT).build().expect("a pool");
+    let futures: Vec<_> = (0..20)
+        .map(|n| {
+            let future = pool.submit(Nap(1));
+            if n % 5 == 0 {
+                future.on_done(|_| thread::sleep(SHORT * 3));
+            }
+            future
+        })
+        .collect();
+    assert!(futures.into_iter().all(|future| future.result().is_ok()));
+    assert_eq!(pool.stats().respawned, 0);
 }
 
 fn a_worker_that_is_stopped_from_outside_is_ended_by_the_deadline() {

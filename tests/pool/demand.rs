@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Exit, Full, Limits, PoolError, PoolEvent, Shutdown, TaskError, Terms};
+use procession::{
+    Executor, Exit, Full, Limits, PoolError, PoolEvent, Retries, Shutdown, TaskError, Terms,
+};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, is_alive};
@@ -28,6 +30,10 @@ pub fn trials() -> Vec<Trial> {
         an_initializer_that_panics_breaks_the_pool,
         limits_hold_in_the_workers,
         a_task_that_needs_more_memory_than_it_may_have_dies_alone,
+        limits_under_which_no_worker_can_live_break_the_pool,
+        times_without_end_are_no_trouble,
+        an_initializer_that_crashes_is_told_as_one,
+        only_workers_that_were_lost_count_as_replaced,
         the_numbers_add_up,
         events_tell_of_starts_and_timeouts_of_tasks,
     ]
@@ -234,6 +240,74 @@ fn a_task_that_needs_more_memory_than_it_may_have_dies_alone() {
         other => panic!("{other:?}"),
     }
     assert_eq!(small.result(), Ok(1 << 20));
+}
+
+fn limits_under_which_no_worker_can_live_break_the_pool() {
+    let started = Arc::new(Mutex::new(0));
+    let counts = Arc::clone(&started);
+    let pool = quiet()
+        .workers(2)
+        .limits(Limits::none().address_space(1 << 20))
+        .on_event(move |event| {
+            if matches!(event, PoolEvent::WorkerStarted { .. }) {
+                *counts.lock().expect("no panics") += 1;
+            }
+        })
+        .build()
+        .expect("a pool");
+    let futures: Vec<_> = (0..50).map(|_| pool.submit(Pid())).collect();
+    for future in futures {
+        let result = future.result();
+        assert!(
+            matches!(result, Err(TaskError::PoolBroken(PoolError::CannotStart { .. }))),
+            "{result:?}"
+        );
+    }
+    assert_eq!(*started.lock().expect("no panics"), 0, "none was ever ready");
+}
+
+fn times_without_end_are_no_trouble() {
+    let pool = quiet()
+        .workers(2)
+        .min_workers(0)
+        .start_timeout(Duration::MAX)
+        .idle_timeout(Duration::MAX)
+        .timeout(Duration::MAX)
+        .retries(Retries::times(1).backoff(Duration::MAX, Duration::MAX))
+        .build()
+        .expect("a pool");
+    succeeds_with(&pool, 20);
+    let waits_for_ever = pool.submit(Bad(Ending::Abort));
+    eventually("a retry", || pool.stats().retried == 1);
+    succeeds_with(&pool, 20);
+    assert!(waits_for_ever.cancel());
+}
+
+fn an_initializer_that_crashes_is_told_as_one() {
+    let pool = quiet().workers(1).initializer(Bad(Ending::Abort)).build().expect("a pool");
+    match pool.submit(Pid()).result() {
+        Err(TaskError::PoolBroken(error)) => {
+            let error = error.to_string();
+            assert!(error.contains("signal 6 (SIGABRT) in its initializer"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn only_workers_that_were_lost_count_as_replaced() {
+    let idle = Duration::from_millis(10);
+    let pool = quiet().workers(2).min_workers(0).idle_timeout(idle).build().expect("a pool");
+    for _ in 0..3 {
+        succeeds_with(&pool, 4);
+        eventually("nobody", || pool.pids().is_empty());
+    }
+    assert_eq!(pool.stats().respawned, 0);
+    for n in 1..=3 {
+        assert!(pool.submit(Bad(Ending::Abort)).result().is_err());
+        succeeds_with(&pool, 4);
+        assert!(pool.stats().respawned <= n);
+    }
+    assert!(pool.stats().respawned > 0);
 }
 
 fn the_numbers_add_up() {

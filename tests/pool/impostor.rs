@@ -7,10 +7,8 @@ use std::{env, process, thread};
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use procession::{Builder, PoolError, ProcessPool};
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::harness;
 use crate::tasks;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,18 +21,15 @@ pub enum Guise {
     OfAnotherBuild,
     /// Says something else than hello.
     Mumbles,
-    /// Says hello, and then stops, reading nothing of what it is sent.
-    StopsWhenReady,
     /// Knows none of the tasks.
     Ignorant,
 }
 
-const GUISES: [Guise; 6] = [
+const GUISES: [Guise; 5] = [
     Guise::NeverServes,
     Guise::DiesWhenReady,
     Guise::OfAnotherBuild,
     Guise::Mumbles,
-    Guise::StopsWhenReady,
     Guise::Ignorant,
 ];
 
@@ -58,10 +53,6 @@ pub fn play_if_asked() {
             procession::worker::serve_if_asked(tasks::registry());
         }
         Guise::OfAnotherBuild => drop(say_hello("the build of yesterday").recv()),
-        Guise::StopsWhenReady => {
-            let _calls = say_hello(env!("PROCESSION_BUILD"));
-            harness::signal(process::id(), Signal::STOP);
-        }
         Guise::Mumbles => mumble(),
         Guise::Ignorant => procession::worker::serve_if_asked(procession::Registry::new()),
     }

@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         a_shutdown_succeeds_while_workers_start,
         a_shutdown_succeeds_while_workers_are_replaced,
         a_shutdown_ends_a_worker_that_is_stopped,
+        a_shutdown_succeeds_when_all_workers_are_dead,
         a_second_shutdown_may_be_stricter,
         many_threads_may_shut_down_at_once,
         tasks_submitted_after_a_shutdown_are_refused,
@@ -274,6 +275,22 @@ fn a_shutdown_succeeds_while_workers_are_replaced() {
         if how == Shutdown::Wait {
             assert_eq!(last.result(), Ok("last".to_owned()));
         }
+    }
+}
+
+fn a_shutdown_succeeds_when_all_workers_are_dead() {
+    for how in [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill] {
+        let pool = pool(2);
+        let gate = Gate::new();
+        let futures: Vec<_> = (0..4).map(|_| pool.submit(Pass(gate.path()))).collect();
+        gate.await_arrivals(2);
+        for pid in pool.pids() {
+            harness::signal(pid, Signal::KILL);
+        }
+        gate.open();
+        pool.shutdown(how);
+        assert!(futures.iter().all(procession::Future::is_done));
+        assert!(pool.pids().is_empty());
     }
 }
 

@@ -39,11 +39,18 @@ macro_rules! task {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Hang {
     Asleep,
+    DeafToSigterm,
     Spinning,
     Stopped,
 }
 task!(Hang -> (): task, _context => loop {
     match task {
+        Hang::DeafToSigterm => {
+            let flag = std::sync::Arc::default();
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, flag)?;
+            kill_process(getpid(), Signal::TERM)?;
+            thread::sleep(Duration::from_secs(3600));
+        }
         Hang::Asleep => thread::sleep(Duration::from_secs(3600)),
         Hang::Spinning => std::hint::spin_loop(),
         Hang::Stopped => kill_process(getpid(), Signal::STOP)?,

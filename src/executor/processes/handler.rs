@@ -13,10 +13,10 @@
 //! fails to see the end of the process; and what ends a process that is silent is the scheduler's
 //! deadline.
 
-use std::io;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
@@ -109,8 +109,11 @@ fn knock(socket: String) {
 enum Unfit {
     /// It is not what was asked for; another of the same program will not be, either.
     Stranger(String),
-    /// Its initializer failed, and will again.
+    /// It has what it was to run, but cannot, and will not the next time: its limits or its
+    /// initializer forbid it.
     Uninitialized(String),
+    /// It ended while it ran its initializer.
+    GoneInItsInitializer,
     /// It ended, or was ended, before it was ready.
     Gone,
     /// The operating system refused something here.
@@ -188,16 +191,20 @@ fn greet(
     if !line.connect(replies) {
         return Err(Unfit::Gone);
     }
+    await_answer(&receiver)?;
     if let Some(initializer) = shared.initializer() {
         calls.send(ToWorker::Calls(vec![initializer.call()])).map_err(|_| Unfit::Gone)?;
-        initialized(&receiver)?;
+        await_answer(&receiver).map_err(|unfit| match unfit {
+            Unfit::Gone => Unfit::GoneInItsInitializer,
+            unfit => unfit,
+        })?;
     }
     post.connect(calls, lifeline);
     Ok(receiver)
 }
 
-/// Waits for the answer of the initializer.
-fn initialized(replies: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
+/// Waits for the worker to say that it is ready, or to answer the initializer.
+fn await_answer(replies: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
     loop {
         match replies.recv() {
             Ok(FromWorker::Reply(reply)) => {
@@ -210,7 +217,9 @@ fn initialized(replies: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
                 };
             }
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(FromWorker::Returned(_)) => {}
+            Ok(FromWorker::Ready) => return Ok(()),
+            Ok(FromWorker::Unfit(reason)) => return Err(Unfit::Uninitialized(reason)),
+            Ok(FromWorker::Returned(_) | FromWorker::NotYet { .. }) => {}
             Ok(FromWorker::Ended) | Err(_) => return Err(Unfit::Gone),
         }
     }
@@ -226,10 +235,20 @@ fn judge(
 ) -> (String, Again) {
     let path = shared.program_path(rank);
     let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
+    let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
     let (reason, is_hopeless) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
         Unfit::Uninitialized(reason) => {
             return (format!("{reason}{said}"), Again::Never);
+        }
+        Unfit::GoneInItsInitializer => {
+            let reason = match doom {
+                Some(Doom::Late) => {
+                    format!("its initializer was not done within {:?}", shared.start_timeout())
+                }
+                _ => format!("it ended with {exit} in its initializer"),
+            };
+            return (format!("{reason}{said}"), Again::WithBackoff);
         }
         Unfit::Stranger(reason) => (reason, true),
         Unfit::Gone if doom == Some(Doom::Unneeded) => {
@@ -250,7 +269,11 @@ fn judge(
 
 fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorker>) {
     loop {
-        match replies.recv() {
+        let received = replies.recv();
+        // Until the next one is received the worker's answers lie unread, however long the user's
+        // code takes to look at this one.
+        let _deaf = post.deaf();
+        match received {
             Ok(FromWorker::Reply(reply)) => {
                 if !settle(shared, post, &reply) {
                     // Not even its envelope can be read: nothing it says can be trusted.
@@ -260,6 +283,10 @@ fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorke
             Ok(FromWorker::Returned(Recall { from, through })) => {
                 shared.handle(Event::Returned { tenant: post.tenant, from, through });
             }
+            Ok(FromWorker::NotYet { turn, ran_for }) => {
+                shared.handle(Event::NotYet { tenant: post.tenant, turn, ran_for });
+            }
+            Ok(FromWorker::Unfit(_) | FromWorker::Ready) => {}
             Ok(FromWorker::Ended) => return,
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(IpcError::SerializationError(_)) => post.kill(Doom::Unfit),

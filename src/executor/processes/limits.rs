@@ -72,11 +72,11 @@ impl Limits {
     }
 }
 
-/// Never above what the process is limited to already.
+/// Never above what the process may be limited to, nor above what it is limited to now.
 fn lower(resource: rustix::process::Resource, limit: u64) -> rustix::io::Result<()> {
     use rustix::process::{Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(resource).maximum;
-    let current = Some(maximum.map_or(limit, |maximum| limit.min(maximum)));
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let current = [current, maximum].into_iter().flatten().chain([limit]).min();
     setrlimit(resource, Rlimit { current, maximum })
 }
 

@@ -5,6 +5,7 @@
 //! sends all that lies there, many short calls in one frame; so the order stays the same on the
 //! way.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use std::{io, iter};
@@ -138,6 +139,17 @@ pub(crate) struct Post {
     outbox: Mutex<Vec<Outgoing>>,
     link: Mutex<Link>,
     doom: OnceLock<Doom>,
+    is_deaf: AtomicBool,
+    is_dismissed: AtomicBool,
+}
+
+/// As long as this lives, nobody reads what the worker says.
+pub(crate) struct Deaf<'p>(&'p AtomicBool);
+
+impl Drop for Deaf<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Default)]
@@ -156,12 +168,24 @@ impl Post {
             outbox: Mutex::default(),
             link: Mutex::default(),
             doom: OnceLock::new(),
+            is_deaf: AtomicBool::new(false),
+            is_dismissed: AtomicBool::new(false),
         }
     }
 
     /// Which worker of the pool this is, counted from 0.
     pub(crate) fn worker(&self) -> usize {
         self.tenant.seat
+    }
+
+    /// Notes that what the worker says is not read for a while.
+    pub(crate) fn deaf(&self) -> Deaf<'_> {
+        self.is_deaf.store(true, Ordering::Release);
+        Deaf(&self.is_deaf)
+    }
+
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.is_deaf.load(Ordering::Acquire)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -202,7 +226,12 @@ impl Post {
 
     /// Lets the worker leave when it has done what it has.
     pub(crate) fn dismiss(&self) {
+        self.is_dismissed.store(true, Ordering::Release);
         self.link().calls = None;
+    }
+
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.is_dismissed.load(Ordering::Acquire)
     }
 
     /// Drops what is left of the link after the worker's end.

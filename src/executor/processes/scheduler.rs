@@ -44,7 +44,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::queue::Queue;
-use self::seat::{Ending, SeatState, Stage, Successor, Why};
+use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
 use self::staffing::{STILLBORN, is_worn, kill_successor};
 pub(crate) use self::vocabulary::{
     Action, Again, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
@@ -64,6 +64,8 @@ const WORK_AHEAD: Duration = Duration::from_micros(500);
 const LONG: Duration = Duration::from_millis(5);
 /// A call that lies behind one that has run for this long is recalled if a worker is idle.
 const STUCK: Duration = Duration::from_millis(5);
+/// After how long to look again whether a worker is heard.
+const UNHEARD: Duration = Duration::from_millis(10);
 /// How long a worker may take to end itself when it is asked to.
 const END: Duration = Duration::from_millis(50);
 
@@ -167,15 +169,16 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Vacant { until } => at(until),
                 Stage::Starting { until } | Stage::Leaving { until } => at(Some(until)),
                 Stage::Ready => {
-                    at(state.ending.map(|ending| ending.until));
+                    at(state.heard(state.ending.map(|ending| ending.until)));
                     if self.timed > 0 {
-                        at(state.first_deadline());
+                        at(state.heard(state.first_deadline()));
                     }
                     if may_be_stuck {
                         at(stuck_from(state));
                     }
                     if excess && state.calls.is_empty() {
-                        at(self.settings.idle_timeout.map(|timeout| state.idle_since + timeout));
+                        let timeout = self.settings.idle_timeout;
+                        at(timeout.map(|timeout| later(state.idle_since, timeout)));
                     }
                 }
                 Stage::Killed { .. } | Stage::Closed => {}
@@ -232,7 +235,13 @@ impl<J: Clone> Scheduler<J> {
                 self.start_failed(tenant, cause, again, now, actions);
             }
             Event::WorkerExited { tenant, exit } => self.exited(tenant, exit, now, actions),
-            Event::Tick => self.tick(now, actions),
+            Event::NotYet { tenant, turn, ran_for } => {
+                let state = &mut self.seats[tenant.seat];
+                if state.is_present(tenant) {
+                    state.begin_again(turn, ran_for, now);
+                }
+            }
+            Event::Tick { unheard } => self.tick(&unheard, now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
         }
     }
@@ -332,7 +341,7 @@ impl<J: Clone> Scheduler<J> {
         let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
         task.place = Place::Paused;
         self.paused += 1;
-        self.queue.pause(now + pause, id);
+        self.queue.pause(later(now, pause), id);
         let (job, attempt) = (task.job.clone(), task.begun + 1);
         actions.push(Action::Retry { job, fault, attempt, pause });
         true
@@ -381,9 +390,12 @@ impl<J: Clone> Scheduler<J> {
             return;
         }
         let (stage, slots, idle_since) = (state.stage, state.slots, state.idle_since);
+        let ended = state.ending.map(|Ending { at, why, .. }| (at, why));
         let killed = match stage {
-            Stage::Killed { at, why } => Some((at, why)),
-            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
+            Stage::Killed { at, why } if why != Why::Lost => Some((at, why)),
+            // It was out of reach because it had ended itself as it was asked to.
+            Stage::Killed { at, why } => ended.or(Some((at, why))),
+            _ => ended,
         };
         let calls = state.vacate(now);
         let was_idle_for = now.saturating_duration_since(idle_since);
@@ -437,13 +449,17 @@ impl<J: Clone> Scheduler<J> {
     ) {
         let state = &mut self.seats[seat];
         if state.ending.is_none() {
-            let turn = state.calls[index].turn;
+            let Sent { turn, timeout, .. } = state.calls[index];
+            let allowed = match why {
+                Why::TimedOut => timeout.unwrap_or_default(),
+                Why::Cancelled | Why::Unneeded | Why::Lost => Duration::ZERO,
+            };
             state.ending = Some(Ending { turn, at: now, until: now + END, why });
-            actions.push(Action::EndCall { tenant: state.tenant(), turn });
+            actions.push(Action::EndCall { tenant: state.tenant(), turn, allowed });
         }
     }
 
-    fn tick(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+    fn tick(&mut self, unheard: &[Tenant], now: Instant, actions: &mut Vec<Action<J>>) {
         while let Some(id) = self.queue.pop_due(now) {
             if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.place == Place::Paused) {
                 task.place = Place::Pending;
@@ -466,7 +482,12 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
                     self.kill(seat, Why::TimedOut, now, actions);
                 }
+                // It may have finished long ago, or have answered.
+                Stage::Ready if unheard.contains(&state.tenant()) => {
+                    state.unheard_until = Some(now + UNHEARD);
+                }
                 Stage::Ready => {
+                    state.unheard_until = None;
                     if let Some(Ending { until, why, .. }) = state.ending {
                         if until <= now {
                             self.kill(seat, why, now, actions);

@@ -4,7 +4,7 @@
 //! What must stay in the order of the decisions (who sits where, which call lies before which) is
 //! done under the lock; everything that takes time, or calls the user's code, after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::mpsc::Sender;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::limits::{self, Limits};
 use super::post::{Doom, Outgoing, Parcel, Post};
 use super::program::{Program, Programs};
-use super::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
+use super::scheduler::{Action, Event, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict};
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::{Output, PoolEvent};
@@ -67,6 +67,8 @@ pub(super) struct Mind {
     pub(super) scheduler: Scheduler<Arc<Parcel>>,
     /// The processes that were decided on and have not ended.
     pub(super) posts: HashMap<Tenant, Arc<Post>>,
+    /// Seats whose last process did not leave because it was let go.
+    pub(super) lost: HashSet<Seat>,
     /// Tasks that were let in and have not reached the scheduler yet.
     pub(super) entering: usize,
     /// When the supervisor will wake the scheduler by itself.
@@ -81,6 +83,15 @@ impl Shared {
     /// Tells the scheduler what happened and does what it decides.
     pub(super) fn handle(&self, event: Event<Arc<Parcel>>) {
         self.decide(event, None);
+    }
+
+    /// Tells the scheduler that a time has come.
+    pub(super) fn tick(&self) {
+        let mind = self.mind();
+        let unheard = mind.posts.iter().filter(|(_, post)| post.is_deaf());
+        let unheard = unheard.map(|(tenant, _)| *tenant).collect();
+        drop(mind);
+        self.handle(Event::Tick { unheard });
     }
 
     /// The same for a reply, which the scheduler may or may not want.
@@ -104,7 +115,10 @@ impl Shared {
         match &event {
             Event::Submitted { .. } => mind.entering -= 1,
             Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
-                mind.posts.remove(tenant);
+                let post = mind.posts.remove(tenant);
+                if post.is_some_and(|post| !post.is_dismissed()) {
+                    mind.lost.insert(tenant.seat);
+                }
             }
             _ => {}
         }
@@ -140,10 +154,13 @@ impl Shared {
         for action in actions {
             match action {
                 Action::Spawn { tenant } => {
+                    let is_successor = mind.posts.keys().any(|other| other.seat == tenant.seat);
+                    if mind.lost.remove(&tenant.seat) || is_successor {
+                        self.counts().respawned += 1;
+                    }
                     let post = Arc::new(Post::new(tenant));
                     mind.posts.insert(tenant, Arc::clone(&post));
                     let _ = self.orders.send(Order::Start(post));
-                    self.counts().spawned += 1;
                 }
                 Action::Send { tenant, turn, attempt, job: parcel } => {
                     let Some(post) = mind.posts.get(&tenant) else { continue };
@@ -163,8 +180,8 @@ impl Shared {
                     let recall = Recall { from, through };
                     outside.say(mind.posts.get(&tenant), Word::Recall(recall));
                 }
-                Action::EndCall { tenant, turn } => {
-                    outside.say(mind.posts.get(&tenant), Word::End(turn));
+                Action::EndCall { tenant, turn, allowed } => {
+                    outside.say(mind.posts.get(&tenant), Word::End { turn, allowed });
                 }
                 Action::Dismiss { tenant } => {
                     outside.say(mind.posts.get(&tenant), Word::Dismiss);
@@ -204,7 +221,7 @@ impl Shared {
         for (post, word) in words {
             match word {
                 Word::Recall(recall) => post.whisper(&Whisper::Recall(recall)),
-                Word::End(turn) => post.whisper(&Whisper::End { turn }),
+                Word::End { turn, allowed } => post.whisper(&Whisper::End { turn, allowed }),
                 Word::Dismiss => post.dismiss(),
                 Word::Kill { is_late } => {
                     post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
@@ -366,7 +383,7 @@ pub(super) struct Outside {
 /// What a worker is told beside its calls.
 pub(super) enum Word {
     Recall(Recall),
-    End(u64),
+    End { turn: u64, allowed: Duration },
     Dismiss,
     Kill { is_late: bool },
 }

@@ -80,6 +80,8 @@ struct World {
     processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
     is_shut_down: bool,
+    /// The process whose end is being reported ended a call, and with it itself, as it was asked to.
+    one_ended_itself: bool,
     ended: bool,
     summary: Summary,
 }
@@ -100,6 +102,8 @@ struct Process {
     is_ready: bool,
     is_killed: bool,
     is_dismissed: bool,
+    /// It ended because it was asked to end a call.
+    ended_itself: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     is_dead: bool,
     /// The first turn of those.
@@ -111,7 +115,7 @@ struct Process {
     /// Turns and tasks.
     running: Vec<(u64, u64)>,
     /// Turns of calls that it was asked to end.
-    ends: VecDeque<u64>,
+    ends: VecDeque<(u64, Duration)>,
     recalls: VecDeque<(u64, u64)>,
     /// Answers that the coordinator has not read yet; they outlive the process.
     answers: VecDeque<Answer>,
@@ -120,6 +124,7 @@ struct Process {
 enum Answer {
     Replied(u64),
     Returned { from: u64, through: u64 },
+    NotYet { turn: u64, ran_for: Duration },
 }
 
 impl World {
@@ -147,6 +152,7 @@ impl World {
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             is_shut_down: false,
+            one_ended_itself: false,
             ended: false,
             summary: Summary::default(),
         };
@@ -199,9 +205,7 @@ impl World {
                 let how = *self.rng.choice(&[Shutdown::Wait, Shutdown::Kill]).expect("two");
                 self.shut_down(how)
             }
-            30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => {
-                self.handle(Event::Tick)
-            }
+            30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => self.tick(),
             _ => {
                 let tenants: Vec<_> = self.processes.keys().copied().collect();
                 match self.rng.choice(&tenants) {
@@ -210,13 +214,20 @@ impl World {
                         // Nobody is there: the world waits for the scheduler's own time.
                         if let Some(at) = self.scheduler.wake_at() {
                             self.now = self.now.max(at);
-                            self.handle(Event::Tick)?;
+                            self.tick()?;
                         }
                         Ok(())
                     }
                 }
             }
         }
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        let rng = &mut self.rng;
+        let unheard = self.processes.iter().filter(|(_, process)| !process.answers.is_empty());
+        let unheard = unheard.map(|(tenant, _)| *tenant).filter(|_| rng.bool()).collect();
+        self.handle(Event::Tick { unheard })
     }
 
     fn submit(&mut self) -> Result<(), String> {
@@ -279,6 +290,7 @@ impl World {
                     Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat }
                 }
                 Answer::Returned { from, through } => Event::Returned { tenant, from, through },
+                Answer::NotYet { turn, ran_for } => Event::NotYet { tenant, turn, ran_for },
             })?;
             return match replied {
                 Some(id) if self.tasks[&id].fate.is_none() => {
@@ -299,9 +311,12 @@ impl World {
             if let (Some(from), true) = (process.undelivered.take(), self.rng.u8(0..4) > 0) {
                 return self.handle(Event::Undelivered { tenant, from });
             }
-            self.processes.remove(&tenant);
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
-            return self.handle(Event::WorkerExited { tenant, exit });
+            self.one_ended_itself = process.ended_itself;
+            self.processes.remove(&tenant);
+            self.handle(Event::WorkerExited { tenant, exit })?;
+            self.one_ended_itself = false;
+            return Ok(());
         }
         for _ in 0..self.rng.u32(1..5) {
             if self.processes[&tenant].is_dead {
@@ -309,7 +324,7 @@ impl World {
             }
             let process = self.processes.get_mut(&tenant).expect("still there");
             match self.rng.u32(0..4) {
-                3 => process.receive_end(),
+                3 => process.receive_end(&mut self.rng),
                 0 => process.receive_recall(),
                 1 => process.finish_one(&mut self.rng, &self.tasks),
                 _ => {
@@ -398,8 +413,9 @@ impl World {
                         process.recalls.push_back((from, through));
                     }
                 }
-                Action::EndCall { tenant, turn } => {
-                    self.processes.get_mut(&tenant).ok_or("ended nobody")?.ends.push_back(turn);
+                Action::EndCall { tenant, turn, allowed } => {
+                    let process = self.processes.get_mut(&tenant).ok_or("ended nobody")?;
+                    process.ends.push_back((turn, allowed));
                 }
                 Action::Dismiss { tenant } => {
                     self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
@@ -431,6 +447,11 @@ impl World {
                         Verdict::TimedOut { .. } => self.summary.timed_out += 1,
                         Verdict::Cancelled => self.summary.cancelled += 1,
                         Verdict::Broken(_) => self.summary.broken += 1,
+                    }
+                    if self.one_ended_itself
+                        && matches!(verdict, Verdict::Died { is_collateral: false, .. })
+                    {
+                        return Err(format!("task {job} was taken for the victim of a crash"));
                     }
                     let task = self.tasks.get_mut(&job).expect("a task that was submitted");
                     if let Some(before) = task.fate.replace(verdict) {
@@ -468,10 +489,17 @@ impl Process {
         }
     }
 
-    fn receive_end(&mut self) {
-        if let Some(turn) = self.ends.pop_front() {
+    fn receive_end(&mut self, rng: &mut Rng) {
+        if let Some((turn, allowed)) = self.ends.pop_front() {
             if self.running.iter().any(|(running, _)| *running == turn) {
-                self.is_dead = true;
+                // It may have begun later than the coordinator believes.
+                if !allowed.is_zero() && rng.u8(0..3) == 0 {
+                    let ran_for = allowed / 2;
+                    self.answers.push_back(Answer::NotYet { turn, ran_for });
+                } else {
+                    self.is_dead = true;
+                    self.ended_itself = true;
+                }
             } else {
                 self.recalls.push_front((turn, turn));
                 self.receive_recall();

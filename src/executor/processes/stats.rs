@@ -1,5 +1,6 @@
 //! What a pool has done so far, in numbers.
 
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -22,7 +23,7 @@ pub struct Stats {
     pub cancelled: u64,
     /// Further attempts after a crash, a timeout or a failure.
     pub retried: u64,
-    /// Workers that were started to take the place of another.
+    /// Workers that were started to take the place of one that died, was ended or was recycled.
     pub respawned: u64,
     /// How long tasks that were answered had waited before they ran the last time.
     pub wait: Times,
@@ -31,8 +32,19 @@ pub struct Stats {
 }
 
 /// How long something took, over many times.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Times(Histogram<u64>);
+
+impl fmt::Debug for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Times")
+            .field("count", &self.count())
+            .field("median", &self.quantile(0.5))
+            .field("p99", &self.quantile(0.99))
+            .field("max", &self.max())
+            .finish()
+    }
+}
 
 /// What is counted as it happens.
 #[derive(Debug, Default)]
@@ -41,7 +53,7 @@ pub(crate) struct Counts {
     pub failed: u64,
     pub cancelled: u64,
     pub retried: u64,
-    pub spawned: u64,
+    pub respawned: u64,
     pub wait: Times,
     pub run: Times,
 }

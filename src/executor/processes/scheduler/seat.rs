@@ -7,6 +7,12 @@ use std::time::{Duration, Instant};
 use super::vocabulary::{Seat, Tenant};
 use crate::task::TaskId;
 
+/// The time after this long; a century counts as never, so that no sum overflows.
+pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now + duration.min(NEVER)
+}
+
 #[derive(Debug)]
 pub(crate) struct SeatState {
     seat: Seat,
@@ -33,6 +39,8 @@ pub(crate) struct SeatState {
     pub idle_since: Instant,
     /// The call that it was asked to end, together with itself.
     pub ending: Option<Ending>,
+    /// What it says is not read: no deadline counts before this time.
+    pub unheard_until: Option<Instant>,
     /// The process that will take this one's place; it gets no task before.
     pub successor: Option<Successor>,
     /// Its successor could not start; the next one is called when this one is gone.
@@ -53,7 +61,7 @@ pub(crate) struct Sent {
 
 impl Sent {
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.since?.checked_add(self.timeout?)
+        Some(later(self.since?, self.timeout?))
     }
 }
 
@@ -122,6 +130,7 @@ impl SeatState {
             is_fat: false,
             idle_since: now,
             ending: None,
+            unheard_until: None,
             successor: None,
             has_no_successor: false,
         }
@@ -175,6 +184,7 @@ impl SeatState {
         let calls = std::mem::take(&mut self.calls);
         self.bytes = 0;
         self.ending = None;
+        self.unheard_until = None;
         match self.successor.take() {
             Some(Successor { generation, stage }) => self.seat_down(generation, stage),
             None => self.stage = Stage::Vacant { until: None },
@@ -239,6 +249,14 @@ impl SeatState {
         ids
     }
 
+    /// The call began later than it could: it has run only for so long.
+    pub(crate) fn begin_again(&mut self, turn: u64, ran_for: Duration, now: Instant) {
+        self.ending.take_if(|ending| ending.turn == turn);
+        if let Some(call) = self.calls.iter_mut().find(|call| call.turn == turn) {
+            call.since = now.checked_sub(ran_for).or(call.since);
+        }
+    }
+
     /// How many more calls could begin at once.
     pub(crate) fn free_slots(&self) -> usize {
         match self.stage {
@@ -256,6 +274,11 @@ impl SeatState {
     pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
         let is_overdue = |call: &Sent| call.deadline().is_some_and(|deadline| deadline <= now);
         self.running().position(is_overdue)
+    }
+
+    /// When to see to a deadline, if what the worker says is heard by then.
+    pub(crate) fn heard(&self, at: Option<Instant>) -> Option<Instant> {
+        at.map(|at| self.unheard_until.map_or(at, |until| until.max(at)))
     }
 
     /// When the first of the running calls will have run for too long.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::seat::{SeatState, Stage, Successor, Why};
+use super::seat::{SeatState, Stage, Successor, Why, later};
 use super::vocabulary::{Action, Again, Seat, Tenant, Verdict};
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
@@ -131,7 +131,7 @@ impl<J: Clone> Scheduler<J> {
         for state in &mut self.seats {
             let is_wanted = occupied < min_workers || self.pending > room;
             if is_wanted && state.stage == (Stage::Vacant { until: None }) {
-                let tenant = state.fill(now + self.settings.start_timeout);
+                let tenant = state.fill(later(now, self.settings.start_timeout));
                 actions.push(Action::Spawn { tenant });
                 occupied += 1;
                 room += state.slots;
@@ -154,7 +154,7 @@ impl<J: Clone> Scheduler<J> {
                 Phase::Broken(_) => false,
             };
             if is_wanted && state.successor.is_none() && !state.has_no_successor {
-                let tenant = state.call_successor(now + self.settings.start_timeout);
+                let tenant = state.call_successor(later(now, self.settings.start_timeout));
                 actions.push(Action::Spawn { tenant });
             }
             if state.calls.is_empty() {
@@ -183,7 +183,7 @@ impl<J: Clone> Scheduler<J> {
             let state = &mut self.seats[seat];
             if state.stage == Stage::Ready
                 && state.calls.is_empty()
-                && state.idle_since + timeout <= now
+                && later(state.idle_since, timeout) <= now
             {
                 state.stage = Stage::Leaving { until: now + LEAVE };
                 actions.push(Action::Dismiss { tenant: state.tenant() });

@@ -93,8 +93,17 @@ pub(crate) enum Event<J> {
         tenant: Tenant,
         exit: Exit,
     },
+    /// The worker was asked to end the call of this turn, which has begun only so long ago.
+    NotYet {
+        tenant: Tenant,
+        turn: u64,
+        ran_for: Duration,
+    },
     /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
-    Tick,
+    Tick {
+        /// Workers that may have said something which nobody has read yet.
+        unheard: Vec<Tenant>,
+    },
     ShutDown(Shutdown),
 }
 
@@ -129,6 +138,8 @@ pub(crate) enum Action<J> {
     EndCall {
         tenant: Tenant,
         turn: u64,
+        /// Unless it has run for less than this.
+        allowed: Duration,
     },
     /// Let the worker leave: no call will follow.
     Dismiss {
