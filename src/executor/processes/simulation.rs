@@ -4,7 +4,8 @@
 //!
 //! A schedule follows from its seed alone, so a failure can be replayed: [`run`] it again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -80,6 +81,10 @@ struct World {
     processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
     is_shut_down: bool,
+    /// From now on nothing that has not begun may begin.
+    is_closing: bool,
+    /// Tasks that were never handed over, best first: by priority, then in order.
+    fresh: BTreeSet<(Reverse<i32>, u64)>,
     /// The process whose end is being reported ended a call, and with it itself, as it was asked to.
     one_ended_itself: bool,
     ended: bool,
@@ -94,6 +99,7 @@ struct SimTask {
     allowed: u32,
     /// Never ends by itself.
     hangs: bool,
+    priority: i32,
 }
 
 /// A worker process, with what is on its way to it.
@@ -104,6 +110,8 @@ struct Process {
     is_dismissed: bool,
     /// It ended because it was asked to end a call.
     ended_itself: bool,
+    /// The scheduler knows that it has grown beyond what it may use.
+    is_fat: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     is_dead: bool,
     /// The first turn of those.
@@ -152,6 +160,8 @@ impl World {
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             is_shut_down: false,
+            is_closing: false,
+            fresh: BTreeSet::new(),
             one_ended_itself: false,
             ended: false,
             summary: Summary::default(),
@@ -240,10 +250,13 @@ impl World {
             .on_timeout(self.rng.bool())
             .on_failure(self.rng.bool());
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
-        let terms = TaskTerms { timeout, priority: self.rng.i32(-1..=1), retries };
+        let priority = self.rng.i32(-1..=1);
+        let terms = TaskTerms { timeout, priority, retries };
         // What hangs without a timeout would keep a shutdown waiting, and rightly so.
         let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
-        self.tasks.insert(id, SimTask { allowed: times + 1, hangs, ..SimTask::default() });
+        self.tasks
+            .insert(id, SimTask { allowed: times + 1, hangs, priority, ..SimTask::default() });
+        self.fresh.insert((Reverse(priority), id));
         self.handle(Event::Submitted { id: TaskId(id), job: id, bytes, terms })
     }
 
@@ -257,6 +270,7 @@ impl World {
 
     fn shut_down(&mut self, how: Shutdown) -> Result<(), String> {
         self.is_shut_down = true;
+        self.is_closing |= how != Shutdown::Wait;
         self.handle(Event::ShutDown(how))
     }
 
@@ -281,6 +295,7 @@ impl World {
             let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
             let has_failed = self.rng.u8(0..10) == 0;
             let is_fat = self.rng.u8(0..50) == 0;
+            process.is_fat |= is_fat && matches!(answer, Answer::Replied(_));
             let replied = match &answer {
                 Answer::Replied(id) if !has_failed => Some(*id),
                 _ => None,
@@ -379,12 +394,28 @@ impl World {
                         return Err(format!("task {job} was sent as attempt {attempt}"));
                     }
                     task.sent += 1;
+                    if self.is_closing {
+                        return Err(format!(
+                            "task {job} was sent though pending ones are cancelled"
+                        ));
+                    }
+                    // Those that were handed over before go first among their equals.
+                    let is_fresh = self.fresh.contains(&(Reverse(task.priority), job));
+                    if let Some((Reverse(first), id)) = self.fresh.first()
+                        && (task.priority < *first || is_fresh && *id != job)
+                    {
+                        return Err(format!("task {job} was sent before task {id}"));
+                    }
+                    self.fresh.remove(&(Reverse(task.priority), job));
                     let process = self.processes.get_mut(&tenant);
                     let Some(process) = process.filter(|process| process.is_ready) else {
                         return Err(format!(
                             "task {job} was sent to {tenant:?}, which is not ready"
                         ));
                     };
+                    if process.is_fat {
+                        return Err(format!("task {job} was sent to a worker that is too large"));
+                    }
                     if process.is_dismissed {
                         return Err(format!("task {job} was sent to a worker that may leave"));
                     }
@@ -434,7 +465,7 @@ impl World {
                 Action::Retry { job, attempt, .. } => {
                     self.summary.retried += 1;
                     let task = self.tasks.get_mut(&job).expect("a task that was submitted");
-                    if attempt > task.allowed {
+                    if attempt > task.allowed || self.is_closing {
                         return Err(format!("task {job} is to have attempt {attempt}"));
                     }
                     // An attempt may be charged that never began: its worker died on the way.
@@ -454,6 +485,7 @@ impl World {
                         return Err(format!("task {job} was taken for the victim of a crash"));
                     }
                     let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    self.fresh.remove(&(Reverse(task.priority), job));
                     if let Some(before) = task.fate.replace(verdict) {
                         return Err(format!("task {job} was completed twice, before: {before:?}"));
                     }
