@@ -6,7 +6,7 @@
 //! callbacks on it, or drop it, at any time, without disturbing the task.
 //!
 //! Nothing here starts, stops or schedules anything; whether a task may still be cancelled is for
-//! its executor to say (`Cancels`).
+//! its executor to say (`Patron`).
 
 use std::any::type_name;
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ use crate::task::TaskId;
 /// It can be awaited, too: it is a [`std::future::Future`] and needs no particular runtime.
 pub struct Future<T> {
     core: Arc<Core<T>>,
-    executor: Option<Weak<dyn Cancels>>,
+    executor: Option<Weak<dyn Patron>>,
 }
 
 /// Where a task stands, as its future sees it.
@@ -55,9 +55,28 @@ impl fmt::Display for State {
     }
 }
 
-/// The executor's word on whether a task can still be cancelled.
-pub(crate) trait Cancels: Send + Sync {
+/// The executor behind a future.
+pub(crate) trait Patron: Send + Sync {
+    /// Takes the task back if that is still possible.
     fn cancel(&self, id: TaskId) -> bool;
+
+    /// Lets the thread of a caller who waits do what is to be done for that. Returns when the
+    /// waiter is done, or when it has to wait like all others.
+    fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
+        let _ = (id, waiter);
+    }
+}
+
+/// Somebody who waits for a future in an executor's own way.
+pub(crate) trait Waiter {
+    fn is_done(&self) -> bool;
+    /// Notes who is to be nudged when it is done, for it may be done by somebody else.
+    fn wake_by(&self, nudge: Option<Arc<dyn Nudge>>);
+}
+
+/// Wakes those who wait in an executor's own way.
+pub(crate) trait Nudge: Send + Sync {
+    fn nudge(&self);
 }
 
 struct Core<T> {
@@ -76,6 +95,9 @@ struct Inner<T> {
     /// Told afterwards.
     watchers: Vec<(Sender<usize>, usize)>,
     waker: Option<Waker>,
+    nudge: Option<Arc<dyn Nudge>>,
+    /// How many threads wait for `done`.
+    waiting: usize,
 }
 
 type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
@@ -97,16 +119,31 @@ impl<T> Core<T> {
     fn wait_until_done(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Inner<T>>> {
         let mut inner = self.lock();
         while matches!(inner.stage, Stage::Owed | Stage::Announcing) {
-            inner = match deadline {
+            let left = match deadline {
+                None => None,
+                Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
+            };
+            inner.waiting += 1;
+            inner = match left {
                 None => self.done.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.checked_duration_since(Instant::now())?;
+                Some(left) => {
                     let waited = self.done.wait_timeout(inner, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            inner.waiting -= 1;
         }
         Some(inner)
+    }
+}
+
+impl<T> Waiter for Core<T> {
+    fn is_done(&self) -> bool {
+        !matches!(self.lock().stage, Stage::Owed | Stage::Announcing)
+    }
+
+    fn wake_by(&self, nudge: Option<Arc<dyn Nudge>>) {
+        self.lock().nudge = nudge;
     }
 }
 
@@ -120,7 +157,7 @@ pub(crate) struct Promise<T> {
 /// A promise and the future that it is made to; `executor` is asked when the future is cancelled.
 pub(crate) fn promise<T>(
     id: TaskId,
-    executor: Option<Weak<dyn Cancels>>,
+    executor: Option<Weak<dyn Patron>>,
 ) -> (Promise<T>, Future<T>) {
     let core = Arc::new(Core {
         id,
@@ -130,6 +167,8 @@ pub(crate) fn promise<T>(
             callbacks: Vec::new(),
             watchers: Vec::new(),
             waker: None,
+            nudge: None,
+            waiting: 0,
         }),
         done: Condvar::new(),
     });
@@ -165,8 +204,15 @@ impl<T> Promise<T> {
         inner.stage = Stage::Here(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
+        let nudge = inner.nudge.take();
+        let is_awaited = inner.waiting > 0;
         drop(inner);
-        self.core.done.notify_all();
+        if is_awaited {
+            self.core.done.notify_all();
+        }
+        if let Some(nudge) = nudge {
+            nudge.nudge();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -202,6 +248,11 @@ impl<T> Future<T> {
     ///
     /// If the future was awaited to its end before.
     pub fn result(self) -> Result<T, TaskError> {
+        if let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade)
+            && !self.is_done()
+        {
+            executor.fetch(self.core.id, &*self.core);
+        }
         let mut inner = self.core.wait_until_done(None).expect("no deadline");
         match std::mem::replace(&mut inner.stage, Stage::Taken) {
             Stage::Here(result) => result,

@@ -3,21 +3,25 @@
 //! ```text
 //!   worker                              coordinator
 //!     │ ── Hello{token, build, …} ─────────► │   over the one-shot socket
-//!     │ ◄──────────────── Welcome{…} ─────── │ ┐ the call channel
-//!     │ ── Ready ──────────────────────────► │ │ the reply channel
-//!     │ ◄────────── Calls[Call, Call, …] ─── │ ┘
-//!     │ ── Reply ──────────────────────────► │   the reply channel
-//!     │ ◄──── Recall{from, through}, End ─── │   the lifeline
-//!     │ ── Returned{from, through} ────────► │   the reply channel
+//!     │ ◄──────────────── Welcome{…} ─────── │   the call channel
+//!     │ ── Ready ──────────────────────────► │   the reply channel
+//!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share,
+//!     │ ── reply ──────────────────────────► │ ┘ see `exchange`
+//!     │ ◄───────────────────► Enclosed ───── │   either channel: texts too long for a record
+//!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```
 //!
-//! A task and a reply are JSON texts inside these plain structs, because the encoding of the
-//! channel itself is not self-describing and would garble untagged or flattened types. A message
-//! stays below [`INLINE_LIMIT`], since a larger one is sent in fragments, and a fragmented send to
-//! a process that dies meanwhile never returns; larger texts travel in shared memory.
+//! A task and a reply are JSON texts, because the encoding of the channel itself is not
+//! self-describing and would garble untagged or flattened types. They know nothing of rings and
+//! channels, so they can travel over another kind of connection one day.
 //!
-//! The JSON of calls and replies knows nothing of the channel, so that it can travel over another
-//! kind of connection one day.
+//! A text above [`INLINE_LIMIT`] travels in shared memory of its own, which is sent over the
+//! channel before the record that needs it: a channel sends larger messages in fragments, and a
+//! fragmented send to a process that dies meanwhile never returns.
+
+mod bell;
+mod exchange;
+mod ring;
 
 use std::time::Duration;
 
@@ -25,17 +29,19 @@ use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub(crate) use self::exchange::{Exchange, Progress, now};
+pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 use crate::error::{Cause, TaskError};
 use crate::executor::Limits;
 use crate::guard;
 
 /// Grows with every change of these types.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
 pub(crate) const BUILD: &str = env!("PROCESSION_BUILD");
 
-/// The largest text that is sent inside a message.
+/// The largest text that is sent inside a record.
 pub(crate) const INLINE_LIMIT: usize = 64 * 1024;
 
 /// What a worker finds in its environment: where to report, and that it was invited at all.
@@ -64,13 +70,15 @@ pub(crate) struct Hello {
     pub build: String,
     pub pid: u32,
     pub calls: IpcSender<ToWorker>,
-    pub lifeline: IpcSender<Whisper>,
+    /// Held by the coordinator as long as it lives.
+    pub lifeline: IpcSender<()>,
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     Welcome(Welcome),
-    Calls(Vec<Call>),
+    /// The text of the next call whose record has none.
+    Enclosed(Text),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,55 +90,70 @@ pub(crate) struct Welcome {
     pub replies: IpcSender<FromWorker>,
 }
 
-/// One task on its way to a worker.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Call {
-    pub id: u64,
-    /// Counts the calls to this one worker, from 1; a worker begins its calls in this order.
-    pub turn: u64,
-    pub attempt: u32,
-    pub name: String,
-    pub task: Text,
-}
-
-/// What is said on the lifeline, past the calls that lie in the channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Whisper {
-    Recall(Recall),
-    /// End the call of this turn, together with the process, if it still runs and has run for as
-    /// long as it may.
-    End {
-        turn: u64,
-        allowed: Duration,
-    },
-}
-
-/// Calls by their turns: those that are to be given back if they have not begun, and, in the
-/// answer, those that had not and never will.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Recall {
-    pub from: u64,
-    pub through: u64,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
     /// The worker has its limits and its threads, and takes calls from now on.
     Ready,
     /// It cannot work, and why.
     Unfit(String),
-    Reply(Text),
-    /// The calls of a recall that had not begun, whether they have arrived or not. There is no
-    /// such answer if all had: they are replied to as usual.
-    Returned(Recall),
-    /// The call that was to be ended has begun only so long ago.
-    NotYet {
-        turn: u64,
-        ran_for: Duration,
-    },
+    /// The text of the next reply whose record has none.
+    Enclosed(Text),
     /// Said by the coordinator to itself, in the worker's stead, when the operating system
-    /// reports the worker's end: it arrives after all that the worker sent.
+    /// reports the worker's end.
     Ended,
+}
+
+/// The kinds of records: with their text, or with the text enclosed in a message of its own.
+pub(crate) const INLINE: u8 = 1;
+pub(crate) const ENCLOSED: u8 = 2;
+
+/// What stands in a call's record before the name and the text of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub id: u64,
+    /// Tells the call from others that used the same claim.
+    pub turn: u32,
+    pub attempt: u32,
+    pub claim: u32,
+    pub name_len: u32,
+}
+
+impl Call {
+    pub(crate) const LEN: usize = 24;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&self.id.to_le_bytes());
+        let words = [self.turn, self.attempt, self.claim, self.name_len];
+        for (at, word) in bytes[8..].chunks_exact_mut(4).zip(words) {
+            at.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The head of a record, and the rest: the name and the text.
+    pub(crate) fn split(record: &[u8]) -> Option<(Self, &str, &str)> {
+        let (head, rest) = record.split_first_chunk::<{ Self::LEN }>()?;
+        let (id, words) = head.split_first_chunk::<8>()?;
+        let mut words = words.chunks_exact(4).filter_map(|word| word.try_into().ok());
+        let mut word = || words.next().map(u32::from_le_bytes);
+        let call = Self {
+            id: u64::from_le_bytes(*id),
+            turn: word()?,
+            attempt: word()?,
+            claim: word()?,
+            name_len: word()?,
+        };
+        let rest = std::str::from_utf8(rest).ok()?;
+        let (name, text) = rest.split_at_checked(call.name_len as usize)?;
+        Some((call, name, text))
+    }
+}
+
+/// A reply's record is the number of its call's claim and the text of the [`Reply`].
+pub(crate) fn split_reply(record: &[u8]) -> Option<(u32, &str)> {
+    let (claim, text) = record.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*claim), std::str::from_utf8(text).ok()?))
 }
 
 /// A JSON text, small or large.
@@ -141,19 +164,12 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    pub(crate) fn new(text: &str) -> Self {
-        Self::within(INLINE_LIMIT, text)
-    }
-
-    /// Inside the message up to this length.
-    pub(crate) fn within(limit: usize, text: &str) -> Self {
-        match text.len() <= limit.min(INLINE_LIMIT) {
-            true => Self::Inline(text.to_owned()),
-            // The channel library panics where there are no descriptors left. Such a text then
-            // travels in fragments: slower, and stuck if the receiver dies meanwhile, but not lost.
-            false => guard::catch(|| IpcSharedMemory::from_bytes(text.as_bytes()))
-                .map_or_else(|_| Self::Inline(text.to_owned()), Self::Shared),
-        }
+    /// In shared memory.
+    pub(crate) fn shared(text: &str) -> Self {
+        // The channel library panics where there are no descriptors left. Such a text then
+        // travels in fragments: slower, and stuck if the receiver dies meanwhile, but not lost.
+        guard::catch(|| IpcSharedMemory::from_bytes(text.as_bytes()))
+            .map_or_else(|_| Self::Inline(text.to_owned()), Self::Shared)
     }
 
     pub(crate) fn as_str(&self) -> Result<&str, std::str::Utf8Error> {
@@ -305,11 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_decides_what_travels_in_shared_memory() {
-        for (len, inline) in [(0, true), (INLINE_LIMIT, true), (INLINE_LIMIT + 1, false)] {
-            let text = Text::new(&"x".repeat(len));
-            assert_eq!(matches!(text, Text::Inline(_)), inline, "{len} bytes");
-            assert_eq!(text.as_str().expect("utf-8").len(), len);
-        }
+    fn a_call_survives_the_border() {
+        let call = Call { id: u64::MAX, turn: 7, attempt: 1, claim: 3, name_len: 5 };
+        let mut record = call.to_bytes().to_vec();
+        record.extend_from_slice("fläg[1]".as_bytes());
+        assert_eq!(Call::split(&record), Some((call, "fläg", "[1]")));
+        assert_eq!(Call::split(&record[..20]), None);
+        assert_eq!(Call::split(&record[..26]), None, "shorter than its name");
     }
 }

@@ -2,20 +2,17 @@
 //! runs calls until the coordinator hangs up.
 //!
 //! ```text
-//!   main thread        receive calls ──► ledger ──► run (here, or on one of n threads) ──► reply
-//!   lifeline thread    blocked on the lifeline: recalls strike calls in the ledger, a word to end
-//!                      a call ends the process, if that call still runs;
-//!                      when it breaks, the coordinator is gone and this process ends at once
+//!   main thread        next call ─► claim it ─► run ─► reply      (or n threads that do the same)
+//!   lifeline thread    blocked on the lifeline: when it breaks, the coordinator is gone and this
+//!                      process ends at once
 //! ```
 //!
-//! A worker must never outlive its coordinator, never begin a call that it gave back, and begin
-//! calls in the order of their turns: the coordinator counts on that to find the culprit of a
-//! crash.
+//! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
+//! the coordinator counts on the claims to find the culprit of a crash.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
@@ -30,8 +27,8 @@ use crate::executor::Limits;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task};
 use crate::wire::{
-    BUILD, Call, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Text, ToWorker, Welcome,
-    Whisper,
+    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE, INLINE_LIMIT, Invitation,
+    PROTOCOL, Reader, Records, Reply, Text, ToWorker, Welcome, Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -124,6 +121,7 @@ impl Asked {
             coordinator,
             reason: error.to_string(),
         };
+        let exchange = Exchange::from_stdin().map_err(|error| unreachable(&error))?;
         let (call_sender, calls) = ipc::channel()?;
         let (lifeline_sender, lifeline) = ipc::channel()?;
         IpcSender::connect(socket)
@@ -139,7 +137,9 @@ impl Asked {
             .map_err(|error| unreachable(&error))?;
         let Welcome { threads, limits, replies } = match receive(&calls) {
             Ok(ToWorker::Welcome(welcome)) => welcome,
-            Ok(ToWorker::Calls(_)) => return Err(unreachable(&"it sent calls before a welcome")),
+            Ok(ToWorker::Enclosed(_)) => {
+                return Err(unreachable(&"it sent a text before a welcome"));
+            }
             Err(error) => return Err(unreachable(&error)),
         };
 
@@ -147,10 +147,15 @@ impl Asked {
             registry,
             worker,
             locals: Arc::default(),
-            ledger: Mutex::default(),
-            arrived: Condvar::new(),
+            exchange,
+            inbox: Mutex::new(Inbox {
+                reader: Reader::default(),
+                records: Records::default(),
+                calls,
+            }),
+            outbox: Mutex::new(Outbox { writer: Writer::default(), replies: replies.clone() }),
         });
-        let runners = match desk.set_up(&limits, threads, lifeline, &replies) {
+        let runners = match desk.set_up(&limits, threads, lifeline) {
             Ok(runners) => runners,
             Err(error) => {
                 send(&replies, || FromWorker::Unfit(error.to_string()));
@@ -158,21 +163,11 @@ impl Asked {
             }
         };
         send(&replies, || FromWorker::Ready);
+        drop(replies);
 
-        // The channel breaks when the coordinator has no more calls for us, or no life left; the
-        // lifeline tells these apart.
-        while let Ok(message) = receive(&calls) {
-            if let ToWorker::Calls(calls) = message {
-                desk.ledger().waiting.extend(calls);
-                if threads > 1 {
-                    desk.arrived.notify_all();
-                } else {
-                    desk.run_what_waits(&replies);
-                }
-            }
+        if runners.is_empty() {
+            desk.run_until_closed();
         }
-        desk.ledger().is_closed = true;
-        desk.arrived.notify_all();
         for runner in runners {
             let _ = runner.join();
         }
@@ -223,65 +218,43 @@ fn end_at_once() -> ! {
     process::abort()
 }
 
-/// Where calls lie between their arrival and their turn.
+/// What the threads that run calls have in common.
 struct Desk {
     registry: Registry,
     worker: usize,
     locals: Arc<Locals>,
-    ledger: Mutex<Ledger>,
-    arrived: Condvar,
+    exchange: Exchange,
+    inbox: Mutex<Inbox>,
+    outbox: Mutex<Outbox>,
 }
 
+/// Where calls come from.
+struct Inbox {
+    reader: Reader,
+    records: Records,
+    calls: IpcReceiver<ToWorker>,
+}
+
+/// Where replies go.
+struct Outbox {
+    writer: Writer,
+    replies: IpcSender<FromWorker>,
+}
+
+/// A call as it was taken out of the inbox; used again for the next one.
 #[derive(Default)]
-struct Ledger {
-    waiting: VecDeque<Call>,
-    /// The turn of the last call that was begun.
-    begun: u64,
-    /// The turns of those that run, and since when.
-    running: Vec<(u64, Instant)>,
-    /// Turns that were recalled, whether their calls have arrived or not.
-    struck: Vec<Recall>,
-    is_closed: bool,
-}
-
-impl Ledger {
-    /// The next call whose turn it is, now begun.
-    fn begin(&mut self) -> Option<Call> {
-        let begun = self.begun;
-        self.struck.retain(|struck| struck.through > begun);
-        while let Some(call) = self.waiting.pop_front() {
-            if !self.struck.iter().any(|struck| (struck.from..=struck.through).contains(&call.turn))
-            {
-                self.begun = call.turn;
-                self.running.push((call.turn, Instant::now()));
-                return Some(call);
-            }
-        }
-        None
-    }
-
-    /// For how long the call of this turn has run, if it does.
-    fn runs_for(&self, turn: u64) -> Option<Duration> {
-        let running = self.running.iter().find(|(running, _)| *running == turn);
-        running.map(|(_, since)| since.elapsed())
-    }
-
-    /// Strikes those of the calls that have not begun, and says which: since they begin in the
-    /// order of their turns, that is known of those as well that have not arrived. They may lie in
-    /// the channel for as long as the present task takes.
-    fn strike(&mut self, recall: Recall) -> Option<Recall> {
-        let struck = Recall { from: recall.from.max(self.begun + 1), through: recall.through };
-        if struck.from > struck.through {
-            return None;
-        }
-        self.struck.push(struck);
-        Some(struck)
-    }
+struct Taken {
+    record: Vec<u8>,
+    enclosed: Option<Text>,
 }
 
 impl Desk {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Imposes the limits, and starts the lifeline thread and, for more than one slot, the runners.
@@ -289,89 +262,107 @@ impl Desk {
         self: &Arc<Self>,
         limits: &Limits,
         threads: usize,
-        lifeline: IpcReceiver<Whisper>,
-        replies: &IpcSender<FromWorker>,
+        lifeline: IpcReceiver<()>,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         limits.impose().map_err(io::Error::other)?;
-        let (desk, whispers_back) = (Arc::clone(self), replies.clone());
         let refused = |error| io::Error::other(format!("cannot start a thread: {error}"));
         let lifeline_thread = thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-            let _ = guard::catch(|| desk.hold_the_lifeline(&lifeline, &whispers_back));
+            let _ = guard::catch(|| while receive(&lifeline).is_ok() {});
             // The coordinator is gone; or nobody would notice any more if it were.
             end_at_once();
         });
         drop(lifeline_thread.map_err(refused)?);
         let runners = if threads > 1 { 0..threads } else { 0..0 };
         let run = |n| {
-            let (desk, replies) = (Arc::clone(self), replies.clone());
+            let desk = Arc::clone(self);
             let thread = thread::Builder::new().name(format!("runner-{n}"));
-            thread.spawn(move || desk.run_until_closed(&replies)).map_err(refused)
+            thread.spawn(move || desk.run_until_closed()).map_err(refused)
         };
         runners.map(run).collect()
     }
 
-    fn run_what_waits(&self, replies: &IpcSender<FromWorker>) {
-        loop {
-            // Bound first: the ledger must not stay locked while the task runs.
-            let call = self.ledger().begin();
-            match call {
-                Some(call) => self.run(&call, replies),
-                None => return,
-            }
+    fn run_until_closed(&self) {
+        let mut taken = Taken::default();
+        while self.take_next(&mut taken) {
+            self.run(&taken);
         }
     }
 
-    fn run_until_closed(&self, replies: &IpcSender<FromWorker>) {
-        let mut ledger = self.ledger();
+    /// Waits for the next call; false if none will come any more. Of several threads one waits for
+    /// the bell, and the others for that one.
+    fn take_next(&self, taken: &mut Taken) -> bool {
+        let mut inbox = self.inbox();
+        let Inbox { reader, records, calls } = &mut *inbox;
+        let ring = self.exchange.calls();
         loop {
-            if let Some(call) = ledger.begin() {
-                drop(ledger);
-                self.run(&call, replies);
-                ledger = self.ledger();
-            } else if ledger.is_closed {
-                return;
-            } else {
-                ledger = self.arrived.wait(ledger).unwrap_or_else(PoisonError::into_inner);
+            // The coordinator is no stranger: what it writes is sound, or it is at its end.
+            let record = records.next().unwrap_or_else(|_| end_at_once());
+            if let Some(record) = record {
+                taken.record.clear();
+                taken.record.extend_from_slice(records.bytes(record));
+                taken.enclosed = (record.kind == ENCLOSED).then(|| receive_enclosed(calls));
+                return true;
             }
+            // Whether none will come must be known before looking whether there is one.
+            let is_closed = self.exchange.is_closed();
+            if reader.read(&ring, records).unwrap_or_else(|_| end_at_once()) {
+                continue;
+            }
+            if is_closed {
+                return false;
+            }
+            let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
+            self.exchange.call_bell().sleep_unless(is_there, None);
         }
     }
 
-    fn run(&self, call: &Call, replies: &IpcSender<FromWorker>) {
-        let context = Context {
-            worker: self.worker,
-            attempt: call.attempt,
-            locals: Arc::clone(&self.locals),
-        };
-        let reply = match call.task.as_str() {
-            Ok(task) => self.registry.answer(call.id, &call.name, task, &context),
+    fn run(&self, taken: &Taken) {
+        let Some((call, name, text)) = Call::split(&taken.record) else { end_at_once() };
+        let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
+        if !claim.begin(call.turn, wire::now()) {
+            // It was taken back. There may be more that found no room behind it.
+            self.exchange.reply_bell().ring();
+            return;
+        }
+        let locals = Arc::clone(&self.locals);
+        let context = Context { worker: self.worker, attempt: call.attempt, locals };
+        let text = taken.enclosed.as_ref().map_or(Ok(text), Text::as_str);
+        let reply = match text {
+            Ok(text) => self.registry.answer(call.id, name, text, &context),
             Err(error) => Reply::undecodable(call.id, &error.to_string()),
         };
-        // From here on a word to end it comes too late.
-        self.ledger().running.retain(|(turn, _)| *turn != call.turn);
-        send(replies, || FromWorker::Reply(Text::new(&reply)));
+        claim.end();
+        self.reply(call.claim, &reply);
     }
 
-    fn hold_the_lifeline(&self, lifeline: &IpcReceiver<Whisper>, replies: &IpcSender<FromWorker>) {
-        while let Ok(whisper) = receive(lifeline) {
-            let mut ledger = self.ledger();
-            let recall = match whisper {
-                Whisper::Recall(recall) => recall,
-                Whisper::End { turn, allowed } => match ledger.runs_for(turn) {
-                    // As long as the ledger is locked, no other call can begin and be hit.
-                    Some(ran_for) if ran_for >= allowed => end_at_once(),
-                    Some(ran_for) => {
-                        drop(ledger);
-                        send(replies, || FromWorker::NotYet { turn, ran_for });
-                        continue;
-                    }
-                    None => Recall { from: turn, through: turn },
-                },
-            };
-            let struck = ledger.strike(recall);
-            drop(ledger);
-            if let Some(struck) = struck {
-                send(replies, || FromWorker::Returned(struck));
+    fn reply(&self, claim: u32, reply: &str) {
+        let ring = self.exchange.replies();
+        let mut outbox = self.outbox();
+        let Outbox { writer, replies } = &mut *outbox;
+        let (kind, text) = match reply.len() <= INLINE_LIMIT {
+            true => (INLINE, reply.as_bytes()),
+            false => {
+                send(replies, || FromWorker::Enclosed(Text::shared(reply)));
+                (ENCLOSED, &[][..])
             }
+        };
+        let parts = [&claim.to_le_bytes()[..], text];
+        // Full: the coordinator's own code is in a callback, or it has a lot to do.
+        while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
+            let fits = || writer.fits(&ring, &parts);
+            self.exchange.space_bell().sleep_unless(fits, None);
+        }
+        drop(outbox);
+        self.exchange.announce_reply(claim);
+    }
+}
+
+fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Text {
+    loop {
+        match receive(calls) {
+            Ok(ToWorker::Enclosed(text)) => return text,
+            Ok(ToWorker::Welcome(_)) => {}
+            Err(_) => end_at_once(),
         }
     }
 }
@@ -389,28 +380,4 @@ pub(crate) fn answer<T: Task>(id: u64, task: &str, context: &Context) -> String 
     let result: Result<T::Output, TaskError> = guard::run(task, context);
     let ran_for: Duration = begun.elapsed();
     Reply::to_result(id, result, ran_for)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(turn: u64) -> Call {
-        let task = Text::new("null");
-        Call { id: turn + 100, turn, attempt: 1, name: "none".to_owned(), task }
-    }
-
-    #[test]
-    fn a_recalled_call_is_returned_and_never_begun() {
-        let recall = |from, through| Recall { from, through };
-        let mut ledger = Ledger::default();
-        ledger.waiting.extend((1..=4).map(call));
-        assert_eq!(ledger.begin().map(|call| call.turn), Some(1));
-        // The call of turn 5 is on its way when its recall overtakes it.
-        assert_eq!(ledger.strike(recall(1, 5)), Some(recall(2, 5)), "what has begun stays");
-        ledger.waiting.extend([call(5), call(6)]);
-        assert_eq!(ledger.begin().map(|call| call.turn), Some(6));
-        assert_eq!(ledger.strike(recall(6, 6)), None);
-        assert_eq!(ledger.begin().map(|call| call.turn), None);
-    }
 }

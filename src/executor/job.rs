@@ -7,7 +7,7 @@ use std::sync::Weak;
 use serde_json::value::RawValue;
 
 use crate::error::TaskError;
-use crate::future::{self, Cancels, Future, Promise};
+use crate::future::{self, Future, Patron, Promise};
 use crate::guard;
 use crate::task::{Context, Task, TaskId};
 use crate::wire::Reply;
@@ -21,7 +21,7 @@ pub struct Job {
 
 /// Whom the futures of an executor ask when they are cancelled.
 #[derive(Clone)]
-pub struct Canceller(pub(crate) Weak<dyn Cancels>);
+pub struct Canceller(pub(crate) Weak<dyn Patron>);
 
 impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {

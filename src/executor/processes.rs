@@ -14,11 +14,14 @@
 
 mod builder;
 mod child;
+mod claims;
 mod handler;
 mod limits;
 mod meeting_place;
+mod parcel;
 mod post;
 mod program;
+mod receive;
 mod retries;
 mod scheduler;
 mod shared;

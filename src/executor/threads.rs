@@ -12,7 +12,7 @@ use super::callbacks::{self, Calling};
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
-use crate::future::Cancels;
+use crate::future::Patron;
 use crate::guard;
 use crate::task::{Context, Locals, TaskId};
 
@@ -174,7 +174,7 @@ impl Engine for ThreadPool {
     }
 }
 
-impl Cancels for Shared {
+impl Patron for Shared {
     fn cancel(&self, id: TaskId) -> bool {
         // Bound first: fulfilling the future calls user code, which must not meet our lock.
         let job = self.lock().pending.remove(&id);

@@ -146,11 +146,8 @@ fn large_tasks_for_a_worker_that_is_stopped_hold_nobody_up() {
     let later = pool.submit(Length("x".repeat(60_000)));
     assert_eq!(later.state(), State::Pending);
     harness::signal(stopped, Signal::KILL);
-    for future in futures.into_iter().take(16) {
-        let result = future.result();
-        let Err(TaskError::WorkerDied(death)) = result else { panic!("{result:?}") };
-        assert_eq!(death.pid, stopped);
+    // None of them had begun, so none is lost.
+    for future in futures.into_iter().chain([later]) {
+        assert_eq!(future.result(), Ok(60_000));
     }
-    drop(pool);
-    assert_eq!(later.result(), Err(TaskError::Cancelled));
 }

@@ -11,10 +11,11 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{self, Command, Stdio};
+use std::process::{self, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -62,11 +63,12 @@ pub(crate) struct Mouth {
 }
 
 impl Child {
-    /// Starts the program as a worker.
+    /// Starts the program as a worker, which gets the memory that it shares with the coordinator.
     pub(crate) fn spawn(
         program: &Program,
         invitation: &Invitation,
         env: &[(OsString, OsString)],
+        memory: File,
     ) -> io::Result<(Self, Mouth)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
@@ -77,7 +79,7 @@ impl Child {
         let handle = command
             .envs(env.iter().map(|(name, value)| (name, value)))
             .env(Invitation::VARIABLE, serde_json::to_string(invitation)?)
-            .stdin(Stdio::null())
+            .stdin(memory)
             .stdout(its_stdout)
             .stderr(its_stderr)
             // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and

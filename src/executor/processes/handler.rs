@@ -4,34 +4,30 @@
 //! ```text
 //!   accept ─► Hello: right token, process, protocol, build? ─► Welcome ─► ready
 //!                                                                          │
-//!             ┌───────────── recv ◄───────────────────────────────────────┘
-//!             ├─ Reply ─► to the scheduler, then the promise is kept
-//!             └─ Ended ─► the watch thread's word, in line behind all that the worker sent
+//!             ┌──────── sleep until the bell rings ◄───────────────────────┘
+//!             ├─ replies ─► to the scheduler, then the promises are kept
+//!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
-//! Every receive here blocks. What frees it is the watch thread ([`Line::hang_up`]), which never
+//! Every wait here blocks. What frees it is the watch thread ([`Line::hang_up`]), which never
 //! fails to see the end of the process; and what ends a process that is silent is the scheduler's
 //! deadline.
 
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use std::{fs, io};
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
 use super::PoolEvent;
 use super::child::Ended;
-use super::post::{Doom, Post};
+use super::post::{Doom, Outgoing, Post};
+use super::receive;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
 use crate::guard;
-use crate::wire::{
-    BUILD, FromWorker, Hello, Invitation, PROTOCOL, Recall, Reply, Status, Text, ToWorker, Welcome,
-};
+use crate::wire::{BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct Attendance {
@@ -51,7 +47,7 @@ pub(crate) struct Line(Mutex<Waits>);
 enum Waits {
     /// For somebody to connect to this socket.
     ForHello(String),
-    /// For replies on the channel that this sends to.
+    /// For messages on the channel that this sends to, or for replies.
     ForReplies(IpcSender<FromWorker>),
     /// For nothing: the process is gone.
     No,
@@ -128,11 +124,12 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     // files. That must cost this worker, not the pool.
     let greeted = guard::catch(|| greet(&post, server, &invitation, &line, shared));
     let unfit = match greeted {
-        Ok(Ok(replies)) => {
+        Ok(Ok(())) => {
             shared.report(|| PoolEvent::WorkerStarted { worker: post.worker(), pid: post.pid() });
             shared.handle(Event::WorkerReady { tenant });
-            let received = guard::catch(|| receive_replies(shared, &post, &replies));
-            if received.is_err() {
+            let received = guard::catch(|| receive::until_ended(shared, &post));
+            if !matches!(received, Ok(Ok(()))) {
+                // Nothing it says can be trusted.
                 post.kill(Doom::Unfit);
             }
             let Ended { exit, last_output } = until_ended(&post, &ended);
@@ -165,7 +162,7 @@ fn greet(
     invitation: &Invitation,
     line: &Line,
     shared: &Shared,
-) -> Result<IpcReceiver<FromWorker>, Unfit> {
+) -> Result<(), Unfit> {
     // The receiver that comes along is dropped at once: its descriptor would be inherited by the
     // next worker.
     let hello = match server.accept() {
@@ -183,7 +180,7 @@ fn greet(
         return Err(Unfit::Stranger(format!("it is of another build ({build}, not {BUILD})")));
     }
     let system = |error: &dyn std::fmt::Display| Unfit::System(error.to_string());
-    let (replies, receiver) = ipc::channel().map_err(|error: io::Error| system(&error))?;
+    let (replies, messages) = ipc::channel().map_err(|error: io::Error| system(&error))?;
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
     calls
         .send(ToWorker::Welcome(Welcome { threads, limits, replies: replies.clone() }))
@@ -191,35 +188,30 @@ fn greet(
     if !line.connect(replies) {
         return Err(Unfit::Gone);
     }
-    await_answer(&receiver)?;
+    await_ready(&messages)?;
+    post.connect(calls, lifeline, messages);
     if let Some(initializer) = shared.initializer() {
-        calls.send(ToWorker::Calls(vec![initializer.call()])).map_err(|_| Unfit::Gone)?;
-        await_answer(&receiver).map_err(|unfit| match unfit {
-            Unfit::Gone => Unfit::GoneInItsInitializer,
-            unfit => unfit,
-        })?;
+        let (parcel, future) = initializer.parcel();
+        post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel) });
+        post.flush();
+        if !receive::only_reply(post, &parcel).map_err(|_| Unfit::Gone)? {
+            return Err(Unfit::GoneInItsInitializer);
+        }
+        future
+            .result()
+            .map_err(|error| Unfit::Uninitialized(format!("its initializer failed: {error}")))?;
     }
-    post.connect(calls, lifeline);
-    Ok(receiver)
+    Ok(())
 }
 
-/// Waits for the worker to say that it is ready, or to answer the initializer.
-fn await_answer(replies: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
+/// Waits for the worker to say that it is ready.
+fn await_ready(messages: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
     loop {
-        match replies.recv() {
-            Ok(FromWorker::Reply(reply)) => {
-                let json = reply.as_str().unwrap_or_default();
-                return match serde_json::from_str::<Reply<&RawValue>>(json) {
-                    Ok(reply) => reply.result::<IgnoredAny>().map(drop).map_err(|error| {
-                        Unfit::Uninitialized(format!("its initializer failed: {error}"))
-                    }),
-                    Err(error) => Err(Unfit::System(error.to_string())),
-                };
-            }
+        match messages.recv() {
             Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(FromWorker::Ready) => return Ok(()),
             Ok(FromWorker::Unfit(reason)) => return Err(Unfit::Uninitialized(reason)),
-            Ok(FromWorker::Returned(_) | FromWorker::NotYet { .. }) => {}
+            Ok(FromWorker::Enclosed(_)) => {}
             Ok(FromWorker::Ended) | Err(_) => return Err(Unfit::Gone),
         }
     }
@@ -265,44 +257,4 @@ fn judge(
         false => Again::WithBackoff,
     };
     (format!("worker program {}: {reason}", path.display()), again)
-}
-
-fn receive_replies(shared: &Shared, post: &Post, replies: &IpcReceiver<FromWorker>) {
-    loop {
-        let received = replies.recv();
-        // Until the next one is received the worker's answers lie unread, however long the user's
-        // code takes to look at this one.
-        let _deaf = post.deaf();
-        match received {
-            Ok(FromWorker::Reply(reply)) => {
-                if !settle(shared, post, &reply) {
-                    // Not even its envelope can be read: nothing it says can be trusted.
-                    post.kill(Doom::Unfit);
-                }
-            }
-            Ok(FromWorker::Returned(Recall { from, through })) => {
-                shared.handle(Event::Returned { tenant: post.tenant, from, through });
-            }
-            Ok(FromWorker::NotYet { turn, ran_for }) => {
-                shared.handle(Event::NotYet { tenant: post.tenant, turn, ran_for });
-            }
-            Ok(FromWorker::Unfit(_) | FromWorker::Ready) => {}
-            Ok(FromWorker::Ended) => return,
-            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(IpcError::SerializationError(_)) => post.kill(Doom::Unfit),
-            Err(IpcError::Disconnected | IpcError::Io(_)) => return,
-        }
-    }
-}
-
-/// Passes a reply on; false if it is none.
-fn settle(shared: &Shared, post: &Post, reply: &Text) -> bool {
-    let Ok(json) = reply.as_str() else { return false };
-    let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(json) else { return false };
-    let (tenant, id) = (post.tenant, crate::TaskId(reply.id));
-    let ran_for = Duration::from_micros(reply.run_us);
-    let has_failed = matches!(reply.status, Status::Failed | Status::Panicked);
-    let is_fat = shared.is_fat(post);
-    shared.answered(Event::Replied { tenant, id, ran_for, has_failed, is_fat }, &reply);
-    true
 }

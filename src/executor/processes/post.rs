@@ -1,123 +1,34 @@
-//! One worker process as the pool sees it: where its calls are put, and how it is ended.
+//! One worker process as the pool sees it: where its calls are put and its replies come from, and
+//! how it is ended.
 //!
 //! Calls are put into the outbox while the scheduler's lock is held, so that they lie there in the
-//! order in which they were decided, and are sent after it was released. Whoever holds the link
-//! sends all that lies there, many short calls in one frame; so the order stays the same on the
-//! way.
+//! order in which they were decided, and are written into the memory that is shared with the
+//! worker after it was released. Whoever holds `sending` writes all that lies there, so the order
+//! stays the same on the way.
 
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
-use std::{io, iter};
+use std::time::Duration;
 
-use ipc_channel::IpcError;
-use ipc_channel::ipc::IpcSender;
+use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use super::child::Child;
+use super::claims::Claims;
+use super::parcel::Parcel;
 use super::scheduler::Tenant;
-use crate::error::TaskError;
-use crate::executor::job::{Encoded, Owed};
-use crate::task::TaskId;
-use crate::wire::{Call, INLINE_LIMIT, Text, ToWorker, Whisper};
-
-/// A task that a process pool owes an answer for.
-pub(crate) struct Parcel {
-    pub id: TaskId,
-    pub name: &'static str,
-    pub submitted: Instant,
-    json: String,
-    inline_limit: usize,
-    owed: Mutex<Option<Box<dyn Owed>>>,
-}
-
-impl Parcel {
-    /// A text that is longer than the limit will travel in shared memory.
-    pub(crate) fn new(Encoded { id, name, json, owed }: Encoded, inline_limit: usize) -> Self {
-        let submitted = Instant::now();
-        Self { id, name, submitted, json, inline_limit, owed: Mutex::new(Some(owed)) }
-    }
-
-    /// How many bytes of a socket's buffer the task takes.
-    pub(crate) fn bytes(&self) -> usize {
-        // Of a text in shared memory only a handle is sent.
-        if self.json.len() <= self.inline_limit { self.json.len() } else { 64 }
-    }
-
-    fn text(&self) -> Text {
-        Text::within(self.inline_limit, &self.json)
-    }
-
-    pub(crate) fn set_running(&self, running: bool) {
-        if let Some(owed) = &*self.owed() {
-            owed.set_running(running);
-        }
-    }
-
-    /// The promise, for whoever may keep it; only the first to ask gets it.
-    pub(crate) fn take_owed(&self) -> Option<Box<dyn Owed>> {
-        self.owed().take()
-    }
-
-    pub(crate) fn fail(&self, error: TaskError) {
-        if let Some(owed) = self.take_owed() {
-            owed.fail(error);
-        }
-    }
-
-    fn owed(&self) -> MutexGuard<'_, Option<Box<dyn Owed>>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::future::Nudge;
+use crate::wire::{
+    Call, ENCLOSED, Exchange, FromWorker, Garbled, INLINE, Progress, Reader, Record, Records,
+    ToWorker, Writer,
+};
 
 /// A call that waits to be sent.
 pub(crate) struct Outgoing {
     pub turn: u64,
     pub attempt: u32,
     pub parcel: Arc<Parcel>,
-}
-
-impl Outgoing {
-    fn call(&self) -> Call {
-        let Self { turn, attempt, parcel } = self;
-        Call {
-            id: parcel.id.0,
-            turn: *turn,
-            attempt: *attempt,
-            name: parcel.name.to_owned(),
-            task: parcel.text(),
-        }
-    }
-}
-
-/// As many texts in shared memory as the channel carries in one message, which panics beyond that.
-const MOST_IN_A_FRAME: usize = 64;
-
-/// Cuts calls into frames that the channel sends in one piece, whatever is in them: see
-/// [`wire`](crate::wire) for what is wrong with fragments.
-fn frames(calls: &[Outgoing]) -> impl Iterator<Item = &[Outgoing]> {
-    let mut rest = calls;
-    iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |call: &&Outgoing| {
-            bytes += call.parcel.bytes();
-            bytes <= INLINE_LIMIT
-        };
-        // One always goes, so that none is ever left behind.
-        let fitting = rest.iter().take(MOST_IN_A_FRAME).take_while(fits).count();
-        let (frame, later) = rest.split_at(fitting.max(1).min(rest.len()));
-        rest = later;
-        (!frame.is_empty()).then_some(frame)
-    })
-}
-
-/// Sends the calls in one frame, and says whether that succeeded.
-fn send(to: &IpcSender<ToWorker>, frame: &[Outgoing]) -> bool {
-    loop {
-        match to.send(ToWorker::Calls(frame.iter().map(Outgoing::call).collect())) {
-            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome.is_ok(),
-        }
-    }
 }
 
 /// Why the pool kills a process.
@@ -131,33 +42,51 @@ pub(crate) enum Doom {
     Unfit,
 }
 
+/// What became of the order to end a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    /// It ends with its process.
+    Carried,
+    /// It has not run for long enough, or has not begun.
+    Suspended { ran_for: Option<Duration> },
+}
+
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct Post {
     pub tenant: Tenant,
     /// Set when the process was started.
     pub child: OnceLock<Arc<Child>>,
-    outbox: Mutex<Vec<Outgoing>>,
-    link: Mutex<Link>,
+    /// Set before that.
+    pub exchange: OnceLock<Exchange>,
+    outbox: Mutex<VecDeque<Outgoing>>,
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+    /// Whoever receives their own reply; one at a time.
+    helping: Mutex<()>,
     doom: OnceLock<Doom>,
-    is_deaf: AtomicBool,
+    has_ended: AtomicBool,
     is_dismissed: AtomicBool,
 }
 
-/// As long as this lives, nobody reads what the worker says.
-pub(crate) struct Deaf<'p>(&'p AtomicBool);
-
-impl Drop for Deaf<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
+#[derive(Default)]
+struct Sending {
+    writer: Writer,
+    claims: Claims,
+    link: Option<Link>,
 }
 
-#[derive(Default)]
 struct Link {
-    /// Dropped to let the worker go.
-    calls: Option<IpcSender<ToWorker>>,
+    calls: IpcSender<ToWorker>,
     /// Held until the worker's end: its breaking means that the coordinator is gone.
-    lifeline: Option<IpcSender<Whisper>>,
+    _lifeline: IpcSender<()>,
+}
+
+/// Where replies come from.
+#[derive(Default)]
+pub(crate) struct Receiving {
+    reader: Reader,
+    records: Records,
+    replies: Option<IpcReceiver<FromWorker>>,
 }
 
 impl Post {
@@ -165,10 +94,13 @@ impl Post {
         Self {
             tenant,
             child: OnceLock::new(),
+            exchange: OnceLock::new(),
             outbox: Mutex::default(),
-            link: Mutex::default(),
+            sending: Mutex::default(),
+            receiving: Mutex::default(),
+            helping: Mutex::default(),
             doom: OnceLock::new(),
-            is_deaf: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
         }
     }
@@ -176,16 +108,6 @@ impl Post {
     /// Which worker of the pool this is, counted from 0.
     pub(crate) fn worker(&self) -> usize {
         self.tenant.seat
-    }
-
-    /// Notes that what the worker says is not read for a while.
-    pub(crate) fn deaf(&self) -> Deaf<'_> {
-        self.is_deaf.store(true, Ordering::Release);
-        Deaf(&self.is_deaf)
-    }
-
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.is_deaf.load(Ordering::Acquire)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -197,37 +119,167 @@ impl Post {
         self.child.get().is_some_and(|child| child.is_there())
     }
 
-    pub(crate) fn connect(&self, calls: IpcSender<ToWorker>, lifeline: IpcSender<Whisper>) {
-        *self.link() = Link { calls: Some(calls), lifeline: Some(lifeline) };
+    /// Notes the channels to a worker that was welcomed.
+    pub(crate) fn connect(
+        &self,
+        calls: IpcSender<ToWorker>,
+        lifeline: IpcSender<()>,
+        replies: IpcReceiver<FromWorker>,
+    ) {
+        self.sending().link = Some(Link { calls, _lifeline: lifeline });
+        self.receiving().replies = Some(replies);
     }
 
     /// Takes a call; to be followed by a [`flush`](Self::flush).
     pub(crate) fn put(&self, call: Outgoing) {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        self.outbox().push_back(call);
     }
 
-    /// Sends what lies in the outbox. If that fails, gives the turn of the first call that has not
-    /// been sent, after which none was. That a call was sent does not mean that it was received.
-    #[must_use]
-    pub(crate) fn flush(&self) -> Option<u64> {
-        let link = self.link();
-        let waiting =
-            std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
-        frames(&waiting)
-            .find(|frame| !link.calls.as_ref().is_some_and(|calls| send(calls, frame)))
-            .map(|frame| frame[0].turn)
+    /// Writes what lies in the outbox, as far as there is room.
+    pub(crate) fn flush(&self) {
+        let Some(exchange) = self.exchange.get() else { return };
+        let mut sending = self.sending();
+        let mut has_written = false;
+        loop {
+            // Bound first: the outbox must not stay locked while a text is sent.
+            let next = self.outbox().pop_front();
+            let Some(next) = next else { break };
+            match sending.write(exchange, &next) {
+                Ok(true) => has_written = true,
+                Ok(false) => {
+                    self.outbox().push_front(next);
+                    break;
+                }
+                Err(Garbled) => {
+                    self.kill(Doom::Unfit);
+                    break;
+                }
+            }
+        }
+        drop(sending);
+        if has_written {
+            exchange.call_bell().ring();
+        }
     }
 
-    pub(crate) fn whisper(&self, whisper: &Whisper) {
-        if let Some(lifeline) = &self.link().lifeline {
-            let _ = lifeline.send(*whisper);
+    /// Takes back the calls of these turns that the worker has not begun, and says which.
+    pub(crate) fn take_back(&self, turns: RangeInclusive<u64>) -> Vec<u64> {
+        let Some(exchange) = self.exchange.get() else { return Vec::new() };
+        // This lock first: what is being written now is found among the claims then.
+        let mut sending = self.sending();
+        let mut outbox = self.outbox();
+        let mut back = sending.claims.strike(exchange, &turns);
+        outbox.retain(|call| {
+            let stays = !turns.contains(&call.turn);
+            back.extend((!stays).then_some(call.turn));
+            stays
+        });
+        back
+    }
+
+    /// Ends a call together with its process, if it has run for as long as it may. Gives the turns
+    /// of the calls that were taken back meanwhile, if the process lives on.
+    pub(crate) fn end_call(&self, turn: u64, allowed: Option<Duration>) -> (Sentence, Vec<u64>) {
+        let progress = || {
+            let exchange = self.exchange.get()?;
+            self.sending().claims.progress(exchange, turn)
+        };
+        let suspended = |ran_for| Sentence::Suspended { ran_for };
+        let ended = suspended(Some(Duration::ZERO));
+        match progress() {
+            Some(Progress { begun: 0, .. }) | None if allowed.is_none() => {
+                return (suspended(None), self.take_back(turn..=turn));
+            }
+            // Not begun, or not even sent.
+            Some(Progress { begun: 0, .. }) | None => return (suspended(None), Vec::new()),
+            Some(Progress { runs_for: None, .. }) => return (ended, Vec::new()),
+            Some(Progress { runs_for: Some(ran_for), .. }) => {
+                if allowed.is_some_and(|allowed| ran_for < allowed) {
+                    return (suspended(Some(ran_for)), Vec::new());
+                }
+            }
+        }
+        // So that it cannot be the next one that is hit.
+        let back = self.take_back(0..=u64::MAX);
+        if progress().is_some_and(|progress| progress.runs_for.is_some()) {
+            self.kill(Doom::Late);
+            return (Sentence::Carried, Vec::new());
+        }
+        (ended, back)
+    }
+
+    /// The turns of the calls without an answer that had begun, and how long ago.
+    pub(crate) fn begun(&self) -> Vec<(u64, Duration)> {
+        let exchange = self.exchange.get();
+        exchange.map_or_else(Vec::new, |exchange| self.sending().claims.begun(exchange))
+    }
+
+    pub(crate) fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, if nobody else is at it.
+    pub(crate) fn try_receiving(&self) -> Option<MutexGuard<'_, Receiving>> {
+        self.receiving.try_lock().ok()
+    }
+
+    /// Frees the claims of calls that were answered; an error if one was not given out.
+    pub(crate) fn release(&self, claims: impl IntoIterator<Item = u32>) -> Result<(), Garbled> {
+        let mut sending = self.sending();
+        for claim in claims {
+            sending.claims.release(claim)?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the worker has replied, or has ended.
+    pub(crate) fn wait_for_replies(&self) {
+        let Some(exchange) = self.exchange.get() else { return };
+        let is_there = || exchange.replies().has_unread() || self.has_ended();
+        exchange.reply_bell().sleep_unless(is_there, None);
+    }
+
+    /// The process has ended: nothing will come from it any more.
+    pub(crate) fn note_end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        if let Some(exchange) = self.exchange.get() {
+            exchange.reply_bell().ring();
+            exchange.caller_bell().ring();
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
+    /// Lets a caller receive the reply to the call of this turn, if no other caller does the same:
+    /// the handler need not be woken for it.
+    pub(crate) fn lend(&self, turn: u64, is_done: &dyn Fn() -> bool, receive: impl Fn() -> bool) {
+        let Some(exchange) = self.exchange.get() else { return };
+        let Ok(_helping) = self.helping.try_lock() else { return };
+        let Some(claim) = self.sending().claims.of(turn) else { return };
+        exchange.set_awaited(Some(claim));
+        let is_there = || exchange.replies().has_unread() || is_done() || self.has_ended();
+        while !is_done() && !self.has_ended() {
+            if !exchange.replies().has_unread() {
+                exchange.caller_bell().sleep_unless(is_there, None);
+            } else if !receive() {
+                break; // The handler is at it.
+            }
+        }
+        exchange.set_awaited(None);
+        // What was announced to us alone, or arrived behind it, is the handler's again.
+        if exchange.replies().has_unread() {
+            exchange.reply_bell().ring();
         }
     }
 
     /// Lets the worker leave when it has done what it has.
     pub(crate) fn dismiss(&self) {
         self.is_dismissed.store(true, Ordering::Release);
-        self.link().calls = None;
+        if let Some(exchange) = self.exchange.get() {
+            exchange.close();
+        }
     }
 
     pub(crate) fn is_dismissed(&self) -> bool {
@@ -236,7 +288,7 @@ impl Post {
 
     /// Drops what is left of the link after the worker's end.
     pub(crate) fn disconnect(&self) {
-        *self.link() = Link::default();
+        self.sending().link = None;
     }
 
     /// Ends the process, now or as soon as it is started.
@@ -252,43 +304,90 @@ impl Post {
         self.doom.get().copied()
     }
 
-    fn link(&self) -> MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outbox(&self) -> MutexGuard<'_, VecDeque<Outgoing>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Context, Failure, Task};
-
-    #[derive(serde::Serialize, serde::Deserialize)]
-    struct Text(String);
-    impl Task for Text {
-        const NAME: &'static str = "text";
-        type Output = ();
-        fn run(self, _: &Context) -> Result<(), Failure> {
-            Ok(())
+impl Nudge for Post {
+    fn nudge(&self) {
+        if let Some(exchange) = self.exchange.get() {
+            exchange.caller_bell().ring();
         }
     }
+}
 
-    fn frame_sizes(lengths: &[usize]) -> Vec<usize> {
-        let outgoing = |length: &usize| {
-            let (job, _) = crate::executor::Job::new(Text("x".repeat(*length)), None);
-            let parcel = Arc::new(Parcel::new(job.encode().expect("encodable"), INLINE_LIMIT));
-            Outgoing { turn: 1, attempt: 1, parcel }
+impl Sending {
+    /// Writes one call; false if there is no room for it now.
+    fn write(&mut self, exchange: &Exchange, call: &Outgoing) -> Result<bool, Garbled> {
+        let Outgoing { turn, attempt, parcel } = call;
+        let Some(claim) = self.claims.next(exchange) else { return Ok(false) };
+        // The turn only has to differ from those of earlier calls that may still lie in the ring.
+        let short_turn = (turn % (1 << 32)) as u32;
+        let head = Call {
+            id: parcel.id.0,
+            turn: short_turn,
+            attempt: *attempt,
+            claim,
+            name_len: u32::try_from(parcel.name.len()).map_err(|_| Garbled)?,
         };
-        let calls: Vec<_> = lengths.iter().map(outgoing).collect();
-        frames(&calls).map(<[_]>::len).collect()
+        let head = head.to_bytes();
+        let inline = parcel.inline().unwrap_or_default();
+        let parts = [&head[..], parcel.name.as_bytes(), inline.as_bytes()];
+        let ring = exchange.calls();
+        if !self.writer.fits(&ring, &parts) {
+            return Ok(false);
+        }
+        let kind = if parcel.inline().is_some() {
+            INLINE
+        } else {
+            if let Some(link) = &self.link {
+                // Should it have ended, that will be known soon.
+                let _ = link.calls.send(ToWorker::Enclosed(parcel.enclosed()));
+            }
+            ENCLOSED
+        };
+        self.claims.lay_out(exchange, claim, *turn, short_turn);
+        self.writer.write(&ring, kind, &parts)
+    }
+}
+
+impl Receiving {
+    /// Reads all that the worker has published; false if that is nothing.
+    pub(crate) fn read(&mut self, exchange: &Exchange) -> Result<bool, Garbled> {
+        let has_read = self.reader.read(&exchange.replies(), &mut self.records)?;
+        if has_read {
+            exchange.space_bell().ring();
+        }
+        Ok(has_read)
     }
 
-    #[test]
-    fn a_frame_is_small_enough_to_be_sent_in_one_piece() {
-        assert_eq!(frame_sizes(&[]), [0; 0]);
-        assert_eq!(frame_sizes(&[5; 20]), [20]);
-        assert_eq!(frame_sizes(&[60_000, 6_000, 100, 60_000]), [1, 2, 1]);
-        assert_eq!(frame_sizes(&[60_000; 3]), [1, 1, 1]);
-        // In shared memory.
-        assert_eq!(frame_sizes(&[70_000; 100]), [64, 36]);
+    pub(crate) fn next(&mut self) -> Result<Option<Record>, Garbled> {
+        self.records.next()
+    }
+
+    /// Whether all that was read was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(crate) fn bytes(&self, record: Record) -> &[u8] {
+        self.records.bytes(record)
+    }
+
+    /// Receives the next message from the worker.
+    pub(crate) fn message(&self) -> Option<FromWorker> {
+        use ipc_channel::IpcError;
+        let replies = self.replies.as_ref()?;
+        loop {
+            match replies.recv() {
+                Err(IpcError::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                received => return received.ok(),
+            }
+        }
     }
 }

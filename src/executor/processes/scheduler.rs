@@ -5,8 +5,8 @@
 //!            Submitted ─► pending ──Send──► in flight on one seat ──Replied──► Complete
 //!                          ▲    ▲                 │        │
 //!                          │    └── Returned, ────┘        │ failed, timed out, or its worker
-//!                          │     Undelivered, or the       │ died; and it may be tried again
-//!                          │     worker ended before       ▼
+//!                          │     or not begun when the     │ died; and it may be tried again
+//!                          │     worker ended              ▼
 //!                          └────────── in time ────────── paused
 //! ```
 //!
@@ -21,19 +21,20 @@
 //!   beside it, but gets no task before it has left;
 //! - after a shutdown every task is completed before [`Action::End`].
 //!
-//! **Who is to blame.** A worker begins its calls in the order in which they were sent, on `slots`
-//! threads. So of the calls that it has not answered, the first `slots` are the ones that run, and
-//! only these can have killed it; the others go back to the head of the queue at no cost.
+//! **Who is to blame.** A worker claims each call before it begins it, in memory that outlives it
+//! (see `wire/exchange.rs`), so it is known which calls had begun when it died. Only these can have
+//! killed it; the others go back to the head of the queue at no cost.
 //!
-//! **Ending one task.** To end a running task is to end its process, which the worker does itself,
-//! so that it does not hit the next task by mistake. With one slot nobody else is hurt. With
-//! several, a deadline still ends the process, and the other tasks die with it; a cancel does not.
+//! **Ending one task.** To end a running task is to end its process. What it has not begun is
+//! taken back first, so the next task is not hit by mistake. With one slot nobody else is hurt.
+//! With several, a deadline still ends the process, and the other tasks die with it; a cancel does
+//! not.
 //!
-//! **How many calls to send ahead.** While a worker does one call, the next may already lie in
-//! its socket, which spares it a round trip. For short tasks that is most of the time, for long
+//! **How many calls to send ahead.** While a worker does one call, the next may already lie
+//! before it, which spares it a round trip. For short tasks that is most of the time, for long
 //! ones it is nothing, while a call that lies behind a long one is stuck there. So the number
 //! depends on how long tasks took so far, and calls that turn out to be stuck behind a long one
-//! while another worker is idle are recalled.
+//! while another worker is idle are taken back.
 
 mod queue;
 mod seat;
@@ -54,20 +55,19 @@ use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
 use crate::task::TaskId;
 
-/// Calls that lie ahead in a worker's socket never exceed this many bytes of text, nor
-/// [`MOST_AHEAD`]: both are well below what fills a socket's buffer, so a send never blocks.
+/// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
+/// below what fills the memory that is shared with a worker.
 const BYTES_AHEAD: usize = 64 * 1024;
-const MOST_AHEAD: usize = 32;
+pub(crate) const MOST_AHEAD: usize = 256;
 /// Calls sent ahead should keep a worker busy for about this long.
-const WORK_AHEAD: Duration = Duration::from_micros(500);
+const WORK_AHEAD: Duration = Duration::from_millis(1);
 /// Tasks that take longer than this gain nothing from lying ahead.
 const LONG: Duration = Duration::from_millis(5);
 /// A call that lies behind one that has run for this long is recalled if a worker is idle.
 const STUCK: Duration = Duration::from_millis(5);
-/// After how long to look again whether a worker is heard.
-const UNHEARD: Duration = Duration::from_millis(10);
-/// How long a worker may take to end itself when it is asked to.
-const END: Duration = Duration::from_millis(50);
+/// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
+/// or the machine is in great trouble.
+const STALLED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Scheduler<J> {
@@ -137,10 +137,17 @@ impl<J: Clone> Scheduler<J> {
         (scheduler, actions)
     }
 
-    /// Takes note of what happened and says what is to be done.
-    pub(crate) fn handle(&mut self, event: Event<J>, now: Instant) -> Vec<Action<J>> {
+    /// Takes note of what happened and says what is to be done; several events that are known
+    /// together are decided upon together.
+    pub(crate) fn handle(
+        &mut self,
+        events: impl IntoIterator<Item = Event<J>>,
+        now: Instant,
+    ) -> Vec<Action<J>> {
         let mut actions = Vec::new();
-        self.take_note(event, now, &mut actions);
+        for event in events {
+            self.take_note(event, now, &mut actions);
+        }
         self.fill_seats(now, &mut actions);
         self.dispatch(now, &mut actions);
         self.recall_stuck(now, &mut actions);
@@ -169,9 +176,8 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Vacant { until } => at(until),
                 Stage::Starting { until } | Stage::Leaving { until } => at(Some(until)),
                 Stage::Ready => {
-                    at(state.heard(state.ending.map(|ending| ending.until)));
                     if self.timed > 0 {
-                        at(state.heard(state.first_deadline()));
+                        at(state.first_deadline());
                     }
                     if may_be_stuck {
                         at(stuck_from(state));
@@ -185,6 +191,14 @@ impl<J: Clone> Scheduler<J> {
             }
         }
         earliest
+    }
+
+    /// The call by which a task was sent, if it is the only one that its worker has.
+    pub(crate) fn only_call(&self, id: TaskId) -> Option<(Tenant, u64)> {
+        let Place::InFlight(seat) = self.tasks.get(&id)?.place else { return None };
+        let state = &self.seats[seat];
+        let call = state.calls.front().filter(|call| state.calls.len() == 1 && call.id == id)?;
+        Some((state.tenant(), call.turn))
     }
 
     /// How many tasks wait for a worker, or for their next attempt.
@@ -215,33 +229,26 @@ impl<J: Clone> Scheduler<J> {
                     self.answered(id, has_failed, now, actions);
                 }
             }
-            Event::Returned { tenant, from, through } => {
+            Event::Returned { tenant, turns } => {
                 let state = &mut self.seats[tenant.seat];
                 if state.is_present(tenant) {
-                    let returned = state.take_returned(from, through, now);
+                    let returned = state.take_returned(&turns, now);
                     self.take_back(returned, actions);
-                }
-            }
-            Event::Undelivered { tenant, from } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) {
-                    let undelivered = state.take_returned(from, u64::MAX, now);
-                    self.take_back(undelivered, actions);
-                    // Most likely it is dead already; if not, it is of no use any more.
-                    self.kill(tenant.seat, Why::Lost, now, actions);
                 }
             }
             Event::StartFailed { tenant, cause, again } => {
                 self.start_failed(tenant, cause, again, now, actions);
             }
-            Event::WorkerExited { tenant, exit } => self.exited(tenant, exit, now, actions),
+            Event::WorkerExited { tenant, exit, begun } => {
+                self.exited(tenant, exit, &begun, now, actions);
+            }
             Event::NotYet { tenant, turn, ran_for } => {
                 let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) {
-                    state.begin_again(turn, ran_for, now);
+                if state.is_present(tenant) && state.begin_again(turn, ran_for, now) >= STALLED {
+                    self.kill(tenant.seat, Why::Stalled, now, actions);
                 }
             }
-            Event::Tick { unheard } => self.tick(&unheard, now, actions),
+            Event::Tick => self.tick(now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
         }
     }
@@ -378,7 +385,14 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    fn exited(&mut self, tenant: Tenant, exit: Exit, now: Instant, actions: &mut Vec<Action<J>>) {
+    fn exited(
+        &mut self,
+        tenant: Tenant,
+        exit: Exit,
+        begun: &[(u64, Duration)],
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
         let state = &mut self.seats[tenant.seat];
         if state.is_successor(tenant) {
             state.successor = None;
@@ -389,13 +403,10 @@ impl<J: Clone> Scheduler<J> {
         if !state.is_present(tenant) {
             return;
         }
-        let (stage, slots, idle_since) = (state.stage, state.slots, state.idle_since);
-        let ended = state.ending.map(|Ending { at, why, .. }| (at, why));
+        let (stage, idle_since) = (state.stage, state.idle_since);
         let killed = match stage {
-            Stage::Killed { at, why } if why != Why::Lost => Some((at, why)),
-            // It was out of reach because it had ended itself as it was asked to.
-            Stage::Killed { at, why } => ended.or(Some((at, why))),
-            _ => ended,
+            Stage::Killed { at, why } => Some((at, why)),
+            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
         };
         let calls = state.vacate(now);
         let was_idle_for = now.saturating_duration_since(idle_since);
@@ -403,11 +414,16 @@ impl<J: Clone> Scheduler<J> {
             let cause = format!("a worker ended without a task: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
         }
-        for call in calls.iter().take(slots) {
-            let Some(task) = self.tasks.get_mut(&call.id) else { continue };
+        let mut not_begun = Vec::new();
+        for call in &calls {
+            let begun = begun.iter().find(|(turn, _)| *turn == call.turn);
+            let Some((_, ran_for)) = begun else {
+                not_begun.push(call.id);
+                continue;
+            };
+            let (Some(task), ran_for) = (self.tasks.get_mut(&call.id), *ran_for) else { continue };
             task.begun += 1;
             let attempts = task.begun;
-            let ran_for = now.saturating_duration_since(call.since.unwrap_or(now));
             let timed_out = killed.is_some_and(|(at, why)| {
                 why == Why::TimedOut && call.deadline().is_some_and(|deadline| deadline <= at)
             });
@@ -416,14 +432,15 @@ impl<J: Clone> Scheduler<J> {
                 (Fault::Timeout, Verdict::TimedOut { after, attempts })
             } else {
                 let why = killed.map(|(_, why)| why);
-                let is_collateral = matches!(why, Some(Why::TimedOut | Why::Cancelled));
+                let is_collateral =
+                    matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
                 (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
             };
             if !self.retry(call.id, fault, now, actions) {
                 self.complete(call.id, verdict, actions);
             }
         }
-        self.take_back(calls.iter().skip(slots).map(|call| call.id), actions);
+        self.take_back(not_begun, actions);
     }
 
     /// Completes every task there is, in the order of submission.
@@ -436,9 +453,7 @@ impl<J: Clone> Scheduler<J> {
         self.queue.clear();
     }
 
-    /// Ends a running call, and with it its process: the worker itself does that, if it has not
-    /// finished the call meanwhile, so that no later one is hit. If it does not, because it is
-    /// stopped or has lost its mind, it is killed.
+    /// Ends a running call, and with it its process, if it has not finished the call meanwhile.
     fn end_call(
         &mut self,
         seat: Seat,
@@ -450,16 +465,13 @@ impl<J: Clone> Scheduler<J> {
         let state = &mut self.seats[seat];
         if state.ending.is_none() {
             let Sent { turn, timeout, .. } = state.calls[index];
-            let allowed = match why {
-                Why::TimedOut => timeout.unwrap_or_default(),
-                Why::Cancelled | Why::Unneeded | Why::Lost => Duration::ZERO,
-            };
-            state.ending = Some(Ending { turn, at: now, until: now + END, why });
+            let allowed = timeout.filter(|_| why == Why::TimedOut);
+            state.ending = Some(Ending { turn, at: now, why });
             actions.push(Action::EndCall { tenant: state.tenant(), turn, allowed });
         }
     }
 
-    fn tick(&mut self, unheard: &[Tenant], now: Instant, actions: &mut Vec<Action<J>>) {
+    fn tick(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         while let Some(id) = self.queue.pop_due(now) {
             if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.place == Place::Paused) {
                 task.place = Place::Pending;
@@ -482,17 +494,8 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
                     self.kill(seat, Why::TimedOut, now, actions);
                 }
-                // It may have finished long ago, or have answered.
-                Stage::Ready if unheard.contains(&state.tenant()) => {
-                    state.unheard_until = Some(now + UNHEARD);
-                }
                 Stage::Ready => {
-                    state.unheard_until = None;
-                    if let Some(Ending { until, why, .. }) = state.ending {
-                        if until <= now {
-                            self.kill(seat, why, now, actions);
-                        }
-                    } else if let Some(index) = state.overdue(now) {
+                    if let (None, Some(index)) = (state.ending, state.overdue(now)) {
                         self.end_call(seat, index, Why::TimedOut, now, actions);
                     }
                 }

@@ -4,30 +4,37 @@
 //! What must stay in the order of the decisions (who sits where, which call lies before which) is
 //! done under the lock; everything that takes time, or calls the user's code, after it.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::limits::{self, Limits};
-use super::post::{Doom, Outgoing, Parcel, Post};
+use super::parcel::Parcel;
+use super::post::{Doom, Outgoing, Post, Sentence};
 use super::program::{Program, Programs};
-use super::scheduler::{Action, Event, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict};
+use super::receive;
+use super::scheduler::{
+    Action, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
+};
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::{Output, PoolEvent};
 use crate::error::{Death, Exit, PoolError, TaskError};
-use crate::executor::Job;
 use crate::executor::callbacks::{self, Calling};
-use crate::future::Cancels;
+use crate::executor::job::{Encoded, Job};
+use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
-use crate::wire::{Call, INLINE_LIMIT, Recall, Reply, Status, Text, Whisper};
+use crate::wire::{Reply, Status};
 
 /// All that the pool's threads have in common.
 pub(super) struct Shared {
@@ -87,23 +94,28 @@ impl Shared {
 
     /// Tells the scheduler that a time has come.
     pub(super) fn tick(&self) {
-        let mind = self.mind();
-        let unheard = mind.posts.iter().filter(|(_, post)| post.is_deaf());
-        let unheard = unheard.map(|(tenant, _)| *tenant).collect();
-        drop(mind);
-        self.handle(Event::Tick { unheard });
+        self.handle(Event::Tick);
     }
 
-    /// The same for a reply, which the scheduler may or may not want.
-    pub(super) fn answered(&self, event: Event<Arc<Parcel>>, reply: &Reply<&RawValue>) {
-        self.decide(event, Some(Settling::Reply(reply)));
+    /// The same for replies, which the scheduler may or may not want.
+    pub(super) fn answered(
+        &self,
+        events: impl Iterator<Item = Event<Arc<Parcel>>>,
+        replies: &[Reply<&RawValue>],
+    ) {
+        self.decide_all(
+            self.mind(),
+            events,
+            Some(Settling::Replies { replies, next: Cell::new(0) }),
+        );
     }
 
     /// The same for the end of a worker that had been ready.
     pub(super) fn exited(&self, post: &Post, exit: Exit, last_output: Vec<String>) {
         let tenant = post.tenant;
         let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
-        self.decide(Event::WorkerExited { tenant, exit }, Some(settling));
+        let begun = post.begun();
+        self.decide(Event::WorkerExited { tenant, exit, begun }, Some(settling));
     }
 
     pub(super) fn decide(
@@ -111,9 +123,8 @@ impl Shared {
         event: Event<Arc<Parcel>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let mut mind = self.mind();
-        match &event {
-            Event::Submitted { .. } => mind.entering -= 1,
+        let prepare = |mind: &mut Mind| match &event {
+            Event::Submitted { .. } => mind.entering = mind.entering.saturating_sub(1),
             Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
                 let post = mind.posts.remove(tenant);
                 if post.is_some_and(|post| !post.is_dismissed()) {
@@ -121,8 +132,19 @@ impl Shared {
                 }
             }
             _ => {}
-        }
-        let actions = mind.scheduler.handle(event, Instant::now());
+        };
+        let mut mind = self.mind();
+        prepare(&mut mind);
+        self.decide_all(mind, [event], settling)
+    }
+
+    fn decide_all(
+        &self,
+        mut mind: MutexGuard<'_, Mind>,
+        events: impl IntoIterator<Item = Event<Arc<Parcel>>>,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        let actions = mind.scheduler.handle(events, Instant::now());
         let outside = self.perform_inside(&mut mind, actions);
         let wake_at = mind.scheduler.wake_at();
         let is_earlier = match (wake_at, mind.wakes_at) {
@@ -177,8 +199,7 @@ impl Shared {
                     outside.flush(post);
                 }
                 Action::Recall { tenant, from, through } => {
-                    let recall = Recall { from, through };
-                    outside.say(mind.posts.get(&tenant), Word::Recall(recall));
+                    outside.say(mind.posts.get(&tenant), Word::TakeBack(from..=through));
                 }
                 Action::EndCall { tenant, turn, allowed } => {
                     outside.say(mind.posts.get(&tenant), Word::End { turn, allowed });
@@ -213,15 +234,12 @@ impl Shared {
         let Outside { flush, words, events, completed, is_the_end } = outside;
         // Workers first: they should not wait for the user's code.
         for post in flush {
-            if let Some(from) = post.flush() {
-                let tenant = post.tenant;
-                self.handle(Event::Undelivered { tenant, from });
-            }
+            post.flush();
         }
         for (post, word) in words {
             match word {
-                Word::Recall(recall) => post.whisper(&Whisper::Recall(recall)),
-                Word::End { turn, allowed } => post.whisper(&Whisper::End { turn, allowed }),
+                Word::TakeBack(turns) => self.returned(&post, post.take_back(turns)),
+                Word::End { turn, allowed } => self.end_call(&post, turn, allowed),
                 Word::Dismiss => post.dismiss(),
                 Word::Kill { is_late } => {
                     post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
@@ -246,6 +264,20 @@ impl Shared {
         number
     }
 
+    fn returned(&self, post: &Post, turns: Vec<u64>) {
+        if !turns.is_empty() {
+            self.handle(Event::Returned { tenant: post.tenant, turns });
+        }
+    }
+
+    fn end_call(&self, post: &Post, turn: u64, allowed: Option<Duration>) {
+        let (sentence, back) = post.end_call(turn, allowed);
+        self.returned(post, back);
+        if let Sentence::Suspended { ran_for } = sentence {
+            self.handle(Event::NotYet { tenant: post.tenant, turn, ran_for });
+        }
+    }
+
     /// When the scheduler wants to be woken; for the supervisor, which will do so.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let mut mind = self.mind();
@@ -263,10 +295,10 @@ impl Shared {
         self.setup.scheduling.slots[worker]
     }
 
-    /// How long a task may be to travel inside a message: together, those that a worker runs must
-    /// leave room in its socket, so that nobody who sends to a worker that is stopped has to wait.
-    pub(super) fn inline_limit(&self) -> usize {
-        INLINE_LIMIT / self.setup.scheduling.slots.iter().max().expect("at least one worker")
+    /// How many calls a worker may have at a time.
+    pub(super) fn most_calls(&self, worker: usize) -> usize {
+        // As many again for those that were taken back and whose places are not free yet.
+        2 * (self.slots(worker) + MOST_AHEAD)
     }
 
     pub(super) fn start_timeout(&self) -> Duration {
@@ -305,13 +337,16 @@ impl Shared {
 
     pub(super) fn try_take_room(&self, mind: &mut Mind) -> bool {
         let has_room = self.has_room(mind);
-        mind.entering += usize::from(has_room);
+        mind.entering += usize::from(has_room && self.setup.max_pending.is_some());
         has_room
     }
 
     /// Waits until one more task may be pending. A callback does not wait, for it may be its own
     /// thread that would have to make room.
     pub(super) fn wait_for_room(&self) {
+        if self.setup.max_pending.is_none() {
+            return;
+        }
         let mut mind = self.mind();
         while !self.has_room(&mind) && !callbacks::is_within(self) {
             mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
@@ -323,14 +358,15 @@ impl Shared {
     pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
         match job.encode() {
             Some(encoded) => {
-                let job = Arc::new(Parcel::new(encoded, self.inline_limit()));
+                let job = Arc::new(Parcel::new(encoded));
                 let (id, bytes) = (job.id, job.bytes());
                 self.handle(Event::Submitted { id, job, bytes, terms });
             }
-            None => {
+            None if self.setup.max_pending.is_some() => {
                 self.mind().entering -= 1;
                 self.room.notify_all();
             }
+            None => {}
         }
     }
 
@@ -382,8 +418,8 @@ pub(super) struct Outside {
 
 /// What a worker is told beside its calls.
 pub(super) enum Word {
-    Recall(Recall),
-    End { turn: u64, allowed: Duration },
+    TakeBack(RangeInclusive<u64>),
+    End { turn: u64, allowed: Option<Duration> },
     Dismiss,
     Kill { is_late: bool },
 }
@@ -403,8 +439,16 @@ impl Outside {
 
 /// What an event brought along that the scheduler need not know.
 pub(super) enum Settling<'r> {
-    Reply(&'r Reply<&'r RawValue>),
-    Death { worker: usize, pid: u32, last_output: Vec<String> },
+    Replies {
+        replies: &'r [Reply<&'r RawValue>],
+        /// The first of those that were not wanted yet: they are wanted in this order.
+        next: Cell<usize>,
+    },
+    Death {
+        worker: usize,
+        pid: u32,
+        last_output: Vec<String>,
+    },
 }
 
 impl Shared {
@@ -415,7 +459,11 @@ impl Shared {
         settling: Option<&Settling<'_>>,
     ) {
         let error = match (verdict, settling) {
-            (Verdict::Answered, Some(Settling::Reply(reply))) => {
+            (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
+                let is_its = |reply: &&Reply<_>| reply.id == parcel.id.0;
+                let rest = &replies[next.get()..];
+                let reply = rest.iter().find(is_its).expect("answered by one of these replies");
+                next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);
                 let ran_for = Duration::from_micros(reply.run_us);
                 let mut counts = self.counts();
                 let counter = match reply.status {
@@ -476,14 +524,36 @@ impl Initializer {
         Ok(Self { name: T::NAME, json })
     }
 
-    pub(super) fn call(&self) -> Call {
-        let task = Text::new(&self.json);
-        Call { id: 0, turn: 0, attempt: 1, name: self.name.to_owned(), task }
+    /// The task for one worker, and its future.
+    pub(super) fn parcel(&self) -> (Arc<Parcel>, Future<IgnoredAny>) {
+        let id = TaskId(0);
+        let (promise, future) = future::promise(id, None);
+        let owed = Box::new(promise);
+        let encoded = Encoded { id, name: self.name, json: self.json.clone(), owed };
+        (Arc::new(Parcel::new(encoded)), future)
     }
 }
 
-impl Cancels for Shared {
+impl Patron for Shared {
     fn cancel(&self, id: TaskId) -> bool {
         self.decide(Event::Cancelled { id }, None) > 0
+    }
+
+    /// Where the task is the only one that its worker has, its reply need not take the way over
+    /// the worker's handler: one thread less to wake, which is most of the time of a short task.
+    fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
+        let mind = self.mind();
+        let Some((tenant, turn)) = mind.scheduler.only_call(id) else { return };
+        let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };
+        drop(mind);
+        waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Nudge>));
+        post.lend(turn, &|| waiter.is_done(), || {
+            let received = receive::lend_a_hand(self, &post);
+            received.unwrap_or_else(|_| {
+                post.kill(Doom::Unfit);
+                false
+            })
+        });
+        waiter.wake_by(None);
     }
 }

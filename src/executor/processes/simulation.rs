@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -85,8 +86,10 @@ struct World {
     is_closing: bool,
     /// Tasks that were never handed over, best first: by priority, then in order.
     fresh: BTreeSet<(Reverse<i32>, u64)>,
-    /// The process whose end is being reported ended a call, and with it itself, as it was asked to.
-    one_ended_itself: bool,
+    /// The process whose end is being reported was ended because of a call.
+    one_was_ended: bool,
+    /// News of processes that are gone.
+    late_news: Vec<Event<u64>>,
     ended: bool,
     summary: Summary,
 }
@@ -108,31 +111,29 @@ struct Process {
     is_ready: bool,
     is_killed: bool,
     is_dismissed: bool,
-    /// It ended because it was asked to end a call.
-    ended_itself: bool,
+    /// It was ended because of a call that was to be ended.
+    was_ended: bool,
     /// The scheduler knows that it has grown beyond what it may use.
     is_fat: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     is_dead: bool,
-    /// The first turn of those.
-    undelivered: Option<u64>,
-    last_begun: u64,
     /// Calls that it was sent and has not returned.
     given: u64,
+    /// Turns and tasks that it has not begun.
     calls: VecDeque<(u64, u64)>,
     /// Turns and tasks.
     running: Vec<(u64, u64)>,
-    /// Turns of calls that it was asked to end.
-    ends: VecDeque<(u64, Duration)>,
-    recalls: VecDeque<(u64, u64)>,
-    /// Answers that the coordinator has not read yet; they outlive the process.
-    answers: VecDeque<Answer>,
+    /// What the coordinator's threads are about to do.
+    orders: Vec<Order>,
+    /// What came of that, on its way to the scheduler.
+    news: Vec<Event<u64>>,
+    /// Tasks whose replies the coordinator has not read yet; they outlive the process.
+    replies: VecDeque<u64>,
 }
 
-enum Answer {
-    Replied(u64),
-    Returned { from: u64, through: u64 },
-    NotYet { turn: u64, ran_for: Duration },
+enum Order {
+    Recall { from: u64, through: u64 },
+    End { turn: u64, allowed: Option<Duration> },
 }
 
 impl World {
@@ -162,7 +163,8 @@ impl World {
             is_shut_down: false,
             is_closing: false,
             fresh: BTreeSet::new(),
-            one_ended_itself: false,
+            one_was_ended: false,
+            late_news: Vec::new(),
             ended: false,
             summary: Summary::default(),
         };
@@ -216,6 +218,10 @@ impl World {
                 self.shut_down(how)
             }
             30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => self.tick(),
+            45 if !self.late_news.is_empty() => {
+                let news = self.late_news.swap_remove(0);
+                self.handle(news)
+            }
             _ => {
                 let tenants: Vec<_> = self.processes.keys().copied().collect();
                 match self.rng.choice(&tenants) {
@@ -234,10 +240,7 @@ impl World {
     }
 
     fn tick(&mut self) -> Result<(), String> {
-        let rng = &mut self.rng;
-        let unheard = self.processes.iter().filter(|(_, process)| !process.answers.is_empty());
-        let unheard = unheard.map(|(tenant, _)| *tenant).filter(|_| rng.bool()).collect();
-        self.handle(Event::Tick { unheard })
+        self.handle(Event::Tick)
     }
 
     fn submit(&mut self) -> Result<(), String> {
@@ -291,28 +294,16 @@ impl World {
             process.is_ready = true;
             return self.handle(Event::WorkerReady { tenant });
         }
-        if let Some(answer) = process.answers.pop_front() {
-            let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
-            let has_failed = self.rng.u8(0..10) == 0;
-            let is_fat = self.rng.u8(0..50) == 0;
-            process.is_fat |= is_fat && matches!(answer, Answer::Replied(_));
-            let replied = match &answer {
-                Answer::Replied(id) if !has_failed => Some(*id),
-                _ => None,
-            };
-            self.handle(match answer {
-                Answer::Replied(id) => {
-                    Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat }
-                }
-                Answer::Returned { from, through } => Event::Returned { tenant, from, through },
-                Answer::NotYet { turn, ran_for } => Event::NotYet { tenant, turn, ran_for },
-            })?;
-            return match replied {
-                Some(id) if self.tasks[&id].fate.is_none() => {
-                    Err(format!("task {id} gave an output and was not completed"))
-                }
-                _ => Ok(()),
-            };
+        if !process.orders.is_empty() && self.rng.bool() {
+            process.carry_out_one(tenant, &mut self.rng, &self.tasks);
+            return Ok(());
+        }
+        if !process.news.is_empty() && self.rng.bool() {
+            let news = process.news.swap_remove(self.rng.usize(0..process.news.len()));
+            return self.handle(news);
+        }
+        if !process.replies.is_empty() {
+            return self.read_replies(tenant);
         }
         // All that it sent has been read, so its end may be noticed now.
         let has_left =
@@ -322,27 +313,21 @@ impl World {
             return Ok(());
         }
         if crashes || process.is_dead || has_left {
-            // The news of what was not delivered may come later, and then comes too late.
-            if let (Some(from), true) = (process.undelivered.take(), self.rng.u8(0..4) > 0) {
-                return self.handle(Event::Undelivered { tenant, from });
-            }
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
-            self.one_ended_itself = process.ended_itself;
-            self.processes.remove(&tenant);
-            self.handle(Event::WorkerExited { tenant, exit })?;
-            self.one_ended_itself = false;
+            let process = self.processes.remove(&tenant).expect("still there");
+            self.one_was_ended = process.was_ended;
+            self.late_news.extend(process.news);
+            let ran_for = Duration::from_micros(self.rng.u64(0..50_000));
+            let begun = process.running.iter().map(|(turn, _)| (*turn, ran_for)).collect();
+            self.handle(Event::WorkerExited { tenant, exit, begun })?;
+            self.one_was_ended = false;
             return Ok(());
         }
         for _ in 0..self.rng.u32(1..5) {
-            if self.processes[&tenant].is_dead {
-                break;
-            }
             let process = self.processes.get_mut(&tenant).expect("still there");
-            match self.rng.u32(0..4) {
-                3 => process.receive_end(&mut self.rng),
-                0 => process.receive_recall(),
-                1 => process.finish_one(&mut self.rng, &self.tasks),
-                _ => {
+            match self.rng.bool() {
+                true => process.finish_one(&mut self.rng, &self.tasks),
+                false => {
                     if let Some(id) = process.begin_one(self.slots[tenant.seat]) {
                         self.begun(id)?;
                     }
@@ -350,6 +335,26 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The coordinator reads some of the replies, and decides upon them together.
+    fn read_replies(&mut self, tenant: Tenant) -> Result<(), String> {
+        let process = self.processes.get_mut(&tenant).expect("a process");
+        let number = self.rng.usize(1..=process.replies.len());
+        let (mut events, mut outputs) = (Vec::new(), Vec::new());
+        for id in process.replies.drain(..number) {
+            let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
+            let has_failed = self.rng.u8(0..10) == 0;
+            let is_fat = self.rng.u8(0..50) == 0;
+            process.is_fat |= is_fat;
+            outputs.extend((!has_failed).then_some(id));
+            events.push(Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat });
+        }
+        self.handle_all(events)?;
+        match outputs.iter().find(|id| self.tasks[id].fate.is_none()) {
+            Some(id) => Err(format!("task {id} gave an output and was not completed")),
+            None => Ok(()),
+        }
     }
 
     fn begun(&mut self, id: u64) -> Result<(), String> {
@@ -362,8 +367,12 @@ impl World {
     }
 
     fn handle(&mut self, event: Event<u64>) -> Result<(), String> {
-        self.summary.steps += 1;
-        let actions = self.scheduler.handle(event, self.now);
+        self.handle_all(vec![event])
+    }
+
+    fn handle_all(&mut self, events: Vec<Event<u64>>) -> Result<(), String> {
+        self.summary.steps += events.len() as u64;
+        let actions = self.scheduler.handle(events, self.now);
         self.perform(actions)?;
         if self.ended && !self.processes.is_empty() {
             return Err("the end was declared with processes left".to_owned());
@@ -423,11 +432,7 @@ impl World {
                     if self.max_tasks.is_some_and(|most| process.given > most) {
                         return Err(format!("{tenant:?} was given {} tasks", process.given));
                     }
-                    if process.is_dead {
-                        process.undelivered.get_or_insert(turn);
-                    } else {
-                        process.calls.push_back((turn, job));
-                    }
+                    process.calls.push_back((turn, job));
                     let at_work = |(other, process): &(&Tenant, &Process)| {
                         other.seat == tenant.seat
                             && !(process.calls.is_empty() && process.running.is_empty())
@@ -441,12 +446,12 @@ impl World {
                         return Err(format!("an empty recall: {from} to {through}"));
                     }
                     if let Some(process) = self.processes.get_mut(&tenant) {
-                        process.recalls.push_back((from, through));
+                        process.orders.push(Order::Recall { from, through });
                     }
                 }
                 Action::EndCall { tenant, turn, allowed } => {
                     let process = self.processes.get_mut(&tenant).ok_or("ended nobody")?;
-                    process.ends.push_back((turn, allowed));
+                    process.orders.push(Order::End { turn, allowed });
                 }
                 Action::Dismiss { tenant } => {
                     self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
@@ -479,7 +484,7 @@ impl World {
                         Verdict::Cancelled => self.summary.cancelled += 1,
                         Verdict::Broken(_) => self.summary.broken += 1,
                     }
-                    if self.one_ended_itself
+                    if self.one_was_ended
                         && matches!(verdict, Verdict::Died { is_collateral: false, .. })
                     {
                         return Err(format!("task {job} was taken for the victim of a crash"));
@@ -503,52 +508,69 @@ impl World {
 
 impl Process {
     fn begin_one(&mut self, slots: usize) -> Option<u64> {
-        if self.running.len() >= slots {
+        if self.is_dead || self.running.len() >= slots {
             return None;
         }
         let (turn, id) = self.calls.pop_front()?;
-        self.last_begun = turn;
         self.running.push((turn, id));
         Some(id)
     }
 
     fn finish_one(&mut self, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) {
-        if !self.running.is_empty() {
+        if !self.is_dead && !self.running.is_empty() {
             let index = rng.usize(0..self.running.len());
             if !tasks[&self.running[index].1].hangs {
-                self.answers.push_back(Answer::Replied(self.running.swap_remove(index).1));
+                self.replies.push_back(self.running.swap_remove(index).1);
             }
         }
     }
 
-    fn receive_end(&mut self, rng: &mut Rng) {
-        if let Some((turn, allowed)) = self.ends.pop_front() {
-            if self.running.iter().any(|(running, _)| *running == turn) {
-                // It may have begun later than the coordinator believes.
-                if !allowed.is_zero() && rng.u8(0..3) == 0 {
-                    let ran_for = allowed / 2;
-                    self.answers.push_back(Answer::NotYet { turn, ran_for });
-                } else {
-                    self.is_dead = true;
-                    self.ended_itself = true;
+    /// The coordinator's threads do what the scheduler decided, in whatever order.
+    fn carry_out_one(&mut self, tenant: Tenant, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) {
+        match self.orders.swap_remove(rng.usize(0..self.orders.len())) {
+            Order::Recall { from, through } => self.take_back(tenant, from..=through),
+            Order::End { turn, allowed } => {
+                let index = self.running.iter().position(|(running, _)| *running == turn);
+                let not_yet = |ran_for| Event::NotYet { tenant, turn, ran_for };
+                match (index, allowed) {
+                    // It may have begun later than the coordinator believes,
+                    (Some(_), Some(allowed)) if rng.u8(0..3) == 0 => {
+                        self.news.push(not_yet(Some(allowed / 2)));
+                    }
+                    // or end while the calls behind it are taken back.
+                    (Some(index), _)
+                        if !tasks[&self.running[index].1].hangs
+                            && !self.is_dead
+                            && rng.u8(0..4) == 0 =>
+                    {
+                        self.take_back(tenant, 0..=u64::MAX);
+                        self.replies.push_back(self.running.swap_remove(index).1);
+                        self.news.push(not_yet(Some(Duration::ZERO)));
+                    }
+                    (Some(_), _) => {
+                        self.is_dead = true;
+                        self.was_ended = true;
+                    }
+                    (None, allowed) => {
+                        if allowed.is_none() {
+                            self.take_back(tenant, turn..=turn);
+                        }
+                        self.news.push(not_yet(None));
+                    }
                 }
-            } else {
-                self.recalls.push_front((turn, turn));
-                self.receive_recall();
             }
         }
     }
 
-    fn receive_recall(&mut self) {
-        if let Some((from, through)) = self.recalls.pop_front() {
-            let from = from.max(self.last_begun + 1);
-            let before = self.calls.len();
-            self.calls.retain(|(turn, _)| !(from..=through).contains(turn));
-            // The scheduler may not count these before it has heard of them, but then sends less.
-            self.given -= (before - self.calls.len()) as u64;
-            if from <= through {
-                self.answers.push_back(Answer::Returned { from, through });
-            }
+    fn take_back(&mut self, tenant: Tenant, turns: RangeInclusive<u64>) {
+        let is_meant = |(turn, _): &&(u64, u64)| turns.contains(turn);
+        let turns_back: Vec<_> =
+            self.calls.iter().filter(is_meant).map(|(turn, _)| *turn).collect();
+        self.calls.retain(|(turn, _)| !turns.contains(turn));
+        // The scheduler may not count these before it has heard of them, but then sends less.
+        self.given -= turns_back.len() as u64;
+        if !turns_back.is_empty() {
+            self.news.push(Event::Returned { tenant, turns: turns_back });
         }
     }
 }

@@ -20,7 +20,7 @@ use super::post::Post;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
 use crate::guard;
-use crate::wire::Invitation;
+use crate::wire::{Exchange, Invitation};
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
@@ -79,7 +79,10 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
         coordinator: std::process::id(),
         worker: post.worker(),
     };
-    let spawned = Child::spawn(program, &invitation, shared.worker_env());
+    let (exchange, memory) = Exchange::create(shared.most_calls(post.worker()))
+        .map_err(|error| refused("make memory to share with a worker", &error))?;
+    let _ = post.exchange.set(exchange);
+    let spawned = Child::spawn(program, &invitation, shared.worker_env(), memory);
     let (child, mouth) = spawned.map_err(|error| {
         let cause = refused(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
@@ -100,12 +103,14 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (report, ended) = mpsc::channel();
     let line = Arc::new(Line::new(socket));
     let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.worker());
+    let ends = Arc::clone(post);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
     let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
         hold.hang_up();
+        ends.note_end();
     });
     let watcher = watcher.map_err(|error| {
         child.kill_and_reap();

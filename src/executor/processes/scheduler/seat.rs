@@ -37,10 +37,8 @@ pub(crate) struct SeatState {
     pub is_fat: bool,
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
-    /// The call that it was asked to end, together with itself.
+    /// The call that is to be ended, together with the process.
     pub ending: Option<Ending>,
-    /// What it says is not read: no deadline counts before this time.
-    pub unheard_until: Option<Instant>,
     /// The process that will take this one's place; it gets no task before.
     pub successor: Option<Successor>,
     /// Its successor could not start; the next one is called when this one is gone.
@@ -57,6 +55,8 @@ pub(crate) struct Sent {
     /// Since when it runs, as far as can be told from here: one of the worker's slots was free
     /// for it from then on.
     pub since: Option<Instant>,
+    /// Since when it should run, if it has been found that it does not.
+    pub stalled: Option<Instant>,
 }
 
 impl Sent {
@@ -94,17 +94,15 @@ pub(crate) enum Why {
     TimedOut,
     Cancelled,
     Unneeded,
-    /// It cannot be reached any more.
-    Lost,
+    /// It does not begin what it has.
+    Stalled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub turn: u64,
-    /// When it was asked.
+    /// When that was decided.
     pub at: Instant,
-    /// When it is killed if it has not answered.
-    pub until: Instant,
     pub why: Why,
 }
 
@@ -130,7 +128,6 @@ impl SeatState {
             is_fat: false,
             idle_since: now,
             ending: None,
-            unheard_until: None,
             successor: None,
             has_no_successor: false,
         }
@@ -184,7 +181,6 @@ impl SeatState {
         let calls = std::mem::take(&mut self.calls);
         self.bytes = 0;
         self.ending = None;
-        self.unheard_until = None;
         match self.successor.take() {
             Some(Successor { generation, stage }) => self.seat_down(generation, stage),
             None => self.stage = Stage::Vacant { until: None },
@@ -215,7 +211,7 @@ impl SeatState {
         self.given += 1;
         self.bytes += bytes;
         let since = (self.calls.len() < self.slots).then_some(now);
-        self.calls.push_back(Sent { id, turn: self.turns, bytes, timeout, since });
+        self.calls.push_back(Sent { id, turn: self.turns, bytes, timeout, since, stalled: None });
         self.turns
     }
 
@@ -239,8 +235,8 @@ impl SeatState {
     }
 
     /// Takes back the calls of these turns.
-    pub(crate) fn take_returned(&mut self, from: u64, through: u64, now: Instant) -> Vec<TaskId> {
-        let is_returned = |call: &&Sent| (from..=through).contains(&call.turn);
+    pub(crate) fn take_returned(&mut self, turns: &[u64], now: Instant) -> Vec<TaskId> {
+        let is_returned = |call: &&Sent| turns.contains(&call.turn);
         let ids: Vec<_> = self.calls.iter().filter(is_returned).map(|call| call.id).collect();
         for &id in &ids {
             self.strike(id, now);
@@ -249,11 +245,28 @@ impl SeatState {
         ids
     }
 
-    /// The call began later than it could: it has run only for so long.
-    pub(crate) fn begin_again(&mut self, turn: u64, ran_for: Duration, now: Instant) {
+    /// The call began later than it could: it has run only for so long, or not at all. Gives the
+    /// time for which the worker has not begun it.
+    pub(crate) fn begin_again(
+        &mut self,
+        turn: u64,
+        ran_for: Option<Duration>,
+        now: Instant,
+    ) -> Duration {
         self.ending.take_if(|ending| ending.turn == turn);
-        if let Some(call) = self.calls.iter_mut().find(|call| call.turn == turn) {
-            call.since = now.checked_sub(ran_for).or(call.since);
+        let call = self.calls.iter_mut().find(|call| call.turn == turn);
+        match (call, ran_for) {
+            (None, _) => Duration::ZERO,
+            (Some(call), Some(ran_for)) => {
+                call.since = now.checked_sub(ran_for).or(call.since);
+                call.stalled = None;
+                Duration::ZERO
+            }
+            (Some(call), None) => {
+                let stalled = *call.stalled.get_or_insert(call.since.unwrap_or(now));
+                call.since = Some(now);
+                now.saturating_duration_since(stalled)
+            }
         }
     }
 
@@ -274,11 +287,6 @@ impl SeatState {
     pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
         let is_overdue = |call: &Sent| call.deadline().is_some_and(|deadline| deadline <= now);
         self.running().position(is_overdue)
-    }
-
-    /// When to see to a deadline, if what the worker says is heard by then.
-    pub(crate) fn heard(&self, at: Option<Instant>) -> Option<Instant> {
-        at.map(|at| self.unheard_until.map_or(at, |until| until.max(at)))
     }
 
     /// When the first of the running calls will have run for too long.

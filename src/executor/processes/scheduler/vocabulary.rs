@@ -71,16 +71,10 @@ pub(crate) enum Event<J> {
         /// It has grown beyond the memory that it may use.
         is_fat: bool,
     },
-    /// The worker gave the calls of these turns back, which it had not begun.
+    /// The calls of these turns were taken back from the worker, which had not begun them.
     Returned {
         tenant: Tenant,
-        from: u64,
-        through: u64,
-    },
-    /// The call of this turn, and so every later one, could not be sent, as the worker is gone.
-    Undelivered {
-        tenant: Tenant,
-        from: u64,
+        turns: Vec<u64>,
     },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
@@ -92,18 +86,17 @@ pub(crate) enum Event<J> {
     WorkerExited {
         tenant: Tenant,
         exit: Exit,
+        /// The turns of those calls without an answer that it had begun, and how long ago.
+        begun: Vec<(u64, Duration)>,
     },
-    /// The worker was asked to end the call of this turn, which has begun only so long ago.
+    /// The call of this turn was to be ended, but has run only for so long, or has not begun.
     NotYet {
         tenant: Tenant,
         turn: u64,
-        ran_for: Duration,
+        ran_for: Option<Duration>,
     },
     /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
-    Tick {
-        /// Workers that may have said something which nobody has read yet.
-        unheard: Vec<Tenant>,
-    },
+    Tick,
     ShutDown(Shutdown),
 }
 
@@ -129,6 +122,7 @@ pub(crate) enum Action<J> {
         attempt: u32,
         job: J,
     },
+    /// Take back those of the calls of these turns that have not begun.
     Recall {
         tenant: Tenant,
         from: u64,
@@ -138,8 +132,9 @@ pub(crate) enum Action<J> {
     EndCall {
         tenant: Tenant,
         turn: u64,
-        /// Unless it has run for less than this.
-        allowed: Duration,
+        /// Unless it has run for less than this. Nobody waits for it if there is no such time:
+        /// then it is taken back if it has not begun.
+        allowed: Option<Duration>,
     },
     /// Let the worker leave: no call will follow.
     Dismiss {

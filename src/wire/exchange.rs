@@ -1,0 +1,312 @@
+//! The memory that a coordinator shares with one worker: everything that is in a hurry goes
+//! through here, and what has happened can be read here even after the worker's death.
+//!
+//! ```text
+//!   calls      ring      coordinator ──► worker      tasks, with their claims
+//!   replies    ring      worker ──► coordinator      replies
+//!   claims     a word for each call on its way       who has it: nobody yet, the worker, or
+//!                                                    the coordinator again, which took it back
+//!   bells      one for the worker, two for the coordinator
+//! ```
+//!
+//! **Claims.** A worker claims a call before it begins it, and the coordinator strikes a call that
+//! it wants back; both change the same word in one step, so exactly one of them has it, and it is
+//! known at once which. After a worker's death the claims tell which calls had begun.
+//!
+//! The worker gets the memory as its standard input, which is the one descriptor that is passed on
+//! on every system; it keeps it for itself and puts an empty input in its place.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{AtomicInteger, FileOffset, VolatileMemory};
+
+use super::bell::Bell;
+use super::ring::Ring;
+
+/// The length of each ring. Much more than what is sent ahead, so that it is hardly ever full.
+const RING: usize = 256 * 1024;
+/// Words that are written by different processes lie in different lines of the cache.
+const LINE: usize = 64;
+
+// Where things lie; each at the beginning of a line.
+const CALLS_TAIL: usize = 0;
+const CALLS_HEAD: usize = LINE;
+const REPLIES_TAIL: usize = 2 * LINE;
+const REPLIES_HEAD: usize = 3 * LINE;
+const CALL_BELL: usize = 4 * LINE;
+const REPLY_BELL: usize = 5 * LINE;
+const CALLER_BELL: usize = 6 * LINE;
+const SPACE_BELL: usize = 7 * LINE;
+const AWAITED: usize = 8 * LINE;
+const IS_CLOSED: usize = 9 * LINE;
+const NUMBER_OF_CLAIMS: usize = 10 * LINE;
+const CLAIMS: usize = 11 * LINE;
+
+/// Of one claim: whose it is and how many of the call's tasks were begun, how many have ended, and
+/// when the last one was begun.
+const STATE: usize = 0;
+const BEGUN_AT: usize = 8;
+const ENDED: usize = 16;
+const CLAIM: usize = 32;
+
+/// Set in a claim's state when the rest was taken back; below it stands the number of tasks that
+/// were begun, above it the turn of the call.
+const STRUCK: u64 = 1 << 31;
+
+/// The memory, as either side maps it.
+pub(crate) struct Exchange {
+    memory: MmapRegion,
+    claims: usize,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("claims", &self.claims).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// New memory with room for so many calls at a time, and the file by which a worker maps it.
+    pub(crate) fn create(claims: usize) -> io::Result<(Self, File)> {
+        let file = new_file(rings_at(claims) + 2 * RING)?;
+        let exchange = Self::map(file.try_clone()?, claims)?;
+        let number = u32::try_from(claims).map_err(io::Error::other)?;
+        exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).store(number, Ordering::Release);
+        Ok((exchange, file))
+    }
+
+    /// The memory that a coordinator gave to this process as its standard input, which is empty
+    /// from then on.
+    pub(crate) fn from_stdin() -> io::Result<Self> {
+        let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let not_ours = || io::Error::other("standard input is not the coordinator's memory");
+        let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
+        let exchange = Self::map(file, claims)?;
+        let number = exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
+        if rings_at(number) + 2 * RING != len {
+            return Err(not_ours());
+        }
+        Ok(Self { claims: number, ..exchange })
+    }
+
+    fn map(file: File, claims: usize) -> io::Result<Self> {
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let memory = MmapRegion::from_file(FileOffset::new(file, 0), len);
+        Ok(Self { memory: memory.map_err(io::Error::other)?, claims })
+    }
+
+    pub(crate) fn calls(&self) -> Ring<'_> {
+        self.ring(CALLS_TAIL, CALLS_HEAD, rings_at(self.claims))
+    }
+
+    pub(crate) fn replies(&self) -> Ring<'_> {
+        self.ring(REPLIES_TAIL, REPLIES_HEAD, rings_at(self.claims) + RING)
+    }
+
+    /// Rung for the worker when there are calls, or none will come any more.
+    pub(crate) fn call_bell(&self) -> Bell<'_> {
+        self.bell(CALL_BELL)
+    }
+
+    /// Rung for the handler when there are replies, or the worker has ended.
+    pub(crate) fn reply_bell(&self) -> Bell<'_> {
+        self.bell(REPLY_BELL)
+    }
+
+    /// Rung for a caller that receives the reply it waits for by itself.
+    pub(crate) fn caller_bell(&self) -> Bell<'_> {
+        self.bell(CALLER_BELL)
+    }
+
+    /// Rung for the worker when replies were read, so that there is room for more.
+    pub(crate) fn space_bell(&self) -> Bell<'_> {
+        self.bell(SPACE_BELL)
+    }
+
+    /// Tells the worker that no further call will come.
+    pub(crate) fn close(&self) {
+        self.word::<AtomicU32>(IS_CLOSED).store(1, Ordering::SeqCst);
+        self.call_bell().ring();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.word::<AtomicU32>(IS_CLOSED).load(Ordering::SeqCst) != 0
+    }
+
+    /// Notes which call's reply a caller waits for by itself, if any.
+    pub(crate) fn set_awaited(&self, claim: Option<u32>) {
+        let awaited = claim.map_or(0, |claim| claim + 1);
+        self.word::<AtomicU32>(AWAITED).store(awaited, Ordering::SeqCst);
+    }
+
+    /// Wakes whoever waits for the reply to this call, which was published.
+    pub(crate) fn announce_reply(&self, claim: u32) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.word::<AtomicU32>(AWAITED).load(Ordering::SeqCst) == claim + 1 {
+            self.caller_bell().ring();
+        } else {
+            self.reply_bell().ring();
+        }
+    }
+
+    pub(crate) fn claim(&self, claim: u32) -> Option<Claim<'_>> {
+        let index = usize::try_from(claim).ok().filter(|index| *index < self.claims)?;
+        let at = CLAIMS + index * CLAIM;
+        Some(Claim {
+            state: self.word(at + STATE),
+            ended: self.word(at + ENDED),
+            begun_at: self.word(at + BEGUN_AT),
+        })
+    }
+
+    fn bell(&self, at: usize) -> Bell<'_> {
+        Bell { strokes: self.word(at), sleepers: self.word(at + 4) }
+    }
+
+    fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {
+        let bytes = self.memory.get_slice(at, RING).expect("within the memory");
+        Ring { tail: self.word(tail), head: self.word(head), bytes }
+    }
+
+    fn word<W: AtomicInteger>(&self, at: usize) -> &W {
+        self.memory.get_atomic_ref(at).expect("within the memory and aligned")
+    }
+}
+
+/// Where the rings lie, behind the claims.
+fn rings_at(claims: usize) -> usize {
+    (CLAIMS + claims * CLAIM).next_multiple_of(LINE)
+}
+
+/// Who has a call. It may consist of several tasks, which are begun one after the other.
+pub(crate) struct Claim<'m> {
+    state: &'m AtomicU64,
+    ended: &'m AtomicU32,
+    begun_at: &'m AtomicU64,
+}
+
+/// What the coordinator learns from a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// How many of the call's tasks were begun.
+    pub begun: u32,
+    /// For how long the last of them runs, if it does.
+    pub runs_for: Option<Duration>,
+}
+
+impl Claim<'_> {
+    /// The coordinator lays the claim out for a call. The turn tells it from those that used the
+    /// same words before and may still lie in the ring.
+    pub(crate) fn lay_out(&self, turn: u32) {
+        self.ended.store(0, Ordering::Release);
+        self.state.store(u64::from(turn) << 32, Ordering::SeqCst);
+    }
+
+    /// The worker is about to begin the next task of the call, at this time by [`now`]; false if
+    /// the coordinator has taken it back.
+    pub(crate) fn begin(&self, turn: u32, now: u64) -> bool {
+        let is_ours = |state: u64| state >> 32 == u64::from(turn) && state & STRUCK == 0;
+        if !is_ours(self.state.load(Ordering::SeqCst)) {
+            return false;
+        }
+        // The time first: whoever sees that the task has begun must see when.
+        self.begun_at.store(now, Ordering::Release);
+        let begin = |state| is_ours(state).then_some(state + 1);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin).is_ok()
+    }
+
+    /// The task has ended, if not yet been replied to: from here on a word to end it comes too
+    /// late.
+    pub(crate) fn end(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The coordinator takes back what was not begun. Gives the number of tasks that were.
+    pub(crate) fn strike(&self) -> u32 {
+        begun(self.state.fetch_or(STRUCK, Ordering::SeqCst))
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let begun = begun(self.state.load(Ordering::SeqCst));
+        let runs = begun > self.ended.load(Ordering::SeqCst);
+        let since = || now().saturating_sub(self.begun_at.load(Ordering::Acquire));
+        Progress { begun, runs_for: runs.then(|| Duration::from_nanos(since())) }
+    }
+}
+
+/// The number of tasks that were begun.
+fn begun(state: u64) -> u32 {
+    u32::try_from(state & (STRUCK - 1)).expect("31 bits")
+}
+
+/// Nanoseconds by a clock that all processes of the machine share.
+pub(crate) fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+}
+
+#[cfg(target_os = "linux")]
+fn new_file(len: usize) -> io::Result<File> {
+    use rustix::fs::{
+        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create,
+    };
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("procession", flags)?;
+    // All of it now: where there is no memory left, that is an error here, not a signal later.
+    fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_file(len: usize) -> io::Result<File> {
+    let file = tempfile::tempfile()?;
+    file.set_len(len as u64)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_the_workers_or_the_coordinators_never_both() {
+        let (exchange, _file) = Exchange::create(3).expect("memory");
+        assert!(exchange.claim(3).is_none());
+        let claim = exchange.claim(2).expect("the last one");
+        claim.lay_out(7);
+        assert!(!claim.begin(6, now()), "an earlier call that used the same words");
+        assert_eq!(claim.progress(), Progress { begun: 0, runs_for: None });
+        assert!(claim.begin(7, now()));
+        assert!(claim.progress().runs_for.is_some());
+        claim.end();
+        assert!(claim.begin(7, now()));
+        assert_eq!(claim.strike(), 2);
+        assert!(!claim.begin(7, now()), "it was taken back");
+        assert_eq!(claim.progress().begun, 2);
+        claim.lay_out(8);
+        assert_eq!(claim.strike(), 0);
+        assert!(!claim.begin(8, now()));
+    }
+
+    #[test]
+    fn both_sides_see_the_same_memory() {
+        let (ours, file) = Exchange::create(5).expect("memory");
+        let theirs = Exchange::map(file, 5).expect("the same memory");
+        assert!(!theirs.is_closed());
+        ours.close();
+        assert!(theirs.is_closed());
+        ours.claim(4).expect("the last one").lay_out(1);
+        assert!(theirs.claim(4).expect("the last one").begin(1, now()));
+        assert_eq!(ours.claim(4).expect("the last one").strike(), 1);
+    }
+}

@@ -1,0 +1,249 @@
+//! A ring of records in shared memory, from one writer to one reader.
+//!
+//! The writer publishes a record by moving `tail`, the reader frees it by moving `head`; each side
+//! keeps its own position to itself and takes from the memory only that of the other, so neither
+//! can be led astray by what the other writes there. A writer that dies in the middle of a record
+//! has not published it: nobody ever sees half of one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vm_memory::VolatileSlice;
+
+/// How many bytes stand before each record: its length, and what kind it is.
+pub(crate) const HEADER: usize = 8;
+
+/// The shared part of a ring.
+pub(crate) struct Ring<'m> {
+    pub tail: &'m AtomicU64,
+    pub head: &'m AtomicU64,
+    /// Its length is a power of two.
+    pub bytes: VolatileSlice<'m>,
+}
+
+/// What lies in the memory cannot be: the other side has lost its mind, or somebody wrote where
+/// they should not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Garbled;
+
+/// The writer's own part: up to where it has written.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    at: u64,
+    /// The reader's position as it was seen last.
+    head: u64,
+}
+
+/// The reader's own part: up to where it has read.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    at: u64,
+}
+
+impl Ring<'_> {
+    /// Whether there is something that the reader has not read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.tail.load(Ordering::SeqCst) != self.head.load(Ordering::SeqCst)
+    }
+
+    fn capacity(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        let at = self.offset(at);
+        let (first, second) = bytes.split_at(bytes.len().min(self.bytes.len() - at));
+        self.slice(at, first.len()).copy_from(first);
+        self.slice(0, second.len()).copy_from(second);
+    }
+
+    fn get(&self, at: u64, bytes: &mut [u8]) {
+        let at = self.offset(at);
+        let (first, second) = bytes.split_at_mut(bytes.len().min(self.bytes.len() - at));
+        self.slice(at, first.len()).copy_to(first);
+        self.slice(0, second.len()).copy_to(second);
+    }
+
+    fn offset(&self, at: u64) -> usize {
+        usize::try_from(at % self.capacity()).expect("less than the length of a slice")
+    }
+
+    fn slice(&self, at: usize, len: usize) -> VolatileSlice<'_> {
+        self.bytes.subslice(at, len).expect("within the ring")
+    }
+}
+
+impl Writer {
+    /// Whether there is room for a record of these parts, if the memory is sound.
+    pub(crate) fn fits(&self, ring: &Ring<'_>, parts: &[&[u8]]) -> bool {
+        let unread = self.at.checked_sub(ring.head.load(Ordering::SeqCst));
+        unread.is_none_or(|unread| unread + room_for(parts) <= ring.capacity())
+    }
+
+    /// Writes one record in several parts and publishes it; false if there is no room for it now.
+    pub(crate) fn write(
+        &mut self,
+        ring: &Ring<'_>,
+        kind: u8,
+        parts: &[&[u8]],
+    ) -> Result<bool, Garbled> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let whole = room_for(parts);
+        if self.at + whole - self.head > ring.capacity() {
+            self.head = ring.head.load(Ordering::Acquire);
+            match self.at.checked_sub(self.head) {
+                Some(unread) if unread + whole <= ring.capacity() => {}
+                Some(unread) if unread <= ring.capacity() => return Ok(false),
+                _ => return Err(Garbled),
+            }
+        }
+        let len = u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes();
+        ring.put(self.at, &[len[0], len[1], len[2], len[3], kind, 0, 0, 0]);
+        let mut at = self.at + HEADER as u64;
+        for part in parts {
+            ring.put(at, part);
+            at += part.len() as u64;
+        }
+        self.at += whole;
+        ring.tail.store(self.at, Ordering::Release);
+        Ok(true)
+    }
+}
+
+/// How many bytes a record of these parts takes.
+fn room_for(parts: &[&[u8]]) -> u64 {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    (HEADER + len).next_multiple_of(HEADER) as u64
+}
+
+impl Reader {
+    /// Whether there is something to read.
+    pub(crate) fn is_ready(&self, ring: &Ring<'_>) -> bool {
+        ring.tail.load(Ordering::Acquire) != self.at
+    }
+
+    /// Moves all that was published to the end of `records`, and frees its room.
+    pub(crate) fn read(&mut self, ring: &Ring<'_>, records: &mut Records) -> Result<bool, Garbled> {
+        let tail = ring.tail.load(Ordering::Acquire);
+        let unread = tail.checked_sub(self.at).filter(|unread| *unread <= ring.capacity());
+        let unread = usize::try_from(unread.ok_or(Garbled)?).map_err(|_| Garbled)?;
+        if unread == 0 {
+            return Ok(false);
+        }
+        if records.is_empty() {
+            records.clear();
+        }
+        let before = records.bytes.len();
+        records.bytes.resize(before + unread, 0);
+        ring.get(self.at, &mut records.bytes[before..]);
+        self.at = tail;
+        ring.head.store(tail, Ordering::Release);
+        Ok(true)
+    }
+}
+
+/// Records that were read and have not been looked at yet.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+/// What kind of record, and where in the [`Records`] it lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record {
+    pub kind: u8,
+    from: usize,
+    to: usize,
+}
+
+impl Records {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.at = 0;
+    }
+
+    /// The next record.
+    pub(crate) fn next(&mut self) -> Result<Option<Record>, Garbled> {
+        let Some(header) = self.bytes.get(self.at..self.at + HEADER) else {
+            return if self.is_empty() { Ok(None) } else { Err(Garbled) };
+        };
+        let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let (kind, from) = (header[4], self.at + HEADER);
+        let to = from.checked_add(len).filter(|to| *to <= self.bytes.len()).ok_or(Garbled)?;
+        self.at = to.next_multiple_of(HEADER).min(self.bytes.len());
+        Ok(Some(Record { kind, from, to }))
+    }
+
+    pub(crate) fn bytes(&self, record: Record) -> &[u8] {
+        &self.bytes[record.from..record.to]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring in this process's own memory.
+    fn with_ring(len: usize, test: impl FnOnce(&Ring<'_>)) {
+        let mut memory = vec![0; len];
+        let (tail, head) = (AtomicU64::new(0), AtomicU64::new(0));
+        let bytes = VolatileSlice::from(&mut memory[..]);
+        test(&Ring { tail: &tail, head: &head, bytes });
+    }
+
+    fn read_all(reader: &mut Reader, ring: &Ring<'_>) -> Vec<Vec<u8>> {
+        let mut records = Records::default();
+        let _ = reader.read(ring, &mut records).expect("sound");
+        let next = || records.next().expect("sound").map(|record| records.bytes(record).to_vec());
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn records_of_every_length_go_round_and_round() {
+        with_ring(256, |ring| {
+            let (mut writer, mut reader) = (Writer::default(), Reader::default());
+            for round in 0..2_000_usize {
+                let len = round * 7 % 100;
+                let text: Vec<u8> = (0..len).map(|n| (n + round) as u8).collect();
+                let (first, second) = text.split_at(len / 3);
+                assert_eq!(writer.write(ring, 1, &[first, second]), Ok(true));
+                assert_eq!(read_all(&mut reader, ring), [text]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_ring_takes_no_more_until_it_was_read() {
+        with_ring(256, |ring| {
+            let (mut writer, mut reader) = (Writer::default(), Reader::default());
+            let fitted = (0..100).take_while(|_| writer.write(ring, 1, &[&[7; 24]]) == Ok(true));
+            assert_eq!(fitted.count(), 8);
+            assert_eq!(read_all(&mut reader, ring).len(), 8);
+            assert_eq!(writer.write(ring, 1, &[&[7; 24]]), Ok(true));
+            assert_eq!(writer.write(ring, 1, &[&[7; 300]]), Ok(false), "larger than the ring");
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_and_never_followed() {
+        with_ring(256, |ring| {
+            let (mut writer, mut reader) = (Writer::default(), Reader::default());
+            let mut records = Records::default();
+            ring.tail.store(1 << 40, Ordering::Release);
+            assert_eq!(reader.read(ring, &mut records), Err(Garbled));
+            // A record that claims to be longer than what there is.
+            ring.put(0, &u32::MAX.to_le_bytes());
+            ring.tail.store(64, Ordering::Release);
+            assert_eq!(reader.read(ring, &mut records), Ok(true));
+            assert_eq!(records.next().err(), Some(Garbled));
+            // A reader that claims to have read what was never written.
+            ring.head.store(1 << 40, Ordering::Release);
+            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Ok(true), "it has not looked yet");
+            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled));
+        });
+    }
+}
