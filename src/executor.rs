@@ -22,7 +22,7 @@ pub use job::{Canceller, Job};
 pub use processes::simulation;
 pub use processes::{
     Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
-    Stats, Stream, Terms, Times,
+    Stats, Stream, Terms, Times, Usage,
 };
 pub use sequential::Sequential;
 pub use threads::ThreadPool;

@@ -82,6 +82,7 @@ pub use executor::simulation;
 pub use executor::{
     Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,
     ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, Terms, ThreadPool, Times,
+    Usage,
 };
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use task::{Context, Registry, Task, TaskId};

@@ -82,7 +82,7 @@ pub(super) fn pool_event(event: &PoolEvent, bar: &Bar) {
         PoolEvent::WorkerStarted { worker, pid } => {
             (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
         }
-        PoolEvent::WorkerExited { worker, pid, exit } => {
+        PoolEvent::WorkerExited { worker, pid, exit, usage: _ } => {
             let level = if *exit == crate::Exit::Code(0) { Level::Info } else { Level::Error };
             let how = exit.to_string();
             (level, Event::WorkerExited { child: *worker, child_pid: *pid, how })

@@ -38,7 +38,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use builder::Builder;
-pub use child::Stream;
+pub use child::{Stream, Usage};
 pub use limits::{Limits, Recycling};
 pub use meeting_place::PrivateDir;
 pub use retries::{Fault, Retries};
@@ -85,6 +85,8 @@ pub enum PoolEvent {
         pid: u32,
         /// How it ended: with code 0 if it was let go.
         exit: Exit,
+        /// What it used, also if it was killed.
+        usage: Usage,
     },
     /// A task was handed to a worker. It begins when those that were handed over before it are
     /// done; only short tasks are handed over ahead.

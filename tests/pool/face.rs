@@ -9,9 +9,11 @@ use libtest_mimic::Trial;
 use procession::{
     Executor, Exit, PoolError, PoolEvent, ProcessPool, Shutdown, Stream, as_completed,
 };
+use rustix::process::Signal;
 
-use crate::harness::{eventually, is_alive};
+use crate::harness::{eventually, is_alive, signal};
 use crate::tasks::{Echo, Env, Local, Nested, Pid, Say, Seat, pool, quiet, succeeds_with};
+use crate::works::Leak;
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -25,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         each_line_of_output_comes_with_its_worker_and_stream,
         a_callback_for_output_or_events_that_panics_harms_nobody,
         the_start_and_the_end_of_each_worker_are_reported,
+        what_a_worker_used_is_told_at_its_end_also_if_it_was_killed,
         a_task_may_have_a_pool_of_its_own,
         many_threads_may_submit_at_once,
         sixty_four_workers_do_their_share,
@@ -145,7 +148,7 @@ fn the_start_and_the_end_of_each_worker_are_reported() {
     };
     let left = || {
         of(|event| match *event {
-            PoolEvent::WorkerExited { worker, pid, exit: Exit::Code(0) } => Some((worker, pid)),
+            PoolEvent::WorkerExited { worker, pid, exit: Exit::Code(0), .. } => Some((worker, pid)),
             _ => None,
         })
     };
@@ -155,6 +158,23 @@ fn the_start_and_the_end_of_each_worker_are_reported() {
     assert_eq!(left(), []);
     pool.shutdown(Shutdown::Wait);
     assert_eq!(left(), started());
+}
+
+fn what_a_worker_used_is_told_at_its_end_also_if_it_was_killed() {
+    const MANY: usize = 96 << 20;
+    let (sender, ends) = mpsc::channel();
+    let pool = quiet().workers(1).on_event(move |event| {
+        if let PoolEvent::WorkerExited { pid, usage, .. } = *event {
+            let _ = sender.send((pid, usage));
+        }
+    });
+    let pool = pool.build().expect("a pool");
+    let killed = pool.submit(Leak(MANY)).result().expect("a process that has kept them");
+    signal(killed, Signal::KILL);
+    let (pid, usage) = ends.recv().expect("the end of the first");
+    assert_eq!(pid, killed);
+    assert!(usage.peak_memory >= MANY as u64, "{usage:?}");
+    assert!(!usage.cpu.is_zero(), "{usage:?}");
 }
 
 fn a_task_may_have_a_pool_of_its_own() {

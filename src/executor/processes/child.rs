@@ -18,10 +18,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use wait4::{ResUse, ResourceUsage, Wait4};
 
 use super::program::Program;
 use crate::error::Exit;
@@ -41,6 +43,18 @@ pub enum Stream {
     Stderr,
 }
 
+/// What a process has used from its start to its end, as the operating system counts it; together
+/// with those that it started itself and waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Time on CPUs, its own and the kernel's on its behalf.
+    pub cpu: Duration,
+    /// The most memory that was resident at a time, in bytes. On Linux at least as much as its
+    /// coordinator had when it was started.
+    pub peak_memory: u64,
+}
+
 /// A started worker process.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -53,6 +67,7 @@ pub(crate) struct Child {
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub exit: Exit,
+    pub usage: Usage,
     pub last_output: Vec<String>,
 }
 
@@ -120,13 +135,23 @@ impl Child {
         self.reap();
     }
 
-    fn reap(&self) -> Exit {
+    fn reap(&self) -> (Exit, Usage) {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = handle.take().map(|mut handle| handle.wait());
-        match status {
-            Some(Ok(status)) => Exit::of(status),
+        match handle.take().map(|mut handle| wait_for(&mut handle)) {
+            Some(Ok(ResUse { status, rusage: ResourceUsage { utime, stime, maxrss } })) => {
+                (Exit::of(status), Usage { cpu: utime + stime, peak_memory: maxrss })
+            }
             // Somebody else waits for all children of this process, and was faster.
-            _ => Exit::Code(-1),
+            _ => (Exit::Code(-1), Usage::default()),
+        }
+    }
+}
+
+fn wait_for(handle: &mut process::Child) -> io::Result<ResUse> {
+    loop {
+        match handle.wait4() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            waited => return waited,
         }
     }
 }
@@ -153,7 +178,8 @@ pub(crate) fn watch(
         let signal: PipeWriter = its_end;
         drop(signal);
         let last_output = listener.join().unwrap_or_default();
-        ended(Ended { exit: child.reap(), last_output });
+        let (exit, usage) = child.reap();
+        ended(Ended { exit, usage, last_output });
     };
     thread::Builder::new().name(format!("watch-{pid}")).spawn(watch)
 }

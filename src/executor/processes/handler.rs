@@ -21,11 +21,12 @@ use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 
 use super::PoolEvent;
-use super::child::Ended;
+use super::child::{Ended, Usage};
 use super::post::{Doom, Outgoing, Post};
 use super::receive;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
+use crate::error::Exit;
 use crate::guard;
 use crate::wire::{BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
 
@@ -132,9 +133,9 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
                 // Nothing it says can be trusted.
                 post.kill(Doom::Unfit);
             }
-            let Ended { exit, last_output } = until_ended(&post, &ended);
+            let Ended { exit, usage, last_output } = until_ended(&post, &ended);
             let (worker, pid) = (post.worker(), post.pid());
-            shared.report(|| PoolEvent::WorkerExited { worker, pid, exit });
+            shared.report(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
             shared.exited(&post, exit, last_output);
             return;
         }
@@ -149,7 +150,7 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
 }
 
 fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
-    let gone = || Ended { exit: crate::Exit::Code(-1), last_output: Vec::new() };
+    let gone = || Ended { exit: Exit::Code(-1), usage: Usage::default(), last_output: Vec::new() };
     // The watch thread reports in any case; the sender breaks only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
     post.disconnect();
@@ -223,7 +224,7 @@ fn judge(
     rank: usize,
     unfit: Unfit,
     doom: Option<Doom>,
-    Ended { exit, last_output }: &Ended,
+    Ended { exit, usage: _, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
     let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
