@@ -13,13 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-import venv
-from pathlib import Path
+
+import peers
 
 TASKS = 1000
-HERE = Path(__file__).resolve()
-VENV = HERE.parents[2] / "target" / "peers"
-PROCSPAWN = HERE.parent / "procspawn"
 
 
 def work(n):
@@ -93,34 +90,19 @@ def main():
         results, errors = PEERS[sys.argv[1]]()
         print(f"{results} results, {errors} errors, {time.perf_counter() - began:.2f} s")
         return
-    python = VENV / "bin" / "python"
-    if not python.exists():
-        venv.create(VENV, with_pip=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*install, "loky", "pebble"]).returncode != 0:
-        print("loky and Pebble could not be installed; they are left out below")
-    commands = {name: [python, HERE, name] for name in PEERS}
-    procspawn = VENV / "procspawn"
-    build = ["cargo", "build", "--release", "--quiet", "--target-dir", procspawn]
-    if subprocess.run(build, cwd=PROCSPAWN).returncode == 0:
-        commands["procspawn"] = [procspawn / "release" / "procspawn-crash-storm"]
-    else:
-        print("procspawn could not be built; it is left out below")
+    python, there = peers.virtual_environment("loky", "pebble")
+    left_out = {"loky", "pebble"} - set(there)
+    names = [name for name in PEERS if name.lower() not in left_out]
+    commands = {name: [python, __file__, name] for name in names}
+    if programs := peers.rust_peers():
+        commands["procspawn"] = [programs / "procspawn_crash_storm"]
     for name, command in commands.items():
         print(f"{name:>22}: ", end="", flush=True)
-        run = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            if run.wait(30) != 0:
-                print("did not run")
-        except subprocess.TimeoutExpired:
+        ended = peers.run(command, 30, stderr=subprocess.DEVNULL)
+        if ended is None:
             print(f"{'':>22}  … still waiting after 30 s")
-        finally:
-            # Whatever it left behind, too.
-            try:
-                os.killpg(run.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            run.wait()
+        elif ended.returncode != 0:
+            print("did not run")
 
 
 if __name__ == "__main__":
