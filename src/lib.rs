@@ -64,6 +64,7 @@ pub mod executor;
 pub mod future;
 mod guard;
 pub mod task;
+mod voice;
 mod wire;
 pub mod worker;
 
@@ -86,6 +87,7 @@ pub use executor::{
 };
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use task::{Context, Registry, Task, TaskId};
+pub use voice::Said;
 
 /// The README's example is compiled and run as well.
 #[cfg(doctest)]

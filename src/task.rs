@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Failure;
+use crate::voice::Voice;
 use crate::wire;
 use crate::worker;
 
@@ -65,9 +66,11 @@ impl fmt::Display for TaskId {
 /// What a running task may know about where it runs.
 #[derive(Debug)]
 pub struct Context {
+    pub(crate) task: TaskId,
     pub(crate) worker: usize,
     pub(crate) attempt: u32,
     pub(crate) locals: Arc<Locals>,
+    pub(crate) voice: Voice,
 }
 
 impl Context {
@@ -80,6 +83,13 @@ impl Context {
     /// How often this task has been begun, this time included: 1 for the first run.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Says a line to whoever listens to the executor, in another process as well as in this one.
+    /// It is heard before the task's result is. Where nobody was named to listen, it is written to
+    /// the standard output of the program that submitted the task.
+    pub fn say(&self, line: impl fmt::Display) {
+        self.voice.say(self.task, self.worker, &line.to_string());
     }
 
     /// What outlives a single task: one value of type `T` for each worker process (for each

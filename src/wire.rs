@@ -6,7 +6,7 @@
 //!     │ ◄──────────────── Welcome{…} ─────── │   the call channel
 //!     │ ── Ready ──────────────────────────► │   the reply channel
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share,
-//!     │ ── reply ──────────────────────────► │ ┘ see `exchange`
+//!     │ ── said, reply ────────────────────► │ ┘ see `exchange`
 //!     │ ◄───────────────────► Enclosed ───── │   either channel: texts too long for a record
 //!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```
@@ -103,9 +103,13 @@ pub(crate) enum FromWorker {
     Ended,
 }
 
-/// The kinds of records: with their text, or with the text enclosed in a message of its own.
-pub(crate) const INLINE: u8 = 1;
-pub(crate) const ENCLOSED: u8 = 2;
+/// The kinds of records.
+pub(crate) const CALL: u8 = 1;
+pub(crate) const REPLY: u8 = 2;
+/// A line that a task says while it runs.
+pub(crate) const SAID: u8 = 3;
+/// Set in the kind of a record whose text is enclosed in a message of its own.
+pub(crate) const ENCLOSED: u8 = 0x80;
 
 /// What stands in a call's record before the name and the text of its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,10 +154,10 @@ impl Call {
     }
 }
 
-/// A reply's record is the number of its call's claim and the text of the [`Reply`].
-pub(crate) fn split_reply(record: &[u8]) -> Option<(u32, &str)> {
-    let (claim, text) = record.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*claim), std::str::from_utf8(text).ok()?))
+/// What a worker sends is a number and a text: a claim and a [`Reply`], or a task and what it said.
+pub(crate) fn split(record: &[u8]) -> Option<(u64, &str)> {
+    let (number, text) = record.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*number), std::str::from_utf8(text).ok()?))
 }
 
 /// A JSON text, small or large.

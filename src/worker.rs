@@ -25,10 +25,11 @@ use serde::de::DeserializeOwned;
 use crate::error::TaskError;
 use crate::executor::Limits;
 use crate::guard;
-use crate::task::{Context, Locals, Registry, Task};
+use crate::task::{Context, Locals, Registry, Task, TaskId};
+use crate::voice::Voice;
 use crate::wire::{
-    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE, INLINE_LIMIT, Invitation,
-    PROTOCOL, Reader, Records, Reply, Text, ToWorker, Welcome, Writer,
+    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE_LIMIT, Invitation, PROTOCOL,
+    REPLY, Reader, Records, Reply, SAID, Text, ToWorker, Welcome, Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -143,17 +144,24 @@ impl Asked {
             Err(error) => return Err(unreachable(&error)),
         };
 
+        let exchange = Arc::new(exchange);
+        let outlet = Arc::new(Outlet {
+            exchange: Arc::clone(&exchange),
+            outbox: Mutex::new(Outbox { writer: Writer::default(), replies: replies.clone() }),
+        });
+        let speaks = Arc::clone(&outlet);
         let desk = Arc::new(Desk {
             registry,
             worker,
             locals: Arc::default(),
+            voice: Voice::new(move |task, _, line| speaks.say(task, line)),
             exchange,
             inbox: Mutex::new(Inbox {
                 reader: Reader::default(),
                 records: Records::default(),
                 calls,
             }),
-            outbox: Mutex::new(Outbox { writer: Writer::default(), replies: replies.clone() }),
+            outlet,
         });
         let runners = match desk.set_up(&limits, threads, lifeline) {
             Ok(runners) => runners,
@@ -223,9 +231,10 @@ struct Desk {
     registry: Registry,
     worker: usize,
     locals: Arc<Locals>,
-    exchange: Exchange,
+    voice: Voice,
+    exchange: Arc<Exchange>,
     inbox: Mutex<Inbox>,
-    outbox: Mutex<Outbox>,
+    outlet: Arc<Outlet>,
 }
 
 /// Where calls come from.
@@ -233,6 +242,12 @@ struct Inbox {
     reader: Reader,
     records: Records,
     calls: IpcReceiver<ToWorker>,
+}
+
+/// What this process says to the coordinator.
+struct Outlet {
+    exchange: Arc<Exchange>,
+    outbox: Mutex<Outbox>,
 }
 
 /// Where replies go.
@@ -251,10 +266,6 @@ struct Taken {
 impl Desk {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Imposes the limits, and starts the lifeline thread and, for more than one slot, the runners.
@@ -300,7 +311,7 @@ impl Desk {
             if let Some(record) = record {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
-                taken.enclosed = (record.kind == ENCLOSED).then(|| receive_enclosed(calls));
+                taken.enclosed = (record.kind & ENCLOSED != 0).then(|| receive_enclosed(calls));
                 return true;
             }
             // Whether none will come must be known before looking whether there is one.
@@ -324,36 +335,51 @@ impl Desk {
             self.exchange.reply_bell().ring();
             return;
         }
-        let locals = Arc::clone(&self.locals);
-        let context = Context { worker: self.worker, attempt: call.attempt, locals };
+        let context = Context {
+            task: TaskId(call.id),
+            worker: self.worker,
+            attempt: call.attempt,
+            locals: Arc::clone(&self.locals),
+            voice: self.voice.clone(),
+        };
         let text = taken.enclosed.as_ref().map_or(Ok(text), Text::as_str);
         let reply = match text {
             Ok(text) => self.registry.answer(call.id, name, text, &context),
             Err(error) => Reply::undecodable(call.id, &error.to_string()),
         };
         claim.end();
-        self.reply(call.claim, &reply);
+        self.outlet.reply(call.claim, &reply);
+    }
+}
+
+impl Outlet {
+    fn reply(&self, claim: u32, reply: &str) {
+        self.send(REPLY, u64::from(claim), reply);
+        self.exchange.announce_reply(claim);
     }
 
-    fn reply(&self, claim: u32, reply: &str) {
+    fn say(&self, task: TaskId, line: &str) {
+        self.send(SAID, task.0, line);
+        self.exchange.reply_bell().ring();
+    }
+
+    fn send(&self, kind: u8, number: u64, text: &str) {
         let ring = self.exchange.replies();
-        let mut outbox = self.outbox();
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, replies } = &mut *outbox;
-        let (kind, text) = match reply.len() <= INLINE_LIMIT {
-            true => (INLINE, reply.as_bytes()),
+        let (kind, inline) = match text.len() <= INLINE_LIMIT {
+            true => (kind, text.as_bytes()),
             false => {
-                send(replies, || FromWorker::Enclosed(Text::shared(reply)));
-                (ENCLOSED, &[][..])
+                send(replies, || FromWorker::Enclosed(Text::shared(text)));
+                (kind | ENCLOSED, &[][..])
             }
         };
-        let parts = [&claim.to_le_bytes()[..], text];
+        let parts = [&number.to_le_bytes()[..], inline];
         // Full: the coordinator's own code is in a callback, or it has a lot to do.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
             self.exchange.space_bell().sleep_unless(fits, None);
         }
-        drop(outbox);
-        self.exchange.announce_reply(claim);
     }
 }
 

@@ -7,18 +7,27 @@ use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::task::{Context, Locals};
+use crate::voice::{Said, Voice};
 
 /// An executor that runs each task where and when it is submitted.
 #[derive(Debug, Default)]
 pub struct Sequential {
     locals: Arc<Locals>,
+    voice: Voice,
     is_shut_down: AtomicBool,
 }
 
 impl Sequential {
-    /// A new one; there is nothing to set.
+    /// A new one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Who is called with each line that a task [says](Context::say). Default: it is written to
+    /// standard output.
+    pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
+        self.voice = Voice::heard_by(Box::new(call));
+        self
     }
 }
 
@@ -27,7 +36,14 @@ impl Engine for Sequential {
         if self.is_shut_down.load(Ordering::Acquire) {
             return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
         }
-        job.run(&Context { worker: 0, attempt: 1, locals: Arc::clone(&self.locals) });
+        let context = Context {
+            task: job.id(),
+            worker: 0,
+            attempt: 1,
+            locals: Arc::clone(&self.locals),
+            voice: self.voice.clone(),
+        };
+        job.run(&context);
     }
 
     /// One: to run ahead would only make the consumer wait longer for its first result.

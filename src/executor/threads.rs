@@ -15,6 +15,7 @@ use crate::error::{PoolError, TaskError};
 use crate::future::Patron;
 use crate::guard;
 use crate::task::{Context, Locals, TaskId};
+use crate::voice::{Said, Voice};
 
 /// An executor that runs tasks on up to a given number of threads.
 ///
@@ -38,6 +39,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     pending: BTreeMap<TaskId, Job>,
+    voice: Voice,
     idle: usize,
     is_shut_down: bool,
     threads: Vec<JoinHandle<()>>,
@@ -62,6 +64,13 @@ impl ThreadPool {
         };
         Self { shared: Arc::new(shared) }
     }
+
+    /// Who is called with each line that a task [says](Context::say), from the task's thread.
+    /// Default: it is written to standard output.
+    pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
+        self.shared.lock().voice = Voice::heard_by(Box::new(call));
+        self
+    }
 }
 
 impl Shared {
@@ -75,10 +84,16 @@ impl Shared {
     }
 
     fn work(&self, worker: usize) {
-        let context = Context { worker, attempt: 1, locals: Arc::clone(&self.locals) };
         let mut queue = self.lock();
         loop {
             if let Some((_, job)) = queue.pending.pop_first() {
+                let context = Context {
+                    task: job.id(),
+                    worker,
+                    attempt: 1,
+                    locals: Arc::clone(&self.locals),
+                    voice: queue.voice.clone(),
+                };
                 drop(queue);
                 let calling = Calling::on_behalf_of(self);
                 job.run(&context);

@@ -25,6 +25,7 @@ mod payloads;
 mod program;
 mod recycling;
 mod retries;
+mod says;
 mod shutdown;
 mod starting;
 mod works;
@@ -34,7 +35,8 @@ use libtest_mimic::Arguments;
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
-    procession::worker::serve_if_asked(works::add_to(tasks::registry()));
+    procession::worker::serve_if_asked(says::add_to(works::add_to(tasks::registry())));
+    says::play_if_asked();
     program::play_if_asked();
     let trials = [
         face::trials(),
@@ -49,6 +51,7 @@ fn main() {
         starting::trials(),
         orphans::trials(),
         environment::trials(),
+        says::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

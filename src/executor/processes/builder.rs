@@ -13,6 +13,7 @@ use super::shared::{Initializer, OnEvent, OnOutput, Setup};
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
 use crate::task::Task;
+use crate::voice::{self, OnSay, Said};
 use crate::worker;
 
 /// Builds a [`ProcessPool`].
@@ -51,6 +52,7 @@ pub struct Builder {
     worker_env: Vec<(OsString, OsString)>,
     on_event: Option<OnEvent>,
     on_output: OnOutput,
+    on_say: OnSay,
 }
 
 enum WorkerProgram {
@@ -79,6 +81,7 @@ impl Default for Builder {
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
                 eprintln!("worker {worker} (pid {pid}): {line}");
             }),
+            on_say: voice::aloud(),
         }
     }
 }
@@ -197,6 +200,13 @@ impl Builder {
         self
     }
 
+    /// Called with each line that a task [says](crate::Context::say), before its future is done,
+    /// from threads of the pool's own. Default: it is written to this process's standard output.
+    pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
+        self.on_say = Box::new(call);
+        self
+    }
+
     /// Starts the pool. It is usable at once, while its workers are still starting; should none
     /// of them be able to, the futures tell.
     pub fn build(self) -> Result<ProcessPool, PoolError> {
@@ -217,6 +227,7 @@ impl Builder {
             worker_env,
             on_event,
             on_output,
+            on_say,
         } = self;
         if worker::was_asked_in_vain() {
             return Err(PoolError::NotServing);
@@ -251,6 +262,7 @@ impl Builder {
             worker_env,
             on_event,
             on_output,
+            on_say,
         })
     }
 }

@@ -6,6 +6,7 @@
 //!                                                                          │
 //!             ┌──────── sleep until the bell rings ◄───────────────────────┘
 //!             ├─ replies ─► to the scheduler, then the promises are kept
+//!             ├─ said ─► to whoever listens to tasks
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
@@ -195,7 +196,7 @@ fn greet(
         let (parcel, future) = initializer.parcel();
         post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel) });
         post.flush();
-        if !receive::only_reply(post, &parcel).map_err(|_| Unfit::Gone)? {
+        if !receive::only_reply(shared, post, &parcel).map_err(|_| Unfit::Gone)? {
             return Err(Unfit::GoneInItsInitializer);
         }
         future

@@ -20,7 +20,7 @@ use super::parcel::Parcel;
 use super::scheduler::Tenant;
 use crate::future::Nudge;
 use crate::wire::{
-    Call, ENCLOSED, Exchange, FromWorker, Garbled, INLINE, Progress, Reader, Record, Records,
+    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, Progress, Reader, Record, Records,
     ToWorker, Writer,
 };
 
@@ -224,10 +224,10 @@ impl Post {
     }
 
     /// Frees the claims of calls that were answered; an error if one was not given out.
-    pub(crate) fn release(&self, claims: impl IntoIterator<Item = u32>) -> Result<(), Garbled> {
+    pub(crate) fn release(&self, claims: impl IntoIterator<Item = u64>) -> Result<(), Garbled> {
         let mut sending = self.sending();
         for claim in claims {
-            sending.claims.release(claim)?;
+            sending.claims.release(u32::try_from(claim).map_err(|_| Garbled)?)?;
         }
         Ok(())
     }
@@ -343,13 +343,13 @@ impl Sending {
             return Ok(false);
         }
         let kind = if parcel.inline().is_some() {
-            INLINE
+            CALL
         } else {
             if let Some(link) = &self.link {
                 // Should it have ended, that will be known soon.
                 let _ = link.calls.send(ToWorker::Enclosed(parcel.enclosed()));
             }
-            ENCLOSED
+            CALL | ENCLOSED
         };
         self.claims.lay_out(exchange, claim, *turn, short_turn);
         self.writer.write(&ring, kind, &parts)

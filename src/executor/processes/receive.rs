@@ -11,7 +11,7 @@ use super::post::{Post, Receiving};
 use super::scheduler::Event;
 use super::shared::Shared;
 use crate::task::TaskId;
-use crate::wire::{self, ENCLOSED, FromWorker, Garbled, INLINE, Record, Reply, Status, Text};
+use crate::wire::{self, ENCLOSED, FromWorker, Garbled, Record, Reply, SAID, Status, Text};
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
 /// that those who wait for the first need not wait long for the last.
@@ -39,14 +39,18 @@ pub(super) fn lend_a_hand(shared: &Shared, post: &Post) -> Result<bool, Garbled>
 }
 
 /// Waits for the reply to the one call there is, and keeps its promise; false if the worker ended.
-pub(super) fn only_reply(post: &Post, parcel: &Parcel) -> Result<bool, Garbled> {
+pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Result<bool, Garbled> {
     loop {
         let has_ended = post.has_ended();
         let mut receiving = post.receiving();
         if let Some(taken) = take(post, &mut receiving)? {
-            let (claim, text) = taken.split(&receiving)?;
+            let (number, text) = taken.split(&receiving)?;
+            if taken.is_said() {
+                shared.heard(post, TaskId(number), text);
+                continue;
+            }
             let reply = serde_json::from_str(text).map_err(|_| Garbled)?;
-            post.release([claim])?;
+            post.release([number])?;
             if let Some(owed) = parcel.take_owed() {
                 owed.answer(&reply);
             }
@@ -60,17 +64,21 @@ pub(super) fn only_reply(post: &Post, parcel: &Parcel) -> Result<bool, Garbled> 
     }
 }
 
-/// A reply's record, and its text if that came separately.
+/// A record, and its text if that came separately.
 struct Taken {
     record: Record,
     enclosed: Option<Text>,
 }
 
 impl Taken {
-    fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u32, &'r str), Garbled> {
-        let (claim, text) = wire::split_reply(receiving.bytes(self.record)).ok_or(Garbled)?;
+    fn is_said(&self) -> bool {
+        self.record.kind & !ENCLOSED == SAID
+    }
+
+    fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
+        let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
         let text = self.enclosed.as_ref().map_or(Ok(text), Text::as_str);
-        Ok((claim, text.map_err(|_| Garbled)?))
+        Ok((number, text.map_err(|_| Garbled)?))
     }
 }
 
@@ -83,26 +91,29 @@ fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled
         next = receiving.next()?;
     }
     let Some(record) = next else { return Ok(None) };
-    let enclosed = match record.kind {
-        INLINE => None,
-        ENCLOSED => match receiving.message() {
-            Some(FromWorker::Enclosed(text)) => Some(text),
-            _ => return Err(Garbled),
-        },
-        _ => return Err(Garbled),
+    let enclosed = if record.kind & ENCLOSED == 0 {
+        None
+    } else if let Some(FromWorker::Enclosed(text)) = receiving.message() {
+        Some(text)
+    } else {
+        return Err(Garbled);
     };
     Ok(Some(Taken { record, enclosed }))
 }
 
-/// Passes on the next replies; false if there are none.
+/// Passes on the next replies, or what a task said; false if there is nothing.
 fn batch(
     shared: &Shared,
     post: &Post,
     mut receiving: MutexGuard<'_, Receiving>,
 ) -> Result<bool, Garbled> {
     let mut taken = Vec::new();
-    // Those that lie in the memory that was read at once: the next read moves them.
-    while taken.len() < BATCH && (taken.is_empty() || !receiving.is_empty()) {
+    // Those that lie in the memory that was read at once: the next read moves them. What a task
+    // says is heard after the replies that came before, and before those that come after.
+    while taken.len() < BATCH
+        && (taken.is_empty() || !receiving.is_empty())
+        && !taken.last().is_some_and(Taken::is_said)
+    {
         match take(post, &mut receiving)? {
             Some(next) => taken.push(next),
             None => break,
@@ -111,23 +122,22 @@ fn batch(
     if taken.is_empty() {
         return Ok(false);
     }
-    let (mut replies, mut claims) = (Vec::new(), Vec::new());
+    let (mut replies, mut claims, mut said) = (Vec::new(), Vec::new(), None);
     let mut is_sound = true;
     for taken in &taken {
-        let reply = taken.split(&receiving).and_then(|(claim, text)| {
-            let reply: Reply<&RawValue> = serde_json::from_str(text).map_err(|_| Garbled)?;
-            Ok((claim, reply))
-        });
-        match reply {
-            Ok((claim, reply)) => {
-                claims.push(claim);
-                replies.push(reply);
-            }
+        let Ok((number, text)) = taken.split(&receiving) else {
+            is_sound = false;
+            break;
+        };
+        if taken.is_said() {
+            said = Some((TaskId(number), text));
+        } else if let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(text) {
+            claims.push(number);
+            replies.push(reply);
+        } else {
             // What came before it was good, and is not lost.
-            Err(Garbled) => {
-                is_sound = false;
-                break;
-            }
+            is_sound = false;
+            break;
         }
     }
     post.release(claims)?;
@@ -140,6 +150,9 @@ fn batch(
         is_fat,
     });
     shared.answered(events, &replies);
+    if let Some((task, line)) = said {
+        shared.heard(post, task, line);
+    }
     // What found no room before may find some now.
     post.flush();
     if is_sound { Ok(true) } else { Err(Garbled) }

@@ -34,6 +34,7 @@ use crate::executor::job::{Encoded, Job};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
+use crate::voice::{OnSay, Said};
 use crate::wire::{Reply, Status};
 
 /// All that the pool's threads have in common.
@@ -63,6 +64,7 @@ pub(super) struct Setup {
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) on_event: Option<OnEvent>,
     pub(super) on_output: OnOutput,
+    pub(super) on_say: OnSay,
 }
 
 pub(super) type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
@@ -403,6 +405,13 @@ impl Shared {
     pub(super) fn said(&self, output: &Output<'_>) {
         let _calling = Calling::on_behalf_of(self);
         let _ = guard::catch(|| (self.setup.on_output)(output));
+    }
+
+    /// Passes on what a task says.
+    pub(super) fn heard(&self, post: &Post, task: TaskId, line: &str) {
+        let (worker, pid) = (post.worker(), post.pid());
+        let _calling = Calling::on_behalf_of(self);
+        let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
     }
 }
 
