@@ -18,12 +18,12 @@ mod threads;
 use std::collections::VecDeque;
 
 pub use job::{Canceller, Job};
-#[doc(hidden)]
-pub use processes::simulation;
 pub use processes::{
     Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
     Stats, Stream, Terms, Times, Usage,
 };
+#[doc(hidden)]
+pub use processes::{drill, simulation};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 

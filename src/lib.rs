@@ -78,13 +78,13 @@ pub mod flags;
 pub mod journal;
 
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
-#[doc(hidden)]
-pub use executor::simulation;
 pub use executor::{
     Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,
     ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, Terms, ThreadPool, Times,
     Usage,
 };
+#[doc(hidden)]
+pub use executor::{drill, simulation};
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use task::{Context, Registry, Task, TaskId};
 pub use voice::Said;

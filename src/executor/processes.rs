@@ -15,6 +15,8 @@
 mod builder;
 mod child;
 mod claims;
+#[doc(hidden)]
+pub mod drill;
 mod handler;
 mod limits;
 mod meeting_place;

@@ -1,0 +1,36 @@
+//! The lives of workers: how soon a pool works, and how soon it works again after a death.
+
+use divan::Bencher;
+use procession::{Executor, ProcessPool};
+
+use crate::tasks::{self, Die, Noop, WORKERS};
+
+/// From nothing to the first result. That the pool ends is not counted.
+#[divan::bench(sample_count = 100, sample_size = 1, max_time = 3)]
+fn start_up() -> ProcessPool {
+    let pool = ProcessPool::builder().workers(WORKERS).build().expect("a pool");
+    pool.submit(Noop).result().expect("a task that works");
+    pool
+}
+
+/// The end of a pool whose workers are idle.
+#[divan::bench(sample_count = 100, sample_size = 1, max_time = 3)]
+fn shut_down(bencher: Bencher) {
+    bencher
+        .with_inputs(|| tasks::processes(WORKERS))
+        .bench_local_values(|pool| pool.shutdown(procession::Shutdown::Wait));
+}
+
+/// From the death of the only worker, as the caller learns of it, to the next result.
+#[divan::bench(sample_count = 100, sample_size = 1, max_time = 3)]
+fn respawn(bencher: Bencher) {
+    let pool = tasks::processes(1);
+    bencher
+        .with_inputs(|| {
+            let dies = pool.submit(Die);
+            let next = pool.submit(Noop);
+            dies.result().expect_err("a death");
+            next
+        })
+        .bench_local_values(|next| next.result().expect("a task that works"));
+}

@@ -1,0 +1,115 @@
+//! On which CPUs the two sides of a round trip are. Where the system puts them by itself changes
+//! from run to run, and a round trip takes ten times as long between two CPUs as on one: it then
+//! has to wake a CPU that sleeps, twice.
+
+use std::fmt;
+
+/// Tells a process to which CPU it is to keep.
+pub const VARIABLE: &str = "PROCESSION_BENCH_CPU";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Wherever the system puts them.
+    Free,
+    /// Both on the first CPU.
+    OneCpu,
+    /// This process on the first CPU, the other one on the second.
+    TwoCpus,
+}
+
+pub const PLACEMENTS: [Placement; 3] = [Placement::Free, Placement::OneCpu, Placement::TwoCpus];
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free",
+            Self::OneCpu => "one_cpu",
+            Self::TwoCpus => "two_cpus",
+        })
+    }
+}
+
+impl Placement {
+    /// Keeps this thread, and what it starts from now on, to its CPU, until dropped.
+    pub fn take(self) -> Placed {
+        let before = cpus::allowed();
+        let numbers = cpus::numbers(&before);
+        let (first, last) = (numbers.first().copied(), numbers.get(1).or(numbers.first()).copied());
+        let (own, others) = match self {
+            Self::Free => (None, None),
+            Self::OneCpu => (first, first),
+            Self::TwoCpus => (first, last),
+        };
+        if let Some(cpu) = own {
+            cpus::keep_to(cpu);
+        }
+        Placed { before, others }
+    }
+}
+
+/// Gives the thread its CPUs back when dropped.
+pub struct Placed {
+    before: cpus::Set,
+    others: Option<usize>,
+}
+
+impl Placed {
+    /// The value of [`VARIABLE`] for the other process; empty if it may be anywhere.
+    pub fn for_the_other(&self) -> String {
+        self.others.map(|cpu| cpu.to_string()).unwrap_or_default()
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        cpus::set(&self.before);
+    }
+}
+
+/// If this process is to keep to a CPU: does so.
+pub fn keep_if_asked() {
+    if let Some(cpu) = std::env::var(VARIABLE).ok().and_then(|cpu| cpu.parse().ok()) {
+        cpus::keep_to(cpu);
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod cpus {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    pub type Set = CpuSet;
+
+    pub fn allowed() -> Set {
+        sched_getaffinity(None).expect("the CPUs of this thread")
+    }
+
+    pub fn numbers(cpus: &Set) -> Vec<usize> {
+        (0..CpuSet::MAX_CPU).filter(|&cpu| cpus.is_set(cpu)).collect()
+    }
+
+    pub fn set(cpus: &Set) {
+        sched_setaffinity(None, cpus).expect("CPUs that it may use");
+    }
+
+    pub fn keep_to(cpu: usize) {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        set(&only);
+    }
+}
+
+/// Elsewhere there is no such thing, and all placements are the system's own.
+#[cfg(not(target_os = "linux"))]
+mod cpus {
+    pub type Set = ();
+
+    pub fn allowed() -> Set {}
+
+    pub fn numbers((): &Set) -> Vec<usize> {
+        Vec::new()
+    }
+
+    pub fn set((): &Set) {}
+
+    pub fn keep_to(_: usize) {}
+}

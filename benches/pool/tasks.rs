@@ -1,0 +1,135 @@
+//! The tasks that are run, and the executors that run them.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use procession::{
+    Context, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task, ThreadPool,
+};
+use serde::{Deserialize, Serialize};
+
+/// As many as the machine has CPUs, and no more than the figures of other pools are told for.
+pub const WORKERS: usize = 2;
+
+/// Does nothing: what it takes is what the executor takes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Noop;
+
+impl Task for Noop {
+    const NAME: &'static str = "noop";
+    type Output = ();
+
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Gives back what it is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Text(pub String);
+
+impl Task for Text {
+    const NAME: &'static str = "text";
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// Gives back what it is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Task for Bytes {
+    const NAME: &'static str = "bytes";
+    type Output = Vec<u8>;
+
+    fn run(self, _: &Context) -> Result<Vec<u8>, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// Keeps a CPU busy for so long, and tells in which process.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Spin(pub Duration);
+
+impl Task for Spin {
+    const NAME: &'static str = "spin";
+    type Output = u32;
+
+    fn run(self, _: &Context) -> Result<u32, Failure> {
+        let begun = Instant::now();
+        while begun.elapsed() < self.0 {
+            std::hint::spin_loop();
+        }
+        Ok(std::process::id())
+    }
+}
+
+/// Ends its worker.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Die;
+
+impl Task for Die {
+    const NAME: &'static str = "die";
+    type Output = ();
+
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        std::process::exit(1)
+    }
+}
+
+/// All of them, for the workers.
+pub fn add_to(registry: Registry) -> Registry {
+    registry.with::<Noop>().with::<Text>().with::<Bytes>().with::<Spin>().with::<Die>()
+}
+
+/// The three executors.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Sequential,
+    Threads,
+    Processes,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::Sequential, Kind::Threads, Kind::Processes];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sequential => "sequential",
+            Self::Threads => "threads",
+            Self::Processes => "processes",
+        })
+    }
+}
+
+impl Kind {
+    /// An executor of this kind, all of whose workers have started.
+    pub fn start(self, workers: usize) -> Box<dyn Engine> {
+        match self {
+            Self::Sequential => Box::new(Sequential::new()),
+            Self::Threads => Box::new(ThreadPool::new(workers)),
+            Self::Processes => Box::new(processes(workers)),
+        }
+    }
+}
+
+/// A process pool, all of whose workers have started.
+pub fn processes(workers: usize) -> ProcessPool {
+    warm(ProcessPool::builder().workers(workers).build().expect("a pool"))
+}
+
+/// Waits until all workers have started.
+pub fn warm(pool: ProcessPool) -> ProcessPool {
+    let mut ready = HashSet::new();
+    while ready.len() < pool.workers() {
+        // Long enough that one worker does not do the work of all.
+        let length = Duration::from_millis(1);
+        let spins: Vec<_> = (0..pool.workers()).map(|_| pool.submit(Spin(length))).collect();
+        ready.extend(spins.into_iter().map(|spin| spin.result().expect("a task that works")));
+    }
+    pool
+}

@@ -1,0 +1,59 @@
+//! Drives the `Scheduler` alone, as fast as it goes, through a day without accidents: what
+//! `cargo bench` measures. Whether it decides rightly is [`simulation`](super::simulation)'s to say.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant};
+use crate::task::TaskId;
+
+/// Submits all tasks, lets the workers answer in turn what they are sent, and gives the number of
+/// events that the scheduler handled.
+///
+/// # Panics
+///
+/// If it leaves a task undone.
+pub fn run(workers: usize, tasks: u64) -> u64 {
+    let mut now = Instant::now();
+    let (mut scheduler, actions) = Scheduler::new(settings(workers), now);
+    let mut sent = VecDeque::new();
+    let (mut events, mut done) = (0, 0);
+    let mut handle = |event, sent: &mut VecDeque<(Tenant, u64)>| {
+        events += 1;
+        now += Duration::from_micros(1);
+        for action in scheduler.handle([event], now) {
+            match action {
+                Action::Send { tenant, job, .. } => sent.push_back((tenant, job)),
+                Action::Complete { .. } => done += 1,
+                _ => {}
+            }
+        }
+    };
+    for action in actions {
+        if let Action::Spawn { tenant } = action {
+            handle(Event::WorkerReady { tenant }, &mut sent);
+        }
+    }
+    for id in 0..tasks {
+        let terms = TaskTerms::default();
+        handle(Event::Submitted { id: TaskId(id), job: id, bytes: 4, terms }, &mut sent);
+    }
+    while let Some((tenant, id)) = sent.pop_front() {
+        let ran_for = Duration::from_micros(1);
+        let (id, has_failed, is_fat) = (TaskId(id), false, false);
+        handle(Event::Replied { tenant, id, ran_for, has_failed, is_fat }, &mut sent);
+    }
+    assert_eq!(done, tasks, "every task is done");
+    events
+}
+
+fn settings(workers: usize) -> Settings {
+    Settings {
+        slots: vec![1; workers],
+        min_workers: workers,
+        idle_timeout: None,
+        max_tasks: None,
+        start_timeout: Duration::from_secs(10),
+        start_tries: 1,
+    }
+}
