@@ -29,6 +29,7 @@ use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub(crate) use self::bell::Patience;
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 use crate::error::{Cause, TaskError};

@@ -29,7 +29,7 @@ use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
     self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE_LIMIT, Invitation, PROTOCOL,
-    REPLY, Reader, Records, Reply, SAID, Text, ToWorker, Welcome, Writer,
+    Patience, REPLY, Reader, Records, Reply, SAID, Text, ToWorker, Welcome, Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -160,6 +160,7 @@ impl Asked {
                 reader: Reader::default(),
                 records: Records::default(),
                 calls,
+                patience: Patience::default(),
             }),
             outlet,
         });
@@ -242,6 +243,7 @@ struct Inbox {
     reader: Reader,
     records: Records,
     calls: IpcReceiver<ToWorker>,
+    patience: Patience,
 }
 
 /// What this process says to the coordinator.
@@ -303,7 +305,7 @@ impl Desk {
     /// the bell, and the others for that one.
     fn take_next(&self, taken: &mut Taken) -> bool {
         let mut inbox = self.inbox();
-        let Inbox { reader, records, calls } = &mut *inbox;
+        let Inbox { reader, records, calls, patience } = &mut *inbox;
         let ring = self.exchange.calls();
         loop {
             // The coordinator is no stranger: what it writes is sound, or it is at its end.
@@ -322,8 +324,11 @@ impl Desk {
             if is_closed {
                 return false;
             }
+            self.exchange.set_idle(true);
+            self.exchange.reply_bell().rouse();
             let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
-            self.exchange.call_bell().sleep_unless(is_there, None);
+            self.exchange.call_bell().wait_unless(patience, is_there);
+            self.exchange.set_idle(false);
         }
     }
 
@@ -355,7 +360,7 @@ impl Desk {
 impl Outlet {
     fn reply(&self, claim: u32, reply: &str) {
         self.send(REPLY, u64::from(claim), reply);
-        self.exchange.announce_reply(claim);
+        self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
     }
 
     fn say(&self, task: TaskId, line: &str) {
@@ -378,7 +383,7 @@ impl Outlet {
         // Full: the coordinator's own code is in a callback, or it has a lot to do.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
-            self.exchange.space_bell().sleep_unless(fits, None);
+            self.exchange.space_bell().sleep_unless(fits);
         }
     }
 }

@@ -32,12 +32,14 @@ mod stats;
 mod supervisor;
 mod terms;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 pub use builder::Builder;
 pub use child::{Stream, Usage};
@@ -223,7 +225,7 @@ impl ProcessPool {
             setup,
             mind: Mutex::new(Mind {
                 scheduler,
-                posts: HashMap::new(),
+                posts: FxHashMap::default(),
                 entering: 0,
                 lost: HashSet::new(),
                 wakes_at: None,

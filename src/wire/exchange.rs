@@ -45,8 +45,9 @@ const CALLER_BELL: usize = 6 * LINE;
 const SPACE_BELL: usize = 7 * LINE;
 const AWAITED: usize = 8 * LINE;
 const IS_CLOSED: usize = 9 * LINE;
-const NUMBER_OF_CLAIMS: usize = 10 * LINE;
-const CLAIMS: usize = 11 * LINE;
+const IS_IDLE: usize = 10 * LINE;
+const NUMBER_OF_CLAIMS: usize = 11 * LINE;
+const CLAIMS: usize = 12 * LINE;
 
 /// Of one claim: whose it is and how many of the call's tasks were begun, how many have ended, and
 /// when the last one was begun.
@@ -147,14 +148,26 @@ impl Exchange {
         self.word::<AtomicU32>(AWAITED).store(awaited, Ordering::SeqCst);
     }
 
-    /// Wakes whoever waits for the reply to this call, which was published.
-    pub(crate) fn announce_reply(&self, claim: u32) {
+    /// Wakes whoever waits for the reply to this call, which was published. As long as the worker
+    /// has more to do, a handler that dozes may doze on, and take many replies at once.
+    pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.word::<AtomicU32>(AWAITED).load(Ordering::SeqCst) == claim + 1 {
             self.caller_bell().ring();
-        } else {
+        } else if is_urgent {
             self.reply_bell().ring();
+        } else {
+            self.reply_bell().ring_softly();
         }
+    }
+
+    /// Notes whether the worker has nothing to do.
+    pub(crate) fn set_idle(&self, is_idle: bool) {
+        self.word::<AtomicU32>(IS_IDLE).store(u32::from(is_idle), Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.word::<AtomicU32>(IS_IDLE).load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn claim(&self, claim: u32) -> Option<Claim<'_>> {
@@ -168,7 +181,7 @@ impl Exchange {
     }
 
     fn bell(&self, at: usize) -> Bell<'_> {
-        Bell { strokes: self.word(at), sleepers: self.word(at + 4) }
+        Bell { strokes: self.word(at), sleepers: self.word(at + 4), dozers: self.word(at + 8) }
     }
 
     fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {

@@ -45,6 +45,13 @@ impl Ring<'_> {
         self.tail.load(Ordering::SeqCst) != self.head.load(Ordering::SeqCst)
     }
 
+    /// Whether so much is unread that it should be read soon.
+    pub(crate) fn is_filling(&self) -> bool {
+        let unread =
+            self.tail.load(Ordering::SeqCst).wrapping_sub(self.head.load(Ordering::SeqCst));
+        unread > self.capacity() / 64
+    }
+
     fn capacity(&self) -> u64 {
         self.bytes.len() as u64
     }

@@ -1,6 +1,7 @@
 //! Whole programs that have a pool: this program once more, started with a variable that tells
 //! what to do, in surroundings of the test's choice.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -74,8 +75,12 @@ fn endures() {
             tasks::succeeds_with(&pool, 10_000);
             assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
         }
-        tasks::await_workers(&pool);
-        tasks::succeeds_with(&pool, 100);
+        // Until each worker has done something, one may still be starting.
+        harness::eventually("work of all workers", || {
+            let at_work = pool.map((0..100).map(|_| tasks::Pid())).map(|pid| pid.expect("a pid"));
+            let at_work: HashSet<_> = at_work.collect();
+            at_work.len() == pool.workers() && at_work == HashSet::from_iter(pool.pids())
+        });
     };
     let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).expect("a list").count();
     let resident_pages = || -> u64 {

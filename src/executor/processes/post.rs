@@ -20,8 +20,8 @@ use super::parcel::Parcel;
 use super::scheduler::Tenant;
 use crate::future::Nudge;
 use crate::wire::{
-    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, Progress, Reader, Record, Records,
-    ToWorker, Writer,
+    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, Patience, Progress, Reader, Record,
+    Records, ToWorker, Writer,
 };
 
 /// A call that waits to be sent.
@@ -63,6 +63,8 @@ pub(crate) struct Post {
     receiving: Mutex<Receiving>,
     /// Whoever receives their own reply; one at a time.
     helping: Mutex<()>,
+    handlers_patience: Patience,
+    callers_patience: Patience,
     doom: OnceLock<Doom>,
     has_ended: AtomicBool,
     is_dismissed: AtomicBool,
@@ -99,6 +101,8 @@ impl Post {
             sending: Mutex::default(),
             receiving: Mutex::default(),
             helping: Mutex::default(),
+            handlers_patience: Patience::default(),
+            callers_patience: Patience::default(),
             doom: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
@@ -236,7 +240,15 @@ impl Post {
     pub(crate) fn wait_for_replies(&self) {
         let Some(exchange) = self.exchange.get() else { return };
         let is_there = || exchange.replies().has_unread() || self.has_ended();
-        exchange.reply_bell().sleep_unless(is_there, None);
+        exchange.reply_bell().wait_unless(&self.handlers_patience, is_there);
+    }
+
+    /// Lets replies gather for a short while, as long as the worker is busy.
+    pub(crate) fn doze(&self) {
+        let Some(exchange) = self.exchange.get() else { return };
+        let is_urgent =
+            || exchange.is_idle() || exchange.replies().is_filling() || self.has_ended();
+        exchange.reply_bell().doze_unless(is_urgent);
     }
 
     /// The process has ended: nothing will come from it any more.
@@ -262,7 +274,7 @@ impl Post {
         let is_there = || exchange.replies().has_unread() || is_done() || self.has_ended();
         while !is_done() && !self.has_ended() {
             if !exchange.replies().has_unread() {
-                exchange.caller_bell().sleep_unless(is_there, None);
+                exchange.caller_bell().wait_unless(&self.callers_patience, is_there);
             } else if !receive() {
                 break; // The handler is at it.
             }

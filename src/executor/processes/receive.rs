@@ -22,11 +22,19 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
     loop {
         // What it published before its end is there by the time that the end is known.
         let has_ended = post.has_ended();
-        while batch(shared, post, post.receiving())? {}
+        let mut were_there = false;
+        while batch(shared, post, post.receiving())? {
+            were_there = true;
+        }
         if has_ended {
             return Ok(());
         }
-        post.wait_for_replies();
+        // Where there were some there will be more: better many at once than one by one.
+        if were_there {
+            post.doze();
+        } else {
+            post.wait_for_replies();
+        }
     }
 }
 

@@ -41,7 +41,7 @@ mod seat;
 mod staffing;
 mod vocabulary;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
 use self::queue::Queue;
@@ -72,7 +72,7 @@ const STALLED: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Scheduler<J> {
     settings: Settings,
-    tasks: HashMap<TaskId, Entry<J>>,
+    tasks: FxHashMap<TaskId, Entry<J>>,
     queue: Queue,
     /// How many tasks are in the queue and still pending.
     pending: usize,
@@ -121,7 +121,7 @@ impl<J: Clone> Scheduler<J> {
         let mut scheduler = Self {
             seats: seats.map(|(seat, &slots)| SeatState::new(seat, slots, now)).collect(),
             settings,
-            tasks: HashMap::new(),
+            tasks: FxHashMap::default(),
             queue: Queue::default(),
             pending: 0,
             paused: 0,

@@ -5,7 +5,7 @@
 //! done under the lock; everything that takes time, or calls the user's code, after it.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -75,7 +76,7 @@ pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
 pub(super) struct Mind {
     pub(super) scheduler: Scheduler<Arc<Parcel>>,
     /// The processes that were decided on and have not ended.
-    pub(super) posts: HashMap<Tenant, Arc<Post>>,
+    pub(super) posts: FxHashMap<Tenant, Arc<Post>>,
     /// Seats whose last process did not leave because it was let go.
     pub(super) lost: HashSet<Seat>,
     /// Tasks that were let in and have not reached the scheduler yet.

@@ -17,12 +17,20 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn push_back(&mut self, priority: i32, id: TaskId) {
-        self.lanes.entry(Reverse(priority)).or_default().push_back(id);
+        self.lane(priority).push_back(id);
     }
 
     /// Ahead of all others of its priority: for what had its turn before.
     pub(crate) fn push_front(&mut self, priority: i32, id: TaskId) {
-        self.lanes.entry(Reverse(priority)).or_default().push_front(id);
+        self.lane(priority).push_front(id);
+    }
+
+    fn lane(&mut self, priority: i32) -> &mut VecDeque<TaskId> {
+        // No lane may be empty beside others: see `pop`.
+        if self.lanes.len() == 1 && !self.lanes.contains_key(&Reverse(priority)) {
+            self.lanes.retain(|_, lane| !lane.is_empty());
+        }
+        self.lanes.entry(Reverse(priority)).or_default()
     }
 
     /// The next in line.
@@ -31,9 +39,11 @@ impl Queue {
     }
 
     pub(crate) fn pop(&mut self) {
+        let is_only_lane = self.lanes.len() == 1;
         if let Some(mut lane) = self.lanes.first_entry() {
             lane.get_mut().pop_front();
-            if lane.get().is_empty() {
+            // The only lane stays, for the next task is most likely of the same priority.
+            if lane.get().is_empty() && !is_only_lane {
                 lane.remove();
             }
         }
