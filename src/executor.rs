@@ -9,15 +9,17 @@
 //! Each kind implements a small heart, [`Engine`]; [`submit`](Executor::submit) and
 //! [`map`](Executor::map) are built on it once, so they mean the same everywhere.
 
+mod batch;
 mod callbacks;
 mod job;
+mod map;
 mod processes;
 mod sequential;
 mod threads;
 
-use std::collections::VecDeque;
-
+pub use batch::Batch;
 pub use job::{Canceller, Job};
+pub use map::Map;
 pub use processes::{
     Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
     Stats, Stream, Terms, Times, Usage,
@@ -27,9 +29,8 @@ pub use processes::{drill, simulation};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 
-use crate::error::TaskError;
 use crate::future::Future;
-use crate::task::Task;
+use crate::task::{Task, TaskId};
 
 /// Something that runs tasks: what a caller needs of it.
 ///
@@ -65,13 +66,13 @@ pub trait Executor: Engine {
 
     /// Runs many tasks and yields their results in the order of the tasks.
     ///
-    /// The tasks are taken from the iterator as results are consumed, never more than
-    /// [`ahead`](Engine::ahead) beyond them.
+    /// The tasks are taken from the iterator as results are consumed, only so many beyond them as
+    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`frame`](Engine::frame).
     fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>
     where
         I: IntoIterator<Item: Task>,
     {
-        Map { executor: self, tasks: Some(tasks.into_iter()), ahead: VecDeque::new() }
+        Map::new(self, tasks.into_iter())
     }
 
     /// Refuses further tasks, deals with those it has as `how` says, and returns when nothing of
@@ -97,6 +98,28 @@ pub trait Engine: Send + Sync {
     /// workers busy, and bounded, so that an endless iterator is no problem.
     fn ahead(&self) -> usize;
 
+    /// How many tasks it is good to hand over together, as far as is known by now: many if they
+    /// are so short that handing them over one by one would take longer than they do.
+    fn frame(&self) -> usize {
+        1
+    }
+
+    /// How many such frames [`map`](Executor::map) hands over ahead of the consumer.
+    fn frames(&self) -> usize {
+        1
+    }
+
+    /// Takes over many tasks at once; only asked of an executor with a [`frame`](Self::frame)
+    /// beyond one.
+    fn enqueue_batch(&self, batch: Batch) {
+        drop(batch);
+    }
+
+    /// Cancels what is left of a batch, by the id of its first task.
+    fn abandon(&self, batch: TaskId) {
+        let _ = batch;
+    }
+
     /// The one to ask when a future of this executor is cancelled.
     fn canceller(&self) -> Option<Canceller>;
 
@@ -114,37 +137,4 @@ pub enum Shutdown {
     /// Tasks that run in worker processes are killed, too, and cancelled. Threads cannot be
     /// killed: there it means the same as [`CancelPending`](Self::CancelPending).
     Kill,
-}
-
-/// The iterator of [`Executor::map`].
-pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
-    executor: &'e E,
-    tasks: Option<I>,
-    ahead: VecDeque<Future<<I::Item as Task>::Output>>,
-}
-
-impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
-    type Item = Result<<I::Item as Task>::Output, TaskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let most = self.executor.ahead().max(1);
-        while self.ahead.len() < most {
-            // An iterator that has ended is not asked again: not all of them stay ended.
-            let Some(task) = self.tasks.as_mut().and_then(Iterator::next) else {
-                self.tasks = None;
-                break;
-            };
-            self.ahead.push_back(self.executor.submit(task));
-        }
-        self.ahead.pop_front().map(Future::result)
-    }
-}
-
-/// Results that nobody will consume need not be worked for.
-impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
-    fn drop(&mut self) {
-        for future in self.ahead.drain(..).rev() {
-            future.cancel();
-        }
-    }
 }

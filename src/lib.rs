@@ -79,7 +79,7 @@ pub mod journal;
 
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
-    Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,
+    Batch, Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,
     ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, Terms, ThreadPool, Times,
     Usage,
 };

@@ -51,9 +51,14 @@ pub struct TaskId(pub(crate) u64);
 
 impl TaskId {
     pub(crate) fn next() -> Self {
+        Self::next_many(1)
+    }
+
+    /// The first of so many that follow each other.
+    pub(crate) fn next_many(number: usize) -> Self {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(NEXT.fetch_add(number as u64, Ordering::Relaxed))
     }
 }
 
@@ -133,8 +138,8 @@ pub struct Registry {
     runners: HashMap<&'static str, Runner>,
 }
 
-/// Takes a call's id and the task as JSON, runs it and gives the reply as JSON.
-type Runner = fn(u64, &str, &Context) -> String;
+/// Takes a task as JSON, runs it and writes what comes of it, as JSON, to an empty buffer.
+pub(crate) type Runner = fn(&str, &Context, &mut Vec<u8>) -> wire::Status;
 
 impl Registry {
     /// A registry that knows no task yet.
@@ -153,14 +158,8 @@ impl Registry {
         self
     }
 
-    /// Runs the named task and gives the reply, whatever happens.
-    pub(crate) fn answer(&self, id: u64, name: &str, task: &str, context: &Context) -> String {
-        match self.runners.get(name) {
-            Some(run) => run(id, task, context),
-            None => wire::Reply::undecodable(
-                id,
-                &format!("the worker knows no task named {name:?}: add it to its Registry"),
-            ),
-        }
+    /// What runs the tasks of this name.
+    pub(crate) fn runner(&self, name: &str) -> Option<Runner> {
+        self.runners.get(name).copied()
     }
 }

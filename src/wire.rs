@@ -109,6 +109,8 @@ pub(crate) const CALL: u8 = 1;
 pub(crate) const REPLY: u8 = 2;
 /// A line that a task says while it runs.
 pub(crate) const SAID: u8 = 3;
+/// The output of the next task of a call that consists of several: all that is new in its reply.
+pub(crate) const OUTPUT: u8 = 4;
 /// Set in the kind of a record whose text is enclosed in a message of its own.
 pub(crate) const ENCLOSED: u8 = 0x80;
 
@@ -121,23 +123,25 @@ pub(crate) struct Call {
     pub attempt: u32,
     pub claim: u32,
     pub name_len: u32,
+    /// Of how many tasks it consists; if several, the lengths of their texts stand before these.
+    pub items: u32,
 }
 
 impl Call {
-    pub(crate) const LEN: usize = 24;
+    pub(crate) const LEN: usize = 28;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());
-        let words = [self.turn, self.attempt, self.claim, self.name_len];
+        let words = [self.turn, self.attempt, self.claim, self.name_len, self.items];
         for (at, word) in bytes[8..].chunks_exact_mut(4).zip(words) {
             at.copy_from_slice(&word.to_le_bytes());
         }
         bytes
     }
 
-    /// The head of a record, and the rest: the name and the text.
-    pub(crate) fn split(record: &[u8]) -> Option<(Self, &str, &str)> {
+    /// The parts of a record.
+    pub(crate) fn split(record: &[u8]) -> Option<(Self, Parts<'_>)> {
         let (head, rest) = record.split_first_chunk::<{ Self::LEN }>()?;
         let (id, words) = head.split_first_chunk::<8>()?;
         let mut words = words.chunks_exact(4).filter_map(|word| word.try_into().ok());
@@ -148,17 +152,64 @@ impl Call {
             attempt: word()?,
             claim: word()?,
             name_len: word()?,
+            items: word()?,
         };
-        let rest = std::str::from_utf8(rest).ok()?;
-        let (name, text) = rest.split_at_checked(call.name_len as usize)?;
-        Some((call, name, text))
+        let (name, rest) = rest.split_at_checked(call.name_len as usize)?;
+        let number_of_lengths = if call.items > 1 { call.items as usize } else { 0 };
+        let (lengths, text) = rest.split_at_checked(4 * number_of_lengths)?;
+        let (name, text) = (std::str::from_utf8(name).ok()?, std::str::from_utf8(text).ok()?);
+        Some((call, Parts { name, lengths, text }))
     }
 }
 
-/// What a worker sends is a number and a text: a claim and a [`Reply`], or a task and what it said.
+/// What follows the head of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parts<'r> {
+    pub name: &'r str,
+    lengths: &'r [u8],
+    pub text: &'r str,
+}
+
+impl Parts<'_> {
+    /// Cuts the text, which may have come separately, into those of the single tasks.
+    pub(crate) fn texts<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
+        let lengths = self.lengths.chunks_exact(4).filter_map(|length| length.try_into().ok());
+        let mut rest = text;
+        lengths
+            .map(move |length| {
+                let (text, behind) = rest.split_at_checked(u32::from_le_bytes(length) as usize)?;
+                rest = behind;
+                Some(text)
+            })
+            .map_while(|text| text)
+    }
+}
+
+/// What a worker sends is a number and a text: a claim and a [`Reply`], a [`Timed`] claim and an
+/// output, or a task and what it said.
 pub(crate) fn split(record: &[u8]) -> Option<(u64, &str)> {
     let (number, text) = record.split_first_chunk::<8>()?;
     Some((u64::from_le_bytes(*number), std::str::from_utf8(text).ok()?))
+}
+
+/// A claim, and for how long the task ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timed {
+    pub claim: u32,
+    /// Up to four seconds, which is long for a task that travels together with others.
+    pub ran_for: Duration,
+}
+
+impl Timed {
+    pub(crate) fn to_number(self) -> u64 {
+        let nanos = u32::try_from(self.ran_for.as_nanos()).unwrap_or(u32::MAX);
+        u64::from(nanos) << 32 | u64::from(self.claim)
+    }
+
+    pub(crate) fn from_number(number: u64) -> Self {
+        let claim = (number % (1 << 32)) as u32;
+        Self { claim, ran_for: Duration::from_nanos(number >> 32) }
+    }
 }
 
 /// A JSON text, small or large.
@@ -217,40 +268,41 @@ struct Panicked {
     location: Option<String>,
 }
 
-impl Reply<()> {
-    /// The answer to a task that ran, encoded.
-    pub(crate) fn to_result<O: Serialize>(
-        id: u64,
-        result: Result<O, TaskError>,
-        ran_for: Duration,
-    ) -> String {
-        let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
-        match result {
-            Ok(data) => {
-                let reply = Reply { id, status: Status::Ok, data, run_us };
-                // The output's `Serialize` is user code and may refuse, or panic.
-                match guard::catch(|| serde_json::to_string(&reply)) {
-                    Ok(Ok(json)) => json,
-                    Ok(Err(error)) => encode(id, Status::Unencodable, error.to_string(), run_us),
-                    Err(panic) => encode(id, Status::Unencodable, panic.message, run_us),
-                }
-            }
-            Err(TaskError::Panicked { message, location }) => {
-                encode(id, Status::Panicked, Panicked { message, location }, run_us)
-            }
-            Err(TaskError::Failed(cause)) => encode(id, Status::Failed, cause, run_us),
-            Err(other) => unreachable!("a task that ran does not end as {other:?}"),
+/// Writes what came of a task as the data of its reply, to an empty buffer.
+pub(crate) fn write_data<O: Serialize>(result: Result<O, TaskError>, data: &mut Vec<u8>) -> Status {
+    let (status, plain) = match result {
+        // The output's `Serialize` is user code and may refuse, or panic.
+        Ok(output) => match guard::catch(|| serde_json::to_writer(&mut *data, &output)) {
+            Ok(Ok(())) => return Status::Ok,
+            Ok(Err(error)) => return write_reason(Status::Unencodable, &error.to_string(), data),
+            Err(panic) => return write_reason(Status::Unencodable, &panic.message, data),
+        },
+        Err(TaskError::Panicked { message, location }) => {
+            (Status::Panicked, serde_json::to_writer(&mut *data, &Panicked { message, location }))
         }
-    }
-
-    pub(crate) fn undecodable(id: u64, reason: &str) -> String {
-        encode(id, Status::Undecodable, reason, 0)
-    }
+        Err(TaskError::Failed(cause)) => {
+            (Status::Failed, serde_json::to_writer(&mut *data, &cause))
+        }
+        Err(other) => unreachable!("a task that ran does not end as {other:?}"),
+    };
+    plain.expect("text and numbers are always encodable");
+    status
 }
 
-fn encode<D: Serialize>(id: u64, status: Status, data: D, run_us: u64) -> String {
-    serde_json::to_string(&Reply { id, status, data, run_us })
-        .expect("text and numbers are always encodable")
+/// Writes why there is neither an output nor an error of the task's own.
+pub(crate) fn write_reason(status: Status, reason: &str, data: &mut Vec<u8>) -> Status {
+    data.clear();
+    serde_json::to_writer(data, reason).expect("text is always encodable");
+    status
+}
+
+/// Puts data into the envelope of a reply.
+pub(crate) fn envelope(id: u64, status: Status, data: &[u8], ran_for: Duration) -> String {
+    let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
+    // Not checked once more: what came out of the encoder is JSON.
+    let data = std::str::from_utf8(data).expect("JSON is text");
+    let status = serde_json::to_string(&status).expect("text is always encodable");
+    format!(r#"{{"id":{id},"status":{status},"data":{data},"run_us":{run_us}}}"#)
 }
 
 impl Reply<&RawValue> {
@@ -289,7 +341,9 @@ mod tests {
     fn round_trip<O: Serialize + serde::de::DeserializeOwned>(
         result: Result<O, TaskError>,
     ) -> Result<O, TaskError> {
-        let json = Reply::to_result(7, result, Duration::from_micros(5));
+        let mut data = Vec::new();
+        let status = write_data(result, &mut data);
+        let json = envelope(7, status, &data, Duration::from_micros(5));
         let reply: Reply<&RawValue> = serde_json::from_str(&json).expect("an envelope");
         assert_eq!((reply.id, reply.run_us), (7, 5));
         reply.result()
@@ -297,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_json_with_status_and_data() {
-        let json = Reply::to_result(7, Ok("BR"), Duration::from_micros(1900));
+        let json = envelope(7, Status::Ok, br#""BR""#, Duration::from_micros(1900));
         assert_eq!(json, r#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
     }
 
@@ -327,11 +381,32 @@ mod tests {
 
     #[test]
     fn a_call_survives_the_border() {
-        let call = Call { id: u64::MAX, turn: 7, attempt: 1, claim: 3, name_len: 5 };
+        let call = Call { id: u64::MAX, turn: 7, attempt: 1, claim: 3, name_len: 5, items: 1 };
         let mut record = call.to_bytes().to_vec();
         record.extend_from_slice("fläg[1]".as_bytes());
-        assert_eq!(Call::split(&record), Some((call, "fläg", "[1]")));
+        let parts = Parts { name: "fläg", lengths: &[], text: "[1]" };
+        assert_eq!(Call::split(&record), Some((call, parts)));
         assert_eq!(Call::split(&record[..20]), None);
-        assert_eq!(Call::split(&record[..26]), None, "shorter than its name");
+        assert_eq!(Call::split(&record[..30]), None, "shorter than its name");
+    }
+
+    #[test]
+    fn the_texts_of_several_tasks_are_told_apart_by_their_lengths() {
+        let call = Call { id: 1, turn: 1, attempt: 1, claim: 0, name_len: 1, items: 3 };
+        let mut record = call.to_bytes().to_vec();
+        record.push(b'n');
+        record.extend([1_u32, 4, 2].map(u32::to_le_bytes).concat());
+        record.extend_from_slice(b"1[\n2]{}");
+        let (_, parts) = Call::split(&record).expect("sound");
+        assert_eq!(parts.texts(parts.text).collect::<Vec<_>>(), ["1", "[\n2]", "{}"]);
+        assert_eq!(parts.texts("1[").count(), 1, "shorter than it says");
+    }
+
+    #[test]
+    fn a_claim_travels_with_its_time() {
+        let timed = Timed { claim: u32::MAX, ran_for: Duration::from_nanos(150) };
+        assert_eq!(Timed::from_number(timed.to_number()), timed);
+        let long = Timed { claim: 1, ran_for: Duration::from_secs(60) };
+        assert_eq!(Timed::from_number(long.to_number()).claim, 1);
     }
 }

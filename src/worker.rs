@@ -14,7 +14,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, io, process, thread};
 
 use ipc_channel::IpcError;
@@ -22,14 +22,14 @@ use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::TaskError;
 use crate::executor::Limits;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
-    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE_LIMIT, Invitation, PROTOCOL,
-    Patience, REPLY, Reader, Records, Reply, SAID, Text, ToWorker, Welcome, Writer,
+    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE_LIMIT, Invitation, OUTPUT,
+    PROTOCOL, Patience, REPLY, Reader, Records, SAID, Status, Text, Timed, ToWorker, Welcome,
+    Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -295,9 +295,9 @@ impl Desk {
     }
 
     fn run_until_closed(&self) {
-        let mut taken = Taken::default();
+        let (mut taken, mut data) = (Taken::default(), Vec::new());
         while self.take_next(&mut taken) {
-            self.run(&taken);
+            self.run(&taken, &mut data);
         }
     }
 
@@ -332,49 +332,79 @@ impl Desk {
         }
     }
 
-    fn run(&self, taken: &Taken) {
-        let Some((call, name, text)) = Call::split(&taken.record) else { end_at_once() };
+    fn run(&self, taken: &Taken, data: &mut Vec<u8>) {
+        let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
-        if !claim.begin(call.turn, wire::now()) {
-            // It was taken back. There may be more that found no room behind it.
-            self.exchange.reply_bell().ring();
-            return;
-        }
-        let context = Context {
+        let mut context = Context {
             task: TaskId(call.id),
             worker: self.worker,
             attempt: call.attempt,
             locals: Arc::clone(&self.locals),
             voice: self.voice.clone(),
         };
-        let text = taken.enclosed.as_ref().map_or(Ok(text), Text::as_str);
-        let reply = match text {
-            Ok(text) => self.registry.answer(call.id, name, text, &context),
-            Err(error) => Reply::undecodable(call.id, &error.to_string()),
-        };
-        claim.end();
-        self.outlet.reply(call.claim, &reply);
+        let runner = self.registry.runner(parts.name);
+        let text = taken.enclosed.as_ref().map_or(Ok(parts.text), Text::as_str);
+        let mut texts = parts.texts(text.unwrap_or_default());
+        let mut now = wire::now();
+        for item in 0..u64::from(call.items) {
+            if !claim.begin(call.turn, now) {
+                // It was taken back. There may be more that found no room behind it.
+                self.exchange.reply_bell().ring();
+                return;
+            }
+            context.task = TaskId(call.id + item);
+            data.clear();
+            let task = if call.items == 1 { text } else { Ok(texts.next().unwrap_or_default()) };
+            let status = match (task, runner) {
+                (Ok(task), Some(run)) => run(task, &context, data),
+                (Ok(_), None) => {
+                    let reason = format!(
+                        "the worker knows no task named {:?}: add it to its Registry",
+                        parts.name
+                    );
+                    wire::write_reason(Status::Undecodable, &reason, data)
+                }
+                (Err(error), _) => {
+                    wire::write_reason(Status::Undecodable, &error.to_string(), data)
+                }
+            };
+            claim.end();
+            let then = std::mem::replace(&mut now, wire::now());
+            let ran_for = Duration::from_nanos(now.saturating_sub(then));
+            if call.items > 1 && status == Status::Ok {
+                self.outlet.output(Timed { claim: call.claim, ran_for }, data);
+            } else {
+                let reply = wire::envelope(call.id + item, status, data, ran_for);
+                self.outlet.reply(call.claim, &reply);
+            }
+        }
     }
 }
 
 impl Outlet {
     fn reply(&self, claim: u32, reply: &str) {
-        self.send(REPLY, u64::from(claim), reply);
+        self.send(REPLY, u64::from(claim), reply.as_bytes());
         self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
     }
 
+    fn output(&self, timed: Timed, output: &[u8]) {
+        self.send(OUTPUT, timed.to_number(), output);
+        self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
+    }
+
     fn say(&self, task: TaskId, line: &str) {
-        self.send(SAID, task.0, line);
+        self.send(SAID, task.0, line.as_bytes());
         self.exchange.reply_bell().ring();
     }
 
-    fn send(&self, kind: u8, number: u64, text: &str) {
+    fn send(&self, kind: u8, number: u64, text: &[u8]) {
         let ring = self.exchange.replies();
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, replies } = &mut *outbox;
         let (kind, inline) = match text.len() <= INLINE_LIMIT {
-            true => (kind, text.as_bytes()),
+            true => (kind, text),
             false => {
+                let text = std::str::from_utf8(text).expect("JSON is text");
                 send(replies, || FromWorker::Enclosed(Text::shared(text)));
                 (kind | ENCLOSED, &[][..])
             }
@@ -398,17 +428,15 @@ fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Text {
     }
 }
 
-/// Decodes a task, runs it and gives the reply, as JSON: what a [`Registry`] keeps of a kind of
-/// task.
-pub(crate) fn answer<T: Task>(id: u64, task: &str, context: &Context) -> String {
+/// Decodes a task, runs it and writes what comes of it: what a [`Registry`] keeps of a kind of task.
+pub(crate) fn answer<T: Task>(task: &str, context: &Context, data: &mut Vec<u8>) -> Status {
     // `Deserialize` is the user's code as well.
     let task = match guard::catch(|| serde_json::from_str::<T>(task)) {
         Ok(Ok(task)) => task,
-        Ok(Err(error)) => return Reply::undecodable(id, &error.to_string()),
-        Err(panic) => return Reply::undecodable(id, &panic.message),
+        Ok(Err(error)) => {
+            return wire::write_reason(Status::Undecodable, &error.to_string(), data);
+        }
+        Err(panic) => return wire::write_reason(Status::Undecodable, &panic.message, data),
     };
-    let begun = Instant::now();
-    let result: Result<T::Output, TaskError> = guard::run(task, context);
-    let ran_for: Duration = begun.elapsed();
-    Reply::to_result(id, result, ran_for)
+    wire::write_data(guard::run(task, context), data)
 }

@@ -310,16 +310,18 @@ fn map_keeps_the_order_and_the_errors_in_place(kind: Kind) {
 fn map_takes_no_more_than_so_many_tasks_ahead(kind: Kind) {
     let executor = kind.of(2);
     let taken = AtomicUsize::new(0);
-    let tasks = (0..1000).map(|n| {
+    let tasks = (0..100_000).map(|n| {
         taken.fetch_add(1, Ordering::SeqCst);
         Echo(n.to_string())
     });
     let mut results = executor.map(tasks);
     assert_eq!(taken.load(Ordering::SeqCst), 0, "nothing is taken before it is asked for");
-    for consumed in 1..=700 {
+    for consumed in 1..=70_000 {
         assert!(results.next().is_some());
         let ahead = taken.load(Ordering::SeqCst) - consumed;
-        assert!(ahead < executor.ahead(), "{ahead} tasks ahead");
+        // Short tasks are handed over in frames.
+        let most = executor.ahead().max(executor.frames() * 1024);
+        assert!(ahead <= most, "{ahead} tasks ahead");
     }
 }
 

@@ -53,7 +53,7 @@ use self::scheduler::{Event, Scheduler};
 use self::shared::{Mind, Setup, Shared};
 use self::stats::Counts;
 use super::callbacks;
-use super::{Canceller, Engine, Job, Shutdown};
+use super::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::error::{Exit, PoolError};
 use crate::future::Future;
 use crate::task::{Task, TaskId};
@@ -265,6 +265,23 @@ impl Engine for ProcessPool {
     fn ahead(&self) -> usize {
         // Enough for full outboxes, and as much again waiting.
         self.shared.setup.scheduling.slots.iter().sum::<usize>() * 2 + self.workers() * 64
+    }
+
+    fn frame(&self) -> usize {
+        self.shared.frame()
+    }
+
+    fn frames(&self) -> usize {
+        // One that runs, one that lies behind it, and the same again while these are consumed.
+        self.workers() * 4
+    }
+
+    fn enqueue_batch(&self, batch: Batch) {
+        self.shared.enter_batch(batch);
+    }
+
+    fn abandon(&self, batch: TaskId) {
+        self.shared.handle(Event::Abandoned { id: batch });
     }
 
     fn canceller(&self) -> Option<Canceller> {

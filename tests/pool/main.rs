@@ -19,6 +19,7 @@ mod deadlines;
 mod demand;
 mod environment;
 mod face;
+mod frames;
 mod impostor;
 mod orphans;
 mod payloads;
@@ -35,11 +36,14 @@ use libtest_mimic::Arguments;
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
-    procession::worker::serve_if_asked(says::add_to(works::add_to(tasks::registry())));
+    procession::worker::serve_if_asked(frames::add_to(says::add_to(works::add_to(
+        tasks::registry(),
+    ))));
     says::play_if_asked();
     program::play_if_asked();
     let trials = [
         face::trials(),
+        frames::trials(),
         payloads::trials(),
         concurrency::trials(),
         crashes::trials(),

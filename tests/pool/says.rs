@@ -2,6 +2,7 @@
 //! executors alike.
 
 use std::process::{self, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::{env, iter};
@@ -24,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         what_a_task_said_before_it_died_was_heard,
         an_initializer_may_speak,
         a_listener_that_panics_harms_nobody,
+        whoever_waits_for_a_task_hears_it_and_gets_its_result,
         a_listener_may_shut_the_pool_down,
         without_a_listener_lines_go_to_standard_output,
     ]
@@ -181,6 +183,19 @@ fn a_listener_that_panics_harms_nobody() {
     for executor in executors {
         let tasks = (0..20).map(|_| tell(["who hears this?"]));
         assert!(executor.map(tasks).all(|result| result.is_ok()));
+    }
+}
+
+fn whoever_waits_for_a_task_hears_it_and_gets_its_result() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    let listener = move |_: &Said<'_>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    };
+    let pool = tasks::quiet().workers(1).on_say(listener).build().expect("a pool");
+    for n in 1..=1000 {
+        pool.submit(tell(["one", "two"])).result().expect("an output");
+        assert_eq!(heard.load(Ordering::SeqCst), 2 * n);
     }
 }
 

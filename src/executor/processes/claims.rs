@@ -2,63 +2,103 @@
 //! book, which no worker can write in.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::parcel::Parcel;
+use super::scheduler::Begun;
 use crate::wire::{Exchange, Garbled, Progress};
 
-/// A worker's claims, by number: the turn of the call that each stands for.
-#[derive(Debug, Default)]
+/// A worker's claims, by number, and those that are free.
+#[derive(Default)]
 pub(crate) struct Claims {
-    turns: Vec<Option<u64>>,
+    calls: Vec<Option<Sent>>,
     free: Vec<u32>,
 }
 
+/// A call that a worker has.
+pub(crate) struct Sent {
+    pub turn: u64,
+    pub parcel: Arc<Parcel>,
+    /// Which of the parcel's tasks it consists of; those that were taken back are not counted.
+    pub first: u32,
+    pub items: u32,
+    /// How many of these were answered.
+    pub answered: u32,
+}
+
 impl Claims {
-    /// A claim that is free, if there is one.
+    /// The claim that will be given out next, if one is free.
     pub(crate) fn next(&mut self, exchange: &Exchange) -> Option<u32> {
         if let Some(claim) = self.free.last() {
             return Some(*claim);
         }
-        let claim = u32::try_from(self.turns.len()).ok()?;
+        let claim = u32::try_from(self.calls.len()).ok()?;
         exchange.claim(claim)?;
-        self.turns.push(None);
+        self.calls.push(None);
         self.free.push(claim);
         Some(claim)
     }
 
     /// Gives out the claim that was the next.
-    pub(crate) fn lay_out(&mut self, exchange: &Exchange, claim: u32, turn: u64, short_turn: u32) {
+    pub(crate) fn lay_out(&mut self, exchange: &Exchange, claim: u32, call: Sent, short_turn: u32) {
         let next = self.free.pop();
         debug_assert_eq!(next, Some(claim), "the claim that was the next");
-        self.turns[claim as usize] = Some(turn);
+        self.calls[claim as usize] = Some(call);
         if let Some(claim) = exchange.claim(claim) {
             claim.lay_out(short_turn);
         }
     }
 
-    /// The call was answered, or taken back.
-    pub(crate) fn release(&mut self, claim: u32) -> Result<(), Garbled> {
-        let turn = self.turns.get_mut(claim as usize).ok_or(Garbled)?;
-        turn.take().ok_or(Garbled)?;
-        self.free.push(claim);
-        Ok(())
+    /// So many tasks of the call were answered: gives its turn, its parcel and the first of these
+    /// tasks. With all of them answered, the claim is free.
+    pub(crate) fn answered(
+        &mut self,
+        claim: u64,
+        items: u32,
+    ) -> Result<(u64, Arc<Parcel>, u32), Garbled> {
+        let claim = u32::try_from(claim).map_err(|_| Garbled)?;
+        let place = self.calls.get_mut(claim as usize).ok_or(Garbled)?;
+        let call = place.as_mut().ok_or(Garbled)?;
+        if call.answered + items > call.items {
+            return Err(Garbled);
+        }
+        let answered = (call.turn, Arc::clone(&call.parcel), call.first + call.answered);
+        call.answered += items;
+        if call.answered == call.items {
+            *place = None;
+            self.free.push(claim);
+        }
+        Ok(answered)
     }
 
     /// The claim of this turn's call.
     pub(crate) fn of(&self, turn: u64) -> Option<u32> {
-        self.given_out().find(|(_, given)| *given == turn).map(|(claim, _)| claim)
+        self.given_out().find(|(_, call)| call.turn == turn).map(|(claim, _)| claim)
     }
 
-    /// Takes back the calls of these turns that were not begun, and says which.
-    pub(crate) fn strike(&mut self, exchange: &Exchange, turns: &RangeInclusive<u64>) -> Vec<u64> {
-        let meant = self.given_out().filter(|(_, turn)| turns.contains(turn));
-        let struck = meant
-            .filter(|(claim, _)| exchange.claim(*claim).is_some_and(|claim| claim.strike() == 0));
-        let struck: Vec<_> = struck.collect();
-        for (claim, _) in &struck {
-            let _ = self.release(*claim);
+    /// Takes back what was not begun of the calls of these turns, and says what was.
+    pub(crate) fn strike(
+        &mut self,
+        exchange: &Exchange,
+        turns: &RangeInclusive<u64>,
+    ) -> Vec<Begun> {
+        let mut struck = Vec::new();
+        for (claim, place) in (0..).zip(&mut self.calls) {
+            let Some(call) = place.as_mut().filter(|call| turns.contains(&call.turn)) else {
+                continue;
+            };
+            let Some(items) = exchange.claim(claim).map(|claim| claim.strike()) else { continue };
+            if items < call.items {
+                call.items = items.max(call.answered);
+                struck.push(Begun { turn: call.turn, items, ran_for: Duration::ZERO });
+            }
+            if call.answered == call.items {
+                *place = None;
+                self.free.push(claim);
+            }
         }
-        struck.into_iter().map(|(_, turn)| turn).collect()
+        struck
     }
 
     /// How far the call of this turn has got.
@@ -66,17 +106,17 @@ impl Claims {
         Some(exchange.claim(self.of(turn)?)?.progress())
     }
 
-    /// The turns of the calls that were begun, and how long ago.
-    pub(crate) fn begun(&self, exchange: &Exchange) -> Vec<(u64, Duration)> {
-        let progress = |claim| exchange.claim(claim).map(|claim| claim.progress());
-        let begun = |(claim, turn)| {
-            let progress = progress(claim).filter(|progress| progress.begun > 0)?;
-            Some((turn, progress.runs_for.unwrap_or_default()))
+    /// The calls that were begun and not answered.
+    pub(crate) fn begun(&self, exchange: &Exchange) -> Vec<Begun> {
+        let begun = |(claim, call): (u32, &Sent)| {
+            let Progress { begun: items, runs_for } = exchange.claim(claim)?.progress();
+            let ran_for = runs_for.unwrap_or_default();
+            (items > 0).then_some(Begun { turn: call.turn, items, ran_for })
         };
         self.given_out().filter_map(begun).collect()
     }
 
-    fn given_out(&self) -> impl Iterator<Item = (u32, u64)> {
-        (0..).zip(&self.turns).filter_map(|(claim, turn)| Some((claim, (*turn)?)))
+    fn given_out(&self) -> impl Iterator<Item = (u32, &Sent)> {
+        (0..).zip(&self.calls).filter_map(|(claim, call)| Some((claim, call.as_ref()?)))
     }
 }

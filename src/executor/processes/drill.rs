@@ -23,7 +23,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
         now += Duration::from_micros(1);
         for action in scheduler.handle([event], now) {
             match action {
-                Action::Send { tenant, job, .. } => sent.push_back((tenant, job)),
+                Action::Send { tenant, turn, .. } => sent.push_back((tenant, turn)),
                 Action::Complete { .. } => done += 1,
                 _ => {}
             }
@@ -36,12 +36,12 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
     }
     for id in 0..tasks {
         let terms = TaskTerms::default();
-        handle(Event::Submitted { id: TaskId(id), job: id, bytes: 4, terms }, &mut sent);
+        handle(Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms }, &mut sent);
     }
-    while let Some((tenant, id)) = sent.pop_front() {
+    while let Some((tenant, turn)) = sent.pop_front() {
         let ran_for = Duration::from_micros(1);
-        let (id, has_failed, is_fat) = (TaskId(id), false, false);
-        handle(Event::Replied { tenant, id, ran_for, has_failed, is_fat }, &mut sent);
+        let (has_failed, is_fat) = (false, false);
+        handle(Event::Replied { tenant, turn, ran_for, has_failed, is_fat }, &mut sent);
     }
     assert_eq!(done, tasks, "every task is done");
     events

@@ -194,7 +194,7 @@ fn greet(
     post.connect(calls, lifeline, messages);
     if let Some(initializer) = shared.initializer() {
         let (parcel, future) = initializer.parcel();
-        post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel) });
+        post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel), items: 0..1 });
         post.flush();
         if !receive::only_reply(shared, post, &parcel).map_err(|_| Unfit::Gone)? {
             return Err(Unfit::GoneInItsInitializer);

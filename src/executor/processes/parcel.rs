@@ -1,20 +1,33 @@
-//! A task that a process pool owes an answer for, encoded for the journey.
+//! Tasks that a process pool owes answers for, encoded for the journey: one, or several that may
+//! travel together.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde_json::value::RawValue;
+
 use crate::error::TaskError;
+use crate::executor::batch::{Batch, Shares};
 use crate::executor::job::{Encoded, Owed};
 use crate::task::TaskId;
-use crate::wire::{INLINE_LIMIT, Text};
+use crate::wire::{INLINE_LIMIT, Reply};
 
-/// A task and who is owed its output.
+/// Tasks, and who is owed their outputs.
 pub(crate) struct Parcel {
+    /// Of the first task; the others follow.
     pub id: TaskId,
     pub name: &'static str,
     pub submitted: Instant,
     json: String,
-    owed: Mutex<Option<Box<dyn Owed>>>,
+    owed: Owing,
+}
+
+enum Owing {
+    /// A promise, for whoever may keep it.
+    One(Mutex<Option<Box<dyn Owed>>>),
+    /// Where the text of each task ends.
+    Many { shares: Box<dyn Shares>, ends: Vec<usize> },
 }
 
 /// As how many bytes a text counts that travels beside its call: so few of them lie ahead that
@@ -23,42 +36,99 @@ const ENCLOSED_COUNTS_AS: usize = 2048;
 
 impl Parcel {
     pub(crate) fn new(Encoded { id, name, json, owed }: Encoded) -> Self {
-        Self { id, name, submitted: Instant::now(), json, owed: Mutex::new(Some(owed)) }
+        let owed = Owing::One(Mutex::new(Some(owed)));
+        Self { id, name, submitted: Instant::now(), json, owed }
     }
 
-    /// How much room the task takes on the way.
+    pub(crate) fn of_many(Batch { id, name, json, ends, shares }: Batch) -> Self {
+        Self { id, name, submitted: Instant::now(), json, owed: Owing::Many { shares, ends } }
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn items(&self) -> u32 {
+        match &self.owed {
+            Owing::One(_) => 1,
+            Owing::Many { ends, .. } => u32::try_from(ends.len()).expect("not that many"),
+        }
+    }
+
+    /// How much room the tasks take on the way.
     pub(crate) fn bytes(&self) -> usize {
-        self.inline().map_or(ENCLOSED_COUNTS_AS, str::len)
+        match &self.owed {
+            Owing::One(_) if self.json.len() > INLINE_LIMIT => ENCLOSED_COUNTS_AS,
+            _ => self.json.len(),
+        }
     }
 
-    /// The text, if it is short enough for a record.
-    pub(crate) fn inline(&self) -> Option<&str> {
-        (self.json.len() <= INLINE_LIMIT).then_some(&self.json)
+    /// Tasks as JSON, one after the other.
+    pub(crate) fn text(&self, items: &Range<u32>) -> &str {
+        match &self.owed {
+            Owing::One(_) => &self.json,
+            Owing::Many { ends, .. } => {
+                let begin = items.start.checked_sub(1).map_or(0, |before| ends[before as usize]);
+                &self.json[begin..ends[items.end as usize - 1]]
+            }
+        }
     }
 
-    /// The text, if it is not.
-    pub(crate) fn enclosed(&self) -> Text {
-        Text::shared(&self.json)
+    /// The lengths of their texts, where there are several.
+    pub(crate) fn lengths(&self, items: &Range<u32>) -> Vec<u8> {
+        let Owing::Many { ends, .. } = &self.owed else { return Vec::new() };
+        if items.len() < 2 {
+            return Vec::new();
+        }
+        let mut begin = items.start.checked_sub(1).map_or(0, |before| ends[before as usize]);
+        let mut lengths = Vec::with_capacity(4 * items.len());
+        for end in &ends[items.start as usize..items.end as usize] {
+            let length = u32::try_from(end - begin).unwrap_or(u32::MAX);
+            lengths.extend_from_slice(&length.to_le_bytes());
+            begin = *end;
+        }
+        lengths
     }
 
     pub(crate) fn set_running(&self, running: bool) {
-        if let Some(owed) = &*self.owed() {
+        if let Owing::One(owed) = &self.owed
+            && let Some(owed) = &*lock(owed)
+        {
             owed.set_running(running);
         }
     }
 
-    /// The promise, for whoever may keep it; only the first to ask gets it.
-    pub(crate) fn take_owed(&self) -> Option<Box<dyn Owed>> {
-        self.owed().take()
-    }
-
-    pub(crate) fn fail(&self, error: TaskError) {
-        if let Some(owed) = self.take_owed() {
-            owed.fail(error);
+    /// Passes on what came of one of the tasks.
+    pub(crate) fn answer(&self, item: u32, reply: &Reply<&RawValue>) {
+        match &self.owed {
+            // Bound first: the promise's callbacks must not meet our lock.
+            Owing::One(owed) => {
+                let owed = lock(owed).take();
+                if let Some(owed) = owed {
+                    owed.answer(reply);
+                }
+            }
+            Owing::Many { shares, .. } => shares.answer(item, reply),
         }
     }
 
-    fn owed(&self) -> MutexGuard<'_, Option<Box<dyn Owed>>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Passes on the outputs of tasks that follow each other.
+    pub(crate) fn deliver(&self, first: u32, outputs: &[&str]) {
+        if let Owing::Many { shares, .. } = &self.owed {
+            shares.deliver(first, outputs);
+        }
     }
+
+    pub(crate) fn fail(&self, items: Range<u32>, error: TaskError) {
+        match &self.owed {
+            Owing::One(owed) => {
+                let owed = lock(owed).take();
+                if let Some(owed) = owed {
+                    owed.fail(error);
+                }
+            }
+            Owing::Many { shares, .. } => shares.fail(items, &error),
+        }
+    }
+}
+
+fn lock(owed: &Mutex<Option<Box<dyn Owed>>>) -> MutexGuard<'_, Option<Box<dyn Owed>>> {
+    owed.lock().unwrap_or_else(PoisonError::into_inner)
 }

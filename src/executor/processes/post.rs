@@ -7,7 +7,7 @@
 //! stays the same on the way.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use std::time::Duration;
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use super::child::Child;
-use super::claims::Claims;
+use super::claims::{Claims, Sent};
 use super::parcel::Parcel;
-use super::scheduler::Tenant;
+use super::scheduler::{Begun, Tenant};
 use crate::future::Nudge;
 use crate::wire::{
-    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, Patience, Progress, Reader, Record,
-    Records, ToWorker, Writer,
+    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience, Progress, Reader,
+    Record, Records, Text, ToWorker, Writer,
 };
 
 /// A call that waits to be sent.
@@ -29,6 +29,16 @@ pub(crate) struct Outgoing {
     pub turn: u64,
     pub attempt: u32,
     pub parcel: Arc<Parcel>,
+    /// Which of the parcel's tasks.
+    pub items: Range<u32>,
+}
+
+/// Tasks of a call that were answered.
+pub(crate) struct Answered {
+    pub turn: u64,
+    pub parcel: Arc<Parcel>,
+    /// The first of them.
+    pub item: u32,
 }
 
 /// Why the pool kills a process.
@@ -166,8 +176,8 @@ impl Post {
         }
     }
 
-    /// Takes back the calls of these turns that the worker has not begun, and says which.
-    pub(crate) fn take_back(&self, turns: RangeInclusive<u64>) -> Vec<u64> {
+    /// Takes back what the worker has not begun of the calls of these turns, and says what it has.
+    pub(crate) fn take_back(&self, turns: RangeInclusive<u64>) -> Vec<Begun> {
         let Some(exchange) = self.exchange.get() else { return Vec::new() };
         // This lock first: what is being written now is found among the claims then.
         let mut sending = self.sending();
@@ -175,15 +185,16 @@ impl Post {
         let mut back = sending.claims.strike(exchange, &turns);
         outbox.retain(|call| {
             let stays = !turns.contains(&call.turn);
-            back.extend((!stays).then_some(call.turn));
+            let (turn, items, ran_for) = (call.turn, 0, Duration::ZERO);
+            back.extend((!stays).then_some(Begun { turn, items, ran_for }));
             stays
         });
         back
     }
 
-    /// Ends a call together with its process, if it has run for as long as it may. Gives the turns
-    /// of the calls that were taken back meanwhile, if the process lives on.
-    pub(crate) fn end_call(&self, turn: u64, allowed: Option<Duration>) -> (Sentence, Vec<u64>) {
+    /// Ends a call together with its process, if it has run for as long as it may. Gives what was
+    /// taken back meanwhile, if the process lives on.
+    pub(crate) fn end_call(&self, turn: u64, allowed: Option<Duration>) -> (Sentence, Vec<Begun>) {
         let progress = || {
             let exchange = self.exchange.get()?;
             self.sending().claims.progress(exchange, turn)
@@ -212,8 +223,8 @@ impl Post {
         (ended, back)
     }
 
-    /// The turns of the calls without an answer that had begun, and how long ago.
-    pub(crate) fn begun(&self) -> Vec<(u64, Duration)> {
+    /// The calls that were begun and not answered.
+    pub(crate) fn begun(&self) -> Vec<Begun> {
         let exchange = self.exchange.get();
         exchange.map_or_else(Vec::new, |exchange| self.sending().claims.begun(exchange))
     }
@@ -227,13 +238,10 @@ impl Post {
         self.receiving.try_lock().ok()
     }
 
-    /// Frees the claims of calls that were answered; an error if one was not given out.
-    pub(crate) fn release(&self, claims: impl IntoIterator<Item = u64>) -> Result<(), Garbled> {
-        let mut sending = self.sending();
-        for claim in claims {
-            sending.claims.release(u32::try_from(claim).map_err(|_| Garbled)?)?;
-        }
-        Ok(())
+    /// The book of claims, to note what was answered.
+    pub(crate) fn answered(&self, claim: u64, items: u32) -> Result<Answered, Garbled> {
+        let (turn, parcel, item) = self.sending().claims.answered(claim, items)?;
+        Ok(Answered { turn, parcel, item })
     }
 
     /// Sleeps until the worker has replied, or has ended.
@@ -336,34 +344,36 @@ impl Nudge for Post {
 impl Sending {
     /// Writes one call; false if there is no room for it now.
     fn write(&mut self, exchange: &Exchange, call: &Outgoing) -> Result<bool, Garbled> {
-        let Outgoing { turn, attempt, parcel } = call;
+        let Outgoing { turn, attempt, parcel, items } = call;
         let Some(claim) = self.claims.next(exchange) else { return Ok(false) };
         // The turn only has to differ from those of earlier calls that may still lie in the ring.
         let short_turn = (turn % (1 << 32)) as u32;
+        let (first, number) = (items.start, items.end - items.start);
         let head = Call {
-            id: parcel.id.0,
+            id: parcel.id.0 + u64::from(first),
             turn: short_turn,
             attempt: *attempt,
             claim,
             name_len: u32::try_from(parcel.name.len()).map_err(|_| Garbled)?,
+            items: number,
         };
-        let head = head.to_bytes();
-        let inline = parcel.inline().unwrap_or_default();
-        let parts = [&head[..], parcel.name.as_bytes(), inline.as_bytes()];
+        let (head, text) = (head.to_bytes(), parcel.text(items));
+        let is_inline = text.len() <= INLINE_LIMIT;
+        let inline = if is_inline { text } else { "" };
+        let lengths = parcel.lengths(items);
+        let parts = [&head[..], parcel.name.as_bytes(), &lengths, inline.as_bytes()];
         let ring = exchange.calls();
         if !self.writer.fits(&ring, &parts) {
             return Ok(false);
         }
-        let kind = if parcel.inline().is_some() {
-            CALL
-        } else {
-            if let Some(link) = &self.link {
-                // Should it have ended, that will be known soon.
-                let _ = link.calls.send(ToWorker::Enclosed(parcel.enclosed()));
-            }
-            CALL | ENCLOSED
-        };
-        self.claims.lay_out(exchange, claim, *turn, short_turn);
+        if let (false, Some(link)) = (is_inline, &self.link) {
+            // Should it have ended, that will be known soon.
+            let _ = link.calls.send(ToWorker::Enclosed(Text::shared(text)));
+        }
+        let kind = if is_inline { CALL } else { CALL | ENCLOSED };
+        let (turn, parcel) = (*turn, Arc::clone(parcel));
+        let sent = Sent { turn, parcel, first, items: number, answered: 0 };
+        self.claims.lay_out(exchange, claim, sent, short_turn);
         self.writer.write(&ring, kind, &parts)
     }
 }

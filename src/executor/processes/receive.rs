@@ -1,21 +1,23 @@
 //! Takes replies out of the memory that is shared with a worker and passes them on: done by the
 //! worker's handler, or by a caller that waits for just that reply.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use super::parcel::Parcel;
-use super::post::{Post, Receiving};
+use super::post::{Answered, Post, Receiving};
 use super::scheduler::Event;
 use super::shared::Shared;
 use crate::task::TaskId;
-use crate::wire::{self, ENCLOSED, FromWorker, Garbled, Record, Reply, SAID, Status, Text};
+use crate::wire::{
+    self, ENCLOSED, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Text, Timed,
+};
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
 /// that those who wait for the first need not wait long for the last.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 
 /// Passes replies on until the worker has ended and all that it had replied is read.
 pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
@@ -38,12 +40,16 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
     }
 }
 
-/// Passes on some replies, if nobody else is at it.
+/// Passes on all that is there, if nobody else is at it. Nothing that was read may be left lying:
+/// nobody would be called for it.
 pub(super) fn lend_a_hand(shared: &Shared, post: &Post) -> Result<bool, Garbled> {
-    match post.try_receiving() {
-        Some(receiving) => batch(shared, post, receiving),
-        None => Ok(false),
+    let mut were_there = false;
+    while let Some(receiving) = post.try_receiving()
+        && batch(shared, post, receiving)?
+    {
+        were_there = true;
     }
+    Ok(were_there)
 }
 
 /// Waits for the reply to the one call there is, and keeps its promise; false if the worker ended.
@@ -53,15 +59,13 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
         let mut receiving = post.receiving();
         if let Some(taken) = take(post, &mut receiving)? {
             let (number, text) = taken.split(&receiving)?;
-            if taken.is_said() {
+            if taken.is(SAID) {
                 shared.heard(post, TaskId(number), text);
                 continue;
             }
             let reply = serde_json::from_str(text).map_err(|_| Garbled)?;
-            post.release([number])?;
-            if let Some(owed) = parcel.take_owed() {
-                owed.answer(&reply);
-            }
+            post.answered(number, 1)?;
+            parcel.answer(0, &reply);
             return Ok(true);
         }
         drop(receiving);
@@ -79,8 +83,8 @@ struct Taken {
 }
 
 impl Taken {
-    fn is_said(&self) -> bool {
-        self.record.kind & !ENCLOSED == SAID
+    fn is(&self, kind: u8) -> bool {
+        self.record.kind & !ENCLOSED == kind
     }
 
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
@@ -120,7 +124,7 @@ fn batch(
     // says is heard after the replies that came before, and before those that come after.
     while taken.len() < BATCH
         && (taken.is_empty() || !receiving.is_empty())
-        && !taken.last().is_some_and(Taken::is_said)
+        && !taken.last().is_some_and(|last: &Taken| last.is(SAID))
     {
         match take(post, &mut receiving)? {
             Some(next) => taken.push(next),
@@ -130,38 +134,94 @@ fn batch(
     if taken.is_empty() {
         return Ok(false);
     }
-    let (mut replies, mut claims, mut said) = (Vec::new(), Vec::new(), None);
-    let mut is_sound = true;
-    for taken in &taken {
-        let Ok((number, text)) = taken.split(&receiving) else {
-            is_sound = false;
-            break;
-        };
-        if taken.is_said() {
-            said = Some((TaskId(number), text));
-        } else if let Ok(reply) = serde_json::from_str::<Reply<&RawValue>>(text) {
-            claims.push(number);
-            replies.push(reply);
-        } else {
-            // What came before it was good, and is not lost.
-            is_sound = false;
-            break;
-        }
-    }
-    post.release(claims)?;
-    let (tenant, is_fat) = (post.tenant, shared.is_fat(post));
-    let events = replies.iter().map(|reply| Event::Replied {
-        tenant,
-        id: TaskId(reply.id),
-        ran_for: Duration::from_micros(reply.run_us),
-        has_failed: matches!(reply.status, Status::Failed | Status::Panicked),
-        is_fat,
-    });
-    shared.answered(events, &replies);
-    if let Some((task, line)) = said {
+    let mut news =
+        News { shared, post, is_fat: shared.is_fat(post), events: Vec::new(), replies: Vec::new() };
+    let noted = news.note_all(&taken, &receiving);
+    // What came before anything that cannot be understood was good, and is not lost.
+    shared.answered(news.events, &news.replies);
+    if let Ok(Some((task, line))) = noted {
         shared.heard(post, task, line);
     }
     // What found no room before may find some now.
     post.flush();
-    if is_sound { Ok(true) } else { Err(Garbled) }
+    noted.map(|_| true)
+}
+
+/// What the scheduler is told of a batch.
+struct News<'r> {
+    shared: &'r Shared,
+    post: &'r Post,
+    is_fat: bool,
+    events: Vec<Event<Arc<Parcel>>>,
+    replies: Vec<Reply<&'r RawValue>>,
+}
+
+impl<'r> News<'r> {
+    /// Gives what a task said at the end.
+    fn note_all(
+        &mut self,
+        taken: &'r [Taken],
+        receiving: &'r Receiving,
+    ) -> Result<Option<(TaskId, &'r str)>, Garbled> {
+        let mut rest = taken;
+        while let Some((first, others)) = rest.split_first() {
+            let (number, text) = first.split(receiving)?;
+            rest = others;
+            if first.is(SAID) {
+                return Ok(Some((TaskId(number), text)));
+            } else if first.is(OUTPUT) {
+                rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
+            } else {
+                let reply = serde_json::from_str(text).map_err(|_| Garbled)?;
+                self.note_reply(number, reply)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_reply(&mut self, claim: u64, reply: Reply<&'r RawValue>) -> Result<(), Garbled> {
+        let Answered { turn, .. } = self.post.answered(claim, 1)?;
+        self.events.push(Event::Replied {
+            tenant: self.post.tenant,
+            turn,
+            ran_for: Duration::from_micros(reply.run_us),
+            has_failed: matches!(reply.status, Status::Failed | Status::Panicked),
+            is_fat: self.is_fat,
+        });
+        self.replies.push(reply);
+        Ok(())
+    }
+
+    /// Passes outputs on at once, since there is nothing to decide about them, and gives what lies
+    /// behind them.
+    fn note_outputs<'t>(
+        &mut self,
+        first: Timed,
+        text: &str,
+        others: &'t [Taken],
+        receiving: &Receiving,
+    ) -> Result<&'t [Taken], Garbled> {
+        let mut outputs = vec![text];
+        let mut ran_for = first.ran_for;
+        let mut rest = others;
+        while let Some((next, others)) = rest.split_first()
+            && next.is(OUTPUT)
+        {
+            let (number, text) = next.split(receiving)?;
+            let timed = Timed::from_number(number);
+            if timed.claim != first.claim {
+                break;
+            }
+            outputs.push(text);
+            ran_for += timed.ran_for;
+            rest = others;
+        }
+        let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
+        let Answered { turn, parcel, item } = self.post.answered(u64::from(first.claim), items)?;
+        let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);
+        self.shared.count_outputs(&parcel, items, ran_for);
+        parcel.deliver(item, &outputs);
+        self.events.push(Event::Progressed { tenant, turn, items, ran_for, is_fat });
+        Ok(rest)
+    }
 }

@@ -48,7 +48,7 @@ use self::queue::Queue;
 use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
 use self::staffing::{STILLBORN, is_worn, kill_successor};
 pub(crate) use self::vocabulary::{
-    Action, Again, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
 use crate::error::{Exit, PoolError};
@@ -59,6 +59,8 @@ use crate::task::TaskId;
 /// below what fills the memory that is shared with a worker.
 const BYTES_AHEAD: usize = 64 * 1024;
 pub(crate) const MOST_AHEAD: usize = 256;
+/// Tasks that are sent together are never more than this.
+const MOST_IN_A_FRAME: u32 = 1024;
 /// Calls sent ahead should keep a worker busy for about this long.
 const WORK_AHEAD: Duration = Duration::from_millis(1);
 /// Tasks that take longer than this gain nothing from lying ahead.
@@ -74,8 +76,10 @@ pub(crate) struct Scheduler<J> {
     settings: Settings,
     tasks: FxHashMap<TaskId, Entry<J>>,
     queue: Queue,
-    /// How many tasks are in the queue and still pending.
+    /// How many entries are in the queue and still pending.
     pending: usize,
+    /// How many pieces were cut off what was submitted, for their ids.
+    pieces: u64,
     /// How many wait for their next attempt.
     paused: usize,
     seats: Vec<SeatState>,
@@ -93,6 +97,11 @@ pub(crate) struct Scheduler<J> {
 #[derive(Debug)]
 struct Entry<J> {
     job: J,
+    /// Which of the job's tasks, and how many: those that are left to be done.
+    first: u32,
+    items: u32,
+    /// Under which id the job was submitted.
+    origin: TaskId,
     bytes: usize,
     terms: TaskTerms,
     /// How often it was begun and came to an end.
@@ -124,6 +133,7 @@ impl<J: Clone> Scheduler<J> {
             tasks: FxHashMap::default(),
             queue: Queue::default(),
             pending: 0,
+            pieces: 0,
             paused: 0,
             timed: 0,
             typical: None,
@@ -206,34 +216,73 @@ impl<J: Clone> Scheduler<J> {
         self.pending + self.paused
     }
 
+    /// How many tasks it is good to send together: as many as keep a worker busy for about as long
+    /// as it should be, by what tasks took so far.
+    pub(crate) fn frame(&self) -> u32 {
+        match self.typical {
+            Some(typical) if typical <= LONG => {
+                let items = WORK_AHEAD.as_nanos() / typical.as_nanos().max(1);
+                u32::try_from(items).unwrap_or(u32::MAX).clamp(1, MOST_IN_A_FRAME)
+            }
+            _ => 1,
+        }
+    }
+
     /// How many tasks have not begun, and how many run. Those that were cancelled are not counted,
     /// whatever their worker still does.
     pub(crate) fn not_begun_and_running(&self) -> (usize, usize) {
         let running = self.seats.iter().flat_map(SeatState::running);
         let running = running.filter(|call| self.tasks.contains_key(&call.id)).count();
-        (self.tasks.len() - running, running)
+        let all: usize = self.tasks.values().map(|task| task.items as usize).sum();
+        (all - running, running)
     }
 
     fn take_note(&mut self, event: Event<J>, now: Instant, actions: &mut Vec<Action<J>>) {
         match event {
-            Event::Submitted { id, job, bytes, terms } => {
-                self.submitted(id, job, bytes, terms, actions);
+            Event::Submitted { id, job, items, bytes, terms } => {
+                self.submitted(id, job, items, bytes, terms, actions);
             }
             Event::Cancelled { id } => self.cancelled(id, now, actions),
+            Event::Abandoned { id } => {
+                let pieces = self.tasks.iter().filter(|(_, task)| task.origin == id);
+                let mut pieces: Vec<_> = pieces.map(|(piece, _)| *piece).collect();
+                pieces.sort_unstable();
+                for piece in pieces {
+                    self.cancelled(piece, now, actions);
+                }
+            }
             Event::WorkerReady { tenant } => self.ready(tenant, now),
-            Event::Replied { tenant, id, ran_for, has_failed, is_fat } => {
+            Event::Replied { tenant, turn, ran_for, has_failed, is_fat } => {
                 let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) && state.strike(id, now) {
+                if state.is_present(tenant)
+                    && let Some(id) = state.answered(turn, 1, now)
+                {
                     state.is_fat |= is_fat;
                     self.learn(ran_for);
+                    let id = self.cut(id, 1);
                     self.answered(id, has_failed, now, actions);
                 }
             }
-            Event::Returned { tenant, turns } => {
+            Event::Progressed { tenant, turn, items, ran_for, is_fat } => {
+                let state = &mut self.seats[tenant.seat];
+                if state.is_present(tenant)
+                    && let Some(id) = state.answered(turn, items, now)
+                {
+                    state.is_fat |= is_fat;
+                    self.learn(ran_for);
+                    self.advance(id, items);
+                }
+            }
+            Event::Returned { tenant, calls } => {
                 let state = &mut self.seats[tenant.seat];
                 if state.is_present(tenant) {
-                    let returned = state.take_returned(&turns, now);
-                    self.take_back(returned, actions);
+                    let returned = calls.iter().filter_map(|call| state.take_returned(call, now));
+                    let returned: Vec<_> = returned.collect();
+                    let mut back = Vec::new();
+                    for (id, staying) in returned {
+                        back.extend(self.cut_rest(id, staying));
+                    }
+                    self.take_back(back, actions);
                 }
             }
             Event::StartFailed { tenant, cause, again } => {
@@ -257,6 +306,7 @@ impl<J: Clone> Scheduler<J> {
         &mut self,
         id: TaskId,
         job: J,
+        items: u32,
         bytes: usize,
         terms: TaskTerms,
         actions: &mut Vec<Action<J>>,
@@ -267,12 +317,79 @@ impl<J: Clone> Scheduler<J> {
             Phase::ShuttingDown(_) => Some(PoolError::ShutDown),
         };
         if let Some(error) = refused {
-            return actions.push(Action::Complete { job, verdict: Verdict::Broken(error) });
+            let verdict = Verdict::Broken(error);
+            return actions.push(Action::Complete { job, first: 0, items, verdict });
         }
         self.timed += usize::from(terms.timeout.is_some());
         self.queue.push_back(terms.priority, id);
         self.pending += 1;
-        self.tasks.insert(id, Entry { job, bytes, terms, begun: 0, place: Place::Pending });
+        let (origin, place) = (id, Place::Pending);
+        self.tasks
+            .insert(id, Entry { job, first: 0, items, origin, bytes, terms, begun: 0, place });
+    }
+
+    /// Cuts the first so many tasks off an entry, which keeps the others; gives the id of what was
+    /// cut off, which is in the same place. If that is all there is, it is the entry itself.
+    fn cut(&mut self, id: TaskId, items: u32) -> TaskId {
+        let Some(task) = self.tasks.get_mut(&id) else { return id };
+        if items >= task.items {
+            return id;
+        }
+        let share = usize::try_from(task.bytes as u64 * u64::from(items) / u64::from(task.items));
+        let bytes = share.unwrap_or(task.bytes);
+        let &mut Entry { first, origin, terms, begun, place, .. } = task;
+        let piece =
+            Entry { job: task.job.clone(), first, items, origin, bytes, terms, begun, place };
+        task.first += items;
+        task.items -= items;
+        task.bytes -= bytes;
+        self.timed += usize::from(terms.timeout.is_some());
+        self.pending += usize::from(place == Place::Pending);
+        self.paused += usize::from(place == Place::Paused);
+        self.pieces += 1;
+        // From the other end, where no task's own id ever comes.
+        let piece_id = TaskId(u64::MAX - self.pieces);
+        self.tasks.insert(piece_id, piece);
+        piece_id
+    }
+
+    /// Cuts all but the first so many tasks off an entry; gives the id of these others, if there
+    /// are any.
+    fn cut_rest(&mut self, id: TaskId, staying: u32) -> Option<TaskId> {
+        let task = self.tasks.get(&id)?;
+        if staying == 0 {
+            return Some(id);
+        }
+        if staying >= task.items {
+            return None;
+        }
+        // What stays with the worker has to keep the id by which it was sent.
+        let stays = self.cut(id, staying);
+        let [Some(one), Some(other)] = self.tasks.get_disjoint_mut([&id, &stays]) else {
+            unreachable!("both are there")
+        };
+        std::mem::swap(one, other);
+        Some(stays)
+    }
+
+    /// The first so many tasks of an entry are done.
+    fn advance(&mut self, id: TaskId, items: u32) {
+        match self.tasks.get_mut(&id) {
+            Some(task) if items < task.items => {
+                task.first += items;
+                task.items -= items;
+            }
+            _ => drop(self.forget(id)),
+        }
+    }
+
+    /// What was done needs no entry any more.
+    fn forget(&mut self, id: TaskId) -> Option<Entry<J>> {
+        let task = self.tasks.remove(&id)?;
+        self.pending -= usize::from(task.place == Place::Pending);
+        self.paused -= usize::from(task.place == Place::Paused);
+        self.timed -= usize::from(task.terms.timeout.is_some());
+        Some(task)
     }
 
     fn cancelled(&mut self, id: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
@@ -349,8 +466,8 @@ impl<J: Clone> Scheduler<J> {
         task.place = Place::Paused;
         self.paused += 1;
         self.queue.pause(later(now, pause), id);
-        let (job, attempt) = (task.job.clone(), task.begun + 1);
-        actions.push(Action::Retry { job, fault, attempt, pause });
+        let (job, first, attempt) = (task.job.clone(), task.first, task.begun + 1);
+        actions.push(Action::Retry { job, first, fault, attempt, pause });
         true
     }
 
@@ -360,11 +477,8 @@ impl<J: Clone> Scheduler<J> {
 
     fn complete(&mut self, id: TaskId, verdict: Verdict, actions: &mut Vec<Action<J>>) {
         // Cancelled tasks are completed before their worker has noticed, and answers.
-        if let Some(task) = self.tasks.remove(&id) {
-            self.pending -= usize::from(task.place == Place::Pending);
-            self.paused -= usize::from(task.place == Place::Paused);
-            self.timed -= usize::from(task.terms.timeout.is_some());
-            actions.push(Action::Complete { job: task.job, verdict });
+        if let Some(Entry { job, first, items, .. }) = self.forget(id) {
+            actions.push(Action::Complete { job, first, items, verdict });
         }
     }
 
@@ -380,7 +494,8 @@ impl<J: Clone> Scheduler<J> {
                 task.place = Place::Pending;
                 self.pending += 1;
                 self.queue.push_front(task.terms.priority, id);
-                actions.push(Action::TakenBack { job: task.job.clone() });
+                let (job, first, items) = (task.job.clone(), task.first, task.items);
+                actions.push(Action::TakenBack { job, first, items });
             }
         }
     }
@@ -389,7 +504,7 @@ impl<J: Clone> Scheduler<J> {
         &mut self,
         tenant: Tenant,
         exit: Exit,
-        begun: &[(u64, Duration)],
+        begun: &[Begun],
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
@@ -416,12 +531,18 @@ impl<J: Clone> Scheduler<J> {
         }
         let mut not_begun = Vec::new();
         for call in &calls {
-            let begun = begun.iter().find(|(turn, _)| *turn == call.turn);
-            let Some((_, ran_for)) = begun else {
+            let begun = begun.iter().find(|begun| begun.turn == call.turn);
+            // Those of its tasks that were answered are no matter any more, so it is the first of
+            // the others that was begun, if any was.
+            let Some(begun) = begun.filter(|begun| begun.items > call.answered) else {
                 not_begun.push(call.id);
                 continue;
             };
-            let (Some(task), ran_for) = (self.tasks.get_mut(&call.id), *ran_for) else { continue };
+            let (culprit, ran_for) = (self.cut(call.id, 1), begun.ran_for);
+            if culprit != call.id {
+                not_begun.push(call.id);
+            }
+            let Some(task) = self.tasks.get_mut(&culprit) else { continue };
             task.begun += 1;
             let attempts = task.begun;
             let timed_out = killed.is_some_and(|(at, why)| {
@@ -436,8 +557,8 @@ impl<J: Clone> Scheduler<J> {
                     matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
                 (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
             };
-            if !self.retry(call.id, fault, now, actions) {
-                self.complete(call.id, verdict, actions);
+            if !self.retry(culprit, fault, now, actions) {
+                self.complete(culprit, verdict, actions);
             }
         }
         self.take_back(not_begun, actions);
@@ -539,19 +660,23 @@ impl<J: Clone> Scheduler<J> {
 
     /// Hands pending tasks to the workers that have the least to do.
     fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let ahead = self.calls_ahead();
+        let (ahead, frame) = (self.calls_ahead(), self.frame());
         while self.pending > 0 {
             let id = self.queue.front().expect("what is pending is queued");
-            let is_pending = |task: &&mut Entry<J>| task.place == Place::Pending;
-            let Some(task) = self.tasks.get_mut(&id).filter(is_pending) else {
+            let is_pending = |task: &&Entry<J>| task.place == Place::Pending;
+            let Some(task) = self.tasks.get(&id).filter(is_pending) else {
                 self.queue.pop();
                 continue;
             };
+            let items = task.items.min(frame);
+            // Of what is a frame of its own, one lies ahead.
+            let ahead = if items > 1 { ahead.min(1) } else { ahead };
+            let bytes = task.bytes * items as usize / task.items as usize;
             let most = self.settings.max_tasks;
             let room = |state: &&mut SeatState| {
                 let free = state.calls.len() < state.slots;
                 let room_ahead = state.calls.len() < state.slots + ahead
-                    && state.bytes + task.bytes <= BYTES_AHEAD
+                    && state.bytes + bytes <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
                 let is_sound = state.stage == Stage::Ready && state.ending.is_none();
@@ -563,13 +688,19 @@ impl<J: Clone> Scheduler<J> {
                 .filter(room)
                 .min_by_key(|state| state.calls.len() * 1024 / state.slots);
             let Some(state) = emptiest else { return };
-            self.queue.pop();
+            let (tenant, left) = (state.tenant(), most.map_or(u64::MAX, |most| most - state.given));
+            let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
+            let whole = self.cut(id, items);
+            if whole == id {
+                self.queue.pop();
+            }
             self.pending -= 1;
-            let tenant = state.tenant();
+            let task = self.tasks.get_mut(&whole).expect("just cut off");
             task.place = Place::InFlight(tenant.seat);
-            let turn = state.give(id, task.bytes, task.terms.timeout, now);
-            let (attempt, job) = (task.begun + 1, task.job.clone());
-            actions.push(Action::Send { tenant, turn, attempt, job });
+            let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
+            let state = &mut self.seats[tenant.seat];
+            let turn = state.give(whole, items, task.bytes, task.terms.timeout, now);
+            actions.push(Action::Send { tenant, turn, attempt, job, first, items });
         }
     }
 
@@ -611,5 +742,5 @@ impl<J: Clone> Scheduler<J> {
 /// From when on the calls that lie ahead on this seat count as stuck.
 fn stuck_from(state: &SeatState) -> Option<Instant> {
     let since = state.calls.front()?.since?;
-    state.has_calls_ahead().then_some(since + STUCK)
+    state.has_tasks_ahead().then_some(since + STUCK)
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,12 +24,13 @@ use super::post::{Doom, Outgoing, Post, Sentence};
 use super::program::{Program, Programs};
 use super::receive;
 use super::scheduler::{
-    Action, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Begun, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::{Output, PoolEvent};
 use crate::error::{Death, Exit, PoolError, TaskError};
+use crate::executor::Batch;
 use crate::executor::callbacks::{self, Calling};
 use crate::executor::job::{Encoded, Job};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
@@ -101,11 +102,7 @@ impl Shared {
     }
 
     /// The same for replies, which the scheduler may or may not want.
-    pub(super) fn answered(
-        &self,
-        events: impl Iterator<Item = Event<Arc<Parcel>>>,
-        replies: &[Reply<&RawValue>],
-    ) {
+    pub(super) fn answered(&self, events: Vec<Event<Arc<Parcel>>>, replies: &[Reply<&RawValue>]) {
         self.decide_all(
             self.mind(),
             events,
@@ -187,7 +184,7 @@ impl Shared {
                     mind.posts.insert(tenant, Arc::clone(&post));
                     let _ = self.orders.send(Order::Start(post));
                 }
-                Action::Send { tenant, turn, attempt, job: parcel } => {
+                Action::Send { tenant, turn, attempt, job: parcel, first, items } => {
                     let Some(post) = mind.posts.get(&tenant) else { continue };
                     parcel.set_running(true);
                     if self.setup.on_event.is_some() {
@@ -198,7 +195,7 @@ impl Shared {
                             attempt,
                         });
                     }
-                    post.put(Outgoing { turn, attempt, parcel });
+                    post.put(Outgoing { turn, attempt, parcel, items: first..first + items });
                     outside.flush(post);
                 }
                 Action::Recall { tenant, from, through } => {
@@ -213,14 +210,16 @@ impl Shared {
                 Action::Kill { tenant, is_late } => {
                     outside.say(mind.posts.get(&tenant), Word::Kill { is_late });
                 }
-                Action::Retry { job, fault, attempt, pause } => {
+                Action::Retry { job, first, fault, attempt, pause } => {
                     job.set_running(false);
                     self.counts().retried += 1;
-                    let task = job.id;
+                    let task = TaskId(job.id.0 + u64::from(first));
                     outside.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
                 }
-                Action::Complete { job, verdict } => outside.completed.push((job, verdict)),
-                Action::TakenBack { job } => job.set_running(false),
+                Action::Complete { job, first, items, verdict } => {
+                    outside.completed.push((job, first..first + items, verdict));
+                }
+                Action::TakenBack { job, .. } => job.set_running(false),
                 Action::End => outside.is_the_end = true,
             }
         }
@@ -255,8 +254,8 @@ impl Shared {
         let number = completed.len();
         if number > 0 {
             let _calling = Calling::on_behalf_of(self);
-            for (parcel, verdict) in completed {
-                self.complete(&parcel, verdict, settling.as_ref());
+            for (parcel, items, verdict) in completed {
+                self.complete(&parcel, items, verdict, settling.as_ref());
             }
         }
         if is_the_end {
@@ -267,9 +266,9 @@ impl Shared {
         number
     }
 
-    fn returned(&self, post: &Post, turns: Vec<u64>) {
-        if !turns.is_empty() {
-            self.handle(Event::Returned { tenant: post.tenant, turns });
+    fn returned(&self, post: &Post, calls: Vec<Begun>) {
+        if !calls.is_empty() {
+            self.handle(Event::Returned { tenant: post.tenant, calls });
         }
     }
 
@@ -362,8 +361,7 @@ impl Shared {
         match job.encode() {
             Some(encoded) => {
                 let job = Arc::new(Parcel::new(encoded));
-                let (id, bytes) = (job.id, job.bytes());
-                self.handle(Event::Submitted { id, job, bytes, terms });
+                self.submitted(job, terms);
             }
             None if self.setup.max_pending.is_some() => {
                 self.mind().entering -= 1;
@@ -371,6 +369,26 @@ impl Shared {
             }
             None => {}
         }
+    }
+
+    /// Takes in tasks that are handed over together.
+    pub(super) fn enter_batch(&self, batch: Batch) {
+        self.submitted(Arc::new(Parcel::of_many(batch)), self.setup.terms);
+    }
+
+    fn submitted(&self, job: Arc<Parcel>, terms: TaskTerms) {
+        let (id, items, bytes) = (job.id, job.items(), job.bytes());
+        self.handle(Event::Submitted { id, job, items, bytes, terms });
+    }
+
+    /// How many tasks it is good to hand over together. Where each of them is reported, or
+    /// counts against a limit, or would find several at work in its process, they go one by one.
+    pub(super) fn frame(&self) -> usize {
+        let Setup { scheduling, max_pending, on_event, .. } = &self.setup;
+        let is_plain = max_pending.is_none()
+            && on_event.is_none()
+            && scheduling.slots.iter().all(|slots| *slots == 1);
+        if is_plain { self.mind().scheduler.frame() as usize } else { 1 }
     }
 
     pub(super) fn program(&self) -> (usize, &Program) {
@@ -422,7 +440,7 @@ pub(super) struct Outside {
     flush: Vec<Arc<Post>>,
     words: Vec<(Arc<Post>, Word)>,
     events: Vec<PoolEvent>,
-    completed: Vec<(Arc<Parcel>, Verdict)>,
+    completed: Vec<(Arc<Parcel>, Range<u32>, Verdict)>,
     is_the_end: bool,
 }
 
@@ -462,15 +480,25 @@ pub(super) enum Settling<'r> {
 }
 
 impl Shared {
+    /// Counts tasks that gave outputs, each of which took so long.
+    pub(super) fn count_outputs(&self, parcel: &Parcel, items: u32, ran_for: Duration) {
+        let mut counts = self.counts();
+        counts.done += u64::from(items);
+        counts.run.note_many(ran_for, u64::from(items));
+        let waited = parcel.submitted.elapsed().saturating_sub(ran_for);
+        counts.wait.note_many(waited, u64::from(items));
+    }
+
     pub(super) fn complete(
         &self,
         parcel: &Parcel,
+        items: Range<u32>,
         verdict: Verdict,
         settling: Option<&Settling<'_>>,
     ) {
         let error = match (verdict, settling) {
             (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
-                let is_its = |reply: &&Reply<_>| reply.id == parcel.id.0;
+                let is_its = |reply: &&Reply<_>| reply.id == parcel.id.0 + u64::from(items.start);
                 let rest = &replies[next.get()..];
                 let reply = rest.iter().find(is_its).expect("answered by one of these replies");
                 next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);
@@ -484,9 +512,7 @@ impl Shared {
                 counts.run.note(ran_for);
                 counts.wait.note(parcel.submitted.elapsed().saturating_sub(ran_for));
                 drop(counts);
-                if let Some(owed) = parcel.take_owed() {
-                    owed.answer(reply);
-                }
+                parcel.answer(items.start, reply);
                 return;
             }
             (
@@ -514,9 +540,10 @@ impl Shared {
         };
         let mut counts = self.counts();
         let is_cancelled = error == TaskError::Cancelled;
-        *if is_cancelled { &mut counts.cancelled } else { &mut counts.failed } += 1;
+        let number = items.len() as u64;
+        *if is_cancelled { &mut counts.cancelled } else { &mut counts.failed } += number;
         drop(counts);
-        parcel.fail(error);
+        parcel.fail(items, error);
     }
 }
 

@@ -6,13 +6,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use super::retries::Retries;
-use super::scheduler::{Action, Again, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict};
+use super::scheduler::{
+    Action, Again, Begun, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict,
+};
 use crate::error::Exit;
 use crate::executor::Shutdown;
 use crate::task::TaskId;
@@ -78,6 +80,8 @@ struct World {
     now: Instant,
     scheduler: Scheduler<u64>,
     slots: Vec<usize>,
+    /// Only then are tasks submitted together.
+    has_one_slot_each: bool,
     max_tasks: Option<u64>,
     processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
@@ -103,6 +107,8 @@ struct SimTask {
     /// Never ends by itself.
     hangs: bool,
     priority: i32,
+    /// The first of those with which it was submitted.
+    origin: u64,
 }
 
 /// A worker process, with what is on its way to it.
@@ -119,16 +125,29 @@ struct Process {
     is_dead: bool,
     /// Calls that it was sent and has not returned.
     given: u64,
-    /// Turns and tasks that it has not begun.
-    calls: VecDeque<(u64, u64)>,
-    /// Turns and tasks.
-    running: Vec<(u64, u64)>,
+    /// Calls that it has not begun.
+    calls: VecDeque<Call>,
+    running: Vec<Call>,
     /// What the coordinator's threads are about to do.
     orders: Vec<Order>,
     /// What came of that, on its way to the scheduler.
     news: Vec<Event<u64>>,
-    /// Tasks whose replies the coordinator has not read yet; they outlive the process.
-    replies: VecDeque<u64>,
+    /// Replies that the coordinator has not read yet; they outlive the process.
+    replies: VecDeque<Reply>,
+}
+
+/// A call, which may consist of several tasks.
+struct Call {
+    turn: u64,
+    /// Those that have not ended, in order; of a running call the first one runs.
+    tasks: VecDeque<u64>,
+    /// How many were begun.
+    begun: u32,
+}
+
+struct Reply {
+    turn: u64,
+    task: u64,
 }
 
 enum Order {
@@ -156,6 +175,7 @@ impl World {
             rng,
             now,
             scheduler,
+            has_one_slot_each: slots.iter().all(|slots| *slots == 1),
             slots,
             max_tasks,
             processes: BTreeMap::new(),
@@ -208,7 +228,9 @@ impl World {
         match self.rng.u32(0..100) {
             0..25 if !self.is_shut_down => {
                 for _ in 0..self.rng.u32(1..8) {
-                    self.submit()?;
+                    let items = if self.has_one_slot_each { self.rng.u8(0..4) } else { 0 };
+                    let items = if items == 3 { self.rng.u64(2..40) } else { 1 };
+                    self.submit(items)?;
                 }
                 Ok(())
             }
@@ -243,9 +265,10 @@ impl World {
         self.handle(Event::Tick)
     }
 
-    fn submit(&mut self) -> Result<(), String> {
-        let id = self.summary.tasks;
-        self.summary.tasks += 1;
+    /// One task, or several together.
+    fn submit(&mut self, items: u64) -> Result<(), String> {
+        let first = self.summary.tasks;
+        self.summary.tasks += items;
         let bytes = *self.rng.choice(&[2, 100, 5_000, 65_536]).expect("four");
         let times = *self.rng.choice(&[0, 0, 1, 3]).expect("four");
         let retries = Retries::times(times)
@@ -255,12 +278,16 @@ impl World {
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
         let priority = self.rng.i32(-1..=1);
         let terms = TaskTerms { timeout, priority, retries };
-        // What hangs without a timeout would keep a shutdown waiting, and rightly so.
-        let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
-        self.tasks
-            .insert(id, SimTask { allowed: times + 1, hangs, priority, ..SimTask::default() });
-        self.fresh.insert((Reverse(priority), id));
-        self.handle(Event::Submitted { id: TaskId(id), job: id, bytes, terms })
+        for id in first..first + items {
+            // What hangs without a timeout would keep a shutdown waiting, and rightly so.
+            let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
+            let (allowed, origin) = (times + 1, first);
+            let task = SimTask { allowed, hangs, priority, origin, ..SimTask::default() };
+            self.tasks.insert(id, task);
+            self.fresh.insert((Reverse(priority), id));
+        }
+        let items = u32::try_from(items).expect("few");
+        self.handle(Event::Submitted { id: TaskId(first), job: first, items, bytes, terms })
     }
 
     fn cancel(&mut self) -> Result<(), String> {
@@ -268,7 +295,13 @@ impl World {
             return Ok(());
         }
         let id = self.rng.u64(0..self.summary.tasks);
-        self.handle(Event::Cancelled { id: TaskId(id) })
+        let origin = TaskId(self.tasks[&id].origin);
+        let is_alone =
+            id == origin.0 && self.tasks.get(&(id + 1)).is_none_or(|task| task.origin != id);
+        match is_alone {
+            true => self.handle(Event::Cancelled { id: origin }),
+            false => self.handle(Event::Abandoned { id: origin }),
+        }
     }
 
     fn shut_down(&mut self, how: Shutdown) -> Result<(), String> {
@@ -318,20 +351,20 @@ impl World {
             self.one_was_ended = process.was_ended;
             self.late_news.extend(process.news);
             let ran_for = Duration::from_micros(self.rng.u64(0..50_000));
-            let begun = process.running.iter().map(|(turn, _)| (*turn, ran_for)).collect();
+            let begun = |call: &Call| Begun { turn: call.turn, items: call.begun, ran_for };
+            let begun = process.running.iter().map(begun).collect();
             self.handle(Event::WorkerExited { tenant, exit, begun })?;
             self.one_was_ended = false;
             return Ok(());
         }
         for _ in 0..self.rng.u32(1..5) {
             let process = self.processes.get_mut(&tenant).expect("still there");
-            match self.rng.bool() {
+            let begun = match self.rng.bool() {
                 true => process.finish_one(&mut self.rng, &self.tasks),
-                false => {
-                    if let Some(id) = process.begin_one(self.slots[tenant.seat]) {
-                        self.begun(id)?;
-                    }
-                }
+                false => process.begin_one(self.slots[tenant.seat]),
+            };
+            if let Some(id) = begun {
+                self.begun(id)?;
             }
         }
         Ok(())
@@ -342,13 +375,25 @@ impl World {
         let process = self.processes.get_mut(&tenant).expect("a process");
         let number = self.rng.usize(1..=process.replies.len());
         let (mut events, mut outputs) = (Vec::new(), Vec::new());
-        for id in process.replies.drain(..number) {
+        for Reply { turn, task } in process.replies.drain(..number) {
             let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
             let has_failed = self.rng.u8(0..10) == 0;
             let is_fat = self.rng.u8(0..50) == 0;
             process.is_fat |= is_fat;
-            outputs.extend((!has_failed).then_some(id));
-            events.push(Event::Replied { tenant, id: TaskId(id), ran_for, has_failed, is_fat });
+            let origin = self.tasks[&task].origin;
+            let is_one_of_many = [task.wrapping_sub(1), task + 1]
+                .iter()
+                .any(|other| self.tasks.get(other).is_some_and(|other| other.origin == origin));
+            if !has_failed && is_one_of_many && self.rng.u8(0..4) > 0 {
+                // Passed on at once; the scheduler hears only how many there were.
+                let task = self.tasks.get_mut(&task).expect("a task that was submitted");
+                self.summary.answered += u64::from(task.fate.is_none());
+                task.fate.get_or_insert(Verdict::Answered);
+                events.push(Event::Progressed { tenant, turn, items: 1, ran_for, is_fat });
+            } else {
+                outputs.extend((!has_failed).then_some(task));
+                events.push(Event::Replied { tenant, turn, ran_for, has_failed, is_fat });
+            }
         }
         self.handle_all(events)?;
         match outputs.iter().find(|id| self.tasks[id].fate.is_none()) {
@@ -394,28 +439,12 @@ impl World {
                         return Err(format!("{tenant:?} was started beside {others} others"));
                     }
                 }
-                Action::Send { tenant, turn, job, attempt } => {
-                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
-                    if task.fate.is_some() {
-                        return Err(format!("task {job} was sent after it ended: {:?}", task.fate));
+                Action::Send { tenant, turn, job, attempt, first, items } => {
+                    let tasks: VecDeque<_> =
+                        (0..u64::from(items)).map(|item| job + u64::from(first) + item).collect();
+                    for &id in &tasks {
+                        self.sent(id, attempt)?;
                     }
-                    if attempt > task.allowed || task.sent != task.begun {
-                        return Err(format!("task {job} was sent as attempt {attempt}"));
-                    }
-                    task.sent += 1;
-                    if self.is_closing {
-                        return Err(format!(
-                            "task {job} was sent though pending ones are cancelled"
-                        ));
-                    }
-                    // Those that were handed over before go first among their equals.
-                    let is_fresh = self.fresh.contains(&(Reverse(task.priority), job));
-                    if let Some((Reverse(first), id)) = self.fresh.first()
-                        && (task.priority < *first || is_fresh && *id != job)
-                    {
-                        return Err(format!("task {job} was sent before task {id}"));
-                    }
-                    self.fresh.remove(&(Reverse(task.priority), job));
                     let process = self.processes.get_mut(&tenant);
                     let Some(process) = process.filter(|process| process.is_ready) else {
                         return Err(format!(
@@ -428,11 +457,11 @@ impl World {
                     if process.is_dismissed {
                         return Err(format!("task {job} was sent to a worker that may leave"));
                     }
-                    process.given += 1;
+                    process.given += u64::from(items);
                     if self.max_tasks.is_some_and(|most| process.given > most) {
                         return Err(format!("{tenant:?} was given {} tasks", process.given));
                     }
-                    process.calls.push_back((turn, job));
+                    process.calls.push_back(Call { turn, tasks, begun: 0 });
                     let at_work = |(other, process): &(&Tenant, &Process)| {
                         other.seat == tenant.seat
                             && !(process.calls.is_empty() && process.running.is_empty())
@@ -459,40 +488,30 @@ impl World {
                 Action::Kill { tenant, is_late: _ } => {
                     self.processes.get_mut(&tenant).ok_or("killed nobody")?.is_killed = true;
                 }
-                Action::TakenBack { job } => {
+                Action::TakenBack { job, first, items } => {
                     self.summary.taken_back += 1;
-                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
-                    if task.begun >= task.sent {
-                        return Err(format!("task {job} had begun when it was taken back"));
+                    for id in range(job, first, items) {
+                        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+                        if task.begun >= task.sent {
+                            return Err(format!("task {id} had begun when it was taken back"));
+                        }
+                        task.sent -= 1;
                     }
-                    task.sent -= 1;
                 }
-                Action::Retry { job, attempt, .. } => {
+                Action::Retry { job, first, attempt, .. } => {
                     self.summary.retried += 1;
-                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
+                    let id = job + u64::from(first);
+                    let task = self.tasks.get_mut(&id).expect("a task that was submitted");
                     if attempt > task.allowed || self.is_closing {
-                        return Err(format!("task {job} is to have attempt {attempt}"));
+                        return Err(format!("task {id} is to have attempt {attempt}"));
                     }
-                    // An attempt may be charged that never began: its worker died on the way.
-                    task.begun = task.sent;
+                    if task.begun != task.sent {
+                        return Err(format!("task {id} had not begun when it was retried"));
+                    }
                 }
-                Action::Complete { job, verdict } => {
-                    match verdict {
-                        Verdict::Answered => self.summary.answered += 1,
-                        Verdict::Died { .. } => self.summary.died += 1,
-                        Verdict::TimedOut { .. } => self.summary.timed_out += 1,
-                        Verdict::Cancelled => self.summary.cancelled += 1,
-                        Verdict::Broken(_) => self.summary.broken += 1,
-                    }
-                    if self.one_was_ended
-                        && matches!(verdict, Verdict::Died { is_collateral: false, .. })
-                    {
-                        return Err(format!("task {job} was taken for the victim of a crash"));
-                    }
-                    let task = self.tasks.get_mut(&job).expect("a task that was submitted");
-                    self.fresh.remove(&(Reverse(task.priority), job));
-                    if let Some(before) = task.fate.replace(verdict) {
-                        return Err(format!("task {job} was completed twice, before: {before:?}"));
+                Action::Complete { job, first, items, verdict } => {
+                    for id in range(job, first, items) {
+                        self.completed(id, &verdict)?;
                     }
                 }
                 Action::End => {
@@ -506,23 +525,91 @@ impl World {
     }
 }
 
+fn range(job: u64, first: u32, items: u32) -> Range<u64> {
+    let first = job + u64::from(first);
+    first..first + u64::from(items)
+}
+
+impl World {
+    fn sent(&mut self, id: u64, attempt: u32) -> Result<(), String> {
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        if task.fate.is_some() {
+            return Err(format!("task {id} was sent after it ended: {:?}", task.fate));
+        }
+        if attempt > task.allowed || task.sent != task.begun || attempt != task.begun + 1 {
+            return Err(format!("task {id} was sent as attempt {attempt}"));
+        }
+        task.sent += 1;
+        if self.is_closing {
+            return Err(format!("task {id} was sent though pending ones are cancelled"));
+        }
+        // Those that were handed over before go first among their equals.
+        let is_fresh = self.fresh.contains(&(Reverse(task.priority), id));
+        if let Some((Reverse(first), before)) = self.fresh.first()
+            && (task.priority < *first || is_fresh && *before != id)
+        {
+            return Err(format!("task {id} was sent before task {before}"));
+        }
+        self.fresh.remove(&(Reverse(task.priority), id));
+        Ok(())
+    }
+
+    fn completed(&mut self, id: u64, verdict: &Verdict) -> Result<(), String> {
+        match verdict {
+            Verdict::Answered => self.summary.answered += 1,
+            Verdict::Died { .. } => self.summary.died += 1,
+            Verdict::TimedOut { .. } => self.summary.timed_out += 1,
+            Verdict::Cancelled => self.summary.cancelled += 1,
+            Verdict::Broken(_) => self.summary.broken += 1,
+        }
+        if self.one_was_ended && matches!(verdict, Verdict::Died { is_collateral: false, .. }) {
+            return Err(format!("task {id} was taken for the victim of a crash"));
+        }
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. })
+            && task.begun != task.sent
+        {
+            return Err(format!("task {id} was blamed and had not begun"));
+        }
+        self.fresh.remove(&(Reverse(task.priority), id));
+        match task.fate.replace(verdict.clone()) {
+            Some(before) => Err(format!("task {id} was completed twice, before: {before:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Process {
+    /// Begins a call; gives its first task.
     fn begin_one(&mut self, slots: usize) -> Option<u64> {
         if self.is_dead || self.running.len() >= slots {
             return None;
         }
-        let (turn, id) = self.calls.pop_front()?;
-        self.running.push((turn, id));
-        Some(id)
+        let mut call = self.calls.pop_front()?;
+        call.begun = 1;
+        let first = call.tasks.front().copied();
+        self.running.push(call);
+        first
     }
 
-    fn finish_one(&mut self, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) {
-        if !self.is_dead && !self.running.is_empty() {
-            let index = rng.usize(0..self.running.len());
-            if !tasks[&self.running[index].1].hangs {
-                self.replies.push_back(self.running.swap_remove(index).1);
-            }
+    /// Ends a running task; gives the next one of its call, which is begun.
+    fn finish_one(&mut self, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) -> Option<u64> {
+        if self.is_dead || self.running.is_empty() {
+            return None;
         }
+        let index = rng.usize(0..self.running.len());
+        let call = &mut self.running[index];
+        if tasks[call.tasks.front()?].hangs {
+            return None;
+        }
+        let task = call.tasks.pop_front()?;
+        self.replies.push_back(Reply { turn: call.turn, task });
+        let next = call.tasks.front().copied();
+        match next {
+            Some(_) => call.begun += 1,
+            None => drop(self.running.swap_remove(index)),
+        }
+        next
     }
 
     /// The coordinator's threads do what the scheduler decided, in whatever order.
@@ -530,7 +617,7 @@ impl Process {
         match self.orders.swap_remove(rng.usize(0..self.orders.len())) {
             Order::Recall { from, through } => self.take_back(tenant, from..=through),
             Order::End { turn, allowed } => {
-                let index = self.running.iter().position(|(running, _)| *running == turn);
+                let index = self.running.iter().position(|running| running.turn == turn);
                 let not_yet = |ran_for| Event::NotYet { tenant, turn, ran_for };
                 match (index, allowed) {
                     // It may have begun later than the coordinator believes,
@@ -539,12 +626,13 @@ impl Process {
                     }
                     // or end while the calls behind it are taken back.
                     (Some(index), _)
-                        if !tasks[&self.running[index].1].hangs
+                        if !tasks[&self.running[index].tasks[0]].hangs
                             && !self.is_dead
                             && rng.u8(0..4) == 0 =>
                     {
                         self.take_back(tenant, 0..=u64::MAX);
-                        self.replies.push_back(self.running.swap_remove(index).1);
+                        let task = self.running.swap_remove(index).tasks[0];
+                        self.replies.push_back(Reply { turn, task });
                         self.news.push(not_yet(Some(Duration::ZERO)));
                     }
                     (Some(_), _) => {
@@ -563,14 +651,28 @@ impl Process {
     }
 
     fn take_back(&mut self, tenant: Tenant, turns: RangeInclusive<u64>) {
-        let is_meant = |(turn, _): &&(u64, u64)| turns.contains(turn);
-        let turns_back: Vec<_> =
-            self.calls.iter().filter(is_meant).map(|(turn, _)| *turn).collect();
-        self.calls.retain(|(turn, _)| !turns.contains(turn));
+        let mut back = Vec::new();
+        let mut taken = 0;
+        self.calls.retain(|call| {
+            let is_meant = turns.contains(&call.turn);
+            if is_meant {
+                taken += call.tasks.len();
+                back.push(Begun { turn: call.turn, items: 0, ran_for: Duration::ZERO });
+            }
+            !is_meant
+        });
+        for call in self.running.iter_mut().filter(|call| turns.contains(&call.turn)) {
+            // The first one runs, the others are behind it.
+            if call.tasks.len() > 1 {
+                taken += call.tasks.len() - 1;
+                call.tasks.truncate(1);
+                back.push(Begun { turn: call.turn, items: call.begun, ran_for: Duration::ZERO });
+            }
+        }
         // The scheduler may not count these before it has heard of them, but then sends less.
-        self.given -= turns_back.len() as u64;
-        if !turns_back.is_empty() {
-            self.news.push(Event::Returned { tenant, turns: turns_back });
+        self.given -= taken as u64;
+        if !back.is_empty() {
+            self.news.push(Event::Returned { tenant, calls: back });
         }
     }
 }

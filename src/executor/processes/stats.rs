@@ -60,7 +60,11 @@ pub(crate) struct Counts {
 
 impl Times {
     pub(crate) fn note(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        self.note_many(time, 1);
+    }
+
+    pub(crate) fn note_many(&mut self, time: Duration, number: u64) {
+        self.0.saturating_record_n(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number);
     }
 
     /// How many times were measured.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::vocabulary::{Seat, Tenant};
+use super::vocabulary::{Begun, Seat, Tenant};
 use crate::task::TaskId;
 
 /// The time after this long; a century counts as never, so that no sum overflows.
@@ -29,7 +29,7 @@ pub(crate) struct SeatState {
     pub bytes: usize,
     /// Turns given out to this process.
     pub turns: u64,
-    /// Calls that it was given and has not returned.
+    /// Tasks that it was given and has not returned.
     pub given: u64,
     /// The turn up to which calls were recalled.
     pub recalled: u64,
@@ -50,6 +50,9 @@ pub(crate) struct SeatState {
 pub(crate) struct Sent {
     pub id: TaskId,
     pub turn: u64,
+    /// How many tasks it consists of, and how many of them are answered.
+    pub items: u32,
+    pub answered: u32,
     pub bytes: usize,
     pub timeout: Option<Duration>,
     /// Since when it runs, as far as can be told from here: one of the worker's slots was free
@@ -203,24 +206,38 @@ impl SeatState {
     pub(crate) fn give(
         &mut self,
         id: TaskId,
+        items: u32,
         bytes: usize,
         timeout: Option<Duration>,
         now: Instant,
     ) -> u64 {
         self.turns += 1;
-        self.given += 1;
+        self.given += u64::from(items);
         self.bytes += bytes;
+        let (turn, answered, stalled) = (self.turns, 0, None);
         let since = (self.calls.len() < self.slots).then_some(now);
-        self.calls.push_back(Sent { id, turn: self.turns, bytes, timeout, since, stalled: None });
-        self.turns
+        self.calls.push_back(Sent { id, turn, items, answered, bytes, timeout, since, stalled });
+        turn
     }
 
-    /// Strikes a call off the list; false if it was not on it.
-    pub(crate) fn strike(&mut self, id: TaskId, now: Instant) -> bool {
-        let Some(index) = self.calls.iter().position(|call| call.id == id) else {
-            return false;
-        };
-        let call = self.calls.remove(index).expect("just found");
+    /// So many of the tasks of a call were answered; when all are, it is struck off the list. Gives
+    /// the id; none if it was not on the list.
+    pub(crate) fn answered(&mut self, turn: u64, items: u32, now: Instant) -> Option<TaskId> {
+        let index = self.calls.iter().position(|call| call.turn == turn)?;
+        let call = &mut self.calls[index];
+        call.answered += items;
+        call.since = Some(now);
+        call.stalled = None;
+        let id = call.id;
+        if call.answered >= call.items {
+            self.strike(index, now);
+        }
+        Some(id)
+    }
+
+    /// Strikes a call off the list.
+    fn strike(&mut self, index: usize, now: Instant) -> Sent {
+        let call = self.calls.remove(index).expect("a call on the list");
         self.bytes -= call.bytes;
         // It was faster than the word to end it.
         self.ending.take_if(|ending| ending.turn == call.turn);
@@ -231,18 +248,21 @@ impl SeatState {
         if self.calls.is_empty() {
             self.idle_since = now;
         }
-        true
+        call
     }
 
-    /// Takes back the calls of these turns.
-    pub(crate) fn take_returned(&mut self, turns: &[u64], now: Instant) -> Vec<TaskId> {
-        let is_returned = |call: &&Sent| turns.contains(&call.turn);
-        let ids: Vec<_> = self.calls.iter().filter(is_returned).map(|call| call.id).collect();
-        for &id in &ids {
-            self.strike(id, now);
-            self.given -= 1;
+    /// Takes back what was not begun of a call: gives its id, and how many of its tasks stay with
+    /// the worker.
+    pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(TaskId, u32)> {
+        let index = self.calls.iter().position(|call| call.turn == begun.turn)?;
+        let call = &mut self.calls[index];
+        self.given -= u64::from(call.items.saturating_sub(begun.items));
+        call.items = begun.items;
+        let (id, staying) = (call.id, begun.items.saturating_sub(call.answered));
+        if staying == 0 {
+            self.strike(index, now);
         }
-        ids
+        Some((id, staying))
     }
 
     /// The call began later than it could: it has run only for so long, or not at all. Gives the
@@ -299,19 +319,27 @@ impl SeatState {
         }
     }
 
-    /// Whether calls lie behind those that run, and were not recalled yet.
-    pub(crate) fn has_calls_ahead(&self) -> bool {
+    /// The turn of the first call of which something has not begun, as far as can be told.
+    fn first_ahead(&self) -> Option<u64> {
+        let has_rest = |call: &&Sent| self.slots == 1 && call.items - call.answered > 1;
+        let first = self.calls.front().filter(has_rest).or_else(|| self.calls.get(self.slots));
+        first.map(|call| call.turn)
+    }
+
+    /// Whether tasks lie behind those that run, and were not recalled yet.
+    pub(crate) fn has_tasks_ahead(&self) -> bool {
         self.stage == Stage::Ready
-            && self.calls.len() > self.slots
+            && self.first_ahead().is_some()
             && self.calls.back().is_some_and(|call| call.turn > self.recalled)
     }
 
-    /// The turns of the calls behind those that run and were not recalled yet; now they are.
+    /// The turns of the calls of which something may lie behind what runs, and was not recalled
+    /// yet; now it is.
     pub(crate) fn recall(&mut self) -> Option<(u64, u64)> {
-        if !self.has_calls_ahead() {
+        if !self.has_tasks_ahead() {
             return None;
         }
-        let from = self.calls[self.slots].turn.max(self.recalled + 1);
+        let from = self.first_ahead()?.max(self.recalled + 1);
         self.recalled = self.turns;
         Some((from, self.turns))
     }

@@ -45,25 +45,41 @@ pub(crate) struct Tenant {
     pub generation: u64,
 }
 
+/// How far a worker got with the call of this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub turn: u64,
+    /// How many of its tasks were begun.
+    pub items: u32,
+    /// For how long the last of them has run.
+    pub ran_for: Duration,
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event<J> {
+    /// One task, or several that are sent together as far as that is good.
     Submitted {
         id: TaskId,
         job: J,
+        items: u32,
         bytes: usize,
         terms: TaskTerms,
     },
     Cancelled {
         id: TaskId,
     },
+    /// All that is left of tasks that were submitted together is cancelled.
+    Abandoned {
+        id: TaskId,
+    },
     WorkerReady {
         tenant: Tenant,
     },
-    /// The worker answered.
+    /// The worker answered the call of this turn; or its next task, where it has several.
     Replied {
         tenant: Tenant,
-        id: TaskId,
+        turn: u64,
         /// As it says itself.
         ran_for: Duration,
         /// With an error or a panic.
@@ -71,10 +87,19 @@ pub(crate) enum Event<J> {
         /// It has grown beyond the memory that it may use.
         is_fat: bool,
     },
-    /// The calls of these turns were taken back from the worker, which had not begun them.
+    /// The worker gave the outputs of so many of the tasks of a call, and they were passed on.
+    Progressed {
+        tenant: Tenant,
+        turn: u64,
+        items: u32,
+        /// Each of them, on average.
+        ran_for: Duration,
+        is_fat: bool,
+    },
+    /// These calls were taken back from the worker, but for those of their tasks that it had begun.
     Returned {
         tenant: Tenant,
-        turns: Vec<u64>,
+        calls: Vec<Begun>,
     },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
@@ -86,8 +111,8 @@ pub(crate) enum Event<J> {
     WorkerExited {
         tenant: Tenant,
         exit: Exit,
-        /// The turns of those calls without an answer that it had begun, and how long ago.
-        begun: Vec<(u64, Duration)>,
+        /// The calls that it had begun and not answered.
+        begun: Vec<Begun>,
     },
     /// The call of this turn was to be ended, but has run only for so long, or has not begun.
     NotYet {
@@ -121,6 +146,9 @@ pub(crate) enum Action<J> {
         turn: u64,
         attempt: u32,
         job: J,
+        /// Which of the job's tasks, and how many.
+        first: u32,
+        items: u32,
     },
     /// Take back those of the calls of these turns that have not begun.
     Recall {
@@ -148,15 +176,21 @@ pub(crate) enum Action<J> {
     },
     Complete {
         job: J,
+        /// Which of the job's tasks, and how many.
+        first: u32,
+        items: u32,
         verdict: Verdict,
     },
-    /// A job that had been handed over is pending again, at no cost.
+    /// Tasks that had been handed over are pending again, at no cost.
     TakenBack {
         job: J,
+        first: u32,
+        items: u32,
     },
-    /// A job will be run again after a pause.
+    /// A task will be run again after a pause.
     Retry {
         job: J,
+        first: u32,
         fault: Fault,
         attempt: u32,
         pause: Duration,

@@ -1,0 +1,245 @@
+//! Many tasks of one kind that are handed over together: [`map`](super::Executor::map) does that
+//! with short ones, for which a future of their own would cost more than the task itself.
+//!
+//! Each has its own result nevertheless, and its own fate: one that kills its worker takes no
+//! other along.
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::vec;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::error::TaskError;
+use crate::guard;
+use crate::task::{Task, TaskId};
+use crate::wire::Reply;
+
+/// Tasks of one kind as JSON, and those who are owed their outputs.
+pub struct Batch {
+    /// Of the first task; those of the others follow.
+    pub(crate) id: TaskId,
+    pub(crate) name: &'static str,
+    /// The tasks, one after the other.
+    pub(crate) json: String,
+    /// Where each of them ends.
+    pub(crate) ends: Vec<usize>,
+    pub(crate) shares: Box<dyn Shares>,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("id", &self.id).field("tasks", &self.ends.len()).finish()
+    }
+}
+
+/// What is owed for the tasks of a batch, without its type.
+pub(crate) trait Shares: Send + Sync {
+    fn answer(&self, item: u32, reply: &Reply<&RawValue>);
+    /// The outputs of tasks that follow each other, as JSON.
+    fn deliver(&self, first: u32, outputs: &[&str]);
+    fn fail(&self, items: Range<u32>, error: &TaskError);
+}
+
+/// The results of a batch, in the order of its tasks.
+pub(crate) struct Results<O> {
+    results: Arc<Shared<O>>,
+    /// The first one that was not taken.
+    next: usize,
+    ready: vec::IntoIter<Slot<O>>,
+    /// All were taken.
+    is_empty: bool,
+}
+
+struct Shared<O> {
+    id: TaskId,
+    inner: Mutex<Inner<O>>,
+    arrived: Condvar,
+}
+
+struct Inner<O> {
+    slots: Vec<Slot<O>>,
+    missing: usize,
+    /// Whether somebody waits, and for all of them or only for the next.
+    waits: Option<For>,
+}
+
+enum Slot<O> {
+    Owed,
+    /// Errors are rare and large.
+    Here(Result<O, Box<TaskError>>),
+    Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    All,
+    One(usize),
+}
+
+/// How long to wait for all results of a batch before being content with the next: each time
+/// somebody is woken costs more than many a short task.
+const A_WHILE: Duration = Duration::from_millis(2);
+
+/// What became of the next tasks: a batch, if there were any, and the error of the one behind them,
+/// if that cannot be encoded.
+pub(crate) type Encoded<O> = (Option<(Batch, Results<O>)>, Option<TaskError>);
+
+/// Encodes up to `most` tasks; ends early at one that cannot be encoded.
+pub(crate) fn encode<T: Task>(
+    tasks: &mut impl Iterator<Item = T>,
+    most: usize,
+) -> Encoded<T::Output> {
+    let (mut json, mut ends, mut error) = (Vec::new(), Vec::with_capacity(most), None);
+    while ends.len() < most
+        && let Some(task) = tasks.next()
+    {
+        let before = json.len();
+        let encoded = guard::catch(|| serde_json::to_writer(&mut json, &task));
+        // The task's own `Drop` is user code, too.
+        let _ = guard::catch(|| drop(task));
+        let reason = match encoded {
+            Ok(Ok(())) => {
+                ends.push(json.len());
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.message,
+        };
+        json.truncate(before);
+        error = Some(TaskError::Unencodable { what: "task".to_owned(), reason });
+        break;
+    }
+    if ends.is_empty() {
+        return (None, error);
+    }
+    let id = TaskId::next_many(ends.len());
+    let slots = ends.iter().map(|_| Slot::Owed).collect();
+    let inner = Inner { slots, missing: ends.len(), waits: None };
+    let shared = Arc::new(Shared { id, inner: Mutex::new(inner), arrived: Condvar::new() });
+    let results = Results {
+        results: Arc::clone(&shared),
+        next: 0,
+        ready: Vec::new().into_iter(),
+        is_empty: false,
+    };
+    let json = String::from_utf8(json).expect("JSON is text");
+    let batch = Batch { id, name: T::NAME, json, ends, shares: Box::new(Debt(shared)) };
+    (Some((batch, results)), error)
+}
+
+impl<O> Results<O> {
+    pub(crate) fn id(&self) -> TaskId {
+        self.results.id
+    }
+
+    /// Waits for the next result; none if all were yielded.
+    pub(crate) fn next(&mut self) -> Option<Result<O, TaskError>> {
+        if self.ready.as_slice().is_empty() {
+            self.ready = self.fetch().into_iter();
+        }
+        match self.ready.next()? {
+            Slot::Here(result) => Some(result.map_err(|error| *error)),
+            Slot::Owed | Slot::Taken => unreachable!("only what is here was fetched"),
+        }
+    }
+
+    /// Waits until there is at least one more, and takes all there are.
+    fn fetch(&mut self) -> Vec<Slot<O>> {
+        let mut inner = self.results.lock();
+        if self.is_empty || self.next == inner.slots.len() {
+            return Vec::new();
+        }
+        let mut patience = Some(A_WHILE);
+        while inner.missing > 0
+            && (patience.is_some() || matches!(inner.slots[self.next], Slot::Owed))
+        {
+            inner.waits = Some(if patience.is_some() { For::All } else { For::One(self.next) });
+            inner = match patience.take() {
+                Some(patience) => {
+                    let waited = self.results.arrived.wait_timeout(inner, patience);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.results.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+            inner.waits = None;
+        }
+        if self.next == 0 && inner.missing == 0 {
+            let all = std::mem::take(&mut inner.slots);
+            self.is_empty = true;
+            return all;
+        }
+        let rest = inner.slots[self.next..].iter_mut();
+        let there = rest.take_while(|slot| !matches!(slot, Slot::Owed));
+        let there: Vec<_> = there.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
+        self.next += there.len();
+        there
+    }
+}
+
+impl<O> Shared<O> {
+    fn lock(&self) -> MutexGuard<'_, Inner<O>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) {
+        let mut inner = self.lock();
+        let Inner { slots, missing, waits } = &mut *inner;
+        for (slot, result) in slots.iter_mut().skip(first).zip(results) {
+            // What was cancelled meanwhile stays so.
+            if matches!(slot, Slot::Owed) {
+                *slot = Slot::Here(result);
+                *missing -= 1;
+            }
+        }
+        let is_enough = match waits {
+            None => false,
+            Some(For::All) => *missing == 0,
+            Some(For::One(next)) => !matches!(slots[*next], Slot::Owed),
+        };
+        drop(inner);
+        if is_enough {
+            self.arrived.notify_one();
+        }
+    }
+}
+
+/// The other side of the results. Dropped, it cancels what is left, so that nobody waits for what
+/// will never come.
+struct Debt<O>(Arc<Shared<O>>);
+
+impl<O: DeserializeOwned + Send> Shares for Debt<O> {
+    fn answer(&self, item: u32, reply: &Reply<&RawValue>) {
+        self.0.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
+    }
+
+    fn deliver(&self, first: u32, outputs: &[&str]) {
+        let mut results = Vec::with_capacity(outputs.len());
+        while results.len() < outputs.len() {
+            // `Deserialize` is the user's code and may panic; then it goes on behind that one.
+            let decoded = guard::catch(|| {
+                for output in &outputs[results.len()..] {
+                    results.push(serde_json::from_str(output).map_err(|error| error.to_string()));
+                }
+            });
+            if let Err(panic) = decoded {
+                results.push(Err(panic.message));
+            }
+        }
+        let undecodable =
+            |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
+        self.0.put(first as usize, results.into_iter().map(|result| result.map_err(undecodable)));
+    }
+
+    fn fail(&self, items: Range<u32>, error: &TaskError) {
+        self.0.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))));
+    }
+}
+
+impl<O> Drop for Debt<O> {
+    fn drop(&mut self) {
+        self.0.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
+    }
+}

@@ -1,0 +1,99 @@
+//! [`Executor::map`](super::Executor::map): many tasks, their results in order.
+
+use std::collections::VecDeque;
+
+use super::batch::{self, Results};
+use super::{Engine, Executor};
+use crate::error::TaskError;
+use crate::future::Future;
+use crate::task::Task;
+
+/// The iterator of [`Executor::map`].
+pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
+    executor: &'e E,
+    tasks: Option<I>,
+    ahead: VecDeque<Ahead<<I::Item as Task>::Output>>,
+    /// Something was taken from `ahead` since it was filled.
+    has_room: bool,
+}
+
+/// What was handed over and not consumed yet.
+enum Ahead<O> {
+    One(Future<O>),
+    /// Short tasks go together.
+    Many(Results<O>),
+    /// A task that could not be handed over.
+    Failed(TaskError),
+}
+
+impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
+    pub(super) fn new(executor: &'e E, tasks: I) -> Self {
+        Self { executor, tasks: Some(tasks), ahead: VecDeque::new(), has_room: true }
+    }
+
+    fn fill(&mut self) {
+        while let Some(tasks) = &mut self.tasks {
+            let frame = self.executor.frame();
+            let most =
+                if frame > 1 { self.executor.frames() } else { self.executor.ahead().max(1) };
+            if self.ahead.len() >= most {
+                break;
+            }
+            if frame > 1 {
+                let (batch, error) = batch::encode(tasks, frame);
+                let has_ended = batch.is_none() && error.is_none();
+                if let Some((batch, results)) = batch {
+                    self.executor.enqueue_batch(batch);
+                    self.ahead.push_back(Ahead::Many(results));
+                }
+                self.ahead.extend(error.map(Ahead::Failed));
+                if has_ended {
+                    self.tasks = None;
+                }
+            } else if let Some(task) = tasks.next() {
+                self.ahead.push_back(Ahead::One(self.executor.submit(task)));
+            } else {
+                // An iterator that has ended is not asked again: not all of them stay ended.
+                self.tasks = None;
+            }
+        }
+        self.has_room = false;
+    }
+}
+
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
+    type Item = Result<<I::Item as Task>::Output, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.has_room {
+                self.fill();
+            }
+            if let Ahead::Many(results) = self.ahead.front_mut()? {
+                let next = results.next();
+                if next.is_some() {
+                    return next;
+                }
+            }
+            self.has_room = true;
+            match self.ahead.pop_front()? {
+                Ahead::One(future) => return Some(future.result()),
+                Ahead::Failed(error) => return Some(Err(error)),
+                Ahead::Many(_) => {}
+            }
+        }
+    }
+}
+
+/// Results that nobody will consume need not be worked for.
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
+    fn drop(&mut self) {
+        for ahead in self.ahead.drain(..).rev() {
+            match ahead {
+                Ahead::One(future) => drop(future.cancel()),
+                Ahead::Many(results) => self.executor.abandon(results.id()),
+                Ahead::Failed(_) => {}
+            }
+        }
+    }
+}

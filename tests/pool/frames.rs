@@ -1,0 +1,275 @@
+//! Short tasks that travel together: each has its own fate all the same.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+use std::{fs, process};
+
+use libtest_mimic::Trial;
+use procession::{Context, Executor, Failure, ProcessPool, Registry, Retries, Task, TaskError};
+use serde::{Deserialize, Serialize};
+
+use crate::harness::{Gate, ON_PURPOSE};
+use crate::tasks::{await_workers, quiet, succeeds_with};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_crash_in_a_frame_costs_the_one_task_that_ran,
+        a_crash_in_a_frame_may_be_tried_again,
+        a_deadline_in_a_frame_finds_the_one_task_that_hangs,
+        errors_in_a_frame_stay_in_their_places,
+        failures_in_a_frame_are_tried_again_one_by_one,
+        tasks_behind_one_that_turns_out_long_go_to_another_worker,
+        results_come_while_a_later_task_of_their_frame_still_runs,
+        a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks,
+        what_nobody_wants_any_more_is_not_run,
+    ]
+}
+
+/// Notes that it ran, then ends as it is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Note {
+    number: usize,
+    /// Where to note it, if that is of interest.
+    book: Option<PathBuf>,
+    then: Then,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Then {
+    Succeed,
+    Fail,
+    FailAtFirst,
+    Panic,
+    Die,
+    DieAtFirst,
+    Hang,
+    WaitAt(PathBuf),
+}
+
+impl Task for Note {
+    const NAME: &'static str = "note";
+    type Output = (usize, u32);
+
+    fn run(self, context: &Context) -> Result<(usize, u32), Failure> {
+        if let Some(book) = &self.book {
+            let mut book = OpenOptions::new().append(true).create(true).open(book)?;
+            book.write_all(format!("{}\n", self.number).as_bytes())?;
+        }
+        match &self.then {
+            Then::FailAtFirst | Then::DieAtFirst if context.attempt() > 1 => {}
+            Then::Succeed => {}
+            Then::Fail | Then::FailAtFirst => Err(Failure::msg(ON_PURPOSE))?,
+            Then::Panic => panic!("{ON_PURPOSE}"),
+            Then::Die | Then::DieAtFirst => process::abort(),
+            Then::Hang => loop {
+                thread::park();
+            },
+            Then::WaitAt(gate) => crate::harness::wait_at(gate),
+        }
+        Ok((self.number, process::id()))
+    }
+}
+
+/// Is sent as text, arrives as nothing: the output cannot be encoded, or the task decoded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Odd(Oddity);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Oddity {
+    None,
+    #[serde(skip_serializing)]
+    Mute,
+    #[serde(skip_deserializing)]
+    Unreadable,
+}
+
+impl Task for Odd {
+    const NAME: &'static str = "odd";
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String, Failure> {
+        Ok("line\nfeed \"quoted\"".to_owned())
+    }
+}
+
+pub fn add_to(registry: Registry) -> Registry {
+    registry.with::<Note>().with::<Odd>()
+}
+
+/// A pool that has found out that tasks are short, so that it sends many together.
+fn warm(builder: procession::Builder) -> ProcessPool {
+    let pool = builder.build().expect("a pool");
+    await_workers(&pool);
+    while procession::Engine::frame(&pool) < 100 {
+        succeeds_with(&pool, 100);
+    }
+    pool
+}
+
+fn notes(then: impl Fn(usize) -> Then, book: Option<&Path>) -> impl Iterator<Item = Note> {
+    (0..).map(move |number| Note { number, book: book.map(Path::to_owned), then: then(number) })
+}
+
+/// How often each task ran.
+fn runs(book: &Path) -> HashMap<usize, usize> {
+    let mut runs = HashMap::new();
+    for line in fs::read_to_string(book).expect("a book").lines() {
+        *runs.entry(line.parse().expect("a number")).or_default() += 1;
+    }
+    runs
+}
+
+const TASKS: usize = 5_000;
+
+fn a_crash_in_a_frame_costs_the_one_task_that_ran() {
+    let pool = warm(quiet().workers(2));
+    let book = Gate::new();
+    let book = book.path().join("book");
+    let then = |n| if n % 1_000 == 500 { Then::Die } else { Then::Succeed };
+    let results: Vec<_> = pool.map(notes(then, Some(&book)).take(TASKS)).collect();
+    assert_eq!(results.len(), TASKS);
+    for (n, result) in results.into_iter().enumerate() {
+        match result {
+            Ok((number, _)) => assert!(number == n && then(n) == Then::Succeed),
+            Err(TaskError::WorkerDied(death)) => {
+                assert_eq!(then(n), Then::Die);
+                assert_eq!((death.task.as_str(), death.attempts), ("note", 1));
+                assert!(!death.is_collateral);
+            }
+            Err(other) => panic!("task {n}: {other:?}"),
+        }
+    }
+    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
+    let stats = pool.stats();
+    assert_eq!((stats.failed, stats.pending, stats.running), (5, 0, 0));
+    succeeds_with(&pool, 1_000);
+}
+
+fn a_crash_in_a_frame_may_be_tried_again() {
+    let pool = warm(quiet().workers(2).retries(Retries::times(1).on_crash(true)));
+    let book = Gate::new();
+    let book = book.path().join("book");
+    let then = |n| if n % 1_000 == 500 { Then::DieAtFirst } else { Then::Succeed };
+    let results = pool.map(notes(then, Some(&book)).take(TASKS));
+    let numbers: Vec<_> = results.map(|result| result.expect("an output").0).collect();
+    assert_eq!(numbers, (0..TASKS).collect::<Vec<_>>());
+    let expected = |n| if then(n) == Then::DieAtFirst { 2 } else { 1 };
+    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, expected(n))).collect());
+    assert_eq!(pool.stats().retried, 5);
+}
+
+fn a_deadline_in_a_frame_finds_the_one_task_that_hangs() {
+    let timeout = Duration::from_millis(200);
+    let pool = warm(quiet().workers(2).timeout(timeout));
+    let book = Gate::new();
+    let book = book.path().join("book");
+    let then = |n| if n == 777 { Then::Hang } else { Then::Succeed };
+    let results: Vec<_> = pool.map(notes(then, Some(&book)).take(TASKS)).collect();
+    for (n, result) in results.into_iter().enumerate() {
+        let expected = match then(n) {
+            Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
+            _ => Ok(n),
+        };
+        assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
+    }
+    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
+}
+
+fn errors_in_a_frame_stay_in_their_places() {
+    let pool = warm(quiet().workers(2));
+    let then = |n| match n % 10 {
+        3 => Then::Fail,
+        7 => Then::Panic,
+        _ => Then::Succeed,
+    };
+    for (n, result) in pool.map(notes(then, None).take(TASKS)).enumerate() {
+        match then(n) {
+            Then::Fail => assert!(matches!(result, Err(TaskError::Failed(_))), "task {n}"),
+            Then::Panic => assert!(matches!(result, Err(TaskError::Panicked { .. })), "task {n}"),
+            _ => assert_eq!(result.map(|(number, _)| number), Ok(n)),
+        }
+    }
+    let oddity = |n| match n % 100 {
+        20 => Oddity::Mute,
+        60 => Oddity::Unreadable,
+        _ => Oddity::None,
+    };
+    for (n, result) in pool.map((0..TASKS).map(|n| Odd(oddity(n)))).enumerate() {
+        match oddity(n) {
+            Oddity::Mute => assert!(matches!(result, Err(TaskError::Unencodable { .. }))),
+            Oddity::Unreadable => assert!(matches!(result, Err(TaskError::Undecodable { .. }))),
+            Oddity::None => assert_eq!(result, Ok("line\nfeed \"quoted\"".to_owned())),
+        }
+    }
+}
+
+fn failures_in_a_frame_are_tried_again_one_by_one() {
+    let pool = warm(quiet().workers(2).retries(Retries::times(1).on_failure(true)));
+    let book = Gate::new();
+    let book = book.path().join("book");
+    let then = |n| if n % 500 == 123 { Then::FailAtFirst } else { Then::Succeed };
+    let results = pool.map(notes(then, Some(&book)).take(TASKS));
+    assert!(results.enumerate().all(|(n, result)| result.is_ok_and(|(number, _)| number == n)));
+    let expected = |n| if then(n) == Then::FailAtFirst { 2 } else { 1 };
+    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, expected(n))).collect());
+}
+
+fn tasks_behind_one_that_turns_out_long_go_to_another_worker() {
+    let pool = warm(quiet().workers(2));
+    let gate = Gate::new();
+    let path = gate.path();
+    let then = |n| if n == 10 { Then::WaitAt(path.clone()) } else { Then::Succeed };
+    let mut results = pool.map(notes(then, None).take(200));
+    let before: Vec<_> = results.by_ref().take(10).collect();
+    // All the others are done while it still waits.
+    crate::harness::eventually("the others", || pool.stats().done >= 199);
+    gate.open();
+    let after: Vec<_> = results.collect();
+    let all = before.into_iter().chain(after).enumerate();
+    for (n, result) in all {
+        assert_eq!(result.map(|(number, _)| number), Ok(n));
+    }
+}
+
+fn results_come_while_a_later_task_of_their_frame_still_runs() {
+    let pool = warm(quiet().workers(1));
+    let gate = Gate::new();
+    let path = gate.path();
+    let then = |n| if n == 50 { Then::WaitAt(path.clone()) } else { Then::Succeed };
+    let mut results = pool.map(notes(then, None).take(100));
+    for n in 0..50 {
+        assert_eq!(results.next().map(|result| result.map(|(number, _)| number)), Some(Ok(n)));
+    }
+    gate.open();
+    assert_eq!(results.count(), 50);
+}
+
+fn a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks() {
+    let recycling = procession::Recycling::never().after_tasks(300);
+    let pool = warm(quiet().workers(1).recycling(recycling));
+    let mut done: HashMap<u32, usize> = HashMap::new();
+    for result in pool.map(notes(|_| Then::Succeed, None).take(3_000)) {
+        *done.entry(result.expect("an output").1).or_default() += 1;
+    }
+    assert_eq!(done.values().sum::<usize>(), 3_000);
+    assert!(done.values().all(|tasks| *tasks <= 300), "{done:?}");
+    assert!(done.values().filter(|tasks| **tasks == 300).count() >= 9, "{done:?}");
+}
+
+fn what_nobody_wants_any_more_is_not_run() {
+    let pool = warm(quiet().workers(1));
+    let (gate, book) = (Gate::new(), Gate::new());
+    let (path, book) = (gate.path(), book.path().join("book"));
+    let then = |n| if n == 20 { Then::WaitAt(path.clone()) } else { Then::Succeed };
+    let mut results = pool.map(notes(then, Some(&book)).take(TASKS));
+    assert!(results.by_ref().take(10).all(|result| result.is_ok()));
+    drop(results);
+    gate.open();
+    succeeds_with(&pool, 10);
+    let runs = runs(&book);
+    assert!(runs.len() <= 21 && runs.values().all(|times| *times == 1), "{runs:?}");
+}
