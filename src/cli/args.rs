@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::flag_server::DEFAULT_SEED;
 use crate::flags::site::Site;
 
+use super::bench::Bench;
+
 /// What `--help` shows below the options.
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Run the flag servers LOCAL, DELAY and ERROR until Ctrl-C
     Serve(Serve),
+    /// Measure what tasks cost on this machine, in each mode
+    Bench(Bench),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it
@@ -224,7 +228,7 @@ impl Download {
     }
 }
 
-fn at_least_one(option: &str, typed: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(option: &str, typed: &str) -> Result<usize, String> {
     match typed.parse() {
         Ok(0) => Err(format!("{option} must be >= 1")),
         Ok(number) => Ok(number),

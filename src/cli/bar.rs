@@ -41,22 +41,12 @@ impl Bar {
     /// A bar that is drawn if it is wanted in any case, or if it `may` be and stderr is a terminal
     /// that can.
     pub(super) fn new(total: usize, progress: Progress, may: bool, color: Color) -> Self {
-        let can = || {
-            console::user_attended_stderr()
-                && env::var_os("TERM").is_some_and(|term| term != "dumb")
-        };
         let is_drawn = match progress {
             Progress::None => false,
             Progress::Bar => true,
-            Progress::Auto => may && can(),
+            Progress::Auto => may && can_be_drawn(),
         };
-        let target = if is_drawn {
-            let term = Term::buffered_stderr();
-            ProgressDrawTarget::term_like_with_hz(Box::new(WithMargin(term)), FRAMES)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target(is_drawn));
         let counts = Arc::<Mutex<Counts>>::default();
         let counted = Arc::clone(&counts);
         let tail = move |state: &ProgressState, out: &mut dyn fmt::Write| {
@@ -102,6 +92,20 @@ impl Bar {
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Whether stderr is a terminal that can.
+pub(super) fn can_be_drawn() -> bool {
+    console::user_attended_stderr() && env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// Stderr with a margin, or nowhere.
+pub(super) fn target(is_drawn: bool) -> ProgressDrawTarget {
+    if !is_drawn {
+        return ProgressDrawTarget::hidden();
+    }
+    let term = Term::buffered_stderr();
+    ProgressDrawTarget::term_like_with_hz(Box::new(WithMargin(term)), FRAMES)
 }
 
 fn template(color: Color) -> &'static str {

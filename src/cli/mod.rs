@@ -10,6 +10,7 @@
 
 mod args;
 mod bar;
+mod bench;
 mod display;
 mod download;
 mod feeder;
@@ -64,6 +65,7 @@ pub fn coordinator() -> ExitCode {
     let done = match command {
         None => settings::resolve(download).map_or_else(usage_error, download::run),
         Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Bench(bench)) => bench::run(&bench),
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {
@@ -91,7 +93,8 @@ pub fn worker() -> ExitCode {
 
 fn serve_coordinator(asked: Asked) -> ExitCode {
     logs::begin_in_worker(asked.worker());
-    let code = match asked.serve(Registry::new().with::<Download>()) {
+    let registry = bench::add_to(Registry::new().with::<Download>());
+    let code = match asked.serve(registry) {
         Ok(()) => 0,
         Err(error) => {
             stderr::say(format_args!("worker: {error}"));

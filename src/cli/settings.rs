@@ -112,7 +112,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         no_logs,
     } = typed;
     let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
-    let is_command = |word: &&String| ["serve", "completions"].contains(&word.as_str());
+    let is_command = |word: &&String| ["serve", "bench", "completions"].contains(&word.as_str());
     if let Some(command) = cc.iter().find(is_command) {
         return Err(UsageError::CommandComesFirst(command.clone()));
     }

@@ -1,0 +1,27 @@
+//! What can be asked of `coordinator bench`.
+
+/// How to measure.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  coordinator bench                     a table, in about a minute
+  coordinator bench --quick             in a few seconds; the figures are rougher
+  coordinator bench --json | jq .advice
+
+Figures of a machine that is busy with other things are those of the other things, too.
+Exit status: 0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM")]
+pub(in crate::cli) struct Bench {
+    /// One line of JSON instead of the table
+    #[arg(long)]
+    pub json: bool,
+    /// A few seconds instead of a minute
+    #[arg(long)]
+    pub quick: bool,
+    /// Worker processes, and threads to compare them with [default: one per CPU]
+    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    pub workers: Option<usize>,
+}
+
+fn workers(typed: &str) -> Result<usize, String> {
+    crate::cli::args::at_least_one("--workers N", typed)
+}
