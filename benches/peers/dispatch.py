@@ -49,7 +49,7 @@ class Goal:
     # What is to be compared with what, and from where to where that may be.
     ours: list
     theirs: list
-    least: float = 0.0
+    least: float = float("-inf")
     most: float = float("inf")
     unit: str = "x"
 
@@ -243,7 +243,7 @@ def goals(todo):
             continue
         value = statistics.median(values)
         reached = "yes" if goal.least <= value <= goal.most else "no"
-        wanted = f"≥ {goal.least:g}" if goal.least else f"≤ {goal.most:g}"
+        wanted = f"≤ {goal.most:g}" if goal.most < float("inf") else f"≥ {goal.least:g}"
         spread = peers.summary(values)[1]
         yield [goal.text, f"{wanted}{goal.unit}", f"{number(value)}{goal.unit}", spread, reached]
 
