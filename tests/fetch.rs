@@ -446,7 +446,7 @@ fn a_download_is_saved_and_told() {
     let [br, ke, zz, nowhere] = within(move || {
         let agent = agent(&settings);
         let one = |dir: &std::path::Path, code: &str| {
-            download(&agent, &settings, dir, code.parse().unwrap())
+            download(&agent, &settings, dir, code.parse().unwrap(), |_| {})
         };
         [one(&dir, "BR"), one(&dir, "KE"), one(&dir, "ZZ"), one(&dir.join("missing"), "BR")]
     });

@@ -11,6 +11,8 @@ use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
 
+use super::run_log::Submitted;
+
 /// A feeder at work.
 pub(super) struct Feeder {
     executor: Arc<dyn Engine>,
@@ -23,6 +25,7 @@ impl Feeder {
     pub(super) fn start(
         executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
+        submitted: Submitted,
         done: impl Fn(Code, Result<Outcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let feeder = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
@@ -34,7 +37,9 @@ impl Feeder {
                     done(code, Err(TaskError::Cancelled));
                     continue;
                 }
-                executor.submit(download).on_done(move |result| match result {
+                let future = executor.submit(download);
+                submitted.insert(future.id(), code);
+                future.on_done(move |result| match result {
                     // It was stopped just before this one was submitted.
                     Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
                         done(code, Err(TaskError::Cancelled));

@@ -14,11 +14,14 @@ mod bench;
 mod display;
 mod download;
 mod feeder;
-mod logs;
+mod hands;
+mod run_log;
 mod serve;
 mod settings;
 mod signals;
 mod stderr;
+mod tally;
+mod usage;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -71,7 +74,7 @@ pub fn coordinator() -> ExitCode {
     done.unwrap_or_else(|error| {
         let why = format!("{error:#}");
         stderr::say(format_args!("coordinator: {why}"));
-        logs::end(Exit::CouldNotWork as u8, Some(why));
+        run_log::end(Exit::CouldNotWork as u8, Some(why));
         Exit::CouldNotWork
     })
     .into()
@@ -92,7 +95,7 @@ pub fn worker() -> ExitCode {
 }
 
 fn serve_coordinator(asked: Asked) -> ExitCode {
-    logs::begin_in_worker(asked.worker());
+    run_log::begin_in_worker(asked.worker());
     let registry = bench::add_to(Registry::new().with::<Download>());
     let code = match asked.serve(registry) {
         Ok(()) => 0,
@@ -101,7 +104,7 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
             1
         }
     };
-    logs::end(code, None);
+    run_log::end(code, None);
     ExitCode::from(code)
 }
 

@@ -9,24 +9,31 @@ use ureq::Agent;
 
 use super::client::FetchSettings;
 use super::codes::Code;
-use super::fetch::{Fetched, fetch};
+use super::fetch::{Again, Fetched, fetch_telling};
 use super::fetch_error::FetchError;
 use super::outcome::{Outcome, Status, milliseconds};
 use super::save;
 
 /// Downloads the flag of `code` into the directory `dest`, which must exist. The outcome names
-/// this process and no worker; a worker puts in its own number.
-pub fn download(agent: &Agent, settings: &FetchSettings, dest: &Path, code: Code) -> Outcome {
+/// this process and no worker; a worker puts in its own number. Tries that fail and are followed by
+/// others are told as they happen.
+pub fn download(
+    agent: &Agent,
+    settings: &FetchSettings,
+    dest: &Path,
+    code: Code,
+    tell: impl FnMut(&Again<'_>),
+) -> Outcome {
     let start = Instant::now();
-    let Fetched { result, http_status, attempts } = fetch(agent, settings, code);
+    let Fetched { result, http_status, attempts } = fetch_telling(agent, settings, code, tell);
     let saved = result.and_then(|bytes| {
         save::save(dest, code, &bytes)?;
         Ok(bytes.len() as u64)
     });
-    let (status, bytes, error) = match saved {
-        Ok(bytes) => (Status::Ok, Some(bytes), None),
-        Err(FetchError::NotFound) => (Status::NotFound, None, None),
-        Err(error) => (Status::Error, None, Some(error.to_string())),
+    let (status, bytes, error, cause) = match saved {
+        Ok(bytes) => (Status::Ok, Some(bytes), None, None),
+        Err(FetchError::NotFound) => (Status::NotFound, None, None, None),
+        Err(error) => (Status::Error, None, Some(error.to_string()), error.cause()),
     };
     Outcome {
         status,
@@ -36,6 +43,7 @@ pub fn download(agent: &Agent, settings: &FetchSettings, dest: &Path, code: Code
         attempts,
         http_status,
         error,
+        cause,
         worker: None,
         pid: std::process::id(),
     }

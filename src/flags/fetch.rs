@@ -40,9 +40,30 @@ pub struct Fetched {
     pub attempts: u32,
 }
 
+/// A try that failed, and is to be followed by another.
+#[derive(Debug)]
+pub struct Again<'e> {
+    /// The number of the try, from 1.
+    pub attempt: u32,
+    /// What went wrong.
+    pub error: &'e FetchError,
+    /// How long until the next one.
+    pub pause: Duration,
+}
+
 /// Fetches the flag of `code`, trying again as `settings` allow. Blocks for at most
 /// `timeout * (1 + retries)` and the pauses between.
 pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
+    fetch_telling(agent, settings, code, |_| {})
+}
+
+/// The same, and tells before each pause why there is one.
+pub fn fetch_telling(
+    agent: &Agent,
+    settings: &FetchSettings,
+    code: Code,
+    mut tell: impl FnMut(&Again<'_>),
+) -> Fetched {
     let mut backoff = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(100))
         .with_factor(2.0)
@@ -58,10 +79,12 @@ pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
             Err(error) if error.retryable() => backoff.next(),
             _ => None,
         };
-        let Some(pause) = pause else {
+        let (Some(pause), Err(error)) = (pause, &result) else {
             return Fetched { result, http_status: answer.status, attempts };
         };
-        std::thread::sleep(answer.retry_after.unwrap_or_default().max(pause));
+        let pause = answer.retry_after.unwrap_or_default().max(pause);
+        tell(&Again { attempt: attempts, error, pause });
+        std::thread::sleep(pause);
     }
 }
 

@@ -70,6 +70,16 @@ impl FetchError {
         }
     }
 
+    /// The same for all flags that it can befall: what errors are grouped by. `None` where the
+    /// message is no other for each flag.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            FetchError::Save(error) => error.cause(),
+            FetchError::NotAGif(NotAGif::CutShort(_)) => Some("not a GIF image: cut short".into()),
+            _ => None,
+        }
+    }
+
     /// The error for a status other than 200.
     pub(super) fn from_status(status: ureq::http::StatusCode) -> Self {
         if status == ureq::http::StatusCode::NOT_FOUND {

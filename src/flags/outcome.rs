@@ -53,6 +53,8 @@ pub struct Outcome {
     pub http_status: Option<u16>,
     /// What went wrong, when `status` is an error.
     pub error: Option<String>,
+    /// What errors of this kind have in common, where their messages differ; for the journal only.
+    pub cause: Option<String>,
     /// Which worker of its executor ran it: a process, or a thread.
     pub worker: Option<usize>,
     /// The process that ran it; of one that never ran, the coordinator.
@@ -70,6 +72,7 @@ impl Outcome {
             attempts: 0,
             http_status: None,
             error: Some(error.into()),
+            cause: None,
             worker: None,
             pid: std::process::id(),
         }
@@ -77,7 +80,7 @@ impl Outcome {
 }
 
 /// A duration in milliseconds, rounded to 0.001.
-pub(super) fn milliseconds(elapsed: Duration) -> f64 {
+pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -110,8 +113,18 @@ fn implied(status: Status) -> Option<u16> {
 
 impl From<Outcome> for Line {
     fn from(outcome: Outcome) -> Self {
-        let Outcome { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid } =
-            outcome;
+        let Outcome {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            cause: _,
+            worker,
+            pid,
+        } = outcome;
         let http_status = http_status.filter(|_| implied(status).is_none());
         Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid }
     }
@@ -122,7 +135,18 @@ impl From<Line> for Outcome {
         let Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid } =
             line;
         let http_status = http_status.or(implied(status));
-        Outcome { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid }
+        Outcome {
+            status,
+            data,
+            bytes,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            cause: None,
+            worker,
+            pid,
+        }
     }
 }
 
@@ -166,6 +190,7 @@ mod tests {
             attempts: 1,
             http_status: Some(200),
             error: None,
+            cause: None,
             worker: Some(0),
             pid: 4712,
         }

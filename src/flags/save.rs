@@ -54,6 +54,19 @@ pub enum SaveError {
     },
 }
 
+impl SaveError {
+    /// What went wrong with a flag, without its file.
+    pub(super) fn cause(&self) -> Option<String> {
+        match self {
+            SaveError::CannotSave { path, cause } => {
+                let dest = path.parent().unwrap_or(path);
+                Some(format!("cannot save in {}: {cause}", dest.display()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Makes sure that flags can be saved in `dest`: makes it, with its parents, when it is missing,
 /// and tries to make a file in it.
 pub fn prepare(dest: &Path) -> Result<(), SaveError> {

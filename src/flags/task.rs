@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::client::{self, FetchSettings};
 use super::codes::Code;
 use super::download::download;
-use super::outcome::{Outcome, Status};
+use super::fetch::Again;
+use super::outcome::{Outcome, Status, milliseconds};
 use crate::error::Failure;
-use crate::journal::{self, Event, Level};
+use crate::journal::{self, Event, Journal, Level, Slot};
 use crate::task::{Context, Task};
 
 /// Downloads one flag. All that it must know travels with it, so that workers need no settings of
@@ -30,20 +31,84 @@ impl Task for Download {
 
     /// Never fails as a task: what went wrong with the download is in its outcome.
     fn run(self, context: &Context) -> Result<Outcome, Failure> {
+        let log = Log::open(context, self.code);
+        log.started(context.attempt());
         let agent = context.local(|| client::agent(&self.fetch));
-        let mut outcome = download(&agent, &self.fetch, &self.dest, self.code);
+        let mut outcome =
+            download(&agent, &self.fetch, &self.dest, self.code, |again| log.tries_again(again));
         outcome.worker = Some(context.worker());
         // Those of earlier runs, which did not live to tell how many requests they made, count one
         // each.
         outcome.attempts += context.attempt() - 1;
-        note(&outcome);
+        log.ended(&outcome);
         Ok(outcome)
     }
 }
 
-/// Writes the outcome down in the journal of this process, if it keeps one.
-pub fn note(outcome: &Outcome) {
-    let Some(journal) = journal::current() else { return };
+/// What a running download writes into the journal of its process, if that keeps one.
+struct Log {
+    journal: Option<(&'static Journal, Place)>,
+    code: Code,
+}
+
+/// Where in its process a task runs.
+enum Place {
+    /// In a worker process, which may run several at a time.
+    Slot(Slot),
+    /// On a thread of this number.
+    Thread(usize),
+}
+
+impl Log {
+    fn open(context: &Context, code: Code) -> Self {
+        let place = |journal: &Journal| match journal.worker_number() {
+            Some(_) => Place::Slot(Slot::take()),
+            None => Place::Thread(context.worker()),
+        };
+        Self { journal: journal::current().map(|journal| (journal, place(journal))), code }
+    }
+
+    fn started(&self, run: u32) {
+        self.record(Level::Debug, |code, slot| Event::TaskStarted { code, slot, run });
+    }
+
+    fn tries_again(&self, Again { attempt, error, pause }: &Again<'_>) {
+        let (error, attempt) = (error.to_string(), *attempt);
+        let pause_ms = milliseconds(*pause);
+        let event = |code, slot| Event::TryFailed { code, slot, attempt, error, pause_ms };
+        self.record(Level::Warn, event);
+    }
+
+    fn ended(self, outcome: &Outcome) {
+        let end = |_, slot| task_event(outcome, Some(slot), None);
+        self.record(level(outcome), end);
+    }
+
+    fn record(&self, level: Level, event: impl FnOnce(String, usize) -> Event) {
+        if let Some((journal, place)) = &self.journal {
+            let slot = match place {
+                Place::Slot(slot) => slot.number(),
+                Place::Thread(number) => *number,
+            };
+            journal.record(level, event(self.code.to_string(), slot));
+        }
+    }
+}
+
+/// Writes down what became of a task that gave no outcome itself. `by` is the worker, and its
+/// process, that had it last, where that is known.
+pub fn note_lost(outcome: &Outcome, by: Option<(usize, u32)>) {
+    if let Some(journal) = journal::current() {
+        journal.record(level(outcome), task_event(outcome, None, by));
+    }
+}
+
+fn level(outcome: &Outcome) -> Level {
+    if outcome.status == Status::Error { Level::Error } else { Level::Info }
+}
+
+fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) -> Event {
+    // All of it, so that a new field cannot be forgotten.
     let Outcome {
         status,
         data,
@@ -52,18 +117,22 @@ pub fn note(outcome: &Outcome) {
         attempts,
         http_status,
         error,
+        cause,
         worker: _,
         pid: _,
     } = outcome;
-    let level = if *status == Status::Error { Level::Warn } else { Level::Info };
-    let event = Event::Task {
+    Event::Task {
         code: data.to_string(),
+        slot,
         status: status.as_str().to_owned(),
         http: *http_status,
         bytes: *bytes,
+        unchanged: false,
         elapsed_ms: *elapsed_ms,
         attempt: *attempts,
         error: error.clone(),
-    };
-    journal.record(level, event);
+        cause: cause.clone(),
+        child: by.map(|(worker, _)| worker),
+        child_pid: by.map(|(_, pid)| pid),
+    }
 }

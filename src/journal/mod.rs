@@ -9,9 +9,11 @@
 pub mod entry;
 pub mod event;
 pub mod run_dir;
+pub mod slots;
 pub mod writer;
 
-pub use entry::{Entry, Level, Process};
-pub use event::{Event, Stream};
+pub use entry::{Entry, Head, Level, Process};
+pub use event::{Event, FORMAT, Stream, Terms, Usage};
 pub use run_dir::RunDir;
-pub use writer::{Journal, current, set};
+pub use slots::Slot;
+pub use writer::{Journal, current, is_being_written, set};

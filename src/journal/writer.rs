@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Map;
 use thiserror::Error;
 
@@ -49,8 +50,15 @@ struct Pen {
 
 impl Journal {
     /// Opens the coordinator's journal, `dir/coordinator-4711.jsonl`.
+    /// It stays locked as long as this process lives, so that others can tell a run that goes on
+    /// from one that was killed; see [`is_being_written`].
     pub fn coordinator(dir: &Path) -> Result<Self, JournalError> {
-        Self::open(dir, Process::Coordinator, None, std::process::id())
+        let journal = Self::open(dir, Process::Coordinator, None, std::process::id())?;
+        let pen = journal.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not all file systems have locks; there the pid has to do.
+        let _ = flock(&pen.file, FlockOperation::NonBlockingLockExclusive);
+        drop(pen);
+        Ok(journal)
     }
 
     /// Opens the journal of worker number `worker`, `dir/worker-1-4712.jsonl`: for the worker
@@ -105,6 +113,11 @@ impl Journal {
         }
     }
 
+    /// Which worker writes it, if it is one.
+    pub fn worker_number(&self) -> Option<usize> {
+        self.worker
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -139,6 +152,25 @@ impl Pen {
         }
         Ok(())
     }
+}
+
+/// Whether the process that opened this as its [`Journal::coordinator`] lives.
+pub fn is_being_written(coordinator: &Path) -> bool {
+    let Ok(file) = File::open(coordinator) else { return false };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => false,
+        Err(rustix::io::Errno::WOULDBLOCK) => true,
+        // No locks here: somebody lives who has that pid.
+        Err(_) => pid_in(coordinator).is_some_and(|pid| {
+            rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+        }),
+    }
+}
+
+/// The pid in the name of a journal.
+fn pid_in(path: &Path) -> Option<rustix::process::Pid> {
+    let (_, pid) = path.file_stem()?.to_str()?.rsplit_once('-')?;
+    rustix::process::Pid::from_raw(pid.parse().ok().filter(|pid| *pid > 0)?)
 }
 
 static CURRENT: OnceLock<Journal> = OnceLock::new();
@@ -234,6 +266,17 @@ mod tests {
         let text = std::fs::read_to_string(journal.path()).unwrap();
         let whole = text.lines().filter(|line| serde_json::from_str::<Entry>(line).is_ok());
         assert_eq!((whole.count(), text.lines().count()), (2, 3));
+    }
+
+    #[test]
+    fn a_journal_tells_whether_its_coordinator_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::coordinator(dir.path()).unwrap();
+        let path = journal.path().to_owned();
+        assert!(is_being_written(&path));
+        drop(journal);
+        assert!(!is_being_written(&path), "though this process lives, whose pid it names");
+        assert!(!is_being_written(&dir.path().join("no")));
     }
 
     #[test]

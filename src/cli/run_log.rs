@@ -1,14 +1,17 @@
-//! The logs of a run: where they lie, and what the programs write down besides their tasks.
+//! What a run writes down besides its tasks, and where; reading it is for [`logs`](super::logs).
 
 use std::collections::HashMap;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 
-use crate::executor::{Output, PoolEvent, Stream};
-use crate::journal::{self, Event, Journal, Level, RunDir};
+use crate::executor::{Fault, Output, PoolEvent, Stream};
+use crate::flags::codes::Code;
+use crate::flags::outcome::milliseconds;
+use crate::journal::{self, Event, FORMAT, Journal, Level, RunDir, Usage};
+use crate::task::TaskId;
 
 use super::bar::Bar;
 use super::settings::Logs;
@@ -59,6 +62,7 @@ fn adopt(journal: Journal) {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: env!("PROCESSION_BUILD").to_owned(),
             args: env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            format: FORMAT,
         },
     );
     let _ = journal::set(journal);
@@ -76,31 +80,76 @@ pub(super) fn end(exit_code: u8, why: Option<String>) {
     record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
 }
 
+/// Which task is about which flag; clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Submitted(Arc<Mutex<HashMap<TaskId, Code>>>);
+
+impl Submitted {
+    pub(super) fn insert(&self, task: TaskId, code: Code) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task, code);
+    }
+
+    /// `None` in the moment between the submission of a task and its note here.
+    fn code(&self, task: TaskId) -> Option<String> {
+        let codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.get(&task).map(Code::to_string)
+    }
+}
+
 /// Writes down what happens in a pool, and says what a person should know of it.
-pub(super) fn pool_event(event: &PoolEvent, bar: &Bar) {
-    let (level, event) = match event {
-        PoolEvent::WorkerStarted { worker, pid } => {
-            (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
-        }
-        PoolEvent::WorkerExited { worker, pid, exit, usage: _ } => {
-            let level = if *exit == crate::Exit::Code(0) { Level::Info } else { Level::Error };
-            let how = exit.to_string();
-            (level, Event::WorkerExited { child: *worker, child_pid: *pid, how })
-        }
-        // Tasks are written down by whoever runs them.
-        PoolEvent::TaskStarted { .. }
-        | PoolEvent::TaskRetried { .. }
-        | PoolEvent::TaskTimedOut { .. } => return,
-        PoolEvent::ProgramPassedOver { program, reason } => {
-            let text = format!(
-                "{} is not used as the worker program: {reason}; this program serves in its place",
-                program.display()
-            );
-            bar.say(format_args!("coordinator: {text}"));
-            (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
-        }
-    };
-    record(level, event);
+pub(super) struct PoolLog {
+    submitted: Submitted,
+    bar: Bar,
+}
+
+impl PoolLog {
+    pub(super) fn new(submitted: Submitted, bar: Bar) -> Self {
+        Self { submitted, bar }
+    }
+
+    pub(super) fn record(&self, event: &PoolEvent) {
+        let (level, event) = match event {
+            PoolEvent::WorkerStarted { worker, pid } => {
+                (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
+            }
+            PoolEvent::WorkerExited { worker, pid, exit, usage } => {
+                let is_regular = *exit == crate::Exit::Code(0);
+                let level = if is_regular { Level::Info } else { Level::Error };
+                let usage = Usage {
+                    cpu_s: Some(usage.cpu.as_secs_f64()),
+                    peak_memory: Some(usage.peak_memory),
+                };
+                let (child, child_pid, how) = (*worker, *pid, exit.to_string());
+                (level, Event::WorkerExited { child, child_pid, how, is_regular, usage })
+            }
+            PoolEvent::TaskRetried { task, fault, attempt, pause } => {
+                let fault = match fault {
+                    Fault::Crash => "crash",
+                    Fault::Timeout => "timeout",
+                    Fault::Failure => "failure",
+                };
+                let code = self.submitted.code(*task);
+                let (fault, run, pause_ms) = (fault.to_owned(), *attempt, milliseconds(*pause));
+                (Level::Warn, Event::TaskRetried { code, fault, run, pause_ms })
+            }
+            PoolEvent::TaskTimedOut { task, after } => {
+                let code = self.submitted.code(*task);
+                (Level::Error, Event::TaskTimedOut { code, after_ms: milliseconds(*after) })
+            }
+            // Whoever runs a task writes that down.
+            PoolEvent::TaskStarted { .. } => return,
+            PoolEvent::ProgramPassedOver { program, reason } => {
+                let text = format!(
+                    "{} is not used as the worker program: {reason}; this program serves in its \
+                     place",
+                    program.display()
+                );
+                self.bar.say(format_args!("coordinator: {text}"));
+                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+            }
+        };
+        record(level, event);
+    }
 }
 
 /// The logs of workers, held open for what they print: it belongs beside what they write down.

@@ -1,0 +1,134 @@
+//! What became of the codes so far: every code ends in exactly one outcome, its own, or one that
+//! says why there is none.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::error::{PoolError, TaskError};
+use crate::flags::codes::Code;
+use crate::flags::outcome::Outcome;
+use crate::flags::task::note_lost;
+
+use super::Exit;
+use super::display::Display;
+use super::feeder::Feeder;
+
+/// How long requests in flight may go on after the first Ctrl-C.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What a run waits for.
+pub(super) enum News {
+    Done(Code, Result<Outcome, TaskError>),
+    Signal(Exit),
+}
+
+/// What became of the codes so far.
+pub(super) struct Tally {
+    pub display: Display,
+    unanswered: BTreeSet<Code>,
+    pub ended_by: Option<Exit>,
+    pub broken: Option<PoolError>,
+    began: Instant,
+}
+
+impl Tally {
+    pub(super) fn new(display: Display, codes: &[Code], began: Instant) -> Self {
+        let unanswered = codes.iter().copied().collect();
+        Self { display, unanswered, ended_by: None, broken: None, began }
+    }
+
+    /// Shows what will be done.
+    pub(super) fn begin(&mut self, report: &str) -> io::Result<()> {
+        self.display.begin(report)
+    }
+
+    /// Whether there are codes without an outcome.
+    pub(super) fn is_missing_some(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
+    /// Receives outcomes until all are there, or until whoever interrupts has waited enough.
+    pub(super) fn follow(&mut self, inbox: &Receiver<News>, feeder: &Feeder) -> io::Result<()> {
+        let mut deadline: Option<Instant> = None;
+        while !self.unanswered.is_empty() {
+            let news = match deadline {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    inbox.recv_timeout(left)
+                }
+            };
+            match news {
+                Ok(News::Done(code, result)) => self.settle(code, result)?,
+                Ok(News::Signal(exit)) if self.ended_by.is_none() => {
+                    self.ended_by = Some(exit);
+                    deadline = Some(Instant::now() + GRACE);
+                    feeder.stop();
+                    if !self.unanswered.is_empty() {
+                        self.display.bar().say(format_args!(
+                            "coordinator: interrupted: {} s for requests in flight; again to end at once",
+                            GRACE.as_secs()
+                        ));
+                    }
+                }
+                Ok(News::Signal(_)) | Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, code: Code, result: Result<Outcome, TaskError>) -> io::Result<()> {
+        let outcome = result.unwrap_or_else(|error| {
+            if let TaskError::PoolBroken(error) = &error {
+                self.broken.get_or_insert_with(|| error.clone());
+            }
+            let outcome = lost(code, &error, self.began.elapsed());
+            note_lost(&outcome, by(&error));
+            outcome
+        });
+        match self.unanswered.remove(&code) {
+            true => self.display.outcome(&outcome),
+            false => Ok(()),
+        }
+    }
+
+    /// No code goes without an outcome.
+    pub(super) fn account_for_the_rest(&mut self) -> io::Result<()> {
+        let rest: Vec<_> = self.unanswered.iter().copied().collect();
+        rest.into_iter().try_for_each(|code| self.settle(code, Err(TaskError::Cancelled)))
+    }
+}
+
+/// The outcome of a task that gave none itself.
+fn lost(code: Code, error: &TaskError, elapsed: Duration) -> Outcome {
+    match error {
+        // It took no time of its own.
+        TaskError::Cancelled => Outcome::failed(code, "cancelled", Duration::ZERO),
+        TaskError::WorkerDied(death) => Outcome {
+            worker: Some(death.worker),
+            pid: death.pid,
+            attempts: death.attempts,
+            cause: Some(format!("worker died of {}", death.exit)),
+            ..Outcome::failed(code, error.to_string(), death.ran_for)
+        },
+        TaskError::TimedOut { after, attempts } => {
+            let cause = Some(format!("task ran longer than {after:?}"));
+            Outcome {
+                attempts: *attempts,
+                cause,
+                ..Outcome::failed(code, error.to_string(), *after)
+            }
+        }
+        _ => Outcome::failed(code, error.to_string(), elapsed),
+    }
+}
+
+/// The worker, and its process, that is to blame.
+fn by(error: &TaskError) -> Option<(usize, u32)> {
+    match error {
+        TaskError::WorkerDied(death) => Some((death.worker, death.pid)),
+        _ => None,
+    }
+}
