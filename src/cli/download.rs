@@ -21,6 +21,7 @@ use anyhow::Context;
 
 use crate::executor::PrivateDir;
 use crate::flag_server::{FlagServer, Kind};
+use crate::flags::outcome::Counts;
 use crate::flags::report::{self, Summary};
 use crate::flags::save;
 use crate::flags::site::Site;
@@ -80,10 +81,22 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     let elapsed = began.elapsed();
     let is_abandoned = tally.is_missing_some() || shown.is_err();
     let shown = shown.and_then(|()| tally.account_for_the_rest());
-    let (exit, why, is_unread) = conclude(&settings, tally, shown, elapsed);
+    let End { exit, why, is_unread, counts } = conclude(&settings, tally, shown, elapsed);
     hands::end(executor, crew, is_abandoned);
     // What workers that were killed have left.
     save::sweep(&settings.dest);
+    run_log::record(
+        Level::Info,
+        Event::Summary {
+            ok: counts.ok,
+            not_found: counts.not_found,
+            error: counts.error,
+            unchanged: 0,
+            elapsed_s: Summary::seconds(elapsed),
+            exit_code: exit as i32,
+            usage: usage::of_this_process(),
+        },
+    );
     run_log::end(exit as u8, why);
     if let Some(dir) = log_dir.filter(|_| !is_unread) {
         stderr::say(format_args!("logs: {}", dir.display()));
@@ -97,14 +110,23 @@ fn downloads(settings: &Settings) -> impl Iterator<Item = Download> + Send + 'st
     codes.into_iter().map(move |code| Download { code, fetch: fetch.clone(), dest: dest.clone() })
 }
 
-/// Reports, and says how it ended: the exit status, why if there is more to say, and whether
-/// nobody reads.
+/// How a run ended.
+struct End {
+    exit: Exit,
+    /// What more there is to say.
+    why: Option<String>,
+    /// Whether nobody reads the report.
+    is_unread: bool,
+    counts: Counts,
+}
+
+/// Reports, and says how it ended.
 fn conclude(
     settings: &Settings,
     tally: Tally,
     shown: io::Result<()>,
     elapsed: Duration,
-) -> (Exit, Option<String>, bool) {
+) -> End {
     let Tally { mut display, ended_by, broken, .. } = tally;
     let counts = display.counts();
     let summary = Summary {
@@ -137,19 +159,7 @@ fn conclude(
         None if counts.error > 0 || is_missing => Exit::SomeErrors,
         None => Exit::Answered,
     };
-    run_log::record(
-        Level::Info,
-        Event::Summary {
-            ok: counts.ok,
-            not_found: counts.not_found,
-            error: counts.error,
-            unchanged: 0,
-            elapsed_s: summary.elapsed_s,
-            exit_code: exit as i32,
-            usage: usage::of_this_process(),
-        },
-    );
-    (exit, why, is_unread)
+    End { exit, why, is_unread, counts }
 }
 
 /// The run as its log begins: all that it takes to go on with it.

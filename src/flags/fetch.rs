@@ -70,6 +70,8 @@ pub fn fetch_telling(
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(settings.retries as usize)
         .with_jitter()
+        // Else all pauses of all processes would be the same.
+        .with_jitter_seed(fastrand::u64(..))
         .build();
     let mut attempts = 0;
     loop {
