@@ -48,6 +48,8 @@ pub(super) enum Command {
     Serve(Serve),
     /// Measure what tasks cost on this machine, in each mode
     Bench(Bench),
+    /// Show what every process of a run wrote down
+    Logs(super::logs::Logs),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it
@@ -151,6 +153,9 @@ pub(super) struct Download {
     /// Where each process keeps its log [default: logs]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub log_dir: Option<PathBuf>,
+    /// The logs of how many runs are kept, this one included; older ones are removed
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = keep_runs, allow_negative_numbers = true, help_heading = "Output")]
+    pub keep_runs: usize,
     /// Keep no logs
     #[arg(long, conflicts_with = "log_dir", help_heading = "Output")]
     pub no_logs: bool,
@@ -246,6 +251,10 @@ fn limit(typed: &str) -> Result<usize, String> {
 
 fn workers(typed: &str) -> Result<usize, String> {
     at_least_one("--workers N", typed)
+}
+
+fn keep_runs(typed: &str) -> Result<usize, String> {
+    at_least_one("--keep-runs N", typed)
 }
 
 fn retries(typed: &str) -> Result<u32, String> {

@@ -57,7 +57,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     settings.fetch.base_url =
         server.as_ref().map_or_else(|| shown_url.clone(), FlagServer::base_url);
     settings.fetch.connections = settings.crew.connections_per_process();
-    let log_dir = run_log::begin(&settings.logs)?;
+    let log_dir = run_log::begin(&settings.logs, settings.keep_runs)?;
     run_log::record(Level::Info, as_event(&settings));
 
     // Kept until the pool has ended. A run without one leaves a little more behind if it is killed.
@@ -121,12 +121,7 @@ struct End {
 }
 
 /// Reports, and says how it ended.
-fn conclude(
-    settings: &Settings,
-    tally: Tally,
-    shown: io::Result<()>,
-    elapsed: Duration,
-) -> End {
+fn conclude(settings: &Settings, tally: Tally, shown: io::Result<()>, elapsed: Duration) -> End {
     let Tally { mut display, ended_by, broken, .. } = tally;
     let counts = display.counts();
     let summary = Summary {

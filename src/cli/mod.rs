@@ -15,13 +15,18 @@ mod display;
 mod download;
 mod feeder;
 mod hands;
+mod logs;
 mod run_log;
 mod serve;
 mod settings;
 mod signals;
 mod stderr;
+mod stdout;
+mod table;
 mod tally;
 mod usage;
+mod which_run;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -69,6 +74,7 @@ pub fn coordinator() -> ExitCode {
         None => settings::resolve(download).map_or_else(usage_error, download::run),
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Bench(bench)) => bench::run(&bench),
+        Some(Command::Logs(logs)) => logs::run(&logs),
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {

@@ -20,14 +20,15 @@ use super::stderr;
 /// Tells a worker where the logs of its run are.
 pub(super) const DIRECTORY_VARIABLE: &str = "PROCESSION_LOG_DIR";
 
-/// Opens the logs of a run and gives their directory, if there are to be any.
-pub(super) fn begin(logs: &Logs) -> anyhow::Result<Option<PathBuf>> {
+/// Opens the logs of a run and gives their directory, if there are to be any. The logs of so many
+/// runs are kept.
+pub(super) fn begin(logs: &Logs, keep: usize) -> anyhow::Result<Option<PathBuf>> {
     let (dir, is_optional) = match logs {
         Logs::None => return Ok(None),
         Logs::Default(dir) => (dir, true),
         Logs::Asked(dir) => (dir, false),
     };
-    match open(dir) {
+    match open(dir, keep) {
         Ok(run) => Ok(Some(run)),
         Err(error) if is_optional => {
             stderr::say(format_args!("coordinator: {error:#}; this run goes without logs"));
@@ -37,11 +38,12 @@ pub(super) fn begin(logs: &Logs) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
-fn open(logs: &Path) -> anyhow::Result<PathBuf> {
+fn open(logs: &Path, keep: usize) -> anyhow::Result<PathBuf> {
     let run = RunDir::create(logs)?;
     let journal = Journal::coordinator(&run.path())?;
     // A file system without links is no reason to go without logs.
     let _ = run.link_latest();
+    RunDir::prune(logs, keep);
     adopt(journal);
     Ok(run.path())
 }

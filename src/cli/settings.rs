@@ -12,6 +12,7 @@ use crate::flags::selection::{CodesError, CodesFile, Selection};
 use crate::flags::site::Site;
 
 use super::args::{self, Color, Mode, Progress};
+use super::which_run;
 
 /// The most concurrent requests of all but the sequential mode.
 const CEILING: usize = 1000;
@@ -34,6 +35,8 @@ pub(super) struct Settings {
     pub display: DisplaySettings,
     pub fail_on_missing: bool,
     pub logs: Logs,
+    /// Of how many runs logs are kept.
+    pub keep_runs: usize,
 }
 
 /// Who runs the job, with how many hands.
@@ -109,10 +112,12 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         color,
         fail_on_missing,
         log_dir,
+        keep_runs,
         no_logs,
     } = typed;
     let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
-    let is_command = |word: &&String| ["serve", "bench", "completions"].contains(&word.as_str());
+    let commands = ["bench", "completions", "logs", "serve", "timeline"];
+    let is_command = |word: &&String| commands.contains(&word.as_str());
     if let Some(command) = cc.iter().find(is_command) {
         return Err(UsageError::CommandComesFirst(command.clone()));
     }
@@ -121,7 +126,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
     let logs = match (no_logs, log_dir) {
         (true, _) => Logs::None,
         (false, Some(dir)) => Logs::Asked(dir),
-        (false, None) => Logs::Default(PathBuf::from("logs")),
+        (false, None) => Logs::Default(PathBuf::from(which_run::LOGS)),
     };
     if mode != Mode::Processes {
         if task_timeout.is_some() {
@@ -146,6 +151,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         display: DisplaySettings { verbose, json, progress, color },
         fail_on_missing,
         logs,
+        keep_runs,
     })
 }
 

@@ -5,7 +5,8 @@
 //!  logs/latest -> 2026-11-22T23-49-32-4711
 //! ```
 //!
-//! Must never reuse a directory: a run's logs are its own.
+//! Must never reuse a directory: a run's logs are its own. Nor remove anything that is not ours, or
+//! that is still being written.
 
 use std::fs;
 use std::io;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
 use thiserror::Error;
+
+use super::writer::is_being_written;
 
 /// Why there is no directory for a run's logs.
 #[derive(Debug, Error)]
@@ -31,6 +34,41 @@ pub enum RunDirError {
     CannotLink {
         /// The link.
         link: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Why there is no such run.
+#[derive(Debug, Error)]
+pub enum FindError {
+    /// There are no runs at all.
+    #[error("there are no logs of runs in {}", logs.display())]
+    None {
+        /// Where they were looked for.
+        logs: PathBuf,
+    },
+    /// No run has this name.
+    #[error("no run in {} is named {name:?}: see `coordinator logs --list`", logs.display())]
+    Unknown {
+        /// Where it was looked for.
+        logs: PathBuf,
+        /// What was asked for.
+        name: String,
+    },
+    /// Several have it.
+    #[error("{name:?} may be any of {}", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The runs.
+        candidates: Vec<String>,
+    },
+    /// The directory cannot be read.
+    #[error("cannot read the log directory {}: {cause}", logs.display())]
+    CannotRead {
+        /// The directory.
+        logs: PathBuf,
         /// What the system said.
         cause: io::Error,
     },
@@ -73,6 +111,83 @@ impl RunDir {
         self.logs.join(&self.name)
     }
 
+    /// The name of the run.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All runs whose logs are there, the newest last.
+    pub fn list(logs: &Path) -> Result<Vec<Self>, FindError> {
+        let entries = match fs::read_dir(logs) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) => return Err(FindError::CannotRead { logs: logs.to_owned(), cause }),
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let runs =
+            names.filter(|name| is_run(name)).map(|name| Self { logs: logs.to_owned(), name });
+        let mut runs: Vec<Self> = runs.filter(|run| run.path().is_dir()).collect();
+        // In a second there may be several, and a pid tells nothing of their order.
+        runs.sort_by_cached_key(|run| {
+            let changed = fs::metadata(run.path()).and_then(|dir| dir.modified()).ok();
+            (run.name[..START].to_owned(), changed, run.name.clone())
+        });
+        Ok(runs)
+    }
+
+    /// The run that is meant: by its name or a part of it that no other has; without one, the
+    /// newest.
+    pub fn find(logs: &Path, name: Option<&str>) -> Result<Self, FindError> {
+        let runs = Self::list(logs)?;
+        let Some(name) = name.filter(|name| *name != "latest") else {
+            let linked = fs::read_link(logs.join("latest"));
+            let linked = linked.ok().and_then(|run| Some(run.to_str()?.to_owned()));
+            let latest = runs.iter().find(|run| Some(&run.name) == linked.as_ref());
+            return match latest.or(runs.last()) {
+                Some(run) => Ok(run.clone()),
+                None => Err(FindError::None { logs: logs.to_owned() }),
+            };
+        };
+        if let Some(run) = runs.iter().find(|run| run.name == name) {
+            return Ok(run.clone());
+        }
+        let matching: Vec<_> =
+            runs.iter().filter(|run| !name.is_empty() && run.name.contains(name)).collect();
+        match &matching[..] {
+            [run] => Ok((*run).clone()),
+            [] => Err(FindError::Unknown { logs: logs.to_owned(), name: name.to_owned() }),
+            several => Err(FindError::Ambiguous {
+                name: name.to_owned(),
+                candidates: several.iter().map(|run| run.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// Whether the run goes on.
+    pub fn is_going_on(&self) -> bool {
+        is_going_on(&self.path())
+    }
+
+    /// Removes the oldest runs in `logs`, so that `keep` are left, and gives how many that were.
+    /// Those that go on stay, and so does everything that is no log.
+    pub fn prune(logs: &Path, keep: usize) -> usize {
+        let runs = Self::list(logs).unwrap_or_default();
+        let surplus = runs.len().saturating_sub(keep);
+        let old = runs.iter().take(surplus).filter(|run| !run.is_going_on());
+        old.filter(|run| run.remove().is_ok()).count()
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                fs::remove_file(path)?;
+            }
+        }
+        // Fails if anything is left, which is not ours.
+        fs::remove_dir(self.path())
+    }
+
     /// Points `latest`, beside the directory, to it. The old link is replaced in one step, so a
     /// reader always finds one. A run may go on without it, where links are not to be had.
     pub fn link_latest(&self) -> Result<(), RunDirError> {
@@ -85,6 +200,30 @@ impl RunDir {
             RunDirError::CannotLink { link, cause }
         })
     }
+}
+
+/// Whether the coordinator that writes its log in this directory lives.
+pub fn is_going_on(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| {
+        entry.file_name().to_str().is_some_and(|name| name.starts_with("coordinator-"))
+            && is_being_written(&entry.path())
+    })
+}
+
+/// The length of the start in the name of a run.
+const START: usize = "2026-11-22T23-49-32".len();
+
+/// Whether a run may have this name.
+fn is_run(name: &str) -> bool {
+    let Some((start, rest)) = name.split_at_checked(START) else { return false };
+    let fits = |(is, pattern): (u8, u8)| match pattern {
+        b'0' => is.is_ascii_digit(),
+        other => is == other,
+    };
+    let is_start = start.bytes().zip(*b"0000-00-00T00-00-00").all(fits);
+    let numbers = rest.strip_prefix('-').unwrap_or_default();
+    is_start && !numbers.is_empty() && numbers.bytes().all(|c| c.is_ascii_digit() || c == b'-')
 }
 
 #[cfg(test)]
@@ -123,6 +262,58 @@ mod tests {
             assert_eq!(link, Path::new(name));
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    const RUNS: [&str; 3] =
+        ["2026-11-22T23-49-32-9", "2026-11-22T23-49-33-8", "2026-11-23T00-00-00-7-2"];
+
+    fn some_runs(dir: &Path) {
+        for name in RUNS.iter().rev() {
+            let run = RunDir::create_named(dir, name).unwrap();
+            fs::write(run.path().join("coordinator-1.jsonl"), "").unwrap();
+        }
+        fs::create_dir(dir.join("mine")).unwrap();
+        fs::write(dir.join("2026-11-22T23-49-32-1"), "a file").unwrap();
+    }
+
+    #[test]
+    fn a_run_is_found_by_what_only_its_name_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = |name| RunDir::find(dir.path(), name).map(|run| run.name);
+        assert!(matches!(find(None), Err(FindError::None { .. })));
+        some_runs(dir.path());
+        assert_eq!(find(None).unwrap(), RUNS[2]);
+        RunDir::find(dir.path(), Some(RUNS[1])).unwrap().link_latest().unwrap();
+        assert_eq!(find(None).unwrap(), RUNS[1]);
+        assert_eq!(find(Some("latest")).unwrap(), RUNS[1]);
+        assert_eq!(find(Some("-9")).unwrap(), RUNS[0]);
+        for (name, told) in [("23-49", "may be any of"), ("x", "is named"), ("", "is named")] {
+            let error = find(Some(name)).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn old_runs_are_removed_but_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        some_runs(dir.path());
+        fs::write(dir.path().join(RUNS[1]).join("notes.txt"), "mine").unwrap();
+        assert_eq!(RunDir::prune(dir.path(), 3), 0);
+        assert_eq!(RunDir::prune(dir.path(), 1), 1);
+        assert!(!dir.path().join(RUNS[0]).exists() && dir.path().join(RUNS[2]).exists());
+        assert!(dir.path().join(RUNS[1]).join("notes.txt").exists());
+        assert!(dir.path().join("mine").exists());
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create_named(dir.path(), RUNS[0]).unwrap();
+        let journal = crate::journal::Journal::coordinator(&run.path()).unwrap();
+        assert!(run.is_going_on());
+        assert_eq!(RunDir::prune(dir.path(), 0), 0);
+        drop(journal);
+        assert_eq!(RunDir::prune(dir.path(), 0), 1);
     }
 
     #[test]

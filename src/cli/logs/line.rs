@@ -1,0 +1,188 @@
+//! A line of a log as a person reads it.
+//!
+//! ```text
+//! 23:49:32.123 coordinator 4711  676 flags from ERROR: processes, 2 workers, 30 connections
+//! 23:49:32.131 worker 0    4712  BR ok, 590 B in 1.90 ms
+//! 23:49:32.140 worker 1    4713  KE error: HTTP 503 - Service Unavailable, after 3 tries in 1.20 s
+//! ```
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::super::args::Color;
+use super::super::stdout;
+use super::super::words::{bytes, count, milliseconds, printable};
+use crate::journal::{Entry, Event, Level, Process, Stream};
+
+/// Below this width, who wrote a line is told in short.
+const ROOMY: usize = 60;
+
+/// A colour for each worker, in turn. Red and yellow are for what went wrong.
+const COLORS: [AnsiColor; 8] = [
+    AnsiColor::Cyan,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::BrightCyan,
+    AnsiColor::BrightGreen,
+    AnsiColor::BrightMagenta,
+    AnsiColor::BrightBlue,
+];
+
+/// How lines are written.
+pub(super) struct Lines {
+    zone: TimeZone,
+    is_narrow: bool,
+    is_coloured: bool,
+    day: Option<Date>,
+}
+
+impl Lines {
+    pub(super) fn new(color: Color) -> Self {
+        Self {
+            zone: TimeZone::system(),
+            is_narrow: io::stdout().is_terminal() && stdout::width() < ROOMY,
+            is_coloured: color.for_stdout() != anstream::ColorChoice::Never,
+            day: None,
+        }
+    }
+
+    /// The line, with its line feed; with the day before it where a new one begins.
+    pub(super) fn line(&mut self, entry: &Entry) -> String {
+        let Entry { ts, level, process, worker, pid, event, extra } = entry;
+        let mut line = String::with_capacity(120);
+        self.put_time(*ts, &mut line);
+        let color = self.style(match (process, worker) {
+            (Process::Worker, Some(worker)) => COLORS[worker % COLORS.len()].on_default(),
+            _ => Style::new().bold(),
+        });
+        let _ = match (process, worker, self.is_narrow) {
+            (Process::Worker, Some(worker), false) => {
+                write!(line, "{color}worker {worker:<4} {pid:<7}{color:#} ")
+            }
+            (Process::Worker, Some(worker), true) => write!(line, "{color}w{worker}{color:#} "),
+            (_, _, true) => write!(line, "{color}c{color:#} "),
+            (process, _, false) => {
+                write!(line, "{color}{:<11} {pid:<7}{color:#} ", printable(&process.to_string()))
+            }
+        };
+        let color = self.style(match level {
+            Level::Debug => Style::new().dimmed(),
+            Level::Info => Style::new(),
+            Level::Warn => AnsiColor::Yellow.on_default(),
+            Level::Error | Level::Other(_) => AnsiColor::Red.on_default(),
+        });
+        let mut text = describe(event);
+        for (name, value) in extra {
+            let _ = write!(text, " {name}={value}");
+        }
+        let _ = writeln!(line, "{color}{}{color:#}", printable(&text));
+        line
+    }
+
+    fn put_time(&mut self, ts: Timestamp, line: &mut String) {
+        let time = ts.to_zoned(self.zone.clone());
+        let day = time.date();
+        if self.day.is_some_and(|before| before != day) {
+            let _ = writeln!(line, "{day}");
+        }
+        self.day = Some(day);
+        let (h, m, s, ms) = (time.hour(), time.minute(), time.second(), time.millisecond());
+        let dim = self.style(Style::new().dimmed());
+        let _ = match self.is_narrow {
+            true => write!(line, "{dim}{m:02}:{s:02}.{ms:03}{dim:#} "),
+            false => write!(line, "{dim}{h:02}:{m:02}:{s:02}.{ms:03}{dim:#} "),
+        };
+    }
+
+    fn style(&self, style: Style) -> Style {
+        if self.is_coloured { style } else { Style::new() }
+    }
+}
+
+/// What happened, in words.
+fn describe(event: &Event) -> String {
+    match event {
+        Event::Start { version, args, .. } => {
+            let args = args.get(1..).unwrap_or_default().join(" ");
+            let args = if args.is_empty() { args } else { format!(": {args}") };
+            format!("begins, version {version}{args}")
+        }
+        Event::Run { mode, server, codes, workers, connections, dest, continues, .. } => {
+            let flags = count(*codes as u64, "flag");
+            let workers = match workers {
+                0 => String::new(),
+                n => format!(", {}", count(*n as u64, "worker")),
+            };
+            let connections = count(*connections as u64, "connection");
+            let continues = match continues {
+                Some(run) => format!(", going on with {run}"),
+                None => String::new(),
+            };
+            format!("{flags} from {server}: {mode}{workers}, {connections}, into {dest}{continues}")
+        }
+        Event::TaskStarted { code, run: 1, .. } => format!("{code} begins"),
+        Event::TaskStarted { code, run, .. } => format!("{code} begins, for time {run}"),
+        Event::TryFailed { code, attempt, error, pause_ms, .. } => {
+            format!("{code} try {attempt}: {error}; again in {}", milliseconds(*pause_ms))
+        }
+        Event::Task {
+            code, status, bytes: size, unchanged, elapsed_ms, attempt, error, ..
+        } => {
+            let size = size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
+            let what = match (status.as_str(), error) {
+                ("ok", _) if *unchanged => "unchanged".to_owned(),
+                ("ok", _) => format!("ok{size}"),
+                ("not_found", _) => "not found".to_owned(),
+                (status, Some(error)) => format!("{status}: {error}"),
+                (status, None) => status.to_owned(),
+            };
+            match attempt {
+                0 => format!("{code} {what}"),
+                1 => format!("{code} {what} in {}", milliseconds(*elapsed_ms)),
+                n => format!("{code} {what} after {n} tries in {}", milliseconds(*elapsed_ms)),
+            }
+        }
+        Event::TaskRetried { code, fault, run, pause_ms } => {
+            let code = code.as_deref().unwrap_or("a task");
+            format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))
+        }
+        Event::TaskTimedOut { code, after_ms } => {
+            let code = code.as_deref().unwrap_or("a task");
+            format!("{code} ran longer than {} and was ended", milliseconds(*after_ms))
+        }
+        Event::Output { stream: Stream::Stdout, text } => format!("says: {text}"),
+        Event::Output { stream: Stream::Stderr, text } => text.clone(),
+        Event::WorkerStarted { child, child_pid } => {
+            format!("worker {child} (pid {child_pid}) is ready")
+        }
+        Event::WorkerExited { child, child_pid, how, usage, .. } => {
+            let cpu = usage.cpu_s.map(|cpu| format!("; {} of CPU", milliseconds(cpu * 1e3)));
+            let memory = usage.peak_memory.map(|memory| format!(", {} at most", bytes(memory)));
+            let (cpu, memory) = (cpu.unwrap_or_default(), memory.unwrap_or_default());
+            format!("worker {child} (pid {child_pid}) ended with {how}{cpu}{memory}")
+        }
+        Event::Summary { ok, not_found, error, unchanged, elapsed_s, .. } => {
+            let unchanged = match unchanged {
+                0 => String::new(),
+                n => format!(" ({n} unchanged)"),
+            };
+            let errors = count(*error, "error");
+            format!("{ok} ok{unchanged}, {not_found} not found, {errors} in {elapsed_s:.2} s")
+        }
+        Event::Exit { exit_code, why } => {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("ends with exit code {exit_code}{why}")
+        }
+        Event::Other(fields) => {
+            let others = fields.iter().filter(|(name, _)| *name != "event");
+            let others = others.map(|(name, value)| format!(" {name}={value}"));
+            format!("{}{}", event.name(), others.collect::<String>())
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! All runs whose logs are there: when, how, and what they came to.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anstyle::{AnsiColor, Style};
+
+use super::super::args::Color;
+use super::super::stdout;
+use super::super::table::Table;
+use crate::journal::{Entry, Event, RunDir, Story};
+
+/// So much of a log's beginning and end is read: its settings and its report are there.
+const SOME: u64 = 64 * 1024;
+
+/// Shows the list.
+pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
+    let runs = RunDir::list(logs)?;
+    if runs.is_empty() {
+        return stdout::written(writeln!(
+            stdout::Stdout::lock(color),
+            "There are no logs of runs in {}.",
+            logs.display()
+        ));
+    }
+    let latest = RunDir::find(logs, None)?;
+    let texts = &["mode", "server", "ended"];
+    let head = &["run", "mode", "server", "flags", "ok", "not found", "errors", "time", "ended"];
+    let mut table = Table::new(head, texts);
+    for run in runs.iter().rev() {
+        let mark = if *run == latest { " (latest)" } else { "" };
+        let mut cells = vec![format!("{}{mark}", run.name())];
+        cells.extend(told(run));
+        table.row(cells);
+    }
+    let mut out = stdout::Stdout::lock(color);
+    let text = table.render(stdout::width());
+    stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn told(run: &RunDir) -> [String; 8] {
+    let story = outline(run).unwrap_or_default();
+    let [mut mode, mut server, mut flags] = ["?", "?", "?"].map(str::to_owned);
+    if let Some(setting) = &story.setting {
+        (mode, server) = (setting.mode.clone(), setting.server.clone());
+        flags = setting.codes.to_string();
+    }
+    let [ok, not_found, errors, time, ended] = match story.report {
+        Some(report) => {
+            let (color, how) = match report.exit_code {
+                0 => (Style::new(), "exit code 0".to_owned()),
+                code => (AnsiColor::Red.on_default(), format!("exit code {code}")),
+            };
+            [
+                report.ok.to_string(),
+                report.not_found.to_string(),
+                report.error.to_string(),
+                format!("{:.2} s", report.elapsed_s),
+                format!("{color}{how}{color:#}"),
+            ]
+        }
+        None => {
+            let (color, how) = match run.is_going_on() {
+                true => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
+                false => (AnsiColor::Red.on_default(), how_without_a_report(&story)),
+            };
+            let how = format!("{color}{how}{color:#}");
+            [String::new(), String::new(), String::new(), String::new(), how]
+        }
+    };
+    [mode, server, flags, ok, not_found, errors, time, ended]
+}
+
+fn how_without_a_report(story: &Story) -> String {
+    match story.parties.first().and_then(|coordinator| coordinator.how.clone()) {
+        Some(how) => how,
+        None => "killed".to_owned(),
+    }
+}
+
+/// The beginning and the end of what the coordinator wrote.
+fn outline(run: &RunDir) -> io::Result<Story> {
+    let mut story = Story::default();
+    for path in coordinators(&run.path())? {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut file).take(SOME).read_to_end(&mut bytes)?;
+        if length > SOME {
+            file.seek(SeekFrom::Start(length.saturating_sub(SOME).max(SOME)))?;
+            let mut end = BufReader::new(file);
+            bytes.push(b'\n');
+            end.read_until(b'\n', &mut Vec::new())?;
+            end.take(SOME).read_to_end(&mut bytes)?;
+        }
+        let lines = bytes.split(|&byte| byte == b'\n');
+        let entries = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
+        let outlines = entries.filter(|entry| {
+            matches!(
+                entry.event,
+                Event::Start { .. }
+                    | Event::Run { .. }
+                    | Event::Summary { .. }
+                    | Event::Exit { .. }
+            )
+        });
+        outlines.for_each(|entry| story.add(entry));
+    }
+    Ok(story)
+}
+
+fn coordinators(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(dir)?.flatten().filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with("coordinator-"))
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+    });
+    Ok(paths.map(|entry| entry.path()).collect())
+}

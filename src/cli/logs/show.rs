@@ -1,0 +1,151 @@
+//! The lines of a run, merged by time; and those that are added, as long as it goes on.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+
+use super::super::{stderr, stdout};
+use super::Logs;
+use super::filter::Filter;
+use super::line::Lines;
+use crate::journal::run_dir::FindError;
+use crate::journal::{Entry, Flaw, Line, Merge, RunDir, Story, Troubles, is_going_on};
+
+/// How often it is looked for something new.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Shows what is wanted of the run whose logs lie there.
+pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
+    let is_over = !is_going_on(path);
+    let cannot = || format!("cannot read the logs in {}", path.display());
+    let merge = Merge::open(path, is_over).with_context(cannot)?;
+    let mut shown = Shown::new(merge, args);
+    let written = shown.all(path, args.follow && !is_over);
+    super::tell(&shown.troubles);
+    stdout::written(written)
+}
+
+/// Waits until there is a run, and gives the latest.
+pub(super) fn await_a_run(logs: &Path) -> Result<PathBuf, FindError> {
+    let mut has_said = false;
+    loop {
+        match RunDir::find(logs, None) {
+            Err(FindError::None { .. }) if !has_said => {
+                has_said = true;
+                stderr::say(format_args!("coordinator: waiting for a run in {}", logs.display()));
+            }
+            Err(FindError::None { .. }) => {}
+            found => return found.map(|run| run.path()),
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+/// What is being shown.
+struct Shown {
+    merge: Merge,
+    troubles: Troubles,
+    /// Of each process only how it began and ended: enough to tell who left no last line.
+    lives: Story,
+    filter: Filter,
+    lines: Lines,
+    is_json: bool,
+    out: stdout::Stdout,
+    /// Those that wait until it is known whether they are among the last, and how many these are.
+    last: VecDeque<String>,
+    keep: Option<usize>,
+}
+
+impl Shown {
+    fn new(merge: Merge, args: &Logs) -> Self {
+        let begin = merge.begin().unwrap_or_else(Timestamp::now);
+        let since = args.filter.since.map_or(Timestamp::MIN, |since| since.resolve(begin));
+        Self {
+            merge,
+            troubles: Troubles::default(),
+            lives: Story::default(),
+            filter: Filter::new(&args.filter, args.json, since),
+            lines: Lines::new(args.color),
+            is_json: args.json,
+            out: stdout::Stdout::lock(args.color),
+            last: VecDeque::new(),
+            keep: args.lines,
+        }
+    }
+
+    /// Shows what is there, then, if the run is followed, what is added until it ends.
+    fn all(&mut self, path: &Path, mut follow: bool) -> io::Result<()> {
+        self.what_is_there()?;
+        // From here on all are wanted.
+        self.keep = None;
+        for line in std::mem::take(&mut self.last) {
+            self.out.write_all(line.as_bytes())?;
+        }
+        while follow {
+            self.out.flush()?;
+            thread::sleep(GLANCE);
+            // First this, so that the last lines of a run that ends just now are not missed.
+            follow = is_going_on(path);
+            if let Err(error) = self.merge.look_again(!follow) {
+                stderr::say(format_args!("coordinator: cannot follow {}: {error}", path.display()));
+                break;
+            }
+            self.what_is_there()?;
+        }
+        self.troubles.note_files(&mut self.merge);
+        self.troubles.note_gaps(&self.lives, is_going_on(path));
+        self.out.flush()
+    }
+
+    fn what_is_there(&mut self) -> io::Result<()> {
+        while let Some(item) = self.merge.next() {
+            let (text, head) = match item.line {
+                Line::Good(text, head) => (text, head),
+                Line::Bad(_, flaw) => {
+                    self.troubles.note(item.path, item.number, flaw);
+                    continue;
+                }
+            };
+            let tells_of_a_life =
+                ["start", "exit", "worker_started", "worker_exited"].contains(&head.event);
+            let is_wanted = self.filter.wants(&head, item.at);
+            if is_wanted && self.is_json {
+                put(format!("{text}\n"), &mut self.out, &mut self.last, self.keep)?;
+            }
+            if !tells_of_a_life && (!is_wanted || self.is_json) {
+                continue;
+            }
+            let Ok(entry) = serde_json::from_str::<Entry>(text) else {
+                self.troubles.note(item.path, item.number, Flaw::Foreign);
+                continue;
+            };
+            if is_wanted && !self.is_json {
+                put(self.lines.line(&entry), &mut self.out, &mut self.last, self.keep)?;
+            }
+            if tells_of_a_life {
+                self.lives.add(entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a line; or keeps it, if only the last ones are wanted.
+fn put(
+    line: String,
+    out: &mut stdout::Stdout,
+    last: &mut VecDeque<String>,
+    keep: Option<usize>,
+) -> io::Result<()> {
+    let Some(most) = keep else { return out.write_all(line.as_bytes()) };
+    last.push_back(line);
+    if last.len() > most {
+        last.pop_front();
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! A run in numbers.
+
+use std::io::Write;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context;
+use serde_json::json;
+
+use super::super::args::Color;
+use super::super::table::Table;
+use super::super::words::{bytes, count, milliseconds};
+use super::super::{stdout, which_run};
+use crate::journal::story::{Report, Row, Setting, Summary};
+use crate::journal::{self, Story};
+
+/// So many codes of a group are told one by one.
+const LISTED: usize = 12;
+
+/// Shows the numbers of the run whose logs lie there.
+pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()> {
+    let read = journal::read(path);
+    let (story, troubles) =
+        read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
+    let summary = story.summary();
+    let name = which_run::name(path);
+    let text = match is_json {
+        true => as_json(&name, &story, &summary)?,
+        false => {
+            let is_going_on = journal::is_going_on(path);
+            as_text(&name, &story, &summary, is_going_on, stdout::width())
+        }
+    };
+    let mut out = stdout::Stdout::lock(color);
+    stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
+    super::tell(&troubles);
+    Ok(())
+}
+
+fn as_json(name: &str, story: &Story, summary: &Summary) -> anyhow::Result<String> {
+    let report =
+        story.report.map(|Report { ok, not_found, error, elapsed_s, exit_code, .. }| {
+            json!({"ok": ok, "not_found": not_found, "error": error, "elapsed_s": elapsed_s,
+            "exit_code": exit_code})
+        });
+    let setting = story.setting.as_ref().map(
+        |Setting { mode, server, codes, workers, connections, .. }| {
+            json!({"mode": mode, "server": server, "codes": codes, "workers": workers,
+            "connections": connections})
+        },
+    );
+    let all = json!({"run": name, "setting": setting, "summary": summary, "report": report});
+    Ok(serde_json::to_string(&all)? + "\n")
+}
+
+fn as_text(
+    name: &str,
+    story: &Story,
+    summary: &Summary,
+    is_going_on: bool,
+    width: usize,
+) -> String {
+    let mut text = headline(name, story, summary, is_going_on);
+    text.push('\n');
+    text += &processes(summary, is_going_on).render(width);
+    if summary.never_ran > 0 {
+        text += &format!("{} never ran\n", count(summary.never_ran, "task"));
+    }
+    if !summary.errors.is_empty() {
+        text += &format!("\nErrors: {}\n", summary.error);
+        for group in &summary.errors {
+            let codes = &group.codes[..group.codes.len().min(LISTED)];
+            let more = match group.codes.len() - codes.len() {
+                0 => String::new(),
+                n => format!(" and {n} more"),
+            };
+            let number = group.codes.len();
+            text += &format!("{number:5}  {}: {}{more}\n", group.cause, codes.join(", "));
+        }
+    }
+    if !summary.slowest.is_empty() {
+        text += "\nSlowest tasks\n";
+        for slow in &summary.slowest {
+            let fate = slow.fate.replace('_', " ");
+            let tries = match slow.attempts {
+                0 | 1 => String::new(),
+                n => format!(", {n} tries"),
+            };
+            let time = milliseconds(slow.ms);
+            text += &format!("{time:>9}  {} {fate}, {}{tries}\n", slow.code, slow.by);
+        }
+    }
+    text
+}
+
+/// What was asked for, and what it came to.
+fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> String {
+    let mut text = format!("Run {name}");
+    if let Some(Setting { mode, server, codes, workers, connections, .. }) = &story.setting {
+        let workers = match workers {
+            0 => String::new(),
+            n => format!(", {}", count(*n as u64, "worker")),
+        };
+        let (flags, connections) =
+            (count(*codes as u64, "flag"), count(*connections as u64, "connection"));
+        text += &format!(": {flags} from {server}, {mode}{workers}, {connections}");
+    }
+    let Summary { ok, not_found, error, unchanged, undone, .. } = summary;
+    let unchanged =
+        if *unchanged > 0 { format!(" ({unchanged} unchanged)") } else { String::new() };
+    text += &format!("\n{ok} ok{unchanged}, {not_found} not found, {}", count(*error, "error"));
+    if *undone > 0 {
+        text += &format!(", {undone} not done");
+    }
+    text += &match story.report {
+        Some(Report { elapsed_s, exit_code, .. }) => {
+            format!(" in {elapsed_s:.2} s; exit code {exit_code}\n")
+        }
+        None if is_going_on => "; it goes on\n".to_owned(),
+        None => "; it left no report\n".to_owned(),
+    };
+    if let Some(report) = story.report
+        && (report.ok, report.not_found, report.error) != (*ok, *not_found, *error)
+    {
+        let Report { ok, not_found, error, .. } = report;
+        text += &format!(
+            "The run itself reported {ok} ok, {not_found} not found, {error} errors: some lines \
+             are missing here.\n"
+        );
+    }
+    text
+}
+
+fn processes(summary: &Summary, is_going_on: bool) -> Table {
+    let head = &[
+        "process",
+        "pid",
+        "tasks",
+        "ok",
+        "not found",
+        "errors",
+        "lost",
+        "busy",
+        "median",
+        "p95",
+        "data",
+        "CPU",
+        "memory",
+        "ended",
+    ];
+    let mut table = Table::new(head, &["ended"]);
+    let red = AnsiColor::Red.on_default();
+    let number = |n: u64| if n == 0 { "-".to_owned() } else { n.to_string() };
+    let bad = |n: u64| match n {
+        0 => "-".to_owned(),
+        n => format!("{red}{n}{red:#}"),
+    };
+    for row in &summary.processes {
+        // All of it, so that a new number cannot be forgotten.
+        let Row {
+            name,
+            pid,
+            runs,
+            ok,
+            not_found,
+            error,
+            lost,
+            busy,
+            median_ms,
+            p95_ms,
+            bytes: data,
+            cpu_s,
+            peak_memory,
+            how,
+            is_regular,
+        } = row;
+        let time = |ms: &Option<f64>| ms.map(milliseconds).unwrap_or_else(|| "-".to_owned());
+        let (color, how) = match how {
+            Some(how) if *is_regular => (Style::new(), how.as_str()),
+            Some(how) => (red, how.as_str()),
+            None if is_going_on => (AnsiColor::Green.on_default(), "it goes on"),
+            None => (red, "killed"),
+        };
+        table.row(vec![
+            name.clone(),
+            pid.to_string(),
+            number(*runs),
+            number(*ok),
+            number(*not_found),
+            bad(*error),
+            bad(*lost),
+            if *runs == 0 { "-".to_owned() } else { format!("{:.0}%", busy * 100.0) },
+            time(median_ms),
+            time(p95_ms),
+            if *data == 0 { "-".to_owned() } else { bytes(*data) },
+            cpu_s.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2} s")),
+            peak_memory.map_or_else(|| "?".to_owned(), bytes),
+            format!("{color}{how}{color:#}"),
+        ]);
+    }
+    let all = |of: fn(&Row) -> u64| summary.processes.iter().map(of).sum::<u64>();
+    let cpu = summary.processes.iter().filter_map(|row| row.cpu_s).sum::<f64>();
+    table.row(vec![
+        "all".to_owned(),
+        String::new(),
+        number(all(|row| row.runs)),
+        number(summary.ok),
+        number(summary.not_found),
+        bad(summary.error),
+        bad(all(|row| row.lost)),
+        String::new(),
+        String::new(),
+        String::new(),
+        bytes(all(|row| row.bytes)),
+        format!("{cpu:.2} s"),
+        String::new(),
+        String::new(),
+    ]);
+    table
+}

@@ -1,0 +1,76 @@
+//! Numbers as people read them, and texts of others as a terminal may show them.
+
+use std::borrow::Cow;
+
+/// A time: `0.3 ms`, `150 ms`, `1.53 s`, `12 min`.
+pub(super) fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 9.995 => format!("{ms:.2} ms"),
+        ms if ms < 99.95 => format!("{ms:.1} ms"),
+        ms if ms < 999.5 => format!("{ms:.0} ms"),
+        ms if ms < 99_995.0 => format!("{:.2} s", ms / 1e3),
+        ms if ms < 999_500.0 => format!("{:.0} s", ms / 1e3),
+        ms => format!("{:.0} min", ms / 60e3),
+    }
+}
+
+/// An amount of data: `590 B`, `8.6 MB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if amount < 999.5 || unit == "GB" {
+            let decimals = usize::from(amount < 9.95 && unit != "B");
+            return format!("{amount:.decimals$} {unit}");
+        }
+        amount /= 1000.0;
+    }
+    unreachable!("the last unit takes all")
+}
+
+/// A number of things: `1 error`, `2 errors`.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The text without anything that would make a terminal do something.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| match is_command(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// Whether the character moves, colours or turns around what is shown.
+fn is_command(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_or_so() {
+        let told = [0.0, 1.904, 99.9, 150.3, 1534.0, 120_000.0, 7.2e6].map(milliseconds);
+        let expected = ["0.00 ms", "1.90 ms", "99.9 ms", "150 ms", "1.53 s", "120 s", "120 min"];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn amounts_have_two_or_three() {
+        let told = [0, 590, 1000, 8_600_000, 999_600, 12_300_000_000].map(bytes);
+        assert_eq!(told, ["0 B", "590 B", "1.0 kB", "8.6 MB", "1.0 MB", "12 GB"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_instead() {
+        assert_eq!(printable("plain ü"), "plain ü");
+        assert_eq!(printable("\x1b[31mred\t"), "\\u{1b}[31mred\\t");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+    }
+}
