@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use procession::flags::client::{FetchSettings, agent};
-use procession::flags::download::download;
+use procession::flags::download::{Place, download};
 use procession::flags::fetch::{Fetched, fetch};
 use procession::flags::fetch_error::FetchError;
 use procession::flags::image::NotAGif;
@@ -446,7 +446,7 @@ fn a_download_is_saved_and_told() {
     let [br, ke, zz, nowhere] = within(move || {
         let agent = agent(&settings);
         let one = |dir: &std::path::Path, code: &str| {
-            download(&agent, &settings, dir, code.parse().unwrap(), |_| {})
+            download(&agent, &settings, Place::new(dir), code.parse().unwrap(), |_| {})
         };
         [one(&dir, "BR"), one(&dir, "KE"), one(&dir, "ZZ"), one(&dir.join("missing"), "BR")]
     });

@@ -96,7 +96,7 @@ fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
     let code = ran.errors().into_keys().next().unwrap();
     let about = logs(&["--code", &code.to_lowercase()]);
     let events: Vec<_> = about.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["task_started", "task"]);
+    assert_eq!(events, ["task_started", "task", "error_received"]);
     let of_one = logs(&["--worker", "1"]);
     assert!(of_one.iter().all(|line| line["worker"] == 1 || line["child"] == 1));
     assert!(of_one.iter().any(|line| line["event"] == "worker_exited"), "the coordinator's word");

@@ -20,6 +20,8 @@ Examples:
   coordinator -a -s DELAY --mode threads   30 at a time, on threads
   coordinator -a -s DELAY -m 30            30 at a time, in worker processes
   coordinator -a --json | jq .status       a line of JSON for each flag
+  coordinator --resume                     what the last run left undone
+  coordinator -a --update                  only what has changed
 
 Exit status:
   0 all answered, 1 some errors, 2 usage, 3 could not work at all,
@@ -76,6 +78,9 @@ pub(super) struct Download {
     #[arg(short, long, value_name = "N", value_parser = limit, allow_negative_numbers = true, help_heading = "Which flags")]
     pub limit: Option<usize>,
 
+    #[command(flatten)]
+    pub resume: super::resume::Resume,
+
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(
         short,
@@ -94,6 +99,10 @@ pub(super) struct Download {
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = retries, allow_negative_numbers = true, help_heading = "From where")]
     pub retries: u32,
+
+    /// Leave flags alone that are there and have not changed (by ETag and Last-Modified)
+    #[arg(long, help_heading = "From where")]
+    pub update: bool,
 
     /// How to run the downloads: sequential, threads or processes
     #[arg(
@@ -172,6 +181,17 @@ pub(super) enum Mode {
     /// In worker processes
     #[value(alias = "process")]
     Processes,
+}
+
+impl Mode {
+    /// Its name, as reports and logs have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential",
+            Self::Threads => "threads",
+            Self::Processes => "processes",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

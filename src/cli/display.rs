@@ -72,7 +72,7 @@ impl Display {
 
     /// One more is done.
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        self.counts.add(outcome.status);
+        self.counts.add(outcome);
         let line = match self.kind {
             Kind::Reports => None,
             Kind::Verbose => {

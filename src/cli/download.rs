@@ -12,6 +12,7 @@
 //! Codes are fed from a thread of their own because the sequential executor runs a task where it is
 //! submitted, and Ctrl-C must be heard meanwhile.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -26,6 +27,7 @@ use crate::flags::report::{self, Summary};
 use crate::flags::save;
 use crate::flags::site::Site;
 use crate::flags::task::Download;
+use crate::flags::validators;
 use crate::journal::{Event, Level, Terms};
 
 use super::display::Display;
@@ -49,6 +51,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
 
     save::prepare(&settings.dest)?;
     save::sweep(&settings.dest);
+    validators::tidy(&settings.dest);
     let server = start_server(&settings.site, settings.seed)?;
     let shown_url = match &server {
         Some(server) => server.shown_url(),
@@ -56,6 +59,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     };
     settings.fetch.base_url =
         server.as_ref().map_or_else(|| shown_url.clone(), FlagServer::base_url);
+    settings.fetch.server = settings.site.to_string();
     settings.fetch.connections = settings.crew.connections_per_process();
     let log_dir = run_log::begin(&settings.logs, settings.keep_runs)?;
     run_log::record(Level::Info, as_event(&settings));
@@ -91,7 +95,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
             ok: counts.ok,
             not_found: counts.not_found,
             error: counts.error,
-            unchanged: 0,
+            unchanged: counts.unchanged,
             elapsed_s: Summary::seconds(elapsed),
             exit_code: exit as i32,
             usage: usage::of_this_process(),
@@ -107,7 +111,16 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
 fn downloads(settings: &Settings) -> impl Iterator<Item = Download> + Send + 'static {
     let (fetch, dest) = (settings.fetch.clone(), settings.dest.clone());
     let codes = settings.codes.clone();
-    codes.into_iter().map(move |code| Download { code, fetch: fetch.clone(), dest: dest.clone() })
+    let mut known = match settings.update {
+        true => validators::read(&dest, &fetch.server),
+        false => HashMap::new(),
+    };
+    codes.into_iter().map(move |code| Download {
+        code,
+        fetch: fetch.clone(),
+        dest: dest.clone(),
+        known: known.remove(&code),
+    })
 }
 
 /// How a run ended.
@@ -159,7 +172,8 @@ fn conclude(settings: &Settings, tally: Tally, shown: io::Result<()>, elapsed: D
 
 /// The run as its log begins: all that it takes to go on with it.
 fn as_event(settings: &Settings) -> Event {
-    let Settings { codes, site, seed, fetch, crew, workers, dest, .. } = settings;
+    let Settings { codes, site, seed, fetch, update, continues, crew, workers, dest, .. } =
+        settings;
     Event::Run {
         mode: crew.mode().to_owned(),
         server: site.to_string(),
@@ -174,9 +188,9 @@ fn as_event(settings: &Settings) -> Event {
             retries: fetch.retries,
             task_timeout_s: workers.task_timeout.map(|timeout| timeout.as_secs_f64()),
             max_tasks: workers.max_tasks,
-            update: false,
+            update: *update,
         }),
-        continues: None,
+        continues: continues.clone(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The two programs: from the command line to a job, and from its results to the terminal.
 //!
 //! ```text
-//!   args ──────► settings ──────► download ──► executor ──► Outcome ─► display ─► stdout, stderr
-//!   as typed     as resolved         ▲
-//!                                 signals
+//!   args ──(resume)──► settings ──► download ──► executor ──► Outcome ──► display ─► stdout, stderr
+//!   as typed           as resolved     ▲               └─► journal ─► logs, timeline, dashboard
+//!                                   signals
 //! ```
 //!
 //! One file a subcommand. Nothing below this room knows the terminal or exit codes.
@@ -16,6 +16,7 @@ mod download;
 mod feeder;
 mod hands;
 mod logs;
+mod resume;
 mod run_log;
 mod serve;
 mod settings;
@@ -32,10 +33,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clap_complete::Shell;
 
 use self::args::{Args, Command};
+use self::resume::Work;
 use crate::flags::task::Download;
 use crate::task::Registry;
 use crate::worker::{self, Asked};
@@ -69,9 +71,11 @@ pub fn coordinator() -> ExitCode {
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
-    let Args { command, download } = Args::parse();
+    let matches = Args::command().get_matches();
+    let Args { command, download } =
+        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match command {
-        None => settings::resolve(download).map_or_else(usage_error, download::run),
+        None => run_download(download, &matches),
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Bench(bench)) => bench::run(&bench),
         Some(Command::Logs(logs)) => logs::run(&logs),
@@ -84,6 +88,21 @@ pub fn coordinator() -> ExitCode {
         Exit::CouldNotWork
     })
     .into()
+}
+
+fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    match resume::complete(&mut typed, matches)? {
+        Work::AsTyped => {}
+        Work::Left(told) => stderr::say(format_args!("coordinator: {told}")),
+        Work::Nothing(told, summary) => {
+            stderr::say(format_args!("coordinator: {told}"));
+            if typed.json {
+                stdout::written(writeln!(io::stdout(), "{}", summary.line()))?;
+            }
+            return Ok(Exit::Answered);
+        }
+    }
+    settings::resolve(typed).map_or_else(usage_error, download::run)
 }
 
 /// The `worker` program.

@@ -29,6 +29,10 @@ pub(super) struct Settings {
     /// Without the base URL, which the embedded servers know only once they run, and the number
     /// of connections in one process.
     pub fetch: FetchSettings,
+    /// Whether flags that have not changed are let be.
+    pub update: bool,
+    /// The run that this one goes on with.
+    pub continues: Option<String>,
     pub crew: Crew,
     pub workers: WorkerSettings,
     pub dest: PathBuf,
@@ -96,10 +100,12 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         every,
         codes_file,
         limit,
+        resume,
         server,
         seed,
         timeout,
         retries,
+        update,
         mode,
         max_req,
         workers,
@@ -147,6 +153,8 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         site: server,
         seed,
         fetch,
+        update,
+        continues: resume.continues,
         dest: resolve_dest(&dest)?,
         display: DisplaySettings { verbose, json, progress, color },
         fail_on_missing,
@@ -185,10 +193,11 @@ impl Crew {
 
     pub(super) fn mode(self) -> &'static str {
         match self {
-            Self::Sequential => "sequential",
-            Self::Threads { .. } => "threads",
-            Self::Processes { .. } => "processes",
+            Self::Sequential => Mode::Sequential,
+            Self::Threads { .. } => Mode::Threads,
+            Self::Processes { .. } => Mode::Processes,
         }
+        .name()
     }
 
     pub(super) fn workers(self) -> usize {

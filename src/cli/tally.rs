@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::{PoolError, TaskError};
 use crate::flags::codes::Code;
-use crate::flags::outcome::Outcome;
+use crate::flags::outcome::{Outcome, Status};
 use crate::flags::task::note_lost;
+use crate::journal::{Event, Level};
 
 use super::Exit;
 use super::display::Display;
 use super::feeder::Feeder;
+use super::run_log;
 
 /// How long requests in flight may go on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
@@ -80,14 +82,24 @@ impl Tally {
     }
 
     fn settle(&mut self, code: Code, result: Result<Outcome, TaskError>) -> io::Result<()> {
-        let outcome = result.unwrap_or_else(|error| {
-            if let TaskError::PoolBroken(error) = &error {
-                self.broken.get_or_insert_with(|| error.clone());
+        let outcome = match result {
+            Ok(outcome) => {
+                let is_from_a_worker = outcome.pid != std::process::id();
+                if outcome.status == Status::Error && is_from_a_worker {
+                    let code = code.to_string();
+                    run_log::record(Level::Debug, Event::ErrorReceived { code });
+                }
+                outcome
             }
-            let outcome = lost(code, &error, self.began.elapsed());
-            note_lost(&outcome, by(&error));
-            outcome
-        });
+            Err(error) => {
+                if let TaskError::PoolBroken(error) = &error {
+                    self.broken.get_or_insert_with(|| error.clone());
+                }
+                let outcome = lost(code, &error, self.began.elapsed());
+                note_lost(&outcome, by(&error));
+                outcome
+            }
+        };
         match self.unanswered.remove(&code) {
             true => self.display.outcome(&outcome),
             false => Ok(()),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -110,7 +111,7 @@ async fn flag(State(site): State<Arc<Site>>, uri: Uri, headers: HeaderMap) -> Re
     let mut response = match plan.status {
         Some(status) => fault(status),
         None => match images::image(cc) {
-            Some(gif) => ([(header::CONTENT_TYPE, "image/gif")], gif).into_response(),
+            Some(gif) => picture(gif, &headers),
             None => not_found(),
         },
     };
@@ -118,6 +119,22 @@ async fn flag(State(site): State<Arc<Site>>, uri: Uri, headers: HeaderMap) -> Re
         response.extensions_mut().insert(Delayed);
     }
     response
+}
+
+/// The flag; or that it has not changed, to a client that has it.
+fn picture(gif: Bytes, asked: &HeaderMap) -> Response {
+    let tag = images::entity_tag(&gif);
+    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    let is_known = known.flat_map(|tags| tags.split(',')).any(|known| {
+        // As RFC 9110 has it, a weak tag will do.
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    });
+    let tag = [(header::ETAG, tag)];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, tag).into_response();
+    }
+    (tag, [(header::CONTENT_TYPE, "image/gif")], gif).into_response()
 }
 
 /// The code in `/flags/br/br.gif`. As on the book's servers, case matters and both parts must

@@ -34,6 +34,8 @@ pub struct FetchSettings {
     /// Whether the environment's proxy (`HTTPS_PROXY` and the like) is honoured. A loopback
     /// server is always reached directly.
     pub proxy: bool,
+    /// What this server is called, wherever it listens: that its validators are kept under.
+    pub server: String,
     /// How many requests run at once in this process: so many idle connections are kept.
     pub connections: usize,
 }
@@ -41,8 +43,10 @@ pub struct FetchSettings {
 impl FetchSettings {
     /// The usual settings for a server: 10 s, no retries, 10 MB, proxies honoured, one connection.
     pub fn new(base_url: impl Into<String>) -> Self {
+        let base_url = base_url.into();
         FetchSettings {
-            base_url: base_url.into(),
+            server: base_url.clone(),
+            base_url,
             timeout: Duration::from_secs(10),
             retries: 0,
             max_bytes: 10_000_000,

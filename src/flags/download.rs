@@ -9,29 +9,57 @@ use ureq::Agent;
 
 use super::client::FetchSettings;
 use super::codes::Code;
-use super::fetch::{Again, Fetched, fetch_telling};
+use super::fetch::{Again, Fetched, fetch_changed};
 use super::fetch_error::FetchError;
 use super::outcome::{Outcome, Status, milliseconds};
 use super::save;
+use super::validators::{Known, Notebook};
 
-/// Downloads the flag of `code` into the directory `dest`, which must exist. The outcome names
-/// this process and no worker; a worker puts in its own number. Tries that fail and are followed by
-/// others are told as they happen.
+/// Where flags are saved, and what is known of the one that is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'p> {
+    /// The directory, which must exist.
+    pub dest: &'p Path,
+    /// Where validators are written down.
+    pub notebook: Option<&'p Notebook>,
+    /// Of the flag that was saved before; one that has changed since is fetched as if it were not
+    /// there.
+    pub known: Option<&'p Known>,
+}
+
+impl<'p> Place<'p> {
+    /// A directory of which nothing is known.
+    pub fn new(dest: &'p Path) -> Self {
+        Self { dest, notebook: None, known: None }
+    }
+}
+
+/// Downloads the flag of `code`. The outcome names this process and no worker; a worker puts in its
+/// own number. Tries that fail and are followed by others are told as they happen.
 pub fn download(
     agent: &Agent,
     settings: &FetchSettings,
-    dest: &Path,
+    place: Place<'_>,
     code: Code,
     tell: impl FnMut(&Again<'_>),
 ) -> Outcome {
     let start = Instant::now();
-    let Fetched { result, http_status, attempts } = fetch_telling(agent, settings, code, tell);
+    let Place { dest, notebook, known } = place;
+    let known = known.filter(|known| known.fits(dest, code));
+    let asked = known.map(|known| known.validators.clone()).unwrap_or_default();
+    let Fetched { result, http_status, attempts, validators } =
+        fetch_changed(agent, settings, code, &asked, tell);
     let saved = result.and_then(|bytes| {
         save::save(dest, code, &bytes)?;
+        if let (Some(notebook), false) = (notebook, validators.is_empty()) {
+            notebook.note(&settings.server, code, &validators);
+        }
         Ok(bytes.len() as u64)
     });
+    let unchanged = matches!(saved, Err(FetchError::NotModified));
     let (status, bytes, error, cause) = match saved {
         Ok(bytes) => (Status::Ok, Some(bytes), None, None),
+        Err(FetchError::NotModified) => (Status::Ok, known.map(|known| known.bytes), None, None),
         Err(FetchError::NotFound) => (Status::NotFound, None, None, None),
         Err(error) => (Status::Error, None, Some(error.to_string()), error.cause()),
     };
@@ -39,6 +67,7 @@ pub fn download(
         status,
         data: code,
         bytes,
+        unchanged,
         elapsed_ms: milliseconds(start.elapsed()),
         attempts,
         http_status,

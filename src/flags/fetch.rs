@@ -11,12 +11,14 @@
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use ureq::http::{Response, Uri, header::RETRY_AFTER};
+use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
+use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::client::FetchSettings;
 use super::codes::Code;
 use super::fetch_error::FetchError;
+use super::validators::Validators;
 use super::{image, redirect};
 
 /// More redirects than that are a loop.
@@ -38,6 +40,8 @@ pub struct Fetched {
     pub http_status: Option<u16>,
     /// How many requests were tried, 1 or more (redirects do not count).
     pub attempts: u32,
+    /// What the server said by which it can tell later whether the flag has changed.
+    pub validators: Validators,
 }
 
 /// A try that failed, and is to be followed by another.
@@ -54,14 +58,16 @@ pub struct Again<'e> {
 /// Fetches the flag of `code`, trying again as `settings` allow. Blocks for at most
 /// `timeout * (1 + retries)` and the pauses between.
 pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
-    fetch_telling(agent, settings, code, |_| {})
+    fetch_changed(agent, settings, code, &Validators::default(), |_| {})
 }
 
-/// The same, and tells before each pause why there is one.
-pub fn fetch_telling(
+/// The same, unless the server says that the flag has not changed since these were its validators:
+/// then it is [`FetchError::NotModified`]. Tells before each pause why there is one.
+pub fn fetch_changed(
     agent: &Agent,
     settings: &FetchSettings,
     code: Code,
+    known: &Validators,
     mut tell: impl FnMut(&Again<'_>),
 ) -> Fetched {
     let mut backoff = ExponentialBuilder::new()
@@ -76,13 +82,14 @@ pub fn fetch_telling(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let (result, answer) = try_once(agent, settings, code, attempts);
+        let (result, answer) = try_once(agent, settings, code, known, attempts);
         let pause = match &result {
             Err(error) if error.retryable() => backoff.next(),
             _ => None,
         };
         let (Some(pause), Err(error)) = (pause, &result) else {
-            return Fetched { result, http_status: answer.status, attempts };
+            let Answer { status, validators, retry_after: _ } = answer;
+            return Fetched { result, http_status: status, attempts, validators };
         };
         let pause = answer.retry_after.unwrap_or_default().max(pause);
         tell(&Again { attempt: attempts, error, pause });
@@ -95,25 +102,36 @@ pub fn fetch_telling(
 struct Answer {
     status: Option<u16>,
     retry_after: Option<Duration>,
+    validators: Validators,
 }
 
 fn try_once(
     agent: &Agent,
     settings: &FetchSettings,
     code: Code,
+    known: &Validators,
     attempt: u32,
 ) -> (Result<Vec<u8>, FetchError>, Answer) {
-    let mut response = match get(agent, settings, &settings.url(code), attempt) {
+    let mut response = match get(agent, settings, &settings.url(code), known, attempt) {
         Ok(response) => response,
         Err(Refused { error, status }) => {
-            return (Err(error), Answer { status, retry_after: None });
+            return (Err(error), Answer { status, ..Answer::default() });
         }
     };
     let status = response.status();
-    let answer = Answer { status: Some(status.as_u16()), retry_after: retry_after(&response) };
-    if status != ureq::http::StatusCode::OK {
+    let answer = Answer {
+        status: Some(status.as_u16()),
+        retry_after: retry_after(&response),
+        validators: Validators::of(response.headers()),
+    };
+    if status != StatusCode::OK {
         drain(&mut response);
-        return (Err(FetchError::from_status(status)), answer);
+        let error = match status {
+            // Whoever did not ask for this has nothing to show for it.
+            StatusCode::NOT_MODIFIED if !known.is_empty() => FetchError::NotModified,
+            status => FetchError::from_status(status),
+        };
+        return (Err(error), answer);
     }
     let result = body(&mut response, settings)
         .and_then(|bytes| image::check(&bytes).map(|()| bytes).map_err(FetchError::from));
@@ -131,6 +149,7 @@ fn get(
     agent: &Agent,
     settings: &FetchSettings,
     url: &str,
+    known: &Validators,
     attempt: u32,
 ) -> Result<Response<Body>, Refused> {
     let start = Instant::now();
@@ -144,14 +163,15 @@ fn get(
         if left.is_zero() {
             return Err(Refused { error: FetchError::Timeout(settings.timeout), status });
         }
-        let mut response = agent
-            .get(&uri)
-            .header("x-attempt", attempt)
-            .config()
-            .timeout_global(Some(left))
-            .build()
-            .call()
-            .map_err(|error| {
+        let mut request = agent.get(&uri).header("x-attempt", attempt);
+        if let Some(etag) = &known.etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        if let Some(date) = &known.last_modified {
+            request = request.header(IF_MODIFIED_SINCE, date);
+        }
+        let mut response =
+            request.config().timeout_global(Some(left)).build().call().map_err(|error| {
                 let error = FetchError::before_answer(error, &settings.limits());
                 Refused { error, status }
             })?;

@@ -16,6 +16,9 @@ pub enum FetchError {
     /// The server answered 404: there is no such flag.
     #[error("not found")]
     NotFound,
+    /// The server answered 304, as it was asked to: the flag is the one that we have.
+    #[error("not modified")]
+    NotModified,
     /// The server answered neither 200 nor 404.
     #[error("HTTP {status} - {reason}")]
     Http {
@@ -62,6 +65,7 @@ impl FetchError {
             FetchError::Connection(_) | FetchError::Timeout(_) | FetchError::CutShort => true,
             FetchError::Http { status, .. } => *status == 429 || *status >= 500,
             FetchError::NotFound
+            | FetchError::NotModified
             | FetchError::TooLarge { .. }
             | FetchError::NotAGif(_)
             | FetchError::TooManyRedirects(_)

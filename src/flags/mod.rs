@@ -25,3 +25,4 @@ pub mod save;
 pub mod selection;
 pub mod site;
 pub mod task;
+pub mod validators;

@@ -45,6 +45,8 @@ pub struct Outcome {
     pub data: Code,
     /// The size of the saved flag.
     pub bytes: Option<u64>,
+    /// Whether the flag that was saved before is still the newest, so that nothing was downloaded.
+    pub unchanged: bool,
     /// The time it took, retries included, in milliseconds with three decimals.
     pub elapsed_ms: f64,
     /// How many requests were tried; 0 when the task never ran.
@@ -68,6 +70,7 @@ impl Outcome {
             status: Status::Error,
             data: code,
             bytes: None,
+            unchanged: false,
             elapsed_ms: milliseconds(elapsed),
             attempts: 0,
             http_status: None,
@@ -85,13 +88,15 @@ pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
 }
 
 /// An outcome as it is printed. The HTTP status stands only where it tells something new: `ok` is
-/// always 200, and `not_found` always 404.
+/// always 200 (304 if nothing has changed), and `not_found` always 404.
 #[derive(Serialize, Deserialize)]
 struct Line {
     status: Status,
     data: Code,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unchanged: bool,
     elapsed_ms: f64,
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,8 +108,9 @@ struct Line {
     pid: u32,
 }
 
-fn implied(status: Status) -> Option<u16> {
+fn implied(status: Status, unchanged: bool) -> Option<u16> {
     match status {
+        Status::Ok if unchanged => Some(304),
         Status::Ok => Some(200),
         Status::NotFound => Some(404),
         Status::Error => None,
@@ -117,6 +123,7 @@ impl From<Outcome> for Line {
             status,
             data,
             bytes,
+            unchanged,
             elapsed_ms,
             attempts,
             http_status,
@@ -125,20 +132,42 @@ impl From<Outcome> for Line {
             worker,
             pid,
         } = outcome;
-        let http_status = http_status.filter(|_| implied(status).is_none());
-        Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid }
+        let http_status = http_status.filter(|_| implied(status, unchanged).is_none());
+        Line {
+            status,
+            data,
+            bytes,
+            unchanged,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        }
     }
 }
 
 impl From<Line> for Outcome {
     fn from(line: Line) -> Self {
-        let Line { status, data, bytes, elapsed_ms, attempts, http_status, error, worker, pid } =
-            line;
-        let http_status = http_status.or(implied(status));
+        let Line {
+            status,
+            data,
+            bytes,
+            unchanged,
+            elapsed_ms,
+            attempts,
+            http_status,
+            error,
+            worker,
+            pid,
+        } = line;
+        let http_status = http_status.or(implied(status, unchanged));
         Outcome {
             status,
             data,
             bytes,
+            unchanged,
             elapsed_ms,
             attempts,
             http_status,
@@ -159,12 +188,20 @@ pub struct Counts {
     pub not_found: u64,
     /// Everything else.
     pub error: u64,
+    /// Of those saved, how many had not changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unchanged: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Counts {
     /// Counts one more.
-    pub fn add(&mut self, status: Status) {
-        match status {
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.unchanged += u64::from(outcome.unchanged);
+        match outcome.status {
             Status::Ok => self.ok += 1,
             Status::NotFound => self.not_found += 1,
             Status::Error => self.error += 1,
@@ -186,6 +223,7 @@ mod tests {
             status: Status::Ok,
             data: "BR".parse().unwrap(),
             bytes: Some(590),
+            unchanged: false,
             elapsed_ms: 1.9,
             attempts: 1,
             http_status: Some(200),
@@ -228,6 +266,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_that_has_not_changed_says_so() {
+        let unchanged = Outcome { unchanged: true, http_status: Some(304), ..ok() };
+        assert_eq!(
+            there_and_back(&unchanged),
+            r#"{"status":"ok","data":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}"#
+        );
+    }
+
+    #[test]
     fn a_missing_flag_is_no_error() {
         let missing =
             Outcome { status: Status::NotFound, bytes: None, http_status: Some(404), ..ok() };
@@ -246,10 +293,10 @@ mod tests {
     fn counts_add_up() {
         let mut counts = Counts::default();
         for status in [Status::Ok, Status::Error, Status::Ok, Status::NotFound] {
-            counts.add(status);
+            counts.add(&Outcome { status, ..ok() });
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1 });
+        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1, unchanged: 0 });
         assert_eq!(counts.total(), 4);
     }
 }

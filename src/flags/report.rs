@@ -55,8 +55,12 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
 
 /// The lines after the downloads, each with its line feed.
 pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
-    let Counts { ok, not_found, error } = *counts;
-    let mut text = format!("{}\n{ok} flag{} downloaded.\n", "-".repeat(20), s(ok));
+    let Counts { ok, not_found, error, unchanged } = *counts;
+    let new = ok.saturating_sub(unchanged);
+    let mut text = format!("{}\n{new} flag{} downloaded.\n", "-".repeat(20), s(new));
+    if unchanged > 0 {
+        text += &format!("{unchanged} unchanged.\n");
+    }
     if not_found > 0 {
         text += &format!("{not_found} not found.\n");
     }
@@ -71,6 +75,7 @@ pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
 pub fn verbose_line(outcome: &Outcome) -> String {
     let code = outcome.data;
     match outcome.status {
+        Status::Ok if outcome.unchanged => format!("{code} unchanged"),
         Status::Ok => format!("{code} ok"),
         Status::NotFound => format!("{code} not found"),
         Status::Error => {
@@ -171,16 +176,16 @@ mod tests {
             final_report(&counts, Duration::from_millis(91)),
             "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
         );
-        let counts = Counts { ok: 150, not_found: 361, error: 165 };
+        let counts = Counts { ok: 150, not_found: 361, error: 165, unchanged: 0 };
         assert_eq!(
             final_report(&counts, Duration::from_millis(7460)),
             "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
              Elapsed time: 7.46s\n"
         );
-        let counts = Counts { ok: 1, not_found: 1, error: 1 };
+        let counts = Counts { ok: 1, not_found: 1, error: 1, unchanged: 1 };
         assert_eq!(
             final_report(&counts, Duration::from_secs(125)),
-            "--------------------\n1 flag downloaded.\n1 not found.\n1 error.\n\
+            "--------------------\n0 flags downloaded.\n1 unchanged.\n1 not found.\n1 error.\n\
              Elapsed time: 125.00s\n"
         );
         assert!(final_report(&Counts::default(), Duration::ZERO).contains("\n0 flags downloaded"));

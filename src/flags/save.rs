@@ -82,10 +82,15 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
         .map_err(|cause| SaveError::NotWritable { path: path(), cause })
 }
 
+/// Where a flag is saved.
+pub fn path(dest: &Path, code: Code) -> PathBuf {
+    dest.join(format!("{}.gif", code.lower()))
+}
+
 /// Saves a flag as `dest/{cc}.gif`, replacing an older one. Any number of threads and processes
 /// may save into the same directory; the last one to finish wins.
 pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
-    let path = dest.join(format!("{}.gif", code.lower()));
+    let path = path(dest, code);
     write_and_rename(dest, code, bytes, &path)
         .map_err(|cause| SaveError::CannotSave { path, cause })
 }

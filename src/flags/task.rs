@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{self, FetchSettings};
 use super::codes::Code;
-use super::download::download;
+use super::download::{Place, download};
 use super::fetch::Again;
 use super::outcome::{Outcome, Status, milliseconds};
+use super::validators::{Known, Notebook};
 use crate::error::Failure;
 use crate::journal::{self, Event, Journal, Level, Slot};
 use crate::task::{Context, Task};
@@ -23,6 +24,9 @@ pub struct Download {
     pub fetch: FetchSettings,
     /// The directory to save it in, which exists.
     pub dest: PathBuf,
+    /// What is known of the flag that was saved before, if it need not be fetched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
 }
 
 impl Task for Download {
@@ -34,8 +38,11 @@ impl Task for Download {
         let log = Log::open(context, self.code);
         log.started(context.attempt());
         let agent = context.local(|| client::agent(&self.fetch));
+        let notebook = context.local(|| Notebook::open(&self.dest));
+        let (notebook, known) = (Some(&*notebook), self.known.as_ref());
+        let place = Place { dest: &self.dest, notebook, known };
         let mut outcome =
-            download(&agent, &self.fetch, &self.dest, self.code, |again| log.tries_again(again));
+            download(&agent, &self.fetch, place, self.code, |again| log.tries_again(again));
         outcome.worker = Some(context.worker());
         // Those of earlier runs, which did not live to tell how many requests they made, count one
         // each.
@@ -47,12 +54,12 @@ impl Task for Download {
 
 /// What a running download writes into the journal of its process, if that keeps one.
 struct Log {
-    journal: Option<(&'static Journal, Place)>,
+    journal: Option<(&'static Journal, Lane)>,
     code: Code,
 }
 
 /// Where in its process a task runs.
-enum Place {
+enum Lane {
     /// In a worker process, which may run several at a time.
     Slot(Slot),
     /// On a thread of this number.
@@ -62,8 +69,8 @@ enum Place {
 impl Log {
     fn open(context: &Context, code: Code) -> Self {
         let place = |journal: &Journal| match journal.worker_number() {
-            Some(_) => Place::Slot(Slot::take()),
-            None => Place::Thread(context.worker()),
+            Some(_) => Lane::Slot(Slot::take()),
+            None => Lane::Thread(context.worker()),
         };
         Self { journal: journal::current().map(|journal| (journal, place(journal))), code }
     }
@@ -87,8 +94,8 @@ impl Log {
     fn record(&self, level: Level, event: impl FnOnce(String, usize) -> Event) {
         if let Some((journal, place)) = &self.journal {
             let slot = match place {
-                Place::Slot(slot) => slot.number(),
-                Place::Thread(number) => *number,
+                Lane::Slot(slot) => slot.number(),
+                Lane::Thread(number) => *number,
             };
             journal.record(level, event(self.code.to_string(), slot));
         }
@@ -113,6 +120,7 @@ fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) 
         status,
         data,
         bytes,
+        unchanged,
         elapsed_ms,
         attempts,
         http_status,
@@ -127,7 +135,7 @@ fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) 
         status: status.as_str().to_owned(),
         http: *http_status,
         bytes: *bytes,
-        unchanged: false,
+        unchanged: *unchanged,
         elapsed_ms: *elapsed_ms,
         attempt: *attempts,
         error: error.clone(),

@@ -271,6 +271,7 @@ mod tests {
                 error: "HTTP 503".into(),
                 pause_ms: 80.5,
             },
+            Event::ErrorReceived { code: "BR".into() },
             Event::TaskRetried { code: None, fault: "crash".into(), run: 2, pause_ms: 7.0 },
             Event::TaskTimedOut { code: Some("BR".into()), after_ms: 300.0 },
             Event::Output { stream: Stream::Stderr, text: "two\nlines \u{1b}[0m \"q\"".into() },

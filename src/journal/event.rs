@@ -91,6 +91,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         child_pid: Option<u32>,
     },
+    /// The coordinator has received the error of a task from a worker. An error that it did not
+    /// live to receive may have come about by its own death: a server that is part of it ends with
+    /// it.
+    ErrorReceived {
+        /// Whose flag it is about.
+        code: String,
+    },
     /// A task lost its worker, and will be run again.
     TaskRetried {
         /// Whose flag it is about.
@@ -204,6 +211,7 @@ impl Event {
             Event::TaskStarted { .. } => "task_started",
             Event::TryFailed { .. } => "try_failed",
             Event::Task { .. } => "task",
+            Event::ErrorReceived { .. } => "error_received",
             Event::TaskRetried { .. } => "task_retried",
             Event::TaskTimedOut { .. } => "task_timed_out",
             Event::Output { .. } => "output",

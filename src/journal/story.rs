@@ -15,7 +15,7 @@ mod finals;
 mod span;
 mod summary;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use finals::{Final, Status};
 pub use span::{Fate, Mark, Span, Try};
@@ -51,6 +51,8 @@ pub struct Story {
     by_code: HashMap<String, usize>,
     /// What the coordinator said of tasks that gave no answer.
     verdicts: HashMap<String, Final>,
+    /// The codes whose errors it has received.
+    received: HashSet<String>,
 }
 
 /// How a run was to be done.
@@ -160,6 +162,7 @@ impl Story {
                 }
                 self.marks.push(Mark::Retried { at, code, fault, run, span });
             }
+            Event::ErrorReceived { code } => drop(self.received.insert(code)),
             Event::TaskTimedOut { code, .. } => self.marks.push(Mark::TimedOut { at, code }),
             Event::WorkerStarted { child, child_pid } => {
                 self.party(Process::Worker, Some(child), child_pid, at);

@@ -99,7 +99,9 @@ impl Place {
             assert!(bytes.starts_with(b"GIF8") && bytes.ends_with(b"\x3b"), "{name} is no flag");
             name.strip_suffix(".gif").expect("nothing but flags").to_uppercase()
         };
-        self.files(dest).into_iter().map(whole).collect()
+        // What the server told of them lies beside the flags.
+        let flags = self.files(dest).into_iter().filter(|(name, _)| name != ".validators.jsonl");
+        flags.map(whole).collect()
     }
 }
 

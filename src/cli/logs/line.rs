@@ -148,6 +148,7 @@ fn describe(event: &Event) -> String {
                 n => format!("{code} {what} after {n} tries in {}", milliseconds(*elapsed_ms)),
             }
         }
+        Event::ErrorReceived { code } => format!("the error of {code} has come"),
         Event::TaskRetried { code, fault, run, pause_ms } => {
             let code = code.as_deref().unwrap_or("a task");
             format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Fate, Span, Story};
+use crate::journal::entry::Process;
 use crate::journal::event::Event;
 
 /// What became of a code in the end.
@@ -78,6 +79,9 @@ impl Story {
     pub fn finals(&self) -> BTreeMap<String, Final> {
         let mut finals = BTreeMap::new();
         for (index, span) in self.spans.iter().enumerate() {
+            if self.is_hearsay(span) {
+                continue;
+            }
             if let Some(end) = Final::of_span(index, span) {
                 finals.insert(span.code.clone(), end);
             }
@@ -86,6 +90,16 @@ impl Story {
             finals.insert(code.clone(), verdict.clone());
         }
         finals
+    }
+
+    /// Whether this is an error of which the coordinator did not live to hear.
+    fn is_hearsay(&self, span: &Span) -> bool {
+        let party = &self.parties[span.party];
+        span.fate == Fate::Error
+            && self.report.is_none()
+            && party.process == Process::Worker
+            && party.version.as_ref().is_some_and(|(_, format)| *format > 0)
+            && !self.received.contains(&span.code)
     }
 
     /// The codes that were asked for and have come to no end, or were never begun: what is left to

@@ -116,6 +116,23 @@ fn the_coordinator_has_the_last_word() {
 }
 
 #[test]
+fn an_error_that_a_killed_coordinator_did_not_live_to_receive_does_not_count() {
+    let start =
+        json!({"event": "start", "version": "0.1.0", "build": "x", "args": [], "format": 1});
+    let story = story(&[
+        (0, "c", run(&["BR", "US"])),
+        (0, "w0", start),
+        (1, "w0", begin("BR", 1)),
+        (2, "w0", end("BR", "error")),
+        (2, "c", json!({"event": "error_received", "code": "BR"})),
+        (3, "w0", begin("US", 1)),
+        (4, "w0", end("US", "error")),
+    ]);
+    assert_eq!(story.failed(), ["BR"]);
+    assert_eq!(story.undone().unwrap(), ["US"]);
+}
+
+#[test]
 fn older_logs_tell_no_slots_but_no_two_spans_overlap() {
     let task = |code: &str, ms: f64| json!({"event": "task", "code": code, "status": "ok", "elapsed_ms": ms, "attempt": 1});
     let mut run = run(&[]);

@@ -1,0 +1,145 @@
+//! `--resume` and `--retry-failed`: a run's log is its list of jobs, whatever ended it.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeSet;
+
+use programs::{MODES, Place, Ran, Running, wait_until, wait_until_gone};
+use rustix::process::Signal;
+
+/// The codes that a run printed a line for.
+fn codes(ran: &Ran) -> BTreeSet<String> {
+    let lines = ran.json().into_iter().filter_map(|line| Some(line["data"].as_str()?.to_owned()));
+    lines.collect()
+}
+
+/// The codes that have come to an end, as the log of the latest run tells.
+fn done(place: &Place, statuses: &str) -> BTreeSet<String> {
+    let ran = place.run(&["logs", "--json", "--status", statuses]);
+    ran.json().iter().map(|line| line["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Starts to fetch all flags, which takes some seconds, and lets half of that pass.
+fn half_done(place: &Place, mode: &str) -> Running {
+    let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "30", "--mode", mode, "--json"];
+    let run = place.start(&[&args[..], &["-d", "mine"]].concat());
+    wait_until("half is done", || run.stdout().lines().count() > 80);
+    run
+}
+
+#[test]
+fn what_a_killed_run_left_undone_is_done_and_nothing_twice() {
+    for mode in ["threads", "processes"] {
+        let place = Place::new();
+        let run = half_done(&place, mode);
+        let workers = run.children();
+        run.signal(Signal::KILL);
+        wait_until_gone(&workers);
+        run.wait();
+        let before = done(&place, "ok");
+        assert!((80..190).contains(&before.len()), "{}", before.len());
+        let told = place.run(&["logs"]).expect(0);
+        assert!(told.stderr.contains("left no last line"), "{told:?}");
+
+        let ran = place.run(&["--resume", "--json"]).expect(0);
+        let all = ran.summary().all;
+        assert_eq!((&all["server"], &all["mode"]), (&"DELAY".into(), &mode.into()));
+        let left = format!("of 194 flags {} undone", 194 - before.len());
+        assert!(ran.stderr.contains(&left), "{ran:?}");
+        let after = codes(&ran);
+        assert!(before.is_disjoint(&after), "{:?}", before.intersection(&after));
+        assert_eq!(before.len() + after.len(), 194);
+        assert_eq!(place.flags("mine").len(), 194);
+        assert!(!place.path("downloads").exists());
+
+        let again = place.run(&["--resume", "--json"]).expect(0);
+        assert!(again.stderr.contains("nothing to do"), "{again:?}");
+        assert_eq!(again.summary().counts(), [0, 0, 0]);
+    }
+}
+
+#[test]
+fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
+    let place = Place::new();
+    let run = half_done(&place, "processes");
+    run.signal(Signal::INT);
+    let first = run.wait().expect(130);
+    let missing = first.summary().error;
+    assert!(missing > 0);
+    // Its settings are those of the first, but for what is typed.
+    let run = place.start(&["--resume", "-m", "2", "--json"]);
+    wait_until("it has begun", || run.stdout().lines().count() > 1);
+    run.signal(Signal::INT);
+    let second = run.wait().expect(130);
+    assert_eq!(second.summary().all["total"], missing);
+    assert_eq!(second.summary().all["connections"], 2);
+    let left = second.summary().error;
+    assert!(left < missing);
+    let third = place.run(&["--resume", "-s", "LOCAL", "--json"]).expect(0);
+    assert_eq!(third.summary().counts(), [left, 0, 0]);
+    assert_eq!(place.flags("mine").len(), 194);
+}
+
+#[test]
+fn what_failed_is_tried_again_and_nothing_else() {
+    let place = Place::new();
+    let args = ["-e", "-l", "120", "-s", "ERROR", "--seed", "3", "-m", "60"];
+    let first = place.run(&[&args[..], &["--mode", "threads", "--json"]].concat()).expect(1);
+    let failed: BTreeSet<_> = first.errors().into_keys().collect();
+    assert!(failed.len() > 10);
+    let name = place.path("logs/latest").canonicalize().unwrap();
+    let name = name.file_name().unwrap().to_str().unwrap();
+    // In whatever order the options come.
+    let undone = place.run(&["--json", "--resume", name]).expect(0);
+    assert!(undone.stderr.contains("nothing to do: of 120 flags"), "{undone:?}");
+    let second = place.run(&["--retry-failed", name, "--retries", "9", "--json"]).expect(0);
+    assert_eq!(codes(&second), failed);
+    assert_eq!(second.summary().all["mode"], "threads");
+    let both = place.run(&["--resume", "--retry-failed", "--json"]).expect(0);
+    assert!(
+        both.stderr.contains("of 60 flags 0 undone, 0 failed")
+            || both.stderr.contains("0 undone, 0 failed")
+    );
+}
+
+#[test]
+fn a_run_that_cannot_be_gone_on_with_says_why() {
+    let place = Place::new();
+    let none = place.run(&["--resume"]).expect(3);
+    assert!(none.stderr.contains("there are no logs of runs"), "{none:?}");
+    let run = half_done(&place, "processes");
+    let refused = place.run(&["--resume"]).expect(3);
+    assert!(refused.stderr.contains("still goes on"), "{refused:?}");
+    drop(run);
+    for (args, code, told) in [
+        (&["--resume", "nowhere"][..], 3, "is named \"nowhere\""),
+        (&["--resume", "--all"], 2, "cannot be used with"),
+        (&["--retry-failed", "latest", "br"], 2, "cannot be used with"),
+        (&["--resume", "1", "--retry-failed", "2"], 3, "go on with one run"),
+        (&["--resume", "--mode", "threads", "--task-timeout", "3"], 2, "needs --mode processes"),
+    ] {
+        let ran = place.run(args).expect(code);
+        assert!(ran.stderr.contains(told), "{ran:?}");
+    }
+    // A log of an older version, or of which the beginning is lost.
+    let latest = place.path("logs/latest").canonicalize().unwrap();
+    for entry in latest.read_dir().unwrap().flatten() {
+        std::fs::write(entry.path(), "").unwrap();
+    }
+    let lost = place.run(&["--resume"]).expect(3);
+    assert!(lost.stderr.contains("does not tell what was asked for"), "{lost:?}");
+}
+
+#[test]
+fn without_a_log_of_its_own_a_run_can_still_go_on_with_another() {
+    for mode in MODES {
+        let place = Place::new();
+        let args = ["br", "us", "-s", "http://127.0.0.1:9/flags", "--mode", mode, "--json"];
+        assert_eq!(place.run(&args).summary().error, 2);
+        let ran = place.run(&["--retry-failed", "-s", "LOCAL", "--no-logs", "--json"]).expect(0);
+        assert_eq!(ran.summary().counts(), [2, 0, 0]);
+    }
+}
