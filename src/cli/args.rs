@@ -59,46 +59,15 @@ pub(super) enum Command {
     },
 }
 
-/// Which flags, from where, how.
+/// Which flags, from where, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Download {
-    /// Country code or first letter, any case (B for BA to BZ)
-    #[arg(value_name = "CC")]
-    pub cc: Vec<String>,
-    /// All available flags: 194 codes, AD to ZW
-    #[arg(short, long, help_heading = "Which flags")]
-    pub all: bool,
-    /// Every possible code: 676, AA to ZZ
-    #[arg(short, long, help_heading = "Which flags")]
-    pub every: bool,
-    /// The codes in this file, or on standard input if it is `-`
-    #[arg(long, value_name = "FILE", help_heading = "Which flags")]
-    pub codes_file: Option<PathBuf>,
-    /// Only the first N, after sorting
-    #[arg(short, long, value_name = "N", value_parser = limit, allow_negative_numbers = true, help_heading = "Which flags")]
-    pub limit: Option<usize>,
-
+    #[command(flatten)]
+    pub which: Which,
     #[command(flatten)]
     pub resume: super::resume::Resume,
-
-    /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
-    #[arg(
-        short,
-        long,
-        value_name = "LABEL|URL",
-        default_value = "LOCAL",
-        help_heading = "From where"
-    )]
-    pub server: Site,
-    /// Which faults the ERROR server shows
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = seed, allow_negative_numbers = true, help_heading = "From where")]
-    pub seed: u64,
-    /// Most seconds for one request, from connecting to the last byte
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, allow_negative_numbers = true, help_heading = "From where")]
-    pub timeout: Duration,
-    /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = retries, allow_negative_numbers = true, help_heading = "From where")]
-    pub retries: u32,
+    #[command(flatten)]
+    pub origin: Origin,
 
     /// Leave flags alone that are there and have not changed (by ETag and Last-Modified)
     #[arg(long, help_heading = "From where")]
@@ -168,6 +137,49 @@ pub(super) struct Download {
     /// Keep no logs
     #[arg(long, conflicts_with = "log_dir", help_heading = "Output")]
     pub no_logs: bool,
+}
+
+/// Which flags.
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Country code or first letter, any case (B for BA to BZ)
+    #[arg(value_name = "CC")]
+    pub cc: Vec<String>,
+    /// All available flags: 194 codes, AD to ZW
+    #[arg(short, long, help_heading = "Which flags")]
+    pub all: bool,
+    /// Every possible code: 676, AA to ZZ
+    #[arg(short, long, help_heading = "Which flags")]
+    pub every: bool,
+    /// The codes in this file, or on standard input if it is `-`
+    #[arg(long, value_name = "FILE", help_heading = "Which flags")]
+    pub codes_file: Option<PathBuf>,
+    /// Only the first N, after sorting
+    #[arg(short, long, value_name = "N", value_parser = limit, allow_negative_numbers = true, help_heading = "Which flags")]
+    pub limit: Option<usize>,
+}
+
+/// From where.
+#[derive(Debug, clap::Args)]
+pub(super) struct Origin {
+    /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
+    #[arg(
+        short,
+        long,
+        value_name = "LABEL|URL",
+        default_value = "LOCAL",
+        help_heading = "From where"
+    )]
+    pub server: Site,
+    /// Which faults the ERROR server shows
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = seed, allow_negative_numbers = true, help_heading = "From where")]
+    pub seed: u64,
+    /// Most seconds for one request, from connecting to the last byte
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, allow_negative_numbers = true, help_heading = "From where")]
+    pub timeout: Duration,
+    /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = retries, allow_negative_numbers = true, help_heading = "From where")]
+    pub retries: u32,
 }
 
 /// The style of execution.
@@ -319,7 +331,7 @@ mod tests {
     fn both_spellings_and_any_case_are_taken() {
         let typed = Download::typed(&["--max-req", "3", "--mode", "Thread", "-s", "delay"]);
         assert_eq!(
-            (typed.max_req, typed.mode, typed.server),
+            (typed.max_req, typed.mode, typed.origin.server),
             (Some(3), Mode::Threads, Site::Delay)
         );
         assert_eq!(Download::typed(&["--max_req", "7"]).max_req, Some(7));

@@ -95,7 +95,7 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
         ));
     }
     let told = format!("going on with {name}: of {all} {what}");
-    typed.cc = left;
+    typed.which.cc = left;
     apply(typed, setting, matches)?;
     typed.resume.continues = Some(name);
     Ok(Work::Left(told))
@@ -130,7 +130,7 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
         continues: _,
     } = setting;
     if !is_typed("server") {
-        typed.server = server.parse()?;
+        typed.origin.server = server.parse()?;
     }
     if !is_typed("dest") {
         typed.dest = PathBuf::from(dest);
@@ -152,13 +152,13 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
         return Ok(());
     };
     if !is_typed("seed") {
-        typed.seed = *seed;
+        typed.origin.seed = *seed;
     }
     if !is_typed("timeout") {
-        typed.timeout = Duration::try_from_secs_f64(*timeout_s)?;
+        typed.origin.timeout = Duration::try_from_secs_f64(*timeout_s)?;
     }
     if !is_typed("retries") {
-        typed.retries = *retries;
+        typed.origin.retries = *retries;
     }
     if !is_typed("update") {
         typed.update = *update;

@@ -95,16 +95,9 @@ pub(super) enum UsageError {
 pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
     // All of it, so that a new option cannot be forgotten.
     let args::Download {
-        cc,
-        all,
-        every,
-        codes_file,
-        limit,
+        which,
         resume,
-        server,
-        seed,
-        timeout,
-        retries,
+        origin: args::Origin { server, seed, timeout, retries },
         update,
         mode,
         max_req,
@@ -121,13 +114,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         keep_runs,
         no_logs,
     } = typed;
-    let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
-    let commands = ["bench", "completions", "logs", "serve", "timeline"];
-    let is_command = |word: &&String| commands.contains(&word.as_str());
-    if let Some(command) = cc.iter().find(is_command) {
-        return Err(UsageError::CommandComesFirst(command.clone()));
-    }
-    let codes = Selection { args: cc, all, every, codes_file, limit }.expand()?;
+    let codes = which.resolve()?;
     let fetch = FetchSettings { timeout, retries, ..FetchSettings::new("") };
     let logs = match (no_logs, log_dir) {
         (true, _) => Logs::None,
@@ -161,6 +148,22 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         logs,
         keep_runs,
     })
+}
+
+impl args::Which {
+    /// The codes that were asked for.
+    pub(super) fn resolve(self) -> Result<Vec<Code>, UsageError> {
+        let Self { cc, all, every, codes_file, limit } = self;
+        let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
+        let is_command = |word: &&String| {
+            ["bench", "compare", "completions", "demo", "logs", "serve", "timeline"]
+                .contains(&word.as_str())
+        };
+        if let Some(command) = cc.iter().find(is_command) {
+            return Err(UsageError::CommandComesFirst(command.clone()));
+        }
+        Ok(Selection { args: cc, all, every, codes_file, limit }.expand()?)
+    }
 }
 
 impl Crew {
