@@ -76,6 +76,8 @@ pub mod flag_server;
 pub mod flags;
 #[cfg(feature = "cli")]
 pub mod journal;
+#[cfg(feature = "cli")]
+mod workload;
 
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::compare;
 use crate::flag_server::DEFAULT_SEED;
 use crate::flags::site::Site;
 
@@ -52,6 +53,7 @@ pub(super) enum Command {
     Bench(Bench),
     /// Show what every process of a run wrote down
     Logs(super::logs::Logs),
+    Compare(Box<compare::args::Args>),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it

@@ -142,7 +142,13 @@ fn tail(counts: Counts, total: u64, per_second: f64, columns: u16) -> String {
 
 /// A terminal that seems narrower than it is.
 #[derive(Debug)]
-struct WithMargin(Term);
+pub(super) struct WithMargin(Term);
+
+impl WithMargin {
+    pub(super) fn new(term: Term) -> Self {
+        Self(term)
+    }
+}
 
 impl TermLike for WithMargin {
     fn width(&self) -> u16 {

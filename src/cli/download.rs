@@ -194,7 +194,7 @@ fn as_event(settings: &Settings) -> Event {
     }
 }
 
-fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
+pub(super) fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {
     let kind = match site {
         Site::Local => Kind::Local,
         Site::Delay => Kind::Delay,

@@ -11,6 +11,7 @@
 mod args;
 mod bar;
 mod bench;
+mod compare;
 mod display;
 mod download;
 mod feeder;
@@ -29,6 +30,7 @@ mod usage;
 mod which_run;
 mod words;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -41,6 +43,7 @@ use self::resume::Work;
 use crate::flags::task::Download;
 use crate::task::Registry;
 use crate::worker::{self, Asked};
+use crate::workload;
 
 /// How a program ended, as its caller reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ pub fn coordinator() -> ExitCode {
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Bench(bench)) => bench::run(&bench),
         Some(Command::Logs(logs)) => logs::run(&logs),
+        Some(Command::Compare(compare)) => compare::run(*compare),
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {
@@ -102,7 +106,7 @@ fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Resu
             return Ok(Exit::Answered);
         }
     }
-    settings::resolve(typed).map_or_else(usage_error, download::run)
+    settings::resolve(typed).map_or_else(|error| usage_error(None, error), download::run)
 }
 
 /// The `worker` program.
@@ -121,8 +125,7 @@ pub fn worker() -> ExitCode {
 
 fn serve_coordinator(asked: Asked) -> ExitCode {
     run_log::begin_in_worker(asked.worker());
-    let registry = bench::add_to(Registry::new().with::<Download>());
-    let code = match asked.serve(registry) {
+    let code = match asked.serve(registry()) {
         Ok(()) => 0,
         Err(error) => {
             stderr::say(format_args!("worker: {error}"));
@@ -131,6 +134,11 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
     };
     run_log::end(code, None);
     ExitCode::from(code)
+}
+
+/// All that workers can do.
+fn registry() -> Registry {
+    workload::add_to(bench::add_to(Registry::new().with::<Download>()))
 }
 
 fn completions(shell: Shell) -> anyhow::Result<Exit> {
@@ -145,9 +153,17 @@ fn completions(shell: Shell) -> anyhow::Result<Exit> {
     }
 }
 
-fn usage_error(error: settings::UsageError) -> anyhow::Result<Exit> {
+/// Tells what is wrong with the command line, and how that of this subcommand is used.
+fn usage_error(subcommand: Option<&str>, error: impl Display) -> anyhow::Result<Exit> {
     let kind = clap::error::ErrorKind::ValueValidation;
-    let error = Args::command().error(kind, error);
+    let mut command = Args::command();
+    // With this, a subcommand knows its full name.
+    command.build();
+    let command = match subcommand {
+        Some(name) => command.find_subcommand_mut(name).expect("a subcommand of that name"),
+        None => &mut command,
+    };
+    let error = command.error(kind, error);
     // A stderr that is gone cannot be told so.
     let _ = error.print();
     Ok(Exit::Usage)

@@ -1,0 +1,202 @@
+//! `coordinator compare`: the same job in several modes, measured.
+//!
+//! ```text
+//!   args ──► plan ──► rounds ── job.run(mode) ──► flags ───┐
+//!   as typed as       in turn                 └─► labour ──┴► run ──► process ──► memory
+//!            resolved    │                        what to     one      started,    watched
+//!                        ▼                        start                timed
+//!            comparison ──► report ──► terminal, html + svg, md
+//!            what it comes  in words   export: json, csv
+//!            to
+//! ```
+//!
+//! Every measured run is a process of its own, so that its CPU time and memory are its own, and
+//! nothing of an earlier run is left in it. Nothing here knows how flags are downloaded.
+
+pub(in crate::cli) mod args;
+mod chart;
+mod comparison;
+mod export;
+mod flags;
+mod html;
+mod labour;
+mod memory;
+mod mode;
+mod once;
+mod plan;
+mod process;
+mod progress;
+mod report;
+mod rounds;
+mod run;
+mod statistics;
+mod svg;
+mod terminal;
+
+use std::io;
+
+use anyhow::Context;
+
+use self::args::Args;
+use self::comparison::{Comparison, Place};
+use self::export::Export;
+use self::flags::Flags;
+use self::labour::Labour;
+use self::mode::{Crew, Language, Mode, Size};
+use self::plan::{Plan, What};
+use self::progress::Progress;
+use self::rounds::{End, Inbox};
+use self::statistics::Spread;
+use super::{Exit, download, stderr};
+use crate::flag_server::FlagServer;
+use crate::workload::Work;
+
+/// Runs the comparison.
+pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {
+    match plan::resolve(typed) {
+        Err(error) => super::usage_error(Some("compare"), error),
+        Ok(Plan { what: What::Once { work, jobs, size }, modes, .. }) => {
+            once::run(work, jobs, size, modes[0])
+        }
+        Ok(plan) => compare(plan),
+    }
+}
+
+fn compare(plan: Plan) -> anyhow::Result<Exit> {
+    let Plan { what, modes, reference, runs, warmup, exports, progress, color, remarks } = plan;
+    let inbox = Inbox::open().context("cannot listen to signals")?;
+    let exports = exports.into_iter().map(|(path, format)| {
+        let shown = path.display().to_string();
+        Export::prepare(path, format).with_context(|| format!("cannot write --export {shown}"))
+    });
+    let exports = exports.collect::<anyhow::Result<Vec<_>>>()?;
+    let progress = Progress::new(progress);
+
+    let begin = Comparison { warmup, runs, remarks, ..what.begin() };
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let measure = |job: &dyn run::Job| {
+        let rounds = rounds::run(job, &modes, warmup, runs, &inbox, &progress);
+        begin.with(&modes, reference, rounds)
+    };
+    let comparison = match what {
+        What::Flags { codes, origin, workers } => {
+            let super::args::Origin { server: site, seed, timeout, retries } = origin;
+            let server = download::start_server(&site, seed)?;
+            let embedded = server.as_ref().map(FlagServer::base_url);
+            let flags = Flags {
+                program,
+                codes,
+                is_embedded: embedded.is_some(),
+                url: embedded.or(site.base_url().map(str::to_owned)).unwrap_or_default(),
+                timeout,
+                retries,
+                workers,
+            };
+            measure(&flags)
+        }
+        What::Labour { work, jobs, size, python: _ } => {
+            let labour = Labour { program, work, jobs, size };
+            let mut comparison = measure(&labour);
+            if !comparison.rows.is_empty() && comparison.end == End::Done {
+                comparison.scaling = comparison::scaling(&comparison.rows);
+                comparison.prices = prices(&labour, &modes, &inbox, &progress);
+            }
+            comparison
+        }
+        What::Once { .. } => unreachable!("it is no comparison"),
+    };
+    conclude(&comparison, exports, color)
+}
+
+/// So many tasks that do nothing are run to see what a task costs, so many times.
+const IDLE_JOBS: usize = 4_000;
+const IDLE_RUNS: usize = 3;
+
+/// What a task costs that does nothing, in seconds, by one worker of each kind.
+fn prices(labour: &Labour, modes: &[Mode], inbox: &Inbox, progress: &Progress) -> Vec<(Mode, f64)> {
+    let one = |mode: &Mode| {
+        let crew = match mode.crew {
+            Crew::Sequential => Crew::Sequential,
+            Crew::Threads(_) => Crew::Threads(Some(1)),
+            Crew::Processes(_) => Crew::Processes(Some(Size { workers: 1, threads: 1 })),
+        };
+        Mode { crew, ..*mode }
+    };
+    let mut kinds: Vec<Mode> = Vec::new();
+    for mode in modes.iter().map(one) {
+        let is_call = mode.crew == Crew::Sequential && mode.language == Language::Python;
+        if !kinds.contains(&mode) && !is_call {
+            kinds.push(mode);
+        }
+    }
+    let idle = labour.idle(IDLE_JOBS);
+    let rounds = rounds::run(&idle, &kinds, 1, IDLE_RUNS, inbox, progress);
+    let price = |(mode, runs): (Mode, Vec<run::Run>)| {
+        let times: Vec<_> = runs.iter().map(|run| run.seconds / IDLE_JOBS as f64).collect();
+        Some((mode, Spread::of(&times)?.median))
+    };
+    kinds.into_iter().zip(rounds.runs).filter_map(price).collect()
+}
+
+/// Tells what came of it.
+fn conclude(
+    comparison: &Comparison,
+    exports: Vec<Export>,
+    color: super::args::Color,
+) -> anyhow::Result<Exit> {
+    let exit = match &comparison.end {
+        End::Signal(exit) => *exit,
+        End::Broken(_) if comparison.is_empty() => Exit::CouldNotWork,
+        End::Broken(_) => Exit::SomeErrors,
+        End::Done if !comparison.unlike.is_empty() => Exit::SomeErrors,
+        End::Done => Exit::Answered,
+    };
+    if comparison.is_empty() {
+        stderr::say(format_args!(
+            "coordinator: nothing was measured: {}",
+            match &comparison.end {
+                End::Broken(why) => why,
+                End::Signal(_) => "interrupted",
+                End::Done => "no run of any mode brought what the first one did",
+            }
+        ));
+        return Ok(exit);
+    }
+    let report = report::report(comparison);
+    match terminal::print(&report, color) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write the report");
+        }
+        _ => {}
+    }
+    for export in exports {
+        let shown = export.path().display().to_string();
+        let written = export.finish(comparison, &report);
+        written.with_context(|| format!("cannot write --export {shown}"))?;
+    }
+    Ok(exit)
+}
+
+impl What {
+    /// A comparison that knows its job, and nothing else yet.
+    fn begin(&self) -> Comparison {
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        match self {
+            Self::Flags { codes, origin, .. } => {
+                let count = codes.len();
+                let job = format!("{count} flag{} from {}", s(count), origin.server);
+                Comparison::new(job, "flags", Place::here(None))
+            }
+            Self::Labour { work, jobs, size, python } => {
+                let job = format!("{jobs} job{}: {}", s(*jobs), work.describe(*size));
+                let place = Place::here(python.clone());
+                Comparison { needs_cpu: needs_cpu(*work), ..Comparison::new(job, "jobs", place) }
+            }
+            Self::Once { .. } => unreachable!("it is no comparison"),
+        }
+    }
+}
+
+fn needs_cpu(work: Work) -> bool {
+    matches!(work, Work::Sha | Work::Arcfour | Work::Primes)
+}

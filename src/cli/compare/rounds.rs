@@ -1,0 +1,285 @@
+//! The runs, in turn: A B C, A B C, and so on, until all are done or something ends them.
+//!
+//! ```text
+//!   measuring thread   runs one after the other ──┐
+//!                                                 ├──► one channel ──► this thread: what counts
+//!   signals thread     Ctrl-C, SIGTERM ───────────┘
+//! ```
+//!
+//! In turn, because a machine that is busy for a while should be so for all of them.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::{Exit, signals};
+
+use super::mode::Mode;
+use super::process::Stage;
+use super::progress::Progress;
+use super::run::{Brought, Job, Run, Trouble};
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    /// Of each mode, those that count.
+    pub runs: Vec<Vec<Run>>,
+    /// Of each mode, the most memory that any run had, warm-ups included.
+    pub peaks: Vec<u64>,
+    /// What the first run brought.
+    pub brought: Option<Brought>,
+    /// What some runs brought instead; these do not count.
+    pub unlike: Vec<String>,
+    pub end: End,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// All runs are done.
+    Done,
+    /// Something is wrong with the job.
+    Broken(String),
+    Signal(Exit),
+}
+
+/// What this thread waits for.
+pub(super) enum News {
+    Begins { mode: usize },
+    Ran { round: usize, mode: usize, run: Result<Run, Trouble> },
+    Over,
+    Signal(Exit),
+}
+
+/// Where signals are heard, from the first to the last round.
+pub(super) struct Inbox {
+    sender: Sender<News>,
+    receiver: Receiver<News>,
+}
+
+impl Inbox {
+    pub(super) fn open() -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let signalled = sender.clone();
+        signals::watch(move |exit| {
+            let _ = signalled.send(News::Signal(exit));
+        })?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+/// How long the last run may take to end when it was stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs every mode so many times.
+pub(super) fn run(
+    job: &dyn Job,
+    modes: &[Mode],
+    warmup: usize,
+    runs: usize,
+    inbox: &Inbox,
+    progress: &Progress,
+) -> Rounds {
+    let mut rounds = Rounds {
+        runs: vec![Vec::new(); modes.len()],
+        peaks: vec![0; modes.len()],
+        brought: None,
+        unlike: Vec::new(),
+        end: End::Done,
+    };
+    let stage = Stage::default();
+    progress.begin(modes, warmup + runs);
+    thread::scope(|scope| {
+        let (stage, sender) = (&stage, &inbox.sender);
+        let measuring = thread::Builder::new().name("measuring".to_owned());
+        let spawned = measuring.spawn_scoped(scope, move || {
+            for round in 0..warmup + runs {
+                stage.look_closely(round < warmup);
+                for (mode, &name) in modes.iter().enumerate() {
+                    let _ = sender.send(News::Begins { mode });
+                    let run = job.run(name, stage);
+                    let is_last = run.is_err();
+                    let _ = sender.send(News::Ran { round, mode, run });
+                    if is_last {
+                        let _ = sender.send(News::Over);
+                        return;
+                    }
+                }
+            }
+            let _ = sender.send(News::Over);
+        });
+        if let Err(error) = spawned {
+            rounds.end = End::Broken(format!("cannot start a thread: {error}"));
+            return;
+        }
+        loop {
+            let news = match rounds.end {
+                End::Done => inbox.receiver.recv().ok(),
+                // What is running was stopped, and has to end.
+                _ => inbox.receiver.recv_timeout(PATIENCE).ok(),
+            };
+            match news {
+                None | Some(News::Over) => break,
+                Some(News::Begins { mode }) => progress.begins(mode),
+                Some(News::Ran { round, mode, run }) => {
+                    progress.ran(mode);
+                    rounds.take(job, modes[mode], mode, round, warmup, run);
+                }
+                Some(News::Signal(exit)) if rounds.end == End::Done => {
+                    rounds.end = End::Signal(exit);
+                }
+                Some(News::Signal(_)) => {}
+            }
+            if rounds.end != End::Done {
+                stage.close();
+            }
+        }
+    });
+    progress.end();
+    rounds
+}
+
+impl Rounds {
+    fn take(
+        &mut self,
+        job: &dyn Job,
+        mode: Mode,
+        index: usize,
+        round: usize,
+        warmup: usize,
+        run: Result<Run, Trouble>,
+    ) {
+        let which = match round.checked_sub(warmup) {
+            None => format!("warm-up {} of {mode}", round + 1),
+            Some(round) => format!("run {} of {mode}", round + 1),
+        };
+        let run = match run {
+            Ok(run) => run,
+            Err(Trouble::Stopped) => return,
+            Err(Trouble::CouldNot(why)) => return self.break_off(format!("{which}: {why}")),
+        };
+        let first = self.brought.get_or_insert_with(|| run.brought.clone());
+        if run.brought.is_nothing_but_errors()
+            && (!first.is_nothing_but_errors() || !job.may_fail_entirely())
+        {
+            let error = run.brought.error.as_deref().unwrap_or("errors");
+            return self.break_off(format!("{which} brought nothing but errors: {error}"));
+        }
+        match run.brought.unlike(first) {
+            Some(difference) => self.unlike.push(format!("{which}: {difference}")),
+            None => {
+                self.peaks[index] = self.peaks[index].max(run.peak_rss);
+                if round >= warmup {
+                    self.runs[index].push(run);
+                }
+            }
+        }
+    }
+
+    fn break_off(&mut self, why: String) {
+        if self.end == End::Done {
+            self.end = End::Broken(why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::cli::args;
+    use crate::flags::outcome::Counts;
+
+    /// Brings what the test says, and notes who was asked.
+    struct Scripted<F>(F, Mutex<Vec<String>>);
+
+    impl<F: Fn(usize) -> Result<Counts, Trouble> + Sync> Job for Scripted<F> {
+        fn run(&self, mode: Mode, _: &Stage) -> Result<Run, Trouble> {
+            let mut asked = self.1.lock().unwrap();
+            let counts = (self.0)(asked.len())?;
+            asked.push(mode.to_string());
+            let error = (counts.error > 0).then(|| "HTTP 503".to_owned());
+            let brought = Brought { counts, things: [].into(), error };
+            Ok(Run { seconds: 1.0, user: 0.5, system: 0.5, peak_rss: 7, concurrency: 1, brought })
+        }
+    }
+
+    const FINE: Counts = Counts { ok: 3, not_found: 1, error: 0 };
+
+    /// Three modes, a warm-up, two runs.
+    fn rounds(
+        script: impl Fn(usize) -> Result<Counts, Trouble> + Sync,
+        signal: Option<Exit>,
+    ) -> (Rounds, Vec<String>) {
+        let (sender, receiver) = mpsc::channel();
+        if let Some(exit) = signal {
+            sender.send(News::Signal(exit)).unwrap();
+        }
+        let inbox = Inbox { sender, receiver };
+        let modes = ["sequential", "threads:2", "processes:2"].map(|mode| mode.parse().unwrap());
+        let job = Scripted(script, Mutex::default());
+        let progress = Progress::new(args::Progress::None);
+        let rounds = run(&job, &modes, 1, 2, &inbox, &progress);
+        (rounds, job.1.into_inner().unwrap())
+    }
+
+    fn counted(rounds: &Rounds) -> Vec<usize> {
+        rounds.runs.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn the_modes_run_in_turn_and_warm_ups_do_not_count() {
+        let (rounds, asked) = rounds(|_| Ok(FINE), None);
+        assert_eq!(asked, ["sequential", "threads:2", "processes:2"].repeat(3));
+        assert_eq!(counted(&rounds), [2, 2, 2]);
+        assert_eq!((rounds.end, rounds.unlike.len()), (End::Done, 0));
+        assert_eq!(rounds.peaks, [7, 7, 7]);
+    }
+
+    #[test]
+    fn a_run_that_brings_something_else_does_not_count() {
+        let script = |n| Ok(Counts { error: u64::from(n == 4), ..FINE });
+        let (rounds, _) = rounds(script, None);
+        assert_eq!(counted(&rounds), [2, 1, 2]);
+        assert_eq!(
+            rounds.unlike,
+            ["run 1 of threads:2: 3 ok, 1 not found, 1 error (HTTP 503), \
+              not 3 ok, 1 not found, 0 errors"]
+        );
+        assert_eq!(rounds.end, End::Done);
+    }
+
+    #[test]
+    fn nothing_but_errors_ends_it_and_what_was_measured_stays() {
+        let script = |n| match n {
+            0..6 => Ok(FINE),
+            _ => Ok(Counts { ok: 0, not_found: 0, error: 4 }),
+        };
+        let (rounds, _) = rounds(script, None);
+        let why = "run 2 of sequential brought nothing but errors: HTTP 503";
+        assert_eq!(rounds.end, End::Broken(why.to_owned()));
+        assert_eq!(counted(&rounds), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_run_ends_it() {
+        let script = |n| match n {
+            1 => Err(Trouble::CouldNot("no such file".to_owned())),
+            _ => Ok(FINE),
+        };
+        let (rounds, asked) = rounds(script, None);
+        assert_eq!(rounds.end, End::Broken("warm-up 1 of threads:2: no such file".to_owned()));
+        assert_eq!((counted(&rounds), asked.len()), (vec![0, 0, 0], 1));
+    }
+
+    #[test]
+    fn a_signal_ends_it() {
+        let script = |n| match n {
+            0..4 => Ok(FINE),
+            _ => Err(Trouble::Stopped),
+        };
+        let (rounds, _) = rounds(script, Some(Exit::Interrupted));
+        assert_eq!(rounds.end, End::Signal(Exit::Interrupted));
+        assert_eq!(counted(&rounds), [1, 0, 0]);
+    }
+}

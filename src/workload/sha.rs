@@ -1,0 +1,47 @@
+//! SHA-256 of data that is generated on the spot, so that next to nothing has to travel.
+//!
+//! The data comes in pieces of [`PIECE`] bytes, and the same in the script for CPython, for a
+//! reason: CPython's `hashlib` lets other threads run while it hashes more than 2047 bytes at
+//! once. Larger pieces would hide what the GIL costs code that does not let go of it.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Failure;
+use crate::task::{Context, Task};
+
+const PIECE: usize = 1024;
+
+/// Hashes so many bytes; gives the digest in hexadecimal.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sha {
+    pub seed: u64,
+    pub bytes: u64,
+}
+
+impl Task for Sha {
+    const NAME: &'static str = "workload.sha";
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String, Failure> {
+        let mut hasher = Sha256::new();
+        let mut piece = [0; PIECE];
+        let mut left = self.bytes;
+        for n in 0.. {
+            if left == 0 {
+                break;
+            }
+            let number = (self.seed << 32 | n).to_le_bytes();
+            piece.chunks_exact_mut(number.len()).for_each(|chunk| chunk.copy_from_slice(&number));
+            let length = left.min(PIECE as u64);
+            hasher.update(&piece[..length as usize]);
+            left -= length;
+        }
+        Ok(hex(&hasher.finalize()))
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,418 @@
+//! `coordinator compare`: the same job in several modes, measured by real processes.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use procession::flag_server::{FlagServer, Kind};
+use programs::{Place, Ran, Running, wait_until, wait_until_gone};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const MODES: &str = "sequential,threads:3,processes:2x2";
+
+/// Runs `coordinator compare ARGS` with an export to `out.json`, and gives that, too.
+fn compare(place: &Place, args: &[&str], code: i32) -> (Ran, Value) {
+    let ran = place.run(&[&["compare", "--export", "out.json"], args].concat()).expect(code);
+    let json = fs::read_to_string(place.path("out.json")).expect("an export");
+    (ran, serde_json::from_str(&json).expect("JSON"))
+}
+
+/// The results by mode.
+fn results(json: &Value) -> BTreeMap<&str, &Value> {
+    let results = json["results"].as_array().unwrap();
+    results.iter().map(|result| (result["mode"].as_str().unwrap(), result)).collect()
+}
+
+/// Sees to it that nothing is left of a comparison that was run with this `TMPDIR`.
+#[track_caller]
+fn assert_is_clean(dir: &Path) {
+    let left: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn each_mode_is_measured_and_compared_with_the_first() {
+    let place = Place::new();
+    let args = ["br", "cn", "us", "zz", "--modes", MODES, "--runs", "3"];
+    let (ran, json) = compare(&place, &args, 0);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "4 flags from LOCAL");
+    assert!(lines[1].starts_with("3 runs after 1 warm-up each, in turn; "), "{ran:#?}");
+    for mode in ["sequential", "threads:3", "processes:2x2"] {
+        let of_mode = lines.iter().filter(|line| line.starts_with(mode)).count();
+        // A row, a bar, and, of all but the first, how it compares.
+        assert_eq!(of_mode, if mode == "sequential" { 2 } else { 3 }, "{ran:#?}");
+    }
+    let last = "Every run: 3 ok, 1 not found, 0 errors; the same files, byte for byte.";
+    assert!(lines.contains(&last), "{ran:#?}");
+    assert_eq!(ran.stderr, "");
+    // Wherever the flags went, it was not here.
+    assert!(!place.path("downloads").exists() && !place.path("logs").exists());
+
+    assert_eq!((&json["reference"], &json["same"]), (&"sequential".into(), &true.into()));
+    for (mode, result) in results(&json) {
+        let number = |name: &str| result[name].as_f64().unwrap_or_else(|| panic!("{mode} {name}"));
+        assert_eq!(result["times_s"].as_array().unwrap().len(), 3);
+        assert!(0.0 < number("min_s") && number("min_s") <= number("median_s"));
+        assert!(number("median_s") <= number("max_s") && number("mean_s") <= number("max_s"));
+        assert_eq!((number("ok"), number("not_found"), number("error")), (3.0, 1.0, 0.0));
+        assert!(number("cpu_s") > 0.0 && number("peak_rss_bytes") > 1e6);
+        assert_eq!(result["ratio"].is_null(), mode == "sequential");
+    }
+    assert_eq!(results(&json)["threads:3"]["concurrency"], 3);
+}
+
+#[test]
+fn the_reference_can_be_chosen_and_modes_that_ask_for_too_much_are_told() {
+    let place = Place::new();
+    let args = ["b", "-l", "4", "--modes", "threads:50,processes:1", "--runs", "2"];
+    let (ran, json) = compare(&place, &[&args[..], &["--reference", "process:1"]].concat(), 0);
+    assert_eq!(json["reference"], "processes:1");
+    assert!(results(&json)["processes:1"]["ratio"].is_null());
+    assert!(ran.stdout.contains("\nthreads:50: ") && ran.stdout.contains("than processes:1"));
+    assert!(ran.stdout.contains("threads:50 made 4 requests at a time"), "{ran:#?}");
+}
+
+#[test]
+fn the_exports_tell_the_same() {
+    let place = Place::new();
+    let files = ["out.md", "out.csv", "out.html", "out.svg"];
+    let exports = files.map(|file| ["--export", file]).concat();
+    let args = ["br", "us", "--modes", MODES, "--runs", "2"];
+    let (ran, json) = compare(&place, &[&args[..], &exports].concat(), 0);
+    let read = |file: &str| fs::read_to_string(place.path(file)).unwrap();
+
+    let csv = read("out.csv");
+    let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let head = lines.next().unwrap();
+    let rows: Vec<_> = lines.collect();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let result = results(&json)[row[0]];
+        for (name, cell) in head.iter().zip(&row).skip(1) {
+            match &result[name] {
+                Value::Null => assert_eq!(*cell, "", "{name}"),
+                number => {
+                    // To the last but one bit: not every reader of JSON cares for that.
+                    let (cell, number) = (cell.parse::<f64>().unwrap(), number.as_f64().unwrap());
+                    assert!((cell - number).abs() <= number.abs() * 1e-14, "{name} {cell}");
+                }
+            }
+        }
+    }
+    for mode in MODES.split(',') {
+        // The table on the terminal, and the same cells in the document and on the page.
+        let row = ran.stdout.lines().find(|line| line.starts_with(mode)).unwrap();
+        let cells: Vec<_> =
+            row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells.len(), 8, "{row}");
+        assert!(read("out.md").contains(&format!("| {} |\n", cells.join(" | "))), "{row}");
+        let html = format!("<tr><td>{}</td></tr>\n", cells.join("</td><td>"));
+        assert!(read("out.html").contains(&html), "{row}");
+    }
+    for file in ["out.html", "out.svg"] {
+        let text = read(file);
+        assert_eq!(text.matches("class=\"bar\"").count(), 3, "{file}");
+        assert_eq!(text.matches("class=\"whisker\"").count(), 3, "{file}");
+        assert!(text.contains("prefers-color-scheme:dark"), "{file}");
+        for foreign in ["src=", "href=", "@import", "url("] {
+            assert!(!text.contains(foreign), "{file} needs something else: {foreign}");
+        }
+    }
+    assert!(read("out.svg").starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+    assert_is_drawn_by_a_browser(&place);
+}
+
+/// Where there is a Chromium: opens both pictures, and finds the bars on them.
+fn assert_is_drawn_by_a_browser(place: &Place) {
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    let is_there = |name: &&&str| {
+        let version = Command::new(name).arg("--version").stdout(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let Some(browser) = browsers.iter().find(is_there) else { return };
+    for file in ["out.html", "out.svg"] {
+        let picture = place.path(format!("{file}.png"));
+        let profile = place.path("profile");
+        let screenshot = Command::new(browser)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=900,700"])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(format!("--screenshot={}", picture.display()))
+            .arg(format!("file://{}", place.path(file).display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(screenshot.unwrap().success(), "{browser} {file}");
+        let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(picture).unwrap()));
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        let samples = info.color_type.samples();
+        // The colour of a bar, which nothing else has.
+        let is_bar = |pixel: &&[u8]| pixel[..3] == [0x2f, 0x6f, 0xd0];
+        let bars = pixels.chunks_exact(samples).filter(is_bar).count();
+        assert!(bars > 3000, "{file}: {bars} pixels of bars");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() {
+    let place = Place::new();
+    for (args, reason) in [
+        (&["--runs", "0"][..], "--runs N must be >= 1"),
+        (&["--warmup", "-1"], "--warmup N must be a whole number >= 0"),
+        (&["--modes", "fibers"], "\"fibers\" is no mode"),
+        (&["--modes", "processes:0"], "numbers must be 1 to 1000"),
+        (&["--modes", "threads,thread"], "--modes threads: it is there twice"),
+        (&["--modes", "python-threads:2"], "CPython runs only --task sha, noop and python"),
+        (&["--reference", "threads:9"], "--reference threads:9: it must be one of the modes"),
+        (&["--task", "nonsense"], "[possible values: sha, arcfour, primes, sleep, noop, python]"),
+        (&["--task", "primes", "br"], "cannot be used with"),
+        (&["--task", "primes", "--size", "40"], "--size SIZE of primes must be 2 to 19"),
+        (&["--task", "sha", "--size", "much"], "--size SIZE must be a whole number"),
+        (&["--task", "sha", "--jobs", "0"], "--jobs N must be >= 1"),
+        (&["--jobs", "3"], "--task <NAME>"),
+        (&["--export", "out.pdf"], "must end with .md, .json, .csv, .html or .svg: out.pdf"),
+        (&["x1"], "each CC argument must be A to Z or AA to ZZ"),
+    ] {
+        let ran = place.run(&[&["compare"], args].concat()).expect(2);
+        assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains(reason), "{ran:#?}");
+        assert_eq!(ran.stdout, "");
+    }
+    let ran = place.run(&["compare", "--export", "nowhere/out.md"]).expect(3);
+    assert!(ran.stderr.starts_with("coordinator: cannot write --export nowhere/out.md: "));
+    let ran = place.run(&["compare", "-s", "http://127.0.0.1:1/flags", "--export", "out.md"]);
+    let ran = ran.expect(3);
+    assert!(ran.stderr.contains("nothing was measured: warm-up 1 of sequential"), "{ran:#?}");
+    assert!(ran.stderr.contains("connection refused"), "{ran:#?}");
+    assert_eq!(place.path("").read_dir().unwrap().count(), 0, "no export of nothing");
+}
+
+/// A comparison of three flags from a server of the test's own, in so many runs; begun, so that
+/// some of them are done.
+fn begun(place: &Place, server: &FlagServer) -> Running {
+    let url = server.base_url();
+    let modes = ["--modes", "sequential,processes:2", "--warmup", "0", "--runs", "1000"];
+    let args = ["compare", "br", "cn", "fr", "-s", &url, "--export", "out.json"];
+    fs::create_dir(place.path("tmp")).unwrap();
+    let mut command = place.coordinator(&[&args[..], &modes].concat());
+    let run = Running::start(command.env("TMPDIR", place.path("tmp")));
+    wait_until("some runs are done", || server.served() > 3 * 2 * 3);
+    run
+}
+
+fn exported(place: &Place) -> Value {
+    serde_json::from_str(&fs::read_to_string(place.path("out.json")).unwrap()).unwrap()
+}
+
+/// How many runs of each mode count.
+fn runs(json: &Value) -> Vec<u64> {
+    results(json).values().map(|result| result["runs"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let place = Place::new();
+        let server = FlagServer::builder(Kind::Local).start().unwrap();
+        let run = begun(&place, &server);
+        let children = run.children();
+        run.signal(signal);
+        let ran = run.wait().expect(code);
+        assert!(ran.stdout.contains("\nInterrupted. Runs until then that count: "), "{ran:#?}");
+        assert!(ran.stdout.contains("\nEvery run: 3 ok"), "{ran:#?}");
+        let json = exported(&place);
+        assert_eq!(json["interrupted"], true);
+        let runs = runs(&json);
+        assert!(runs.iter().all(|runs| (2..1000).contains(runs)), "{runs:?}");
+        assert!(runs[0].abs_diff(runs[1]) <= 1, "in turn: {runs:?}");
+        wait_until_gone(&children);
+        assert_is_clean(&place.path("tmp"));
+    }
+}
+
+#[test]
+fn an_interrupt_before_anything_was_measured_is_told() {
+    let place = Place::new();
+    let server = FlagServer::builder(Kind::Delay).start().unwrap();
+    let url = server.base_url();
+    let run = place.start(&["compare", "-s", &url, "--modes", "processes:2"]);
+    wait_until("requests were answered", || server.served() > 2);
+    run.signal(Signal::INT);
+    let ran = run.wait().expect(130);
+    assert_eq!(ran.stderr, "coordinator: nothing was measured: interrupted\n");
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_server_that_dies_between_two_runs_ends_the_comparison() {
+    let place = Place::new();
+    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let run = begun(&place, &server);
+    drop(server);
+    let ran = run.wait().expect(1);
+    let broken = ran.stdout.lines().find(|line| line.starts_with("Broken off: run ")).unwrap();
+    assert!(broken.contains("brought nothing but errors"), "{ran:#?}");
+    let json = exported(&place);
+    assert!(json["broken_off"].as_str().unwrap().contains("connection"), "{json:#}");
+    assert!(runs(&json).iter().all(|runs| *runs >= 2));
+    assert_is_clean(&place.path("tmp"));
+}
+
+#[test]
+fn runs_that_bring_something_else_are_told_and_do_not_count() {
+    let place = Place::new();
+    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let addr = server.addr();
+    let url = server.base_url();
+    let args = ["compare", "--all", "-l", "20", "-s", &url, "--export", "out.json"];
+    let modes = ["--modes", "threads:20,processes:2x10", "--warmup", "0", "--runs", "5"];
+    let run = place.start(&[&args[..], &modes].concat());
+    wait_until("some runs are done", || server.served() > 20 * 2);
+    drop(server);
+    // At the same place, one that fails now and then.
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
+    let start = || FlagServer::builder(Kind::Error).addr(addr).start();
+    let mut other = start();
+    wait_until("the port is free", || {
+        if other.is_err() {
+            other = start();
+        }
+        other.is_ok()
+    });
+    let ran = run.wait();
+    let ran = ran.expect(1);
+    if ran.stdout.contains("Broken off: ") {
+        // A run fell into the moment without any server.
+        assert!(ran.stdout.contains("nothing but errors"), "{ran:#?}");
+        return;
+    }
+    assert!(ran.stdout.contains("\nNot all runs brought the same: "), "{ran:#?}");
+    let json = exported(&place);
+    assert_eq!(json["same"], false);
+    let unlike = json["unlike"].as_array().unwrap();
+    assert_eq!(unlike.len() as u64 + runs(&json).iter().sum::<u64>(), 10);
+    assert!(unlike.iter().any(|what| what.as_str().unwrap().contains("(HTTP 50")), "{json:#}");
+}
+
+#[test]
+fn faults_that_are_the_same_for_all_are_no_difference() {
+    let place = Place::new();
+    let modes = ["--modes", "threads:40,processes:2x20", "--runs", "1"];
+    let (ran, json) =
+        compare(&place, &[&["--every", "-l", "40", "-s", "ERROR"], &modes[..]].concat(), 0);
+    assert!(results(&json)["threads:40"]["error"].as_u64() > Some(0), "{json:#}");
+    assert!(ran.stdout.contains("the same files, byte for byte"), "{ran:#?}");
+}
+
+#[test]
+fn whoever_has_seen_enough_may_close_the_pipe() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let args = ["compare", "br", "--runs", "1", "--modes", "threads"];
+    Running::start(place.coordinator(&args).stdout(writer)).wait().expect(0);
+}
+
+/// Small jobs of each kind.
+const TASKS: [(&str, &str); 5] =
+    [("sha", "64k"), ("arcfour", "10000"), ("primes", "9"), ("sleep", "2"), ("noop", "0")];
+
+#[test]
+fn every_task_is_compared_by_the_number_of_workers() {
+    for (task, size) in TASKS {
+        let place = Place::new();
+        let how = ["--jobs", "8", "--runs", "1", "--warmup", "0", "--workers", "2"];
+        let (ran, json) =
+            compare(&place, &[&["--task", task, "--size", size], &how[..]].concat(), 0);
+        let modes: Vec<_> = results(&json).into_keys().collect();
+        let expected = ["processes:1", "processes:2", "sequential", "threads:1", "threads:2"];
+        assert_eq!(modes, expected, "{task}");
+        for (mode, result) in results(&json) {
+            assert_eq!((&result["ok"], &result["error"]), (&8.into(), &0.into()), "{task} {mode}");
+        }
+        assert!(ran.stdout.contains("\nEvery run gave the same results.\n"), "{ran:#?}");
+        assert!(ran.stdout.contains("\nSpeed-up over one worker:\n"), "{ran:#?}");
+        let points = json["scaling"].as_array().unwrap();
+        assert_eq!(points.len(), 4, "{task}");
+        let prices = json["price_s"].as_array().unwrap();
+        let price = |mode: &str| {
+            let price = prices.iter().find(|price| price["mode"] == mode);
+            price.unwrap()["seconds"].as_f64().unwrap()
+        };
+        assert!(price("processes:1") > price("sequential"), "{json:#}");
+        assert!(ran.stdout.contains("threads:1 ") && ran.stdout.contains(" µs"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn cpu_time_and_memory_are_those_of_the_workers_as_well() {
+    let place = Place::new();
+    let size = ["--task", "arcfour", "--size", "10M", "--jobs", "2", "--runs", "1"];
+    let modes = ["--modes", "sequential,processes:2"];
+    let (_, json) = compare(&place, &[&size[..], &modes].concat(), 0);
+    let of = |mode: &str, name: &str| results(&json)[mode][name].as_f64().unwrap();
+    let (alone, together) = (of("sequential", "cpu_s"), of("processes:2", "cpu_s"));
+    assert!(together > alone / 2.0, "{together} s of CPU, not {alone}");
+    // Each task holds its text twice.
+    let (alone, together) =
+        (of("sequential", "peak_rss_bytes"), of("processes:2", "peak_rss_bytes"));
+    assert!(alone > 20e6, "{alone} bytes");
+    assert!(together > 40e6, "{together} bytes");
+}
+
+/// Whether this machine has a CPython, as the program looks for it.
+fn has_python() -> bool {
+    let version = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn cpython_does_the_same_work_where_there_is_one() {
+    let place = Place::new();
+    let how = ["--jobs", "6", "--size", "50001", "--runs", "1", "--warmup", "0", "-w", "2"];
+    let (ran, json) = compare(&place, &[&["--task", "python"], &how[..]].concat(), 0);
+    let modes: Vec<_> = results(&json).into_keys().filter(|mode| mode.starts_with("py")).collect();
+    if !has_python() {
+        assert!(ran.stdout.contains("\npython3 was not found, so CPython is not compared"));
+        assert_eq!(modes, [""; 0]);
+        return;
+    }
+    assert_eq!(
+        modes,
+        [
+            "python-processes:1",
+            "python-processes:2",
+            "python-sequential",
+            "python-threads:1",
+            "python-threads:2"
+        ]
+    );
+    // Digest for digest, also of data that is no whole number of pieces.
+    assert!(ran.stdout.contains("\nEvery run gave the same results.\n"), "{ran:#?}");
+    assert!(json["python"].as_str().unwrap().contains("Python 3."), "{json:#}");
+}
+
+#[test]
+fn without_a_python_the_comparison_goes_without_unless_it_was_named() {
+    let place = Place::new();
+    fs::create_dir(place.path("empty")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = place.coordinator(&[&["compare", "--runs", "1"], args].concat());
+        Running::start(command.env("PATH", place.path("empty"))).wait()
+    };
+    let small = ["--jobs", "2", "--size", "1k", "-w", "1", "--warmup", "0"];
+    let ran = run(&[&["--task", "python"], &small[..]].concat()).expect(0);
+    let words = ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("python3 was not found, so CPython is not compared"), "{ran:#?}");
+    let ran = run(&["--task", "sha", "--modes", "threads:1,python-threads:1"]).expect(2);
+    assert!(ran.stderr.contains("--modes python-threads:1: python3 was not found"), "{ran:#?}");
+}
