@@ -55,8 +55,12 @@ fn download(bencher: Bencher, logs: Logs) {
     let codes: Vec<_> = AVAILABLE.iter().map(|code| code.parse().expect("a code")).collect();
     let dest: PathBuf = dir.path().into();
     bencher.counter(ItemsCount::new(codes.len())).bench_local(|| {
-        let downloads =
-            codes.iter().map(|&code| Download { code, fetch: fetch.clone(), dest: dest.clone() });
+        let downloads = codes.iter().map(|&code| Download {
+            code,
+            fetch: fetch.clone(),
+            dest: dest.clone(),
+            known: None,
+        });
         let outcomes = pool.map(downloads).filter(|outcome| {
             outcome.as_ref().is_ok_and(|outcome| outcome.bytes.is_some_and(|bytes| bytes > 0))
         });
@@ -77,8 +81,13 @@ fn line(bencher: Bencher) {
         http: Some(200),
         bytes: Some(590),
         elapsed_ms: 1.9,
+        slot: None,
+        unchanged: false,
         attempt: 1,
         error: None,
+        cause: None,
+        child: None,
+        child_pid: None,
     };
     bencher
         .counter(ItemsCount::new(1_usize))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::compare;
+use super::{compare, demo};
 use crate::flag_server::DEFAULT_SEED;
 use crate::flags::site::Site;
 
@@ -54,6 +54,7 @@ pub(super) enum Command {
     /// Show what every process of a run wrote down
     Logs(super::logs::Logs),
     Compare(Box<compare::args::Args>),
+    Demo(demo::args::Demos),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it

@@ -12,11 +12,13 @@ mod args;
 mod bar;
 mod bench;
 mod compare;
+mod demo;
 mod display;
 mod download;
 mod feeder;
 mod hands;
 mod logs;
+mod muster;
 mod resume;
 mod run_log;
 mod serve;
@@ -83,6 +85,7 @@ pub fn coordinator() -> ExitCode {
         Some(Command::Bench(bench)) => bench::run(&bench),
         Some(Command::Logs(logs)) => logs::run(&logs),
         Some(Command::Compare(compare)) => compare::run(*compare),
+        Some(Command::Demo(demos)) => demo::run(demos.demo),
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {
@@ -138,7 +141,8 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
 
 /// All that workers can do.
 fn registry() -> Registry {
-    workload::add_to(bench::add_to(Registry::new().with::<Download>()))
+    let registry = Registry::new().with::<Download>();
+    demo::add_to(workload::add_to(bench::add_to(registry)))
 }
 
 fn completions(shell: Shell) -> anyhow::Result<Exit> {

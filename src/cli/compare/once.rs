@@ -2,24 +2,19 @@
 //! that stands before the clock starts, and tells what it took.
 
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
+use crate::cli::Exit;
+use crate::cli::muster::muster;
 use crate::executor::{
-    Engine, Executor, PoolEvent, PrivateDir, ProcessPool, Sequential, Shutdown, ThreadPool,
+    Engine, Executor, PrivateDir, ProcessPool, Sequential, Shutdown, ThreadPool,
 };
 use crate::workload::{Noop, Work, hex};
 
-use super::super::Exit;
 use super::labour::Told;
 use super::mode::{Crew, Mode, Size};
-
-/// How long workers may take to be there, all of them.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn run(work: Work, jobs: usize, size: u64, mode: Mode) -> anyhow::Result<Exit> {
     let _sockets = PrivateDir::create();
@@ -47,26 +42,6 @@ pub(super) fn run(work: Work, jobs: usize, size: u64, mode: Mode) -> anyhow::Res
 }
 
 fn start(mode: Mode) -> anyhow::Result<Box<dyn Engine>> {
-    let processes = |size: Size| -> anyhow::Result<Box<dyn Engine>> {
-        let (started, starts) = mpsc::channel();
-        let started = Mutex::new(started);
-        let pool = ProcessPool::builder()
-            .workers(size.workers)
-            .concurrency(size.workers * size.threads)
-            .worker_program_beside("worker")
-            .on_event(move |event| {
-                if let (PoolEvent::WorkerStarted { .. }, Ok(started)) = (event, started.lock()) {
-                    let _ = started.send(());
-                }
-            })
-            .build()?;
-        // Tells what is wrong if none of them can start.
-        pool.submit(Noop).result()?;
-        for _ in 0..size.workers {
-            starts.recv_timeout(PATIENCE).context("not all workers have started")?;
-        }
-        Ok(Box::new(pool))
-    };
     Ok(match mode.crew {
         Crew::Sequential => Box::new(Sequential::new()),
         Crew::Threads(threads) => {
@@ -74,6 +49,10 @@ fn start(mode: Mode) -> anyhow::Result<Box<dyn Engine>> {
             pool.map((0..100).map(|_| Noop)).for_each(drop);
             Box::new(pool)
         }
-        Crew::Processes(size) => processes(size.unwrap_or(Size { workers: 1, threads: 1 }))?,
+        Crew::Processes(size) => {
+            let Size { workers, threads } = size.unwrap_or(Size { workers: 1, threads: 1 });
+            let builder = ProcessPool::builder().concurrency(workers * threads);
+            Box::new(muster(builder, workers, |_| {})?)
+        }
     })
 }

@@ -1,0 +1,127 @@
+//! `coordinator demo …`: what the scripts of the book's chapter show, and what they cannot.
+//!
+//! Each prints what its section prints, in any mode. What tasks say through their `Context`
+//! appears here, from worker processes too: the coordinator owns the terminal.
+
+pub(in crate::cli) mod args;
+mod cpu;
+mod crash;
+mod flags;
+mod futures;
+mod map;
+mod tasks;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use self::args::Demo;
+use super::args::Mode;
+use super::muster::muster;
+use super::{Exit, download, stderr};
+use crate::executor::{Engine, PrivateDir, ProcessPool, Sequential, ThreadPool};
+use crate::flag_server::{DEFAULT_SEED, FlagServer};
+use crate::flags::client::FetchSettings;
+use crate::flags::codes::Code;
+use crate::flags::save;
+use crate::flags::site::Site;
+use crate::flags::task::Download;
+use crate::task::Registry;
+use crate::voice::Said;
+
+/// Adds the tasks of the demonstrations.
+pub(super) fn add_to(registry: Registry) -> Registry {
+    registry.with::<tasks::ShowFlag>().with::<tasks::Loiter>()
+}
+
+/// Shows one of them.
+pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
+    // A run that is killed leaves no sockets behind then.
+    let _sockets = PrivateDir::create();
+    match demo {
+        Demo::Flags(args) => flags::run(args),
+        Demo::Futures(args) => futures::run(args),
+        Demo::Map(args) => map::run(args),
+        Demo::Cpu(args) => cpu::run(args),
+        Demo::Crash(args) => crash::run(args),
+    }
+}
+
+/// Shows a text at once. Whoever closed the pipe has seen enough: that ends the program.
+fn show(text: impl AsRef<str>) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            process::exit(Exit::Answered as i32);
+        }
+        Err(error) => {
+            stderr::say(format_args!("coordinator: cannot write to standard output: {error}"));
+            process::exit(Exit::CouldNotWork as i32);
+        }
+    }
+}
+
+/// An executor with so many workers, all there, and someone who hears what its tasks say.
+fn executor(
+    mode: Mode,
+    workers: usize,
+    heard: impl Fn(&Said<'_>) + Send + Sync + 'static,
+) -> anyhow::Result<Arc<dyn Engine>> {
+    Ok(match mode {
+        Mode::Sequential => Arc::new(Sequential::new().on_say(heard)),
+        Mode::Threads => Arc::new(ThreadPool::new(workers).on_say(heard)),
+        Mode::Processes => Arc::new(muster(ProcessPool::builder().on_say(heard), workers, |_| {})?),
+    })
+}
+
+/// How many tasks run at a time.
+fn workers_in_words(mode: Mode, workers: usize) -> String {
+    match (mode, workers) {
+        (Mode::Sequential, _) => "one after the other".to_owned(),
+        (Mode::Threads, 1) => "1 thread".to_owned(),
+        (Mode::Threads, _) => format!("{workers} threads"),
+        (Mode::Processes, 1) => "1 worker process".to_owned(),
+        (Mode::Processes, _) => format!("{workers} worker processes"),
+    }
+}
+
+/// Where flags come from and go to.
+struct Source {
+    /// Kept running.
+    _server: Option<FlagServer>,
+    fetch: FetchSettings,
+    dest: PathBuf,
+}
+
+impl Source {
+    fn open(site: &Site, dest: PathBuf, connections: usize) -> anyhow::Result<Self> {
+        save::prepare(&dest)?;
+        save::sweep(&dest);
+        let server = download::start_server(site, DEFAULT_SEED)?;
+        let url = match &server {
+            Some(server) => server.base_url(),
+            None => site.base_url().unwrap_or_default().to_owned(),
+        };
+        let fetch = FetchSettings { connections, ..FetchSettings::new(url) };
+        let dest = std::path::absolute(dest).context("the destination has no path")?;
+        Ok(Self { _server: server, fetch, dest })
+    }
+
+    fn download(&self, code: &str) -> Download {
+        Download {
+            code: code.parse::<Code>().expect("a code of the book"),
+            fetch: self.fetch.clone(),
+            dest: self.dest.clone(),
+            known: None,
+        }
+    }
+}
+
+/// What a demonstration came to.
+fn exit(errors: usize) -> Exit {
+    if errors == 0 { Exit::Answered } else { Exit::SomeErrors }
+}

@@ -1,0 +1,78 @@
+//! The tasks of the demonstrations, which say what they do.
+
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::flags::outcome::Status;
+use crate::flags::task::Download;
+use crate::task::{Context, Task};
+
+/// Downloads a flag and says its code when it is there; gives the code, as in the book.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ShowFlag {
+    pub download: Download,
+    /// Whether it goes wrong on the way, and how it can for want of a process border.
+    pub crashes: bool,
+}
+
+impl Task for ShowFlag {
+    const NAME: &'static str = "demo.show_flag";
+    type Output = String;
+
+    fn run(self, context: &Context) -> Result<String, Failure> {
+        if self.crashes {
+            thread::sleep(Duration::from_millis(100));
+            segfault();
+        }
+        let outcome = self.download.run(context)?;
+        match outcome.status {
+            Status::Ok => {
+                context.say(outcome.data);
+                Ok(outcome.data.to_string())
+            }
+            Status::NotFound => Err(Failure::msg("not found")),
+            Status::Error => Err(Failure::msg(outcome.error.unwrap_or_default())),
+        }
+    }
+}
+
+/// Ends this process as a read from address 0 would, of which safe Rust is not capable.
+fn segfault() -> ! {
+    // A picture of its memory would help nobody.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // The standard library looks at the signal before it lets it happen, which then takes a second
+    // one.
+    loop {
+        let _ = kill_process(getpid(), Signal::SEGV);
+    }
+}
+
+/// Does nothing for so many seconds, or fractions of them; gives ten times their number.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Loiter {
+    pub n: u32,
+    pub speed: u32,
+}
+
+impl Task for Loiter {
+    const NAME: &'static str = "demo.loiter";
+    type Output = u32;
+
+    fn run(self, context: &Context) -> Result<u32, Failure> {
+        let Self { n, speed } = self;
+        let tabs = "\t".repeat(n as usize);
+        context.say(stamped(format_args!("{tabs}loiter({n}): doing nothing for {n}s...")));
+        thread::sleep(Duration::from_secs(n.into()) / speed);
+        context.say(stamped(format_args!("{tabs}loiter({n}): done.")));
+        Ok(n * 10)
+    }
+}
+
+/// A line with the time of day before it.
+pub(super) fn stamped(line: std::fmt::Arguments<'_>) -> String {
+    format!("{} {line}", jiff::Zoned::now().strftime("[%H:%M:%S]"))
+}
