@@ -1,5 +1,6 @@
 //! The measuring itself: every figure is the median of as many tries as fit into its time.
 
+use std::ops::RangeInclusive;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,12 @@ use crate::future::as_completed;
 
 /// A median of fewer tries says nothing.
 const LEAST: usize = 7;
-/// Of all tries, so many are as fast as this.
-const FAST: f64 = 0.25;
+/// The same of a small difference.
+const COMPARISONS: usize = 21;
 /// Tasks in one batch of those that do nothing.
 const BATCH: usize = 2000;
 /// How long a batch of tasks that work should take.
-const WORKING: Duration = Duration::from_millis(50);
+const WORKING: Duration = Duration::from_millis(20);
 /// How long it may take until one more worker has started.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often to look whether somebody wants it to end, where nothing else happens.
@@ -134,16 +135,18 @@ impl Measuring {
         })
     }
 
-    /// How long it takes, in seconds and in order, each time that it is tried until the time is
-    /// over.
+    /// How long it takes, in seconds and in order, each time that it is tried: so often, or until
+    /// the time is over.
     fn times(
         &self,
-        most: usize,
+        tries: RangeInclusive<usize>,
         mut once: impl FnMut() -> Result<Duration, Ended>,
     ) -> Result<Vec<f64>, Ended> {
         let begun = Instant::now();
         let mut times = Vec::new();
-        while times.len() < LEAST || (times.len() < most && begun.elapsed() < self.scale.time) {
+        while times.len() < *tries.start()
+            || (times.len() < *tries.end() && begun.elapsed() < self.scale.time)
+        {
             self.interrupt.check()?;
             times.push(once()?.as_secs_f64());
         }
@@ -177,7 +180,7 @@ impl Measuring {
 
     fn start_up(&self) -> Result<Range, Ended> {
         self.say("fresh pools");
-        let times = self.times(self.scale.lives, || {
+        let times = self.times(LEAST..=self.scale.lives, || {
             let begun = Instant::now();
             let pool = builder(self.workers).build();
             let pool = pool.map_err(|error| Ended::Failed(error.into()))?;
@@ -190,7 +193,7 @@ impl Measuring {
     fn respawn(&self) -> Result<Range, Ended> {
         self.say("deaths");
         let pool = self.pool(1)?;
-        let times = self.times(self.scale.lives, || {
+        let times = self.times(LEAST..=self.scale.lives, || {
             let dies = pool.submit(Die);
             let next = pool.submit(Nothing);
             let _ = dies.result();
@@ -202,7 +205,7 @@ impl Measuring {
     }
 
     fn round_trip(&self, engine: &dyn Engine) -> Result<Quantiles, Ended> {
-        let times = self.times(usize::MAX, || {
+        let times = self.times(LEAST..=usize::MAX, || {
             let begun = Instant::now();
             engine.submit(Nothing).result()?;
             Ok(begun.elapsed())
@@ -212,13 +215,13 @@ impl Measuring {
     }
 
     fn submit(&self, engine: &dyn Engine) -> Result<f64, Ended> {
-        let times = self.times(usize::MAX, || batch(engine, BATCH, Nothing))?;
+        let times = self.times(LEAST..=usize::MAX, || batch(engine, BATCH, Nothing))?;
         Ok(rounded(BATCH as f64 / quantile(&times, 0.5)))
     }
 
     fn map(&self, engine: &dyn Engine) -> Result<f64, Ended> {
         const TASKS: usize = 5 * BATCH;
-        let times = self.times(usize::MAX, || {
+        let times = self.times(LEAST..=usize::MAX, || {
             let begun = Instant::now();
             for result in engine.map((0..TASKS).map(|_| Nothing)) {
                 result?;
@@ -231,7 +234,7 @@ impl Measuring {
     fn payload(&self, engine: &dyn Engine, size_bytes: usize) -> Result<Payload, Ended> {
         self.say(format!("payloads: {} KiB", size_bytes >> 10));
         let text = "x".repeat(size_bytes);
-        let times = self.times(usize::MAX, || {
+        let times = self.times(LEAST..=usize::MAX, || {
             let task = Same(text.clone());
             let begun = Instant::now();
             engine.submit(task).result()?;
@@ -250,17 +253,16 @@ impl Measuring {
             self.say(format!("tasks of {length:?}"));
             let work = Work::lasting(length);
             let tasks = at_once * (WORKING.as_secs_f64() / length.as_secs_f64()) as usize;
-            let mut on_threads = Vec::new();
-            // In turn, so that what disturbs one disturbs the other as well.
-            let in_processes = self.times(usize::MAX, || {
-                on_threads.push(batch(modes.threads, tasks, work)?.as_secs_f64());
-                batch(modes.processes, tasks, work)
+            let mut longer = Vec::new();
+            // In turn and in short batches: what disturbs one most often disturbs the next as well.
+            self.times(COMPARISONS..=usize::MAX, || {
+                let on_threads = batch(modes.threads, tasks, work)?;
+                let in_processes = batch(modes.processes, tasks, work)?;
+                longer.push(in_processes.as_secs_f64() - on_threads.as_secs_f64());
+                Ok(in_processes)
             })?;
-            on_threads.sort_unstable_by(f64::total_cmp);
-            // What else the machine does makes them longer, and processes, which are more of its
-            // business than one, more so: the fast ones tell what processes cost.
-            let longer = quantile(&in_processes, FAST) - quantile(&on_threads, FAST);
-            extras.push(longer * at_once as f64 / tasks as f64);
+            longer.sort_unstable_by(f64::total_cmp);
+            extras.push(quantile(&longer, 0.5) * at_once as f64 / tasks as f64);
         }
         Ok(extras)
     }
