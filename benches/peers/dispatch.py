@@ -289,7 +289,7 @@ def versions(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="one round, with fewer tasks")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often [default: 5]")
+    parser.add_argument("--rounds", type=peers.rounds, metavar="N", help="how often [default: 5]")
     names = [measure.name for measure in measures(False)]
     parser.add_argument("--only", action="append", choices=names, help="this measure")
     options = parser.parse_args()

@@ -161,10 +161,15 @@ def download(command, place, sizes):
     process = subprocess.Popen(asked, start_new_session=True, stderr=subprocess.PIPE, **quiet)
     alarm = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
     alarm.start()
-    # It says little, and only when it fails: that fits into the pipe.
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        # It says little, and only when it fails: that fits into the pipe.
+        _, status, usage = os.wait4(process.pid, 0)
+    except KeyboardInterrupt:
+        peers.end(process)
+        raise
+    finally:
+        alarm.cancel()
     wall = time.perf_counter() - begun
-    alarm.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     said = process.stderr.read().decode(errors="replace").strip()
     process.stderr.close()
@@ -211,7 +216,7 @@ def report(figures, where, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="three rounds")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often [default: 15]")
+    parser.add_argument("--rounds", type=peers.rounds, metavar="N", help="how often [default: 15]")
     parser.add_argument("--server", metavar="nginx|embedded|URL", help="from where")
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 15)

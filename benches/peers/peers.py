@@ -96,6 +96,13 @@ def cpus():
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 
 
+def rounds(typed):
+    """An argument that is a number of rounds."""
+    if (number := int(typed)) < 1:
+        raise ValueError
+    return number
+
+
 def machine():
     """On what it was measured."""
     model = "an unknown processor"
