@@ -210,10 +210,10 @@ fn start_up(asked: &Asked) -> f64 {
 /// Milliseconds for a large payload, there and back.
 fn payload(asked: &Asked) -> f64 {
     let pool = pool(1);
-    let text = "x".repeat(asked.count("mib", 64) << 20);
+    let bytes = vec![7; asked.count("mib", 64) << 20];
     let times = asked.times(|| {
-        let task = tasks::Text(text.clone());
-        timed(|| assert_eq!(pool.submit(task).result().expect("a result").len(), text.len()))
+        let task = tasks::Laden(bytes.clone().into());
+        timed(|| assert_eq!(pool.submit(task).result().expect("a result").len(), bytes.len()))
     });
     median(times) * 1e3
 }

@@ -59,6 +59,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blob;
 pub mod error;
 pub mod executor;
 pub mod future;
@@ -79,6 +80,7 @@ pub mod journal;
 #[cfg(feature = "cli")]
 mod workload;
 
+pub use blob::Blob;
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
     Batch, Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,

@@ -138,8 +138,8 @@ pub struct Registry {
     runners: HashMap<&'static str, Runner>,
 }
 
-/// Takes a task as JSON, runs it and writes what comes of it, as JSON, to an empty buffer.
-pub(crate) type Runner = fn(&str, &Context, &mut Vec<u8>) -> wire::Status;
+/// Takes a task as JSON, runs it and puts what comes of it where there was nothing.
+pub(crate) type Runner = fn(&str, &Context, &mut wire::Cargo) -> wire::Status;
 
 impl Registry {
     /// A registry that knows no task yet.

@@ -32,6 +32,7 @@ use serde_json::value::RawValue;
 pub(crate) use self::bell::Patience;
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
+use crate::blob;
 use crate::error::{Cause, TaskError};
 use crate::executor::Limits;
 use crate::guard;
@@ -78,8 +79,8 @@ pub(crate) struct Hello {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     Welcome(Welcome),
-    /// The text of the next call whose record has none.
-    Enclosed(Text),
+    /// What the next call's record lacks that says so.
+    Enclosed(Enclosure),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,8 +98,8 @@ pub(crate) enum FromWorker {
     Ready,
     /// It cannot work, and why.
     Unfit(String),
-    /// The text of the next reply whose record has none.
-    Enclosed(Text),
+    /// What the next record lacks that says so.
+    Enclosed(Enclosure),
     /// Said by the coordinator to itself, in the worker's stead, when the operating system
     /// reports the worker's end.
     Ended,
@@ -111,7 +112,7 @@ pub(crate) const REPLY: u8 = 2;
 pub(crate) const SAID: u8 = 3;
 /// The output of the next task of a call that consists of several: all that is new in its reply.
 pub(crate) const OUTPUT: u8 = 4;
-/// Set in the kind of a record whose text is enclosed in a message of its own.
+/// Set in the kind of a record that lacks something, which comes in a message of its own.
 pub(crate) const ENCLOSED: u8 = 0x80;
 
 /// What stands in a call's record before the name and the text of its task.
@@ -212,8 +213,52 @@ impl Timed {
     }
 }
 
+/// What is too large for a record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Enclosure {
+    /// The text, if it is not in the record.
+    pub text: Option<Text>,
+    /// What the text mentions.
+    pub blobs: Vec<IpcSharedMemory>,
+    /// A message carries only so many blobs: the others are in the next one.
+    pub goes_on: bool,
+}
+
+impl Enclosure {
+    /// How many descriptors go with one message; the channel library panics above 64.
+    const MOST_BLOBS: usize = 32;
+
+    /// Sends what a record will lack, and says whether that is anything.
+    pub(crate) fn send(
+        text: Option<&str>,
+        blobs: &[IpcSharedMemory],
+        mut send: impl FnMut(Self),
+    ) -> bool {
+        let mut text = text.map(Text::shared);
+        let mut rest = blobs.chunks(Self::MOST_BLOBS).peekable();
+        let has_any = text.is_some() || rest.peek().is_some();
+        while text.is_some() || rest.peek().is_some() {
+            let blobs = rest.next().unwrap_or_default().to_vec();
+            let goes_on = rest.peek().is_some();
+            send(Self { text: text.take(), blobs, goes_on });
+        }
+        has_any
+    }
+
+    /// Puts together what came in several messages.
+    pub(crate) fn receive<E>(mut next: impl FnMut() -> Result<Self, E>) -> Result<Self, E> {
+        let mut whole = next()?;
+        while whole.goes_on {
+            let Self { text: _, blobs, goes_on } = next()?;
+            whole.blobs.extend(blobs);
+            whole.goes_on = goes_on;
+        }
+        Ok(whole)
+    }
+}
+
 /// A JSON text, small or large.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Text {
     Inline(String),
     Shared(IpcSharedMemory),
@@ -245,6 +290,9 @@ pub(crate) struct Reply<D> {
     /// How long the task ran, in microseconds.
     #[serde(default)]
     pub run_us: u64,
+    /// What the data mentions.
+    #[serde(skip)]
+    pub blobs: Vec<IpcSharedMemory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,32 +316,49 @@ struct Panicked {
     location: Option<String>,
 }
 
-/// Writes what came of a task as the data of its reply, to an empty buffer.
-pub(crate) fn write_data<O: Serialize>(result: Result<O, TaskError>, data: &mut Vec<u8>) -> Status {
-    let (status, plain) = match result {
-        // The output's `Serialize` is user code and may refuse, or panic.
-        Ok(output) => match guard::catch(|| serde_json::to_writer(&mut *data, &output)) {
-            Ok(Ok(())) => return Status::Ok,
-            Ok(Err(error)) => return write_reason(Status::Unencodable, &error.to_string(), data),
-            Err(panic) => return write_reason(Status::Unencodable, &panic.message, data),
-        },
-        Err(TaskError::Panicked { message, location }) => {
-            (Status::Panicked, serde_json::to_writer(&mut *data, &Panicked { message, location }))
-        }
-        Err(TaskError::Failed(cause)) => {
-            (Status::Failed, serde_json::to_writer(&mut *data, &cause))
-        }
-        Err(other) => unreachable!("a task that ran does not end as {other:?}"),
-    };
-    plain.expect("text and numbers are always encodable");
-    status
+/// What a worker takes out of a call, and puts into its reply.
+#[derive(Debug, Default)]
+pub(crate) struct Cargo {
+    /// The data of the reply.
+    pub data: Vec<u8>,
+    /// What the task mentions, then what the data mentions.
+    pub blobs: Vec<IpcSharedMemory>,
 }
 
-/// Writes why there is neither an output nor an error of the task's own.
-pub(crate) fn write_reason(status: Status, reason: &str, data: &mut Vec<u8>) -> Status {
-    data.clear();
-    serde_json::to_writer(data, reason).expect("text is always encodable");
-    status
+impl Cargo {
+    /// Writes what came of a task.
+    pub(crate) fn put<O: Serialize>(&mut self, result: Result<O, TaskError>) -> Status {
+        let data = &mut self.data;
+        let (status, plain) = match result {
+            Ok(output) => {
+                // The output's `Serialize` is user code and may refuse, or panic.
+                let encode = || serde_json::to_writer(data, &output);
+                let (encoded, blobs) = blob::set_aside(|| guard::catch(encode));
+                return match encoded {
+                    Ok(Ok(())) => {
+                        self.blobs = blobs;
+                        Status::Ok
+                    }
+                    Ok(Err(error)) => self.put_reason(Status::Unencodable, &error.to_string()),
+                    Err(panic) => self.put_reason(Status::Unencodable, &panic.message),
+                };
+            }
+            Err(TaskError::Panicked { message, location }) => {
+                (Status::Panicked, serde_json::to_writer(data, &Panicked { message, location }))
+            }
+            Err(TaskError::Failed(cause)) => (Status::Failed, serde_json::to_writer(data, &cause)),
+            Err(other) => unreachable!("a task that ran does not end as {other:?}"),
+        };
+        plain.expect("text and numbers are always encodable");
+        status
+    }
+
+    /// Writes why there is neither an output nor an error of the task's own.
+    pub(crate) fn put_reason(&mut self, status: Status, reason: &str) -> Status {
+        self.data.clear();
+        serde_json::to_writer(&mut self.data, reason).expect("text is always encodable");
+        status
+    }
 }
 
 /// Puts data into the envelope of a reply.
@@ -314,7 +379,9 @@ impl Reply<&RawValue> {
         let broken = |error: serde_json::Error| undecodable("reply", error.to_string());
         let reason = || serde_json::from_str::<String>(json).unwrap_or_else(|e| e.to_string());
         match self.status {
-            Status::Ok => match guard::catch(|| serde_json::from_str(json)) {
+            Status::Ok => match guard::catch(|| {
+                blob::put_back(self.blobs.clone(), || serde_json::from_str(json))
+            }) {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(error)) => Err(undecodable("output", error.to_string())),
                 Err(panic) => Err(undecodable("output", panic.message)),
@@ -341,9 +408,9 @@ mod tests {
     fn round_trip<O: Serialize + serde::de::DeserializeOwned>(
         result: Result<O, TaskError>,
     ) -> Result<O, TaskError> {
-        let mut data = Vec::new();
-        let status = write_data(result, &mut data);
-        let json = envelope(7, status, &data, Duration::from_micros(5));
+        let mut cargo = Cargo::default();
+        let status = cargo.put(result);
+        let json = envelope(7, status, &cargo.data, Duration::from_micros(5));
         let reply: Reply<&RawValue> = serde_json::from_str(&json).expect("an envelope");
         assert_eq!((reply.id, reply.run_us), (7, 5));
         reply.result()

@@ -18,18 +18,19 @@ use std::time::Duration;
 use std::{env, io, process, thread};
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender, IpcSharedMemory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::blob;
 use crate::executor::Limits;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
-    self, BUILD, Call, ENCLOSED, Exchange, FromWorker, Hello, INLINE_LIMIT, Invitation, OUTPUT,
-    PROTOCOL, Patience, REPLY, Reader, Records, SAID, Status, Text, Timed, ToWorker, Welcome,
-    Writer,
+    self, BUILD, Call, Cargo, ENCLOSED, Enclosure, Exchange, FromWorker, Hello, INLINE_LIMIT,
+    Invitation, OUTPUT, PROTOCOL, Patience, REPLY, Reader, Records, SAID, Status, Text, Timed,
+    ToWorker, Welcome, Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -262,7 +263,7 @@ struct Outbox {
 #[derive(Default)]
 struct Taken {
     record: Vec<u8>,
-    enclosed: Option<Text>,
+    enclosed: Enclosure,
 }
 
 impl Desk {
@@ -295,9 +296,9 @@ impl Desk {
     }
 
     fn run_until_closed(&self) {
-        let (mut taken, mut data) = (Taken::default(), Vec::new());
+        let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
         while self.take_next(&mut taken) {
-            self.run(&taken, &mut data);
+            self.run(&mut taken, &mut cargo);
         }
     }
 
@@ -313,7 +314,10 @@ impl Desk {
             if let Some(record) = record {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
-                taken.enclosed = (record.kind & ENCLOSED != 0).then(|| receive_enclosed(calls));
+                taken.enclosed = match record.kind & ENCLOSED != 0 {
+                    true => receive_enclosed(calls),
+                    false => Enclosure::default(),
+                };
                 return true;
             }
             // Whether none will come must be known before looking whether there is one.
@@ -332,7 +336,7 @@ impl Desk {
         }
     }
 
-    fn run(&self, taken: &Taken, data: &mut Vec<u8>) {
+    fn run(&self, taken: &mut Taken, cargo: &mut Cargo) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
         let mut context = Context {
@@ -343,7 +347,7 @@ impl Desk {
             voice: self.voice.clone(),
         };
         let runner = self.registry.runner(parts.name);
-        let text = taken.enclosed.as_ref().map_or(Ok(parts.text), Text::as_str);
+        let text = taken.enclosed.text.as_ref().map_or(Ok(parts.text), Text::as_str);
         let mut texts = parts.texts(text.unwrap_or_default());
         let mut now = wire::now();
         for item in 0..u64::from(call.items) {
@@ -353,62 +357,66 @@ impl Desk {
                 return;
             }
             context.task = TaskId(call.id + item);
-            data.clear();
+            cargo.data.clear();
+            cargo.blobs = std::mem::take(&mut taken.enclosed.blobs);
             let task = if call.items == 1 { text } else { Ok(texts.next().unwrap_or_default()) };
             let status = match (task, runner) {
-                (Ok(task), Some(run)) => run(task, &context, data),
+                (Ok(task), Some(run)) => run(task, &context, cargo),
                 (Ok(_), None) => {
                     let reason = format!(
                         "the worker knows no task named {:?}: add it to its Registry",
                         parts.name
                     );
-                    wire::write_reason(Status::Undecodable, &reason, data)
+                    cargo.put_reason(Status::Undecodable, &reason)
                 }
-                (Err(error), _) => {
-                    wire::write_reason(Status::Undecodable, &error.to_string(), data)
-                }
+                (Err(error), _) => cargo.put_reason(Status::Undecodable, &error.to_string()),
             };
             claim.end();
             let then = std::mem::replace(&mut now, wire::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
-            if call.items > 1 && status == Status::Ok {
-                self.outlet.output(Timed { claim: call.claim, ran_for }, data);
+            let blobs = std::mem::take(&mut cargo.blobs);
+            if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data);
             } else {
-                let reply = wire::envelope(call.id + item, status, data, ran_for);
-                self.outlet.reply(call.claim, &reply);
+                let reply = wire::envelope(call.id + item, status, &cargo.data, ran_for);
+                self.outlet.reply(call.claim, &reply, &blobs);
             }
         }
     }
 }
 
 impl Outlet {
-    fn reply(&self, claim: u32, reply: &str) {
-        self.send(REPLY, u64::from(claim), reply.as_bytes());
+    fn reply(&self, claim: u32, reply: &str, blobs: &[IpcSharedMemory]) {
+        self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
         self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
     }
 
     fn output(&self, timed: Timed, output: &[u8]) {
-        self.send(OUTPUT, timed.to_number(), output);
+        self.send(OUTPUT, timed.to_number(), output, &[]);
         self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
     }
 
     fn say(&self, task: TaskId, line: &str) {
-        self.send(SAID, task.0, line.as_bytes());
+        self.send(SAID, task.0, line.as_bytes(), &[]);
         self.exchange.reply_bell().ring();
     }
 
-    fn send(&self, kind: u8, number: u64, text: &[u8]) {
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[IpcSharedMemory]) {
         let ring = self.exchange.replies();
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, replies } = &mut *outbox;
-        let (kind, inline) = match text.len() <= INLINE_LIMIT {
-            true => (kind, text),
-            false => {
-                let text = std::str::from_utf8(text).expect("JSON is text");
-                send(replies, || FromWorker::Enclosed(Text::shared(text)));
-                (kind | ENCLOSED, &[][..])
-            }
-        };
+        let is_inline = text.len() <= INLINE_LIMIT;
+        let enclosed = (!is_inline).then(|| std::str::from_utf8(text).expect("JSON is text"));
+        let lacks = Enclosure::send(enclosed, blobs, |enclosure| {
+            // Made anew for each try: to send it is to give it away.
+            let Enclosure { text, blobs, goes_on } = enclosure;
+            send(replies, || {
+                let (text, blobs) = (text.clone(), blobs.clone());
+                FromWorker::Enclosed(Enclosure { text, blobs, goes_on })
+            });
+        });
+        let kind = if lacks { kind | ENCLOSED } else { kind };
+        let inline = if is_inline { text } else { &[] };
         let parts = [&number.to_le_bytes()[..], inline];
         // Full: the coordinator's own code is in a callback, or it has a lot to do.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
@@ -418,25 +426,23 @@ impl Outlet {
     }
 }
 
-fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Text {
-    loop {
-        match receive(calls) {
-            Ok(ToWorker::Enclosed(text)) => return text,
-            Ok(ToWorker::Welcome(_)) => {}
-            Err(_) => end_at_once(),
-        }
-    }
+fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Enclosure {
+    let next = || match receive(calls) {
+        Ok(ToWorker::Enclosed(enclosure)) => Ok(enclosure),
+        Ok(ToWorker::Welcome(_)) | Err(_) => Err(()),
+    };
+    Enclosure::receive(next).unwrap_or_else(|()| end_at_once())
 }
 
-/// Decodes a task, runs it and writes what comes of it: what a [`Registry`] keeps of a kind of task.
-pub(crate) fn answer<T: Task>(task: &str, context: &Context, data: &mut Vec<u8>) -> Status {
+/// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
+pub(crate) fn answer<T: Task>(task: &str, context: &Context, cargo: &mut Cargo) -> Status {
     // `Deserialize` is the user's code as well.
-    let task = match guard::catch(|| serde_json::from_str::<T>(task)) {
+    let blobs = std::mem::take(&mut cargo.blobs);
+    let decode = || guard::catch(|| serde_json::from_str::<T>(task));
+    let task = match blob::put_back(blobs, decode) {
         Ok(Ok(task)) => task,
-        Ok(Err(error)) => {
-            return wire::write_reason(Status::Undecodable, &error.to_string(), data);
-        }
-        Err(panic) => return wire::write_reason(Status::Undecodable, &panic.message, data),
+        Ok(Err(error)) => return cargo.put_reason(Status::Undecodable, &error.to_string()),
+        Err(panic) => return cargo.put_reason(Status::Undecodable, &panic.message),
     };
-    wire::write_data(guard::run(task, context), data)
+    cargo.put(guard::run(task, context))
 }

@@ -4,7 +4,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use procession::{Executor, Task};
 
-use crate::tasks::{self, Bytes, Text};
+use crate::tasks::{self, Bytes, Laden, Text};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -25,7 +25,10 @@ fn vec_of_bytes(bencher: Bencher, size: usize) {
     there_and_back(bencher, size, |size| Bytes((0..=u8::MAX).cycle().take(size).collect()));
 }
 
-// A further kind of payload is one more function like these two, and a task in `tasks`.
+#[divan::bench(args = SIZES, sample_count = 50, max_time = 2)]
+fn blob(bencher: Bencher, size: usize) {
+    there_and_back(bencher, size, |size| Laden(vec![7; size].into()));
+}
 
 fn there_and_back<T: Task + Clone>(bencher: Bencher, size: usize, make: impl Fn(usize) -> T) {
     let size = if crate::is_measured() { size } else { size.min(64 * KIB) };

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use procession::{
-    Context, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task, ThreadPool,
+    Blob, Context, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task, ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,19 @@ impl Task for Text {
     type Output = String;
 
     fn run(self, _: &Context) -> Result<String, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// Gives back what it is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Laden(pub Blob);
+
+impl Task for Laden {
+    const NAME: &'static str = "laden";
+    type Output = Blob;
+
+    fn run(self, _: &Context) -> Result<Blob, Failure> {
         Ok(self.0)
     }
 }
@@ -83,7 +96,13 @@ impl Task for Die {
 
 /// All of them, for the workers.
 pub fn add_to(registry: Registry) -> Registry {
-    registry.with::<Noop>().with::<Text>().with::<Bytes>().with::<Spin>().with::<Die>()
+    registry
+        .with::<Noop>()
+        .with::<Text>()
+        .with::<Bytes>()
+        .with::<Laden>()
+        .with::<Spin>()
+        .with::<Die>()
 }
 
 /// The three executors.

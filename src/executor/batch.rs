@@ -12,6 +12,7 @@ use std::vec;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::blob;
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Task, TaskId};
@@ -83,37 +84,50 @@ enum For {
 /// somebody is woken costs more than many a short task.
 const A_WHILE: Duration = Duration::from_millis(2);
 
-/// What became of the next tasks: a batch, if there were any, and the error of the one behind them,
-/// if that cannot be encoded.
-pub(crate) type Encoded<O> = (Option<(Batch, Results<O>)>, Option<TaskError>);
+/// What became of the next tasks: a batch, if there were any, and what is behind them, if that
+/// cannot be among them.
+pub(crate) type Encoded<T> = (Option<(Batch, Results<<T as Task>::Output>)>, Option<Apart<T>>);
 
-/// Encodes up to `most` tasks; ends early at one that cannot be encoded.
-pub(crate) fn encode<T: Task>(
-    tasks: &mut impl Iterator<Item = T>,
-    most: usize,
-) -> Encoded<T::Output> {
-    let (mut json, mut ends, mut error) = (Vec::new(), Vec::with_capacity(most), None);
+/// A task that cannot travel together with others.
+pub(crate) enum Apart<T> {
+    /// It has blobs beside its text.
+    Laden(T),
+    /// It cannot be encoded.
+    Unfit(TaskError),
+}
+
+/// Encodes up to `most` tasks; ends early at one that cannot be among others.
+pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) -> Encoded<T> {
+    let (mut json, mut ends, mut apart) = (Vec::new(), Vec::with_capacity(most), None);
     while ends.len() < most
         && let Some(task) = tasks.next()
     {
         let before = json.len();
-        let encoded = guard::catch(|| serde_json::to_writer(&mut json, &task));
-        // The task's own `Drop` is user code, too.
-        let _ = guard::catch(|| drop(task));
+        let encode = || guard::catch(|| serde_json::to_writer(&mut json, &task));
+        let (encoded, blobs) = blob::set_aside(encode);
         let reason = match encoded {
-            Ok(Ok(())) => {
+            Ok(Ok(())) if blobs.is_empty() => {
                 ends.push(json.len());
+                // The task's own `Drop` is user code, too.
+                let _ = guard::catch(|| drop(task));
                 continue;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic.message,
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(panic.message),
         };
         json.truncate(before);
-        error = Some(TaskError::Unencodable { what: "task".to_owned(), reason });
+        apart = Some(match reason {
+            None => Apart::Laden(task),
+            Some(reason) => {
+                let _ = guard::catch(|| drop(task));
+                Apart::Unfit(TaskError::Unencodable { what: "task".to_owned(), reason })
+            }
+        });
         break;
     }
     if ends.is_empty() {
-        return (None, error);
+        return (None, apart);
     }
     let id = TaskId::next_many(ends.len());
     let slots = ends.iter().map(|_| Slot::Owed).collect();
@@ -127,7 +141,7 @@ pub(crate) fn encode<T: Task>(
     };
     let json = String::from_utf8(json).expect("JSON is text");
     let batch = Batch { id, name: T::NAME, json, ends, shares: Box::new(Debt(shared)) };
-    (Some((batch, results)), error)
+    (Some((batch, results)), apart)
 }
 
 impl<O> Results<O> {

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::sync::Weak;
 
+use ipc_channel::ipc::IpcSharedMemory;
 use serde_json::value::RawValue;
 
+use crate::blob;
 use crate::error::TaskError;
 use crate::future::{self, Future, Patron, Promise};
 use crate::guard;
@@ -48,14 +50,15 @@ impl Job {
     /// Makes the task ready to travel. One that cannot be encoded ends here, with that error.
     pub(crate) fn encode(self) -> Option<Encoded> {
         let Self { id, name, work } = self;
-        let json = match guard::catch(|| work.encode()) {
+        let (json, blobs) = blob::set_aside(|| guard::catch(|| work.encode()));
+        let json = match json {
             Ok(Ok(json)) => Ok(json),
             Ok(Err(error)) => Err(error.to_string()),
             Err(panic) => Err(panic.message),
         };
         let owed = work.into_owed();
         match json {
-            Ok(json) => Some(Encoded { id, name, json, owed }),
+            Ok(json) => Some(Encoded { id, name, json, blobs, owed }),
             Err(reason) => {
                 owed.fail(TaskError::Unencodable { what: "task".to_owned(), reason });
                 None
@@ -76,6 +79,8 @@ pub(crate) struct Encoded {
     pub id: TaskId,
     pub name: &'static str,
     pub json: String,
+    /// What the text mentions.
+    pub blobs: Vec<IpcSharedMemory>,
     pub owed: Box<dyn Owed>,
 }
 

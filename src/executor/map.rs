@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::batch::{self, Results};
+use super::batch::{self, Apart, Results};
 use super::{Engine, Executor};
 use crate::error::TaskError;
 use crate::future::Future;
@@ -15,6 +15,8 @@ pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     ahead: VecDeque<Ahead<<I::Item as Task>::Output>>,
     /// Something was taken from `ahead` since it was filled.
     has_room: bool,
+    /// The tasks have blobs, so they travel one by one.
+    are_laden: bool,
 }
 
 /// What was handed over and not consumed yet.
@@ -28,25 +30,38 @@ enum Ahead<O> {
 
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
     pub(super) fn new(executor: &'e E, tasks: I) -> Self {
-        Self { executor, tasks: Some(tasks), ahead: VecDeque::new(), has_room: true }
+        Self {
+            executor,
+            tasks: Some(tasks),
+            ahead: VecDeque::new(),
+            has_room: true,
+            are_laden: false,
+        }
     }
 
     fn fill(&mut self) {
         while let Some(tasks) = &mut self.tasks {
-            let frame = self.executor.frame();
+            let frame = if self.are_laden { 1 } else { self.executor.frame() };
             let most =
                 if frame > 1 { self.executor.frames() } else { self.executor.ahead().max(1) };
             if self.ahead.len() >= most {
                 break;
             }
             if frame > 1 {
-                let (batch, error) = batch::encode(tasks, frame);
-                let has_ended = batch.is_none() && error.is_none();
+                let (batch, apart) = batch::encode(tasks, frame);
+                let has_ended = batch.is_none() && apart.is_none();
                 if let Some((batch, results)) = batch {
                     self.executor.enqueue_batch(batch);
                     self.ahead.push_back(Ahead::Many(results));
                 }
-                self.ahead.extend(error.map(Ahead::Failed));
+                match apart {
+                    None => {}
+                    Some(Apart::Unfit(error)) => self.ahead.push_back(Ahead::Failed(error)),
+                    Some(Apart::Laden(task)) => {
+                        self.are_laden = true;
+                        self.ahead.push_back(Ahead::One(self.executor.submit(task)));
+                    }
+                }
                 if has_ended {
                     self.tasks = None;
                 }

@@ -13,6 +13,7 @@ mod harness;
 #[path = "../support/tasks.rs"]
 mod tasks;
 
+mod blobs;
 mod concurrency;
 mod crashes;
 mod deadlines;
@@ -36,15 +37,16 @@ use libtest_mimic::Arguments;
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
-    procession::worker::serve_if_asked(frames::add_to(says::add_to(works::add_to(
-        tasks::registry(),
-    ))));
+    let registry = works::add_to(tasks::registry());
+    let registry = blobs::add_to(frames::add_to(says::add_to(registry)));
+    procession::worker::serve_if_asked(registry);
     says::play_if_asked();
     program::play_if_asked();
     let trials = [
         face::trials(),
         frames::trials(),
         payloads::trials(),
+        blobs::trials(),
         concurrency::trials(),
         crashes::trials(),
         deadlines::trials(),

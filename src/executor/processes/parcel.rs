@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ipc_channel::ipc::IpcSharedMemory;
 use serde_json::value::RawValue;
 
 use crate::error::TaskError;
@@ -20,6 +21,8 @@ pub(crate) struct Parcel {
     pub name: &'static str,
     pub submitted: Instant,
     json: String,
+    /// What the text mentions.
+    blobs: Mutex<Vec<IpcSharedMemory>>,
     owed: Owing,
 }
 
@@ -35,13 +38,14 @@ enum Owing {
 const ENCLOSED_COUNTS_AS: usize = 2048;
 
 impl Parcel {
-    pub(crate) fn new(Encoded { id, name, json, owed }: Encoded) -> Self {
-        let owed = Owing::One(Mutex::new(Some(owed)));
-        Self { id, name, submitted: Instant::now(), json, owed }
+    pub(crate) fn new(Encoded { id, name, json, blobs, owed }: Encoded) -> Self {
+        let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));
+        Self { id, name, submitted: Instant::now(), json, blobs, owed }
     }
 
     pub(crate) fn of_many(Batch { id, name, json, ends, shares }: Batch) -> Self {
-        Self { id, name, submitted: Instant::now(), json, owed: Owing::Many { shares, ends } }
+        let (owed, blobs) = (Owing::Many { shares, ends }, Mutex::default());
+        Self { id, name, submitted: Instant::now(), json, blobs, owed }
     }
 
     /// How many tasks there are.
@@ -54,10 +58,17 @@ impl Parcel {
 
     /// How much room the tasks take on the way.
     pub(crate) fn bytes(&self) -> usize {
-        match &self.owed {
-            Owing::One(_) if self.json.len() > INLINE_LIMIT => ENCLOSED_COUNTS_AS,
-            _ => self.json.len(),
-        }
+        let blobs = self.blobs().len() * ENCLOSED_COUNTS_AS;
+        blobs
+            + match &self.owed {
+                Owing::One(_) if self.json.len() > INLINE_LIMIT => ENCLOSED_COUNTS_AS,
+                _ => self.json.len(),
+            }
+    }
+
+    /// What the text mentions.
+    pub(crate) fn blobs(&self) -> MutexGuard<'_, Vec<IpcSharedMemory>> {
+        lock(&self.blobs)
     }
 
     /// Tasks as JSON, one after the other.
@@ -129,6 +140,6 @@ impl Parcel {
     }
 }
 
-fn lock(owed: &Mutex<Option<Box<dyn Owed>>>) -> MutexGuard<'_, Option<Box<dyn Owed>>> {
-    owed.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,8 +20,8 @@ use super::parcel::Parcel;
 use super::scheduler::{Begun, Tenant};
 use crate::future::Nudge;
 use crate::wire::{
-    CALL, Call, ENCLOSED, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience, Progress, Reader,
-    Record, Records, Text, ToWorker, Writer,
+    CALL, Call, ENCLOSED, Enclosure, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience,
+    Progress, Reader, Record, Records, ToWorker, Writer,
 };
 
 /// A call that waits to be sent.
@@ -366,11 +366,14 @@ impl Sending {
         if !self.writer.fits(&ring, &parts) {
             return Ok(false);
         }
-        if let (false, Some(link)) = (is_inline, &self.link) {
-            // Should it have ended, that will be known soon.
-            let _ = link.calls.send(ToWorker::Enclosed(Text::shared(text)));
-        }
-        let kind = if is_inline { CALL } else { CALL | ENCLOSED };
+        let enclosed = (!is_inline).then_some(text);
+        let lacks = Enclosure::send(enclosed, &parcel.blobs(), |enclosure| {
+            if let Some(link) = &self.link {
+                // Should it have ended, that will be known soon.
+                let _ = link.calls.send(ToWorker::Enclosed(enclosure));
+            }
+        });
+        let kind = if lacks { CALL | ENCLOSED } else { CALL };
         let (turn, parcel) = (*turn, Arc::clone(parcel));
         let sent = Sent { turn, parcel, first, items: number, answered: 0 };
         self.claims.lay_out(exchange, claim, sent, short_turn);

@@ -12,7 +12,8 @@ use super::scheduler::Event;
 use super::shared::Shared;
 use crate::task::TaskId;
 use crate::wire::{
-    self, ENCLOSED, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Text, Timed,
+    self, ENCLOSED, Enclosure, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Text,
+    Timed,
 };
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
@@ -76,10 +77,10 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
     }
 }
 
-/// A record, and its text if that came separately.
+/// A record, and what it lacks.
 struct Taken {
     record: Record,
-    enclosed: Option<Text>,
+    enclosed: Enclosure,
 }
 
 impl Taken {
@@ -89,7 +90,7 @@ impl Taken {
 
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
         let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        let text = self.enclosed.as_ref().map_or(Ok(text), Text::as_str);
+        let text = self.enclosed.text.as_ref().map_or(Ok(text), Text::as_str);
         Ok((number, text.map_err(|_| Garbled)?))
     }
 }
@@ -103,12 +104,12 @@ fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled
         next = receiving.next()?;
     }
     let Some(record) = next else { return Ok(None) };
-    let enclosed = if record.kind & ENCLOSED == 0 {
-        None
-    } else if let Some(FromWorker::Enclosed(text)) = receiving.message() {
-        Some(text)
-    } else {
-        return Err(Garbled);
+    let enclosed = match record.kind & ENCLOSED == 0 {
+        true => Enclosure::default(),
+        false => Enclosure::receive(|| match receiving.message() {
+            Some(FromWorker::Enclosed(enclosure)) => Ok(enclosure),
+            _ => Err(Garbled),
+        })?,
     };
     Ok(Some(Taken { record, enclosed }))
 }
@@ -172,7 +173,8 @@ impl<'r> News<'r> {
             } else if first.is(OUTPUT) {
                 rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
-                let reply = serde_json::from_str(text).map_err(|_| Garbled)?;
+                let mut reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
+                reply.blobs.clone_from(&first.enclosed.blobs);
                 self.note_reply(number, reply)?;
             }
         }

@@ -566,7 +566,8 @@ impl Initializer {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
         let owed = Box::new(promise);
-        let encoded = Encoded { id, name: self.name, json: self.json.clone(), owed };
+        let encoded =
+            Encoded { id, name: self.name, json: self.json.clone(), blobs: Vec::new(), owed };
         (Arc::new(Parcel::new(encoded)), future)
     }
 }

@@ -1,0 +1,226 @@
+//! Bytes that travel beside the JSON, not inside it: a [`Blob`] in a task or an output goes through
+//! shared memory as it is, however large it is.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Deref;
+
+use ipc_channel::ipc::IpcSharedMemory;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::guard;
+
+/// Bytes, for a field of a task or of its output.
+///
+/// As a `Vec<u8>` a megabyte would be sent as a million numbers in JSON. A blob is handed over in
+/// memory that both processes see: it is copied once, where it comes from, and not even that if it
+/// is passed on as it was received. Everywhere else, also in JSON that is written by hand, it is a
+/// sequence of bytes like any other.
+///
+/// ```
+/// use procession::{Blob, Context, Failure, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Decode { image: Blob, width: usize }
+///
+/// impl Task for Decode {
+///     const NAME: &'static str = "decode";
+///     type Output = Blob;
+///     fn run(self, _: &Context) -> Result<Blob, Failure> {
+///         let rows = self.image.chunks(self.width).rev();
+///         Ok(rows.flatten().copied().collect::<Vec<u8>>().into())
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Blob(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Own(Vec<u8>),
+    Shared(IpcSharedMemory),
+}
+
+/// A shorter one is sent inside the JSON: that is faster than memory of its own.
+const SHORT: usize = 256;
+
+impl Blob {
+    /// The bytes, without a copy if they were never sent.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(memory) => memory.to_vec(),
+        }
+    }
+
+    pub(crate) fn received(memory: IpcSharedMemory) -> Self {
+        Self(Bytes::Shared(memory))
+    }
+
+    /// The memory by which it is sent, if there is any left.
+    fn share(&self) -> Option<IpcSharedMemory> {
+        match &self.0 {
+            Bytes::Shared(memory) => Some(memory.clone()),
+            // The channel library panics where there are no descriptors left.
+            Bytes::Own(bytes) => guard::catch(|| IpcSharedMemory::from_bytes(bytes)).ok(),
+        }
+    }
+}
+
+thread_local! {
+    /// What was enclosed with the text that is being encoded, or decoded, in this thread.
+    static ENCLOSED: RefCell<Option<Vec<Option<IpcSharedMemory>>>> = const { RefCell::new(None) };
+}
+
+/// Encodes something; blobs in it are set aside and given as well.
+pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<IpcSharedMemory>) {
+    let before = ENCLOSED.replace(Some(Vec::new()));
+    let encoded = encode();
+    let enclosed = ENCLOSED.replace(before).unwrap_or_default();
+    (encoded, enclosed.into_iter().flatten().collect())
+}
+
+/// Decodes something whose blobs were set aside.
+pub(crate) fn put_back<R>(blobs: Vec<IpcSharedMemory>, decode: impl FnOnce() -> R) -> R {
+    let before = ENCLOSED.replace(Some(blobs.into_iter().map(Some).collect()));
+    let decoded = decode();
+    ENCLOSED.set(before);
+    decoded
+}
+
+/// The name under which a blob that was set aside is mentioned in the JSON.
+const MENTION: &str = "$blob";
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_sent = self.len() > SHORT && ENCLOSED.with_borrow(Option::is_some);
+        match is_sent.then(|| self.share()).flatten() {
+            None => serializer.serialize_bytes(self),
+            Some(memory) => {
+                let index = ENCLOSED.with_borrow_mut(|enclosed| {
+                    let enclosed = enclosed.get_or_insert_default();
+                    enclosed.push(Some(memory));
+                    enclosed.len() - 1
+                });
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry(MENTION, &index)?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BlobVisitor)
+    }
+}
+
+struct BlobVisitor;
+
+impl<'de> Visitor<'de> for BlobVisitor {
+    type Value = Blob;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Blob, E> {
+        Ok(bytes.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Blob, A::Error> {
+        let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or_default().min(4096));
+        while let Some(byte) = seq.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(bytes.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
+        let Some((MENTION, index)) = map.next_entry::<&str, usize>()? else {
+            return Err(A::Error::custom("an object that stands for no blob"));
+        };
+        let memory = ENCLOSED.with_borrow_mut(|enclosed| enclosed.as_mut()?.get_mut(index)?.take());
+        memory.map(Blob::received).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(memory) => memory,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Blob {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Own(bytes))
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Self {
+        bytes.to_vec().into()
+    }
+}
+
+impl Default for Blob {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Blob {}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elsewhere_a_blob_is_a_sequence_of_bytes() {
+        let json = serde_json::to_string(&Blob::from(vec![1; 300])).expect("JSON");
+        assert!(json.starts_with("[1,1,"));
+        assert_eq!(serde_json::from_str::<Blob>(&json).expect("a blob"), vec![1; 300].into());
+        for wrong in [r#"{"$blob":0}"#, r#"{"blob":0}"#, "{}", "[256]", "7"] {
+            assert!(serde_json::from_str::<Blob>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn on_the_way_only_its_mention_is_in_the_json() {
+        let blobs: Vec<Blob> = [300, 3, 400].map(|len| vec![7; len].into()).into();
+        let (json, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+        assert_eq!(json, r#"[{"$blob":0},[7,7,7],{"$blob":1}]"#);
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
+        assert_eq!(back.expect("blobs"), blobs);
+        let twice = r#"[{"$blob":0},{"$blob":0}]"#;
+        let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+        assert!(put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice)).is_err());
+    }
+}

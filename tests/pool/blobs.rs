@@ -1,0 +1,142 @@
+//! Bytes that travel beside the JSON.
+
+use libtest_mimic::Trial;
+use procession::{
+    Blob, Context, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::harness::ON_PURPOSE;
+use crate::tasks::{pool, quiet, succeeds_with};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        blobs_of_all_sizes_go_both_ways,
+        many_blobs_travel_with_one_task,
+        a_blob_may_be_passed_on_by_several_workers,
+        blobs_travel_with_tasks_of_a_map_as_well,
+        a_blob_is_there_again_at_the_next_attempt,
+        a_blob_that_a_task_writes_as_json_itself_is_a_sequence,
+        other_executors_hand_blobs_over_as_they_are,
+    ]
+}
+
+/// What is done with bytes on their way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Turn {
+    name: String,
+    bytes: Vec<Blob>,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum How {
+    Back,
+    Around,
+    FailAtFirst,
+    WriteToo,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Turned {
+    name: String,
+    bytes: Vec<Blob>,
+    written: Option<usize>,
+}
+
+impl Task for Turn {
+    const NAME: &'static str = "turn";
+    type Output = Turned;
+
+    fn run(self, context: &Context) -> Result<Turned, Failure> {
+        let Self { name, bytes, how } = self;
+        if how == How::FailAtFirst && context.attempt() == 1 {
+            return Err(Failure::msg(ON_PURPOSE));
+        }
+        let around = |blob: Blob| blob.iter().rev().copied().collect::<Vec<u8>>().into();
+        let bytes =
+            if how == How::Around { bytes.into_iter().map(around).collect() } else { bytes };
+        let written = match how {
+            How::WriteToo => Some(serde_json::to_string(&bytes)?.len()),
+            _ => None,
+        };
+        Ok(Turned { name, bytes, written })
+    }
+}
+
+pub fn add_to(registry: Registry) -> Registry {
+    registry.with::<Turn>()
+}
+
+fn bytes(len: usize) -> Blob {
+    (0..len).map(|n| (n % 251) as u8).collect::<Vec<_>>().into()
+}
+
+fn turn(bytes: Vec<Blob>, how: How) -> Turn {
+    Turn { name: "n\n\"{}[]".to_owned(), bytes, how }
+}
+
+fn blobs_of_all_sizes_go_both_ways() {
+    let pool = pool(2);
+    for len in [0, 1, 256, 257, 65_535, 65_536, 65_537, 1 << 20, 10 << 20] {
+        let back = pool.submit(turn(vec![bytes(len)], How::Back)).result().expect("an output");
+        assert_eq!(back.bytes, [bytes(len)], "{len} bytes");
+        let around = pool.submit(turn(vec![bytes(len)], How::Around)).result().expect("an output");
+        assert!(around.bytes[0].iter().rev().eq(bytes(len).iter()), "{len} bytes");
+        assert_eq!(around.bytes[0].clone().into_vec().len(), len);
+    }
+}
+
+fn many_blobs_travel_with_one_task() {
+    let pool = pool(1);
+    // More than go with one message, between short ones that travel in the text.
+    let many: Vec<_> = (0..200).map(|n| bytes(if n % 2 == 0 { 300 + n } else { n })).collect();
+    let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
+    assert_eq!(back.bytes, many);
+}
+
+fn a_blob_may_be_passed_on_by_several_workers() {
+    let pool = pool(2);
+    let mut blob = bytes(100_000);
+    for _ in 0..10 {
+        let back = pool.submit(turn(vec![blob.clone(), blob], How::Back)).result();
+        blob = back.expect("an output").bytes.pop().expect("two blobs");
+    }
+    assert_eq!(blob, bytes(100_000));
+}
+
+fn blobs_travel_with_tasks_of_a_map_as_well() {
+    let pool = pool(2);
+    while procession::Engine::frame(&pool) < 100 {
+        succeeds_with(&pool, 100);
+    }
+    // Some of them short enough to travel together, some not.
+    let lens = || (0..300).map(|n| if n % 50 == 20 { 100_000 } else { n % 7 });
+    let turned = pool.map(lens().map(|len| turn(vec![bytes(len)], How::Back)));
+    for (len, turned) in lens().zip(turned) {
+        assert_eq!(turned.expect("an output").bytes, [bytes(len)]);
+    }
+}
+
+fn a_blob_is_there_again_at_the_next_attempt() {
+    let pool = quiet().workers(1).retries(Retries::times(1).on_failure(true)).build();
+    let pool = pool.expect("a pool");
+    let back = pool.submit(turn(vec![bytes(1_000)], How::FailAtFirst)).result();
+    assert_eq!(back.expect("an output").bytes, [bytes(1_000)]);
+}
+
+fn a_blob_that_a_task_writes_as_json_itself_is_a_sequence() {
+    let pool = pool(1);
+    let back = pool.submit(turn(vec![bytes(1_000)], How::WriteToo)).result().expect("an output");
+    let json = serde_json::to_string(&[bytes(1_000)]).expect("JSON");
+    assert_eq!((back.bytes, back.written), (vec![bytes(1_000)], Some(json.len())));
+}
+
+fn other_executors_hand_blobs_over_as_they_are() {
+    let task = || turn(vec![bytes(1_000)], How::Back);
+    assert_eq!(Sequential::new().submit(task()).result().expect("an output").bytes, [bytes(1_000)]);
+    assert_eq!(
+        ThreadPool::new(1).submit(task()).result().expect("an output").bytes,
+        [bytes(1_000)]
+    );
+}
