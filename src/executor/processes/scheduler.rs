@@ -63,6 +63,9 @@ pub(crate) const MOST_AHEAD: usize = 256;
 const MOST_IN_A_FRAME: u32 = 1024;
 /// Calls sent ahead should keep a worker busy for about this long.
 const WORK_AHEAD: Duration = Duration::from_millis(1);
+/// About what it takes to wake a worker.
+const WAKE: Duration = Duration::from_micros(50);
+const MOST_PACKED: usize = 32;
 /// Tasks that take longer than this gain nothing from lying ahead.
 const LONG: Duration = Duration::from_millis(5);
 /// A call that lies behind one that has run for this long is recalled if a worker is idle.
@@ -85,6 +88,12 @@ pub(crate) struct Scheduler<J> {
     seats: Vec<SeatState>,
     /// How many tasks have a timeout: without any, deadlines need not be looked for.
     timed: usize,
+    /// Every seat has its process, ready, and nobody comes or goes.
+    is_settled: bool,
+    /// Some worker may have grown too large, or done its number of tasks.
+    may_be_worn: bool,
+    /// When to look for calls that lie behind a long one.
+    stuck_check: Option<Instant>,
     /// How long tasks take, averaged with more weight on the latest.
     typical: Option<Duration>,
     /// Starts, and idle deaths, in a row without a task done in between.
@@ -134,6 +143,9 @@ impl<J: Clone> Scheduler<J> {
             queue: Queue::default(),
             pending: 0,
             pieces: 0,
+            is_settled: false,
+            may_be_worn: false,
+            stuck_check: None,
             paused: 0,
             timed: 0,
             typical: None,
@@ -156,14 +168,27 @@ impl<J: Clone> Scheduler<J> {
     ) -> Vec<Action<J>> {
         let mut actions = Vec::new();
         for event in events {
+            self.is_settled &= event.is_about_tasks();
             self.take_note(event, now, &mut actions);
         }
-        self.fill_seats(now, &mut actions);
+        // What is done for every single task must not depend on the number of workers.
+        if !self.is_settled {
+            self.fill_seats(now, &mut actions);
+        }
         self.dispatch(now, &mut actions);
-        self.recall_stuck(now, &mut actions);
-        self.replace_the_worn(now, &mut actions);
+        if self.stuck_check.is_some_and(|at| at <= now) {
+            self.recall_stuck(now, &mut actions);
+        }
+        if self.may_be_worn || self.settings.max_tasks.is_some() {
+            self.replace_the_worn(now, &mut actions);
+        }
         self.dismiss_the_idle(now, &mut actions);
         self.end_if_done(now, &mut actions);
+        if !self.is_settled {
+            let is_settled =
+                |state: &SeatState| state.stage == Stage::Ready && state.successor.is_none();
+            self.is_settled = self.seats.iter().all(is_settled);
+        }
         actions
     }
 
@@ -176,8 +201,11 @@ impl<J: Clone> Scheduler<J> {
                 (one, other) => one.or(other),
             };
         };
-        let may_be_stuck = self.pending == 0 && self.has_free_slot();
+        at(self.stuck_check);
         let excess = self.may_shrink();
+        if self.is_settled && self.timed == 0 && !excess {
+            return earliest;
+        }
         for state in &self.seats {
             if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor {
                 at(Some(until));
@@ -188,9 +216,6 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Ready => {
                     if self.timed > 0 {
                         at(state.first_deadline());
-                    }
-                    if may_be_stuck {
-                        at(stuck_from(state));
                     }
                     if excess && state.calls.is_empty() {
                         let timeout = self.settings.idle_timeout;
@@ -258,6 +283,7 @@ impl<J: Clone> Scheduler<J> {
                     && let Some(id) = state.answered(turn, 1, now)
                 {
                     state.is_fat |= is_fat;
+                    self.may_be_worn |= is_fat;
                     self.learn(ran_for);
                     let id = self.cut(id, 1);
                     self.answered(id, has_failed, now, actions);
@@ -269,6 +295,7 @@ impl<J: Clone> Scheduler<J> {
                     && let Some(id) = state.answered(turn, items, now)
                 {
                     state.is_fat |= is_fat;
+                    self.may_be_worn |= is_fat;
                     self.learn(ran_for);
                     self.advance(id, items);
                 }
@@ -660,7 +687,7 @@ impl<J: Clone> Scheduler<J> {
 
     /// Hands pending tasks to the workers that have the least to do.
     fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let (ahead, frame) = (self.calls_ahead(), self.frame());
+        let (ahead, frame, packed) = (self.calls_ahead(), self.frame(), self.calls_packed());
         while self.pending > 0 {
             let id = self.queue.front().expect("what is pending is queued");
             let is_pending = |task: &&Entry<J>| task.place == Place::Pending;
@@ -682,12 +709,19 @@ impl<J: Clone> Scheduler<J> {
                 let is_sound = state.stage == Stage::Ready && state.ending.is_none();
                 is_sound && !is_worn(state, most) && (free || room_ahead)
             };
-            let emptiest = self
-                .seats
-                .iter_mut()
-                .filter(room)
-                .min_by_key(|state| state.calls.len() * 1024 / state.slots);
-            let Some(state) = emptiest else { return };
+            // Rather one that is awake and soon free than one that would have to be woken; else
+            // the one that has the least to do.
+            let is_awake = |state: &&mut SeatState| {
+                !state.calls.is_empty() && state.calls.len() < packed && room(state)
+            };
+            let awake = if packed > 1 { self.seats.iter_mut().find(is_awake) } else { None };
+            let load = |state: &&mut SeatState| state.calls.len() * 1024 / state.slots;
+            let Some(state) = (match awake {
+                Some(awake) => Some(awake),
+                None => self.seats.iter_mut().filter(room).min_by_key(load),
+            }) else {
+                return;
+            };
             let (tenant, left) = (state.tenant(), most.map_or(u64::MAX, |most| most - state.given));
             let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
             let whole = self.cut(id, items);
@@ -700,6 +734,9 @@ impl<J: Clone> Scheduler<J> {
             let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
             let state = &mut self.seats[tenant.seat];
             let turn = state.give(whole, items, task.bytes, task.terms.timeout, now);
+            if items > 1 || state.calls.len() > state.slots {
+                self.stuck_check.get_or_insert(now + STUCK);
+            }
             actions.push(Action::Send { tenant, turn, attempt, job, first, items });
         }
     }
@@ -715,22 +752,32 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
+    /// How many calls a worker may have until another one is woken for the next: as many as take
+    /// about as long as to wake it.
+    fn calls_packed(&self) -> usize {
+        let Some(typical) = self.typical else { return 1 };
+        let packed = WAKE.as_nanos() / typical.as_nanos().max(1);
+        usize::try_from(packed).unwrap_or(MOST_PACKED).min(MOST_PACKED)
+    }
+
     fn has_free_slot(&self) -> bool {
         self.seats.iter().any(|state| state.free_slots() > 0)
     }
 
+    /// Takes back what lies behind a call that takes long, if somebody is free for it.
     fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        if self.pending > 0 || !self.has_free_slot() {
-            return;
-        }
-        for seat in 0..self.seats.len() {
-            if stuck_from(&self.seats[seat]).is_some_and(|from| from <= now) {
-                self.recall(seat, actions);
+        if self.pending == 0 && self.has_free_slot() {
+            for seat in 0..self.seats.len() {
+                if stuck_from(&self.seats[seat]).is_some_and(|from| from <= now) {
+                    self.recall(seat, actions);
+                }
             }
         }
+        let next = self.seats.iter().filter_map(stuck_from).min();
+        self.stuck_check = next.map(|next| next.max(now + STUCK));
     }
 
-    /// Asks for the calls behind those that run.
+    /// Takes back what lies behind the calls that run.
     fn recall(&mut self, seat: Seat, actions: &mut Vec<Action<J>>) {
         let state = &mut self.seats[seat];
         if let Some((from, through)) = state.recall() {

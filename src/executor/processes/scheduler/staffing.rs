@@ -91,6 +91,7 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
+        self.is_settled = false;
         let state = &mut self.seats[seat];
         if why == Why::Unneeded {
             kill_successor(state, false, now, actions);
@@ -143,11 +144,13 @@ impl<J: Clone> Scheduler<J> {
     /// their successors start meanwhile.
     pub(super) fn replace_the_worn(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let most = self.settings.max_tasks;
+        self.may_be_worn = false;
         for seat in 0..self.seats.len() {
             let state = &mut self.seats[seat];
             if state.stage != Stage::Ready || !is_worn(state, most) {
                 continue;
             }
+            (self.may_be_worn, self.is_settled) = (true, false);
             let is_wanted = match self.phase {
                 Phase::Open => true,
                 Phase::ShuttingDown(_) => self.pending > 0,
@@ -185,6 +188,7 @@ impl<J: Clone> Scheduler<J> {
                 && state.calls.is_empty()
                 && later(state.idle_since, timeout) <= now
             {
+                self.is_settled = false;
                 state.stage = Stage::Leaving { until: now + LEAVE };
                 actions.push(Action::Dismiss { tenant: state.tenant() });
             }

@@ -125,6 +125,21 @@ pub(crate) enum Event<J> {
     ShutDown(Shutdown),
 }
 
+impl<J> Event<J> {
+    /// Whether it leaves the processes as they are, whatever is decided because of it.
+    pub(crate) fn is_about_tasks(&self) -> bool {
+        matches!(
+            self,
+            Self::Submitted { .. }
+                | Self::Cancelled { .. }
+                | Self::Abandoned { .. }
+                | Self::Replied { .. }
+                | Self::Progressed { .. }
+                | Self::Returned { .. }
+        )
+    }
+}
+
 /// Whether a failed start says something about the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
