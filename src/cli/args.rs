@@ -53,6 +53,8 @@ pub(super) enum Command {
     Bench(Bench),
     /// Show what every process of a run wrote down
     Logs(super::logs::Logs),
+    /// Draw what ran where and when: in the terminal, as a page, or as a trace
+    Timeline(super::timeline::Timeline),
     Compare(Box<compare::args::Args>),
     Demo(demo::args::Demos),
     /// Print a completion script for a shell

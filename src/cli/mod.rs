@@ -28,6 +28,7 @@ mod stderr;
 mod stdout;
 mod table;
 mod tally;
+mod timeline;
 mod usage;
 mod which_run;
 mod words;
@@ -86,6 +87,7 @@ pub fn coordinator() -> ExitCode {
         Some(Command::Logs(logs)) => logs::run(&logs),
         Some(Command::Compare(compare)) => compare::run(*compare),
         Some(Command::Demo(demos)) => demo::run(demos.demo),
+        Some(Command::Timeline(timeline)) => timeline::run(&timeline),
         Some(Command::Completions { shell }) => completions(shell),
     };
     done.unwrap_or_else(|error| {

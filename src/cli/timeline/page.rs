@@ -1,0 +1,35 @@
+//! The pages: one file each, with all that they need in it.
+
+use super::picture::Picture;
+
+const FRAME: &str = include_str!("page/frame.html");
+const STYLE: &str = include_str!("page/style.css");
+const LANES: &str = include_str!("page/lanes.js");
+const STILL: &str = include_str!("page/still.js");
+
+/// A page of a run as it was.
+pub(super) fn still(picture: &Picture) -> serde_json::Result<String> {
+    // In a page, this would end the script that the data is in.
+    let data = serde_json::to_string(picture)?.replace('<', "\\u003c");
+    Ok(page(STILL, &data, "'none'"))
+}
+
+fn page(script: &str, data: &str, may_connect_to: &str) -> String {
+    // Each placeholder stands in the frame once, so that what was put in is not looked at again.
+    let mut page = String::with_capacity(FRAME.len() + STYLE.len() + LANES.len() + data.len());
+    let mut rest = FRAME;
+    for (placeholder, text) in [
+        ("@CONNECT@", may_connect_to),
+        ("@STYLE@", STYLE),
+        ("@DATA@", data),
+        ("@LANES@", LANES),
+        ("@SCRIPT@", script),
+    ] {
+        let (before, after) = rest.split_once(placeholder).expect("a placeholder in the frame");
+        page.push_str(before);
+        page.push_str(text);
+        rest = after;
+    }
+    page.push_str(rest);
+    page
+}

@@ -1,0 +1,571 @@
+// The swim lanes of a run, its counters and tables. A picture says what there is to draw; one that
+// comes later is put into it: bars by their numbers, all else as a whole.
+
+const FATES = { ok: "ok", not_found: "not found", error: "error", lost: "lost with its worker", running: "runs" };
+const COLORS = { ok: "--ok", not_found: "--not-found", error: "--error", lost: "--lost", running: "--running" };
+const AXIS = 26;
+const byId = (id) => document.getElementById(id);
+
+function make(tag, text, kind) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+function time(ms) {
+  if (ms < 9.995) return ms.toFixed(2) + " ms";
+  if (ms < 99.95) return ms.toFixed(1) + " ms";
+  if (ms < 999.5) return ms.toFixed(0) + " ms";
+  return (ms / 1000).toFixed(ms < 99995 ? 2 : 0) + " s";
+}
+
+function size(bytes) {
+  if (bytes < 999.5) return bytes + " B";
+  if (bytes < 999500) return (bytes / 1e3).toFixed(bytes < 9950 ? 1 : 0) + " kB";
+  return (bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0) + " MB";
+}
+
+class Run {
+  constructor() {
+    this.bars = [];
+    this.picture = null;
+    this.lanes = [];
+    this.view = null; // from, to in ms; null: all
+    this.chosen = null; // the number of a bar
+    this.hovered = null;
+    this.canvas = byId("lanes");
+    this.axis = byId("axis");
+    this.pointers = new Map();
+    this.listen();
+  }
+
+  // What there is, or what is new.
+  merge(picture) {
+    this.picture = picture;
+    for (const bar of picture.bars) this.bars[bar.i] = bar;
+    this.arrange();
+    this.tell();
+    this.draw();
+  }
+
+  arrange() {
+    const { parties, marks } = this.picture;
+    const order = parties.map((party, index) => ({ party, index }));
+    order.sort((a, b) => (a.party.worker ?? -1) - (b.party.worker ?? -1) || a.party.begin - b.party.begin);
+    this.lanes = [];
+    const first = new Map();
+    for (const { party, index } of order) {
+      first.set(index, this.lanes.length);
+      const slots = Math.max(party.slots, party.worker === null ? 0 : 1);
+      for (let slot = 0; slot < slots; slot++) this.lanes.push({ party, index, slot, bars: [] });
+    }
+    for (const bar of this.bars) {
+      if (!bar) continue;
+      bar.lane = first.get(bar.p) + bar.s;
+      this.lanes[bar.lane]?.bars.push(bar);
+    }
+    for (const lane of this.lanes) {
+      lane.bars.sort((a, b) => a.b - b.b);
+      lane.deaths = marks.filter((mark) => mark.kind === "died" && mark.party === lane.index);
+    }
+  }
+
+  end(bar) { return bar.e ?? this.picture.now; }
+
+  // The tables and counters.
+
+  tell() {
+    const { name, what, total, summary, is_over, report, now } = this.picture;
+    document.title = name + " · procession";
+    byId("name").textContent = name;
+    byId("what").textContent = (total ? total + (total === 1 ? " flag " : " flags ") : "") + what;
+    const lost = this.bars.filter((bar) => bar && bar.f === "lost").length;
+    const tries = this.bars.reduce((sum, bar) => sum + (bar?.t?.length ?? 0), 0);
+    const counts = [["ok", summary.ok], ["not found", summary.not_found], ["errors", summary.error, "error"]];
+    if (summary.unchanged) counts.push(["unchanged", summary.unchanged]);
+    if (lost) counts.push(["lost runs", lost, "lost"]);
+    if (tries) counts.push(["tries repeated", tries]);
+    if (summary.undone) counts.push([is_over ? "not done" : "to do", summary.undone]);
+    byId("counts").replaceChildren(...counts.map(([label, number, kind]) => {
+      const item = make("li", undefined, number ? kind : "");
+      item.append(make("b", number), " " + label);
+      return item;
+    }));
+    const state = !is_over ? "It goes on." :
+      report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
+      "It left no report: it was killed, or its log is cut short.";
+    if (byId("state").textContent !== state) byId("state").textContent = state;
+    const fates = Object.keys(FATES).filter((fate) => this.bars.some((bar) => bar?.f === fate));
+    byId("legend").replaceChildren(...fates.map((fate) => {
+      const item = make("li");
+      const swatch = make("i");
+      swatch.style.background = "var(" + COLORS[fate] + ")";
+      item.append(swatch, FATES[fate]);
+      return item;
+    }));
+    this.tellSlowest();
+    this.tellErrors();
+    this.tellProcesses();
+    const label = this.bars.filter(Boolean).length + " tasks in " + this.lanes.length + " lanes, " + time(now);
+    this.canvas.setAttribute("aria-label", label);
+  }
+
+  fill(id, head, rows, texts) {
+    const table = byId(id);
+    const row = make("tr");
+    row.append(...head.map((title) => make("th", title, texts.includes(title) ? "text" : "")));
+    const thead = make("thead");
+    thead.append(row);
+    const body = make("tbody");
+    body.append(...rows);
+    // A button in it may have the focus.
+    const kept = table.contains(document.activeElement) ? document.activeElement.dataset.bar : undefined;
+    table.replaceChildren(thead, body);
+    if (kept !== undefined) table.querySelector('[data-bar="' + kept + '"]')?.focus();
+  }
+
+  tellSlowest() {
+    const slowest = this.bars.filter(Boolean).sort((a, b) => this.end(b) - b.b - (this.end(a) - a.b)).slice(0, 10);
+    this.fill("slow", ["task", "time", "what", "where", "tries"], slowest.map((bar) => {
+      const row = make("tr");
+      const code = make("td");
+      const button = make("button", bar.c);
+      button.type = "button";
+      button.dataset.bar = bar.i;
+      button.title = "Show it in its lane";
+      button.addEventListener("click", () => this.show(bar));
+      code.append(button);
+      const fate = make("td", bar.u ? "unchanged" : FATES[bar.f], "text" + (bar.f === "error" || bar.f === "lost" ? " bad" : ""));
+      row.append(code, make("td", time(this.end(bar) - bar.b)), fate, make("td", this.place(bar), "text"), make("td", bar.n || ""));
+      return row;
+    }), ["what", "where"]);
+  }
+
+  tellErrors() {
+    const { errors } = this.picture.summary;
+    byId("errors-section").hidden = errors.length === 0;
+    this.fill("errors", ["cause", "how often", "which"], errors.map(({ cause, codes }) => {
+      const row = make("tr");
+      const shown = codes.slice(0, 40).join(", ") + (codes.length > 40 ? ", …" : "");
+      row.append(make("td", cause, "wide"), make("td", codes.length), make("td", shown, "text wide"));
+      return row;
+    }), ["which"]);
+  }
+
+  tellProcesses() {
+    const head = ["process", "pid", "tasks", "ok", "not found", "errors", "lost", "busy", "median", "p95", "data", "CPU", "memory", "ended"];
+    const dash = (number) => number || "–";
+    this.fill("workers", head, this.picture.summary.processes.map((it) => {
+      const row = make("tr");
+      const runs = it.runs > 0;
+      const cells = [it.name, it.pid, dash(it.runs), dash(it.ok), dash(it.not_found), dash(it.error), dash(it.lost),
+        runs ? Math.round(it.busy * 100) + "%" : "–", runs ? time(it.median_ms) : "–", runs ? time(it.p95_ms) : "–",
+        it.bytes ? size(it.bytes) : "–", it.cpu_s === null ? "–" : it.cpu_s.toFixed(2) + " s",
+        it.peak_memory === null ? "–" : size(it.peak_memory)];
+      row.append(...cells.map((cell) => make("td", cell)));
+      const how = it.how ?? (this.picture.is_over ? "killed" : "lives");
+      const bad = it.how !== null ? !it.is_regular : this.picture.is_over;
+      row.append(make("td", how, "text" + (bad ? " bad" : "")));
+      return row;
+    }), ["ended"]);
+  }
+
+  place(bar) {
+    const party = this.picture.parties[bar.p];
+    const slots = Math.max(party.slots, 1);
+    const where = party.worker === null ? "thread " + bar.s : party.name + (slots > 1 ? ", slot " + bar.s : "");
+    return where + " (pid " + party.pid + ")";
+  }
+
+  describe(bar) {
+    const lines = [bar.c + ": " + (bar.u ? "unchanged" : FATES[bar.f]) + ", " + time(this.end(bar) - bar.b) + (bar.z ? ", " + size(bar.z) : "")];
+    lines.push("from " + time(bar.b) + (bar.e === undefined ? "" : " to " + time(bar.e)) + ", " + this.place(bar));
+    if (bar.r > 1) lines.push("begun for time " + bar.r);
+    for (const [at, why] of bar.t ?? []) lines.push("after " + time(at - bar.b) + " tried again: " + why);
+    if (bar.x) lines.push(bar.x);
+    if (bar.a) lines.push("it is run again");
+    return lines.join("\n");
+  }
+
+  // Drawing.
+
+  laneHeight() {
+    const count = Math.max(this.lanes.length, 1);
+    return count <= 24 ? 24 : count <= 100 ? 18 : count <= 250 ? 12 : 7;
+  }
+
+  margin() {
+    return this.canvas.clientWidth < 560 ? 34 : 118;
+  }
+
+  span() {
+    const all = Math.max(this.picture.now, 0.001);
+    return this.view ?? { from: 0, to: all * 1.01 };
+  }
+
+  x(ms) {
+    const { from, to } = this.span();
+    return this.margin() + (ms - from) / (to - from) * (this.canvas.clientWidth - this.margin());
+  }
+
+  ms(x) {
+    const { from, to } = this.span();
+    return from + (x - this.margin()) / (this.canvas.clientWidth - this.margin()) * (to - from);
+  }
+
+  prepare(canvas, height) {
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const width = canvas.clientWidth;
+    canvas.style.height = height + "px";
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    return pen;
+  }
+
+  draw() {
+    if (!this.picture || this.drawing) return;
+    this.drawing = true;
+    requestAnimationFrame(() => {
+      this.drawing = false;
+      this.drawNow();
+    });
+  }
+
+  drawNow() {
+    const css = getComputedStyle(document.documentElement);
+    const color = (name) => css.getPropertyValue(name).trim();
+    const tall = this.laneHeight();
+    const pen = this.prepare(this.canvas, Math.max(this.lanes.length * tall, tall));
+    const [width, margin] = [this.canvas.clientWidth, this.margin()];
+    const steps = this.steps();
+    pen.strokeStyle = color("--line");
+    pen.lineWidth = 1;
+    for (const at of steps.all) {
+      const x = Math.round(this.x(at)) + 0.5;
+      if (x <= margin) continue;
+      pen.beginPath();
+      pen.moveTo(x, 0);
+      pen.lineTo(x, this.lanes.length * tall);
+      pen.stroke();
+    }
+    const fills = Object.fromEntries(Object.entries(COLORS).map(([fate, name]) => [fate, color(name)]));
+    const ink = { bar: color("--on-bar"), text: color("--ink"), soft: color("--soft"), line: color("--line"), focus: color("--focus"), error: color("--error"), paper: color("--paper") };
+    this.lanes.forEach((lane, index) => this.drawLane(pen, lane, index * tall, tall, width, margin, fills, ink));
+    this.drawAxis(steps, margin, ink);
+  }
+
+  drawLane(pen, lane, top, tall, width, margin, fills, ink) {
+    const pad = tall > 10 ? 2 : 1;
+    const high = tall - 2 * pad;
+    pen.save();
+    pen.beginPath();
+    pen.rect(margin, top, width - margin, tall);
+    pen.clip();
+    const end = lane.party.end ?? this.picture.now;
+    pen.fillStyle = ink.line;
+    pen.globalAlpha = 0.45;
+    pen.fillRect(this.x(lane.party.begin), top + tall / 2 - 0.5, this.x(end) - this.x(lane.party.begin), 1);
+    pen.globalAlpha = 1;
+    pen.font = Math.min(high - 4, 12) + "px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    pen.textAlign = "left";
+    for (const bar of lane.bars) {
+      const left = this.x(bar.b);
+      const right = this.x(this.end(bar));
+      if (right < margin || left > width) continue;
+      const wide = Math.max(right - left - (right - left > 4 ? 1 : 0), 1);
+      pen.fillStyle = fills[bar.f];
+      pen.globalAlpha = bar.u ? 0.6 : 1;
+      pen.fillRect(left, top + pad, wide, high);
+      pen.globalAlpha = 1;
+      // Not by its colour alone.
+      if ((bar.f === "error" || bar.f === "lost") && wide > 5) this.hatch(pen, left, top + pad, wide, high, ink.paper);
+      for (const [at] of bar.t ?? []) {
+        const x = this.x(at);
+        pen.fillStyle = ink.paper;
+        pen.fillRect(x - 1, top + pad, 2, high);
+        pen.fillStyle = ink.error;
+        pen.fillRect(x - 1, top + pad, 2, high / 2);
+      }
+      if (high >= 12 && wide > 22) {
+        pen.fillStyle = ink.bar;
+        pen.fillText(bar.c, Math.max(left, margin) + 4, top + tall / 2 + 0.5);
+      }
+      if (bar.i === this.chosen || bar.i === this.hovered) {
+        pen.strokeStyle = bar.i === this.chosen ? ink.focus : ink.text;
+        pen.lineWidth = 2;
+        pen.strokeRect(left + 1, top + pad, Math.max(wide - 2, 2), high);
+        pen.lineWidth = 1;
+      }
+    }
+    for (const death of lane.deaths) this.cross(pen, this.x(death.at), top + tall / 2, Math.min(tall / 2 - 2, 6), ink.error);
+    pen.restore();
+    this.label(pen, lane, top, tall, margin, ink);
+  }
+
+  label(pen, lane, top, tall, margin, ink) {
+    pen.strokeStyle = ink.line;
+    if (lane.slot === 0) {
+      pen.beginPath();
+      pen.moveTo(0, top + 0.5);
+      pen.lineTo(this.canvas.clientWidth, top + 0.5);
+      pen.stroke();
+    }
+    const thread = lane.party.worker === null;
+    if (tall < 12 && lane.slot > 0 && !(thread && lane.slot % 4 === 0)) return;
+    pen.font = Math.max(Math.min(tall - 6, 12), 9) + "px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    pen.textAlign = "left";
+    pen.fillStyle = lane.slot === 0 || thread ? ink.text : ink.soft;
+    const narrow = margin < 60;
+    const name = thread ? (narrow ? "t" + lane.slot : "thread " + lane.slot) :
+      lane.slot > 0 ? (narrow ? "" : "slot " + lane.slot) :
+      narrow ? "w" + lane.party.worker : lane.party.name + " · " + lane.party.pid;
+    pen.fillText(name, lane.slot > 0 && !thread ? 18 : 6, top + tall / 2 + 0.5, margin - 8);
+  }
+
+  hatch(pen, x, y, wide, high, color) {
+    pen.save();
+    pen.beginPath();
+    pen.rect(x, y, wide, high);
+    pen.clip();
+    pen.strokeStyle = color;
+    pen.globalAlpha = 0.35;
+    pen.beginPath();
+    for (let at = x - high; at < x + wide; at += 6) {
+      pen.moveTo(at, y + high);
+      pen.lineTo(at + high, y);
+    }
+    pen.stroke();
+    pen.restore();
+  }
+
+  cross(pen, x, y, arm, color) {
+    pen.strokeStyle = color;
+    pen.lineWidth = 2.5;
+    pen.beginPath();
+    pen.moveTo(x - arm, y - arm);
+    pen.lineTo(x + arm, y + arm);
+    pen.moveTo(x + arm, y - arm);
+    pen.lineTo(x - arm, y + arm);
+    pen.stroke();
+    pen.lineWidth = 1;
+  }
+
+  steps() {
+    const { from, to } = this.span();
+    const most = Math.max((this.canvas.clientWidth - this.margin()) / 80, 2);
+    const raw = (to - from) / most;
+    const magnitude = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((n) => n * magnitude).find((n) => n >= raw);
+    const all = [];
+    for (let at = Math.ceil(Math.max(from, 0) / step) * step; at <= to; at += step) all.push(at);
+    return { all, step };
+  }
+
+  drawAxis({ all, step }, margin, ink) {
+    const pen = this.prepare(this.axis, AXIS);
+    pen.font = "12px system-ui, sans-serif";
+    pen.fillStyle = ink.soft;
+    pen.textBaseline = "middle";
+    const inSeconds = step >= 100 || this.span().to >= 2000;
+    const unit = inSeconds ? 1000 : 1;
+    const decimals = Math.max(0, -Math.floor(Math.log10(step / unit) + 1e-9));
+    for (const at of all) {
+      const x = this.x(at);
+      if (x < margin - 1) continue;
+      const text = (at / unit).toFixed(decimals) + (inSeconds ? " s" : " ms");
+      pen.textAlign = x + 40 > this.axis.clientWidth ? "right" : "left";
+      pen.fillText(text, Math.min(x + 3, this.axis.clientWidth - 2), AXIS / 2);
+    }
+  }
+
+  // Looking around.
+
+  zoom(factor, around) {
+    const { from, to } = this.span();
+    const all = this.picture.now * 1.01;
+    const middle = around ?? this.middle();
+    const length = Math.min(Math.max((to - from) * factor, 0.05), all);
+    const share = (middle - from) / (to - from);
+    this.look(middle - length * share, length);
+  }
+
+  middle() {
+    const bar = this.bars[this.chosen];
+    const { from, to } = this.span();
+    const at = bar ? (bar.b + this.end(bar)) / 2 : (from + to) / 2;
+    return at >= from && at <= to ? at : (from + to) / 2;
+  }
+
+  look(from, length) {
+    const all = this.picture.now * 1.01;
+    const start = Math.min(Math.max(from, 0), Math.max(all - length, 0));
+    this.view = length >= all ? null : { from: start, to: start + length };
+    this.draw();
+  }
+
+  pan(ms) {
+    const { from, to } = this.span();
+    if (this.view) this.look(from + ms, to - from);
+  }
+
+  choose(bar, quietly) {
+    this.chosen = bar ? bar.i : null;
+    if (bar) byId("details").textContent = this.describe(bar);
+    if (bar && !quietly) this.reveal(bar);
+    this.draw();
+  }
+
+  reveal(bar) {
+    const { from, to } = this.span();
+    if (this.end(bar) < from || bar.b > to) this.look(bar.b - (to - from) / 2, to - from);
+    const tall = this.laneHeight();
+    const box = byId("scroll");
+    const top = bar.lane * tall;
+    if (top < box.scrollTop || top + tall > box.scrollTop + box.clientHeight) box.scrollTop = top - box.clientHeight / 2;
+  }
+
+  show(bar) {
+    this.choose(bar);
+    const length = Math.max((this.end(bar) - bar.b) * 3, 0.1);
+    this.look((bar.b + this.end(bar)) / 2 - length / 2, length);
+    this.reveal(bar);
+    this.canvas.focus({ preventScroll: true });
+    byId("view").scrollIntoView({ block: "nearest" });
+  }
+
+  at(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const lane = this.lanes[Math.floor((event.clientY - box.top) / this.laneHeight())];
+    const x = event.clientX - box.left;
+    if (!lane || x < this.margin()) return null;
+    const slack = (this.ms(1) - this.ms(0)) * 2;
+    const at = this.ms(x);
+    // The last one that begins before, or one so small that it can hardly be hit.
+    let [low, high] = [0, lane.bars.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (lane.bars[middle].b <= at + slack) low = middle + 1;
+      else high = middle;
+    }
+    for (const bar of [lane.bars[low - 1], lane.bars[low - 2]]) {
+      if (bar && bar.b <= at + slack && this.end(bar) >= at - slack) return bar;
+    }
+    return null;
+  }
+
+  hover(event) {
+    const bar = this.at(event);
+    const tip = byId("tip");
+    if ((bar?.i ?? null) !== this.hovered) {
+      this.hovered = bar?.i ?? null;
+      this.draw();
+    }
+    tip.hidden = !bar;
+    if (!bar) return;
+    tip.textContent = this.describe(bar);
+    const left = Math.min(event.clientX + 14, window.innerWidth - tip.offsetWidth - 8);
+    const below = event.clientY + 18 + tip.offsetHeight < window.innerHeight;
+    tip.style.left = Math.max(left, 4) + "px";
+    tip.style.top = (below ? event.clientY + 18 : event.clientY - tip.offsetHeight - 12) + "px";
+  }
+
+  key(event) {
+    const { from, to } = this.span();
+    const bar = this.bars[this.chosen];
+    const step = (direction) => {
+      if (!bar) return this.choose(this.lanes.find((lane) => lane.bars.length)?.bars[0]);
+      const bars = this.lanes[bar.lane].bars;
+      this.choose(bars[Math.min(Math.max(bars.indexOf(bar) + direction, 0), bars.length - 1)]);
+    };
+    const hop = (direction) => {
+      if (!bar) return step(1);
+      for (let lane = bar.lane + direction; this.lanes[lane]; lane += direction) {
+        const middle = (bar.b + this.end(bar)) / 2;
+        const distance = (other) => Math.max(other.b - middle, middle - this.end(other), 0);
+        const nearest = this.lanes[lane].bars.reduce((best, other) => !best || distance(other) < distance(best) ? other : best, null);
+        if (nearest) return this.choose(nearest);
+      }
+    };
+    const keys = {
+      ArrowLeft: () => event.shiftKey ? this.pan((from - to) / 4) : step(-1),
+      ArrowRight: () => event.shiftKey ? this.pan((to - from) / 4) : step(1),
+      ArrowUp: () => hop(-1),
+      ArrowDown: () => hop(1),
+      Home: () => bar ? this.choose(this.lanes[bar.lane].bars[0]) : step(1),
+      End: () => bar ? this.choose(this.lanes[bar.lane].bars.at(-1)) : step(1),
+      "+": () => this.zoom(0.5),
+      "=": () => this.zoom(0.5),
+      "-": () => this.zoom(2),
+      0: () => this.look(0, Infinity),
+      Enter: () => bar && this.show(bar),
+      Escape: () => this.choose(null),
+    };
+    const act = !event.ctrlKey && !event.metaKey && !event.altKey && keys[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  listen() {
+    const canvas = this.canvas;
+    byId("in").addEventListener("click", () => this.zoom(0.5));
+    byId("out").addEventListener("click", () => this.zoom(2));
+    byId("fit").addEventListener("click", () => this.look(0, Infinity));
+    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("dblclick", (event) => this.zoom(0.4, this.ms(event.offsetX)));
+    canvas.addEventListener("wheel", (event) => {
+      if (event.ctrlKey || event.metaKey) {
+        event.preventDefault();
+        this.zoom(Math.exp(event.deltaY / 250), this.ms(event.offsetX));
+      } else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+        event.preventDefault();
+        this.pan(this.ms(event.deltaX) - this.ms(0));
+      }
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, moved: false });
+    });
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    const up = (event) => {
+      const pointer = this.pointers.get(event.pointerId);
+      this.pointers.delete(event.pointerId);
+      if (pointer && !pointer.moved && event.type === "pointerup") this.choose(this.at(event), true);
+    };
+    canvas.addEventListener("pointerup", up);
+    canvas.addEventListener("pointercancel", up);
+    canvas.addEventListener("pointerleave", () => {
+      this.hovered = null;
+      byId("tip").hidden = true;
+      this.draw();
+    });
+    new ResizeObserver(() => this.draw()).observe(byId("view"));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  move(event) {
+    const pointer = this.pointers.get(event.pointerId);
+    if (!pointer) return event.pointerType === "touch" ? undefined : this.hover(event);
+    const others = [...this.pointers.values()].filter((other) => other !== pointer);
+    const box = this.canvas.getBoundingClientRect();
+    if (others.length === 1) {
+      const before = Math.abs(pointer.x - others[0].x);
+      const now = Math.abs(event.clientX - others[0].x);
+      if (before > 10 && now > 10) this.zoom(before / now, this.ms((event.clientX + others[0].x) / 2 - box.left));
+      pointer.moved = others[0].moved = true;
+    } else if (Math.abs(event.clientX - pointer.x) > 3 || pointer.moved) {
+      this.pan(this.ms(pointer.x) - this.ms(event.clientX));
+      pointer.moved = true;
+      byId("tip").hidden = true;
+    } else {
+      return;
+    }
+    [pointer.x, pointer.y] = [event.clientX, event.clientY];
+  }
+}

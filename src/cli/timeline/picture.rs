@@ -1,0 +1,188 @@
+//! A run as the pages draw it: a story, put into JSON for their script.
+//!
+//! Times are in milliseconds after the beginning of the run. A picture may be the whole or only
+//! what has changed since another one; the script puts them together by the numbers of the bars.
+
+use serde::Serialize;
+
+use crate::journal::Story;
+use crate::journal::story::{Mark, Micros, Report, Setting, Summary};
+
+/// A run, or what has changed in it.
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Picture {
+    name: String,
+    /// What was asked for, in words.
+    what: String,
+    /// When it began, in milliseconds since 1970.
+    epoch: f64,
+    /// Up to when this is.
+    now: f64,
+    is_over: bool,
+    /// How many codes were asked for.
+    total: u64,
+    summary: Summary,
+    report: Option<ReportLine>,
+    parties: Vec<PartyLine>,
+    bars: Vec<Bar>,
+    marks: Vec<MarkLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportLine {
+    elapsed_s: f64,
+    exit_code: i32,
+}
+
+#[derive(Debug, Serialize)]
+struct PartyLine {
+    name: String,
+    pid: u32,
+    worker: Option<usize>,
+    slots: usize,
+    begin: f64,
+    end: Option<f64>,
+    how: Option<String>,
+    is_regular: bool,
+}
+
+/// A task where it ran. The names are short: there may be a hundred thousand of them.
+#[derive(Debug, Serialize)]
+struct Bar {
+    /// Its number.
+    i: usize,
+    /// Party and slot.
+    p: usize,
+    s: usize,
+    /// Code, run, and what became of it.
+    c: String,
+    r: u32,
+    f: &'static str,
+    /// Beginning and end.
+    b: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    e: Option<f64>,
+    /// Requests and size.
+    n: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    z: Option<u64>,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x: Option<String>,
+    /// Whether it had not changed; whether it was lost and is run again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    u: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    a: bool,
+    /// Tries that failed: when, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    t: Vec<(f64, String)>,
+}
+
+#[derive(Debug, Serialize)]
+struct MarkLine {
+    at: f64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    party: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bar: Option<usize>,
+    text: String,
+}
+
+impl Picture {
+    /// The whole run.
+    pub(in super::super) fn of(name: &str, story: &Story, is_over: bool) -> Self {
+        Self::since(0, name, story, is_over)
+    }
+
+    /// The bars that have changed since this revision of the story, and all else.
+    pub(in super::super) fn since(revision: u64, name: &str, story: &Story, is_over: bool) -> Self {
+        let (begin, end) = story.period.unwrap_or_default();
+        let ms = |at: Micros| (at - begin) as f64 / 1e3;
+        let summary = story.summary();
+        let parties = story.parties.iter().map(|party| PartyLine {
+            name: party.name(),
+            pid: party.pid,
+            worker: party.worker,
+            slots: party.slots,
+            begin: ms(party.begin),
+            end: party.end.map(ms),
+            how: party.how.clone(),
+            is_regular: party.is_regular,
+        });
+        let changed = story.spans.iter().enumerate().filter(|(_, span)| span.revision > revision);
+        let bars = changed.map(|(i, span)| Bar {
+            i,
+            p: span.party,
+            s: span.slot,
+            c: span.code.clone(),
+            r: span.run,
+            f: span.fate.as_str(),
+            b: ms(span.begin),
+            e: span.end.map(ms),
+            n: span.attempts,
+            z: span.bytes,
+            x: span.error.clone(),
+            u: span.unchanged,
+            a: span.is_retried,
+            t: span.tries.iter().map(|failed| (ms(failed.at), failed.error.clone())).collect(),
+        });
+        Self {
+            name: name.to_owned(),
+            what: story.setting.as_ref().map(in_words).unwrap_or_default(),
+            epoch: begin as f64 / 1e3,
+            now: ms(end),
+            is_over,
+            total: story.setting.as_ref().map_or(0, |setting| setting.codes as u64),
+            report: story
+                .report
+                .map(|Report { elapsed_s, exit_code, .. }| ReportLine { elapsed_s, exit_code }),
+            parties: parties.collect(),
+            bars: bars.collect(),
+            marks: story.marks.iter().map(|mark| mark_line(mark, ms)).collect(),
+            summary,
+        }
+    }
+}
+
+fn in_words(setting: &Setting) -> String {
+    let Setting { mode, server, workers, connections, .. } = setting;
+    let workers = match workers {
+        0 => String::new(),
+        1 => ", 1 worker".to_owned(),
+        n => format!(", {n} workers"),
+    };
+    let connections = match connections {
+        1 => "1 connection".to_owned(),
+        n => format!("{n} connections"),
+    };
+    format!("from {server}, {mode}{workers}, {connections}")
+}
+
+fn mark_line(mark: &Mark, ms: impl Fn(Micros) -> f64) -> MarkLine {
+    match mark {
+        Mark::Died { at, party, how } => MarkLine {
+            at: ms(*at),
+            kind: "died",
+            party: Some(*party),
+            bar: None,
+            text: how.clone(),
+        },
+        Mark::Retried { at, code, fault, span, .. } => {
+            let code = code.as_deref().unwrap_or("a task");
+            MarkLine {
+                at: ms(*at),
+                kind: "retried",
+                party: None,
+                bar: *span,
+                text: format!("{code} is run again after a {fault}"),
+            }
+        }
+        Mark::TimedOut { at, code } => {
+            let code = code.as_deref().unwrap_or("a task");
+            let text = format!("{code} ran for too long");
+            MarkLine { at: ms(*at), kind: "timed_out", party: None, bar: None, text }
+        }
+    }
+}

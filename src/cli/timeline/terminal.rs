@@ -1,0 +1,305 @@
+//! The lanes in a terminal, as wide as it is, with or without colours and Unicode.
+//!
+//! ```text
+//!            0         0.5        1.0        1.5 s
+//! worker 0   AA━━━━━━━━AC━━━━━━━━━AE╌╌╌╌╌✗
+//!            AB╌╌╌╌╌╌╌╌AD━━↻━━━━━━AF━━━━━✗
+//! worker 0                                AE╌╌╌╌╌
+//! ```
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Color};
+
+use super::super::words::{count, milliseconds};
+use super::lanes::{self, Lane};
+use crate::journal::Story;
+use crate::journal::story::{Fate, Mark, Micros, Span};
+
+/// More lanes than this are for the page.
+const MOST_LANES: usize = 64;
+
+/// What the terminal can.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    pub width: usize,
+    pub is_coloured: bool,
+    pub has_unicode: bool,
+}
+
+/// The glyphs for what became of a task, and for marks.
+struct Glyphs {
+    ok: char,
+    not_found: char,
+    error: char,
+    lost: char,
+    running: char,
+    died: char,
+    again: char,
+}
+
+const UNICODE: Glyphs =
+    Glyphs {
+        ok: '━', not_found: '╌', error: '▒', lost: '░', running: '┅', died: '✗', again: '↻'
+    };
+
+const ASCII: Glyphs =
+    Glyphs { ok: '=', not_found: '-', error: '#', lost: '~', running: '>', died: 'X', again: 'r' };
+
+impl Glyphs {
+    fn of(&self, fate: Fate) -> char {
+        match fate {
+            Fate::Ok => self.ok,
+            Fate::NotFound => self.not_found,
+            Fate::Error => self.error,
+            Fate::Lost => self.lost,
+            Fate::Running => self.running,
+        }
+    }
+}
+
+fn color(fate: Fate) -> AnsiColor {
+    match fate {
+        Fate::Ok => AnsiColor::Green,
+        Fate::NotFound => AnsiColor::Yellow,
+        Fate::Error => AnsiColor::Red,
+        Fate::Lost => AnsiColor::Magenta,
+        Fate::Running => AnsiColor::Blue,
+    }
+}
+
+/// The timeline as text.
+pub(super) fn draw(name: &str, story: &Story, style: Style) -> String {
+    let glyphs = if style.has_unicode { &UNICODE } else { &ASCII };
+    let lanes = lanes::of(story);
+    let (begin, end) = story.period.unwrap_or_default();
+    let mut text = headline(name, story);
+    if lanes.is_empty() {
+        return text + "No task has begun.\n";
+    }
+    let labels: Vec<String> = lanes.iter().map(|lane| label(lane, style.width)).collect();
+    let margin = labels.iter().map(String::len).max().unwrap_or(0) + 1;
+    let scale = Scale {
+        begin,
+        length: (end - begin).max(1),
+        cells: style.width.saturating_sub(margin).max(10),
+    };
+    let _ = writeln!(text, "{:margin$}{}", "", scale.axis());
+    for (lane, label) in lanes.iter().zip(&labels).take(MOST_LANES) {
+        let cells = scale.lane(lane, story, glyphs);
+        let _ = write!(text, "{label:margin$}");
+        put(&cells, style.is_coloured, &mut text);
+        text.push('\n');
+    }
+    if lanes.len() > MOST_LANES {
+        let more = lanes.len() - MOST_LANES;
+        let _ = writeln!(text, "… and {}: see --html", count(more as u64, "more lane"));
+    }
+    text.push('\n');
+    text += &legend(story, glyphs, style);
+    text += &deaths(story);
+    text
+}
+
+fn headline(name: &str, story: &Story) -> String {
+    let summary = story.summary();
+    let mut text = format!(
+        "Run {name}: {} ok, {} not found, {}",
+        summary.ok,
+        summary.not_found,
+        count(summary.error, "error")
+    );
+    if summary.undone > 0 {
+        let _ = write!(text, ", {} not done", summary.undone);
+    }
+    if let Some(report) = story.report {
+        let _ = write!(text, " in {:.2} s", report.elapsed_s);
+    }
+    text + "\n\n"
+}
+
+/// A lane's name: in full where it begins, and short where there is little room.
+fn label(lane: &Lane<'_>, width: usize) -> String {
+    match (lane.party.worker, lane.slot) {
+        (Some(worker), 0) if width < 60 => format!("w{worker}"),
+        (Some(worker), 0) => format!("worker {worker} {}", lane.party.pid),
+        (Some(_), _) => String::new(),
+        (None, slot) if width < 60 => format!("t{slot}"),
+        (None, slot) => format!("thread {slot}"),
+    }
+}
+
+/// How times become columns.
+struct Scale {
+    begin: Micros,
+    length: Micros,
+    cells: usize,
+}
+
+/// A column of a lane.
+#[derive(Clone, Copy)]
+struct Cell {
+    glyph: char,
+    fate: Option<Fate>,
+    is_mark: bool,
+}
+
+impl Scale {
+    fn cell(&self, at: Micros) -> usize {
+        let cell = (at - self.begin).max(0) as u128 * self.cells as u128 / self.length as u128;
+        usize::try_from(cell).unwrap_or(usize::MAX).min(self.cells - 1)
+    }
+
+    fn lane(&self, lane: &Lane<'_>, story: &Story, glyphs: &Glyphs) -> Vec<Cell> {
+        let empty = Cell { glyph: ' ', fate: None, is_mark: false };
+        let mut cells = vec![empty; self.cells];
+        let end = self.begin + self.length;
+        for span in &lane.spans {
+            self.bar(span, end, glyphs, &mut cells);
+        }
+        for mark in &story.marks {
+            if let Mark::Died { at, party, .. } = mark
+                && *party == lane.index
+            {
+                let fate = Some(Fate::Error);
+                cells[self.cell(*at)] = Cell { glyph: glyphs.died, fate, is_mark: true };
+            }
+        }
+        cells
+    }
+
+    fn bar(&self, span: &Span, end: Micros, glyphs: &Glyphs, cells: &mut [Cell]) {
+        let (first, last) = (self.cell(span.begin), self.cell(span.end.unwrap_or(end)));
+        // It ends where the next one begins.
+        let last = if last > first { last - 1 } else { first };
+        let glyph = glyphs.of(span.fate);
+        // Where several share a column, the worst is shown.
+        let is_better = |cell: &Cell| cell.fate.is_some_and(|other| rank(span.fate) < rank(other));
+        let Some(first) = (first..=last).find(|cell| !is_better(&cells[*cell])) else { return };
+        cells[first..=last].fill(Cell { glyph, fate: Some(span.fate), is_mark: false });
+        if last - first >= span.code.len() && span.code.is_ascii() {
+            for (cell, letter) in cells[first..].iter_mut().zip(span.code.chars()) {
+                cell.glyph = letter;
+            }
+        }
+        for failed in &span.tries {
+            let at = self.cell(failed.at).clamp(first, last);
+            if at > first + 1 {
+                cells[at].glyph = glyphs.again;
+            }
+        }
+        if span.is_retried {
+            cells[last].glyph = glyphs.again;
+        }
+    }
+
+    /// Round times above the columns where they are.
+    fn axis(&self) -> String {
+        let seconds = self.length as f64 / 1e6;
+        // As many as fit, each with some room.
+        let most = (self.cells / 10).max(1) as f64;
+        let raw = seconds / most;
+        let magnitude = 10f64.powf(raw.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude);
+        let step = step.into_iter().find(|step| *step >= raw).unwrap_or(10.0 * magnitude);
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
+        let mut axis = String::new();
+        for n in 0.. {
+            let at = n as f64 * step;
+            let column = (at / seconds * self.cells as f64).round() as usize;
+            let label = if n == 0 { "0 s".to_owned() } else { format!("{at:.decimals$}") };
+            if column + label.len() > self.cells {
+                break;
+            }
+            let _ = write!(axis, "{:pad$}{label}", "", pad = column.saturating_sub(axis.len()));
+        }
+        axis
+    }
+}
+
+fn rank(fate: Fate) -> u8 {
+    match fate {
+        Fate::Running => 0,
+        Fate::Ok => 1,
+        Fate::NotFound => 2,
+        Fate::Lost => 3,
+        Fate::Error => 4,
+    }
+}
+
+fn put(cells: &[Cell], is_coloured: bool, text: &mut String) {
+    let used = cells.iter().rposition(|cell| cell.glyph != ' ').map_or(0, |last| last + 1);
+    for run in cells[..used].chunk_by(|a, b| (a.fate, a.is_mark) == (b.fate, b.is_mark)) {
+        let style = match run[0].fate.filter(|_| is_coloured) {
+            None => anstyle::Style::new(),
+            Some(fate) if run[0].is_mark => color(fate).on_default().bold(),
+            Some(fate) => anstyle::Style::new().fg_color(Some(Color::Ansi(color(fate)))),
+        };
+        let glyphs: String = run.iter().map(|cell| cell.glyph).collect();
+        let _ = write!(text, "{style}{glyphs}{style:#}");
+    }
+}
+
+fn legend(story: &Story, glyphs: &Glyphs, style: Style) -> String {
+    let is_there = |fate| story.spans.iter().any(|span| span.fate == fate);
+    let fates = [
+        (Fate::Ok, "ok"),
+        (Fate::NotFound, "not found"),
+        (Fate::Error, "error"),
+        (Fate::Lost, "lost with its worker"),
+        (Fate::Running, "runs"),
+    ];
+    let mut items = Vec::new();
+    for (fate, what) in fates.into_iter().filter(|(fate, _)| is_there(*fate)) {
+        let glyph = glyphs.of(fate);
+        let color = match style.is_coloured {
+            true => color(fate).on_default(),
+            false => anstyle::Style::new(),
+        };
+        items.push(format!("{color}{glyph}{glyph}{color:#} {what}"));
+    }
+    if story.spans.iter().any(|span| span.is_retried || !span.tries.is_empty()) {
+        items.push(format!("{} tried again", glyphs.again));
+    }
+    if story.marks.iter().any(|mark| matches!(mark, Mark::Died { .. })) {
+        items.push(format!("{} the worker died", glyphs.died));
+    }
+    // No wider than the terminal.
+    let mut text = String::new();
+    let mut column = 0;
+    for item in items {
+        let wide = console::measure_text_width(&item);
+        if column > 0 && column + 3 + wide > style.width {
+            text.push('\n');
+            column = 0;
+        }
+        if column > 0 {
+            text += "   ";
+            column += 3;
+        }
+        text += &item;
+        column += wide;
+    }
+    text + "\n"
+}
+
+fn deaths(story: &Story) -> String {
+    let mut text = String::new();
+    let begin = story.period.map_or(0, |(begin, _)| begin);
+    for mark in &story.marks {
+        if let Mark::Died { at, party, how } = mark {
+            let lost = story.spans.iter();
+            let lost = lost.filter(|span| span.party == *party && span.fate == Fate::Lost).count();
+            let party = &story.parties[*party];
+            let after = milliseconds((at - begin) as f64 / 1e3);
+            let _ = writeln!(
+                text,
+                "{} (pid {}) ended with {how} after {after}, with {} at work",
+                party.name(),
+                party.pid,
+                count(lost as u64, "task"),
+            );
+        }
+    }
+    text
+}
