@@ -104,6 +104,8 @@ pub(super) struct Download {
     /// Where flags are saved; made if missing
     #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]
     pub dest: PathBuf,
+    #[command(flatten)]
+    pub dashboard: super::dashboard::DashboardArgs,
     /// A line for each flag instead of the bar
     #[arg(short, long, help_heading = "Output")]
     pub verbose: bool,
@@ -260,6 +262,8 @@ pub(super) struct Serve {
     /// A line for each request, on stderr
     #[arg(short, long)]
     pub verbose: bool,
+    #[command(flatten)]
+    pub dashboard: super::dashboard::DashboardArgs,
 }
 
 impl Download {

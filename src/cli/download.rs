@@ -14,6 +14,8 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use crate::flags::task::Download;
 use crate::flags::validators;
 use crate::journal::{Event, Level, Terms};
 
+use super::dashboard::Dashboard;
 use super::display::Display;
 use super::feeder::Feeder;
 use super::hands;
@@ -63,6 +66,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     settings.fetch.connections = settings.crew.connections_per_process();
     let log_dir = run_log::begin(&settings.logs, settings.keep_runs)?;
     run_log::record(Level::Info, as_event(&settings));
+    let dashboard = open_dashboard(settings.dashboard, log_dir.as_deref())?;
 
     // Kept until the pool has ended. A run without one leaves a little more behind if it is killed.
     let _sockets = (settings.crew.workers() > 0).then(PrivateDir::create);
@@ -102,6 +106,9 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
         },
     );
     run_log::end(exit as u8, why);
+    if let Some(dashboard) = dashboard {
+        dashboard.end();
+    }
     if let Some(dir) = log_dir.filter(|_| !is_unread) {
         stderr::say(format_args!("logs: {}", dir.display()));
     }
@@ -121,6 +128,20 @@ fn downloads(settings: &Settings) -> impl Iterator<Item = Download> + Send + 'st
         dest: dest.clone(),
         known: known.remove(&code),
     })
+}
+
+fn open_dashboard(
+    addr: Option<SocketAddr>,
+    log_dir: Option<&Path>,
+) -> anyhow::Result<Option<Dashboard>> {
+    let Some(addr) = addr else { return Ok(None) };
+    let Some(logs) = log_dir else {
+        stderr::say(format_args!("coordinator: without logs there is no dashboard"));
+        return Ok(None);
+    };
+    let mut dashboard = Dashboard::open(addr)?;
+    dashboard.watch(logs)?;
+    Ok(Some(dashboard))
 }
 
 /// How a run ended.

@@ -12,6 +12,7 @@ mod args;
 mod bar;
 mod bench;
 mod compare;
+mod dashboard;
 mod demo;
 mod display;
 mod download;

@@ -1,6 +1,7 @@
 //! The command line as resolved: files read, defaults of the mode put in, limits applied.
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -41,6 +42,8 @@ pub(super) struct Settings {
     pub logs: Logs,
     /// Of how many runs logs are kept.
     pub keep_runs: usize,
+    /// Where to show the run as it goes on.
+    pub dashboard: Option<SocketAddr>,
 }
 
 /// Who runs the job, with how many hands.
@@ -87,6 +90,8 @@ pub(super) enum UsageError {
     CodesFile { file: PathBuf, cause: io::Error },
     #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
     OnlyProcesses(&'static str),
+    #[error("{0}")]
+    Dashboard(String),
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {0}")]
     Dest(String),
 }
@@ -105,6 +110,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         task_timeout,
         max_tasks_per_worker,
         dest,
+        dashboard,
         verbose,
         json,
         progress,
@@ -116,6 +122,11 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
     } = typed;
     let codes = which.resolve()?;
     let fetch = FetchSettings { timeout, retries, ..FetchSettings::new("") };
+    let dashboard = dashboard.resolve().map_err(UsageError::Dashboard)?;
+    if dashboard.is_some() && no_logs {
+        let why = "--dashboard shows what the logs tell, so it cannot be used with --no-logs";
+        return Err(UsageError::Dashboard(why.to_owned()));
+    }
     let logs = match (no_logs, log_dir) {
         (true, _) => Logs::None,
         (false, Some(dir)) => Logs::Asked(dir),
@@ -147,6 +158,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         fail_on_missing,
         logs,
         keep_runs,
+        dashboard,
     })
 }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -36,6 +37,8 @@ pub struct Access<'a> {
     pub status: u16,
     /// Whether the answer was held back on purpose.
     pub delayed: bool,
+    /// From the request to its answer.
+    pub took: Duration,
 }
 
 /// Whoever wants to hear of each request.
@@ -158,6 +161,7 @@ fn fault(status: u16) -> Response {
 async fn record(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let uri = request.uri().clone();
+    let begun = Instant::now();
     let response = next.run(request).await;
     site.served.fetch_add(1, Ordering::Relaxed);
     if let Some(on_request) = &site.on_request {
@@ -166,6 +170,7 @@ async fn record(State(site): State<Arc<Site>>, request: Request, next: Next) -> 
             path: uri.path(),
             status: response.status().as_u16(),
             delayed: response.extensions().get::<Delayed>().is_some(),
+            took: begun.elapsed(),
         });
     }
     response

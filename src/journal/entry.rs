@@ -39,7 +39,7 @@ pub enum Level {
 }
 
 /// The kind of process that wrote a line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Process {
     /// The one that hands out the tasks.

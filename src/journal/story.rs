@@ -44,7 +44,9 @@ pub struct Story {
     pub period: Option<(Micros, Micros)>,
     /// Grows with each entry.
     pub revision: u64,
-    by_pid: HashMap<u32, usize>,
+    /// Whether each task counts, also where it is about the same as another.
+    pub counts_each: bool,
+    known: HashMap<(Process, Option<usize>, u32), usize>,
     /// The spans that have begun and not ended, by their party and slot.
     open: HashMap<(usize, usize), usize>,
     /// The last span of each code.
@@ -228,11 +230,8 @@ impl Story {
 
     fn party(&mut self, process: Process, worker: Option<usize>, pid: u32, at: Micros) -> usize {
         let parties = &mut self.parties;
-        // A pid may be used again within a long run, but then by another worker's process.
-        let known = self.by_pid.get(&pid).copied();
-        let known = known
-            .filter(|&party| parties[party].worker == worker && parties[party].process == process);
-        known.unwrap_or_else(|| {
+        // A pid alone would not do: it may be used again within a long run.
+        *self.known.entry((process.clone(), worker, pid)).or_insert_with(|| {
             parties.push(Party {
                 process,
                 worker,
@@ -247,7 +246,6 @@ impl Story {
                 version: None,
                 slot_ends: Vec::new(),
             });
-            self.by_pid.insert(pid, parties.len() - 1);
             parties.len() - 1
         })
     }

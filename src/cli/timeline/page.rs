@@ -6,22 +6,28 @@ const FRAME: &str = include_str!("page/frame.html");
 const STYLE: &str = include_str!("page/style.css");
 const LANES: &str = include_str!("page/lanes.js");
 const STILL: &str = include_str!("page/still.js");
+const LIVE: &str = include_str!("page/live.js");
 
 /// A page of a run as it was.
 pub(super) fn still(picture: &Picture) -> serde_json::Result<String> {
-    // In a page, this would end the script that the data is in.
-    let data = serde_json::to_string(picture)?.replace('<', "\\u003c");
-    Ok(page(STILL, &data, "'none'"))
+    page(STILL, picture, "'none'")
 }
 
-fn page(script: &str, data: &str, may_connect_to: &str) -> String {
+/// A page of a run as it is at present, which asks how it goes on.
+pub(in super::super) fn live(picture: &Picture) -> serde_json::Result<String> {
+    page(LIVE, picture, "'self'")
+}
+
+fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Result<String> {
+    // In a page, this would end the script that the data is in.
+    let data = serde_json::to_string(picture)?.replace('<', "\\u003c");
     // Each placeholder stands in the frame once, so that what was put in is not looked at again.
     let mut page = String::with_capacity(FRAME.len() + STYLE.len() + LANES.len() + data.len());
     let mut rest = FRAME;
     for (placeholder, text) in [
         ("@CONNECT@", may_connect_to),
         ("@STYLE@", STYLE),
-        ("@DATA@", data),
+        ("@DATA@", &data),
         ("@LANES@", LANES),
         ("@SCRIPT@", script),
     ] {
@@ -31,5 +37,5 @@ fn page(script: &str, data: &str, may_connect_to: &str) -> String {
         rest = after;
     }
     page.push_str(rest);
-    page
+    Ok(page)
 }

@@ -83,7 +83,11 @@ impl Story {
                 continue;
             }
             if let Some(end) = Final::of_span(index, span) {
-                finals.insert(span.code.clone(), end);
+                let code = match self.counts_each {
+                    true => format!("{} ({})", span.code, index + 1),
+                    false => span.code.clone(),
+                };
+                finals.insert(code, end);
             }
         }
         for (code, verdict) in &self.verdicts {

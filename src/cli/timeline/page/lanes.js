@@ -174,7 +174,7 @@ class Run {
   place(bar) {
     const party = this.picture.parties[bar.p];
     const slots = Math.max(party.slots, 1);
-    const where = party.worker === null ? "thread " + bar.s : party.name + (slots > 1 ? ", slot " + bar.s : "");
+    const where = party.name === "coordinator" ? "thread " + bar.s : party.name + (slots > 1 ? ", slot " + bar.s : "");
     return where + " (pid " + party.pid + ")";
   }
 
@@ -315,7 +315,7 @@ class Run {
       pen.lineTo(this.canvas.clientWidth, top + 0.5);
       pen.stroke();
     }
-    const thread = lane.party.worker === null;
+    const thread = lane.party.name === "coordinator";
     if (tall < 12 && lane.slot > 0 && !(thread && lane.slot % 4 === 0)) return;
     pen.font = Math.max(Math.min(tall - 6, 12), 9) + "px system-ui, sans-serif";
     pen.textBaseline = "middle";
@@ -324,6 +324,7 @@ class Run {
     const narrow = margin < 60;
     const name = thread ? (narrow ? "t" + lane.slot : "thread " + lane.slot) :
       lane.slot > 0 ? (narrow ? "" : "slot " + lane.slot) :
+      lane.party.worker === null ? lane.party.name :
       narrow ? "w" + lane.party.worker : lane.party.name + " · " + lane.party.pid;
     pen.fillText(name, lane.slot > 0 && !thread ? 18 : 6, top + tall / 2 + 0.5, margin - 8);
   }

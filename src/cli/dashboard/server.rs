@@ -1,0 +1,157 @@
+//! The page and its events over HTTP, from a thread of their own.
+
+use std::convert::Infallible;
+use std::future::IntoFuture;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use futures_util::Stream;
+use futures_util::future::{Either, select};
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::timeline::page;
+use super::feed::Feed;
+
+/// A page hears of changes no more often than this.
+const PACE: Duration = Duration::from_millis(200);
+
+/// A server that runs until it is stopped.
+pub(super) struct Server {
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start(addr: SocketAddr, feed: Arc<Feed>) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind(addr))?;
+        let addr = listener.local_addr()?;
+        let hosts = Hosts(addr.ip());
+        let app = Router::new()
+            .route("/", get(front_page))
+            .route("/events", get(events))
+            .layer(middleware::from_fn_with_state(hosts, only_for_us))
+            .with_state(feed);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread =
+            thread::Builder::new().name("dashboard server".to_owned()).spawn(move || {
+                runtime.spawn(axum::serve(listener, app).into_future());
+                let _ = runtime.block_on(stopped);
+            })?;
+        Ok(Self { addr, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends it, with all connections.
+    pub(super) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// By which names it may be asked for.
+#[derive(Clone, Copy)]
+struct Hosts(IpAddr);
+
+impl Hosts {
+    /// A page of another site could have its name point to this machine, and so read what is here
+    /// through a browser on it. Its requests come with that name.
+    fn allow(self, headers: &HeaderMap) -> bool {
+        if !self.0.is_loopback() {
+            return true;
+        }
+        let host =
+            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+async fn only_for_us(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    if !hosts.allow(request.headers()) {
+        return (StatusCode::FORBIDDEN, "This page is for this machine only.\n").into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, header::HeaderValue::from_static("DENY"));
+    response
+}
+
+/// The page, with what there is to show at present.
+async fn front_page(State(feed): State<Arc<Feed>>) -> Response {
+    feed.catch_up();
+    match page::live(&feed.picture()) {
+        Ok(page) => Html(page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// What happens, from the beginning, as long as somebody listens.
+async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
+    let (sender, receiver) = mpsc::channel::<Event>(1);
+    tokio::spawn(async move {
+        let _viewer = feed.viewer();
+        feed.catch_up();
+        let mut changes = feed.changes();
+        let mut told = None;
+        loop {
+            // Noted before it is looked, so that no change is missed.
+            changes.mark_unchanged();
+            if let Some((json, now)) = feed.news(told) {
+                if sender.send(Event::default().event("picture").data(json)).await.is_err() {
+                    return;
+                }
+                told = Some(now);
+                if now.is_all() {
+                    let _ = sender.send(Event::default().event("end").data("{}")).await;
+                    // Until it was fetched, or nobody wants it.
+                    sender.closed().await;
+                    return;
+                }
+            }
+            match select(pin!(changes.changed()), pin!(sender.closed())).await {
+                Either::Left((Ok(()), _)) => {}
+                Either::Left((Err(_), _)) | Either::Right(_) => return,
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    });
+    Sse::new(stream(receiver)).keep_alive(KeepAlive::default())
+}
+
+fn stream(receiver: mpsc::Receiver<Event>) -> impl Stream<Item = Result<Event, Infallible>> {
+    futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|event| (Ok(event), receiver))
+    })
+}

@@ -1,0 +1,15 @@
+// A run as it goes on.
+const run = new Run();
+run.merge(JSON.parse(byId("data").textContent));
+
+const source = new EventSource("events");
+source.addEventListener("picture", (event) => {
+  const picture = JSON.parse(event.data);
+  // From its beginning, or another run.
+  if (picture.anew) run.bars = [];
+  run.merge(picture);
+});
+source.addEventListener("end", () => source.close());
+source.addEventListener("error", () => {
+  if (!run.picture.is_over) byId("state").textContent = "The program that told this has ended, or cannot be reached.";
+});
