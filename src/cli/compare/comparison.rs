@@ -27,6 +27,8 @@ pub(super) struct Comparison {
     /// Runs that brought something else, which do not count.
     pub unlike: Vec<String>,
     pub end: End,
+    /// Which share of the machine's CPUs others had meanwhile.
+    pub others: Option<f64>,
     /// The speed-up by number of workers, where that was measured.
     pub scaling: Vec<Scaling>,
     /// What a task costs that does nothing, in seconds.
@@ -172,6 +174,7 @@ impl Comparison {
             counts: None,
             unlike: Vec::new(),
             end: End::Done,
+            others: None,
             scaling: Vec::new(),
             prices: Vec::new(),
             remarks: Vec::new(),
@@ -182,11 +185,11 @@ impl Comparison {
 
     /// Takes the rounds in.
     pub(super) fn with(mut self, modes: &[Mode], reference: usize, rounds: Rounds) -> Self {
-        let Rounds { runs, peaks, brought, unlike, end } = rounds;
+        let Rounds { runs, peaks, brought, unlike, end, others } = rounds;
         self.rows = rows(modes, runs, &peaks, reference);
         self.reference = reference;
         self.counts = brought.map(|brought| brought.counts);
-        (self.unlike, self.end) = (unlike, end);
+        (self.unlike, self.end, self.others) = (unlike, end, others);
         self
     }
 

@@ -192,6 +192,8 @@ fn json(comparison: &Comparison) -> String {
         /// Why it ended before its time.
         broken_off: Option<&'c str>,
         interrupted: bool,
+        /// Which share of the machine's CPUs others had meanwhile.
+        others: Option<f64>,
         results: Vec<Result>,
         scaling: Vec<Scaling<'c>>,
         price_s: Vec<Price>,
@@ -241,6 +243,7 @@ fn json(comparison: &Comparison) -> String {
             _ => None,
         },
         interrupted: matches!(comparison.end, End::Signal(_)),
+        others: comparison.others,
         results: comparison.rows.iter().map(result).collect(),
         scaling: comparison
             .scaling

@@ -20,6 +20,7 @@ mod export;
 mod flags;
 mod html;
 mod labour;
+mod machine;
 mod memory;
 mod mode;
 mod once;
@@ -97,9 +98,9 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
         What::Labour { work, jobs, size, python: _ } => {
             let labour = Labour { program, work, jobs, size };
             let mut comparison = measure(&labour);
-            if !comparison.rows.is_empty() && comparison.end == End::Done {
-                comparison.scaling = comparison::scaling(&comparison.rows);
-                comparison.prices = prices(&labour, &modes, &inbox, &progress);
+            comparison.scaling = comparison::scaling(&comparison.rows);
+            if comparison.end == End::Done {
+                (comparison.prices, comparison.end) = prices(&labour, &modes, &inbox, &progress);
             }
             comparison
         }
@@ -113,7 +114,12 @@ const IDLE_JOBS: usize = 4_000;
 const IDLE_RUNS: usize = 3;
 
 /// What a task costs that does nothing, in seconds, by one worker of each kind.
-fn prices(labour: &Labour, modes: &[Mode], inbox: &Inbox, progress: &Progress) -> Vec<(Mode, f64)> {
+fn prices(
+    labour: &Labour,
+    modes: &[Mode],
+    inbox: &Inbox,
+    progress: &Progress,
+) -> (Vec<(Mode, f64)>, End) {
     let one = |mode: &Mode| {
         let crew = match mode.crew {
             Crew::Sequential => Crew::Sequential,
@@ -135,7 +141,7 @@ fn prices(labour: &Labour, modes: &[Mode], inbox: &Inbox, progress: &Progress) -
         let times: Vec<_> = runs.iter().map(|run| run.seconds / IDLE_JOBS as f64).collect();
         Some((mode, Spread::of(&times)?.median))
     };
-    kinds.into_iter().zip(rounds.runs).filter_map(price).collect()
+    (kinds.into_iter().zip(rounds.runs).filter_map(price).collect(), rounds.end)
 }
 
 /// Tells what came of it.

@@ -224,6 +224,12 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         }
     }
     said.extend(fewer_than_asked(comparison));
+    if let Some(others) = comparison.others.filter(|others| *others >= NOTEWORTHY) {
+        said.push(format!(
+            "Other programs had {:.0} % of the CPUs meanwhile: see how far the runs lie apart.",
+            others * 100.0
+        ));
+    }
     said.extend(remarks.iter().cloned());
     said.extend(lesson(comparison));
     match end {
@@ -240,6 +246,9 @@ fn so_far(comparison: &Comparison) -> String {
     let runs: Vec<_> = comparison.rows.iter().map(runs).collect();
     format!("Runs until then that count: {}.", runs.join(", "))
 }
+
+/// A share of the CPUs that others may have without being mentioned is less than this.
+const NOTEWORTHY: f64 = 0.1;
 
 /// Of the runs that brought something else, so many are told one by one.
 const MOST_TOLD: usize = 5;

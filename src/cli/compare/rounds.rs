@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::cli::{Exit, signals};
 
+use super::machine::Machine;
 use super::mode::Mode;
 use super::process::Stage;
 use super::progress::Progress;
@@ -31,6 +32,8 @@ pub(super) struct Rounds {
     /// What some runs brought instead; these do not count.
     pub unlike: Vec<String>,
     pub end: End,
+    /// Which share of the machine's CPUs others had meanwhile.
+    pub others: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +88,10 @@ pub(super) fn run(
         brought: None,
         unlike: Vec::new(),
         end: End::Done,
+        others: None,
     };
+    let machine = Machine::watch();
+    let mut used = 0.0;
     let stage = Stage::default();
     progress.begin(modes, warmup + runs);
     thread::scope(|scope| {
@@ -122,6 +128,7 @@ pub(super) fn run(
                 Some(News::Begins { mode }) => progress.begins(mode),
                 Some(News::Ran { round, mode, run }) => {
                     progress.ran(mode);
+                    used += run.as_ref().map_or(0.0, Run::cpu);
                     rounds.take(job, modes[mode], mode, round, warmup, run);
                 }
                 Some(News::Signal(exit)) if rounds.end == End::Done => {
@@ -135,6 +142,7 @@ pub(super) fn run(
         }
     });
     progress.end();
+    rounds.others = machine.share_of_others(Duration::from_secs_f64(used));
     rounds
 }
 
