@@ -176,6 +176,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["--reference", "threads:9"], "--reference threads:9: it must be one of the modes"),
         (&["--task", "nonsense"], "[possible values: sha, arcfour, primes, sleep, noop, python]"),
         (&["--task", "primes", "br"], "cannot be used with"),
+        (&["--task", "primes", "-s", "DELAY"], "cannot be used with"),
         (&["--task", "primes", "--size", "40"], "--size SIZE of primes must be 2 to 19"),
         (&["--task", "sha", "--size", "much"], "--size SIZE must be a whole number"),
         (&["--task", "sha", "--jobs", "0"], "--jobs N must be >= 1"),

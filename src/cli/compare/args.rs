@@ -50,7 +50,9 @@ pub(in crate::cli) struct Args {
         value_name = "NAME",
         ignore_case = true,
         hide_possible_values = true,
-        conflicts_with_all = ["cc", "all", "every", "codes_file", "limit"],
+        conflicts_with_all = [
+            "cc", "all", "every", "codes_file", "limit", "server", "seed", "timeout", "retries",
+        ],
         help_heading = "Other work"
     )]
     pub task: Option<Task>,

@@ -25,6 +25,7 @@ mod memory;
 mod mode;
 mod once;
 mod plan;
+mod prices;
 mod process;
 mod progress;
 mod report;
@@ -43,11 +44,9 @@ use self::comparison::{Comparison, Place};
 use self::export::Export;
 use self::flags::Flags;
 use self::labour::Labour;
-use self::mode::{Crew, Language, Mode, Size};
 use self::plan::{Plan, What};
 use self::progress::Progress;
 use self::rounds::{End, Inbox};
-use self::statistics::Spread;
 use super::{Exit, download, stderr};
 use crate::flag_server::FlagServer;
 use crate::workload::Work;
@@ -100,48 +99,14 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
             let mut comparison = measure(&labour);
             comparison.scaling = comparison::scaling(&comparison.rows);
             if comparison.end == End::Done {
-                (comparison.prices, comparison.end) = prices(&labour, &modes, &inbox, &progress);
+                (comparison.prices, comparison.end) =
+                    prices::measure(&labour, &modes, &inbox, &progress);
             }
             comparison
         }
         What::Once { .. } => unreachable!("it is no comparison"),
     };
     conclude(&comparison, exports, color)
-}
-
-/// So many tasks that do nothing are run to see what a task costs, so many times.
-const IDLE_JOBS: usize = 4_000;
-const IDLE_RUNS: usize = 3;
-
-/// What a task costs that does nothing, in seconds, by one worker of each kind.
-fn prices(
-    labour: &Labour,
-    modes: &[Mode],
-    inbox: &Inbox,
-    progress: &Progress,
-) -> (Vec<(Mode, f64)>, End) {
-    let one = |mode: &Mode| {
-        let crew = match mode.crew {
-            Crew::Sequential => Crew::Sequential,
-            Crew::Threads(_) => Crew::Threads(Some(1)),
-            Crew::Processes(_) => Crew::Processes(Some(Size { workers: 1, threads: 1 })),
-        };
-        Mode { crew, ..*mode }
-    };
-    let mut kinds: Vec<Mode> = Vec::new();
-    for mode in modes.iter().map(one) {
-        let is_call = mode.crew == Crew::Sequential && mode.language == Language::Python;
-        if !kinds.contains(&mode) && !is_call {
-            kinds.push(mode);
-        }
-    }
-    let idle = labour.idle(IDLE_JOBS);
-    let rounds = rounds::run(&idle, &kinds, 1, IDLE_RUNS, inbox, progress);
-    let price = |(mode, runs): (Mode, Vec<run::Run>)| {
-        let times: Vec<_> = runs.iter().map(|run| run.seconds / IDLE_JOBS as f64).collect();
-        Some((mode, Spread::of(&times)?.median))
-    };
-    (kinds.into_iter().zip(rounds.runs).filter_map(price).collect(), rounds.end)
 }
 
 /// Tells what came of it.

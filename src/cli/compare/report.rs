@@ -4,7 +4,7 @@
 
 use super::chart::Bar;
 use super::comparison::{Comparison, Row};
-use super::mode::{Crew, Language};
+use super::mode::Mode;
 use super::rounds::End;
 use super::run::told;
 use super::statistics::Ratio;
@@ -268,38 +268,27 @@ fn fewer_than_asked(comparison: &Comparison) -> Vec<String> {
 /// What the numbers mean for whoever has to choose.
 fn lesson(comparison: &Comparison) -> Vec<String> {
     let mut said = Vec::new();
-    let scales = |language, crew: fn(&Crew) -> bool| {
-        comparison
-            .rows
-            .iter()
-            .any(|row| row.mode.language == language && crew(&row.mode.crew) && row.times.is_some())
-    };
-    let is_threads = |crew: &Crew| matches!(crew, Crew::Threads(_));
-    let is_processes = |crew: &Crew| matches!(crew, Crew::Processes(_));
-    if comparison.scaling.is_empty() {
-        return said;
-    }
-    if comparison.needs_cpu
-        && scales(Language::Rust, is_threads)
-        && scales(Language::Rust, is_processes)
-    {
-        said.push(
-            "In Rust, threads can use all CPUs as well as processes can. What processes add is \
-             isolation: a task that crashes, hangs or leaks costs itself and nothing else."
-                .to_owned(),
-        );
-    }
-    let has_gil = comparison.place.python.as_ref().is_some_and(|python| python.has_gil);
-    if comparison.needs_cpu && has_gil && scales(Language::Python, is_threads) {
-        said.push(
-            "CPython's threads wait for each other here, since one at a time holds the GIL: the \
-             data is hashed in pieces of 1 KiB, and hashlib lets go of it only above 2047 bytes."
-                .to_owned(),
-        );
+    if comparison.needs_cpu && !comparison.scaling.is_empty() {
+        let was_measured = |kind: &str| comparison.scaling.iter().any(|point| point.kind == kind);
+        if was_measured("threads") && was_measured("processes") {
+            said.push(
+                "In Rust, threads can use all CPUs as well as processes can. What processes add \
+                 is isolation: a task that crashes, hangs or leaks costs itself and nothing else."
+                    .to_owned(),
+            );
+        }
+        let has_gil = comparison.place.python.as_ref().is_some_and(|python| python.has_gil);
+        if has_gil && was_measured("python-threads") {
+            said.push(
+                "CPython's threads wait for each other here, since one at a time holds the GIL: \
+                 the data is hashed in pieces of 1 KiB, and hashlib lets go of it only above 2047 \
+                 bytes."
+                    .to_owned(),
+            );
+        }
     }
     if !comparison.prices.is_empty() {
-        let price =
-            |(mode, seconds): &(super::mode::Mode, f64)| format!("{mode} {}", micros(*seconds));
+        let price = |(mode, seconds): &(Mode, f64)| format!("{mode} {}", micros(*seconds));
         let prices: Vec<_> = comparison.prices.iter().map(price).collect();
         said.push(format!(
             "The price of a task, measured with tasks that do nothing: {}.",
