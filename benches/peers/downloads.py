@@ -68,7 +68,7 @@ def embedded(coordinator):
 @contextmanager
 def with_nginx(nginx, place):
     site = place / "nginx"
-    for flag in (place / "flags").iterdir():
+    for flag in flags_in(place / "flags"):
         folder = site / "flags" / flag.stem
         folder.mkdir(parents=True)
         shutil.copy(flag, folder)
@@ -152,6 +152,11 @@ def downloaders(coordinator, url, codes, place, script):
     return all_of_them
 
 
+def flags_in(folder):
+    """What the server said about the flags may lie beside them."""
+    return folder.glob("*.gif")
+
+
 def download(command, place, sizes):
     """Seconds of the wall clock, and of CPUs with all children; nothing if it did not work."""
     dest = Path(tempfile.mkdtemp(dir=place))
@@ -173,7 +178,7 @@ def download(command, place, sizes):
     process.returncode = os.waitstatus_to_exitcode(status)
     said = process.stderr.read().decode(errors="replace").strip()
     process.stderr.close()
-    got = {flag.stem: flag.stat().st_size for flag in dest.iterdir()}
+    got = {flag.stem: flag.stat().st_size for flag in flags_in(dest)}
     shutil.rmtree(dest)
     if process.returncode != 0 or got != sizes:
         say(f"  failed with {process.returncode}: {len(got)} of {len(sizes)} flags: {said[-200:]}")
@@ -230,7 +235,7 @@ def main():
         all_flags = ["--all", "--no-logs", "--progress", "none", "-d", flags]
         given = options.server if options.server not in ("nginx", "embedded", None) else "LOCAL"
         subprocess.run([coordinator, *all_flags, "-s", given], check=True, stdout=sys.stderr)
-        sizes = {flag.stem: flag.stat().st_size for flag in flags.iterdir()}
+        sizes = {flag.stem: flag.stat().st_size for flag in flags_in(flags)}
         with server(options.server, coordinator, place) as (url, where):
             todo = downloaders(coordinator, url, sorted(sizes), place, script)
             figures = {name: [None] * rounds for name in todo}
