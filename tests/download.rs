@@ -32,7 +32,10 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
     let place = Place::new();
     for mode in MODES {
         place.run(&["--all", "--mode", mode, "-d", mode]).expect(0);
-        assert!(place.files(mode) == expected, "{mode}");
+        let mut files = place.files(mode);
+        // What the server told of them lies beside the flags.
+        files.remove(".validators.jsonl");
+        assert!(files == expected, "{mode}");
     }
 }
 
