@@ -56,6 +56,10 @@
 //! `cli` (default) is the two programs `coordinator` and `worker` and the flagship application,
 //! the download of the flags of the world. With `default-features = false` only the executors are
 //! built.
+//!
+//! `tracing` (default) tells what happens in a [`ProcessPool`] to the program's own subscriber of
+//! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,
+//! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 
 #![forbid(unsafe_code)]
 

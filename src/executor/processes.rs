@@ -31,6 +31,7 @@ pub mod simulation;
 mod stats;
 mod supervisor;
 mod terms;
+mod trace;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -28,6 +28,7 @@ use super::scheduler::{
 };
 use super::stats::Counts;
 use super::supervisor::Order;
+use super::trace;
 use super::{Output, PoolEvent};
 use crate::error::{Death, Exit, PoolError, TaskError};
 use crate::executor::Batch;
@@ -187,7 +188,7 @@ impl Shared {
                 Action::Send { tenant, turn, attempt, job: parcel, first, items } => {
                     let Some(post) = mind.posts.get(&tenant) else { continue };
                     parcel.set_running(true);
-                    if self.setup.on_event.is_some() {
+                    if self.setup.on_event.is_some() || trace::follows_tasks() {
                         outside.events.push(PoolEvent::TaskStarted {
                             task: parcel.id,
                             worker: tenant.seat,
@@ -387,6 +388,7 @@ impl Shared {
         let Setup { scheduling, max_pending, on_event, .. } = &self.setup;
         let is_plain = max_pending.is_none()
             && on_event.is_none()
+            && !trace::follows_tasks()
             && scheduling.slots.iter().all(|slots| *slots == 1);
         if is_plain { self.mind().scheduler.frame() as usize } else { 1 }
     }
@@ -415,10 +417,14 @@ impl Shared {
     }
 
     pub(super) fn report(&self, event: impl FnOnce() -> PoolEvent) {
-        if let Some(on_event) = &self.setup.on_event {
-            let _calling = Calling::on_behalf_of(self);
-            let _ = guard::catch(|| on_event(&event()));
+        let on_event = self.setup.on_event.as_ref();
+        if on_event.is_none() && !trace::is_on() {
+            return;
         }
+        let _calling = Calling::on_behalf_of(self);
+        let event = event();
+        let _ = guard::catch(|| trace::tell(&event));
+        let _ = guard::catch(|| on_event.map(|on_event| on_event(&event)));
     }
 
     pub(super) fn said(&self, output: &Output<'_>) {

@@ -1,0 +1,73 @@
+//! What happens in a pool, for the subscriber of the program that has it: [`PoolEvent`]s as events
+//! of the crate `tracing`, under the target `procession`.
+//!
+//! ```text
+//!   INFO  worker started  worker pid          WARN   task is tried again  task fault attempt pause_ms
+//!   INFO  worker exited   worker pid exit …   ERROR  task timed out       task after_ms
+//!   ERROR worker died     worker pid exit …   TRACE  task handed over     task worker pid attempt
+//! ```
+//!
+//! Without the feature `tracing`, and without a subscriber, this costs nothing.
+
+use super::PoolEvent;
+
+/// Whether anybody might listen.
+pub(super) fn is_on() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::enabled!(target: "procession", tracing::Level::ERROR);
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// Whether somebody wants to hear of every single task.
+pub(super) fn follows_tasks() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::enabled!(target: "procession", tracing::Level::TRACE);
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// Tells whoever listens.
+#[cfg(feature = "tracing")]
+pub(super) fn tell(event: &PoolEvent) {
+    use tracing::{error, info, trace, warn};
+
+    use crate::error::Exit;
+
+    match event {
+        PoolEvent::WorkerStarted { worker, pid } => {
+            info!(target: "procession", worker, pid, "worker started");
+        }
+        PoolEvent::WorkerExited { worker, pid, exit, usage } => {
+            let cpu_ms = usage.cpu.as_secs_f64() * 1e3;
+            let peak_memory = usage.peak_memory;
+            match exit {
+                Exit::Code(0) => {
+                    info!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker exited");
+                }
+                _ => {
+                    error!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker died");
+                }
+            }
+        }
+        PoolEvent::TaskStarted { task, worker, pid, attempt } => {
+            trace!(target: "procession", task = task.0, worker, pid, attempt, "task handed over");
+        }
+        PoolEvent::TaskRetried { task, fault, attempt, pause } => {
+            let pause_ms = pause.as_secs_f64() * 1e3;
+            warn!(target: "procession", task = task.0, ?fault, attempt, pause_ms, "task is tried again");
+        }
+        PoolEvent::TaskTimedOut { task, after } => {
+            let after_ms = after.as_secs_f64() * 1e3;
+            error!(target: "procession", task = task.0, after_ms, "task timed out");
+        }
+        PoolEvent::ProgramPassedOver { program, reason } => {
+            let program = program.display();
+            warn!(target: "procession", %program, reason, "worker program passed over");
+        }
+    }
+}
+
+/// Nobody listens.
+#[cfg(not(feature = "tracing"))]
+pub(super) fn tell(_: &PoolEvent) {}
