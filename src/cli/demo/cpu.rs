@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::args::Cpu;
 use super::tasks::ShowFlag;
-use super::{Source, executor, exit, show, workers_in_words};
+use super::{Source, executor, exit, scratch, show, workers_in_words};
 use crate::cli::Exit;
 use crate::cli::args::Mode;
 use crate::executor::{Executor, Shutdown};
@@ -41,8 +41,7 @@ pub(super) fn run(args: Cpu) -> anyhow::Result<Exit> {
 
     show(format!("{} flags that take half a second each, most of it waiting\n", POP20.len()));
     for (mode, workers) in [(Mode::Processes, num_cpus::get()), (Mode::Threads, POP20.len())] {
-        let dest = tempfile::tempdir()?;
-        let source = Source::open(&Site::Delay, dest.path().to_owned(), workers)?;
+        let source = Source::open(&Site::Delay, scratch()?, workers)?;
         let pool = executor(mode, workers, |_| {})?;
         let began = Instant::now();
         let tasks = POP20.map(|code| ShowFlag { download: source.download(code), crashes: false });

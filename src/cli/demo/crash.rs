@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::Context;
 
 use super::args::Crash;
 use super::tasks::ShowFlag;
-use super::{Source, executor, exit, show, workers_in_words};
+use super::{Source, executor, exit, scratch, show, workers_in_words};
 use crate::cli::Exit;
 use crate::cli::args::Mode;
 use crate::cli::muster::muster;
@@ -26,6 +27,9 @@ use crate::future::as_completed;
 
 /// Whose flag it is that brings the fault, in the middle of all.
 const FATAL: &str = "JP";
+
+/// How long a new worker may take to be there.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// As many threads as it takes to have some downloads in flight when one of them goes wrong.
 const THREADS: usize = 4;
@@ -67,17 +71,20 @@ fn introduce(teller: &Teller, mode: Mode, workers: usize, server: &Site) {
 }
 
 fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
-    let dest = tempfile::tempdir()?;
-    let source = Source::open(server, dest.path().to_owned(), 1)?;
+    let dest = scratch()?;
+    let source = Source::open(server, dest.clone(), 1)?;
     let teller = Teller::begin();
     introduce(&teller, Mode::Processes, workers, server);
     let (hears, sees) = (teller.clone(), teller.clone());
     let builder = ProcessPool::builder().on_say(move |said| {
         hears.tell(format_args!("{} is there, by worker {}", said.line, said.worker));
     });
+    let (started, starts) = mpsc::channel();
+    let started = Mutex::new(started);
     let pool = muster(builder, workers, move |event| match event {
         PoolEvent::WorkerStarted { worker, pid } => {
             sees.tell(format_args!("worker {worker} is ready: pid {pid}"));
+            let _ = started.lock().map(|started| started.send(()));
         }
         PoolEvent::WorkerExited { worker, pid, exit, usage: _ }
             if *exit != error::Exit::Code(0) =>
@@ -110,16 +117,20 @@ fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
     let died = |error: &TaskError| matches!(error, TaskError::WorkerDied(_));
     let mut errors = lost.iter().filter(|(_, error)| !died(error)).count();
     if lost.iter().any(|(_, error)| died(error)) {
+        // The others may have been so quick that the new worker is still on its way.
+        for _ in 0..=workers {
+            let _ = starts.recv_timeout(PATIENCE);
+        }
         teller.tell(format_args!("the pool works on: {FATAL} once more, without the fault"));
         errors += usize::from(pool.submit(task(FATAL, false)).result().is_err());
     }
-    teller.tell(format_args!("{} flags of {} are on disk", flags_in(dest.path()), POP20.len()));
+    teller.tell(format_args!("{} flags of {} are on disk", flags_in(&dest), POP20.len()));
     pool.shutdown(Shutdown::Wait);
     Ok(exit(errors))
 }
 
 fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<Exit> {
-    let dest = tempfile::tempdir()?;
+    let dest = scratch()?;
     let teller = Teller::begin();
     introduce(&teller, mode, workers, server);
     let name = match mode {
@@ -127,7 +138,7 @@ fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<E
         _ => "threads",
     };
     let mut victim = Command::new(env::current_exe().context("cannot find this program")?);
-    victim.arg0("coordinator").args(["demo", "crash", "--mode", name, "--victim"]).arg(dest.path());
+    victim.arg0("coordinator").args(["demo", "crash", "--mode", name, "--victim"]).arg(&dest);
     victim.args(["--workers", &workers.to_string(), "--server", &server.to_string()]);
     let mut victim = victim.stdin(Stdio::null()).spawn().context("cannot start a program")?;
     teller.tell(format_args!(
@@ -135,7 +146,7 @@ fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<E
         victim.id()
     ));
     let status = victim.wait()?;
-    let there = flags_in(dest.path());
+    let there = flags_in(&dest);
     let of = POP20.len();
     match error::Exit::of(status) {
         error::Exit::Code(code) => teller.tell(format_args!("it ended with exit code {code}")),

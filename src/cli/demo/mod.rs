@@ -14,14 +14,15 @@ mod tasks;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use tempfile::TempDir;
 
 use self::args::Demo;
 use super::args::Mode;
 use super::muster::muster;
-use super::{Exit, download, stderr};
+use super::{Exit, download, signals, stderr};
 use crate::executor::{Engine, PrivateDir, ProcessPool, Sequential, ThreadPool};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use crate::flags::client::FetchSettings;
@@ -41,13 +42,35 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
     // A run that is killed leaves no sockets behind then.
     let _sockets = PrivateDir::create();
-    match demo {
+    signals::watch(|exit| {
+        drop(take_scratch());
+        process::exit(exit as i32);
+    })
+    .context("cannot listen to signals")?;
+    let shown = match demo {
         Demo::Flags(args) => flags::run(args),
         Demo::Futures(args) => futures::run(args),
         Demo::Map(args) => map::run(args),
         Demo::Cpu(args) => cpu::run(args),
         Demo::Crash(args) => crash::run(args),
-    }
+    };
+    drop(take_scratch());
+    shown
+}
+
+/// Where flags go that nobody wants to keep.
+static SCRATCH: Mutex<Option<TempDir>> = Mutex::new(None);
+
+/// A directory that goes with the demonstration, or with the next call.
+fn scratch() -> io::Result<PathBuf> {
+    let dir = tempfile::Builder::new().prefix("coordinator-demo-").tempdir()?;
+    let path = dir.path().to_owned();
+    *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
+    Ok(path)
+}
+
+fn take_scratch() -> Option<TempDir> {
+    SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Shows a text at once. Whoever closed the pipe has seen enough: that ends the program.
