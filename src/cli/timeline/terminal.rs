@@ -89,6 +89,7 @@ pub(super) fn draw(name: &str, story: &Story, style: Style) -> String {
         let cells = scale.lane(lane, story, glyphs);
         let _ = write!(text, "{label:margin$}");
         put(&cells, style.is_coloured, &mut text);
+        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
     if lanes.len() > MOST_LANES {
