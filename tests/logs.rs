@@ -68,14 +68,15 @@ fn a_worker_that_was_killed_in_the_midst_is_told_with_what_it_took_along() {
     let lost = row["lost"].as_u64().unwrap();
     assert!((1..=15).contains(&lost), "{row}");
     assert!(row["cpu_s"].as_f64() > Some(0.0) && row["peak_memory"].as_u64() > Some(1 << 20));
-    assert_eq!(sum(summary, "runs"), 200 + lost, "those that were lost ran twice");
     // Its log tells the same, line by line.
     let lines = place.run(&["logs", "--json", "--pid", &killed.to_string()]).expect(0).json();
     let end = lines.last().unwrap();
     assert_eq!((&end["event"], &end["child_pid"]), (&"worker_exited".into(), &killed.into()));
     let lines = place.run(&["logs", "--json"]).expect(0).json();
     let retried = lines.iter().filter(|line| line["event"] == "task_retried").count();
-    assert_eq!(retried as u64, lost);
+    // One whose answer was under way when its worker died ran twice, and was not lost.
+    let (retried, runs) = (retried as u64, sum(summary, "runs"));
+    assert!(retried >= lost && (200 + lost..=200 + retried).contains(&runs), "{retried} {summary}");
     let text = place.run(&["logs", "--summary"]).expect(0).stdout;
     assert!(text.contains("signal 9 (SIGKILL)") && text.contains("Slowest tasks"), "{text}");
 }
@@ -204,6 +205,8 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (&["nowhere"][..], 3, "is named \"nowhere\""),
         (&["20"], 3, "may be any of"),
         (&["--status", "bad"], 2, "--status STATUS must be ok, not_found or error"),
+        (&["-n", "-1"], 2, "-n LINES must be a whole number >= 0"),
+        (&["--worker", "x"], 2, "--worker N must be a whole number"),
         (&["--level", "loud"], 2, "--level LEVEL must be"),
         (&["--since", "then"], 2, "--since WHEN must be"),
         (&["--code", "BRA"], 2, "a country code is two letters"),

@@ -67,12 +67,13 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
     let summary = place.run(&["logs", "--summary", "--json"]).expect(0).json().pop().unwrap();
     let rows = summary["summary"]["processes"].as_array().unwrap().clone();
     let lost: u64 = rows.iter().map(|row| row["lost"].as_u64().unwrap()).sum();
-    assert!(lost > 0);
+    let runs: u64 = rows.iter().map(|row| row["runs"].as_u64().unwrap()).sum();
+    assert!(lost > 0 && runs >= 150 + lost, "{rows:?}");
 
     let events = trace(&place);
     let count =
         |name: &str, value: &str| events.iter().filter(|it| it[name] == value).count() as u64;
-    assert_eq!(count("ph", "X"), 150 + lost);
+    assert_eq!(count("ph", "X"), runs);
     assert_eq!((count("cat", "lost"), count("cat", "death")), (lost, 1));
     let death = events.iter().find(|event| event["cat"] == "death").unwrap();
     assert_eq!(death["pid"], killed);
@@ -85,8 +86,9 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
     let died = format!("(pid {killed}) ended with signal 9 (SIGKILL) after ");
     assert!(text.contains(&died) && text.contains(&format!("with {lost} task")), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
-    // A lane for each slot of three processes, with the cross of the one that died.
-    assert_eq!(text.matches("worker 1").count(), 2 + 1, "{text}");
+    // Three processes have their lanes, and the last line tells of the one that died.
+    let of_workers = text.lines().filter(|line| line.starts_with("worker ")).count();
+    assert_eq!(of_workers, 3 + 1, "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 
     let Some(browser) = chromium() else { return };
@@ -97,7 +99,7 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
     let [ok, not_found, error] = ran.summary().counts();
     let told = format!("{ok} ok {not_found} not found {error} errors {lost} lost runs");
     assert!(counts.starts_with(&told), "{counts} is not {told}");
-    assert!(page.contains(&format!("aria-label=\"{} tasks in 30 lanes", 150 + lost)), "{page}");
+    assert!(page.contains(&format!("aria-label=\"{runs} tasks in ")), "{page}");
     assert!(text_of(&page, "workers").contains("signal 9 (SIGKILL)"), "{page}");
     assert!(text_of(&page, "legend").contains("lost with its worker"));
     assert_eq!(text_of(&page, "slow").matches(" s ").count(), 10, "{}", text_of(&page, "slow"));
@@ -174,9 +176,7 @@ fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
     let goes_on = place.run(&["timeline"]).expect(0);
     assert!(goes_on.stdout.contains(" runs") && goes_on.stderr.is_empty(), "{goes_on:#?}");
     drop(run);
-    wait_until("it is over", || {
-        place.run(&["timeline"]).stderr.contains("left no last line: they were killed")
-    });
+    wait_until("it is over", || place.run(&["timeline"]).stderr.contains("left no last line"));
     let told = place.run(&["timeline"]).expect(0).stdout;
     // What was at work was lost, or failed when the embedded server was gone.
     assert!(told.contains("not done") && !told.contains(" runs"), "{told}");

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Zoned;
 use thiserror::Error;
@@ -173,7 +174,8 @@ impl RunDir {
     pub fn prune(logs: &Path, keep: usize) -> usize {
         let runs = Self::list(logs).unwrap_or_default();
         let surplus = runs.len().saturating_sub(keep);
-        let old = runs.iter().take(surplus).filter(|run| !run.is_going_on());
+        let is_in_use = |run: &&Self| run.is_going_on() || is_being_made(&run.path());
+        let old = runs.iter().take(surplus).filter(|run| !is_in_use(run));
         old.filter(|run| run.remove().is_ok()).count()
     }
 
@@ -204,11 +206,30 @@ impl RunDir {
 
 /// Whether the coordinator that writes its log in this directory lives.
 pub fn is_going_on(dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(dir) else { return false };
-    entries.flatten().any(|entry| {
-        entry.file_name().to_str().is_some_and(|name| name.starts_with("coordinator-"))
-            && is_being_written(&entry.path())
-    })
+    coordinators(dir).iter().any(|path| is_being_written(path))
+}
+
+/// The files that coordinators write here.
+pub fn coordinators(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let is_one = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with("coordinator-"))
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+    };
+    entries.flatten().filter(is_one).map(|entry| entry.path()).collect()
+}
+
+/// Whether it is so new that its coordinator may still be about to begin its log.
+fn is_being_made(dir: &Path) -> bool {
+    is_fresh(dir) && coordinators(dir).is_empty()
+}
+
+/// Whether something was put there within the last second.
+pub fn is_fresh(dir: &Path) -> bool {
+    let changed = fs::metadata(dir).and_then(|dir| dir.modified());
+    // A time in the future is as new as can be.
+    changed.is_ok_and(|time| time.elapsed().unwrap_or_default() < Duration::from_secs(1))
 }
 
 /// The length of the start in the name of a run.

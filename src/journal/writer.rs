@@ -9,13 +9,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::Map;
 use thiserror::Error;
 
 use super::entry::{Entry, Level, Process, now};
 use super::event::Event;
+
+/// So often, a millisecond apart, it is tried to lock a journal.
+const LOCK_TRIES: u32 = 50;
 
 /// A journal that could not be opened.
 #[derive(Debug, Error)]
@@ -55,8 +61,14 @@ impl Journal {
     pub fn coordinator(dir: &Path) -> Result<Self, JournalError> {
         let journal = Self::open(dir, Process::Coordinator, None, std::process::id())?;
         let pen = journal.pen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not all file systems have locks; there the pid has to do.
-        let _ = flock(&pen.file, FlockOperation::NonBlockingLockExclusive);
+        // Somebody may be looking just now whether it is locked. Not all file systems have locks;
+        // there the pid has to do.
+        for _ in 0..LOCK_TRIES {
+            match flock(&pen.file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
+                _ => break,
+            }
+        }
         drop(pen);
         Ok(journal)
     }
@@ -159,11 +171,10 @@ pub fn is_being_written(coordinator: &Path) -> bool {
     let Ok(file) = File::open(coordinator) else { return false };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => false,
-        Err(rustix::io::Errno::WOULDBLOCK) => true,
+        Err(Errno::WOULDBLOCK) => true,
         // No locks here: somebody lives who has that pid.
-        Err(_) => pid_in(coordinator).is_some_and(|pid| {
-            rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
-        }),
+        Err(_) => pid_in(coordinator)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which lines are wanted; decided by their heads, since most are passed over.
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 
 use super::FilterArgs;
@@ -79,4 +81,23 @@ pub(super) fn code(typed: &str) -> Result<String, String> {
         Ok(code) => Ok(code.to_string()),
         Err(error) => Err(format!("--code CC: {error}")),
     }
+}
+
+/// A number of lines as typed.
+pub(super) fn lines(typed: &str) -> Result<usize, String> {
+    whole("-n LINES", typed)
+}
+
+/// A worker as typed.
+pub(super) fn worker(typed: &str) -> Result<usize, String> {
+    whole("--worker N", typed)
+}
+
+/// A process as typed.
+pub(super) fn pid(typed: &str) -> Result<u32, String> {
+    whole("--pid PID", typed)
+}
+
+fn whole<N: FromStr>(option: &str, typed: &str) -> Result<N, String> {
+    typed.parse().map_err(|_| format!("{option} must be a whole number >= 0"))
 }

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::table::Table;
-use crate::journal::{Entry, Event, RunDir, Story};
+use crate::journal::{Entry, Event, RunDir, Story, run_dir};
 
 /// So much of a log's beginning and end is read: its settings and its report are there.
 const SOME: u64 = 64 * 1024;
@@ -82,7 +82,7 @@ fn how_without_a_report(story: &Story) -> String {
 /// The beginning and the end of what the coordinator wrote.
 fn outline(run: &RunDir) -> io::Result<Story> {
     let mut story = Story::default();
-    for path in coordinators(&run.path())? {
+    for path in run_dir::coordinators(&run.path()) {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();
@@ -108,13 +108,4 @@ fn outline(run: &RunDir) -> io::Result<Story> {
         outlines.for_each(|entry| story.add(entry));
     }
     Ok(story)
-}
-
-fn coordinators(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = std::fs::read_dir(dir)?.flatten().filter(|entry| {
-        let name = entry.file_name();
-        name.to_str().is_some_and(|name| name.starts_with("coordinator-"))
-            && entry.file_type().is_ok_and(|kind| kind.is_file())
-    });
-    Ok(paths.map(|entry| entry.path()).collect())
 }

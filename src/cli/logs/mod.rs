@@ -50,7 +50,7 @@ pub(super) struct Logs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
-    #[arg(short = 'n', long = "lines", value_name = "LINES")]
+    #[arg(short = 'n', long = "lines", value_name = "LINES", value_parser = filter::lines, allow_negative_numbers = true)]
     pub lines: Option<usize>,
     /// The lines as they were written (with --summary: the numbers), in JSON
     #[arg(long)]
@@ -73,10 +73,10 @@ pub(super) struct Logs {
 #[command(next_help_heading = "Which lines")]
 pub(super) struct FilterArgs {
     /// Only what worker N wrote, or the coordinator of it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = filter::worker, allow_negative_numbers = true)]
     pub worker: Vec<usize>,
     /// The same by process id
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = filter::pid, allow_negative_numbers = true)]
     pub pid: Vec<u32>,
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]

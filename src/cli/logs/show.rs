@@ -13,7 +13,7 @@ use super::super::{stderr, stdout};
 use super::Logs;
 use super::filter::Filter;
 use super::line::Lines;
-use crate::journal::run_dir::FindError;
+use crate::journal::run_dir::{FindError, is_fresh};
 use crate::journal::{Entry, Flaw, Line, Merge, RunDir, Story, Troubles, is_going_on};
 
 /// How often it is looked for something new.
@@ -21,7 +21,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 /// Shows what is wanted of the run whose logs lie there.
 pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
-    let is_over = !is_going_on(path);
+    let is_over = !(is_going_on(path) || args.follow && is_fresh(path));
     let cannot = || format!("cannot read the logs in {}", path.display());
     let merge = Merge::open(path, is_over).with_context(cannot)?;
     let mut shown = Shown::new(merge, args);
@@ -89,8 +89,9 @@ impl Shown {
         while follow {
             self.out.flush()?;
             thread::sleep(GLANCE);
-            // First this, so that the last lines of a run that ends just now are not missed.
-            follow = is_going_on(path);
+            // First this, so that the last lines of a run that ends just now are not missed. One that
+            // is new may be about to begin.
+            follow = is_going_on(path) || is_fresh(path);
             if let Err(error) = self.merge.look_again(!follow) {
                 stderr::say(format_args!("coordinator: cannot follow {}: {error}", path.display()));
                 break;

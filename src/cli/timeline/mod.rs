@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
 use anyhow::Context;
+use console::Term;
 
 use super::args::Color;
 use super::which_run::{self, WhichRun};
@@ -75,9 +76,10 @@ pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
     }
     if args.html.is_none() && args.trace.is_none() {
         let style = terminal::Style {
+            // Through a pipe, as wide as the terminal that is likely behind it.
             width: match io::stdout().is_terminal() {
                 true => stdout::width(),
-                false => WIDTH,
+                false => Term::stderr().size_checked().map_or(WIDTH, |(_, width)| width.into()),
             },
             is_coloured: args.color.for_stdout() != ColorChoice::Never,
             has_unicode: has_unicode(),
