@@ -2,15 +2,16 @@
 //!
 //! Must never be made for every request: an agent keeps the connections that the next ones use.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy};
 
 use super::codes::Code;
 use super::fetch_error::Limits;
+use super::lookup::{self, Lookup};
 
 /// A connection that does not come about in this time will not: a longer timeout is meant for
 /// slow answers.
@@ -76,7 +77,7 @@ impl FetchSettings {
 pub fn agent(settings: &FetchSettings) -> Agent {
     let proxied = settings.proxy && !is_loopback(&settings.base_url);
     let limits = settings.limits();
-    Agent::config_builder()
+    let config = Agent::config_builder()
         // An error status is an answer like any other: we want its code and its headers.
         .http_status_as_error(false)
         // Followed by redirect.rs.
@@ -88,8 +89,8 @@ pub fn agent(settings: &FetchSettings) -> Agent {
         .max_idle_connections_per_host(settings.connections.max(1))
         .proxy(if proxied { Proxy::try_from_env() } else { None })
         .user_agent(concat!("procession/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
 }
 
 fn is_loopback(url: &str) -> bool {
@@ -97,10 +98,9 @@ fn is_loopback(url: &str) -> bool {
         return false;
     };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")
-        || address.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+        || lookup::address(&host).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod download;
 pub mod fetch;
 pub mod fetch_error;
 pub mod image;
+mod lookup;
 pub mod outcome;
 pub mod redirect;
 pub mod report;

@@ -1,0 +1,118 @@
+//! From the name of a server to its addresses.
+//!
+//! The client asks before each request, even one for which it has a connection already, and its own
+//! resolver starts a thread each time, since a lookup cannot be given a timeout otherwise. So an
+//! address is taken as it is, and what was found for a name is good for a while.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+/// Servers move, but not from one flag to the next.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Looks names up, and remembers them for a while.
+#[derive(Debug, Default)]
+pub(super) struct Lookup {
+    resolver: DefaultResolver,
+    found: Mutex<HashMap<Server, (Instant, ResolvedSocketAddrs)>>,
+}
+
+/// A host in lower case, and a port.
+type Server = (String, u16);
+
+impl Lookup {
+    fn found(&self) -> MutexGuard<'_, HashMap<Server, (Instant, ResolvedSocketAddrs)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let Some(server) = server(uri) else { return self.resolver.resolve(uri, config, timeout) };
+        if let Some(ip) = address(&server.0) {
+            let mut addresses = self.empty();
+            addresses.push(SocketAddr::new(ip, server.1));
+            return Ok(addresses);
+        }
+        if let Some((at, addresses)) = self.found().get(&server)
+            && at.elapsed() < FRESH
+        {
+            return Ok(addresses.clone());
+        }
+        let addresses = self.resolver.resolve(uri, config, timeout)?;
+        self.found().insert(server, (Instant::now(), addresses.clone()));
+        Ok(addresses)
+    }
+}
+
+fn server(uri: &Uri) -> Option<Server> {
+    let usual = match uri.scheme_str()? {
+        "http" => 80,
+        "https" => 443,
+        _ => return None,
+    };
+    Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().unwrap_or(usual)))
+}
+
+/// The address that stands in the place of a host's name.
+pub(super) fn address(host: &str) -> Option<IpAddr> {
+    let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    ip_v6.unwrap_or(host).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::Timeout;
+    use ureq::unversioned::transport::time;
+
+    fn resolve(lookup: &Lookup, url: &str) -> Result<Vec<SocketAddr>, Error> {
+        let soon = NextTimeout {
+            after: time::Duration::from_secs(10),
+            reason: Timeout::Resolve,
+            ..NextTimeout::default()
+        };
+        let found = lookup.resolve(&url.parse().unwrap(), &Config::default(), soon);
+        found.map(|addresses| addresses.to_vec())
+    }
+
+    #[test]
+    fn an_address_is_taken_as_it_is() {
+        let lookup = Lookup::default();
+        for (url, address) in [
+            ("http://127.0.0.1:8001/flags", "127.0.0.1:8001"),
+            ("https://10.0.0.1", "10.0.0.1:443"),
+            ("http://[::1]/flags", "[::1]:80"),
+        ] {
+            assert_eq!(resolve(&lookup, url).unwrap(), [address.parse().unwrap()]);
+        }
+        assert!(lookup.found().is_empty());
+    }
+
+    #[test]
+    fn a_name_is_remembered_for_a_while() {
+        let lookup = Lookup::default();
+        let first = resolve(&lookup, "http://localhost:8001").unwrap();
+        assert!(first.iter().all(|found| found.ip().is_loopback() && found.port() == 8001));
+        let server = ("localhost".to_owned(), 8001);
+        let mark = || ResolvedSocketAddrs::from_fn(|_| "10.0.0.1:1".parse().unwrap());
+        let long_ago = Instant::now().checked_sub(FRESH).unwrap();
+        lookup.found().insert(server.clone(), (Instant::now(), mark()));
+        assert_eq!(resolve(&lookup, "http://LOCALHOST:8001/x").unwrap(), []);
+        lookup.found().insert(server, (long_ago, mark()));
+        assert_eq!(resolve(&lookup, "http://localhost:8001").unwrap(), first);
+    }
+}
