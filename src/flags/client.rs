@@ -20,6 +20,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// As good as none. The client adds the timeout to the time of day, which overflows for much more.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The client clears its buffers when a connection begins, so they should not be larger than what
+/// they must hold: the longest head of an answer that it accepts and somewhat more, and the head of
+/// a request, without the base URL.
+const INPUT_BUFFER: usize = 68 * 1024;
+const OUTPUT_BUFFER: usize = 16 * 1024;
+
 /// How to fetch. Small, so that it can travel with every task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSettings {
@@ -85,6 +91,8 @@ pub fn agent(settings: &FetchSettings) -> Agent {
         .max_redirects_will_error(false)
         .timeout_global(Some(limits.request))
         .timeout_connect(Some(limits.connect))
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER + settings.base_url.len())
         .max_idle_connections(settings.connections.max(1))
         .max_idle_connections_per_host(settings.connections.max(1))
         .proxy(if proxied { Proxy::try_from_env() } else { None })

@@ -8,6 +8,7 @@
 //!
 //! Must never hang, hold more than one body in memory, or hand out a body that was not checked.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -27,6 +28,9 @@ const MAX_REDIRECTS: u32 = 10;
 /// A server may ask for a pause before the next try. One longer than this is not waited for: the
 /// next try then comes at our own pace.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// Room is made for as many bytes before they come. Flags are smaller.
+const USUAL_BYTES: u64 = 64 * 1024;
 
 /// Bodies of errors are read up to here, so that the connection can be used again.
 const DRAIN_BYTES: u64 = 16 * 1024;
@@ -190,12 +194,14 @@ fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u
     if response.body().content_length().is_some_and(|length| length > limit) {
         return Err(FetchError::TooLarge { limit: settings.max_bytes });
     }
-    response
-        .body_mut()
-        .with_config()
-        .limit(limit)
-        .read_to_vec()
-        .map_err(|error| FetchError::in_body(error, &settings.limits()))
+    let length = response.body().content_length().unwrap_or_default();
+    // One byte more, to see the end without growing. What is announced need not come.
+    let mut bytes = Vec::with_capacity(length.min(USUAL_BYTES) as usize + 1);
+    let mut body = response.body_mut().with_config().limit(limit).reader();
+    match body.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(FetchError::in_body(error.into(), &settings.limits())),
+    }
 }
 
 /// Reads away the body of an answer whose status says it all. What fails here costs only the
