@@ -263,8 +263,8 @@ impl Post {
     pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         if let Some(exchange) = self.exchange.get() {
-            exchange.reply_bell().ring();
-            exchange.caller_bell().ring();
+            exchange.reply_bell().toll();
+            exchange.caller_bell().toll();
         }
     }
 
