@@ -96,11 +96,12 @@ impl Writer {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let whole = room_for(parts);
         if self.at + whole - self.head > ring.capacity() {
-            self.head = ring.head.load(Ordering::Acquire);
-            match self.at.checked_sub(self.head) {
-                Some(unread) if unread + whole <= ring.capacity() => {}
-                Some(unread) if unread <= ring.capacity() => return Ok(false),
-                _ => return Err(Garbled),
+            let head = ring.head.load(Ordering::Acquire);
+            let unread = self.at.checked_sub(head).filter(|unread| *unread <= ring.capacity());
+            let unread = unread.ok_or(Garbled)?;
+            self.head = head;
+            if unread + whole > ring.capacity() {
+                return Ok(false);
             }
         }
         let len = u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes();
@@ -133,6 +134,10 @@ impl Reader {
         let tail = ring.tail.load(Ordering::Acquire);
         let unread = tail.checked_sub(self.at).filter(|unread| *unread <= ring.capacity());
         let unread = usize::try_from(unread.ok_or(Garbled)?).map_err(|_| Garbled)?;
+        // What only we write, and others look at to see whether there is something for us.
+        if ring.head.load(Ordering::Relaxed) != self.at {
+            return Err(Garbled);
+        }
         if unread == 0 {
             return Ok(false);
         }
@@ -247,10 +252,15 @@ mod tests {
             ring.tail.store(64, Ordering::Release);
             assert_eq!(reader.read(ring, &mut records), Ok(true));
             assert_eq!(records.next().err(), Some(Garbled));
+            // Somebody else moved what only the reader moves.
+            ring.head.store(8, Ordering::Release);
+            assert_eq!(reader.read(ring, &mut records), Err(Garbled));
+            ring.head.store(0, Ordering::Release);
             // A reader that claims to have read what was never written.
             ring.head.store(1 << 40, Ordering::Release);
             assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Ok(true), "it has not looked yet");
             assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled));
+            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled), "still");
         });
     }
 }
