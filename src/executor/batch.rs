@@ -39,9 +39,10 @@ impl std::fmt::Debug for Batch {
 /// What is owed for the tasks of a batch, without its type.
 pub(crate) trait Shares: Send + Sync {
     fn answer(&self, item: u32, reply: &Reply<&RawValue>);
-    /// The outputs of tasks that follow each other, as JSON.
-    fn deliver(&self, first: u32, outputs: &[&str]);
-    fn fail(&self, items: Range<u32>, error: &TaskError);
+    /// The outputs of tasks that follow each other, as JSON. Gives the number of those that were
+    /// still owed; so does the next.
+    fn deliver(&self, first: u32, outputs: &[&str]) -> usize;
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize;
 }
 
 /// The results of a batch, in the order of its tasks.
@@ -198,9 +199,11 @@ impl<O> Shared<O> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) {
+    /// Gives the number of results that were still owed.
+    fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
         let mut inner = self.lock();
         let Inner { slots, missing, waits } = &mut *inner;
+        let missed = *missing;
         for (slot, result) in slots.iter_mut().skip(first).zip(results) {
             // What was cancelled meanwhile stays so.
             if matches!(slot, Slot::Owed) {
@@ -213,10 +216,12 @@ impl<O> Shared<O> {
             Some(For::All) => *missing == 0,
             Some(For::One(next)) => !matches!(slots[*next], Slot::Owed),
         };
+        let number = missed - *missing;
         drop(inner);
         if is_enough {
             self.arrived.notify_one();
         }
+        number
     }
 }
 
@@ -229,7 +234,7 @@ impl<O: DeserializeOwned + Send> Shares for Debt<O> {
         self.0.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
     }
 
-    fn deliver(&self, first: u32, outputs: &[&str]) {
+    fn deliver(&self, first: u32, outputs: &[&str]) -> usize {
         let mut results = Vec::with_capacity(outputs.len());
         while results.len() < outputs.len() {
             // `Deserialize` is the user's code and may panic; then it goes on behind that one.
@@ -244,11 +249,11 @@ impl<O: DeserializeOwned + Send> Shares for Debt<O> {
         }
         let undecodable =
             |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
-        self.0.put(first as usize, results.into_iter().map(|result| result.map_err(undecodable)));
+        self.0.put(first as usize, results.into_iter().map(|result| result.map_err(undecodable)))
     }
 
-    fn fail(&self, items: Range<u32>, error: &TaskError) {
-        self.0.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))));
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
+        self.0.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))))
     }
 }
 

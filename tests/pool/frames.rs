@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         results_come_while_a_later_task_of_their_frame_still_runs,
         a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks,
         what_nobody_wants_any_more_is_not_run,
+        each_task_is_counted_once_however_it_ends,
     ]
 }
 
@@ -272,4 +273,24 @@ fn what_nobody_wants_any_more_is_not_run() {
     succeeds_with(&pool, 10);
     let runs = runs(&book);
     assert!(runs.len() <= 21 && runs.values().all(|times| *times == 1), "{runs:?}");
+}
+
+fn each_task_is_counted_once_however_it_ends() {
+    let pool = warm(quiet().workers(2));
+    let before = pool.stats();
+    let mut taken = 0;
+    for round in 0..200 {
+        let tasks = notes(|_| Then::Succeed, None).inspect(|_| taken += 1);
+        // Dropped half way, while outputs are on their way.
+        assert!(pool.map(tasks).take(round * 7).all(|result| result.is_ok()));
+    }
+    crate::harness::eventually("the end of all", || {
+        let stats = pool.stats();
+        stats.pending + stats.running == 0
+    });
+    succeeds_with(&pool, 1_000);
+    let after = pool.stats();
+    assert_eq!(after.failed, 0);
+    let done = after.done + after.cancelled - before.done - before.cancelled;
+    assert_eq!(done, taken + 1_000, "{after:?}");
 }

@@ -120,20 +120,31 @@ impl Parcel {
         }
     }
 
-    /// Passes on the outputs of tasks that follow each other.
-    pub(crate) fn deliver(&self, first: u32, outputs: &[&str]) {
-        if let Owing::Many { shares, .. } = &self.owed {
-            shares.deliver(first, outputs);
+    /// Whether tasks may travel together, so that their outputs come one by one.
+    pub(crate) fn is_of_many(&self) -> bool {
+        matches!(self.owed, Owing::Many { .. })
+    }
+
+    /// Passes on the outputs of tasks that follow each other. Gives the number of those that were
+    /// still owed: some may have been cancelled meanwhile.
+    pub(crate) fn deliver(&self, first: u32, outputs: &[&str]) -> usize {
+        match &self.owed {
+            Owing::One(_) => 0,
+            Owing::Many { shares, .. } => shares.deliver(first, outputs),
         }
     }
 
-    pub(crate) fn fail(&self, items: Range<u32>, error: TaskError) {
+    /// Ends tasks without an output. Gives the number of those that were still owed: outputs may
+    /// have been passed on that the scheduler had not heard of when it decided so.
+    pub(crate) fn fail(&self, items: Range<u32>, error: TaskError) -> usize {
         match &self.owed {
             Owing::One(owed) => {
                 let owed = lock(owed).take();
+                let is_owed = owed.is_some();
                 if let Some(owed) = owed {
                     owed.fail(error);
                 }
+                usize::from(is_owed)
             }
             Owing::Many { shares, .. } => shares.fail(items, &error),
         }

@@ -221,8 +221,12 @@ impl<'r> News<'r> {
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
         let Answered { turn, parcel, item } = self.post.answered(u64::from(first.claim), items)?;
         let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);
+        if !parcel.is_of_many() {
+            return Err(Garbled);
+        }
         self.shared.count_outputs(&parcel, items, ran_for);
-        parcel.deliver(item, &outputs);
+        let were_owed = parcel.deliver(item, &outputs);
+        self.shared.counts().done -= u64::from(items) - were_owed as u64;
         self.events.push(Event::Progressed { tenant, turn, items, ran_for, is_fat });
         Ok(rest)
     }

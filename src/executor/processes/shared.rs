@@ -544,12 +544,13 @@ impl Shared {
                 unreachable!("{verdict:?} without what it is made of")
             }
         };
-        let mut counts = self.counts();
         let is_cancelled = error == TaskError::Cancelled;
         let number = items.len() as u64;
-        *if is_cancelled { &mut counts.cancelled } else { &mut counts.failed } += number;
-        drop(counts);
-        parcel.fail(items, error);
+        // Counted before anybody is told, so that nobody who was told finds it uncounted.
+        *self.counts().ended(is_cancelled) += number;
+        // The others were counted when their outputs were passed on.
+        let were_owed = parcel.fail(items, error) as u64;
+        *self.counts().ended(is_cancelled) -= number - were_owed;
     }
 }
 

@@ -58,6 +58,13 @@ pub(crate) struct Counts {
     pub run: Times,
 }
 
+impl Counts {
+    /// The number of tasks that ended without an output.
+    pub(crate) fn ended(&mut self, were_cancelled: bool) -> &mut u64 {
+        if were_cancelled { &mut self.cancelled } else { &mut self.failed }
+    }
+}
+
 impl Times {
     pub(crate) fn note(&mut self, time: Duration) {
         self.note_many(time, 1);
