@@ -375,25 +375,32 @@ impl Desk {
             let then = std::mem::replace(&mut now, wire::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
             let blobs = std::mem::take(&mut cargo.blobs);
-            if call.items > 1 && status == Status::Ok && blobs.is_empty() {
-                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data);
+            let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data)
             } else {
                 let reply = wire::envelope(call.id + item, status, &cargo.data, ran_for);
-                self.outlet.reply(call.claim, &reply, &blobs);
+                self.outlet.reply(call.claim, &reply, &blobs)
+            };
+            if has_waited {
+                // That is no part of the next task's time.
+                now = wire::now();
             }
         }
     }
 }
 
 impl Outlet {
-    fn reply(&self, claim: u32, reply: &str, blobs: &[IpcSharedMemory]) {
-        self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
+    /// Says whether it had to wait for room; so do the next ones.
+    fn reply(&self, claim: u32, reply: &str, blobs: &[IpcSharedMemory]) -> bool {
+        let has_waited = self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
         self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
+        has_waited
     }
 
-    fn output(&self, timed: Timed, output: &[u8]) {
-        self.send(OUTPUT, timed.to_number(), output, &[]);
+    fn output(&self, timed: Timed, output: &[u8]) -> bool {
+        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[]);
         self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
+        has_waited
     }
 
     fn say(&self, task: TaskId, line: &str) {
@@ -401,8 +408,9 @@ impl Outlet {
         self.exchange.reply_bell().ring();
     }
 
-    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[IpcSharedMemory]) {
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[IpcSharedMemory]) -> bool {
         let ring = self.exchange.replies();
+        let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, replies } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
@@ -422,7 +430,9 @@ impl Outlet {
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
             self.exchange.space_bell().sleep_unless(fits);
+            has_waited = true;
         }
+        has_waited
     }
 }
 
