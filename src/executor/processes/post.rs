@@ -201,7 +201,8 @@ impl Post {
         };
         let suspended = |ran_for| Sentence::Suspended { ran_for };
         let ended = suspended(Some(Duration::ZERO));
-        match progress() {
+        let first = progress();
+        match first {
             Some(Progress { begun: 0, .. }) | None if allowed.is_none() => {
                 return (suspended(None), self.take_back(turn..=turn));
             }
@@ -216,7 +217,10 @@ impl Post {
         }
         // So that it cannot be the next one that is hit.
         let back = self.take_back(0..=u64::MAX);
-        if progress().is_some_and(|progress| progress.runs_for.is_some()) {
+        let runs = progress().filter(|now| now.runs_for.is_some());
+        // In a frame, the next one may have begun before it was taken back.
+        let is_the_same = runs.map(|now| now.begun) == first.map(|first| first.begun);
+        if runs.is_some() && (is_the_same || allowed.is_none()) {
             self.kill(Doom::Late);
             return (Sentence::Carried, Vec::new());
         }
