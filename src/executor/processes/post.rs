@@ -313,6 +313,7 @@ impl Post {
     /// Drops what is left of the link after the worker's end.
     pub(crate) fn disconnect(&self) {
         self.sending().link = None;
+        self.receiving().replies = None;
     }
 
     /// Ends the process, now or as soon as it is started.

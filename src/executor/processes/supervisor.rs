@@ -109,8 +109,10 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
-        hold.hang_up();
+        // Before what may have to wait for a handler that is up: the worker may have filled the
+        // channel.
         ends.note_end();
+        hold.hang_up();
     });
     let watcher = watcher.map_err(|error| {
         child.kill_and_reap();
