@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use ipc_channel::ipc::IpcSharedMemory;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -40,43 +41,61 @@ pub struct Blob(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    Own(Vec<u8>),
+    Own(Arc<Vec<u8>>),
     Shared(IpcSharedMemory),
 }
 
 /// A shorter one is sent inside the JSON: that is faster than memory of its own.
 const SHORT: usize = 256;
+/// More than this of one task or output are sent inside the JSON as well: so many messages would
+/// fill a channel that nobody reads before it is known what they are for.
+const MOST: usize = 2048;
 
 impl Blob {
     /// The bytes, without a copy if they were never sent.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
-            Bytes::Own(bytes) => bytes,
+            Bytes::Own(bytes) => Arc::unwrap_or_clone(bytes),
             Bytes::Shared(memory) => memory.to_vec(),
         }
     }
 
-    pub(crate) fn received(memory: IpcSharedMemory) -> Self {
-        Self(Bytes::Shared(memory))
-    }
-
-    /// The memory by which it is sent, if there is any left.
-    fn share(&self) -> Option<IpcSharedMemory> {
+    /// As what it crosses the border. Only when that is about to happen, since the memory takes a
+    /// descriptor, and tasks may wait for long.
+    pub(crate) fn to_sent(&self) -> SentBlob {
         match &self.0 {
-            Bytes::Shared(memory) => Some(memory.clone()),
+            Bytes::Shared(memory) => SentBlob::Shared(memory.clone()),
             // The channel library panics where there are no descriptors left.
-            Bytes::Own(bytes) => guard::catch(|| IpcSharedMemory::from_bytes(bytes)).ok(),
+            Bytes::Own(bytes) => guard::catch(|| IpcSharedMemory::from_bytes(bytes))
+                .map_or_else(|_| SentBlob::Inline(bytes.to_vec()), SentBlob::Shared),
+        }
+    }
+}
+
+/// A blob as it crosses the border.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum SentBlob {
+    Shared(IpcSharedMemory),
+    /// Where there is no descriptor left: slower, but not lost.
+    Inline(Vec<u8>),
+}
+
+impl From<SentBlob> for Blob {
+    fn from(sent: SentBlob) -> Self {
+        match sent {
+            SentBlob::Shared(memory) => Self(Bytes::Shared(memory)),
+            SentBlob::Inline(bytes) => bytes.into(),
         }
     }
 }
 
 thread_local! {
     /// What was enclosed with the text that is being encoded, or decoded, in this thread.
-    static ENCLOSED: RefCell<Option<Vec<Option<IpcSharedMemory>>>> = const { RefCell::new(None) };
+    static ENCLOSED: RefCell<Option<Vec<Option<Blob>>>> = const { RefCell::new(None) };
 }
 
 /// Encodes something; blobs in it are set aside and given as well.
-pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<IpcSharedMemory>) {
+pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     let before = ENCLOSED.replace(Some(Vec::new()));
     let encoded = encode();
     let enclosed = ENCLOSED.replace(before).unwrap_or_default();
@@ -84,7 +103,7 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<IpcSharedMemor
 }
 
 /// Decodes something whose blobs were set aside.
-pub(crate) fn put_back<R>(blobs: Vec<IpcSharedMemory>, decode: impl FnOnce() -> R) -> R {
+pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
     let before = ENCLOSED.replace(Some(blobs.into_iter().map(Some).collect()));
     let decoded = decode();
     ENCLOSED.set(before);
@@ -96,15 +115,16 @@ const MENTION: &str = "$blob";
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let is_sent = self.len() > SHORT && ENCLOSED.with_borrow(Option::is_some);
-        match is_sent.then(|| self.share()).flatten() {
+        let index = ENCLOSED.with_borrow_mut(|enclosed| {
+            let enclosed = enclosed.as_mut().filter(|enclosed| enclosed.len() < MOST)?;
+            (self.len() > SHORT).then(|| {
+                enclosed.push(Some(self.clone()));
+                enclosed.len() - 1
+            })
+        });
+        match index {
             None => serializer.serialize_bytes(self),
-            Some(memory) => {
-                let index = ENCLOSED.with_borrow_mut(|enclosed| {
-                    let enclosed = enclosed.get_or_insert_default();
-                    enclosed.push(Some(memory));
-                    enclosed.len() - 1
-                });
+            Some(index) => {
                 let mut map = serializer.serialize_map(Some(1))?;
                 map.serialize_entry(MENTION, &index)?;
                 map.end()
@@ -144,8 +164,8 @@ impl<'de> Visitor<'de> for BlobVisitor {
         let Some((MENTION, index)) = map.next_entry::<&str, usize>()? else {
             return Err(A::Error::custom("an object that stands for no blob"));
         };
-        let memory = ENCLOSED.with_borrow_mut(|enclosed| enclosed.as_mut()?.get_mut(index)?.take());
-        memory.map(Blob::received).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
+        let blob = ENCLOSED.with_borrow_mut(|enclosed| enclosed.as_mut()?.get_mut(index)?.take());
+        blob.ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
     }
 }
 
@@ -168,7 +188,7 @@ impl AsRef<[u8]> for Blob {
 
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Bytes::Own(bytes))
+        Self(Bytes::Own(Arc::new(bytes)))
     }
 }
 

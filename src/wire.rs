@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 pub(crate) use self::bell::Patience;
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
-use crate::blob;
+use crate::blob::{self, Blob, SentBlob};
 use crate::error::{Cause, TaskError};
 use crate::executor::Limits;
 use crate::guard;
@@ -219,7 +219,7 @@ pub(crate) struct Enclosure {
     /// The text, if it is not in the record.
     pub text: Option<Text>,
     /// What the text mentions.
-    pub blobs: Vec<IpcSharedMemory>,
+    pub blobs: Vec<SentBlob>,
     /// A message carries only so many blobs: the others are in the next one.
     pub goes_on: bool,
 }
@@ -229,20 +229,21 @@ impl Enclosure {
     const MOST_BLOBS: usize = 32;
 
     /// Sends what a record will lack, and says whether that is anything.
-    pub(crate) fn send(
-        text: Option<&str>,
-        blobs: &[IpcSharedMemory],
-        mut send: impl FnMut(Self),
-    ) -> bool {
+    pub(crate) fn send(text: Option<&str>, blobs: &[Blob], mut send: impl FnMut(Self)) -> bool {
         let mut text = text.map(Text::shared);
         let mut rest = blobs.chunks(Self::MOST_BLOBS).peekable();
         let has_any = text.is_some() || rest.peek().is_some();
         while text.is_some() || rest.peek().is_some() {
-            let blobs = rest.next().unwrap_or_default().to_vec();
+            let blobs = rest.next().unwrap_or_default().iter().map(Blob::to_sent).collect();
             let goes_on = rest.peek().is_some();
             send(Self { text: text.take(), blobs, goes_on });
         }
         has_any
+    }
+
+    /// The blobs as they are for whoever has them now.
+    pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
+        std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
     }
 
     /// Puts together what came in several messages.
@@ -292,7 +293,7 @@ pub(crate) struct Reply<D> {
     pub run_us: u64,
     /// What the data mentions.
     #[serde(skip)]
-    pub blobs: Vec<IpcSharedMemory>,
+    pub blobs: Vec<Blob>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,7 +323,7 @@ pub(crate) struct Cargo {
     /// The data of the reply.
     pub data: Vec<u8>,
     /// What the task mentions, then what the data mentions.
-    pub blobs: Vec<IpcSharedMemory>,
+    pub blobs: Vec<Blob>,
 }
 
 impl Cargo {

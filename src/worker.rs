@@ -18,11 +18,11 @@ use std::time::Duration;
 use std::{env, io, process, thread};
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender, IpcSharedMemory};
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::blob;
+use crate::blob::{self, Blob};
 use crate::executor::Limits;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
@@ -347,6 +347,7 @@ impl Desk {
             voice: self.voice.clone(),
         };
         let runner = self.registry.runner(parts.name);
+        let mut blobs = taken.enclosed.take_blobs();
         let text = taken.enclosed.text.as_ref().map_or(Ok(parts.text), Text::as_str);
         let mut texts = parts.texts(text.unwrap_or_default());
         let mut now = wire::now();
@@ -358,7 +359,7 @@ impl Desk {
             }
             context.task = TaskId(call.id + item);
             cargo.data.clear();
-            cargo.blobs = std::mem::take(&mut taken.enclosed.blobs);
+            cargo.blobs = std::mem::take(&mut blobs);
             let task = if call.items == 1 { text } else { Ok(texts.next().unwrap_or_default()) };
             let status = match (task, runner) {
                 (Ok(task), Some(run)) => run(task, &context, cargo),
@@ -391,7 +392,7 @@ impl Desk {
 
 impl Outlet {
     /// Says whether it had to wait for room; so do the next ones.
-    fn reply(&self, claim: u32, reply: &str, blobs: &[IpcSharedMemory]) -> bool {
+    fn reply(&self, claim: u32, reply: &str, blobs: &[Blob]) -> bool {
         let has_waited = self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
         self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
         has_waited
@@ -408,7 +409,7 @@ impl Outlet {
         self.exchange.reply_bell().ring();
     }
 
-    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[IpcSharedMemory]) -> bool {
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
         let ring = self.exchange.replies();
         let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);

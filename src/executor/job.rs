@@ -4,10 +4,9 @@
 use std::fmt;
 use std::sync::Weak;
 
-use ipc_channel::ipc::IpcSharedMemory;
 use serde_json::value::RawValue;
 
-use crate::blob;
+use crate::blob::{self, Blob};
 use crate::error::TaskError;
 use crate::future::{self, Future, Patron, Promise};
 use crate::guard;
@@ -80,7 +79,7 @@ pub(crate) struct Encoded {
     pub name: &'static str,
     pub json: String,
     /// What the text mentions.
-    pub blobs: Vec<IpcSharedMemory>,
+    pub blobs: Vec<Blob>,
     pub owed: Box<dyn Owed>,
 }
 

@@ -6,13 +6,15 @@ use procession::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::harness::ON_PURPOSE;
-use crate::tasks::{pool, quiet, succeeds_with};
+use crate::harness::{Gate, ON_PURPOSE};
+use crate::tasks::{Pass, pool, quiet, succeeds_with};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         blobs_of_all_sizes_go_both_ways,
         many_blobs_travel_with_one_task,
+        more_blobs_than_any_channel_holds_travel_with_one_task,
+        waiting_tasks_with_blobs_take_no_descriptors,
         a_blob_may_be_passed_on_by_several_workers,
         blobs_travel_with_tasks_of_a_map_as_well,
         a_blob_is_there_again_at_the_next_attempt,
@@ -91,6 +93,30 @@ fn many_blobs_travel_with_one_task() {
     let pool = pool(1);
     // More than go with one message, between short ones that travel in the text.
     let many: Vec<_> = (0..200).map(|n| bytes(if n % 2 == 0 { 300 + n } else { n })).collect();
+    let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
+    assert_eq!(back.bytes, many);
+}
+
+fn waiting_tasks_with_blobs_take_no_descriptors() {
+    let files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let pool = pool(1);
+    let gate = Gate::new();
+    let running = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let before = files();
+    let waiting: Vec<_> =
+        (0..500).map(|_| pool.submit(turn(vec![bytes(1_000)], How::Back))).collect();
+    assert!(files() < before + 100, "{} for 500 tasks", files() - before);
+    gate.open();
+    running.result().expect("an output");
+    for future in waiting {
+        assert_eq!(future.result().expect("an output").bytes, [bytes(1_000)]);
+    }
+}
+
+fn more_blobs_than_any_channel_holds_travel_with_one_task() {
+    let pool = pool(1);
+    let many = vec![bytes(257); 5_000];
     let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
     assert_eq!(back.bytes, many);
 }

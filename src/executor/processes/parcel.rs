@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ipc_channel::ipc::IpcSharedMemory;
 use serde_json::value::RawValue;
 
+use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::executor::batch::{Batch, Shares};
 use crate::executor::job::{Encoded, Owed};
@@ -22,7 +22,7 @@ pub(crate) struct Parcel {
     pub submitted: Instant,
     json: String,
     /// What the text mentions.
-    blobs: Mutex<Vec<IpcSharedMemory>>,
+    blobs: Mutex<Vec<Blob>>,
     owed: Owing,
 }
 
@@ -67,7 +67,7 @@ impl Parcel {
     }
 
     /// What the text mentions.
-    pub(crate) fn blobs(&self) -> MutexGuard<'_, Vec<IpcSharedMemory>> {
+    pub(crate) fn blobs(&self) -> MutexGuard<'_, Vec<Blob>> {
         lock(&self.blobs)
     }
 

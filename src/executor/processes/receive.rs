@@ -10,6 +10,7 @@ use super::parcel::Parcel;
 use super::post::{Answered, Post, Receiving};
 use super::scheduler::Event;
 use super::shared::Shared;
+use crate::blob::Blob;
 use crate::task::TaskId;
 use crate::wire::{
     self, ENCLOSED, Enclosure, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Text,
@@ -174,7 +175,7 @@ impl<'r> News<'r> {
                 rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
                 let mut reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
-                reply.blobs.clone_from(&first.enclosed.blobs);
+                reply.blobs = first.enclosed.blobs.iter().cloned().map(Blob::from).collect();
                 self.note_reply(number, reply)?;
             }
         }
