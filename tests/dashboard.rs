@@ -30,10 +30,18 @@ fn port(run: &Running) -> u16 {
 
 /// Asks for a path, and reads the answer to its end.
 fn get(port: u16, path: &str, host: &str) -> String {
+    answer(ask(port, path, host))
+}
+
+fn ask(port: u16, path: &str, host: &str) -> TcpStream {
     let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     // In this version, answers end with their connection.
     write!(server, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+    server
+}
+
+fn answer(mut server: TcpStream) -> String {
     let mut answer = Vec::new();
     // The end may come as a broken connection.
     let _ = server.read_to_end(&mut answer);
@@ -139,7 +147,8 @@ fn the_servers_show_their_requests() {
         .lines()
         .find_map(|line| line.strip_prefix("LOCAL site: ").map(str::to_owned));
     place.run(&["br", "zz", "-s", &url.unwrap()]).expect(0);
-    let listener = thread::spawn(move || get(port, "/events", "localhost"));
+    let events = ask(port, "/events", "localhost");
+    let listener = thread::spawn(move || answer(events));
     wait_until("the page shows them", || get(port, "/", "localhost").contains("\"c\":\"ZZ\""));
     serve.signal(Signal::TERM);
     serve.wait().expect(0);

@@ -23,15 +23,18 @@ use crate::journal::{self, Story, Terms};
 #[command(next_help_heading = "Going on with an earlier run")]
 pub(super) struct Resume {
     /// What an interrupted or killed run left undone, into the same destination [RUN: the latest]
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest", conflicts_with_all = SELECTION)]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = LATEST, conflicts_with_all = SELECTION)]
     pub resume: Option<String>,
     /// What failed in a run [RUN: the latest]; together with --resume, both
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest", conflicts_with_all = SELECTION)]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = LATEST, conflicts_with_all = SELECTION)]
     pub retry_failed: Option<String>,
     /// The run that is gone on with, once that is known.
     #[arg(skip)]
     pub continues: Option<String>,
 }
+
+/// The run that is meant where none is named.
+const LATEST: &str = "latest";
 
 /// What the earlier run has decided.
 const SELECTION: [&str; 5] = ["cc", "all", "every", "codes_file", "limit"];
@@ -48,57 +51,69 @@ pub(super) enum Work {
 
 /// Completes what was typed by the log of the run that is to be gone on with, if there is one.
 pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Result<Work> {
-    let Resume { resume, retry_failed, continues: _ } = &typed.resume;
-    let run = match (resume, retry_failed) {
-        (None, None) => return Ok(Work::AsTyped),
-        (Some(one), Some(other)) if one != other && other != "latest" => {
-            bail!("--resume and --retry-failed go on with one run, not with {one} and {other}");
-        }
-        (Some(run), _) | (None, Some(run)) => run,
-    };
+    let Some(run) = typed.resume.run()? else { return Ok(Work::AsTyped) };
     let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
-    let path = which_run::find(&logs, Some(run))?;
-    let (name, story) = read(&path)?;
+    let (name, story) = read(&which_run::find(&logs, Some(run))?)?;
     let Some(setting) = &story.setting else {
         bail!("the log of {name} does not tell what was asked for");
     };
-    let mut left = Vec::new();
-    let mut what = Vec::new();
-    if resume.is_some() {
-        let Some(undone) = story.undone() else {
-            bail!("the log of {name} does not tell which flags were asked for");
-        };
-        what.push(format!("{} undone", undone.len()));
-        left.extend(undone);
-    }
-    if retry_failed.is_some() {
-        let failed = story.failed();
-        what.push(format!("{} failed", failed.len()));
-        left.extend(failed);
-    }
+    let (left, what) = typed
+        .resume
+        .left_of(&story)
+        .with_context(|| format!("the log of {name} does not tell which flags were asked for"))?;
     let all = count(setting.codes as u64, "flag");
-    let what = what.join(", ");
     if left.is_empty() {
-        let summary = Summary {
-            server: setting.server.clone(),
-            mode: setting.mode.clone(),
-            workers: setting.workers,
-            connections: setting.connections,
-            counts: Default::default(),
-            total: 0,
-            elapsed_s: 0.0,
-            interrupted: false,
-        };
-        return Ok(Work::Nothing(
-            format!("nothing to do: of {all} in {name} {what}"),
-            Box::new(summary),
-        ));
+        let told = format!("nothing to do: of {all} in {name} {what}");
+        return Ok(Work::Nothing(told, Box::new(nothing_done(setting))));
     }
-    let told = format!("going on with {name}: of {all} {what}");
     typed.which.cc = left;
     apply(typed, setting, matches)?;
+    let told = format!("going on with {name}: of {all} {what}");
     typed.resume.continues = Some(name);
     Ok(Work::Left(told))
+}
+
+impl Resume {
+    /// The run that is meant, if one is.
+    fn run(&self) -> anyhow::Result<Option<&str>> {
+        match (self.resume.as_deref(), self.retry_failed.as_deref()) {
+            (None, run) | (run, None) | (run, Some(LATEST)) | (Some(LATEST), run) => Ok(run),
+            (Some(one), Some(other)) if one == other => Ok(Some(one)),
+            (Some(one), Some(other)) => {
+                bail!("--resume and --retry-failed go on with one run, not with {one} and {other}")
+            }
+        }
+    }
+
+    /// What is left to do of a run, and how much of what that is; `None` if its log does not tell.
+    fn left_of(&self, story: &Story) -> Option<(Vec<String>, String)> {
+        let (mut left, mut what) = (Vec::new(), Vec::new());
+        if self.resume.is_some() {
+            let undone = story.undone()?;
+            what.push(format!("{} undone", undone.len()));
+            left.extend(undone);
+        }
+        if self.retry_failed.is_some() {
+            let failed = story.failed();
+            what.push(format!("{} failed", failed.len()));
+            left.extend(failed);
+        }
+        Some((left, what.join(", ")))
+    }
+}
+
+/// The summary of a run that had nothing to do.
+fn nothing_done(setting: &Setting) -> Summary {
+    Summary {
+        server: setting.server.clone(),
+        mode: setting.mode.clone(),
+        workers: setting.workers,
+        connections: setting.connections,
+        counts: Default::default(),
+        total: 0,
+        elapsed_s: 0.0,
+        interrupted: false,
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<(String, Story)> {

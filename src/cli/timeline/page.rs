@@ -4,6 +4,7 @@ use super::picture::Picture;
 
 const FRAME: &str = include_str!("page/frame.html");
 const STYLE: &str = include_str!("page/style.css");
+const TABLES: &str = include_str!("page/tables.js");
 const LANES: &str = include_str!("page/lanes.js");
 const STILL: &str = include_str!("page/still.js");
 const LIVE: &str = include_str!("page/live.js");
@@ -28,6 +29,7 @@ fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Re
         ("@CONNECT@", may_connect_to),
         ("@STYLE@", STYLE),
         ("@DATA@", &data),
+        ("@TABLES@", TABLES),
         ("@LANES@", LANES),
         ("@SCRIPT@", script),
     ] {

@@ -1,30 +1,7 @@
-// The swim lanes of a run, its counters and tables. A picture says what there is to draw; one that
-// comes later is put into it: bars by their numbers, all else as a whole.
+// The swim lanes of a run. A picture says what there is to draw; one that comes later is put into
+// it: bars by their numbers, all else as a whole.
 
-const FATES = { ok: "ok", not_found: "not found", error: "error", lost: "lost with its worker", running: "runs" };
-const COLORS = { ok: "--ok", not_found: "--not-found", error: "--error", lost: "--lost", running: "--running" };
 const AXIS = 26;
-const byId = (id) => document.getElementById(id);
-
-function make(tag, text, kind) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (kind) element.className = kind;
-  return element;
-}
-
-function time(ms) {
-  if (ms < 9.995) return ms.toFixed(2) + " ms";
-  if (ms < 99.95) return ms.toFixed(1) + " ms";
-  if (ms < 999.5) return ms.toFixed(0) + " ms";
-  return (ms / 1000).toFixed(ms < 99995 ? 2 : 0) + " s";
-}
-
-function size(bytes) {
-  if (bytes < 999.5) return bytes + " B";
-  if (bytes < 999500) return (bytes / 1e3).toFixed(bytes < 9950 ? 1 : 0) + " kB";
-  return (bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0) + " MB";
-}
 
 class Run {
   constructor() {
@@ -35,6 +12,7 @@ class Run {
     this.chosen = null; // the number of a bar
     this.hovered = null;
     this.canvas = byId("lanes");
+    this.tables = new Tables(this);
     this.axis = byId("axis");
     this.pointers = new Map();
     this.listen();
@@ -45,7 +23,7 @@ class Run {
     this.picture = picture;
     for (const bar of picture.bars) this.bars[bar.i] = bar;
     this.arrange();
-    this.tell();
+    this.tables.tell();
     this.draw();
   }
 
@@ -72,104 +50,6 @@ class Run {
   }
 
   end(bar) { return bar.e ?? this.picture.now; }
-
-  // The tables and counters.
-
-  tell() {
-    const { name, what, total, summary, is_over, report, now } = this.picture;
-    document.title = name + " · procession";
-    byId("name").textContent = name;
-    byId("what").textContent = (total ? total + (total === 1 ? " flag " : " flags ") : "") + what;
-    const lost = this.bars.filter((bar) => bar && bar.f === "lost").length;
-    const tries = this.bars.reduce((sum, bar) => sum + (bar?.t?.length ?? 0), 0);
-    const counts = [["ok", summary.ok], ["not found", summary.not_found], ["errors", summary.error, "error"]];
-    if (summary.unchanged) counts.push(["unchanged", summary.unchanged]);
-    if (lost) counts.push(["lost runs", lost, "lost"]);
-    if (tries) counts.push(["tries repeated", tries]);
-    if (summary.undone) counts.push([is_over ? "not done" : "to do", summary.undone]);
-    byId("counts").replaceChildren(...counts.map(([label, number, kind]) => {
-      const item = make("li", undefined, number ? kind : "");
-      item.append(make("b", number), " " + label);
-      return item;
-    }));
-    const state = !is_over ? "It goes on." :
-      report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
-      "It left no report: it was killed, or its log is cut short.";
-    if (byId("state").textContent !== state) byId("state").textContent = state;
-    const fates = Object.keys(FATES).filter((fate) => this.bars.some((bar) => bar?.f === fate));
-    byId("legend").replaceChildren(...fates.map((fate) => {
-      const item = make("li");
-      const swatch = make("i");
-      swatch.style.background = "var(" + COLORS[fate] + ")";
-      item.append(swatch, FATES[fate]);
-      return item;
-    }));
-    this.tellSlowest();
-    this.tellErrors();
-    this.tellProcesses();
-    const label = this.bars.filter(Boolean).length + " tasks in " + this.lanes.length + " lanes, " + time(now);
-    this.canvas.setAttribute("aria-label", label);
-  }
-
-  fill(id, head, rows, texts) {
-    const table = byId(id);
-    const row = make("tr");
-    row.append(...head.map((title) => make("th", title, texts.includes(title) ? "text" : "")));
-    const thead = make("thead");
-    thead.append(row);
-    const body = make("tbody");
-    body.append(...rows);
-    // A button in it may have the focus.
-    const kept = table.contains(document.activeElement) ? document.activeElement.dataset.bar : undefined;
-    table.replaceChildren(thead, body);
-    if (kept !== undefined) table.querySelector('[data-bar="' + kept + '"]')?.focus();
-  }
-
-  tellSlowest() {
-    const slowest = this.bars.filter(Boolean).sort((a, b) => this.end(b) - b.b - (this.end(a) - a.b)).slice(0, 10);
-    this.fill("slow", ["task", "time", "what", "where", "tries"], slowest.map((bar) => {
-      const row = make("tr");
-      const code = make("td");
-      const button = make("button", bar.c);
-      button.type = "button";
-      button.dataset.bar = bar.i;
-      button.title = "Show it in its lane";
-      button.addEventListener("click", () => this.show(bar));
-      code.append(button);
-      const fate = make("td", bar.u ? "unchanged" : FATES[bar.f], "text" + (bar.f === "error" || bar.f === "lost" ? " bad" : ""));
-      row.append(code, make("td", time(this.end(bar) - bar.b)), fate, make("td", this.place(bar), "text"), make("td", bar.n || ""));
-      return row;
-    }), ["what", "where"]);
-  }
-
-  tellErrors() {
-    const { errors } = this.picture.summary;
-    byId("errors-section").hidden = errors.length === 0;
-    this.fill("errors", ["cause", "how often", "which"], errors.map(({ cause, codes }) => {
-      const row = make("tr");
-      const shown = codes.slice(0, 40).join(", ") + (codes.length > 40 ? ", …" : "");
-      row.append(make("td", cause, "wide"), make("td", codes.length), make("td", shown, "text wide"));
-      return row;
-    }), ["which"]);
-  }
-
-  tellProcesses() {
-    const head = ["process", "pid", "tasks", "ok", "not found", "errors", "lost", "busy", "median", "p95", "data", "CPU", "memory", "ended"];
-    const dash = (number) => number || "–";
-    this.fill("workers", head, this.picture.summary.processes.map((it) => {
-      const row = make("tr");
-      const runs = it.runs > 0;
-      const cells = [it.name, it.pid, dash(it.runs), dash(it.ok), dash(it.not_found), dash(it.error), dash(it.lost),
-        runs ? Math.round(it.busy * 100) + "%" : "–", runs ? time(it.median_ms) : "–", runs ? time(it.p95_ms) : "–",
-        it.bytes ? size(it.bytes) : "–", it.cpu_s === null ? "–" : it.cpu_s.toFixed(2) + " s",
-        it.peak_memory === null ? "–" : size(it.peak_memory)];
-      row.append(...cells.map((cell) => make("td", cell)));
-      const how = it.how ?? (this.picture.is_over ? "killed" : "lives");
-      const bad = it.how !== null ? !it.is_regular : this.picture.is_over;
-      row.append(make("td", how, "text" + (bad ? " bad" : "")));
-      return row;
-    }), ["ended"]);
-  }
 
   place(bar) {
     const party = this.picture.parties[bar.p];
