@@ -44,11 +44,16 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
     }
 }
 
-/// Passes on all that is there, if nobody else is at it. Nothing that was read may be left lying:
-/// nobody would be called for it.
-pub(super) fn lend_a_hand(shared: &Shared, post: &Post) -> Result<bool, Garbled> {
+/// Passes on what is there until that is done for which a caller lends its thread, if nobody else
+/// is at it. Nothing that was read may be left lying: nobody would be called for it.
+pub(super) fn lend_a_hand(
+    shared: &Shared,
+    post: &Post,
+    is_done: impl Fn() -> bool,
+) -> Result<bool, Garbled> {
     let mut were_there = false;
     while let Some(receiving) = post.try_receiving()
+        && !(receiving.is_empty() && is_done())
         && batch(shared, post, receiving)?
     {
         were_there = true;

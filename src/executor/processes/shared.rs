@@ -592,12 +592,17 @@ impl Patron for Shared {
         let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };
         drop(mind);
         waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Nudge>));
-        post.lend(turn, &|| waiter.is_done(), || {
-            let received = receive::lend_a_hand(self, &post);
-            received.unwrap_or_else(|_| {
-                post.kill(Doom::Unfit);
-                false
-            })
+        let is_done = || waiter.is_done();
+        post.lend(turn, &is_done, || {
+            // The channel library's panics must not reach the caller, no more than the handler.
+            let received = guard::catch(|| receive::lend_a_hand(self, &post, is_done));
+            match received {
+                Ok(Ok(were_there)) => were_there,
+                _ => {
+                    post.kill(Doom::Unfit);
+                    false
+                }
+            }
         });
         waiter.wake_by(None);
     }
