@@ -30,6 +30,7 @@ mod retries;
 mod says;
 mod shutdown;
 mod starting;
+mod vandals;
 mod works;
 
 use libtest_mimic::Arguments;
@@ -38,7 +39,8 @@ fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
     let registry = works::add_to(tasks::registry());
-    let registry = blobs::add_to(frames::add_to(says::add_to(registry)));
+    vandals::prepare_if_asked();
+    let registry = blobs::add_to(frames::add_to(says::add_to(vandals::add_to(registry))));
     procession::worker::serve_if_asked(registry);
     says::play_if_asked();
     program::play_if_asked();
@@ -58,6 +60,7 @@ fn main() {
         orphans::trials(),
         environment::trials(),
         says::trials(),
+        vandals::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

@@ -128,20 +128,24 @@ fn batch(
     post: &Post,
     mut receiving: MutexGuard<'_, Receiving>,
 ) -> Result<bool, Garbled> {
-    let mut taken = Vec::new();
+    let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
     // Those that lie in the memory that was read at once: the next read moves them. What a task
     // says is heard after the replies that came before, and before those that come after.
     while taken.len() < BATCH
         && (taken.is_empty() || !receiving.is_empty())
         && !taken.last().is_some_and(|last: &Taken| last.is(SAID))
     {
-        match take(post, &mut receiving)? {
-            Some(next) => taken.push(next),
-            None => break,
+        match take(post, &mut receiving) {
+            Ok(Some(next)) => taken.push(next),
+            Ok(None) => break,
+            Err(garbled) => {
+                is_sound = Err(garbled);
+                break;
+            }
         }
     }
     if taken.is_empty() {
-        return Ok(false);
+        return is_sound.map(|()| false);
     }
     let mut news =
         News { shared, post, is_fat: shared.is_fat(post), events: Vec::new(), replies: Vec::new() };
@@ -153,7 +157,7 @@ fn batch(
     }
     // What found no room before may find some now.
     post.flush();
-    noted.map(|_| true)
+    noted.and(is_sound).map(|()| true)
 }
 
 /// What the scheduler is told of a batch.
@@ -190,7 +194,10 @@ impl<'r> News<'r> {
     }
 
     fn note_reply(&mut self, claim: u64, reply: Reply<&'r RawValue>) -> Result<(), Garbled> {
-        let Answered { turn, .. } = self.post.answered(claim, 1)?;
+        let Answered { turn, parcel, item } = self.post.answered(claim, 1)?;
+        if reply.id != parcel.id.0 + u64::from(item) {
+            return Err(Garbled);
+        }
         self.events.push(Event::Replied {
             tenant: self.post.tenant,
             turn,

@@ -1,0 +1,189 @@
+//! Workers that write where they should not, in the memory that they share with the coordinator:
+//! that costs such a worker its life, and nobody else anything.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::time::Duration;
+use std::{env, io, process, thread};
+
+use libtest_mimic::Trial;
+use procession::{
+    Context, Executor, Failure, ProcessPool, Registry, Retries, Shutdown, Task, TaskError,
+    as_completed,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::tasks::{Length, await_workers, quiet, succeeds_with};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        who_makes_the_bells_forget_their_sleepers_is_missed_all_the_same,
+        who_moves_the_positions_of_the_coordinator_is_ended,
+        who_claims_to_have_read_what_was_never_written_is_ended,
+        who_replies_to_what_was_not_asked_is_ended,
+        who_gives_an_output_in_the_wrong_form_is_ended,
+    ]
+}
+
+pub fn add_to(registry: Registry) -> Registry {
+    registry.with::<Vandalize>()
+}
+
+/// What is done to the memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Mischief {
+    /// Nobody sleeps, says the memory, and then the worker dies.
+    Bells,
+    /// The coordinator has read other than it has.
+    ReplyHead,
+    /// The worker has read more than there ever was, says the memory; the task succeeds.
+    CallHead,
+    /// A record of this kind and with this number and text is published.
+    Record(u8, u64, String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Vandalize(Mischief);
+
+impl Task for Vandalize {
+    const NAME: &'static str = "vandalize";
+    type Output = u32;
+
+    fn run(self, context: &Context) -> Result<u32, Failure> {
+        match self.0 {
+            Mischief::Bells => {
+                // Until all who wait have gone to sleep.
+                thread::sleep(Duration::from_millis(50));
+                for bell in [REPLY_BELL, CALLER_BELL] {
+                    write(bell + SLEEPERS, &0_u64.to_le_bytes());
+                }
+                process::abort();
+            }
+            Mischief::CallHead => {
+                thread::spawn(|| {
+                    loop {
+                        write(CALLS_HEAD, &(1_u64 << 40).to_le_bytes());
+                    }
+                });
+                return Ok(process::id());
+            }
+            Mischief::ReplyHead | Mischief::Record(..) => {}
+        }
+        // Something is said each time, for the coordinator to look.
+        loop {
+            if let Mischief::Record(kind, number, text) = &self.0 {
+                let behind = read_tail() + 24;
+                write_record(behind, *kind, *number, text);
+                context.say("look!");
+                write(REPLIES_TAIL, &(behind + record_len(text)).to_le_bytes());
+            } else {
+                write(REPLIES_HEAD, &(1_u64 << 40).to_le_bytes());
+                context.say("look!");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+const VARIABLE: &str = "PROCESSION_TEST_VANDAL";
+static MEMORY: OnceLock<File> = OnceLock::new();
+
+// Where things lie, see `src/wire/exchange.rs`; the rings at the end.
+const CALLS_HEAD: u64 = 64;
+const REPLIES_TAIL: u64 = 2 * 64;
+const REPLIES_HEAD: u64 = 3 * 64;
+const REPLY_BELL: u64 = 5 * 64;
+const CALLER_BELL: u64 = 6 * 64;
+const SLEEPERS: u64 = 4;
+const RING: u64 = 256 * 1024;
+
+/// Keeps the shared memory at hand, which is this program's standard input for now.
+pub fn prepare_if_asked() {
+    if env::var_os(VARIABLE).is_some() {
+        let memory = io::stdin().as_fd().try_clone_to_owned().expect("a descriptor");
+        MEMORY.set(memory.into()).expect("only once");
+    }
+}
+
+fn memory() -> &'static File {
+    MEMORY.get().expect("the memory that was kept")
+}
+
+fn write(at: u64, bytes: &[u8]) {
+    memory().write_all_at(bytes, at).expect("written memory");
+}
+
+fn read_tail() -> u64 {
+    let mut tail = [0; 8];
+    memory().read_exact_at(&mut tail, REPLIES_TAIL).expect("a number");
+    u64::from_le_bytes(tail)
+}
+
+fn record_len(text: &str) -> u64 {
+    (16 + text.len()).next_multiple_of(8) as u64
+}
+
+fn write_record(at: u64, kind: u8, number: u64, text: &str) {
+    let ring = memory().metadata().expect("a length").len() - RING;
+    let len = u32::try_from(8 + text.len()).expect("a short text").to_le_bytes();
+    let header = [len[0], len[1], len[2], len[3], kind, 0, 0, 0];
+    write(ring + at % RING, &[&header[..], &number.to_le_bytes(), text.as_bytes()].concat());
+}
+
+fn pool(retries: Retries) -> ProcessPool {
+    let pool = quiet().workers(1).on_say(|_| {}).worker_env(VARIABLE, "yes").retries(retries);
+    let pool = pool.build().expect("a pool");
+    await_workers(&pool);
+    pool
+}
+
+/// The task costs its own worker, whoever waits for it and however, and the pool goes on.
+fn costs_only_its_worker(mischief: impl Fn() -> Mischief) {
+    let pool = pool(Retries::none());
+    let died = pool.submit(Vandalize(mischief())).result();
+    assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+    succeeds_with(&pool, 20);
+    // Nobody lends a hand to this one.
+    let future = pool.submit(Vandalize(mischief()));
+    let died = as_completed([future]).next().expect("one").result();
+    assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+    succeeds_with(&pool, 20);
+    let stats = pool.stats();
+    assert_eq!((stats.done, stats.failed, stats.cancelled), (40, 2, 0));
+    pool.shutdown(Shutdown::Wait);
+}
+
+fn who_makes_the_bells_forget_their_sleepers_is_missed_all_the_same() {
+    costs_only_its_worker(|| Mischief::Bells);
+}
+
+fn who_moves_the_positions_of_the_coordinator_is_ended() {
+    costs_only_its_worker(|| Mischief::ReplyHead);
+}
+
+fn who_replies_to_what_was_not_asked_is_ended() {
+    let reply = r#"{"id":999999,"status":"ok","data":7,"run_us":1}"#;
+    costs_only_its_worker(|| Mischief::Record(2, 0, reply.to_owned()));
+}
+
+fn who_gives_an_output_in_the_wrong_form_is_ended() {
+    costs_only_its_worker(|| Mischief::Record(4, 0, "7".to_owned()));
+}
+
+fn who_claims_to_have_read_what_was_never_written_is_ended() {
+    // Whatever the worker runs when it is ended must be run again.
+    let pool = pool(Retries::times(1).on_crash(true));
+    let text = || "x".repeat(20_000);
+    // Until several lie ahead.
+    for _ in 0..50 {
+        let futures: Vec<_> = (0..20).map(|_| pool.submit(Length(text()))).collect();
+        assert!(as_completed(futures).all(|future| future.result() == Ok(20_000)));
+    }
+    let first = pool.submit(Vandalize(Mischief::CallHead)).result().expect("an output");
+    // What had not begun goes to the next worker, and nobody else comes to harm.
+    let futures: Vec<_> = (0..200).map(|_| pool.submit(Length(text()))).collect();
+    assert!(as_completed(futures).all(|future| future.result() == Ok(20_000)));
+    assert_ne!(pool.pids(), [first]);
+}
