@@ -83,6 +83,7 @@ impl Writer {
     /// Whether there is room for a record of these parts, if the memory is sound.
     pub(crate) fn fits(&self, ring: &Ring<'_>, parts: &[&[u8]]) -> bool {
         let unread = self.at.checked_sub(ring.head.load(Ordering::SeqCst));
+        let unread = unread.filter(|unread| *unread <= ring.capacity());
         unread.is_none_or(|unread| unread + room_for(parts) <= ring.capacity())
     }
 

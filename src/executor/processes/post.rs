@@ -78,6 +78,8 @@ pub(crate) struct Post {
     doom: OnceLock<Doom>,
     has_ended: AtomicBool,
     is_dismissed: AtomicBool,
+    /// There was no room for what lies in the outbox.
+    lacks_room: AtomicBool,
 }
 
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl Post {
             doom: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
+            lacks_room: AtomicBool::new(false),
         }
     }
 
@@ -154,6 +157,7 @@ impl Post {
         let Some(exchange) = self.exchange.get() else { return };
         let mut sending = self.sending();
         let mut has_written = false;
+        self.lacks_room.store(false, Ordering::SeqCst);
         loop {
             // Bound first: the outbox must not stay locked while a text is sent.
             let next = self.outbox().pop_front();
@@ -162,6 +166,7 @@ impl Post {
                 Ok(true) => has_written = true,
                 Ok(false) => {
                     self.outbox().push_front(next);
+                    self.lacks_room.store(true, Ordering::SeqCst);
                     break;
                 }
                 Err(Garbled) => {
@@ -248,10 +253,13 @@ impl Post {
         Ok(Answered { turn, parcel, item })
     }
 
-    /// Sleeps until the worker has replied, or has ended.
+    /// Sleeps until the worker has replied, or has ended, or has read all its calls while there are
+    /// more that found no room. It may have none to reply to: those that were taken back.
     pub(crate) fn wait_for_replies(&self) {
         let Some(exchange) = self.exchange.get() else { return };
-        let is_there = || exchange.replies().has_unread() || self.has_ended();
+        let has_room =
+            || self.lacks_room.load(Ordering::SeqCst) && !exchange.calls().has_unread();
+        let is_there = || exchange.replies().has_unread() || self.has_ended() || has_room();
         exchange.reply_bell().wait_unless(&self.handlers_patience, is_there);
     }
 

@@ -38,7 +38,7 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
             post.doze();
         } else {
             post.wait_for_replies();
-            // It may have been woken because there is room for calls, and not by a reply.
+            // There may be room for calls now, without any reply.
             post.flush();
         }
     }
