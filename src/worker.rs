@@ -11,8 +11,8 @@
 //! the coordinator counts on the claims to find the culprit of a crash.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, io, process, thread};
@@ -164,6 +164,9 @@ impl Asked {
                 patience: Patience::default(),
             }),
             outlet,
+            busy: AtomicUsize::new(0),
+            is_over: Mutex::new(false),
+            is_over_now: Condvar::new(),
         });
         let runners = match desk.set_up(&limits, threads, lifeline) {
             Ok(runners) => runners,
@@ -176,10 +179,9 @@ impl Asked {
         drop(replies);
 
         if runners.is_empty() {
-            desk.run_until_closed();
-        }
-        for runner in runners {
-            let _ = runner.join();
+            desk.run_until_closed(threads);
+        } else {
+            desk.wait_for_the_end();
         }
         Ok(())
     }
@@ -237,6 +239,11 @@ struct Desk {
     exchange: Arc<Exchange>,
     inbox: Mutex<Inbox>,
     outlet: Arc<Outlet>,
+    /// How many threads have a call.
+    busy: AtomicUsize,
+    /// None of them has one, and none will come.
+    is_over: Mutex<bool>,
+    is_over_now: Condvar,
 }
 
 /// Where calls come from.
@@ -290,15 +297,40 @@ impl Desk {
         let run = |n| {
             let desk = Arc::clone(self);
             let thread = thread::Builder::new().name(format!("runner-{n}"));
-            thread.spawn(move || desk.run_until_closed()).map_err(refused)
+            thread.spawn(move || desk.run_until_closed(threads)).map_err(refused)
         };
         runners.map(run).collect()
     }
 
-    fn run_until_closed(&self) {
+    fn run_until_closed(&self, threads: usize) {
         let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
         while self.take_next(&mut taken) {
             self.run(&mut taken, &mut cargo);
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            if threads > 1 {
+                // The one that waits for calls could not know that it was the last.
+                self.note_if_idle();
+            }
+        }
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.is_over_now.notify_all();
+        }
+    }
+
+    /// Waits until the runners are done. Those that have nothing to do are not even woken.
+    fn wait_for_the_end(&self) {
+        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_over {
+            is_over = self.is_over_now.wait(is_over).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// With nothing to do, replies that nobody was called for are all that will come for now.
+    fn note_if_idle(&self) {
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            self.exchange.set_idle(true);
+            self.exchange.reply_bell().rouse();
         }
     }
 
@@ -318,6 +350,7 @@ impl Desk {
                     true => receive_enclosed(calls),
                     false => Enclosure::default(),
                 };
+                self.busy.fetch_add(1, Ordering::SeqCst);
                 return true;
             }
             // Whether none will come must be known before looking whether there is one.
@@ -328,8 +361,7 @@ impl Desk {
             if is_closed {
                 return false;
             }
-            self.exchange.set_idle(true);
-            self.exchange.reply_bell().rouse();
+            self.note_if_idle();
             let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
             self.exchange.call_bell().wait_unless(patience, is_there);
             self.exchange.set_idle(false);

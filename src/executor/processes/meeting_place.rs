@@ -9,7 +9,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::{env, io, process};
 
 use rustix::process::{Pid, getuid, test_kill_process};
@@ -22,6 +22,9 @@ use crate::error::PoolError;
 pub(crate) fn prepare() -> Result<(), PoolError> {
     static OVERRIDE: Once = Once::new();
     let preferred = tempfile::env::temp_dir();
+    if found_usable().as_ref() == Some(&preferred) && preferred.is_dir() {
+        return Ok(());
+    }
     let Err(reason) = usable_for_sockets(&preferred) else { return Ok(()) };
     OVERRIDE.call_once(|| {
         let usable = others().find(|dir| usable_for_sockets(dir).is_ok());
@@ -40,6 +43,13 @@ fn others() -> impl Iterator<Item = PathBuf> {
     runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
 }
 
+/// The directory in which sockets were made last: to try that out again would take longer than to
+/// start a worker.
+fn found_usable() -> MutexGuard<'static, Option<PathBuf>> {
+    static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Tries it, in the way of the channel library: permissions tell too little of a directory in
 /// which nothing can be made, or of a file system that has no sockets.
 fn usable_for_sockets(dir: &Path) -> Result<(), String> {
@@ -49,6 +59,7 @@ fn usable_for_sockets(dir: &Path) -> Result<(), String> {
     let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
     // Refused where the name is too long; the library would cut it without a word.
     UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
+    *found_usable() = Some(dir.to_owned());
     Ok(())
 }
 

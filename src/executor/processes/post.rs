@@ -257,8 +257,7 @@ impl Post {
     /// more that found no room. It may have none to reply to: those that were taken back.
     pub(crate) fn wait_for_replies(&self) {
         let Some(exchange) = self.exchange.get() else { return };
-        let has_room =
-            || self.lacks_room.load(Ordering::SeqCst) && !exchange.calls().has_unread();
+        let has_room = || self.lacks_room.load(Ordering::SeqCst) && !exchange.calls().has_unread();
         let is_there = || exchange.replies().has_unread() || self.has_ended() || has_room();
         exchange.reply_bell().wait_unless(&self.handlers_patience, is_there);
     }
