@@ -67,7 +67,7 @@ fn download(bencher: Bencher, logs: Logs) {
         assert_eq!(outcomes.count(), AVAILABLE.len());
     });
     let journals = dir.path().read_dir().expect("a directory").flatten();
-    let journals = journals.filter(|file| file.path().extension().is_some_and(|e| e == "jsonl"));
+    let journals = journals.filter(|file| file.file_name().to_string_lossy().starts_with("worker"));
     assert_eq!(journals.count(), if logs == Logs::On { WORKERS } else { 0 });
 }
 
