@@ -86,6 +86,11 @@ struct World {
     processes: BTreeMap<Tenant, Process>,
     tasks: BTreeMap<u64, SimTask>,
     is_shut_down: bool,
+    /// A shutdown that waits is left to come to its end by itself: a stricter one would complete
+    /// what was lost.
+    is_patient: bool,
+    /// How long tasks take at most, in microseconds: short ones travel together.
+    pace: u64,
     /// From now on nothing that has not begun may begin.
     is_closing: bool,
     /// Tasks that were never handed over, best first: by priority, then in order.
@@ -169,6 +174,8 @@ impl World {
             start_tries: rng.u32(1..6),
         };
         let max_tasks = settings.max_tasks;
+        let is_patient = rng.bool();
+        let pace = rng.choice([2, 50, 2_000]).unwrap_or(50);
         let now = Instant::now();
         let (scheduler, actions) = Scheduler::new(settings, now);
         let mut world = Self {
@@ -181,6 +188,8 @@ impl World {
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             is_shut_down: false,
+            is_patient,
+            pace,
             is_closing: false,
             fresh: BTreeSet::new(),
             one_was_ended: false,
@@ -235,7 +244,9 @@ impl World {
                 Ok(())
             }
             25..29 => self.cancel(),
-            29 if self.is_shut_down || self.rng.u8(0..100) == 0 => {
+            29 if self.is_shut_down && !self.is_patient
+                || !self.is_shut_down && self.rng.u8(0..100) == 0 =>
+            {
                 let how = *self.rng.choice(&[Shutdown::Wait, Shutdown::Kill]).expect("two");
                 self.shut_down(how)
             }
@@ -376,7 +387,7 @@ impl World {
         let number = self.rng.usize(1..=process.replies.len());
         let (mut events, mut outputs) = (Vec::new(), Vec::new());
         for Reply { turn, task } in process.replies.drain(..number) {
-            let ran_for = Duration::from_micros(self.rng.u64(0..2_000));
+            let ran_for = Duration::from_micros(self.rng.u64(0..self.pace));
             let has_failed = self.rng.u8(0..10) == 0;
             let is_fat = self.rng.u8(0..50) == 0;
             process.is_fat |= is_fat;
