@@ -48,9 +48,11 @@ impl Ratio {
         Self { times: 1.0 / times, stddev: stddev.map(|stddev| stddev / (times * times)) }
     }
 
-    /// Whether the difference is larger than chance makes it.
+    /// Whether the difference is larger than chance makes it, and than two decimals show; the same
+    /// whichever of both is the reference.
     pub(super) fn is_clear(self) -> bool {
-        self.stddev.is_none_or(|stddev| (self.times - 1.0).abs() > stddev)
+        let Self { times, stddev } = if self.times < 1.0 { self.inverse() } else { self };
+        times - 1.0 > stddev.unwrap_or(0.0).max(0.005)
     }
 }
 
@@ -82,5 +84,18 @@ mod tests {
         assert!((back.stddev.unwrap() - 0.25 * 0.0125_f64.sqrt()).abs() < 1e-12);
         assert_eq!(Ratio::new(&spread(8.0, Some(0.8)), &spread(2.0, None)).stddev, None);
         assert!(!Ratio::new(&spread(2.0, Some(0.2)), &spread(1.9, Some(0.2))).is_clear());
+    }
+
+    #[test]
+    fn what_is_clear_does_not_depend_on_the_reference() {
+        let ratio = |times, stddev| Ratio { times, stddev };
+        // 91 times, give or take 123.
+        let wild = ratio(0.011, Some(0.0149));
+        assert!(!wild.is_clear() && !wild.inverse().is_clear());
+        let sure = ratio(0.5, Some(0.1));
+        assert!(sure.is_clear() && sure.inverse().is_clear());
+        // Of single runs: 1.00 times is no difference, 1.25 times is one.
+        assert!(!ratio(1.004, None).is_clear() && !ratio(0.997, None).is_clear());
+        assert!(ratio(1.25, None).is_clear() && ratio(0.8, None).is_clear());
     }
 }
