@@ -259,7 +259,8 @@ fn fewer_than_asked(comparison: &Comparison) -> Vec<String> {
         let asked = row.mode.concurrency()?;
         let used = row.runs.first()?.concurrency;
         (used < asked).then(|| {
-            format!("{} made {used} requests at a time: there is not more to ask for.", row.mode)
+            let s = if used == 1 { "" } else { "s" };
+            format!("{} made {used} request{s} at a time: there is not more to ask for.", row.mode)
         })
     };
     comparison.rows.iter().filter_map(fewer).collect()
