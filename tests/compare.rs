@@ -189,7 +189,9 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         assert_eq!(ran.stdout, "");
     }
     let ran = place.run(&["compare", "--export", "nowhere/out.md"]).expect(3);
-    assert!(ran.stderr.starts_with("coordinator: cannot write --export nowhere/out.md: "));
+    assert!(
+        ran.stderr.starts_with("coordinator: cannot write --export nowhere/out.md: No such file")
+    );
     let ran = place.run(&["compare", "-s", "http://127.0.0.1:1/flags", "--export", "out.md"]);
     let ran = ran.expect(3);
     assert!(ran.stderr.contains("nothing was measured: warm-up 1 of sequential"), "{ran:#?}");

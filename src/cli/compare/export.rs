@@ -1,7 +1,7 @@
 //! The comparison as a file: for documents (`.md`), programs (`.json`), spreadsheets (`.csv`), the
 //! browser (`.html`) and pictures (`.svg`).
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,8 @@ impl Export {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        // Told as the system tells it.
+        fs::metadata(dir)?;
         let mut draft = tempfile::Builder::new();
         // As for any other new file; the system takes off what the umask says.
         draft.permissions(Permissions::from_mode(0o666)).prefix(".compare-");
