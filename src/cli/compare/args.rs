@@ -28,7 +28,9 @@ What is measured:
   one server. Its time is that of the whole process; with --task, that from
   the first job to the last result, in a pool that stands. CPU: of the process
   and of all its workers. RSS: the most resident memory of these together, as
-  the sum of their peaks; pages that they share count in each.
+  the sum of their peaks; pages that they share count in each. In the chart a
+  bar is full up to the fastest run and light up to the mean; its whisker ends
+  at the slowest.
 
 Exit status:
   0 measured, 1 runs did not bring the same, or broke off, 2 usage,
