@@ -207,11 +207,16 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
 
 #[test]
 fn whoever_has_seen_enough_may_close_the_pipe() {
-    for args in [["demo", "map"], ["demo", "flags"]] {
+    for demo in ["map", "flags", "crash"] {
         let place = Place::new();
+        std::fs::create_dir(place.path("tmp")).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        Running::start(place.coordinator(&args).stdout(writer)).wait().expect(0);
+        let mut command = place.coordinator(&["demo", demo]);
+        command.env("TMPDIR", place.path("tmp")).stdout(writer);
+        Running::start(&mut command).wait().expect(0);
+        let left: Vec<_> = place.path("tmp").read_dir().unwrap().flatten().collect();
+        assert!(left.is_empty(), "{demo}: {left:?}");
     }
 }
 

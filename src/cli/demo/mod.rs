@@ -14,7 +14,7 @@ mod tasks;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -40,10 +40,9 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 
 /// Shows one of them.
 pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
-    // A run that is killed leaves no sockets behind then.
-    let _sockets = PrivateDir::create();
+    *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
-        drop(take_scratch());
+        tidy();
         process::exit(exit as i32);
     })
     .context("cannot listen to signals")?;
@@ -54,7 +53,7 @@ pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
         Demo::Cpu(args) => cpu::run(args),
         Demo::Crash(args) => crash::run(args),
     };
-    drop(take_scratch());
+    tidy();
     shown
 }
 
@@ -65,12 +64,21 @@ static SCRATCH: Mutex<Option<TempDir>> = Mutex::new(None);
 fn scratch() -> io::Result<PathBuf> {
     let dir = tempfile::Builder::new().prefix("coordinator-demo-").tempdir()?;
     let path = dir.path().to_owned();
-    *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
+    *lock(&SCRATCH) = Some(dir);
     Ok(path)
 }
 
-fn take_scratch() -> Option<TempDir> {
-    SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// Where pools have their sockets, so that none is left behind, however the program ends.
+static SOCKETS: Mutex<Option<PrivateDir>> = Mutex::new(None);
+
+/// Removes what nobody needs once the program ends.
+fn tidy() {
+    drop(lock(&SCRATCH).take());
+    drop(lock(&SOCKETS).take());
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shows a text at once. Whoever closed the pipe has seen enough: that ends the program.
@@ -79,6 +87,7 @@ fn show(text: impl AsRef<str>) {
     match out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            tidy();
             process::exit(Exit::Answered as i32);
         }
         Err(error) => {
