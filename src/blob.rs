@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::fs::File;
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use ipc_channel::ipc::IpcSharedMemory;
@@ -47,9 +49,9 @@ enum Bytes {
 
 /// A shorter one is sent inside the JSON: that is faster than memory of its own.
 const SHORT: usize = 256;
-/// More than this of one task or output are sent inside the JSON as well: so many messages would
-/// fill a channel that nobody reads before it is known what they are for.
-const MOST: usize = 2048;
+/// More than this of one task or output are sent inside the JSON as well: each takes a descriptor,
+/// and so many messages would fill a channel that nobody reads before it is known what for.
+const MOST: usize = 256;
 
 impl Blob {
     /// The bytes, without a copy if they were never sent.
@@ -83,10 +85,24 @@ pub(crate) enum SentBlob {
 impl From<SentBlob> for Blob {
     fn from(sent: SentBlob) -> Self {
         match sent {
+            // Whoever keeps many must not keep as many descriptors.
+            SentBlob::Shared(memory) if descriptors_are_scarce() => memory.to_vec().into(),
             SentBlob::Shared(memory) => Self(Bytes::Shared(memory)),
             SentBlob::Inline(bytes) => bytes.into(),
         }
     }
+}
+
+/// Whether a good part of the descriptors that this process may have are in use: without any left
+/// no worker could be started, nor anything opened by anybody else.
+fn descriptors_are_scarce() -> bool {
+    use rustix::process::{Resource, getrlimit};
+    // Beyond that, other things become scarce, such as mappings.
+    const ENOUGH: u64 = 8192;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
+    // The lowest number that is free is given out: it tells how many are not.
+    let next = File::open("/dev/null").map(|file| u64::try_from(file.as_raw_fd()));
+    !matches!(next, Ok(Ok(next)) if next < limit / 2)
 }
 
 thread_local! {

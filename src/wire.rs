@@ -23,6 +23,7 @@ mod bell;
 mod exchange;
 mod ring;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
@@ -291,9 +292,9 @@ pub(crate) struct Reply<D> {
     /// How long the task ran, in microseconds.
     #[serde(default)]
     pub run_us: u64,
-    /// What the data mentions.
+    /// What the data mentions, until the output is decoded.
     #[serde(skip)]
-    pub blobs: Vec<Blob>,
+    pub blobs: RefCell<Vec<Blob>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -381,7 +382,7 @@ impl Reply<&RawValue> {
         let reason = || serde_json::from_str::<String>(json).unwrap_or_else(|e| e.to_string());
         match self.status {
             Status::Ok => match guard::catch(|| {
-                blob::put_back(self.blobs.clone(), || serde_json::from_str(json))
+                blob::put_back(self.blobs.take(), || serde_json::from_str(json))
             }) {
                 Ok(Ok(output)) => Ok(output),
                 Ok(Err(error)) => Err(undecodable("output", error.to_string())),

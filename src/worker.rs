@@ -347,7 +347,12 @@ impl Desk {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
                 taken.enclosed = match record.kind & ENCLOSED != 0 {
-                    true => receive_enclosed(calls),
+                    true => receive_enclosed(calls).unwrap_or_else(|()| {
+                        // It may be more than this process can take in. The call is to blame:
+                        // given to the next worker, it would end that one, too.
+                        self.begin(&taken.record);
+                        end_at_once()
+                    }),
                     false => Enclosure::default(),
                 };
                 self.busy.fetch_add(1, Ordering::SeqCst);
@@ -365,6 +370,16 @@ impl Desk {
             let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
             self.exchange.call_bell().wait_unless(patience, is_there);
             self.exchange.set_idle(false);
+        }
+    }
+
+    /// Claims a call that will not be run.
+    fn begin(&self, record: &[u8]) {
+        let call = Call::split(record).map(|(call, _)| call);
+        if let Some(call) = call
+            && let Some(claim) = self.exchange.claim(call.claim)
+        {
+            claim.begin(call.turn, wire::now());
         }
     }
 
@@ -469,12 +484,13 @@ impl Outlet {
     }
 }
 
-fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Enclosure {
-    let next = || match receive(calls) {
-        Ok(ToWorker::Enclosed(enclosure)) => Ok(enclosure),
-        Ok(ToWorker::Welcome(_)) | Err(_) => Err(()),
+fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Result<Enclosure, ()> {
+    // The channel library panics on a message of which not all descriptors could be taken in.
+    let next = || match guard::catch(|| receive(calls)) {
+        Ok(Ok(ToWorker::Enclosed(enclosure))) => Ok(enclosure),
+        _ => Err(()),
     };
-    Enclosure::receive(next).unwrap_or_else(|()| end_at_once())
+    Enclosure::receive(next)
 }
 
 /// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.

@@ -13,8 +13,9 @@ pub fn trials() -> Vec<Trial> {
     trials![
         blobs_of_all_sizes_go_both_ways,
         many_blobs_travel_with_one_task,
-        more_blobs_than_any_channel_holds_travel_with_one_task,
         waiting_tasks_with_blobs_take_no_descriptors,
+        more_blobs_than_fit_into_a_channel_travel_with_one_task,
+        blobs_that_no_worker_can_take_in_cost_only_their_task,
         a_blob_may_be_passed_on_by_several_workers,
         blobs_travel_with_tasks_of_a_map_as_well,
         a_blob_is_there_again_at_the_next_attempt,
@@ -114,11 +115,19 @@ fn waiting_tasks_with_blobs_take_no_descriptors() {
     }
 }
 
-fn more_blobs_than_any_channel_holds_travel_with_one_task() {
+fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
     let pool = pool(1);
-    let many = vec![bytes(257); 5_000];
+    let many: Vec<_> = (0..12_000).map(|n| bytes(257 + n % 10)).collect();
     let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
-    assert_eq!(back.bytes, many);
+    assert!(back.bytes == many);
+}
+
+fn blobs_that_no_worker_can_take_in_cost_only_their_task() {
+    let limits = procession::Limits::none().open_files(40);
+    let pool = quiet().workers(1).limits(limits).build().expect("a pool");
+    let died = pool.submit(turn((0..100).map(|_| bytes(1_000)).collect(), How::Back)).result();
+    assert!(matches!(died, Err(procession::TaskError::WorkerDied(_))), "{died:?}");
+    succeeds_with(&pool, 20);
 }
 
 fn a_blob_may_be_passed_on_by_several_workers() {

@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         it_works_with_a_temporary_directory_whose_name_is_odd,
         it_works_with_standard_input_closed,
         it_works_with_64_open_files,
+        more_blobs_are_kept_than_there_are_descriptors,
         it_works_with_the_current_directory_deleted,
         it_works_with_a_umask_of_0,
         it_works_with_the_signal_for_broken_pipes_ignored,
@@ -76,6 +77,10 @@ fn it_works_with_standard_input_closed() {
 
 fn it_works_with_64_open_files() {
     assert_works(&mut command_after("ulimit -n 64", "works"));
+}
+
+fn more_blobs_are_kept_than_there_are_descriptors() {
+    assert_works(&mut command_after("ulimit -n 128", "keeps blobs"));
 }
 
 fn it_works_with_the_current_directory_deleted() {

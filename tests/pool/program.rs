@@ -20,6 +20,7 @@ pub fn play_if_asked() {
         "works" => works(),
         "leaks" => leaks(),
         "endures" => endures(),
+        "keeps blobs" => keeps_blobs(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();
@@ -104,6 +105,21 @@ fn endures() {
     let grown = resident_pages().saturating_sub(pages) * 4096;
     // A task and its future that are kept take half a kilobyte, so 35 MB in all.
     assert!(grown < 20 << 20, "the program has grown by {grown} bytes");
+    println!("it works");
+}
+
+/// Has many tasks wait and keeps all outputs, each with bytes of its own.
+fn keeps_blobs() {
+    let pool = tasks::quiet().workers(2).build().expect("a pool");
+    let blobs: Vec<_> = (0..500_usize).map(|n| vec![n as u8; 300 + n]).collect();
+    let futures: Vec<_> =
+        blobs.iter().map(|bytes| pool.submit(tasks::Bytes(bytes.clone().into()))).collect();
+    let kept: Vec<_> =
+        futures.into_iter().map(|future| future.result().expect("an output")).collect();
+    assert!(kept.iter().zip(&blobs).all(|(kept, sent)| **kept == **sent));
+    // There is enough left for other things, such as another worker.
+    assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+    tasks::succeeds_with(&pool, 20);
     println!("it works");
 }
 

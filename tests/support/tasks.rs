@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use procession::{Builder, Context, Executor, Failure, ProcessPool, Registry, Task};
+use procession::{Blob, Builder, Context, Executor, Failure, ProcessPool, Registry, Task};
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -35,6 +35,7 @@ pub fn registry() -> Registry {
         .with::<DieSoon>()
         .with::<Children>()
         .with::<Length>()
+        .with::<Bytes>()
         .with::<Repeat>()
         .with::<Mute>()
         .with::<Unreadable>()
@@ -173,6 +174,8 @@ Children(Vec<String>, PathBuf, Option<Ending>) -> (): task, _c => {
 });
 task!(/// How long its argument is.
     Length(String) -> usize: task, _c => Ok(task.0.len()));
+task!(/// Gives its argument back.
+    Bytes(Blob) -> Blob: task, _c => Ok(task.0));
 task!(/// A text of this length.
     Repeat(String, usize) -> String: task, _c => Ok(task.0.repeat(task.1)));
 task!(/// Its argument refuses to be encoded.

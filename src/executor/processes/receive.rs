@@ -1,6 +1,7 @@
 //! Takes replies out of the memory that is shared with a worker and passes them on: done by the
 //! worker's handler, or by a caller that waits for just that reply.
 
+use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -88,7 +89,9 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
 /// A record, and what it lacks.
 struct Taken {
     record: Record,
-    enclosed: Enclosure,
+    text: Option<Text>,
+    /// Until they are handed over.
+    blobs: RefCell<Vec<Blob>>,
 }
 
 impl Taken {
@@ -96,9 +99,13 @@ impl Taken {
         self.record.kind & !ENCLOSED == kind
     }
 
+    fn has_blobs(&self) -> bool {
+        !self.blobs.borrow().is_empty()
+    }
+
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
         let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        let text = self.enclosed.text.as_ref().map_or(Ok(text), Text::as_str);
+        let text = self.text.as_ref().map_or(Ok(text), Text::as_str);
         Ok((number, text.map_err(|_| Garbled)?))
     }
 }
@@ -112,14 +119,15 @@ fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled
         next = receiving.next()?;
     }
     let Some(record) = next else { return Ok(None) };
-    let enclosed = match record.kind & ENCLOSED == 0 {
+    let mut enclosed = match record.kind & ENCLOSED == 0 {
         true => Enclosure::default(),
         false => Enclosure::receive(|| match receiving.message() {
             Some(FromWorker::Enclosed(enclosure)) => Ok(enclosure),
             _ => Err(Garbled),
         })?,
     };
-    Ok(Some(Taken { record, enclosed }))
+    let blobs = RefCell::new(enclosed.take_blobs());
+    Ok(Some(Taken { record, text: enclosed.text, blobs }))
 }
 
 /// Passes on the next replies, or what a task said; false if there is nothing.
@@ -130,10 +138,11 @@ fn batch(
 ) -> Result<bool, Garbled> {
     let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
     // Those that lie in the memory that was read at once: the next read moves them. What a task
-    // says is heard after the replies that came before, and before those that come after.
+    // says is heard after the replies that came before, and before those that come after. And
+    // blobs, each of which takes a descriptor, are passed on before there are more.
     while taken.len() < BATCH
         && (taken.is_empty() || !receiving.is_empty())
-        && !taken.last().is_some_and(|last: &Taken| last.is(SAID))
+        && !taken.last().is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs())
     {
         match take(post, &mut receiving) {
             Ok(Some(next)) => taken.push(next),
@@ -185,8 +194,8 @@ impl<'r> News<'r> {
             } else if first.is(OUTPUT) {
                 rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
-                let mut reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
-                reply.blobs = first.enclosed.blobs.iter().cloned().map(Blob::from).collect();
+                let reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
+                reply.blobs.swap(&first.blobs);
                 self.note_reply(number, reply)?;
             }
         }
