@@ -10,14 +10,15 @@ use serde_json::json;
 
 use crate::harness;
 use crate::tasks::{
-    Bad, Echo, Ending, Length, Mute, MuteOutput, Repeat, Unreadable, UnreadableOutput, Value, pool,
-    succeeds_with,
+    Bad, Echo, Ending, Length, Mute, MuteOutput, Repeat, Seat, Unreadable, UnreadableOutput, Value,
+    pool, succeeds_with,
 };
 
 pub fn trials() -> Vec<Trial> {
     let heavy = trials![two_hundred_and_fifty_six_megabytes_go_both_ways];
     let trials = trials![
         texts_of_all_sizes_arrive_and_come_back,
+        calls_behind_many_that_were_cancelled_find_room,
         ten_megabytes_go_both_ways_many_times,
         a_megabyte_with_each_of_many_tasks_at_once,
         unicode_survives,
@@ -168,5 +169,22 @@ fn a_worker_that_dies_of_a_large_task_takes_only_that_along() {
         let bad = pool.submit(Bad(Ending::Kill));
         assert!(echoes.into_iter().all(|echo| echo.result().as_ref() == Ok(&large)));
         assert!(matches!(bad.result(), Err(TaskError::WorkerDied(_))));
+    }
+}
+
+fn calls_behind_many_that_were_cancelled_find_room() {
+    let pool = pool(1);
+    let text = || "x".repeat(50_000);
+    for _ in 0..500 {
+        // Until calls are sent ahead.
+        succeeds_with(&pool, 60);
+        let running = pool.submit(Seat());
+        // What was cancelled lies in the memory until the worker has come upon it, and fills it.
+        for _ in 0..8 {
+            pool.submit(Length(text())).cancel();
+        }
+        let last = pool.submit(Length(text()));
+        assert!(last.wait_timeout(Duration::from_secs(20)), "the last one was never sent");
+        assert_eq!((last.result(), running.is_done()), (Ok(50_000), true));
     }
 }
