@@ -127,6 +127,7 @@ fn downloads(settings: &Settings) -> impl Iterator<Item = Download> + Send + 'st
         fetch: fetch.clone(),
         dest: dest.clone(),
         known: known.remove(&code),
+        takes_notes: true,
     })
 }
 

@@ -27,6 +27,16 @@ pub struct Download {
     /// What is known of the flag that was saved before, if it need not be fetched again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Known>,
+    /// Whether what the server tells of the flag is noted beside it, for a later run.
+    #[serde(default)]
+    pub takes_notes: bool,
+}
+
+impl Download {
+    /// Of a flag of which nothing is known or noted.
+    pub fn new(code: Code, fetch: FetchSettings, dest: PathBuf) -> Self {
+        Self { code, fetch, dest, known: None, takes_notes: false }
+    }
 }
 
 impl Task for Download {
@@ -39,8 +49,8 @@ impl Task for Download {
         log.started(context.attempt());
         let agent = context.local(|| client::agent(&self.fetch));
         let notebook = context.local(|| Notebook::open(&self.dest));
-        let (notebook, known) = (Some(&*notebook), self.known.as_ref());
-        let place = Place { dest: &self.dest, notebook, known };
+        let notebook = self.takes_notes.then_some(&*notebook);
+        let place = Place { dest: &self.dest, notebook, known: self.known.as_ref() };
         let mut outcome =
             download(&agent, &self.fetch, place, self.code, |again| log.tries_again(again));
         outcome.worker = Some(context.worker());
