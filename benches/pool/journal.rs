@@ -55,12 +55,7 @@ fn download(bencher: Bencher, logs: Logs) {
     let codes: Vec<_> = AVAILABLE.iter().map(|code| code.parse().expect("a code")).collect();
     let dest: PathBuf = dir.path().into();
     bencher.counter(ItemsCount::new(codes.len())).bench_local(|| {
-        let downloads = codes.iter().map(|&code| Download {
-            code,
-            fetch: fetch.clone(),
-            dest: dest.clone(),
-            known: None,
-        });
+        let downloads = codes.iter().map(|&code| Download::new(code, fetch.clone(), dest.clone()));
         let outcomes = pool.map(downloads).filter(|outcome| {
             outcome.as_ref().is_ok_and(|outcome| outcome.bytes.is_some_and(|bytes| bytes > 0))
         });

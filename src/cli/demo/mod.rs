@@ -144,12 +144,8 @@ impl Source {
     }
 
     fn download(&self, code: &str) -> Download {
-        Download {
-            code: code.parse::<Code>().expect("a code of the book"),
-            fetch: self.fetch.clone(),
-            dest: self.dest.clone(),
-            known: None,
-        }
+        let code = code.parse::<Code>().expect("a code of the book");
+        Download::new(code, self.fetch.clone(), self.dest.clone())
     }
 }
 
