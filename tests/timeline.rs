@@ -101,7 +101,10 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
     assert!(counts.starts_with(&told), "{counts} is not {told}");
     assert!(page.contains(&format!("aria-label=\"{runs} tasks in ")), "{page}");
     assert!(text_of(&page, "workers").contains("signal 9 (SIGKILL)"), "{page}");
-    assert!(text_of(&page, "legend").contains("lost with its worker"));
+    let legend = text_of(&page, "legend");
+    for told in ["lost with its worker", "tried again", "✕ the worker died"] {
+        assert!(legend.contains(told), "{legend}");
+    }
     assert_eq!(text_of(&page, "slow").matches(" s ").count(), 10, "{}", text_of(&page, "slow"));
 }
 

@@ -30,7 +30,7 @@ class Tables {
   }
 
   tell() {
-    const { name, what, total, summary, is_over, report, now } = this.run.picture;
+    const { name, what, total, summary, is_over, report, now, marks } = this.run.picture;
     document.title = name + " · procession";
     byId("name").textContent = name;
     byId("what").textContent = (total ? total + (total === 1 ? " flag " : " flags ") : "") + what;
@@ -51,13 +51,19 @@ class Tables {
       total ? "It left no report: it was killed, or its log is cut short." : "It has ended.";
     if (byId("state").textContent !== state) byId("state").textContent = state;
     const fates = Object.keys(FATES).filter((fate) => this.run.bars.some((bar) => bar?.f === fate));
-    byId("legend").replaceChildren(...fates.map((fate) => {
+    const entry = (swatch, text) => {
       const item = make("li");
+      item.append(swatch, text);
+      return item;
+    };
+    const legend = fates.map((fate) => {
       const swatch = make("i");
       swatch.style.background = "var(" + COLORS[fate] + ")";
-      item.append(swatch, FATES[fate]);
-      return item;
-    }));
+      return entry(swatch, FATES[fate]);
+    });
+    if (tries) legend.push(entry(make("i", undefined, "tick"), "tried again"));
+    if (marks.some((mark) => mark.kind === "died")) legend.push(entry(make("b", "✕", "bad"), " the worker died"));
+    byId("legend").replaceChildren(...legend);
     this.tellSlowest();
     this.tellErrors();
     this.tellProcesses();
