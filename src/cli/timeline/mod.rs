@@ -72,7 +72,7 @@ pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
         put(file, &page::still(&picture)?, args.color)?;
     }
     if let Some(file) = &args.trace {
-        put(file, &trace::of(&name, &story)?, args.color)?;
+        put(file, &trace::of(&name, &story), args.color)?;
     }
     if args.html.is_none() && args.trace.is_none() {
         let style = terminal::Style {

@@ -10,9 +10,9 @@ use crate::journal::Story;
 use crate::journal::story::{Fate, Mark, Span};
 
 /// The trace, as JSON.
-pub(super) fn of(name: &str, story: &Story) -> serde_json::Result<String> {
+pub(super) fn of(name: &str, story: &Story) -> String {
     let end = story.period.map_or(0, |(_, end)| end);
-    let mut events = Vec::new();
+    let mut events = Events::default();
     for (order, party) in story.parties.iter().enumerate() {
         let pid = party.pid;
         let shown = format!("{} ({pid})", party.name());
@@ -41,10 +41,23 @@ pub(super) fn of(name: &str, story: &Story) -> serde_json::Result<String> {
             }
         }
     }
-    events.extend(story.marks.iter().map(|mark| instant(story, mark)));
+    story.marks.iter().for_each(|mark| events.push(instant(story, mark)));
     let other = json!({"run": name, "program": concat!("procession ", env!("CARGO_PKG_VERSION"))});
-    let trace = json!({"traceEvents": events, "displayTimeUnit": "ms", "otherData": other});
-    serde_json::to_string(&trace)
+    let Events(events) = events;
+    format!("{{\"traceEvents\":[{events}],\"displayTimeUnit\":\"ms\",\"otherData\":{other}}}")
+}
+
+/// Events, each as its JSON: as values, those of a long run would take gigabytes.
+#[derive(Default)]
+struct Events(String);
+
+impl Events {
+    fn push(&mut self, event: Value) {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0 += &event.to_string();
+    }
 }
 
 fn details(span: &Span) -> Value {
