@@ -194,4 +194,6 @@ fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
         let refused = place.run(&["timeline", option, "no/where"]).expect(3);
         assert!(refused.stderr.contains("cannot write no/where"), "{refused:?}");
     }
+    let mixed = place.run(&["timeline", "--html", "-", "--trace", "-"]).expect(2);
+    assert!(mixed.stderr.contains("different places") && mixed.stdout.is_empty(), "{mixed:?}");
 }
