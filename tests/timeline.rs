@@ -183,6 +183,9 @@ fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
     let told = place.run(&["timeline"]).expect(0).stdout;
     // What was at work was lost, or failed when the embedded server was gone.
     assert!(told.contains("not done") && !told.contains(" runs"), "{told}");
+    let numbers = place.run(&["logs", "--summary"]).expect(0).stdout;
+    let all = numbers.lines().find(|line| line.starts_with("all ")).unwrap();
+    assert!(all.trim_end().ends_with('?'), "nobody knows the CPU time: {numbers}");
     for entry in place.path("logs/latest").read_dir().unwrap().flatten() {
         fs::write(entry.path(), "").unwrap();
     }

@@ -150,6 +150,9 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
     ];
     let mut table = Table::new(head, &["ended"]);
     let red = AnsiColor::Red.on_default();
+    // Nobody can ask it of the processes of a coordinator that was killed.
+    let seconds =
+        |cpu: Option<f64>| cpu.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2} s"));
     let number = |n: u64| if n == 0 { "-".to_owned() } else { n.to_string() };
     let bad = |n: u64| match n {
         0 => "-".to_owned(),
@@ -193,13 +196,13 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
             time(median_ms),
             time(p95_ms),
             if *data == 0 { "-".to_owned() } else { bytes(*data) },
-            cpu_s.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2} s")),
+            seconds(*cpu_s),
             peak_memory.map_or_else(|| "?".to_owned(), bytes),
             format!("{color}{how}{color:#}"),
         ]);
     }
     let all = |of: fn(&Row) -> u64| summary.processes.iter().map(of).sum::<u64>();
-    let cpu = summary.processes.iter().filter_map(|row| row.cpu_s).sum::<f64>();
+    let cpu = summary.processes.iter().filter_map(|row| row.cpu_s).reduce(|sum, cpu| sum + cpu);
     table.row(vec![
         "all".to_owned(),
         String::new(),
@@ -212,7 +215,7 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
         String::new(),
         String::new(),
         bytes(all(|row| row.bytes)),
-        format!("{cpu:.2} s"),
+        seconds(cpu),
         String::new(),
         String::new(),
     ]);
