@@ -39,9 +39,9 @@ pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()
 
 fn as_json(name: &str, story: &Story, summary: &Summary) -> anyhow::Result<String> {
     let report =
-        story.report.map(|Report { ok, not_found, error, elapsed_s, exit_code, .. }| {
-            json!({"ok": ok, "not_found": not_found, "error": error, "elapsed_s": elapsed_s,
-            "exit_code": exit_code})
+        story.report.map(|Report { ok, not_found, error, unchanged, elapsed_s, exit_code }| {
+            json!({"ok": ok, "not_found": not_found, "error": error, "unchanged": unchanged,
+            "elapsed_s": elapsed_s, "exit_code": exit_code})
         });
     let setting = story.setting.as_ref().map(
         |Setting { mode, server, codes, workers, connections, .. }| {
