@@ -211,6 +211,8 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (&["--since", "then"], 2, "--since WHEN must be"),
         (&["--code", "BRA"], 2, "a country code is two letters"),
         (&["--list", "--follow"], 2, "cannot be used with"),
+        (&["--list", "--worker", "1"], 2, "cannot be used with '--worker"),
+        (&["--summary", "--code", "BR"], 2, "cannot be used with '--code"),
     ] {
         let ran: Ran = place.run(&[&["logs"], args].concat()).expect(code);
         assert!(ran.stderr.contains(told), "{ran:?}");

@@ -41,10 +41,10 @@ pub(super) struct Logs {
     #[command(flatten)]
     pub which: WhichRun,
     /// All runs: when, how, what they came to
-    #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"])]
+    #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"], conflicts_with_all = FILTERS)]
     pub list: bool,
     /// What each process did, the errors by their cause, the slowest tasks
-    #[arg(long, conflicts_with_all = ["follow", "lines"])]
+    #[arg(long, conflicts_with_all = ["follow", "lines"], conflicts_with_all = FILTERS)]
     pub summary: bool,
     /// Show what is added, until the run ends; wait for one if there is none yet
     #[arg(short, long)]
@@ -91,6 +91,9 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "WHEN", value_parser = since::parse)]
     pub since: Option<Since>,
 }
+
+/// What chooses lines has nothing to choose where whole runs are told.
+const FILTERS: [&str; 6] = ["worker", "pid", "code", "status", "level", "since"];
 
 /// Runs the command.
 pub(super) fn run(args: &Logs) -> anyhow::Result<Exit> {
