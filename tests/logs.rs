@@ -170,6 +170,14 @@ fn whatever_lies_among_the_logs_the_rest_is_shown() {
     ] {
         assert_eq!(ran.stderr.matches(told).count(), 1, "{told}: {ran:#?}");
     }
+
+    fs::create_dir(place.path("mine")).unwrap();
+    for name in 'a'..='f' {
+        fs::write(place.path("mine").join(name.to_string()), "mine").unwrap();
+    }
+    let ran = place.run(&["logs", "./mine"]).expect(0);
+    let told = "coordinator: a, b, c, d and 2 more: they are no logs of ours\n";
+    assert_eq!(ran.stderr, told, "{ran:#?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::merge::Merge;
 use super::story::Story;
 use super::tail::Flaw;
 
-/// So many processes are told by their names.
+/// So many processes or files are told by their names.
 const NAMED: usize = 4;
 
 /// What was met while reading.
@@ -30,8 +30,17 @@ impl Troubles {
 
     /// Notes what lies there besides, and what cannot be read.
     pub fn note_files(&mut self, merge: &mut Merge) {
-        let strangers = merge.strangers().into_iter();
-        self.other.extend(strangers.map(|path| format!("{}: it is no log of ours", name(&path))));
+        match &merge.strangers()[..] {
+            strangers if strangers.len() <= NAMED => self.other.extend(
+                strangers.iter().map(|path| format!("{}: it is no log of ours", name(path))),
+            ),
+            many => {
+                let (named, rest) = many.split_at(NAMED);
+                let named: Vec<_> = named.iter().map(|path| name(path)).collect();
+                let (named, rest) = (named.join(", "), rest.len());
+                self.other.push(format!("{named} and {rest} more: they are no logs of ours"));
+            }
+        }
         let broken = merge.broken().into_iter();
         self.other.extend(
             broken.map(|(path, error)| format!("{}: cannot be read: {error}", name(&path))),
