@@ -40,7 +40,10 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
 }
 
 fn told(run: &RunDir) -> [String; 8] {
-    let story = outline(run).unwrap_or_default();
+    let (story, is_readable) = match outline(run) {
+        Ok(story) => (story, true),
+        Err(_) => (Story::default(), false),
+    };
     let [mut mode, mut server, mut flags] = ["?", "?", "?"].map(str::to_owned);
     if let Some(setting) = &story.setting {
         (mode, server) = (setting.mode.clone(), setting.server.clone());
@@ -61,9 +64,10 @@ fn told(run: &RunDir) -> [String; 8] {
             ]
         }
         None => {
-            let (color, how) = match run.is_going_on() {
-                true => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
-                false => (AnsiColor::Red.on_default(), how_without_a_report(&story)),
+            let (color, how) = match (run.is_going_on(), is_readable) {
+                (true, _) => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
+                (false, true) => (AnsiColor::Red.on_default(), how_without_a_report(&story)),
+                (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
             };
             let how = format!("{color}{how}{color:#}");
             [String::new(), String::new(), String::new(), String::new(), how]
