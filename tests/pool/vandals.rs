@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, io, process, thread};
 
@@ -14,6 +16,8 @@ use procession::{
     as_completed,
 };
 use serde::{Deserialize, Serialize};
+#[cfg(target_os = "linux")]
+use vm_memory::{FileOffset, VolatileMemory, mmap::MmapRegion};
 
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
@@ -71,19 +75,37 @@ impl Task for Vandalize {
             }
             Mischief::ReplyHead | Mischief::Record(..) => {}
         }
-        // Something is said each time, for the coordinator to look.
+        if let Mischief::Record(kind, number, text) = &self.0 {
+            let tail = read_tail();
+            write_record(tail, *kind, *number, text);
+            write(REPLIES_TAIL, &(tail + record_len(text)).to_le_bytes());
+        }
         loop {
-            if let Mischief::Record(kind, number, text) = &self.0 {
-                let behind = read_tail() + 24;
-                write_record(behind, *kind, *number, text);
-                context.say("look!");
-                write(REPLIES_TAIL, &(behind + record_len(text)).to_le_bytes());
-            } else {
+            if let Mischief::ReplyHead = self.0 {
                 write(REPLIES_HEAD, &(1_u64 << 40).to_le_bytes());
                 context.say("look!");
             }
+            ring(REPLY_BELL);
+            ring(CALLER_BELL);
             thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// Wakes whoever sleeps there. Elsewhere than on Linux, sleepers look by themselves.
+fn ring(_bell: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::futex;
+        static MAP: OnceLock<MmapRegion> = OnceLock::new();
+        let map = MAP.get_or_init(|| {
+            let file = memory().try_clone().expect("a descriptor");
+            let len = file.metadata().expect("a length").len() as usize;
+            MmapRegion::from_file(FileOffset::new(file, 0), len).expect("the same memory")
+        });
+        let strokes: &AtomicU32 = map.get_atomic_ref(_bell as usize).expect("within the memory");
+        strokes.fetch_add(1, Ordering::SeqCst);
+        futex::wake(strokes, futex::Flags::empty(), i32::MAX as u32).expect("woken");
     }
 }
 

@@ -51,19 +51,22 @@ impl Claims {
     }
 
     /// So many tasks of the call were answered: gives its turn, its parcel and the first of these
-    /// tasks. With all of them answered, the claim is free.
+    /// tasks. With all of them answered, the claim is free. An answer that makes no sense answers
+    /// nothing: what it pretends to answer is still to blame for the worker's end.
     pub(crate) fn answered(
         &mut self,
         claim: u64,
         items: u32,
+        makes_sense: impl FnOnce(&Parcel, u32) -> bool,
     ) -> Result<(u64, Arc<Parcel>, u32), Garbled> {
         let claim = u32::try_from(claim).map_err(|_| Garbled)?;
         let place = self.calls.get_mut(claim as usize).ok_or(Garbled)?;
         let call = place.as_mut().ok_or(Garbled)?;
-        if call.answered + items > call.items {
+        let first = call.first + call.answered;
+        if call.answered + items > call.items || !makes_sense(&call.parcel, first) {
             return Err(Garbled);
         }
-        let answered = (call.turn, Arc::clone(&call.parcel), call.first + call.answered);
+        let answered = (call.turn, Arc::clone(&call.parcel), first);
         call.answered += items;
         if call.answered == call.items {
             *place = None;

@@ -247,9 +247,14 @@ impl Post {
         self.receiving.try_lock().ok()
     }
 
-    /// The book of claims, to note what was answered.
-    pub(crate) fn answered(&self, claim: u64, items: u32) -> Result<Answered, Garbled> {
-        let (turn, parcel, item) = self.sending().claims.answered(claim, items)?;
+    /// The book of claims, to note what was answered, if that answer makes sense for these tasks.
+    pub(crate) fn answered(
+        &self,
+        claim: u64,
+        items: u32,
+        makes_sense: impl FnOnce(&Parcel, u32) -> bool,
+    ) -> Result<Answered, Garbled> {
+        let (turn, parcel, item) = self.sending().claims.answered(claim, items, makes_sense)?;
         Ok(Answered { turn, parcel, item })
     }
 

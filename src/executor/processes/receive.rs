@@ -73,8 +73,8 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
                 shared.heard(post, TaskId(number), text);
                 continue;
             }
-            let reply = serde_json::from_str(text).map_err(|_| Garbled)?;
-            post.answered(number, 1)?;
+            let reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
+            post.answered(number, 1, |parcel, _| reply.id == parcel.id.0)?;
             parcel.answer(0, &reply);
             return Ok(true);
         }
@@ -203,10 +203,8 @@ impl<'r> News<'r> {
     }
 
     fn note_reply(&mut self, claim: u64, reply: Reply<&'r RawValue>) -> Result<(), Garbled> {
-        let Answered { turn, parcel, item } = self.post.answered(claim, 1)?;
-        if reply.id != parcel.id.0 + u64::from(item) {
-            return Err(Garbled);
-        }
+        let is_its = |parcel: &Parcel, item| reply.id == parcel.id.0 + u64::from(item);
+        let Answered { turn, .. } = self.post.answered(claim, 1, is_its)?;
         self.events.push(Event::Replied {
             tenant: self.post.tenant,
             turn,
@@ -243,11 +241,10 @@ impl<'r> News<'r> {
             rest = others;
         }
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
-        let Answered { turn, parcel, item } = self.post.answered(u64::from(first.claim), items)?;
+        let is_of_many = |parcel: &Parcel, _| parcel.is_of_many();
+        let claim = u64::from(first.claim);
+        let Answered { turn, parcel, item } = self.post.answered(claim, items, is_of_many)?;
         let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);
-        if !parcel.is_of_many() {
-            return Err(Garbled);
-        }
         self.shared.count_outputs(&parcel, items, ran_for);
         let were_owed = parcel.deliver(item, &outputs);
         self.shared.counts().done -= u64::from(items) - were_owed as u64;
