@@ -103,6 +103,10 @@ fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
     assert!(of_one.iter().any(|line| line["event"] == "worker_exited"), "the coordinator's word");
     assert_eq!(logs(&["--level", "error"]).len(), report.error);
     assert_eq!(logs(&["--since", "+1h"]).len(), 0);
+    let none = place.run(&["logs", "--code", "QQ"]).expect(0);
+    let told = format!("of the {} lines of ", all.len());
+    assert!(none.stdout.is_empty() && none.stderr.contains(&told), "{none:?}");
+    assert!(none.stderr.ends_with(" none is what was asked for\n"), "{none:?}");
     assert_eq!(logs(&["--since", "1h"]).len(), all.len());
     assert_eq!(logs(&["-n", "3"]), all[all.len() - 3..]);
     let text = place.run(&["logs", "-n", "1"]).expect(0).stdout;
@@ -198,6 +202,19 @@ fn so_many_runs_are_kept_and_each_can_be_named() {
     assert_eq!(by(pid)[0]["pid"].to_string(), pid);
     assert_eq!(by(&format!("logs/{}", names[2])), by(pid));
     assert_eq!(by(&format!("logs/{}/coordinator-{pid}.jsonl", names[2])), by(pid));
+}
+
+#[test]
+fn a_run_that_could_write_nothing_is_told_as_such() {
+    let place = Place::new();
+    let ran = place.run(&["br", "--mode", "sequential"]).expect(0);
+    for log in place.logs().keys() {
+        fs::write(place.path("logs/latest").join(log), "").unwrap();
+    }
+    let list = place.run(&["logs", "--list"]).expect(0).stdout;
+    assert!(list.lines().last().unwrap().ends_with("left no log"), "{ran:?} {list}");
+    let resumed = place.run(&["--resume"]).expect(3);
+    assert!(resumed.stderr.contains("an older run may be meant"), "{resumed:?}");
 }
 
 #[test]

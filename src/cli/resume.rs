@@ -55,7 +55,10 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
     let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
     let (name, story) = read(&which_run::find(&logs, Some(run))?)?;
     let Some(setting) = &story.setting else {
-        bail!("the log of {name} does not tell what was asked for");
+        bail!(
+            "the log of {name} does not tell what was asked for; an older run may be meant: see \
+             coordinator logs --list"
+        );
     };
     let (left, what) = typed
         .resume

@@ -77,9 +77,10 @@ fn told(run: &RunDir) -> [String; 8] {
 }
 
 fn how_without_a_report(story: &Story) -> String {
-    match story.parties.first().and_then(|coordinator| coordinator.how.clone()) {
-        Some(how) => how,
-        None => "killed".to_owned(),
+    match story.parties.first() {
+        Some(coordinator) => coordinator.how.clone().unwrap_or_else(|| "killed".to_owned()),
+        // Nothing tells that it ever began: the disk may have been full.
+        None => "left no log".to_owned(),
     }
 }
 

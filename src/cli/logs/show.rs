@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::super::{stderr, stdout};
+use super::super::words::count;
+use super::super::{stderr, stdout, which_run};
 use super::Logs;
 use super::filter::Filter;
 use super::line::Lines;
@@ -27,6 +28,13 @@ pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
     let mut shown = Shown::new(merge, args);
     let written = shown.all(path, args.follow && !is_over);
     super::tell(&shown.troubles);
+    if shown.wanted == 0 && shown.read > 0 && written.is_ok() {
+        let lines = count(shown.read, "line");
+        let name = which_run::name(path);
+        stderr::say(format_args!(
+            "coordinator: of the {lines} of {name} none is what was asked for"
+        ));
+    }
     stdout::written(written)
 }
 
@@ -59,6 +67,9 @@ struct Shown {
     /// Those that wait until it is known whether they are among the last, and how many these are.
     last: VecDeque<String>,
     keep: Option<usize>,
+    /// How many lines there were, and how many of them were wanted.
+    read: u64,
+    wanted: u64,
 }
 
 impl Shown {
@@ -75,6 +86,8 @@ impl Shown {
             out: stdout::Stdout::lock(args.color),
             last: VecDeque::new(),
             keep: args.lines,
+            read: 0,
+            wanted: 0,
         }
     }
 
@@ -115,6 +128,8 @@ impl Shown {
             let tells_of_a_life =
                 ["start", "exit", "worker_started", "worker_exited"].contains(&head.event);
             let is_wanted = self.filter.wants(&head, item.at);
+            self.read += 1;
+            self.wanted += u64::from(is_wanted);
             if is_wanted && self.is_json {
                 put(format!("{text}\n"), &mut self.out, &mut self.last, self.keep)?;
             }

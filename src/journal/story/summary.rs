@@ -131,13 +131,16 @@ impl Story {
             row.median_ms = quantile(times, 0.5);
             row.p95_ms = quantile(times, 0.95);
         }
+        // Those that had one seat after each other stand together.
+        let mut rows: Vec<_> = rows.into_iter().zip(&self.parties).collect();
+        rows.sort_by_key(|(_, party)| (party.worker, party.begin));
         Summary {
             ok: count(Status::Ok),
             not_found: count(Status::NotFound),
             error: count(Status::Error),
             unchanged: finals.values().filter(|end| end.unchanged).count() as u64,
             undone: wanted.saturating_sub(finals.len()) as u64,
-            processes: rows,
+            processes: rows.into_iter().map(|(row, _)| row).collect(),
             never_ran,
             errors: groups(&finals),
             slowest: self.slowest(now),
