@@ -114,6 +114,7 @@ fn only_this_machine_may_see_it_unless_told_twice() {
         (&["--dashboard-public", "br"], 2, "--dashboard [<ADDR>]"),
         (&["--dashboard", "--no-logs"], 2, "cannot be used with --no-logs"),
         (&["serve", "--dashboard", "0.0.0.0:0"], 2, "add --dashboard-public"),
+        (&["compare", "br", "--dashboard", "0.0.0.0:0"], 2, "add --dashboard-public"),
     ] {
         let ran = place.run(args).expect(code);
         assert!(ran.stderr.contains(told), "{ran:?}");
@@ -133,6 +134,50 @@ fn only_this_machine_may_see_it_unless_told_twice() {
     }
     assert!(get(port, "/", "[::1]:80").starts_with("HTTP/1.0 200"));
     assert!(get(port, "/nowhere", "localhost").starts_with("HTTP/1.0 404"));
+}
+
+#[test]
+fn a_comparison_shows_each_of_its_runs() {
+    let place = Place::new();
+    let modes = ["--modes", "threads:3,processes:2", "--runs", "2", "--warmup", "0"];
+    let args = ["compare", "br", "cn", "us", "zz", "-s", "DELAY", "--dashboard"];
+    let compare = place.start(&[&args[..], &modes].concat());
+    let events = get(port(&compare), "/events", "localhost");
+    let ran = compare.wait().expect(0);
+    assert!(events.contains("event: end\n"), "{ran:?}");
+    let pictures = pictures(&events);
+    let mut shown = Vec::new();
+    for run in pictures.chunk_by(|one, next| one["name"] == next["name"]) {
+        let last = run.last().unwrap();
+        let counts = ["ok", "not_found", "error"].map(|name| last["summary"][name].as_u64());
+        assert_eq!(counts, [3, 1, 0].map(Some), "{last}");
+        assert_eq!(last["report"]["exit_code"], 0, "{last}");
+        shown.push(last["name"].as_str().unwrap().to_owned());
+    }
+    let all = ["run 1 of threads:3", "run 1 of processes:2", "run 2 of threads:3"];
+    // The first is over if the page is asked for late.
+    assert!(shown.ends_with(&[all[1], all[2], "run 2 of processes:2"].map(str::to_owned)));
+    assert!(shown.len() <= 4 && pictures.last().unwrap()["is_over"] == true, "{shown:?}");
+    assert!(!place.path("logs").exists() && !place.path("downloads").exists());
+}
+
+#[test]
+fn a_comparison_of_other_work_shows_its_runs_as_tasks() {
+    let place = Place::new();
+    let args = ["compare", "--task", "sleep", "--jobs", "2", "--size", "100", "--workers", "1"];
+    let compare = place.start(&[&args[..], &["--runs", "2", "--dashboard"]].concat());
+    let events = get(port(&compare), "/events", "localhost");
+    compare.wait().expect(0);
+    let pictures = pictures(&events);
+    let last = &pictures.last().unwrap()["summary"];
+    let lane = |name: &str| {
+        let lanes = last["processes"].as_array().unwrap();
+        lanes.iter().find(|lane| lane["name"] == name).unwrap_or_else(|| panic!("{name}: {last}"))
+    };
+    for mode in ["sequential", "threads:1", "processes:1"] {
+        // A warm-up and two runs; then a warm-up and three for the price of a task.
+        assert_eq!((&lane(mode)["ok"], &lane(mode)["how"]), (&7.into(), &"ended".into()));
+    }
 }
 
 #[test]

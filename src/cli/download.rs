@@ -140,7 +140,7 @@ fn open_dashboard(
         stderr::say(format_args!("coordinator: without logs there is no dashboard"));
         return Ok(None);
     };
-    let mut dashboard = Dashboard::open(addr)?;
+    let dashboard = Dashboard::open(addr)?;
     dashboard.watch(logs)?;
     Ok(Some(dashboard))
 }

@@ -228,6 +228,15 @@ impl Story {
         }
     }
 
+    /// Notes that those ended in order of whom nobody told how.
+    pub fn dismiss(&mut self) {
+        for party in &mut self.parties {
+            if party.how.is_none() {
+                (party.how, party.is_regular) = (Some("ended".to_owned()), true);
+            }
+        }
+    }
+
     fn party(&mut self, process: Process, worker: Option<usize>, pid: u32, at: Micros) -> usize {
         let parties = &mut self.parties;
         // A pid alone would not do: it may be used again within a long run.

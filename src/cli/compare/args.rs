@@ -7,6 +7,7 @@ use clap::builder::PossibleValue;
 
 use super::mode::Mode;
 use crate::cli::args::{Color, Origin, Progress, Which};
+use crate::cli::dashboard::DashboardArgs;
 
 /// What `--help` shows below the options.
 const EXAMPLES: &str = "\
@@ -30,7 +31,8 @@ What is measured:
   and of all its workers. RSS: the most resident memory of these together, as
   the sum of their peaks; pages that they share count in each. In the chart a
   bar is full up to the fastest run and light up to the mean; its whisker ends
-  at the slowest.
+  at the slowest. With --dashboard, runs keep logs, and a page that is open has
+  its share of the CPUs: look for the pleasure of it, measure without.
 
 Exit status:
   0 measured, 1 runs did not bring the same, or broke off, 2 usage,
@@ -90,6 +92,8 @@ pub(in crate::cli) struct Args {
     /// Write the result to FILE.md, .json, .csv, .html or .svg, too
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub export: Vec<PathBuf>,
+    #[command(flatten)]
+    pub dashboard: DashboardArgs,
     /// Whether to tell the progress: auto (if stderr is a terminal that can), bar or none
     #[arg(
         long,

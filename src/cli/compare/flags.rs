@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::cli::dashboard::Dashboard;
 use crate::flags::codes::Code;
 use crate::flags::outcome::Counts;
 use crate::flags::report::Summary;
@@ -18,10 +19,10 @@ use crate::workload::hex;
 
 use super::mode::{Crew, Mode, Size};
 use super::process::Stage;
-use super::run::{Brought, Job, Run, Trouble, run_program};
+use super::run::{Brought, Job, Run, Trouble, Turn, run_program};
 
 /// Which flags, from where.
-pub(super) struct Flags {
+pub(super) struct Flags<'d> {
     /// This executable.
     pub program: PathBuf,
     pub codes: Vec<Code>,
@@ -32,10 +33,12 @@ pub(super) struct Flags {
     pub retries: u32,
     /// Of modes that do not say it.
     pub workers: Option<usize>,
+    /// Shows each run; for that, runs keep logs.
+    pub dashboard: Option<&'d Dashboard>,
 }
 
-impl Flags {
-    fn command(&self, mode: Mode, dest: &Path) -> Command {
+impl Flags<'_> {
+    fn command(&self, mode: Mode, dest: &Path, logs: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.args(self.codes.iter().map(Code::as_str));
         let mut option = |name: &str, value: &dyn ToString| {
@@ -60,18 +63,29 @@ impl Flags {
                 }
             }
         }
-        command.arg("--dest").arg(dest).args(["--json", "--no-logs"]);
+        command.arg("--dest").arg(dest).arg("--json");
+        match self.dashboard {
+            Some(_) => command.arg("--log-dir").arg(logs),
+            None => command.arg("--no-logs"),
+        };
         command
     }
 }
 
-impl Job for Flags {
-    fn run(&self, mode: Mode, stage: &Stage) -> Result<Run, Trouble> {
+impl Job for Flags<'_> {
+    fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
         let scratch = scratch()?;
-        let dest = scratch.path().join("flags");
+        let (dest, logs) = (scratch.path().join("flags"), scratch.path().join("logs"));
+        let mut command = self.command(turn.mode, &dest, &logs);
+        if let Some(dashboard) = self.dashboard {
+            dashboard.expect(&turn.to_string(), &logs)?;
+        }
         // 0 and 1: it could work, with or without errors.
-        let mut command = self.command(mode, &dest);
-        let (used, told) = run_program(&mut command, scratch.path(), stage, &[0, 1])?;
+        let ran = run_program(&mut command, scratch.path(), stage, &[0, 1]);
+        if let Some(dashboard) = self.dashboard {
+            dashboard.show_the_end();
+        }
+        let (used, told) = ran?;
         let (summary, error) = read(&told)
             .ok_or_else(|| Trouble::CouldNot("it told no summary of its run".to_owned()))?;
         Ok(Run {

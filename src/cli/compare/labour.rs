@@ -3,30 +3,39 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
-use crate::flags::outcome::Counts;
+use crate::flags::outcome::{Counts, milliseconds};
+use crate::journal::entry::now;
+use crate::journal::{Entry, Event, Level, Process};
 use crate::workload::Work;
 
 use super::flags::scratch;
 use super::mode::{Language, Mode};
 use super::process::Stage;
-use super::run::{Brought, Job, Run, Trouble, run_program};
+use super::run::{Brought, Job, Run, Trouble, Turn, run_program};
 
 /// The script, which is written anew for each run: CPython's worker processes may have to import
 /// it, so it must be a file.
 const SCRIPT: &str = include_str!("python.py");
 
 /// What to do, how often.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Labour {
     /// This executable.
     pub program: PathBuf,
     pub work: Work,
     pub jobs: usize,
     pub size: u64,
+    /// Shows the runs as the tasks of their mode: they keep no logs.
+    pub tell: Option<Tell>,
 }
+
+pub(super) type Tell = Arc<dyn Fn(Entry) + Send + Sync>;
 
 /// What the measured process tells, as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,13 +52,23 @@ pub(super) struct Told {
 impl Labour {
     /// The same workers with nothing to do, so many times.
     pub(super) fn idle(&self, jobs: usize) -> Self {
-        Self { program: self.program.clone(), work: Work::Noop, jobs, size: 0 }
+        Self { work: Work::Noop, jobs, size: 0, ..self.clone() }
     }
 }
 
 impl Job for Labour {
-    fn run(&self, mode: Mode, stage: &Stage) -> Result<Run, Trouble> {
-        let Self { program, work, jobs, size } = self;
+    fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
+        self.tell(turn, Event::TaskStarted { code: self.title(turn), slot: 0, run: 1 });
+        let began = Instant::now();
+        let run = self.measure(turn.mode, stage);
+        self.tell(turn, self.outcome(turn, began.elapsed(), &run));
+        run
+    }
+}
+
+impl Labour {
+    fn measure(&self, mode: Mode, stage: &Stage) -> Result<Run, Trouble> {
+        let Self { program, work, jobs, size, tell: _ } = self;
         let scratch = scratch()?;
         let (jobs, size) = (jobs.to_string(), size.to_string());
         let mut command = match mode.language {
@@ -83,6 +102,49 @@ impl Job for Labour {
             concurrency: mode.concurrency().unwrap_or(1),
             brought: Brought { counts, things, error: told.first_error },
         })
+    }
+
+    fn title(&self, turn: Turn) -> String {
+        match self.work {
+            // Most often beside other work, to see the price of a task.
+            Work::Noop => format!("noop, {}", turn.name()),
+            _ => turn.name(),
+        }
+    }
+
+    fn outcome(&self, turn: Turn, took: Duration, run: &Result<Run, Trouble>) -> Event {
+        let error = match run {
+            Ok(run) => run.brought.error.clone(),
+            Err(Trouble::Stopped) => Some("stopped".to_owned()),
+            Err(Trouble::CouldNot(why)) => Some(why.clone()),
+        };
+        Event::Task {
+            code: self.title(turn),
+            slot: Some(0),
+            status: if error.is_none() { "ok" } else { "error" }.to_owned(),
+            http: None,
+            bytes: None,
+            unchanged: false,
+            elapsed_ms: milliseconds(took),
+            attempt: 1,
+            error,
+            cause: None,
+            child: None,
+            child_pid: None,
+        }
+    }
+
+    fn tell(&self, turn: Turn, event: Event) {
+        let Some(tell) = &self.tell else { return };
+        tell(Entry {
+            ts: now(),
+            level: Level::Info,
+            process: Process::Other(turn.mode.to_string()),
+            worker: None,
+            pid: std::process::id(),
+            event,
+            extra: Map::new(),
+        });
     }
 }
 

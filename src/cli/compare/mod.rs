@@ -36,6 +36,7 @@ mod svg;
 mod terminal;
 
 use std::io;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -47,6 +48,7 @@ use self::labour::Labour;
 use self::plan::{Plan, What};
 use self::progress::Progress;
 use self::rounds::{End, Inbox};
+use super::dashboard::Dashboard;
 use super::{Exit, download, stderr};
 use crate::flag_server::FlagServer;
 use crate::workload::Work;
@@ -63,7 +65,8 @@ pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {
 }
 
 fn compare(plan: Plan) -> anyhow::Result<Exit> {
-    let Plan { what, modes, reference, runs, warmup, exports, progress, color, remarks } = plan;
+    let Plan { what, modes, reference, runs, warmup, exports, progress, color, dashboard, remarks } =
+        plan;
     let inbox = Inbox::open().context("cannot listen to signals")?;
     let exports = exports.into_iter().map(|(path, format)| {
         let shown = path.display().to_string();
@@ -71,6 +74,7 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
     });
     let exports = exports.collect::<anyhow::Result<Vec<_>>>()?;
     let progress = Progress::new(progress);
+    let dashboard = dashboard.map(Dashboard::open).transpose()?;
 
     let begin = Comparison { warmup, runs, remarks, ..what.begin() };
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -91,11 +95,15 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
                 timeout,
                 retries,
                 workers,
+                dashboard: dashboard.as_ref(),
             };
             measure(&flags)
         }
         What::Labour { work, jobs, size, python: _ } => {
-            let labour = Labour { program, work, jobs, size };
+            let tell = dashboard.as_ref().map(|dashboard| -> labour::Tell {
+                Arc::new(dashboard.teller("coordinator compare"))
+            });
+            let labour = Labour { program, work, jobs, size, tell };
             let mut comparison = measure(&labour);
             comparison.scaling = comparison::scaling(&comparison.rows);
             if comparison.end == End::Done {
@@ -106,7 +114,11 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
         }
         What::Once { .. } => unreachable!("it is no comparison"),
     };
-    conclude(&comparison, exports, color)
+    let exit = conclude(&comparison, exports, color);
+    if let Some(dashboard) = dashboard {
+        dashboard.end();
+    }
+    exit
 }
 
 /// Tells what came of it.

@@ -1,6 +1,7 @@
 //! The command line of `compare` as resolved: what is to be run, how often, and what becomes of
 //! the result.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::cli::args::{Color, Origin, Progress};
@@ -24,6 +25,8 @@ pub(super) struct Plan {
     pub exports: Vec<(PathBuf, Format)>,
     pub progress: Progress,
     pub color: Color,
+    /// Where the page is, if there is one.
+    pub dashboard: Option<SocketAddr>,
     /// What a person should know before.
     pub remarks: Vec<String>,
 }
@@ -68,6 +71,8 @@ pub(super) enum UsageError {
     Reference(Mode, String),
     #[error(transparent)]
     Export(#[from] UnknownFormat),
+    #[error("{0}")]
+    Dashboard(String),
 }
 
 /// Above this, not every number of workers is tried, but the powers of two.
@@ -89,8 +94,10 @@ pub(super) fn resolve(typed: Args) -> Result<Plan, UsageError> {
         export,
         progress,
         color,
+        dashboard,
         once,
     } = typed;
+    let dashboard = dashboard.resolve().map_err(UsageError::Dashboard)?;
     let mut remarks = Vec::new();
     let (what, modes, reference) = match task {
         None => {
@@ -137,7 +144,7 @@ pub(super) fn resolve(typed: Args) -> Result<Plan, UsageError> {
     };
     let exports = export.into_iter().map(|path| Ok((path.clone(), Format::of(&path)?)));
     let exports = exports.collect::<Result<_, UnknownFormat>>()?;
-    Ok(Plan { what, modes, reference, runs, warmup, exports, progress, color, remarks })
+    Ok(Plan { what, modes, reference, runs, warmup, exports, progress, color, dashboard, remarks })
 }
 
 fn or_usual(modes: Vec<Mode>, usual: impl FnOnce() -> Vec<Mode>) -> Vec<Mode> {

@@ -18,7 +18,7 @@ use super::machine::Machine;
 use super::mode::Mode;
 use super::process::Stage;
 use super::progress::Progress;
-use super::run::{Brought, Job, Run, Trouble};
+use super::run::{Brought, Job, Run, Trouble, Turn};
 
 /// What came of it.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) enum End {
 /// What this thread waits for.
 pub(super) enum News {
     Begins { mode: usize },
-    Ran { round: usize, mode: usize, run: Result<Run, Trouble> },
+    Ran { mode: usize, turn: Turn, run: Result<Run, Trouble> },
     Over,
     Signal(Exit),
 }
@@ -99,12 +99,15 @@ pub(super) fn run(
         let measuring = thread::Builder::new().name("measuring".to_owned());
         let spawned = measuring.spawn_scoped(scope, move || {
             for round in 0..warmup + runs {
-                stage.look_closely(round < warmup);
-                for (mode, &name) in modes.iter().enumerate() {
-                    let _ = sender.send(News::Begins { mode });
-                    let run = job.run(name, stage);
+                let is_warmup = round < warmup;
+                let number = 1 + if is_warmup { round } else { round - warmup };
+                stage.look_closely(is_warmup);
+                for (index, &mode) in modes.iter().enumerate() {
+                    let _ = sender.send(News::Begins { mode: index });
+                    let turn = Turn { mode, number, is_warmup };
+                    let run = job.run(turn, stage);
                     let is_last = run.is_err();
-                    let _ = sender.send(News::Ran { round, mode, run });
+                    let _ = sender.send(News::Ran { mode: index, turn, run });
                     if is_last {
                         let _ = sender.send(News::Over);
                         return;
@@ -126,10 +129,10 @@ pub(super) fn run(
             match news {
                 None | Some(News::Over) => break,
                 Some(News::Begins { mode }) => progress.begins(mode),
-                Some(News::Ran { round, mode, run }) => {
+                Some(News::Ran { mode, turn, run }) => {
                     progress.ran(mode);
                     used += run.as_ref().map_or(0.0, Run::cpu);
-                    rounds.take(job, modes[mode], mode, round, warmup, run);
+                    rounds.take(job, mode, turn, run);
                 }
                 Some(News::Signal(exit)) if rounds.end == End::Done => {
                     rounds.end = End::Signal(exit);
@@ -147,36 +150,24 @@ pub(super) fn run(
 }
 
 impl Rounds {
-    fn take(
-        &mut self,
-        job: &dyn Job,
-        mode: Mode,
-        index: usize,
-        round: usize,
-        warmup: usize,
-        run: Result<Run, Trouble>,
-    ) {
-        let which = match round.checked_sub(warmup) {
-            None => format!("warm-up {} of {mode}", round + 1),
-            Some(round) => format!("run {} of {mode}", round + 1),
-        };
+    fn take(&mut self, job: &dyn Job, index: usize, turn: Turn, run: Result<Run, Trouble>) {
         let run = match run {
             Ok(run) => run,
             Err(Trouble::Stopped) => return,
-            Err(Trouble::CouldNot(why)) => return self.break_off(format!("{which}: {why}")),
+            Err(Trouble::CouldNot(why)) => return self.break_off(format!("{turn}: {why}")),
         };
         let first = self.brought.get_or_insert_with(|| run.brought.clone());
         if run.brought.is_nothing_but_errors()
             && (!first.is_nothing_but_errors() || !job.may_fail_entirely())
         {
             let error = run.brought.error.as_deref().unwrap_or("errors");
-            return self.break_off(format!("{which} brought nothing but errors: {error}"));
+            return self.break_off(format!("{turn} brought nothing but errors: {error}"));
         }
         match run.brought.unlike(first) {
-            Some(difference) => self.unlike.push(format!("{which}: {difference}")),
+            Some(difference) => self.unlike.push(format!("{turn}: {difference}")),
             None => {
                 self.peaks[index] = self.peaks[index].max(run.peak_rss);
-                if round >= warmup {
+                if !turn.is_warmup {
                     self.runs[index].push(run);
                 }
             }
@@ -202,10 +193,10 @@ mod tests {
     struct Scripted<F>(F, Mutex<Vec<String>>);
 
     impl<F: Fn(usize) -> Result<Counts, Trouble> + Sync> Job for Scripted<F> {
-        fn run(&self, mode: Mode, _: &Stage) -> Result<Run, Trouble> {
+        fn run(&self, turn: Turn, _: &Stage) -> Result<Run, Trouble> {
             let mut asked = self.1.lock().unwrap();
             let counts = (self.0)(asked.len())?;
-            asked.push(mode.to_string());
+            asked.push(turn.mode.to_string());
             let error = (counts.error > 0).then(|| "HTTP 503".to_owned());
             let brought = Brought { counts, things: [].into(), error };
             Ok(Run { seconds: 1.0, user: 0.5, system: 0.5, peak_rss: 7, concurrency: 1, brought })

@@ -1,6 +1,7 @@
 //! One measured run: what it took and what it brought.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -14,11 +15,34 @@ use super::process::{Stage, Used};
 /// A job that can be run in every mode.
 pub(super) trait Job: Sync {
     /// Runs it once.
-    fn run(&self, mode: Mode, stage: &Stage) -> Result<Run, Trouble>;
+    fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble>;
 
     /// Whether a run that brings nothing but errors may be as it should be.
     fn may_fail_entirely(&self) -> bool {
         false
+    }
+}
+
+/// Whose turn it is, for which time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub mode: Mode,
+    /// From 1; those that do not count are numbered apart.
+    pub number: usize,
+    pub is_warmup: bool,
+}
+
+impl Turn {
+    /// In a few words, for where the mode is known.
+    pub(super) fn name(self) -> String {
+        let kind = if self.is_warmup { "warm-up" } else { "run" };
+        format!("{kind} {}", self.number)
+    }
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.name(), self.mode)
     }
 }
 

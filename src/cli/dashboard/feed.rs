@@ -1,5 +1,6 @@
 //! The story so far, and who wants to hear how it goes on.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::super::timeline::picture::Picture;
-use crate::journal::{self, Entry, Merge, Story, Troubles};
+use crate::journal::{self, Entry, Merge, RunDir, Story, Troubles};
 
 /// A story that is told for ever begins anew after so many tasks.
 const LONGEST: usize = 20_000;
@@ -15,11 +16,21 @@ const LONGEST: usize = 20_000;
 /// The story so far.
 pub(super) struct Feed {
     telling: Mutex<Telling>,
-    /// The logs that it is read from, if it is.
-    reading: Mutex<Option<(Merge, Troubles)>>,
+    reading: Mutex<Source>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
     viewers: AtomicUsize,
+}
+
+/// Where a story comes from.
+#[derive(Default)]
+pub(super) enum Source {
+    /// It is told.
+    #[default]
+    Told,
+    /// The logs of the only run that will keep them in this directory.
+    Expected(PathBuf),
+    Logs(Box<Merge>, Troubles),
 }
 
 #[derive(Default)]
@@ -69,9 +80,9 @@ impl Feed {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
-    /// Begins another story, to be read from there.
-    pub(super) fn begin(&self, name: &str, logs: Option<Merge>) {
-        *self.reading() = logs.map(|merge| (merge, Troubles::default()));
+    /// Begins another story.
+    pub(super) fn begin(&self, name: &str, source: Source) {
+        *self.reading() = source;
         let mut telling = self.telling();
         let number = telling.number + 1;
         *telling = Telling { name: name.to_owned(), number, ..Telling::default() };
@@ -86,7 +97,13 @@ impl Feed {
 
     fn read(&self, is_over: bool) {
         let mut reading = self.reading();
-        let Some((merge, troubles)) = &mut *reading else { return };
+        if let Source::Expected(dir) = &*reading
+            && let Ok(run) = RunDir::find(dir, None)
+            && let Ok(merge) = Merge::open(&run.path(), is_over)
+        {
+            *reading = Source::Logs(Box::new(merge), Troubles::default());
+        }
+        let Source::Logs(merge, troubles) = &mut *reading else { return };
         // What cannot be read now may be later.
         let _ = merge.look_again(is_over);
         let mut telling = self.telling();
@@ -98,7 +115,7 @@ impl Feed {
         }
     }
 
-    fn reading(&self) -> MutexGuard<'_, Option<(Merge, Troubles)>> {
+    fn reading(&self) -> MutexGuard<'_, Source> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,13 +132,23 @@ impl Feed {
         self.has_changed();
     }
 
-    /// Nothing more will come.
-    pub(super) fn end(&self) {
+    /// Reads what is left, if somebody wants to know, since nothing more will be written.
+    pub(super) fn read_to_the_end(&self) {
         if self.viewers() > 0 {
             self.read(true);
         }
+    }
+
+    /// Nothing more will come.
+    pub(super) fn end(&self) {
+        self.read_to_the_end();
+        let is_told = matches!(*self.reading(), Source::Told);
         let mut telling = self.telling();
         telling.story.close();
+        if is_told {
+            // Who tells of others tells nothing of their end.
+            telling.story.dismiss();
+        }
         telling.is_over = true;
         drop(telling);
         self.has_changed();

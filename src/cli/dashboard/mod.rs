@@ -1,8 +1,9 @@
 //! `--dashboard`: a live page of a run: the lanes of its timeline, as they grow.
 //!
 //! ```text
-//!   log files of the run ─► watch thread ─┐
-//!   requests of `serve` ──────────────────┼─► Feed: the story so far ─► server thread ─► pages
+//!   log files of a run ──────► watch thread ─┐
+//!   requests of `serve`,                     ├─► Feed: the story so far ─► server thread ─► pages
+//!   runs of `compare --task` ────────────────┘
 //! ```
 //!
 //! It tells what the logs tell, so it shows every mode alike, and a run is none the slower for it
@@ -11,20 +12,21 @@
 mod feed;
 mod server;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use self::feed::Feed;
+use self::feed::{Feed, Source};
 use self::server::Server;
 use super::stderr;
 use super::which_run;
-use crate::journal::{Entry, Merge};
+use crate::journal::{Entry, Merge, Troubles};
 
 /// How often it is looked for something new.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -79,7 +81,7 @@ pub(super) struct Dashboard {
     feed: Arc<Feed>,
     server: Server,
     /// Looks for something new.
-    watch: Option<JoinHandle<()>>,
+    watch: Mutex<Option<JoinHandle<()>>>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -90,25 +92,45 @@ impl Dashboard {
         let server = Server::start(addr, Arc::clone(&feed))
             .with_context(|| format!("cannot open the dashboard on {addr}"))?;
         stderr::say(format_args!("dashboard: {}", url(server.addr())));
-        Ok(Self { feed, server, watch: None, is_over: Arc::default() })
+        Ok(Self { feed, server, watch: Mutex::default(), is_over: Arc::default() })
     }
 
     /// Shows the run whose logs lie there, in place of what was shown before.
-    pub(super) fn watch(&mut self, logs: &Path) -> anyhow::Result<()> {
+    pub(super) fn watch(&self, logs: &Path) -> anyhow::Result<()> {
         let merge = Merge::open(logs, false)
             .with_context(|| format!("cannot read the logs in {}", logs.display()))?;
-        self.feed.begin(&which_run::name(logs), Some(merge));
-        if self.watch.is_none() {
+        self.read_from(&which_run::name(logs), Source::Logs(Box::new(merge), Troubles::default()))
+            .context("cannot watch the logs")
+    }
+
+    /// The same for a run that will keep its logs in this directory, and is the only one to do so.
+    pub(super) fn expect(&self, name: &str, logs: &Path) -> io::Result<()> {
+        self.read_from(name, Source::Expected(logs.to_owned()))
+    }
+
+    fn read_from(&self, name: &str, source: Source) -> io::Result<()> {
+        self.feed.begin(name, source);
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.is_none() {
             let (feed, is_over) = (Arc::clone(&self.feed), Arc::clone(&self.is_over));
-            let watch = thread::Builder::new().name("dashboard".to_owned());
-            self.watch = Some(watch.spawn(move || keep_reading(&feed, &is_over))?);
+            let thread = thread::Builder::new().name("dashboard".to_owned());
+            *watch = Some(thread.spawn(move || keep_reading(&feed, &is_over))?);
         }
         Ok(())
     }
 
+    /// Shows all that the logs tell of a run that has ended, before they are removed, and lets
+    /// pages see it before another one begins.
+    pub(super) fn show_the_end(&self) {
+        self.feed.read_to_the_end();
+        if self.feed.viewers() > 0 {
+            thread::sleep(2 * server::PACE);
+        }
+    }
+
     /// Tells something that is in no log.
-    pub(super) fn teller(&self, name: &str) -> impl Fn(Entry) + Send + Sync + 'static {
-        self.feed.begin(name, None);
+    pub(super) fn teller(&self, name: &str) -> impl Fn(Entry) + Send + Sync + use<> {
+        self.feed.begin(name, Source::Told);
         let feed = Arc::clone(&self.feed);
         move |entry| feed.tell(entry)
     }
@@ -116,7 +138,8 @@ impl Dashboard {
     /// Lets the pages fetch the end of the story, and closes.
     pub(super) fn end(mut self) {
         self.is_over.store(true, Ordering::Release);
-        if let Some(watch) = self.watch.take() {
+        let watch = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watch) = watch {
             watch.thread().unpark();
             let _ = watch.join();
         }
@@ -140,8 +163,8 @@ fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
 }
 
 fn url(addr: SocketAddr) -> String {
-    let ip = addr.ip();
-    match ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST {
+    // Not for that of IPv6: the name often means the other one alone.
+    match addr.ip().is_unspecified() || addr.ip() == Ipv4Addr::LOCALHOST {
         true => format!("http://localhost:{}/", addr.port()),
         false => format!("http://{addr}/"),
     }
@@ -167,6 +190,15 @@ mod tests {
         for bad in ["", "br", "localhost:", "99999", "example.org:80"] {
             assert!(taken(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_page_is_told_by_an_address_that_leads_there() {
+        let told = |addr: &str| url(addr.parse().unwrap());
+        assert_eq!(told("127.0.0.1:80"), "http://localhost:80/");
+        assert_eq!(told("0.0.0.0:80"), "http://localhost:80/");
+        assert_eq!(told("127.0.0.2:80"), "http://127.0.0.2:80/");
+        assert_eq!(told("[::1]:80"), "http://[::1]:80/");
     }
 
     #[test]

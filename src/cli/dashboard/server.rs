@@ -26,7 +26,7 @@ use super::super::timeline::page;
 use super::feed::Feed;
 
 /// A page hears of changes no more often than this.
-const PACE: Duration = Duration::from_millis(200);
+pub(super) const PACE: Duration = Duration::from_millis(200);
 
 /// A server that runs until it is stopped.
 pub(super) struct Server {

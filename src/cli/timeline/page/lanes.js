@@ -18,6 +18,13 @@ class Run {
     this.listen();
   }
 
+  // What was looked at, which another run does not have.
+  forget() {
+    [this.view, this.chosen, this.hovered] = [null, null, null];
+    byId("details").textContent = "";
+    byId("tip").hidden = true;
+  }
+
   // What there is, or what is new.
   merge(picture) {
     this.picture = picture;

@@ -7,6 +7,7 @@ source.addEventListener("picture", (event) => {
   const picture = JSON.parse(event.data);
   // From its beginning, or another run.
   if (picture.anew) run.bars = [];
+  if (picture.name !== run.picture.name) run.forget();
   run.merge(picture);
 });
 source.addEventListener("end", () => source.close());

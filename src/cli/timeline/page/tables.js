@@ -46,8 +46,8 @@ class Tables {
       item.append(make("b", number), " " + label);
       return item;
     }));
-    const state = !is_over ? "It goes on." :
-      report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
+    const state = report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
+      !is_over ? "It goes on." :
       total ? "It left no report: it was killed, or its log is cut short." : "It has ended.";
     if (byId("state").textContent !== state) byId("state").textContent = state;
     const fates = Object.keys(FATES).filter((fate) => this.run.bars.some((bar) => bar?.f === fate));
