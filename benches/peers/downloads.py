@@ -158,7 +158,10 @@ def flags_in(folder):
 
 
 def download(command, place, sizes):
-    """Seconds of the wall clock, and of CPUs with all children; nothing if it did not work."""
+    """Seconds of the wall clock, and of CPUs with all children; nothing if it did not work.
+
+    What it brought stays until the end: file systems search long for room for new files where
+    others were removed a short while ago, and who saves in parallel waits for that in a queue."""
     dest = Path(tempfile.mkdtemp(dir=place))
     asked = [str(arg) for arg in command(dest)]
     begun = time.perf_counter()
@@ -179,7 +182,6 @@ def download(command, place, sizes):
     said = process.stderr.read().decode(errors="replace").strip()
     process.stderr.close()
     got = {flag.stem: flag.stat().st_size for flag in flags_in(dest)}
-    shutil.rmtree(dest)
     if process.returncode != 0 or got != sizes:
         say(f"  failed with {process.returncode}: {len(got)} of {len(sizes)} flags: {said[-200:]}")
         return None
