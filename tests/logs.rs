@@ -211,10 +211,19 @@ fn a_run_that_could_write_nothing_is_told_as_such() {
     for log in place.logs().keys() {
         fs::write(place.path("logs/latest").join(log), "").unwrap();
     }
-    let list = place.run(&["logs", "--list"]).expect(0).stdout;
-    assert!(list.lines().last().unwrap().ends_with("left no log"), "{ran:?} {list}");
+    let ends = |told: &str| {
+        let list = place.run(&["logs", "--list"]).expect(0).stdout;
+        assert!(list.lines().last().unwrap().ends_with(told), "{ran:?} {list}");
+    };
+    ends("left no log");
+    let shown = place.run(&["logs"]).expect(0);
+    assert!(shown.stderr.ends_with(" has left no line of a log\n"), "{shown:?}");
     let resumed = place.run(&["--resume"]).expect(3);
     assert!(resumed.stderr.contains("an older run may be meant"), "{resumed:?}");
+    for log in place.logs().keys() {
+        fs::write(place.path("logs/latest").join(log), [200; 5000]).unwrap();
+    }
+    ends("cannot be read");
 }
 
 #[test]

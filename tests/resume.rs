@@ -106,6 +106,37 @@ fn what_failed_is_tried_again_and_nothing_else() {
 }
 
 #[test]
+fn what_failed_before_a_kill_is_not_forgotten_when_the_run_is_gone_on_with() {
+    let place = Place::new();
+    let args = ["-e", "-l", "300", "-s", "ERROR", "--seed", "3", "-m", "20", "--json"];
+    let run = place.start(&[&args[..], &["--mode", "threads"]].concat());
+    wait_until("half is done", || run.stdout().lines().count() > 130);
+    run.signal(Signal::KILL);
+    run.wait();
+    let failed = done(&place, "error");
+    assert!(failed.len() > 5);
+
+    let ran = place.run(&["--resume", "--json"]).expect(1);
+    let told = format!(", {} failed (for these, --retry-failed)\n", failed.len());
+    assert!(ran.stderr.contains("of 300 flags ") && ran.stderr.contains(&told), "{ran:?}");
+    let all: BTreeSet<_> = failed.into_iter().chain(ran.errors().into_keys()).collect();
+    let again = place.run(&["--retry-failed", "--retries", "9", "--json"]).expect(0);
+    assert_eq!(codes(&again), all);
+    let nothing = place.run(&["--retry-failed", "--resume"]).expect(0);
+    assert!(nothing.stderr.contains("nothing to do: of 300 flags in "), "{nothing:?}");
+
+    // Where it is not kept any more, that is told.
+    let kept = place.path("logs/latest").canonicalize().unwrap();
+    for run in place.path("logs").read_dir().unwrap().flatten().map(|run| run.path()) {
+        if run.is_dir() && !run.is_symlink() && run != kept {
+            std::fs::remove_dir_all(run).unwrap();
+        }
+    }
+    let alone = place.run(&["--retry-failed"]).expect(0);
+    assert!(alone.stderr.contains("is not kept any more"), "{alone:?}");
+}
+
+#[test]
 fn a_run_that_cannot_be_gone_on_with_says_why() {
     let place = Place::new();
     let none = place.run(&["--resume"]).expect(3);

@@ -9,6 +9,7 @@ mod programs;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 
 use browser::{chromium, dom, text_of};
 use programs::{MODES, Place, Ran, kill, wait_until};
@@ -106,6 +107,23 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
         assert!(legend.contains(told), "{legend}");
     }
     assert_eq!(text_of(&page, "slow").matches(" s ").count(), 10, "{}", text_of(&page, "slow"));
+}
+
+#[test]
+fn a_task_that_ran_for_too_long_is_marked_as_such() {
+    let place = Place::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let server = format!("http://{}/flags", silent.local_addr().unwrap());
+    let args = ["br", "-s", &server, "--timeout", "100", "--task-timeout", "0.2", "-w", "1"];
+    place.run(&[&args[..], &["--retries", "1", "--mode", "processes"]].concat()).expect(1);
+    let drawn = place.run(&["timeline"]).expect(0).stdout;
+    assert!(drawn.contains("! ran for too long"), "{drawn}");
+    assert_eq!(drawn.matches("with 1 task at work: BR ran for too long\n").count(), 2, "{drawn}");
+    let late = trace(&place).iter().filter(|event| event["args"]["timed_out"] == true).count();
+    assert_eq!(late, 2);
+    place.run(&["timeline", "--html", "run.html"]).expect(0);
+    let page = fs::read_to_string(place.path("run.html")).unwrap();
+    assert_eq!(page.matches("\"l\":true").count(), 2);
 }
 
 #[test]

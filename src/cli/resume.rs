@@ -2,8 +2,10 @@
 //!
 //! What was typed is completed by what that log tells, and then resolved like any other command
 //! line: the codes are those that are left, and all else is as it was, unless it was typed.
-//! Everything goes by the code, never by a position.
+//! Everything goes by the code, never by a position. A run may itself have gone on with an earlier
+//! one: together they are one job, and what is left of it is left of all of them.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,18 +55,22 @@ pub(super) enum Work {
 pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Result<Work> {
     let Some(run) = typed.resume.run()? else { return Ok(Work::AsTyped) };
     let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
-    let (name, story) = read(&which_run::find(&logs, Some(run))?)?;
+    let path = which_run::find(&logs, Some(run))?;
+    let (name, story) = read(&path)?;
     let Some(setting) = &story.setting else {
         bail!(
             "the log of {name} does not tell what was asked for; an older run may be meant: see \
              coordinator logs --list"
         );
     };
-    let (left, what) = typed
-        .resume
-        .left_of(&story)
-        .with_context(|| format!("the log of {name} does not tell which flags were asked for"))?;
-    let all = count(setting.codes as u64, "flag");
+    let mut job = Job::default();
+    let must_tell = typed.resume.resume.is_some();
+    for (name, story) in earlier(&path, setting)? {
+        job.go_on(&name, &story, must_tell)?;
+    }
+    job.go_on(&name, &story, must_tell)?;
+    let (left, what) = typed.resume.left_of(&job);
+    let all = count(job.codes.len() as u64, "flag");
     if left.is_empty() {
         let told = format!("nothing to do: of {all} in {name} {what}");
         return Ok(Work::Nothing(told, Box::new(nothing_done(setting))));
@@ -88,21 +94,88 @@ impl Resume {
         }
     }
 
-    /// What is left to do of a run, and how much of what that is; `None` if its log does not tell.
-    fn left_of(&self, story: &Story) -> Option<(Vec<String>, String)> {
+    /// What is left to do of a job, and how much of what that is.
+    fn left_of(&self, job: &Job) -> (Vec<String>, String) {
         let (mut left, mut what) = (Vec::new(), Vec::new());
+        let (undone, failed) = (job.in_state(State::Undone), job.in_state(State::Failed));
         if self.resume.is_some() {
-            let undone = story.undone()?;
             what.push(format!("{} undone", undone.len()));
             left.extend(undone);
         }
-        if self.retry_failed.is_some() {
-            let failed = story.failed();
-            what.push(format!("{} failed", failed.len()));
-            left.extend(failed);
+        match (self.retry_failed.is_some(), failed.len()) {
+            (true, number) => {
+                what.push(format!("{number} failed"));
+                left.extend(failed);
+            }
+            (false, 0) => {}
+            (false, number) => what.push(format!("{number} failed (for these, --retry-failed)")),
         }
-        Some((left, what.join(", ")))
+        (left, what.join(", "))
     }
+}
+
+/// What became of the codes of a run, and of those that it went on with.
+#[derive(Default)]
+struct Job {
+    /// In the order in which they were asked for.
+    codes: Vec<String>,
+    states: HashMap<String, State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Done,
+    Undone,
+    Failed,
+}
+
+impl Job {
+    /// Adds a run that went on with those before: what it was asked for, it has decided anew.
+    fn go_on(&mut self, name: &str, story: &Story, must_tell: bool) -> anyhow::Result<()> {
+        let undone = story.undone();
+        if undone.is_none() && must_tell {
+            bail!("the log of {name} does not tell which flags were asked for");
+        }
+        let wanted = story.setting.iter().flat_map(|setting| setting.wanted.iter().cloned());
+        let done = wanted.map(|code| (code, State::Done));
+        let undone = undone.into_iter().flatten().map(|code| (code, State::Undone));
+        let failed = story.failed().into_iter().map(|code| (code, State::Failed));
+        for (code, state) in done.chain(undone).chain(failed) {
+            if self.states.insert(code.clone(), state).is_none() {
+                self.codes.push(code);
+            }
+        }
+        Ok(())
+    }
+
+    fn in_state(&self, state: State) -> Vec<String> {
+        let codes = self.codes.iter().filter(|code| self.states[*code] == state);
+        codes.cloned().collect()
+    }
+}
+
+/// The runs that a run went on with, the first one first. Those that are not kept any more are
+/// told, and done without.
+fn earlier(path: &Path, setting: &Setting) -> anyhow::Result<Vec<(String, Story)>> {
+    let path = path.canonicalize()?;
+    let logs = path.parent().unwrap_or(&path);
+    let mut runs = Vec::new();
+    let mut known = HashSet::from([which_run::name(&path)]);
+    let mut next = setting.continues.clone();
+    while let Some(name) = next.take().filter(|name| known.insert(name.clone())) {
+        let Ok(path) = which_run::find(logs, Some(&name)) else {
+            super::stderr::say(format_args!(
+                "coordinator: {} is not kept any more; what failed there is not known",
+                printable(&name)
+            ));
+            break;
+        };
+        let (name, story) = read(&path)?;
+        next = story.setting.as_ref().and_then(|setting| setting.continues.clone());
+        runs.push((name, story));
+    }
+    runs.reverse();
+    Ok(runs)
 }
 
 /// The summary of a run that had nothing to do.

@@ -38,8 +38,9 @@ pub fn read(path: &Path) -> io::Result<(Story, Troubles)> {
     let mut merge = Merge::open(path, !is_going_on)?;
     let (mut story, mut troubles) = (Story::default(), Troubles::default());
     feed(&mut merge, &mut story, &mut troubles);
-    if !is_going_on {
-        story.close();
+    match is_going_on {
+        true => story.goes_on_at(entry::now().as_microsecond()),
+        false => story.close(),
     }
     troubles.note_gaps(&story, is_going_on);
     Ok((story, troubles))

@@ -40,7 +40,7 @@ pub struct Story {
     pub marks: Vec<Mark>,
     /// What the run came to, by its own account.
     pub report: Option<Report>,
-    /// The times of the first and the last entry.
+    /// The times of the first and the last of all that happened.
     pub period: Option<(Micros, Micros)>,
     /// Grows with each entry.
     pub revision: u64,
@@ -160,12 +160,20 @@ impl Story {
             Event::TaskRetried { code, fault, run, .. } => {
                 let span = code.as_ref().and_then(|code| self.by_code.get(code)).copied();
                 if let Some(span) = span {
-                    self.touch(span).is_retried = true;
+                    let span = self.touch(span);
+                    span.is_retried = true;
+                    span.is_late |= fault == "timeout";
                 }
                 self.marks.push(Mark::Retried { at, code, fault, run, span });
             }
             Event::ErrorReceived { code } => drop(self.received.insert(code)),
-            Event::TaskTimedOut { code, .. } => self.marks.push(Mark::TimedOut { at, code }),
+            Event::TaskTimedOut { code, .. } => {
+                let span = code.as_ref().and_then(|code| self.by_code.get(code)).copied();
+                if let Some(span) = span {
+                    self.touch(span).is_late = true;
+                }
+                self.marks.push(Mark::TimedOut { at, code });
+            }
             Event::WorkerStarted { child, child_pid } => {
                 self.party(Process::Worker, Some(child), child_pid, at);
             }
@@ -217,10 +225,25 @@ impl Story {
         coordinator.is_none_or(|coordinator| coordinator.end.is_none())
     }
 
+    /// Says that it still goes on, as a task does that has not ended, though nothing more was
+    /// heard of it.
+    pub fn goes_on_at(&mut self, now: Micros) {
+        if let Some((_, end)) = &mut self.period
+            && !self.open.is_empty()
+        {
+            *end = now.max(*end);
+        }
+    }
+
     /// Says that nothing more will come. What was not ended by then was lost.
     pub fn close(&mut self) {
         let Some((_, end)) = self.period else { return };
         self.revision += 1;
+        for index in 0..self.spans.len() {
+            if self.is_hearsay(&self.spans[index]) {
+                self.touch(index).fate = Fate::Lost;
+            }
+        }
         for (_, span) in std::mem::take(&mut self.open) {
             let last = self.parties[self.spans[span].party].end.unwrap_or(end);
             let span = self.touch(span);
@@ -265,6 +288,8 @@ impl Story {
     }
 
     fn begin(&mut self, party: usize, slot: usize, code: String, run: u32, at: Micros) {
+        // It may be known only at its end, and have begun before anything else was heard of.
+        self.period = self.period.map(|(begin, end)| (begin.min(at), end));
         let slots = &mut self.parties[party].slots;
         *slots = (*slots).max(slot + 1);
         self.by_code.insert(code.clone(), self.spans.len());

@@ -31,8 +31,8 @@ What is measured:
   and of all its workers. RSS: the most resident memory of these together, as
   the sum of their peaks; pages that they share count in each. In the chart a
   bar is full up to the fastest run and light up to the mean; its whisker ends
-  at the slowest. With --dashboard, runs keep logs, and a page that is open has
-  its share of the CPUs: look for the pleasure of it, measure without.
+  at the slowest. With --dashboard, runs of flags keep logs, and a page that is
+  open has its share of the CPUs: look for the pleasure of it, measure without.
 
 Exit status:
   0 measured, 1 runs did not bring the same, or broke off, 2 usage,

@@ -78,6 +78,7 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
 
     let begin = Comparison { warmup, runs, remarks, ..what.begin() };
     let program = std::env::current_exe().context("cannot find this program")?;
+    let title = begin.job.clone();
     let measure = |job: &dyn run::Job| {
         let rounds = rounds::run(job, &modes, warmup, runs, &inbox, &progress);
         begin.with(&modes, reference, rounds)
@@ -100,9 +101,8 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
             measure(&flags)
         }
         What::Labour { work, jobs, size, python: _ } => {
-            let tell = dashboard.as_ref().map(|dashboard| -> labour::Tell {
-                Arc::new(dashboard.teller("coordinator compare"))
-            });
+            let tell = dashboard.as_ref();
+            let tell = tell.map(|page| -> labour::Tell { Arc::new(page.teller(&title)) });
             let labour = Labour { program, work, jobs, size, tell };
             let mut comparison = measure(&labour);
             comparison.scaling = comparison::scaling(&comparison.rows);

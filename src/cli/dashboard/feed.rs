@@ -1,16 +1,16 @@
 //! The story so far, and who wants to hear how it goes on.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::super::timeline::picture::Picture;
+use crate::journal::entry::now;
 use crate::journal::{self, Entry, Merge, RunDir, Story, Troubles};
 
-/// A story that is told for ever begins anew after so many tasks.
+/// A story that is told for ever begins anew after so many tasks, and says so.
 const LONGEST: usize = 20_000;
 
 /// The story so far.
@@ -19,7 +19,14 @@ pub(super) struct Feed {
     reading: Mutex<Source>,
     /// Counts the changes.
     changed: watch::Sender<u64>,
-    viewers: AtomicUsize,
+    /// What each page has been told.
+    viewers: Mutex<Viewers>,
+}
+
+#[derive(Default)]
+struct Viewers {
+    told: Vec<(u64, Option<Told>)>,
+    next: u64,
 }
 
 /// Where a story comes from.
@@ -36,6 +43,8 @@ pub(super) enum Source {
 #[derive(Default)]
 struct Telling {
     name: String,
+    /// How many tasks were told of before this story began.
+    before: usize,
     story: Story,
     /// Which story this is.
     number: u64,
@@ -47,6 +56,9 @@ struct Telling {
 pub(super) struct Told {
     number: u64,
     revision: u64,
+    /// When the story began, from which all times in it count, and the second that it has reached.
+    begin: i64,
+    second: i64,
     is_over: bool,
 }
 
@@ -60,15 +72,19 @@ struct News {
 }
 
 /// Somebody who looks, until dropped.
-pub(super) struct Viewer<'f>(&'f Feed);
+pub(super) struct Viewer<'f> {
+    feed: &'f Feed,
+    number: u64,
+}
 
 impl Feed {
     pub(super) fn new() -> Self {
         Self {
-            telling: Mutex::default(),
+            // Until there is a story.
+            telling: Mutex::new(Telling { name: "procession".to_owned(), ..Telling::default() }),
             reading: Mutex::default(),
             changed: watch::Sender::new(0),
-            viewers: AtomicUsize::new(0),
+            viewers: Mutex::default(),
         }
     }
 
@@ -123,6 +139,7 @@ impl Feed {
     pub(super) fn tell(&self, entry: Entry) {
         let mut telling = self.telling();
         if telling.story.spans.len() >= LONGEST {
+            telling.before += telling.story.spans.len();
             telling.story = Story::default();
             telling.number += 1;
         }
@@ -155,13 +172,26 @@ impl Feed {
     }
 
     pub(super) fn viewers(&self) -> usize {
-        self.viewers.load(Ordering::Acquire)
+        self.lock_viewers().told.len()
+    }
+
+    /// Whether all who look have been told all that there is.
+    pub(super) fn is_told_to_all(&self) -> bool {
+        let now = self.telling().told();
+        self.lock_viewers().told.iter().all(|(_, told)| *told == Some(now))
     }
 
     /// Notes that somebody looks.
     pub(super) fn viewer(&self) -> Viewer<'_> {
-        self.viewers.fetch_add(1, Ordering::AcqRel);
-        Viewer(self)
+        let mut viewers = self.lock_viewers();
+        viewers.next += 1;
+        let number = viewers.next;
+        viewers.told.push((number, None));
+        Viewer { feed: self, number }
+    }
+
+    fn lock_viewers(&self) -> MutexGuard<'_, Viewers> {
+        self.viewers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -170,26 +200,50 @@ impl Feed {
 
     /// All that there is, as JSON, for a page that begins with it.
     pub(super) fn picture(&self) -> Picture {
-        let telling = self.telling();
-        let Telling { name, story, number: _, is_over } = &*telling;
-        Picture::of(name, story, *is_over)
+        let mut telling = self.telling();
+        telling.look_at_the_clock();
+        Picture::of(&telling.name(), &telling.story, telling.is_over)
     }
 
     /// What is new to somebody who was told so much, as JSON, and how much that is; `None` if
     /// nothing is.
     pub(super) fn news(&self, told: Option<Told>) -> Option<(String, Told)> {
-        let telling = self.telling();
-        let Telling { name, story, number, is_over } = &*telling;
-        let now = Told { number: *number, revision: story.revision, is_over: *is_over };
+        let mut telling = self.telling();
+        telling.look_at_the_clock();
+        let now = telling.told();
         if told == Some(now) {
             return None;
         }
-        let known = told.filter(|told| told.number == *number);
-        let since = known.map_or(0, |told| told.revision);
-        let picture = Picture::since(since, name, story, *is_over);
+        let known = told.filter(|told| told.number == now.number);
+        let since = known.filter(|told| told.begin == now.begin).map_or(0, |told| told.revision);
+        let picture = Picture::since(since, &telling.name(), &telling.story, now.is_over);
         drop(telling);
         let json = serde_json::to_string(&News { anew: known.is_none(), picture }).ok()?;
         Some((json, now))
+    }
+}
+
+impl Telling {
+    fn name(&self) -> String {
+        match self.before {
+            0 => self.name.clone(),
+            before => format!("{}, after the first {before}", self.name),
+        }
+    }
+
+    /// All that there is.
+    fn told(&self) -> Told {
+        let Self { story, number, is_over, .. } = self;
+        let (begin, end) = story.period.unwrap_or_default();
+        let second = (end - begin) / 1_000_000;
+        Told { number: *number, revision: story.revision, begin, second, is_over: *is_over }
+    }
+
+    /// What runs has run on since the last word of it.
+    fn look_at_the_clock(&mut self) {
+        if !self.is_over {
+            self.story.goes_on_at(now().as_microsecond());
+        }
     }
 }
 
@@ -200,8 +254,69 @@ impl Told {
     }
 }
 
+impl Viewer<'_> {
+    /// Notes what was told.
+    pub(super) fn was_told(&self, told: Told) {
+        let mut viewers = self.feed.lock_viewers();
+        if let Some(own) = viewers.told.iter_mut().find(|(number, _)| *number == self.number) {
+            own.1 = Some(told);
+        }
+    }
+}
+
 impl Drop for Viewer<'_> {
     fn drop(&mut self) {
-        self.0.viewers.fetch_sub(1, Ordering::AcqRel);
+        self.feed.lock_viewers().told.retain(|(number, _)| *number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::journal::{Level, Process};
+
+    fn task(second: i64) -> Entry {
+        let event = json!({"event": "task", "code": "BR", "slot": 0, "status": "ok",
+            "elapsed_ms": 2000.0, "attempt": 1});
+        Entry {
+            ts: jiff::Timestamp::from_second(second).unwrap(),
+            level: Level::Info,
+            process: Process::Other("LOCAL".to_owned()),
+            worker: None,
+            pid: 7,
+            event: serde_json::from_value(event).unwrap(),
+            extra: Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_story_without_end_begins_anew_and_says_so() {
+        let feed = Feed::new();
+        feed.begin("serve", Source::Told);
+        for _ in 0..LONGEST {
+            feed.tell(task(10));
+        }
+        let (json, told) = feed.news(None).unwrap();
+        assert!(json.contains(r#""name":"serve","#) && json.contains(r#""ok":20000,"#));
+        assert!(feed.news(Some(told)).is_none());
+        feed.tell(task(11));
+        let (json, _) = feed.news(Some(told)).unwrap();
+        assert!(json.contains(r#""anew":true,"name":"serve, after the first 20000""#), "{json}");
+        assert!(json.contains(r#""ok":1,"#), "{json}");
+    }
+
+    #[test]
+    fn whoever_was_told_times_hears_of_all_anew_when_the_beginning_turns_out_earlier() {
+        let feed = Feed::new();
+        feed.begin("serve", Source::Told);
+        feed.tell(task(10));
+        let (_, told) = feed.news(None).unwrap();
+        feed.tell(task(9));
+        let (json, _) = feed.news(Some(told)).unwrap();
+        let picture: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let begins = picture["bars"].as_array().unwrap().iter().map(|bar| bar["b"].as_f64());
+        assert_eq!(begins.collect::<Vec<_>>(), [Some(1000.0), Some(0.0)]);
     }
 }

@@ -123,8 +123,9 @@ impl Dashboard {
     /// pages see it before another one begins.
     pub(super) fn show_the_end(&self) {
         self.feed.read_to_the_end();
-        if self.feed.viewers() > 0 {
-            thread::sleep(2 * server::PACE);
+        let deadline = Instant::now() + FAREWELL;
+        while !self.feed.is_told_to_all() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

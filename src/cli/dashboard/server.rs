@@ -21,12 +21,16 @@ use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use super::super::timeline::page;
 use super::feed::Feed;
 
 /// A page hears of changes no more often than this.
-pub(super) const PACE: Duration = Duration::from_millis(200);
+const PACE: Duration = Duration::from_millis(200);
+
+/// As often it hears at least that what runs still runs.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A server that runs until it is stopped.
 pub(super) struct Server {
@@ -121,7 +125,7 @@ async fn front_page(State(feed): State<Arc<Feed>>) -> Response {
 async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
     let (sender, receiver) = mpsc::channel::<Event>(1);
     tokio::spawn(async move {
-        let _viewer = feed.viewer();
+        let viewer = feed.viewer();
         feed.catch_up();
         let mut changes = feed.changes();
         let mut told = None;
@@ -133,6 +137,7 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
                     return;
                 }
                 told = Some(now);
+                viewer.was_told(now);
                 if now.is_all() {
                     let _ = sender.send(Event::default().event("end").data("{}")).await;
                     // Until it was fetched, or nobody wants it.
@@ -140,11 +145,12 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
                     return;
                 }
             }
-            match select(pin!(changes.changed()), pin!(sender.closed())).await {
-                Either::Left((Ok(()), _)) => {}
-                Either::Left((Err(_), _)) | Either::Right(_) => return,
+            let changed = timeout(HEARTBEAT, changes.changed());
+            match select(pin!(changed), pin!(sender.closed())).await {
+                Either::Left((Ok(Ok(())) | Err(_), _)) => {}
+                Either::Left((Ok(Err(_)), _)) | Either::Right(_) => return,
             }
-            tokio::time::sleep(PACE).await;
+            sleep(PACE).await;
         }
     });
     Sse::new(stream(receiver)).keep_alive(KeepAlive::default())

@@ -1,6 +1,6 @@
 //! All runs whose logs are there: when, how, and what they came to.
 
-use std::fs::File;
+use std::fs::{self, DirEntry, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -66,7 +66,10 @@ fn told(run: &RunDir) -> [String; 8] {
         None => {
             let (color, how) = match (run.is_going_on(), is_readable) {
                 (true, _) => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
-                (false, true) => (AnsiColor::Red.on_default(), how_without_a_report(&story)),
+                (false, true) => (
+                    AnsiColor::Red.on_default(),
+                    how_without_a_report(&story, is_empty(&run.path())),
+                ),
                 (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
             };
             let how = format!("{color}{how}{color:#}");
@@ -76,12 +79,20 @@ fn told(run: &RunDir) -> [String; 8] {
     [mode, server, flags, ok, not_found, errors, time, ended]
 }
 
-fn how_without_a_report(story: &Story) -> String {
+fn how_without_a_report(story: &Story, is_empty: bool) -> String {
     match story.parties.first() {
         Some(coordinator) => coordinator.how.clone().unwrap_or_else(|| "killed".to_owned()),
         // Nothing tells that it ever began: the disk may have been full.
-        None => "left no log".to_owned(),
+        None if is_empty => "left no log".to_owned(),
+        None => "cannot be read".to_owned(),
     }
+}
+
+/// Whether nobody has written anything there.
+fn is_empty(dir: &Path) -> bool {
+    let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>());
+    let has_some = |entry: &DirEntry| entry.metadata().map_or(true, |file| file.len() > 0);
+    !entries.unwrap_or_default().iter().any(has_some)
 }
 
 /// The beginning and the end of what the coordinator wrote.

@@ -28,12 +28,17 @@ pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
     let mut shown = Shown::new(merge, args);
     let written = shown.all(path, args.follow && !is_over);
     super::tell(&shown.troubles);
-    if shown.wanted == 0 && shown.read > 0 && written.is_ok() {
-        let lines = count(shown.read, "line");
+    if shown.wanted == 0 && written.is_ok() {
         let name = which_run::name(path);
-        stderr::say(format_args!(
-            "coordinator: of the {lines} of {name} none is what was asked for"
-        ));
+        match shown.read {
+            // That there is nothing of ours was told.
+            0 if !shown.troubles.lines().is_empty() => {}
+            0 => stderr::say(format_args!("coordinator: {name} has left no line of a log")),
+            read => stderr::say(format_args!(
+                "coordinator: of the {} of {name} none is what was asked for",
+                count(read, "line")
+            )),
+        }
     }
     stdout::written(written)
 }

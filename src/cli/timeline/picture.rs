@@ -74,6 +74,9 @@ struct Bar {
     u: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     a: bool,
+    /// Whether it ran for too long.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    l: bool,
     /// Tries that failed: when, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     t: Vec<(f64, String)>,
@@ -126,6 +129,7 @@ impl Picture {
             x: span.error.clone(),
             u: span.unchanged,
             a: span.is_retried,
+            l: span.is_late,
             t: span.tries.iter().map(|failed| (ms(failed.at), failed.error.clone())).collect(),
         });
         Self {

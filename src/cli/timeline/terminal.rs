@@ -36,15 +36,30 @@ struct Glyphs {
     running: char,
     died: char,
     again: char,
+    late: char,
 }
 
-const UNICODE: Glyphs =
-    Glyphs {
-        ok: '━', not_found: '╌', error: '▒', lost: '░', running: '┅', died: '✗', again: '↻'
-    };
+const UNICODE: Glyphs = Glyphs {
+    ok: '━',
+    not_found: '╌',
+    error: '▒',
+    lost: '░',
+    running: '┅',
+    died: '✗',
+    again: '↻',
+    late: '!',
+};
 
-const ASCII: Glyphs =
-    Glyphs { ok: '=', not_found: '-', error: '#', lost: '~', running: '>', died: 'X', again: 'r' };
+const ASCII: Glyphs = Glyphs {
+    ok: '=',
+    not_found: '-',
+    error: '#',
+    lost: '~',
+    running: '>',
+    died: 'X',
+    again: 'r',
+    late: '!',
+};
 
 impl Glyphs {
     fn of(&self, fate: Fate) -> char {
@@ -192,6 +207,10 @@ impl Scale {
         if span.is_retried {
             cells[last].glyph = glyphs.again;
         }
+        if span.is_late {
+            let at = last - usize::from(span.is_retried && last > first);
+            cells[at].glyph = glyphs.late;
+        }
     }
 
     /// Round times above the columns where they are.
@@ -262,6 +281,9 @@ fn legend(story: &Story, glyphs: &Glyphs, style: Style) -> String {
     if story.spans.iter().any(|span| span.is_retried || !span.tries.is_empty()) {
         items.push(format!("{} tried again", glyphs.again));
     }
+    if story.spans.iter().any(|span| span.is_late) {
+        items.push(format!("{} ran for too long", glyphs.late));
+    }
     if story.marks.iter().any(|mark| matches!(mark, Mark::Died { .. })) {
         items.push(format!("{} the worker died", glyphs.died));
     }
@@ -290,15 +312,21 @@ fn deaths(story: &Story) -> String {
     for mark in &story.marks {
         if let Mark::Died { at, party, how } = mark {
             let lost = story.spans.iter();
-            let lost = lost.filter(|span| span.party == *party && span.fate == Fate::Lost).count();
+            let lost = lost.filter(|span| span.party == *party && span.fate == Fate::Lost);
+            let late: Vec<_> =
+                lost.clone().filter(|span| span.is_late).map(|span| &*span.code).collect();
+            let why = match &late[..] {
+                [] => String::new(),
+                codes => format!(": {} ran for too long", codes.join(", ")),
+            };
             let party = &story.parties[*party];
             let after = milliseconds((at - begin) as f64 / 1e3);
             let _ = writeln!(
                 text,
-                "{} (pid {}) ended with {how} after {after}, with {} at work",
+                "{} (pid {}) ended with {how} after {after}, with {} at work{why}",
                 party.name(),
                 party.pid,
-                count(lost as u64, "task"),
+                count(lost.count() as u64, "task"),
             );
         }
     }

@@ -6,14 +6,16 @@
 use serde_json::{Map, Value, json};
 
 use super::lanes::{self, slot_name};
-use crate::journal::Story;
 use crate::journal::story::{Fate, Mark, Span};
+use crate::journal::{Process, Story};
 
 /// The trace, as JSON.
 pub(super) fn of(name: &str, story: &Story) -> String {
     let end = story.period.map_or(0, |(_, end)| end);
     let mut events = Events::default();
-    for (order, party) in story.parties.iter().enumerate() {
+    let mut parties: Vec<_> = story.parties.iter().collect();
+    parties.sort_by_key(|party| (party.worker, party.begin));
+    for (order, party) in parties.into_iter().enumerate() {
         let pid = party.pid;
         let shown = format!("{} ({pid})", party.name());
         events
@@ -72,12 +74,14 @@ fn details(span: &Span) -> Value {
     add("http", span.http.map(Value::from));
     add("error", span.error.clone().map(Value::from));
     add("unchanged", span.unchanged.then_some(Value::Bool(true)));
+    add("timed_out", span.is_late.then_some(Value::Bool(true)));
     add("retried", span.is_retried.then_some(Value::Bool(true)));
     Value::Object(args)
 }
 
 fn instant(story: &Story, mark: &Mark) -> Value {
-    let coordinator = story.parties.first().map_or(0, |party| party.pid);
+    let coordinator = story.parties.iter().find(|party| party.process == Process::Coordinator);
+    let coordinator = coordinator.map_or(0, |party| party.pid);
     match mark {
         Mark::Died { at, party, how } => {
             let name = format!("died of {how}");

@@ -97,7 +97,7 @@ impl Story {
     }
 
     /// Whether this is an error of which the coordinator did not live to hear.
-    fn is_hearsay(&self, span: &Span) -> bool {
+    pub(super) fn is_hearsay(&self, span: &Span) -> bool {
         let party = &self.parties[span.party];
         span.fate == Fate::Error
             && self.report.is_none()

@@ -36,6 +36,8 @@ pub struct Span {
     pub tries: Vec<Try>,
     /// Whether it was lost, and the task is run again.
     pub is_retried: bool,
+    /// Whether its process was ended because it ran longer than it may.
+    pub is_late: bool,
     /// The story's when it was changed last.
     pub revision: u64,
 }
@@ -133,6 +135,7 @@ impl Span {
             cause: None,
             tries: Vec::new(),
             is_retried: false,
+            is_late: false,
             revision: 0,
         }
     }

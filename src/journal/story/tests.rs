@@ -119,7 +119,7 @@ fn the_coordinator_has_the_last_word() {
 fn an_error_that_a_killed_coordinator_did_not_live_to_receive_does_not_count() {
     let start =
         json!({"event": "start", "version": "0.1.0", "build": "x", "args": [], "format": 1});
-    let story = story(&[
+    let mut story = story(&[
         (0, "c", run(&["BR", "US"])),
         (0, "w0", start),
         (1, "w0", begin("BR", 1)),
@@ -130,6 +130,21 @@ fn an_error_that_a_killed_coordinator_did_not_live_to_receive_does_not_count() {
     ]);
     assert_eq!(story.failed(), ["BR"]);
     assert_eq!(story.undone().unwrap(), ["US"]);
+    story.close();
+    // Nor is it shown as one.
+    assert_eq!([story.spans[0].fate, story.spans[1].fate], [Fate::Error, Fate::Lost]);
+    assert_eq!((story.failed(), story.undone().unwrap()), (vec!["BR".into()], vec!["US".into()]));
+}
+
+#[test]
+fn what_runs_runs_on_while_nothing_is_heard_of_it() {
+    let mut story = story(&[(1, "w0", begin("BR", 1))]);
+    story.goes_on_at(9_000_000);
+    assert_eq!(story.period, Some((1_000_000, 9_000_000)));
+    assert_eq!(story.summary().slowest[0].ms, 8_000.0);
+    story.close();
+    story.goes_on_at(20_000_000);
+    assert_eq!(story.period, Some((1_000_000, 9_000_000)), "nothing runs any more");
 }
 
 #[test]

@@ -12,6 +12,7 @@ class Run {
     this.chosen = null; // the number of a bar
     this.hovered = null;
     this.canvas = byId("lanes");
+    this.hint = byId("details").textContent;
     this.tables = new Tables(this);
     this.axis = byId("axis");
     this.pointers = new Map();
@@ -21,7 +22,7 @@ class Run {
   // What was looked at, which another run does not have.
   forget() {
     [this.view, this.chosen, this.hovered] = [null, null, null];
-    byId("details").textContent = "";
+    byId("details").textContent = this.hint;
     byId("tip").hidden = true;
   }
 
@@ -71,6 +72,7 @@ class Run {
     if (bar.r > 1) lines.push("begun for time " + bar.r);
     for (const [at, why] of bar.t ?? []) lines.push("after " + time(at - bar.b) + " tried again: " + why);
     if (bar.x) lines.push(bar.x);
+    if (bar.l) lines.push("it ran for too long");
     if (bar.a) lines.push("it is run again");
     return lines.join("\n");
   }
@@ -181,6 +183,13 @@ class Run {
       if (high >= 12 && wide > 22) {
         pen.fillStyle = ink.bar;
         pen.fillText(bar.c, Math.max(left, margin) + 4, top + tall / 2 + 0.5);
+      }
+      const sign = (bar.l ? "!" : "") + (bar.a ? "↻" : "");
+      if (sign && wide > 10 * sign.length) {
+        pen.textAlign = "right";
+        pen.fillStyle = ink.text;
+        pen.fillText(sign, left + wide - 2, top + tall / 2 + 0.5);
+        pen.textAlign = "left";
       }
       if (bar.i === this.chosen || bar.i === this.hovered) {
         pen.strokeStyle = bar.i === this.chosen ? ink.focus : ink.text;

@@ -5,8 +5,8 @@ run.merge(JSON.parse(byId("data").textContent));
 const source = new EventSource("events");
 source.addEventListener("picture", (event) => {
   const picture = JSON.parse(event.data);
-  // From its beginning, or another run.
   if (picture.anew) run.bars = [];
+  // Not so if the connection was lost meanwhile.
   if (picture.name !== run.picture.name) run.forget();
   run.merge(picture);
 });

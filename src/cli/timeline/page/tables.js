@@ -61,6 +61,8 @@ class Tables {
       swatch.style.background = "var(" + COLORS[fate] + ")";
       return entry(swatch, FATES[fate]);
     });
+    if (this.run.bars.some((bar) => bar?.l)) legend.push(entry(make("b", "!"), " ran for too long"));
+    if (this.run.bars.some((bar) => bar?.a)) legend.push(entry(make("b", "↻"), " run again"));
     if (tries) legend.push(entry(make("i", undefined, "tick"), "tried again"));
     if (marks.some((mark) => mark.kind === "died")) legend.push(entry(make("b", "✕", "bad"), " the worker died"));
     byId("legend").replaceChildren(...legend);
