@@ -13,7 +13,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::guard;
+use crate::wire::Bulk;
 
 /// Bytes, for a field of a task or of its output.
 ///
@@ -64,31 +64,21 @@ impl Blob {
 
     /// As what it crosses the border. Only when that is about to happen, since the memory takes a
     /// descriptor, and tasks may wait for long.
-    pub(crate) fn to_sent(&self) -> SentBlob {
+    pub(crate) fn to_bulk(&self) -> Bulk {
         match &self.0 {
-            Bytes::Shared(memory) => SentBlob::Shared(memory.clone()),
-            // The channel library panics where there are no descriptors left.
-            Bytes::Own(bytes) => guard::catch(|| IpcSharedMemory::from_bytes(bytes))
-                .map_or_else(|_| SentBlob::Inline(bytes.to_vec()), SentBlob::Shared),
+            Bytes::Own(bytes) => Bulk::new(bytes),
+            Bytes::Shared(memory) => Bulk::again(memory),
         }
     }
 }
 
-/// A blob as it crosses the border.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum SentBlob {
-    Shared(IpcSharedMemory),
-    /// Where there is no descriptor left: slower, but not lost.
-    Inline(Vec<u8>),
-}
-
-impl From<SentBlob> for Blob {
-    fn from(sent: SentBlob) -> Self {
-        match sent {
+impl From<Bulk> for Blob {
+    fn from(bulk: Bulk) -> Self {
+        match bulk {
             // Whoever keeps many must not keep as many descriptors.
-            SentBlob::Shared(memory) if descriptors_are_scarce() => memory.to_vec().into(),
-            SentBlob::Shared(memory) => Self(Bytes::Shared(memory)),
-            SentBlob::Inline(bytes) => bytes.into(),
+            Bulk::Shared(memory) if descriptors_are_scarce() => memory.to_vec().into(),
+            Bulk::Shared(memory) => Self(Bytes::Shared(memory)),
+            Bulk::Inline(bytes) => bytes.into(),
         }
     }
 }

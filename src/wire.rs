@@ -20,26 +20,28 @@
 //! fragmented send to a process that dies meanwhile never returns.
 
 mod bell;
+mod enclosure;
 mod exchange;
 mod ring;
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
+use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub(crate) use self::bell::Patience;
+pub(crate) use self::enclosure::{Bulk, Enclosure};
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
-use crate::blob::{self, Blob, SentBlob};
+use crate::blob::{self, Blob};
 use crate::error::{Cause, TaskError};
 use crate::executor::Limits;
 use crate::guard;
 
 /// Grows with every change of these types.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
 pub(crate) const BUILD: &str = env!("PROCESSION_BUILD");
@@ -211,75 +213,6 @@ impl Timed {
     pub(crate) fn from_number(number: u64) -> Self {
         let claim = (number % (1 << 32)) as u32;
         Self { claim, ran_for: Duration::from_nanos(number >> 32) }
-    }
-}
-
-/// What is too large for a record.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Enclosure {
-    /// The text, if it is not in the record.
-    pub text: Option<Text>,
-    /// What the text mentions.
-    pub blobs: Vec<SentBlob>,
-    /// A message carries only so many blobs: the others are in the next one.
-    pub goes_on: bool,
-}
-
-impl Enclosure {
-    /// How many descriptors go with one message; the channel library panics above 64.
-    const MOST_BLOBS: usize = 32;
-
-    /// Sends what a record will lack, and says whether that is anything.
-    pub(crate) fn send(text: Option<&str>, blobs: &[Blob], mut send: impl FnMut(Self)) -> bool {
-        let mut text = text.map(Text::shared);
-        let mut rest = blobs.chunks(Self::MOST_BLOBS).peekable();
-        let has_any = text.is_some() || rest.peek().is_some();
-        while text.is_some() || rest.peek().is_some() {
-            let blobs = rest.next().unwrap_or_default().iter().map(Blob::to_sent).collect();
-            let goes_on = rest.peek().is_some();
-            send(Self { text: text.take(), blobs, goes_on });
-        }
-        has_any
-    }
-
-    /// The blobs as they are for whoever has them now.
-    pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
-        std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
-    }
-
-    /// Puts together what came in several messages.
-    pub(crate) fn receive<E>(mut next: impl FnMut() -> Result<Self, E>) -> Result<Self, E> {
-        let mut whole = next()?;
-        while whole.goes_on {
-            let Self { text: _, blobs, goes_on } = next()?;
-            whole.blobs.extend(blobs);
-            whole.goes_on = goes_on;
-        }
-        Ok(whole)
-    }
-}
-
-/// A JSON text, small or large.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Text {
-    Inline(String),
-    Shared(IpcSharedMemory),
-}
-
-impl Text {
-    /// In shared memory.
-    pub(crate) fn shared(text: &str) -> Self {
-        // The channel library panics where there are no descriptors left. Such a text then
-        // travels in fragments: slower, and stuck if the receiver dies meanwhile, but not lost.
-        guard::catch(|| IpcSharedMemory::from_bytes(text.as_bytes()))
-            .map_or_else(|_| Self::Inline(text.to_owned()), Self::Shared)
-    }
-
-    pub(crate) fn as_str(&self) -> Result<&str, std::str::Utf8Error> {
-        match self {
-            Self::Inline(text) => Ok(text),
-            Self::Shared(memory) => std::str::from_utf8(memory),
-        }
     }
 }
 

@@ -29,8 +29,8 @@ use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
     self, BUILD, Call, Cargo, ENCLOSED, Enclosure, Exchange, FromWorker, Hello, INLINE_LIMIT,
-    Invitation, OUTPUT, PROTOCOL, Patience, REPLY, Reader, Records, SAID, Status, Text, Timed,
-    ToWorker, Welcome, Writer,
+    Invitation, OUTPUT, PROTOCOL, Patience, REPLY, Reader, Records, SAID, Status, Timed, ToWorker,
+    Welcome, Writer,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -395,7 +395,7 @@ impl Desk {
         };
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.enclosed.take_blobs();
-        let text = taken.enclosed.text.as_ref().map_or(Ok(parts.text), Text::as_str);
+        let text = taken.enclosed.text(parts.text);
         let mut texts = parts.texts(text.unwrap_or_default());
         let mut now = wire::now();
         for item in 0..u64::from(call.items) {
@@ -465,11 +465,7 @@ impl Outlet {
         let enclosed = (!is_inline).then(|| std::str::from_utf8(text).expect("JSON is text"));
         let lacks = Enclosure::send(enclosed, blobs, |enclosure| {
             // Made anew for each try: to send it is to give it away.
-            let Enclosure { text, blobs, goes_on } = enclosure;
-            send(replies, || {
-                let (text, blobs) = (text.clone(), blobs.clone());
-                FromWorker::Enclosed(Enclosure { text, blobs, goes_on })
-            });
+            send(replies, || FromWorker::Enclosed(enclosure.clone()));
         });
         let kind = if lacks { kind | ENCLOSED } else { kind };
         let inline = if is_inline { text } else { &[] };

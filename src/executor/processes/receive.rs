@@ -14,8 +14,7 @@ use super::shared::Shared;
 use crate::blob::Blob;
 use crate::task::TaskId;
 use crate::wire::{
-    self, ENCLOSED, Enclosure, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Text,
-    Timed,
+    self, ENCLOSED, Enclosure, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Timed,
 };
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
@@ -89,7 +88,7 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
 /// A record, and what it lacks.
 struct Taken {
     record: Record,
-    text: Option<Text>,
+    enclosed: Enclosure,
     /// Until they are handed over.
     blobs: RefCell<Vec<Blob>>,
 }
@@ -105,8 +104,7 @@ impl Taken {
 
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
         let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        let text = self.text.as_ref().map_or(Ok(text), Text::as_str);
-        Ok((number, text.map_err(|_| Garbled)?))
+        Ok((number, self.enclosed.text(text).map_err(|_| Garbled)?))
     }
 }
 
@@ -127,7 +125,7 @@ fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled
         })?,
     };
     let blobs = RefCell::new(enclosed.take_blobs());
-    Ok(Some(Taken { record, text: enclosed.text, blobs }))
+    Ok(Some(Taken { record, enclosed, blobs }))
 }
 
 /// Passes on the next replies, or what a task said; false if there is nothing.
