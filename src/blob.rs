@@ -64,10 +64,14 @@ impl Blob {
 
     /// As what it crosses the border. Only when that is about to happen, since the memory takes a
     /// descriptor, and tasks may wait for long.
-    pub(crate) fn to_bulk(&self) -> Bulk {
+    ///
+    /// # Panics
+    ///
+    /// Where no descriptor is left: the channel library does.
+    pub(crate) fn share(&self) -> Bulk {
         match &self.0 {
-            Bytes::Own(bytes) => Bulk::new(bytes),
-            Bytes::Shared(memory) => Bulk::again(memory),
+            Bytes::Own(bytes) => Bulk::share(bytes),
+            Bytes::Shared(memory) => Bulk::Shared(memory.clone()),
         }
     }
 }

@@ -20,6 +20,7 @@
 //! fragmented send to a process that dies meanwhile never returns.
 
 mod bell;
+mod channel;
 mod enclosure;
 mod exchange;
 mod ring;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub(crate) use self::bell::Patience;
+pub(crate) use self::channel::{receive, send};
 pub(crate) use self::enclosure::{Bulk, Enclosure};
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};

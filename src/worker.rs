@@ -17,10 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, io, process, thread};
 
-use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::blob::{self, Blob};
 use crate::executor::Limits;
@@ -137,7 +134,7 @@ impl Asked {
                 lifeline: lifeline_sender,
             })
             .map_err(|error| unreachable(&error))?;
-        let Welcome { threads, limits, replies } = match receive(&calls) {
+        let Welcome { threads, limits, replies } = match wire::receive(&calls) {
             Ok(ToWorker::Welcome(welcome)) => welcome,
             Ok(ToWorker::Enclosed(_)) => {
                 return Err(unreachable(&"it sent a text before a welcome"));
@@ -171,11 +168,12 @@ impl Asked {
         let runners = match desk.set_up(&limits, threads, lifeline) {
             Ok(runners) => runners,
             Err(error) => {
-                send(&replies, || FromWorker::Unfit(error.to_string()));
+                let _ = wire::send(&replies, || FromWorker::Unfit(error.to_string()));
                 return Err(error.into());
             }
         };
-        send(&replies, || FromWorker::Ready);
+        // Without a word of it nobody would ever send a call.
+        wire::send(&replies, || FromWorker::Ready).map_err(|error| unreachable(&error))?;
         drop(replies);
 
         if runners.is_empty() {
@@ -184,26 +182,6 @@ impl Asked {
             desk.wait_for_the_end();
         }
         Ok(())
-    }
-}
-
-/// Receives, and goes on where a signal interrupted that.
-fn receive<M: Serialize + DeserializeOwned>(from: &IpcReceiver<M>) -> Result<M, IpcError> {
-    loop {
-        match from.recv() {
-            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Sends, and tries again where a signal interrupted that: a task may have set a timer. Should the
-/// coordinator be gone, the lifeline ends us.
-fn send(to: &IpcSender<FromWorker>, message: impl Fn() -> FromWorker) {
-    while let Err(IpcError::Io(error)) = to.send(message()) {
-        if error.kind() != io::ErrorKind::Interrupted {
-            return;
-        }
     }
 }
 
@@ -288,7 +266,7 @@ impl Desk {
         limits.impose().map_err(io::Error::other)?;
         let refused = |error| io::Error::other(format!("cannot start a thread: {error}"));
         let lifeline_thread = thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-            let _ = guard::catch(|| while receive(&lifeline).is_ok() {});
+            let _ = guard::catch(|| while wire::receive(&lifeline).is_ok() {});
             // The coordinator is gone; or nobody would notice any more if it were.
             end_at_once();
         });
@@ -463,10 +441,14 @@ impl Outlet {
         let Outbox { writer, replies } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
         let enclosed = (!is_inline).then(|| std::str::from_utf8(text).expect("JSON is text"));
-        let lacks = Enclosure::send(enclosed, blobs, |enclosure| {
-            // Made anew for each try: to send it is to give it away.
-            send(replies, || FromWorker::Enclosed(enclosure.clone()));
-        });
+        let lacks = Enclosure::send(enclosed, blobs, replies, FromWorker::Enclosed).unwrap_or_else(
+            |stuck| {
+                // Nobody would ever hear of it. The task that has left so few descriptors to this
+                // process is to blame, and the next process has all of its own.
+                let _ = writeln!(io::stderr(), "worker: {stuck}");
+                end_at_once()
+            },
+        );
         let kind = if lacks { kind | ENCLOSED } else { kind };
         let inline = if is_inline { text } else { &[] };
         let parts = [&number.to_le_bytes()[..], inline];
@@ -482,7 +464,7 @@ impl Outlet {
 
 fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Result<Enclosure, ()> {
     // The channel library panics on a message of which not all descriptors could be taken in.
-    let next = || match guard::catch(|| receive(calls)) {
+    let next = || match guard::catch(|| wire::receive(calls)) {
         Ok(Ok(ToWorker::Enclosed(enclosure))) => Ok(enclosure),
         _ => Err(()),
     };

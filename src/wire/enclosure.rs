@@ -1,32 +1,34 @@
 //! What is too large for a record, and travels beside it over the channel.
+//!
+//! It is sent before the record that needs it, so nobody reads it yet, and whoever sends it must
+//! not have to wait for that: what fills the channel would stay there for ever. So each message is
+//! small, and what is large is in memory of its own, of which the message carries the descriptor.
 
 use std::ops::Deref;
 
-use ipc_channel::ipc::IpcSharedMemory;
+use ipc_channel::ipc::{IpcSender, IpcSharedMemory};
 use serde::{Deserialize, Serialize};
 
+use super::channel::{is_gone, send};
 use crate::blob::Blob;
 use crate::guard;
 
 /// Bytes beside a record, a JSON text or a blob.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Bulk {
     Shared(IpcSharedMemory),
-    /// Where there is no descriptor left for memory: slower, but not lost.
+    /// A short one, where there is no descriptor left for memory.
     Inline(Vec<u8>),
 }
 
 impl Bulk {
-    /// In memory that both sides see, if that can be had: the channel library panics where no
-    /// descriptor is left.
-    pub(crate) fn new(bytes: &[u8]) -> Self {
-        guard::catch(|| IpcSharedMemory::from_bytes(bytes))
-            .map_or_else(|_| Self::Inline(bytes.to_vec()), Self::Shared)
-    }
-
-    /// The same memory once more, which takes a descriptor, too.
-    pub(crate) fn again(memory: &IpcSharedMemory) -> Self {
-        guard::catch(|| memory.clone()).map_or_else(|_| Self::Inline(memory.to_vec()), Self::Shared)
+    /// In memory that both sides see.
+    ///
+    /// # Panics
+    ///
+    /// Where no descriptor is left: the channel library does.
+    pub(crate) fn share(bytes: &[u8]) -> Self {
+        Self::Shared(IpcSharedMemory::from_bytes(bytes))
     }
 }
 
@@ -41,55 +43,159 @@ impl Deref for Bulk {
     }
 }
 
-/// What is too large for a record.
-#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+/// What a record lacks, or a part of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Enclosure {
     /// The text, if it is not in the record.
     text: Option<Bulk>,
     /// What the text mentions.
     blobs: Vec<Bulk>,
-    /// A message carries only so many blobs: the others are in the next one.
+    /// What came before, if anything, was given up by whoever sent it.
+    is_first: bool,
+    /// A message carries only so much: the rest is in the next one.
     goes_on: bool,
+}
+
+/// What a record lacks could not be sent, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send what is large: {0}")]
+pub(crate) struct Stuck(String);
+
+/// What is to be enclosed.
+enum Item<'i> {
+    Text(&'i str),
+    Blob(&'i Blob),
 }
 
 impl Enclosure {
     /// How many descriptors go with one message; the channel library panics above 64.
-    const MOST_BLOBS: usize = 32;
+    const MOST: usize = 32;
+    /// What may be sent without a descriptor, each and in all.
+    const SHORT: usize = 1024;
+    const MOST_SHORT: usize = 32;
 
     /// Sends what a record will lack, and says whether that is anything.
-    pub(crate) fn send(text: Option<&str>, blobs: &[Blob], mut send: impl FnMut(Self)) -> bool {
-        let mut text = text.map(|text| Bulk::new(text.as_bytes()));
-        let mut rest = blobs.chunks(Self::MOST_BLOBS).peekable();
-        let has_any = text.is_some() || rest.peek().is_some();
-        while text.is_some() || rest.peek().is_some() {
-            let blobs = rest.next().unwrap_or_default().iter().map(Blob::to_bulk).collect();
-            let goes_on = rest.peek().is_some();
-            send(Self { text: text.take(), blobs, goes_on });
+    pub(crate) fn send<M: Serialize>(
+        text: Option<&str>,
+        blobs: &[Blob],
+        to: &IpcSender<M>,
+        wrap: fn(Self) -> M,
+    ) -> Result<bool, Stuck> {
+        let items = text.map(Item::Text).into_iter().chain(blobs.iter().map(Item::Blob));
+        let items: Vec<_> = items.collect();
+        let mut passing = Passing { to, wrap, is_first: true, inline: 0 };
+        let mut chunks = items.chunks(Self::MOST).peekable();
+        while let Some(chunk) = chunks.next() {
+            passing.pass(chunk, chunks.peek().is_some())?;
         }
-        has_any
+        Ok(!items.is_empty())
     }
 
     /// Puts together what came in several messages.
     pub(crate) fn receive<E>(mut next: impl FnMut() -> Result<Self, E>) -> Result<Self, E> {
         let mut whole = next()?;
         while whole.goes_on {
-            let Self { text: _, blobs, goes_on } = next()?;
-            whole.blobs.extend(blobs);
-            whole.goes_on = goes_on;
+            let Self { text, blobs, is_first, goes_on } = next()?;
+            if is_first {
+                whole = Self { text, blobs, is_first, goes_on };
+            } else {
+                whole.blobs.extend(blobs);
+                whole.goes_on = goes_on;
+            }
         }
         Ok(whole)
     }
 
-    /// The text, if it is here and not in the record.
-    pub(crate) fn text<'t>(
-        &'t self,
-        in_the_record: &'t str,
-    ) -> Result<&'t str, std::str::Utf8Error> {
-        self.text.as_deref().map_or(Ok(in_the_record), std::str::from_utf8)
+    /// The text, which may have come in the record.
+    pub(crate) fn text<'t>(&'t self, record: &'t str) -> Result<&'t str, std::str::Utf8Error> {
+        self.text.as_deref().map_or(Ok(record), std::str::from_utf8)
     }
 
     /// The blobs as they are for whoever has them now.
     pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
         std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
+    }
+
+    fn add(&mut self, item: &Item<'_>, bulk: Bulk) {
+        match item {
+            Item::Text(_) => self.text = Some(bulk),
+            Item::Blob(_) => self.blobs.push(bulk),
+        }
+    }
+}
+
+impl Item<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Blob(blob) => blob,
+        }
+    }
+
+    fn share(&self) -> Bulk {
+        match self {
+            Self::Text(text) => Bulk::share(text.as_bytes()),
+            Self::Blob(blob) => blob.share(),
+        }
+    }
+}
+
+/// An enclosure on its way.
+struct Passing<'p, M> {
+    to: &'p IpcSender<M>,
+    wrap: fn(Enclosure) -> M,
+    is_first: bool,
+    /// How many items were sent without a descriptor.
+    inline: usize,
+}
+
+impl<M: Serialize> Passing<'_, M> {
+    /// Sends items together, or, where descriptors are short, fewer at a time: each takes two of
+    /// them until its message was sent.
+    fn pass(&mut self, items: &[Item<'_>], goes_on: bool) -> Result<(), Stuck> {
+        let stuck = match self.try_to_pass(items, goes_on, |item| item.share()) {
+            Ok(()) => return Ok(()),
+            Err(stuck) => stuck,
+        };
+        match items {
+            [item]
+                if item.bytes().len() <= Enclosure::SHORT
+                    && self.inline < Enclosure::MOST_SHORT =>
+            {
+                self.inline += 1;
+                self.try_to_pass(items, goes_on, |item| Bulk::Inline(item.bytes().to_vec()))
+            }
+            [_] | [] => Err(stuck),
+            _ => {
+                let (some, others) = items.split_at(items.len() / 2);
+                self.pass(some, true)?;
+                self.pass(others, goes_on)
+            }
+        }
+    }
+
+    fn try_to_pass(
+        &mut self,
+        items: &[Item<'_>],
+        goes_on: bool,
+        bulk: fn(&Item<'_>) -> Bulk,
+    ) -> Result<(), Stuck> {
+        let is_first = self.is_first;
+        let message = || {
+            let mut enclosure = Enclosure { is_first, goes_on, ..Enclosure::default() };
+            items.iter().for_each(|item| enclosure.add(item, bulk(item)));
+            (self.wrap)(enclosure)
+        };
+        // The library panics where it finds no descriptor. What it had ready for the message then
+        // goes along with the next one of this thread, where nobody looks for it.
+        match guard::catch(|| send(self.to, message)) {
+            Ok(Ok(())) => {}
+            // Its end will be known soon.
+            Ok(Err(error)) if is_gone(&error) => {}
+            Ok(Err(error)) => return Err(Stuck(error.to_string())),
+            Err(panic) => return Err(Stuck(panic.message)),
+        }
+        self.is_first = false;
+        Ok(())
     }
 }

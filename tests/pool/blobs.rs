@@ -7,7 +7,7 @@ use procession::{
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, ON_PURPOSE};
-use crate::tasks::{Pass, pool, quiet, succeeds_with};
+use crate::tasks::{Hoard, Pass, pool, quiet, succeeds_with};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -16,6 +16,8 @@ pub fn trials() -> Vec<Trial> {
         waiting_tasks_with_blobs_take_no_descriptors,
         more_blobs_than_fit_into_a_channel_travel_with_one_task,
         blobs_that_no_worker_can_take_in_cost_only_their_task,
+        outputs_that_find_few_descriptors_are_passed_on_all_the_same,
+        an_output_that_finds_no_descriptor_costs_only_its_task,
         a_blob_may_be_passed_on_by_several_workers,
         blobs_travel_with_tasks_of_a_map_as_well,
         a_blob_is_there_again_at_the_next_attempt,
@@ -128,6 +130,35 @@ fn blobs_that_no_worker_can_take_in_cost_only_their_task() {
     let died = pool.submit(turn((0..100).map(|_| bytes(1_000)).collect(), How::Back)).result();
     assert!(matches!(died, Err(procession::TaskError::WorkerDied(_))), "{died:?}");
     succeeds_with(&pool, 20);
+}
+
+fn outputs_that_find_few_descriptors_are_passed_on_all_the_same() {
+    let limits = procession::Limits::none().open_files(64);
+    let pool = quiet().workers(1).limits(limits).build().expect("a pool");
+    for left in [20, 2] {
+        let (text, blobs) = pool
+            .submit(Hoard(left, 1_000_000, vec![10_000; 50]))
+            .result()
+            .expect("an output, by and by");
+        assert_eq!((text.len(), blobs.len()), (1_000_000, 50));
+        assert!(blobs.iter().all(|blob| blob.len() == 10_000));
+    }
+    // Short ones can do without.
+    let (_, blobs) = pool.submit(Hoard(0, 1, vec![1_000; 20])).result().expect("an output");
+    assert_eq!(blobs, vec![vec![1; 1_000].into(); 20]);
+    assert_eq!(pool.stats().respawned, 0);
+}
+
+fn an_output_that_finds_no_descriptor_costs_only_its_task() {
+    let limits = procession::Limits::none().open_files(64);
+    let pool = quiet().workers(1).limits(limits).build().expect("a pool");
+    for hoard in [Hoard(0, 1_000_000, Vec::new()), Hoard(1, 1, vec![100_000; 3])] {
+        let died = pool.submit(hoard).result();
+        let Err(procession::TaskError::WorkerDied(death)) = died else { panic!("{died:?}") };
+        let last = death.last_output.last().expect("a reason");
+        assert!(last.starts_with("worker: cannot send what is large"), "{last}");
+        succeeds_with(&pool, 20);
+    }
 }
 
 fn a_blob_may_be_passed_on_by_several_workers() {

@@ -19,6 +19,8 @@ pub fn trials() -> Vec<Trial> {
         it_works_with_standard_input_closed,
         it_works_with_64_open_files,
         more_blobs_are_kept_than_there_are_descriptors,
+        what_is_large_is_sent_with_few_descriptors,
+        what_is_large_is_sent_when_there_are_descriptors_again,
         it_works_with_the_current_directory_deleted,
         it_works_with_a_umask_of_0,
         it_works_with_the_signal_for_broken_pipes_ignored,
@@ -81,6 +83,14 @@ fn it_works_with_64_open_files() {
 
 fn more_blobs_are_kept_than_there_are_descriptors() {
     assert_works(&mut command_after("ulimit -n 128", "keeps blobs"));
+}
+
+fn what_is_large_is_sent_with_few_descriptors() {
+    assert_works(&mut command_after("ulimit -n 128", "sends with few descriptors"));
+}
+
+fn what_is_large_is_sent_when_there_are_descriptors_again() {
+    assert_works(&mut command_after("ulimit -n 128", "sends when there are descriptors again"));
 }
 
 fn it_works_with_the_current_directory_deleted() {

@@ -21,6 +21,8 @@ pub fn play_if_asked() {
         "leaks" => leaks(),
         "endures" => endures(),
         "keeps blobs" => keeps_blobs(),
+        "sends with few descriptors" => sends_with_few_descriptors(),
+        "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();
@@ -119,6 +121,58 @@ fn keeps_blobs() {
     assert!(kept.iter().zip(&blobs).all(|(kept, sent)| **kept == **sent));
     // There is enough left for other things, such as another worker.
     assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+    tasks::succeeds_with(&pool, 20);
+    println!("it works");
+}
+
+/// Leaves only so many descriptors to the rest of this program.
+fn leave_descriptors(number: usize) -> Vec<fs::File> {
+    let open = || fs::File::open("/dev/null");
+    let mut files: Vec<_> = std::iter::from_fn(|| open().ok()).collect();
+    files.truncate(files.len().saturating_sub(number));
+    files
+}
+
+/// Sends large texts and many blobs, each of which takes two descriptors on its way.
+fn sends_with_few_descriptors() {
+    let pool = tasks::pool(1);
+    // Until the worker is ready, it has more descriptors here.
+    tasks::succeeds_with(&pool, 1);
+    let pids = pool.pids();
+    let length = |bytes: &[usize]| {
+        let blobs = bytes.iter().map(|len| vec![1; *len].into()).collect();
+        pool.submit(tasks::LengthOfAll(blobs)).result()
+    };
+    for left in [40, 10, 3, 2] {
+        let _files = leave_descriptors(left);
+        let text = "x".repeat(1_000_000);
+        assert_eq!(pool.submit(tasks::Length(text)).result(), Ok(1_000_000), "{left}");
+        assert_eq!(length(&[10_000; 100]), Ok(1_000_000), "{left}");
+    }
+    // Short ones can do without.
+    for left in [1, 0] {
+        let _files = leave_descriptors(left);
+        assert_eq!(length(&[1_000; 20]), Ok(20_000), "{left}");
+    }
+    assert_eq!(pool.pids(), pids);
+    println!("it works");
+}
+
+/// Has too few descriptors for memory for a while.
+fn sends_when_there_are_descriptors_again() {
+    let pool = tasks::pool(1);
+    tasks::succeeds_with(&pool, 100);
+    let (gate, pids) = (harness::Gate::new(), pool.pids());
+    let files = leave_descriptors(1);
+    let running = pool.submit(Pass(gate.path()));
+    let waiting = pool.submit(tasks::Length("x".repeat(1_000_000)));
+    gate.await_arrivals(1);
+    gate.open();
+    // What runs comes to no harm; only then the worker is ended, for want of anything to do.
+    assert_eq!(running.result(), Ok(pids[0]));
+    harness::eventually("a change of workers", || pool.stats().respawned > 0);
+    drop(files);
+    assert_eq!(waiting.result(), Ok(1_000_000));
     tasks::succeeds_with(&pool, 20);
     println!("it works");
 }

@@ -36,6 +36,8 @@ pub fn registry() -> Registry {
         .with::<Children>()
         .with::<Length>()
         .with::<Bytes>()
+        .with::<LengthOfAll>()
+        .with::<Hoard>()
         .with::<Repeat>()
         .with::<Mute>()
         .with::<Unreadable>()
@@ -176,6 +178,17 @@ task!(/// How long its argument is.
     Length(String) -> usize: task, _c => Ok(task.0.len()));
 task!(/// Gives its argument back.
     Bytes(Blob) -> Blob: task, _c => Ok(task.0));
+task!(/// How long all of its arguments are.
+    LengthOfAll(Vec<Blob>) -> usize: task, _c => Ok(task.0.iter().map(|blob| blob.len()).sum()));
+task!(/// A text of this length, and blobs of this length, with few descriptors left to the process.
+Hoard(usize, usize, Vec<usize>) -> (String, Vec<Blob>): task, _c => {
+    let open = || std::fs::File::open("/dev/null");
+    let mut files: Vec<_> = std::iter::from_fn(|| open().ok()).collect();
+    files.truncate(files.len().saturating_sub(task.0));
+    files.into_iter().for_each(std::mem::forget);
+    let blobs = task.2.into_iter().map(|len| vec![1; len].into()).collect();
+    Ok(("x".repeat(task.1), blobs))
+});
 task!(/// A text of this length.
     Repeat(String, usize) -> String: task, _c => Ok(task.0.repeat(task.1)));
 task!(/// Its argument refuses to be encoded.

@@ -119,6 +119,11 @@ impl Claims {
         self.given_out().filter_map(begun).collect()
     }
 
+    /// Whether the worker has no call.
+    pub(crate) fn are_free(&self) -> bool {
+        self.given_out().next().is_none()
+    }
+
     fn given_out(&self) -> impl Iterator<Item = (u32, &Sent)> {
         (0..).zip(&self.calls).filter_map(|(claim, call)| Some((claim, call.as_ref()?)))
     }

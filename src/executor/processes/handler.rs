@@ -29,7 +29,7 @@ use super::scheduler::{Again, Event};
 use super::shared::Shared;
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
+use crate::wire::{self, BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct Attendance {
@@ -184,9 +184,8 @@ fn greet(
     let system = |error: &dyn std::fmt::Display| Unfit::System(error.to_string());
     let (replies, messages) = ipc::channel().map_err(|error: io::Error| system(&error))?;
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
-    calls
-        .send(ToWorker::Welcome(Welcome { threads, limits, replies: replies.clone() }))
-        .map_err(|_| Unfit::Gone)?;
+    let welcome = || Welcome { threads, limits, replies: replies.clone() };
+    wire::send(&calls, || ToWorker::Welcome(welcome())).map_err(|_| Unfit::Gone)?;
     if !line.connect(replies) {
         return Err(Unfit::Gone);
     }
@@ -209,8 +208,7 @@ fn greet(
 /// Waits for the worker to say that it is ready.
 fn await_ready(messages: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
     loop {
-        match messages.recv() {
-            Err(IpcError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+        match wire::receive(messages) {
             Ok(FromWorker::Ready) => return Ok(()),
             Ok(FromWorker::Unfit(reason)) => return Err(Unfit::Uninitialized(reason)),
             Ok(FromWorker::Enclosed(_)) => {}

@@ -20,7 +20,7 @@ use super::parcel::Parcel;
 use super::scheduler::{Begun, Tenant};
 use crate::future::Nudge;
 use crate::wire::{
-    CALL, Call, ENCLOSED, Enclosure, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience,
+    self, CALL, Call, ENCLOSED, Enclosure, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience,
     Progress, Reader, Record, Records, ToWorker, Writer,
 };
 
@@ -163,10 +163,19 @@ impl Post {
             let next = self.outbox().pop_front();
             let Some(next) = next else { break };
             match sending.write(exchange, &next) {
-                Ok(true) => has_written = true,
-                Ok(false) => {
+                Ok(Written::Yes) => has_written = true,
+                Ok(Written::NoRoom) => {
                     self.outbox().push_front(next);
                     self.lacks_room.store(true, Ordering::SeqCst);
+                    break;
+                }
+                Ok(Written::Stuck) => {
+                    self.outbox().push_front(next);
+                    // It may be better with the next reply, or for the next worker. That there is
+                    // none with descriptors so short will be known soon.
+                    if sending.claims.are_free() {
+                        self.kill(Doom::Unfit);
+                    }
                     break;
                 }
                 Err(Garbled) => {
@@ -194,6 +203,12 @@ impl Post {
             back.extend((!stays).then_some(Begun { turn, items, ran_for }));
             stays
         });
+        let has_more = !outbox.is_empty();
+        drop((sending, outbox));
+        if has_more {
+            // No reply may come for what was taken back, and this may have waited for one.
+            self.flush();
+        }
         back
     }
 
@@ -358,11 +373,19 @@ impl Nudge for Post {
     }
 }
 
+/// What became of a call that was to be written.
+enum Written {
+    Yes,
+    /// There is no room for it now.
+    NoRoom,
+    /// What belongs beside it could not be sent.
+    Stuck,
+}
+
 impl Sending {
-    /// Writes one call; false if there is no room for it now.
-    fn write(&mut self, exchange: &Exchange, call: &Outgoing) -> Result<bool, Garbled> {
+    fn write(&mut self, exchange: &Exchange, call: &Outgoing) -> Result<Written, Garbled> {
         let Outgoing { turn, attempt, parcel, items } = call;
-        let Some(claim) = self.claims.next(exchange) else { return Ok(false) };
+        let Some(claim) = self.claims.next(exchange) else { return Ok(Written::NoRoom) };
         // The turn only has to differ from those of earlier calls that may still lie in the ring.
         let short_turn = (turn % (1 << 32)) as u32;
         let (first, number) = (items.start, items.end - items.start);
@@ -381,20 +404,20 @@ impl Sending {
         let parts = [&head[..], parcel.name.as_bytes(), &lengths, inline.as_bytes()];
         let ring = exchange.calls();
         if !self.writer.fits(&ring, &parts) {
-            return Ok(false);
+            return Ok(Written::NoRoom);
         }
         let enclosed = (!is_inline).then_some(text);
-        let lacks = Enclosure::send(enclosed, &parcel.blobs(), |enclosure| {
-            if let Some(link) = &self.link {
-                // Should it have ended, that will be known soon.
-                let _ = link.calls.send(ToWorker::Enclosed(enclosure));
-            }
+        // Without a link the worker has ended, and reads nothing any more.
+        let lacks = self.link.as_ref().map_or(Ok(false), |link| {
+            Enclosure::send(enclosed, &parcel.blobs(), &link.calls, ToWorker::Enclosed)
         });
+        let Ok(lacks) = lacks else { return Ok(Written::Stuck) };
         let kind = if lacks { CALL | ENCLOSED } else { CALL };
         let (turn, parcel) = (*turn, Arc::clone(parcel));
         let sent = Sent { turn, parcel, first, items: number, answered: 0 };
         self.claims.lay_out(exchange, claim, sent, short_turn);
-        self.writer.write(&ring, kind, &parts)
+        let fits = self.writer.write(&ring, kind, &parts)?;
+        Ok(if fits { Written::Yes } else { Written::NoRoom })
     }
 }
 
@@ -423,13 +446,6 @@ impl Receiving {
 
     /// Receives the next message from the worker.
     pub(crate) fn message(&self) -> Option<FromWorker> {
-        use ipc_channel::IpcError;
-        let replies = self.replies.as_ref()?;
-        loop {
-            match replies.recv() {
-                Err(IpcError::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                received => return received.ok(),
-            }
-        }
+        wire::receive(self.replies.as_ref()?).ok()
     }
 }
