@@ -16,7 +16,7 @@ use crate::blob;
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Task, TaskId};
-use crate::wire::Reply;
+use crate::wire::{INLINE_LIMIT, Reply};
 
 /// Tasks of one kind as JSON, and those who are owed their outputs.
 pub struct Batch {
@@ -97,10 +97,18 @@ pub(crate) enum Apart<T> {
     Unfit(TaskError),
 }
 
+/// Tasks that travel together have no more text than this, as far as they are all of one length:
+/// so much goes in one record, and leaves room for the next.
+const MOST_TEXT: usize = INLINE_LIMIT / 2;
+
 /// Encodes up to `most` tasks; ends early at one that cannot be among others.
 pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) -> Encoded<T> {
     let (mut json, mut ends, mut apart) = (Vec::new(), Vec::with_capacity(most), None);
+    // What was taken out of the iterator cannot be put back, so the length of the next task is
+    // guessed from that of the last.
+    let mut last = 0;
     while ends.len() < most
+        && json.len() + last <= MOST_TEXT
         && let Some(task) = tasks.next()
     {
         let before = json.len();
@@ -109,6 +117,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         let reason = match encoded {
             Ok(Ok(())) if blobs.is_empty() => {
                 ends.push(json.len());
+                last = json.len() - before;
                 // The task's own `Drop` is user code, too.
                 let _ = guard::catch(|| drop(task));
                 continue;

@@ -13,7 +13,7 @@ use procession::{Context, Executor, Failure, ProcessPool, Registry, Retries, Tas
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, ON_PURPOSE};
-use crate::tasks::{await_workers, quiet, succeeds_with};
+use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks,
         what_nobody_wants_any_more_is_not_run,
         each_task_is_counted_once_however_it_ends,
+        long_tasks_travel_in_small_frames,
     ]
 }
 
@@ -293,4 +294,26 @@ fn each_task_is_counted_once_however_it_ends() {
     assert_eq!(after.failed, 0);
     let done = after.done + after.cancelled - before.done - before.cancelled;
     assert_eq!(done, taken + 1_000, "{after:?}");
+}
+
+/// How many tasks were taken out of their iterator for the first result, with one worker and so
+/// for four frames.
+fn taken_for_the_first(len: usize) -> usize {
+    let pool = warm(quiet().workers(1));
+    let (mut taken, text) = (0, "x".repeat(len));
+    let tasks = std::iter::repeat_with(|| Length(text.clone())).take(1_000);
+    let mut results = pool.map(tasks.inspect(|_| taken += 1));
+    assert_eq!(results.next(), Some(Ok(len)));
+    drop(results);
+    taken
+}
+
+fn long_tasks_travel_in_small_frames() {
+    let pool = warm(quiet().workers(2));
+    // None of them is lost, wherever a frame ends.
+    let len = |n| [1, 1_000, 100_000, 30_000][n / 7 % 4] + n;
+    let lens = pool.map((0..1_000).map(|n| Length("x".repeat(len(n)))));
+    assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
+    assert!((5..=4 * 33).contains(&taken_for_the_first(1_000)));
+    assert_eq!(taken_for_the_first(100_000), 4);
 }

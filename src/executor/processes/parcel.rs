@@ -59,11 +59,8 @@ impl Parcel {
     /// How much room the tasks take on the way.
     pub(crate) fn bytes(&self) -> usize {
         let blobs = self.blobs().len() * ENCLOSED_COUNTS_AS;
-        blobs
-            + match &self.owed {
-                Owing::One(_) if self.json.len() > INLINE_LIMIT => ENCLOSED_COUNTS_AS,
-                _ => self.json.len(),
-            }
+        let travels_beside = self.items() == 1 && self.json.len() > INLINE_LIMIT;
+        blobs + if travels_beside { ENCLOSED_COUNTS_AS } else { self.json.len() }
     }
 
     /// What the text mentions.
