@@ -31,6 +31,11 @@ pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
         .map_err(|panic| Panic { message: message(panic), location: LAST_PANIC.take() })
 }
 
+/// Calls code that is not ours, whose panic is to go on when something else was done first.
+pub(crate) fn hold<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    panic::catch_unwind(AssertUnwindSafe(user_code))
+}
+
 thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }

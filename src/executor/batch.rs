@@ -4,6 +4,7 @@
 //! Each has its own result nevertheless, and its own fate: one that kills its worker takes no
 //! other along.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,16 +86,22 @@ enum For {
 /// somebody is woken costs more than many a short task.
 const A_WHILE: Duration = Duration::from_millis(2);
 
-/// What became of the next tasks: a batch, if there were any, and what is behind them, if that
-/// cannot be among them.
-pub(crate) type Encoded<T> = (Option<(Batch, Results<<T as Task>::Output>)>, Option<Apart<T>>);
+/// What became of the next tasks: a batch, if there were any for it, and what is behind them.
+pub(crate) type Encoded<T> = (Option<(Batch, Results<<T as Task>::Output>)>, Behind<T>);
 
-/// A task that cannot travel together with others.
-pub(crate) enum Apart<T> {
-    /// It has blobs beside its text.
+/// What ended a batch.
+pub(crate) enum Behind<T> {
+    /// It is large enough; there may be more tasks.
+    More,
+    /// There are no more.
+    End,
+    /// A task that has blobs beside its text, and cannot travel together with others.
     Laden(T),
-    /// It cannot be encoded.
+    /// A task that cannot be encoded.
     Unfit(TaskError),
+    /// The iterator panicked, which is to go on when the batch was handed over: one by one, its
+    /// tasks would have been submitted by now.
+    Panic(Box<dyn Any + Send>),
 }
 
 /// Tasks that travel together have no more text than this, as far as they are all of one length:
@@ -103,14 +110,19 @@ const MOST_TEXT: usize = INLINE_LIMIT / 2;
 
 /// Encodes up to `most` tasks; ends early at one that cannot be among others.
 pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) -> Encoded<T> {
-    let (mut json, mut ends, mut apart) = (Vec::new(), Vec::with_capacity(most), None);
+    let (mut json, mut ends) = (Vec::new(), Vec::with_capacity(most));
     // What was taken out of the iterator cannot be put back, so the length of the next task is
     // guessed from that of the last.
     let mut last = 0;
-    while ends.len() < most
-        && json.len() + last <= MOST_TEXT
-        && let Some(task) = tasks.next()
-    {
+    let behind = loop {
+        if ends.len() == most || json.len() + last > MOST_TEXT {
+            break Behind::More;
+        }
+        let task = match guard::hold(|| tasks.next()) {
+            Ok(Some(task)) => task,
+            Ok(None) => break Behind::End,
+            Err(panic) => break Behind::Panic(panic),
+        };
         let before = json.len();
         let encode = || guard::catch(|| serde_json::to_writer(&mut json, &task));
         let (encoded, blobs) = blob::set_aside(encode);
@@ -127,17 +139,12 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
             Err(panic) => Some(panic.message),
         };
         json.truncate(before);
-        apart = Some(match reason {
-            None => Apart::Laden(task),
-            Some(reason) => {
-                let _ = guard::catch(|| drop(task));
-                Apart::Unfit(TaskError::Unencodable { what: "task".to_owned(), reason })
-            }
-        });
-        break;
-    }
+        let Some(reason) = reason else { break Behind::Laden(task) };
+        let _ = guard::catch(|| drop(task));
+        break Behind::Unfit(TaskError::Unencodable { what: "task".to_owned(), reason });
+    };
     if ends.is_empty() {
-        return (None, apart);
+        return (None, behind);
     }
     let id = TaskId::next_many(ends.len());
     let slots = ends.iter().map(|_| Slot::Owed).collect();
@@ -151,7 +158,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
     };
     let json = String::from_utf8(json).expect("JSON is text");
     let batch = Batch { id, name: T::NAME, json, ends, shares: Box::new(Debt(shared)) };
-    (Some((batch, results)), apart)
+    (Some((batch, results)), behind)
 }
 
 impl<O> Results<O> {

@@ -1,8 +1,9 @@
 //! [`Executor::map`](super::Executor::map): many tasks, their results in order.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 
-use super::batch::{self, Apart, Results};
+use super::batch::{self, Behind, Results};
 use super::{Engine, Executor};
 use crate::error::TaskError;
 use crate::future::Future;
@@ -48,22 +49,20 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
                 break;
             }
             if frame > 1 {
-                let (batch, apart) = batch::encode(tasks, frame);
-                let has_ended = batch.is_none() && apart.is_none();
+                let (batch, behind) = batch::encode(tasks, frame);
                 if let Some((batch, results)) = batch {
                     self.executor.enqueue_batch(batch);
                     self.ahead.push_back(Ahead::Many(results));
                 }
-                match apart {
-                    None => {}
-                    Some(Apart::Unfit(error)) => self.ahead.push_back(Ahead::Failed(error)),
-                    Some(Apart::Laden(task)) => {
+                match behind {
+                    Behind::More => {}
+                    Behind::End => self.tasks = None,
+                    Behind::Laden(task) => {
                         self.are_laden = true;
                         self.ahead.push_back(Ahead::One(self.executor.submit(task)));
                     }
-                }
-                if has_ended {
-                    self.tasks = None;
+                    Behind::Unfit(error) => self.ahead.push_back(Ahead::Failed(error)),
+                    Behind::Panic(panic) => resume_unwind(panic),
                 }
             } else if let Some(task) = tasks.next() {
                 self.ahead.push_back(Ahead::One(self.executor.submit(task)));

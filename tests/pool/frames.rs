@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub fn trials() -> Vec<Trial> {
         what_nobody_wants_any_more_is_not_run,
         each_task_is_counted_once_however_it_ends,
         long_tasks_travel_in_small_frames,
+        tasks_before_a_panic_of_their_iterator_are_run,
+        an_iterator_that_has_ended_is_not_asked_again,
     ]
 }
 
@@ -316,4 +319,47 @@ fn long_tasks_travel_in_small_frames() {
     assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
     assert!((5..=4 * 33).contains(&taken_for_the_first(1_000)));
     assert_eq!(taken_for_the_first(100_000), 4);
+}
+
+/// What comes of a map whose iterator panics once, to a caller who goes on all the same.
+fn survives_a_panic(pool: &ProcessPool, tasks: usize) {
+    let before = pool.stats().done;
+    let note = |number| {
+        let panics = number == tasks / 2;
+        assert!(!panics, "{ON_PURPOSE}");
+        Note { number, book: None, then: Then::Succeed }
+    };
+    let mut results = pool.map((0..tasks).map(note));
+    let panic = catch_unwind(AssertUnwindSafe(|| results.by_ref().collect::<Vec<_>>()));
+    assert!(panic.is_err_and(|panic| panic.downcast_ref() == Some(&ON_PURPOSE.to_owned())));
+    // All that came before the panic is worked for, although nobody asks for a result now.
+    let done = || pool.stats().done - before;
+    crate::harness::eventually("the tasks before the panic", || done() >= tasks as u64 / 2);
+    let numbers: Vec<_> = results.map(|result| result.expect("an output").0).collect();
+    // Those that were yielded before the panic went with it.
+    let all: Vec<_> = (0..tasks).filter(|n| *n != tasks / 2).collect();
+    assert!(all.ends_with(&numbers) && numbers.len() >= tasks / 2 - 1, "{numbers:?}");
+}
+
+fn tasks_before_a_panic_of_their_iterator_are_run() {
+    // One by one, then in one frame, then in the midst of several.
+    let pool = crate::tasks::pool(1);
+    assert_eq!(procession::Engine::frame(&pool), 1);
+    survives_a_panic(&pool, 50);
+    let pool = warm(quiet().workers(1));
+    survives_a_panic(&pool, 50);
+    survives_a_panic(&pool, TASKS);
+}
+
+fn an_iterator_that_has_ended_is_not_asked_again() {
+    for pool in [crate::tasks::pool(1), warm(quiet().workers(1))] {
+        let mut asked = 0;
+        let echoes = std::iter::from_fn(|| {
+            asked += 1;
+            // After its end it would begin anew.
+            (asked % 11 > 0).then(|| Length("x".repeat(asked)))
+        });
+        let lens: Vec<_> = pool.map(echoes).collect();
+        assert_eq!((lens, asked), ((1..=10).map(Ok).collect(), 11));
+    }
 }
