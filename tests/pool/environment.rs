@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
         more_blobs_are_kept_than_there_are_descriptors,
         what_is_large_is_sent_with_few_descriptors,
         what_is_large_is_sent_when_there_are_descriptors_again,
+        a_pool_that_can_never_send_what_is_large_gives_up,
         it_works_with_the_current_directory_deleted,
         it_works_with_a_umask_of_0,
         it_works_with_the_signal_for_broken_pipes_ignored,
@@ -91,6 +92,10 @@ fn what_is_large_is_sent_with_few_descriptors() {
 
 fn what_is_large_is_sent_when_there_are_descriptors_again() {
     assert_works(&mut command_after("ulimit -n 128", "sends when there are descriptors again"));
+}
+
+fn a_pool_that_can_never_send_what_is_large_gives_up() {
+    assert_works(&mut command_after("ulimit -n 128", "gives up without descriptors"));
 }
 
 fn it_works_with_the_current_directory_deleted() {

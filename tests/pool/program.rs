@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs, process, thread};
 
-use procession::{Executor, ProcessPool, Shutdown};
+use procession::{Executor, ProcessPool, Shutdown, TaskError};
 
 use crate::harness::{self, ON_PURPOSE};
 use crate::tasks::{self, Children, Ending, Pass};
@@ -23,6 +23,7 @@ pub fn play_if_asked() {
         "keeps blobs" => keeps_blobs(),
         "sends with few descriptors" => sends_with_few_descriptors(),
         "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
+        "gives up without descriptors" => gives_up_without_descriptors(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();
@@ -174,6 +175,20 @@ fn sends_when_there_are_descriptors_again() {
     drop(files);
     assert_eq!(waiting.result(), Ok(1_000_000));
     tasks::succeeds_with(&pool, 20);
+    println!("it works");
+}
+
+/// Never has a descriptor again: then no worker can be given what is large.
+fn gives_up_without_descriptors() {
+    let pool = tasks::pool(1);
+    tasks::succeeds_with(&pool, 1);
+    let _files = leave_descriptors(0);
+    let lost = pool.submit(tasks::Length("x".repeat(1_000_000))).result();
+    let is_broken = matches!(
+        lost,
+        Err(TaskError::PoolBroken(procession::PoolError::CannotStart { tries: 8, .. }))
+    );
+    assert!(is_broken, "{lost:?}");
     println!("it works");
 }
 

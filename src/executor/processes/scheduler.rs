@@ -551,17 +551,25 @@ impl<J: Clone> Scheduler<J> {
             _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
         };
         let calls = state.vacate(now);
+        // Those of a call's tasks that were answered are no matter any more, so it is the first of
+        // the others that was begun, if any was.
+        let begun_of = |call: &Sent| {
+            let begun = begun.iter().find(|begun| begun.turn == call.turn);
+            begun.filter(|begun| begun.items > call.answered)
+        };
         let was_idle_for = now.saturating_duration_since(idle_since);
+        let has_begun = calls.iter().any(|call| begun_of(call).is_some());
         if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
             let cause = format!("a worker ended without a task: {exit}");
+            self.note_fruitless(tenant.seat, &cause, now, actions);
+        } else if !(calls.is_empty() || has_begun) && killed.is_none() && self.may_begin_tasks() {
+            // The next one is given these calls, too, and that must come to an end.
+            let cause = format!("a worker ended before it began what it was given: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
         }
         let mut not_begun = Vec::new();
         for call in &calls {
-            let begun = begun.iter().find(|begun| begun.turn == call.turn);
-            // Those of its tasks that were answered are no matter any more, so it is the first of
-            // the others that was begun, if any was.
-            let Some(begun) = begun.filter(|begun| begun.items > call.answered) else {
+            let Some(begun) = begun_of(call) else {
                 not_begun.push(call.id);
                 continue;
             };

@@ -243,3 +243,97 @@ pub(super) fn kill_successor<J>(
         actions.push(Action::Kill { tenant, is_late });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+    use crate::executor::processes::scheduler::{Begun, Event, Settings, TaskTerms};
+    use crate::task::TaskId;
+
+    const TRIES: u32 = 5;
+
+    /// A pool whose workers end as soon as they have a call, after so many answers each. Gives the
+    /// number of workers that there were, and what became of the calls, until nothing is left to do
+    /// or there were very many workers.
+    fn workers_that_end(seats: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
+        let settings = Settings {
+            slots: vec![1; seats],
+            min_workers: seats,
+            idle_timeout: None,
+            max_tasks: None,
+            start_timeout: Duration::from_secs(10),
+            start_tries: TRIES,
+        };
+        let mut now = Instant::now();
+        let (mut scheduler, mut actions) = Scheduler::new(settings, now);
+        for id in 0..20 {
+            let (terms, bytes) = (TaskTerms::default(), 4);
+            let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, terms };
+            actions.extend(scheduler.handle([task], now));
+        }
+        let (mut workers, mut verdicts) = (0, Vec::new());
+        while workers < 1_000 {
+            let mut events = Vec::new();
+            for action in actions.drain(..) {
+                match action {
+                    Action::Spawn { tenant } => events.push(Event::WorkerReady { tenant }),
+                    Action::Send { tenant, turn, .. } => {
+                        let (ran_for, has_failed, is_fat) = (Duration::from_secs(1), false, false);
+                        if turn as usize <= answers {
+                            let replied =
+                                Event::Replied { tenant, turn, ran_for, has_failed, is_fat };
+                            events.push(replied);
+                            continue;
+                        }
+                        workers += 1;
+                        let begun = Begun { turn, items: begun, ran_for };
+                        let exit = Exit::Signal(9);
+                        events.push(Event::WorkerExited { tenant, exit, begun: vec![begun] });
+                    }
+                    Action::Complete { verdict, .. } => verdicts.push(verdict),
+                    _ => {}
+                }
+            }
+            if events.is_empty() {
+                match scheduler.wake_at() {
+                    Some(at) => now = at,
+                    None => break,
+                }
+                events.push(Event::Tick);
+            }
+            for event in events {
+                now += Duration::from_millis(1);
+                actions.extend(scheduler.handle([event], now));
+            }
+        }
+        (workers, verdicts)
+    }
+
+    #[test]
+    fn workers_that_begin_nothing_break_the_pool() {
+        for seats in [1, 3] {
+            let (workers, verdicts) = workers_that_end(seats, 0, 0);
+            assert_eq!(workers.div_ceil(seats as u32), TRIES, "{seats} seats");
+            let is_clear = |verdict: &Verdict| {
+                matches!(verdict, Verdict::Broken(PoolError::CannotStart { tries: TRIES, cause })
+                    if cause.contains("before it began what it was given"))
+            };
+            assert!(verdicts.len() == 20 && verdicts.iter().all(is_clear), "{verdicts:?}");
+        }
+    }
+
+    #[test]
+    fn workers_that_do_something_before_are_good_for_the_pool() {
+        let (workers, verdicts) = workers_that_end(1, 1, 0);
+        assert!(workers >= 19, "{workers}");
+        assert_eq!(verdicts, vec![Verdict::Answered; 20]);
+    }
+
+    #[test]
+    fn workers_that_die_of_their_tasks_do_not_break_the_pool() {
+        let (workers, verdicts) = workers_that_end(3, 0, 1);
+        assert_eq!((workers, verdicts.len()), (20, 20));
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Died { .. })));
+    }
+}
