@@ -289,8 +289,17 @@ impl<T> Future<T> {
         }
     }
 
-    /// Takes the task back if no worker has it yet; says whether that succeeded. The future is
-    /// then done, with [`TaskError::Cancelled`]. A task that runs or is finished is left alone.
+    /// Gives the task up, and says whether that succeeded: the future is then done, with
+    /// [`TaskError::Cancelled`].
+    ///
+    /// A task that no worker has begun is not run, nor is one that waits for its next attempt run
+    /// again. What becomes of a task that runs is for its executor to say:
+    ///
+    /// - A [`ProcessPool`](crate::ProcessPool) ends it together with its worker process, and starts
+    ///   another one. Where a process runs several tasks at a time, which would be ended with it,
+    ///   the task is left alone.
+    /// - A [`ThreadPool`](crate::ThreadPool) leaves it alone: a thread cannot be ended.
+    /// - With [`Sequential`](crate::Sequential) a future is never seen before its task is finished.
     pub fn cancel(&self) -> bool {
         let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) else {
             return false;
