@@ -243,9 +243,7 @@ impl<'r> News<'r> {
         let claim = u64::from(first.claim);
         let Answered { turn, parcel, item } = self.post.answered(claim, items, is_of_many)?;
         let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);
-        self.shared.count_outputs(&parcel, items, ran_for);
-        let were_owed = parcel.deliver(item, &outputs);
-        self.shared.counts().done -= u64::from(items) - were_owed as u64;
+        self.shared.deliver(&parcel, item, &outputs, ran_for);
         self.events.push(Event::Progressed { tenant, turn, items, ran_for, is_fat });
         Ok(rest)
     }

@@ -87,6 +87,22 @@ pub(super) struct Mind {
     pub(super) wakes_at: Option<Instant>,
 }
 
+impl Mind {
+    /// Takes note of what the scheduler is about to be told.
+    fn keep_in_step(&mut self, event: &Event<Arc<Parcel>>) {
+        match event {
+            Event::Submitted { .. } => self.entering = self.entering.saturating_sub(1),
+            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
+                let post = self.posts.remove(tenant);
+                if post.is_some_and(|post| !post.is_dismissed()) {
+                    self.lost.insert(tenant.seat);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn mind(&self) -> MutexGuard<'_, Mind> {
         self.mind.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,11 +111,6 @@ impl Shared {
     /// Tells the scheduler what happened and does what it decides.
     pub(super) fn handle(&self, event: Event<Arc<Parcel>>) {
         self.decide(event, None);
-    }
-
-    /// Tells the scheduler that a time has come.
-    pub(super) fn tick(&self) {
-        self.handle(Event::Tick);
     }
 
     /// The same for replies, which the scheduler may or may not want.
@@ -124,18 +135,8 @@ impl Shared {
         event: Event<Arc<Parcel>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let prepare = |mind: &mut Mind| match &event {
-            Event::Submitted { .. } => mind.entering = mind.entering.saturating_sub(1),
-            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
-                let post = mind.posts.remove(tenant);
-                if post.is_some_and(|post| !post.is_dismissed()) {
-                    mind.lost.insert(tenant.seat);
-                }
-            }
-            _ => {}
-        };
         let mut mind = self.mind();
-        prepare(&mut mind);
+        mind.keep_in_step(&event);
         self.decide_all(mind, [event], settling)
     }
 
@@ -486,13 +487,29 @@ pub(super) enum Settling<'r> {
 }
 
 impl Shared {
-    /// Counts tasks that gave outputs, each of which took so long.
-    pub(super) fn count_outputs(&self, parcel: &Parcel, items: u32, ran_for: Duration) {
-        let mut counts = self.counts();
-        counts.done += u64::from(items);
-        counts.run.note_many(ran_for, u64::from(items));
+    /// Passes on the outputs of tasks that follow each other, each of which took so long.
+    pub(super) fn deliver(&self, parcel: &Parcel, first: u32, outputs: &[&str], ran_for: Duration) {
+        let number = outputs.len() as u64;
         let waited = parcel.submitted.elapsed().saturating_sub(ran_for);
-        counts.wait.note_many(waited, u64::from(items));
+        let mut counts = self.counts();
+        counts.run.note_many(ran_for, number);
+        counts.wait.note_many(waited, number);
+        drop(counts);
+        self.count_and_tell(number, |counts| &mut counts.done, || parcel.deliver(first, outputs));
+    }
+
+    /// Counts tasks before anybody is told of their ends, so that nobody who was told finds them
+    /// uncounted. Only then it is known to how many an end was still owed: the others were counted
+    /// when they were told of another.
+    fn count_and_tell(
+        &self,
+        number: u64,
+        counter: impl Fn(&mut Counts) -> &mut u64,
+        tell: impl FnOnce() -> usize,
+    ) {
+        *counter(&mut self.counts()) += number;
+        let were_owed = tell() as u64;
+        *counter(&mut self.counts()) -= number - were_owed;
     }
 
     pub(super) fn complete(
@@ -544,13 +561,9 @@ impl Shared {
                 unreachable!("{verdict:?} without what it is made of")
             }
         };
-        let is_cancelled = error == TaskError::Cancelled;
-        let number = items.len() as u64;
-        // Counted before anybody is told, so that nobody who was told finds it uncounted.
-        *self.counts().ended(is_cancelled) += number;
-        // The others were counted when their outputs were passed on.
-        let were_owed = parcel.fail(items, error) as u64;
-        *self.counts().ended(is_cancelled) -= number - were_owed;
+        let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
+        let tell = || parcel.fail(items, error);
+        self.count_and_tell(number, |counts| counts.ended(is_cancelled), tell);
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
                 }
             }
             Ok(Order::WakeEarlier) => {}
-            Err(RecvTimeoutError::Timeout) => shared.tick(),
+            Err(RecvTimeoutError::Timeout) => shared.handle(Event::Tick),
             Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
