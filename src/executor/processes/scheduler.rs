@@ -29,24 +29,23 @@
 //! taken back first, so the next task is not hit by mistake. With one slot nobody else is hurt.
 //! With several, a deadline still ends the process, and the other tasks die with it; a cancel does
 //! not.
-//!
-//! **How many calls to send ahead.** While a worker does one call, the next may already lie
-//! before it, which spares it a round trip. For short tasks that is most of the time, for long
-//! ones it is nothing, while a call that lies behind a long one is stuck there. So the number
-//! depends on how long tasks took so far, and calls that turn out to be stuck behind a long one
-//! while another worker is idle are taken back.
 
+mod dispatch;
 mod queue;
 mod seat;
 mod staffing;
+mod tasks;
 mod vocabulary;
 
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::dispatch::MOST_AHEAD;
+use self::dispatch::STUCK;
 use self::queue::Queue;
 use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
-use self::staffing::{STILLBORN, is_worn, kill_successor};
+use self::staffing::{STILLBORN, kill_successor};
+use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
     Action, Again, Begun, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
@@ -55,21 +54,6 @@ use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
 use crate::task::TaskId;
 
-/// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
-/// below what fills the memory that is shared with a worker.
-const BYTES_AHEAD: usize = 64 * 1024;
-pub(crate) const MOST_AHEAD: usize = 256;
-/// Tasks that are sent together are never more than this.
-const MOST_IN_A_FRAME: u32 = 1024;
-/// Calls sent ahead should keep a worker busy for about this long.
-const WORK_AHEAD: Duration = Duration::from_millis(1);
-/// About what it takes to wake a worker.
-const WAKE: Duration = Duration::from_micros(50);
-const MOST_PACKED: usize = 32;
-/// Tasks that take longer than this gain nothing from lying ahead.
-const LONG: Duration = Duration::from_millis(5);
-/// A call that lies behind one that has run for this long is recalled if a worker is idle.
-const STUCK: Duration = Duration::from_millis(5);
 /// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
 /// or the machine is in great trouble.
 const STALLED: Duration = Duration::from_secs(1);
@@ -96,33 +80,12 @@ pub(crate) struct Scheduler<J> {
     stuck_check: Option<Instant>,
     /// How long tasks take, averaged with more weight on the latest.
     typical: Option<Duration>,
-    /// Starts, and idle deaths, in a row without a task done in between.
+    /// Starts that failed, and workers that ended before they began anything, in a row without a
+    /// task done in between.
     fruitless: u32,
     last_fruitless: Instant,
     phase: Phase,
     has_ended: bool,
-}
-
-#[derive(Debug)]
-struct Entry<J> {
-    job: J,
-    /// Which of the job's tasks, and how many: those that are left to be done.
-    first: u32,
-    items: u32,
-    /// Under which id the job was submitted.
-    origin: TaskId,
-    bytes: usize,
-    terms: TaskTerms,
-    /// How often it was begun and came to an end.
-    begun: u32,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Pending,
-    Paused,
-    InFlight(Seat),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,18 +204,6 @@ impl<J: Clone> Scheduler<J> {
         self.pending + self.paused
     }
 
-    /// How many tasks it is good to send together: as many as keep a worker busy for about as long
-    /// as it should be, by what tasks took so far.
-    pub(crate) fn frame(&self) -> u32 {
-        match self.typical {
-            Some(typical) if typical <= LONG => {
-                let items = WORK_AHEAD.as_nanos() / typical.as_nanos().max(1);
-                u32::try_from(items).unwrap_or(u32::MAX).clamp(1, MOST_IN_A_FRAME)
-            }
-            _ => 1,
-        }
-    }
-
     /// How many tasks have not begun, and how many run. Those that were cancelled are not counted,
     /// whatever their worker still does.
     pub(crate) fn not_begun_and_running(&self) -> (usize, usize) {
@@ -329,96 +280,6 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    fn submitted(
-        &mut self,
-        id: TaskId,
-        job: J,
-        items: u32,
-        bytes: usize,
-        terms: TaskTerms,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let refused = match &self.phase {
-            Phase::Open => None,
-            Phase::Broken(error) => Some(error.clone()),
-            Phase::ShuttingDown(_) => Some(PoolError::ShutDown),
-        };
-        if let Some(error) = refused {
-            let verdict = Verdict::Broken(error);
-            return actions.push(Action::Complete { job, first: 0, items, verdict });
-        }
-        self.timed += usize::from(terms.timeout.is_some());
-        self.queue.push_back(terms.priority, id);
-        self.pending += 1;
-        let (origin, place) = (id, Place::Pending);
-        self.tasks
-            .insert(id, Entry { job, first: 0, items, origin, bytes, terms, begun: 0, place });
-    }
-
-    /// Cuts the first so many tasks off an entry, which keeps the others; gives the id of what was
-    /// cut off, which is in the same place. If that is all there is, it is the entry itself.
-    fn cut(&mut self, id: TaskId, items: u32) -> TaskId {
-        let Some(task) = self.tasks.get_mut(&id) else { return id };
-        if items >= task.items {
-            return id;
-        }
-        let share = usize::try_from(task.bytes as u64 * u64::from(items) / u64::from(task.items));
-        let bytes = share.unwrap_or(task.bytes);
-        let &mut Entry { first, origin, terms, begun, place, .. } = task;
-        let piece =
-            Entry { job: task.job.clone(), first, items, origin, bytes, terms, begun, place };
-        task.first += items;
-        task.items -= items;
-        task.bytes -= bytes;
-        self.timed += usize::from(terms.timeout.is_some());
-        self.pending += usize::from(place == Place::Pending);
-        self.paused += usize::from(place == Place::Paused);
-        self.pieces += 1;
-        // From the other end, where no task's own id ever comes.
-        let piece_id = TaskId(u64::MAX - self.pieces);
-        self.tasks.insert(piece_id, piece);
-        piece_id
-    }
-
-    /// Cuts all but the first so many tasks off an entry; gives the id of these others, if there
-    /// are any.
-    fn cut_rest(&mut self, id: TaskId, staying: u32) -> Option<TaskId> {
-        let task = self.tasks.get(&id)?;
-        if staying == 0 {
-            return Some(id);
-        }
-        if staying >= task.items {
-            return None;
-        }
-        // What stays with the worker has to keep the id by which it was sent.
-        let stays = self.cut(id, staying);
-        let [Some(one), Some(other)] = self.tasks.get_disjoint_mut([&id, &stays]) else {
-            unreachable!("both are there")
-        };
-        std::mem::swap(one, other);
-        Some(stays)
-    }
-
-    /// The first so many tasks of an entry are done.
-    fn advance(&mut self, id: TaskId, items: u32) {
-        match self.tasks.get_mut(&id) {
-            Some(task) if items < task.items => {
-                task.first += items;
-                task.items -= items;
-            }
-            _ => drop(self.forget(id)),
-        }
-    }
-
-    /// What was done needs no entry any more.
-    fn forget(&mut self, id: TaskId) -> Option<Entry<J>> {
-        let task = self.tasks.remove(&id)?;
-        self.pending -= usize::from(task.place == Place::Pending);
-        self.paused -= usize::from(task.place == Place::Paused);
-        self.timed -= usize::from(task.terms.timeout.is_some());
-        Some(task)
-    }
-
     fn cancelled(&mut self, id: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
         let Some(task) = self.tasks.get(&id) else { return };
         if let Place::InFlight(seat) = task.place {
@@ -477,54 +338,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Lets the task run once more, after a pause, if its terms allow that.
-    fn retry(
-        &mut self,
-        id: TaskId,
-        fault: Fault,
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) -> bool {
-        if !self.may_begin_tasks() {
-            return false;
-        }
-        let Some(task) = self.tasks.get_mut(&id) else { return false };
-        let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
-        task.place = Place::Paused;
-        self.paused += 1;
-        self.queue.pause(later(now, pause), id);
-        let (job, first, attempt) = (task.job.clone(), task.first, task.begun + 1);
-        actions.push(Action::Retry { job, first, fault, attempt, pause });
-        true
-    }
-
     fn may_begin_tasks(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::ShuttingDown(Shutdown::Wait))
-    }
-
-    fn complete(&mut self, id: TaskId, verdict: Verdict, actions: &mut Vec<Action<J>>) {
-        // Cancelled tasks are completed before their worker has noticed, and answers.
-        if let Some(Entry { job, first, items, .. }) = self.forget(id) {
-            actions.push(Action::Complete { job, first, items, verdict });
-        }
-    }
-
-    /// Makes tasks pending again that were not begun, ahead of those that wait already.
-    fn take_back<I>(&mut self, ids: I, actions: &mut Vec<Action<J>>)
-    where
-        I: IntoIterator<Item = TaskId, IntoIter: DoubleEndedIterator>,
-    {
-        for id in ids.into_iter().rev() {
-            if !self.may_begin_tasks() {
-                self.complete(id, Verdict::Cancelled, actions);
-            } else if let Some(task) = self.tasks.get_mut(&id) {
-                task.place = Place::Pending;
-                self.pending += 1;
-                self.queue.push_front(task.terms.priority, id);
-                let (job, first, items) = (task.job.clone(), task.first, task.items);
-                actions.push(Action::TakenBack { job, first, items });
-            }
-        }
     }
 
     fn exited(
@@ -597,16 +412,6 @@ impl<J: Clone> Scheduler<J> {
             }
         }
         self.take_back(not_begun, actions);
-    }
-
-    /// Completes every task there is, in the order of submission.
-    fn complete_all(&mut self, verdict: &Verdict, actions: &mut Vec<Action<J>>) {
-        let mut ids: Vec<_> = self.tasks.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            self.complete(id, verdict.clone(), actions);
-        }
-        self.queue.clear();
     }
 
     /// Ends a running call, and with it its process, if it has not finished the call meanwhile.
@@ -692,110 +497,4 @@ impl<J: Clone> Scheduler<J> {
             }
         }
     }
-
-    /// Hands pending tasks to the workers that have the least to do.
-    fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let (ahead, frame, packed) = (self.calls_ahead(), self.frame(), self.calls_packed());
-        while self.pending > 0 {
-            let id = self.queue.front().expect("what is pending is queued");
-            let is_pending = |task: &&Entry<J>| task.place == Place::Pending;
-            let Some(task) = self.tasks.get(&id).filter(is_pending) else {
-                self.queue.pop();
-                continue;
-            };
-            let items = task.items.min(frame);
-            // Of what is a frame of its own, one lies ahead.
-            let ahead = if items > 1 { ahead.min(1) } else { ahead };
-            let bytes = task.bytes * items as usize / task.items as usize;
-            let most = self.settings.max_tasks;
-            let room = |state: &&mut SeatState| {
-                let free = state.calls.len() < state.slots;
-                let room_ahead = state.calls.len() < state.slots + ahead
-                    && state.bytes + bytes <= BYTES_AHEAD
-                    // Not behind a call that takes long.
-                    && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
-                let is_sound = state.stage == Stage::Ready && state.ending.is_none();
-                is_sound && !is_worn(state, most) && (free || room_ahead)
-            };
-            // Rather one that is awake and soon free than one that would have to be woken; else
-            // the one that has the least to do.
-            let is_awake = |state: &&mut SeatState| {
-                !state.calls.is_empty() && state.calls.len() < packed && room(state)
-            };
-            let awake = if packed > 1 { self.seats.iter_mut().find(is_awake) } else { None };
-            let load = |state: &&mut SeatState| state.calls.len() * 1024 / state.slots;
-            let Some(state) = (match awake {
-                Some(awake) => Some(awake),
-                None => self.seats.iter_mut().filter(room).min_by_key(load),
-            }) else {
-                return;
-            };
-            let (tenant, left) = (state.tenant(), most.map_or(u64::MAX, |most| most - state.given));
-            let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
-            let whole = self.cut(id, items);
-            if whole == id {
-                self.queue.pop();
-            }
-            self.pending -= 1;
-            let task = self.tasks.get_mut(&whole).expect("just cut off");
-            task.place = Place::InFlight(tenant.seat);
-            let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
-            let state = &mut self.seats[tenant.seat];
-            let turn = state.give(whole, items, task.bytes, task.terms.timeout, now);
-            if items > 1 || state.calls.len() > state.slots {
-                self.stuck_check.get_or_insert(now + STUCK);
-            }
-            actions.push(Action::Send { tenant, turn, attempt, job, first, items });
-        }
-    }
-
-    /// How many calls a worker is given beyond those it runs.
-    fn calls_ahead(&self) -> usize {
-        match self.typical {
-            Some(typical) if typical <= LONG => {
-                let ahead = WORK_AHEAD.as_nanos().div_ceil(typical.as_nanos().max(1));
-                usize::try_from(ahead).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)
-            }
-            _ => 0,
-        }
-    }
-
-    /// How many calls a worker may have until another one is woken for the next: as many as take
-    /// about as long as to wake it.
-    fn calls_packed(&self) -> usize {
-        let Some(typical) = self.typical else { return 1 };
-        let packed = WAKE.as_nanos() / typical.as_nanos().max(1);
-        usize::try_from(packed).unwrap_or(MOST_PACKED).min(MOST_PACKED)
-    }
-
-    fn has_free_slot(&self) -> bool {
-        self.seats.iter().any(|state| state.free_slots() > 0)
-    }
-
-    /// Takes back what lies behind a call that takes long, if somebody is free for it.
-    fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        if self.pending == 0 && self.has_free_slot() {
-            for seat in 0..self.seats.len() {
-                if stuck_from(&self.seats[seat]).is_some_and(|from| from <= now) {
-                    self.recall(seat, actions);
-                }
-            }
-        }
-        let next = self.seats.iter().filter_map(stuck_from).min();
-        self.stuck_check = next.map(|next| next.max(now + STUCK));
-    }
-
-    /// Takes back what lies behind the calls that run.
-    fn recall(&mut self, seat: Seat, actions: &mut Vec<Action<J>>) {
-        let state = &mut self.seats[seat];
-        if let Some((from, through)) = state.recall() {
-            actions.push(Action::Recall { tenant: state.tenant(), from, through });
-        }
-    }
-}
-
-/// From when on the calls that lie ahead on this seat count as stuck.
-fn stuck_from(state: &SeatState) -> Option<Instant> {
-    let since = state.calls.front()?.since?;
-    state.has_tasks_ahead().then_some(since + STUCK)
 }
