@@ -26,6 +26,7 @@ mod program;
 mod receive;
 mod retries;
 mod scheduler;
+mod settle;
 mod shared;
 pub mod simulation;
 mod stats;

@@ -26,11 +26,12 @@ use super::receive;
 use super::scheduler::{
     Action, Begun, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
+use super::settle::Settling;
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::trace;
 use super::{Output, PoolEvent};
-use crate::error::{Death, Exit, PoolError, TaskError};
+use crate::error::{Exit, PoolError};
 use crate::executor::Batch;
 use crate::executor::callbacks::{self, Calling};
 use crate::executor::job::{Encoded, Job};
@@ -38,7 +39,7 @@ use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
 use crate::voice::{OnSay, Said};
-use crate::wire::{Reply, Status};
+use crate::wire::Reply;
 
 /// All that the pool's threads have in common.
 pub(super) struct Shared {
@@ -469,101 +470,6 @@ impl Outside {
         if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
             self.flush.push(Arc::clone(post));
         }
-    }
-}
-
-/// What an event brought along that the scheduler need not know.
-pub(super) enum Settling<'r> {
-    Replies {
-        replies: &'r [Reply<&'r RawValue>],
-        /// The first of those that were not wanted yet: they are wanted in this order.
-        next: Cell<usize>,
-    },
-    Death {
-        worker: usize,
-        pid: u32,
-        last_output: Vec<String>,
-    },
-}
-
-impl Shared {
-    /// Passes on the outputs of tasks that follow each other, each of which took so long.
-    pub(super) fn deliver(&self, parcel: &Parcel, first: u32, outputs: &[&str], ran_for: Duration) {
-        let number = outputs.len() as u64;
-        let waited = parcel.submitted.elapsed().saturating_sub(ran_for);
-        let mut counts = self.counts();
-        counts.run.note_many(ran_for, number);
-        counts.wait.note_many(waited, number);
-        drop(counts);
-        self.count_and_tell(number, |counts| &mut counts.done, || parcel.deliver(first, outputs));
-    }
-
-    /// Counts tasks before anybody is told of their ends, so that nobody who was told finds them
-    /// uncounted. Only then it is known to how many an end was still owed: the others were counted
-    /// when they were told of another.
-    fn count_and_tell(
-        &self,
-        number: u64,
-        counter: impl Fn(&mut Counts) -> &mut u64,
-        tell: impl FnOnce() -> usize,
-    ) {
-        *counter(&mut self.counts()) += number;
-        let were_owed = tell() as u64;
-        *counter(&mut self.counts()) -= number - were_owed;
-    }
-
-    pub(super) fn complete(
-        &self,
-        parcel: &Parcel,
-        items: Range<u32>,
-        verdict: Verdict,
-        settling: Option<&Settling<'_>>,
-    ) {
-        let error = match (verdict, settling) {
-            (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
-                let is_its = |reply: &&Reply<_>| reply.id == parcel.id.0 + u64::from(items.start);
-                let rest = &replies[next.get()..];
-                let reply = rest.iter().find(is_its).expect("answered by one of these replies");
-                next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);
-                let ran_for = Duration::from_micros(reply.run_us);
-                let mut counts = self.counts();
-                let counter = match reply.status {
-                    Status::Ok => &mut counts.done,
-                    _ => &mut counts.failed,
-                };
-                *counter += 1;
-                counts.run.note(ran_for);
-                counts.wait.note(parcel.submitted.elapsed().saturating_sub(ran_for));
-                drop(counts);
-                parcel.answer(items.start, reply);
-                return;
-            }
-            (
-                Verdict::Died { exit, attempts, ran_for, is_collateral },
-                Some(Settling::Death { worker, pid, last_output }),
-            ) => TaskError::WorkerDied(Death {
-                task: parcel.name.to_owned(),
-                worker: *worker,
-                pid: *pid,
-                exit,
-                attempts,
-                ran_for,
-                is_collateral,
-                last_output: last_output.clone(),
-            }),
-            (Verdict::TimedOut { after, attempts }, _) => {
-                self.report(|| PoolEvent::TaskTimedOut { task: parcel.id, after });
-                TaskError::TimedOut { after, attempts }
-            }
-            (Verdict::Cancelled, _) => TaskError::Cancelled,
-            (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
-            (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
-                unreachable!("{verdict:?} without what it is made of")
-            }
-        };
-        let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
-        let tell = || parcel.fail(items, error);
-        self.count_and_tell(number, |counts| counts.ended(is_cancelled), tell);
     }
 }
 
