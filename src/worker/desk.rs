@@ -1,0 +1,318 @@
+//! Where a worker does its work: takes the next call, claims it, runs it and replies.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{io, thread};
+
+use ipc_channel::ipc::{IpcReceiver, IpcSender};
+
+use super::{end_at_once, refused};
+use crate::blob::{self, Blob};
+use crate::guard;
+use crate::task::{Context, Locals, Registry, Task, TaskId};
+use crate::voice::Voice;
+use crate::wire::{
+    self, Call, Cargo, ENCLOSED, Enclosure, Exchange, FromWorker, INLINE_LIMIT, OUTPUT, Patience,
+    REPLY, Reader, Records, SAID, Status, Timed, ToWorker, Writer,
+};
+
+/// What the threads that run calls have in common.
+pub(super) struct Desk {
+    registry: Registry,
+    worker: usize,
+    locals: Arc<Locals>,
+    voice: Voice,
+    exchange: Arc<Exchange>,
+    inbox: Mutex<Inbox>,
+    outlet: Arc<Outlet>,
+    /// How many threads have a call.
+    busy: AtomicUsize,
+    /// None of them has one, and none will come.
+    is_over: Mutex<bool>,
+    is_over_now: Condvar,
+}
+
+/// Where calls come from.
+struct Inbox {
+    reader: Reader,
+    records: Records,
+    calls: IpcReceiver<ToWorker>,
+    patience: Patience,
+}
+
+/// What this process says to the coordinator.
+struct Outlet {
+    exchange: Arc<Exchange>,
+    outbox: Mutex<Outbox>,
+}
+
+/// Where replies go.
+struct Outbox {
+    writer: Writer,
+    replies: IpcSender<FromWorker>,
+}
+
+/// A call as it was taken out of the inbox; used again for the next one.
+#[derive(Default)]
+struct Taken {
+    record: Vec<u8>,
+    enclosed: Enclosure,
+}
+
+impl Desk {
+    pub(super) fn new(
+        registry: Registry,
+        worker: usize,
+        exchange: Exchange,
+        calls: IpcReceiver<ToWorker>,
+        replies: IpcSender<FromWorker>,
+    ) -> Self {
+        let exchange = Arc::new(exchange);
+        let outlet = Arc::new(Outlet {
+            exchange: Arc::clone(&exchange),
+            outbox: Mutex::new(Outbox { writer: Writer::default(), replies }),
+        });
+        let speaks = Arc::clone(&outlet);
+        Self {
+            registry,
+            worker,
+            locals: Arc::default(),
+            voice: Voice::new(move |task, _, line| speaks.say(task, line)),
+            exchange,
+            inbox: Mutex::new(Inbox {
+                reader: Reader::default(),
+                records: Records::default(),
+                calls,
+                patience: Patience::default(),
+            }),
+            outlet,
+            busy: AtomicUsize::new(0),
+            is_over: Mutex::new(false),
+            is_over_now: Condvar::new(),
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts, for more than one slot, the threads that run calls.
+    pub(super) fn start_runners(
+        self: &Arc<Self>,
+        threads: usize,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let runners = if threads > 1 { 0..threads } else { 0..0 };
+        let run = |n| {
+            let desk = Arc::clone(self);
+            let thread = thread::Builder::new().name(format!("runner-{n}"));
+            thread.spawn(move || desk.run_until_closed(threads)).map_err(refused)
+        };
+        runners.map(run).collect()
+    }
+
+    pub(super) fn run_until_closed(&self, threads: usize) {
+        let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
+        while self.take_next(&mut taken) {
+            self.run(&mut taken, &mut cargo);
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            if threads > 1 {
+                // The one that waits for calls could not know that it was the last.
+                self.note_if_idle();
+            }
+        }
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.is_over_now.notify_all();
+        }
+    }
+
+    /// Waits until the runners are done. Those that have nothing to do are not even woken.
+    pub(super) fn wait_for_the_end(&self) {
+        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_over {
+            is_over = self.is_over_now.wait(is_over).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// With nothing to do, replies that nobody was called for are all that will come for now.
+    fn note_if_idle(&self) {
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            self.exchange.set_idle(true);
+            self.exchange.reply_bell().rouse();
+        }
+    }
+
+    /// Waits for the next call; false if none will come any more. Of several threads one waits for
+    /// the bell, and the others for that one.
+    fn take_next(&self, taken: &mut Taken) -> bool {
+        let mut inbox = self.inbox();
+        let Inbox { reader, records, calls, patience } = &mut *inbox;
+        let ring = self.exchange.calls();
+        loop {
+            // The coordinator is no stranger: what it writes is sound, or it is at its end.
+            let record = records.next().unwrap_or_else(|_| end_at_once());
+            if let Some(record) = record {
+                taken.record.clear();
+                taken.record.extend_from_slice(records.bytes(record));
+                taken.enclosed = match record.kind & ENCLOSED != 0 {
+                    true => receive_enclosed(calls).unwrap_or_else(|()| {
+                        // It may be more than this process can take in. The call is to blame:
+                        // given to the next worker, it would end that one, too.
+                        self.begin(&taken.record);
+                        end_at_once()
+                    }),
+                    false => Enclosure::default(),
+                };
+                self.busy.fetch_add(1, Ordering::SeqCst);
+                return true;
+            }
+            // Whether none will come must be known before looking whether there is one.
+            let is_closed = self.exchange.is_closed();
+            if reader.read(&ring, records).unwrap_or_else(|_| end_at_once()) {
+                continue;
+            }
+            if is_closed {
+                return false;
+            }
+            self.note_if_idle();
+            let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
+            self.exchange.call_bell().wait_unless(patience, is_there);
+            self.exchange.set_idle(false);
+        }
+    }
+
+    /// Claims a call that will not be run.
+    fn begin(&self, record: &[u8]) {
+        let call = Call::split(record).map(|(call, _)| call);
+        if let Some(call) = call
+            && let Some(claim) = self.exchange.claim(call.claim)
+        {
+            claim.begin(call.turn, wire::now());
+        }
+    }
+
+    fn run(&self, taken: &mut Taken, cargo: &mut Cargo) {
+        let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
+        let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
+        let mut context = Context {
+            task: TaskId(call.id),
+            worker: self.worker,
+            attempt: call.attempt,
+            locals: Arc::clone(&self.locals),
+            voice: self.voice.clone(),
+        };
+        let runner = self.registry.runner(parts.name);
+        let mut blobs = taken.enclosed.take_blobs();
+        let text = taken.enclosed.text(parts.text);
+        let mut texts = parts.texts(text.unwrap_or_default());
+        let mut now = wire::now();
+        for item in 0..u64::from(call.items) {
+            if !claim.begin(call.turn, now) {
+                // It was taken back. There may be more that found no room behind it.
+                self.exchange.reply_bell().ring();
+                return;
+            }
+            context.task = TaskId(call.id + item);
+            cargo.data.clear();
+            cargo.blobs = std::mem::take(&mut blobs);
+            let task = if call.items == 1 { text } else { Ok(texts.next().unwrap_or_default()) };
+            let status = match (task, runner) {
+                (Ok(task), Some(run)) => run(task, &context, cargo),
+                (Ok(_), None) => {
+                    let reason = format!(
+                        "the worker knows no task named {:?}: add it to its Registry",
+                        parts.name
+                    );
+                    cargo.put_reason(Status::Undecodable, &reason)
+                }
+                (Err(error), _) => cargo.put_reason(Status::Undecodable, &error.to_string()),
+            };
+            claim.end();
+            let then = std::mem::replace(&mut now, wire::now());
+            let ran_for = Duration::from_nanos(now.saturating_sub(then));
+            let blobs = std::mem::take(&mut cargo.blobs);
+            let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data)
+            } else {
+                let reply = wire::envelope(call.id + item, status, &cargo.data, ran_for);
+                self.outlet.reply(call.claim, &reply, &blobs)
+            };
+            if has_waited {
+                // That is no part of the next task's time.
+                now = wire::now();
+            }
+        }
+    }
+}
+
+impl Outlet {
+    /// Says whether it had to wait for room; so do the next ones.
+    fn reply(&self, claim: u32, reply: &str, blobs: &[Blob]) -> bool {
+        let has_waited = self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
+        self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
+        has_waited
+    }
+
+    fn output(&self, timed: Timed, output: &[u8]) -> bool {
+        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[]);
+        self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
+        has_waited
+    }
+
+    fn say(&self, task: TaskId, line: &str) {
+        self.send(SAID, task.0, line.as_bytes(), &[]);
+        self.exchange.reply_bell().ring();
+    }
+
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
+        let ring = self.exchange.replies();
+        let mut has_waited = false;
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outbox { writer, replies } = &mut *outbox;
+        let is_inline = text.len() <= INLINE_LIMIT;
+        let enclosed = (!is_inline).then(|| std::str::from_utf8(text).expect("JSON is text"));
+        let lacks = Enclosure::send(enclosed, blobs, replies, FromWorker::Enclosed).unwrap_or_else(
+            |stuck| {
+                // Nobody would ever hear of it. The task that has left so few descriptors to this
+                // process is to blame, and the next process has all of its own.
+                let _ = writeln!(io::stderr(), "worker: {stuck}");
+                end_at_once()
+            },
+        );
+        let kind = if lacks { kind | ENCLOSED } else { kind };
+        let inline = if is_inline { text } else { &[] };
+        let parts = [&number.to_le_bytes()[..], inline];
+        // Full: the coordinator's own code is in a callback, or it has a lot to do.
+        while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
+            let fits = || writer.fits(&ring, &parts);
+            self.exchange.space_bell().sleep_unless(fits);
+            has_waited = true;
+        }
+        has_waited
+    }
+}
+
+fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Result<Enclosure, ()> {
+    // The channel library panics on a message of which not all descriptors could be taken in.
+    let next = || match guard::catch(|| wire::receive(calls)) {
+        Ok(Ok(ToWorker::Enclosed(enclosure))) => Ok(enclosure),
+        _ => Err(()),
+    };
+    Enclosure::receive(next)
+}
+
+/// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
+pub(crate) fn answer<T: Task>(task: &str, context: &Context, cargo: &mut Cargo) -> Status {
+    // `Deserialize` is the user's code as well.
+    let blobs = std::mem::take(&mut cargo.blobs);
+    let decode = || guard::catch(|| serde_json::from_str::<T>(task));
+    let task = match blob::put_back(blobs, decode) {
+        Ok(Ok(task)) => task,
+        Ok(Err(error)) => return cargo.put_reason(Status::Undecodable, &error.to_string()),
+        Err(panic) => return cargo.put_reason(Status::Undecodable, &panic.message),
+    };
+    cargo.put(guard::run(task, context))
+}
