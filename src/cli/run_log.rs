@@ -114,6 +114,12 @@ impl PoolLog {
             PoolEvent::WorkerStarted { worker, pid } => {
                 (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
             }
+            PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed } => {
+                let level = if *was_needed { Level::Warn } else { Level::Info };
+                let (child, child_pid, why) = (*worker, *pid, reason.clone());
+                let was_needed = *was_needed;
+                (level, Event::WorkerNotStarted { child, child_pid, why, was_needed })
+            }
             PoolEvent::WorkerExited { worker, pid, exit, usage } => {
                 let is_regular = *exit == crate::Exit::Code(0);
                 let level = if is_regular { Level::Info } else { Level::Error };

@@ -83,6 +83,17 @@ pub enum PoolEvent {
         /// Its process id.
         pid: u32,
     },
+    /// A process ended before it was ready to be a worker.
+    WorkerNotStarted {
+        /// Which worker it was to be, counted from 0.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// Why, in words.
+        reason: String,
+        /// Whether that is a loss: a pool that ends has no need of those that are still starting.
+        was_needed: bool,
+    },
     /// A worker that had been ready ended.
     WorkerExited {
         /// Which worker, counted from 0.

@@ -132,6 +132,17 @@ pub enum Event {
         /// Its process.
         child_pid: u32,
     },
+    /// A process ended before it was ready to be a worker.
+    WorkerNotStarted {
+        /// Which worker it was to be.
+        child: usize,
+        /// Its process id.
+        child_pid: u32,
+        /// Why, in words.
+        why: String,
+        /// Whether that is a loss.
+        was_needed: bool,
+    },
     /// A worker's process ended.
     WorkerExited {
         /// The number of the worker.
@@ -216,6 +227,7 @@ impl Event {
             Event::TaskTimedOut { .. } => "task_timed_out",
             Event::Output { .. } => "output",
             Event::WorkerStarted { .. } => "worker_started",
+            Event::WorkerNotStarted { .. } => "worker_not_started",
             Event::WorkerExited { .. } => "worker_exited",
             Event::Run { .. } => "run",
             Event::Summary { .. } => "summary",

@@ -177,6 +177,13 @@ impl Story {
             Event::WorkerStarted { child, child_pid } => {
                 self.party(Process::Worker, Some(child), child_pid, at);
             }
+            Event::WorkerNotStarted { child, child_pid, why: _, was_needed } => {
+                let party = self.party(Process::Worker, Some(child), child_pid, at);
+                let how = if was_needed { "did not start" } else { "not needed" };
+                let ended = &mut self.parties[party];
+                (ended.end, ended.how) = (Some(at), Some(how.to_owned()));
+                ended.is_regular = !was_needed;
+            }
             Event::WorkerExited { child, child_pid, how, is_regular, usage } => {
                 let party = self.party(Process::Worker, Some(child), child_pid, at);
                 self.exited(party, at, how, is_regular, usage);

@@ -118,8 +118,19 @@ fn a_worker_program_that_is_no_program_breaks_the_pool() {
 
 fn a_worker_program_that_exits_at_once_breaks_the_pool() {
     let script = Script::new("echo out of luck >&2; exit 3");
-    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let told = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&told);
+    let count = move |event: &PoolEvent| {
+        let PoolEvent::WorkerNotStarted { pid, reason, was_needed: true, .. } = event else {
+            return;
+        };
+        assert!(*pid > 0 && reason.contains("it last said: out of luck"), "{event:?}");
+        counts.fetch_add(1, Ordering::SeqCst);
+    };
+    let pool = quiet().workers(2).worker_program(script.path()).on_event(count);
+    let pool = pool.build().expect("a pool");
     let (tries, cause) = breaks(&pool);
+    assert!(told.load(Ordering::SeqCst) > 1, "it is told each time");
     assert!(tries > 1, "it is tried again");
     assert!(script.starts() <= TRIES, "{} starts", script.starts());
     let what = "it ended with exit code 3 before it was ready; it last said: out of luck";

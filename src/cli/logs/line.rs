@@ -162,6 +162,9 @@ fn describe(event: &Event) -> String {
         Event::WorkerStarted { child, child_pid } => {
             format!("worker {child} (pid {child_pid}) is ready")
         }
+        Event::WorkerNotStarted { child, child_pid, why, .. } => {
+            format!("worker {child} (pid {child_pid}) did not start: {why}")
+        }
         Event::WorkerExited { child, child_pid, how, usage, .. } => {
             let cpu = usage.cpu_s.map(|cpu| format!("; {} of CPU", milliseconds(cpu * 1e3)));
             let memory = usage.peak_memory.map(|memory| format!(", {} at most", bytes(memory)));

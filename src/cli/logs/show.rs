@@ -131,7 +131,8 @@ impl Shown {
                 }
             };
             let tells_of_a_life =
-                ["start", "exit", "worker_started", "worker_exited"].contains(&head.event);
+                ["start", "exit", "worker_started", "worker_not_started", "worker_exited"]
+                    .contains(&head.event);
             let is_wanted = self.filter.wants(&head, item.at);
             self.read += 1;
             self.wanted += u64::from(is_wanted);

@@ -147,6 +147,12 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     post.kill(Doom::Unfit);
     let end = until_ended(&post, &ended);
     let (cause, again) = judge(shared, rank, unfit, doom, &end);
+    shared.report(|| PoolEvent::WorkerNotStarted {
+        worker: post.worker(),
+        pid: post.pid(),
+        reason: cause.clone(),
+        was_needed: doom != Some(Doom::Unneeded),
+    });
     shared.handle(Event::StartFailed { tenant, cause, again });
 }
 

@@ -38,6 +38,12 @@ pub(super) fn tell(event: &PoolEvent) {
         PoolEvent::WorkerStarted { worker, pid } => {
             info!(target: "procession", worker, pid, "worker started");
         }
+        PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: true } => {
+            warn!(target: "procession", worker, pid, reason, "worker not started");
+        }
+        PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: false } => {
+            info!(target: "procession", worker, pid, reason, "worker not started");
+        }
         PoolEvent::WorkerExited { worker, pid, exit, usage } => {
             let cpu_ms = usage.cpu.as_secs_f64() * 1e3;
             let peak_memory = usage.peak_memory;

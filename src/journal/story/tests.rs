@@ -137,6 +137,20 @@ fn an_error_that_a_killed_coordinator_did_not_live_to_receive_does_not_count() {
 }
 
 #[test]
+fn a_process_that_did_not_become_a_worker_is_told_apart_from_one_that_died() {
+    let not_started = |child: usize, pid: u32, was_needed: bool| {
+        json!({"event": "worker_not_started", "child": child, "child_pid": pid, "why": "so",
+            "was_needed": was_needed})
+    };
+    let story = story(&[(0, "c", not_started(0, 7, true)), (1, "c", not_started(1, 8, false))]);
+    let ends = story.summary().processes.into_iter().map(|row| (row.how, row.is_regular));
+    let told = |how: &str| Some(how.to_owned());
+    let expected = [(None, false), (told("did not start"), false), (told("not needed"), true)];
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
+    assert!(story.marks.is_empty());
+}
+
+#[test]
 fn what_runs_runs_on_while_nothing_is_heard_of_it() {
     let mut story = story(&[(1, "w0", begin("BR", 1))]);
     story.goes_on_at(9_000_000);

@@ -185,10 +185,10 @@ class Run {
         pen.fillText(bar.c, Math.max(left, margin) + 4, top + tall / 2 + 0.5);
       }
       const sign = (bar.l ? "!" : "") + (bar.a ? "↻" : "");
-      if (sign && wide > 10 * sign.length) {
+      if (sign && wide > 10 * sign.length + 10) {
         pen.textAlign = "right";
-        pen.fillStyle = ink.text;
-        pen.fillText(sign, left + wide - 2, top + tall / 2 + 0.5);
+        pen.fillStyle = ink.bar;
+        pen.fillText(sign, left + wide - 10, top + tall / 2 + 0.5);
         pen.textAlign = "left";
       }
       if (bar.i === this.chosen || bar.i === this.hovered) {
