@@ -1,11 +1,18 @@
 //! A bell in shared memory: one side sleeps until the other has something for it, and costs
 //! nothing as long as nobody sleeps.
+//!
+//! Whoever wants to sleep notes first how often the bell was rung, then that there is a sleeper,
+//! and then looks once more whether there is something. Whoever rings takes the note of sleepers
+//! down before the stroke. So a note that was taken down is followed by a stroke that its sleeper
+//! has not counted, and one that was not will be found by the next ring; and sleepers that were
+//! woken, but have not got a CPU yet, are not woken over and over.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Words of shared memory: how often the bell was rung, how many sleep, and how many only doze.
+/// Words of shared memory: how often the bell was rung, whether somebody may be asleep, and whether
+/// somebody may be dozing.
 pub(crate) struct Bell<'m> {
     pub strokes: &'m AtomicU32,
     pub sleepers: &'m AtomicU32,
@@ -19,11 +26,11 @@ impl Bell<'_> {
     /// Wakes whoever sleeps or dozes; to be called after that was published for which they are
     /// woken.
     pub(crate) fn ring(&self) {
-        // What was published must be visible before the sleepers are counted: whoever is not
-        // counted yet will look once more before they sleep.
+        // What was published must be visible before it is looked for sleepers: whoever has not
+        // noted yet that they are one will look once more before they sleep.
         fence(Ordering::SeqCst);
-        let (sleepers, dozers) = (&self.sleepers, &self.dozers);
-        if sleepers.load(Ordering::SeqCst) > 0 || dozers.load(Ordering::SeqCst) > 0 {
+        // Both notes, for the stroke wakes all.
+        if take_down(self.sleepers) | take_down(self.dozers) {
             self.strike();
         }
     }
@@ -31,7 +38,7 @@ impl Bell<'_> {
     /// Wakes whoever sleeps. Those who doze will find out soon enough.
     pub(crate) fn ring_softly(&self) {
         fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        if take_down(self.sleepers) {
             self.strike();
         }
     }
@@ -39,7 +46,7 @@ impl Bell<'_> {
     /// Wakes whoever dozes, when what they were spared is all that will come for now.
     pub(crate) fn rouse(&self) {
         fence(Ordering::SeqCst);
-        if self.dozers.load(Ordering::SeqCst) > 0 {
+        if take_down(self.dozers) {
             self.strike();
         }
     }
@@ -78,14 +85,19 @@ impl Bell<'_> {
         is_there: impl Fn() -> bool,
         timeout: Option<Duration>,
     ) {
-        sleepers.fetch_add(1, Ordering::SeqCst);
         let strokes = self.strokes.load(Ordering::SeqCst);
+        sleepers.store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if !is_there() {
             sleep(self.strokes, strokes, timeout);
         }
-        sleepers.fetch_sub(1, Ordering::SeqCst);
+        // The note stays, for others may sleep as well: that costs one stroke in vain at most.
     }
+}
+
+/// Takes a note of sleepers down; false if there was none.
+fn take_down(sleepers: &AtomicU32) -> bool {
+    sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0
 }
 
 /// Whether it pays to stay awake: to sleep and to be woken takes longer than many a short task. As
