@@ -18,6 +18,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::TaskId;
@@ -79,7 +81,8 @@ pub(crate) trait Nudge: Send + Sync {
     fn nudge(&self);
 }
 
-struct Core<T> {
+/// What a promise and its future share.
+pub(crate) struct Core<T> {
     id: TaskId,
     /// Only for [`Future::state`]: the executor alone knows, and says so when it hands the task
     /// over.
@@ -93,7 +96,7 @@ struct Inner<T> {
     /// Called with the result before anyone else sees it, in the order of their registration.
     callbacks: Vec<Callback<T>>,
     /// Told afterwards.
-    watchers: Vec<(Sender<usize>, usize)>,
+    watchers: SmallVec<[(Sender<usize>, usize); 1]>,
     waker: Option<Waker>,
     nudge: Option<Arc<dyn Nudge>>,
     /// How many threads wait for `done`.
@@ -165,7 +168,7 @@ pub(crate) fn promise<T>(
         inner: Mutex::new(Inner {
             stage: Stage::Owed,
             callbacks: Vec::new(),
-            watchers: Vec::new(),
+            watchers: SmallVec::new(),
             waker: None,
             nudge: None,
             waiting: 0,
@@ -178,16 +181,28 @@ pub(crate) fn promise<T>(
 impl<T> Promise<T> {
     /// Notes whether the task was handed to a worker, or was taken back from one.
     pub(crate) fn set_running(&self, running: bool) {
-        self.core.running.store(running, Ordering::Relaxed);
+        self.core.set_running(running);
     }
 
     pub(crate) fn fulfil(mut self, result: Result<T, TaskError>) {
-        self.keep(result);
+        self.kept = true;
+        self.core.keep(result);
     }
 
-    fn keep(&mut self, result: Result<T, TaskError>) {
+    /// For whoever keeps it without knowing its type.
+    pub(crate) fn into_core(mut self) -> Arc<Core<T>> {
         self.kept = true;
-        let mut inner = self.core.lock();
+        Arc::clone(&self.core)
+    }
+}
+
+impl<T> Core<T> {
+    pub(crate) fn set_running(&self, running: bool) {
+        self.running.store(running, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keep(&self, result: Result<T, TaskError>) {
+        let mut inner = self.lock();
         inner.stage = Stage::Announcing;
         // A callback may take its time, and others may be added meanwhile: never under the lock.
         loop {
@@ -199,7 +214,7 @@ impl<T> Promise<T> {
             for callback in callbacks {
                 call(callback, &result);
             }
-            inner = self.core.lock();
+            inner = self.lock();
         }
         inner.stage = Stage::Here(result);
         let waker = inner.waker.take();
@@ -208,7 +223,7 @@ impl<T> Promise<T> {
         let is_awaited = inner.waiting > 0;
         drop(inner);
         if is_awaited {
-            self.core.done.notify_all();
+            self.done.notify_all();
         }
         if let Some(nudge) = nudge {
             nudge.nudge();
@@ -226,7 +241,7 @@ impl<T> Promise<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         if !self.kept {
-            self.keep(Err(TaskError::Cancelled));
+            self.core.keep(Err(TaskError::Cancelled));
         }
     }
 }
@@ -324,7 +339,7 @@ impl<T> Future<T> {
                     unreachable!("just seen")
                 };
                 drop(inner);
-                Promise { core: Arc::clone(&self.core), kept: false }.announce(callback, result);
+                self.core.announce(callback, result);
             }
         }
     }
@@ -347,10 +362,10 @@ impl<T> Future<T> {
     }
 }
 
-impl<T> Promise<T> {
+impl<T> Core<T> {
     /// Shows a result that was there already to one more callback, and puts it back.
     fn announce(
-        mut self,
+        &self,
         callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static,
         result: Result<T, TaskError>,
     ) {

@@ -1,14 +1,17 @@
 //! A [`Job`]: a submitted task together with the promise of its output, without their types, so
 //! that one queue can hold all kinds.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::blob::{self, Blob};
 use crate::error::TaskError;
-use crate::future::{self, Future, Patron, Promise};
+use crate::future::{self, Core, Future, Patron, Promise};
 use crate::guard;
 use crate::task::{Context, Task, TaskId};
 use crate::wire::Reply;
@@ -49,7 +52,7 @@ impl Job {
     /// Makes the task ready to travel. One that cannot be encoded ends here, with that error.
     pub(crate) fn encode(self) -> Option<Encoded> {
         let Self { id, name, work } = self;
-        let (json, blobs) = blob::set_aside(|| guard::catch(|| work.encode()));
+        let (json, blobs) = blob::set_aside(|| guard::catch(|| encode(&*work)));
         let json = match json {
             Ok(Ok(json)) => Ok(json),
             Ok(Err(error)) => Err(error.to_string()),
@@ -73,27 +76,97 @@ impl fmt::Debug for Job {
     }
 }
 
+/// The JSON of a task. Short ones, as most are, need no memory of their own.
+pub(crate) type Json = SmallVec<[u8; SHORT]>;
+const SHORT: usize = 64;
+
 /// A job whose task was encoded: what a process pool keeps until the reply.
 pub(crate) struct Encoded {
     pub id: TaskId,
     pub name: &'static str,
-    pub json: String,
+    pub json: Json,
     /// What the text mentions.
     pub blobs: Vec<Blob>,
-    pub owed: Box<dyn Owed>,
+    pub owed: Owed,
 }
 
-/// A promise without its type.
-pub(crate) trait Owed: Send {
+/// A promise without its type. Dropped unkept, it cancels its future.
+///
+/// It is made of what the promise and its future share, so it needs no memory of its own: what one
+/// thread allocates for each task and another one frees is what they get into each other's way for.
+pub(crate) struct Owed {
+    whom: Arc<dyn Awaiting>,
+    is_kept: bool,
+}
+
+/// What a promise and its future share, without its type.
+trait Awaiting: Send + Sync {
     fn set_running(&self, running: bool);
-    fn answer(self: Box<Self>, reply: &Reply<&RawValue>);
-    fn fail(self: Box<Self>, error: TaskError);
+    fn answer(&self, reply: &Reply<&RawValue>);
+    fn fail(&self, error: TaskError);
+}
+
+impl Owed {
+    pub(crate) fn new<O: DeserializeOwned + Send + 'static>(promise: Promise<O>) -> Self {
+        Self { whom: promise.into_core(), is_kept: false }
+    }
+
+    pub(crate) fn set_running(&self, running: bool) {
+        self.whom.set_running(running);
+    }
+
+    pub(crate) fn answer(mut self, reply: &Reply<&RawValue>) {
+        self.is_kept = true;
+        self.whom.answer(reply);
+    }
+
+    pub(crate) fn fail(mut self, error: TaskError) {
+        self.is_kept = true;
+        self.whom.fail(error);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.whom.fail(TaskError::Cancelled);
+        }
+    }
+}
+
+impl<O: DeserializeOwned + Send> Awaiting for Core<O> {
+    fn set_running(&self, running: bool) {
+        Core::set_running(self, running);
+    }
+
+    fn answer(&self, reply: &Reply<&RawValue>) {
+        self.keep(reply.result());
+    }
+
+    fn fail(&self, error: TaskError) {
+        self.keep(Err(error));
+    }
+}
+
+/// Encodes by way of a buffer that each thread keeps for the next time.
+fn encode(work: &dyn Work) -> serde_json::Result<Json> {
+    thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+    // What is encoded may itself submit tasks: they would find another buffer.
+    let mut buffer = BUFFER.take();
+    let encoded = work.encode(&mut buffer);
+    let json = encoded.map(|()| match buffer.len() {
+        len if len <= SHORT => Json::from_slice(&buffer),
+        _ => Json::from_vec(std::mem::take(&mut buffer)),
+    });
+    buffer.clear();
+    BUFFER.set(buffer);
+    json
 }
 
 trait Work: Send {
     fn run(self: Box<Self>, context: &Context);
-    fn encode(&self) -> serde_json::Result<String>;
-    fn into_owed(self: Box<Self>) -> Box<dyn Owed>;
+    fn encode(&self, into: &mut Vec<u8>) -> serde_json::Result<()>;
+    fn into_owed(self: Box<Self>) -> Owed;
 }
 
 struct Typed<T: Task> {
@@ -108,28 +181,14 @@ impl<T: Task> Work for Typed<T> {
         promise.fulfil(guard::run(task, context));
     }
 
-    fn encode(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&self.task)
+    fn encode(&self, into: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(into, &self.task)
     }
 
-    fn into_owed(self: Box<Self>) -> Box<dyn Owed> {
+    fn into_owed(self: Box<Self>) -> Owed {
         // The task's own `Drop` is user code, too.
         let Self { task, promise } = *self;
         let _ = guard::catch(|| drop(task));
-        Box::new(promise)
-    }
-}
-
-impl<O: serde::de::DeserializeOwned + Send> Owed for Promise<O> {
-    fn set_running(&self, running: bool) {
-        Promise::set_running(self, running);
-    }
-
-    fn answer(self: Box<Self>, reply: &Reply<&RawValue>) {
-        self.fulfil(reply.result());
-    }
-
-    fn fail(self: Box<Self>, error: TaskError) {
-        self.fulfil(Err(error));
+        Owed::new(promise)
     }
 }

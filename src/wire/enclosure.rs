@@ -63,7 +63,7 @@ pub(crate) struct Stuck(String);
 
 /// What is to be enclosed.
 enum Item<'i> {
-    Text(&'i str),
+    Text(&'i [u8]),
     Blob(&'i Blob),
 }
 
@@ -76,7 +76,7 @@ impl Enclosure {
 
     /// Sends what a record will lack, and says whether that is anything.
     pub(crate) fn send<M: Serialize>(
-        text: Option<&str>,
+        text: Option<&[u8]>,
         blobs: &[Blob],
         to: &IpcSender<M>,
         wrap: fn(Self) -> M,
@@ -127,14 +127,14 @@ impl Enclosure {
 impl Item<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Text(text) => text.as_bytes(),
+            Self::Text(text) => text,
             Self::Blob(blob) => blob,
         }
     }
 
     fn share(&self) -> Bulk {
         match self {
-            Self::Text(text) => Bulk::share(text.as_bytes()),
+            Self::Text(text) => Bulk::share(text),
             Self::Blob(blob) => blob.share(),
         }
     }

@@ -273,7 +273,7 @@ impl Outlet {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, replies } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
-        let enclosed = (!is_inline).then(|| std::str::from_utf8(text).expect("JSON is text"));
+        let enclosed = (!is_inline).then_some(text);
         let lacks = Enclosure::send(enclosed, blobs, replies, FromWorker::Enclosed).unwrap_or_else(
             |stuck| {
                 // Nobody would ever hear of it. The task that has left so few descriptors to this

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::executor::batch::{Batch, Shares};
-use crate::executor::job::{Encoded, Owed};
+use crate::executor::job::{Encoded, Json, Owed};
 use crate::task::TaskId;
 use crate::wire::{INLINE_LIMIT, Reply};
 
@@ -20,7 +20,7 @@ pub(crate) struct Parcel {
     pub id: TaskId,
     pub name: &'static str,
     pub submitted: Instant,
-    json: String,
+    json: Json,
     /// What the text mentions.
     blobs: Mutex<Vec<Blob>>,
     owed: Owing,
@@ -28,7 +28,7 @@ pub(crate) struct Parcel {
 
 enum Owing {
     /// A promise, for whoever may keep it.
-    One(Mutex<Option<Box<dyn Owed>>>),
+    One(Mutex<Option<Owed>>),
     /// Where the text of each task ends.
     Many { shares: Box<dyn Shares>, ends: Vec<usize> },
 }
@@ -44,6 +44,7 @@ impl Parcel {
     }
 
     pub(crate) fn of_many(Batch { id, name, json, ends, shares }: Batch) -> Self {
+        let json = Json::from_vec(json.into_bytes());
         let (owed, blobs) = (Owing::Many { shares, ends }, Mutex::default());
         Self { id, name, submitted: Instant::now(), json, blobs, owed }
     }
@@ -69,7 +70,7 @@ impl Parcel {
     }
 
     /// Tasks as JSON, one after the other.
-    pub(crate) fn text(&self, items: &Range<u32>) -> &str {
+    pub(crate) fn text(&self, items: &Range<u32>) -> &[u8] {
         match &self.owed {
             Owing::One(_) => &self.json,
             Owing::Many { ends, .. } => {

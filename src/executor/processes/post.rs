@@ -399,9 +399,9 @@ impl Sending {
         };
         let (head, text) = (head.to_bytes(), parcel.text(items));
         let is_inline = text.len() <= INLINE_LIMIT;
-        let inline = if is_inline { text } else { "" };
+        let inline = if is_inline { text } else { &[] };
         let lengths = parcel.lengths(items);
-        let parts = [&head[..], parcel.name.as_bytes(), &lengths, inline.as_bytes()];
+        let parts = [&head[..], parcel.name.as_bytes(), &lengths, inline];
         let ring = exchange.calls();
         if !self.writer.fits(&ring, &parts) {
             return Ok(Written::NoRoom);

@@ -34,7 +34,7 @@ use super::{Output, PoolEvent};
 use crate::error::{Exit, PoolError};
 use crate::executor::Batch;
 use crate::executor::callbacks::{self, Calling};
-use crate::executor::job::{Encoded, Job};
+use crate::executor::job::{Encoded, Job, Json, Owed};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
@@ -476,22 +476,22 @@ impl Outside {
 /// A task that each worker runs before all others.
 pub(super) struct Initializer {
     name: &'static str,
-    json: String,
+    json: Json,
 }
 
 impl Initializer {
     pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
-        let json = serde_json::to_string(task).map_err(|error| {
+        let json = serde_json::to_vec(task).map_err(|error| {
             PoolError::Setting(format!("cannot encode the initializer as JSON: {error}"))
         })?;
-        Ok(Self { name: T::NAME, json })
+        Ok(Self { name: T::NAME, json: Json::from_vec(json) })
     }
 
     /// The task for one worker, and its future.
     pub(super) fn parcel(&self) -> (Arc<Parcel>, Future<IgnoredAny>) {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
-        let owed = Box::new(promise);
+        let owed = Owed::new(promise);
         let encoded =
             Encoded { id, name: self.name, json: self.json.clone(), blobs: Vec::new(), owed };
         (Arc::new(Parcel::new(encoded)), future)
