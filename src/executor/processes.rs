@@ -51,6 +51,7 @@ pub use retries::{Fault, Retries};
 pub use stats::{Stats, Times};
 pub use terms::Terms;
 
+use self::parcel::Spares;
 use self::scheduler::{Event, Scheduler};
 use self::shared::{Mind, Setup, Shared};
 use self::stats::Counts;
@@ -245,6 +246,7 @@ impl ProcessPool {
             }),
             room: Condvar::new(),
             counts: Mutex::default(),
+            spares: Spares::default(),
             orders,
             threads: Mutex::default(),
             ended: Mutex::new(false),

@@ -2,7 +2,7 @@
 //! travel together.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::value::RawValue;
@@ -33,6 +33,38 @@ enum Owing {
     Many { shares: Box<dyn Shares>, ends: Vec<usize> },
 }
 
+/// Parcels that were delivered, whose memory serves for the next ones. They are made by whoever
+/// submits and delivered by the handlers, and memory that one thread allocates for each task and
+/// another one frees is what they would get into each other's way for.
+#[derive(Default)]
+pub(crate) struct Spares(Mutex<Vec<Arc<Parcel>>>);
+
+impl Spares {
+    /// More than these are not kept.
+    const MOST: usize = 1024;
+
+    /// A new parcel.
+    pub(crate) fn pack(&self, encoded: Encoded) -> Arc<Parcel> {
+        let parcel = Parcel::new(encoded);
+        let mut spare = lock(&self.0).pop();
+        match spare.as_mut().and_then(Arc::get_mut) {
+            Some(place) => {
+                *place = parcel;
+                spare.expect("just seen")
+            }
+            None => Arc::new(parcel),
+        }
+    }
+
+    /// Keeps the memory of those that nobody else has any more.
+    pub(crate) fn keep(&self, mut delivered: Vec<Arc<Parcel>>) {
+        delivered.retain_mut(|parcel| Arc::get_mut(parcel).is_some_and(Parcel::empty));
+        let mut spares = lock(&self.0);
+        let room = Self::MOST.saturating_sub(spares.len());
+        spares.extend(delivered.into_iter().take(room));
+    }
+}
+
 /// As how many bytes a text counts that travels beside its call: so few of them lie ahead that
 /// the channel never is full.
 const ENCLOSED_COUNTS_AS: usize = 2048;
@@ -41,6 +73,16 @@ impl Parcel {
     pub(crate) fn new(Encoded { id, name, json, blobs, owed }: Encoded) -> Self {
         let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));
         Self { id, name, submitted: Instant::now(), json, blobs, owed }
+    }
+
+    /// Lets go of all that it holds; false if it is of another kind than what is packed anew.
+    fn empty(&mut self) -> bool {
+        self.json = Json::new();
+        lock(&self.blobs).clear();
+        match &self.owed {
+            Owing::One(owed) => lock(owed).take().is_none(),
+            Owing::Many { .. } => false,
+        }
     }
 
     pub(crate) fn of_many(Batch { id, name, json, ends, shares }: Batch) -> Self {

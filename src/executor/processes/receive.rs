@@ -154,8 +154,13 @@ fn batch(
     if taken.is_empty() {
         return is_sound.map(|()| false);
     }
-    let mut news =
-        News { shared, post, is_fat: shared.is_fat(post), events: Vec::new(), replies: Vec::new() };
+    let mut news = News {
+        shared,
+        post,
+        is_fat: shared.is_fat(post),
+        events: Vec::with_capacity(taken.len()),
+        replies: Vec::with_capacity(taken.len()),
+    };
     let noted = news.note_all(&taken, &receiving);
     // What came before anything that cannot be understood was good, and is not lost.
     shared.answered(news.events, &news.replies);

@@ -19,7 +19,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::limits::{self, Limits};
-use super::parcel::Parcel;
+use super::parcel::{Parcel, Spares};
 use super::post::{Doom, Outgoing, Post, Sentence};
 use super::program::{Program, Programs};
 use super::receive;
@@ -48,6 +48,7 @@ pub(super) struct Shared {
     /// Signalled when fewer tasks are pending, for those that wait to submit one.
     pub(super) room: Condvar,
     pub(super) counts: Mutex<Counts>,
+    pub(super) spares: Spares,
     pub(super) orders: Sender<Order>,
     /// The pool's threads; those that have ended are let go from time to time.
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -257,9 +258,12 @@ impl Shared {
         let number = completed.len();
         if number > 0 {
             let _calling = Calling::on_behalf_of(self);
+            let mut delivered = Vec::with_capacity(number);
             for (parcel, items, verdict) in completed {
                 self.complete(&parcel, items, verdict, settling.as_ref());
+                delivered.push(parcel);
             }
+            self.spares.keep(delivered);
         }
         if is_the_end {
             let _ = self.orders.send(Order::End);
@@ -363,8 +367,7 @@ impl Shared {
     pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
         match job.encode() {
             Some(encoded) => {
-                let job = Arc::new(Parcel::new(encoded));
-                self.submitted(job, terms);
+                self.submitted(self.spares.pack(encoded), terms);
             }
             None if self.setup.max_pending.is_some() => {
                 self.mind().entering -= 1;
