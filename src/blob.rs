@@ -1,7 +1,7 @@
 //! Bytes that travel beside the JSON, not inside it: a [`Blob`] in a task or an output goes through
 //! shared memory as it is, however large it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::ops::Deref;
@@ -100,24 +100,66 @@ fn descriptors_are_scarce() -> bool {
 }
 
 thread_local! {
-    /// What was enclosed with the text that is being encoded, or decoded, in this thread.
-    static ENCLOSED: RefCell<Option<Vec<Option<Blob>>>> = const { RefCell::new(None) };
+    /// What is enclosed with the texts that are being encoded, or decoded, in this thread. There may
+    /// be several, since what is encoded may itself submit tasks: those of the innermost come last.
+    static ENCLOSED: RefCell<Vec<Option<Blob>>> = const { RefCell::new(Vec::new()) };
+    /// Which of them belong to the innermost text. All that is looked at where there are none, as
+    /// with most tasks.
+    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
+}
+
+#[derive(Clone, Copy)]
+struct Enclosing {
+    is_on: bool,
+    from: usize,
+    to: usize,
 }
 
 /// Encodes something; blobs in it are set aside and given as well.
 pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
-    let before = ENCLOSED.replace(Some(Vec::new()));
+    let before = INNERMOST.get();
+    INNERMOST.set(Enclosing { is_on: true, from: before.to, to: before.to });
     let encoded = encode();
-    let enclosed = ENCLOSED.replace(before).unwrap_or_default();
-    (encoded, enclosed.into_iter().flatten().collect())
+    let Enclosing { from, to, .. } = INNERMOST.replace(before);
+    let blobs = match to - from {
+        0 => Vec::new(),
+        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)).into_iter().flatten().collect(),
+    };
+    (encoded, blobs)
 }
 
 /// Decodes something whose blobs were set aside.
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
-    let before = ENCLOSED.replace(Some(blobs.into_iter().map(Some).collect()));
+    let before = INNERMOST.get();
+    let (from, to) = (before.to, before.to + blobs.len());
+    if !blobs.is_empty() {
+        ENCLOSED.with_borrow_mut(|all| all.extend(blobs.into_iter().map(Some)));
+    }
+    INNERMOST.set(Enclosing { is_on: true, from, to });
     let decoded = decode();
-    ENCLOSED.set(before);
+    INNERMOST.set(before);
+    if to > from {
+        ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+    }
     decoded
+}
+
+/// Sets a blob aside, if that is what is being done here and it pays.
+fn enclose(blob: &Blob) -> Option<usize> {
+    let Enclosing { is_on, from, to } = INNERMOST.get();
+    let pays = is_on && to - from < MOST && blob.len() > SHORT;
+    pays.then(|| {
+        ENCLOSED.with_borrow_mut(|all| all.push(Some(blob.clone())));
+        INNERMOST.set(Enclosing { is_on, from, to: to + 1 });
+        to - from
+    })
+}
+
+/// A blob that was set aside; each is given once.
+fn disclose(index: usize) -> Option<Blob> {
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let at = from.checked_add(index).filter(|at| *at < to)?;
+    ENCLOSED.with_borrow_mut(|all| all[at].take())
 }
 
 /// The name under which a blob that was set aside is mentioned in the JSON.
@@ -125,14 +167,7 @@ const MENTION: &str = "$blob";
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let index = ENCLOSED.with_borrow_mut(|enclosed| {
-            let enclosed = enclosed.as_mut().filter(|enclosed| enclosed.len() < MOST)?;
-            (self.len() > SHORT).then(|| {
-                enclosed.push(Some(self.clone()));
-                enclosed.len() - 1
-            })
-        });
-        match index {
+        match enclose(self) {
             None => serializer.serialize_bytes(self),
             Some(index) => {
                 let mut map = serializer.serialize_map(Some(1))?;
@@ -174,8 +209,7 @@ impl<'de> Visitor<'de> for BlobVisitor {
         let Some((MENTION, index)) = map.next_entry::<&str, usize>()? else {
             return Err(A::Error::custom("an object that stands for no blob"));
         };
-        let blob = ENCLOSED.with_borrow_mut(|enclosed| enclosed.as_mut()?.get_mut(index)?.take());
-        blob.ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
+        disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
     }
 }
 
@@ -249,6 +283,17 @@ mod tests {
         assert_eq!(json, r#"[{"$blob":0},[7,7,7],{"$blob":1}]"#);
         let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
         assert_eq!(back.expect("blobs"), blobs);
+        // One within the other: what is encoded, or decoded, may itself submit tasks.
+        let (outer, outside) = set_aside(|| {
+            let first = serde_json::to_string(&blobs[0]).expect("JSON");
+            let (inner, inside) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+            assert_eq!((&inner, inside.len()), (&json, 2));
+            let back = put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner));
+            assert_eq!(back.expect("blobs"), blobs);
+            first + &serde_json::to_string(&blobs[2]).expect("JSON")
+        });
+        assert_eq!(outer, r#"{"$blob":0}{"$blob":1}"#);
+        assert_eq!(outside, [blobs[0].clone(), blobs[2].clone()]);
         let twice = r#"[{"$blob":0},{"$blob":0}]"#;
         let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
         assert!(put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice)).is_err());
