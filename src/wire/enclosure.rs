@@ -81,6 +81,9 @@ impl Enclosure {
         to: &IpcSender<M>,
         wrap: fn(Self) -> M,
     ) -> Result<bool, Stuck> {
+        if text.is_none() && blobs.is_empty() {
+            return Ok(false);
+        }
         let items = text.map(Item::Text).into_iter().chain(blobs.iter().map(Item::Blob));
         let items: Vec<_> = items.collect();
         let mut passing = Passing { to, wrap, is_first: true, inline: 0 };
@@ -88,7 +91,7 @@ impl Enclosure {
         while let Some(chunk) = chunks.next() {
             passing.pass(chunk, chunks.peek().is_some())?;
         }
-        Ok(!items.is_empty())
+        Ok(true)
     }
 
     /// Puts together what came in several messages.
