@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -21,8 +21,12 @@ use crate::wire::{
 /// that those who wait for the first need not wait long for the last.
 const BATCH: usize = 256;
 
+/// Replies that follow each other within this time will do so for a while.
+const SOON: Duration = Duration::from_micros(400);
+
 /// Passes replies on until the worker has ended and all that it had replied is read.
 pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
+    let mut last: Option<Instant> = None;
     loop {
         // What it published before its end is there by the time that the end is known.
         let has_ended = post.has_ended();
@@ -33,8 +37,13 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
         if has_ended {
             return Ok(());
         }
-        // Where there were some there will be more: better many at once than one by one.
+        // Where they come thick and fast there will be more: better many at once than one by one.
+        let now = Instant::now();
+        let is_soon = last.is_some_and(|last| now - last < SOON);
         if were_there {
+            last = Some(now);
+        }
+        if were_there && is_soon {
             post.doze();
         } else {
             post.wait_for_replies();
