@@ -117,10 +117,9 @@ struct Enclosing {
 
 /// Encodes something; blobs in it are set aside and given as well.
 pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
-    let before = INNERMOST.get();
-    INNERMOST.set(Enclosing { is_on: true, from: before.to, to: before.to });
+    let _text = Text::begin(0);
     let encoded = encode();
-    let Enclosing { from, to, .. } = INNERMOST.replace(before);
+    let Enclosing { from, to, .. } = INNERMOST.get();
     let blobs = match to - from {
         0 => Vec::new(),
         _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)).into_iter().flatten().collect(),
@@ -130,18 +129,33 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
 
 /// Decodes something whose blobs were set aside.
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
-    let before = INNERMOST.get();
-    let (from, to) = (before.to, before.to + blobs.len());
+    let _text = Text::begin(blobs.len());
     if !blobs.is_empty() {
         ENCLOSED.with_borrow_mut(|all| all.extend(blobs.into_iter().map(Some)));
     }
-    INNERMOST.set(Enclosing { is_on: true, from, to });
-    let decoded = decode();
-    INNERMOST.set(before);
-    if to > from {
-        ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+    decode()
+}
+
+/// The innermost text, until it is dropped: at its end, or by a panic of the user's code.
+struct Text {
+    around: Enclosing,
+}
+
+impl Text {
+    fn begin(blobs: usize) -> Self {
+        let around = INNERMOST.get();
+        INNERMOST.set(Enclosing { is_on: true, from: around.to, to: around.to + blobs });
+        Self { around }
     }
-    decoded
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
+        if to > from {
+            ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+        }
+    }
 }
 
 /// Sets a blob aside, if that is what is being done here and it pays.
@@ -265,6 +279,7 @@ impl fmt::Debug for Blob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard;
 
     #[test]
     fn elsewhere_a_blob_is_a_sequence_of_bytes() {
@@ -297,5 +312,19 @@ mod tests {
         let twice = r#"[{"$blob":0},{"$blob":0}]"#;
         let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
         assert!(put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice)).is_err());
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_behind() {
+        let blob = Blob::from(vec![7; 300]);
+        let _ = guard::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
+        let _ = guard::catch(|| {
+            set_aside(|| {
+                serde_json::to_string(&blob).expect("JSON");
+                panic!("while encoding");
+            })
+        });
+        assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
+        assert!(serde_json::to_string(&blob).expect("JSON").starts_with("[7,7,"));
     }
 }

@@ -113,7 +113,7 @@ enum Stage<T> {
     /// Fulfilled, and the callbacks are looking at the result.
     Announcing,
     Here(Result<T, TaskError>),
-    /// Handed over by a poll, or looked at by a late callback.
+    /// Handed over by a poll.
     Taken,
 }
 
@@ -140,6 +140,14 @@ impl<T> Core<T> {
             inner.waiting -= 1;
         }
         Some(inner)
+    }
+}
+
+impl<T> Drop for Core<T> {
+    fn drop(&mut self) {
+        // An output that nobody took may be dropped by whoever delivers for many others, too.
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        guard::discard(std::mem::replace(&mut inner.stage, Stage::Taken));
     }
 }
 
@@ -232,7 +240,7 @@ impl<T> Core<T> {
             nudge.nudge();
         }
         if let Some(waker) = waker {
-            waker.wake();
+            let _ = guard::catch(|| waker.wake());
         }
         for (watcher, index) in watchers {
             // Whoever watched may have lost interest.

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -29,6 +30,11 @@ pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
     remember_where_panics_happen();
     panic::catch_unwind(AssertUnwindSafe(user_code))
         .map_err(|panic| Panic { message: message(panic), location: LAST_PANIC.take() })
+}
+
+/// Drops what is not ours: its `Drop` may panic as well.
+pub(crate) fn discard<T>(value: T) {
+    let _ = catch(|| drop(value));
 }
 
 /// Calls code that is not ours, whose panic is to go on when something else was done first.
@@ -61,7 +67,12 @@ fn message(panic: Box<dyn Any + Send>) -> String {
         Ok(text) => *text,
         Err(panic) => match panic.downcast::<&'static str>() {
             Ok(text) => (*text).to_owned(),
-            Err(_) => "a panic without a message".to_owned(),
+            Err(panic) => {
+                if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                    mem::forget(again);
+                }
+                "a panic without a message".to_owned()
+            }
         },
     }
 }

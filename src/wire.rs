@@ -271,6 +271,7 @@ impl Cargo {
                 // The output's `Serialize` is user code and may refuse, or panic.
                 let encode = || serde_json::to_writer(data, &output);
                 let (encoded, blobs) = blob::set_aside(|| guard::catch(encode));
+                guard::discard(output);
                 return match encoded {
                     Ok(Ok(())) => {
                         self.blobs = blobs;
@@ -316,13 +317,14 @@ impl Reply<&RawValue> {
         let broken = |error: serde_json::Error| undecodable("reply", error.to_string());
         let reason = || serde_json::from_str::<String>(json).unwrap_or_else(|e| e.to_string());
         match self.status {
-            Status::Ok => match guard::catch(|| {
-                blob::put_back(self.blobs.take(), || serde_json::from_str(json))
-            }) {
-                Ok(Ok(output)) => Ok(output),
-                Ok(Err(error)) => Err(undecodable("output", error.to_string())),
-                Err(panic) => Err(undecodable("output", panic.message)),
-            },
+            Status::Ok => {
+                let decode = || guard::catch(|| serde_json::from_str(json));
+                match blob::put_back(self.blobs.take(), decode) {
+                    Ok(Ok(output)) => Ok(output),
+                    Ok(Err(error)) => Err(undecodable("output", error.to_string())),
+                    Err(panic) => Err(undecodable("output", panic.message)),
+                }
+            }
             Status::Failed => {
                 Err(serde_json::from_str::<Cause>(json).map_or_else(broken, TaskError::Failed))
             }

@@ -130,8 +130,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
             Ok(Ok(())) if blobs.is_empty() => {
                 ends.push(json.len());
                 last = json.len() - before;
-                // The task's own `Drop` is user code, too.
-                let _ = guard::catch(|| drop(task));
+                guard::discard(task);
                 continue;
             }
             Ok(Ok(())) => None,
@@ -140,7 +139,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         };
         json.truncate(before);
         let Some(reason) = reason else { break Behind::Laden(task) };
-        let _ = guard::catch(|| drop(task));
+        guard::discard(task);
         break Behind::Unfit(TaskError::Unencodable { what: "task".to_owned(), reason });
     };
     if ends.is_empty() {
@@ -225,6 +224,8 @@ impl<O> Shared<O> {
             if matches!(slot, Slot::Owed) {
                 *slot = Slot::Here(result);
                 *missing -= 1;
+            } else {
+                guard::discard(result);
             }
         }
         let is_enough = match waits {
@@ -238,6 +239,14 @@ impl<O> Shared<O> {
             self.arrived.notify_one();
         }
         number
+    }
+}
+
+impl<O> Drop for Shared<O> {
+    fn drop(&mut self) {
+        // Outputs that nobody took may be dropped by whoever delivers for many others, too.
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        guard::discard(std::mem::take(&mut inner.slots));
     }
 }
 

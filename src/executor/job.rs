@@ -150,16 +150,20 @@ impl<O: DeserializeOwned + Send> Awaiting for Core<O> {
 
 /// Encodes by way of a buffer that each thread keeps for the next time.
 fn encode(work: &dyn Work) -> serde_json::Result<Json> {
+    /// A larger one is better handed over than copied, and nothing to keep.
+    const KEPT: usize = 4096;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
     // What is encoded may itself submit tasks: they would find another buffer.
     let mut buffer = BUFFER.take();
     let encoded = work.encode(&mut buffer);
     let json = encoded.map(|()| match buffer.len() {
-        len if len <= SHORT => Json::from_slice(&buffer),
+        len if len <= KEPT => Json::from_slice(&buffer),
         _ => Json::from_vec(std::mem::take(&mut buffer)),
     });
-    buffer.clear();
-    BUFFER.set(buffer);
+    if buffer.capacity() <= KEPT {
+        buffer.clear();
+        BUFFER.set(buffer);
+    }
     json
 }
 
@@ -186,9 +190,8 @@ impl<T: Task> Work for Typed<T> {
     }
 
     fn into_owed(self: Box<Self>) -> Owed {
-        // The task's own `Drop` is user code, too.
         let Self { task, promise } = *self;
-        let _ = guard::catch(|| drop(task));
+        guard::discard(task);
         Owed::new(promise)
     }
 }

@@ -6,7 +6,8 @@
 //!   replies    ring      worker ──► coordinator      replies
 //!   claims     a word for each call on its way       who has it: nobody yet, the worker, or
 //!                                                    the coordinator again, which took it back
-//!   bells      one for the worker, two for the coordinator
+//!   bells      two for the worker, for calls and for room; two for the coordinator, for its
+//!              handler and for a caller that waits by itself
 //! ```
 //!
 //! **Claims.** A worker claims a call before it begins it, and the coordinator strikes a call that

@@ -30,6 +30,7 @@ mod retries;
 mod says;
 mod shutdown;
 mod starting;
+mod unruly;
 mod vandals;
 mod works;
 
@@ -40,7 +41,8 @@ fn main() {
     impostor::play_if_asked();
     let registry = works::add_to(tasks::registry());
     vandals::prepare_if_asked();
-    let registry = blobs::add_to(frames::add_to(says::add_to(vandals::add_to(registry))));
+    let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
+    let registry = blobs::add_to(frames::add_to(registry));
     procession::worker::serve_if_asked(registry);
     says::play_if_asked();
     program::play_if_asked();
@@ -48,6 +50,7 @@ fn main() {
         face::trials(),
         frames::trials(),
         payloads::trials(),
+        unruly::trials(),
         blobs::trials(),
         concurrency::trials(),
         crashes::trials(),

@@ -56,9 +56,8 @@ impl Spares {
         }
     }
 
-    /// Keeps the memory of those that nobody else has any more.
-    pub(crate) fn keep(&self, mut delivered: Vec<Arc<Parcel>>) {
-        delivered.retain_mut(|parcel| Arc::get_mut(parcel).is_some_and(Parcel::empty));
+    /// Keeps the memory of those that are empty.
+    pub(crate) fn keep(&self, delivered: Vec<Arc<Parcel>>) {
         let mut spares = lock(&self.0);
         let room = Self::MOST.saturating_sub(spares.len());
         spares.extend(delivered.into_iter().take(room));
@@ -76,9 +75,9 @@ impl Parcel {
     }
 
     /// Lets go of all that it holds; false if it is of another kind than what is packed anew.
-    fn empty(&mut self) -> bool {
+    pub(crate) fn empty(&mut self) -> bool {
         self.json = Json::new();
-        lock(&self.blobs).clear();
+        *self.blobs() = Vec::new();
         match &self.owed {
             Owing::One(owed) => lock(owed).take().is_none(),
             Owing::Many { .. } => false,

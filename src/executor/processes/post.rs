@@ -166,8 +166,11 @@ impl Post {
                 Ok(Written::Yes) => has_written = true,
                 Ok(Written::NoRoom) => {
                     self.outbox().push_front(next);
-                    self.lacks_room.store(true, Ordering::SeqCst);
-                    break;
+                    // Once more after that note: the worker may have made room before anybody
+                    // knew that it was lacking.
+                    if self.lacks_room.swap(true, Ordering::SeqCst) {
+                        break;
+                    }
                 }
                 Ok(Written::Stuck) => {
                     self.outbox().push_front(next);

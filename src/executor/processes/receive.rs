@@ -28,6 +28,8 @@ const SOON: Duration = Duration::from_micros(400);
 pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
     loop {
+        // Where they come thick and fast there will be more: better many at once than one by one.
+        let is_soon = last.is_some_and(|last| last.elapsed() < SOON);
         // What it published before its end is there by the time that the end is known.
         let has_ended = post.has_ended();
         let mut were_there = false;
@@ -37,11 +39,8 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
         if has_ended {
             return Ok(());
         }
-        // Where they come thick and fast there will be more: better many at once than one by one.
-        let now = Instant::now();
-        let is_soon = last.is_some_and(|last| now - last < SOON);
         if were_there {
-            last = Some(now);
+            last = Some(Instant::now());
         }
         if were_there && is_soon {
             post.doze();

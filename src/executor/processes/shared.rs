@@ -259,9 +259,12 @@ impl Shared {
         if number > 0 {
             let _calling = Calling::on_behalf_of(self);
             let mut delivered = Vec::with_capacity(number);
-            for (parcel, items, verdict) in completed {
+            for (mut parcel, items, verdict) in completed {
                 self.complete(&parcel, items, verdict, settling.as_ref());
-                delivered.push(parcel);
+                // At once: the callbacks of the others may take their time.
+                if Arc::get_mut(&mut parcel).is_some_and(Parcel::empty) {
+                    delivered.push(parcel);
+                }
             }
             self.spares.keep(delivered);
         }
