@@ -142,6 +142,7 @@ struct Text {
 }
 
 impl Text {
+    #[inline]
     fn begin(blobs: usize) -> Self {
         let around = INNERMOST.get();
         INNERMOST.set(Enclosing { is_on: true, from: around.to, to: around.to + blobs });
@@ -150,6 +151,7 @@ impl Text {
 }
 
 impl Drop for Text {
+    #[inline]
     fn drop(&mut self) {
         let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
         if to > from {

@@ -48,6 +48,7 @@ thread_local! {
 
 /// A panic's location is known only to the panic hook. Ours notes it and calls the one that was
 /// there before, so that an application's own hook works on.
+#[inline]
 fn remember_where_panics_happen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

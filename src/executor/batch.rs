@@ -260,21 +260,22 @@ impl<O: DeserializeOwned + Send> Shares for Debt<O> {
     }
 
     fn deliver(&self, first: u32, outputs: &[&str]) -> usize {
+        let undecodable =
+            |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
         let mut results = Vec::with_capacity(outputs.len());
         while results.len() < outputs.len() {
             // `Deserialize` is the user's code and may panic; then it goes on behind that one.
             let decoded = guard::catch(|| {
                 for output in &outputs[results.len()..] {
-                    results.push(serde_json::from_str(output).map_err(|error| error.to_string()));
+                    let output = serde_json::from_str(output);
+                    results.push(output.map_err(|error| undecodable(error.to_string())));
                 }
             });
             if let Err(panic) = decoded {
-                results.push(Err(panic.message));
+                results.push(Err(undecodable(panic.message)));
             }
         }
-        let undecodable =
-            |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
-        self.0.put(first as usize, results.into_iter().map(|result| result.map_err(undecodable)))
+        self.0.put(first as usize, results.into_iter())
     }
 
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {

@@ -6,8 +6,12 @@
 //! down before the stroke. So a note that was taken down is followed by a stroke that its sleeper
 //! has not counted, and one that was not will be found by the next ring; and sleepers that were
 //! woken, but have not got a CPU yet, are not woken over and over.
+//!
+//! All that needs no fence, but that there be one order of these steps for all: what is waited for
+//! has to be published, and looked for, with `SeqCst` as well, or under a lock. Then whoever rings
+//! finds the note, or whoever noted finds what was published.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,9 +30,6 @@ impl Bell<'_> {
     /// Wakes whoever sleeps or dozes; to be called after that was published for which they are
     /// woken.
     pub(crate) fn ring(&self) {
-        // What was published must be visible before it is looked for sleepers: whoever has not
-        // noted yet that they are one will look once more before they sleep.
-        fence(Ordering::SeqCst);
         // Both notes, for the stroke wakes all.
         if take_down(self.sleepers) | take_down(self.dozers) {
             self.strike();
@@ -37,7 +38,6 @@ impl Bell<'_> {
 
     /// Wakes whoever sleeps. Those who doze will find out soon enough.
     pub(crate) fn ring_softly(&self) {
-        fence(Ordering::SeqCst);
         if take_down(self.sleepers) {
             self.strike();
         }
@@ -45,7 +45,6 @@ impl Bell<'_> {
 
     /// Wakes whoever dozes, when what they were spared is all that will come for now.
     pub(crate) fn rouse(&self) {
-        fence(Ordering::SeqCst);
         if take_down(self.dozers) {
             self.strike();
         }
@@ -54,7 +53,6 @@ impl Bell<'_> {
     /// Wakes whoever is there, also where the memory knows of nobody: the other side may have
     /// written there what it liked.
     pub(crate) fn toll(&self) {
-        fence(Ordering::SeqCst);
         self.strike();
     }
 
@@ -87,7 +85,6 @@ impl Bell<'_> {
     ) {
         let strokes = self.strokes.load(Ordering::SeqCst);
         sleepers.store(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
         if !is_there() {
             sleep(self.strokes, strokes, timeout);
         }

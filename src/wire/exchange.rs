@@ -152,7 +152,6 @@ impl Exchange {
     /// Wakes whoever waits for the reply to this call, which was published. As long as the worker
     /// has more to do, a handler that dozes may doze on, and take many replies at once.
     pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
-        std::sync::atomic::fence(Ordering::SeqCst);
         if self.word::<AtomicU32>(AWAITED).load(Ordering::SeqCst) == claim + 1 {
             self.caller_bell().ring();
         } else if is_urgent {
@@ -240,7 +239,9 @@ impl Claim<'_> {
     /// The task has ended, if not yet been replied to: from here on a word to end it comes too
     /// late.
     pub(crate) fn end(&self) {
-        self.ended.fetch_add(1, Ordering::SeqCst);
+        // Only whoever began it writes this word. At once or a moment later is the same: nobody
+        // sees the reply before.
+        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// The coordinator takes back what was not begun. Gives the number of tasks that were.

@@ -4,6 +4,8 @@
 //! keeps its own position to itself and takes from the memory only that of the other, so neither
 //! can be led astray by what the other writes there. A writer that dies in the middle of a record
 //! has not published it: nobody ever sees half of one.
+//!
+//! Positions are moved in the one order that all see alike (`SeqCst`), on which the bells rely.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +13,9 @@ use vm_memory::VolatileSlice;
 
 /// How many bytes stand before each record: its length, and what kind it is.
 pub(crate) const HEADER: usize = 8;
+
+/// Records that are shorter than this are put together before they are written.
+const SHORT: usize = 64;
 
 /// The shared part of a ring.
 pub(crate) struct Ring<'m> {
@@ -105,15 +110,28 @@ impl Writer {
                 return Ok(false);
             }
         }
-        let len = u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes();
-        ring.put(self.at, &[len[0], len[1], len[2], len[3], kind, 0, 0, 0]);
-        let mut at = self.at + HEADER as u64;
-        for part in parts {
-            ring.put(at, part);
-            at += part.len() as u64;
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes());
+        header[4] = kind;
+        let parts = std::iter::once(&header[..]).chain(parts.iter().copied());
+        // Most are short, and put at once.
+        let mut short = [0; SHORT];
+        if let Some(mut rest) = short.get_mut(..HEADER + len) {
+            for part in parts {
+                let (place, behind) = rest.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                rest = behind;
+            }
+            ring.put(self.at, &short[..HEADER + len]);
+        } else {
+            let mut at = self.at;
+            for part in parts {
+                ring.put(at, part);
+                at += part.len() as u64;
+            }
         }
         self.at += whole;
-        ring.tail.store(self.at, Ordering::Release);
+        ring.tail.store(self.at, Ordering::SeqCst);
         Ok(true)
     }
 }
@@ -127,7 +145,7 @@ fn room_for(parts: &[&[u8]]) -> u64 {
 impl Reader {
     /// Whether there is something to read.
     pub(crate) fn is_ready(&self, ring: &Ring<'_>) -> bool {
-        ring.tail.load(Ordering::Acquire) != self.at
+        ring.tail.load(Ordering::SeqCst) != self.at
     }
 
     /// Moves all that was published to the end of `records`, and frees its room.
@@ -149,7 +167,7 @@ impl Reader {
         records.bytes.resize(before + unread, 0);
         ring.get(self.at, &mut records.bytes[before..]);
         self.at = tail;
-        ring.head.store(tail, Ordering::Release);
+        ring.head.store(tail, Ordering::SeqCst);
         Ok(true)
     }
 }
