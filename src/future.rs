@@ -337,6 +337,10 @@ impl<T> Future<T> {
     /// be had from this future, on the thread that brings it. Callbacks are called in the order
     /// in which they were added; one that panics is reported by the panic hook and harms nobody.
     ///
+    /// In a [`ProcessPool`](crate::ProcessPool) nothing else that a worker replies is heard while a
+    /// callback for one of its tasks runs: one that takes long belongs on a thread of its own, and
+    /// one that waited for another task of the same executor might wait for ever.
+    ///
     /// A future that was awaited to its end has no result any more, and `callback` is dropped.
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();

@@ -17,7 +17,7 @@ const USUAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Builds the pool with so many workers and waits for them. `told` hears of all that happens in
-/// it.
+/// it, but of the starts of tasks: to tell of each would cost more than many a short one.
 pub(super) fn muster(
     builder: Builder,
     workers: usize,
@@ -28,7 +28,7 @@ pub(super) fn muster(
     let pool = builder
         .workers(workers)
         .worker_program_beside("worker")
-        .on_event(move |event| {
+        .on_event_but_starts(move |event| {
             told(event);
             if let (PoolEvent::WorkerStarted { .. }, Ok(started)) = (event, started.lock()) {
                 // Later on, nobody counts them.

@@ -231,7 +231,9 @@ impl Claim<'_> {
             return false;
         }
         // The time first: whoever sees that the task has begun must see when.
-        self.begun_at.store(now, Ordering::Release);
+        // Never back: of several threads, one that was held up here may find the claim laid out
+        // for another call, which a second one has begun.
+        self.begun_at.fetch_max(now, Ordering::AcqRel);
         let begin = |state| is_ours(state).then_some(state + 1);
         self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin).is_ok()
     }
@@ -249,10 +251,11 @@ impl Claim<'_> {
         begun(self.state.fetch_or(STRUCK, Ordering::SeqCst))
     }
 
-    pub(crate) fn progress(&self) -> Progress {
+    /// What the worker has done by this time by [`now`].
+    pub(crate) fn progress(&self, at: u64) -> Progress {
         let begun = begun(self.state.load(Ordering::SeqCst));
         let runs = begun > self.ended.load(Ordering::SeqCst);
-        let since = || now().saturating_sub(self.begun_at.load(Ordering::Acquire));
+        let since = || at.saturating_sub(self.begun_at.load(Ordering::Acquire));
         Progress { begun, runs_for: runs.then(|| Duration::from_nanos(since())) }
     }
 }
@@ -300,14 +303,14 @@ mod tests {
         let claim = exchange.claim(2).expect("the last one");
         claim.lay_out(7);
         assert!(!claim.begin(6, now()), "an earlier call that used the same words");
-        assert_eq!(claim.progress(), Progress { begun: 0, runs_for: None });
+        assert_eq!(claim.progress(now()), Progress { begun: 0, runs_for: None });
         assert!(claim.begin(7, now()));
-        assert!(claim.progress().runs_for.is_some());
+        assert!(claim.progress(now()).runs_for.is_some());
         claim.end();
         assert!(claim.begin(7, now()));
         assert_eq!(claim.strike(), 2);
         assert!(!claim.begin(7, now()), "it was taken back");
-        assert_eq!(claim.progress().begun, 2);
+        assert_eq!(claim.progress(now()).begun, 2);
         claim.lay_out(8);
         assert_eq!(claim.strike(), 0);
         assert!(!claim.begin(8, now()));

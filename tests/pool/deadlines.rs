@@ -6,8 +6,8 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use procession::{Executor, ProcessPool, TaskError, Terms};
 
-use crate::harness::{self, is_alive};
-use crate::tasks::{Echo, await_workers, quiet, succeeds_with};
+use crate::harness::{self, Gate, is_alive};
+use crate::tasks::{Echo, Pass, await_workers, quiet, succeeds_with};
 use crate::works::{Hang, Nap};
 
 pub fn trials() -> Vec<Trial> {
@@ -98,9 +98,12 @@ fn tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere() {
 
 fn others_in_the_same_worker_die_with_it_and_say_why() {
     let pool = quiet().workers(1).concurrency(2).build().expect("a pool");
-    let innocent = pool.submit(Hang::Asleep);
-    let culprit = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
-    assert_eq!(culprit.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    // What has not begun when the deadline is over is taken back, and not lost.
+    let (gate, timeout) = (Gate::new(), Duration::from_secs(1));
+    let innocent = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let culprit = pool.submit_with(Terms::new().timeout(timeout), Hang::Asleep);
+    assert_eq!(culprit.result(), Err(TaskError::TimedOut { after: timeout, attempts: 1 }));
     match innocent.result() {
         Err(TaskError::WorkerDied(death)) => {
             assert!(death.is_collateral);
@@ -112,12 +115,13 @@ fn others_in_the_same_worker_die_with_it_and_say_why() {
 }
 
 fn a_callback_that_takes_long_costs_nobody_its_worker() {
-    let pool = quiet().workers(1).timeout(SHORT).build().expect("a pool");
+    let timeout = Duration::from_millis(500);
+    let pool = quiet().workers(1).timeout(timeout).build().expect("a pool");
     let futures: Vec<_> = (0..20)
         .map(|n| {
             let future = pool.submit(Nap(1));
             if n % 5 == 0 {
-                future.on_done(|_| thread::sleep(SHORT * 3));
+                future.on_done(move |_| thread::sleep(timeout * 3 / 2));
             }
             future
         })

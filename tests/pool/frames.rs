@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use std::{fs, process};
@@ -13,7 +14,7 @@ use libtest_mimic::Trial;
 use procession::{Context, Executor, Failure, ProcessPool, Registry, Retries, Task, TaskError};
 use serde::{Deserialize, Serialize};
 
-use crate::harness::{Gate, ON_PURPOSE};
+use crate::harness::{Gate, ON_PURPOSE, eventually, is_alive};
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
 pub fn trials() -> Vec<Trial> {
@@ -21,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         a_crash_in_a_frame_costs_the_one_task_that_ran,
         a_crash_in_a_frame_may_be_tried_again,
         a_deadline_in_a_frame_finds_the_one_task_that_hangs,
+        a_deadline_in_a_frame_is_told_as_one_though_replies_before_it_come_late,
         errors_in_a_frame_stay_in_their_places,
         failures_in_a_frame_are_tried_again_one_by_one,
         tasks_behind_one_that_turns_out_long_go_to_another_worker,
@@ -168,7 +170,7 @@ fn a_crash_in_a_frame_may_be_tried_again() {
 }
 
 fn a_deadline_in_a_frame_finds_the_one_task_that_hangs() {
-    let timeout = Duration::from_millis(200);
+    let timeout = Duration::from_secs(1);
     let pool = warm(quiet().workers(2).timeout(timeout));
     let book = Gate::new();
     let book = book.path().join("book");
@@ -182,6 +184,35 @@ fn a_deadline_in_a_frame_finds_the_one_task_that_hangs() {
         assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
     }
     assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
+}
+
+fn a_deadline_in_a_frame_is_told_as_one_though_replies_before_it_come_late() {
+    let timeout = Duration::from_millis(500);
+    // Without leave to run it again.
+    let retries = Retries::times(1).on_crash(true).on_timeout(false);
+    let pool = warm(quiet().workers(1).timeout(timeout).retries(retries));
+    let (gate, book) = (Gate::new(), Gate::new());
+    let book = book.path().join("book");
+    let first = Note { number: 0, book: None, then: Then::WaitAt(gate.path()) };
+    let first = pool.submit(first);
+    // Nothing more is read until the deadline is over.
+    let (pid, (calls, called)) = (pool.pids()[0], mpsc::channel());
+    first.on_done(move |_| {
+        let _ = calls.send(());
+        eventually("the end of the worker", || !is_alive(pid));
+    });
+    gate.open();
+    called.recv_timeout(Duration::from_secs(60)).expect("a callback");
+    let then = |n| if n == 3 { Then::Hang } else { Then::Succeed };
+    let results = pool.map(notes(then, Some(&book)).take(100));
+    for (n, result) in results.enumerate() {
+        let expected = match then(n) {
+            Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
+            _ => Ok(n),
+        };
+        assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
+    }
+    assert_eq!(runs(&book), (0..100).map(|n| (n, 1)).collect());
 }
 
 fn errors_in_a_frame_stay_in_their_places() {
@@ -231,7 +262,7 @@ fn tasks_behind_one_that_turns_out_long_go_to_another_worker() {
     let mut results = pool.map(notes(then, None).take(200));
     let before: Vec<_> = results.by_ref().take(10).collect();
     // All the others are done while it still waits.
-    crate::harness::eventually("the others", || pool.stats().done >= 199);
+    eventually("the others", || pool.stats().done >= 199);
     gate.open();
     let after: Vec<_> = results.collect();
     let all = before.into_iter().chain(after).enumerate();
@@ -288,7 +319,7 @@ fn each_task_is_counted_once_however_it_ends() {
         // Dropped half way, while outputs are on their way.
         assert!(pool.map(tasks).take(round * 7).all(|result| result.is_ok()));
     }
-    crate::harness::eventually("the end of all", || {
+    eventually("the end of all", || {
         let stats = pool.stats();
         stats.pending + stats.running == 0
     });
@@ -334,7 +365,7 @@ fn survives_a_panic(pool: &ProcessPool, tasks: usize) {
     assert!(panic.is_err_and(|panic| panic.downcast_ref() == Some(&ON_PURPOSE.to_owned())));
     // All that came before the panic is worked for, although nobody asks for a result now.
     let done = || pool.stats().done - before;
-    crate::harness::eventually("the tasks before the panic", || done() >= tasks as u64 / 2);
+    eventually("the tasks before the panic", || done() >= tasks as u64 / 2);
     let numbers: Vec<_> = results.map(|result| result.expect("an output").0).collect();
     // Those that were yielded before the panic went with it.
     let all: Vec<_> = (0..tasks).filter(|n| *n != tasks / 2).collect();

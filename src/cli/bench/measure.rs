@@ -157,7 +157,7 @@ impl Measuring {
     /// A pool all of whose workers have started.
     fn pool(&self, workers: usize) -> Result<ProcessPool, Ended> {
         let (started, starts) = mpsc::channel();
-        let pool = builder(workers).on_event(move |event| {
+        let pool = builder(workers).on_event_but_starts(move |event| {
             if matches!(event, PoolEvent::WorkerStarted { .. }) {
                 let _ = started.send(());
             }

@@ -51,6 +51,7 @@ pub struct Builder {
     start_timeout: Duration,
     worker_env: Vec<(OsString, OsString)>,
     on_event: Option<OnEvent>,
+    tells_of_starts: bool,
     on_output: OnOutput,
     on_say: OnSay,
 }
@@ -78,6 +79,7 @@ impl Default for Builder {
             start_timeout: Duration::from_secs(10),
             worker_env: Vec::new(),
             on_event: None,
+            tells_of_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
                 eprintln!("worker {worker} (pid {pid}): {line}");
             }),
@@ -188,9 +190,22 @@ impl Builder {
     }
 
     /// Called with what happens in the pool, from threads of its own. Default: nothing.
+    ///
+    /// Since it is told of each task that starts, [`map`](crate::Executor::map) hands over tasks
+    /// one by one then.
     pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Box::new(call));
+        self.tells_of_starts = true;
         self
+    }
+
+    /// The same, but it is not told of tasks that start, so that short ones may travel together.
+    #[cfg(feature = "cli")]
+    pub(crate) fn on_event_but_starts(
+        self,
+        call: impl Fn(&PoolEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self { tells_of_starts: false, ..self.on_event(call) }
     }
 
     /// Called with each line that a worker writes to its standard output or error. Default: it is
@@ -226,6 +241,7 @@ impl Builder {
             start_timeout,
             worker_env,
             on_event,
+            tells_of_starts,
             on_output,
             on_say,
         } = self;
@@ -261,6 +277,7 @@ impl Builder {
             programs,
             worker_env,
             on_event,
+            tells_of_starts,
             on_output,
             on_say,
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::parcel::Parcel;
 use super::scheduler::Begun;
-use crate::wire::{Exchange, Garbled, Progress};
+use crate::wire::{self, Exchange, Garbled, Progress};
 
 /// A worker's claims, by number, and those that are free.
 #[derive(Default)]
@@ -106,13 +106,13 @@ impl Claims {
 
     /// How far the call of this turn has got.
     pub(crate) fn progress(&self, exchange: &Exchange, turn: u64) -> Option<Progress> {
-        Some(exchange.claim(self.of(turn)?)?.progress())
+        Some(exchange.claim(self.of(turn)?)?.progress(wire::now()))
     }
 
-    /// The calls that were begun and not answered.
-    pub(crate) fn begun(&self, exchange: &Exchange) -> Vec<Begun> {
+    /// The calls that were begun and not answered, at this time.
+    pub(crate) fn begun(&self, exchange: &Exchange, at: u64) -> Vec<Begun> {
         let begun = |(claim, call): (u32, &Sent)| {
-            let Progress { begun: items, runs_for } = exchange.claim(claim)?.progress();
+            let Progress { begun: items, runs_for } = exchange.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();
             (items > 0).then_some(Begun { turn: call.turn, items, ran_for })
         };

@@ -77,6 +77,8 @@ pub(crate) struct Post {
     callers_patience: Patience,
     doom: OnceLock<Doom>,
     has_ended: AtomicBool,
+    /// By the clock of the claims. It may take a while until somebody asks.
+    ended_at: OnceLock<u64>,
     is_dismissed: AtomicBool,
     /// There was no room for what lies in the outbox.
     lacks_room: AtomicBool,
@@ -117,6 +119,7 @@ impl Post {
             callers_patience: Patience::default(),
             doom: OnceLock::new(),
             has_ended: AtomicBool::new(false),
+            ended_at: OnceLock::new(),
             is_dismissed: AtomicBool::new(false),
             lacks_room: AtomicBool::new(false),
         }
@@ -250,10 +253,11 @@ impl Post {
         (ended, back)
     }
 
-    /// The calls that were begun and not answered.
+    /// The calls that were begun and not answered when the worker ended.
     pub(crate) fn begun(&self) -> Vec<Begun> {
         let exchange = self.exchange.get();
-        exchange.map_or_else(Vec::new, |exchange| self.sending().claims.begun(exchange))
+        let at = self.ended_at.get().copied().unwrap_or_else(wire::now);
+        exchange.map_or_else(Vec::new, |exchange| self.sending().claims.begun(exchange, at))
     }
 
     pub(crate) fn receiving(&self) -> MutexGuard<'_, Receiving> {
@@ -295,6 +299,7 @@ impl Post {
 
     /// The process has ended: nothing will come from it any more.
     pub(crate) fn note_end(&self) {
+        let _ = self.ended_at.set(wire::now());
         self.has_ended.store(true, Ordering::SeqCst);
         if let Some(exchange) = self.exchange.get() {
             exchange.reply_bell().toll();

@@ -68,6 +68,8 @@ pub(super) struct Setup {
     pub(super) programs: Programs,
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) on_event: Option<OnEvent>,
+    /// Whether it wants to hear of each task that starts.
+    pub(super) tells_of_starts: bool,
     pub(super) on_output: OnOutput,
     pub(super) on_say: OnSay,
 }
@@ -191,7 +193,7 @@ impl Shared {
                 Action::Send { tenant, turn, attempt, job: parcel, first, items } => {
                     let Some(post) = mind.posts.get(&tenant) else { continue };
                     parcel.set_running(true);
-                    if self.setup.on_event.is_some() || trace::follows_tasks() {
+                    if self.setup.tells_of_starts || trace::follows_tasks() {
                         outside.events.push(PoolEvent::TaskStarted {
                             task: parcel.id,
                             worker: tenant.seat,
@@ -393,9 +395,9 @@ impl Shared {
     /// How many tasks it is good to hand over together. Where each of them is reported, or
     /// counts against a limit, or would find several at work in its process, they go one by one.
     pub(super) fn frame(&self) -> usize {
-        let Setup { scheduling, max_pending, on_event, .. } = &self.setup;
+        let Setup { scheduling, max_pending, tells_of_starts, .. } = &self.setup;
         let is_plain = max_pending.is_none()
-            && on_event.is_none()
+            && !tells_of_starts
             && !trace::follows_tasks()
             && scheduling.slots.iter().all(|slots| *slots == 1);
         if is_plain { self.mind().scheduler.frame() as usize } else { 1 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use super::retries::Fault;
 use super::retries::Retries;
 use super::scheduler::{
     Action, Again, Begun, Event, Scheduler, Settings, TaskTerms, Tenant, Verdict,
@@ -97,6 +98,8 @@ struct World {
     fresh: BTreeSet<(Reverse<i32>, u64)>,
     /// The process whose end is being reported was ended because of a call.
     one_was_ended: bool,
+    /// The task that had run for too long in it.
+    too_long: Option<u64>,
     /// News of processes that are gone.
     late_news: Vec<Event<u64>>,
     ended: bool,
@@ -124,6 +127,8 @@ struct Process {
     is_dismissed: bool,
     /// It was ended because of a call that was to be ended.
     was_ended: bool,
+    /// The task for which it was ended, as it had run for too long.
+    too_long: Option<u64>,
     /// The scheduler knows that it has grown beyond what it may use.
     is_fat: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
@@ -193,6 +198,7 @@ impl World {
             is_closing: false,
             fresh: BTreeSet::new(),
             one_was_ended: false,
+            too_long: None,
             late_news: Vec::new(),
             ended: false,
             summary: Summary::default(),
@@ -360,12 +366,14 @@ impl World {
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
             let process = self.processes.remove(&tenant).expect("still there");
             self.one_was_ended = process.was_ended;
+            self.too_long = process.too_long;
             self.late_news.extend(process.news);
             let ran_for = Duration::from_micros(self.rng.u64(0..50_000));
             let begun = |call: &Call| Begun { turn: call.turn, items: call.begun, ran_for };
             let begun = process.running.iter().map(begun).collect();
             self.handle(Event::WorkerExited { tenant, exit, begun })?;
             self.one_was_ended = false;
+            self.too_long = None;
             return Ok(());
         }
         for _ in 0..self.rng.u32(1..5) {
@@ -509,9 +517,12 @@ impl World {
                         task.sent -= 1;
                     }
                 }
-                Action::Retry { job, first, attempt, .. } => {
+                Action::Retry { job, first, attempt, fault, .. } => {
                     self.summary.retried += 1;
                     let id = job + u64::from(first);
+                    if self.too_long == Some(id) && fault != Fault::Timeout {
+                        return Err(format!("task {id} ran for too long, not as told: {fault:?}"));
+                    }
                     let task = self.tasks.get_mut(&id).expect("a task that was submitted");
                     if attempt > task.allowed || self.is_closing {
                         return Err(format!("task {id} is to have attempt {attempt}"));
@@ -575,6 +586,9 @@ impl World {
         }
         if self.one_was_ended && matches!(verdict, Verdict::Died { is_collateral: false, .. }) {
             return Err(format!("task {id} was taken for the victim of a crash"));
+        }
+        if self.too_long == Some(id) && matches!(verdict, Verdict::Died { .. }) {
+            return Err(format!("task {id} ran for too long and was told something else"));
         }
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. })
@@ -646,9 +660,10 @@ impl Process {
                         self.replies.push_back(Reply { turn, task });
                         self.news.push(not_yet(Some(Duration::ZERO)));
                     }
-                    (Some(_), _) => {
+                    (Some(index), allowed) => {
                         self.is_dead = true;
                         self.was_ended = true;
+                        self.too_long = allowed.map(|_| self.running[index].tasks[0]);
                     }
                     (None, allowed) => {
                         if allowed.is_none() {

@@ -226,8 +226,11 @@ impl SeatState {
         let index = self.calls.iter().position(|call| call.turn == turn)?;
         let call = &mut self.calls[index];
         call.answered += items;
-        call.since = Some(now);
-        call.stalled = None;
+        // What is about to be ended runs since before: this is old news of what came before it.
+        if self.ending.is_none_or(|ending| ending.turn != turn) {
+            call.since = Some(now);
+            call.stalled = None;
+        }
         let id = call.id;
         if call.answered >= call.items {
             self.strike(index, now);
