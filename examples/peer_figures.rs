@@ -211,9 +211,18 @@ fn start_up(asked: &Asked) -> f64 {
 fn payload(asked: &Asked) -> f64 {
     let pool = pool(1);
     let bytes = vec![7; asked.count("mib", 64) << 20];
+    let is_anew = asked.count("anew", 0) > 0;
     let times = asked.times(|| {
-        let task = tasks::Laden(bytes.clone().into());
-        timed(|| assert_eq!(pool.submit(task).result().expect("a result").len(), bytes.len()))
+        let blob = bytes.clone().into();
+        timed(|| {
+            let back = match is_anew {
+                true => pool.submit(tasks::Anew(blob)).result(),
+                false => pool.submit(tasks::Laden(blob)).result(),
+            };
+            // Its memory has to be there, too, each page of it.
+            let back = back.expect("a result");
+            assert!(back.len() == bytes.len() && back.chunks(4096).all(|page| page[0] == 7));
+        })
     });
     median(times) * 1e3
 }

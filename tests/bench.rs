@@ -61,6 +61,9 @@ fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
     assert!(all.iter().all(|(name, n)| *n > 0.0 || may_be_zero(name) && *n == 0.0), "{all:?}");
     assert_eq!(figures["payloads"].as_array().unwrap().len(), 3);
 
+    // Short tasks travel together.
+    let rate = |measure: &str| figures[measure]["processes"].as_f64().unwrap();
+    assert!(rate("map_tasks_per_s") > rate("submit_tasks_per_s"), "{all:?}");
     let of = |measure: &str, field: &str| figures[measure]["processes"][field].as_f64().unwrap();
     assert!(of("round_trip_us", "p50") <= of("round_trip_us", "p99"));
     let advice = figures["advice"].as_str().unwrap();

@@ -180,7 +180,8 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["--task", "primes", "--size", "40"], "--size SIZE of primes must be 2 to 19"),
         (&["--task", "sha", "--size", "much"], "--size SIZE must be a whole number"),
         (&["--task", "sha", "--jobs", "0"], "--jobs N must be >= 1"),
-        (&["--jobs", "3"], "--task <NAME>"),
+        (&["--jobs", "3"], "--jobs is of the work of --task NAME"),
+        (&["br", "--size", "3"], "--size is of the work of --task NAME"),
         (&["--export", "out.pdf"], "must end with .md, .json, .csv, .html or .svg: out.pdf"),
         (&["x1"], "each CC argument must be A to Z or AA to ZZ"),
     ] {
@@ -347,11 +348,9 @@ fn every_task_is_compared_by_the_number_of_workers() {
         let points = json["scaling"].as_array().unwrap();
         assert_eq!(points.len(), 4, "{task}");
         let prices = json["price_s"].as_array().unwrap();
-        let price = |mode: &str| {
-            let price = prices.iter().find(|price| price["mode"] == mode);
-            price.unwrap()["seconds"].as_f64().unwrap()
-        };
-        assert!(price("processes:1") > price("sequential"), "{json:#}");
+        let priced: Vec<_> = prices.iter().map(|price| price["mode"].as_str().unwrap()).collect();
+        assert_eq!(priced, ["sequential", "threads:1", "processes:1"], "{json:#}");
+        assert!(prices.iter().all(|price| price["seconds"].as_f64().unwrap() > 0.0), "{json:#}");
         assert!(ran.stdout.contains("threads:1 ") && ran.stdout.contains(" µs"), "{ran:#?}");
     }
 }

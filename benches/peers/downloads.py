@@ -218,6 +218,7 @@ def report(figures, where, rounds):
     print(peers.table(head, rows))
     if "aria2c" in figures:
         print("\naria2c waits until each file has reached the disk, the others do not.")
+    print("The coordinator writes no logs here (--no-logs).")
 
 
 def main():

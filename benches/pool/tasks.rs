@@ -51,6 +51,19 @@ impl Task for Laden {
     }
 }
 
+/// Gives back as many bytes of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Anew(pub Blob);
+
+impl Task for Anew {
+    const NAME: &'static str = "anew";
+    type Output = Blob;
+
+    fn run(self, _: &Context) -> Result<Blob, Failure> {
+        Ok(self.0.to_vec().into())
+    }
+}
+
 /// Gives back what it is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bytes(pub Vec<u8>);
@@ -101,6 +114,7 @@ pub fn add_to(registry: Registry) -> Registry {
         .with::<Text>()
         .with::<Bytes>()
         .with::<Laden>()
+        .with::<Anew>()
         .with::<Spin>()
         .with::<Die>()
 }

@@ -100,10 +100,13 @@ impl Resume {
         let (undone, failed) = (job.in_state(State::Undone), job.in_state(State::Failed));
         if self.resume.is_some() {
             what.push(format!("{} undone", undone.len()));
-            left.extend(undone);
+            left.extend(undone.iter().cloned());
         }
         match (self.retry_failed.is_some(), failed.len()) {
             (true, number) => {
+                if self.resume.is_none() && !undone.is_empty() {
+                    what.push(format!("{} undone (for these, --resume)", undone.len()));
+                }
                 what.push(format!("{number} failed"));
                 left.extend(failed);
             }

@@ -138,6 +138,12 @@ impl Merge {
         std::mem::take(&mut self.strangers)
     }
 
+    /// The files in which there was nothing, once nothing will be written any more.
+    pub fn empty(&self) -> impl Iterator<Item = &Path> {
+        let idle = self.idle.iter().filter(|_| self.is_over).map(|index| &self.tails[*index]);
+        idle.filter(|tail| tail.number() == 0).map(Tail::path)
+    }
+
     /// The files that could not be read, or not to their end, as far as not asked for before.
     pub fn broken(&mut self) -> Vec<(PathBuf, io::Error)> {
         std::mem::take(&mut self.broken)

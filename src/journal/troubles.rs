@@ -41,6 +41,7 @@ impl Troubles {
                 self.other.push(format!("{named} and {rest} more: they are no logs of ours"));
             }
         }
+        self.other.extend(merge.empty().map(|path| format!("{}: it is empty", name(path))));
         let broken = merge.broken().into_iter();
         self.other.extend(
             broken.map(|(path, error)| format!("{}: cannot be read: {error}", name(&path))),

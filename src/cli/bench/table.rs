@@ -117,7 +117,7 @@ fn parts(figures: &Figures) -> [Part; 3] {
             columns: vec!["median", "longest"],
             rows: vec![
                 of_lives("fresh pool to result, ms", start_up_ms),
-                of_lives("death to next result, ms", respawn_ms),
+                of_lives("error to next result, ms", respawn_ms),
             ],
         },
         Part {
@@ -206,7 +206,7 @@ round trip, p99 µs             0.245        75.0         122
 
                               median     longest
 fresh pool to result, ms        1.74        13.0
-death to next result, ms        1.57         103
+error to next result, ms        1.57         103
 
                                MiB/s
 64 KiB and back                  522

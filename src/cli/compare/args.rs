@@ -61,10 +61,10 @@ pub(in crate::cli) struct Args {
     )]
     pub task: Option<Task>,
     /// How many jobs [default: 40; 20000 of noop]
-    #[arg(long, value_name = "N", value_parser = jobs, allow_negative_numbers = true, requires = "task", help_heading = "Other work")]
+    #[arg(long, value_name = "N", value_parser = jobs, allow_negative_numbers = true, help_heading = "Other work")]
     pub jobs: Option<usize>,
     /// Of each job: bytes (32M of sha, 4M of arcfour), digits (16 of primes) or ms (50 of sleep)
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true, requires = "task", help_heading = "Other work")]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true, help_heading = "Other work")]
     pub size: Option<u64>,
 
     /// The modes [default: sequential,threads,processes; with --task, each with 1 to --workers]

@@ -61,6 +61,8 @@ pub(super) enum UsageError {
     Selection(#[from] Selection),
     #[error("--size SIZE of {work} must be {least} to {most}")]
     Size { work: Work, least: u64, most: u64 },
+    #[error("{0} is of the work of --task NAME, and flags are compared")]
+    NoTask(&'static str),
     #[error("--modes {0}: it is there twice")]
     Twice(Mode),
     #[error("--modes {0}: CPython runs only --task sha, noop and python")]
@@ -97,6 +99,11 @@ pub(super) fn resolve(typed: Args) -> Result<Plan, UsageError> {
         dashboard,
         once,
     } = typed;
+    for (option, is_given) in [("--jobs", jobs.is_some()), ("--size", size.is_some())] {
+        if task.is_none() && is_given {
+            return Err(UsageError::NoTask(option));
+        }
+    }
     let dashboard = dashboard.resolve().map_err(UsageError::Dashboard)?;
     let mut remarks = Vec::new();
     let (what, modes, reference) = match task {

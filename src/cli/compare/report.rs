@@ -292,7 +292,7 @@ fn lesson(comparison: &Comparison) -> Vec<String> {
         let price = |(mode, seconds): &(Mode, f64)| format!("{mode} {}", micros(*seconds));
         let prices: Vec<_> = comparison.prices.iter().map(price).collect();
         said.push(format!(
-            "The price of a task, measured with tasks that do nothing: {}.",
+            "The price of a task, measured with tasks that do nothing, by map: {}.",
             prices.join(", ")
         ));
     }

@@ -1,6 +1,7 @@
 //! The lines of a run, merged by time; and those that are added, as long as it goes on.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -43,17 +44,28 @@ pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
     stdout::written(written)
 }
 
-/// Waits until there is a run, and gives the latest.
+/// Waits until there is a run that is not over, and gives it.
 pub(super) fn await_a_run(logs: &Path) -> Result<PathBuf, FindError> {
-    let mut has_said = false;
+    let say = |of_the_latest: fmt::Arguments<'_>| {
+        let logs = logs.display();
+        stderr::say(format_args!("coordinator: waiting for a run in {logs}{of_the_latest}"));
+    };
+    let mut over: Option<Option<PathBuf>> = None;
     loop {
-        match RunDir::find(logs, None) {
-            Err(FindError::None { .. }) if !has_said => {
-                has_said = true;
-                stderr::say(format_args!("coordinator: waiting for a run in {}", logs.display()));
+        match RunDir::find(logs, None).map(|run| run.path()) {
+            Err(FindError::None { .. }) => {
+                over.get_or_insert_with(|| {
+                    say(format_args!(""));
+                    None
+                });
             }
-            Err(FindError::None { .. }) => {}
-            found => return found.map(|run| run.path()),
+            Ok(path) if over.is_none() && !is_going_on(&path) && !is_fresh(&path) => {
+                let name = which_run::name(&path);
+                say(format_args!("; {name} is over, and coordinator logs shows it"));
+                over = Some(Some(path));
+            }
+            Ok(path) if over.as_ref().is_some_and(|over| over.as_ref() == Some(&path)) => {}
+            found => return found,
         }
         thread::sleep(GLANCE);
     }

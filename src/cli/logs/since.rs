@@ -37,8 +37,11 @@ impl Since {
 
 /// Reads what was typed.
 pub(super) fn parse(typed: &str) -> Result<Since, String> {
-    let duration =
-        |text: &str| text.parse::<SignedDuration>().ok().filter(|duration| !duration.is_negative());
+    let duration = |text: &str| {
+        // What looks like a time of day is not so many hours, minutes and seconds.
+        let duration = text.parse::<SignedDuration>().ok().filter(|_| !text.contains(':'));
+        duration.filter(|duration| !duration.is_negative())
+    };
     if let Some(into) = typed.strip_prefix('+') {
         return duration(into).map(Since::IntoTheRun).ok_or_else(refusal);
     }
@@ -70,9 +73,11 @@ mod tests {
         assert_eq!(resolve("+1.5s"), "2026-11-22T12:00:01.5Z");
         assert_eq!(resolve("2026-11-22T11:00:00Z"), "2026-11-22T11:00:00Z");
         assert_eq!(parse("5m"), Ok(Since::Ago(SignedDuration::from_mins(5))));
-        assert!(matches!(parse("10:30"), Ok(Since::TimeOfDay(_))));
+        for time in ["10:30", "23:49:33", "00:00:01"] {
+            assert!(matches!(parse(time), Ok(Since::TimeOfDay(_))), "{time}");
+        }
         assert!(matches!(parse("2026-11-22 11:00"), Ok(Since::At(_))));
-        for bad in ["", "yesterday", "+", "-5s", "25:00", "+x"] {
+        for bad in ["", "yesterday", "+", "-5s", "25:00", "99:99:99", "+x"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
