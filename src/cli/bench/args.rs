@@ -4,7 +4,7 @@
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  coordinator bench                     a table, in about a minute
+  coordinator bench                     a table, in under a minute
   coordinator bench --quick             in a few seconds; the figures are rougher
   coordinator bench --json | jq .advice
 

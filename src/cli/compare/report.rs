@@ -36,7 +36,8 @@ pub(super) struct Table {
 }
 
 pub(super) fn report(comparison: &Comparison) -> Report {
-    let Comparison { job, warmup, runs, .. } = comparison;
+    let Comparison { job, warmup, runs, end, .. } = comparison;
+    let up_to = if matches!(end, End::Done) { "" } else { "up to " };
     let s = |count: usize| if count == 1 { "" } else { "s" };
     let after = match warmup {
         0 => String::new(),
@@ -45,7 +46,7 @@ pub(super) fn report(comparison: &Comparison) -> Report {
     let turns = if comparison.rows.len() > 1 { " each, in turn" } else { "" };
     Report {
         title: job.clone(),
-        subtitle: format!("{runs} run{}{after}{turns}; {}", s(*runs), place(comparison)),
+        subtitle: format!("{up_to}{runs} run{}{after}{turns}; {}", s(*runs), place(comparison)),
         times: times(comparison),
         bars: bars(comparison),
         verdicts: verdicts(comparison),

@@ -311,7 +311,8 @@ impl Shared {
 
     /// How many calls a worker may have at a time.
     pub(super) fn most_calls(&self, worker: usize) -> usize {
-        // As many again for those that were taken back and whose places are not free yet.
+        // Twice as many as are ever sent: a call that found no place while nothing is unread
+        // would be tried over and over.
         2 * (self.slots(worker) + MOST_AHEAD)
     }
 
