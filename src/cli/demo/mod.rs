@@ -91,6 +91,7 @@ fn show(text: impl AsRef<str>) {
             process::exit(Exit::Answered as i32);
         }
         Err(error) => {
+            tidy();
             stderr::say(format_args!("coordinator: cannot write to standard output: {error}"));
             process::exit(Exit::CouldNotWork as i32);
         }
