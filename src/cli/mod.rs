@@ -61,8 +61,14 @@ enum Exit {
     Usage = 2,
     /// The job could not be done at all.
     CouldNotWork = 3,
+    /// Ended by the SIGHUP of a terminal that is gone.
+    HungUp = 129,
     /// Ended by Ctrl-C.
     Interrupted = 130,
+    /// Ended by SIGQUIT.
+    Quit = 131,
+    /// The reader of standard output closed it before all was written.
+    ClosedPipe = 141,
     /// Ended by SIGTERM.
     Terminated = 143,
 }

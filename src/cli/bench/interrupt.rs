@@ -1,7 +1,6 @@
 //! What ends the measuring before its time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::cli::Exit;
 use crate::error::TaskError;
@@ -20,19 +19,16 @@ impl From<TaskError> for Ended {
 
 /// Whether somebody wants it to end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Interrupt(Arc<AtomicU8>);
+pub(super) struct Interrupt(Arc<OnceLock<Exit>>);
 
 impl Interrupt {
     pub(super) fn set(&self, exit: Exit) {
-        self.0.store(exit as u8, Ordering::Relaxed);
+        // The first signal decides the exit status.
+        let _ = self.0.set(exit);
     }
 
     /// Asked between any two tries, none of which takes long.
     pub(super) fn check(&self) -> Result<(), Ended> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            exit if exit == Exit::Terminated as u8 => Err(Ended::Interrupted(Exit::Terminated)),
-            _ => Err(Ended::Interrupted(Exit::Interrupted)),
-        }
+        self.0.get().map_or(Ok(()), |exit| Err(Ended::Interrupted(*exit)))
     }
 }

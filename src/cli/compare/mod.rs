@@ -50,6 +50,7 @@ use self::progress::Progress;
 use self::rounds::{End, Inbox};
 use super::dashboard::Dashboard;
 use super::{Exit, download, stderr};
+use crate::executor::PrivateDir;
 use crate::flag_server::FlagServer;
 use crate::workload::Work;
 
@@ -68,6 +69,9 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
     let Plan { what, modes, reference, runs, warmup, exports, progress, color, dashboard, remarks } =
         plan;
     let inbox = Inbox::open().context("cannot listen to signals")?;
+    // The destinations of the runs lie in it. What a killed comparison leaves there is removed by
+    // the next program that makes such a directory. A comparison can do without.
+    let _private = PrivateDir::create();
     let exports = exports.into_iter().map(|(path, format)| {
         let shown = path.display().to_string();
         Export::prepare(path, format).with_context(|| format!("cannot write --export {shown}"))

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use wait4::Wait4;
 
 use super::memory::Watch;
+use crate::cli::signals;
 
 /// How long a process has to end in order when it is stopped.
 const GRACE: Duration = Duration::from_secs(3);
@@ -114,15 +115,21 @@ impl Stage {
         let mut now = self.now();
         now.is_closed = true;
         let Some(pid) = now.running else { return };
-        // A coordinator takes the first for a wish and the second for an order. Two of the same
-        // kind could arrive as one.
-        let _ = kill_process_group(pid, Signal::INT);
-        let _ = kill_process_group(pid, Signal::TERM);
-        let runs = |now: &mut Now| now.running.is_some();
-        let waited = self.ended.wait_timeout_while(now, GRACE, runs);
-        let (now, patience) = waited.unwrap_or_else(PoisonError::into_inner);
-        if patience.timed_out() && now.running.is_some() {
-            let _ = kill_process_group(pid, Signal::KILL);
+        // A coordinator takes the first for a wish and the second, if that comes later, for an
+        // order. Two of the same kind could arrive as one.
+        let steps = [
+            (Signal::INT, signals::BURST + Duration::from_millis(50)),
+            (Signal::TERM, GRACE),
+            (Signal::KILL, Duration::ZERO),
+        ];
+        for (signal, patience) in steps {
+            if now.running.is_none() {
+                return;
+            }
+            let _ = kill_process_group(pid, signal);
+            let runs = |now: &mut Now| now.running.is_some();
+            let waited = self.ended.wait_timeout_while(now, patience, runs);
+            (now, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -14,6 +14,7 @@ mod tasks;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
+use std::thread;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
@@ -42,8 +43,15 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
     *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
-        tidy();
-        process::exit(exit as i32);
+        let end = move || {
+            tidy();
+            process::exit(exit as i32);
+        };
+        // Not in the thread that waits for signals: this may wait for a lock.
+        let spawned = thread::Builder::new().name("ending".to_owned()).spawn(end);
+        if spawned.is_err() {
+            process::exit(exit as i32);
+        }
     })
     .context("cannot listen to signals")?;
     let shown = match demo {
