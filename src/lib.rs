@@ -68,6 +68,7 @@ pub mod error;
 pub mod executor;
 pub mod future;
 mod guard;
+mod locked_dir;
 pub mod task;
 mod voice;
 mod wire;

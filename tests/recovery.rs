@@ -12,12 +12,13 @@ mod programs;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use gate::Gate;
 use hostile::{Behaviour, Hostile};
-use programs::{Place, kill, wait_until, wait_until_gone};
+use programs::{Place, Running, kill, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 #[test]
@@ -116,4 +117,62 @@ fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
     assert_eq!(left(), 0);
     let flags: BTreeSet<_> = place.flags("downloads");
     assert_eq!(flags.len(), 194);
+}
+
+/// Containers that share directories have process ids of their own: none can tell by an id whether
+/// a process of another lives.
+#[test]
+fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
+    let place = Place::new();
+    fs::create_dir(place.path("tmp")).unwrap();
+    let coordinator = |args: &[&str]| {
+        let mut command = place.coordinator(args);
+        command.env("TMPDIR", place.path("tmp"));
+        command
+    };
+    let unshared = |args: &[&str]| {
+        let command = coordinator(args);
+        let mut unshare = place.command(Path::new("unshare"), &["-rmpf", "--mount-proc"]);
+        unshare.arg(command.get_program()).args(args).env("TMPDIR", place.path("tmp"));
+        unshare
+    };
+    let trial = unshared(&["--version"]).output();
+    if !trial.is_ok_and(|ran| ran.status.success()) {
+        eprintln!("skipped: this system does not let its users make namespaces of process ids");
+        return;
+    }
+    let slow = ["-s", "DELAY", "-w", "2", "-m", "20", "--max-tasks-per-worker", "5", "--json"];
+    let long = [&["--all", "-l", "40"], &slow[..]].concat();
+    let first = Running::start(&mut coordinator(&long));
+    first.wait_for_stdout("\n");
+    let second = Running::start(&mut unshared(&long));
+    second.wait_for_stdout("\n");
+    for run in [unshared(&["br", "--json"]), coordinator(&["br", "--json"])].iter_mut() {
+        assert_eq!(Running::start(run).wait().expect(0).summary().counts(), [1, 0, 0]);
+    }
+    for run in [first, second] {
+        assert_eq!(run.wait().expect(0).summary().counts(), [40, 0, 0]);
+    }
+    assert_eq!(place.flags("downloads").len(), 40);
+    assert_eq!(fs::read_dir(place.path("tmp")).unwrap().count(), 0);
+    let list = place.run(&["logs", "--list"]).expect(0).stdout;
+    assert_eq!(list.matches("exit code 0").count(), 4, "{list}");
+}
+
+#[test]
+fn what_a_killed_program_left_is_removed_by_the_next() {
+    let place = Place::new();
+    fs::create_dir(place.path("tmp")).unwrap();
+    let start =
+        |args: &[&str]| Running::start(place.coordinator(args).env("TMPDIR", place.path("tmp")));
+    let left = || fs::read_dir(place.path("tmp")).unwrap().count();
+    let run = start(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
+    run.wait_for_stdout("\n");
+    let workers = run.workers(1);
+    run.signal(Signal::KILL);
+    assert_eq!(run.wait().code(), 128 + 9);
+    wait_until_gone(&workers);
+    assert_eq!(left(), 1);
+    start(&["br"]).wait().expect(0);
+    assert_eq!(left(), 0);
 }

@@ -1,23 +1,28 @@
 //! Where flags go: `DEST/br.gif`, written whole or not at all.
 //!
 //! ```text
-//!  bytes ─► DEST/.br.gif.4712.0.part ─► rename ─► DEST/br.gif
+//!  bytes ─► DEST/.br.gif.x7Kq0aTzP4mD.part ─► rename ─► DEST/br.gif
 //! ```
 //!
 //! Must never show a half-written flag under its name, whenever the process dies. The temporary
-//! file lies beside the flag because a rename is atomic only within one file system.
+//! file lies beside the flag because a rename is atomic only within one file system. It is locked
+//! while it is written: a file without a lock was left by a process that is gone, and is removed by
+//! a later run. A process id in its name would not do, since containers that share a destination
+//! have process ids of their own.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, test_kill_process};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use super::codes::Code;
+use super::validators;
 
 /// Why a destination cannot be used, or a flag was not saved.
 #[derive(Debug, Error)]
@@ -96,39 +101,34 @@ pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
 }
 
 fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
-    let (part, mut file) = create_part(dest, code)?;
-    let written = file.write_all(bytes).and_then(|()| {
-        // Locked until it has its name.
-        fs::rename(&part, path)
-    });
-    drop(file);
-    if written.is_err() {
-        // The first error is the one worth telling.
-        let _ = fs::remove_file(&part);
-    }
-    written
+    let mut part = create_part(dest, &format!("{}.gif", code.lower()))?;
+    part.write_all(bytes)?;
+    // Locked until it has its name. Where anything fails, it is removed when it is dropped.
+    part.persist(path).map(drop).map_err(|error| error.error)
 }
 
-fn create_part(dest: &Path, code: Code) -> io::Result<(PathBuf, File)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{}.gif.{}.{n}.part", code.lower(), std::process::id());
-        let part = dest.join(name);
-        // Not `tempfile`, whose files are for their owner only: a flag is an ordinary file.
-        match File::create_new(&part) {
-            // A leftover of a killed process that had our pid.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            // The lock tells others that the writer lives. Not all file systems have locks; there
-            // its pid has to do.
-            other => {
-                return other.map(|file| {
-                    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-                    (part, file)
-                });
-            }
+/// Random characters in the name of a temporary file.
+const RANDOM: usize = 12;
+/// Another process may take a new file for one that was left, so often.
+const TRIES: usize = 100;
+
+/// Makes the temporary file that will be renamed to `name`, and is locked until then.
+pub(super) fn create_part(dest: &Path, name: &str) -> io::Result<NamedTempFile> {
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    // As an ordinary file; the umask applies.
+    builder.prefix(&prefix).suffix(".part").rand_bytes(RANDOM);
+    builder.permissions(Permissions::from_mode(0o666));
+    for _ in 0..TRIES {
+        let part = builder.tempfile_in(dest)?;
+        // A sweep locks a file before it removes it: one that is locked, or has no name any more,
+        // was found before it could be locked here. Without locks only age counts there.
+        let locked = flock(part.as_file(), FlockOperation::NonBlockingLockExclusive);
+        if locked != Err(Errno::WOULDBLOCK) && part.as_file().metadata()?.nlink() > 0 {
+            return Ok(part);
         }
     }
+    Err(io::Error::other("other processes remove every temporary file that is made"))
 }
 
 /// Removes what killed processes left half written in `dest`, and tells how many files that were.
@@ -139,44 +139,51 @@ pub fn sweep(dest: &Path) -> usize {
     };
     entries
         .flatten()
-        .filter(|entry| {
-            let writer = entry.file_name().to_str().and_then(writer_of);
-            writer.is_some_and(|pid| is_gone(pid) || is_abandoned(&entry.path()))
-        })
-        .filter(|entry| fs::remove_file(entry.path()).is_ok())
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_part))
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter(|entry| remove_if_left(&entry.path()))
         .count()
 }
 
-/// The pid in the name of a temporary file of ours.
-fn writer_of(name: &str) -> Option<Pid> {
-    let (cc, rest) = name.strip_prefix('.')?.split_once(".gif.")?;
-    let (pid, n) = rest.strip_suffix(".part")?.split_once('.')?;
-    cc.parse::<Code>().ok()?;
-    n.parse::<u64>().ok()?;
-    Pid::from_raw(pid.parse().ok().filter(|pid| *pid > 0)?)
-}
-
-/// Whether nobody writes to it, though there is a process of that pid: it may be another one. A
-/// file that is younger than a second may not be locked yet.
-fn is_abandoned(part: &Path) -> bool {
-    let is_old = |file: &File| {
-        let age = file.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
-        matches!(age, Ok(Ok(age)) if age > Duration::from_secs(1))
+/// Whether a temporary file of ours may have this name: `.br.gif.x7Kq0aTzP4mD.part`, or as they
+/// were in older versions, which locked them as well, `.br.gif.4712.0.part`.
+fn is_part(name: &str) -> bool {
+    let middle = || {
+        let name = name.strip_prefix('.')?.strip_suffix(".part")?;
+        if let Some(middle) = name.strip_prefix(validators::FILE) {
+            return middle.strip_prefix('.');
+        }
+        let (cc, middle) = name.split_once(".gif.")?;
+        cc.parse::<Code>().ok().map(|_| middle)
     };
-    File::open(part).is_ok_and(|file| {
-        is_old(&file) && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    let is_number = |text: &str| text.parse::<u64>().is_ok() && !text.starts_with('+');
+    middle().is_some_and(|middle| match middle.split_once('.') {
+        Some((pid, n)) => is_number(pid) && is_number(n),
+        None => middle.len() == RANDOM && middle.bytes().all(|byte| byte.is_ascii_alphanumeric()),
     })
 }
 
-fn is_gone(pid: Pid) -> bool {
-    // Any other answer, such as "not permitted", means that somebody is there.
-    test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+/// Where there are no locks, a file that was not written to for so long was left.
+const AGE: Duration = Duration::from_secs(3600);
+
+/// Removes the file unless a process writes to it.
+fn remove_if_left(part: &Path) -> bool {
+    let Ok(file) = File::open(part) else { return false };
+    let is_left = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => true,
+        Err(Errno::WOULDBLOCK) => false,
+        Err(_) => {
+            let age = file.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
+            matches!(age, Ok(Ok(age)) if age > AGE)
+        }
+    };
+    // Still locked: its maker, if it has just made it, finds that and makes another.
+    is_left && fs::remove_file(part).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir)
@@ -238,43 +245,44 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_the_dead_are_swept_and_nothing_else() {
+    fn files_that_no_process_has_locked_are_swept_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let dead = child.id();
-        child.wait().unwrap();
-        let alive = std::process::id();
-        let swept = format!(".br.gif.{dead}.0.part");
-        let kept = [
-            format!(".br.gif.{alive}.7.part"),
-            format!(".br.gif.{dead}.part"),
-            format!(".bra.gif.{dead}.0.part"),
-            ".br.gif.0.0.part".to_owned(),
-            ".br.gif.-1.0.part".to_owned(),
-            "br.gif".to_owned(),
+        let swept = [
+            ".br.gif.x7Kq0aTzP4mD.part",
+            ".br.gif.4711.0.part",
+            "..validators.jsonl.x7Kq0aTzP4mD.part",
         ];
-        for name in kept.iter().chain([&swept]) {
+        let kept = [
+            ".br.gif.4711.part",
+            ".bra.gif.x7Kq0aTzP4mD.part",
+            ".br.gif.-1.0.part",
+            ".br.gif.x7Kq0aTz-4mD.part",
+            "br.gif",
+        ];
+        for name in kept.iter().chain(&swept) {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        assert_eq!(sweep(dir.path()), 1);
+        let mut written = create_part(dir.path(), "br.gif").unwrap();
+        assert!(is_part(written.path().file_name().unwrap().to_str().unwrap()));
+        assert_eq!(sweep(dir.path()), 3);
+        written.write_all(b"flag").unwrap();
+        written.persist(path(dir.path(), br())).unwrap();
         let mut kept = kept.to_vec();
-        kept.sort();
+        kept.sort_unstable();
         assert_eq!(names(dir.path()), kept);
         assert_eq!(sweep(&dir.path().join("missing")), 0);
     }
 
     #[test]
-    fn a_file_that_nobody_has_locked_is_swept_once_it_is_old() {
+    fn a_sweep_spoils_no_flag_that_is_being_saved() {
         let dir = tempfile::tempdir().unwrap();
-        let name = format!(".br.gif.{}.0.part", std::process::id());
-        let file = File::create(dir.path().join(&name)).unwrap();
-        assert_eq!(sweep(dir.path()), 0, "it is young");
-        let times = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
-        file.set_times(times).unwrap();
-        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert_eq!(sweep(dir.path()), 0, "it is being written");
-        drop(file);
-        assert_eq!(sweep(dir.path()), 1);
-        assert_eq!(names(dir.path()), [""; 0]);
+        let dest = dir.path();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..500).for_each(|_| _ = sweep(dest)));
+                scope.spawn(|| (0..500).for_each(|_| save(dest, br(), b"flag").unwrap()));
+            }
+        });
+        assert_eq!(names(dest), ["br.gif"]);
     }
 }

@@ -149,7 +149,7 @@ pub fn tidy(dest: &Path) {
         .collect();
     let lines = last.values().filter_map(|record| serde_json::to_string(record).ok());
     let text: String = lines.map(|line| line + "\n").collect();
-    let replaced = tempfile::NamedTempFile::new_in(dest).and_then(|mut file| {
+    let replaced = save::create_part(dest, FILE).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.persist(&path).map_err(|error| error.error)
     });

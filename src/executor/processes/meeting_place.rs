@@ -5,16 +5,13 @@
 //! name without a word. And a coordinator that is killed while a worker starts leaves the socket
 //! behind: [`PrivateDir`] is for programs in which that must not pile up.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use std::{env, io, process};
-
-use rustix::process::{Pid, getuid, test_kill_process};
+use std::{env, io};
 
 use crate::error::PoolError;
+use crate::locked_dir::{self, LockedDir};
 
 /// Makes sure that sockets can be made in the temporary directory. Where it is too long, missing
 /// or not writable, another one is used for all temporary files of this process that are made
@@ -63,15 +60,23 @@ fn usable_for_sockets(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A temporary directory of this process alone, which is removed with all that is in it when this
-/// is dropped, or, if the process was killed before that, by the next one that makes such a
+/// A temporary directory of this process alone, which is removed with its contents when this is
+/// dropped, or, if the process was killed before that, by the next one that makes such a
 /// directory.
 ///
 /// It is a matter for programs: from when it is made until the process ends, all temporary files
 /// that the `tempfile` crate makes in this process go there, those of other libraries as well. Make
 /// it before the first pool, at the head of `main`.
+///
+/// Its name is random, and it is locked while its process lives, so that programs in containers
+/// with a common temporary directory do not remove each other's.
 #[derive(Debug)]
-pub struct PrivateDir(PathBuf);
+pub struct PrivateDir {
+    _dir: LockedDir,
+}
+
+/// What the names of these directories begin with.
+const PURPOSE: &str = "procession";
 
 impl PrivateDir {
     /// Makes the directory, and removes those of processes that have ended without doing so.
@@ -87,43 +92,19 @@ impl PrivateDir {
     }
 
     fn create_in(base: &Path) -> io::Result<Self> {
-        let prefix = format!("procession-{}-", getuid().as_raw());
-        sweep(base, &prefix);
-        let dir = Self(base.join(format!("{prefix}{}", process::id())));
-        // One of this name is from a process that had the same id and was killed.
-        let _ = fs::remove_dir_all(&dir.0);
-        DirBuilder::new().mode(0o700).create(&dir.0)?;
-        usable_for_sockets(&dir.0).map_err(io::Error::other)?;
+        locked_dir::sweep(base, PURPOSE);
+        let dir = LockedDir::create_in(base, PURPOSE)?;
+        usable_for_sockets(dir.path()).map_err(io::Error::other)?;
         let refused = |_| io::Error::other("the temporary directory was settled before");
-        tempfile::env::override_temp_dir(&dir.0).map_err(refused)?;
-        Ok(dir)
-    }
-}
-
-impl Drop for PrivateDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Removes the directories of this user's processes that are no more.
-fn sweep(base: &Path, prefix: &str) {
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
-        let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
-        let is_gone = test_kill_process(pid) == Err(rustix::io::Errno::SRCH);
-        // In a directory that is open to all, the name alone proves nothing.
-        let is_ours = entry.metadata().is_ok_and(|dir| dir.uid() == getuid().as_raw());
-        if is_gone && is_ours {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+        tempfile::env::override_temp_dir(dir.path()).map_err(refused)?;
+        Ok(Self { _dir: dir })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_directory_is_usable_if_a_socket_can_be_made_there() {
@@ -135,23 +116,5 @@ mod tests {
         for unusable in [long.as_path(), Path::new("/does/not/exist"), Path::new("/proc")] {
             assert!(usable_for_sockets(unusable).is_err(), "{}", unusable.display());
         }
-    }
-
-    #[test]
-    fn what_processes_that_are_gone_left_behind_is_swept() {
-        let base = tempfile::tempdir().expect("a directory");
-        let mut gone = process::Command::new("true").spawn().expect("a process");
-        gone.wait().expect("its end");
-        let make = |name: String| {
-            let dir = base.path().join(name);
-            fs::create_dir(&dir).expect("a directory");
-            fs::write(dir.join("socket"), "").expect("a file");
-            dir
-        };
-        let swept = make(format!("mine-{}", gone.id()));
-        let kept = [make(format!("mine-{}", process::id())), make("mine-x".to_owned())];
-        sweep(base.path(), "mine-");
-        assert!(!swept.exists());
-        assert!(kept.iter().all(|dir| dir.exists()));
     }
 }
