@@ -54,6 +54,16 @@ pub enum TaskError {
         /// What the decoder said, or that no task of this name is registered.
         reason: String,
     },
+    /// The output was not waited for, because that wait would never have ended: it began on a
+    /// thread that delivers the outputs of this executor (in `on_event`, `on_say` or `on_output`,
+    /// in `Deserialize` or `Drop` of an output), or in a task or callback for which the awaited
+    /// task itself waits, or where the system starts no thread to go on with the rest. The task
+    /// goes on all the same.
+    #[error("waiting for this task here would never end")]
+    WouldDeadlock,
+    /// The output was handed over before: the future was awaited to its end.
+    #[error("the output of this task was already taken")]
+    AlreadyTaken,
     /// The executor cannot run anything any more, or was shut down before the task was submitted.
     #[error("the pool cannot run this task: {0}")]
     PoolBroken(#[source] PoolError),

@@ -67,7 +67,9 @@ pub trait Executor: Engine {
     /// Runs many tasks and yields their results in the order of the tasks.
     ///
     /// The tasks are taken from the iterator as results are consumed, only so many beyond them as
-    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`frame`](Engine::frame).
+    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`frame`](Engine::frame). When the
+    /// iterator of the results is dropped before its end, those tasks beyond that have not begun
+    /// are cancelled; those that run come to their end, and their results are dropped.
     fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>
     where
         I: IntoIterator<Item: Task>,
@@ -115,9 +117,10 @@ pub trait Engine: Send + Sync {
         drop(batch);
     }
 
-    /// Cancels what is left of a batch, by the id of its first task.
-    fn abandon(&self, batch: TaskId) {
-        let _ = batch;
+    /// Cancels what has not begun of a task, or of a batch by the id of its first task, whose
+    /// outcome is not wanted any more. What runs is left alone.
+    fn abandon(&self, id: TaskId) {
+        let _ = id;
     }
 
     /// The one to ask when a future of this executor is cancelled.

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::TaskId;
+use crate::waiting::{self, Need, Owing, Target};
 
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
@@ -33,6 +34,8 @@ pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 pub struct Future<T> {
     core: Arc<Core<T>>,
     executor: Option<Weak<dyn Patron>>,
+    /// Whether there may be a waker that ends with this.
+    was_polled: bool,
 }
 
 /// Where a task stands, as its future sees it.
@@ -70,6 +73,13 @@ pub(crate) trait Patron: Send + Sync {
     fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
         let _ = (id, waiter);
     }
+
+    /// A thread that runs tasks or callbacks is about to wait for this task, so it must not have
+    /// to wait for that thread. Gives whether it can be run.
+    fn hasten(self: Arc<Self>, id: TaskId) -> bool {
+        let _ = id;
+        true
+    }
 }
 
 /// Somebody who waits for a future in an executor's own way.
@@ -99,7 +109,7 @@ struct Inner<T> {
     /// Called with the result before anyone else sees it, in the order of their registration.
     callbacks: Vec<Callback<T>>,
     /// Told afterwards.
-    watchers: SmallVec<[(Sender<usize>, usize); 1]>,
+    watchers: SmallVec<[Watcher; 1]>,
     waker: Option<Waker>,
     nudge: Option<Arc<dyn Nudge>>,
     /// How many threads wait for `done`.
@@ -108,13 +118,41 @@ struct Inner<T> {
 
 type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
 
+/// One of those that wait for several futures.
+struct Watcher {
+    /// Which wait it is.
+    sender: Arc<Sender<usize>>,
+    /// Which of its futures this is.
+    index: usize,
+}
+
 enum Stage<T> {
     Owed,
     /// Fulfilled, and the callbacks are looking at the result.
     Announcing,
     Here(Result<T, TaskError>),
+    /// It was here before, and one more callback is looking at the result.
+    Shown(Outcome),
     /// Handed over by a poll.
     Taken,
+}
+
+/// What is known of a result without it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Output,
+    Error,
+    Cancelled,
+}
+
+impl Outcome {
+    fn of<T>(result: &Result<T, TaskError>) -> Self {
+        match result {
+            Ok(_) => Self::Output,
+            Err(TaskError::Cancelled) => Self::Cancelled,
+            Err(_) => Self::Error,
+        }
+    }
 }
 
 impl<T> Core<T> {
@@ -163,13 +201,13 @@ impl<T> Waiter for Core<T> {
 
 /// The executor's side of a future. Dropped unfulfilled, it fulfils itself with
 /// [`TaskError::Cancelled`], so that nobody waits for what will never come.
-pub(crate) struct Promise<T> {
+pub(crate) struct Promise<T: Send + 'static> {
     core: Arc<Core<T>>,
     kept: bool,
 }
 
 /// A promise and the future that it is made to; `executor` is asked when the future is cancelled.
-pub(crate) fn promise<T>(
+pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn Patron>>,
 ) -> (Promise<T>, Future<T>) {
@@ -186,10 +224,11 @@ pub(crate) fn promise<T>(
         }),
         done: Condvar::new(),
     });
-    (Promise { core: Arc::clone(&core), kept: false }, Future { core, executor })
+    let promise = Promise { core: Arc::clone(&core), kept: false };
+    (promise, Future { core, executor, was_polled: false })
 }
 
-impl<T> Promise<T> {
+impl<T: Send + 'static> Promise<T> {
     /// Notes whether the task was handed to a worker, or was taken back from one.
     pub(crate) fn set_running(&self, running: bool) {
         self.core.set_running(running);
@@ -212,21 +251,46 @@ impl<T> Core<T> {
         self.running.store(running, Ordering::Relaxed);
     }
 
-    pub(crate) fn keep(&self, result: Result<T, TaskError>) {
+    pub(crate) fn keep(self: &Arc<Self>, result: Result<T, TaskError>)
+    where
+        T: Send + 'static,
+    {
         let mut inner = self.lock();
+        if inner.callbacks.is_empty() {
+            return self.publish(inner, result);
+        }
         inner.stage = Stage::Announcing;
-        // A callback may take its time, and others may be added meanwhile: never under the lock.
+        drop(inner);
+        let core = Arc::clone(self);
+        waiting::call(Box::new(move || {
+            let _owing = Owing::the_end_of(core.id);
+            let inner = core.show(&result, core.lock());
+            core.publish(inner, result);
+        }));
+    }
+
+    /// Shows the result to the callbacks until there are none. A callback may take its time, and
+    /// others may be added meanwhile: never under the lock.
+    fn show<'c>(
+        &'c self,
+        result: &Result<T, TaskError>,
+        mut inner: MutexGuard<'c, Inner<T>>,
+    ) -> MutexGuard<'c, Inner<T>> {
         loop {
             let callbacks = std::mem::take(&mut inner.callbacks);
             if callbacks.is_empty() {
-                break;
+                return inner;
             }
             drop(inner);
             for callback in callbacks {
-                call(callback, &result);
+                call(callback, result);
             }
             inner = self.lock();
         }
+    }
+
+    /// Lets everybody have the result, and wakes those who wait for it.
+    fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
         inner.stage = Stage::Here(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
@@ -242,14 +306,22 @@ impl<T> Core<T> {
         if let Some(waker) = waker {
             let _ = guard::catch(|| waker.wake());
         }
-        for (watcher, index) in watchers {
-            // Whoever watched may have lost interest.
-            let _ = watcher.send(index);
+        for Watcher { sender, index } in watchers {
+            // The wait may have ended.
+            let _ = sender.send(index);
+        }
+    }
+
+    /// Takes the result, when it is there.
+    fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Result<T, TaskError> {
+        match std::mem::replace(&mut inner.stage, Stage::Taken) {
+            Stage::Here(result) => result,
+            _ => Err(TaskError::AlreadyTaken),
         }
     }
 }
 
-impl<T> Drop for Promise<T> {
+impl<T: Send + 'static> Drop for Promise<T> {
     fn drop(&mut self) {
         if !self.kept {
             self.core.keep(Err(TaskError::Cancelled));
@@ -270,32 +342,49 @@ impl<T> Future<T> {
 
     /// Waits for the output.
     ///
-    /// # Panics
-    ///
-    /// If the future was awaited to its end before.
+    /// A future that was awaited to its end has none any more: then this is
+    /// [`TaskError::AlreadyTaken`]. A task or a callback may wait for any other task, also of the
+    /// same executor; where a wait could never end, this is [`TaskError::WouldDeadlock`].
     pub fn result(self) -> Result<T, TaskError> {
-        if let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade)
-            && !self.is_done()
-        {
-            executor.fetch(self.core.id, &*self.core);
+        if !self.is_done() {
+            let _waiting = waiting::begin([self.target()], Need::All)?;
+            if let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) {
+                executor.fetch(self.core.id, &*self.core);
+            }
+            return self.core.take(self.core.wait_until_done(None).expect("no deadline"));
         }
-        let mut inner = self.core.wait_until_done(None).expect("no deadline");
-        match std::mem::replace(&mut inner.stage, Stage::Taken) {
-            Stage::Here(result) => result,
-            _ => panic!("the result of this future was already taken"),
-        }
+        self.core.take(self.core.lock())
     }
 
     /// Waits for the output, but no longer than `timeout`: then gives the future back. The task
     /// goes on all the same.
     pub fn result_timeout(self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
-        if self.wait_timeout(timeout) { Ok(self.result()) } else { Err(self) }
+        match self.wait_for(timeout) {
+            Ok(true) => Ok(self.core.take(self.core.lock())),
+            Ok(false) => Err(self),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
-    /// Waits until the task is done, but no longer than `timeout`, and says whether it is.
+    /// Waits until the task is done, but no longer than `timeout`, and says whether it is. Where
+    /// [`result`](Self::result) would give [`TaskError::WouldDeadlock`], this does not wait.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_for(timeout).unwrap_or(false)
+    }
+
+    fn wait_for(&self, timeout: Duration) -> Result<bool, TaskError> {
+        if self.is_done() {
+            return Ok(true);
+        }
         // A deadline beyond what the clock can count is none.
-        self.core.wait_until_done(Instant::now().checked_add(timeout)).is_some()
+        let deadline = Instant::now().checked_add(timeout);
+        let need = if deadline.is_some() { Need::Time } else { Need::All };
+        let _waiting = waiting::begin([self.target()], need)?;
+        Ok(self.core.wait_until_done(deadline).is_some())
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target { id: self.core.id, executor: self.executor.as_ref() }
     }
 
     /// Whether there is an output or an error, so that [`result`](Self::result) will not wait.
@@ -306,8 +395,10 @@ impl<T> Future<T> {
     /// Where the task stands.
     pub fn state(&self) -> State {
         match &self.core.lock().stage {
-            Stage::Here(Err(TaskError::Cancelled)) => State::Cancelled,
-            Stage::Here(_) | Stage::Taken => State::Finished,
+            Stage::Here(Err(TaskError::Cancelled)) | Stage::Shown(Outcome::Cancelled) => {
+                State::Cancelled
+            }
+            Stage::Here(_) | Stage::Shown(_) | Stage::Taken => State::Finished,
             Stage::Owed | Stage::Announcing if self.core.running.load(Ordering::Relaxed) => {
                 State::Running
             }
@@ -334,78 +425,108 @@ impl<T> Future<T> {
     }
 
     /// Calls `callback` with the result: at once if it is there, else when it comes, before it can
-    /// be had from this future, on the thread that brings it. Callbacks are called in the order
-    /// in which they were added; one that panics is reported by the panic hook and harms nobody.
+    /// be had from this future. Callbacks are called in the order in which they were added; one
+    /// that panics is reported by the panic hook and harms no other.
     ///
-    /// In a [`ProcessPool`](crate::ProcessPool) nothing else that a worker replies is heard while a
-    /// callback for one of its tasks runs: one that takes long belongs on a thread of its own, and
-    /// one that waited for another task of the same executor might wait for ever.
+    /// A [`ThreadPool`](crate::ThreadPool) calls it on the thread that ran the task. A
+    /// [`ProcessPool`](crate::ProcessPool) has a thread for the callbacks of each worker's tasks,
+    /// started with the first of them: it calls one after the other, so one that takes long delays
+    /// those behind it, and no result without callbacks. A task that is cancelled, by
+    /// [`cancel`](Self::cancel) or a shutdown, has its callbacks called on the thread that does so.
     ///
-    /// A future that was awaited to its end has no result any more, and `callback` is dropped.
+    /// A callback may submit tasks to the same executor and wait for them, or for others: while it
+    /// waits, another thread goes on with the callbacks behind it. It cannot wait for its own
+    /// future, nor can two callbacks wait for each other's futures: that is
+    /// [`TaskError::WouldDeadlock`].
+    ///
+    /// A future that was awaited to its end has no result any more: `callback` is called with
+    /// [`TaskError::AlreadyTaken`].
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
-            Stage::Owed | Stage::Announcing => inner.callbacks.push(Box::new(callback)),
-            Stage::Taken => {}
-            Stage::Here(_) => {
+            Stage::Owed | Stage::Announcing | Stage::Shown(_) => {
+                inner.callbacks.push(Box::new(callback));
+            }
+            Stage::Taken => {
+                drop(inner);
+                call(Box::new(callback), &Err(TaskError::AlreadyTaken));
+            }
+            Stage::Here(ref result) => {
                 // Looked at outside the lock, so that the callback may do what it likes.
-                let Stage::Here(result) = std::mem::replace(&mut inner.stage, Stage::Announcing)
-                else {
+                let shown = Stage::Shown(Outcome::of(result));
+                let Stage::Here(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
-                drop(inner);
-                self.core.announce(callback, result);
+                inner.callbacks.push(Box::new(callback));
+                let mut inner = self.core.show(&result, inner);
+                inner.stage = Stage::Here(result);
             }
         }
     }
 
-    /// Sends `index` when the task is done, at once if it is.
-    fn watch(&self, watcher: &Sender<usize>, index: usize) {
+    /// Has `index` sent when the task is done; false if it is already.
+    fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
         let mut inner = self.core.lock();
-        if matches!(inner.stage, Stage::Owed | Stage::Announcing) {
-            inner.watchers.push((watcher.clone(), index));
-        } else {
-            drop(inner);
-            let _ = watcher.send(index);
+        let is_owed = matches!(inner.stage, Stage::Owed | Stage::Announcing);
+        if is_owed {
+            inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
+        }
+        is_owed
+    }
+
+    /// Has nothing sent any more.
+    fn unwatch(&self, sender: &Arc<Sender<usize>>) {
+        let mut inner = self.core.lock();
+        inner.watchers.retain(|watcher| !Arc::ptr_eq(&watcher.sender, sender));
+        // What many waits at a time needed is not kept.
+        if inner.watchers.is_empty() {
+            inner.watchers.shrink_to_fit();
         }
     }
 
     fn failed(&self) -> bool {
-        // It is done; at most a callback is looking at the result just now.
-        let inner = self.core.wait_until_done(None).expect("no deadline");
-        matches!(&inner.stage, Stage::Here(Err(_)))
+        let stage = &self.core.lock().stage;
+        matches!(stage, Stage::Here(Err(_)) | Stage::Shown(Outcome::Error | Outcome::Cancelled))
     }
 }
 
-impl<T> Core<T> {
-    /// Shows a result that was there already to one more callback, and puts it back.
-    fn announce(
-        &self,
-        callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static,
-        result: Result<T, TaskError>,
-    ) {
-        call(Box::new(callback), &result);
-        self.keep(result);
+impl<T> Drop for Future<T> {
+    fn drop(&mut self) {
+        // No task wants to be woken any more. What it shares ends outside the lock.
+        if self.was_polled {
+            let waker = self.core.lock().waker.take();
+            guard::discard(waker);
+        }
     }
 }
 
 impl<T> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let mut inner = self.core.lock();
-        match inner.stage {
-            Stage::Owed | Stage::Announcing => {
-                inner.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-            Stage::Here(_) | Stage::Taken => {
-                match std::mem::replace(&mut inner.stage, Stage::Taken) {
-                    Stage::Here(result) => Poll::Ready(result),
-                    _ => panic!("this future was awaited to its end before"),
-                }
-            }
+    /// Once it was ready it has no result any more: it is ready with
+    /// [`TaskError::AlreadyTaken`].
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let waker = context.waker();
+        let inner = self.core.lock();
+        if !matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+            return Poll::Ready(self.core.take(inner));
         }
+        let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        drop(inner);
+        if !is_known {
+            // Wakers are not ours: they are cloned and dropped outside the lock.
+            let waker = waker.clone();
+            let mut inner = self.core.lock();
+            if !matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+                return Poll::Ready(self.core.take(inner));
+            }
+            let before = inner.waker.replace(waker);
+            drop(inner);
+            drop(before);
+            self.was_polled = true;
+        }
+        waiting::may_follow(self.target());
+        Poll::Pending
     }
 }
 

@@ -71,6 +71,7 @@ mod guard;
 mod locked_dir;
 pub mod task;
 mod voice;
+mod waiting;
 mod wire;
 pub mod worker;
 

@@ -14,9 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::blob;
+use super::job::Canceller;
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Task, TaskId};
+use crate::waiting::{self, Need, Target, Waiting};
 use crate::wire::{INLINE_LIMIT, Reply};
 
 /// Tasks of one kind as JSON, and those who are owed their outputs.
@@ -166,14 +168,47 @@ impl<O> Results<O> {
     }
 
     /// Waits for the next result; none if all were yielded.
-    pub(crate) fn next(&mut self) -> Option<Result<O, TaskError>> {
+    pub(crate) fn next(
+        &mut self,
+        executor: impl FnOnce() -> Option<Canceller>,
+    ) -> Option<Result<O, TaskError>> {
         if self.ready.as_slice().is_empty() {
-            self.ready = self.fetch().into_iter();
+            match self.begin(executor) {
+                Ok(_waiting) => self.ready = self.fetch().into_iter(),
+                Err(error) => {
+                    self.give_up_next();
+                    return Some(Err(error));
+                }
+            }
         }
         match self.ready.next()? {
             Slot::Here(result) => Some(result.map_err(|error| *error)),
             Slot::Owed | Slot::Taken => unreachable!("only what is here was fetched"),
         }
+    }
+
+    /// To be called before a wait.
+    fn begin(&self, executor: impl FnOnce() -> Option<Canceller>) -> Result<Waiting, TaskError> {
+        let would_wait = || {
+            let inner = self.results.lock();
+            matches!(inner.slots.get(self.next), Some(Slot::Owed))
+        };
+        if !waiting::has_role() || !would_wait() {
+            return Ok(Waiting::default());
+        }
+        let executor = executor();
+        let executor = executor.as_ref().map(|canceller| &canceller.0);
+        waiting::begin([Target { id: self.results.id, executor }], Need::All)
+    }
+
+    /// The next result was not waited for, and is not yielded when it comes.
+    fn give_up_next(&mut self) {
+        let mut inner = self.results.lock();
+        let slot = std::mem::replace(&mut inner.slots[self.next], Slot::Taken);
+        inner.missing -= usize::from(matches!(slot, Slot::Owed));
+        self.next += 1;
+        drop(inner);
+        guard::discard(slot);
     }
 
     /// Waits until there is at least one more, and takes all there are.

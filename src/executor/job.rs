@@ -95,55 +95,58 @@ pub(crate) struct Encoded {
 /// It is made of what the promise and its future share, so it needs no memory of its own: what one
 /// thread allocates for each task and another one frees is what they get into each other's way for.
 pub(crate) struct Owed {
-    whom: Arc<dyn Awaiting>,
-    is_kept: bool,
+    whom: Option<Arc<dyn Awaiting>>,
 }
 
 /// What a promise and its future share, without its type.
 trait Awaiting: Send + Sync {
     fn set_running(&self, running: bool);
-    fn answer(&self, reply: &Reply<&RawValue>);
-    fn fail(&self, error: TaskError);
+    fn answer(self: Arc<Self>, reply: &Reply<&RawValue>);
+    fn fail(self: Arc<Self>, error: TaskError);
 }
 
 impl Owed {
     pub(crate) fn new<O: DeserializeOwned + Send + 'static>(promise: Promise<O>) -> Self {
-        Self { whom: promise.into_core(), is_kept: false }
+        Self { whom: Some(promise.into_core()) }
     }
 
     pub(crate) fn set_running(&self, running: bool) {
-        self.whom.set_running(running);
+        if let Some(whom) = &self.whom {
+            whom.set_running(running);
+        }
     }
 
     pub(crate) fn answer(mut self, reply: &Reply<&RawValue>) {
-        self.is_kept = true;
-        self.whom.answer(reply);
+        if let Some(whom) = self.whom.take() {
+            whom.answer(reply);
+        }
     }
 
     pub(crate) fn fail(mut self, error: TaskError) {
-        self.is_kept = true;
-        self.whom.fail(error);
+        if let Some(whom) = self.whom.take() {
+            whom.fail(error);
+        }
     }
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        if !self.is_kept {
-            self.whom.fail(TaskError::Cancelled);
+        if let Some(whom) = self.whom.take() {
+            whom.fail(TaskError::Cancelled);
         }
     }
 }
 
-impl<O: DeserializeOwned + Send> Awaiting for Core<O> {
+impl<O: DeserializeOwned + Send + 'static> Awaiting for Core<O> {
     fn set_running(&self, running: bool) {
         Core::set_running(self, running);
     }
 
-    fn answer(&self, reply: &Reply<&RawValue>) {
+    fn answer(self: Arc<Self>, reply: &Reply<&RawValue>) {
         self.keep(reply.result());
     }
 
-    fn fail(&self, error: TaskError) {
+    fn fail(self: Arc<Self>, error: TaskError) {
         self.keep(Err(error));
     }
 }

@@ -84,7 +84,8 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
                 self.fill();
             }
             if let Ahead::Many(results) = self.ahead.front_mut()? {
-                let next = results.next();
+                let executor = self.executor;
+                let next = results.next(|| executor.canceller());
                 if next.is_some() {
                     return next;
                 }
@@ -99,12 +100,13 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
     }
 }
 
-/// Results that nobody will consume need not be worked for.
+/// Tasks whose results will not be read are not begun. Those that run are left alone: to end them
+/// would cost their worker processes.
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
     fn drop(&mut self) {
         for ahead in self.ahead.drain(..).rev() {
             match ahead {
-                Ahead::One(future) => drop(future.cancel()),
+                Ahead::One(future) => self.executor.abandon(future.id()),
                 Ahead::Many(results) => self.executor.abandon(results.id()),
                 Ahead::Failed(_) => {}
             }

@@ -55,11 +55,12 @@ use self::parcel::Spares;
 use self::scheduler::{Event, Scheduler};
 use self::shared::{Mind, Setup, Shared};
 use self::stats::Counts;
-use super::callbacks;
+use super::callbacks::{self, CallQueues};
 use super::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::error::{Exit, PoolError};
 use crate::future::Future;
 use crate::task::{Task, TaskId};
+use crate::waiting::{self, Need};
 
 /// An executor that runs tasks in worker processes.
 ///
@@ -235,7 +236,9 @@ impl ProcessPool {
         let now = Instant::now();
         let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (orders, receiver) = mpsc::channel();
-        let shared = Arc::new(Shared {
+        let workers = setup.scheduling.slots.len();
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
+            callbacks: CallQueues::new(waiting::address(shared.as_ptr()), workers + 1),
             setup,
             mind: Mutex::new(Mind {
                 scheduler,
@@ -295,8 +298,8 @@ impl Engine for ProcessPool {
         self.shared.enter_batch(batch);
     }
 
-    fn abandon(&self, batch: TaskId) {
-        self.shared.handle(Event::Abandoned { id: batch });
+    fn abandon(&self, id: TaskId) {
+        self.shared.handle(Event::Abandoned { id });
     }
 
     fn canceller(&self) -> Option<Canceller> {
@@ -309,6 +312,7 @@ impl Engine for ProcessPool {
         if callbacks::is_within(&*self.shared) {
             return;
         }
+        let _waiting = waiting::begin([], Need::Time);
         let mut ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         while !*ended {
             ended = self.shared.has_ended.wait(ended).unwrap_or_else(PoisonError::into_inner);
@@ -320,6 +324,8 @@ impl Engine for ProcessPool {
         for thread in threads {
             let _ = thread.join();
         }
+        // Nothing completes a future any more.
+        self.shared.callbacks.finish();
     }
 }
 

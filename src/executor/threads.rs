@@ -3,12 +3,18 @@
 //! One lock guards one queue; a thread is started when a task comes and none is idle, up to the
 //! size of the pool. The queue is a map by task id, which is both the order of submission and the
 //! handle for cancelling.
+//!
+//! A task that waits for another one of its pool occupies a thread, and all threads may come to be
+//! occupied that way. So the tasks that are waited for go first, and where no thread is free for
+//! them another one is started, which ends when there are no more of these. At no time more tasks
+//! are begun for its sake than threads wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use super::callbacks::{self, Calling};
+use super::callbacks;
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
@@ -16,8 +22,13 @@ use crate::future::Patron;
 use crate::guard;
 use crate::task::{Context, Locals, TaskId};
 use crate::voice::{Said, Voice};
+use crate::waiting::{self, Acting, Need, Owing, StandIn};
 
 /// An executor that runs tasks on up to a given number of threads.
+///
+/// A task, or a callback, may wait for other tasks of the same pool: those are run first, on a
+/// further thread if none of the pool's is free, which has the number of one that is there
+/// ([`Context::worker`]). Threads that wait do not count as running.
 ///
 /// Dropped, it cancels what is pending and waits for what runs, since a thread cannot be killed.
 #[derive(Debug)]
@@ -39,6 +50,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     pending: BTreeMap<TaskId, Job>,
+    /// Those that a task or a callback waits for; some of them may have begun.
+    awaited: BTreeSet<TaskId>,
+    /// How many threads wait for tasks, in a task or a callback.
+    waiting: usize,
     voice: Voice,
     idle: usize,
     is_shut_down: bool,
@@ -78,15 +93,21 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, job: Job, error: TaskError) {
-        let _calling = Calling::on_behalf_of(self);
-        job.fail(error);
+    fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &TaskError) {
+        callbacks::deliver(self, || jobs.into_iter().for_each(|job| job.fail(error.clone())));
     }
 
-    fn work(&self, worker: usize) {
+    /// Runs tasks until there are no more to come; or only those that are waited for.
+    fn work(self: &Arc<Self>, worker: usize, only_awaited: bool) {
+        let acting =
+            Acting::serves(callbacks::address(&**self), Some(Arc::clone(self) as Arc<dyn StandIn>));
         let mut queue = self.lock();
         loop {
-            if let Some((_, job)) = queue.pending.pop_first() {
+            let next = match queue.pop_awaited() {
+                None if !only_awaited => queue.pending.pop_first().map(|(_, job)| job),
+                next => next,
+            };
+            if let Some(job) = next {
                 let context = Context {
                     task: job.id(),
                     worker,
@@ -95,11 +116,12 @@ impl Shared {
                     voice: queue.voice.clone(),
                 };
                 drop(queue);
-                let calling = Calling::on_behalf_of(self);
+                let owing = Owing::the_end_of(job.id());
                 job.run(&context);
-                drop(calling);
+                drop(owing);
+                acting.come_back();
                 queue = self.lock();
-            } else if queue.is_shut_down {
+            } else if only_awaited || queue.is_shut_down {
                 return;
             } else {
                 queue.idle += 1;
@@ -108,6 +130,68 @@ impl Shared {
             }
         }
     }
+
+    /// Starts a thread for this worker's tasks.
+    fn start(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        worker: usize,
+        only_awaited: bool,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let builder = thread::Builder::new().name(format!("procession-thread-{worker}"));
+        let thread = builder.spawn(move || {
+            let _ = guard::catch(|| shared.work(worker, only_awaited));
+            shared.lock().alive -= 1;
+            shared.ended.notify_all();
+        })?;
+        queue.threads.retain(|thread| !thread.is_finished());
+        queue.threads.push(thread);
+        queue.alive += 1;
+        Ok(())
+    }
+
+    /// Sees to it that a thread runs the tasks that are waited for; false if none can.
+    fn attend_to_awaited(self: &Arc<Self>, queue: &mut Queue) -> bool {
+        if queue.awaited.is_empty() {
+            return true;
+        }
+        if queue.idle > 0 {
+            self.changed.notify_one();
+            return true;
+        }
+        let active = queue.alive.saturating_sub(queue.waiting);
+        // One that is active looks for them when it is done, or comes here when it has to wait.
+        active >= self.size
+            || self.start(queue, queue.alive % self.size, true).is_ok()
+            || active > 0
+    }
+}
+
+impl Queue {
+    fn pop_awaited(&mut self) -> Option<Job> {
+        while let Some(id) = self.awaited.pop_first() {
+            if let Some(job) = self.pending.remove(&id) {
+                return Some(job);
+            }
+        }
+        None
+    }
+}
+
+impl StandIn for Shared {
+    fn leave(self: Arc<Self>) -> bool {
+        let mut queue = self.lock();
+        queue.waiting += 1;
+        let is_attended = self.attend_to_awaited(&mut queue);
+        queue.waiting -= usize::from(!is_attended);
+        is_attended
+    }
+
+    fn come_back(&self) -> bool {
+        self.lock().waiting -= 1;
+        true
+    }
 }
 
 impl Engine for ThreadPool {
@@ -115,37 +199,22 @@ impl Engine for ThreadPool {
         let mut queue = self.shared.lock();
         if queue.is_shut_down {
             drop(queue);
-            return self.shared.fail(job, TaskError::PoolBroken(PoolError::ShutDown));
+            return self.shared.fail([job], &TaskError::PoolBroken(PoolError::ShutDown));
         }
         queue.pending.insert(job.id(), job);
         // Idle threads that were woken but have not taken their task yet still count as idle,
         // hence the comparison with all that is pending.
         if queue.pending.len() > queue.idle && queue.started < self.shared.size {
             let worker = queue.started;
-            let shared = Arc::clone(&self.shared);
-            let spawned = thread::Builder::new().name(format!("procession-thread-{worker}")).spawn(
-                move || {
-                    let _ = guard::catch(|| shared.work(worker));
-                    shared.lock().alive -= 1;
-                    shared.ended.notify_all();
-                },
-            );
-            match spawned {
-                Ok(thread) => {
-                    queue.threads.push(thread);
-                    queue.started += 1;
-                    queue.alive += 1;
-                }
+            match self.shared.start(&mut queue, worker, false) {
+                Ok(()) => queue.started += 1,
                 // With at least one thread the work still gets done, only later.
                 Err(_) if queue.started > 0 => {}
                 Err(error) => {
                     let pending = std::mem::take(&mut queue.pending);
                     drop(queue);
                     let error = PoolError::System(format!("cannot start a thread: {error}"));
-                    for job in pending.into_values() {
-                        self.shared.fail(job, TaskError::PoolBroken(error.clone()));
-                    }
-                    return;
+                    return self.shared.fail(pending.into_values(), &TaskError::PoolBroken(error));
                 }
             }
         }
@@ -155,6 +224,10 @@ impl Engine for ThreadPool {
 
     fn ahead(&self) -> usize {
         self.shared.size * 2 + 16
+    }
+
+    fn abandon(&self, id: TaskId) {
+        self.shared.cancel(id);
     }
 
     fn canceller(&self) -> Option<Canceller> {
@@ -171,12 +244,11 @@ impl Engine for ThreadPool {
         };
         drop(queue);
         self.shared.changed.notify_all();
-        for job in cancelled.into_values() {
-            self.shared.fail(job, TaskError::Cancelled);
-        }
+        self.shared.fail(cancelled.into_values(), &TaskError::Cancelled);
         if callbacks::is_within(&*self.shared) {
             return;
         }
+        let _waiting = waiting::begin([], Need::Time);
         let mut queue = self.shared.lock();
         while queue.alive > 0 {
             queue = self.shared.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -193,7 +265,16 @@ impl Patron for Shared {
     fn cancel(&self, id: TaskId) -> bool {
         // Bound first: fulfilling the future calls user code, which must not meet our lock.
         let job = self.lock().pending.remove(&id);
-        job.map(|job| self.fail(job, TaskError::Cancelled)).is_some()
+        job.map(|job| self.fail([job], &TaskError::Cancelled)).is_some()
+    }
+
+    fn hasten(self: Arc<Self>, id: TaskId) -> bool {
+        let mut queue = self.lock();
+        if !queue.pending.contains_key(&id) {
+            return true;
+        }
+        queue.awaited.insert(id);
+        self.attend_to_awaited(&mut queue)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Many futures at once: as they finish, or until enough of them have.
 
 use std::collections::HashSet;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::Future;
+use crate::waiting::{self, Need};
 
 /// Yields futures as they finish, whatever their order.
 ///
@@ -18,44 +20,74 @@ use super::Future;
 /// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
     let (sender, finished) = mpsc::channel();
+    let sender = Arc::new(sender);
     let futures: Vec<_> = futures.into_iter().map(Some).collect();
     for (index, future) in futures.iter().enumerate() {
-        future.as_ref().expect("none was yielded yet").watch(&sender, index);
+        if !future.as_ref().expect("none was yielded yet").watch(&sender, index) {
+            let _ = sender.send(index);
+        }
     }
-    AsCompleted { unfinished: futures.len(), futures, finished }
+    AsCompleted { unfinished: futures.len(), futures, sender, finished }
 }
 
 /// The iterator of [`as_completed`].
+///
+/// Where a wait could never end, it yields a future that is not done, whose
+/// [`result`](Future::result) is then [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
 #[derive(Debug)]
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,
+    /// What the futures were given, to take it back.
+    sender: Arc<Sender<usize>>,
     finished: Receiver<usize>,
     unfinished: usize,
 }
 
 impl<T> AsCompleted<T> {
     /// Waits for the next future, but not beyond `deadline`; `Ok(None)` when all were yielded.
+    /// Those that are done are yielded after it, too. Where a wait could never end, there is none.
     pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Future<T>>, Unfinished> {
         if self.unfinished == 0 {
             return Ok(None);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.finished.recv_timeout(left) {
-            Ok(index) => Ok(self.take(index)),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Err(Unfinished { unfinished: self.unfinished, of: self.futures.len() })
+        loop {
+            let next = self.finished.try_recv().ok().or_else(|| {
+                let left = deadline.checked_duration_since(Instant::now())?;
+                let _waiting = self.begin(Need::Time)?;
+                self.finished.recv_timeout(left).ok()
+            });
+            let Some(index) = next else {
+                let (unfinished, of) = (self.unfinished, self.futures.len());
+                return Err(Unfinished { unfinished, of });
+            };
+            if let Some(future) = self.take(index) {
+                return Ok(Some(future));
             }
         }
     }
 
     /// The futures that were not yielded yet, in their original order.
-    pub fn into_unfinished(self) -> Vec<Future<T>> {
-        self.futures.into_iter().flatten().collect()
+    pub fn into_unfinished(mut self) -> Vec<Future<T>> {
+        self.unwatch();
+        std::mem::take(&mut self.futures).into_iter().flatten().collect()
     }
 
+    fn begin(&self, need: Need) -> Option<waiting::Waiting> {
+        let left = self.futures.iter().flatten().filter(|future| !future.is_done());
+        waiting::begin(left.map(Future::target), need).ok()
+    }
+
+    fn unwatch(&self) {
+        for future in self.futures.iter().flatten() {
+            future.unwatch(&self.sender);
+        }
+    }
+
+    /// The future of this index, if it was not yielded before it was done.
     fn take(&mut self, index: usize) -> Option<Future<T>> {
+        let future = self.futures[index].take()?;
         self.unfinished -= 1;
-        self.futures[index].take()
+        Some(future)
     }
 }
 
@@ -63,16 +95,31 @@ impl<T> Iterator for AsCompleted<T> {
     type Item = Future<T>;
 
     fn next(&mut self) -> Option<Future<T>> {
-        if self.unfinished == 0 {
-            return None;
+        while self.unfinished > 0 {
+            let index = match self.finished.try_recv() {
+                Ok(index) => index,
+                Err(_) => match self.begin(Need::Any) {
+                    // Each future sends once, since each promise is kept.
+                    Some(_waiting) => self.finished.recv().ok()?,
+                    None => self.futures.iter().position(Option::is_some)?,
+                },
+            };
+            if let Some(future) = self.take(index) {
+                future.unwatch(&self.sender);
+                return Some(future);
+            }
         }
-        // Each future sends once, since each promise is kept, so this cannot wait for ever.
-        let index = self.finished.recv().ok()?;
-        self.take(index)
+        None
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.unfinished, Some(self.unfinished))
+    }
+}
+
+impl<T> Drop for AsCompleted<T> {
+    fn drop(&mut self) {
+        self.unwatch();
     }
 }
 
@@ -106,7 +153,9 @@ pub struct Waited<'f, T> {
     pub not_done: Vec<&'f Future<T>>,
 }
 
-/// Waits until enough of the futures are done, or until `timeout` has passed.
+/// Waits until enough of the futures are done, or until `timeout` has passed. Where that could never
+/// come, because this thread would have to do it (see
+/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock)), it does not wait.
 pub fn wait<'f, T>(
     futures: impl IntoIterator<Item = &'f Future<T>>,
     until: Until,
@@ -116,25 +165,47 @@ pub fn wait<'f, T>(
     let mut seen = HashSet::new();
     let futures: Vec<_> = futures.into_iter().filter(|future| seen.insert(future.id())).collect();
     let (sender, finished) = mpsc::channel();
-    for (index, future) in futures.iter().enumerate() {
-        future.watch(&sender, index);
-    }
+    let sender = Arc::new(sender);
+    let is_enough = |future: &Future<T>| match until {
+        Until::FirstCompleted => true,
+        Until::FirstFailed => future.failed(),
+        Until::AllCompleted => false,
+    };
     let mut is_done = vec![false; futures.len()];
-    let mut left = futures.len();
-    while left > 0 {
-        let next = match deadline {
-            None => finished.recv().ok(),
-            Some(deadline) => {
-                finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
-            }
+    let (mut left, mut has_enough) = (0, futures.is_empty());
+    for (index, future) in futures.iter().enumerate() {
+        // When there is enough, the others are only looked at.
+        is_done[index] =
+            if has_enough { future.is_done() } else { !future.watch(&sender, index) };
+        has_enough |= is_done[index] && is_enough(future);
+        left += usize::from(!is_done[index]);
+    }
+    if !has_enough && left > 0 {
+        let need = match (deadline, until) {
+            (Some(_), _) => Need::Time,
+            (None, Until::AllCompleted) => Need::All,
+            (None, Until::FirstCompleted | Until::FirstFailed) => Need::Any,
         };
-        let Some(index) = next else { break };
-        is_done[index] = true;
-        left -= 1;
-        match until {
-            Until::FirstCompleted => break,
-            Until::FirstFailed if futures[index].failed() => break,
-            Until::FirstFailed | Until::AllCompleted => {}
+        let waits_for = futures.iter().zip(&is_done).filter(|(_, is_done)| !**is_done);
+        if let Ok(_waiting) = waiting::begin(waits_for.map(|(future, _)| future.target()), need) {
+            while left > 0 && !has_enough {
+                let next = match deadline {
+                    None => finished.recv().ok(),
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        finished.recv_timeout(left).ok()
+                    }
+                };
+                let Some(index) = next else { break };
+                is_done[index] = true;
+                left -= 1;
+                has_enough = is_enough(futures[index]);
+            }
+        }
+    }
+    for (future, is_done) in futures.iter().zip(&mut is_done) {
+        if !*is_done {
+            future.unwatch(&sender);
         }
     }
     // What finished by the way is done as well.

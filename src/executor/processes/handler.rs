@@ -122,6 +122,7 @@ enum Unfit {
 pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     let Attendance { post, server, invitation, rank, line, ended } = attendance;
     let tenant = post.tenant;
+    let _delivering = shared.deliver_for(Some(post.worker()));
     // The channel library panics on some of what a worker could send, or at the limit of open
     // files. That must cost this worker, not the pool.
     let greeted = guard::catch(|| greet(&post, server, &invitation, &line, shared));

@@ -219,14 +219,7 @@ impl<J: Clone> Scheduler<J> {
                 self.submitted(id, job, items, bytes, terms, actions);
             }
             Event::Cancelled { id } => self.cancelled(id, now, actions),
-            Event::Abandoned { id } => {
-                let pieces = self.tasks.iter().filter(|(_, task)| task.origin == id);
-                let mut pieces: Vec<_> = pieces.map(|(piece, _)| *piece).collect();
-                pieces.sort_unstable();
-                for piece in pieces {
-                    self.cancelled(piece, now, actions);
-                }
-            }
+            Event::Abandoned { id } => self.abandoned(id, actions),
             Event::WorkerReady { tenant } => self.ready(tenant, now),
             Event::Replied { tenant, turn, ran_for, has_failed, is_fat } => {
                 let state = &mut self.seats[tenant.seat];

@@ -33,12 +33,13 @@ use super::trace;
 use super::{Output, PoolEvent};
 use crate::error::{Exit, PoolError};
 use crate::executor::Batch;
-use crate::executor::callbacks::{self, Calling};
+use crate::executor::callbacks::{self, CallQueues};
 use crate::executor::job::{Encoded, Job, Json, Owed};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
 use crate::voice::{OnSay, Said};
+use crate::waiting::{self, Acting, Need, Outlet, Through};
 use crate::wire::Reply;
 
 /// All that the pool's threads have in common.
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     pub(super) room: Condvar,
     pub(super) counts: Mutex<Counts>,
     pub(super) spares: Spares,
+    /// For the callbacks of the tasks of each worker; the last for those of no worker.
+    pub(super) callbacks: CallQueues,
     pub(super) orders: Sender<Order>,
     /// The pool's threads; those that have ended are let go from time to time.
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -259,16 +262,7 @@ impl Shared {
         }
         let number = completed.len();
         if number > 0 {
-            let _calling = Calling::on_behalf_of(self);
-            let mut delivered = Vec::with_capacity(number);
-            for (mut parcel, items, verdict) in completed {
-                self.complete(&parcel, items, verdict, settling.as_ref());
-                // At once: the callbacks of the others may take their time.
-                if Arc::get_mut(&mut parcel).is_some_and(Parcel::empty) {
-                    delivered.push(parcel);
-                }
-            }
-            self.spares.keep(delivered);
+            callbacks::deliver(self, || self.complete_all(completed, settling.as_ref()));
         }
         if is_the_end {
             let _ = self.orders.send(Order::End);
@@ -276,6 +270,25 @@ impl Shared {
             self.has_ended.notify_all();
         }
         number
+    }
+
+    fn complete_all(&self, completed: Vec<Completed>, settling: Option<&Settling<'_>>) {
+        let mut delivered = Vec::with_capacity(completed.len());
+        for (mut parcel, items, verdict) in completed {
+            self.complete(&parcel, items, verdict, settling);
+            if Arc::get_mut(&mut parcel).is_some_and(Parcel::empty) {
+                delivered.push(parcel);
+            }
+        }
+        self.spares.keep(delivered);
+    }
+
+    /// To be held by a thread as long as it passes on what a worker replied; or what concerns no
+    /// worker. It must not wait for the pool's tasks, so it has callbacks called elsewhere.
+    pub(super) fn deliver_for(&self, worker: Option<usize>) -> (Acting, Through) {
+        let queue = self.callbacks.get(worker.unwrap_or(usize::MAX));
+        let through = Through::outlet(queue as Arc<dyn Outlet>);
+        (Acting::delivers(callbacks::address(self)), through)
     }
 
     fn returned(&self, post: &Post, calls: Vec<Begun>) {
@@ -362,6 +375,7 @@ impl Shared {
         if self.setup.max_pending.is_none() {
             return;
         }
+        let _waiting = waiting::begin([], Need::Time);
         let mut mind = self.mind();
         while !self.has_room(&mind) && !callbacks::is_within(self) {
             mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
@@ -371,7 +385,11 @@ impl Shared {
 
     /// Takes in a job for which there is room.
     pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
-        match job.encode() {
+        // What is encoded may submit as well, and must not wait for room that this has taken.
+        let acting = self.setup.max_pending.map(|_| Acting::serves(callbacks::address(self), None));
+        let encoded = job.encode();
+        drop(acting);
+        match encoded {
             Some(encoded) => {
                 self.submitted(self.spares.pack(encoded), terms);
             }
@@ -432,21 +450,21 @@ impl Shared {
         if on_event.is_none() && !trace::is_on() {
             return;
         }
-        let _calling = Calling::on_behalf_of(self);
+        let _acting = Acting::delivers(callbacks::address(self));
         let event = event();
         let _ = guard::catch(|| trace::tell(&event));
         let _ = guard::catch(|| on_event.map(|on_event| on_event(&event)));
     }
 
     pub(super) fn said(&self, output: &Output<'_>) {
-        let _calling = Calling::on_behalf_of(self);
+        let _acting = Acting::delivers(callbacks::address(self));
         let _ = guard::catch(|| (self.setup.on_output)(output));
     }
 
     /// Passes on what a task says.
     pub(super) fn heard(&self, post: &Post, task: TaskId, line: &str) {
         let (worker, pid) = (post.worker(), post.pid());
-        let _calling = Calling::on_behalf_of(self);
+        let _acting = Acting::delivers(callbacks::address(self));
         let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
     }
 }
@@ -457,9 +475,12 @@ pub(super) struct Outside {
     flush: Vec<Arc<Post>>,
     words: Vec<(Arc<Post>, Word)>,
     events: Vec<PoolEvent>,
-    completed: Vec<(Arc<Parcel>, Range<u32>, Verdict)>,
+    completed: Vec<Completed>,
     is_the_end: bool,
 }
+
+/// Tasks of a parcel, and how they ended.
+type Completed = (Arc<Parcel>, Range<u32>, Verdict);
 
 /// What a worker is told beside its calls.
 pub(super) enum Word {
@@ -523,6 +544,7 @@ impl Patron for Shared {
         let is_done = || waiter.is_done();
         post.lend(turn, &is_done, || {
             // The channel library's panics must not reach the caller, no more than the handler.
+            let _delivering = self.deliver_for(Some(post.worker()));
             let received = guard::catch(|| receive::lend_a_hand(self, &post, is_done));
             match received {
                 Ok(Ok(were_there)) => were_there,

@@ -32,6 +32,7 @@ pub(crate) enum Order {
 
 /// Carries out orders until the end.
 pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+    let _delivering = shared.deliver_for(None);
     loop {
         let order = match shared.wake_at() {
             None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -25,6 +25,8 @@ pub(super) struct Entry<J> {
     /// How often it was begun and came to an end.
     pub begun: u32,
     pub place: Place,
+    /// No one reads its outcome any more: what has begun ends, and the rest is not begun.
+    pub is_abandoned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +59,42 @@ impl<J: Clone> Scheduler<J> {
         self.queue.push_back(terms.priority, id);
         self.pending += 1;
         let (origin, place) = (id, Place::Pending);
-        self.tasks
-            .insert(id, Entry { job, first: 0, items, origin, bytes, terms, begun: 0, place });
+        self.tasks.insert(
+            id,
+            Entry {
+                job,
+                first: 0,
+                items,
+                origin,
+                bytes,
+                terms,
+                begun: 0,
+                place,
+                is_abandoned: false,
+            },
+        );
+    }
+
+    /// Cancels what has not begun of a submission. What runs ends by itself: to end it would cost
+    /// its worker process, and another task there could be hit.
+    pub(super) fn abandoned(&mut self, origin: TaskId, actions: &mut Vec<Action<J>>) {
+        let pieces = self.tasks.iter().filter(|(_, task)| task.origin == origin);
+        let mut pieces: Vec<_> = pieces.map(|(piece, _)| *piece).collect();
+        pieces.sort_unstable();
+        for id in pieces {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            let Place::InFlight(seat) = task.place else {
+                self.complete(id, Verdict::Cancelled, actions);
+                continue;
+            };
+            task.is_abandoned = true;
+            // The worker's claim decides what has begun. What has not comes back, and is cancelled.
+            let state = &self.seats[seat];
+            if let Some(call) = state.calls.iter().find(|call| call.id == id) {
+                let (tenant, turn) = (state.tenant(), call.turn);
+                actions.push(Action::Recall { tenant, from: turn, through: turn });
+            }
+        }
     }
 
     /// Cuts the first so many tasks off an entry, which keeps the others; gives the id of what was
@@ -70,9 +106,10 @@ impl<J: Clone> Scheduler<J> {
         }
         let share = usize::try_from(task.bytes as u64 * u64::from(items) / u64::from(task.items));
         let bytes = share.unwrap_or(task.bytes);
-        let &mut Entry { first, origin, terms, begun, place, .. } = task;
+        let &mut Entry { first, origin, terms, begun, place, is_abandoned, .. } = task;
+        let job = task.job.clone();
         let piece =
-            Entry { job: task.job.clone(), first, items, origin, bytes, terms, begun, place };
+            Entry { job, first, items, origin, bytes, terms, begun, place, is_abandoned };
         task.first += items;
         task.items -= items;
         task.bytes -= bytes;
@@ -137,6 +174,9 @@ impl<J: Clone> Scheduler<J> {
             return false;
         }
         let Some(task) = self.tasks.get_mut(&id) else { return false };
+        if task.is_abandoned {
+            return false;
+        }
         let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
         task.place = Place::Paused;
         self.paused += 1;
@@ -159,7 +199,8 @@ impl<J: Clone> Scheduler<J> {
         I: IntoIterator<Item = TaskId, IntoIter: DoubleEndedIterator>,
     {
         for id in ids.into_iter().rev() {
-            if !self.may_begin_tasks() {
+            if !self.may_begin_tasks() || self.tasks.get(&id).is_some_and(|task| task.is_abandoned)
+            {
                 self.complete(id, Verdict::Cancelled, actions);
             } else if let Some(task) = self.tasks.get_mut(&id) {
                 task.place = Place::Pending;

@@ -69,7 +69,8 @@ pub(crate) enum Event<J> {
     Cancelled {
         id: TaskId,
     },
-    /// All that is left of tasks that were submitted together is cancelled.
+    /// Of what was submitted under this id, what has not begun is cancelled; what runs ends by
+    /// itself.
     Abandoned {
         id: TaskId,
     },
