@@ -38,11 +38,17 @@ pub enum TaskError {
     /// The future was cancelled, or its executor was shut down, before there was an output.
     #[error("task was cancelled")]
     Cancelled,
-    /// The task, or its output, cannot be written as JSON, so it cannot leave its process.
-    #[error("cannot encode the {what} as JSON: {reason}")]
+    /// The task, or its output, cannot be encoded so that an equal value is read back, so it was
+    /// not sent; see [`Task::ENCODING`](crate::Task::ENCODING).
+    #[error("cannot encode {}{}: {reason}", part(what, task), in_field(field))]
     Unencodable {
         /// `task` or `output`.
         what: String,
+        /// The kind of task, by its [`NAME`](crate::Task::NAME).
+        task: String,
+        /// Which part of the value was refused, such as `.items[3].ratio`; empty if that is the
+        /// value itself.
+        field: String,
         /// What the encoder said.
         reason: String,
     },
@@ -71,6 +77,14 @@ pub enum TaskError {
 
 fn counted(attempts: u32) -> String {
     if attempts > 1 { format!(", {attempts} times") } else { String::new() }
+}
+
+fn part(what: &str, task: &str) -> String {
+    if what == "task" { format!("task {task:?}") } else { format!("the {what} of task {task:?}") }
+}
+
+fn in_field(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!(" at {field}") }
 }
 
 fn at(location: &Option<String>) -> String {

@@ -64,6 +64,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod codec;
 pub mod error;
 pub mod executor;
 pub mod future;
@@ -87,6 +88,7 @@ pub mod journal;
 mod workload;
 
 pub use blob::Blob;
+pub use codec::Encoding;
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
     Batch, Builder, Engine, Executor, Fault, Full, Limits, Map, Output, PoolEvent, PrivateDir,

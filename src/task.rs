@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::Encoding;
 use crate::error::Failure;
 use crate::voice::Voice;
 use crate::wire;
@@ -17,8 +18,36 @@ use crate::worker;
 
 /// A piece of work that can be sent to another process.
 ///
-/// The value itself is the argument: it is encoded as JSON, sent, decoded by the worker and run
-/// there. On a sequential or thread executor it is run as it is.
+/// The value itself is the argument: it is encoded, sent, decoded by the worker and run there; its
+/// output comes back in the same way. On a sequential or thread executor the task is run as it is.
+///
+/// What is decoded equals what was encoded. Every number is exact, down to the last bit of an
+/// `f64`. A value that the encoding cannot hold is never changed: it is refused before it is sent,
+/// with a [`TaskError::Unencodable`](crate::TaskError::Unencodable) that names the task and the
+/// field, such as `.items[3].ratio`. JSON, which is the default, has no NaN and no infinities, no
+/// `Some(None)` and no `Some(())`, and no map keys such as tuples. A task whose values may be like
+/// that chooses the other encoding, which holds them all:
+///
+/// ```
+/// # use procession::{Context, Encoding, Failure, Task};
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Serialize, Deserialize)]
+/// struct Mean(Vec<f64>);
+///
+/// impl Task for Mean {
+///     const NAME: &'static str = "mean";
+///     const ENCODING: Encoding = Encoding::Binary;
+///     type Output = Option<f64>; // Some(NaN) is no None
+///     fn run(self, _: &Context) -> Result<Option<f64>, Failure> {
+///         let number = self.0.len();
+///         Ok((number > 0).then(|| self.0.iter().sum::<f64>() / number as f64))
+///     }
+/// }
+/// ```
+///
+/// Both encodings write what a type's `Serialize` says. They cannot know what it leaves out
+/// (`#[serde(skip)]`), nor which of two variants of an `#[serde(untagged)]` enum was meant if both
+/// look the same. `docs/encodings.md` in the repository has a table of what each of them holds.
 ///
 /// ```
 /// use procession::{Context, Failure, Task};
@@ -40,6 +69,8 @@ pub trait Task: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// What the task gives back.
     type Output: Serialize + DeserializeOwned + Send + 'static;
+    /// How the task and its output are encoded where they cross the border of a process.
+    const ENCODING: Encoding = Encoding::Json;
 
     /// Does the work. `?` works on every [`std::error::Error`].
     fn run(self, context: &Context) -> Result<Self::Output, Failure>;
@@ -138,8 +169,8 @@ pub struct Registry {
     runners: HashMap<&'static str, Runner>,
 }
 
-/// Takes a task as JSON, runs it and puts what comes of it where there was nothing.
-pub(crate) type Runner = fn(&str, &Context, &mut wire::Cargo) -> wire::Status;
+/// Takes an encoded task, runs it and puts what comes of it where there was nothing.
+pub(crate) type Runner = fn(&[u8], &Context, &mut wire::Cargo) -> wire::Status;
 
 impl Registry {
     /// A registry that knows no task yet.

@@ -11,9 +11,10 @@
 //!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```
 //!
-//! A task and a reply are JSON texts, because the encoding of the channel itself is not
-//! self-describing and would garble untagged or flattened types. They know nothing of rings and
-//! channels, so they can travel over another kind of connection one day.
+//! The envelope of a reply is a JSON text; tasks and outputs are encoded as [`codec`] does, because
+//! the encoding of the channel itself is not self-describing and would garble untagged or flattened
+//! types. They know nothing of rings and channels, so they can travel over another kind of
+//! connection one day.
 //!
 //! A text above [`INLINE_LIMIT`] travels in shared memory of its own, which is sent over the
 //! channel before the record that needs it: a channel sends larger messages in fragments, and a
@@ -26,6 +27,7 @@ mod exchange;
 mod ring;
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::time::Duration;
 
 use ipc_channel::ipc::IpcSender;
@@ -37,13 +39,15 @@ pub(crate) use self::channel::{receive, send};
 pub(crate) use self::enclosure::{Bulk, Enclosure};
 pub(crate) use self::exchange::{Exchange, Progress, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
-use crate::blob::{self, Blob};
+use crate::blob::Blob;
+use crate::codec::{self, Encoding};
 use crate::error::{Cause, TaskError};
 use crate::executor::Limits;
 use crate::guard;
+use crate::task::Task;
 
 /// Grows with every change of these types.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
 pub(crate) const BUILD: &str = env!("PROCESSION_BUILD");
@@ -163,7 +167,7 @@ impl Call {
         let (name, rest) = rest.split_at_checked(call.name_len as usize)?;
         let number_of_lengths = if call.items > 1 { call.items as usize } else { 0 };
         let (lengths, text) = rest.split_at_checked(4 * number_of_lengths)?;
-        let (name, text) = (std::str::from_utf8(name).ok()?, std::str::from_utf8(text).ok()?);
+        let name = std::str::from_utf8(name).ok()?;
         Some((call, Parts { name, lengths, text }))
     }
 }
@@ -173,12 +177,12 @@ impl Call {
 pub(crate) struct Parts<'r> {
     pub name: &'r str,
     lengths: &'r [u8],
-    pub text: &'r str,
+    pub text: &'r [u8],
 }
 
 impl Parts<'_> {
     /// Cuts the text, which may have come separately, into those of the single tasks.
-    pub(crate) fn texts<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
+    pub(crate) fn texts<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
         let lengths = self.lengths.chunks_exact(4).filter_map(|length| length.try_into().ok());
         let mut rest = text;
         lengths
@@ -193,9 +197,9 @@ impl Parts<'_> {
 
 /// What a worker sends is a number and a text: a claim and a [`Reply`], a [`Timed`] claim and an
 /// output, or a task and what it said.
-pub(crate) fn split(record: &[u8]) -> Option<(u64, &str)> {
+pub(crate) fn split(record: &[u8]) -> Option<(u64, &[u8])> {
     let (number, text) = record.split_first_chunk::<8>()?;
-    Some((u64::from_le_bytes(*number), std::str::from_utf8(text).ok()?))
+    Some((u64::from_le_bytes(*number), text))
 }
 
 /// A claim, and for how long the task ran.
@@ -218,18 +222,30 @@ impl Timed {
     }
 }
 
-/// The envelope of an answer: `{"id":7,"status":"ok","data":"BR","run_us":1900}`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Reply<D> {
+/// What came of a task.
+#[derive(Debug)]
+pub(crate) struct Reply<'r> {
     pub id: u64,
     pub status: Status,
-    pub data: D,
     /// How long the task ran, in microseconds.
-    #[serde(default)]
     pub run_us: u64,
+    data: &'r [u8],
+    encoding: Encoding,
     /// What the data mentions, until the output is decoded.
-    #[serde(skip)]
     pub blobs: RefCell<Vec<Blob>>,
+}
+
+/// The envelope of a reply: `{"id":7,"status":"ok","data":"BR","run_us":1900}`. An output that is
+/// not JSON follows it: `{"id":7,"status":"ok","data":null,"len":3,"run_us":1900}`.
+#[derive(Deserialize)]
+struct Envelope<'r> {
+    id: u64,
+    status: Status,
+    #[serde(borrow)]
+    data: &'r RawValue,
+    len: Option<usize>,
+    #[serde(default)]
+    run_us: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,8 +259,16 @@ pub(crate) enum Status {
     Panicked,
     /// The task could not be decoded; `data` says why.
     Undecodable,
-    /// The output could not be encoded; `data` says why.
+    /// The output could not be encoded; `data` is a [`Refused`].
     Unencodable,
+}
+
+/// Why an output was not encoded.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refused {
+    task: String,
+    field: String,
+    reason: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -258,28 +282,33 @@ struct Panicked {
 pub(crate) struct Cargo {
     /// The data of the reply.
     pub data: Vec<u8>,
+    /// Of the data.
+    encoding: Encoding,
     /// What the task mentions, then what the data mentions.
     pub blobs: Vec<Blob>,
 }
 
 impl Cargo {
     /// Writes what came of a task.
-    pub(crate) fn put<O: Serialize>(&mut self, result: Result<O, TaskError>) -> Status {
+    pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
+        self.encoding = Encoding::Json;
         let data = &mut self.data;
         let (status, plain) = match result {
             Ok(output) => {
-                // The output's `Serialize` is user code and may refuse, or panic.
-                let encode = || serde_json::to_writer(data, &output);
-                let (encoded, blobs) = blob::set_aside(|| guard::catch(encode));
+                let encoded = codec::encode(T::ENCODING, &output, data);
                 guard::discard(output);
-                return match encoded {
-                    Ok(Ok(())) => {
-                        self.blobs = blobs;
-                        Status::Ok
+                match encoded {
+                    Ok(blobs) => {
+                        (self.blobs, self.encoding) = (blobs, T::ENCODING);
+                        return Status::Ok;
                     }
-                    Ok(Err(error)) => self.put_reason(Status::Unencodable, &error.to_string()),
-                    Err(panic) => self.put_reason(Status::Unencodable, &panic.message),
-                };
+                    Err(refusal) => {
+                        data.clear();
+                        let (task, field) = (T::NAME.to_owned(), refusal.field());
+                        let refused = Refused { task, field, reason: refusal.into_reason() };
+                        (Status::Unencodable, serde_json::to_writer(data, &refused))
+                    }
+                }
             }
             Err(TaskError::Panicked { message, location }) => {
                 (Status::Panicked, serde_json::to_writer(data, &Panicked { message, location }))
@@ -293,49 +322,79 @@ impl Cargo {
 
     /// Writes why there is neither an output nor an error of the task's own.
     pub(crate) fn put_reason(&mut self, status: Status, reason: &str) -> Status {
+        self.encoding = Encoding::Json;
         self.data.clear();
         serde_json::to_writer(&mut self.data, reason).expect("text is always encodable");
         status
     }
 }
 
-/// Puts data into the envelope of a reply.
-pub(crate) fn envelope(id: u64, status: Status, data: &[u8], ran_for: Duration) -> String {
+/// Puts data into the envelope of a reply, or behind it if it is not JSON.
+pub(crate) fn envelope(id: u64, status: Status, cargo: &Cargo, ran_for: Duration) -> Vec<u8> {
     let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
-    // Not checked once more: what came out of the encoder is JSON.
-    let data = std::str::from_utf8(data).expect("JSON is text");
     let status = serde_json::to_string(&status).expect("text is always encodable");
-    format!(r#"{{"id":{id},"status":{status},"data":{data},"run_us":{run_us}}}"#)
+    let (len, encoding) = (cargo.data.len(), cargo.encoding);
+    let mut reply = Vec::with_capacity(100 + len);
+    let head = write!(reply, r#"{{"id":{id},"status":{status},"data":"#);
+    let tail = match encoding {
+        Encoding::Json => {
+            reply.extend_from_slice(&cargo.data);
+            write!(reply, r#","run_us":{run_us}}}"#)
+        }
+        Encoding::Binary => {
+            let tail = write!(reply, r#"null,"len":{len},"run_us":{run_us}}}"#);
+            reply.extend_from_slice(&cargo.data);
+            tail
+        }
+    };
+    head.and(tail).expect("memory takes any bytes");
+    reply
 }
 
-impl Reply<&RawValue> {
+impl<'r> Reply<'r> {
+    pub(crate) fn parse(bytes: &'r [u8]) -> Result<Self, Garbled> {
+        let mut envelopes = serde_json::Deserializer::from_slice(bytes).into_iter();
+        let Some(Ok(Envelope { id, status, data, len, run_us })) = envelopes.next() else {
+            return Err(Garbled);
+        };
+        let behind = bytes.get(envelopes.byte_offset()..).ok_or(Garbled)?;
+        let (data, encoding) = match len {
+            None if behind.is_empty() => (data.get().as_bytes(), Encoding::Json),
+            Some(len) if behind.len() == len => (behind, Encoding::Binary),
+            _ => return Err(Garbled),
+        };
+        Ok(Self { id, status, run_us, data, encoding, blobs: RefCell::default() })
+    }
+
     /// The output or the error that this reply brings.
     pub(crate) fn result<O: serde::de::DeserializeOwned>(&self) -> Result<O, TaskError> {
-        let json = self.data.get();
+        let data = self.data;
         let undecodable =
             |what: &str, reason: String| TaskError::Undecodable { what: what.to_owned(), reason };
         let broken = |error: serde_json::Error| undecodable("reply", error.to_string());
-        let reason = || serde_json::from_str::<String>(json).unwrap_or_else(|e| e.to_string());
         match self.status {
-            Status::Ok => {
-                let decode = || guard::catch(|| serde_json::from_str(json));
-                match blob::put_back(self.blobs.take(), decode) {
-                    Ok(Ok(output)) => Ok(output),
-                    Ok(Err(error)) => Err(undecodable("output", error.to_string())),
-                    Err(panic) => Err(undecodable("output", panic.message)),
-                }
-            }
+            Status::Ok => codec::decode(self.encoding, data, self.blobs.take())
+                .map_err(|reason| undecodable("output", reason)),
             Status::Failed => {
-                Err(serde_json::from_str::<Cause>(json).map_or_else(broken, TaskError::Failed))
+                Err(serde_json::from_slice::<Cause>(data).map_or_else(broken, TaskError::Failed))
             }
-            Status::Panicked => Err(serde_json::from_str(json).map_or_else(
+            Status::Panicked => Err(serde_json::from_slice(data).map_or_else(
                 broken,
                 |Panicked { message, location }| TaskError::Panicked { message, location },
             )),
-            Status::Undecodable => Err(undecodable("task", reason())),
-            Status::Unencodable => {
-                Err(TaskError::Unencodable { what: "output".to_owned(), reason: reason() })
+            Status::Undecodable => {
+                let reason = serde_json::from_slice::<String>(data);
+                Err(undecodable("task", reason.unwrap_or_else(|error| error.to_string())))
             }
+            Status::Unencodable => Err(serde_json::from_slice(data).map_or_else(
+                broken,
+                |Refused { task, field, reason }| TaskError::Unencodable {
+                    what: "output".to_owned(),
+                    task,
+                    field,
+                    reason,
+                },
+            )),
         }
     }
 }
@@ -344,45 +403,86 @@ impl Reply<&RawValue> {
 mod tests {
     use super::*;
 
-    fn round_trip<O: Serialize + serde::de::DeserializeOwned>(
-        result: Result<O, TaskError>,
-    ) -> Result<O, TaskError> {
+    use std::collections::BTreeMap;
+    use std::marker::PhantomData;
+
+    use crate::task::Context;
+
+    /// A task that has this output, in either encoding.
+    #[derive(Serialize, Deserialize)]
+    struct Gives<O, const IS_BINARY: bool>(PhantomData<O>);
+
+    impl<O, const IS_BINARY: bool> Task for Gives<O, IS_BINARY>
+    where
+        O: Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+        const NAME: &'static str = "gives";
+        const ENCODING: Encoding = if IS_BINARY { Encoding::Binary } else { Encoding::Json };
+        type Output = O;
+        fn run(self, _: &Context) -> Result<O, crate::Failure> {
+            Err(crate::Failure::msg("not to be run"))
+        }
+    }
+
+    fn round_trip<T: Task>(result: Result<T::Output, TaskError>) -> Result<T::Output, TaskError> {
         let mut cargo = Cargo::default();
-        let status = cargo.put(result);
-        let json = envelope(7, status, &cargo.data, Duration::from_micros(5));
-        let reply: Reply<&RawValue> = serde_json::from_str(&json).expect("an envelope");
+        let status = cargo.put::<T>(result);
+        let bytes = envelope(7, status, &cargo, Duration::from_micros(5));
+        let reply = Reply::parse(&bytes).expect("an envelope");
         assert_eq!((reply.id, reply.run_us), (7, 5));
+        assert!(Reply::parse(&bytes[..bytes.len() - 1]).is_err(), "cut short");
+        assert!(Reply::parse(&[&bytes[..], b"1"].concat()).is_err(), "too long");
         reply.result()
+    }
+
+    fn both_ways<O>(result: Result<O, TaskError>) -> Result<O, TaskError>
+    where
+        O: Serialize + serde::de::DeserializeOwned + Send + Clone + PartialEq + 'static,
+        O: std::fmt::Debug,
+    {
+        let json = round_trip::<Gives<O, false>>(result.clone());
+        assert_eq!(round_trip::<Gives<O, true>>(result), json);
+        json
     }
 
     #[test]
     fn a_reply_is_json_with_status_and_data() {
-        let json = envelope(7, Status::Ok, br#""BR""#, Duration::from_micros(1900));
-        assert_eq!(json, r#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
+        let mut cargo = Cargo::default();
+        let status = cargo.put::<Gives<String, false>>(Ok("BR".to_owned()));
+        let json = envelope(7, status, &cargo, Duration::from_micros(1900));
+        assert_eq!(json, br#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
+    }
+
+    #[test]
+    fn an_output_that_is_not_json_follows_its_envelope() {
+        let mut cargo = Cargo::default();
+        let status = cargo.put::<Gives<u8, true>>(Ok(200));
+        let reply = envelope(7, status, &cargo, Duration::from_micros(1900));
+        let envelope = &br#"{"id":7,"status":"ok","data":null,"len":2,"run_us":1900}"#[..];
+        assert_eq!(reply.strip_prefix(envelope), Some(&[5, 200][..]));
     }
 
     #[test]
     fn outputs_and_errors_survive_the_border() {
-        assert_eq!(round_trip(Ok(u64::MAX)), Ok(u64::MAX));
-        assert_eq!(round_trip(Ok("ünï \u{0} \u{1F1E7}".to_owned())), Ok("ünï \0 🇧".to_owned()));
+        assert_eq!(both_ways(Ok(u64::MAX)), Ok(u64::MAX));
+        assert_eq!(both_ways(Ok("ünï \u{0} \u{1F1E7}".to_owned())), Ok("ünï \0 🇧".to_owned()));
         let failed = TaskError::Failed(crate::Failure::msg("no such city").into_cause());
-        assert_eq!(round_trip::<()>(Err(failed.clone())), Err(failed));
+        assert_eq!(both_ways::<()>(Err(failed.clone())), Err(failed));
         let panicked =
             TaskError::Panicked { message: "oh".to_owned(), location: Some("a.rs:1".to_owned()) };
-        assert_eq!(round_trip::<()>(Err(panicked.clone())), Err(panicked));
+        assert_eq!(both_ways::<()>(Err(panicked.clone())), Err(panicked));
     }
 
     #[test]
     fn an_output_that_refuses_to_be_encoded_is_a_typed_error() {
-        assert!(matches!(round_trip(Ok(Odd)), Err(TaskError::Unencodable { .. })));
-    }
-
-    #[derive(serde::Deserialize)]
-    struct Odd;
-    impl Serialize for Odd {
-        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-            Err(serde::ser::Error::custom("will not"))
-        }
+        let output = BTreeMap::from([("a", vec![1.0, f64::NAN])]);
+        let output: BTreeMap<String, Vec<f64>> =
+            output.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let refused = round_trip::<Gives<_, false>>(Ok(output)).expect_err("refused");
+        assert_eq!(
+            refused.to_string(),
+            r#"cannot encode the output of task "gives" at .a[1]: JSON has no number NaN"#
+        );
     }
 
     #[test]
@@ -390,7 +490,7 @@ mod tests {
         let call = Call { id: u64::MAX, turn: 7, attempt: 1, claim: 3, name_len: 5, items: 1 };
         let mut record = call.to_bytes().to_vec();
         record.extend_from_slice("fläg[1]".as_bytes());
-        let parts = Parts { name: "fläg", lengths: &[], text: "[1]" };
+        let parts = Parts { name: "fläg", lengths: &[], text: b"[1]" };
         assert_eq!(Call::split(&record), Some((call, parts)));
         assert_eq!(Call::split(&record[..20]), None);
         assert_eq!(Call::split(&record[..30]), None, "shorter than its name");
@@ -404,8 +504,8 @@ mod tests {
         record.extend([1_u32, 4, 2].map(u32::to_le_bytes).concat());
         record.extend_from_slice(b"1[\n2]{}");
         let (_, parts) = Call::split(&record).expect("sound");
-        assert_eq!(parts.texts(parts.text).collect::<Vec<_>>(), ["1", "[\n2]", "{}"]);
-        assert_eq!(parts.texts("1[").count(), 1, "shorter than it says");
+        assert_eq!(parts.texts(parts.text).collect::<Vec<_>>(), [&b"1"[..], b"[\n2]", b"{}"]);
+        assert_eq!(parts.texts(b"1[").count(), 1, "shorter than it says");
     }
 
     #[test]

@@ -11,23 +11,22 @@ use std::time::Duration;
 use std::vec;
 
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use crate::blob;
 use super::job::Canceller;
+use crate::codec::{self, Encoding};
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Task, TaskId};
 use crate::waiting::{self, Need, Target, Waiting};
 use crate::wire::{INLINE_LIMIT, Reply};
 
-/// Tasks of one kind as JSON, and those who are owed their outputs.
+/// Tasks of one kind, encoded, and those who are owed their outputs.
 pub struct Batch {
     /// Of the first task; those of the others follow.
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
     /// The tasks, one after the other.
-    pub(crate) json: String,
+    pub(crate) text: Vec<u8>,
     /// Where each of them ends.
     pub(crate) ends: Vec<usize>,
     pub(crate) shares: Box<dyn Shares>,
@@ -41,10 +40,10 @@ impl std::fmt::Debug for Batch {
 
 /// What is owed for the tasks of a batch, without its type.
 pub(crate) trait Shares: Send + Sync {
-    fn answer(&self, item: u32, reply: &Reply<&RawValue>);
-    /// The outputs of tasks that follow each other, as JSON. Gives the number of those that were
+    fn answer(&self, item: u32, reply: &Reply<'_>);
+    /// The outputs of tasks that follow each other, encoded. Gives the number of those that were
     /// still owed; so does the next.
-    fn deliver(&self, first: u32, outputs: &[&str]) -> usize;
+    fn deliver(&self, first: u32, outputs: &[&[u8]]) -> usize;
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize;
 }
 
@@ -112,12 +111,12 @@ const MOST_TEXT: usize = INLINE_LIMIT / 2;
 
 /// Encodes up to `most` tasks; ends early at one that cannot be among others.
 pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) -> Encoded<T> {
-    let (mut json, mut ends) = (Vec::new(), Vec::with_capacity(most));
+    let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(most));
     // What was taken out of the iterator cannot be put back, so the length of the next task is
     // guessed from that of the last.
     let mut last = 0;
     let behind = loop {
-        if ends.len() == most || json.len() + last > MOST_TEXT {
+        if ends.len() == most || text.len() + last > MOST_TEXT {
             break Behind::More;
         }
         let task = match guard::hold(|| tasks.next()) {
@@ -125,24 +124,21 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
             Ok(None) => break Behind::End,
             Err(panic) => break Behind::Panic(panic),
         };
-        let before = json.len();
-        let encode = || guard::catch(|| serde_json::to_writer(&mut json, &task));
-        let (encoded, blobs) = blob::set_aside(encode);
-        let reason = match encoded {
-            Ok(Ok(())) if blobs.is_empty() => {
-                ends.push(json.len());
-                last = json.len() - before;
+        let before = text.len();
+        let refusal = match codec::encode(T::ENCODING, &task, &mut text) {
+            Ok(blobs) if blobs.is_empty() => {
+                ends.push(text.len());
+                last = text.len() - before;
                 guard::discard(task);
                 continue;
             }
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(panic.message),
+            Ok(_) => None,
+            Err(refusal) => Some(refusal),
         };
-        json.truncate(before);
-        let Some(reason) = reason else { break Behind::Laden(task) };
+        text.truncate(before);
+        let Some(refusal) = refusal else { break Behind::Laden(task) };
         guard::discard(task);
-        break Behind::Unfit(TaskError::Unencodable { what: "task".to_owned(), reason });
+        break Behind::Unfit(refusal.into_error("task", T::NAME));
     };
     if ends.is_empty() {
         return (None, behind);
@@ -157,8 +153,8 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         ready: Vec::new().into_iter(),
         is_empty: false,
     };
-    let json = String::from_utf8(json).expect("JSON is text");
-    let batch = Batch { id, name: T::NAME, json, ends, shares: Box::new(Debt(shared)) };
+    let shares = Box::new(Debt { shared, encoding: T::ENCODING });
+    let batch = Batch { id, name: T::NAME, text, ends, shares };
     (Some((batch, results)), behind)
 }
 
@@ -287,14 +283,18 @@ impl<O> Drop for Shared<O> {
 
 /// The other side of the results. Dropped, it cancels what is left, so that nobody waits for what
 /// will never come.
-struct Debt<O>(Arc<Shared<O>>);
+struct Debt<O> {
+    shared: Arc<Shared<O>>,
+    /// Of the outputs.
+    encoding: Encoding,
+}
 
 impl<O: DeserializeOwned + Send> Shares for Debt<O> {
-    fn answer(&self, item: u32, reply: &Reply<&RawValue>) {
-        self.0.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
+    fn answer(&self, item: u32, reply: &Reply<'_>) {
+        self.shared.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
     }
 
-    fn deliver(&self, first: u32, outputs: &[&str]) -> usize {
+    fn deliver(&self, first: u32, outputs: &[&[u8]]) -> usize {
         let undecodable =
             |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
         let mut results = Vec::with_capacity(outputs.len());
@@ -302,24 +302,23 @@ impl<O: DeserializeOwned + Send> Shares for Debt<O> {
             // `Deserialize` is the user's code and may panic; then it goes on behind that one.
             let decoded = guard::catch(|| {
                 for output in &outputs[results.len()..] {
-                    let output = serde_json::from_str(output);
-                    results.push(output.map_err(|error| undecodable(error.to_string())));
+                    results.push(codec::read(self.encoding, output).map_err(undecodable));
                 }
             });
             if let Err(panic) = decoded {
                 results.push(Err(undecodable(panic.message)));
             }
         }
-        self.0.put(first as usize, results.into_iter())
+        self.shared.put(first as usize, results.into_iter())
     }
 
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
-        self.0.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))))
+        self.shared.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))))
     }
 }
 
 impl<O> Drop for Debt<O> {
     fn drop(&mut self) {
-        self.0.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
+        self.shared.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
     }
 }

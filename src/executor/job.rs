@@ -6,10 +6,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::blob::{self, Blob};
+use crate::blob::Blob;
+use crate::codec::{self, Refusal};
 use crate::error::TaskError;
 use crate::future::{self, Core, Future, Patron, Promise};
 use crate::guard;
@@ -52,17 +52,12 @@ impl Job {
     /// Makes the task ready to travel. One that cannot be encoded ends here, with that error.
     pub(crate) fn encode(self) -> Option<Encoded> {
         let Self { id, name, work } = self;
-        let (json, blobs) = blob::set_aside(|| guard::catch(|| encode(&*work)));
-        let json = match json {
-            Ok(Ok(json)) => Ok(json),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => Err(panic.message),
-        };
+        let encoded = encode(&*work);
         let owed = work.into_owed();
-        match json {
-            Ok(json) => Some(Encoded { id, name, json, blobs, owed }),
-            Err(reason) => {
-                owed.fail(TaskError::Unencodable { what: "task".to_owned(), reason });
+        match encoded {
+            Ok((text, blobs)) => Some(Encoded { id, name, text, blobs, owed }),
+            Err(refusal) => {
+                owed.fail(refusal.into_error("task", name));
                 None
             }
         }
@@ -76,15 +71,15 @@ impl fmt::Debug for Job {
     }
 }
 
-/// The JSON of a task. Short ones, as most are, need no memory of their own.
-pub(crate) type Json = SmallVec<[u8; SHORT]>;
+/// An encoded task. Short ones, as most are, need no memory of their own.
+pub(crate) type Text = SmallVec<[u8; SHORT]>;
 const SHORT: usize = 64;
 
 /// A job whose task was encoded: what a process pool keeps until the reply.
 pub(crate) struct Encoded {
     pub id: TaskId,
     pub name: &'static str,
-    pub json: Json,
+    pub text: Text,
     /// What the text mentions.
     pub blobs: Vec<Blob>,
     pub owed: Owed,
@@ -101,7 +96,7 @@ pub(crate) struct Owed {
 /// What a promise and its future share, without its type.
 trait Awaiting: Send + Sync {
     fn set_running(&self, running: bool);
-    fn answer(self: Arc<Self>, reply: &Reply<&RawValue>);
+    fn answer(self: Arc<Self>, reply: &Reply<'_>);
     fn fail(self: Arc<Self>, error: TaskError);
 }
 
@@ -116,7 +111,7 @@ impl Owed {
         }
     }
 
-    pub(crate) fn answer(mut self, reply: &Reply<&RawValue>) {
+    pub(crate) fn answer(mut self, reply: &Reply<'_>) {
         if let Some(whom) = self.whom.take() {
             whom.answer(reply);
         }
@@ -142,7 +137,7 @@ impl<O: DeserializeOwned + Send + 'static> Awaiting for Core<O> {
         Core::set_running(self, running);
     }
 
-    fn answer(self: Arc<Self>, reply: &Reply<&RawValue>) {
+    fn answer(self: Arc<Self>, reply: &Reply<'_>) {
         self.keep(reply.result());
     }
 
@@ -152,27 +147,27 @@ impl<O: DeserializeOwned + Send + 'static> Awaiting for Core<O> {
 }
 
 /// Encodes by way of a buffer that each thread keeps for the next time.
-fn encode(work: &dyn Work) -> serde_json::Result<Json> {
+fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
     /// A larger one is better handed over than copied, and nothing to keep.
     const KEPT: usize = 4096;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
     // What is encoded may itself submit tasks: they would find another buffer.
     let mut buffer = BUFFER.take();
     let encoded = work.encode(&mut buffer);
-    let json = encoded.map(|()| match buffer.len() {
-        len if len <= KEPT => Json::from_slice(&buffer),
-        _ => Json::from_vec(std::mem::take(&mut buffer)),
+    let encoded = encoded.map(|blobs| match buffer.len() {
+        len if len <= KEPT => (Text::from_slice(&buffer), blobs),
+        _ => (Text::from_vec(std::mem::take(&mut buffer)), blobs),
     });
     if buffer.capacity() <= KEPT {
         buffer.clear();
         BUFFER.set(buffer);
     }
-    json
+    encoded
 }
 
 trait Work: Send {
     fn run(self: Box<Self>, context: &Context);
-    fn encode(&self, into: &mut Vec<u8>) -> serde_json::Result<()>;
+    fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
     fn into_owed(self: Box<Self>) -> Owed;
 }
 
@@ -188,8 +183,8 @@ impl<T: Task> Work for Typed<T> {
         promise.fulfil(guard::run(task, context));
     }
 
-    fn encode(&self, into: &mut Vec<u8>) -> serde_json::Result<()> {
-        serde_json::to_writer(into, &self.task)
+    fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
+        codec::encode(T::ENCODING, &self.task, into)
     }
 
     fn into_owed(self: Box<Self>) -> Owed {

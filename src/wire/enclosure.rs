@@ -110,8 +110,8 @@ impl Enclosure {
     }
 
     /// The text, which may have come in the record.
-    pub(crate) fn text<'t>(&'t self, record: &'t str) -> Result<&'t str, std::str::Utf8Error> {
-        self.text.as_deref().map_or(Ok(record), std::str::from_utf8)
+    pub(crate) fn text<'t>(&'t self, record: &'t [u8]) -> &'t [u8] {
+        self.text.as_deref().unwrap_or(record)
     }
 
     /// The blobs as they are for whoever has them now.

@@ -10,7 +10,8 @@ use std::{io, thread};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use super::{end_at_once, refused};
-use crate::blob::{self, Blob};
+use crate::blob::Blob;
+use crate::codec;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
@@ -207,7 +208,7 @@ impl Desk {
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.enclosed.take_blobs();
         let text = taken.enclosed.text(parts.text);
-        let mut texts = parts.texts(text.unwrap_or_default());
+        let mut texts = parts.texts(text);
         let mut now = wire::now();
         for item in 0..u64::from(call.items) {
             if !claim.begin(call.turn, now) {
@@ -218,17 +219,16 @@ impl Desk {
             context.task = TaskId(call.id + item);
             cargo.data.clear();
             cargo.blobs = std::mem::take(&mut blobs);
-            let task = if call.items == 1 { text } else { Ok(texts.next().unwrap_or_default()) };
-            let status = match (task, runner) {
-                (Ok(task), Some(run)) => run(task, &context, cargo),
-                (Ok(_), None) => {
+            let task = if call.items == 1 { text } else { texts.next().unwrap_or_default() };
+            let status = match runner {
+                Some(run) => run(task, &context, cargo),
+                None => {
                     let reason = format!(
                         "the worker knows no task named {:?}: add it to its Registry",
                         parts.name
                     );
                     cargo.put_reason(Status::Undecodable, &reason)
                 }
-                (Err(error), _) => cargo.put_reason(Status::Undecodable, &error.to_string()),
             };
             claim.end();
             let then = std::mem::replace(&mut now, wire::now());
@@ -237,7 +237,7 @@ impl Desk {
             let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
                 self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data)
             } else {
-                let reply = wire::envelope(call.id + item, status, &cargo.data, ran_for);
+                let reply = wire::envelope(call.id + item, status, cargo, ran_for);
                 self.outlet.reply(call.claim, &reply, &blobs)
             };
             if has_waited {
@@ -250,8 +250,8 @@ impl Desk {
 
 impl Outlet {
     /// Says whether it had to wait for room; so do the next ones.
-    fn reply(&self, claim: u32, reply: &str, blobs: &[Blob]) -> bool {
-        let has_waited = self.send(REPLY, u64::from(claim), reply.as_bytes(), blobs);
+    fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> bool {
+        let has_waited = self.send(REPLY, u64::from(claim), reply, blobs);
         self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
         has_waited
     }
@@ -305,14 +305,11 @@ fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Result<Enclosure, ()> {
 }
 
 /// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
-pub(crate) fn answer<T: Task>(task: &str, context: &Context, cargo: &mut Cargo) -> Status {
+pub(crate) fn answer<T: Task>(task: &[u8], context: &Context, cargo: &mut Cargo) -> Status {
     // `Deserialize` is the user's code as well.
     let blobs = std::mem::take(&mut cargo.blobs);
-    let decode = || guard::catch(|| serde_json::from_str::<T>(task));
-    let task = match blob::put_back(blobs, decode) {
-        Ok(Ok(task)) => task,
-        Ok(Err(error)) => return cargo.put_reason(Status::Undecodable, &error.to_string()),
-        Err(panic) => return cargo.put_reason(Status::Undecodable, &panic.message),
-    };
-    cargo.put(guard::run(task, context))
+    match codec::decode::<T>(T::ENCODING, task, blobs) {
+        Ok(task) => cargo.put::<T>(guard::run(task, context)),
+        Err(reason) => cargo.put_reason(Status::Undecodable, &reason),
+    }
 }

@@ -93,25 +93,35 @@ fn nested_values_survive() {
 fn values_nested_too_deeply_are_refused_with_an_error() {
     let pool = pool(1);
     let refused = pool.submit(Value(nested(1000))).result();
-    assert!(matches!(refused, Err(TaskError::Undecodable { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(TaskError::Unencodable { .. })), "{refused:?}");
+    assert_eq!(pool.submit(Value(nested(126))).result(), Ok(nested(126)), "as deep as may be");
+    let refused = pool.submit(Value(nested(127))).result();
+    assert!(matches!(refused, Err(TaskError::Unencodable { .. })), "{refused:?}");
     succeeds_with(&pool, 10);
 }
 
 fn a_number_that_json_cannot_hold_is_an_error() {
     let pool = pool(1);
     let refused = pool.submit(crate::tasks::Float(f64::NAN)).result();
-    let Err(TaskError::Undecodable { what, reason }) = refused else { panic!("{refused:?}") };
-    assert_eq!(what, "task");
-    assert!(reason.contains("expected f64"), "{reason}");
+    let Err(TaskError::Unencodable { what, task, field, reason }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!([what, task, field], ["task", "Float", ""]);
+    assert!(reason.contains("NaN"), "{reason}");
     assert_eq!(pool.submit(crate::tasks::Float(0.5)).result(), Ok(0.5));
 }
 
 fn a_task_that_cannot_be_encoded_is_an_error() {
     let pool = pool(2);
-    let (what, reason) = ("task".to_owned(), "it will not".to_owned());
     let refused = pool.submit(Mute(crate::tasks::Refuses)).result();
-    assert_eq!(refused, Err(TaskError::Unencodable { what, reason }));
+    assert_eq!(refused, Err(refusal("task", "Mute")));
     succeeds_with(&pool, 100);
+}
+
+/// What comes of a type that refuses to be encoded.
+fn refusal(what: &str, task: &str) -> TaskError {
+    let [what, task, reason] = [what, task, "it will not"].map(str::to_owned);
+    TaskError::Unencodable { what, task, field: String::new(), reason }
 }
 
 fn a_task_that_cannot_be_decoded_is_an_error() {
@@ -126,8 +136,7 @@ fn a_task_that_cannot_be_decoded_is_an_error() {
 fn an_output_that_cannot_be_encoded_is_an_error() {
     let pool = pool(2);
     let refused = pool.submit(MuteOutput()).result().expect_err("refused");
-    let (what, reason) = ("output".to_owned(), "it will not".to_owned());
-    assert_eq!(refused, TaskError::Unencodable { what, reason });
+    assert_eq!(refused, refusal("output", "MuteOutput"));
     succeeds_with(&pool, 100);
 }
 

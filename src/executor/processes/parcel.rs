@@ -5,12 +5,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use serde_json::value::RawValue;
-
 use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::executor::batch::{Batch, Shares};
-use crate::executor::job::{Encoded, Json, Owed};
+use crate::executor::job::{Encoded, Owed, Text};
 use crate::task::TaskId;
 use crate::wire::{INLINE_LIMIT, Reply};
 
@@ -20,7 +18,7 @@ pub(crate) struct Parcel {
     pub id: TaskId,
     pub name: &'static str,
     pub submitted: Instant,
-    json: Json,
+    text: Text,
     /// What the text mentions.
     blobs: Mutex<Vec<Blob>>,
     owed: Owing,
@@ -69,14 +67,14 @@ impl Spares {
 const ENCLOSED_COUNTS_AS: usize = 2048;
 
 impl Parcel {
-    pub(crate) fn new(Encoded { id, name, json, blobs, owed }: Encoded) -> Self {
+    pub(crate) fn new(Encoded { id, name, text, blobs, owed }: Encoded) -> Self {
         let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));
-        Self { id, name, submitted: Instant::now(), json, blobs, owed }
+        Self { id, name, submitted: Instant::now(), text, blobs, owed }
     }
 
     /// Lets go of all that it holds; false if it is of another kind than what is packed anew.
     pub(crate) fn empty(&mut self) -> bool {
-        self.json = Json::new();
+        self.text = Text::new();
         *self.blobs() = Vec::new();
         match &self.owed {
             Owing::One(owed) => lock(owed).take().is_none(),
@@ -84,10 +82,10 @@ impl Parcel {
         }
     }
 
-    pub(crate) fn of_many(Batch { id, name, json, ends, shares }: Batch) -> Self {
-        let json = Json::from_vec(json.into_bytes());
+    pub(crate) fn of_many(Batch { id, name, text, ends, shares }: Batch) -> Self {
+        let text = Text::from_vec(text);
         let (owed, blobs) = (Owing::Many { shares, ends }, Mutex::default());
-        Self { id, name, submitted: Instant::now(), json, blobs, owed }
+        Self { id, name, submitted: Instant::now(), text, blobs, owed }
     }
 
     /// How many tasks there are.
@@ -101,8 +99,8 @@ impl Parcel {
     /// How much room the tasks take on the way.
     pub(crate) fn bytes(&self) -> usize {
         let blobs = self.blobs().len() * ENCLOSED_COUNTS_AS;
-        let travels_beside = self.items() == 1 && self.json.len() > INLINE_LIMIT;
-        blobs + if travels_beside { ENCLOSED_COUNTS_AS } else { self.json.len() }
+        let travels_beside = self.items() == 1 && self.text.len() > INLINE_LIMIT;
+        blobs + if travels_beside { ENCLOSED_COUNTS_AS } else { self.text.len() }
     }
 
     /// What the text mentions.
@@ -110,13 +108,13 @@ impl Parcel {
         lock(&self.blobs)
     }
 
-    /// Tasks as JSON, one after the other.
+    /// Encoded tasks, one after the other.
     pub(crate) fn text(&self, items: &Range<u32>) -> &[u8] {
         match &self.owed {
-            Owing::One(_) => &self.json,
+            Owing::One(_) => &self.text,
             Owing::Many { ends, .. } => {
                 let begin = items.start.checked_sub(1).map_or(0, |before| ends[before as usize]);
-                &self.json[begin..ends[items.end as usize - 1]]
+                &self.text[begin..ends[items.end as usize - 1]]
             }
         }
     }
@@ -146,7 +144,7 @@ impl Parcel {
     }
 
     /// Passes on what came of one of the tasks.
-    pub(crate) fn answer(&self, item: u32, reply: &Reply<&RawValue>) {
+    pub(crate) fn answer(&self, item: u32, reply: &Reply<'_>) {
         match &self.owed {
             // Bound first: the promise's callbacks must not meet our lock.
             Owing::One(owed) => {
@@ -166,7 +164,7 @@ impl Parcel {
 
     /// Passes on the outputs of tasks that follow each other. Gives the number of those that were
     /// still owed: some may have been cancelled meanwhile.
-    pub(crate) fn deliver(&self, first: u32, outputs: &[&str]) -> usize {
+    pub(crate) fn deliver(&self, first: u32, outputs: &[&[u8]]) -> usize {
         match &self.owed {
             Owing::One(_) => 0,
             Owing::Many { shares, .. } => shares.deliver(first, outputs),

@@ -5,8 +5,6 @@ use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::parcel::Parcel;
 use super::post::{Answered, Post, Receiving};
 use super::scheduler::Event;
@@ -81,10 +79,10 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
         if let Some(taken) = take(post, &mut receiving)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
-                shared.heard(post, TaskId(number), text);
+                shared.heard(post, TaskId(number), line(text)?);
                 continue;
             }
-            let reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
+            let reply = Reply::parse(text)?;
             post.answered(number, 1, |parcel, _| reply.id == parcel.id.0)?;
             parcel.answer(0, &reply);
             return Ok(true);
@@ -114,10 +112,15 @@ impl Taken {
         !self.blobs.borrow().is_empty()
     }
 
-    fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r str), Garbled> {
+    fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r [u8]), Garbled> {
         let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        Ok((number, self.enclosed.text(text).map_err(|_| Garbled)?))
+        Ok((number, self.enclosed.text(text)))
     }
+}
+
+/// What a task said.
+fn line(text: &[u8]) -> Result<&str, Garbled> {
+    std::str::from_utf8(text).map_err(|_| Garbled)
 }
 
 fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled> {
@@ -190,7 +193,7 @@ struct News<'r> {
     post: &'r Post,
     is_fat: bool,
     events: Vec<Event<Arc<Parcel>>>,
-    replies: Vec<Reply<&'r RawValue>>,
+    replies: Vec<Reply<'r>>,
 }
 
 impl<'r> News<'r> {
@@ -205,11 +208,11 @@ impl<'r> News<'r> {
             let (number, text) = first.split(receiving)?;
             rest = others;
             if first.is(SAID) {
-                return Ok(Some((TaskId(number), text)));
+                return Ok(Some((TaskId(number), line(text)?)));
             } else if first.is(OUTPUT) {
                 rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
-                let reply: Reply<_> = serde_json::from_str(text).map_err(|_| Garbled)?;
+                let reply = Reply::parse(text)?;
                 reply.blobs.swap(&first.blobs);
                 self.note_reply(number, reply)?;
             }
@@ -217,7 +220,7 @@ impl<'r> News<'r> {
         Ok(None)
     }
 
-    fn note_reply(&mut self, claim: u64, reply: Reply<&'r RawValue>) -> Result<(), Garbled> {
+    fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
         let is_its = |parcel: &Parcel, item| reply.id == parcel.id.0 + u64::from(item);
         let Answered { turn, .. } = self.post.answered(claim, 1, is_its)?;
         self.events.push(Event::Replied {
@@ -236,7 +239,7 @@ impl<'r> News<'r> {
     fn note_outputs<'t>(
         &mut self,
         first: Timed,
-        text: &str,
+        text: &[u8],
         others: &'t [Taken],
         receiving: &Receiving,
     ) -> Result<&'t [Taken], Garbled> {

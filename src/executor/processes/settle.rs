@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
 use super::PoolEvent;
 use super::parcel::Parcel;
 use super::scheduler::Verdict;
@@ -17,7 +15,7 @@ use crate::wire::{Reply, Status};
 /// What an event brought along that the scheduler need not know.
 pub(super) enum Settling<'r> {
     Replies {
-        replies: &'r [Reply<&'r RawValue>],
+        replies: &'r [Reply<'r>],
         /// The first of those that were not wanted yet: they are wanted in this order.
         next: Cell<usize>,
     },
@@ -30,7 +28,13 @@ pub(super) enum Settling<'r> {
 
 impl Shared {
     /// Passes on the outputs of tasks that follow each other, each of which took so long.
-    pub(super) fn deliver(&self, parcel: &Parcel, first: u32, outputs: &[&str], ran_for: Duration) {
+    pub(super) fn deliver(
+        &self,
+        parcel: &Parcel,
+        first: u32,
+        outputs: &[&[u8]],
+        ran_for: Duration,
+    ) {
         let number = outputs.len() as u64;
         let waited = parcel.submitted.elapsed().saturating_sub(ran_for);
         let mut counts = self.counts();
@@ -63,7 +67,7 @@ impl Shared {
     ) {
         let error = match (verdict, settling) {
             (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
-                let is_its = |reply: &&Reply<_>| reply.id == parcel.id.0 + u64::from(items.start);
+                let is_its = |reply: &&Reply<'_>| reply.id == parcel.id.0 + u64::from(items.start);
                 let rest = &replies[next.get()..];
                 let reply = rest.iter().find(is_its).expect("answered by one of these replies");
                 next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);

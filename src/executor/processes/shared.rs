@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
 use super::limits::{self, Limits};
 use super::parcel::{Parcel, Spares};
@@ -31,10 +30,11 @@ use super::stats::Counts;
 use super::supervisor::Order;
 use super::trace;
 use super::{Output, PoolEvent};
+use crate::codec;
 use crate::error::{Exit, PoolError};
 use crate::executor::Batch;
 use crate::executor::callbacks::{self, CallQueues};
-use crate::executor::job::{Encoded, Job, Json, Owed};
+use crate::executor::job::{Encoded, Job, Owed, Text};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
 use crate::task::{Task, TaskId};
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// The same for replies, which the scheduler may or may not want.
-    pub(super) fn answered(&self, events: Vec<Event<Arc<Parcel>>>, replies: &[Reply<&RawValue>]) {
+    pub(super) fn answered(&self, events: Vec<Event<Arc<Parcel>>>, replies: &[Reply<'_>]) {
         self.decide_all(
             self.mind(),
             events,
@@ -506,15 +506,19 @@ impl Outside {
 /// A task that each worker runs before all others.
 pub(super) struct Initializer {
     name: &'static str,
-    json: Json,
+    text: Text,
 }
 
 impl Initializer {
     pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
-        let json = serde_json::to_vec(task).map_err(|error| {
-            PoolError::Setting(format!("cannot encode the initializer as JSON: {error}"))
+        let mut text = Vec::new();
+        // Each worker would need the blobs, so they stay in the text.
+        let encoded = codec::encode_without_blobs(T::ENCODING, task, &mut text);
+        encoded.map_err(|refusal| {
+            let error = refusal.into_error("task", T::NAME);
+            PoolError::Setting(format!("the initializer cannot be sent: {error}"))
         })?;
-        Ok(Self { name: T::NAME, json: Json::from_vec(json) })
+        Ok(Self { name: T::NAME, text: Text::from_vec(text) })
     }
 
     /// The task for one worker, and its future.
@@ -523,7 +527,7 @@ impl Initializer {
         let (promise, future) = future::promise(id, None);
         let owed = Owed::new(promise);
         let encoded =
-            Encoded { id, name: self.name, json: self.json.clone(), blobs: Vec::new(), owed };
+            Encoded { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), owed };
         (Arc::new(Parcel::new(encoded)), future)
     }
 }

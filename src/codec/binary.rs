@@ -1,0 +1,56 @@
+//! serde's data model as bytes: each value says what it is, so that types which have to look at it
+//! first (untagged, internally tagged, flattened) can.
+//!
+//! A value is one byte that tells its kind, and what belongs to it: a number of one byte as it is,
+//! larger integers in groups of seven bits (signed ones zigzag), floats by their bits, texts and
+//! bytes behind their length, sequences and maps behind the number of their elements in four
+//! bytes, a variant's name behind its length. `Some` is a kind of its own in front of its value,
+//! so nested options stay what they are.
+
+mod read;
+mod write;
+
+use serde::de::DeserializeOwned;
+
+pub(super) use self::write::Writer;
+
+/// What is nested more deeply might exhaust the stack of the thread that reads it.
+const DEEPEST: u32 = 512;
+
+/// The kinds of values.
+mod kind {
+    pub(super) const UNIT: u8 = 0;
+    pub(super) const NONE: u8 = 1;
+    pub(super) const SOME: u8 = 2;
+    pub(super) const FALSE: u8 = 3;
+    pub(super) const TRUE: u8 = 4;
+    pub(super) const U8: u8 = 5;
+    pub(super) const U16: u8 = 6;
+    pub(super) const U32: u8 = 7;
+    pub(super) const U64: u8 = 8;
+    pub(super) const U128: u8 = 9;
+    pub(super) const I8: u8 = 10;
+    pub(super) const I16: u8 = 11;
+    pub(super) const I32: u8 = 12;
+    pub(super) const I64: u8 = 13;
+    pub(super) const I128: u8 = 14;
+    pub(super) const F32: u8 = 15;
+    pub(super) const F64: u8 = 16;
+    pub(super) const CHAR: u8 = 17;
+    pub(super) const STR: u8 = 18;
+    pub(super) const BYTES: u8 = 19;
+    pub(super) const SEQ: u8 = 20;
+    pub(super) const MAP: u8 = 21;
+    /// A name.
+    pub(super) const UNIT_VARIANT: u8 = 22;
+    /// A name and a value.
+    pub(super) const VARIANT: u8 = 23;
+}
+
+/// Reads one value, of which nothing may be left.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, read::Malformed> {
+    let mut reader = read::Reader::new(bytes);
+    let value = T::deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}

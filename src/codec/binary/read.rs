@@ -1,0 +1,467 @@
+//! Reads values in the binary encoding. Bytes that are no such value are an error, whatever they
+//! are.
+
+use std::fmt;
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+
+use super::{DEEPEST, kind};
+
+/// The bytes are not what was to be read.
+#[derive(Debug)]
+pub(in crate::codec) struct Malformed(Box<str>);
+
+impl Malformed {
+    #[cold]
+    fn new(message: &str) -> Self {
+        Self(message.into())
+    }
+}
+
+impl Error for Malformed {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(message.to_string().into())
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+type Result<T> = std::result::Result<T, Malformed>;
+
+/// The names under which `serde_json` asks for JSON text as it was written.
+const RAW: &str = "$serde_json::private::RawValue";
+
+/// Reads one value.
+pub(super) struct Reader<'de> {
+    rest: &'de [u8],
+    depth: u32,
+}
+
+impl<'de> Reader<'de> {
+    pub(super) fn new(bytes: &'de [u8]) -> Self {
+        Self { rest: bytes, depth: 0 }
+    }
+
+    /// Nothing may be left.
+    pub(super) fn end(&self) -> Result<()> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(Malformed(format!("{left} bytes behind the value").into())),
+        }
+    }
+
+    #[inline]
+    fn bytes(&mut self, number: usize) -> Result<&'de [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(number).ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(*bytes)
+    }
+
+    #[inline]
+    fn byte(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    #[inline]
+    fn peek(&self) -> Result<u8> {
+        self.rest.first().copied().ok_or_else(cut_short)
+    }
+
+    fn groups(&mut self) -> Result<u128> {
+        let mut number = 0_u128;
+        for shift in (0..128).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u128::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed::new("an integer of more than 128 bits"))
+    }
+
+    #[inline]
+    fn short_groups(&mut self) -> Result<u64> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed::new("an integer of more than 64 bits"))
+    }
+
+    fn unsigned<N: TryFrom<u64>>(&mut self) -> Result<N> {
+        N::try_from(self.short_groups()?).map_err(|_| Malformed::new("an integer out of its range"))
+    }
+
+    fn signed<N: TryFrom<i64>>(&mut self) -> Result<N> {
+        let number = self.short_groups()?;
+        let number = (number >> 1).cast_signed() ^ -((number & 1).cast_signed());
+        N::try_from(number).map_err(|_| Malformed::new("an integer out of its range"))
+    }
+
+    #[inline]
+    fn sized(&mut self) -> Result<&'de [u8]> {
+        let len = self.unsigned()?;
+        self.bytes(len)
+    }
+
+    #[inline]
+    fn text(&mut self) -> Result<&'de str> {
+        std::str::from_utf8(self.sized()?).map_err(Malformed::custom)
+    }
+
+    /// The number of elements of a sequence or map, each of which has a byte at least.
+    fn number(&mut self) -> Result<usize> {
+        let number = u32::from_le_bytes(self.array()?) as usize;
+        if number > self.rest.len() {
+            return Err(cut_short());
+        }
+        Ok(number)
+    }
+
+    /// Reads what is nested in a value.
+    #[inline]
+    fn nested<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(Malformed::new("it is nested too deeply"));
+        }
+        let result = read(self)?;
+        self.depth -= 1;
+        Ok(result)
+    }
+
+    #[inline]
+    fn elements<R>(&mut self, read: impl FnOnce(&mut Elements<'_, 'de>) -> Result<R>) -> Result<R> {
+        let left = self.number()?;
+        self.nested(|reader| {
+            let mut elements = Elements { reader, left };
+            let result = read(&mut elements)?;
+            match elements.left {
+                0 => Ok(result),
+                left => Err(Malformed(format!("{left} elements more than expected").into())),
+            }
+        })
+    }
+
+    /// A value as what it says it is.
+    fn any<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        match self.byte()? {
+            kind::UNIT => visitor.visit_unit(),
+            kind::NONE => visitor.visit_none(),
+            kind::SOME => self.nested(|reader| visitor.visit_some(reader)),
+            kind::FALSE => visitor.visit_bool(false),
+            kind::TRUE => visitor.visit_bool(true),
+            kind::U8 => visitor.visit_u8(self.byte()?),
+            kind::U16 => visitor.visit_u16(self.unsigned()?),
+            kind::U32 => visitor.visit_u32(self.unsigned()?),
+            kind::U64 => visitor.visit_u64(self.unsigned()?),
+            kind::I8 => visitor.visit_i8(i8::from_le_bytes(self.array()?)),
+            kind::I16 => visitor.visit_i16(self.signed()?),
+            kind::I32 => visitor.visit_i32(self.signed()?),
+            kind::I64 => visitor.visit_i64(self.signed()?),
+            kind::U128 => {
+                let number = self.groups()?;
+                // What buffers values knows no larger integers.
+                match u64::try_from(number) {
+                    Ok(short) => visitor.visit_u64(short),
+                    Err(_) => visitor.visit_u128(number),
+                }
+            }
+            kind::I128 => {
+                let number = self.groups()?;
+                let number = (number >> 1).cast_signed() ^ -((number & 1).cast_signed());
+                match (i64::try_from(number), u64::try_from(number)) {
+                    (Ok(short), _) => visitor.visit_i64(short),
+                    (_, Ok(short)) => visitor.visit_u64(short),
+                    _ => visitor.visit_i128(number),
+                }
+            }
+            kind::F32 => visitor.visit_f32(f32::from_bits(u32::from_le_bytes(self.array()?))),
+            kind::F64 => visitor.visit_f64(f64::from_bits(u64::from_le_bytes(self.array()?))),
+            kind::CHAR => {
+                let number = self.unsigned()?;
+                visitor.visit_char(char::from_u32(number).ok_or_else(|| {
+                    Malformed(format!("{number:#x} is no Unicode scalar value").into())
+                })?)
+            }
+            kind::STR | kind::UNIT_VARIANT => visitor.visit_borrowed_str(self.text()?),
+            kind::BYTES => visitor.visit_borrowed_bytes(self.sized()?),
+            kind::SEQ => self.elements(|elements| visitor.visit_seq(elements)),
+            kind::MAP => self.elements(|elements| visitor.visit_map(elements)),
+            // As in JSON: a map of one entry.
+            kind::VARIANT => {
+                let name = Some(self.text()?);
+                self.nested(|reader| visitor.visit_map(AsEntry { reader, name }))
+            }
+            other => Err(Malformed(format!("no value is of kind {other}").into())),
+        }
+    }
+
+    /// What lies behind any `Some` that the type does not ask for.
+    #[inline]
+    fn behind_some(&mut self) -> Result<&mut Self> {
+        while self.peek()? == kind::SOME {
+            self.byte()?;
+        }
+        Ok(self)
+    }
+}
+
+#[cold]
+fn cut_short() -> Malformed {
+    Malformed::new("it ends too early")
+}
+
+macro_rules! as_it_is {
+    ($($method:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+            self.behind_some()?.any(visitor)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for &mut Reader<'de> {
+    type Error = Malformed;
+
+    as_it_is!(
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
+        deserialize_string deserialize_bytes deserialize_byte_buf deserialize_seq deserialize_map
+        deserialize_identifier
+    );
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.any(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.any(visitor)
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.peek()? {
+            kind::NONE | kind::UNIT => {
+                self.byte()?;
+                visitor.visit_none()
+            }
+            kind::SOME => {
+                self.byte()?;
+                self.nested(|reader| visitor.visit_some(reader))
+            }
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.behind_some()?.peek()? == kind::NONE {
+            self.byte()?;
+            return visitor.visit_unit();
+        }
+        self.any(visitor)
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_unit(visitor)
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        if name == RAW {
+            return self.any(visitor);
+        }
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
+        self.behind_some()?.any(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.behind_some()?.any(visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.behind_some()?.any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        match self.behind_some()?.byte()? {
+            kind::UNIT_VARIANT | kind::STR => {
+                let name: BorrowedStrDeserializer<'_, Malformed> =
+                    BorrowedStrDeserializer::new(self.text()?);
+                visitor.visit_enum(name)
+            }
+            kind::VARIANT => {
+                let name = self.text()?;
+                self.nested(|reader| visitor.visit_enum(Variant { reader, name }))
+            }
+            // Written by a type as what its enum looks like in JSON.
+            kind::MAP if self.number()? == 1 => match self.byte()? {
+                kind::STR => {
+                    let name = self.text()?;
+                    self.nested(|reader| visitor.visit_enum(Variant { reader, name }))
+                }
+                _ => Err(Malformed::new("an enum whose variant is no text")),
+            },
+            _ => Err(Malformed::new("it is no enum")),
+        }
+    }
+}
+
+/// A sequence or a map that is being read.
+struct Elements<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Malformed;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        match self.left.checked_sub(1) {
+            None => Ok(None),
+            Some(left) => {
+                self.left = left;
+                seed.deserialize(&mut *self.reader).map(Some)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
+    type Error = Malformed;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        self.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        seed.deserialize(&mut *self.reader)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// A variant with data.
+struct Variant<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    name: &'de str,
+}
+
+impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
+    type Error = Malformed;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self)> {
+        let name: BorrowedStrDeserializer<'_, Malformed> = BorrowedStrDeserializer::new(self.name);
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = Malformed;
+
+    fn unit_variant(self) -> Result<()> {
+        serde::Deserialize::deserialize(self.reader)
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value> {
+        seed.deserialize(self.reader)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
+        self.reader.deserialize_tuple(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.reader.deserialize_map(visitor)
+    }
+}
+
+/// A variant with data as a map of one entry.
+struct AsEntry<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    name: Option<&'de str>,
+}
+
+impl<'de> MapAccess<'de> for AsEntry<'_, 'de> {
+    type Error = Malformed;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        let Some(name) = self.name.take() else { return Ok(None) };
+        let name: BorrowedStrDeserializer<'_, Malformed> = BorrowedStrDeserializer::new(name);
+        seed.deserialize(name).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        seed.deserialize(&mut *self.reader)
+    }
+}

@@ -1,0 +1,417 @@
+//! Writes values in the binary encoding.
+
+use serde::ser::{
+    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+use super::{DEEPEST, kind};
+use crate::codec::refusal::Refusal;
+
+/// Writes one value.
+pub(in crate::codec) struct Writer<'w> {
+    out: &'w mut Vec<u8>,
+    depth: u32,
+    /// See [`look_again`](crate::codec::look_again).
+    pub(in crate::codec) is_doubtful: bool,
+}
+
+impl<'w> Writer<'w> {
+    pub(in crate::codec) fn new(out: &'w mut Vec<u8>) -> Self {
+        Self { out, depth: 0, is_doubtful: false }
+    }
+
+    #[inline]
+    fn put(&mut self, kind: u8, bytes: &[u8]) -> Result<(), Refusal> {
+        self.out.push(kind);
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn groups(&mut self, mut number: u128) {
+        while number >= 0x80 {
+            self.out.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.out.push(number as u8);
+    }
+
+    /// The same for numbers that fit, which is faster.
+    #[inline]
+    fn short_groups(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.out.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.out.push(number as u8);
+    }
+
+    #[inline]
+    fn unsigned(&mut self, kind: u8, number: u64) -> Result<(), Refusal> {
+        self.out.push(kind);
+        self.short_groups(number);
+        Ok(())
+    }
+
+    #[inline]
+    fn signed(&mut self, kind: u8, number: i64) -> Result<(), Refusal> {
+        self.unsigned(kind, (number << 1 ^ number >> 63).cast_unsigned())
+    }
+
+    #[inline]
+    fn sized(&mut self, kind: u8, bytes: &[u8]) -> Result<(), Refusal> {
+        self.out.push(kind);
+        self.short_groups(bytes.len() as u64);
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn descend(&mut self) -> Result<(), Refusal> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(too_deep());
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn open(&mut self, kind: u8) -> Result<Compound<'_, 'w>, Refusal> {
+        self.descend()?;
+        self.out.push(kind);
+        let at = self.out.len();
+        self.out.extend_from_slice(&[0; 4]);
+        Ok(Compound { writer: self, at, number: 0, levels: 1 })
+    }
+
+    /// What belongs to a variant.
+    fn open_variant(&mut self, name: &str, kind: u8) -> Result<Compound<'_, 'w>, Refusal> {
+        self.descend()?;
+        self.sized(kind::VARIANT, name.as_bytes())?;
+        Ok(Compound { levels: 2, ..self.open(kind)? })
+    }
+}
+
+#[cold]
+fn too_deep() -> Refusal {
+    Refusal::new(format!("it is nested more than {DEEPEST} levels deep"))
+}
+
+impl<'a, 'w> Serializer for &'a mut Writer<'w> {
+    type Ok = ();
+    type Error = Refusal;
+    type SerializeSeq = Compound<'a, 'w>;
+    type SerializeTuple = Compound<'a, 'w>;
+    type SerializeTupleStruct = Compound<'a, 'w>;
+    type SerializeTupleVariant = Compound<'a, 'w>;
+    type SerializeMap = Compound<'a, 'w>;
+    type SerializeStruct = Compound<'a, 'w>;
+    type SerializeStructVariant = Compound<'a, 'w>;
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Result<(), Refusal> {
+        self.put(if value { kind::TRUE } else { kind::FALSE }, &[])
+    }
+
+    #[inline]
+    fn serialize_i8(self, value: i8) -> Result<(), Refusal> {
+        self.put(kind::I8, &value.to_le_bytes())
+    }
+
+    #[inline]
+    fn serialize_i16(self, value: i16) -> Result<(), Refusal> {
+        self.signed(kind::I16, value.into())
+    }
+
+    #[inline]
+    fn serialize_i32(self, value: i32) -> Result<(), Refusal> {
+        self.signed(kind::I32, value.into())
+    }
+
+    #[inline]
+    fn serialize_i64(self, value: i64) -> Result<(), Refusal> {
+        self.signed(kind::I64, value)
+    }
+
+    fn serialize_i128(self, value: i128) -> Result<(), Refusal> {
+        self.is_doubtful |= i64::try_from(value).is_err() && u64::try_from(value).is_err();
+        self.out.push(kind::I128);
+        self.groups((value << 1 ^ value >> 127).cast_unsigned());
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_u8(self, value: u8) -> Result<(), Refusal> {
+        self.put(kind::U8, &[value])
+    }
+
+    #[inline]
+    fn serialize_u16(self, value: u16) -> Result<(), Refusal> {
+        self.unsigned(kind::U16, value.into())
+    }
+
+    #[inline]
+    fn serialize_u32(self, value: u32) -> Result<(), Refusal> {
+        self.unsigned(kind::U32, value.into())
+    }
+
+    #[inline]
+    fn serialize_u64(self, value: u64) -> Result<(), Refusal> {
+        self.unsigned(kind::U64, value)
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<(), Refusal> {
+        self.is_doubtful |= u64::try_from(value).is_err();
+        self.out.push(kind::U128);
+        self.groups(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_f32(self, value: f32) -> Result<(), Refusal> {
+        self.put(kind::F32, &value.to_bits().to_le_bytes())
+    }
+
+    #[inline]
+    fn serialize_f64(self, value: f64) -> Result<(), Refusal> {
+        self.put(kind::F64, &value.to_bits().to_le_bytes())
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), Refusal> {
+        self.unsigned(kind::CHAR, u32::from(value).into())
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<(), Refusal> {
+        self.sized(kind::STR, value.as_bytes())
+    }
+
+    #[inline]
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), Refusal> {
+        self.sized(kind::BYTES, value)
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), Refusal> {
+        self.put(kind::NONE, &[])
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refusal> {
+        self.descend()?;
+        self.out.push(kind::SOME);
+        value.serialize(&mut *self)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Refusal> {
+        self.put(kind::UNIT, &[])
+    }
+
+    #[inline]
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refusal> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), Refusal> {
+        self.sized(kind::UNIT_VARIANT, variant.as_bytes())
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Refusal> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), Refusal> {
+        self.descend()?;
+        self.sized(kind::VARIANT, variant.as_bytes())?;
+        value.serialize(&mut *self).map_err(|refusal| refusal.in_field(variant))?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(kind::SEQ)
+    }
+
+    #[inline]
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(kind::SEQ)
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(kind::SEQ)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open_variant(variant, kind::SEQ)
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+        // A struct with flattened fields does not know how many it has.
+        self.is_doubtful |= len.is_none();
+        self.open(kind::MAP)
+    }
+
+    #[inline]
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(kind::MAP)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open_variant(variant, kind::MAP)
+    }
+}
+
+/// A sequence or a map that is being written.
+pub(in crate::codec) struct Compound<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    /// Where the number of its elements goes.
+    at: usize,
+    number: usize,
+    /// How many levels it nests.
+    levels: u32,
+}
+
+impl Compound<'_, '_> {
+    #[inline]
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        let index = self.number;
+        self.number += 1;
+        value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_element(index))
+    }
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        let index = self.number;
+        self.number += 1;
+        let result = value.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_field(&index.to_string()))
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), Refusal> {
+        self.number += 1;
+        self.writer.sized(kind::STR, name.as_bytes())?;
+        value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_field(name))
+    }
+
+    #[inline]
+    fn close(self) -> Result<(), Refusal> {
+        let number = u32::try_from(self.number)
+            .map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
+        self.writer.out[self.at..self.at + 4].copy_from_slice(&number.to_le_bytes());
+        self.writer.depth -= self.levels;
+        Ok(())
+    }
+}
+
+macro_rules! compound {
+    ($($trait:ident $method:ident $does:ident),*) => {
+        $(impl $trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = Refusal;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+                self.$does(value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Refusal> {
+                self.close()
+            }
+        })*
+    };
+}
+compound!(
+    SerializeSeq serialize_element element,
+    SerializeTuple serialize_element item,
+    SerializeTupleStruct serialize_field item,
+    SerializeTupleVariant serialize_field item
+);
+
+macro_rules! named {
+    ($($trait:ident)*) => {
+        $(impl $trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = Refusal;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Refusal> {
+                self.field(name, value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Refusal> {
+                self.close()
+            }
+        })*
+    };
+}
+named!(SerializeStruct SerializeStructVariant);
+
+impl SerializeMap for Compound<'_, '_> {
+    type Ok = ();
+    type Error = Refusal;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
+        self.number += 1;
+        let result = key.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_field(&format!("key {}", self.number - 1)))
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        let result = value.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_element(self.number - 1))
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), Refusal> {
+        self.close()
+    }
+}

@@ -1,0 +1,429 @@
+//! JSON that is refused where it would not be read back as the same value.
+//!
+//! `serde_json` writes NaN, infinities, `None` and `()` all as `null`, so `Some(NaN)`,
+//! `Some(None)` and `Some(())` would be read back as `None`. [`Writer`] writes the same text and
+//! refuses these. Texts and numbers are written by `serde_json`.
+
+mod key;
+
+use serde::ser::{
+    Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
+    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+use self::key::Key;
+use super::refusal::Refusal;
+
+/// `serde_json` refuses to read what is nested more deeply.
+const DEEPEST: u32 = 127;
+
+/// Names under which `serde_json` hands over JSON text that is to be written as it is.
+const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
+
+/// Writes one value.
+pub(super) struct Writer<'w> {
+    out: &'w mut Vec<u8>,
+    depth: u32,
+    /// What was written may be read back as something else, or not at all: see [`super::look_again`].
+    pub(super) is_doubtful: bool,
+}
+
+impl<'w> Writer<'w> {
+    pub(super) fn new(out: &'w mut Vec<u8>) -> Self {
+        Self { out, depth: 0, is_doubtful: false }
+    }
+
+    #[inline]
+    fn leaf<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        serde_json::to_writer(&mut *self.out, value).map_err(Refusal::custom)
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn descend(&mut self, levels: u32) -> Result<(), Refusal> {
+        self.depth += levels;
+        if self.depth > DEEPEST {
+            return Err(too_deep());
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn open(&mut self, open: &[u8], close: &'static [u8]) -> Result<Compound<'_, 'w>, Refusal> {
+        self.descend(1)?;
+        self.put(open);
+        Ok(Compound { writer: self, close, levels: 1, index: 0, key: (0, 0), is_raw: false })
+    }
+
+    /// An object whose only key is the name of a variant.
+    fn open_variant(
+        &mut self,
+        name: &str,
+        open: &[u8],
+        close: &'static [u8],
+    ) -> Result<Compound<'_, 'w>, Refusal> {
+        self.descend(2)?;
+        self.put(b"{");
+        self.leaf(name)?;
+        self.put(b":");
+        self.put(open);
+        Ok(Compound { writer: self, close, levels: 2, index: 0, key: (0, 0), is_raw: false })
+    }
+}
+
+#[cold]
+fn too_deep() -> Refusal {
+    Refusal::new(format!("JSON that is nested more than {DEEPEST} levels deep is not read back"))
+}
+
+#[cold]
+fn not_finite(number: f64) -> Refusal {
+    Refusal::new(format!("JSON has no number {number}"))
+}
+
+/// A number above these is read into a buffer, where a type needs one, as a float.
+fn fits_64_bits(number: i128) -> bool {
+    i64::try_from(number).is_ok() || u64::try_from(number).is_ok()
+}
+
+macro_rules! leaves {
+    ($($method:ident: $type:ty),*) => {
+        $(#[inline]
+        fn $method(self, value: $type) -> Result<(), Refusal> {
+            self.leaf(&value)
+        })*
+    };
+}
+
+impl<'a, 'w> Serializer for &'a mut Writer<'w> {
+    type Ok = ();
+    type Error = Refusal;
+    type SerializeSeq = Compound<'a, 'w>;
+    type SerializeTuple = Compound<'a, 'w>;
+    type SerializeTupleStruct = Compound<'a, 'w>;
+    type SerializeTupleVariant = Compound<'a, 'w>;
+    type SerializeMap = Compound<'a, 'w>;
+    type SerializeStruct = Compound<'a, 'w>;
+    type SerializeStructVariant = Compound<'a, 'w>;
+
+    leaves!(
+        serialize_bool: bool, serialize_char: char, serialize_str: &str,
+        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64
+    );
+
+    fn serialize_i128(self, value: i128) -> Result<(), Refusal> {
+        self.is_doubtful |= !fits_64_bits(value);
+        self.leaf(&value)
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<(), Refusal> {
+        self.is_doubtful |= u64::try_from(value).is_err();
+        self.leaf(&value)
+    }
+
+    #[inline]
+    fn serialize_f32(self, value: f32) -> Result<(), Refusal> {
+        if value.is_finite() { self.leaf(&value) } else { Err(not_finite(value.into())) }
+    }
+
+    #[inline]
+    fn serialize_f64(self, value: f64) -> Result<(), Refusal> {
+        if value.is_finite() { self.leaf(&value) } else { Err(not_finite(value)) }
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), Refusal> {
+        self.descend(1)?;
+        self.leaf(value)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), Refusal> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refusal> {
+        let before = self.out.len();
+        value.serialize(&mut *self)?;
+        if &self.out[before..] == b"null" {
+            return Err(Refusal::new("in JSON this value inside Some(..) would be read as None"));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Refusal> {
+        self.put(b"null");
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refusal> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), Refusal> {
+        self.leaf(variant)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Refusal> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), Refusal> {
+        self.descend(1)?;
+        self.put(b"{");
+        self.leaf(variant)?;
+        self.put(b":");
+        value.serialize(&mut *self).map_err(|refusal| refusal.in_field(variant))?;
+        self.put(b"}");
+        self.depth -= 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(b"[", b"]")
+    }
+
+    #[inline]
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(b"[", b"]")
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open(b"[", b"]")
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open_variant(variant, b"[", b"]}")
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+        // A struct with flattened fields does not know how many it has.
+        self.is_doubtful |= len.is_none();
+        self.open(b"{", b"}")
+    }
+
+    #[inline]
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+        if RAW.contains(&name) {
+            let (close, levels, key, is_raw) = (&b""[..], 0, (0, 0), true);
+            return Ok(Compound { writer: self, close, levels, index: 0, key, is_raw });
+        }
+        self.open(b"{", b"}")
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a, 'w>, Refusal> {
+        self.open_variant(variant, b"{", b"}}")
+    }
+}
+
+/// An array or an object that is being written.
+pub(super) struct Compound<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    close: &'static [u8],
+    /// How many levels it nests.
+    levels: u32,
+    /// How many elements were written.
+    index: usize,
+    /// Where the last key lies in the text.
+    key: (usize, usize),
+    /// The only field is JSON text that is written as it is.
+    is_raw: bool,
+}
+
+impl Compound<'_, '_> {
+    #[inline]
+    fn separate(&mut self) {
+        if self.index > 0 {
+            self.writer.put(b",");
+        }
+        self.index += 1;
+    }
+
+    #[inline]
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.separate();
+        value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_element(self.index - 1))
+    }
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.separate();
+        let result = value.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_field(&(self.index - 1).to_string()))
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Refusal> {
+        if self.is_raw {
+            return self.raw(value);
+        }
+        self.separate();
+        self.writer.leaf(name)?;
+        self.writer.put(b":");
+        value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_field(name))
+    }
+
+    fn raw<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        let quoted = serde_json::to_vec(value).map_err(Refusal::custom)?;
+        let text: String = serde_json::from_slice(&quoted).map_err(Refusal::custom)?;
+        self.writer.put(text.as_bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn close(self) -> Result<(), Refusal> {
+        self.writer.put(self.close);
+        self.writer.depth -= self.levels;
+        Ok(())
+    }
+}
+
+impl SerializeSeq for Compound<'_, '_> {
+    type Ok = ();
+    type Error = Refusal;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.element(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), Refusal> {
+        self.close()
+    }
+}
+
+impl SerializeTuple for Compound<'_, '_> {
+    type Ok = ();
+    type Error = Refusal;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.item(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), Refusal> {
+        self.close()
+    }
+}
+
+macro_rules! positional {
+    ($($trait:ident)*) => {
+        $(impl $trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = Refusal;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+                self.item(value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Refusal> {
+                self.close()
+            }
+        })*
+    };
+}
+positional!(SerializeTupleStruct SerializeTupleVariant);
+
+macro_rules! named {
+    ($($trait:ident)*) => {
+        $(impl $trait for Compound<'_, '_> {
+            type Ok = ();
+            type Error = Refusal;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Refusal> {
+                self.field(name, value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Refusal> {
+                self.close()
+            }
+        })*
+    };
+}
+named!(SerializeStruct SerializeStructVariant);
+
+impl SerializeMap for Compound<'_, '_> {
+    type Ok = ();
+    type Error = Refusal;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
+        self.separate();
+        let before = self.writer.out.len();
+        let result = key.serialize(Key(self.writer));
+        result.map_err(|refusal| refusal.in_field(&format!("key {}", self.index - 1)))?;
+        self.key = (before, self.writer.out.len());
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.writer.put(b":");
+        let result = value.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.under_key(&self.writer.out[self.key.0..self.key.1]))
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), Refusal> {
+        self.close()
+    }
+}
