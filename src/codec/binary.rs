@@ -54,3 +54,39 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, read::Malform
     reader.end()?;
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+
+    type Value = (Option<Option<i128>>, Vec<(char, f32)>, Result<String, u64>, serde_json::Value);
+
+    #[test]
+    fn bytes_that_are_no_value_are_an_error_and_never_a_panic() {
+        let value: Value = (
+            Some(None),
+            vec![('ü', -0.0)],
+            Ok("x".to_owned()),
+            serde_json::json!({"a": [1, null]}),
+        );
+        let mut bytes = Vec::new();
+        value.serialize(&mut Writer::new(&mut bytes)).expect("written");
+        assert_eq!(read::<Value>(&bytes).expect("read"), value);
+        for end in 0..bytes.len() {
+            assert!(read::<Value>(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        // A changed byte may make another value, and nothing worse.
+        for at in 0..bytes.len() {
+            for byte in 0..=255 {
+                let mut changed = bytes.clone();
+                changed[at] = byte;
+                let _ = read::<Value>(&changed);
+                let _ = read::<serde_json::Value>(&changed);
+            }
+        }
+        assert!(read::<serde_json::Value>(&[kind::SOME; 100_000]).is_err(), "too deep");
+        assert!(read::<Vec<u8>>(&[kind::SEQ, 255, 255, 255, 255]).is_err(), "longer than it is");
+    }
+}

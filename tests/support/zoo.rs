@@ -267,11 +267,11 @@ zoo! {
     Float64: F64, "`f64`: finite, every bit", [
         F64(0.09144338512092887), F64(0.1), F64(-0.0), F64(0.0), F64(f64::MAX), F64(f64::MIN),
         F64(f64::MIN_POSITIVE), F64(f64::from_bits(1)), F64(5e-324), F64(1e23), F64(1.0), F64(1e300),
-        F64(9_007_199_254_740_993.0), F64(f64::EPSILON), F64(2.2250738585072011e-308),
+        F64(9_007_199_254_740_993.0), F64(f64::EPSILON), F64(f64::from_bits(0x000f_ffff_ffff_ffff)),
     ];
     Float32: F32, "`f32`: finite, every bit", [
         F32(0.1), F32(-0.0), F32(f32::MAX), F32(f32::MIN_POSITIVE), F32(f32::from_bits(1)),
-        F32(16_777_217.0), F32(3.4e38), F32(1.17549435e-38), F32(7.038531e-26),
+        F32(16_777_217.0), F32(3.4e38), F32(f32::from_bits(0x007f_ffff)), F32(7.038531e-26),
     ];
     Infinite: (F64, F32), "`f64`, `f32`: infinities",
         [(F64(f64::INFINITY), F32(1.0)), (F64(1.0), F32(f32::NEG_INFINITY))];
@@ -371,7 +371,7 @@ zoo! {
     ];
     Id: uuid::Uuid, "`uuid::Uuid`", [uuid::Uuid::max(), uuid::Uuid::from_u128(7)];
     Ranges: (Range<u64>, RangeInclusive<i8>, Bound<F64>), "`Range`, `RangeInclusive`, `Bound`",
-        [(0..u64::MAX, -1..=1, Bound::Unbounded), (2..1, 0..=0, Bound::Excluded(F64(0.1)))];
+        [(0..u64::MAX, -1..=1, Bound::Unbounded), (Range { start: 2, end: 1 }, 0..=0, Bound::Excluded(F64(0.1)))];
     Array: [F64; 3], "an array", [[F64(0.1), F64(-0.0), F64(1e-320)]];
     Arrays: ([u8; 32], [(); 2]), "arrays of bytes and units", [([7; 32], [(); 2])];
     Vector: Vec<F64>, "`Vec<f64>`", [vec![], f64s((0..1000).map(|n| f64::from(n) / 997.0))];

@@ -14,8 +14,8 @@ mod tasks;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
-use std::thread;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use anyhow::Context;
 use tempfile::TempDir;
