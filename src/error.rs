@@ -173,6 +173,12 @@ pub enum Exit {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
+    /// It ended, but how is not known: another part of the program took its status, or has told the
+    /// operating system to discard such statuses (by ignoring SIGCHLD).
+    Unknown,
+    /// It was to be ended and lives on, since the operating system does not do it. The pool goes on
+    /// without it.
+    WrittenOff,
 }
 
 impl Exit {
@@ -189,6 +195,8 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Unknown => f.write_str("an unknown cause"),
+            Self::WrittenOff => f.write_str("no end: it was to be ended and lives on"),
             Self::Signal(number) => match signal_name(number) {
                 Some(name) => write!(f, "signal {number} ({name})"),
                 None => write!(f, "signal {number}"),
@@ -250,7 +258,11 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, last_output: _ } =
             self;
-        write!(f, "worker {worker} (pid {pid}) died of {exit} {ran_for:.1?} into task {task:?}")?;
+        let how = match exit {
+            Exit::WrittenOff => "could not be ended and was left behind".to_owned(),
+            exit => format!("died of {exit}"),
+        };
+        write!(f, "worker {worker} (pid {pid}) {how} {ran_for:.1?} into task {task:?}")?;
         if *attempts > 1 {
             write!(f, ", attempt {attempts}")?;
         }
@@ -304,6 +316,18 @@ pub enum PoolError {
     /// The operating system refused something that the pool needs.
     #[error("{0}")]
     System(String),
+    /// A thread of the executor's own ended in a panic: a fault in this crate.
+    #[error("the executor's thread {thread:?} panicked: {message}")]
+    ThreadDied {
+        /// The thread's name.
+        thread: String,
+        /// What the panic said, and where.
+        message: String,
+    },
+    /// This process was forked from the one that has the executor. Only that one can use it; this one
+    /// can build another.
+    #[error("this process was forked from the one that has the executor")]
+    Forked,
     /// The executor was shut down before.
     #[error("the executor was shut down")]
     ShutDown,

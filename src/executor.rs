@@ -26,6 +26,8 @@ pub use processes::{
 };
 #[doc(hidden)]
 pub use processes::{drill, simulation};
+#[cfg(feature = "cli")]
+pub(crate) use processes::{resume_all, suspend_all};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 

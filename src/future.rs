@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::error::TaskError;
+use crate::error::{PoolError, TaskError};
 use crate::guard;
+use crate::os::fork::Origin;
 use crate::task::TaskId;
 use crate::waiting::{self, Need, Owing, Target};
 
@@ -100,6 +101,8 @@ pub(crate) struct Core<T> {
     /// Only for [`Future::state`]: the executor alone knows, and says so when it hands the task
     /// over.
     running: AtomicBool,
+    /// The process in which the promise is kept.
+    origin: Origin,
     inner: Mutex<Inner<T>>,
     done: Condvar,
 }
@@ -157,7 +160,13 @@ impl Outcome {
 
 impl<T> Core<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.origin.is_forked() && matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+            // The promise is kept in the parent process; what waits there is none of this one's.
+            inner.callbacks.clear();
+            inner.stage = Stage::Here(Err(TaskError::PoolBroken(PoolError::Forked)));
+        }
+        inner
     }
 
     fn wait_until_done(&self, deadline: Option<Instant>) -> Option<MutexGuard<'_, Inner<T>>> {
@@ -214,6 +223,7 @@ pub(crate) fn promise<T: Send + 'static>(
     let core = Arc::new(Core {
         id,
         running: AtomicBool::new(false),
+        origin: Origin::here(),
         inner: Mutex::new(Inner {
             stage: Stage::Owed,
             callbacks: Vec::new(),

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::Encoding;
 use crate::error::Failure;
+use crate::guard;
 use crate::voice::Voice;
 use crate::wire;
 use crate::worker;
@@ -154,6 +155,19 @@ impl Locals {
         };
         let value = Arc::clone(cell.get_or_init(|| Arc::new(make())));
         value.downcast().expect("the cell of a type holds that type")
+    }
+}
+
+impl Locals {
+    /// Drops all values that are not in use elsewhere.
+    pub(crate) fn clear(&self) {
+        let cells = {
+            let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *cells)
+        };
+        for (_, cell) in cells {
+            guard::discard(cell);
+        }
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) enum FromWorker {
     Ready,
     /// It cannot work, and why.
     Unfit(String),
+    /// It cannot work now, since the system is short of something.
+    Short(String),
     /// What the next record lacks that says so.
     Enclosed(Enclosure),
     /// Said by the coordinator to itself, in the worker's stead, when the operating system

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   main thread        next call ─► claim it ─► run ─► reply      (or n threads that do the same)
-//!   lifeline thread    blocked on the lifeline: when it breaks, the coordinator is gone and this
-//!                      process ends at once
+//!   lifeline thread    waits for the lifeline to break or for another parent: then the coordinator
+//!                      is gone and this process ends at once
 //! ```
 //!
 //! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
@@ -15,13 +15,16 @@ mod desk;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use std::{env, io, process, thread};
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::{IpcError, TryRecvError};
 
 use self::desk::Desk;
 pub(crate) use self::desk::answer;
 use crate::guard;
+use crate::os;
 use crate::task::Registry;
 use crate::wire::{
     self, BUILD, Exchange, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome,
@@ -110,6 +113,8 @@ impl Asked {
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let Invitation { socket, token, coordinator, worker } = self.invitation;
         die_with_the_coordinator(coordinator);
+        os::signals::outlive_requests_to_end();
+        os::terminal::give_up();
         // Whoever looks at the process list should see what this is, however it was started.
         let _ = rustix::thread::set_name(c"worker");
 
@@ -142,13 +147,16 @@ impl Asked {
         let desk = Arc::new(Desk::new(registry, worker, exchange, calls, replies.clone()));
         let set_up = || {
             limits.impose().map_err(io::Error::other)?;
-            hold_the_lifeline(lifeline)?;
+            hold_the_lifeline(lifeline, coordinator)?;
             desk.start_runners(threads)
         };
         let runners = match set_up() {
             Ok(runners) => runners,
             Err(error) => {
-                let _ = wire::send(&replies, || FromWorker::Unfit(error.to_string()));
+                // The worker's own limits are the same the next time.
+                let is_short = error.kind() == io::ErrorKind::WouldBlock && !limits.is_any();
+                let told = if is_short { FromWorker::Short } else { FromWorker::Unfit };
+                let _ = wire::send(&replies, || told(error.to_string()));
                 return Err(error.into());
             }
         };
@@ -158,33 +166,51 @@ impl Asked {
 
         if runners.is_empty() {
             desk.run_until_closed(threads);
-        } else {
-            desk.wait_for_the_end();
         }
+        for runner in runners {
+            let _ = runner.join();
+        }
+        desk.drop_locals();
         Ok(())
     }
 }
 
-/// Ends this process when the lifeline breaks.
-fn hold_the_lifeline(lifeline: IpcReceiver<()>) -> io::Result<()> {
+/// How often it is asked whether the coordinator is there, beside the lifeline: a process that was
+/// forked from it may hold the lifeline's other end.
+const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
+
+/// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
+fn hold_the_lifeline(lifeline: IpcReceiver<()>, coordinator: u32) -> io::Result<()> {
     let thread = thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-        let _ = guard::catch(|| while wire::receive(&lifeline).is_ok() {});
-        // The coordinator is gone; or nobody would notice any more if it were.
+        // This process may be stopped; then its other threads cannot end it before it goes on.
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
+        while is_child_of(coordinator) {
+            // Whatever the channel library's panics mean, the parent tells.
+            match guard::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
+                Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
+                Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
+                // A task may have closed the descriptor.
+                Ok(Err(_)) | Err(_) => thread::sleep(ASK_FOR_THE_COORDINATOR),
+            }
+        }
         end_at_once();
     });
     thread.map(drop).map_err(refused)
 }
 
+/// Keeps the kind of the error, by which a shortage is known.
 fn refused(error: io::Error) -> io::Error {
-    io::Error::other(format!("cannot start a thread: {error}"))
+    io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
 }
 
-/// The lifeline breaks with the coordinator and ends this process with all that its tasks started;
-/// but not while the process is stopped. So the death of the parent has to wake it. It must not
-/// kill it: that would be faster than the lifeline, and leave behind what tasks started.
+/// The lifeline breaks with the coordinator and ends this process with all that its tasks started.
+/// The death of the parent does the same, and takes effect where the lifeline cannot: in what a task
+/// has replaced this process with, and while this process is stopped. From the fork until now, it
+/// has killed this process alone, which had started nothing.
 fn die_with_the_coordinator(coordinator: u32) {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
+    os::signals::end_with_the_parent();
     // It may have died before the signal was asked for, which is then never sent.
     if !is_child_of(coordinator) {
         end_at_once();
@@ -194,10 +220,8 @@ fn die_with_the_coordinator(coordinator: u32) {
 /// Ends this process and all that its tasks started, without a word: nobody is left to listen.
 fn end_at_once() -> ! {
     use rustix::process::{Signal, getpid, kill_process, kill_process_group};
-    // The coordinator made each worker the leader of a group of its own.
-    if rustix::process::getpgrp() == getpid() {
-        let _ = kill_process_group(getpid(), Signal::KILL);
-    }
+    // The coordinator made each worker the leader of a group, which a task may have left.
+    let _ = kill_process_group(getpid(), Signal::KILL);
     let _ = kill_process(getpid(), Signal::KILL);
     process::abort()
 }

@@ -18,6 +18,7 @@ mod display;
 mod download;
 mod feeder;
 mod hands;
+mod job_control;
 mod logs;
 mod mistyped;
 mod muster;
@@ -105,6 +106,8 @@ fn run() -> anyhow::Result<Exit> {
         Ok(parsed) => parsed,
         Err(told) => return refusal(told),
     };
+    // Without these threads everything works but Ctrl-Z, and orphans of a container stay.
+    let _ = job_control::watch();
     match command {
         None => run_download(download, &matches),
         Some(Command::Serve(serve)) => serve::run(&serve),

@@ -130,6 +130,15 @@ impl PoolLog {
                 let (child, child_pid, how) = (*worker, *pid, exit.to_string());
                 (level, Event::WorkerExited { child, child_pid, how, is_regular, usage })
             }
+            PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
+                let text = format!("worker {worker} (pid {pid}) is left behind: {reason}");
+                self.bar.say(format_args!("coordinator: {text}"));
+                (Level::Error, Event::Output { stream: journal::Stream::Stderr, text })
+            }
+            PoolEvent::WorkerDelayed { worker, reason } => {
+                let text = format!("worker {worker} cannot be started now: {reason}");
+                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+            }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {
                 let fault = match fault {
                     Fault::Crash => "crash",

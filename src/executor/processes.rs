@@ -15,8 +15,10 @@
 mod builder;
 mod child;
 mod claims;
+mod clock;
 #[doc(hidden)]
 pub mod drill;
+mod endings;
 mod handler;
 mod limits;
 mod meeting_place;
@@ -31,15 +33,16 @@ mod shared;
 pub mod simulation;
 mod stats;
 mod supervisor;
+#[cfg(feature = "cli")]
+mod suspension;
 mod terms;
 mod trace;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak, mpsc};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -49,8 +52,11 @@ pub use limits::{Limits, Recycling};
 pub use meeting_place::PrivateDir;
 pub use retries::{Fault, Retries};
 pub use stats::{Stats, Times};
+#[cfg(feature = "cli")]
+pub(crate) use suspension::{resume_all, suspend_all};
 pub use terms::Terms;
 
+use self::clock::Clock;
 use self::parcel::Spares;
 use self::scheduler::{Event, Scheduler};
 use self::shared::{Mind, Setup, Shared};
@@ -59,6 +65,7 @@ use super::callbacks::{self, CallQueues};
 use super::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::error::{Exit, PoolError};
 use crate::future::Future;
+use crate::os::fork::Origin;
 use crate::task::{Task, TaskId};
 use crate::waiting::{self, Need};
 
@@ -106,6 +113,26 @@ pub enum PoolEvent {
         exit: Exit,
         /// What it used, also if it was killed.
         usage: Usage,
+    },
+    /// A worker was to be ended and did not end: the operating system refuses it, or cannot do it.
+    /// The pool goes on without it; what it ran has failed. [`WorkerExited`](Self::WorkerExited)
+    /// follows, with [`Exit::WrittenOff`].
+    WorkerWrittenOff {
+        /// Which worker, counted from 0.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A worker cannot be started now, since the system is short of threads, processes, descriptors
+    /// or memory. It is tried again, with a pause that grows to two seconds, as long as another
+    /// worker is ready; without any, for half a minute.
+    WorkerDelayed {
+        /// Which worker, counted from 0.
+        worker: usize,
+        /// What is short, in words.
+        reason: String,
     },
     /// A task was handed to a worker. It begins when those that were handed over before it are
     /// done; only short tasks are handed over ahead.
@@ -179,11 +206,17 @@ impl ProcessPool {
 
     /// The process ids of the workers that live now.
     pub fn pids(&self) -> Vec<u32> {
+        if self.shared.origin.is_forked() {
+            return Vec::new();
+        }
         self.shared.pids(&self.shared.mind())
     }
 
     /// What the pool has done so far.
     pub fn stats(&self) -> Stats {
+        if self.shared.origin.is_forked() {
+            return Stats::default();
+        }
         let mind = self.shared.mind();
         let pids = self.shared.pids(&mind);
         let (pending, running) = mind.scheduler.not_begun_and_running();
@@ -224,7 +257,8 @@ impl ProcessPool {
         terms: Terms,
         task: T,
     ) -> Result<Future<T::Output>, Full<T>> {
-        if !self.shared.try_take_room(&mut self.shared.mind()) {
+        // In a forked child the lock may be held for ever; the future tells.
+        if !self.shared.origin.is_forked() && !self.shared.try_take_room(&mut self.shared.mind()) {
             return Err(Full(task));
         }
         let (job, future) = Job::new(task, self.canceller());
@@ -233,7 +267,8 @@ impl ProcessPool {
     }
 
     fn start(setup: Setup) -> Result<Self, PoolError> {
-        let now = Instant::now();
+        let (origin, clock) = (Origin::here(), Clock::default());
+        let now = clock.now();
         let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (orders, receiver) = mpsc::channel();
         let workers = setup.scheduling.slots.len();
@@ -252,15 +287,21 @@ impl ProcessPool {
             spares: Spares::default(),
             orders,
             threads: Mutex::default(),
+            collapsed: OnceLock::new(),
+            origin,
+            clock,
             ended: Mutex::new(false),
             has_ended: Condvar::new(),
         });
         let supervised = Arc::clone(&shared);
-        let supervisor = thread::Builder::new()
-            .name("supervisor".to_owned())
-            .spawn(move || supervisor::supervise(&supervised, &receiver))
+        let supervisor = shared
+            .start_thread("supervisor".to_owned(), move || {
+                supervisor::supervise(&supervised, &receiver);
+            })
             .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;
-        shared.keep(supervisor);
+        shared.keep(supervisor, None);
+        #[cfg(feature = "cli")]
+        suspension::note(&shared);
         let mut mind = shared.mind();
         let outside = shared.perform_inside(&mut mind, actions);
         drop(mind);
@@ -299,7 +340,9 @@ impl Engine for ProcessPool {
     }
 
     fn abandon(&self, id: TaskId) {
-        self.shared.handle(Event::Abandoned { id });
+        if !self.shared.origin.is_forked() {
+            self.shared.handle(Event::Abandoned { id });
+        }
     }
 
     fn canceller(&self) -> Option<Canceller> {
@@ -308,6 +351,10 @@ impl Engine for ProcessPool {
     }
 
     fn shut_down(&self, how: Shutdown) {
+        // The workers are the parent's, and its threads are not here.
+        if self.shared.origin.is_forked() {
+            return;
+        }
         self.shared.handle(Event::ShutDown(how));
         if callbacks::is_within(&*self.shared) {
             return;
@@ -318,11 +365,9 @@ impl Engine for ProcessPool {
             ended = self.shared.has_ended.wait(ended).unwrap_or_else(PoisonError::into_inner);
         }
         drop(ended);
-        let threads = std::mem::take(
-            &mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads = std::mem::take(&mut *self.shared.threads());
         for thread in threads {
-            let _ = thread.join();
+            thread.join();
         }
         // Nothing completes a future any more.
         self.shared.callbacks.finish();

@@ -57,5 +57,6 @@ impl Engine for Sequential {
 
     fn shut_down(&self, _: Shutdown) {
         self.is_shut_down.store(true, Ordering::Release);
+        self.locals.clear();
     }
 }

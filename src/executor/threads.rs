@@ -19,7 +19,8 @@ use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::Patron;
-use crate::guard;
+use crate::guard::{self, Panic};
+use crate::os::fork::Origin;
 use crate::task::{Context, Locals, TaskId};
 use crate::voice::{Said, Voice};
 use crate::waiting::{self, Acting, Need, Owing, StandIn};
@@ -45,10 +46,13 @@ struct Shared {
     /// Signalled when the last thread has ended.
     ended: Condvar,
     locals: Arc<Locals>,
+    origin: Origin,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// Why nothing is run any more: one of the threads has died.
+    broken: Option<PoolError>,
     pending: BTreeMap<TaskId, Job>,
     /// Those that a task or a callback waits for; some of them may have begun.
     awaited: BTreeSet<TaskId>,
@@ -76,6 +80,7 @@ impl ThreadPool {
             changed: Condvar::new(),
             ended: Condvar::new(),
             locals: Arc::default(),
+            origin: Origin::here(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -95,6 +100,20 @@ impl Shared {
 
     fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &TaskError) {
         callbacks::deliver(self, || jobs.into_iter().for_each(|job| job.fail(error.clone())));
+    }
+
+    /// Gives all tasks up because this thread panicked.
+    fn collapse(&self, Panic { message, location }: &Panic) {
+        let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let thread = thread::current().name().unwrap_or("without a name").to_owned();
+        let error = PoolError::ThreadDied { thread, message: format!("{message}{at}") };
+        let mut queue = self.lock();
+        queue.broken.get_or_insert_with(|| error.clone());
+        queue.is_shut_down = true;
+        let pending = std::mem::take(&mut queue.pending);
+        drop(queue);
+        self.changed.notify_all();
+        self.fail(pending.into_values(), &TaskError::PoolBroken(error));
     }
 
     /// Runs tasks until there are no more to come; or only those that are waited for.
@@ -141,7 +160,9 @@ impl Shared {
         let shared = Arc::clone(self);
         let builder = thread::Builder::new().name(format!("procession-thread-{worker}"));
         let thread = builder.spawn(move || {
-            let _ = guard::catch(|| shared.work(worker, only_awaited));
+            if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
+                shared.collapse(&panic);
+            }
             shared.lock().alive -= 1;
             shared.ended.notify_all();
         })?;
@@ -196,7 +217,14 @@ impl StandIn for Shared {
 
 impl Engine for ThreadPool {
     fn enqueue(&self, job: Job) {
+        if self.shared.origin.is_forked() {
+            return self.shared.fail([job], &TaskError::PoolBroken(PoolError::Forked));
+        }
         let mut queue = self.shared.lock();
+        if let Some(error) = queue.broken.clone() {
+            drop(queue);
+            return self.shared.fail([job], &TaskError::PoolBroken(error));
+        }
         if queue.is_shut_down {
             drop(queue);
             return self.shared.fail([job], &TaskError::PoolBroken(PoolError::ShutDown));
@@ -223,7 +251,9 @@ impl Engine for ThreadPool {
     }
 
     fn ahead(&self) -> usize {
-        self.shared.size * 2 + 16
+        /// No more than threads that a system can have, so that an endless iterator ends.
+        const MOST: usize = 1 << 15;
+        self.shared.size.min(MOST) * 2 + 16
     }
 
     fn abandon(&self, id: TaskId) {
@@ -236,6 +266,9 @@ impl Engine for ThreadPool {
     }
 
     fn shut_down(&self, how: Shutdown) {
+        if self.shared.origin.is_forked() {
+            return;
+        }
         let mut queue = self.shared.lock();
         queue.is_shut_down = true;
         let cancelled = match how {
@@ -258,11 +291,15 @@ impl Engine for ThreadPool {
         for thread in threads {
             let _ = thread.join();
         }
+        self.shared.locals.clear();
     }
 }
 
 impl Patron for Shared {
     fn cancel(&self, id: TaskId) -> bool {
+        if self.origin.is_forked() {
+            return false;
+        }
         // Bound first: fulfilling the future calls user code, which must not meet our lock.
         let job = self.lock().pending.remove(&id);
         job.map(|job| self.fail([job], &TaskError::Cancelled)).is_some()

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
@@ -13,6 +13,8 @@ use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
 use crate::guard;
+use crate::os;
+use crate::os::fork::Origin;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
@@ -31,9 +33,7 @@ pub(super) struct Desk {
     outlet: Arc<Outlet>,
     /// How many threads have a call.
     busy: AtomicUsize,
-    /// None of them has one, and none will come.
-    is_over: Mutex<bool>,
-    is_over_now: Condvar,
+    origin: Origin,
 }
 
 /// Where calls come from.
@@ -91,8 +91,7 @@ impl Desk {
             }),
             outlet,
             busy: AtomicUsize::new(0),
-            is_over: Mutex::new(false),
-            is_over_now: Condvar::new(),
+            origin: Origin::here(),
         }
     }
 
@@ -109,12 +108,19 @@ impl Desk {
         let run = |n| {
             let desk = Arc::clone(self);
             let thread = thread::Builder::new().name(format!("runner-{n}"));
-            thread.spawn(move || desk.run_until_closed(threads)).map_err(refused)
+            let run = move || {
+                if guard::catch(|| desk.run_until_closed(threads)).is_err() {
+                    // The panic was reported. What this thread had to do would never be done.
+                    end_at_once();
+                }
+            };
+            thread.spawn(run).map_err(refused)
         };
         runners.map(run).collect()
     }
 
     pub(super) fn run_until_closed(&self, threads: usize) {
+        os::signals::end_with_the_parent();
         let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
         while self.take_next(&mut taken) {
             self.run(&mut taken, &mut cargo);
@@ -124,18 +130,11 @@ impl Desk {
                 self.note_if_idle();
             }
         }
-        if self.busy.load(Ordering::SeqCst) == 0 {
-            *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            self.is_over_now.notify_all();
-        }
     }
 
-    /// Waits until the runners are done. Those that have nothing to do are not even woken.
-    pub(super) fn wait_for_the_end(&self) {
-        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*is_over {
-            is_over = self.is_over_now.wait(is_over).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Drops what outlived single tasks, when no task runs any more.
+    pub(super) fn drop_locals(&self) {
+        self.locals.clear();
     }
 
     /// With nothing to do, replies that nobody was called for are all that will come for now.
@@ -230,6 +229,10 @@ impl Desk {
                     cargo.put_reason(Status::Undecodable, &reason)
                 }
             };
+            if self.origin.is_forked() {
+                // The task has forked this process: it is for the worker to reply, not for its copy.
+                os::fork::end_the_copy();
+            }
             claim.end();
             let then = std::mem::replace(&mut now, wire::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));

@@ -18,12 +18,14 @@ mod concurrency;
 mod crashes;
 mod deadlines;
 mod demand;
+mod endings;
 mod environment;
 mod face;
 mod frames;
 mod impostor;
 mod orphans;
 mod payloads;
+mod plays;
 mod program;
 mod recycling;
 mod retries;
@@ -43,9 +45,10 @@ fn main() {
     vandals::prepare_if_asked();
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(frames::add_to(registry));
-    procession::worker::serve_if_asked(registry);
+    procession::worker::serve_if_asked(plays::add_to(registry));
     says::play_if_asked();
     program::play_if_asked();
+    plays::play_if_asked();
     let trials = [
         face::trials(),
         frames::trials(),
@@ -61,6 +64,7 @@ fn main() {
         shutdown::trials(),
         starting::trials(),
         orphans::trials(),
+        endings::trials(),
         environment::trials(),
         says::trials(),
         vandals::trials(),

@@ -12,6 +12,7 @@ use super::scheduler::{Settings, TaskTerms};
 use super::shared::{Initializer, OnEvent, OnOutput, Setup};
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
+use crate::os;
 use crate::task::Task;
 use crate::voice::{self, OnSay, Said};
 use crate::worker;
@@ -252,13 +253,15 @@ impl Builder {
             let what = if max_pending == Some(0) { "max_pending" } else { "after_tasks" };
             return Err(PoolError::Setting(format!("{what} must be at least 1")));
         }
+        // The pool's own files must not take the place of a closed standard stream.
+        os::descriptors::fill_standard();
+        let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         meeting_place::prepare()?;
         let programs = match program {
             WorkerProgram::This => Programs::this()?,
             WorkerProgram::BesideThis(name) => Programs::beside_this(&name)?,
             WorkerProgram::At(path) => Programs::only(&path)?,
         };
-        let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         ProcessPool::start(Setup {
             scheduling: Settings {
@@ -288,6 +291,10 @@ impl Builder {
 /// somewhat more than a second.
 const START_TRIES: u32 = 8;
 
+/// More than any system can have: what is allocated for each is bounded by these.
+const MOST_WORKERS: usize = 1 << 15;
+const MOST_IN_A_WORKER: usize = 1 << 15;
+
 /// Spreads `concurrency` tasks over the workers as evenly as they go.
 fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolError> {
     let concurrency = concurrency.unwrap_or(workers);
@@ -296,6 +303,17 @@ fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolE
         return Err(PoolError::Setting(format!("{what} must be at least 1")));
     }
     let workers = workers.min(concurrency);
+    let too_many = |what: &str, number: usize, most: usize| {
+        PoolError::Setting(format!("{what} must be at most {most}, not {number}"))
+    };
+    if workers > MOST_WORKERS {
+        return Err(too_many("workers", workers, MOST_WORKERS));
+    }
+    if concurrency.div_ceil(workers) > MOST_IN_A_WORKER {
+        let most = workers * MOST_IN_A_WORKER;
+        let what = format!("concurrency with {workers} workers");
+        return Err(too_many(&what, concurrency, most));
+    }
     let (each, more) = (concurrency / workers, concurrency % workers);
     Ok((0..workers).map(|worker| each + usize::from(worker < more)).collect())
 }
@@ -312,5 +330,57 @@ mod tests {
         assert_eq!(slots(4, Some(1)), Ok(vec![1]));
         assert!(matches!(slots(0, None), Err(PoolError::Setting(_))));
         assert!(matches!(slots(1, Some(0)), Err(PoolError::Setting(_))));
+    }
+
+    #[test]
+    fn numbers_beyond_any_system_are_refused_with_the_bound() {
+        for (workers, concurrency) in [
+            (usize::MAX, None),
+            (2, Some(usize::MAX)),
+            (usize::MAX, Some(usize::MAX)),
+            (MOST_WORKERS + 1, None),
+            (1, Some(MOST_IN_A_WORKER + 1)),
+        ] {
+            let Err(PoolError::Setting(reason)) = slots(workers, concurrency) else {
+                panic!("{workers} and {concurrency:?} are taken");
+            };
+            assert!(reason.contains("32768") || reason.contains("65536"), "{reason}");
+        }
+        assert_eq!(slots(MOST_WORKERS, None).map(|slots| slots.len()), Ok(MOST_WORKERS));
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_of_the_pool_breaks_the_pool_in_words() {
+        use crate::Failure;
+        use crate::error::TaskError;
+        use crate::executor::{Executor, Shutdown};
+        use crate::task::Context;
+
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Nothing;
+        impl Task for Nothing {
+            const NAME: &'static str = "nothing";
+            type Output = ();
+            fn run(self, _: &Context) -> Result<(), Failure> {
+                Ok(())
+            }
+        }
+        let pool = Builder::default()
+            .worker_program("/bin/cat")
+            .worker_env("PROCESSION_TEST_SUPERVISOR_PANICS", "")
+            .workers(2)
+            .max_pending(1)
+            .build()
+            .expect("a pool");
+        for _ in 0..10 {
+            match pool.submit(Nothing).result() {
+                Err(TaskError::PoolBroken(PoolError::ThreadDied { thread, message })) => {
+                    assert_eq!(thread, "supervisor");
+                    assert!(message.contains("on purpose at src"), "{message}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        pool.shutdown(Shutdown::Wait);
     }
 }

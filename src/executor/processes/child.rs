@@ -1,7 +1,8 @@
-//! One worker as the operating system sees it: started, written off when it ends, killed with all
-//! that it started, and listened to while it lives.
+//! One worker as the operating system sees it: started, killed with all that it started, listened to
+//! while it lives, reaped when it has ended, and written off when it does not end.
 //!
-//! Its end is learnt by waiting for it, never from a channel, and never by asking again and again.
+//! Its end is learnt by waiting for it, never from a channel. Where the program ignores SIGCHLD or
+//! waits for all children by itself, a pidfd tells it; without one the process id is asked for.
 //!
 //! ```text
 //!   watch thread    waits for the process to end ─► kills what it started ─► joins the listener
@@ -13,20 +14,26 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{self, Command};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::Command;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::ioctl_fionread;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use wait4::{ResUse, ResourceUsage, Wait4};
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
+};
 
 use super::program::Program;
+use super::shared::Shared;
+use super::supervisor::Order;
 use crate::error::Exit;
+use crate::os;
+use crate::os::reap::{Reaped, reap};
 use crate::wire::Invitation;
 
 /// How many of its last lines are remembered for the report of a worker's death.
@@ -56,11 +63,28 @@ pub struct Usage {
 }
 
 /// A started worker process.
-#[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    /// `None` once it was reaped: from then on its id may be another process's.
-    handle: Mutex<Option<process::Child>>,
+    /// Refers to this very process, even after its id was given to another one.
+    pidfd: Option<OwnedFd>,
+    life: Mutex<Life>,
+    /// Called once, at the end of the process or when it is written off.
+    on_end: Mutex<Option<OnEnd>>,
+    /// Where it is noted that an end was ordered, which is then verified.
+    orders: Sender<Order>,
+}
+
+type OnEnd = Box<dyn FnOnce(Ended) + Send>;
+
+/// What is known of whether the process lives.
+#[derive(Debug, Default)]
+struct Life {
+    /// When it was killed first, and what the operating system says of that.
+    killed: Option<(Instant, rustix::io::Result<()>)>,
+    has_ended: bool,
+    /// Its id may be another process's.
+    is_reaped: bool,
+    is_written_off: bool,
 }
 
 /// The end of a worker process.
@@ -84,6 +108,7 @@ impl Child {
         invitation: &Invitation,
         env: &[(OsString, OsString)],
         memory: File,
+        orders: Sender<Order>,
     ) -> io::Result<(Self, Mouth)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
@@ -91,7 +116,7 @@ impl Child {
         if let Some(shown_as) = &program.shown_as {
             command.arg0(shown_as);
         }
-        let handle = command
+        command
             .envs(env.iter().map(|(name, value)| (name, value)))
             .env(Invitation::VARIABLE, serde_json::to_string(invitation)?)
             .stdin(memory)
@@ -99,89 +124,235 @@ impl Child {
             .stderr(its_stderr)
             // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and
             // what a task starts can be ended together with its worker.
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        os::spawn::tie_to_this_process(&mut command);
+        let handle = command.spawn()?;
         let pid = i32::try_from(handle.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the process id is no process id"))?;
-        Ok((Self { pid, handle: Mutex::new(Some(handle)) }, Mouth { stdout, stderr }))
+        let child = Self {
+            pid,
+            pidfd: pidfd(pid),
+            life: Mutex::default(),
+            on_end: Mutex::default(),
+            orders,
+        };
+        Ok((child, Mouth { stdout, stderr }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Whether the process id is still its own.
-    pub(crate) fn is_there(&self) -> bool {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the process, and whatever it started, at once.
+    /// Whether the process id is still its own.
+    pub(crate) fn is_there(&self) -> bool {
+        let life = self.life();
+        !(life.is_reaped || life.is_written_off)
+    }
+
+    /// Orders the end of the process, and of whatever it started, at once. Whether it ends is
+    /// verified by the supervisor.
     pub(crate) fn kill(&self) {
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if handle.is_some() {
-            let _ = kill_process_group(self.pid, Signal::KILL);
+        let mut life = self.life();
+        if life.is_reaped {
+            return;
+        }
+        let done = self.signal_all(Signal::KILL);
+        let is_first = life.killed.is_none();
+        let since = life.killed.map_or_else(Instant::now, |(since, _)| since);
+        life.killed = Some((since, done));
+        let is_open = is_first && !life.has_ended;
+        drop(life);
+        if is_open {
+            let _ = self.orders.send(Order::WakeEarlier);
+        }
+    }
+
+    /// Signals the process, wherever it went, and the group that it was made the leader of.
+    #[cfg(feature = "cli")]
+    pub(crate) fn signal(&self, signal: Signal) {
+        let life = self.life();
+        if !life.is_reaped {
+            let _ = self.signal_all(signal);
+        }
+    }
+
+    fn signal_all(&self, signal: Signal) -> rustix::io::Result<()> {
+        let itself = match self.pidfd.as_ref().map(|fd| signal_by(fd, signal)) {
+            None | Some(Err(Errno::NOSYS | Errno::PERM)) => kill_process(self.pid, signal),
+            Some(done) => done,
+        };
+        if itself == Err(Errno::SRCH) {
+            // It has ended and another part of the program took its status: its number, and the
+            // group's, may be another process's.
+            return Ok(());
+        }
+        let _ = kill_process_group(self.pid, signal);
+        itself
+    }
+
+    /// For how long its end has been ordered without having come, and what was refused.
+    pub(crate) fn dying(&self) -> Option<(Duration, rustix::io::Result<()>)> {
+        let life = self.life();
+        let (since, done) = life.killed?;
+        (!life.has_ended && !life.is_written_off).then(|| (since.elapsed(), done))
+    }
+
+    /// Reports an end that does not come.
+    pub(crate) fn write_off(&self) {
+        self.life().is_written_off = true;
+        let (exit, usage) = (Exit::WrittenOff, Usage::default());
+        self.conclude(Ended { exit, usage, last_output: Vec::new() });
+    }
+
+    /// Whether its threads are not to be waited for.
+    pub(crate) fn is_written_off(&self) -> bool {
+        self.life().is_written_off
+    }
+
+    fn conclude(&self, ended: Ended) {
+        // Bound first: it may call code that asks for this process.
+        let on_end = self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(on_end) = on_end {
+            on_end(ended);
         }
     }
 
     /// Waits for the process to end, without reaping it.
     fn wait(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It is readable even if the status cannot be had because a debugger holds it.
+            let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+            loop {
+                match poll(&mut fds, None) {
+                    Ok(_) => return,
+                    Err(Errno::INTR | Errno::AGAIN | Errno::NOMEM) => {}
+                    Err(_) => break,
+                }
+            }
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(self.pid), options) {}
+        loop {
+            match waitid(WaitId::Pid(self.pid), options) {
+                Err(Errno::INTR) => {}
+                Ok(_) => return,
+                Err(_) => break,
+            }
+        }
+        // Its status was taken by another part of the program, or is discarded by the system.
+        while matches!(test_kill_process(self.pid), Ok(()) | Err(Errno::PERM)) {
+            thread::sleep(ASK_AGAIN);
+        }
     }
 
-    /// Ends the process and leaves no trace of it, where nobody watches it.
+    fn kill_what_it_started(&self) {
+        let _ = kill_process_group(self.pid, Signal::KILL);
+    }
+
+    /// Ends the process and leaves no trace of it, where no thread watches it.
     pub(crate) fn kill_and_reap(&self) {
         self.kill();
-        self.reap();
+        let _ = self.reap();
     }
 
+    /// Takes the status of the process, which has ended or will in a moment.
     fn reap(&self) -> (Exit, Usage) {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        match handle.take().map(|mut handle| wait_for(&mut handle)) {
-            Some(Ok(ResUse { status, rusage: ResourceUsage { utime, stime, maxrss } })) => {
-                (Exit::of(status), Usage { cpu: utime + stime, peak_memory: maxrss })
+        let unknown = (Exit::Unknown, Usage::default());
+        let until = Instant::now() + LONGEST_REAP;
+        loop {
+            let mut life = self.life();
+            match reap(self.pid) {
+                Ok(Some(Reaped { status, cpu, peak_memory })) => {
+                    life.is_reaped = true;
+                    return (Exit::of(status), Usage { cpu, peak_memory });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    life.is_reaped = true;
+                    return unknown;
+                }
+                Ok(None) => {}
             }
-            // Somebody else waits for all children of this process, and was faster.
-            _ => (Exit::Code(-1), Usage::default()),
+            drop(life);
+            if Instant::now() >= until {
+                // A debugger holds it: its status can be had when that has let go of it.
+                self.life().is_reaped = true;
+                reap_later(self.pid);
+                return unknown;
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-fn wait_for(handle: &mut process::Child) -> io::Result<ResUse> {
-    loop {
-        match handle.wait4() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            waited => return waited,
-        }
-    }
+/// How long a process whose end is known may take to give its status.
+const LONGEST_REAP: Duration = Duration::from_secs(2);
+/// How often it is asked whether a process is there where its end cannot be waited for.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    // Old kernels have none, and descriptors may be short: the process id does, too.
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
-/// Watches over the process until its end, then calls `ended`. Every line that it writes goes to
-/// `said`.
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_: Pid) -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn signal_by(pidfd: &OwnedFd, signal: Signal) -> rustix::io::Result<()> {
+    rustix::process::pidfd_send_signal(pidfd, signal)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
+}
+
+/// Takes the statuses that could not be had before, and keeps one more for later.
+fn reap_later(pid: Pid) {
+    static HELD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.retain(|&pid| matches!(reap(pid), Ok(None)));
+    held.push(pid);
+}
+
+/// Watches over the process until its end, then calls `ended`, unless it was written off before.
+/// Every line that it writes goes to `said`.
 pub(crate) fn watch(
+    shared: &Arc<Shared>,
     child: Arc<Child>,
     mouth: Mouth,
     said: impl Fn(Stream, &str) + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
+    *child.on_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ended));
     let (gone, its_end) = io::pipe()?;
     let pid = child.pid();
-    let listener = thread::Builder::new()
-        .name(format!("listen-{pid}"))
-        .spawn(move || listen(mouth, &gone, said))?;
+    let (words, last_words) = mpsc::channel();
+    let listener = shared.start_thread(format!("listen-{pid}"), move || {
+        let _ = words.send(listen(mouth, &gone, said));
+    })?;
     let watch = move || {
         child.wait();
+        child.life().has_ended = true;
         // What it started may live on, and write for ever. As long as the process is not reaped,
         // the group's id is surely its own.
-        child.kill();
+        child.kill_what_it_started();
         // What it wrote last is part of the story of its end.
         let signal: PipeWriter = its_end;
         drop(signal);
-        let last_output = listener.join().unwrap_or_default();
+        let last_output = last_words.recv().unwrap_or_default();
+        let _ = listener.join();
         let (exit, usage) = child.reap();
-        ended(Ended { exit, usage, last_output });
+        child.conclude(Ended { exit, usage, last_output });
     };
-    thread::Builder::new().name(format!("watch-{pid}")).spawn(watch)
+    shared.start_thread(format!("watch-{pid}"), watch)
 }
 
 /// Reads what the process writes until it has closed both its outputs, or is gone: a process that

@@ -27,6 +27,7 @@ use super::post::{Doom, Outgoing, Post};
 use super::receive;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
+use super::supervisor::{is_shortage, tells_of_shortage};
 use crate::error::Exit;
 use crate::guard;
 use crate::wire::{self, BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
@@ -110,6 +111,8 @@ enum Unfit {
     /// It has what it was to run, but cannot, and will not the next time: its limits or its
     /// initializer forbid it.
     Uninitialized(String),
+    /// The system is short of something, here or there.
+    Short(String),
     /// It ended while it ran its initializer.
     GoneInItsInitializer,
     /// It ended, or was ended, before it was ready.
@@ -142,7 +145,13 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
             return;
         }
         Ok(Err(unfit)) => unfit,
-        Err(panic) => Unfit::System(format!("the handshake failed: {}", panic.message)),
+        Err(panic) => {
+            let reason = format!("the handshake failed: {}", panic.message);
+            match tells_of_shortage(&panic.message) {
+                true => Unfit::Short(reason),
+                false => Unfit::System(reason),
+            }
+        }
     };
     let doom = post.doom();
     post.kill(Doom::Unfit);
@@ -154,11 +163,15 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
         reason: cause.clone(),
         was_needed: doom != Some(Doom::Unneeded),
     });
+    if again == Again::AfterShortage {
+        let (worker, reason) = (post.worker(), cause.clone());
+        shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
+    }
     shared.handle(Event::StartFailed { tenant, cause, again });
 }
 
 fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
-    let gone = || Ended { exit: Exit::Code(-1), usage: Usage::default(), last_output: Vec::new() };
+    let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
     // The watch thread reports in any case; the sender breaks only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
     post.disconnect();
@@ -188,8 +201,10 @@ fn greet(
     if protocol != PROTOCOL || build != BUILD {
         return Err(Unfit::Stranger(format!("it is of another build ({build}, not {BUILD})")));
     }
-    let system = |error: &dyn std::fmt::Display| Unfit::System(error.to_string());
-    let (replies, messages) = ipc::channel().map_err(|error: io::Error| system(&error))?;
+    let (replies, messages) = ipc::channel().map_err(|error: io::Error| {
+        let reason = error.to_string();
+        if is_shortage(&error) { Unfit::Short(reason) } else { Unfit::System(reason) }
+    })?;
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
     let welcome = || Welcome { threads, limits, replies: replies.clone() };
     wire::send(&calls, || ToWorker::Welcome(welcome())).map_err(|_| Unfit::Gone)?;
@@ -218,6 +233,7 @@ fn await_ready(messages: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
         match wire::receive(messages) {
             Ok(FromWorker::Ready) => return Ok(()),
             Ok(FromWorker::Unfit(reason)) => return Err(Unfit::Uninitialized(reason)),
+            Ok(FromWorker::Short(reason)) => return Err(Unfit::Short(reason)),
             Ok(FromWorker::Enclosed(_)) => {}
             Ok(FromWorker::Ended) | Err(_) => return Err(Unfit::Gone),
         }
@@ -237,6 +253,7 @@ fn judge(
     let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
     let (reason, is_hopeless) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
+        Unfit::Short(reason) => return (reason, Again::AfterShortage),
         Unfit::Uninitialized(reason) => {
             return (format!("{reason}{said}"), Again::Never);
         }

@@ -51,6 +51,11 @@ impl Limits {
         self
     }
 
+    /// Whether anything is limited.
+    pub(crate) fn is_any(&self) -> bool {
+        *self != Self::none()
+    }
+
     /// Imposes the limits on this process.
     pub(crate) fn impose(&self) -> Result<(), String> {
         use rustix::process::{Resource, nice};

@@ -345,6 +345,13 @@ impl Post {
         self.is_dismissed.load(Ordering::Acquire)
     }
 
+    /// Breaks the lifeline of a worker that cannot be killed, unless the link is in use right now.
+    pub(crate) fn hang_up(&self) {
+        if let Ok(mut sending) = self.sending.try_lock() {
+            sending.link = None;
+        }
+    }
+
     /// Drops what is left of the link after the worker's end.
     pub(crate) fn disconnect(&self) {
         self.sending().link = None;

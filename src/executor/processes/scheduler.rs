@@ -84,6 +84,10 @@ pub(crate) struct Scheduler<J> {
     /// task done in between.
     fruitless: u32,
     last_fruitless: Instant,
+    /// Starts that failed without anything to say about the next, since a worker was ready last.
+    failed_starts: u32,
+    /// Since when there has been no worker because the system is short of something.
+    short_since: Option<Instant>,
     phase: Phase,
     has_ended: bool,
 }
@@ -114,6 +118,8 @@ impl<J: Clone> Scheduler<J> {
             typical: None,
             fruitless: 0,
             last_fruitless: now,
+            failed_starts: 0,
+            short_since: None,
             phase: Phase::Open,
             has_ended: false,
         };
@@ -297,6 +303,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     fn ready(&mut self, tenant: Tenant, now: Instant) {
+        self.note_started();
         let state = &mut self.seats[tenant.seat];
         if state.is_present(tenant) && matches!(state.stage, Stage::Starting { .. }) {
             state.stage = Stage::Ready;

@@ -47,7 +47,7 @@ impl Shared {
     /// Counts tasks before anybody is told of their ends, so that nobody who was told finds them
     /// uncounted. Only then it is known to how many an end was still owed: the others were counted
     /// when they were told of another.
-    fn count_and_tell(
+    pub(super) fn count_and_tell(
         &self,
         number: u64,
         counter: impl Fn(&mut Counts) -> &mut u64,

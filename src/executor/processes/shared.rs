@@ -10,13 +10,14 @@ use std::ffi::OsString;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
 
+use super::clock::Clock;
+use super::endings::Kept;
 use super::limits::{self, Limits};
 use super::parcel::{Parcel, Spares};
 use super::post::{Doom, Outgoing, Post, Sentence};
@@ -31,12 +32,13 @@ use super::supervisor::Order;
 use super::trace;
 use super::{Output, PoolEvent};
 use crate::codec;
-use crate::error::{Exit, PoolError};
+use crate::error::{Exit, PoolError, TaskError};
 use crate::executor::Batch;
 use crate::executor::callbacks::{self, CallQueues};
 use crate::executor::job::{Encoded, Job, Owed, Text};
 use crate::future::{self, Future, Nudge, Patron, Waiter};
 use crate::guard;
+use crate::os::fork::Origin;
 use crate::task::{Task, TaskId};
 use crate::voice::{OnSay, Said};
 use crate::waiting::{self, Acting, Need, Outlet, Through};
@@ -53,8 +55,13 @@ pub(super) struct Shared {
     /// For the callbacks of the tasks of each worker; the last for those of no worker.
     pub(super) callbacks: CallQueues,
     pub(super) orders: Sender<Order>,
-    /// The pool's threads; those that have ended are let go from time to time.
-    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The pool's threads, the supervisor first; those that have ended are let go from time to time.
+    pub(super) threads: Mutex<Vec<Kept>>,
+    /// Why nothing is decided any more: one of the pool's threads has died.
+    pub(super) collapsed: OnceLock<PoolError>,
+    /// The process that has the pool.
+    pub(super) origin: Origin,
+    pub(super) clock: Clock,
     pub(super) ended: Mutex<bool>,
     pub(super) has_ended: Condvar,
 }
@@ -153,7 +160,20 @@ impl Shared {
         events: impl IntoIterator<Item = Event<Arc<Parcel>>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let actions = mind.scheduler.handle(events, Instant::now());
+        if let Some(error) = self.collapsed.get() {
+            drop(mind);
+            events.into_iter().for_each(|event| self.refuse(event, error));
+            return 0;
+        }
+        let now = self.clock.now();
+        let actions = match guard::catch(|| mind.scheduler.handle(events, now)) {
+            Ok(actions) => actions,
+            Err(panic) => {
+                drop(mind);
+                self.collapse(&panic);
+                return 0;
+            }
+        };
         let outside = self.perform_inside(&mut mind, actions);
         let wake_at = mind.scheduler.wake_at();
         let is_earlier = match (wake_at, mind.wakes_at) {
@@ -266,8 +286,7 @@ impl Shared {
         }
         if is_the_end {
             let _ = self.orders.send(Order::End);
-            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            self.has_ended.notify_all();
+            self.note_the_end();
         }
         number
     }
@@ -291,6 +310,11 @@ impl Shared {
         (Acting::delivers(callbacks::address(self)), through)
     }
 
+    pub(super) fn note_the_end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.has_ended.notify_all();
+    }
+
     fn returned(&self, post: &Post, calls: Vec<Begun>) {
         if !calls.is_empty() {
             self.handle(Event::Returned { tenant: post.tenant, calls });
@@ -312,10 +336,8 @@ impl Shared {
         mind.wakes_at
     }
 
-    pub(super) fn keep(&self, thread: JoinHandle<()>) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.retain(|thread| !thread.is_finished());
-        threads.push(thread);
+    pub(super) fn threads(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slots(&self, worker: usize) -> usize {
@@ -372,12 +394,13 @@ impl Shared {
     /// Waits until one more task may be pending. A callback does not wait, for it may be its own
     /// thread that would have to make room.
     pub(super) fn wait_for_room(&self) {
-        if self.setup.max_pending.is_none() {
+        if self.setup.max_pending.is_none() || self.origin.is_forked() {
             return;
         }
         let _waiting = waiting::begin([], Need::Time);
         let mut mind = self.mind();
-        while !self.has_room(&mind) && !callbacks::is_within(self) {
+        while !self.has_room(&mind) && !callbacks::is_within(self) && self.collapsed.get().is_none()
+        {
             mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
         }
         mind.entering += 1;
@@ -385,6 +408,9 @@ impl Shared {
 
     /// Takes in a job for which there is room.
     pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
+        if self.origin.is_forked() {
+            return job.fail(TaskError::PoolBroken(PoolError::Forked));
+        }
         // What is encoded may submit as well, and must not wait for room that this has taken.
         let acting = self.setup.max_pending.map(|_| Acting::serves(callbacks::address(self), None));
         let encoded = job.encode();
@@ -403,7 +429,12 @@ impl Shared {
 
     /// Takes in tasks that are handed over together.
     pub(super) fn enter_batch(&self, batch: Batch) {
-        self.submitted(Arc::new(Parcel::of_many(batch)), self.setup.terms);
+        let parcel = Arc::new(Parcel::of_many(batch));
+        if self.origin.is_forked() {
+            parcel.fail(0..parcel.items(), TaskError::PoolBroken(PoolError::Forked));
+            return;
+        }
+        self.submitted(parcel, self.setup.terms);
     }
 
     fn submitted(&self, job: Arc<Parcel>, terms: TaskTerms) {
@@ -419,7 +450,11 @@ impl Shared {
             && !tells_of_starts
             && !trace::follows_tasks()
             && scheduling.slots.iter().all(|slots| *slots == 1);
-        if is_plain { self.mind().scheduler.frame() as usize } else { 1 }
+        if is_plain && !self.origin.is_forked() {
+            self.mind().scheduler.frame() as usize
+        } else {
+            1
+        }
     }
 
     pub(super) fn program(&self) -> (usize, &Program) {
@@ -534,12 +569,15 @@ impl Initializer {
 
 impl Patron for Shared {
     fn cancel(&self, id: TaskId) -> bool {
-        self.decide(Event::Cancelled { id }, None) > 0
+        !self.origin.is_forked() && self.decide(Event::Cancelled { id }, None) > 0
     }
 
     /// Where the task is the only one that its worker has, its reply need not take the way over
     /// the worker's handler: one thread less to wake, which is most of the time of a short task.
     fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
+        if self.origin.is_forked() {
+            return;
+        }
         let mind = self.mind();
         let Some((tenant, turn)) = mind.scheduler.only_call(id) else { return };
         let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };

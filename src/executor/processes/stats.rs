@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 /// A snapshot of a pool, from [`ProcessPool::stats`](super::ProcessPool::stats).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Worker processes that live now, with their ids.

@@ -7,19 +7,19 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::Instant;
 
 use ipc_channel::ipc::IpcOneShotServer;
+use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::Output;
 use super::child::{self, Child};
+use super::endings::LOOK_AGAIN;
 use super::handler::{self, Attendance, Line};
 use super::post::Post;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
-use crate::guard;
+use super::{Output, PoolEvent};
+use crate::guard::{self, Panic};
 use crate::wire::{Exchange, Invitation};
 
 /// What the supervisor is asked to do.
@@ -30,18 +30,43 @@ pub(crate) enum Order {
     End,
 }
 
+/// A variable of the workers' environment that makes the supervisor panic.
+#[cfg(test)]
+const PANIC: &str = "PROCESSION_TEST_SUPERVISOR_PANICS";
+
 /// Carries out orders until the end.
 pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
     let _delivering = shared.deliver_for(None);
-    loop {
-        let order = match shared.wake_at() {
+    if let Err(panic) = guard::catch(|| carry_out(shared, orders)) {
+        shared.collapse(&panic);
+    }
+    if shared.collapsed.get().is_some() {
+        shared.see_all_out();
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+    let mut has_dying = false;
+    while shared.collapsed.get().is_none() {
+        #[cfg(test)]
+        assert!(!shared.worker_env().iter().any(|(name, _)| name == PANIC), "on purpose");
+        let next_look = has_dying.then_some(LOOK_AGAIN);
+        let next_time = shared.wake_at().map(|at| {
+            let left = at.saturating_duration_since(shared.clock.now());
+            // While the clock stands still, no time comes.
+            if shared.clock.is_stopped() { left.max(LOOK_AGAIN) } else { left }
+        });
+        let order = match [next_look, next_time].into_iter().flatten().min() {
             None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
+            Some(left) => orders.recv_timeout(left),
         };
         match order {
             Ok(Order::Start(post)) => {
                 if let Err(NotStarted { cause, again }) = start(shared, &post) {
-                    let tenant = post.tenant;
+                    let (tenant, worker, reason) = (post.tenant, post.worker(), cause.clone());
+                    if again == Again::AfterShortage {
+                        shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
+                    }
                     shared.handle(Event::StartFailed { tenant, cause, again });
                 }
             }
@@ -49,6 +74,7 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
             Err(RecvTimeoutError::Timeout) => shared.handle(Event::Tick),
             Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
+        has_dying = shared.verify_ends();
     }
 }
 
@@ -58,21 +84,44 @@ struct NotStarted {
     again: Again,
 }
 
-impl From<String> for NotStarted {
-    fn from(cause: String) -> Self {
-        Self { cause, again: Again::WithBackoff }
+impl NotStarted {
+    fn new(what: &str, error: &io::Error) -> Self {
+        let cause = format!("cannot {what}: {error}");
+        let again = if is_shortage(error) { Again::AfterShortage } else { Again::WithBackoff };
+        Self { cause, again }
     }
+}
+
+/// What the system may be short of, and have again soon.
+const SHORTAGES: [Errno; 6] =
+    [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::NOBUFS];
+
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
+}
+
+/// The same for what a panic of the channel library says.
+pub(super) fn tells_of_shortage(message: &str) -> bool {
+    let is_in = |errno: &Errno| {
+        let code = errno.raw_os_error();
+        message.contains(&format!("code: {code},"))
+            || message.contains(&format!("os error {code})"))
+    };
+    SHORTAGES.iter().any(is_in)
 }
 
 /// Starts a worker and the threads that attend it.
 fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
-    let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
-
     // The channel library panics on most of what can be wrong here.
     let (server, socket) = match guard::catch(IpcOneShotServer::new) {
-        Ok(made) => made.map_err(|error| refused("make a socket for a worker", &error))?,
-        Err(panic) => Err(refused("make a socket for a worker", &panic.message))?,
+        Ok(made) => made.map_err(|error| NotStarted::new("make a socket for a worker", &error))?,
+        Err(Panic { message, .. }) => {
+            let cause = format!("cannot make a socket for a worker: {message}");
+            let is_short = tells_of_shortage(&message);
+            let again = if is_short { Again::AfterShortage } else { Again::WithBackoff };
+            return Err(NotStarted { cause, again });
+        }
     };
     let invitation = Invitation {
         socket: socket.clone(),
@@ -81,19 +130,20 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
         worker: post.worker(),
     };
     let (exchange, memory) = Exchange::create(shared.most_calls(post.worker()))
-        .map_err(|error| refused("make memory to share with a worker", &error))?;
+        .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
     let _ = post.exchange.set(exchange);
-    let spawned = Child::spawn(program, &invitation, shared.worker_env(), memory);
+    let orders = shared.orders.clone();
+    let spawned = Child::spawn(program, &invitation, shared.worker_env(), memory, orders);
     let (child, mouth) = spawned.map_err(|error| {
-        let cause = refused(&format!("start {}", program.path.display()), &error);
+        let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
-        let is_its_fault = !matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted
-        ) && error.raw_os_error()
-            != Some(rustix::io::Errno::MFILE.raw_os_error());
+        let is_its_fault =
+            not_started.again != Again::AfterShortage && error.kind() != io::ErrorKind::Interrupted;
         let is_passed_over = is_its_fault && shared.pass_over(rank, &error.to_string());
-        NotStarted { cause, again: if is_passed_over { Again::AtOnce } else { Again::WithBackoff } }
+        match is_passed_over {
+            true => NotStarted { again: Again::AtOnce, ..not_started },
+            false => not_started,
+        }
     })?;
     let child = Arc::new(child);
     let _ = post.child.set(Arc::clone(&child));
@@ -107,7 +157,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let ends = Arc::clone(post);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
-    let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {
+    let watcher = child::watch(shared, Arc::clone(&child), mouth, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
         // Before what may have to wait for a handler that is up: the worker may have filled the
@@ -117,19 +167,17 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     });
     let watcher = watcher.map_err(|error| {
         child.kill_and_reap();
-        refused("start a thread", &error)
+        NotStarted::new("start a thread", &error)
     })?;
-    shared.keep(watcher);
+    shared.keep(watcher, Some(Arc::clone(&child)));
 
     let attends = Arc::clone(shared);
     let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, line, ended };
-    let handler = thread::Builder::new()
-        .name(format!("worker-{worker}"))
-        .spawn(move || handler::attend(&attends, attendance))
-        .map_err(|error| {
-            child.kill();
-            refused("start a thread", &error)
-        })?;
-    shared.keep(handler);
+    let attend = move || handler::attend(&attends, attendance);
+    let handler = shared.start_thread(format!("worker-{worker}"), attend).map_err(|error| {
+        child.kill();
+        NotStarted::new("start a thread", &error)
+    })?;
+    shared.keep(handler, None);
     Ok(())
 }

@@ -56,6 +56,12 @@ pub(super) fn tell(event: &PoolEvent) {
                 }
             }
         }
+        PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
+            error!(target: "procession", worker, pid, reason, "worker written off");
+        }
+        PoolEvent::WorkerDelayed { worker, reason } => {
+            warn!(target: "procession", worker, reason, "worker delayed");
+        }
         PoolEvent::TaskStarted { task, worker, pid, attempt } => {
             trace!(target: "procession", task = task.0, worker, pid, attempt, "task handed over");
         }

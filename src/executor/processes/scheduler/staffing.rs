@@ -17,6 +17,13 @@ const FORGIVEN: Duration = Duration::from_secs(60);
 pub(super) const STILLBORN: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How long a pool without any worker goes on trying while the system is short of something.
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(30);
+
+/// The pause after so many failures before.
+fn backoff(failures: u32) -> Duration {
+    FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_BACKOFF)
+}
 
 impl<J: Clone> Scheduler<J> {
     pub(super) fn start_failed(
@@ -39,10 +46,42 @@ impl<J: Clone> Scheduler<J> {
         if self.phase != Phase::Open && self.tasks.is_empty() {
             return; // Nobody needs it any more; it was most likely killed for that reason.
         }
+        // What keeps one worker from starting must not end those that work.
+        let is_at_work = self.seats.iter().any(|state| state.stage == Stage::Ready);
         match again {
             Again::AtOnce => {}
+            Again::AfterShortage if self.is_short_for_too_long(is_at_work, now) => {
+                self.break_down(self.failed_starts, cause, now, actions);
+            }
+            Again::AfterShortage => self.leave_vacant(tenant.seat, now),
+            Again::WithBackoff | Again::Never if is_at_work => self.leave_vacant(tenant.seat, now),
             Again::WithBackoff => self.note_fruitless(tenant.seat, &cause, now, actions),
             Again::Never => self.break_down(1, cause, now, actions),
+        }
+    }
+
+    /// A worker is ready: whatever kept others from starting, it is no matter of all.
+    pub(super) fn note_started(&mut self) {
+        self.failed_starts = 0;
+        self.short_since = None;
+    }
+
+    fn is_short_for_too_long(&mut self, is_at_work: bool, now: Instant) -> bool {
+        if is_at_work {
+            self.short_since = None;
+            return false;
+        }
+        let since = *self.short_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= LONGEST_SHORTAGE
+    }
+
+    /// Leaves a seat vacant for a while, longer with each start that fails in a row.
+    fn leave_vacant(&mut self, seat: Seat, now: Instant) {
+        let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
+        let round = self.failed_starts / seats;
+        self.failed_starts = self.failed_starts.saturating_add(1);
+        if let Stage::Vacant { until } = &mut self.seats[seat].stage {
+            *until = Some(now + backoff(round));
         }
     }
 
@@ -64,9 +103,8 @@ impl<J: Clone> Scheduler<J> {
         if tries >= self.settings.start_tries {
             return self.break_down(tries, cause.to_owned(), now, actions);
         }
-        let delay = FIRST_BACKOFF * 2u32.saturating_pow(tries - 1);
         if let Stage::Vacant { until } = &mut self.seats[seat].stage {
-            *until = Some(now + delay.min(LONGEST_BACKOFF));
+            *until = Some(now + backoff(tries - 1));
         }
     }
 
@@ -81,6 +119,11 @@ impl<J: Clone> Scheduler<J> {
         self.phase = Phase::Broken(error.clone());
         self.complete_all(&Verdict::Broken(error), actions);
         self.kill_all(now, actions);
+    }
+
+    /// Gives all jobs up, whatever state they are in; nothing is decided any more.
+    pub(crate) fn abandon(&mut self) -> Vec<J> {
+        self.tasks.drain().map(|(_, task)| task.job).collect()
     }
 
     /// Ends the process on a seat, and its successor if it is not needed, either.
@@ -308,6 +351,72 @@ mod tests {
             }
         }
         (workers, verdicts)
+    }
+
+    /// A pool of two, of which no start but the first succeeds, for this long. Gives the number of
+    /// starts that failed, and what became of the task that ran all the time.
+    fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Vec<Verdict>) {
+        let settings = Settings {
+            slots: vec![1; 2],
+            min_workers: 2,
+            idle_timeout: None,
+            max_tasks: None,
+            start_timeout: Duration::from_secs(10),
+            start_tries: TRIES,
+        };
+        let begin = Instant::now();
+        let mut now = begin;
+        let (mut scheduler, mut actions) = Scheduler::new(settings, now);
+        let (id, terms) = (TaskId(1), TaskTerms::default());
+        let task = Event::Submitted { id, job: 1, items: 1, bytes: 4, terms };
+        actions.extend(scheduler.handle([task], now));
+        let (mut failed, mut verdicts) = (0, Vec::new());
+        while now < begin + for_long {
+            let mut events = Vec::new();
+            for action in actions.drain(..) {
+                match action {
+                    Action::Spawn { tenant } if tenant.seat == 0 && first => {
+                        events.push(Event::WorkerReady { tenant });
+                    }
+                    Action::Spawn { tenant } => {
+                        failed += 1;
+                        let cause = "of a reason".to_owned();
+                        events.push(Event::StartFailed { tenant, cause, again });
+                    }
+                    Action::Kill { .. } if first => panic!("the worker at work is killed"),
+                    Action::Complete { verdict, .. } => verdicts.push(verdict),
+                    _ => {}
+                }
+            }
+            if events.is_empty() {
+                let Some(at) = scheduler.wake_at() else { break };
+                now = at;
+                events.push(Event::Tick);
+            }
+            for event in events {
+                actions.extend(scheduler.handle([event], now));
+            }
+        }
+        (failed, verdicts)
+    }
+
+    #[test]
+    fn a_start_that_fails_does_not_end_a_worker_at_work() {
+        for again in [Again::AfterShortage, Again::WithBackoff, Again::Never] {
+            let (failed, verdicts) = second_start_fails(again, true, Duration::from_secs(300));
+            // With a backoff of two seconds.
+            assert!((100..400).contains(&failed), "{again:?}: {failed} starts");
+            assert_eq!(verdicts, [], "{again:?}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_breaks_a_pool_without_any_worker_only_after_a_while() {
+        let short = Again::AfterShortage;
+        let (failed, verdicts) = second_start_fails(short, false, Duration::from_secs(25));
+        assert!(failed > 20 && verdicts.is_empty(), "{failed}, {verdicts:?}");
+        let (_, verdicts) = second_start_fails(short, false, Duration::from_secs(60));
+        assert!(matches!(&verdicts[..], [Verdict::Broken(PoolError::CannotStart { .. })]));
     }
 
     #[test]

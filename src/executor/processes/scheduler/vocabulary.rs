@@ -147,6 +147,8 @@ pub(crate) enum Again {
     /// The next attempt is made of something else (another program): at once.
     AtOnce,
     WithBackoff,
+    /// The system is short of something, which says nothing about the program.
+    AfterShortage,
     /// It is certain to fail the same way.
     Never,
 }

@@ -1,0 +1,22 @@
+//! The controlling terminal.
+
+use std::os::fd::AsRawFd;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{getpid, getsid};
+
+/// Gives up the controlling terminal of this process. It is in no foreground group, so to read from
+/// the terminal would stop it for ever; without one, `/dev/tty` cannot be opened, which is an error
+/// that a task can see.
+pub(crate) fn give_up() {
+    // The leader of a session would take the terminal away from all others.
+    if getsid(None) == Ok(getpid()) {
+        return;
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(terminal) = open("/dev/tty", flags, Mode::empty()) else { return };
+    // SAFETY: the request takes no argument.
+    unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY);
+    }
+}
