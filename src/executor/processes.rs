@@ -125,13 +125,14 @@ pub enum PoolEvent {
         /// Why, in words.
         reason: String,
     },
-    /// A worker cannot be started now, since the system is short of threads, processes, descriptors
-    /// or memory. It is tried again, with a pause that grows to two seconds, as long as another
-    /// worker is ready; without any, for half a minute.
+    /// There is no process for a worker now, or it cannot work: most often because the system is short
+    /// of threads, processes, descriptors or memory. It is tried again, with a pause that grows to
+    /// two seconds, as long as another worker is ready. Without any, the pool is broken after half a
+    /// minute of shortage, or sooner where there is another cause.
     WorkerDelayed {
         /// Which worker, counted from 0.
         worker: usize,
-        /// What is short, in words.
+        /// Why, in words.
         reason: String,
     },
     /// A task was handed to a worker. It begins when those that were handed over before it are

@@ -1,16 +1,68 @@
 //! What a worker process does between its fork and its exec.
 
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
+use libc::c_char;
 use rustix::process::{Pid, getpid, getppid};
 
+/// What a process is replaced with.
+pub(crate) struct Image {
+    path: CString,
+    /// Pointers to `texts`, with a null pointer at the end of each.
+    argv: [*const c_char; 2],
+    envp: Vec<*const c_char>,
+    _texts: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to the heap memory of `_texts`, which moves along and is never changed.
+unsafe impl Send for Image {}
+// SAFETY: as above; all of it is only read.
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// The program at the path, with this process's environment and these variables.
+    pub(crate) fn new(
+        path: &Path,
+        shown_as: &OsStr,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
+        let environment: BTreeMap<_, _> = env::vars_os().chain(variables).collect();
+        let mut texts = vec![text(shown_as.to_owned())?];
+        for (mut entry, value) in environment {
+            entry.push("=");
+            entry.push(value);
+            texts.push(text(entry)?);
+        }
+        let pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
+        let null = std::ptr::null();
+        let (argv, envp) = ([pointers[0], null], [&pointers[1..], &[null]].concat());
+        Ok(Self { path: text(path.into())?, argv, envp, _texts: texts })
+    }
+
+    /// Replaces this process; returns only if that is refused.
+    ///
+    /// The standard library would give a file that is no program to a shell.
+    fn replace_this_process(&self) -> io::Error {
+        // SAFETY: the texts end with a zero, the arrays with a null pointer, and all of them live.
+        unsafe { libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+        io::Error::last_os_error()
+    }
+}
+
 /// Prepares the start of a process that ends with this one from its first moment, whatever program
-/// it runs, and that inherits no ignored or blocked signals. On Linux the kernel sends the signal when the
-/// thread ends that called [`Command::spawn`].
-pub(crate) fn tie_to_this_process(command: &mut Command) {
+/// it runs, and that inherits no ignored or blocked signals. On Linux the kernel sends the signal
+/// when the thread ends that calls [`Command::spawn`]. Program, arguments and environment are those
+/// of the image; the command settles the rest.
+pub(crate) fn tie_to_this_process(command: &mut Command, image: Image) {
     let parent = getpid();
     // SAFETY: the closure runs in the forked child, where only async-signal-safe functions may be
     // called. It makes system calls and touches no lock and no heap memory.
@@ -18,7 +70,7 @@ pub(crate) fn tie_to_this_process(command: &mut Command) {
         command.pre_exec(move || {
             die_with(parent)?;
             reset_signals();
-            Ok(())
+            Err(image.replace_this_process())
         });
     }
 }

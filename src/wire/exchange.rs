@@ -74,9 +74,14 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
+    /// The size of the memory for so many calls at a time, in bytes.
+    pub(crate) fn size(claims: usize) -> usize {
+        rings_at(claims) + 2 * RING
+    }
+
     /// New memory with room for so many calls at a time, and the file by which a worker maps it.
     pub(crate) fn create(claims: usize) -> io::Result<(Self, File)> {
-        let file = new_file(rings_at(claims) + 2 * RING)?;
+        let file = new_file(Self::size(claims))?;
         let exchange = Self::map(file.try_clone()?, claims)?;
         let number = u32::try_from(claims).map_err(io::Error::other)?;
         exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).store(number, Ordering::Release);

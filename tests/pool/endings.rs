@@ -38,6 +38,7 @@ pub fn trials() -> Vec<Trial> {
         a_task_that_closes_all_descriptors_is_finished,
         a_task_that_reads_the_terminal_gets_an_error,
         a_shortage_of_descriptors_costs_no_worker_at_work,
+        a_limit_of_file_sizes_is_told_and_ends_no_program,
         what_tasks_kept_is_dropped_at_an_orderly_end,
     ]
 }
@@ -223,13 +224,22 @@ fn a_task_that_reads_the_terminal_gets_an_error() {
 }
 
 fn a_shortage_of_descriptors_costs_no_worker_at_work() {
+    assert_works(&mut within("ulimit -n 128", "is short of descriptors for a while"));
+}
+
+fn a_limit_of_file_sizes_is_told_and_ends_no_program() {
+    assert_works(&mut within("ulimit -f 1", "cannot write files"));
+}
+
+/// A play within a limit that a shell sets.
+fn within(limit: &str, play: &str) -> Command {
     let mut limited = Command::new("sh");
     let program = env::current_exe().expect("a path");
-    limited.args(["-c", "ulimit -n 128; exec \"$0\""]).arg(program);
-    for (name, value) in command("is short of descriptors for a while").get_envs() {
+    limited.arg("-c").arg(format!("{limit}; exec \"$0\"")).arg(program);
+    for (name, value) in command(play).get_envs() {
         limited.env(name, value.expect("a value"));
     }
-    assert_works(&mut limited);
+    limited
 }
 
 fn what_tasks_kept_is_dropped_at_an_orderly_end() {

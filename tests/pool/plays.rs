@@ -74,6 +74,7 @@ pub fn play_if_asked() {
         "forks" => forks(),
         "forks and waits" => forks_and_waits(),
         "is short of descriptors for a while" => is_short_of_descriptors_for_a_while(),
+        "cannot write files" => cannot_write_files(),
         "reads the terminal" => reads_the_terminal(),
         other => panic!("no play is called {other:?}"),
     }
@@ -387,6 +388,17 @@ fn is_short_of_descriptors_for_a_while() {
     gate.open();
     assert_eq!(running.result(), Ok(at_work));
     tasks::succeeds_with(&pool, 20);
+    println!("it works");
+}
+
+fn cannot_write_files() {
+    let pool = tasks::quiet().workers(1).build().expect("a pool");
+    match pool.submit(Pid()).result() {
+        Err(TaskError::PoolBroken(error)) => {
+            assert!(error.to_string().contains("ulimit -f"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
     println!("it works");
 }
 

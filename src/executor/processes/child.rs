@@ -32,8 +32,8 @@ use super::program::Program;
 use super::shared::Shared;
 use super::supervisor::Order;
 use crate::error::Exit;
-use crate::os;
 use crate::os::reap::{Reaped, reap};
+use crate::os::spawn::{Image, tie_to_this_process};
 use crate::wire::Invitation;
 
 /// How many of its last lines are remembered for the report of a worker's death.
@@ -112,20 +112,20 @@ impl Child {
     ) -> io::Result<(Self, Mouth)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
+        let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
+        let invitation = serde_json::to_string(invitation)?;
+        let variables =
+            env.iter().cloned().chain([(Invitation::VARIABLE.into(), invitation.into())]);
+        let image = Image::new(&program.path, shown_as, variables)?;
         let mut command = Command::new(&program.path);
-        if let Some(shown_as) = &program.shown_as {
-            command.arg0(shown_as);
-        }
         command
-            .envs(env.iter().map(|(name, value)| (name, value)))
-            .env(Invitation::VARIABLE, serde_json::to_string(invitation)?)
             .stdin(memory)
             .stdout(its_stdout)
             .stderr(its_stderr)
             // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and
             // what a task starts can be ended together with its worker.
             .process_group(0);
-        os::spawn::tie_to_this_process(&mut command);
+        tie_to_this_process(&mut command, image);
         let handle = command.spawn()?;
         let pid = i32::try_from(handle.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the process id is no process id"))?;

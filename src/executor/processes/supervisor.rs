@@ -64,7 +64,7 @@ fn carry_out(shared: &Arc<Shared>, orders: &Receiver<Order>) {
             Ok(Order::Start(post)) => {
                 if let Err(NotStarted { cause, again }) = start(shared, &post) {
                     let (tenant, worker, reason) = (post.tenant, post.worker(), cause.clone());
-                    if again == Again::AfterShortage {
+                    if again != Again::AtOnce {
                         shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
                     }
                     shared.handle(Event::StartFailed { tenant, cause, again });
@@ -92,6 +92,21 @@ impl NotStarted {
     }
 }
 
+/// To go beyond this limit would end the program by SIGXFSZ.
+fn within_the_limit_of_file_size(size: usize) -> Result<(), NotStarted> {
+    use rustix::process::{Resource, getrlimit};
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < size as u64 => {
+            let cause = format!(
+                "cannot make memory to share with a worker: it takes {size} bytes, but no file of \
+                 this process may be larger than {limit} (ulimit -f)"
+            );
+            Err(NotStarted { cause, again: Again::Never })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the system may be short of, and have again soon.
 const SHORTAGES: [Errno; 6] =
     [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::NOBUFS];
@@ -115,7 +130,13 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     // The channel library panics on most of what can be wrong here.
     let (server, socket) = match guard::catch(IpcOneShotServer::new) {
-        Ok(made) => made.map_err(|error| NotStarted::new("make a socket for a worker", &error))?,
+        Ok(made) => made.map_err(|error| {
+            let not_started = NotStarted::new("make a socket for a worker", &error);
+            // What the library says of a socket that it did not get.
+            let is_none = Errno::from_io_error(&error) == Some(Errno::BADF);
+            let again = if is_none { Again::AfterShortage } else { not_started.again };
+            NotStarted { again, ..not_started }
+        })?,
         Err(Panic { message, .. }) => {
             let cause = format!("cannot make a socket for a worker: {message}");
             let is_short = tells_of_shortage(&message);
@@ -129,7 +150,9 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
         coordinator: std::process::id(),
         worker: post.worker(),
     };
-    let (exchange, memory) = Exchange::create(shared.most_calls(post.worker()))
+    let claims = shared.most_calls(post.worker());
+    within_the_limit_of_file_size(Exchange::size(claims))?;
+    let (exchange, memory) = Exchange::create(claims)
         .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
     let _ = post.exchange.set(exchange);
     let orders = shared.orders.clone();
