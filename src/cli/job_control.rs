@@ -85,6 +85,7 @@ mod tests {
         if !fs::exists("/proc/self/stat").unwrap_or_default() {
             return;
         }
+        #[expect(clippy::zombie_processes, reason = "what is tested")]
         let child = process::Command::new("true").spawn().expect("a process");
         let pid = i32::try_from(child.id()).expect("a process id");
         let deadline = Instant::now() + Duration::from_secs(30);

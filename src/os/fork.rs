@@ -51,8 +51,8 @@ mod tests {
 
     #[test]
     fn a_process_is_not_forked_from_itself() {
-        assert!(!Origin::here().is_forked());
-        count();
-        assert!(!Origin::here().is_forked());
+        let Origin(here) = Origin::here();
+        assert!(!Origin(here).is_forked());
+        assert!(Origin(here.wrapping_sub(1)).is_forked());
     }
 }
