@@ -7,13 +7,12 @@
 mod programs;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 
-use programs::{MODES, Place, Ran, Running, kill, wait_until};
+use programs::{MODES, Place, Ran, Running, kill, wait_until, wait_until_gone};
 use rustix::process::Signal;
 use serde_json::Value;
-use wait4::Wait4;
 
 /// What `logs --summary --json` tells of the latest run.
 fn summary(place: &Place) -> Value {
@@ -265,6 +264,13 @@ fn what_makes_no_sense_is_refused_with_what_would() {
     assert!(refused.stderr.contains("--keep-runs N must be >= 1"), "{refused:?}");
 }
 
+/// The most memory that a process had so far, in bytes.
+fn most_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    most.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
 /// Merged from four files and filtered, within the memory of a few lines.
 #[test]
 fn a_million_lines_need_next_to_no_memory() {
@@ -289,12 +295,20 @@ fn a_million_lines_need_next_to_no_memory() {
     drop(files);
     let mut command = place.coordinator(&["logs", "--json", "--status", "error"]);
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = String::new();
-    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut lines).unwrap();
-    let memory = child.wait4().unwrap().rusage.maxrss;
-    let times: Vec<_> = lines.lines().map(|line| line[..35].to_owned()).collect();
+    let told = std::io::BufReader::new(child.stdout.take().unwrap());
+    let (mut times, mut memory) = (Vec::new(), 0);
+    for line in told.lines() {
+        times.push(line.unwrap()[..35].to_owned());
+        // The rest does not fit into the pipe, so it is still there. What `wait4` tells as the most
+        // memory may be that of this process, from before the program was executed.
+        if times.len() as u64 == LINES / 2000 {
+            memory = most_memory(child.id());
+        }
+    }
+    assert!(child.wait().unwrap().success());
     assert_eq!(times.len() as u64, LINES / 1000);
     assert!(times.is_sorted());
+    assert!(memory > 1 << 20, "{memory}");
     assert!(memory < 50 << 20, "{memory}");
 }
 
@@ -309,4 +323,117 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     let mut child = place.coordinator(&["logs"]).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(141));
+}
+
+/// A file system of so many KiB, until this is dropped; none where that is not permitted.
+struct SmallDisk<'p>(&'p Place, &'static str);
+
+impl<'p> SmallDisk<'p> {
+    fn mount(place: &'p Place, name: &'static str, size: &str) -> Option<Self> {
+        fs::create_dir(place.path(name)).unwrap();
+        let args = ["-t", "tmpfs", "-o", &format!("size={size}"), "none", name];
+        let mounted = place.command("mount".as_ref(), &args).status();
+        let is_mounted = mounted.is_ok_and(|status| status.success());
+        if !is_mounted {
+            eprintln!("skipped: this user may not mount a file system");
+        }
+        is_mounted.then_some(Self(place, name))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let unmounted = self.0.command("umount".as_ref(), &[self.1]).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_log_on_a_full_disk_tells_how_the_run_ended_and_how_many_lines_are_missing() {
+    for mode in MODES {
+        let place = Place::new();
+        let Some(_disk) = SmallDisk::mount(&place, "disk", "200k") else { return };
+        let dirs = ["--log-dir", "disk/logs", "--dest", "disk/flags"];
+        let ran = place.run(&[&["-e", "--json", "--mode", mode], &dirs[..]].concat()).expect(1);
+        let report = ran.summary();
+        assert!(report.error > 0 && report.ok > 0 && report.not_found > 0, "{report:?}");
+        for error in ran.errors().values() {
+            assert!(error.contains("No space left on device"), "{error}");
+        }
+        let logs = |args: &[&str]| {
+            let ran = place.run(&[args, &["--log-dir", "disk/logs"]].concat()).expect(0);
+            assert!(
+                !ran.stdout.contains("killed") && !ran.stderr.contains("it was killed"),
+                "{ran:#?}"
+            );
+            ran
+        };
+        let told = logs(&["logs", "--summary", "--json"]).json().pop().unwrap();
+        assert_eq!(counts(&told["summary"]), report.counts());
+        assert_eq!(counts(&told["report"]), report.counts());
+        let missing = &told["summary"]["missing"];
+        assert_eq!(missing["why"], "the disk is full");
+        let lines = missing["lines"].as_u64().unwrap();
+        // Each code has two lines, and those that are there have their place on the disk.
+        let there = logs(&["logs", "--json"]).json();
+        let tasks = there.iter().filter(|line| line["event"] == "task").count() as u64;
+        assert!(lines >= 676 - tasks && lines < 3 * 676 + 20, "{lines} of {tasks}");
+        assert_eq!(told["summary"]["untold"], 676 - tasks);
+        let sentence = format!("{lines} lines are missing: the disk is full");
+        let list = logs(&["logs", "--list"]).stdout;
+        let [ok, not_found, error] = report.counts();
+        let row = list.lines().last().unwrap();
+        let numbers = [ok, not_found, error].map(|count| count.to_string());
+        for cell in numbers.iter().map(String::as_str).chain(["exit code 1", &sentence]) {
+            assert!(row.contains(cell), "{cell}: {list}");
+        }
+        let head = format!("{ok} ok, {not_found} not found, {error} errors");
+        for command in [&["logs", "--summary"][..], &["timeline"]] {
+            let shown = logs(command);
+            assert!(shown.stdout.contains(&head) && shown.stdout.contains(&sentence), "{shown:#?}");
+        }
+        assert!(logs(&["logs"]).stderr.contains(&sentence));
+        let page = place.run(&["timeline", "--log-dir", "disk/logs", "--html", "-"]).expect(0);
+        assert!(page.stdout.contains(&format!(r#""lines":{lines}"#)));
+    }
+}
+
+#[test]
+fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_told_as_killed() {
+    let place = Place::new();
+    place.run(&["br"]).expect(0);
+    assert!(!place.files("logs/latest").contains_key("reserve.jsonl"));
+    let run = place.start(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
+    run.wait_for_stdout("\n");
+    let workers = run.workers(1);
+    run.signal(Signal::KILL);
+    assert_eq!(run.wait().code(), 128 + 9);
+    wait_until_gone(&workers);
+    assert!(place.files("logs/latest").contains_key("reserve.jsonl"));
+    let list = place.run(&["logs", "--list"]).expect(0).stdout;
+    assert!(list.lines().any(|line| line.ends_with("killed")), "{list}");
+    let told = place.run(&["logs"]).expect(0);
+    assert!(!told.stderr.contains("reserve") && told.stderr.contains("killed"), "{told:#?}");
+    assert_eq!(summary_of(&place)["missing"], Value::Null);
+}
+
+/// The same, where its words on stderr are not looked at.
+fn summary_of(place: &Place) -> Value {
+    let told = place.run(&["logs", "--summary", "--json"]).expect(0).json().pop().unwrap();
+    told["summary"].clone()
+}
+
+#[test]
+fn a_limit_of_file_sizes_ends_no_program_and_is_told() {
+    let place = Place::new();
+    let program = place.coordinator(&[]).get_program().to_str().unwrap().to_owned();
+    // In units of 512 bytes or of 1 KiB, by the shell: enough for a flag and not for a log.
+    let script = format!("ulimit -f 16; exec {program} -e --mode threads --json");
+    let ran = Running::start(&mut place.command("sh".as_ref(), &["-c", &script])).wait();
+    let ran = ran.expect(0);
+    assert_eq!(ran.summary().counts(), [194, 482, 0]);
+    let told = summary_of(&place);
+    assert_eq!(counts(&told), [194, 482, 0]);
+    let why = "the limit of file sizes (ulimit -f) is reached";
+    assert_eq!(told["missing"]["why"], why);
 }

@@ -40,6 +40,7 @@ mod words;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clap_complete::Shell;
@@ -83,6 +84,7 @@ impl From<Exit> for ExitCode {
 
 /// The `coordinator` program.
 pub fn coordinator() -> ExitCode {
+    survive_limits_of_file_sizes();
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
@@ -138,6 +140,14 @@ fn refusal(told: clap::Error) -> anyhow::Result<Exit> {
     Ok(Exit::Answered)
 }
 
+/// A write beyond the limit of file sizes is an error like that of a full disk, and not the end of
+/// the process. What has a handler here has none in the programs that are started.
+fn survive_limits_of_file_sizes() {
+    let handler = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+    // Without it the system ends the process with a signal, which is told.
+    let _ = handler;
+}
+
 fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Result<Exit> {
     if let Some(word) = typed.which.cc.first()
         && let Some(command) = mistyped::meant(word)
@@ -161,6 +171,7 @@ fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Resu
 
 /// The `worker` program.
 pub fn worker() -> ExitCode {
+    survive_limits_of_file_sizes();
     match worker::asked() {
         Some(asked) => serve_coordinator(asked),
         None => {

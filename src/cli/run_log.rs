@@ -79,7 +79,13 @@ pub(super) fn record(level: Level, event: Event) {
 
 /// The last line.
 pub(super) fn end(exit_code: u8, why: Option<String>) {
-    record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
+    let Some(journal) = journal::current() else { return };
+    // It is in the reserve as well, but those who follow the run read only what is appended.
+    if let Some(missing) = journal.missing() {
+        journal.record(Level::Error, missing);
+    }
+    journal.record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
+    journal.finish();
 }
 
 /// Which task is about which flag; clones are the same.

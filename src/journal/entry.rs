@@ -311,6 +311,7 @@ mod tests {
                 exit_code: 1,
                 usage: Usage::default(),
             },
+            Event::LinesLost { lines: 7, why: "the disk is full".into() },
             Event::Exit { exit_code: 0, why: None },
         ];
         for event in events {

@@ -205,6 +205,13 @@ pub enum Event {
         #[serde(default, flatten)]
         usage: Usage,
     },
+    /// Lines of the run's log could not be written.
+    LinesLost {
+        /// How many, of all processes.
+        lines: u64,
+        /// Why the first one was lost.
+        why: String,
+    },
     /// The process is about to end.
     Exit {
         /// Its exit code.
@@ -235,6 +242,7 @@ impl Event {
             Event::WorkerExited { .. } => "worker_exited",
             Event::Run { .. } => "run",
             Event::Summary { .. } => "summary",
+            Event::LinesLost { .. } => "lines_lost",
             Event::Exit { .. } => "exit",
             Event::Other(fields) => {
                 fields.get("event").and_then(Value::as_str).unwrap_or("unknown")

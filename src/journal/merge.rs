@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::reserve;
 use super::tail::{Line, Tail};
 
 /// The lines of a run's files, by time.
@@ -87,6 +88,10 @@ impl Merge {
         let mut new = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
+            // It is overwritten, not appended to, as long as the run goes on.
+            if !self.is_over && entry.file_name() == reserve::FILE {
+                continue;
+            }
             if self.known.insert(entry.file_name(), ()).is_none() {
                 new.push(entry.path());
             }
@@ -141,7 +146,8 @@ impl Merge {
     /// The files in which there was nothing, once nothing will be written any more.
     pub fn empty(&self) -> impl Iterator<Item = &Path> {
         let idle = self.idle.iter().filter(|_| self.is_over).map(|index| &self.tails[*index]);
-        idle.filter(|tail| tail.number() == 0).map(Tail::path)
+        idle.filter(|tail| tail.number() == 0 && !tail.path().ends_with(reserve::FILE))
+            .map(Tail::path)
     }
 
     /// The files that could not be read, or not to their end, as far as not asked for before.

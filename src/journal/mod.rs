@@ -4,6 +4,7 @@
 //!  logs/latest ─► logs/2026-11-22T23-49-32-4711/   run_dir: one directory a run
 //!                   coordinator-4711.jsonl         writer:  one file a process
 //!                   worker-0-4712.jsonl            entry:   one JSON object a line
+//!                   reserve.jsonl                  reserve: how it ended, if the disk is full
 //!                         │
 //!                         ▼
 //!                   tail ─► merge ─► story         read: by line, by time, as a whole
@@ -12,6 +13,7 @@
 pub mod entry;
 pub mod event;
 pub mod merge;
+pub mod reserve;
 pub mod run_dir;
 pub mod slots;
 pub mod story;
@@ -38,6 +40,10 @@ pub fn read(path: &Path) -> io::Result<(Story, Troubles)> {
     let mut merge = Merge::open(path, !is_going_on)?;
     let (mut story, mut troubles) = (Story::default(), Troubles::default());
     feed(&mut merge, &mut story, &mut troubles);
+    if is_going_on {
+        // Until the end its lines are overwritten, so it is no part of the merge.
+        reserve::entries(path).into_iter().for_each(|entry| story.add(entry));
+    }
     match is_going_on {
         true => story.goes_on_at(entry::now().as_microsecond()),
         false => story.close(),

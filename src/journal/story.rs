@@ -16,10 +16,13 @@ mod span;
 mod summary;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 pub use finals::{Final, Status};
 pub use span::{Fate, Mark, Span, Try};
 pub use summary::{Group, Row, Slow, Summary};
+
+use serde::Serialize;
 
 use super::entry::{Entry, Process};
 use super::event::{Event, Terms, Usage};
@@ -40,6 +43,8 @@ pub struct Story {
     pub marks: Vec<Mark>,
     /// What the run came to, by its own account.
     pub report: Option<Report>,
+    /// What is missing from its log.
+    pub missing: Option<Missing>,
     /// The times of the first and the last of all that happened.
     pub period: Option<(Micros, Micros)>,
     /// Grows with each entry.
@@ -97,6 +102,24 @@ pub struct Report {
     pub elapsed_s: f64,
     /// The exit code of the program.
     pub exit_code: i32,
+}
+
+/// Lines that could not be written into the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// How many, of all processes.
+    pub lines: u64,
+    /// Why the first one was lost.
+    pub why: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines {
+            1 => write!(f, "1 line is missing: {}", self.why),
+            lines => write!(f, "{lines} lines are missing: {}", self.why),
+        }
+    }
 }
 
 /// A process that took part.
@@ -227,6 +250,10 @@ impl Story {
                 let report =
                     Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code };
                 self.report = Some(report);
+            }
+            Event::LinesLost { lines, why } => {
+                let known = self.missing.as_ref().map_or(0, |missing| missing.lines);
+                self.missing = Some(Missing { lines: lines.max(known), why });
             }
             Event::Exit { exit_code, .. } => {
                 let party = &mut self.parties[party];

@@ -86,12 +86,19 @@ impl Tail {
     /// Reads the next line; false if there is none at present. If `is_last`, what has no end counts
     /// as a line, too.
     pub fn advance(&mut self, is_last: bool) -> io::Result<bool> {
-        let Some(whole) = self.read_line()? else { return Ok(false) };
-        if !whole && (!is_last || self.line.is_empty()) {
-            return Ok(false);
+        loop {
+            let Some(whole) = self.read_line()? else { return Ok(false) };
+            // The reserve of a run is blank as far as it was not needed.
+            let is_blank = self.line.starts_with(b" ") && self.line.trim_ascii().is_empty();
+            if !whole && (!is_last || self.line.is_empty() || is_blank) {
+                return Ok(false);
+            }
+            self.is_torn = !whole;
+            self.number += 1;
+            if !is_blank {
+                break;
+            }
         }
-        self.is_torn = !whole;
-        self.number += 1;
         if let Some(at) = timestamp(&self.line) {
             self.at = self.at.max(at);
         }

@@ -58,6 +58,14 @@ impl Troubles {
                 *others.entry(version.clone()).or_default() += 1;
             }
         }
+        if let Some(missing) = &story.missing {
+            self.other.push(missing.to_string());
+        }
+        let was_killed = |number: usize| match (&story.missing, number) {
+            (Some(_), _) => "killed, or the line is missing",
+            (None, 1) => "it was killed",
+            (None, _) => "they were killed",
+        };
         let killed = story.parties.iter();
         let killed: Vec<_> = killed
             .filter(|party| party.end.is_none() && party.version.is_some() && !is_going_on)
@@ -65,15 +73,16 @@ impl Troubles {
             .collect();
         match &killed[..] {
             [] => {}
-            [one] => self.other.push(format!("{one} left no last line: it was killed")),
+            [one] => self.other.push(format!("{one} left no last line: {}", was_killed(1))),
             many if many.len() <= NAMED => {
-                self.other.push(format!("{} left no last line: they were killed", many.join(", ")));
+                let (named, why) = (many.join(", "), was_killed(many.len()));
+                self.other.push(format!("{named} left no last line: {why}"));
             }
             many => {
                 let (named, rest) = many.split_at(NAMED);
                 let (named, rest) = (named.join(", "), rest.len());
-                self.other
-                    .push(format!("{named} and {rest} more left no last line: they were killed"));
+                let why = was_killed(many.len());
+                self.other.push(format!("{named} and {rest} more left no last line: {why}"));
             }
         }
         for (version, count) in others {

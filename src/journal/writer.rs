@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use super::entry::{Entry, Level, Process, now};
 use super::event::Event;
+use super::reserve::{self, Reserve};
 
 /// So often, a millisecond apart, it is tried to lock a journal.
 const LOCK_TRIES: u32 = 50;
@@ -42,6 +43,8 @@ pub struct Journal {
     pid: u32,
     pen: Mutex<Pen>,
     lost: AtomicU64,
+    /// Of a coordinator, if there was room for it when the run began.
+    reserve: Mutex<Option<Reserve>>,
 }
 
 /// What one line needs; behind a lock, so that lines stand in the order of their times.
@@ -60,7 +63,7 @@ impl Journal {
     /// from one that was killed; see [`is_being_written`].
     pub fn coordinator(dir: &Path) -> Result<Self, JournalError> {
         let journal = Self::open(dir, Process::Coordinator, None, std::process::id())?;
-        let pen = journal.pen.lock().unwrap_or_else(PoisonError::into_inner);
+        let pen = lock(&journal.pen);
         // Somebody may be looking just now whether it is locked. Not all file systems have locks;
         // there the pid has to do.
         for _ in 0..LOCK_TRIES {
@@ -70,6 +73,8 @@ impl Journal {
             }
         }
         drop(pen);
+        // Without room for it, what is lost is told on stderr only.
+        *lock(&journal.reserve) = Reserve::create(dir).ok();
         Ok(journal)
     }
 
@@ -101,21 +106,40 @@ impl Journal {
         pid: u32,
     ) -> Self {
         let pen = Pen { file, line: Vec::new(), torn: false };
-        Journal { path, process, worker, pid, pen: Mutex::new(pen), lost: AtomicU64::new(0) }
+        let (pen, reserve) = (Mutex::new(pen), Mutex::default());
+        Journal { path, process, worker, pid, pen, lost: AtomicU64::new(0), reserve }
     }
 
     /// Writes a line.
     pub fn record(&self, level: Level, event: Event) {
-        let written = {
+        // How a run ended must not be missing.
+        let is_the_end = matches!(event, Event::Summary { .. } | Event::Exit { .. });
+        let (written, entry) = {
             // A thread that panicked here has at worst left a torn line.
-            let mut pen = self.pen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pen = lock(&self.pen);
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
-            pen.write(&Entry { ts: now(), level, process, worker, pid, event, extra: Map::new() })
+            let entry = Entry { ts: now(), level, process, worker, pid, event, extra: Map::new() };
+            (pen.write(&entry), entry)
         };
-        // The lock is free again: stderr may itself be a pipe that ends in this journal.
-        if let Err(error) = written
-            && self.lost.fetch_add(1, Ordering::Relaxed) == 0
+        let Err(error) = written else { return };
+        let mut reserve = lock(&self.reserve);
+        if let Some(reserve) = reserve.as_mut().filter(|_| is_the_end)
+            && reserve.write(&entry).is_ok()
         {
+            return;
+        }
+        drop(reserve);
+        self.count_loss(entry, &error);
+    }
+
+    /// Counts a line that was not written. The first one is told on stderr. The journal is not
+    /// locked meanwhile: stderr may itself be a pipe that ends in it.
+    fn count_loss(&self, lost: Entry, error: &io::Error) {
+        if let Some(dir) = self.path.parent() {
+            // Without a reserve the loss is known to this process only.
+            let _ = reserve::count_loss(dir, lost, error);
+        }
+        if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             let path = self.path.display();
             // Not `eprintln!`, which panics when stderr is closed.
             let _ = writeln!(
@@ -123,6 +147,19 @@ impl Journal {
                 "warning: cannot write the journal {path}: {error}; its further losses are silent"
             );
         }
+    }
+
+    /// In a coordinator, once the last line is written: removes the reserve if it was not needed.
+    pub fn finish(&self) {
+        let mut reserve = lock(&self.reserve);
+        if let Some(reserve) = reserve.as_mut() {
+            reserve.finish();
+        }
+    }
+
+    /// How many lines of all processes of the run are missing, and why, as a line for its log.
+    pub fn missing(&self) -> Option<Event> {
+        lock(&self.reserve).as_ref()?.loss().map(|entry| entry.event)
     }
 
     /// Which worker writes it, if it is one.
@@ -149,21 +186,24 @@ impl Pen {
         }
         serde_json::to_writer(&mut self.line, entry)?;
         self.line.push(b'\n');
-        let taken = loop {
-            match self.file.write(&self.line) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => break other?,
+        let mut rest = &self.line[..];
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // More than one write is needed only where the disk is about to be full; the next
+                // one tells why.
+                Ok(taken @ 1..) => (rest, self.torn) = (&rest[taken..], true),
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) => return Err(error),
             }
-        };
-        if taken == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
         }
-        self.torn = taken < self.line.len();
-        if self.torn {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "only part of a line fits"));
-        }
+        self.torn = false;
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the process that opened this as its [`Journal::coordinator`] lives.

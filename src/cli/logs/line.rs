@@ -187,6 +187,9 @@ fn describe(event: &Event) -> String {
                 "{ok} ok{unchanged}, {not_found} not found, {errors}{not_done} in {elapsed_s:.2} s"
             )
         }
+        Event::LinesLost { lines, why } => {
+            format!("{} of this run's log could not be written: {why}", count(*lines, "line"))
+        }
         Event::Exit { exit_code, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("ends with exit code {exit_code}{why}")

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::table::Table;
-use crate::journal::{Entry, Event, RunDir, Story, run_dir};
+use crate::journal::{Entry, Event, RunDir, Story, reserve, run_dir};
 
 /// So much of a log's beginning and end is read: its settings and its report are there.
 const SOME: u64 = 64 * 1024;
@@ -61,7 +61,7 @@ fn told(run: &RunDir) -> [String; 9] {
                 report.error.to_string(),
                 report.not_done.map_or_else(|| "?".to_owned(), |number| number.to_string()),
                 format!("{:.2} s", report.elapsed_s),
-                format!("{color}{how}{color:#}"),
+                format!("{color}{how}{color:#}{}", missing(&story)),
             ]
         }
         None => {
@@ -73,11 +73,16 @@ fn told(run: &RunDir) -> [String; 9] {
                 ),
                 (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
             };
-            let how = format!("{color}{how}{color:#}");
+            let how = format!("{color}{how}{color:#}{}", missing(&story));
             [String::new(), String::new(), String::new(), String::new(), String::new(), how]
         }
     };
     [mode, server, flags, ok, not_found, errors, not_done, time, ended]
+}
+
+/// What is missing from its log, behind how it ended.
+fn missing(story: &Story) -> String {
+    story.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default()
 }
 
 fn how_without_a_report(story: &Story, is_empty: bool) -> String {
@@ -119,10 +124,12 @@ fn outline(run: &RunDir) -> io::Result<Story> {
                 Event::Start { .. }
                     | Event::Run { .. }
                     | Event::Summary { .. }
+                    | Event::LinesLost { .. }
                     | Event::Exit { .. }
             )
         });
         outlines.for_each(|entry| story.add(entry));
     }
+    reserve::entries(&run.path()).into_iter().for_each(|entry| story.add(entry));
     Ok(story)
 }

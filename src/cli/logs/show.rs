@@ -142,9 +142,15 @@ impl Shown {
                     continue;
                 }
             };
-            let tells_of_a_life =
-                ["start", "exit", "worker_started", "worker_not_started", "worker_exited"]
-                    .contains(&head.event);
+            let tells_of_a_life = [
+                "start",
+                "exit",
+                "lines_lost",
+                "worker_started",
+                "worker_not_started",
+                "worker_exited",
+            ]
+            .contains(&head.event);
             let is_wanted = self.filter.wants(&head, item.at);
             self.read += 1;
             self.wanted += u64::from(is_wanted);

@@ -65,6 +65,12 @@ fn as_text(
     let mut text = headline(name, story, summary, is_going_on);
     text.push('\n');
     text += &processes(summary, is_going_on).render(width);
+    if summary.untold > 0 {
+        text += &format!(
+            "{} by the run's own count; the lines that tell where are missing\n",
+            count(summary.untold, "further end")
+        );
+    }
     if summary.never_ran > 0 {
         text += &format!("{} never ran\n", count(summary.never_ran, "task"));
     }
@@ -79,6 +85,13 @@ fn as_text(
             let number = group.codes.len();
             text += &format!("{number:5}  {}: {}{more}\n", group.cause, codes.join(", "));
         }
+    }
+    let grouped: usize = summary.errors.iter().map(|group| group.codes.len()).sum();
+    if let Some(rest @ 1..) = summary.error.checked_sub(grouped as u64) {
+        if summary.errors.is_empty() {
+            text += &format!("\nErrors: {}\n", summary.error);
+        }
+        text += &format!("{rest:5}  with a cause that is missing from the log\n");
     }
     if !summary.slowest.is_empty() {
         text += "\nSlowest tasks\n";
@@ -107,12 +120,13 @@ fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> 
             (count(*codes as u64, "flag"), count(*connections as u64, "connection"));
         text += &format!(": {flags} from {server}, {mode}{workers}, {connections}");
     }
-    let Summary { ok, not_found, error, unchanged, undone, .. } = summary;
+    let Summary { ok, not_found, error, unchanged, undone, missing, .. } = summary;
     let unchanged =
         if *unchanged > 0 { format!(" ({unchanged} unchanged)") } else { String::new() };
     text += &format!("\n{ok} ok{unchanged}, {not_found} not found, {}", count(*error, "error"));
     if *undone > 0 {
-        text += &format!(", {undone} not done");
+        let what = if missing.is_some() { "not done or not known" } else { "not done" };
+        text += &format!(", {undone} {what}");
     }
     text += &match story.report {
         Some(Report { elapsed_s, exit_code, .. }) => {
@@ -121,6 +135,9 @@ fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> 
         None if is_going_on => "; it goes on\n".to_owned(),
         None => "; it left no report\n".to_owned(),
     };
+    if let Some(missing) = missing {
+        text += &format!("{missing}\n");
+    }
     if let Some(report) = story.report
         && !agrees(&report, summary)
     {
@@ -196,6 +213,7 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
             Some(how) if *is_regular => (Style::new(), how.as_str()),
             Some(how) => (red, how.as_str()),
             None if is_going_on => (AnsiColor::Green.on_default(), "it goes on"),
+            None if summary.missing.is_some() => (red, "not known"),
             None => (red, "killed"),
         };
         table.row(vec![

@@ -126,10 +126,17 @@ fn headline(name: &str, story: &Story) -> String {
         count(summary.error, "error")
     );
     if summary.undone > 0 {
-        let _ = write!(text, ", {} not done", summary.undone);
+        let what = if story.missing.is_some() { "not done or not known" } else { "not done" };
+        let _ = write!(text, ", {} {what}", summary.undone);
     }
     if let Some(report) = story.report {
         let _ = write!(text, " in {:.2} s", report.elapsed_s);
+    }
+    if summary.untold > 0 {
+        let _ = write!(text, "\n{} of these are not drawn", summary.untold);
+    }
+    if let Some(missing) = &story.missing {
+        let _ = write!(text, "\n{missing}");
     }
     text + "\n\n"
 }
@@ -266,7 +273,14 @@ fn legend(story: &Story, glyphs: &Glyphs, style: Style) -> String {
         (Fate::Ok, "ok"),
         (Fate::NotFound, "not found"),
         (Fate::Error, "error"),
-        (Fate::Lost, "lost with its worker"),
+        (
+            Fate::Lost,
+            if story.missing.is_some() {
+                "lost, or its end is missing"
+            } else {
+                "lost with its worker"
+            },
+        ),
         (Fate::Running, "runs"),
     ];
     let mut items = Vec::new();

@@ -1,12 +1,13 @@
 //! A run in numbers: a row for each process, the errors by their cause, the slowest tasks.
 //!
 //! Each code counts once, where it was decided; so the numbers add up to those of the run's report.
+//! Where lines are missing, the report counts, and the numbers of the processes are lower.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Fate, Final, Micros, Party, Span, Status, Story};
+use super::{Fate, Final, Micros, Missing, Party, Span, Status, Story};
 
 /// So many tasks are told as the slowest.
 const SLOWEST: usize = 10;
@@ -22,8 +23,12 @@ pub struct Summary {
     pub error: u64,
     /// Of those saved, how many had not changed.
     pub unchanged: u64,
-    /// Codes that came to no end.
+    /// Codes that came to no end, as far as the log tells.
     pub undone: u64,
+    /// Codes whose end the run has counted, and of which no line is there.
+    pub untold: u64,
+    /// The lines that are missing.
+    pub missing: Option<Missing>,
     /// What each process did, in the order in which they were first heard of.
     pub processes: Vec<Row>,
     /// Errors that belong to no process: of tasks that never ran.
@@ -100,6 +105,18 @@ impl Story {
         let finals = self.finals();
         let count = |status| finals.values().filter(|end| end.status == status).count() as u64;
         let wanted = self.setting.as_ref().map_or(finals.len(), |setting| setting.codes);
+        let [ok, not_found, error] = [Status::Ok, Status::NotFound, Status::Error].map(count);
+        let unchanged = finals.values().filter(|end| end.unchanged).count() as u64;
+        // By the log; and, if that is not whole, by what the run itself has counted.
+        let told = (ok, not_found, error, unchanged);
+        let (ok, not_found, error, unchanged) = match (&self.missing, self.report) {
+            (Some(_), Some(report)) => {
+                (report.ok, report.not_found, report.error, report.unchanged)
+            }
+            _ => told,
+        };
+        let known = finals.len() as u64 - count(Status::NotDone);
+        let untold = (ok + not_found + error).saturating_sub(known);
         let mut rows: Vec<Row> = self.parties.iter().map(empty).collect();
         let mut times: Vec<Vec<Micros>> = vec![Vec::new(); rows.len()];
         for span in &self.spans {
@@ -136,11 +153,14 @@ impl Story {
         let mut rows: Vec<_> = rows.into_iter().zip(&self.parties).collect();
         rows.sort_by_key(|(_, party)| (party.worker, party.begin));
         Summary {
-            ok: count(Status::Ok),
-            not_found: count(Status::NotFound),
-            error: count(Status::Error),
-            unchanged: finals.values().filter(|end| end.unchanged).count() as u64,
-            undone: wanted.saturating_sub(finals.len()) as u64 + count(Status::NotDone),
+            ok,
+            not_found,
+            error,
+            unchanged,
+            undone: (wanted.saturating_sub(finals.len()) as u64).saturating_sub(untold)
+                + count(Status::NotDone),
+            untold,
+            missing: self.missing.clone(),
             processes: rows.into_iter().map(|(row, _)| row).collect(),
             never_ran,
             errors: groups(&finals),

@@ -46,9 +46,12 @@ class Tables {
       item.append(make("b", number), " " + label);
       return item;
     }));
-    const state = report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
+    const gap = summary.missing ? " " + summary.missing.lines + (summary.missing.lines === 1 ? " line is" : " lines are") +
+      " missing from its log: " + summary.missing.why + "." +
+      (summary.untold ? " " + summary.untold + " of these ends are not drawn." : "") : "";
+    const state = (report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
       !is_over ? "It goes on." :
-      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.";
+      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.") + gap;
     if (byId("state").textContent !== state) byId("state").textContent = state;
     const fates = Object.keys(FATES).filter((fate) => this.run.bars.some((bar) => bar?.f === fate));
     const entry = (swatch, text) => {
@@ -126,7 +129,7 @@ class Tables {
         it.bytes ? size(it.bytes) : "–", it.cpu_s === null ? "–" : it.cpu_s.toFixed(2) + " s",
         it.peak_memory === null ? "–" : size(it.peak_memory)];
       row.append(...cells.map((cell) => make("td", cell)));
-      const how = it.how ?? (this.run.picture.is_over ? "killed" : "lives");
+      const how = it.how ?? (!this.run.picture.is_over ? "lives" : this.run.picture.summary.missing ? "not known" : "killed");
       const bad = it.how !== null ? !it.is_regular : this.run.picture.is_over;
       row.append(make("td", how, "text" + (bad ? " bad" : "")));
       return row;
