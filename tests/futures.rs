@@ -108,6 +108,12 @@ fn trials() -> Vec<Trial> {
             waiting_again_finds_what_has_come,
             an_awaited_future_wakes_its_task,
             dropping_a_map_cancels_what_waits,
+            dropping_a_map_lets_what_runs_come_to_its_end,
+            a_callback_may_wait_in_every_way_for_tasks_of_its_executor,
+            callbacks_may_wait_for_futures_whose_callbacks_lie_behind_theirs,
+            a_callback_that_waits_for_its_own_future_is_refused,
+            of_two_callbacks_that_wait_for_each_other_one_is_refused,
+            callbacks_may_wait_for_each_other_in_the_shutdown_that_cancels_both,
             a_shutdown_that_waits_finishes_everything,
             a_shutdown_that_cancels_finishes_what_runs,
             a_shutdown_after_one_from_a_callback_waits,
@@ -379,9 +385,11 @@ fn a_future_that_was_awaited_has_no_result_any_more(kind: Kind) {
     assert_eq!(block_on(&mut future), Ok("once".to_owned()));
     assert_eq!(future.state(), State::Finished);
     assert!(future.is_done() && !future.cancel());
-    future.on_done(|_| unreachable!("there is nothing to be called with"));
-    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.result()));
-    assert_eq!(again.expect_err("a panic").downcast_ref(), Some(&harness::TAKEN));
+    let (sender, called) = mpsc::channel();
+    future.on_done(move |result| sender.send(result.clone()).unwrap());
+    assert_eq!(called.try_recv(), Ok(Err(TaskError::AlreadyTaken)));
+    assert_eq!(block_on(&mut future), Err(TaskError::AlreadyTaken));
+    assert_eq!(future.result(), Err(TaskError::AlreadyTaken));
 }
 
 fn many_threads_submit_at_once(kind: Kind) {
@@ -596,6 +604,133 @@ fn dropping_a_map_cancels_what_waits(kind: Kind) {
     gate.open();
     executor.shutdown(Shutdown::Wait);
     assert_eq!(gate.arrivals(), 1);
+}
+
+fn dropping_a_map_lets_what_runs_come_to_its_end(kind: Kind) {
+    let executor = kind.of(1);
+    let (before, gate) = (executor.submit(Seat()).result().expect("a seat"), Gate::new());
+    let open = Gate::new();
+    open.open();
+    let paths = std::iter::once(open.path()).chain(std::iter::repeat(gate.path()));
+    let mut results = executor.map(paths.map(Pass));
+    assert!(results.next().is_some_and(|result| result.is_ok()));
+    gate.await_arrivals(1);
+    drop(results);
+    gate.open();
+    let after = executor.submit(Seat()).result().expect("a seat");
+    assert_eq!(before.1, after.1, "the worker process lives on");
+    executor.shutdown(Shutdown::Wait);
+    assert_eq!(gate.arrivals(), 1, "nothing else was begun");
+}
+
+fn a_callback_may_wait_in_every_way_for_tasks_of_its_executor(kind: Kind) {
+    let executor = kind.of(1);
+    let gate = Gate::new();
+    let future = executor.submit(Pass(gate.path()));
+    let (sender, waited) = mpsc::channel();
+    let its_executor = Arc::clone(&executor);
+    future.on_done(move |_| {
+        let echo = |n: usize| echo(&*its_executor, &n.to_string());
+        assert_eq!(echo(0).result(), Ok("0".to_owned()));
+        assert_eq!(echo(1).result_timeout(Duration::MAX).expect("in time"), Ok("1".to_owned()));
+        assert!(echo(2).wait_timeout(Duration::from_secs(50)));
+        let futures: Vec<_> = (0..5).map(echo).collect();
+        assert_eq!(wait(&futures, Until::AllCompleted, None).done.len(), 5);
+        assert_eq!(as_completed((0..5).map(echo)).filter_map(|f| f.result().ok()).count(), 5);
+        let echoes = its_executor.map((0..3_000).map(|n| Echo(n.to_string())));
+        assert!(echoes.eq((0..3_000).map(|n| Ok(n.to_string()))));
+        assert_eq!(block_on(echo(3)), Ok("3".to_owned()));
+        // A callback of a task that this one waits for waits as well.
+        let (outer, again) = (echo(4), Arc::clone(&its_executor));
+        outer.on_done(move |_| {
+            assert!(again.submit(Echo("5".to_owned())).result().is_ok());
+        });
+        sender.send(outer.result()).expect("a receiver");
+    });
+    gate.open();
+    assert_eq!(waited.recv(), Ok(Ok("4".to_owned())));
+    assert!(future.result().is_ok());
+    executor.shutdown(Shutdown::Wait);
+}
+
+fn callbacks_may_wait_for_futures_whose_callbacks_lie_behind_theirs(kind: Kind) {
+    const NUMBER: usize = 20;
+    let executor = kind.of(1);
+    let gate = Gate::new();
+    let first = executor.submit(Pass(gate.path()));
+    let mut next: Option<Future<String>> = None;
+    let (sender, called) = mpsc::channel();
+    for n in (0..NUMBER).rev() {
+        let future = echo(&*executor, &n.to_string());
+        let (behind, sender) = (next.take(), sender.clone());
+        future.on_done(move |_| {
+            let result = behind.map(|future| future.result());
+            sender.send((n, result.is_none_or(|result| result.is_ok()))).expect("a receiver");
+        });
+        next = Some(future);
+    }
+    gate.open();
+    assert!(first.result().is_ok() && next.expect("the last one").result().is_ok());
+    let mut calls: Vec<_> = called.iter().take(NUMBER).collect();
+    calls.sort_unstable();
+    assert!(calls.into_iter().eq((0..NUMBER).map(|n| (n, true))));
+}
+
+fn a_callback_that_waits_for_its_own_future_is_refused(kind: Kind) {
+    let executor = kind.of(1);
+    let gate = Gate::new();
+    let place = Arc::new(Mutex::new(None));
+    let future = executor.submit(Pass(gate.path()));
+    let (sender, result) = mpsc::channel();
+    let its_place = Arc::clone(&place);
+    future.on_done(move |_| {
+        let own: Future<u32> = its_place.lock().unwrap().take().expect("the future");
+        assert!(!own.wait_timeout(Duration::MAX));
+        assert_eq!(wait([&own], Until::AllCompleted, None).not_done.len(), 1);
+        sender.send(own.result()).expect("a receiver");
+    });
+    *place.lock().unwrap() = Some(future);
+    gate.open();
+    assert_eq!(result.recv(), Ok(Err(TaskError::WouldDeadlock)));
+    assert!(echo(&*executor, "on").result().is_ok());
+}
+
+fn of_two_callbacks_that_wait_for_each_other_one_is_refused(kind: Kind) {
+    let executor = kind.of(2);
+    let gate = Gate::new();
+    let places = [(); 2].map(|()| Arc::new(Mutex::new(None)));
+    let futures = [(); 2].map(|()| executor.submit(Pass(gate.path())));
+    let (sender, results) = mpsc::channel();
+    for n in 0..2 {
+        let (other, sender) = (Arc::clone(&places[1 - n]), sender.clone());
+        futures[n].on_done(move |_| {
+            let other: Future<u32> = other.lock().unwrap().take().expect("the other one");
+            sender.send(other.result().map(drop)).expect("a receiver");
+        });
+    }
+    for (place, future) in places.iter().zip(futures) {
+        *place.lock().unwrap() = Some(future);
+    }
+    gate.open();
+    let mut results: Vec<_> = results.iter().take(2).collect();
+    results.sort_unstable_by_key(Result::is_err);
+    assert_eq!(results, [Ok(()), Err(TaskError::WouldDeadlock)]);
+}
+
+fn callbacks_may_wait_for_each_other_in_the_shutdown_that_cancels_both(kind: Kind) {
+    let executor = kind.of(1);
+    let gate = Gate::new();
+    let running = executor.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let (first, second) = (executor.submit(Seat()), executor.submit(Seat()));
+    let (sender, called) = mpsc::channel();
+    let told = sender.clone();
+    second.on_done(move |result| told.send(result.clone()).expect("a receiver"));
+    first.on_done(move |_| sender.send(second.result()).expect("a receiver"));
+    gate.open();
+    executor.shutdown(Shutdown::CancelPending);
+    let results: Vec<_> = called.try_iter().collect();
+    assert!(results.len() == 2 && first.is_done() && running.is_done(), "{results:?}");
 }
 
 fn a_shutdown_that_waits_finishes_everything(kind: Kind) {

@@ -175,8 +175,7 @@ pub fn wait<'f, T>(
     let (mut left, mut has_enough) = (0, futures.is_empty());
     for (index, future) in futures.iter().enumerate() {
         // When there is enough, the others are only looked at.
-        is_done[index] =
-            if has_enough { future.is_done() } else { !future.watch(&sender, index) };
+        is_done[index] = if has_enough { future.is_done() } else { !future.watch(&sender, index) };
         has_enough |= is_done[index] && is_enough(future);
         left += usize::from(!is_done[index]);
     }
@@ -216,4 +215,116 @@ pub fn wait<'f, T>(
         futures.into_iter().zip(is_done).partition(|(_, is_done)| *is_done);
     let only = |part: Vec<(&'f Future<T>, bool)>| part.into_iter().map(|(f, _)| f).collect();
     Waited { done: only(done), not_done: only(not_done) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Promise, promise};
+    use super::*;
+    use crate::error::TaskError;
+    use crate::task::TaskId;
+
+    type Pairs = (Vec<Promise<usize>>, Vec<Future<usize>>);
+
+    fn pending(number: usize) -> Pairs {
+        (0..number).map(|_| promise(TaskId::next(), None)).unzip()
+    }
+
+    /// How many waits the futures know of, and how many there is room for.
+    fn registered<'f>(futures: impl IntoIterator<Item = &'f Future<usize>>) -> (usize, usize) {
+        let sizes = futures.into_iter().map(|future| {
+            let watchers = &future.core.lock().watchers;
+            (watchers.len(), watchers.capacity())
+        });
+        sizes.fold((0, 0), |(len, room), (more, more_room)| (len + more, room.max(more_room)))
+    }
+
+    #[test]
+    fn a_wait_that_ends_leaves_nothing_with_its_futures() {
+        let (mut promises, futures) = pending(100);
+        for until in [Until::FirstCompleted, Until::FirstFailed, Until::AllCompleted] {
+            for timeout in [Duration::ZERO, Duration::from_micros(1)] {
+                for _ in 0..30 {
+                    let waited = wait(&futures, until, Some(timeout));
+                    assert_eq!((waited.done.len(), waited.not_done.len()), (0, 100));
+                    assert_eq!(registered(&futures), (0, 1));
+                }
+            }
+        }
+        promises.pop().expect("a promise").fulfil(Ok(1));
+        for _ in 0..30 {
+            let waited = wait(&futures, Until::FirstCompleted, None);
+            assert_eq!((waited.done.len(), waited.not_done.len()), (1, 99));
+            assert_eq!(registered(&futures), (0, 1));
+        }
+    }
+
+    #[test]
+    fn many_waits_at_a_time_leave_nothing_with_their_futures() {
+        let (promises, futures) = pending(20);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        wait(&futures, Until::AllCompleted, Some(Duration::from_micros(10)));
+                    }
+                });
+            }
+        });
+        assert_eq!(registered(&futures), (0, 1));
+        drop(promises);
+        assert_eq!(wait(&futures, Until::AllCompleted, None).done.len(), 20);
+    }
+
+    #[test]
+    fn futures_that_as_completed_gives_back_know_nothing_of_it() {
+        let (mut promises, mut futures) = pending(20);
+        for left in (1..=20).rev() {
+            let mut completed = as_completed(futures);
+            promises.pop().expect("a promise").fulfil(Ok(left));
+            let one = completed.next_before(Instant::now()).expect("one is done");
+            assert_eq!(one.expect("one").result(), Ok(left));
+            let unfinished = completed.next_before(Instant::now()).err();
+            assert_eq!(unfinished.map_or(0, |error| error.unfinished), left - 1);
+            futures = completed.into_unfinished();
+            assert_eq!((futures.len(), registered(&futures)), (left - 1, (0, left.min(2) - 1)));
+        }
+    }
+
+    #[test]
+    fn what_finished_before_is_yielded_although_the_deadline_has_passed() {
+        let (promises, futures) = pending(3);
+        let mut completed = as_completed(futures);
+        drop(promises);
+        let past = Instant::now();
+        for _ in 0..3 {
+            let next = completed.next_before(past).expect("in time").expect("a future");
+            assert_eq!(next.result(), Err(TaskError::Cancelled));
+        }
+        assert!(matches!(completed.next_before(past), Ok(None)));
+    }
+
+    #[test]
+    fn a_future_keeps_one_waker_and_only_while_it_is_there() {
+        use std::pin::Pin;
+        use std::task::{Context, Wake, Waker};
+        struct Nothing;
+        impl Wake for Nothing {
+            fn wake(self: Arc<Self>) {}
+        }
+        let poll = |future: &mut Future<usize>, waker: &Waker| {
+            std::future::Future::poll(Pin::new(future), &mut Context::from_waker(waker))
+        };
+        let (promise, mut future) = promise(TaskId::next(), None);
+        let wakers = [(); 2].map(|()| Arc::new(Nothing));
+        for _ in 0..100 {
+            for waker in &wakers {
+                assert!(poll(&mut future, &Waker::from(Arc::clone(waker))).is_pending());
+            }
+        }
+        assert_eq!(wakers.each_ref().map(Arc::strong_count), [1, 2]);
+        drop(future);
+        assert_eq!(wakers.each_ref().map(Arc::strong_count), [1, 1], "dropped with the future");
+        drop(promise);
+    }
 }

@@ -108,8 +108,7 @@ impl<J: Clone> Scheduler<J> {
         let bytes = share.unwrap_or(task.bytes);
         let &mut Entry { first, origin, terms, begun, place, is_abandoned, .. } = task;
         let job = task.job.clone();
-        let piece =
-            Entry { job, first, items, origin, bytes, terms, begun, place, is_abandoned };
+        let piece = Entry { job, first, items, origin, bytes, terms, begun, place, is_abandoned };
         task.first += items;
         task.items -= items;
         task.bytes -= bytes;
