@@ -214,7 +214,7 @@ fn whoever_has_seen_enough_may_close_the_pipe() {
         drop(reader);
         let mut command = place.coordinator(&["demo", demo]);
         command.env("TMPDIR", place.path("tmp")).stdout(writer);
-        Running::start(&mut command).wait().expect(0);
+        Running::start(&mut command).wait().expect(141);
         let left: Vec<_> = place.path("tmp").read_dir().unwrap().flatten().collect();
         assert!(left.is_empty(), "{demo}: {left:?}");
     }

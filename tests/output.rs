@@ -77,9 +77,14 @@ fn one_of_something_is_told_in_the_singular() {
     );
     let server = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
     let url = server.base_url().replace("127.0.0.1", "localhost");
-    for (codes, end) in [(&["br"][..], "1 error.\n"), (&["br", "us"], "2 errors.\n")] {
+    for (codes, end) in [(&["br"][..], "1 error."), (&["br", "us"], "2 errors.")] {
         let text = run(&[codes, &["-s", &url, "--mode", "threads"]].concat());
-        let expected = format!("\n0 flags downloaded.\n{end}Elapsed time: _s\n");
+        let (number, listed) = (codes.len(), codes.join(" ").to_uppercase());
+        let expected = format!(
+            "\n0 flags downloaded.\n{end}\nElapsed time: _s\n\
+             {number} x HTTP 503 - Service Unavailable: {listed}\n\
+             To go on: coordinator --retry-failed\n"
+        );
         assert!(text.starts_with("Custom site: http://localhost:_/flags\n"), "{text}");
         assert!(text.ends_with(&expected), "{text}");
     }
@@ -137,6 +142,7 @@ fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
                 "ok",
                 "not_found",
                 "error",
+                "not_done",
                 "total",
                 "elapsed_s",
                 "interrupted",

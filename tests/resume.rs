@@ -67,7 +67,7 @@ fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
     let run = half_done(&place, "processes");
     run.signal(Signal::INT);
     let first = run.wait().expect(130);
-    let missing = first.summary().error;
+    let missing = first.summary().not_done;
     assert!(missing > 0);
     // Its settings are those of the first, but for what is typed.
     let run = place.start(&["--resume", "-m", "2", "--json"]);
@@ -76,7 +76,7 @@ fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
     let second = run.wait().expect(130);
     assert_eq!(second.summary().all["total"], missing);
     assert_eq!(second.summary().all["connections"], 2);
-    let left = second.summary().error;
+    let left = second.summary().not_done;
     assert!(left < missing);
     let third = place.run(&["--resume", "-s", "LOCAL", "--json"]).expect(0);
     assert_eq!(third.summary().counts(), [left, 0, 0]);

@@ -117,8 +117,7 @@ fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
     run.signal(Signal::INT);
     let ran = run.wait().expect(130);
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
-    assert_eq!(ran.summary().counts(), [0, 0, 3]);
-    assert!(ran.errors().values().all(|error| error == "cancelled"), "{ran:?}");
+    assert_eq!((ran.summary().counts(), ran.summary().not_done), ([0, 0, 0], 3));
     programs::wait_until_gone(&workers);
 }
 

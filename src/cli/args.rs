@@ -138,7 +138,8 @@ pub(super) struct Download {
     /// Where each process keeps its log [default: logs]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub log_dir: Option<PathBuf>,
-    /// The logs of how many runs are kept, this one included; older ones are removed
+    /// The logs of how many runs are kept, this one included; older ones are removed, but for up
+    /// to 3 unfinished ones
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = keep_runs, allow_negative_numbers = true, help_heading = "Output")]
     pub keep_runs: usize,
     /// Keep no logs

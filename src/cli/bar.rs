@@ -125,7 +125,7 @@ fn template(color: Color) -> &'static str {
 
 /// What stands to the right of the bar: how many of how many, what went wrong, and the rate.
 fn tail(counts: Counts, total: u64, per_second: f64, columns: u16) -> String {
-    let Counts { ok: _, not_found, error, unchanged: _ } = counts;
+    let Counts { ok: _, not_found, error, not_done: _, unchanged: _ } = counts;
     let mut text = format!("{}/{total}", counts.total());
     if not_found > 0 && columns >= ROOMY {
         text += &format!(", {not_found} not found");
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_tail_tells_what_there_is_to_tell_in_the_room_there_is() {
-        let counts = |ok, not_found, error| Counts { ok, not_found, error, unchanged: 0 };
+        let counts = |ok, not_found, error| Counts { ok, not_found, error, ..Default::default() };
         assert_eq!(tail(counts(0, 0, 0), 194, 0.0, 80), "0/194, 0.0/s");
         assert_eq!(tail(counts(76, 0, 0), 194, 26.1956, 80), "76/194, 26/s");
         assert_eq!(tail(counts(1, 9, 1), 676, 3.06, 80), "11/676, 9 not found, 1 error, 3.1/s");

@@ -30,16 +30,17 @@ use crate::flags::save;
 use crate::flags::site::Site;
 use crate::flags::task::Download;
 use crate::flags::validators;
-use crate::journal::{Event, Level, Terms};
+use crate::journal::{self, Event, Level, Terms};
 
 use super::dashboard::Dashboard;
 use super::display::Display;
 use super::feeder::Feeder;
 use super::hands;
 use super::run_log::{self, Submitted};
-use super::settings::Settings;
+use super::settings::{Logs, Settings};
 use super::tally::{News, Tally};
-use super::{Exit, signals, stderr, usage};
+use super::words::shell_word;
+use super::{Exit, signals, stderr, stdout, usage};
 
 /// Runs the job.
 pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
@@ -77,19 +78,24 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     let executor = hands::start(crew, settings.workers, log_dir.as_deref(), &submitted, bar)?;
     let mut tally = Tally::new(display, &settings.codes, began);
     let report = report::initial(settings.site.label(), &shown_url, &settings.codes, crew.style());
-    let shown = tally.begin(&report).and_then(|()| {
+    tally.begin(&report);
+    if tally.display.broken().is_none() {
         let downloads = downloads(&settings);
         let feeder =
             Feeder::start(Arc::clone(&executor), downloads, submitted, move |code, result| {
                 // Once the report is made nobody listens any more.
                 let _ = news.send(News::Done(code, result));
-            })?;
-        tally.follow(&inbox, &feeder)
-    });
+            });
+        match feeder {
+            Ok(feeder) => tally.follow(&inbox, &feeder),
+            Err(error) => tally.failed = Some(format!("cannot start a thread: {error}")),
+        }
+    }
     let elapsed = began.elapsed();
-    let is_abandoned = tally.is_missing_some() || shown.is_err();
-    let shown = shown.and_then(|()| tally.account_for_the_rest());
-    let End { exit, why, is_unread, counts } = conclude(&settings, tally, shown, elapsed);
+    let is_abandoned = tally.is_missing_some();
+    tally.account_for_the_rest();
+    let has_log = log_dir.is_some() && journal::current().is_none_or(|log| log.lost() == 0);
+    let End { exit, why, is_unread, counts } = conclude(&settings, tally, has_log, elapsed);
     hands::end(executor, crew, is_abandoned);
     // What workers that were killed have left.
     save::sweep(&settings.dest);
@@ -99,6 +105,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
             ok: counts.ok,
             not_found: counts.not_found,
             error: counts.error,
+            not_done: Some(counts.not_done),
             unchanged: counts.unchanged,
             elapsed_s: Summary::seconds(elapsed),
             exit_code: exit as i32,
@@ -156,8 +163,8 @@ struct End {
 }
 
 /// Reports, and says how it ended.
-fn conclude(settings: &Settings, tally: Tally, shown: io::Result<()>, elapsed: Duration) -> End {
-    let Tally { mut display, ended_by, broken, .. } = tally;
+fn conclude(settings: &Settings, tally: Tally, has_log: bool, elapsed: Duration) -> End {
+    let Tally { mut display, ended_by, broken, failed, .. } = tally;
     let counts = display.counts();
     let summary = Summary {
         server: settings.site.to_string(),
@@ -168,28 +175,51 @@ fn conclude(settings: &Settings, tally: Tally, shown: io::Result<()>, elapsed: D
         total: counts.total(),
         elapsed_s: Summary::seconds(elapsed),
         interrupted: ended_by.is_some(),
+        errors: display.causes(),
+        next: next(&settings.logs, counts).filter(|_| has_log),
     };
-    let shown = shown.and_then(|()| display.end(&summary, elapsed));
+    display.end(&summary, elapsed);
+    let (is_unread, unwritten) = match display.broken() {
+        None => (false, None),
+        // The reader has seen enough: there is no one to tell.
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => (true, None),
+        Some(error) => (false, Some(format!("cannot write the report: {error}"))),
+    };
     drop(display);
-    let (is_unread, unwritten) = match shown {
-        Ok(()) => (false, None),
-        // Whoever closed the pipe has seen enough: nothing is wrong with that.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => (true, None),
-        Err(error) => (false, Some(format!("cannot write the report: {error}"))),
-    };
-    let why = broken.map(|error| error.to_string()).or(unwritten);
+    let why = broken.map(|error| error.to_string()).or(failed).or(unwritten);
     if let Some(why) = &why {
         stderr::say(format_args!("coordinator: {why}"));
+    }
+    let is_left = counts.error + counts.not_done > 0;
+    if !is_unread && is_left && summary.next.is_none() {
+        stderr::say(format_args!(
+            "coordinator: no log was kept of this run, so no other can go on with it"
+        ));
     }
     let is_missing = settings.fail_on_missing && counts.not_found > 0;
     let exit = match ended_by {
         Some(exit) => exit,
-        None if is_unread => Exit::Answered,
         None if why.is_some() => Exit::CouldNotWork,
+        None if is_unread => Exit::ClosedPipe,
         None if counts.error > 0 || is_missing => Exit::SomeErrors,
         None => Exit::Answered,
     };
+    let why = why.or_else(|| is_unread.then(|| stdout::ClosedPipe.to_string()));
     End { exit, why, is_unread, counts }
+}
+
+/// The command that goes on from here, if something is left.
+fn next(logs: &Logs, counts: Counts) -> Option<String> {
+    let mut command = "coordinator".to_owned();
+    for (number, option) in [(counts.not_done, " --resume"), (counts.error, " --retry-failed")] {
+        if number > 0 {
+            command += option;
+        }
+    }
+    if let Logs::Asked(dir) = logs {
+        command += &format!(" --log-dir {}", shell_word(&dir.display().to_string()));
+    }
+    (counts.not_done + counts.error > 0).then_some(command)
 }
 
 /// The run as its log begins: all that it takes to go on with it.

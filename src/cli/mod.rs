@@ -19,6 +19,7 @@ mod download;
 mod feeder;
 mod hands;
 mod logs;
+mod mistyped;
 mod muster;
 mod resume;
 mod run_log;
@@ -30,6 +31,7 @@ mod stdout;
 mod table;
 mod tally;
 mod timeline;
+mod unfinished;
 mod usage;
 mod which_run;
 mod words;
@@ -38,7 +40,6 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use clap_complete::Shell;
 
@@ -84,20 +85,10 @@ pub fn coordinator() -> ExitCode {
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
-    let matches = Args::command().get_matches();
-    let Args { command, download } =
-        Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let done = match command {
-        None => run_download(download, &matches),
-        Some(Command::Serve(serve)) => serve::run(&serve),
-        Some(Command::Bench(bench)) => bench::run(&bench),
-        Some(Command::Logs(logs)) => logs::run(&logs),
-        Some(Command::Compare(compare)) => compare::run(*compare),
-        Some(Command::Demo(demos)) => demo::run(demos.demo),
-        Some(Command::Timeline(timeline)) => timeline::run(&timeline),
-        Some(Command::Completions { shell }) => completions(shell),
-    };
-    done.unwrap_or_else(|error| {
+    run().unwrap_or_else(|error| {
+        if error.is::<stdout::ClosedPipe>() {
+            return Exit::ClosedPipe;
+        }
         let why = format!("{error:#}");
         stderr::say(format_args!("coordinator: {why}"));
         run_log::end(Exit::CouldNotWork as u8, Some(why));
@@ -106,14 +97,58 @@ pub fn coordinator() -> ExitCode {
     .into()
 }
 
+fn run() -> anyhow::Result<Exit> {
+    let parsed = Args::command()
+        .try_get_matches()
+        .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
+    let (Args { command, download }, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(told) => return refusal(told),
+    };
+    match command {
+        None => run_download(download, &matches),
+        Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Bench(bench)) => bench::run(&bench),
+        Some(Command::Logs(logs)) => logs::run(&logs),
+        Some(Command::Compare(compare)) => compare::run(*compare),
+        Some(Command::Demo(demos)) => demo::run(demos.demo),
+        Some(Command::Timeline(timeline)) => timeline::run(&timeline),
+        Some(Command::Completions { shell }) => completions(shell),
+    }
+}
+
+/// Shows what stands in the way of running anything: a usage error, on stderr, or the help or
+/// the version, on stdout.
+fn refusal(told: clap::Error) -> anyhow::Result<Exit> {
+    if told.use_stderr() {
+        let first = std::env::args().nth(1).unwrap_or_default();
+        if told.kind() == clap::error::ErrorKind::UnknownArgument
+            && let Some(command) = mistyped::meant(&first)
+        {
+            return usage_error(None, mistyped::hint(&first, &command));
+        }
+        // A stderr that is gone cannot be told so.
+        let _ = told.print();
+        return Ok(Exit::Usage);
+    }
+    stdout::written(told.print())?;
+    Ok(Exit::Answered)
+}
+
 fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    if let Some(word) = typed.which.cc.first()
+        && let Some(command) = mistyped::meant(word)
+    {
+        return usage_error(None, mistyped::hint(word, &command));
+    }
     match resume::complete(&mut typed, matches)? {
         Work::AsTyped => {}
+        Work::Refused(why) => return usage_error(None, why),
         Work::Left(told) => stderr::say(format_args!("coordinator: {told}")),
         Work::Nothing(told, summary) => {
             stderr::say(format_args!("coordinator: {told}"));
             if typed.json {
-                stdout::written(writeln!(io::stdout(), "{}", summary.line()))?;
+                stdout::print(&(summary.line() + "\n"))?;
             }
             return Ok(Exit::Answered);
         }
@@ -158,12 +193,9 @@ fn completions(shell: Shell) -> anyhow::Result<Exit> {
     // Into memory first: the generator panics where it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "coordinator", &mut script);
-    match io::stdout().write_all(&script) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write the script")
-        }
-        _ => Ok(Exit::Answered),
-    }
+    let mut out = io::stdout().lock();
+    stdout::written(out.write_all(&script).and_then(|()| out.flush()))?;
+    Ok(Exit::Answered)
 }
 
 /// Tells what is wrong with the command line, and how that of this subcommand is used.

@@ -2,41 +2,42 @@
 //!
 //! What was typed is completed by what that log tells, and then resolved like any other command
 //! line: the codes are those that are left, and all else is as it was, unless it was typed.
-//! Everything goes by the code, never by a position. A run may itself have gone on with an earlier
-//! one: together they are one job, and what is left of it is left of all of them.
+//! Everything goes by the code, never by a position. What is left of which run is found out in
+//! [`unfinished`](super::unfinished).
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::args::{Download, Mode};
 use super::which_run;
-use super::words::{count, printable};
+use super::unfinished::{Job, Runs, State};
+use super::words::count;
 use crate::flags::report::Summary;
 use crate::journal::story::Setting;
-use crate::journal::{self, Story, Terms};
+use crate::journal::Terms;
 
 /// Which run to go on with, and with what of it.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Going on with an earlier run")]
 pub(super) struct Resume {
-    /// What an interrupted or killed run left undone, into the same destination [RUN: the latest]
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = LATEST, conflicts_with_all = SELECTION)]
+    /// What an interrupted or killed run left undone, into the same destination [RUN: the newest
+    /// unfinished one]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
     pub resume: Option<String>,
-    /// What failed in a run [RUN: the latest]; together with --resume, both
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = LATEST, conflicts_with_all = SELECTION)]
+    /// What failed in a run [RUN: the newest in which something failed]; with --resume, both
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
     pub retry_failed: Option<String>,
     /// The run that is gone on with, once that is known.
     #[arg(skip)]
     pub continues: Option<String>,
 }
 
-/// The run that is meant where none is named.
-const LATEST: &str = "latest";
+/// What stands for the name of the run where none is given.
+const UNNAMED: &str = "";
 
 /// What the earlier run has decided.
 const SELECTION: [&str; 5] = ["cc", "all", "every", "codes_file", "limit"];
@@ -47,28 +48,24 @@ pub(super) enum Work {
     AsTyped,
     /// What is left of a run, and how that is told.
     Left(String),
+    /// Nothing: the options contradict each other, in this way.
+    Refused(String),
     /// Nothing is left of it. How that is told, and what the run came to.
     Nothing(String, Box<Summary>),
 }
 
-/// Completes what was typed by the log of the run that is to be gone on with, if there is one.
+/// Completes what was typed by the logs of the run that is to be gone on with, if there is one.
 pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Result<Work> {
-    let Some(run) = typed.resume.run()? else { return Ok(Work::AsTyped) };
-    let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
-    let path = which_run::find(&logs, Some(run))?;
-    let (name, story) = read(&path)?;
-    let Some(setting) = &story.setting else {
-        bail!(
-            "the log of {name} does not tell what was asked for; an older run may be meant: see \
-             coordinator logs --list"
-        );
+    let run = match typed.resume.run() {
+        Ok(Some(run)) => run.to_owned(),
+        Ok(None) => return Ok(Work::AsTyped),
+        Err(contradiction) => return Ok(Work::Refused(contradiction)),
     };
-    let mut job = Job::default();
-    let must_tell = typed.resume.resume.is_some();
-    for (name, story) in earlier(&path, setting)? {
-        job.go_on(&name, &story, must_tell)?;
-    }
-    job.go_on(&name, &story, must_tell)?;
+    let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
+    let (runs, chosen) = find(&logs, &run, &typed.resume)?;
+    let job = runs.job(chosen, typed.resume.resume.is_some())?;
+    runs.tell_troubles(chosen);
+    let (name, setting) = (&runs.0[chosen].name, runs.0[chosen].setting()?);
     let (left, what) = typed.resume.left_of(&job);
     let all = count(job.codes.len() as u64, "flag");
     if left.is_empty() {
@@ -77,25 +74,41 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
     }
     typed.which.cc = left;
     apply(typed, setting, matches)?;
-    let told = format!("going on with {name}: of {all} {what}");
-    typed.resume.continues = Some(name);
-    Ok(Work::Left(told))
+    typed.resume.continues = Some(name.clone());
+    Ok(Work::Left(format!("going on with {name}: of {all} {what}")))
+}
+
+/// The runs whose logs are there, and which of them is meant.
+fn find(logs: &Path, run: &str, resume: &Resume) -> anyhow::Result<(Runs, usize)> {
+    if run == UNNAMED {
+        // Tells if there is none.
+        which_run::find(logs, None)?;
+        let runs = Runs::read(logs)?;
+        let chosen = runs.newest_with_something_left(resume)?;
+        return Ok((runs, chosen));
+    }
+    let path = which_run::find(logs, Some(run))?.canonicalize()?;
+    let dir = if path.is_file() { path.parent().unwrap_or(&path) } else { &path };
+    let runs = Runs::read(dir.parent().unwrap_or(dir))?;
+    let chosen = runs.named(&which_run::name(dir))?;
+    Ok((runs, chosen))
 }
 
 impl Resume {
-    /// The run that is meant, if one is.
-    fn run(&self) -> anyhow::Result<Option<&str>> {
+    /// The run that is meant, if one is; or why the two options contradict each other.
+    fn run(&self) -> Result<Option<&str>, String> {
         match (self.resume.as_deref(), self.retry_failed.as_deref()) {
-            (None, run) | (run, None) | (run, Some(LATEST)) | (Some(LATEST), run) => Ok(run),
+            (None, run) | (run, None) | (run, Some(UNNAMED)) | (Some(UNNAMED), run) => Ok(run),
             (Some(one), Some(other)) if one == other => Ok(Some(one)),
-            (Some(one), Some(other)) => {
-                bail!("--resume and --retry-failed go on with one run, not with {one} and {other}")
-            }
+            (Some(one), Some(other)) => Err(format!(
+                "--resume and --retry-failed go on with one run, not with {one} and {other}: name \
+                 it once"
+            )),
         }
     }
 
     /// What is left to do of a job, and how much of what that is.
-    fn left_of(&self, job: &Job) -> (Vec<String>, String) {
+    pub(super) fn left_of(&self, job: &Job) -> (Vec<String>, String) {
         let (mut left, mut what) = (Vec::new(), Vec::new());
         let (undone, failed) = (job.in_state(State::Undone), job.in_state(State::Failed));
         if self.resume.is_some() {
@@ -117,70 +130,6 @@ impl Resume {
     }
 }
 
-/// What became of the codes of a run, and of those that it went on with.
-#[derive(Default)]
-struct Job {
-    /// In the order in which they were asked for.
-    codes: Vec<String>,
-    states: HashMap<String, State>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Done,
-    Undone,
-    Failed,
-}
-
-impl Job {
-    /// Adds a run that went on with those before: what it was asked for, it has decided anew.
-    fn go_on(&mut self, name: &str, story: &Story, must_tell: bool) -> anyhow::Result<()> {
-        let undone = story.undone();
-        if undone.is_none() && must_tell {
-            bail!("the log of {name} does not tell which flags were asked for");
-        }
-        let wanted = story.setting.iter().flat_map(|setting| setting.wanted.iter().cloned());
-        let done = wanted.map(|code| (code, State::Done));
-        let undone = undone.into_iter().flatten().map(|code| (code, State::Undone));
-        let failed = story.failed().into_iter().map(|code| (code, State::Failed));
-        for (code, state) in done.chain(undone).chain(failed) {
-            if self.states.insert(code.clone(), state).is_none() {
-                self.codes.push(code);
-            }
-        }
-        Ok(())
-    }
-
-    fn in_state(&self, state: State) -> Vec<String> {
-        let codes = self.codes.iter().filter(|code| self.states[*code] == state);
-        codes.cloned().collect()
-    }
-}
-
-/// The runs that a run went on with, the first one first. Those that are not kept any more are
-/// told, and done without.
-fn earlier(path: &Path, setting: &Setting) -> anyhow::Result<Vec<(String, Story)>> {
-    let path = path.canonicalize()?;
-    let logs = path.parent().unwrap_or(&path);
-    let mut runs = Vec::new();
-    let mut known = HashSet::from([which_run::name(&path)]);
-    let mut next = setting.continues.clone();
-    while let Some(name) = next.take().filter(|name| known.insert(name.clone())) {
-        let Ok(path) = which_run::find(logs, Some(&name)) else {
-            super::stderr::say(format_args!(
-                "coordinator: {} is not kept any more; what failed there is not known",
-                printable(&name)
-            ));
-            break;
-        };
-        let (name, story) = read(&path)?;
-        next = story.setting.as_ref().and_then(|setting| setting.continues.clone());
-        runs.push((name, story));
-    }
-    runs.reverse();
-    Ok(runs)
-}
-
 /// The summary of a run that had nothing to do.
 fn nothing_done(setting: &Setting) -> Summary {
     Summary {
@@ -192,20 +141,9 @@ fn nothing_done(setting: &Setting) -> Summary {
         total: 0,
         elapsed_s: 0.0,
         interrupted: false,
+        errors: Vec::new(),
+        next: None,
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<(String, Story)> {
-    let name = which_run::name(path);
-    if journal::is_going_on(path) {
-        bail!("the run {name} still goes on: see coordinator logs --follow");
-    }
-    let (story, troubles) =
-        journal::read(path).with_context(|| format!("cannot read the log of {name}"))?;
-    for trouble in troubles.lines() {
-        super::stderr::say(format_args!("coordinator: {}", printable(&trouble)));
-    }
-    Ok((name, story))
 }
 
 /// Everything that was not typed is as it was.

@@ -1,5 +1,5 @@
-//! Standard output for what a command tells: coloured where that is wanted, and no error if its
-//! reader has seen enough.
+//! Standard output for what a command tells: coloured where that is wanted, and with every write
+//! checked. A reader that closes it early ends the program, see [`ClosedPipe`].
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -51,10 +51,22 @@ pub(super) fn width() -> usize {
     }
 }
 
-/// Whoever closed the pipe has seen enough: nothing is wrong with that.
+/// The reader of standard output has closed it: the program ends, with no word to the terminal and
+/// with an exit status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output was closed by its reader")]
+pub(super) struct ClosedPipe;
+
+/// What a write to standard output came to.
 pub(super) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClosedPipe.into()),
         result => result.context("cannot write to standard output"),
     }
+}
+
+/// Writes a text to standard output.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }

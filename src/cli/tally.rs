@@ -2,7 +2,6 @@
 //! says why there is none.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -32,18 +31,20 @@ pub(super) struct Tally {
     unanswered: BTreeSet<Code>,
     pub ended_by: Option<Exit>,
     pub broken: Option<PoolError>,
+    /// Why the run could not even begin.
+    pub failed: Option<String>,
     began: Instant,
 }
 
 impl Tally {
     pub(super) fn new(display: Display, codes: &[Code], began: Instant) -> Self {
         let unanswered = codes.iter().copied().collect();
-        Self { display, unanswered, ended_by: None, broken: None, began }
+        Self { display, unanswered, ended_by: None, broken: None, failed: None, began }
     }
 
     /// Shows what will be done.
-    pub(super) fn begin(&mut self, report: &str) -> io::Result<()> {
-        self.display.begin(report)
+    pub(super) fn begin(&mut self, report: &str) {
+        self.display.begin(report);
     }
 
     /// Whether there are codes without an outcome.
@@ -51,8 +52,9 @@ impl Tally {
         !self.unanswered.is_empty()
     }
 
-    /// Receives outcomes until all are there, or until whoever interrupts has waited enough.
-    pub(super) fn follow(&mut self, inbox: &Receiver<News>, feeder: &Feeder) -> io::Result<()> {
+    /// Receives outcomes until all are there, or until requests in flight have had their time after
+    /// a signal, or after standard output could not be written any more.
+    pub(super) fn follow(&mut self, inbox: &Receiver<News>, feeder: &Feeder) {
         let mut deadline: Option<Instant> = None;
         while !self.unanswered.is_empty() {
             let news = match deadline {
@@ -63,7 +65,13 @@ impl Tally {
                 }
             };
             match news {
-                Ok(News::Done(code, result)) => self.settle(code, result)?,
+                Ok(News::Done(code, result)) => {
+                    self.settle(code, result);
+                    if self.display.broken().is_some() && deadline.is_none() {
+                        deadline = Some(Instant::now() + GRACE);
+                        feeder.stop();
+                    }
+                }
                 Ok(News::Signal(exit)) if self.ended_by.is_none() => {
                     self.ended_by = Some(exit);
                     deadline = Some(Instant::now() + GRACE);
@@ -78,10 +86,9 @@ impl Tally {
                 Ok(News::Signal(_)) | Err(_) => break,
             }
         }
-        Ok(())
     }
 
-    fn settle(&mut self, code: Code, result: Result<Outcome, TaskError>) -> io::Result<()> {
+    fn settle(&mut self, code: Code, result: Result<Outcome, TaskError>) {
         let outcome = match result {
             Ok(outcome) => {
                 let is_from_a_worker = outcome.pid != std::process::id();
@@ -100,40 +107,42 @@ impl Tally {
                 outcome
             }
         };
-        match self.unanswered.remove(&code) {
-            true => self.display.outcome(&outcome),
-            false => Ok(()),
+        if self.unanswered.remove(&code) {
+            self.display.outcome(&outcome);
         }
     }
 
     /// No code goes without an outcome.
-    pub(super) fn account_for_the_rest(&mut self) -> io::Result<()> {
+    pub(super) fn account_for_the_rest(&mut self) {
         let rest: Vec<_> = self.unanswered.iter().copied().collect();
-        rest.into_iter().try_for_each(|code| self.settle(code, Err(TaskError::Cancelled)))
+        rest.into_iter().for_each(|code| self.settle(code, Err(TaskError::Cancelled)));
     }
 }
 
 /// The outcome of a task that gave none itself.
 fn lost(code: Code, error: &TaskError, elapsed: Duration) -> Outcome {
     match error {
-        // It took no time of its own.
-        TaskError::Cancelled => Outcome::failed(code, "cancelled", Duration::ZERO),
+        TaskError::Cancelled => Outcome::not_done(code, None),
+        // The pool could not run it, whatever it is: it is for the next run.
+        TaskError::PoolBroken(_) => Outcome::not_done(code, Some(error.to_string())),
         TaskError::WorkerDied(death) => Outcome {
             worker: Some(death.worker),
             pid: death.pid,
-            attempts: death.attempts,
+            attempts: death.attempts.max(1),
             cause: Some(format!("worker died of {}", death.exit)),
             ..Outcome::failed(code, error.to_string(), death.ran_for)
         },
         TaskError::TimedOut { after, attempts } => {
             let cause = Some(format!("task ran longer than {after:?}"));
             Outcome {
-                attempts: *attempts,
+                attempts: (*attempts).max(1),
                 cause,
                 ..Outcome::failed(code, error.to_string(), *after)
             }
         }
-        _ => Outcome::failed(code, error.to_string(), elapsed),
+        // It was tried, as far as the run is concerned: it is among the errors, not among what is
+        // left undone.
+        _ => Outcome { attempts: 1, ..Outcome::failed(code, error.to_string(), elapsed) },
     }
 }
 

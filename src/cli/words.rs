@@ -44,6 +44,15 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
+/// The text as a shell reads it as one word.
+pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', "'\\''"))),
+    }
+}
+
 /// Whether the character moves, colours or turns around what is shown.
 fn is_command(c: char) -> bool {
     c.is_control()
@@ -65,6 +74,13 @@ mod tests {
     fn amounts_have_two_or_three() {
         let told = [0, 590, 1000, 8_600_000, 999_600, 12_300_000_000].map(bytes);
         assert_eq!(told, ["0 B", "590 B", "1.0 kB", "8.6 MB", "1.0 MB", "12 GB"]);
+    }
+
+    #[test]
+    fn a_word_for_the_shell_is_quoted_where_it_must_be() {
+        assert_eq!(shell_word("a/b-c.d"), "a/b-c.d");
+        assert_eq!(shell_word("it's here"), r"'it'\''s here'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

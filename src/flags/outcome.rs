@@ -22,15 +22,18 @@ pub enum Status {
     NotFound,
     /// Anything else.
     Error,
+    /// It was not asked for, or given up before there was an answer: the run ended before.
+    NotDone,
 }
 
 impl Status {
-    /// The name in JSON and in the journal: `ok`, `not_found` or `error`.
+    /// The name in JSON and in the journal: `ok`, `not_found`, `error` or `not_done`.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Ok => "ok",
             Status::NotFound => "not_found",
             Status::Error => "error",
+            Status::NotDone => "not_done",
         }
     }
 }
@@ -55,7 +58,7 @@ pub struct Outcome {
     pub http_status: Option<u16>,
     /// What went wrong, when `status` is an error.
     pub error: Option<String>,
-    /// What errors of this kind have in common, where their messages differ; for the journal only.
+    /// What errors of this kind have in common, where their messages differ.
     pub cause: Option<String>,
     /// Which worker of its executor ran it: a process, or a thread.
     pub worker: Option<usize>,
@@ -79,6 +82,21 @@ impl Outcome {
             worker: None,
             pid: std::process::id(),
         }
+    }
+
+    /// The outcome of a task that the run did not get to; `why` is what prevented it, if that was
+    /// no request to end.
+    pub fn not_done(code: Code, why: Option<String>) -> Self {
+        Outcome {
+            status: Status::NotDone,
+            error: why,
+            ..Self::failed(code, String::new(), Duration::ZERO)
+        }
+    }
+
+    /// What errors are grouped by.
+    pub fn kind(&self) -> &str {
+        self.cause.as_deref().or(self.error.as_deref()).unwrap_or("unknown")
     }
 }
 
@@ -104,6 +122,8 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     worker: Option<usize>,
     pid: u32,
 }
@@ -113,7 +133,7 @@ fn implied(status: Status, unchanged: bool) -> Option<u16> {
         Status::Ok if unchanged => Some(304),
         Status::Ok => Some(200),
         Status::NotFound => Some(404),
-        Status::Error => None,
+        Status::Error | Status::NotDone => None,
     }
 }
 
@@ -128,7 +148,7 @@ impl From<Outcome> for Line {
             attempts,
             http_status,
             error,
-            cause: _,
+            cause,
             worker,
             pid,
         } = outcome;
@@ -142,6 +162,7 @@ impl From<Outcome> for Line {
             attempts,
             http_status,
             error,
+            cause,
             worker,
             pid,
         }
@@ -159,6 +180,7 @@ impl From<Line> for Outcome {
             attempts,
             http_status,
             error,
+            cause,
             worker,
             pid,
         } = line;
@@ -172,7 +194,7 @@ impl From<Line> for Outcome {
             attempts,
             http_status,
             error,
-            cause: None,
+            cause,
             worker,
             pid,
         }
@@ -186,8 +208,11 @@ pub struct Counts {
     pub ok: u64,
     /// Codes without a flag.
     pub not_found: u64,
-    /// Everything else.
+    /// Everything else that was tried.
     pub error: u64,
+    /// Codes that the run did not get to.
+    #[serde(default)]
+    pub not_done: u64,
     /// Of those saved, how many had not changed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unchanged: u64,
@@ -205,12 +230,13 @@ impl Counts {
             Status::Ok => self.ok += 1,
             Status::NotFound => self.not_found += 1,
             Status::Error => self.error += 1,
+            Status::NotDone => self.not_done += 1,
         }
     }
 
     /// All that were counted.
     pub fn total(&self) -> u64 {
-        self.ok + self.not_found + self.error
+        self.ok + self.not_found + self.error + self.not_done
     }
 }
 
@@ -284,6 +310,9 @@ mod tests {
 
     #[test]
     fn a_lost_task_has_an_outcome_too() {
+        let not_done = Outcome::not_done(ok().data, None);
+        let json = there_and_back(&not_done);
+        assert!(json.starts_with(r#"{"status":"not_done","#) && !json.contains("error"), "{json}");
         let lost = Outcome::failed(ok().data, "cancelled", Duration::from_nanos(1_234_567));
         assert_eq!((lost.elapsed_ms, lost.attempts), (1.235, 0));
         there_and_back(&lost);
@@ -292,11 +321,11 @@ mod tests {
     #[test]
     fn counts_add_up() {
         let mut counts = Counts::default();
-        for status in [Status::Ok, Status::Error, Status::Ok, Status::NotFound] {
+        for status in [Status::Ok, Status::Error, Status::Ok, Status::NotFound, Status::NotDone] {
             counts.add(&Outcome { status, ..ok() });
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1, unchanged: 0 });
-        assert_eq!(counts.total(), 4);
+        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1, not_done: 1, unchanged: 0 });
+        assert_eq!(counts.total(), 5);
     }
 }

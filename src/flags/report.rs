@@ -3,6 +3,7 @@
 //!
 //! Must never print: these are pure functions from facts to text, so the exact words are tested.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use super::outcome::{Counts, Outcome, Status};
 
 /// Up to so many codes are listed one by one.
 const LISTED: usize = 10;
+
+/// Up to so many causes of errors are listed one by one.
+const CAUSES: usize = 8;
 
 /// How the downloads are run, as far as a person wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
 
 /// The lines after the downloads, each with its line feed.
 pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
-    let Counts { ok, not_found, error, unchanged } = *counts;
+    let Counts { ok, not_found, error, not_done, unchanged } = *counts;
     let new = ok.saturating_sub(unchanged);
     let mut text = format!("{}\n{new} flag{} downloaded.\n", "-".repeat(20), s(new));
     if unchanged > 0 {
@@ -67,7 +71,56 @@ pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
     if error > 0 {
         text += &format!("{error} error{}.\n", s(error));
     }
+    if not_done > 0 {
+        text += &format!("{not_done} not done.\n");
+    }
     text += &format!("Elapsed time: {:.2}s\n", elapsed.as_secs_f64());
+    text
+}
+
+/// The errors that have a cause in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// What they have in common.
+    pub cause: String,
+    /// How many they are.
+    pub count: u64,
+    /// Which codes have them, sorted.
+    pub codes: Vec<Code>,
+}
+
+/// The errors by their causes, each given with its code; the most frequent cause first.
+pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<Cause> {
+    let mut groups = BTreeMap::<&str, Vec<Code>>::new();
+    for (code, cause) in errors {
+        groups.entry(cause).or_default().push(code);
+    }
+    let groups = groups.into_iter().map(|(cause, mut codes)| {
+        codes.sort_unstable();
+        Cause { cause: cause.to_owned(), count: codes.len() as u64, codes }
+    });
+    let mut causes: Vec<_> = groups.collect();
+    causes.sort_by_key(|group| std::cmp::Reverse(group.count));
+    causes
+}
+
+/// A line for each cause, each with its line feed: `3 x connection refused: BR CN US`.
+pub fn causes_report(causes: &[Cause]) -> String {
+    let mut text = String::new();
+    let (told, rest) = causes.split_at(causes.len().min(CAUSES));
+    for Cause { cause, count, codes } in told {
+        let listed: Vec<_> = codes.iter().take(LISTED).map(Code::as_str).collect();
+        let more = match codes.len() - listed.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        text += &format!("{count} x {cause}: {}{more}\n", listed.join(" "));
+    }
+    if !rest.is_empty() {
+        let errors: u64 = rest.iter().map(|group| group.count).sum();
+        let (causes, s, es) = (rest.len(), s(rest.len() as u64), s(errors));
+        text += &format!("{errors} more error{es} of {causes} other cause{s}\n");
+    }
     text
 }
 
@@ -82,7 +135,13 @@ pub fn verbose_line(outcome: &Outcome) -> String {
             let why = outcome.error.as_deref().unwrap_or("unknown");
             format!("*** Error for {code}: {why}")
         }
+        Status::NotDone => format!("{code} not done"),
     }
+}
+
+/// The line of one flag in JSON, without a line feed.
+pub fn json_line(outcome: &Outcome) -> String {
+    serde_json::to_string(outcome).expect("an outcome is plain data")
 }
 
 fn s(count: u64) -> &'static str {
@@ -109,6 +168,12 @@ pub struct Summary {
     pub elapsed_s: f64,
     /// Whether the run was interrupted.
     pub interrupted: bool,
+    /// The errors by their causes, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Cause>,
+    /// The command that goes on from here, if something is left and logs are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl Summary {
@@ -176,19 +241,35 @@ mod tests {
             final_report(&counts, Duration::from_millis(91)),
             "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
         );
-        let counts = Counts { ok: 150, not_found: 361, error: 165, unchanged: 0 };
+        let counts = Counts { ok: 150, not_found: 361, error: 165, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(7460)),
             "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
              Elapsed time: 7.46s\n"
         );
-        let counts = Counts { ok: 1, not_found: 1, error: 1, unchanged: 1 };
+        let counts = Counts { ok: 1, not_found: 1, error: 1, not_done: 1, unchanged: 1 };
         assert_eq!(
             final_report(&counts, Duration::from_secs(125)),
             "--------------------\n0 flags downloaded.\n1 unchanged.\n1 not found.\n1 error.\n\
+             1 not done.\n\
              Elapsed time: 125.00s\n"
         );
         assert!(final_report(&Counts::default(), Duration::ZERO).contains("\n0 flags downloaded"));
+    }
+
+    #[test]
+    fn errors_are_told_by_their_causes_and_long_lists_are_cut() {
+        let all = Selection { every: true, ..Default::default() }.expand().unwrap();
+        let refused = codes(&["US", "BR", "CN"]);
+        let refused = refused.iter().map(|code| (*code, "connection refused"));
+        let told = causes_report(&causes(refused.chain([(all[0], "HTTP 503")])));
+        assert_eq!(told, "3 x connection refused: BR CN US\n1 x HTTP 503: AA\n");
+        let told = causes_report(&causes(all.iter().map(|code| (*code, "late"))));
+        assert_eq!(told, "676 x late: AA AB AC AD AE AF AG AH AI AJ and 666 more\n");
+        let each: Vec<_> = (0..20).map(|n| format!("cause {n}")).collect();
+        let told = causes_report(&causes(all.iter().copied().zip(each.iter().map(String::as_str))));
+        assert!(told.ends_with("\n12 more errors of 12 other causes\n"), "{told}");
+        assert_eq!(told.lines().count(), CAUSES + 1);
     }
 
     #[test]
@@ -217,10 +298,12 @@ mod tests {
             total: counts.total(),
             elapsed_s: Summary::seconds(Duration::from_micros(90_210)),
             interrupted: false,
+            errors: Vec::new(),
+            next: None,
         };
         assert_eq!(
             summary.line(),
-            r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
+            r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"not_done":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
         );
         let back: serde_json::Value = serde_json::from_str(&summary.line()).unwrap();
         assert_eq!(serde_json::from_value::<Summary>(back["summary"].clone()).unwrap(), summary);

@@ -305,6 +305,7 @@ mod tests {
                 ok: 1,
                 not_found: 2,
                 error: 3,
+                not_done: Some(4),
                 unchanged: 0,
                 elapsed_s: 0.09,
                 exit_code: 1,

@@ -63,7 +63,8 @@ pub enum Event {
         /// Where in the process.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         slot: Option<usize>,
-        /// `ok`, `not_found` or `error`.
+        /// `ok`, `not_found`, `error` or `not_done`. Older versions wrote `error` with an attempt of
+        /// 0 for the last.
         status: String,
         /// The last HTTP status.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,8 +189,11 @@ pub enum Event {
         ok: u64,
         /// Codes without a flag.
         not_found: u64,
-        /// Everything else.
+        /// Everything else that was tried.
         error: u64,
+        /// Codes that the run did not get to; in older logs they are among the errors.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_done: Option<u64>,
         /// Of those saved, how many had not changed.
         #[serde(default, skip_serializing_if = "is_zero")]
         unchanged: u64,

@@ -9,7 +9,7 @@
 //! that is still being written.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,15 @@ use std::time::Duration;
 use jiff::Zoned;
 use thiserror::Error;
 
+use super::entry::Entry;
+use super::event::Event;
 use super::writer::is_being_written;
+
+/// Up to so many runs that are older than those that are kept stay because they are unfinished.
+pub const SPARED: usize = 3;
+
+/// The settings of a run stand within the first bytes of its log.
+const BEGIN: u64 = 64 * 1024;
 
 /// Why there is no directory for a run's logs.
 #[derive(Debug, Error)]
@@ -170,13 +178,29 @@ impl RunDir {
     }
 
     /// Removes the oldest runs in `logs`, so that `keep` are left, and gives how many that were.
-    /// Those that go on stay, and so does everything that is no log.
+    /// Those that go on stay, so do the newest unfinished ones of the others, up to [`SPARED`], and
+    /// everything that is no log.
     pub fn prune(logs: &Path, keep: usize) -> usize {
         let runs = Self::list(logs).unwrap_or_default();
         let surplus = runs.len().saturating_sub(keep);
         let is_in_use = |run: &&Self| run.is_going_on() || is_being_made(&run.path());
-        let old = runs.iter().take(surplus).filter(|run| !is_in_use(run));
-        old.filter(|run| run.remove().is_ok()).count()
+        let mut removed = 0;
+        let mut spared = 0;
+        for run in runs.iter().take(surplus).rev().filter(|run| !is_in_use(run)) {
+            if spared < SPARED && run.is_unfinished(&runs) {
+                spared += 1;
+            } else {
+                removed += usize::from(run.remove().is_ok());
+            }
+        }
+        removed
+    }
+
+    /// Whether codes are left that were asked for, and none of these runs went on with it.
+    fn is_unfinished(&self, runs: &[Self]) -> bool {
+        let undone = super::read(&self.path()).ok().and_then(|(story, _)| story.undone());
+        undone.is_some_and(|undone| !undone.is_empty())
+            && !runs.iter().any(|run| continued_run(&run.path()).as_ref() == Some(&self.name))
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -202,6 +226,19 @@ impl RunDir {
             RunDirError::CannotLink { link, cause }
         })
     }
+}
+
+/// The run that the run of this directory went on with, as its log begins.
+fn continued_run(dir: &Path) -> Option<String> {
+    coordinators(dir).into_iter().find_map(|path| {
+        let file = fs::File::open(path).ok()?;
+        let begin = io::BufReader::new(file.take(BEGIN)).lines().map_while(Result::ok);
+        let mut events = begin.filter_map(|line| serde_json::from_str::<Entry>(&line).ok());
+        events.find_map(|entry| match entry.event {
+            Event::Run { continues, .. } => continues,
+            _ => None,
+        })
+    })
 }
 
 /// Whether the coordinator that writes its log in this directory lives.
@@ -324,6 +361,27 @@ mod tests {
         assert!(!dir.path().join(RUNS[0]).exists() && dir.path().join(RUNS[2]).exists());
         assert!(dir.path().join(RUNS[1]).join("notes.txt").exists());
         assert!(dir.path().join("mine").exists());
+    }
+
+    #[test]
+    fn the_newest_unfinished_runs_are_spared_until_another_has_gone_on_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = |name: &str, continues: Option<&str>| {
+            let run = RunDir::create_named(dir.path(), name).unwrap();
+            let line = serde_json::json!({"ts": "2026-11-22T23:49:32.000001Z", "level": "info",
+                "process": "coordinator", "pid": 1, "event": "run", "mode": "threads",
+                "server": "LOCAL", "codes": 1, "workers": 0, "connections": 1, "dest": "/x",
+                "wanted": ["BR"], "continues": continues});
+            fs::write(run.path().join("coordinator-1.jsonl"), format!("{line}\n")).unwrap();
+        };
+        let name = |n: usize| format!("2026-11-22T23-49-{n:02}-9");
+        (0..6).for_each(|n| begin(&name(n), None));
+        let there = |n: &usize| dir.path().join(name(*n)).exists();
+        assert_eq!(RunDir::prune(dir.path(), 1), 2);
+        assert_eq!((0..6).filter(there).collect::<Vec<_>>(), [2, 3, 4, 5]);
+        begin(&name(6), Some(&name(2)));
+        assert_eq!(RunDir::prune(dir.path(), 1), 1);
+        assert_eq!((0..7).filter(there).collect::<Vec<_>>(), [3, 4, 5, 6]);
     }
 
     #[test]

@@ -87,8 +87,10 @@ pub struct Report {
     pub ok: u64,
     /// Codes without a flag.
     pub not_found: u64,
-    /// Everything else.
+    /// Everything else that was tried.
     pub error: u64,
+    /// Codes that the run did not get to; in older logs they are among the errors.
+    pub not_done: Option<u64>,
     /// Of those saved, how many had not changed.
     pub unchanged: u64,
     /// The time of the run, in seconds.
@@ -211,9 +213,19 @@ impl Story {
                     continues,
                 });
             }
-            Event::Summary { ok, not_found, error, unchanged, elapsed_s, exit_code, usage } => {
+            Event::Summary {
+                ok,
+                not_found,
+                error,
+                not_done,
+                unchanged,
+                elapsed_s,
+                exit_code,
+                usage,
+            } => {
                 self.parties[party].usage = usage;
-                let report = Report { ok, not_found, error, unchanged, elapsed_s, exit_code };
+                let report =
+                    Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code };
                 self.report = Some(report);
             }
             Event::Exit { exit_code, .. } => {

@@ -141,17 +141,23 @@ impl Ran {
         let mut lines = self.json();
         let last = lines.pop().unwrap_or_else(|| panic!("nothing on stdout: {self:#?}"));
         let count = |status: &str| lines.iter().filter(|line| line["status"] == status).count();
-        let counts = [count("ok"), count("not_found"), count("error")];
+        let statuses = ["ok", "not_found", "error", "not_done"];
+        let counts = statuses.map(count);
         let summary = &last["summary"];
-        let told =
-            ["ok", "not_found", "error"].map(|name| summary[name].as_u64().unwrap() as usize);
+        let told = statuses.map(|name| summary[name].as_u64().unwrap() as usize);
         assert_eq!(counts, told, "{self:#?}");
         assert_eq!(summary["total"], lines.len(), "{self:#?}");
         assert_eq!(counts.iter().sum::<usize>(), lines.len(), "{self:#?}");
         let codes: BTreeSet<_> = lines.iter().map(|line| line["data"].to_string()).collect();
         assert_eq!(codes.len(), lines.len(), "one line for each code: {self:#?}");
-        let [ok, not_found, error] = counts;
-        Summary { ok, not_found, error, all: summary.clone() }
+        let [ok, not_found, error, not_done] = counts;
+        Summary { ok, not_found, error, not_done, all: summary.clone() }
+    }
+
+    /// The codes that the run did not get to.
+    pub fn not_done(&self) -> BTreeSet<String> {
+        let lines = self.json().into_iter().filter(|line| line["status"] == "not_done");
+        lines.map(|line| line["data"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What went wrong with each code that ended in an error.
@@ -168,6 +174,7 @@ pub struct Summary {
     pub ok: usize,
     pub not_found: usize,
     pub error: usize,
+    pub not_done: usize,
     pub all: Value,
 }
 

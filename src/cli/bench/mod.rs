@@ -13,7 +13,7 @@ mod measure;
 mod table;
 mod tasks;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, bail};
 use console::Term;
@@ -23,7 +23,7 @@ pub(super) use self::args::Bench;
 use self::interrupt::{Ended, Interrupt};
 use self::measure::{Measuring, Scale};
 pub(super) use self::tasks::add_to;
-use super::{Exit, signals, stderr};
+use super::{Exit, signals, stderr, stdout};
 use crate::executor::PrivateDir;
 
 /// Where nobody can say how wide the lines may be.
@@ -52,13 +52,8 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Exit> {
         true => serde_json::to_string(&figures)? + "\n",
         false => table::of(&figures, columns()),
     };
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write the figures")
-        }
-        _ => Ok(Exit::Answered),
-    }
+    stdout::print(&text)?;
+    Ok(Exit::Answered)
 }
 
 /// Each worker takes its pipes and channels, of which some systems allow few by default.

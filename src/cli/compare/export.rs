@@ -148,7 +148,7 @@ impl Facts {
     fn of(row: &Row) -> Self {
         let times = row.times.as_ref();
         let first = row.runs.first();
-        let Counts { ok, not_found, error, unchanged: _ } =
+        let Counts { ok, not_found, error, not_done: _, unchanged: _ } =
             first.map_or_else(Counts::default, |run| run.brought.counts);
         let if_any = |count| first.map(|_| count);
         Self {

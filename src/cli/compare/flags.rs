@@ -119,7 +119,7 @@ fn read(told: &str) -> Option<(Summary, Option<String>)> {
         error: Option<String>,
     }
     let last: Last = serde_json::from_str(told.lines().next_back()?).ok()?;
-    let Counts { ok: _, not_found: _, error, unchanged: _ } = last.summary.counts;
+    let Counts { ok: _, not_found: _, error, not_done: _, unchanged: _ } = last.summary.counts;
     let lines = told.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let first = if error > 0 { lines.filter_map(|line| line.error).next() } else { None };
     Some((last.summary, first))

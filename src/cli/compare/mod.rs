@@ -35,7 +35,6 @@ mod statistics;
 mod svg;
 mod terminal;
 
-use std::io;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -150,18 +149,14 @@ fn conclude(
         return Ok(exit);
     }
     let report = report::report(comparison);
-    match terminal::print(&report, color) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write the report");
-        }
-        _ => {}
-    }
+    // What is exported does not depend on who reads the report.
+    let printed = super::stdout::written(terminal::print(&report, color));
     for export in exports {
         let shown = export.path().display().to_string();
         let written = export.finish(comparison, &report);
         written.with_context(|| format!("cannot write --export {shown}"))?;
     }
-    Ok(exit)
+    printed.map(|()| exit)
 }
 
 impl What {

@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    const FINE: Counts = Counts { ok: 3, not_found: 1, error: 0, unchanged: 0 };
+    const FINE: Counts = Counts { ok: 3, not_found: 1, error: 0, not_done: 0, unchanged: 0 };
 
     /// Three modes, a warm-up, two runs.
     fn rounds(
@@ -252,7 +252,7 @@ mod tests {
     fn nothing_but_errors_ends_it_and_what_was_measured_stays() {
         let script = |n| match n {
             0..6 => Ok(FINE),
-            _ => Ok(Counts { ok: 0, not_found: 0, error: 4, unchanged: 0 }),
+            _ => Ok(Counts { ok: 0, not_found: 0, error: 4, not_done: 0, unchanged: 0 }),
         };
         let (rounds, _) = rounds(script, None);
         let why = "run 2 of sequential brought nothing but errors: HTTP 503";

@@ -99,7 +99,7 @@ impl Brought {
 
 /// Counts in words.
 pub(super) fn told(counts: Counts) -> String {
-    let Counts { ok, not_found, error, unchanged: _ } = counts;
+    let Counts { ok, not_found, error, not_done: _, unchanged: _ } = counts;
     let s = if error == 1 { "" } else { "s" };
     format!("{ok} ok, {not_found} not found, {error} error{s}")
 }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_run_that_brought_something_else_is_told_apart() {
-        let counts = Counts { ok: 2, not_found: 0, error: 0, unchanged: 0 };
+        let counts = Counts { ok: 2, not_found: 0, error: 0, not_done: 0, unchanged: 0 };
         let things = |things: &[(&str, &str)]| {
             things.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
         };
@@ -164,7 +164,7 @@ mod tests {
         let more = brought(&[("br.gif", "1"), ("cn.gif", "2"), ("us.gif", "3")]);
         assert_eq!(unlike(more), "us.gif is new");
         let failed = Brought {
-            counts: Counts { ok: 1, not_found: 0, error: 1, unchanged: 0 },
+            counts: Counts { ok: 1, not_found: 0, error: 1, not_done: 0, unchanged: 0 },
             things: things(&[("br.gif", "1")]),
             error: Some("HTTP 503".to_owned()),
         };

@@ -96,7 +96,7 @@ fn show(text: impl AsRef<str>) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             tidy();
-            process::exit(Exit::Answered as i32);
+            process::exit(Exit::ClosedPipe as i32);
         }
         Err(error) => {
             tidy();

@@ -35,7 +35,7 @@ impl Task for ShowFlag {
                 Ok(outcome.data.to_string())
             }
             Status::NotFound => Err(Failure::msg("not found")),
-            Status::Error => Err(Failure::msg(outcome.error.unwrap_or_default())),
+            Status::Error | Status::NotDone => Err(Failure::msg(outcome.error.unwrap_or_default())),
         }
     }
 }

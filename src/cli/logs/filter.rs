@@ -59,8 +59,8 @@ impl Filter {
 pub(super) fn status(typed: &str) -> Result<String, String> {
     let status = typed.trim().to_lowercase().replace(['-', ' '], "_");
     match status.as_str() {
-        "ok" | "not_found" | "error" => Ok(status),
-        _ => Err("--status STATUS must be ok, not_found or error".to_owned()),
+        "ok" | "not_found" | "error" | "not_done" => Ok(status),
+        _ => Err("--status STATUS must be ok, not_found, error or not_done".to_owned()),
     }
 }
 

@@ -139,6 +139,8 @@ fn describe(event: &Event) -> String {
                 ("ok", _) if *unchanged => "unchanged".to_owned(),
                 ("ok", _) => format!("ok{size}"),
                 ("not_found", _) => "not found".to_owned(),
+                ("not_done", Some(why)) => format!("not done: {why}"),
+                ("not_done", None) => "not done".to_owned(),
                 (status, Some(error)) => format!("{status}: {error}"),
                 (status, None) => status.to_owned(),
             };
@@ -171,13 +173,19 @@ fn describe(event: &Event) -> String {
             let (cpu, memory) = (cpu.unwrap_or_default(), memory.unwrap_or_default());
             format!("worker {child} (pid {child_pid}) ended with {how}{cpu}{memory}")
         }
-        Event::Summary { ok, not_found, error, unchanged, elapsed_s, .. } => {
+        Event::Summary { ok, not_found, error, not_done, unchanged, elapsed_s, .. } => {
             let unchanged = match unchanged {
                 0 => String::new(),
                 n => format!(" ({n} unchanged)"),
             };
             let errors = count(*error, "error");
-            format!("{ok} ok{unchanged}, {not_found} not found, {errors} in {elapsed_s:.2} s")
+            let not_done = match not_done {
+                None | Some(0) => String::new(),
+                Some(n) => format!(", {n} not done"),
+            };
+            format!(
+                "{ok} ok{unchanged}, {not_found} not found, {errors}{not_done} in {elapsed_s:.2} s"
+            )
         }
         Event::Exit { exit_code, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

@@ -26,7 +26,7 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
     }
     let latest = RunDir::find(logs, None)?;
     let texts = &["mode", "server", "ended"];
-    let head = &["run", "mode", "server", "flags", "ok", "not found", "errors", "time", "ended"];
+    let head = &["run", "mode", "server", "flags", "ok", "not found", "errors", "not done", "time", "ended"];
     let mut table = Table::new(head, texts);
     for run in runs.iter().rev() {
         let mark = if *run == latest { " (latest)" } else { "" };
@@ -39,7 +39,7 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
     stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-fn told(run: &RunDir) -> [String; 8] {
+fn told(run: &RunDir) -> [String; 9] {
     let (story, is_readable) = match outline(run) {
         Ok(story) => (story, true),
         Err(_) => (Story::default(), false),
@@ -49,7 +49,7 @@ fn told(run: &RunDir) -> [String; 8] {
         (mode, server) = (setting.mode.clone(), setting.server.clone());
         flags = setting.codes.to_string();
     }
-    let [ok, not_found, errors, time, ended] = match story.report {
+    let [ok, not_found, errors, not_done, time, ended] = match story.report {
         Some(report) => {
             let (color, how) = match report.exit_code {
                 0 => (Style::new(), "exit code 0".to_owned()),
@@ -59,6 +59,7 @@ fn told(run: &RunDir) -> [String; 8] {
                 report.ok.to_string(),
                 report.not_found.to_string(),
                 report.error.to_string(),
+                report.not_done.map_or_else(|| "?".to_owned(), |number| number.to_string()),
                 format!("{:.2} s", report.elapsed_s),
                 format!("{color}{how}{color:#}"),
             ]
@@ -73,10 +74,10 @@ fn told(run: &RunDir) -> [String; 8] {
                 (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
             };
             let how = format!("{color}{how}{color:#}");
-            [String::new(), String::new(), String::new(), String::new(), how]
+            [String::new(), String::new(), String::new(), String::new(), String::new(), how]
         }
     };
-    [mode, server, flags, ok, not_found, errors, time, ended]
+    [mode, server, flags, ok, not_found, errors, not_done, time, ended]
 }
 
 fn how_without_a_report(story: &Story, is_empty: bool) -> String {

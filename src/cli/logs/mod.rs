@@ -81,7 +81,7 @@ pub(super) struct FilterArgs {
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
     pub code: Vec<String>,
-    /// Only flags that ended so: ok, not_found or error
+    /// Only flags that ended so: ok, not_found, error or not_done
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = filter::status)]
     pub status: Vec<String>,
     /// Only what matters so much: debug, info, warn or error [default: info; debug with --code and --json]

@@ -39,8 +39,10 @@ pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()
 
 fn as_json(name: &str, story: &Story, summary: &Summary) -> anyhow::Result<String> {
     let report =
-        story.report.map(|Report { ok, not_found, error, unchanged, elapsed_s, exit_code }| {
-            json!({"ok": ok, "not_found": not_found, "error": error, "unchanged": unchanged,
+        story.report.map(|report| {
+            let Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code } = report;
+            json!({"ok": ok, "not_found": not_found, "error": error, "not_done": not_done,
+            "unchanged": unchanged,
             "elapsed_s": elapsed_s, "exit_code": exit_code})
         });
     let setting = story.setting.as_ref().map(
@@ -120,15 +122,27 @@ fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> 
         None => "; it left no report\n".to_owned(),
     };
     if let Some(report) = story.report
-        && (report.ok, report.not_found, report.error) != (*ok, *not_found, *error)
+        && !agrees(&report, summary)
     {
-        let Report { ok, not_found, error, .. } = report;
+        let Report { ok, not_found, error, not_done, .. } = report;
+        let not_done = not_done.map_or_else(String::new, |number| format!(", {number} not done"));
         text += &format!(
-            "The run itself reported {ok} ok, {not_found} not found, {error} errors: some lines \
-             are missing here.\n"
+            "The run itself reported {ok} ok, {not_found} not found, {}{not_done}: some lines \
+             are missing here.\n",
+            count(error, "error")
         );
     }
     text
+}
+
+/// Whether the lines tell what the run itself reported.
+fn agrees(report: &Report, summary: &Summary) -> bool {
+    let errors = match report.not_done {
+        Some(not_done) => report.error == summary.error && not_done == summary.undone,
+        // Before there was such a number, what was not done was among the errors.
+        None => [summary.error, summary.error + summary.undone].contains(&report.error),
+    };
+    errors && (report.ok, report.not_found) == (summary.ok, summary.not_found)
 }
 
 fn processes(summary: &Summary, is_going_on: bool) -> Table {

@@ -35,6 +35,8 @@ pub enum Status {
     NotFound,
     /// Anything else.
     Error,
+    /// The run did not get to it.
+    NotDone,
 }
 
 impl Final {
@@ -45,10 +47,14 @@ impl Final {
         let status = match status.as_str() {
             "ok" => Status::Ok,
             "not_found" => Status::NotFound,
+            "not_done" => Status::NotDone,
+            // So they were told before they had a status of their own.
+            _ if *attempt == 0 => Status::NotDone,
             _ => Status::Error,
         };
         let (cause, error) = (cause.clone(), error.clone());
-        Some(Self { status, cause, error, has_run: *attempt > 0, unchanged: *unchanged, span })
+        let has_run = *attempt > 0 && status != Status::NotDone;
+        Some(Self { status, cause, error, has_run, unchanged: *unchanged, span })
     }
 
     fn of_span(index: usize, span: &Span) -> Option<Self> {

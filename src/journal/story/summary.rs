@@ -112,12 +112,13 @@ impl Story {
         let mut never_ran = 0;
         for end in finals.values() {
             match end.span {
+                _ if end.status == Status::NotDone => {}
                 Some(span) => {
                     let row = &mut rows[self.spans[span].party];
                     *match end.status {
                         Status::Ok => &mut row.ok,
                         Status::NotFound => &mut row.not_found,
-                        Status::Error => &mut row.error,
+                        Status::Error | Status::NotDone => &mut row.error,
                     } += 1;
                 }
                 None => never_ran += 1,
@@ -139,7 +140,7 @@ impl Story {
             not_found: count(Status::NotFound),
             error: count(Status::Error),
             unchanged: finals.values().filter(|end| end.unchanged).count() as u64,
-            undone: wanted.saturating_sub(finals.len()) as u64,
+            undone: wanted.saturating_sub(finals.len()) as u64 + count(Status::NotDone),
             processes: rows.into_iter().map(|(row, _)| row).collect(),
             never_ran,
             errors: groups(&finals),

@@ -95,24 +95,32 @@ fn the_coordinator_has_the_last_word() {
     let lost = json!({"event": "task", "code": "BR", "status": "error", "elapsed_ms": 1.0, "attempt": 2,
         "error": "worker 0 (pid 100) died of …", "cause": "worker died of signal 9 (SIGKILL)",
         "child": 0, "child_pid": 100});
-    let cancelled = json!({"event": "task", "code": "ZZ", "status": "error", "elapsed_ms": 0.0,
+    let not_done = json!({"event": "task", "code": "ZZ", "status": "not_done", "elapsed_ms": 0.0,
+        "attempt": 0});
+    // As older versions wrote it.
+    let cancelled = json!({"event": "task", "code": "AA", "status": "error", "elapsed_ms": 0.0,
         "attempt": 0, "error": "cancelled"});
     let story = story(&[
-        (0, "c", run(&["BR", "US", "ZZ"])),
+        (0, "c", run(&["AA", "BR", "US", "ZZ"])),
         (1, "w0", begin("BR", 1)),
         // It said so, but its answer never arrived.
         (2, "w0", end("BR", "ok")),
         (3, "c", died(0, 100)),
         (3, "c", lost),
         (4, "w1", begin("ZZ", 1)),
+        (5, "c", not_done),
         (5, "c", cancelled),
         (6, "w1", end("ZZ", "ok")),
     ]);
     let finals = story.finals();
     assert_eq!(finals["BR"].kind(), "worker died of signal 9 (SIGKILL)");
-    assert_eq!((finals["ZZ"].status, finals["ZZ"].has_run), (Status::Error, false));
+    for code in ["AA", "ZZ"] {
+        assert_eq!((finals[code].status, finals[code].has_run), (Status::NotDone, false));
+    }
+    let summary = story.summary();
+    assert_eq!((summary.error, summary.undone, summary.never_ran), (1, 3, 0));
     assert_eq!(story.failed(), ["BR"]);
-    assert_eq!(story.undone().unwrap(), ["US", "ZZ"], "never begun, and given up");
+    assert_eq!(story.undone().unwrap(), ["AA", "US", "ZZ"], "never begun, and given up");
 }
 
 #[test]
