@@ -32,8 +32,10 @@ const ENDING: [(i32, Exit); 4] = [
 /// Calls `arrived` for the first signal and for the second one, with the exit status that it asks
 /// for, from a thread that lives as long as the process. `arrived` must not block.
 pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Result<()> {
-    let heard: Vec<_> =
-        ENDING.into_iter().filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored()).collect();
+    let heard: Vec<_> = ENDING
+        .into_iter()
+        .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())
+        .collect();
     let is_insisted = Arc::<AtomicBool>::default();
     for (signal, exit) in &heard {
         // The third signal ends the process in the handler itself.

@@ -14,8 +14,8 @@ mod tasks;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process;
-use std::thread;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use anyhow::Context;
 use tempfile::TempDir;
@@ -41,6 +41,9 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 
 /// Shows one of them.
 pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
+    if let Some(contradiction) = demo.contradiction() {
+        return super::usage_error(Some(&["demo", demo.name()]), contradiction);
+    }
     *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
         let end = move || {
