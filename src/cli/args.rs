@@ -21,12 +21,16 @@ Examples:
   coordinator -a -s DELAY --mode threads   30 at a time, on threads
   coordinator -a -s DELAY -m 30            30 at a time, in worker processes
   coordinator -a --json | jq .status       a line of JSON for each flag
-  coordinator --resume                     what the last run left undone
+  coordinator --resume                     what the newest unfinished run left
   coordinator -a --update                  only what has changed
 
 Exit status:
   0 all answered, 1 some errors, 2 usage, 3 could not work at all,
-  130 interrupted by Ctrl-C, 143 by SIGTERM";
+  130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT,
+  141 the reader of standard output closed it before the end
+
+The first signal lets requests in flight end for 2 s; a second one, at least
+0.2 s later, ends the program at once.";
 
 /// Downloads the flags of countries: by default the 20 most populous ones, into ./downloads.
 #[derive(Debug, Parser)]
