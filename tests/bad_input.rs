@@ -216,8 +216,68 @@ fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
             assert_eq!(ran.expect(141).stderr, "");
         }
     }
-    let (line, ran) = first_line(&place, &["completions", "bash"]);
-    assert_eq!((line.as_str(), ran.expect(141).stderr.as_str()), ("_coordinator() {\n", ""));
+}
+
+/// Runs the program with a stdout that nobody reads any more.
+fn unread(place: &Place, args: &[&str]) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Running::start(place.coordinator(args).stdout(writer)).wait()
+}
+
+/// Whatever writes to standard output.
+const WRITING: [&[&str]; 16] = [
+    &["br"],
+    &["br", "--json"],
+    &["br", "--verbose"],
+    &["--resume", "--json"],
+    &["logs"],
+    &["logs", "--json"],
+    &["logs", "--list"],
+    &["logs", "--summary"],
+    &["timeline"],
+    &["timeline", "--html", "-"],
+    &["compare", "br", "--runs", "1", "--warmup", "0", "--modes", "sequential"],
+    &["demo", "map", "--speed", "1000"],
+    &["completions", "bash"],
+    &["--help"],
+    &["logs", "--help"],
+    &["--version"],
+];
+
+#[test]
+fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
+    let place = Place::new();
+    place.run(&["br"]).expect(0);
+    for args in WRITING {
+        let ran = unread(&place, args).expect(141);
+        let of_resume = |line: &&str| line.contains("nothing to do") || line.contains("going on");
+        let said = ran.stderr.lines().filter(|line| !of_resume(line));
+        assert_eq!(said.collect::<Vec<_>>(), [""; 0], "{args:?}");
+    }
+}
+
+#[test]
+fn the_log_of_a_run_whose_reader_is_gone_tells_that_and_what_was_left() {
+    let place = Place::new();
+    for mode in MODES {
+        let args = ["--every", "-s", "DELAY", "--json", "--mode", mode];
+        let (_, ran) = first_line(&place, &args);
+        ran.expect(141);
+        let logs = place.logs();
+        let (_, lines) = logs.iter().find(|(name, _)| name.starts_with("coordinator")).unwrap();
+        let told = |event: &str| lines.iter().find(|line| line["event"] == event).unwrap();
+        let (summary, exit) = (told("summary"), told("exit"));
+        let number = |name: &str| summary[name].as_u64().unwrap();
+        assert!(number("not_done") > 300, "{summary}");
+        let all = ["ok", "not_found", "error", "not_done"].map(number);
+        assert_eq!((all.iter().sum::<u64>(), number("error")), (676, 0), "{summary}");
+        assert_eq!(exit["exit_code"], 141);
+        assert_eq!(exit["why"], "standard output was closed by its reader");
+        let summary = place.run(&["logs", "--summary"]).expect(0).stdout;
+        assert!(summary.contains(&format!(", {} not done in ", number("not_done"))), "{summary}");
+        assert!(!summary.contains("some lines are missing"), "{summary}");
+    }
 }
 
 #[test]
@@ -236,11 +296,12 @@ fn nobody_who_listens_to_stderr_is_no_reason_to_stop() {
 #[test]
 fn a_full_disk_under_stdout_is_told() {
     let place = Place::new();
-    for args in [&["br"][..], &["br", "--json"], &["completions", "bash"]] {
+    place.run(&["br"]).expect(0);
+    for args in WRITING {
         let mut command = place.coordinator(args);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let ran = programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
-        assert!(ran.stderr.contains("coordinator: cannot write "), "{ran:?}");
+        assert!(ran.stderr.contains("coordinator: cannot write "), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
     }
 }
@@ -250,6 +311,63 @@ fn a_command_in_the_wrong_place_is_told_where_it_belongs() {
     let place = Place::new();
     let ran = place.run(&["--all", "serve"]).expect(2);
     assert!(ran.stderr.contains("serve is a command, which must come first"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_mistyped_command_is_no_code() {
+    let place = Place::new();
+    for (args, meant) in [
+        (&["lo"][..], "logs"),
+        (&["ti"], "timeline"),
+        (&["logz", "--summary"], "logs"),
+        (&["benhc"], "bench"),
+        (&["help"], "--help"),
+    ] {
+        let ran = place.run(args).expect(2);
+        let hint = format!("did you mean `coordinator {meant}`?");
+        assert!(ran.stderr.contains(&hint), "{ran:?}");
+        assert_eq!(place.path("").read_dir().unwrap().count(), 0, "{args:?}: nothing was begun");
+    }
+    // A code that begins like a command is asked for in capitals.
+    assert_eq!(place.run(&["LO", "--json"]).expect(0).summary().counts(), [0, 1, 0]);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused_with_both_names() {
+    let place = Place::new();
+    let file = place.file("codes.txt", "br");
+    for (args, one, other) in [
+        (&["-m", "5", "--mode", "sequential"][..], "--max_req 5", "--mode sequential"),
+        (&["-w", "3", "--mode", "threads"], "--workers 3", "--mode threads"),
+        (&["-w", "3", "--mode", "sequential"], "--workers 3", "--mode sequential"),
+        (&["-a", "br"], "--all", "[CC]..."),
+        (&["br", "-e"], "--every", "[CC]..."),
+        (&["-a", "-e"], "--all", "--every"),
+        (&["-a", "--codes-file", &file], "--all", "--codes-file"),
+        (&["--codes-file", &file, "-e"], "--every", "--codes-file"),
+        (&["br", "-v", "--json"], "--verbose", "--json"),
+        (&["br", "-v", "--progress", "bar"], "--verbose", "--progress bar"),
+        (&["br", "--seed", "3"], "--seed 3", "--server LOCAL"),
+        (&["br", "--no-logs", "--keep-runs", "3"], "--no-logs", "--keep-runs"),
+        (&["br", "--no-logs", "--dashboard"], "--dashboard", "--no-logs"),
+        (&["br", "-m", "3", "-m", "4"], "--max_req", "cannot be used multiple times"),
+        (&["br", "--max-tasks-per-worker", "3", "--mode", "threads"], "--max-tasks", "--mode"),
+        (&["compare", "-a", "br"], "--all", "[CC]..."),
+        (&["compare", "br", "--seed", "3"], "--seed 3", "--server LOCAL"),
+        (&["compare", "br", "-w", "3", "--modes", "sequential"], "--workers 3", "--modes"),
+        (&["compare", "--export", "a.md", "--export", "a.md"], "--export a.md", "twice"),
+        (&["demo", "map", "--mode", "sequential", "-w", "3"], "--workers 3", "--mode sequential"),
+        (&["demo", "cpu", "--mode", "sequential", "-w", "3"], "--workers 3", "--mode sequential"),
+        (&["serve", "--local-port", "7", "--error-port", "7"], "--local-port 7", "--error-port 7"),
+        (&["logs", "--json", "--color", "always"], "--json", "--color always"),
+        (&["timeline", "--html", "x", "--color", "always"], "--html", "--color always"),
+        (&["logs", "./codes.txt", "--log-dir", "x"], "--log-dir x", "RUN ./codes.txt"),
+    ] {
+        let ran = place.run(args).expect(2);
+        assert!(ran.stderr.contains(one) && ran.stderr.contains(other), "{args:?}: {ran:#?}");
+        assert_eq!(ran.stdout, "", "{args:?}");
+    }
+    assert_eq!(place.path("").read_dir().unwrap().count(), 1, "nothing was begun");
 }
 
 #[test]

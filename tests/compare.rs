@@ -224,7 +224,7 @@ fn runs(json: &Value) -> Vec<u64> {
 
 #[test]
 fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let place = Place::new();
         let server = FlagServer::builder(Kind::Local).start().unwrap();
         let run = begun(&place, &server);
@@ -241,6 +241,26 @@ fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
         wait_until_gone(&children);
         assert_is_clean(&place.path("tmp"));
     }
+}
+
+#[test]
+fn what_a_killed_comparison_left_goes_with_the_next_one() {
+    let place = Place::new();
+    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let run = begun(&place, &server);
+    let children = run.children();
+    run.signal(Signal::KILL);
+    drop(run.wait());
+    wait_until_gone(&children);
+    let url = server.base_url();
+    let args = ["compare", "br", "-s", &url, "--modes", "sequential", "--runs", "1"];
+    let next = || {
+        let mut command = place.coordinator(&args);
+        Running::start(command.env("TMPDIR", place.path("tmp"))).wait().expect(0);
+        place.path("tmp").read_dir().unwrap().count()
+    };
+    // A run that the killed one had begun may have been at it still.
+    wait_until("nothing is left", || next() == 0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
 use browser::{chromium, dom, text_of};
-use programs::{MODES, PATIENCE, Place, Running, wait_until};
+use programs::{MODES, PATIENCE, Place, Running, how, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ fn bars(pictures: &[Value]) -> BTreeMap<u64, Value> {
 fn the_page_tells_how_a_run_goes_on_and_what_it_comes_to() {
     for mode in MODES {
         let place = Place::new();
-        let args = ["a", "b", "c", "-s", "DELAY", "-w", "2", "-m", "40", "--mode", mode];
+        let args = [&["a", "b", "c", "-s", "DELAY"], &how(mode, "2", "40")[..]].concat();
         // One after the other, few must do.
         let few = if mode == "sequential" { &["-l", "4"][..] } else { &[] };
         let run = place.start(&[&args[..], few, &["--dashboard", "--json"]].concat());

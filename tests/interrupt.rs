@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use gate::Gate;
 use hostile::{Behaviour, Hostile};
-use programs::{MODES, PATIENCE, Place, Ran, Running, kill, wait_until, wait_until_gone};
+use programs::{MODES, PATIENCE, Place, Ran, Running, how, kill, wait_until, wait_until_gone};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The grace that requests in flight have, and then some: everything is slow on a busy machine.
@@ -73,7 +73,8 @@ fn a_server_that_stalls_cannot_hold_up_the_end() {
             let server = Hostile::start(Behaviour::Stall);
             let url = server.base_url();
             let place = Place::new();
-            let run = place.start(&["--all", "-s", &url, "--mode", mode, "--json", "-m", "4"]);
+            let run =
+                place.start(&[&["--all", "-s", &url, "--json"], &how(mode, "4", "4")[..]].concat());
             let in_flight = if mode == "sequential" { 1 } else { 4 };
             wait_until("requests are in flight", || server.connections() == in_flight);
             let ran = interrupt(run, signal, code);
@@ -129,6 +130,80 @@ fn whoever_insists_is_obeyed_at_once() {
 }
 
 #[test]
+fn a_terminal_that_is_gone_is_a_request_to_end_in_order() {
+    for (signal, code) in [(Signal::HUP, 129), (Signal::QUIT, 131)] {
+        let place = Place::new();
+        let run = place.start(&["--all", "-s", "DELAY", "--json"]);
+        run.wait_for_stdout("\n");
+        let ran = interrupt(run, signal, code);
+        let not_done = not_done(&ran, 194);
+        assert_eq!((ran.summary().error, ran.summary().ok), (0, 194 - not_done));
+        let listed = place.run(&["logs", "--list"]).expect(0).stdout;
+        assert!(listed.contains(&format!("exit code {code}")), "{listed}");
+    }
+}
+
+#[test]
+fn a_program_that_was_started_to_outlive_its_terminal_does() {
+    let place = Place::new();
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let script = format!("trap '' HUP; exec '{coordinator}' B -s DELAY --json");
+    let mut command = place.command(std::path::Path::new("sh"), &["-c", &script]);
+    let run = Running::start(&mut command);
+    run.wait_for_stdout("\n");
+    run.signal(Signal::HUP);
+    assert_eq!(run.wait().expect(0).summary().counts(), [17, 9, 0]);
+}
+
+#[test]
+fn signals_that_come_at_once_are_one_request() {
+    for mode in MODES {
+        let place = Place::new();
+        let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
+        run.wait_for_stdout("\n");
+        // As `timeout` does it: the program, then its group.
+        run.signal(Signal::INT);
+        run.signal(Signal::TERM);
+        let ran = interrupt(run, Signal::INT, 130);
+        let summary = ran.summary();
+        // What was in flight was not cut off.
+        assert_eq!((summary.error, summary.ok), (0, 194 - not_done(&ran, 194)), "{mode}");
+        let logs = place.logs();
+        let mut ends = logs.values().flatten().filter(|line| line["event"] == "worker_exited");
+        assert!(ends.all(|end| end["how"] == "exit code 0"), "{logs:#?}");
+    }
+}
+
+#[test]
+fn the_second_signal_ends_the_program_though_its_main_thread_hangs() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let place = Place::new();
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        // Nearly all that a pipe holds.
+        std::io::Write::write_all(&mut writer, &[b'\n'; 60 << 10]).unwrap();
+        let args = ["--every", "--json", "-m", "60"];
+        let mut command = place.coordinator(&args);
+        let run = Running::start(command.stdout(writer));
+        drop(command);
+        let workers = run.workers(num_cpus::get().min(60));
+        // Nobody reads: the main thread is held up in a write.
+        wait_until("flags are fetched", || place.files("downloads").len() > 150);
+        thread::sleep(Duration::from_secs(1));
+        run.signal(signal);
+        thread::sleep(Duration::from_millis(400));
+        run.signal(signal);
+        let began = Instant::now();
+        let ran = run.wait().expect(code);
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert!(!ran.stderr.contains("logs: "), "it did not get so far: {ran:?}");
+        wait_until_gone(&workers);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert!(!text.contains("summary"), "it was held up");
+    }
+}
+
+#[test]
 fn a_signal_that_comes_while_starting_is_heeded() {
     for mode in MODES {
         for delay in [0, 1, 2, 4, 8, 16, 32] {
@@ -157,7 +232,11 @@ fn a_ctrl_c_in_the_terminal_is_for_the_coordinator_alone() {
     kill_process_group(group, Signal::INT).unwrap();
     let ran = run.wait().expect(130);
     let not_done = not_done(&ran, 194);
-    assert_eq!((ran.summary().error, ran.summary().not_done), (0, not_done), "the workers finished what they were at");
+    assert_eq!(
+        (ran.summary().error, ran.summary().not_done),
+        (0, not_done),
+        "the workers finished what they were at"
+    );
 }
 
 #[test]
@@ -178,6 +257,8 @@ fn a_killed_worker_costs_the_flag_it_was_at() {
     assert!(error.contains(&format!("(pid {}) died of signal 9 (SIGKILL)", workers[0])), "{error}");
     let line = ran.json().into_iter().find(|line| line["data"] == **code).unwrap();
     assert_eq!(line["pid"], workers[0]);
+    let cause = &ran.summary().all["errors"][0]["cause"];
+    assert_eq!(*cause, "worker died of signal 9 (SIGKILL)");
     assert_eq!(place.flags("downloads").len(), 3);
     wait_until_gone(&workers);
     let logs = place.logs();

@@ -11,8 +11,8 @@ mod programs;
 use std::collections::BTreeSet;
 
 use hostile::{Behaviour, Hostile};
-use programs::{MODES, Place, Ran};
-use serde_json::Value;
+use programs::{MODES, Place, Ran, how};
+use serde_json::{Value, json};
 
 /// The report with what differs from run to run left out, after it was found to be a port and a
 /// number of seconds.
@@ -39,7 +39,8 @@ fn the_report_is_worded_as_in_the_book() {
         ("threads", "30 concurrent connections will be used."),
         ("processes", "2 worker processes, 2 concurrent connections will be used."),
     ] {
-        let ran = place.run(&["--all", "--mode", mode, "-w", "2"]).expect(0);
+        let most = if mode == "threads" { "30" } else { "2" };
+        let ran = place.run(&[&["--all"], &how(mode, "2", most)[..]].concat()).expect(0);
         let expected = format!(
             "LOCAL site: http://localhost:_/flags\n\
              Searching for 194 flags: from AD to ZW\n\
@@ -91,6 +92,48 @@ fn one_of_something_is_told_in_the_singular() {
 }
 
 #[test]
+fn errors_are_told_by_their_causes_with_the_command_that_goes_on() {
+    let server = Hostile::start(Behaviour::Refuse);
+    let url = server.base_url();
+    for mode in MODES {
+        let place = Place::new();
+        let args = ["br", "cn", "us", "-s", &url, "--mode", mode];
+        let ran = place.run(&args).expect(1);
+        let end = "\n3 x connection error: connection refused: BR CN US\n\
+                   To go on: coordinator --retry-failed\n";
+        assert!(ran.stdout.ends_with(end), "{ran:#?}");
+        let elsewhere = ["--log-dir", "my logs", "--json"];
+        let summary = place.run(&[&args[..], &elsewhere].concat()).expect(1).summary().all;
+        let cause = "connection error: connection refused";
+        let errors = json!([{"cause": cause, "count": 3, "codes": ["BR", "CN", "US"]}]);
+        assert_eq!(summary["errors"], errors);
+        assert_eq!(summary["next"], "coordinator --retry-failed --log-dir 'my logs'");
+        let ran = place.run(&[&args[..], &["--no-logs"]].concat()).expect(1);
+        assert!(!ran.stdout.contains("To go on"), "{ran:?}");
+        assert!(ran.stderr.contains("no log was kept of this run"), "{ran:?}");
+    }
+}
+
+#[test]
+fn errors_whose_messages_differ_are_one_cause() {
+    for mode in MODES {
+        let place = Place::new();
+        for code in ["br", "cn"] {
+            let dir = place.path(format!("downloads/{code}.gif/in the way"));
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let ran = place.run(&["br", "cn", "us", "--mode", mode]).expect(1);
+        let line = ran.stdout.lines().find(|line| line.starts_with("2 x cannot save in "));
+        assert!(line.is_some_and(|line| line.ends_with(": BR CN")), "{ran:#?}");
+    }
+    let place = Place::new();
+    let stalling = Hostile::start(Behaviour::Stall);
+    let args = ["br", "cn", "-s", &stalling.base_url(), "--task-timeout", "0.3"];
+    let ran = place.run(&args).expect(1);
+    assert!(ran.stdout.contains("\n2 x task ran longer than 300ms: BR CN\n"), "{ran:#?}");
+}
+
+#[test]
 fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
     let place = Place::new();
     for mode in MODES {
@@ -128,7 +171,7 @@ fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
     for (mode, workers, connections) in
         [("sequential", 0, 1), ("threads", 0, 2), ("processes", 2, 2)]
     {
-        let how = ["--json", "-v", "--mode", mode, "-w", "2"];
+        let how = [&["--json"], &how(mode, "2", "2")[..]].concat();
         let ran = place.run(&[&["br", "zz"], &how[..]].concat()).expect(0);
         let summary = ran.summary();
         assert_eq!(summary.counts(), [1, 1, 0]);
@@ -177,7 +220,7 @@ fn each_process_keeps_a_log() {
         [("sequential", 0, "LOCAL"), ("threads", 0, "LOCAL"), ("processes", 2, "DELAY")]
     {
         let place = Place::new();
-        place.run(&["b", "c", "--mode", mode, "-w", "2", "-m", "26", "-s", server]).expect(0);
+        place.run(&[&["b", "c", "-s", server], &how(mode, "2", "26")[..]].concat()).expect(0);
         let logs = place.logs();
         assert_eq!(logs.len(), workers + 1, "{:?}", logs.keys());
         let mut tasks = BTreeSet::new();

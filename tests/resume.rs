@@ -7,7 +7,7 @@ mod programs;
 
 use std::collections::BTreeSet;
 
-use programs::{MODES, Place, Ran, Running, wait_until, wait_until_gone};
+use programs::{MODES, Place, Ran, Running, how, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 /// The codes that a run printed a line for.
@@ -24,8 +24,8 @@ fn done(place: &Place, statuses: &str) -> BTreeSet<String> {
 
 /// Starts to fetch all flags, which takes some seconds, and lets half of that pass.
 fn half_done(place: &Place, mode: &str) -> Running {
-    let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "30", "--mode", mode, "--json"];
-    let run = place.start(&[&args[..], &["-d", "mine"]].concat());
+    let args = ["--all", "-s", "DELAY", "--json", "-d", "mine"];
+    let run = place.start(&[&args[..], &how(mode, "2", "30")].concat());
     wait_until("half is done", || run.stdout().lines().count() > 80);
     run
 }
@@ -137,6 +137,59 @@ fn what_failed_before_a_kill_is_not_forgotten_when_the_run_is_gone_on_with() {
 }
 
 #[test]
+fn the_newest_unfinished_run_is_gone_on_with_whatever_ran_since_and_however_few_are_kept() {
+    let place = Place::new();
+    let run = half_done(&place, "processes");
+    run.signal(Signal::INT);
+    let missing = run.wait().expect(130).summary().not_done;
+    assert!(missing > 0);
+    for _ in 0..3 {
+        place.run(&["br", "--mode", "sequential", "--keep-runs", "1"]).expect(0);
+    }
+    let listed = place.run(&["logs", "--list"]).expect(0).stdout;
+    assert_eq!(listed.lines().count(), 1 + 2, "{listed}");
+    let resumed = place.run(&["--resume", "-s", "LOCAL", "--json"]).expect(0);
+    assert_eq!(resumed.summary().counts(), [missing, 0, 0]);
+    assert_eq!(place.flags("mine").len(), 194);
+    place.run(&["br", "--mode", "sequential", "--keep-runs", "1"]).expect(0);
+    let listed = place.run(&["logs", "--list"]).expect(0).stdout;
+    assert_eq!(listed.lines().count(), 1 + 1, "it is finished, so it is not spared: {listed}");
+}
+
+#[test]
+fn a_run_that_is_named_leaves_to_do_what_no_later_one_has_done() {
+    let place = Place::new();
+    let run = half_done(&place, "processes");
+    run.signal(Signal::INT);
+    run.wait().expect(130);
+    let first = place.path("logs/latest").canonicalize().unwrap();
+    let first = first.file_name().unwrap().to_str().unwrap();
+    place.run(&["--resume", "-s", "LOCAL"]).expect(0);
+    let again = place.run(&["--resume", first]).expect(0);
+    assert!(again.stderr.contains("nothing to do: of 194 flags"), "{again:?}");
+
+    // Nor what another run has brought from the same server to the same place.
+    let args = ["a", "b", "c", "-s", "DELAY", "--json", "-m", "30"];
+    let run = place.start(&args);
+    run.wait_for_stdout("\n");
+    run.signal(Signal::INT);
+    assert!(run.wait().expect(130).summary().not_done > 0);
+    place.run(&args).expect(0);
+    let nothing = place.run(&["--resume"]).expect(0);
+    assert!(nothing.stderr.contains("nothing to do"), "{nothing:?}");
+}
+
+#[test]
+fn the_newest_run_with_errors_is_tried_again_though_others_ran_since() {
+    let place = Place::new();
+    let args = ["br", "us", "-s", "http://127.0.0.1:9/flags", "--json"];
+    assert_eq!(place.run(&args).expect(1).summary().error, 2);
+    place.run(&["cn"]).expect(0);
+    let ran = place.run(&["--retry-failed", "-s", "LOCAL", "--json"]).expect(0);
+    assert_eq!(ran.summary().counts(), [2, 0, 0]);
+}
+
+#[test]
 fn a_run_that_cannot_be_gone_on_with_says_why() {
     let place = Place::new();
     let none = place.run(&["--resume"]).expect(3);
@@ -149,7 +202,7 @@ fn a_run_that_cannot_be_gone_on_with_says_why() {
         (&["--resume", "nowhere"][..], 3, "is named \"nowhere\""),
         (&["--resume", "--all"], 2, "cannot be used with"),
         (&["--retry-failed", "latest", "br"], 2, "cannot be used with"),
-        (&["--resume", "1", "--retry-failed", "2"], 3, "go on with one run"),
+        (&["--resume", "1", "--retry-failed", "2"], 2, "go on with one run"),
         (&["--resume", "--mode", "threads", "--task-timeout", "3"], 2, "needs --mode processes"),
     ] {
         let ran = place.run(args).expect(code);

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
 use browser::{chromium, dom, text_of};
-use programs::{MODES, Place, Ran, kill, wait_until};
+use programs::{MODES, Place, Ran, how, kill, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ fn trace(place: &Place) -> Vec<Value> {
 fn a_trace_has_each_task_once_in_a_lane_of_its_own() {
     for mode in MODES {
         let place = Place::new();
-        let ran = place.run(&["a", "b", "--mode", mode, "-m", "8", "-w", "2", "--json"]).expect(0);
+        let ran = place.run(&[&["a", "b", "--json"], &how(mode, "2", "8")[..]].concat()).expect(0);
         let events = trace(&place);
         let mut lanes = BTreeMap::<(u64, u64), Vec<(u64, u64)>>::new();
         let mut fates = BTreeMap::<&str, usize>::new();

@@ -21,12 +21,16 @@ Examples:
   coordinator -a -s DELAY --mode threads   30 at a time, on threads
   coordinator -a -s DELAY -m 30            30 at a time, in worker processes
   coordinator -a --json | jq .status       a line of JSON for each flag
-  coordinator --resume                     what the last run left undone
+  coordinator --resume                     what the newest unfinished run left
   coordinator -a --update                  only what has changed
 
 Exit status:
   0 all answered, 1 some errors, 2 usage, 3 could not work at all,
-  130 interrupted by Ctrl-C, 143 by SIGTERM";
+  130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT,
+  141 the reader of standard output closed it before the end
+
+The first signal lets requests in flight end for 2 s; a second one, at least
+0.2 s later, ends the program at once.";
 
 /// Downloads the flags of countries: by default the 20 most populous ones, into ./downloads.
 #[derive(Debug, Parser)]
@@ -107,7 +111,7 @@ pub(super) struct Download {
     #[command(flatten)]
     pub dashboard: super::dashboard::DashboardArgs,
     /// A line for each flag instead of the bar
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long, conflicts_with = "json", help_heading = "Output")]
     pub verbose: bool,
     /// A line of JSON for each flag, as it completes, then a summary
     #[arg(long, help_heading = "Output")]
@@ -143,7 +147,7 @@ pub(super) struct Download {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = keep_runs, allow_negative_numbers = true, help_heading = "Output")]
     pub keep_runs: usize,
     /// Keep no logs
-    #[arg(long, conflicts_with = "log_dir", help_heading = "Output")]
+    #[arg(long, conflicts_with_all = ["log_dir", "keep_runs"], help_heading = "Output")]
     pub no_logs: bool,
 }
 
@@ -154,10 +158,10 @@ pub(super) struct Which {
     #[arg(value_name = "CC")]
     pub cc: Vec<String>,
     /// All available flags: 194 codes, AD to ZW
-    #[arg(short, long, help_heading = "Which flags")]
+    #[arg(short, long, conflicts_with_all = ["cc", "every", "codes_file"], help_heading = "Which flags")]
     pub all: bool,
     /// Every possible code: 676, AA to ZZ
-    #[arg(short, long, help_heading = "Which flags")]
+    #[arg(short, long, conflicts_with_all = ["cc", "codes_file"], help_heading = "Which flags")]
     pub every: bool,
     /// The codes in this file, or on standard input if it is `-`
     #[arg(long, value_name = "FILE", help_heading = "Which flags")]
@@ -179,9 +183,9 @@ pub(super) struct Origin {
         help_heading = "From where"
     )]
     pub server: Site,
-    /// Which faults the ERROR server shows
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = seed, allow_negative_numbers = true, help_heading = "From where")]
-    pub seed: u64,
+    /// Which faults the ERROR server shows [default: the same ones each time]
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true, help_heading = "From where")]
+    pub seed: Option<u64>,
     /// Most seconds for one request, from connecting to the last byte
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = timeout, allow_negative_numbers = true, help_heading = "From where")]
     pub timeout: Duration,

@@ -9,6 +9,11 @@ use crate::flags::codes::AVAILABLE;
 /// How alike two words must be, from 0 to 1.
 const ALIKE: f64 = 0.75;
 
+/// Whether the word is a subcommand.
+pub(super) fn is_command(word: &str) -> bool {
+    Args::command().get_subcommands().any(|command| command.get_name() == word)
+}
+
 /// The subcommand that was probably meant by the word; `--help` for `help`.
 pub(super) fn meant(word: &str) -> Option<String> {
     if word == "help" {

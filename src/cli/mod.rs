@@ -12,6 +12,7 @@ mod args;
 mod bar;
 mod bench;
 mod compare;
+mod contradictions;
 mod dashboard;
 mod demo;
 mod display;
@@ -88,16 +89,17 @@ pub fn coordinator() -> ExitCode {
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
-    run().unwrap_or_else(|error| {
-        if error.is::<stdout::ClosedPipe>() {
-            return Exit::ClosedPipe;
-        }
-        let why = format!("{error:#}");
-        stderr::say(format_args!("coordinator: {why}"));
-        run_log::end(Exit::CouldNotWork as u8, Some(why));
-        Exit::CouldNotWork
-    })
-    .into()
+    run()
+        .unwrap_or_else(|error| {
+            if error.is::<stdout::ClosedPipe>() {
+                return Exit::ClosedPipe;
+            }
+            let why = format!("{error:#}");
+            stderr::say(format_args!("coordinator: {why}"));
+            run_log::end(Exit::CouldNotWork as u8, Some(why));
+            Exit::CouldNotWork
+        })
+        .into()
 }
 
 fn run() -> anyhow::Result<Exit> {
@@ -131,6 +133,12 @@ fn refusal(told: clap::Error) -> anyhow::Result<Exit> {
             && let Some(command) = mistyped::meant(&first)
         {
             return usage_error(None, mistyped::hint(&first, &command));
+        }
+        let later = std::env::args().skip(2).find(|word| mistyped::is_command(word));
+        if told.kind() == clap::error::ErrorKind::ArgumentConflict
+            && let (false, Some(command)) = (mistyped::is_command(&first), later)
+        {
+            return usage_error(None, settings::UsageError::CommandComesFirst(command));
         }
         // A stderr that is gone cannot be told so.
         let _ = told.print();
@@ -213,15 +221,14 @@ fn completions(shell: Shell) -> anyhow::Result<Exit> {
 }
 
 /// Tells what is wrong with the command line, and how that of this subcommand is used.
-fn usage_error(subcommand: Option<&str>, error: impl Display) -> anyhow::Result<Exit> {
+fn usage_error(subcommand: Option<&[&str]>, error: impl Display) -> anyhow::Result<Exit> {
     let kind = clap::error::ErrorKind::ValueValidation;
     let mut command = Args::command();
     // With this, a subcommand knows its full name.
     command.build();
-    let command = match subcommand {
-        Some(name) => command.find_subcommand_mut(name).expect("a subcommand of that name"),
-        None => &mut command,
-    };
+    let command = subcommand.unwrap_or_default().iter().fold(&mut command, |command, name| {
+        command.find_subcommand_mut(name).expect("a subcommand of that name")
+    });
     let error = command.error(kind, error);
     // A stderr that is gone cannot be told so.
     let _ = error.print();

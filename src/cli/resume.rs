@@ -13,12 +13,13 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::args::{Download, Mode};
-use super::which_run;
 use super::unfinished::{Job, Runs, State};
+use super::which_run;
 use super::words::count;
 use crate::flags::report::Summary;
-use crate::journal::story::Setting;
+use crate::flags::site::Site;
 use crate::journal::Terms;
+use crate::journal::story::Setting;
 
 /// Which run to go on with, and with what of it.
 #[derive(Debug, Default, clap::Args)]
@@ -63,9 +64,9 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
     };
     let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
     let (runs, chosen) = find(&logs, &run, &typed.resume)?;
+    let (name, setting) = (&runs.0[chosen].name, runs.0[chosen].setting()?);
     let job = runs.job(chosen, typed.resume.resume.is_some())?;
     runs.tell_troubles(chosen);
-    let (name, setting) = (&runs.0[chosen].name, runs.0[chosen].setting()?);
     let (left, what) = typed.resume.left_of(&job);
     let all = count(job.codes.len() as u64, "flag");
     if left.is_empty() {
@@ -184,7 +185,7 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
         return Ok(());
     };
     if !is_typed("seed") {
-        typed.origin.seed = *seed;
+        typed.origin.seed = (typed.origin.server == Site::Error).then_some(*seed);
     }
     if !is_typed("timeout") {
         typed.origin.timeout = Duration::try_from_secs_f64(*timeout_s)?;

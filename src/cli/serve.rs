@@ -23,8 +23,20 @@ pub(super) fn run(serve: &Serve) -> anyhow::Result<Exit> {
     let Serve { local_port, delay_port, error_port, host, seed, verbose, dashboard } = serve;
     let dashboard = match dashboard.resolve() {
         Ok(addr) => addr.map(Dashboard::open).transpose()?,
-        Err(why) => return super::usage_error(Some("serve"), settings::UsageError::Dashboard(why)),
+        Err(why) => {
+            return super::usage_error(Some(&["serve"]), settings::UsageError::Dashboard(why));
+        }
     };
+    let ports = [("local", *local_port), ("delay", *delay_port), ("error", *error_port)];
+    for (n, (name, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..n].iter().find(|(_, other)| *port != 0 && other == port) {
+            let why = format!(
+                "--{other}-port {port} contradicts --{name}-port {port}: each server needs a port \
+                 of its own, or 0 for a free one"
+            );
+            return super::usage_error(Some(&["serve"]), why);
+        }
+    }
     let (signalled, signal) = mpsc::channel();
     signals::watch(move |exit| {
         let _ = signalled.send(exit);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::flag_server::DEFAULT_SEED;
 use crate::flags::client::FetchSettings;
 use crate::flags::codes::Code;
 use crate::flags::report::Style;
@@ -13,7 +14,7 @@ use crate::flags::selection::{CodesError, CodesFile, Selection};
 use crate::flags::site::Site;
 
 use super::args::{self, Color, Mode, Progress};
-use super::which_run;
+use super::{contradictions, which_run};
 
 /// The most concurrent requests of all but the sequential mode.
 const CEILING: usize = 1000;
@@ -91,6 +92,8 @@ pub(super) enum UsageError {
     #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
     OnlyProcesses(&'static str),
     #[error("{0}")]
+    Contradiction(String),
+    #[error("{0}")]
     Dashboard(String),
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {0}")]
     Dest(String),
@@ -98,6 +101,7 @@ pub(super) enum UsageError {
 
 /// Resolves what was typed.
 pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
+    contradictions::in_download(&typed).map_err(UsageError::Contradiction)?;
     // All of it, so that a new option cannot be forgotten.
     let args::Download {
         which,
@@ -149,7 +153,7 @@ pub(super) fn resolve(typed: args::Download) -> Result<Settings, UsageError> {
         crew: Crew::resolve(mode, max_req, workers, codes.len()),
         codes,
         site: server,
-        seed,
+        seed: seed.unwrap_or(DEFAULT_SEED),
         fetch,
         update,
         continues: resume.continues,
@@ -286,7 +290,7 @@ mod tests {
         assert_eq!(crew(&["br", "-w", "4"]), processes(1, 1));
         assert_eq!(crew(&["-a", "--mode", "threads"]), Crew::Threads { connections: 30 });
         assert_eq!(crew(&["--mode", "threads"]), Crew::Threads { connections: 20 });
-        assert_eq!(crew(&["-a", "--mode", "sequential", "-m", "9"]), Crew::Sequential);
+        assert_eq!(crew(&["-a", "--mode", "sequential", "-m", "1"]), Crew::Sequential);
     }
 
     #[test]

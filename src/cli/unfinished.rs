@@ -109,9 +109,10 @@ impl Runs {
         loop {
             let before = members.len();
             for (index, run) in self.0.iter().enumerate() {
-                let is_linked = members.iter().map(|member| &self.0[*member]).any(|member| {
-                    goes_on_with(run, member) || goes_on_with(member, run)
-                });
+                let is_linked = members
+                    .iter()
+                    .map(|member| &self.0[*member])
+                    .any(|member| goes_on_with(run, member) || goes_on_with(member, run));
                 if is_linked {
                     members.insert(index);
                 }

@@ -14,24 +14,46 @@ pub(super) struct WhichRun {
     /// The run: its name or a part of it, or the path of its logs [default: the latest]
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
-    /// Where runs keep their logs
-    #[arg(long, value_name = "DIR", default_value = LOGS)]
-    pub log_dir: PathBuf,
+    /// Where runs keep their logs [default: logs]
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
 }
 
 impl WhichRun {
     /// The directory of its logs, or the one file that is meant.
     pub(super) fn find(&self) -> Result<PathBuf, FindError> {
-        find(&self.log_dir, self.run.as_deref())
+        find(self.log_dir(), self.run.as_deref())
+    }
+
+    /// Where runs keep their logs.
+    pub(super) fn log_dir(&self) -> &Path {
+        self.log_dir.as_deref().unwrap_or(Path::new(LOGS))
+    }
+
+    /// A run that is given by its path needs no directory to look for it in.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (&self.run, &self.log_dir) {
+            (Some(run), Some(dir)) if is_path(run) => Err(format!(
+                "--log-dir {} contradicts RUN {run}, which is a path: leave --log-dir away, or \
+                 give the name of the run",
+                dir.display()
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
 /// The directory of a run's logs: by its path, or its name in `logs`.
 pub(super) fn find(logs: &Path, run: Option<&str>) -> Result<PathBuf, FindError> {
-    match run.map(Path::new) {
-        Some(path) if path.components().count() > 1 && path.exists() => Ok(path.to_owned()),
+    match run {
+        Some(run) if is_path(run) => Ok(PathBuf::from(run)),
         _ => RunDir::find(logs, run).map(|run| run.path()),
     }
+}
+
+fn is_path(run: &str) -> bool {
+    let path = Path::new(run);
+    path.components().count() > 1 && path.exists()
 }
 
 /// The name of a run, by its path.

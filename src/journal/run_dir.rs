@@ -184,10 +184,13 @@ impl RunDir {
         let runs = Self::list(logs).unwrap_or_default();
         let surplus = runs.len().saturating_sub(keep);
         let is_in_use = |run: &&Self| run.is_going_on() || is_being_made(&run.path());
+        // Before any is removed: those that went on with others may be among them.
+        let old = runs.iter().take(surplus).rev().filter(|run| !is_in_use(run));
+        let old: Vec<_> = old.map(|run| (run, run.is_unfinished(&runs))).collect();
         let mut removed = 0;
         let mut spared = 0;
-        for run in runs.iter().take(surplus).rev().filter(|run| !is_in_use(run)) {
-            if spared < SPARED && run.is_unfinished(&runs) {
+        for (run, is_unfinished) in old {
+            if spared < SPARED && is_unfinished {
                 spared += 1;
             } else {
                 removed += usize::from(run.remove().is_ok());

@@ -25,6 +25,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The three modes.
 pub const MODES: [&str; 3] = ["sequential", "threads", "processes"];
 
+/// The options of a mode, as far as it has them: worker processes, and most requests at a time.
+pub fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a str> {
+    match mode {
+        "sequential" => vec!["--mode", mode],
+        "threads" => vec!["--mode", mode, "-m", most],
+        _ => vec!["--mode", mode, "-w", workers, "-m", most],
+    }
+}
+
 /// An empty directory to run programs in: `downloads` and `logs` come to lie here.
 pub struct Place {
     dir: tempfile::TempDir,

@@ -9,7 +9,8 @@ Examples:
   coordinator bench --json | jq .advice
 
 Figures of a machine that is busy with other things are those of the other things, too.
-Exit status: 0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM")]
+Exit status: 0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
+129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it")]
 pub(in crate::cli) struct Bench {
     /// One line of JSON instead of the table
     #[arg(long)]

@@ -36,7 +36,8 @@ What is measured:
 
 Exit status:
   0 measured, 1 runs did not bring the same, or broke off, 2 usage,
-  3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM";
+  3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
+  129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it";
 
 /// Compare the modes: run the same job in each, in turn, and tell what it takes
 #[derive(Debug, clap::Args)]

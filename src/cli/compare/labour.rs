@@ -93,7 +93,8 @@ impl Labour {
         let told: Told = serde_json::from_str(&told)
             .map_err(|error| Trouble::CouldNot(format!("it told {told:?}: {error}")))?;
         let things = [(RESULTS.to_owned(), told.digest)].into();
-        let counts = Counts { ok: told.ok, not_found: 0, error: told.error, not_done: 0, unchanged: 0 };
+        let counts =
+            Counts { ok: told.ok, not_found: 0, error: told.error, not_done: 0, unchanged: 0 };
         Ok(Run {
             seconds: told.seconds,
             user: used.user.as_secs_f64(),

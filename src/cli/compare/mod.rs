@@ -50,13 +50,13 @@ use self::rounds::{End, Inbox};
 use super::dashboard::Dashboard;
 use super::{Exit, download, stderr};
 use crate::executor::PrivateDir;
-use crate::flag_server::FlagServer;
+use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use crate::workload::Work;
 
 /// Runs the comparison.
 pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {
     match plan::resolve(typed) {
-        Err(error) => super::usage_error(Some("compare"), error),
+        Err(error) => super::usage_error(Some(&["compare"]), error),
         Ok(Plan { what: What::Once { work, jobs, size }, modes, .. }) => {
             once::run(work, jobs, size, modes[0])
         }
@@ -89,6 +89,7 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
     let comparison = match what {
         What::Flags { codes, origin, workers } => {
             let super::args::Origin { server: site, seed, timeout, retries } = origin;
+            let seed = seed.unwrap_or(DEFAULT_SEED);
             let server = download::start_server(&site, seed)?;
             let embedded = server.as_ref().map(FlagServer::base_url);
             let flags = Flags {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::cli::args::{Color, Origin, Progress};
+use crate::cli::contradictions;
 use crate::cli::settings::UsageError as Selection;
 use crate::flags::codes::Code;
 use crate::workload::Work;
@@ -73,6 +74,15 @@ pub(super) enum UsageError {
     Reference(Mode, String),
     #[error(transparent)]
     Export(#[from] UnknownFormat),
+    #[error(
+        "--workers {0} contradicts --modes: all of them tell their own numbers: leave --workers \
+         away, or write processes without a number"
+    )]
+    UnusedWorkers(usize),
+    #[error("--export {}: it is there twice", .0.display())]
+    SameExport(PathBuf),
+    #[error("{0}")]
+    Contradiction(String),
     #[error("{0}")]
     Dashboard(String),
 }
@@ -103,6 +113,20 @@ pub(super) fn resolve(typed: Args) -> Result<Plan, UsageError> {
         if task.is_none() && is_given {
             return Err(UsageError::NoTask(option));
         }
+    }
+    contradictions::in_origin(&origin).map_err(UsageError::Contradiction)?;
+    let uses_workers = |mode: &Mode| {
+        matches!((mode.crew, task), (Crew::Processes(None), _) | (Crew::Threads(None), Some(_)))
+    };
+    if let Some(workers) = workers
+        && !modes.is_empty()
+        && !modes.iter().chain(&reference).any(uses_workers)
+    {
+        return Err(UsageError::UnusedWorkers(workers));
+    }
+    if let Some((_, path)) = export.iter().enumerate().find(|(n, path)| export[..*n].contains(path))
+    {
+        return Err(UsageError::SameExport(path.clone()));
     }
     let dashboard = dashboard.resolve().map_err(UsageError::Dashboard)?;
     let mut remarks = Vec::new();

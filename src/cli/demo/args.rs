@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::args::Mode;
+use crate::cli::contradictions;
 use crate::flags::site::Site;
 
 /// Show what the book's chapter on executors shows, in any mode
@@ -69,9 +70,9 @@ pub(in crate::cli) struct Futures {
         hide_possible_values = true
     )]
     pub mode: Mode,
-    /// How many at a time
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = workers, allow_negative_numbers = true)]
-    pub workers: usize,
+    /// How many at a time [default: 3]
+    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    pub workers: Option<usize>,
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(short, long, value_name = "LABEL|URL", default_value = "DELAY")]
     pub server: Site,
@@ -91,9 +92,9 @@ pub(in crate::cli) struct Map {
         hide_possible_values = true
     )]
     pub mode: Mode,
-    /// How many at a time
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = workers, allow_negative_numbers = true)]
-    pub workers: usize,
+    /// How many at a time [default: 3]
+    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    pub workers: Option<usize>,
     /// For the hasty: so many times faster
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub speed: u32,
@@ -139,6 +140,34 @@ pub(in crate::cli) struct Crash {
     #[arg(long, value_name = "DIR", hide = true)]
     pub victim: Option<PathBuf>,
 }
+
+impl Demo {
+    /// What of it would have to be ignored.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let (mode, workers) = match self {
+            Self::Flags(args) => (args.mode, args.workers),
+            Self::Futures(args) => (args.mode, args.workers),
+            Self::Map(args) => (args.mode, args.workers),
+            Self::Cpu(args) => (args.mode, args.workers),
+            Self::Crash(args) => (args.mode, args.workers),
+        };
+        contradictions::in_demo(mode, workers).err()
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Flags(_) => "flags",
+            Self::Futures(_) => "futures",
+            Self::Map(_) => "map",
+            Self::Cpu(_) => "cpu",
+            Self::Crash(_) => "crash",
+        }
+    }
+}
+
+/// How many tasks of the small demonstrations run at a time, where no number is given.
+pub(super) const WORKERS: usize = 3;
 
 fn workers(typed: &str) -> Result<usize, String> {
     number("--workers N", typed)

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::args::Futures;
+use super::args::{Futures, WORKERS};
 use super::tasks::ShowFlag;
 use super::{Source, executor, exit, show};
 use crate::cli::Exit;
@@ -17,6 +17,7 @@ const MOMENTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(5)
 
 pub(super) fn run(args: Futures) -> anyhow::Result<Exit> {
     let Futures { mode, workers, server, dest } = args;
+    let workers = workers.unwrap_or(WORKERS);
     let source = Source::open(&server, dest, workers)?;
     let mut codes = [POP20[0], POP20[1], POP20[2], POP20[3], POP20[4]];
     codes.sort_unstable();

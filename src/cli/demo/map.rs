@@ -1,7 +1,7 @@
 //! 17.4: `map` gives results in the order of the tasks, each as soon as it is there, while later
 //! ones still run.
 
-use super::args::Map;
+use super::args::{Map, WORKERS};
 use super::tasks::{Loiter, stamped};
 use super::{executor, exit, show};
 use crate::cli::Exit;
@@ -11,6 +11,7 @@ const TASKS: u32 = 5;
 
 pub(super) fn run(args: Map) -> anyhow::Result<Exit> {
     let Map { mode, workers, speed } = args;
+    let workers = workers.unwrap_or(WORKERS);
     let display = |line: std::fmt::Arguments<'_>| show(stamped(line) + "\n");
     // Workers are there before the script starts.
     let pool = executor(mode, workers, |said| show(format!("{}\n", said.line)))?;

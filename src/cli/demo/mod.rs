@@ -41,6 +41,9 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 
 /// Shows one of them.
 pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
+    if let Some(contradiction) = demo.contradiction() {
+        return super::usage_error(Some(&["demo", demo.name()]), contradiction);
+    }
     *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
         let end = move || {

@@ -26,7 +26,18 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
     }
     let latest = RunDir::find(logs, None)?;
     let texts = &["mode", "server", "ended"];
-    let head = &["run", "mode", "server", "flags", "ok", "not found", "errors", "not done", "time", "ended"];
+    let head = &[
+        "run",
+        "mode",
+        "server",
+        "flags",
+        "ok",
+        "not found",
+        "errors",
+        "not done",
+        "time",
+        "ended",
+    ];
     let mut table = Table::new(head, texts);
     for run in runs.iter().rev() {
         let mark = if *run == latest { " (latest)" } else { "" };

@@ -13,10 +13,10 @@ mod show;
 mod since;
 mod summary;
 
-use super::Exit;
 use super::args::Color;
 use super::stderr;
 use super::which_run::WhichRun;
+use super::{Exit, contradictions, usage_error};
 use crate::journal::Troubles;
 
 use since::Since;
@@ -97,13 +97,19 @@ const FILTERS: [&str; 6] = ["worker", "pid", "code", "status", "level", "since"]
 
 /// Runs the command.
 pub(super) fn run(args: &Logs) -> anyhow::Result<Exit> {
+    let colourless = args.json.then_some("--json");
+    let contradiction =
+        contradictions::in_color(args.color, colourless).and_then(|()| args.which.check());
+    if let Err(why) = contradiction {
+        return usage_error(Some(&["logs"]), why);
+    }
     if args.list {
-        list::run(&args.which.log_dir, args.color)?;
+        list::run(args.which.log_dir(), args.color)?;
     } else if args.summary {
         summary::run(&args.which.find()?, args.json, args.color)?;
     } else {
         let path = match args.follow && args.which.run.is_none() {
-            true => show::await_a_run(&args.which.log_dir)?,
+            true => show::await_a_run(args.which.log_dir())?,
             false => args.which.find()?,
         };
         show::run(&path, args)?;

@@ -38,13 +38,12 @@ pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()
 }
 
 fn as_json(name: &str, story: &Story, summary: &Summary) -> anyhow::Result<String> {
-    let report =
-        story.report.map(|report| {
-            let Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code } = report;
-            json!({"ok": ok, "not_found": not_found, "error": error, "not_done": not_done,
+    let report = story.report.map(|report| {
+        let Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code } = report;
+        json!({"ok": ok, "not_found": not_found, "error": error, "not_done": not_done,
             "unchanged": unchanged,
             "elapsed_s": elapsed_s, "exit_code": exit_code})
-        });
+    });
     let setting = story.setting.as_ref().map(
         |Setting { mode, server, codes, workers, connections, .. }| {
             json!({"mode": mode, "server": server, "codes": codes, "workers": workers,

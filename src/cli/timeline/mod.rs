@@ -23,7 +23,7 @@ use console::Term;
 
 use super::args::Color;
 use super::which_run::{self, WhichRun};
-use super::{Exit, stdout, usage_error};
+use super::{Exit, contradictions, stdout, usage_error};
 use crate::journal;
 
 /// Lines are this wide where there is no terminal.
@@ -62,9 +62,16 @@ pub(super) struct Timeline {
 
 /// Runs the command.
 pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
+    let colourless =
+        args.html.as_ref().map(|_| "--html").or(args.trace.as_ref().map(|_| "--trace"));
+    let contradiction =
+        contradictions::in_color(args.color, colourless).and_then(|()| args.which.check());
+    if let Err(why) = contradiction {
+        return usage_error(Some(&["timeline"]), why);
+    }
     if args.html.is_some() && args.html == args.trace {
         let why = "--html FILE and --trace FILE must be written to different places";
-        return usage_error(Some("timeline"), why);
+        return usage_error(Some(&["timeline"]), why);
     }
     let path = args.which.find()?;
     let read = journal::read(&path);
