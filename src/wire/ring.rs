@@ -50,6 +50,11 @@ impl Ring<'_> {
         self.tail.load(Ordering::SeqCst) != self.head.load(Ordering::SeqCst)
     }
 
+    /// Up to where the writer has written, by its own word.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::SeqCst)
+    }
+
     /// Whether so much is unread that it should be read soon.
     pub(crate) fn is_filling(&self) -> bool {
         let unread =
@@ -146,6 +151,11 @@ impl Reader {
     /// Whether there is something to read.
     pub(crate) fn is_ready(&self, ring: &Ring<'_>) -> bool {
         ring.tail.load(Ordering::SeqCst) != self.at
+    }
+
+    /// Whether all was read that lay before this position.
+    pub(crate) fn has_passed(&self, tail: u64) -> bool {
+        self.at >= tail
     }
 
     /// Moves all that was published to the end of `records`, and frees its room.

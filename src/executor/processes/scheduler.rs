@@ -43,20 +43,25 @@ use std::time::{Duration, Instant};
 pub(crate) use self::dispatch::MOST_AHEAD;
 use self::dispatch::STUCK;
 use self::queue::Queue;
-use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
+use self::seat::{Ending, Respite, SeatState, Sent, Stage, Successor, Why, later};
 use self::staffing::{STILLBORN, kill_successor};
 use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
-    Action, Again, Begun, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Claimed, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
 use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
 use crate::task::TaskId;
 
-/// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
-/// or the machine is in great trouble.
-const STALLED: Duration = Duration::from_secs(1);
+/// No task is taken to last longer, whatever its worker says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// A call is charged with the end of workers that had not claimed it when it comes to this much:
+/// after two workers that had begun nothing at all, or eight that had begun something else.
+const CONVICTED: u32 = 8;
+const MOST_LIKELY: u32 = 4;
+const HARDLY: u32 = 1;
 
 #[derive(Debug)]
 pub(crate) struct Scheduler<J> {
@@ -269,11 +274,8 @@ impl<J: Clone> Scheduler<J> {
             Event::WorkerExited { tenant, exit, begun } => {
                 self.exited(tenant, exit, &begun, now, actions);
             }
-            Event::NotYet { tenant, turn, ran_for } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) && state.begin_again(turn, ran_for, now) >= STALLED {
-                    self.kill(tenant.seat, Why::Stalled, now, actions);
-                }
+            Event::NotYet { tenant, turn, claimed } => {
+                self.not_yet(tenant, turn, claimed, now, actions);
             }
             Event::Tick => self.tick(now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
@@ -286,6 +288,7 @@ impl<J: Clone> Scheduler<J> {
             let state = &mut self.seats[seat];
             let index = state.calls.iter().position(|call| call.id == id);
             let Some(index) = index.filter(|_| state.stage == Stage::Ready) else { return };
+            let has_timeout = state.calls[index].timeout.is_some();
             if index < state.slots && state.slots > 1 {
                 return; // Others run in the same process.
             } else if index < state.slots {
@@ -296,9 +299,12 @@ impl<J: Clone> Scheduler<J> {
                 // Should it begin nevertheless, because the recall came too late, it is ended.
                 if state.slots == 1 {
                     state.calls[index].timeout = Some(STUCK);
-                    self.timed += 1; // Until the pool's end, which does no harm.
+                    self.timed += usize::from(!has_timeout); // Until the pool's end: see below.
                 }
             }
+            // The call is still there when the task is not: its deadline goes on being looked for,
+            // until the pool's end, which does no harm.
+            self.timed += usize::from(has_timeout);
         }
         self.complete(id, Verdict::Cancelled, actions);
     }
@@ -316,11 +322,39 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
+    /// A call that was to be ended was not, because of what its worker claims.
+    fn not_yet(
+        &mut self,
+        tenant: Tenant,
+        turn: u64,
+        claimed: Claimed,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let state = &mut self.seats[tenant.seat];
+        if !state.is_present(tenant) {
+            return;
+        }
+        // A cancelled call whose reply does not come would keep its slot for ever.
+        let is_cancelled = |call: &&mut Sent| {
+            call.turn == turn && call.timeout.is_none() && !self.tasks.contains_key(&call.id)
+        };
+        if let Some(call) = state.calls.iter_mut().find(is_cancelled) {
+            call.timeout = Some(STUCK);
+            self.timed += 1; // Until the pool's end, which does no harm.
+        }
+        match state.put_off(turn, claimed, now) {
+            Respite::Granted => {}
+            Respite::Stalled => self.kill(tenant.seat, Why::Stalled, now, actions),
+            Respite::OverDue => self.kill(tenant.seat, Why::TimedOut, now, actions),
+        }
+    }
+
     fn learn(&mut self, ran_for: Duration) {
         self.fruitless = 0;
         self.typical = Some(match self.typical {
-            None => ran_for,
-            Some(typical) => (typical * 7 + ran_for) / 8,
+            None => ran_for.min(LONGEST),
+            Some(typical) => (typical * 7 + ran_for.min(LONGEST)) / 8,
         });
     }
 
@@ -360,7 +394,7 @@ impl<J: Clone> Scheduler<J> {
         if !state.is_present(tenant) {
             return;
         }
-        let (stage, idle_since) = (state.stage, state.idle_since);
+        let (stage, idle_since, slots) = (state.stage, state.idle_since, state.slots);
         let killed = match stage {
             Stage::Killed { at, why } => Some((at, why)),
             _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
@@ -374,29 +408,49 @@ impl<J: Clone> Scheduler<J> {
         };
         let was_idle_for = now.saturating_duration_since(idle_since);
         let has_begun = calls.iter().any(|call| begun_of(call).is_some());
+        let convicted = match killed {
+            Some((_, Why::Cancelled | Why::Unneeded)) => Vec::new(),
+            _ => {
+                let suspects = calls.iter().take(slots).filter(|call| begun_of(call).is_none());
+                let suspects: Vec<_> = suspects.map(|call| call.id).collect();
+                self.convicted(&suspects, has_begun)
+            }
+        };
         if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
             let cause = format!("a worker ended without a task: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
-        } else if !(calls.is_empty() || has_begun) && killed.is_none() && self.may_begin_tasks() {
+        } else if !(calls.is_empty() || has_begun)
+            && convicted.is_empty()
+            && killed.is_none()
+            && self.may_begin_tasks()
+        {
             // The next one is given these calls, too, and that must come to an end.
             let cause = format!("a worker ended before it began what it was given: {exit}");
             self.note_fruitless(tenant.seat, &cause, now, actions);
         }
         let mut not_begun = Vec::new();
         for call in &calls {
-            let Some(begun) = begun_of(call) else {
-                not_begun.push(call.id);
-                continue;
+            let ran_for = match begun_of(call) {
+                Some(begun) => begun.ran_for,
+                None if convicted.contains(&call.id) => {
+                    now.saturating_duration_since(call.could_run_since.unwrap_or(now))
+                }
+                None => {
+                    not_begun.push(call.id);
+                    continue;
+                }
             };
-            let (culprit, ran_for) = (self.cut(call.id, 1), begun.ran_for);
+            let culprit = self.cut(call.id, 1);
             if culprit != call.id {
                 not_begun.push(call.id);
             }
             let Some(task) = self.tasks.get_mut(&culprit) else { continue };
             task.begun += 1;
             let attempts = task.begun;
-            let timed_out = killed.is_some_and(|(at, why)| {
-                why == Why::TimedOut && call.deadline().is_some_and(|deadline| deadline <= at)
+            let timed_out = killed.is_some_and(|(at, why)| match why {
+                Why::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
+                Why::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
+                Why::Cancelled | Why::Unneeded => false,
             });
             let (fault, verdict) = if timed_out {
                 let after = call.timeout.unwrap_or(ran_for);
@@ -412,6 +466,23 @@ impl<J: Clone> Scheduler<J> {
             }
         }
         self.take_back(not_begun, actions);
+    }
+
+    /// A worker has ended, and these calls could have run in it, but were not claimed. Claims can be
+    /// false: a task may undo its own and then end its worker. So that it does not go round for
+    /// ever, it is charged with an attempt if that happens again. Gives those that are.
+    fn convicted(&mut self, suspects: &[TaskId], has_begun_others: bool) -> Vec<TaskId> {
+        let suspicion = if has_begun_others { HARDLY } else { MOST_LIKELY };
+        let mut convicted = Vec::new();
+        for id in suspects {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            task.suspicion += suspicion;
+            if task.suspicion >= CONVICTED {
+                task.suspicion = 0;
+                convicted.push(*id);
+            }
+        }
+        convicted
     }
 
     /// Ends a running call, and with it its process, if it has not finished the call meanwhile.
