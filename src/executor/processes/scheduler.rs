@@ -31,6 +31,8 @@
 //! not.
 
 mod dispatch;
+#[cfg(test)]
+mod nonsense;
 mod queue;
 mod seat;
 mod staffing;
@@ -50,6 +52,8 @@ pub(crate) use self::vocabulary::{
     Action, Again, Begun, Claimed, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
+#[cfg(test)]
+use super::retries::Retries;
 use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
 use crate::task::TaskId;

@@ -60,7 +60,7 @@ impl<J: Clone> Scheduler<J> {
             let most = self.settings.max_tasks;
             let room = |state: &&mut SeatState| {
                 let free = state.calls.len() < state.slots;
-                let room_ahead = state.calls.len() < state.slots + ahead
+                let room_ahead = state.calls.len() < state.slots.saturating_add(ahead)
                     && state.bytes.saturating_add(bytes) <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);

@@ -239,7 +239,7 @@ impl SeatState {
     ) -> u64 {
         self.turns += 1;
         self.given += u64::from(items);
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
         let (turn, answered) = (self.turns, 0);
         let since = (self.calls.len() < self.slots).then_some(now);
         let could_run_since = since;
@@ -276,7 +276,7 @@ impl SeatState {
     /// Strikes a call off the list.
     fn strike(&mut self, index: usize, now: Instant) -> Sent {
         let call = self.calls.remove(index).expect("a call on the list");
-        self.bytes -= call.bytes;
+        self.bytes = self.bytes.saturating_sub(call.bytes);
         // It was faster than the word to end it.
         self.ending.take_if(|ending| ending.turn == call.turn);
         // The slot is free for the next in line.

@@ -128,14 +128,14 @@ impl<J: Clone> Scheduler<J> {
             Stage::Starting { .. } => state.slots,
             _ => state.free_slots(),
         };
-        let mut room: usize = self.seats.iter().map(coming).sum();
+        let mut room = self.seats.iter().map(coming).fold(0, usize::saturating_add);
         for state in &mut self.seats {
             let is_wanted = occupied < min_workers || self.pending > room;
             if is_wanted && state.stage == (Stage::Vacant { until: None }) {
                 let tenant = state.fill(later(now, self.settings.start_timeout));
                 actions.push(Action::Spawn { tenant });
                 occupied += 1;
-                room += state.slots;
+                room = room.saturating_add(state.slots);
             }
         }
     }
