@@ -23,7 +23,8 @@ impl World {
             }
         }
         self.works_as_long_as_there_is_work()?;
-        self.deadlines_will_fire()
+        let has_looked = std::mem::take(&mut self.has_looked);
+        self.deadlines_will_fire(has_looked)
     }
 
     /// No worker has a free slot while a task is pending.
@@ -53,8 +54,13 @@ impl World {
     }
 
     /// Each deadline of a call that runs, or could, is ordered or will be looked at in time.
-    fn deadlines_will_fire(&self) -> Result<(), String> {
+    fn deadlines_will_fire(&self, has_looked: bool) -> Result<(), String> {
         let wake_at = self.scheduler.wake_at();
+        if let Some((until, id)) = self.paused.first()
+            && wake_at.is_none_or(|at| at > *until)
+        {
+            return Err(format!("the pause of task {id} is not looked at in time"));
+        }
         for (tenant, process) in &self.processes {
             if let Some(turn) = process.ending
                 && !process.will_hear_of(turn)
@@ -66,6 +72,9 @@ impl World {
             }
             let running = process.view.iter().take(self.slots[tenant.seat]);
             let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
+            if has_looked && latest <= self.now {
+                return Err(format!("a deadline of {tenant:?} was due and nothing came of it"));
+            }
             if wake_at.is_none_or(|at| at > latest) {
                 let late = wake_at.map(|at| at.saturating_duration_since(latest));
                 return Err(format!("a deadline of {tenant:?} is not looked at in time: {late:?}"));
@@ -114,6 +123,12 @@ impl World {
             && (task.priority < *first || is_fresh && *before != id)
         {
             return Err(format!("task {id} was sent before task {before}"));
+        }
+        if let Some((Reverse(first), before)) = self.returned.first()
+            && is_fresh
+            && *first >= task.priority
+        {
+            return Err(format!("task {id} was sent before task {before}, which had its turn"));
         }
         self.fresh.remove(&(Reverse(task.priority), id));
         Ok(())
@@ -166,7 +181,13 @@ impl World {
         }
     }
 
-    pub(super) fn retried(&mut self, id: u64, attempt: u32, fault: Fault) -> Result<(), String> {
+    pub(super) fn retried(
+        &mut self,
+        id: u64,
+        attempt: u32,
+        fault: Fault,
+        until: Instant,
+    ) -> Result<(), String> {
         if fault != Fault::Failure {
             self.blamed(id)?;
         }
@@ -177,7 +198,7 @@ impl World {
         if attempt > task.allowed || self.is_closing || task.fate.is_some() {
             return Err(format!("task {id} is to have attempt {attempt}"));
         }
-        self.put(id, Place::Paused);
+        self.put(id, Place::Paused(until));
         Ok(())
     }
 

@@ -25,6 +25,10 @@ pub(super) struct World {
     /// Where each task is that has not ended, and those that are pending.
     pub places: BTreeMap<u64, Place>,
     pub pending: BTreeSet<u64>,
+    /// Those of them that had been handed over before, best first.
+    pub returned: BTreeSet<(Reverse<i32>, u64)>,
+    /// Those that wait for their next attempt, and until when.
+    pub paused: BTreeSet<(Instant, u64)>,
     /// Some workers lie, and some tasks undo their claims and end their workers.
     pub is_hostile: bool,
     pub is_shut_down: bool,
@@ -45,6 +49,8 @@ pub(super) struct World {
     pub late_news: Vec<Event<u64>>,
     /// Processes that must have been killed when the present events are handled, and why.
     pub condemned: Vec<(Tenant, String)>,
+    /// The scheduler was woken to look at what is due.
+    pub has_looked: bool,
     pub ended: bool,
     pub summary: Summary,
 }
@@ -76,7 +82,7 @@ pub(super) struct SimTask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Pending,
-    Paused,
+    Paused(Instant),
     Sent(Tenant),
     Done,
 }
@@ -110,6 +116,8 @@ impl World {
             tasks: BTreeMap::new(),
             places: BTreeMap::new(),
             pending: BTreeSet::new(),
+            returned: BTreeSet::new(),
+            paused: BTreeSet::new(),
             is_shut_down: false,
             is_closing: false,
             fresh: BTreeSet::new(),
@@ -117,6 +125,7 @@ impl World {
             too_long: None,
             late_news: Vec::new(),
             condemned: Vec::new(),
+            has_looked: false,
             ended: false,
             summary: Summary::default(),
         };
@@ -126,11 +135,25 @@ impl World {
 
     /// Moves a task; gives the place where it was.
     pub(super) fn put(&mut self, id: u64, place: Place) -> Place {
-        match place {
-            Place::Pending => drop(self.pending.insert(id)),
-            _ => drop(self.pending.remove(&id)),
+        let rank = (Reverse(self.tasks[&id].priority), id);
+        let before = self.places.insert(id, place).expect("a task that was submitted");
+        match before {
+            Place::Pending => {
+                self.pending.remove(&id);
+                self.returned.remove(&rank);
+            }
+            Place::Paused(until) => drop(self.paused.remove(&(until, id))),
+            Place::Sent(_) | Place::Done => {}
         }
-        self.places.insert(id, place).expect("a task that was submitted")
+        match place {
+            Place::Pending => {
+                self.pending.insert(id);
+                self.returned.insert(rank);
+            }
+            Place::Paused(until) => drop(self.paused.insert((until, id))),
+            Place::Sent(_) | Place::Done => {}
+        }
+        before
     }
 
     pub(super) fn handle(&mut self, event: Event<u64>) -> Result<(), String> {
@@ -150,6 +173,15 @@ impl World {
     /// Notes what the scheduler knows from now on.
     fn hear(&mut self, event: &Event<u64>) {
         let (tenant, now) = match event {
+            Event::Tick => {
+                while let Some((until, id)) = self.paused.first().copied()
+                    && until <= self.now
+                {
+                    self.put(id, Place::Pending);
+                }
+                self.has_looked = true;
+                return;
+            }
             Event::NotYet { tenant, turn, claimed } => {
                 return self.hear_not_yet(*tenant, *turn, *claimed);
             }
@@ -226,9 +258,10 @@ impl World {
                         self.taken_back(id)?;
                     }
                 }
-                Action::Retry { job, first, attempt, fault, .. } => {
+                Action::Retry { job, first, attempt, fault, pause } => {
                     self.summary.retried += 1;
-                    self.retried(job + u64::from(first), attempt, fault)?;
+                    let until = self.now + pause;
+                    self.retried(job + u64::from(first), attempt, fault, until)?;
                 }
                 Action::Complete { job, first, items, verdict } => {
                     for id in range(job, first, items) {
