@@ -47,7 +47,7 @@ impl World {
             _ => self.rng.u64(0..300),
         });
         match self.rng.u32(0..100) {
-            0..15 if !self.is_shut_down => {
+            0..8 if !self.is_shut_down => {
                 for _ in 0..self.rng.u32(1..5) {
                     let is_frame = self.rng.u8(0..6) == 0;
                     let items = if is_frame { self.rng.u64(2..20) } else { 1 };
