@@ -434,42 +434,59 @@ impl<J: Clone> Scheduler<J> {
         }
         let mut not_begun = Vec::new();
         for call in &calls {
-            let ran_for = match begun_of(call) {
-                Some(begun) => begun.ran_for,
+            // More than one, if a reply was lost: its task may have ended, but that is not known.
+            let (charged, ran_for) = match begun_of(call) {
+                Some(begun) => (begun.items.min(call.items) - call.answered, begun.ran_for),
                 None if convicted.contains(&call.id) => {
-                    now.saturating_duration_since(call.could_run_since.unwrap_or(now))
+                    (1, now.saturating_duration_since(call.could_run_since.unwrap_or(now)))
                 }
-                None => {
-                    not_begun.push(call.id);
-                    continue;
-                }
+                None => (0, Duration::ZERO),
             };
-            let culprit = self.cut(call.id, 1);
-            if culprit != call.id {
-                not_begun.push(call.id);
-            }
-            let Some(task) = self.tasks.get_mut(&culprit) else { continue };
-            task.begun += 1;
-            let attempts = task.begun;
             let timed_out = killed.is_some_and(|(at, why)| match why {
                 Why::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
                 Why::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
                 Why::Cancelled | Why::Unneeded => false,
             });
-            let (fault, verdict) = if timed_out {
-                let after = call.timeout.unwrap_or(ran_for);
-                (Fault::Timeout, Verdict::TimedOut { after, attempts })
-            } else {
-                let why = killed.map(|(_, why)| why);
-                let is_collateral =
-                    matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
-                (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
-            };
-            if !self.retry(culprit, fault, now, actions) {
-                self.complete(culprit, verdict, actions);
+            let after = timed_out.then(|| call.timeout.unwrap_or(ran_for));
+            let why = killed.map(|(_, why)| why);
+            let is_collateral =
+                matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
+            let mut has_rest = true;
+            for _ in 0..charged {
+                let culprit = self.cut(call.id, 1);
+                self.charge(culprit, after, (exit, ran_for, is_collateral), now, actions);
+                has_rest = culprit != call.id;
+                if !has_rest {
+                    break;
+                }
+            }
+            if has_rest {
+                not_begun.push(call.id);
             }
         }
         self.take_back(not_begun, actions);
+    }
+
+    /// A task had begun when its worker ended: it had its attempt. It ran for too long if there is a
+    /// time after which.
+    fn charge(
+        &mut self,
+        id: TaskId,
+        after: Option<Duration>,
+        (exit, ran_for, is_collateral): (Exit, Duration, bool),
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.begun += 1;
+        let attempts = task.begun;
+        let (fault, verdict) = match after {
+            Some(after) => (Fault::Timeout, Verdict::TimedOut { after, attempts }),
+            None => (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral }),
+        };
+        if !self.retry(id, fault, now, actions) {
+            self.complete(id, verdict, actions);
+        }
     }
 
     /// A worker has ended, and these calls could have run in it, but were not claimed. Claims can be
