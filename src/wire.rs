@@ -22,9 +22,13 @@
 
 mod bell;
 mod channel;
+mod claim;
 mod enclosure;
 mod exchange;
 mod ring;
+#[cfg(test)]
+mod ring_tests;
+mod sync;
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -36,8 +40,9 @@ use serde_json::value::RawValue;
 
 pub(crate) use self::bell::Patience;
 pub(crate) use self::channel::{receive, send};
+pub(crate) use self::claim::Progress;
 pub(crate) use self::enclosure::{Bulk, Enclosure};
-pub(crate) use self::exchange::{Exchange, Progress, now};
+pub(crate) use self::exchange::{Exchange, now};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};

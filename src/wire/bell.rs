@@ -11,9 +11,9 @@
 //! has to be published, and looked for, with `SeqCst` as well, or under a lock. Then whoever rings
 //! finds the note, or whoever noted finds what was published.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::sync::{AtomicBool, AtomicU32, Instant, Ordering, sleep, wake, yield_now};
 
 /// Words of shared memory: how often the bell was rung, whether somebody may be asleep, and whether
 /// somebody may be dozing.
@@ -21,6 +21,8 @@ pub(crate) struct Bell<'m> {
     pub strokes: &'m AtomicU32,
     pub sleepers: &'m AtomicU32,
     pub dozers: &'m AtomicU32,
+    /// How long one sleeps at most, where the other side may write into these words what it likes.
+    pub longest: Option<Duration>,
 }
 
 /// How long a doze takes, unless the bell rings.
@@ -64,7 +66,7 @@ impl Bell<'_> {
     /// Sleeps until the bell rings, and not at all if there is something already. May return
     /// early: whoever waits for something looks again.
     pub(crate) fn sleep_unless(&self, is_there: impl Fn() -> bool) {
-        self.sleep_among(self.sleepers, is_there, None);
+        self.sleep_among(self.sleepers, is_there, self.longest);
     }
 
     /// Sleeps for a short while, or until the bell rings aloud.
@@ -118,7 +120,7 @@ impl Patience {
         let begun = Instant::now();
         if self.pays.load(Ordering::Relaxed) {
             while begun.elapsed() < MOMENT {
-                thread::yield_now();
+                yield_now();
                 if is_there() {
                     return;
                 }
@@ -126,32 +128,5 @@ impl Patience {
         }
         sleep();
         self.pays.store(begun.elapsed() < 2 * MOMENT, Ordering::Relaxed);
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn wake(word: &AtomicU32) {
-    use rustix::thread::futex;
-    let all = i32::MAX.unsigned_abs();
-    let _ = futex::wake(word, futex::Flags::empty(), all);
-}
-
-#[cfg(target_os = "linux")]
-fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
-    use rustix::thread::futex;
-    let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-    // Woken, rung meanwhile, interrupted or too late: it is all the same here.
-    let _ = futex::wait(word, futex::Flags::empty(), as_seen, timeout.as_ref());
-}
-
-/// Other systems have no word in shared memory to sleep at, so a sleeper looks from time to time.
-#[cfg(not(target_os = "linux"))]
-fn wake(_: &AtomicU32) {}
-
-#[cfg(not(target_os = "linux"))]
-fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
-    const LONGEST: Duration = Duration::from_micros(200);
-    if word.load(Ordering::SeqCst) == as_seen {
-        std::thread::sleep(timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST)));
     }
 }

@@ -20,7 +20,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -28,6 +28,7 @@ use vm_memory::mmap::MmapRegion;
 use vm_memory::{AtomicInteger, FileOffset, VolatileMemory};
 
 use super::bell::Bell;
+use super::claim::Claim;
 use super::ring::Ring;
 
 /// The length of each ring. Much more than what is sent ahead, so that it is hardly ever full.
@@ -57,9 +58,9 @@ const BEGUN_AT: usize = 8;
 const ENDED: usize = 16;
 const CLAIM: usize = 32;
 
-/// Set in a claim's state when the rest was taken back; below it stands the number of tasks that
-/// were begun, above it the turn of the call.
-const STRUCK: u64 = 1 << 31;
+/// How long the coordinator sleeps at most. A worker, or a process that it has left behind, can write
+/// into the words of a bell such that a ring is lost.
+const LONGEST: Option<Duration> = Some(Duration::from_secs(1));
 
 /// The memory, as either side maps it.
 pub(crate) struct Exchange {
@@ -120,22 +121,22 @@ impl Exchange {
 
     /// Rung for the worker when there are calls, or none will come any more.
     pub(crate) fn call_bell(&self) -> Bell<'_> {
-        self.bell(CALL_BELL)
+        self.bell(CALL_BELL, None)
     }
 
     /// Rung for the handler when there are replies, or the worker has ended.
     pub(crate) fn reply_bell(&self) -> Bell<'_> {
-        self.bell(REPLY_BELL)
+        self.bell(REPLY_BELL, LONGEST)
     }
 
     /// Rung for a caller that receives the reply it waits for by itself.
     pub(crate) fn caller_bell(&self) -> Bell<'_> {
-        self.bell(CALLER_BELL)
+        self.bell(CALLER_BELL, LONGEST)
     }
 
     /// Rung for the worker when replies were read, so that there is room for more.
     pub(crate) fn space_bell(&self) -> Bell<'_> {
-        self.bell(SPACE_BELL)
+        self.bell(SPACE_BELL, None)
     }
 
     /// Tells the worker that no further call will come.
@@ -185,8 +186,9 @@ impl Exchange {
         })
     }
 
-    fn bell(&self, at: usize) -> Bell<'_> {
-        Bell { strokes: self.word(at), sleepers: self.word(at + 4), dozers: self.word(at + 8) }
+    fn bell(&self, at: usize, longest: Option<Duration>) -> Bell<'_> {
+        let [strokes, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.word(at));
+        Bell { strokes, sleepers, dozers, longest }
     }
 
     fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {
@@ -202,72 +204,6 @@ impl Exchange {
 /// Where the rings lie, behind the claims.
 fn rings_at(claims: usize) -> usize {
     (CLAIMS + claims * CLAIM).next_multiple_of(LINE)
-}
-
-/// Who has a call. It may consist of several tasks, which are begun one after the other.
-pub(crate) struct Claim<'m> {
-    state: &'m AtomicU64,
-    ended: &'m AtomicU32,
-    begun_at: &'m AtomicU64,
-}
-
-/// What the coordinator learns from a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// How many of the call's tasks were begun.
-    pub begun: u32,
-    /// For how long the last of them runs, if it does.
-    pub runs_for: Option<Duration>,
-}
-
-impl Claim<'_> {
-    /// The coordinator lays the claim out for a call. The turn tells it from those that used the
-    /// same words before and may still lie in the ring.
-    pub(crate) fn lay_out(&self, turn: u32) {
-        self.ended.store(0, Ordering::Release);
-        self.state.store(u64::from(turn) << 32, Ordering::SeqCst);
-    }
-
-    /// The worker is about to begin the next task of the call, at this time by [`now`]; false if
-    /// the coordinator has taken it back.
-    pub(crate) fn begin(&self, turn: u32, now: u64) -> bool {
-        let is_ours = |state: u64| state >> 32 == u64::from(turn) && state & STRUCK == 0;
-        if !is_ours(self.state.load(Ordering::SeqCst)) {
-            return false;
-        }
-        // The time first: whoever sees that the task has begun must see when.
-        // Never back: of several threads, one that was held up here may find the claim laid out
-        // for another call, which a second one has begun.
-        self.begun_at.fetch_max(now, Ordering::AcqRel);
-        let begin = |state| is_ours(state).then_some(state + 1);
-        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin).is_ok()
-    }
-
-    /// The task has ended, if not yet been replied to: from here on a word to end it comes too
-    /// late.
-    pub(crate) fn end(&self) {
-        // Only whoever began it writes this word. At once or a moment later is the same: nobody
-        // sees the reply before.
-        self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-
-    /// The coordinator takes back what was not begun. Gives the number of tasks that were.
-    pub(crate) fn strike(&self) -> u32 {
-        begun(self.state.fetch_or(STRUCK, Ordering::SeqCst))
-    }
-
-    /// What the worker has done by this time by [`now`].
-    pub(crate) fn progress(&self, at: u64) -> Progress {
-        let begun = begun(self.state.load(Ordering::SeqCst));
-        let runs = begun > self.ended.load(Ordering::SeqCst);
-        let since = || at.saturating_sub(self.begun_at.load(Ordering::Acquire));
-        Progress { begun, runs_for: runs.then(|| Duration::from_nanos(since())) }
-    }
-}
-
-/// The number of tasks that were begun.
-fn begun(state: u64) -> u32 {
-    u32::try_from(state & (STRUCK - 1)).expect("31 bits")
 }
 
 /// Nanoseconds by a clock that all processes of the machine share.
@@ -299,6 +235,7 @@ fn new_file(len: usize) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::claim::Progress;
     use super::*;
 
     #[test]

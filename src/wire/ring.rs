@@ -7,9 +7,7 @@
 //!
 //! Positions are moved in the one order that all see alike (`SeqCst`), on which the bells rely.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use vm_memory::VolatileSlice;
+use super::sync::{AtomicU64, Bytes, Ordering};
 
 /// How many bytes stand before each record: its length, and what kind it is.
 pub(crate) const HEADER: usize = 8;
@@ -22,7 +20,7 @@ pub(crate) struct Ring<'m> {
     pub tail: &'m AtomicU64,
     pub head: &'m AtomicU64,
     /// Its length is a power of two.
-    pub bytes: VolatileSlice<'m>,
+    pub bytes: Bytes<'m>,
 }
 
 /// What lies in the memory cannot be: the other side has lost its mind, or somebody wrote where
@@ -48,6 +46,11 @@ impl Ring<'_> {
     /// Whether there is something that the reader has not read.
     pub(crate) fn has_unread(&self) -> bool {
         self.tail.load(Ordering::SeqCst) != self.head.load(Ordering::SeqCst)
+    }
+
+    /// Up to where the writer has written, by its own word.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::SeqCst)
     }
 
     /// Whether so much is unread that it should be read soon.
@@ -79,7 +82,7 @@ impl Ring<'_> {
         usize::try_from(at % self.capacity()).expect("less than the length of a slice")
     }
 
-    fn slice(&self, at: usize, len: usize) -> VolatileSlice<'_> {
+    fn slice(&self, at: usize, len: usize) -> Bytes<'_> {
         self.bytes.subslice(at, len).expect("within the ring")
     }
 }
@@ -148,6 +151,11 @@ impl Reader {
         ring.tail.load(Ordering::SeqCst) != self.at
     }
 
+    /// Whether all was read that lay before this position.
+    pub(crate) fn has_passed(&self, tail: u64) -> bool {
+        self.at >= tail
+    }
+
     /// Moves all that was published to the end of `records`, and frees its room.
     pub(crate) fn read(&mut self, ring: &Ring<'_>, records: &mut Records) -> Result<bool, Garbled> {
         let tail = ring.tail.load(Ordering::Acquire);
@@ -211,75 +219,5 @@ impl Records {
 
     pub(crate) fn bytes(&self, record: Record) -> &[u8] {
         &self.bytes[record.from..record.to]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A ring in this process's own memory.
-    fn with_ring(len: usize, test: impl FnOnce(&Ring<'_>)) {
-        let mut memory = vec![0; len];
-        let (tail, head) = (AtomicU64::new(0), AtomicU64::new(0));
-        let bytes = VolatileSlice::from(&mut memory[..]);
-        test(&Ring { tail: &tail, head: &head, bytes });
-    }
-
-    fn read_all(reader: &mut Reader, ring: &Ring<'_>) -> Vec<Vec<u8>> {
-        let mut records = Records::default();
-        let _ = reader.read(ring, &mut records).expect("sound");
-        let next = || records.next().expect("sound").map(|record| records.bytes(record).to_vec());
-        std::iter::from_fn(next).collect()
-    }
-
-    #[test]
-    fn records_of_every_length_go_round_and_round() {
-        with_ring(256, |ring| {
-            let (mut writer, mut reader) = (Writer::default(), Reader::default());
-            for round in 0..2_000_usize {
-                let len = round * 7 % 100;
-                let text: Vec<u8> = (0..len).map(|n| (n + round) as u8).collect();
-                let (first, second) = text.split_at(len / 3);
-                assert_eq!(writer.write(ring, 1, &[first, second]), Ok(true));
-                assert_eq!(read_all(&mut reader, ring), [text]);
-            }
-        });
-    }
-
-    #[test]
-    fn a_full_ring_takes_no_more_until_it_was_read() {
-        with_ring(256, |ring| {
-            let (mut writer, mut reader) = (Writer::default(), Reader::default());
-            let fitted = (0..100).take_while(|_| writer.write(ring, 1, &[&[7; 24]]) == Ok(true));
-            assert_eq!(fitted.count(), 8);
-            assert_eq!(read_all(&mut reader, ring).len(), 8);
-            assert_eq!(writer.write(ring, 1, &[&[7; 24]]), Ok(true));
-            assert_eq!(writer.write(ring, 1, &[&[7; 300]]), Ok(false), "larger than the ring");
-        });
-    }
-
-    #[test]
-    fn what_cannot_be_is_told_and_never_followed() {
-        with_ring(256, |ring| {
-            let (mut writer, mut reader) = (Writer::default(), Reader::default());
-            let mut records = Records::default();
-            ring.tail.store(1 << 40, Ordering::Release);
-            assert_eq!(reader.read(ring, &mut records), Err(Garbled));
-            // A record that claims to be longer than what there is.
-            ring.put(0, &u32::MAX.to_le_bytes());
-            ring.tail.store(64, Ordering::Release);
-            assert_eq!(reader.read(ring, &mut records), Ok(true));
-            assert_eq!(records.next().err(), Some(Garbled));
-            // Somebody else moved what only the reader moves.
-            ring.head.store(8, Ordering::Release);
-            assert_eq!(reader.read(ring, &mut records), Err(Garbled));
-            ring.head.store(0, Ordering::Release);
-            // A reader that claims to have read what was never written.
-            ring.head.store(1 << 40, Ordering::Release);
-            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Ok(true), "it has not looked yet");
-            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled));
-            assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled), "still");
-        });
     }
 }

@@ -23,6 +23,7 @@ mod environment;
 mod face;
 mod frames;
 mod impostor;
+mod liars;
 mod orphans;
 mod payloads;
 mod plays;
@@ -41,7 +42,7 @@ use libtest_mimic::Arguments;
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
-    let registry = works::add_to(tasks::registry());
+    let registry = liars::add_to(works::add_to(tasks::registry()));
     vandals::prepare_if_asked();
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(frames::add_to(registry));
@@ -68,6 +69,7 @@ fn main() {
         environment::trials(),
         says::trials(),
         vandals::trials(),
+        liars::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
 }

@@ -109,7 +109,7 @@ fn ring(_bell: u64) {
     }
 }
 
-const VARIABLE: &str = "PROCESSION_TEST_VANDAL";
+pub const VARIABLE: &str = "PROCESSION_TEST_VANDAL";
 static MEMORY: OnceLock<File> = OnceLock::new();
 
 // Where things lie, see `src/wire/exchange.rs`; the rings at the end.
@@ -119,6 +119,8 @@ const REPLIES_HEAD: u64 = 3 * 64;
 const REPLY_BELL: u64 = 5 * 64;
 const CALLER_BELL: u64 = 6 * 64;
 const SLEEPERS: u64 = 4;
+const NUMBER_OF_CLAIMS: u64 = 11 * 64;
+const CLAIMS: u64 = 12 * 64;
 const RING: u64 = 256 * 1024;
 
 /// Keeps the shared memory at hand, which is this program's standard input for now.
@@ -138,9 +140,29 @@ fn write(at: u64, bytes: &[u8]) {
 }
 
 fn read_tail() -> u64 {
-    let mut tail = [0; 8];
-    memory().read_exact_at(&mut tail, REPLIES_TAIL).expect("a number");
-    u64::from_le_bytes(tail)
+    read(REPLIES_TAIL)
+}
+
+fn read(at: u64) -> u64 {
+    let mut number = [0; 8];
+    memory().read_exact_at(&mut number, at).expect("a number");
+    u64::from_le_bytes(number)
+}
+
+/// Changes all claims of this worker: who has the call, since when its last task runs, and how many
+/// have ended.
+pub fn change_claims(change: impl Fn([&mut u64; 3])) {
+    let claims = read(NUMBER_OF_CLAIMS) & u64::from(u32::MAX);
+    for at in (0..claims).map(|claim| CLAIMS + claim * 32) {
+        let [mut state, mut begun_at, mut ended] = [at, at + 8, at + 16].map(read);
+        let before = [state, begun_at, ended];
+        change([&mut state, &mut begun_at, &mut ended]);
+        for (n, (now, before)) in [state, begun_at, ended].into_iter().zip(before).enumerate() {
+            if now != before {
+                write(at + 8 * n as u64, &now.to_le_bytes());
+            }
+        }
+    }
 }
 
 fn record_len(text: &str) -> u64 {

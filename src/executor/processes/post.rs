@@ -17,7 +17,7 @@ use ipc_channel::ipc::{IpcReceiver, IpcSender};
 use super::child::Child;
 use super::claims::{Claims, Sent};
 use super::parcel::Parcel;
-use super::scheduler::{Begun, Tenant};
+use super::scheduler::{Begun, Claimed, Tenant};
 use crate::future::Nudge;
 use crate::wire::{
     self, CALL, Call, ENCLOSED, Enclosure, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience,
@@ -57,8 +57,8 @@ pub(crate) enum Doom {
 pub(crate) enum Sentence {
     /// It ends with its process.
     Carried,
-    /// It has not run for long enough, or has not begun.
-    Suspended { ran_for: Option<Duration> },
+    /// Not for now.
+    Suspended(Claimed),
 }
 
 /// One worker process, from the decision to start it until its end.
@@ -80,6 +80,8 @@ pub(crate) struct Post {
     /// By the clock of the claims. It may take a while until somebody asks.
     ended_at: OnceLock<u64>,
     is_dismissed: AtomicBool,
+    /// A call that has ended by its claim, and where the unread replies ended when that was seen.
+    ended: Mutex<Option<(u64, u64)>>,
     /// There was no room for what lies in the outbox.
     lacks_room: AtomicBool,
 }
@@ -121,6 +123,7 @@ impl Post {
             has_ended: AtomicBool::new(false),
             ended_at: OnceLock::new(),
             is_dismissed: AtomicBool::new(false),
+            ended: Mutex::default(),
             lacks_room: AtomicBool::new(false),
         }
     }
@@ -225,19 +228,24 @@ impl Post {
             let exchange = self.exchange.get()?;
             self.sending().claims.progress(exchange, turn)
         };
-        let suspended = |ran_for| Sentence::Suspended { ran_for };
-        let ended = suspended(Some(Duration::ZERO));
+        let suspended = Sentence::Suspended;
+        let ended = || suspended(Claimed::Ended { is_being_read: self.may_be_read(turn) });
         let first = progress();
         match first {
-            Some(Progress { begun: 0, .. }) | None if allowed.is_none() => {
-                return (suspended(None), self.take_back(turn..=turn));
+            None if !self.is_to_be_sent(turn) => {
+                // Its reply was taken, and the scheduler will hear of that.
+                return (suspended(Claimed::Ended { is_being_read: true }), Vec::new());
             }
-            // Not begun, or not even sent.
-            Some(Progress { begun: 0, .. }) | None => return (suspended(None), Vec::new()),
-            Some(Progress { runs_for: None, .. }) => return (ended, Vec::new()),
+            Some(Progress { begun: 0, .. }) | None if allowed.is_none() => {
+                return (suspended(Claimed::NotBegun), self.take_back(turn..=turn));
+            }
+            Some(Progress { begun: 0, .. }) | None => {
+                return (suspended(Claimed::NotBegun), Vec::new());
+            }
+            Some(Progress { runs_for: None, .. }) => return (ended(), Vec::new()),
             Some(Progress { runs_for: Some(ran_for), .. }) => {
                 if allowed.is_some_and(|allowed| ran_for < allowed) {
-                    return (suspended(Some(ran_for)), Vec::new());
+                    return (suspended(Claimed::RunsFor(ran_for)), Vec::new());
                 }
             }
         }
@@ -250,7 +258,30 @@ impl Post {
             self.kill(Doom::Late);
             return (Sentence::Carried, Vec::new());
         }
-        (ended, back)
+        (ended(), back)
+    }
+
+    /// Whether the call of this turn is on its way to the worker: it waits in the outbox, or was
+    /// sent a moment ago.
+    fn is_to_be_sent(&self, turn: u64) -> bool {
+        // This lock first, and for both looks: what is being written lies nowhere else.
+        let sending = self.sending();
+        sending.claims.of(turn).is_some() || self.outbox().iter().any(|call| call.turn == turn)
+    }
+
+    /// Whether the reply to a call, which has ended by its claim, may be among those that are not
+    /// read yet. Of all that comes later than the first such question it is not: else a worker
+    /// could put off the end of a call by replies to others.
+    fn may_be_read(&self, turn: u64) -> bool {
+        let Some(exchange) = self.exchange.get() else { return false };
+        let Some(receiving) = self.try_receiving() else { return true };
+        let tail = exchange.replies().tail();
+        let has_unread = !receiving.reader.has_passed(tail);
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, first) = ended.filter(|(of, _)| *of == turn).unwrap_or((turn, tail));
+        *ended = Some((turn, first));
+        // Both: a position may be taken back that was false when it was seen first.
+        !receiving.is_empty() || has_unread && !receiving.reader.has_passed(first)
     }
 
     /// The calls that were begun and not answered when the worker ended.

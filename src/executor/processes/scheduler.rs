@@ -30,7 +30,10 @@
 //! With several, a deadline still ends the process, and the other tasks die with it; a cancel does
 //! not.
 
+mod blame;
 mod dispatch;
+#[cfg(test)]
+mod nonsense;
 mod queue;
 mod seat;
 mod staffing;
@@ -43,20 +46,21 @@ use std::time::{Duration, Instant};
 pub(crate) use self::dispatch::MOST_AHEAD;
 use self::dispatch::STUCK;
 use self::queue::Queue;
-use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
-use self::staffing::{STILLBORN, kill_successor};
+use self::seat::{Ending, Respite, SeatState, Sent, Stage, Successor, Why, later};
+use self::staffing::kill_successor;
 use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
-    Action, Again, Begun, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Claimed, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
-use crate::error::{Exit, PoolError};
+#[cfg(test)]
+use super::retries::Retries;
+use crate::error::PoolError;
 use crate::executor::Shutdown;
 use crate::task::TaskId;
 
-/// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
-/// or the machine is in great trouble.
-const STALLED: Duration = Duration::from_secs(1);
+/// No task is taken to last longer, whatever its worker says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug)]
 pub(crate) struct Scheduler<J> {
@@ -268,11 +272,8 @@ impl<J: Clone> Scheduler<J> {
             Event::WorkerExited { tenant, exit, begun } => {
                 self.exited(tenant, exit, &begun, now, actions);
             }
-            Event::NotYet { tenant, turn, ran_for } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) && state.begin_again(turn, ran_for, now) >= STALLED {
-                    self.kill(tenant.seat, Why::Stalled, now, actions);
-                }
+            Event::NotYet { tenant, turn, claimed } => {
+                self.not_yet(tenant, turn, claimed, now, actions);
             }
             Event::Tick => self.tick(now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
@@ -285,6 +286,7 @@ impl<J: Clone> Scheduler<J> {
             let state = &mut self.seats[seat];
             let index = state.calls.iter().position(|call| call.id == id);
             let Some(index) = index.filter(|_| state.stage == Stage::Ready) else { return };
+            let has_timeout = state.calls[index].timeout.is_some();
             if index < state.slots && state.slots > 1 {
                 return; // Others run in the same process.
             } else if index < state.slots {
@@ -295,9 +297,12 @@ impl<J: Clone> Scheduler<J> {
                 // Should it begin nevertheless, because the recall came too late, it is ended.
                 if state.slots == 1 {
                     state.calls[index].timeout = Some(STUCK);
-                    self.timed += 1; // Until the pool's end, which does no harm.
+                    self.timed += usize::from(!has_timeout); // Until the pool's end: see below.
                 }
             }
+            // The call is still there when the task is not: its deadline goes on being looked for,
+            // until the pool's end, which does no harm.
+            self.timed += usize::from(has_timeout);
         }
         self.complete(id, Verdict::Cancelled, actions);
     }
@@ -316,11 +321,39 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
+    /// A call that was to be ended was not, because of what its worker claims.
+    fn not_yet(
+        &mut self,
+        tenant: Tenant,
+        turn: u64,
+        claimed: Claimed,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let state = &mut self.seats[tenant.seat];
+        if !state.is_present(tenant) {
+            return;
+        }
+        // A cancelled call whose reply does not come would keep its slot for ever.
+        let is_cancelled = |call: &&mut Sent| {
+            call.turn == turn && call.timeout.is_none() && !self.tasks.contains_key(&call.id)
+        };
+        if let Some(call) = state.calls.iter_mut().find(is_cancelled) {
+            call.timeout = Some(STUCK);
+            self.timed += 1; // Until the pool's end, which does no harm.
+        }
+        match state.put_off(turn, claimed, now) {
+            Respite::Granted => {}
+            Respite::Stalled => self.kill(tenant.seat, Why::Stalled, now, actions),
+            Respite::OverDue => self.kill(tenant.seat, Why::TimedOut, now, actions),
+        }
+    }
+
     fn learn(&mut self, ran_for: Duration) {
         self.fruitless = 0;
         self.typical = Some(match self.typical {
-            None => ran_for,
-            Some(typical) => (typical * 7 + ran_for) / 8,
+            None => ran_for.min(LONGEST),
+            Some(typical) => (typical * 7 + ran_for.min(LONGEST)) / 8,
         });
     }
 
@@ -340,78 +373,6 @@ impl<J: Clone> Scheduler<J> {
 
     fn may_begin_tasks(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::ShuttingDown(Shutdown::Wait))
-    }
-
-    fn exited(
-        &mut self,
-        tenant: Tenant,
-        exit: Exit,
-        begun: &[Begun],
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let state = &mut self.seats[tenant.seat];
-        if state.is_successor(tenant) {
-            state.successor = None;
-            state.has_no_successor = true;
-            let cause = format!("a worker ended without a task: {exit}");
-            return self.note_fruitless(tenant.seat, &cause, now, actions);
-        }
-        if !state.is_present(tenant) {
-            return;
-        }
-        let (stage, idle_since) = (state.stage, state.idle_since);
-        let killed = match stage {
-            Stage::Killed { at, why } => Some((at, why)),
-            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
-        };
-        let calls = state.vacate(now);
-        // Those of a call's tasks that were answered are no matter any more, so it is the first of
-        // the others that was begun, if any was.
-        let begun_of = |call: &Sent| {
-            let begun = begun.iter().find(|begun| begun.turn == call.turn);
-            begun.filter(|begun| begun.items > call.answered)
-        };
-        let was_idle_for = now.saturating_duration_since(idle_since);
-        let has_begun = calls.iter().any(|call| begun_of(call).is_some());
-        if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
-            let cause = format!("a worker ended without a task: {exit}");
-            self.note_fruitless(tenant.seat, &cause, now, actions);
-        } else if !(calls.is_empty() || has_begun) && killed.is_none() && self.may_begin_tasks() {
-            // The next one is given these calls, too, and that must come to an end.
-            let cause = format!("a worker ended before it began what it was given: {exit}");
-            self.note_fruitless(tenant.seat, &cause, now, actions);
-        }
-        let mut not_begun = Vec::new();
-        for call in &calls {
-            let Some(begun) = begun_of(call) else {
-                not_begun.push(call.id);
-                continue;
-            };
-            let (culprit, ran_for) = (self.cut(call.id, 1), begun.ran_for);
-            if culprit != call.id {
-                not_begun.push(call.id);
-            }
-            let Some(task) = self.tasks.get_mut(&culprit) else { continue };
-            task.begun += 1;
-            let attempts = task.begun;
-            let timed_out = killed.is_some_and(|(at, why)| {
-                why == Why::TimedOut && call.deadline().is_some_and(|deadline| deadline <= at)
-            });
-            let (fault, verdict) = if timed_out {
-                let after = call.timeout.unwrap_or(ran_for);
-                (Fault::Timeout, Verdict::TimedOut { after, attempts })
-            } else {
-                let why = killed.map(|(_, why)| why);
-                let is_collateral =
-                    matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
-                (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral })
-            };
-            if !self.retry(culprit, fault, now, actions) {
-                self.complete(culprit, verdict, actions);
-            }
-        }
-        self.take_back(not_begun, actions);
     }
 
     /// Ends a running call, and with it its process, if it has not finished the call meanwhile.

@@ -324,8 +324,8 @@ impl Shared {
     fn end_call(&self, post: &Post, turn: u64, allowed: Option<Duration>) {
         let (sentence, back) = post.end_call(turn, allowed);
         self.returned(post, back);
-        if let Sentence::Suspended { ran_for } = sentence {
-            self.handle(Event::NotYet { tenant: post.tenant, turn, ran_for });
+        if let Sentence::Suspended(claimed) = sentence {
+            self.handle(Event::NotYet { tenant: post.tenant, turn, claimed });
         }
     }
 

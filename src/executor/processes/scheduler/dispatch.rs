@@ -56,12 +56,12 @@ impl<J: Clone> Scheduler<J> {
             let items = task.items.min(frame);
             // Of what is a frame of its own, one lies ahead.
             let ahead = if items > 1 { ahead.min(1) } else { ahead };
-            let bytes = task.bytes * items as usize / task.items as usize;
+            let bytes = share(task.bytes, items, task.items);
             let most = self.settings.max_tasks;
             let room = |state: &&mut SeatState| {
                 let free = state.calls.len() < state.slots;
-                let room_ahead = state.calls.len() < state.slots + ahead
-                    && state.bytes + bytes <= BYTES_AHEAD
+                let room_ahead = state.calls.len() < state.slots.saturating_add(ahead)
+                    && state.bytes.saturating_add(bytes) <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
                 let is_sound = state.stage == Stage::Ready && state.ending.is_none();
@@ -80,7 +80,8 @@ impl<J: Clone> Scheduler<J> {
             }) else {
                 return;
             };
-            let (tenant, left) = (state.tenant(), most.map_or(u64::MAX, |most| most - state.given));
+            let (tenant, left) =
+                (state.tenant(), most.map_or(u64::MAX, |most| most.saturating_sub(state.given)));
             let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
             let whole = self.cut(id, items);
             if whole == id {
@@ -142,6 +143,12 @@ impl<J: Clone> Scheduler<J> {
             actions.push(Action::Recall { tenant: state.tenant(), from, through });
         }
     }
+}
+
+/// The bytes of some of the items, if all of them have so many.
+pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
+    let share = bytes as u128 * u128::from(some) / u128::from(all.max(1));
+    usize::try_from(share).unwrap_or(bytes)
 }
 
 /// From when on the calls that lie ahead on this seat count as stuck.

@@ -7,21 +7,28 @@ use std::time::Instant;
 
 use crate::task::TaskId;
 
+/// This many ids of tasks that ceased to wait are not worth a search.
+const SPARE: usize = 1024;
+
 /// Ids of waiting tasks. One that ceased to wait is not looked for: whoever takes ids out skips
-/// those that are no longer pending.
+/// those that are no longer pending, and [`tidy`](Queue::tidy) removes them when they are many.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
+    /// How many ids there are, with those of tasks that ceased to wait.
+    len: usize,
     lanes: BTreeMap<Reverse<i32>, VecDeque<TaskId>>,
     paused: BTreeSet<(Instant, TaskId)>,
 }
 
 impl Queue {
     pub(crate) fn push_back(&mut self, priority: i32, id: TaskId) {
+        self.len += 1;
         self.lane(priority).push_back(id);
     }
 
     /// Ahead of all others of its priority: for what had its turn before.
     pub(crate) fn push_front(&mut self, priority: i32, id: TaskId) {
+        self.len += 1;
         self.lane(priority).push_front(id);
     }
 
@@ -41,7 +48,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) {
         let is_only_lane = self.lanes.len() == 1;
         if let Some(mut lane) = self.lanes.first_entry() {
-            lane.get_mut().pop_front();
+            self.len -= usize::from(lane.get_mut().pop_front().is_some());
             // The only lane stays, for the next task is most likely of the same priority.
             if lane.get().is_empty() && !is_only_lane {
                 lane.remove();
@@ -51,7 +58,7 @@ impl Queue {
 
     /// Keeps a task until its time comes.
     pub(crate) fn pause(&mut self, until: Instant, id: TaskId) {
-        self.paused.insert((until, id));
+        self.len += usize::from(self.paused.insert((until, id)));
     }
 
     /// When the next paused task is due.
@@ -62,12 +69,30 @@ impl Queue {
     /// Takes out a paused task that is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<TaskId> {
         let is_due = self.due_at().is_some_and(|at| at <= now);
-        is_due.then(|| self.paused.pop_first())?.map(|(_, id)| id)
+        let (_, id) = is_due.then(|| self.paused.pop_first())??;
+        self.len -= 1;
+        Some(id)
     }
 
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();
         self.paused.clear();
+        self.len = 0;
+    }
+
+    /// Removes the ids of tasks that ceased to wait if they are more than those that still do, of
+    /// which there are this many. The cost of a call is constant on average.
+    pub(crate) fn tidy(&mut self, waiting: usize, is_waiting: impl Fn(TaskId) -> bool) {
+        if self.len <= 2 * waiting + SPARE {
+            return;
+        }
+        for lane in self.lanes.values_mut() {
+            lane.retain(|id| is_waiting(*id));
+            lane.shrink_to(SPARE);
+        }
+        self.paused.retain(|(_, id)| is_waiting(*id));
+        self.lanes.retain(|_, lane| !lane.is_empty());
+        self.len = self.lanes.values().map(VecDeque::len).sum::<usize>() + self.paused.len();
     }
 }
 
@@ -88,5 +113,53 @@ mod tests {
             Some(id.0)
         });
         assert_eq!(order.collect::<Vec<_>>(), [2, 5, 6, 1, 3, 4]);
+    }
+
+    #[test]
+    fn ids_of_tasks_that_were_cancelled_do_not_pile_up() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.push_back(0, TaskId(0));
+        queue.pause(now, TaskId(1));
+        for id in 2..1_000_000 {
+            match id % 3 {
+                0 => queue.pause(now, TaskId(id)),
+                n => queue.push_back(n as i32, TaskId(id)),
+            }
+            queue.tidy(2, |id| id.0 < 2);
+            assert!(queue.len <= SPARE + 5, "{} ids", queue.len);
+        }
+        queue.push_front(0, TaskId(7));
+        let left = std::iter::from_fn(|| {
+            let id = queue.front()?;
+            queue.pop();
+            Some(id.0)
+        });
+        let waiting: Vec<_> = left.filter(|id| [0, 7].contains(id)).collect();
+        assert_eq!(waiting, [7, 0]);
+        assert_eq!(queue.pop_due(now), Some(TaskId(1)));
+    }
+
+    #[test]
+    fn a_million_tasks_that_are_submitted_and_cancelled_leave_nothing() {
+        use super::super::{Event, Scheduler, Settings, TaskTerms};
+        let settings = Settings {
+            slots: vec![1],
+            min_workers: 1,
+            idle_timeout: None,
+            max_tasks: None,
+            start_timeout: std::time::Duration::from_secs(10),
+            start_tries: 1,
+        };
+        let now = Instant::now();
+        let (mut scheduler, _) = Scheduler::new(settings, now);
+        for id in 0..1_000_000 {
+            let terms = TaskTerms { priority: id as i32 % 5, ..TaskTerms::default() };
+            let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms };
+            let actions = scheduler.handle([task, Event::Cancelled { id: TaskId(id) }], now);
+            assert_eq!(actions.len(), 1);
+            assert!(scheduler.queue.len <= SPARE + 1, "{} ids", scheduler.queue.len);
+        }
+        assert_eq!(scheduler.waiting(), 0);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::vocabulary::{Begun, Seat, Tenant};
+use super::vocabulary::{Begun, Claimed, Seat, Tenant};
 use crate::task::TaskId;
 
 /// The time after this long; a century counts as never, so that no sum overflows.
@@ -58,15 +58,41 @@ pub(crate) struct Sent {
     /// Since when it runs, as far as can be told from here: one of the worker's slots was free
     /// for it from then on.
     pub since: Option<Instant>,
-    /// Since when it should run, if it has been found that it does not.
-    pub stalled: Option<Instant>,
+    /// Since when it could run by the coordinator's own clock, whatever the worker claims.
+    pub could_run_since: Option<Instant>,
 }
 
 impl Sent {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         Some(later(self.since?, self.timeout?))
     }
+
+    /// It runs, or could, from this time on.
+    fn begins(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.could_run_since = Some(now);
+    }
+
+    /// How many of its tasks have no answer.
+    pub(crate) fn left(&self) -> u32 {
+        self.items.saturating_sub(self.answered)
+    }
 }
+
+/// What follows from the claim of a call that was not ended though its time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Respite {
+    /// It is looked at again later.
+    Granted,
+    /// The worker does not begin the call.
+    Stalled,
+    /// The call has had its time and [`STALLED`] by the coordinator's clock.
+    OverDue,
+}
+
+/// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
+/// or the machine is in great trouble. No claim of a worker can put off a deadline for longer.
+pub(crate) const STALLED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -213,10 +239,20 @@ impl SeatState {
     ) -> u64 {
         self.turns += 1;
         self.given += u64::from(items);
-        self.bytes += bytes;
-        let (turn, answered, stalled) = (self.turns, 0, None);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let (turn, answered) = (self.turns, 0);
         let since = (self.calls.len() < self.slots).then_some(now);
-        self.calls.push_back(Sent { id, turn, items, answered, bytes, timeout, since, stalled });
+        let could_run_since = since;
+        self.calls.push_back(Sent {
+            id,
+            turn,
+            items,
+            answered,
+            bytes,
+            timeout,
+            since,
+            could_run_since,
+        });
         turn
     }
 
@@ -225,11 +261,10 @@ impl SeatState {
     pub(crate) fn answered(&mut self, turn: u64, items: u32, now: Instant) -> Option<TaskId> {
         let index = self.calls.iter().position(|call| call.turn == turn)?;
         let call = &mut self.calls[index];
-        call.answered += items;
+        call.answered = call.answered.saturating_add(items).min(call.items);
         // What is about to be ended runs since before: this is old news of what came before it.
         if self.ending.is_none_or(|ending| ending.turn != turn) {
-            call.since = Some(now);
-            call.stalled = None;
+            call.begins(now);
         }
         let id = call.id;
         if call.answered >= call.items {
@@ -241,12 +276,14 @@ impl SeatState {
     /// Strikes a call off the list.
     fn strike(&mut self, index: usize, now: Instant) -> Sent {
         let call = self.calls.remove(index).expect("a call on the list");
-        self.bytes -= call.bytes;
+        self.bytes = self.bytes.saturating_sub(call.bytes);
         // It was faster than the word to end it.
         self.ending.take_if(|ending| ending.turn == call.turn);
         // The slot is free for the next in line.
-        if let Some(next) = self.calls.get_mut(self.slots - 1) {
-            next.since.get_or_insert(now);
+        if let Some(next) = self.calls.get_mut(self.slots - 1)
+            && next.since.is_none()
+        {
+            next.begins(now);
         }
         if self.calls.is_empty() {
             self.idle_since = now;
@@ -259,38 +296,47 @@ impl SeatState {
     pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(TaskId, u32)> {
         let index = self.calls.iter().position(|call| call.turn == begun.turn)?;
         let call = &mut self.calls[index];
-        self.given -= u64::from(call.items.saturating_sub(begun.items));
-        call.items = begun.items;
-        let (id, staying) = (call.id, begun.items.saturating_sub(call.answered));
+        // Neither more than it was given nor less than it has answered, whatever it claims.
+        let items = begun.items.clamp(call.answered, call.items);
+        self.given = self.given.saturating_sub(u64::from(call.items - items));
+        call.items = items;
+        let (id, staying) = (call.id, call.left());
         if staying == 0 {
             self.strike(index, now);
         }
         Some((id, staying))
     }
 
-    /// The call began later than it could: it has run only for so long, or not at all. Gives the
-    /// time for which the worker has not begun it.
-    pub(crate) fn begin_again(
-        &mut self,
-        turn: u64,
-        ran_for: Option<Duration>,
-        now: Instant,
-    ) -> Duration {
+    /// The call was not ended, because of what its claim says. A claim may move the beginning of
+    /// the call by [`STALLED`] at most.
+    pub(crate) fn put_off(&mut self, turn: u64, claimed: Claimed, now: Instant) -> Respite {
         self.ending.take_if(|ending| ending.turn == turn);
-        let call = self.calls.iter_mut().find(|call| call.turn == turn);
-        match (call, ran_for) {
-            (None, _) => Duration::ZERO,
-            (Some(call), Some(ran_for)) => {
-                call.since = now.checked_sub(ran_for).or(call.since);
-                call.stalled = None;
-                Duration::ZERO
-            }
-            (Some(call), None) => {
-                let stalled = *call.stalled.get_or_insert(call.since.unwrap_or(now));
-                call.since = Some(now);
-                now.saturating_duration_since(stalled)
-            }
+        let Some(call) = self.calls.iter_mut().find(|call| call.turn == turn) else {
+            return Respite::Granted;
+        };
+        if let Claimed::Ended { is_being_read: true } = claimed {
+            // It is the coordinator that takes long: it looks again after the same respite.
+            let looks_again = later(now, STALLED);
+            call.since = call.timeout.and_then(|timeout| looks_again.checked_sub(timeout));
+            call.since = call.since.or(Some(now));
+            call.could_run_since = call.since.and_then(|since| since.checked_sub(STALLED));
+            return Respite::Granted;
         }
+        let could_run_since = *call.could_run_since.get_or_insert(call.since.unwrap_or(now));
+        let waited = now.saturating_duration_since(could_run_since);
+        if claimed == Claimed::NotBegun && waited >= STALLED {
+            return Respite::Stalled;
+        }
+        if call.timeout.is_some_and(|timeout| waited >= timeout.saturating_add(STALLED)) {
+            call.since = Some(could_run_since);
+            return Respite::OverDue;
+        }
+        let since = match claimed {
+            Claimed::RunsFor(ran_for) => now.checked_sub(ran_for).or(call.since).unwrap_or(now),
+            Claimed::NotBegun | Claimed::Ended { .. } => now,
+        };
+        call.since = Some(since.min(later(could_run_since, STALLED)));
+        Respite::Granted
     }
 
     /// How many more calls could begin at once.
@@ -324,7 +370,7 @@ impl SeatState {
 
     /// The turn of the first call of which something has not begun, as far as can be told.
     fn first_ahead(&self) -> Option<u64> {
-        let has_rest = |call: &&Sent| self.slots == 1 && call.items - call.answered > 1;
+        let has_rest = |call: &&Sent| self.slots == 1 && call.left() > 1;
         let first = self.calls.front().filter(has_rest).or_else(|| self.calls.get(self.slots));
         first.map(|call| call.turn)
     }

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::dispatch::share;
 use super::seat::later;
 use super::vocabulary::{Action, Seat, TaskTerms, Verdict};
 use super::{Phase, Scheduler};
@@ -24,6 +25,9 @@ pub(super) struct Entry<J> {
     pub terms: TaskTerms,
     /// How often it was begun and came to an end.
     pub begun: u32,
+    /// How likely it is that the first of them ended workers that had not claimed it: see
+    /// `convicted`.
+    pub suspicion: u32,
     pub place: Place,
     /// No one reads its outcome any more: what has begun ends, and the rest is not begun.
     pub is_abandoned: bool,
@@ -59,20 +63,10 @@ impl<J: Clone> Scheduler<J> {
         self.queue.push_back(terms.priority, id);
         self.pending += 1;
         let (origin, place) = (id, Place::Pending);
-        self.tasks.insert(
-            id,
-            Entry {
-                job,
-                first: 0,
-                items,
-                origin,
-                bytes,
-                terms,
-                begun: 0,
-                place,
-                is_abandoned: false,
-            },
-        );
+        let (first, begun, suspicion, is_abandoned) = (0, 0, 0, false);
+        let entry =
+            Entry { job, first, items, origin, bytes, terms, begun, suspicion, place, is_abandoned };
+        self.tasks.insert(id, entry);
     }
 
     /// Cancels what has not begun of a submission. What runs ends by itself: to end it would cost
@@ -104,14 +98,15 @@ impl<J: Clone> Scheduler<J> {
         if items >= task.items {
             return id;
         }
-        let share = usize::try_from(task.bytes as u64 * u64::from(items) / u64::from(task.items));
-        let bytes = share.unwrap_or(task.bytes);
-        let &mut Entry { first, origin, terms, begun, place, is_abandoned, .. } = task;
+        let bytes = share(task.bytes, items, task.items);
+        let &mut Entry { first, origin, terms, begun, suspicion, place, is_abandoned, .. } = task;
         let job = task.job.clone();
-        let piece = Entry { job, first, items, origin, bytes, terms, begun, place, is_abandoned };
+        let piece =
+            Entry { job, first, items, origin, bytes, terms, begun, suspicion, place, is_abandoned };
         task.first += items;
         task.items -= items;
         task.bytes -= bytes;
+        task.suspicion = 0; // It was the first one's.
         self.timed += usize::from(terms.timeout.is_some());
         self.pending += usize::from(place == Place::Pending);
         self.paused += usize::from(place == Place::Paused);
@@ -147,6 +142,7 @@ impl<J: Clone> Scheduler<J> {
             Some(task) if items < task.items => {
                 task.first += items;
                 task.items -= items;
+                task.suspicion = 0;
             }
             _ => drop(self.forget(id)),
         }
@@ -158,6 +154,12 @@ impl<J: Clone> Scheduler<J> {
         self.pending -= usize::from(task.place == Place::Pending);
         self.paused -= usize::from(task.place == Place::Paused);
         self.timed -= usize::from(task.terms.timeout.is_some());
+        if !matches!(task.place, Place::InFlight(_)) {
+            let tasks = &self.tasks;
+            let is_waiting =
+                |id| tasks.get(&id).is_some_and(|task| !matches!(task.place, Place::InFlight(_)));
+            self.queue.tidy(self.pending + self.paused, is_waiting);
+        }
         Some(task)
     }
 

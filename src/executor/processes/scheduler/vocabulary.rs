@@ -55,6 +55,21 @@ pub(crate) struct Begun {
     pub ran_for: Duration,
 }
 
+/// Why a call was not ended. A worker may claim what it likes, so this can put off the end of a call
+/// only by a bounded time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// It has not begun, or was not even sent.
+    NotBegun,
+    /// It has run for less than it may.
+    RunsFor(Duration),
+    /// Its task has ended, or another one of the same call runs; the reply has not been read.
+    Ended {
+        /// Replies are being read that may include the one to this call.
+        is_being_read: bool,
+    },
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event<J> {
@@ -115,11 +130,11 @@ pub(crate) enum Event<J> {
         /// The calls that it had begun and not answered.
         begun: Vec<Begun>,
     },
-    /// The call of this turn was to be ended, but has run only for so long, or has not begun.
+    /// The call of this turn was to be ended, but its claim says that it should not.
     NotYet {
         tenant: Tenant,
         turn: u64,
-        ran_for: Option<Duration>,
+        claimed: Claimed,
     },
     /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
     Tick,

@@ -1,0 +1,145 @@
+//! What the end of a worker means for the tasks that it had: which of them are charged with an
+//! attempt.
+
+use std::time::{Duration, Instant};
+
+use super::Scheduler;
+use super::seat::{Ending, Sent, Stage, Why};
+use super::staffing::STILLBORN;
+use super::vocabulary::{Action, Begun, Tenant, Verdict};
+use crate::error::Exit;
+use crate::executor::processes::retries::Fault;
+use crate::task::TaskId;
+
+/// A call is charged with the end of workers that had not claimed it when it comes to this much:
+/// after two workers that had begun nothing at all, or eight that had begun something else.
+const CONVICTED: u32 = 8;
+const MOST_LIKELY: u32 = 4;
+const HARDLY: u32 = 1;
+
+impl<J: Clone> Scheduler<J> {
+    pub(super) fn exited(
+        &mut self,
+        tenant: Tenant,
+        exit: Exit,
+        begun: &[Begun],
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let state = &mut self.seats[tenant.seat];
+        if state.is_successor(tenant) {
+            state.successor = None;
+            state.has_no_successor = true;
+            let cause = format!("a worker ended without a task: {exit}");
+            return self.note_fruitless(tenant.seat, &cause, now, actions);
+        }
+        if !state.is_present(tenant) {
+            return;
+        }
+        let (stage, idle_since, slots) = (state.stage, state.idle_since, state.slots);
+        let killed = match stage {
+            Stage::Killed { at, why } => Some((at, why)),
+            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
+        };
+        let calls = state.vacate(now);
+        // Those of a call's tasks that were answered are no matter any more, so it is the first of
+        // the others that was begun, if any was.
+        let begun_of = |call: &Sent| {
+            let begun = begun.iter().find(|begun| begun.turn == call.turn);
+            begun.filter(|begun| begun.items > call.answered)
+        };
+        let was_idle_for = now.saturating_duration_since(idle_since);
+        let has_begun = calls.iter().any(|call| begun_of(call).is_some());
+        let convicted = match killed {
+            Some((_, Why::Cancelled | Why::Unneeded)) => Vec::new(),
+            _ => {
+                let suspects = calls.iter().take(slots).filter(|call| begun_of(call).is_none());
+                let suspects: Vec<_> = suspects.map(|call| call.id).collect();
+                self.convicted(&suspects, has_begun)
+            }
+        };
+        if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
+            let cause = format!("a worker ended without a task: {exit}");
+            self.note_fruitless(tenant.seat, &cause, now, actions);
+        } else if !(calls.is_empty() || has_begun)
+            && convicted.is_empty()
+            && killed.is_none()
+            && self.may_begin_tasks()
+        {
+            // The next one is given these calls, too, and that must come to an end.
+            let cause = format!("a worker ended before it began what it was given: {exit}");
+            self.note_fruitless(tenant.seat, &cause, now, actions);
+        }
+        let mut not_begun = Vec::new();
+        for call in &calls {
+            // More than one, if a reply was lost: its task may have ended, but that is not known.
+            let (charged, ran_for) = match begun_of(call) {
+                Some(begun) => (begun.items.min(call.items) - call.answered, begun.ran_for),
+                None if convicted.contains(&call.id) => {
+                    (1, now.saturating_duration_since(call.could_run_since.unwrap_or(now)))
+                }
+                None => (0, Duration::ZERO),
+            };
+            let timed_out = killed.is_some_and(|(at, why)| match why {
+                Why::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
+                Why::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
+                Why::Cancelled | Why::Unneeded => false,
+            });
+            let after = timed_out.then(|| call.timeout.unwrap_or(ran_for));
+            let why = killed.map(|(_, why)| why);
+            let is_collateral = matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
+            let mut has_rest = true;
+            for _ in 0..charged {
+                let culprit = self.cut(call.id, 1);
+                self.charge(culprit, after, (exit, ran_for, is_collateral), now, actions);
+                has_rest = culprit != call.id;
+                if !has_rest {
+                    break;
+                }
+            }
+            if has_rest {
+                not_begun.push(call.id);
+            }
+        }
+        self.take_back(not_begun, actions);
+    }
+
+    /// A task had begun when its worker ended: it had its attempt. It ran for too long if there is a
+    /// time after which.
+    fn charge(
+        &mut self,
+        id: TaskId,
+        after: Option<Duration>,
+        (exit, ran_for, is_collateral): (Exit, Duration, bool),
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.begun += 1;
+        let attempts = task.begun;
+        let (fault, verdict) = match after {
+            Some(after) => (Fault::Timeout, Verdict::TimedOut { after, attempts }),
+            None => (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral }),
+        };
+        if !self.retry(id, fault, now, actions) {
+            self.complete(id, verdict, actions);
+        }
+    }
+
+    /// A worker has ended, and these calls could have run in it, but were not claimed. Claims can be
+    /// false: a task may undo its own and then end its worker. So that it does not go round for
+    /// ever, it is charged with an attempt if that happens again. Gives those that are.
+    fn convicted(&mut self, suspects: &[TaskId], has_begun_others: bool) -> Vec<TaskId> {
+        let suspicion = if has_begun_others { HARDLY } else { MOST_LIKELY };
+        let mut convicted = Vec::new();
+        for id in suspects {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            task.suspicion += suspicion;
+            if task.suspicion >= CONVICTED {
+                task.suspicion = 0;
+                convicted.push(*id);
+            }
+        }
+        convicted
+    }
+}

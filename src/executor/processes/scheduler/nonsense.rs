@@ -1,0 +1,145 @@
+//! Events that cannot be, in any order: the scheduler may decide what it likes, but never panics, and
+//! after a shutdown it has completed each task once.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::{
+    Action, Again, Begun, Claimed, Event, Retries, Scheduler, Settings, TaskTerms, Tenant,
+};
+use crate::error::Exit;
+use crate::executor::Shutdown;
+use crate::task::TaskId;
+
+const SEATS: usize = 3;
+
+struct Nonsense {
+    rng: Rng,
+    submitted: u64,
+}
+
+impl Nonsense {
+    fn number(&mut self) -> u64 {
+        match self.rng.u8(0..8) {
+            0 => u64::MAX,
+            1 => self.rng.u64(..),
+            _ => self.rng.u64(0..6),
+        }
+    }
+
+    fn items(&mut self) -> u32 {
+        u32::try_from(self.number()).unwrap_or(u32::MAX)
+    }
+
+    fn duration(&mut self) -> Duration {
+        match self.rng.u8(0..4) {
+            0 => Duration::MAX,
+            1 => Duration::ZERO,
+            2 => Duration::from_micros(self.rng.u64(..)),
+            _ => Duration::from_millis(self.rng.u64(0..50)),
+        }
+    }
+
+    fn settings(&mut self) -> Settings {
+        Settings {
+            slots: (0..SEATS)
+                .map(|_| self.rng.choice([1, 1, 3, usize::MAX]).unwrap_or(1))
+                .collect(),
+            min_workers: self.rng.usize(0..=SEATS),
+            idle_timeout: self.rng.bool().then(|| self.duration()),
+            max_tasks: self.rng.bool().then(|| self.number().max(1)),
+            start_timeout: self.duration(),
+            start_tries: self.rng.u32(1..50),
+        }
+    }
+
+    fn terms(&mut self) -> TaskTerms {
+        let retries = Retries::times(self.items()).backoff(self.duration(), self.duration());
+        TaskTerms {
+            timeout: self.rng.bool().then(|| self.duration()),
+            priority: self.rng.choice([i32::MIN, 0, 0, i32::MAX]).unwrap_or(0),
+            retries: retries.on_failure(self.rng.bool()),
+        }
+    }
+
+    fn begun(&mut self) -> Vec<Begun> {
+        let number = self.rng.usize(0..4);
+        let mut one =
+            || Begun { turn: self.number(), items: self.items(), ran_for: self.duration() };
+        (0..number).map(|_| one()).collect()
+    }
+
+    fn event(&mut self) -> Event<u64> {
+        let (seat, generation) = (self.rng.usize(0..SEATS), self.rng.u64(0..8));
+        let tenant = Tenant { seat, generation };
+        let (turn, items, ran_for) = (self.number(), self.items(), self.duration());
+        let (has_failed, is_fat) = (self.rng.bool(), self.rng.u8(0..20) == 0);
+        match self.rng.u8(0..13) {
+            0..3 => {
+                let (id, items) = (self.submitted, self.rng.u32(1..6));
+                self.submitted += 1;
+                let bytes = self.rng.choice([4, 70_000, usize::MAX]).unwrap_or(4);
+                let terms = self.terms();
+                Event::Submitted { id: TaskId(id), job: id, items, bytes, terms }
+            }
+            3 => Event::Cancelled { id: TaskId(self.rng.u64(0..=self.submitted)) },
+            4 => Event::Abandoned { id: TaskId(self.rng.u64(0..=self.submitted)) },
+            5 | 6 => Event::WorkerReady { tenant },
+            7 => Event::Replied { tenant, turn, ran_for, has_failed, is_fat },
+            8 => Event::Progressed { tenant, turn, items, ran_for, is_fat },
+            9 => Event::Returned { tenant, calls: self.begun() },
+            10 if self.rng.bool() => {
+                Event::WorkerExited { tenant, exit: Exit::Signal(11), begun: self.begun() }
+            }
+            10 => {
+                let again = if self.rng.bool() { Again::AtOnce } else { Again::WithBackoff };
+                Event::StartFailed { tenant, cause: String::new(), again }
+            }
+            11 => {
+                let is_being_read = self.rng.bool();
+                let claimed = match self.rng.u8(0..3) {
+                    0 => Claimed::NotBegun,
+                    1 => Claimed::RunsFor(ran_for),
+                    _ => Claimed::Ended { is_being_read },
+                };
+                Event::NotYet { tenant, turn, claimed }
+            }
+            _ => Event::Tick,
+        }
+    }
+}
+
+#[test]
+fn events_that_cannot_be_never_panic_and_a_shutdown_completes_each_task_once() {
+    for seed in 0..2_000 {
+        let mut nonsense = Nonsense { rng: Rng::with_seed(seed), submitted: 0 };
+        let mut now = Instant::now();
+        let (mut scheduler, _) = Scheduler::new(nonsense.settings(), now);
+        let (mut left, mut steps) = (std::collections::HashMap::new(), 0);
+        let mut events: Vec<_> = (0..200).map(|_| nonsense.event()).collect();
+        events.push(Event::ShutDown(Shutdown::Kill));
+        for event in events {
+            if let Event::Submitted { job, items, .. } = event {
+                left.insert(job, u64::from(items));
+            }
+            // Outputs that are passed on at once: the scheduler says nothing about them.
+            let is_progress = matches!(event, Event::Progressed { .. });
+            now += Duration::from_millis(nonsense.rng.u64(0..100));
+            let waiting = scheduler.tasks.values().map(|task| u64::from(task.items));
+            let before: u64 = waiting.sum();
+            let actions = scheduler.handle([event], now);
+            let after: u64 = scheduler.tasks.values().map(|task| u64::from(task.items)).sum();
+            for action in &actions {
+                if let Action::Complete { job, items, .. } = action {
+                    let left = left.get_mut(job).expect("a job that was submitted");
+                    *left = left.checked_sub(u64::from(*items)).expect("completed once");
+                }
+            }
+            assert!(!is_progress || after <= before, "seed {seed}, step {steps}");
+            let _ = scheduler.wake_at();
+            steps += 1;
+        }
+        assert!(scheduler.tasks.is_empty() && scheduler.pending == 0, "seed {seed}");
+    }
+}

@@ -1,0 +1,283 @@
+//! What must hold after every step of a schedule, by the simulation's own account.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::workers::{Order, Process, Viewed};
+use super::world::{Place, World};
+use crate::executor::processes::retries::Fault;
+use crate::executor::processes::scheduler::{Begun, Claimed, Event, Tenant, Verdict};
+
+/// No claim of a worker puts off a deadline for longer.
+const STALLED: Duration = Duration::from_secs(1);
+
+impl World {
+    /// The laws that are about the world as a whole.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        if self.ended && !self.processes.is_empty() {
+            return Err("the end was declared with processes left".to_owned());
+        }
+        for (tenant, reason) in std::mem::take(&mut self.condemned) {
+            if self.processes.get(&tenant).is_some_and(|process| !process.is_killed) {
+                return Err(format!("{tenant:?} was not killed: {reason}"));
+            }
+        }
+        self.works_as_long_as_there_is_work()?;
+        let has_looked = std::mem::take(&mut self.has_looked);
+        self.deadlines_will_fire(has_looked)
+    }
+
+    /// No worker has a free slot while a task is pending.
+    fn works_as_long_as_there_is_work(&self) -> Result<(), String> {
+        let Some(id) = self.pending.first() else { return Ok(()) };
+        for (tenant, process) in &self.processes {
+            let is_worn = self.max_tasks.is_some_and(|most| process.given >= most);
+            let is_free = process.view.len() < self.slots[tenant.seat];
+            if is_free && self.is_in_charge(*tenant, process) && !is_worn && !process.is_fat {
+                return Err(format!("task {id} was pending while {tenant:?} had a free slot"));
+            }
+        }
+        // And somebody will come, or be free, or look again.
+        let is_due = self.scheduler.wake_at().is_some() || !self.late_news.is_empty();
+        match self.processes.is_empty() && !is_due {
+            true => Err(format!("task {id} was pending, and nothing is due")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a process is the one on its seat that is given calls.
+    fn is_in_charge(&self, tenant: Tenant, process: &Process) -> bool {
+        let mut seated = self.processes.keys().filter(|other| other.seat == tenant.seat);
+        let is_present = seated.next() == Some(&tenant);
+        let may_stay = !(process.is_killed || process.is_dismissed);
+        is_present && process.is_ready && may_stay && process.ending.is_none()
+    }
+
+    /// Each deadline of a call that runs, or could, is ordered or will be looked at in time.
+    fn deadlines_will_fire(&self, has_looked: bool) -> Result<(), String> {
+        let wake_at = self.scheduler.wake_at();
+        if let Some((until, id)) = self.paused.first()
+            && wake_at.is_none_or(|at| at > *until)
+        {
+            return Err(format!("the pause of task {id} is not looked at in time"));
+        }
+        for (tenant, process) in &self.processes {
+            if let Some(turn) = process.ending
+                && !process.will_hear_of(turn)
+            {
+                return Err(format!("{tenant:?} will hear no more of the end of call {turn}"));
+            }
+            if !self.is_in_charge(*tenant, process) {
+                continue;
+            }
+            let running = process.view.iter().take(self.slots[tenant.seat]);
+            let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
+            if has_looked && latest <= self.now {
+                return Err(format!("a deadline of {tenant:?} was due and nothing came of it"));
+            }
+            if wake_at.is_none_or(|at| at > latest) {
+                let late = wake_at.map(|at| at.saturating_duration_since(latest));
+                return Err(format!("a deadline of {tenant:?} is not looked at in time: {late:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn may_be_sent(&self, tenant: Tenant) -> Result<(), String> {
+        let process = self.processes.get(&tenant).filter(|process| process.is_ready);
+        let Some(process) = process else {
+            return Err(format!("a call was sent to {tenant:?}, which is not ready"));
+        };
+        match process {
+            Process { is_fat: true, .. } => Err("a call was sent to a worker that is too large"),
+            Process { is_dismissed: true, .. } => Err("a call was sent to a worker that may leave"),
+            Process { is_killed: true, .. } => Err("a call was sent to a worker that was killed"),
+            _ => Ok(()),
+        }
+        .map_err(str::to_owned)
+    }
+
+    pub(super) fn sent(&mut self, id: u64, tenant: Tenant, attempt: u32) -> Result<(), String> {
+        let is_liar = self.processes.get(&tenant).is_some_and(|process| process.is_liar);
+        let before = self.put(id, Place::Sent(tenant));
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        if let Some(fate) = &task.fate {
+            return Err(format!("task {id} was sent after it ended: {fate:?}"));
+        }
+        if let Place::Sent(_) | Place::Done = before {
+            return Err(format!("task {id} was sent while it was {before:?}"));
+        }
+        let is_next = task.sent == task.begun && attempt == task.begun + 1 || task.is_doubtful;
+        if attempt > task.allowed || !is_next {
+            return Err(format!("task {id} was sent as attempt {attempt}"));
+        }
+        task.sent += 1;
+        task.met_liar |= is_liar;
+        task.is_doubtful |= is_liar;
+        if self.is_closing {
+            return Err(format!("task {id} was sent though pending ones are cancelled"));
+        }
+        // Those that were handed over before go first among their equals.
+        let is_fresh = self.fresh.contains(&(Reverse(task.priority), id));
+        if let Some((Reverse(first), before)) = self.fresh.first()
+            && (task.priority < *first || is_fresh && *before != id)
+        {
+            return Err(format!("task {id} was sent before task {before}"));
+        }
+        if let Some((Reverse(first), before)) = self.returned.first()
+            && is_fresh
+            && *first >= task.priority
+        {
+            return Err(format!("task {id} was sent before task {before}, which had its turn"));
+        }
+        self.fresh.remove(&(Reverse(task.priority), id));
+        Ok(())
+    }
+
+    pub(super) fn begun(&mut self, id: u64) -> Result<(), String> {
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        task.begun += 1;
+        if task.begun > task.allowed && !task.is_doubtful {
+            return Err(format!("task {id} was begun {} times of {}", task.begun, task.allowed));
+        }
+        Ok(())
+    }
+
+    /// A worker ended: whom that may be charged to.
+    pub(super) fn note_end(
+        &mut self,
+        tenant: Tenant,
+        process: &Process,
+        begun: &[Begun],
+    ) -> Result<(), String> {
+        let slots = self.slots[tenant.seat];
+        let was_ended = process.is_killed || process.was_ended || process.ending.is_some();
+        let are_alone = self.slots.iter().all(|slots| *slots == 1);
+        for call in process.view.iter().take(slots) {
+            let Some(task) = call.tasks.front().and_then(|id| self.tasks.get_mut(id)) else {
+                continue;
+            };
+            let is_of = |begun: &&Begun| begun.turn == call.turn;
+            let claimed = begun.iter().find(is_of).map_or(0, |begun| begun.items);
+            task.unclaimed += u32::from(claimed <= call.answered);
+            task.ends += u32::from(!was_ended);
+            if task.ends > task.allowed * if are_alone && !task.met_liar { 2 } else { 8 } {
+                let (id, ends) = (call.tasks[0], task.ends);
+                return Err(format!("task {id} ended {ends} workers of {}", task.allowed));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn taken_back(&mut self, id: u64) -> Result<(), String> {
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        if task.begun >= task.sent && !task.is_doubtful {
+            return Err(format!("task {id} had begun when it was taken back"));
+        }
+        task.sent -= 1;
+        match self.put(id, Place::Pending) {
+            Place::Sent(_) => Ok(()),
+            before => Err(format!("task {id} was taken back while it was {before:?}")),
+        }
+    }
+
+    pub(super) fn retried(
+        &mut self,
+        id: u64,
+        attempt: u32,
+        fault: Fault,
+        until: Instant,
+    ) -> Result<(), String> {
+        if fault != Fault::Failure {
+            self.blamed(id)?;
+        }
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        if self.too_long == Some(id) && fault != Fault::Timeout && !task.is_doubtful {
+            return Err(format!("task {id} ran for too long, not as told: {fault:?}"));
+        }
+        if attempt > task.allowed || self.is_closing || task.fate.is_some() {
+            return Err(format!("task {id} is to have attempt {attempt}"));
+        }
+        self.put(id, Place::Paused(until));
+        Ok(())
+    }
+
+    /// A task is charged with an attempt: it had begun, or two workers ended that said it had not.
+    fn blamed(&mut self, id: u64) -> Result<(), String> {
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        let had_begun = task.begun == task.sent;
+        if had_begun && !task.hides {
+            return Ok(());
+        }
+        if task.unclaimed >= 2 {
+            self.summary.convicted += 1;
+            task.unclaimed = 0;
+            task.begun = task.sent;
+        } else if !task.is_doubtful {
+            return Err(format!("task {id} was blamed and had not begun"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn completed(&mut self, id: u64, verdict: &Verdict) -> Result<(), String> {
+        match verdict {
+            Verdict::Answered => self.summary.answered += 1,
+            Verdict::Died { .. } => self.summary.died += 1,
+            Verdict::TimedOut { .. } => self.summary.timed_out += 1,
+            Verdict::Cancelled => self.summary.cancelled += 1,
+            Verdict::Broken(_) => self.summary.broken += 1,
+        }
+        if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. }) {
+            self.blamed(id)?;
+        }
+        let task = self.tasks.get_mut(&id).expect("a task that was submitted");
+        let is_certain = !task.is_doubtful;
+        let is_victim = matches!(verdict, Verdict::Died { is_collateral: false, .. });
+        if self.one_was_ended && is_victim && is_certain {
+            return Err(format!("task {id} was taken for the victim of a crash"));
+        }
+        if self.too_long == Some(id) && matches!(verdict, Verdict::Died { .. }) && is_certain {
+            return Err(format!("task {id} ran for too long and was told something else"));
+        }
+        let priority = task.priority;
+        let before = task.fate.replace(verdict.clone());
+        self.put(id, Place::Done);
+        self.fresh.remove(&(Reverse(priority), id));
+        match before {
+            Some(before) => Err(format!("task {id} was completed twice, before: {before:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Viewed {
+    /// When the call has to be looked at, at the latest, whatever its worker claims.
+    fn latest_end(&self) -> Option<Instant> {
+        Some(self.could_run_since? + self.timeout? + STALLED)
+    }
+
+    /// Why a call that was not ended has to be ended nevertheless.
+    pub(super) fn must_end(&self, claimed: Claimed, now: Instant) -> Option<String> {
+        let waited = now.saturating_duration_since(self.could_run_since?);
+        if claimed == Claimed::NotBegun && waited >= STALLED {
+            return Some(format!("call {} has not begun for {waited:?}", self.turn));
+        }
+        let timeout = self.timeout?;
+        let is_late = waited >= timeout + STALLED;
+        is_late.then(|| format!("call {} of {timeout:?} is there for {waited:?}", self.turn))
+    }
+}
+
+impl Process {
+    /// Whether something will come of the order to end a call.
+    fn will_hear_of(&self, turn: u64) -> bool {
+        let is_ordered =
+            |order: &Order| matches!(order, Order::End { turn: of, .. } if *of == turn);
+        let is_told =
+            |news: &Event<u64>| matches!(news, Event::NotYet { turn: of, .. } if *of == turn);
+        self.is_killed
+            || self.is_dead
+            || self.orders.iter().any(is_ordered)
+            || self.news.iter().any(is_told)
+    }
+}

@@ -1,0 +1,265 @@
+//! What happens in a schedule, at random.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::workers::Process;
+use super::world::{Place, SimTask, World};
+use crate::error::Exit;
+use crate::executor::Shutdown;
+use crate::executor::processes::retries::Retries;
+use crate::executor::processes::scheduler::{Again, Event, TaskTerms, Tenant, Verdict};
+use crate::task::TaskId;
+
+impl World {
+    pub(super) fn live(&mut self) -> Result<(), String> {
+        let length = self.rng.usize(1..400);
+        let reliability = self.rng.u32(1..200);
+        for _ in 0..length {
+            self.step(reliability)?;
+        }
+        // Then the end: whatever happened, a shutdown completes every future.
+        let how = *self
+            .rng
+            .choice(&[Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill])
+            .expect("three");
+        self.shut_down(how)?;
+        for _ in 0..100_000 {
+            if self.ended {
+                break;
+            }
+            self.step(200)?;
+        }
+        if !self.ended {
+            return Err("the shutdown never came to its end".to_owned());
+        }
+        match self.tasks.iter().find(|(_, task)| task.fate.is_none()) {
+            Some((id, _)) => Err(format!("task {id} was pending after the end")),
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, reliability: u32) -> Result<(), String> {
+        self.now += Duration::from_micros(match self.rng.u32(0..20) {
+            0 => 200_000,
+            1..4 => 6_000,
+            _ => self.rng.u64(0..300),
+        });
+        match self.rng.u32(0..100) {
+            0..8 if !self.is_shut_down => {
+                for _ in 0..self.rng.u32(1..5) {
+                    let is_frame = self.rng.u8(0..6) == 0;
+                    let items = if is_frame { self.rng.u64(2..20) } else { 1 };
+                    self.submit(items)?;
+                }
+                Ok(())
+            }
+            25..29 => self.cancel(),
+            29 if self.is_shut_down && !self.is_patient
+                || !self.is_shut_down && self.rng.u8(0..100) == 0 =>
+            {
+                let how = *self.rng.choice(&[Shutdown::Wait, Shutdown::Kill]).expect("two");
+                self.shut_down(how)
+            }
+            30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => self.tick(),
+            45 if !self.late_news.is_empty() => {
+                let news = self.late_news.swap_remove(0);
+                self.handle(news)
+            }
+            _ => {
+                let tenants: Vec<_> = self.processes.keys().copied().collect();
+                match self.rng.choice(&tenants) {
+                    Some(&tenant) => self.live_process(tenant, reliability),
+                    None => {
+                        // Nobody is there: the world waits for the scheduler's own time.
+                        if let Some(at) = self.scheduler.wake_at() {
+                            self.now = self.now.max(at);
+                            self.tick()?;
+                        }
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        self.handle(Event::Tick)
+    }
+
+    /// One task, or several together.
+    fn submit(&mut self, items: u64) -> Result<(), String> {
+        let first = self.summary.tasks;
+        self.summary.tasks += items;
+        let bytes = *self.rng.choice(&[2, 100, 5_000, 65_536]).expect("four");
+        let times = *self.rng.choice(&[0, 0, 1, 3]).expect("four");
+        let retries = Retries::times(times)
+            .on_crash(self.rng.bool())
+            .on_timeout(self.rng.bool())
+            .on_failure(self.rng.bool());
+        let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
+        let priority = self.rng.i32(-1..=1);
+        let terms = TaskTerms { timeout, priority, retries };
+        for id in first..first + items {
+            // What hangs without a timeout would keep a shutdown waiting, and rightly so.
+            let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
+            let hides = self.is_hostile && self.rng.u8(0..30) == 0;
+            let (allowed, origin) = (times + 1, first);
+            let task =
+                SimTask { allowed, timeout, hangs, hides, priority, origin, ..SimTask::default() };
+            self.tasks.insert(id, task);
+            self.places.insert(id, Place::Pending);
+            self.pending.insert(id);
+            self.fresh.insert((Reverse(priority), id));
+        }
+        let items = u32::try_from(items).expect("few");
+        self.handle(Event::Submitted { id: TaskId(first), job: first, items, bytes, terms })
+    }
+
+    fn cancel(&mut self) -> Result<(), String> {
+        if self.summary.tasks == 0 {
+            return Ok(());
+        }
+        let id = self.rng.u64(0..self.summary.tasks);
+        let origin = TaskId(self.tasks[&id].origin);
+        match self.is_one_of_many(id) {
+            true => self.handle(Event::Abandoned { id: origin }),
+            false => self.handle(Event::Cancelled { id: origin }),
+        }
+    }
+
+    fn is_one_of_many(&self, id: u64) -> bool {
+        let origin = self.tasks[&id].origin;
+        let others = [id.wrapping_sub(1), id + 1];
+        others.iter().any(|id| self.tasks.get(id).is_some_and(|task| task.origin == origin))
+    }
+
+    fn shut_down(&mut self, how: Shutdown) -> Result<(), String> {
+        self.is_shut_down = true;
+        self.is_closing |= how != Shutdown::Wait;
+        self.handle(Event::ShutDown(how))
+    }
+
+    /// Something happens to one process, or to what it sent.
+    fn live_process(&mut self, tenant: Tenant, reliability: u32) -> Result<(), String> {
+        let process = self.processes.get_mut(&tenant).expect("a process");
+        let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
+        if !process.is_ready {
+            return self.start(tenant, crashes);
+        }
+        if self.rng.bool() {
+            self.summary.blocked += u64::from(!process.write());
+        }
+        if !process.orders.is_empty() && self.rng.bool() {
+            let lies = &mut self.summary.lies;
+            process.carry_out_one(tenant, &mut self.rng, &self.tasks, lies);
+            return Ok(());
+        }
+        if !process.news.is_empty() && self.rng.bool() {
+            let news = process.news.swap_remove(self.rng.usize(0..process.news.len()));
+            return self.handle(news);
+        }
+        if !process.replies.is_empty() {
+            return self.read_replies(tenant);
+        }
+        // All that it sent has been read, so its end may be noticed now.
+        let has_left = process.is_dismissed
+            && process.outbox.is_empty()
+            && process.calls.is_empty()
+            && process.running.is_empty();
+        if crashes && !process.is_dead && self.rng.bool() {
+            process.is_dead = true;
+            return Ok(());
+        }
+        if crashes || process.is_dead || has_left {
+            let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
+            return self.exit(tenant, exit);
+        }
+        process.is_stopped = self.rng.u8(0..30) < if process.is_stopped { 25 } else { 1 };
+        for _ in 0..self.rng.u32(1..5) {
+            let process = self.processes.get_mut(&tenant).expect("still there");
+            let begun = match self.rng.bool() {
+                true => process.finish_one(&mut self.rng, &self.tasks),
+                false => process.begin_one(self.slots[tenant.seat]),
+            };
+            if let Some(id) = begun {
+                self.begun(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A process is ready, or will never be.
+    fn start(&mut self, tenant: Tenant, crashes: bool) -> Result<(), String> {
+        if crashes || self.rng.u8(0..20) == 0 {
+            self.processes.remove(&tenant);
+            let again = match self.rng.u8(0..30) {
+                0 => Again::Never,
+                1..10 => Again::AtOnce,
+                _ => Again::WithBackoff,
+            };
+            let cause = "simulated".to_owned();
+            return self.handle(Event::StartFailed { tenant, cause, again });
+        }
+        self.processes.get_mut(&tenant).expect("a process").is_ready = true;
+        self.handle(Event::WorkerReady { tenant })
+    }
+
+    /// The end of a process is noticed.
+    fn exit(&mut self, tenant: Tenant, exit: Exit) -> Result<(), String> {
+        let process = self.processes.remove(&tenant).expect("still there");
+        self.one_was_ended = process.was_ended;
+        self.too_long = process.too_long;
+        let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
+        self.note_end(tenant, &process, &begun)?;
+        let Process { news, .. } = process;
+        self.late_news.extend(news);
+        self.handle(Event::WorkerExited { tenant, exit, begun })?;
+        self.one_was_ended = false;
+        self.too_long = None;
+        Ok(())
+    }
+
+    /// The coordinator reads some of the replies, and decides upon them together.
+    fn read_replies(&mut self, tenant: Tenant) -> Result<(), String> {
+        let process = self.processes.get_mut(&tenant).expect("a process");
+        let number = self.rng.usize(1..=process.replies.len());
+        let mut replies: VecDeque<_> = process.replies.drain(..number).collect();
+        let (mut events, mut outputs) = (Vec::new(), Vec::new());
+        while let Some(reply) = replies.pop_front() {
+            let process = self.processes.get_mut(&tenant).expect("a process");
+            let Some(task) = process.answered(&reply) else {
+                if !(process.is_liar || self.tasks[&reply.task].is_doubtful) {
+                    return Err(format!("a reply to task {} made no sense", reply.task));
+                }
+                // Nothing it says can be trusted.
+                process.is_dead = true;
+                process.lost.extend(replies);
+                process.lost.extend(std::mem::take(&mut process.replies));
+                break;
+            };
+            let turn = reply.turn;
+            let ran_for = Duration::from_micros(self.rng.u64(0..self.pace));
+            let has_failed = self.rng.u8(0..10) == 0;
+            let is_fat = self.rng.u8(0..50) == 0;
+            process.is_fat |= is_fat;
+            if !has_failed && self.is_one_of_many(task) && self.rng.u8(0..4) > 0 {
+                // Passed on at once; the scheduler hears only how many there were.
+                self.put(task, Place::Done);
+                let task = self.tasks.get_mut(&task).expect("a task that was submitted");
+                self.summary.answered += u64::from(task.fate.is_none());
+                task.fate.get_or_insert(Verdict::Answered);
+                events.push(Event::Progressed { tenant, turn, items: 1, ran_for, is_fat });
+            } else {
+                outputs.extend((!has_failed).then_some(task));
+                events.push(Event::Replied { tenant, turn, ran_for, has_failed, is_fat });
+            }
+        }
+        self.handle_all(events)?;
+        match outputs.iter().find(|id| self.tasks[id].fate.is_none()) {
+            Some(id) => Err(format!("task {id} gave an output and was not completed")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A worker process of the simulation, what the coordinator knows of it, and the memory between the
+//! two.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::world::SimTask;
+use crate::executor::processes::scheduler::{Begun, Claimed, Event, Tenant};
+
+/// A worker process, with what is on its way to it.
+#[derive(Default)]
+pub(super) struct Process {
+    pub is_ready: bool,
+    pub is_killed: bool,
+    pub is_dismissed: bool,
+    /// It was ended because of a call that was to be ended.
+    pub was_ended: bool,
+    /// The task for which it was ended, as it had run for too long.
+    pub too_long: Option<u64>,
+    /// The scheduler knows that it has grown beyond what it may use.
+    pub is_fat: bool,
+    /// It ended; the scheduler does not know that yet, and may still send it calls.
+    pub is_dead: bool,
+    /// It is stopped: it begins and answers nothing.
+    pub is_stopped: bool,
+    /// Its claims say anything.
+    pub is_liar: bool,
+    /// Calls that found no room in the memory, or were not written yet.
+    pub outbox: VecDeque<Call>,
+    /// How many calls have room in the memory.
+    pub room: usize,
+    /// Calls that it has not begun.
+    pub calls: VecDeque<Call>,
+    pub running: Vec<Call>,
+    /// What the coordinator's threads know that it has, by turn.
+    pub book: BTreeMap<u64, Booked>,
+    /// The same, as the scheduler knows it.
+    pub view: VecDeque<Viewed>,
+    /// Tasks that it was given and has not returned, as the scheduler knows it.
+    pub given: u64,
+    /// The call that the scheduler has ordered to be ended.
+    pub ending: Option<u64>,
+    /// What the coordinator's threads are about to do.
+    pub orders: Vec<Order>,
+    /// What came of that, on its way to the scheduler.
+    pub news: Vec<Event<u64>>,
+    /// Replies that the coordinator has not read yet; they outlive the process.
+    pub replies: VecDeque<Reply>,
+    /// Replies behind one that made no sense.
+    pub lost: Vec<Reply>,
+}
+
+/// A call, which may consist of several tasks.
+pub(super) struct Call {
+    pub turn: u64,
+    /// Those that have not ended, in order; of a running call the first one runs.
+    pub tasks: VecDeque<u64>,
+    /// How many were begun.
+    pub begun: u32,
+}
+
+/// A call in the coordinator's own book.
+pub(super) struct Booked {
+    /// Those that are not answered.
+    pub tasks: VecDeque<u64>,
+    pub items: u32,
+    pub answered: u32,
+}
+
+/// A call as the scheduler sees it.
+pub(super) struct Viewed {
+    pub turn: u64,
+    /// Those that are not answered.
+    pub tasks: VecDeque<u64>,
+    pub answered: u32,
+    pub timeout: Option<Duration>,
+    /// Since when a slot was free for it, by the coordinator's clock.
+    pub could_run_since: Option<Instant>,
+}
+
+pub(super) struct Reply {
+    pub turn: u64,
+    pub task: u64,
+}
+
+pub(super) enum Order {
+    Recall { from: u64, through: u64 },
+    End { turn: u64, allowed: Option<Duration> },
+}
+
+impl Process {
+    /// Writes calls into the memory, as far as there is room. False if there is none for the next.
+    pub(super) fn write(&mut self) -> bool {
+        while self.calls.len() < self.room
+            && let Some(call) = self.outbox.pop_front()
+        {
+            let items = call.tasks.len() as u32;
+            let booked = Booked { tasks: call.tasks.clone(), items, answered: 0 };
+            self.book.insert(call.turn, booked);
+            self.calls.push_back(call);
+        }
+        self.outbox.is_empty()
+    }
+
+    fn is_at_work(&self) -> bool {
+        !(self.is_dead || self.is_stopped)
+    }
+
+    /// Begins a call; gives its first task.
+    pub(super) fn begin_one(&mut self, slots: usize) -> Option<u64> {
+        if !self.is_at_work() || self.running.len() >= slots {
+            return None;
+        }
+        let mut call = self.calls.pop_front()?;
+        call.begun = 1;
+        let first = call.tasks.front().copied();
+        self.running.push(call);
+        first
+    }
+
+    /// Ends a running task; gives the next one of its call, which is begun.
+    pub(super) fn finish_one(
+        &mut self,
+        rng: &mut Rng,
+        tasks: &BTreeMap<u64, SimTask>,
+    ) -> Option<u64> {
+        if !self.is_at_work() || self.running.is_empty() {
+            return None;
+        }
+        let index = rng.usize(0..self.running.len());
+        let call = &mut self.running[index];
+        let first = &tasks[call.tasks.front()?];
+        if first.hangs {
+            return None;
+        }
+        if first.hides {
+            self.is_dead = true;
+            return None;
+        }
+        let task = call.tasks.pop_front()?;
+        self.replies.push_back(Reply { turn: call.turn, task });
+        let next = call.tasks.front().copied();
+        match next {
+            Some(_) => call.begun += 1,
+            None => drop(self.running.swap_remove(index)),
+        }
+        next
+    }
+
+    /// The task that a reply is for, by the coordinator's book; none if it makes no sense.
+    pub(super) fn answered(&mut self, reply: &Reply) -> Option<u64> {
+        let call = self.book.get_mut(&reply.turn)?;
+        let task = *call.tasks.front().filter(|task| **task == reply.task)?;
+        call.tasks.pop_front();
+        call.answered += 1;
+        if call.tasks.is_empty() {
+            self.book.remove(&reply.turn);
+        }
+        Some(task)
+    }
+
+    /// How many tasks of a call were begun, by its claim, and whether that is true.
+    fn claimed(&self, turn: u64, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) -> (u32, bool) {
+        let running = self.running.iter().find(|call| call.turn == turn);
+        let replies = self.replies.iter().chain(&self.lost);
+        let unread = replies.filter(|reply| reply.turn == turn).count() as u32;
+        let answered = self.book.get(&turn).map_or(0, |call| call.answered);
+        let truth = running.map_or(answered + unread, |call| call.begun);
+        let hides = running.and_then(|call| call.tasks.front()).is_some_and(|id| tasks[id].hides);
+        match (self.is_liar && rng.u8(0..3) > 0, hides) {
+            (true, _) => (*rng.choice(&[0, 0, 1, 2, 7, 1 << 20]).expect("six"), false),
+            (false, true) => (0, false),
+            (false, false) => (truth, true),
+        }
+    }
+
+    /// The calls that were begun and not answered, by their claims, after its end.
+    pub(super) fn begun(
+        &self,
+        rng: &mut Rng,
+        tasks: &BTreeMap<u64, SimTask>,
+        lies: &mut u64,
+    ) -> Vec<Begun> {
+        let mut begun = Vec::new();
+        for &turn in self.book.keys() {
+            let (items, is_true) = self.claimed(turn, rng, tasks);
+            *lies += u64::from(!is_true);
+            let longest = if is_true { 50_000 } else { u64::MAX / 2 };
+            let ran_for = Duration::from_micros(rng.u64(0..longest));
+            begun.extend((items > 0).then_some(Begun { turn, items, ran_for }));
+        }
+        begun
+    }
+
+    /// The coordinator's threads do what the scheduler decided, in whatever order.
+    pub(super) fn carry_out_one(
+        &mut self,
+        tenant: Tenant,
+        rng: &mut Rng,
+        tasks: &BTreeMap<u64, SimTask>,
+        lies: &mut u64,
+    ) {
+        match self.orders.swap_remove(rng.usize(0..self.orders.len())) {
+            Order::Recall { from, through } => self.take_back(tenant, from..=through, rng, tasks),
+            Order::End { turn, allowed } => {
+                let claimed = self.end(tenant, turn, allowed, rng, tasks, lies);
+                self.news.extend(claimed.map(|claimed| Event::NotYet { tenant, turn, claimed }));
+            }
+        }
+    }
+
+    /// Ends the process because of a call, or says why not.
+    fn end(
+        &mut self,
+        tenant: Tenant,
+        turn: u64,
+        allowed: Option<Duration>,
+        rng: &mut Rng,
+        tasks: &BTreeMap<u64, SimTask>,
+        lies: &mut u64,
+    ) -> Option<Claimed> {
+        let is_being_read = !self.replies.is_empty();
+        if !self.book.contains_key(&turn) && !self.outbox.iter().any(|call| call.turn == turn) {
+            return Some(Claimed::Ended { is_being_read: true });
+        }
+        let index = self.running.iter().position(|running| running.turn == turn);
+        let hides = index.is_some_and(|index| tasks[&self.running[index].tasks[0]].hides);
+        if hides || self.is_liar && rng.u8(0..4) > 0 {
+            *lies += 1;
+            let claimed = match (rng.u8(0..3), allowed) {
+                (1, Some(allowed)) if !hides => Claimed::RunsFor(allowed.mul_f64(rng.f64())),
+                (2, _) if !hides => Claimed::Ended { is_being_read },
+                _ => Claimed::NotBegun,
+            };
+            if claimed == Claimed::NotBegun && allowed.is_none() {
+                self.take_back(tenant, turn..=turn, rng, tasks);
+            }
+            return Some(claimed);
+        }
+        match (index, allowed) {
+            // It may have begun later than the coordinator believes,
+            (Some(_), Some(allowed)) if rng.u8(0..3) == 0 => Some(Claimed::RunsFor(allowed / 2)),
+            // or end while the calls behind it are taken back.
+            (Some(index), _)
+                if !tasks[&self.running[index].tasks[0]].hangs
+                    && self.is_at_work()
+                    && rng.u8(0..4) == 0 =>
+            {
+                self.take_back(tenant, 0..=u64::MAX, rng, tasks);
+                let task = self.running.swap_remove(index).tasks[0];
+                self.replies.push_back(Reply { turn, task });
+                Some(Claimed::Ended { is_being_read: true })
+            }
+            (Some(index), allowed) => {
+                self.is_dead = true;
+                self.was_ended = true;
+                self.too_long = allowed.map(|_| self.running[index].tasks[0]);
+                None
+            }
+            (None, _) if self.replies.iter().any(|reply| reply.turn == turn) => {
+                Some(Claimed::Ended { is_being_read: true })
+            }
+            (None, allowed) => {
+                if allowed.is_none() {
+                    self.take_back(tenant, turn..=turn, rng, tasks);
+                }
+                Some(Claimed::NotBegun)
+            }
+        }
+    }
+
+    /// Takes back what was not begun of the calls of these turns, by their claims.
+    fn take_back(
+        &mut self,
+        tenant: Tenant,
+        turns: RangeInclusive<u64>,
+        rng: &mut Rng,
+        tasks: &BTreeMap<u64, SimTask>,
+    ) {
+        let mut back = Vec::new();
+        let meant: Vec<_> = self.book.range(turns.clone()).map(|(turn, _)| *turn).collect();
+        for turn in meant {
+            let (items, is_true) = self.claimed(turn, rng, tasks);
+            let call = self.book.get_mut(&turn).expect("just seen");
+            if items < call.items {
+                call.items = items.max(call.answered);
+                call.tasks.truncate((call.items - call.answered) as usize);
+                back.push(Begun { turn, items, ran_for: Duration::ZERO });
+                if call.tasks.is_empty() {
+                    self.book.remove(&turn);
+                }
+            }
+            self.strike(turn, is_true);
+        }
+        self.outbox.retain(|call| {
+            let is_meant = turns.contains(&call.turn);
+            let ran_for = Duration::ZERO;
+            back.extend(is_meant.then_some(Begun { turn: call.turn, items: 0, ran_for }));
+            !is_meant
+        });
+        if !back.is_empty() {
+            self.news.push(Event::Returned { tenant, calls: back });
+        }
+    }
+
+    /// An honest worker begins nothing that was taken back.
+    fn strike(&mut self, turn: u64, is_true: bool) {
+        if is_true {
+            self.calls.retain(|call| call.turn != turn);
+            // The first one runs, the others are behind it.
+            for call in self.running.iter_mut().filter(|call| call.turn == turn) {
+                call.tasks.truncate(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The coordinator of the simulation: hands events to the scheduler, carries out its actions, and
+//! keeps its own account of what the scheduler should know.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::Summary;
+use super::workers::{Call, Order, Process, Viewed};
+use crate::executor::processes::scheduler::{
+    Action, Claimed, Event, Scheduler, Settings, Tenant, Verdict,
+};
+
+pub(super) struct World {
+    pub rng: Rng,
+    pub now: Instant,
+    pub scheduler: Scheduler<u64>,
+    pub slots: Vec<usize>,
+    pub max_tasks: Option<u64>,
+    pub processes: BTreeMap<Tenant, Process>,
+    pub tasks: BTreeMap<u64, SimTask>,
+    /// Where each task is that has not ended, and those that are pending.
+    pub places: BTreeMap<u64, Place>,
+    pub pending: BTreeSet<u64>,
+    /// Those of them that had been handed over before, best first.
+    pub returned: BTreeSet<(Reverse<i32>, u64)>,
+    /// Those that wait for their next attempt, and until when.
+    pub paused: BTreeSet<(Instant, u64)>,
+    /// Some workers lie, and some tasks undo their claims and end their workers.
+    pub is_hostile: bool,
+    pub is_shut_down: bool,
+    /// A shutdown that waits is left to come to its end by itself: a stricter one would complete
+    /// what was lost.
+    pub is_patient: bool,
+    /// How long tasks take at most, in microseconds: short ones travel together.
+    pub pace: u64,
+    /// From now on nothing that has not begun may begin.
+    pub is_closing: bool,
+    /// Tasks that were never handed over, best first: by priority, then in order.
+    pub fresh: BTreeSet<(Reverse<i32>, u64)>,
+    /// The process whose end is being reported was ended because of a call.
+    pub one_was_ended: bool,
+    /// The task that had run for too long in it.
+    pub too_long: Option<u64>,
+    /// News of processes that are gone.
+    pub late_news: Vec<Event<u64>>,
+    /// Processes that must have been killed when the present events are handled, and why.
+    pub condemned: Vec<(Tenant, String)>,
+    /// The scheduler was woken to look at what is due.
+    pub has_looked: bool,
+    pub ended: bool,
+    pub summary: Summary,
+}
+
+#[derive(Default)]
+pub(super) struct SimTask {
+    /// How it ended, if it has.
+    pub fate: Option<Verdict>,
+    pub sent: u32,
+    pub begun: u32,
+    pub allowed: u32,
+    pub timeout: Option<Duration>,
+    /// Never ends by itself.
+    pub hangs: bool,
+    /// Undoes its claim, and ends its worker.
+    pub hides: bool,
+    /// A worker may have lied about it.
+    pub is_doubtful: bool,
+    pub met_liar: bool,
+    /// How many workers ended without having claimed it when it was the next to run.
+    pub unclaimed: u32,
+    /// How many workers that the pool did not end, ended when it was the first to run.
+    pub ends: u32,
+    pub priority: i32,
+    /// The first of those with which it was submitted.
+    pub origin: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Pending,
+    Paused(Instant),
+    Sent(Tenant),
+    Done,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let workers = rng.usize(1..=4);
+        let slots: Vec<_> = (0..workers).map(|_| rng.choice([1, 1, 1, 3]).unwrap_or(1)).collect();
+        let settings = Settings {
+            slots: slots.clone(),
+            min_workers: rng.usize(0..=workers),
+            idle_timeout: rng.bool().then(|| Duration::from_millis(rng.u64(0..100))),
+            max_tasks: rng.bool().then(|| rng.u64(1..10)),
+            start_timeout: Duration::from_secs(10),
+            start_tries: rng.u32(1..6),
+        };
+        let max_tasks = settings.max_tasks;
+        let now = Instant::now();
+        let (scheduler, actions) = Scheduler::new(settings, now);
+        let mut world = Self {
+            is_hostile: rng.u8(0..3) == 0,
+            is_patient: rng.bool(),
+            pace: rng.choice([2, 50, 2_000]).unwrap_or(50),
+            rng,
+            now,
+            scheduler,
+            slots,
+            max_tasks,
+            processes: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            places: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            returned: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            is_shut_down: false,
+            is_closing: false,
+            fresh: BTreeSet::new(),
+            one_was_ended: false,
+            too_long: None,
+            late_news: Vec::new(),
+            condemned: Vec::new(),
+            has_looked: false,
+            ended: false,
+            summary: Summary::default(),
+        };
+        world.perform(actions).expect("a pool may start its workers");
+        world
+    }
+
+    /// Moves a task; gives the place where it was.
+    pub(super) fn put(&mut self, id: u64, place: Place) -> Place {
+        let rank = (Reverse(self.tasks[&id].priority), id);
+        let before = self.places.insert(id, place).expect("a task that was submitted");
+        match before {
+            Place::Pending => {
+                self.pending.remove(&id);
+                self.returned.remove(&rank);
+            }
+            Place::Paused(until) => drop(self.paused.remove(&(until, id))),
+            Place::Sent(_) | Place::Done => {}
+        }
+        match place {
+            Place::Pending => {
+                self.pending.insert(id);
+                self.returned.insert(rank);
+            }
+            Place::Paused(until) => drop(self.paused.insert((until, id))),
+            Place::Sent(_) | Place::Done => {}
+        }
+        before
+    }
+
+    pub(super) fn handle(&mut self, event: Event<u64>) -> Result<(), String> {
+        self.handle_all(vec![event])
+    }
+
+    pub(super) fn handle_all(&mut self, events: Vec<Event<u64>>) -> Result<(), String> {
+        self.summary.steps += events.len() as u64;
+        for event in &events {
+            self.hear(event);
+        }
+        let actions = self.scheduler.handle(events, self.now);
+        self.perform(actions)?;
+        self.check()
+    }
+
+    /// Notes what the scheduler knows from now on.
+    fn hear(&mut self, event: &Event<u64>) {
+        let (tenant, now) = match event {
+            Event::Tick => {
+                while let Some((until, id)) = self.paused.first().copied()
+                    && until <= self.now
+                {
+                    self.put(id, Place::Pending);
+                }
+                self.has_looked = true;
+                return;
+            }
+            Event::NotYet { tenant, turn, claimed } => {
+                return self.hear_not_yet(*tenant, *turn, *claimed);
+            }
+            Event::Replied { tenant, .. }
+            | Event::Progressed { tenant, .. }
+            | Event::Returned { tenant, .. } => (tenant, self.now),
+            _ => return,
+        };
+        let (Some(process), slots) = (self.processes.get_mut(tenant), self.slots[tenant.seat])
+        else {
+            return;
+        };
+        match event {
+            Event::Replied { turn, .. } => process.hear_answers(*turn, 1, slots, now),
+            Event::Progressed { turn, items, .. } => {
+                process.hear_answers(*turn, *items, slots, now);
+            }
+            Event::Returned { calls, .. } => {
+                for call in calls {
+                    process.hear_returned(call.turn, call.items, slots, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_not_yet(&mut self, tenant: Tenant, turn: u64, claimed: Claimed) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&tenant) else { return };
+        process.ending.take_if(|ending| *ending == turn);
+        let Some(call) = process.view.iter_mut().find(|call| call.turn == turn) else { return };
+        let is_cancelled = |id| self.tasks[id].fate.is_some();
+        if call.timeout.is_none() && call.tasks.iter().all(is_cancelled) {
+            call.timeout = Some(Duration::from_millis(5));
+        }
+        if claimed == (Claimed::Ended { is_being_read: true }) {
+            call.could_run_since = Some(now);
+        } else if let Some(reason) = call.must_end(claimed, now) {
+            self.summary.overdue += u64::from(claimed != Claimed::NotBegun);
+            self.condemned.push((tenant, reason));
+        }
+    }
+
+    pub(super) fn perform(&mut self, actions: Vec<Action<u64>>) -> Result<(), String> {
+        for action in actions {
+            match action {
+                Action::Spawn { tenant } => self.spawned(tenant)?,
+                Action::Send { tenant, turn, job, attempt, first, items } => {
+                    let tasks = range(job, first, items).collect();
+                    self.sent_call(tenant, turn, attempt, tasks)?;
+                }
+                Action::Recall { tenant, from, through } => {
+                    if from > through {
+                        return Err(format!("an empty recall: {from} to {through}"));
+                    }
+                    if let Some(process) = self.processes.get_mut(&tenant) {
+                        process.orders.push(Order::Recall { from, through });
+                    }
+                }
+                Action::EndCall { tenant, turn, allowed } => {
+                    let process = self.processes.get_mut(&tenant).ok_or("ended nobody")?;
+                    process.orders.push(Order::End { turn, allowed });
+                    process.ending = Some(turn);
+                }
+                Action::Dismiss { tenant } => {
+                    self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
+                }
+                Action::Kill { tenant, is_late: _ } => {
+                    self.processes.get_mut(&tenant).ok_or("killed nobody")?.is_killed = true;
+                }
+                Action::TakenBack { job, first, items } => {
+                    self.summary.taken_back += 1;
+                    for id in range(job, first, items) {
+                        self.taken_back(id)?;
+                    }
+                }
+                Action::Retry { job, first, attempt, fault, pause } => {
+                    self.summary.retried += 1;
+                    let until = self.now + pause;
+                    self.retried(job + u64::from(first), attempt, fault, until)?;
+                }
+                Action::Complete { job, first, items, verdict } => {
+                    for id in range(job, first, items) {
+                        self.completed(id, &verdict)?;
+                    }
+                }
+                Action::End => {
+                    if std::mem::replace(&mut self.ended, true) {
+                        return Err("the end came twice".to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spawned(&mut self, tenant: Tenant) -> Result<(), String> {
+        if self.ended {
+            return Err(format!("{tenant:?} was started after the end"));
+        }
+        let others = self.processes.keys().filter(|other| other.seat == tenant.seat).count();
+        self.summary.succeeded += others as u64;
+        let process = Process {
+            is_liar: self.is_hostile && self.rng.u8(0..4) == 0,
+            room: self.rng.choice([1, 2, 8, 1_000]).unwrap_or(1),
+            ..Process::default()
+        };
+        if others > 1 || self.processes.insert(tenant, process).is_some() {
+            return Err(format!("{tenant:?} was started beside {others} others"));
+        }
+        Ok(())
+    }
+
+    fn sent_call(
+        &mut self,
+        tenant: Tenant,
+        turn: u64,
+        attempt: u32,
+        tasks: VecDeque<u64>,
+    ) -> Result<(), String> {
+        let has_a_hider = tasks.iter().any(|id| self.tasks[id].hides);
+        for &id in &tasks {
+            self.sent(id, tenant, attempt)?;
+            self.tasks.get_mut(&id).expect("just sent").is_doubtful |= has_a_hider;
+        }
+        self.may_be_sent(tenant)?;
+        let slots = self.slots[tenant.seat];
+        self.summary.frames += u64::from(tasks.len() > 1 && slots > 1);
+        let process = self.processes.get_mut(&tenant).expect("just looked at");
+        process.given += tasks.len() as u64;
+        if self.max_tasks.is_some_and(|most| process.given > most) {
+            return Err(format!("{tenant:?} was given {} tasks", process.given));
+        }
+        process.view.push_back(Viewed {
+            turn,
+            tasks: tasks.clone(),
+            answered: 0,
+            timeout: tasks.front().and_then(|id| self.tasks[id].timeout),
+            could_run_since: (process.view.len() < slots).then_some(self.now),
+        });
+        process.outbox.push_back(Call { turn, tasks, begun: 0 });
+        let at_work = |(other, process): &(&Tenant, &Process)| {
+            let has_calls = !(process.outbox.is_empty() && process.calls.is_empty());
+            other.seat == tenant.seat && (has_calls || !process.running.is_empty())
+        };
+        match self.processes.iter().filter(at_work).count() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("seat {} has two processes at work", tenant.seat)),
+        }
+    }
+}
+
+fn range(job: u64, first: u32, items: u32) -> Range<u64> {
+    let first = job + u64::from(first);
+    first..first + u64::from(items)
+}
+
+impl Process {
+    /// The scheduler hears that tasks of a call were answered.
+    fn hear_answers(&mut self, turn: u64, items: u32, slots: usize, now: Instant) {
+        let Some(index) = self.view.iter().position(|call| call.turn == turn) else { return };
+        let is_to_end = self.ending == Some(turn);
+        let call = &mut self.view[index];
+        call.tasks.drain(..call.tasks.len().min(items as usize));
+        call.answered += items;
+        if !is_to_end {
+            call.could_run_since = Some(now);
+        }
+        if call.tasks.is_empty() {
+            self.hear_done(index, slots, now);
+        }
+    }
+
+    /// The scheduler hears that so many tasks of a call were begun, and the others taken back.
+    fn hear_returned(&mut self, turn: u64, begun: u32, slots: usize, now: Instant) {
+        let Some(index) = self.view.iter().position(|call| call.turn == turn) else { return };
+        let call = &mut self.view[index];
+        let staying = begun.saturating_sub(call.answered) as usize;
+        self.given -= call.tasks.len().saturating_sub(staying) as u64;
+        call.tasks.truncate(staying);
+        if call.tasks.is_empty() {
+            self.hear_done(index, slots, now);
+        }
+    }
+
+    fn hear_done(&mut self, index: usize, slots: usize, now: Instant) {
+        let call = self.view.remove(index).expect("just found");
+        self.ending.take_if(|ending| *ending == call.turn);
+        if let Some(next) = self.view.get_mut(slots - 1) {
+            next.could_run_since.get_or_insert(now);
+        }
+    }
+}

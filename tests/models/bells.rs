@@ -1,0 +1,93 @@
+//! Whoever sleeps or dozes is woken when something was published.
+
+use std::sync::Arc;
+
+use super::bell::{Bell, Patience};
+use super::explore;
+use super::sync::{AtomicU32, AtomicU64, Ordering, spawn};
+
+#[derive(Default)]
+struct Shared {
+    strokes: AtomicU32,
+    sleepers: AtomicU32,
+    dozers: AtomicU32,
+    /// What was published by each of those who ring.
+    published: [AtomicU64; 2],
+}
+
+impl Shared {
+    fn bell(&self) -> Bell<'_> {
+        let Self { strokes, sleepers, dozers, .. } = self;
+        Bell { strokes, sleepers, dozers, longest: None }
+    }
+
+    fn sum(&self) -> u64 {
+        self.published.iter().map(|word| word.load(Ordering::SeqCst)).sum()
+    }
+}
+
+type Wait = fn(&Bell<'_>, &Patience, &dyn Fn() -> bool);
+type Ring = fn(&Bell<'_>);
+
+const SLEEP: Wait = |bell, _, is_there| bell.sleep_unless(is_there);
+const DOZE: Wait = |bell, _, is_there| bell.doze_unless(is_there);
+const WAIT: Wait = |bell, patience, is_there| bell.wait_unless(patience, is_there);
+
+/// Each of so many threads publishes twice and rings; so many others wait until they have seen all.
+fn all_is_seen(waiters: &'static [Wait], ringers: u64, ring: Ring) {
+    explore(move || {
+        let shared = Arc::new(Shared::default());
+        let waits = waiters.iter().map(|wait| {
+            let shared = Arc::clone(&shared);
+            spawn(move || {
+                let patience = Patience::default();
+                let mut seen = shared.sum();
+                while seen < 2 * ringers {
+                    wait(&shared.bell(), &patience, &|| shared.sum() != seen);
+                    seen = shared.sum();
+                }
+            })
+        });
+        let rings = (0..ringers as usize).map(|ringer| {
+            let shared = Arc::clone(&shared);
+            spawn(move || {
+                for number in 1..=2 {
+                    shared.published[ringer].store(number, Ordering::SeqCst);
+                    ring(&shared.bell());
+                }
+            })
+        });
+        let threads: Vec<_> = waits.chain(rings).collect();
+        threads.into_iter().for_each(|thread| thread.join());
+    });
+}
+
+#[test]
+fn whoever_sleeps_is_woken_by_a_ring() {
+    all_is_seen(&[SLEEP], 1, |bell| bell.ring());
+    all_is_seen(&[SLEEP, SLEEP, SLEEP], 2, |bell| bell.ring());
+}
+
+#[test]
+fn whoever_sleeps_is_woken_by_a_soft_ring() {
+    all_is_seen(&[SLEEP], 1, |bell| bell.ring_softly());
+    all_is_seen(&[SLEEP, SLEEP], 2, |bell| bell.ring_softly());
+}
+
+#[test]
+fn whoever_dozes_is_woken_by_a_ring_or_roused() {
+    all_is_seen(&[DOZE], 1, |bell| bell.ring());
+    all_is_seen(&[DOZE], 1, |bell| bell.rouse());
+    all_is_seen(&[DOZE, DOZE], 2, |bell| bell.rouse());
+}
+
+#[test]
+fn whoever_stays_awake_for_a_moment_and_then_sleeps_is_woken() {
+    all_is_seen(&[WAIT], 1, |bell| bell.ring());
+    all_is_seen(&[WAIT, WAIT], 2, |bell| bell.ring_softly());
+}
+
+#[test]
+fn those_who_sleep_and_those_who_doze_are_woken_by_one_ring() {
+    all_is_seen(&[SLEEP, DOZE, WAIT], 1, |bell| bell.ring());
+}

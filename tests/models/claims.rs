@@ -1,0 +1,153 @@
+//! A call is the worker's or the coordinator's, never both, never neither's: no task is run twice or
+//! lost between the two.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as Plain, Ordering::SeqCst};
+
+use super::claim::Claim;
+use super::explore;
+use super::sync::{AtomicU32, AtomicU64, Lock, chance, spawn, yield_now};
+
+#[derive(Default)]
+struct Words {
+    state: AtomicU64,
+    ended: AtomicU32,
+    begun_at: AtomicU64,
+}
+
+impl Words {
+    fn claim(&self) -> Claim<'_> {
+        let Self { state, ended, begun_at } = self;
+        Claim { state, ended, begun_at }
+    }
+}
+
+struct Call {
+    claim: usize,
+    turn: u32,
+    first: usize,
+    items: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    claims: [Words; 2],
+    calls: Lock<(VecDeque<Call>, bool)>,
+    /// How often each task was run by the worker.
+    runs: [Plain; 8],
+    clock: Plain,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, SeqCst) + 1
+    }
+
+    fn send(&self, call: Call) {
+        self.claims[call.claim].claim().lay_out(call.turn);
+        self.calls.with(|(calls, _)| calls.push_back(call));
+    }
+
+    /// As a worker's thread does.
+    fn work(&self) {
+        loop {
+            let (call, is_closed) =
+                self.calls.with(|(calls, is_closed)| (calls.pop_front(), *is_closed));
+            let Some(call) = call else {
+                if is_closed {
+                    return;
+                }
+                yield_now();
+                continue;
+            };
+            let claim = self.claims[call.claim].claim();
+            for item in 0..call.items {
+                if !claim.begin(call.turn, self.now()) {
+                    break;
+                }
+                self.runs[call.first + item].fetch_add(1, SeqCst);
+                claim.end();
+            }
+        }
+    }
+
+    fn runs(&self, first: usize, items: usize) -> u64 {
+        self.runs[first..first + items].iter().map(|runs| runs.load(SeqCst)).sum()
+    }
+}
+
+/// The coordinator takes calls back from a worker with so many threads, and gives the claim to
+/// another call, while the first may still lie in the ring.
+fn each_task_has_one_owner(threads: usize) {
+    explore(move || {
+        let shared = Arc::new(Shared::default());
+        let work = |_| {
+            let shared = Arc::clone(&shared);
+            spawn(move || shared.work())
+        };
+        let workers: Vec<_> = (0..threads).map(work).collect();
+        shared.send(Call { claim: 0, turn: 1, first: 0, items: 2 });
+        shared.send(Call { claim: 1, turn: 1, first: 2, items: 1 });
+        for _ in 0..chance(12) {
+            yield_now();
+        }
+        let mut begun = [(0, 2, 0), (2, 1, 0), (3, 2, 0)];
+        begun[0].2 = shared.claims[0].claim().strike();
+        let is_free = begun[0].2 == 0;
+        if is_free {
+            shared.send(Call { claim: 0, turn: 2, first: 3, items: 2 });
+        }
+        begun[1].2 = shared.claims[1].claim().strike();
+        if is_free {
+            for _ in 0..chance(6) {
+                yield_now();
+            }
+            begun[2].2 = shared.claims[0].claim().strike();
+        }
+        shared.calls.with(|(_, is_closed)| *is_closed = true);
+        workers.into_iter().for_each(|worker| worker.join());
+        for (first, items, begun) in begun {
+            // What was begun was run, once each; what was not is the coordinator's.
+            assert_eq!(shared.runs(first, items), u64::from(begun), "tasks from {first}");
+        }
+        assert!(shared.runs.iter().all(|runs| runs.load(SeqCst) <= 1));
+    });
+}
+
+#[test]
+fn a_task_is_run_once_or_taken_back_whatever_the_order() {
+    for threads in 1..=3 {
+        each_task_has_one_owner(threads);
+    }
+}
+
+#[test]
+fn whoever_sees_that_a_task_runs_sees_since_when() {
+    explore(|| {
+        let shared = Arc::new(Shared::default());
+        let works = Arc::clone(&shared);
+        let worker = spawn(move || works.work());
+        let claim = shared.claims[0].claim();
+        let mut ended = false;
+        for (turn, first) in [(1, 0), (2, 2)] {
+            let sent_at = shared.now();
+            shared.send(Call { claim: 0, turn, first, items: 2 });
+            while !ended {
+                let at = shared.now();
+                let progress = claim.progress(at);
+                if let Some(ran_for) = progress.runs_for {
+                    let since = at - ran_for.as_nanos() as u64;
+                    assert!(since >= sent_at, "it runs since {since}, sent at {sent_at}");
+                }
+                assert!(progress.begun <= 2);
+                ended = shared.runs(first, 2) == 2 && progress.runs_for.is_none();
+                yield_now();
+            }
+            ended = false;
+        }
+        shared.calls.with(|(_, is_closed)| *is_closed = true);
+        worker.join();
+        assert_eq!(claim.progress(shared.now()).runs_for, None);
+    });
+}
