@@ -61,7 +61,7 @@
 //! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,
 //! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod blob;
 pub mod error;
@@ -69,6 +69,7 @@ pub mod executor;
 pub mod future;
 mod guard;
 mod locked_dir;
+mod os;
 pub mod task;
 mod voice;
 mod wire;

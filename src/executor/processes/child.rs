@@ -11,9 +11,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,12 +77,12 @@ pub(crate) struct Mouth {
 }
 
 impl Child {
-    /// Starts the program as a worker, which gets the memory that it shares with the coordinator.
+    /// Starts the program as a worker, with this as its standard input.
     pub(crate) fn spawn(
         program: &Program,
         invitation: &Invitation,
         env: &[(OsString, OsString)],
-        memory: File,
+        input: OwnedFd,
     ) -> io::Result<(Self, Mouth)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
@@ -94,7 +93,7 @@ impl Child {
         let handle = command
             .envs(env.iter().map(|(name, value)| (name, value)))
             .env(Invitation::VARIABLE, serde_json::to_string(invitation)?)
-            .stdin(memory)
+            .stdin(input)
             .stdout(its_stdout)
             .stderr(its_stderr)
             // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and

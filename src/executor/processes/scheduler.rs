@@ -47,7 +47,7 @@ use self::seat::{Ending, SeatState, Sent, Stage, Successor, Why, later};
 use self::staffing::{STILLBORN, kill_successor};
 use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
-    Action, Again, Begun, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Event, Misuse, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
 use crate::error::{Exit, PoolError};

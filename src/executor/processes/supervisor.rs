@@ -5,6 +5,7 @@
 //! learns of its parent's death is sent at the end of the thread that started it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -15,12 +16,12 @@ use uuid::Uuid;
 
 use super::Output;
 use super::child::{self, Child};
-use super::handler::{self, Attendance, Line};
+use super::handler::{self, Attendance};
 use super::post::Post;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
 use crate::guard;
-use crate::wire::{Exchange, Invitation};
+use crate::wire::{self, Exchange, Invitation, Note, Sent, Socket};
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
@@ -68,21 +69,29 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
 
+    wire::prepare().map_err(|short| refused("start a worker", &short))?;
     // The channel library panics on most of what can be wrong here.
     let (server, socket) = match guard::catch(IpcOneShotServer::new) {
         Ok(made) => made.map_err(|error| refused("make a socket for a worker", &error))?,
         Err(panic) => Err(refused("make a socket for a worker", &panic.message))?,
     };
+    let (pair, input) =
+        Socket::pair().map_err(|error| refused("make a socket for a worker", &error))?;
     let invitation = Invitation {
-        socket: socket.clone(),
+        socket,
         token: Uuid::new_v4().to_string(),
         coordinator: std::process::id(),
+        input: wire::identity(input.as_fd()).unwrap_or_default(),
         worker: post.worker(),
     };
     let (exchange, memory) = Exchange::create(shared.most_calls(post.worker()))
         .map_err(|error| refused("make memory to share with a worker", &error))?;
-    let _ = post.exchange.set(exchange);
-    let spawned = Child::spawn(program, &invitation, shared.worker_env(), memory);
+    if Note::Memory.send(&pair, &[memory.as_fd()]) != Sent::Yes {
+        Err(refused("send a worker its memory", &"the system has no room"))?;
+    }
+    drop(memory);
+    let _ = (post.exchange.set(exchange), post.socket.set(pair));
+    let spawned = Child::spawn(program, &invitation, shared.worker_env(), input);
     let (child, mouth) = spawned.map_err(|error| {
         let cause = refused(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
@@ -101,18 +110,14 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     }
 
     let (report, ended) = mpsc::channel();
-    let line = Arc::new(Line::new(socket));
-    let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.worker());
+    let (pid, worker) = (child.pid(), post.worker());
     let ends = Arc::clone(post);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
     let watcher = child::watch(Arc::clone(&child), mouth, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
-        // Before what may have to wait for a handler that is up: the worker may have filled the
-        // channel.
         ends.note_end();
-        hold.hang_up();
     });
     let watcher = watcher.map_err(|error| {
         child.kill_and_reap();
@@ -121,7 +126,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     shared.keep(watcher);
 
     let attends = Arc::clone(shared);
-    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, line, ended };
+    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, ended };
     let handler = thread::Builder::new()
         .name(format!("worker-{worker}"))
         .spawn(move || handler::attend(&attends, attendance))
