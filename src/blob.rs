@@ -1,25 +1,24 @@
 //! Bytes that travel beside the JSON, not inside it: a [`Blob`] in a task or an output goes through
-//! shared memory as it is, however large it is.
+//! sealed memory as it is, however large it is. What was handed over never changes.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs::File;
 use std::ops::Deref;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use ipc_channel::ipc::IpcSharedMemory;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::os::sealed::Sealed;
 use crate::wire::Bulk;
 
 /// Bytes, for a field of a task or of its output.
 ///
 /// As a `Vec<u8>` a megabyte would be sent as a million numbers in JSON. A blob is handed over in
-/// memory that both processes see: it is copied once, where it comes from, and not even that if it
-/// is passed on as it was received. Everywhere else, also in JSON that is written by hand, it is a
+/// memory that both processes see and none can write to: it is copied once, where it comes from,
+/// and not even that if it is passed on as it was received. Everywhere else, also in JSON that is written by hand, it is a
 /// sequence of bytes like any other.
 ///
 /// ```
@@ -44,34 +43,30 @@ pub struct Blob(Bytes);
 #[derive(Clone)]
 enum Bytes {
     Own(Arc<Vec<u8>>),
-    Shared(IpcSharedMemory),
+    /// As it was received.
+    Sealed(Arc<Sealed>),
 }
 
 /// A shorter one is sent inside the JSON: that is faster than memory of its own.
 const SHORT: usize = 256;
 /// More than this of one task or output are sent inside the JSON as well: each takes a descriptor,
-/// and so many messages would fill a channel that nobody reads before it is known what for.
-const MOST: usize = 256;
+/// and what is enclosed is held until the record that needs it.
+pub(crate) const MOST: usize = 256;
 
 impl Blob {
     /// The bytes, without a copy if they were never sent.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Bytes::Own(bytes) => Arc::unwrap_or_clone(bytes),
-            Bytes::Shared(memory) => memory.to_vec(),
+            Bytes::Sealed(memory) => memory.to_vec(),
         }
     }
 
-    /// As what it crosses the border. Only when that is about to happen, since the memory takes a
-    /// descriptor, and tasks may wait for long.
-    ///
-    /// # Panics
-    ///
-    /// Where no descriptor is left: the channel library does.
-    pub(crate) fn share(&self) -> Bulk {
+    /// The file in which it was received, to be passed on as it is.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
-            Bytes::Own(bytes) => Bulk::share(bytes),
-            Bytes::Shared(memory) => Bulk::Shared(memory.clone()),
+            Bytes::Own(_) => None,
+            Bytes::Sealed(memory) => Some(memory.as_fd()),
         }
     }
 }
@@ -80,23 +75,22 @@ impl From<Bulk> for Blob {
     fn from(bulk: Bulk) -> Self {
         match bulk {
             // Whoever keeps many must not keep as many descriptors.
-            Bulk::Shared(memory) if descriptors_are_scarce() => memory.to_vec().into(),
-            Bulk::Shared(memory) => Self(Bytes::Shared(memory)),
-            Bulk::Inline(bytes) => bytes.into(),
+            Bulk::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
+            Bulk::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
+            Bulk::Own(bytes) => bytes.into(),
         }
     }
 }
 
-/// Whether a good part of the descriptors that this process may have are in use: without any left
-/// no worker could be started, nor anything opened by anybody else.
-fn descriptors_are_scarce() -> bool {
+/// Whether a good part of the descriptors that this process may have were in use when it got this
+/// one: without any left no worker could be started, nor anything opened by anybody else.
+fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
     use rustix::process::{Resource, getrlimit};
     // Beyond that, other things become scarce, such as mappings.
     const ENOUGH: u64 = 8192;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
     // The lowest number that is free is given out: it tells how many are not.
-    let next = File::open("/dev/null").map(|file| u64::try_from(file.as_raw_fd()));
-    !matches!(next, Ok(Ok(next)) if next < limit / 2)
+    u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit / 2)
 }
 
 thread_local! {
@@ -235,7 +229,7 @@ impl Deref for Blob {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Own(bytes) => bytes,
-            Bytes::Shared(memory) => memory,
+            Bytes::Sealed(memory) => memory,
         }
     }
 }

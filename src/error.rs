@@ -302,6 +302,23 @@ pub enum PoolError {
          procession::worker::serve_if_asked(..) first thing in main"
     )]
     NotServing,
+    /// The worker program runs, but does not become a worker.
+    #[error(
+        "the worker program does not serve: {cause}. Call \
+         procession::worker::serve_if_asked(registry) first thing in the main of that program. \
+         Under `cargo test`, where main is not your own: build the pool in a test with `harness = \
+         false` in Cargo.toml, or give it a program that serves by Builder::worker_program"
+    )]
+    WorkerNotServing {
+        /// What it did in place of that.
+        cause: String,
+    },
+    /// The worker program is a wrapper that starts the program that would serve, and stays between.
+    #[error("the worker program is a wrapper: {cause}. It must become that program, with `exec`")]
+    WorkerWrapped {
+        /// What it did.
+        cause: String,
+    },
     /// There is no directory in which workers can meet their coordinator.
     #[error("no temporary directory is usable for the workers' sockets: {0}")]
     NoRunDir(String),

@@ -2,32 +2,36 @@
 //!
 //! ```text
 //!   worker                              coordinator
-//!     │ ── Hello{token, build, …} ─────────► │   over the one-shot socket
-//!     │ ◄──────────────── Welcome{…} ─────── │   the call channel
-//!     │ ── Ready ──────────────────────────► │   the reply channel
+//!     │ ◄───────────────────── Memory ────── │   notes, through a socket pair of which the worker
+//!     │                                      │   has one end as its standard input
+//!     │ ── Hello{token, build, …} ─────────► │   over the one-shot socket; then HelloSent
+//!     │ ◄──────────────── Welcome{…} ─────── │   over the channel that came along; then Welcomed
+//!     │ ── Ready ──────────────────────────► │   a note
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share,
 //!     │ ── said, reply ────────────────────► │ ┘ see `exchange`
-//!     │ ◄───────────────────► Enclosed ───── │   either channel: texts too long for a record
+//!     │ ◄──────────────────► enclosure ───── │   the socket pair: what is too large for a record
 //!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```
 //!
-//! The envelope of a reply is a JSON text; tasks and outputs are encoded as [`codec`] does, because
-//! the encoding of the channel itself is not self-describing and would garble untagged or flattened
-//! types. They know nothing of rings and channels, so they can travel over another kind of
-//! connection one day.
+//! Neither side waits in the channel library: each first receives a note that what it is about to
+//! take out of a channel was put there. And the wait for a note ends, without any resource, when
+//! the other side is gone.
 //!
-//! A text above [`INLINE_LIMIT`] travels in shared memory of its own, which is sent over the
-//! channel before the record that needs it: a channel sends larger messages in fragments, and a
-//! fragmented send to a process that dies meanwhile never returns.
+//! The envelope of a reply is a JSON text; tasks and outputs are encoded as [`codec`] does. They
+//! know nothing of rings and sockets, so they can travel over another kind of connection one day.
+//! A text above [`INLINE_LIMIT`] travels in sealed memory of its own, which is sent through the
+//! socket before the record that needs it.
 
 mod bell;
 mod channel;
 mod claim;
 mod enclosure;
 mod exchange;
+mod note;
 mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod socket;
 mod sync;
 
 use std::cell::RefCell;
@@ -39,11 +43,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub(crate) use self::bell::Patience;
-pub(crate) use self::channel::{receive, send};
+pub(crate) use self::channel::{prepare, receive, send};
 pub(crate) use self::claim::Progress;
-pub(crate) use self::enclosure::{Bulk, Enclosure};
+pub(crate) use self::enclosure::{Assembly, Bulk, Enclosure, Passed, pass};
 pub(crate) use self::exchange::{Exchange, now};
+pub(crate) use self::note::Note;
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
+pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::error::{Cause, TaskError};
@@ -67,9 +73,11 @@ pub(crate) struct Invitation {
     pub socket: String,
     /// Proves to the coordinator that whoever connects is the process that it started.
     pub token: String,
-    /// The worker's parent. A process with another parent was not invited: it inherited the
-    /// environment of a worker.
+    /// The worker's parent. A process with another parent was started by a wrapper.
     pub coordinator: u32,
+    /// Tells the socket that the worker has as its standard input from all others. A process
+    /// without it was not invited: it inherited the environment of a worker.
+    pub input: u64,
     /// Which worker of the pool this is to be.
     pub worker: usize,
 }
@@ -85,40 +93,18 @@ pub(crate) struct Hello {
     pub protocol: u32,
     pub build: String,
     pub pid: u32,
-    pub calls: IpcSender<ToWorker>,
+    /// Where to send the welcome.
+    pub welcome: IpcSender<Welcome>,
     /// Held by the coordinator as long as it lives.
     pub lifeline: IpcSender<()>,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) enum ToWorker {
-    Welcome(Welcome),
-    /// What the next call's record lacks that says so.
-    Enclosed(Enclosure),
-}
-
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     /// How many tasks the worker runs at the same time, on threads.
     pub threads: usize,
     /// What the worker may use.
     pub limits: Limits,
-    pub replies: IpcSender<FromWorker>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum FromWorker {
-    /// The worker has its limits and its threads, and takes calls from now on.
-    Ready,
-    /// It cannot work, and why.
-    Unfit(String),
-    /// It cannot work now, since the system is short of something.
-    Short(String),
-    /// What the next record lacks that says so.
-    Enclosed(Enclosure),
-    /// Said by the coordinator to itself, in the worker's stead, when the operating system
-    /// reports the worker's end.
-    Ended,
 }
 
 /// The kinds of records.
@@ -128,6 +114,9 @@ pub(crate) const REPLY: u8 = 2;
 pub(crate) const SAID: u8 = 3;
 /// The output of the next task of a call that consists of several: all that is new in its reply.
 pub(crate) const OUTPUT: u8 = 4;
+/// Asks the reader to take in what is in the socket, where there is no room for the rest of what
+/// the next record lacks.
+pub(crate) const TAKE_IN: u8 = 5;
 /// Set in the kind of a record that lacks something, which comes in a message of its own.
 pub(crate) const ENCLOSED: u8 = 0x80;
 

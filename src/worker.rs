@@ -12,7 +12,10 @@
 
 mod desk;
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +30,7 @@ use crate::guard;
 use crate::os;
 use crate::task::Registry;
 use crate::wire::{
-    self, BUILD, Exchange, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome,
+    self, BUILD, Exchange, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -51,23 +54,37 @@ pub fn serve_if_asked(registry: Registry) {
 /// The coordinator's request to serve, if this process was started as a worker. For a worker
 /// program that has more to do than [`serve_if_asked`], such as opening a log.
 pub fn asked() -> Option<Asked> {
-    let invitation = invitation()?;
+    let invitation = invitation().filter(has_the_socket)?;
     IS_SERVING.store(true, Ordering::Release);
     Some(Asked { invitation })
 }
 
-/// Whether this process was started as a worker and its `main` paid no heed to that.
+/// Whether this process was started as a worker and its `main` paid no heed to that; if so, the
+/// coordinator is told.
 pub(crate) fn was_asked_in_vain() -> bool {
-    invitation().is_some() && !IS_SERVING.load(Ordering::Acquire)
+    if IS_SERVING.load(Ordering::Acquire) {
+        return false;
+    }
+    let Some(invitation) = invitation() else { return false };
+    if has_the_socket(&invitation) {
+        Note::NotServing.send_to(io::stdin().as_fd());
+        return true;
+    }
+    // Started by a wrapper that passed on the environment, but not the standard input. A task that
+    // starts a program does the same, but by then nobody waits for a hello any more.
+    Path::new(&invitation.socket).is_absolute() && Path::new(&invitation.socket).exists()
 }
 
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
 fn invitation() -> Option<Invitation> {
-    let invitation = env::var(Invitation::VARIABLE).ok()?;
-    let invitation: Invitation = serde_json::from_str(&invitation).ok()?;
-    // A process that a task starts inherits the environment, but it is not the one that was asked.
-    is_child_of(invitation.coordinator).then_some(invitation)
+    serde_json::from_str(&env::var(Invitation::VARIABLE).ok()?).ok()
+}
+
+/// Whether standard input is the socket that the coordinator gave to its worker. A process that a
+/// task starts inherits the environment, but not that.
+fn has_the_socket(invitation: &Invitation) -> bool {
+    wire::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
 fn is_child_of(coordinator: u32) -> bool {
@@ -86,6 +103,15 @@ pub enum ServeError {
         coordinator: u32,
         /// What failed.
         reason: String,
+    },
+    /// This process was started by a wrapper, not by the coordinator.
+    #[error(
+        "this process is not the one that the coordinator (pid {coordinator}) started: a wrapper \
+         must become the worker program, with `exec`"
+    )]
+    Wrapped {
+        /// The coordinator's process id.
+        coordinator: u32,
     },
     /// The operating system refused something.
     #[error("cannot serve: {0}")]
@@ -111,40 +137,30 @@ impl Asked {
 
     /// Runs the coordinator's calls until it hangs up.
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
-        let Invitation { socket, token, coordinator, worker } = self.invitation;
+        let Self { invitation } = self;
+        let coordinator = invitation.coordinator;
+        if !is_child_of(coordinator) {
+            // Or the coordinator is gone, and then nobody hears of it.
+            Note::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
+            return Err(ServeError::Wrapped { coordinator });
+        }
         die_with_the_coordinator(coordinator);
         os::signals::outlive_requests_to_end();
         os::terminal::give_up();
         // Whoever looks at the process list should see what this is, however it was started.
         let _ = rustix::thread::set_name(c"worker");
 
-        let unreachable = |error: &dyn std::fmt::Display| ServeError::Unreachable {
-            coordinator,
-            reason: error.to_string(),
-        };
-        let exchange = Exchange::from_stdin().map_err(|error| unreachable(&error))?;
-        let (call_sender, calls) = ipc::channel()?;
-        let (lifeline_sender, lifeline) = ipc::channel()?;
-        IpcSender::connect(socket)
-            .map_err(|error| unreachable(&error))?
-            .send(Hello {
-                token,
-                protocol: PROTOCOL,
-                build: BUILD.to_owned(),
-                pid: process::id(),
-                calls: call_sender,
-                lifeline: lifeline_sender,
-            })
-            .map_err(|error| unreachable(&error))?;
-        let Welcome { threads, limits, replies } = match wire::receive(&calls) {
-            Ok(ToWorker::Welcome(welcome)) => welcome,
-            Ok(ToWorker::Enclosed(_)) => {
-                return Err(unreachable(&"it sent a text before a welcome"));
+        let socket = match take_stdin() {
+            Ok(socket) => socket,
+            Err(error) => {
+                refused_by_the_system(&error).send_to(io::stdin().as_fd());
+                return Err(error.into());
             }
-            Err(error) => return Err(unreachable(&error)),
         };
-
-        let desk = Arc::new(Desk::new(registry, worker, exchange, calls, replies.clone()));
+        let Link { exchange, welcome: Welcome { threads, limits }, lifeline } =
+            shake_hands(&socket, &invitation)?;
+        let (worker, socket) = (invitation.worker, Arc::new(socket));
+        let desk = Arc::new(Desk::new(registry, worker, exchange, Arc::clone(&socket)));
         let set_up = || {
             limits.impose().map_err(io::Error::other)?;
             hold_the_lifeline(lifeline, coordinator)?;
@@ -155,14 +171,16 @@ impl Asked {
             Err(error) => {
                 // The worker's own limits are the same the next time.
                 let is_short = error.kind() == io::ErrorKind::WouldBlock && !limits.is_any();
-                let told = if is_short { FromWorker::Short } else { FromWorker::Unfit };
-                let _ = wire::send(&replies, || told(error.to_string()));
+                let told = if is_short { Note::Short } else { Note::Unfit };
+                told(Note::reason(&error.to_string())).send(&socket, &[]);
                 return Err(error.into());
             }
         };
         // Without a word of it nobody would ever send a call.
-        wire::send(&replies, || FromWorker::Ready).map_err(|error| unreachable(&error))?;
-        drop(replies);
+        if Note::Ready.send(&socket, &[]) != Sent::Yes {
+            return Err(unreachable(coordinator, &"it hung up"));
+        }
+        drop(socket);
 
         if runners.is_empty() {
             desk.run_until_closed(threads);
@@ -173,6 +191,88 @@ impl Asked {
         desk.drop_locals();
         Ok(())
     }
+}
+
+fn unreachable(coordinator: u32, reason: &dyn std::fmt::Display) -> ServeError {
+    ServeError::Unreachable { coordinator, reason: reason.to_string() }
+}
+
+fn refused_by_the_system(error: &dyn std::fmt::Display) -> Note {
+    Note::Refused(Note::reason(&format!("the worker cannot serve: {error}")))
+}
+
+/// Keeps the socket that is the standard input for this process alone, and puts an empty input in
+/// its place: it is not for tasks, nor for what they start.
+fn take_stdin() -> io::Result<Socket> {
+    let socket = Socket::of(io::stdin().as_fd())?;
+    let empty: OwnedFd = match File::open("/dev/null") {
+        Ok(null) => null.into(),
+        // In surroundings without devices; the writing end is closed at once.
+        Err(_) => io::pipe()?.0.into(),
+    };
+    rustix::stdio::dup2_stdin(empty)?;
+    Ok(socket)
+}
+
+/// What the handshake leads to.
+struct Link {
+    exchange: Exchange,
+    welcome: Welcome,
+    lifeline: IpcReceiver<()>,
+}
+
+/// Reports to the coordinator, and waits until it is welcome. Where the system refuses something,
+/// the coordinator hears of it, for the next try may fare better.
+fn shake_hands(socket: &Socket, invitation: &Invitation) -> Result<Link, ServeError> {
+    let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
+    let memory = match Note::receive(socket) {
+        Ok(Some((Note::Memory, mut fds))) => fds.pop(),
+        _ => None,
+    };
+    let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
+    let exchange = Exchange::open(memory.into()).map_err(io::Error::other)?;
+    // The channel library panics where it finds no descriptors.
+    let said = guard::catch(|| {
+        wire::prepare().map_err(|short| short.to_string())?;
+        say_hello(invitation).map_err(|error| error.to_string())
+    });
+    let (welcomes, lifeline) = match said {
+        Ok(Ok(channels)) => channels,
+        Ok(Err(reason)) => {
+            refused_by_the_system(&reason).send(socket, &[]);
+            return Err(unreachable(&reason));
+        }
+        Err(panic) => {
+            refused_by_the_system(&panic.message).send(socket, &[]);
+            return Err(unreachable(&panic.message));
+        }
+    };
+    if Note::HelloSent.send(socket, &[]) != Sent::Yes {
+        return Err(unreachable(&"it hung up"));
+    }
+    match Note::receive(socket) {
+        Ok(Some((Note::Welcomed, _))) => {}
+        _ => return Err(unreachable(&"it hung up")),
+    }
+    let welcome = wire::receive(&welcomes).map_err(|error| unreachable(&error))?;
+    Ok(Link { exchange, welcome, lifeline })
+}
+
+type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);
+
+fn say_hello(invitation: &Invitation) -> Result<Channels, ipc_channel::IpcError> {
+    let (welcome, welcomes) = ipc::channel()?;
+    let (its_lifeline, lifeline) = ipc::channel()?;
+    let to = IpcSender::connect(invitation.socket.clone())?;
+    wire::send(&to, || Hello {
+        token: invitation.token.clone(),
+        protocol: PROTOCOL,
+        build: BUILD.to_owned(),
+        pid: process::id(),
+        welcome: welcome.clone(),
+        lifeline: its_lifeline.clone(),
+    })?;
+    Ok((welcomes, lifeline))
 }
 
 /// How often it is asked whether the coordinator is there, beside the lifeline: a process that was

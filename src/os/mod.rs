@@ -6,6 +6,7 @@
 pub(crate) mod descriptors;
 pub(crate) mod fork;
 pub(crate) mod reap;
+pub(crate) mod sealed;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod terminal;

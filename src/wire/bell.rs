@@ -74,7 +74,12 @@ impl Bell<'_> {
         self.sleep_among(self.dozers, is_there, Some(DOZE));
     }
 
-    /// The same, but stays awake for a moment where that is likely to pay.
+    /// Sleeps until the bell rings, but not for longer than this.
+    pub(crate) fn sleep_at_most(&self, timeout: Duration, is_there: impl Fn() -> bool) {
+        self.sleep_among(self.sleepers, is_there, Some(timeout));
+    }
+
+    /// Sleeps until the bell rings, but stays awake for a moment where that is likely to pay.
     pub(crate) fn wait_unless(&self, patience: &Patience, is_there: impl Fn() -> bool) {
         patience.wait(&is_there, || self.sleep_unless(&is_there));
     }

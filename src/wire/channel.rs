@@ -1,12 +1,16 @@
-//! The channel between a worker and the coordinator, where a signal may interrupt whoever is at it:
-//! a program, or one of its tasks, may have set a timer.
+//! The channel of the handshake, where a signal may interrupt whoever is at it: a program may have
+//! set a timer.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{IpcReceiver, IpcSender};
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::socket::descriptors_are_free;
+use crate::guard;
 
 /// Sends a message, which is made anew for each try: to send it is to give it away.
 pub(crate) fn send<M: Serialize>(
@@ -33,18 +37,33 @@ pub(crate) fn receive<M: Serialize + DeserializeOwned>(
     }
 }
 
-/// Whether nobody is at the other end any more.
-pub(super) fn is_gone(error: &IpcError) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
-    match error {
-        IpcError::Disconnected => true,
-        IpcError::Io(error) => {
-            matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotConnected)
-        }
-        IpcError::SerializationError(_) => false,
-    }
-}
-
 fn is_interruption(error: &IpcError) -> bool {
     matches!(error, IpcError::Io(error) if error.kind() == io::ErrorKind::Interrupted)
 }
+
+/// As many descriptors as a handshake takes, and some for what other threads do meanwhile.
+const ENOUGH: usize = 12;
+
+/// Makes sure that the channel library finds the descriptors for a handshake: it panics where there
+/// are none, and what it settles at its first use would stay as it was settled then.
+pub(crate) fn prepare() -> Result<(), Short> {
+    if !descriptors_are_free(ENOUGH) {
+        return Err(Short);
+    }
+    let warm = || -> Result<(), ()> {
+        let (sender, receiver) = ipc::channel::<()>().map_err(drop)?;
+        send(&sender, || ()).map_err(drop)?;
+        receive(&receiver).map_err(drop)
+    };
+    static IS_WARM: AtomicBool = AtomicBool::new(false);
+    if !IS_WARM.load(Ordering::Acquire) {
+        guard::catch(warm).map_err(|_| Short)?.map_err(|()| Short)?;
+        IS_WARM.store(true, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Too few descriptors are free for a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too few file descriptors are free")]
+pub(crate) struct Short;

@@ -14,12 +14,10 @@
 //! it wants back; both change the same word in one step, so exactly one of them has it, and it is
 //! known at once which. After a worker's death the claims tell which calls had begun.
 //!
-//! The worker gets the memory as its standard input, which is the one descriptor that is passed on
-//! on every system; it keeps it for itself and puts an empty input in its place.
+//! The worker gets the memory's descriptor through the socket that is its standard input.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -89,13 +87,10 @@ impl Exchange {
         Ok((exchange, file))
     }
 
-    /// The memory that a coordinator gave to this process as its standard input, which is empty
-    /// from then on.
-    pub(crate) fn from_stdin() -> io::Result<Self> {
-        let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    /// The memory of this file, which a coordinator has sent.
+    pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        let not_ours = || io::Error::other("standard input is not the coordinator's memory");
+        let not_ours = || io::Error::other("what was sent is not the coordinator's memory");
         let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
         let exchange = Self::map(file, claims)?;
         let number = exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;

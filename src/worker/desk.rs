@@ -7,8 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
 
-use ipc_channel::ipc::{IpcReceiver, IpcSender};
-
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
@@ -18,8 +16,8 @@ use crate::os::fork::Origin;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
-    self, Call, Cargo, ENCLOSED, Enclosure, Exchange, FromWorker, INLINE_LIMIT, OUTPUT, Patience,
-    REPLY, Reader, Records, SAID, Status, Timed, ToWorker, Writer,
+    self, Assembly, Call, Cargo, ENCLOSED, Enclosure, Exchange, INLINE_LIMIT, OUTPUT, Passed,
+    Patience, REPLY, Reader, Records, SAID, Socket, Status, TAKE_IN, Timed, Writer,
 };
 
 /// What the threads that run calls have in common.
@@ -40,7 +38,8 @@ pub(super) struct Desk {
 struct Inbox {
     reader: Reader,
     records: Records,
-    calls: IpcReceiver<ToWorker>,
+    socket: Arc<Socket>,
+    assembly: Assembly,
     patience: Patience,
 }
 
@@ -53,8 +52,11 @@ struct Outlet {
 /// Where replies go.
 struct Outbox {
     writer: Writer,
-    replies: IpcSender<FromWorker>,
+    socket: Arc<Socket>,
 }
+
+/// For how long at most a reply waits for room in the socket before the coordinator is asked anew.
+const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
 
 /// A call as it was taken out of the inbox; used again for the next one.
 #[derive(Default)]
@@ -68,13 +70,12 @@ impl Desk {
         registry: Registry,
         worker: usize,
         exchange: Exchange,
-        calls: IpcReceiver<ToWorker>,
-        replies: IpcSender<FromWorker>,
+        socket: Arc<Socket>,
     ) -> Self {
         let exchange = Arc::new(exchange);
         let outlet = Arc::new(Outlet {
             exchange: Arc::clone(&exchange),
-            outbox: Mutex::new(Outbox { writer: Writer::default(), replies }),
+            outbox: Mutex::new(Outbox { writer: Writer::default(), socket: Arc::clone(&socket) }),
         });
         let speaks = Arc::clone(&outlet);
         Self {
@@ -86,7 +87,8 @@ impl Desk {
             inbox: Mutex::new(Inbox {
                 reader: Reader::default(),
                 records: Records::default(),
-                calls,
+                socket,
+                assembly: Assembly::default(),
                 patience: Patience::default(),
             }),
             outlet,
@@ -149,16 +151,20 @@ impl Desk {
     /// the bell, and the others for that one.
     fn take_next(&self, taken: &mut Taken) -> bool {
         let mut inbox = self.inbox();
-        let Inbox { reader, records, calls, patience } = &mut *inbox;
+        let Inbox { reader, records, socket, assembly, patience } = &mut *inbox;
         let ring = self.exchange.calls();
         loop {
             // The coordinator is no stranger: what it writes is sound, or it is at its end.
             let record = records.next().unwrap_or_else(|_| end_at_once());
+            if record.is_some_and(|record| record.kind == TAKE_IN) {
+                assembly.take_in(socket).unwrap_or_else(|_| end_at_once());
+                continue;
+            }
             if let Some(record) = record {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
                 taken.enclosed = match record.kind & ENCLOSED != 0 {
-                    true => receive_enclosed(calls).unwrap_or_else(|()| {
+                    true => assembly.next(socket).unwrap_or_else(|_| {
                         // It may be more than this process can take in. The call is to blame:
                         // given to the next worker, it would end that one, too.
                         self.begin(&taken.record);
@@ -274,17 +280,31 @@ impl Outlet {
         let ring = self.exchange.replies();
         let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let Outbox { writer, replies } = &mut *outbox;
+        let Outbox { writer, socket } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
         let enclosed = (!is_inline).then_some(text);
-        let lacks = Enclosure::send(enclosed, blobs, replies, FromWorker::Enclosed).unwrap_or_else(
-            |stuck| {
-                // Nobody would ever hear of it. The task that has left so few descriptors to this
-                // process is to blame, and the next process has all of its own.
-                let _ = writeln!(io::stderr(), "worker: {stuck}");
-                end_at_once()
-            },
-        );
+        let mut begun = 0;
+        let lacks = loop {
+            match wire::pass(enclosed, blobs, begun, socket) {
+                Passed::Nothing => break false,
+                Passed::All => break true,
+                Passed::Part(items) => begun = items,
+                Passed::Stuck(stuck, _) => {
+                    // Nobody would ever hear of it. The task that has left so few descriptors to
+                    // this process is to blame, and the next process has all of its own.
+                    let _ = writeln!(io::stderr(), "worker: {stuck}");
+                    end_at_once()
+                }
+            }
+            // The coordinator takes something out with what it has not read yet; or else has to be
+            // asked to.
+            if !ring.has_unread() {
+                let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
+            }
+            self.exchange.reply_bell().ring();
+            socket.wait_writable(SOCKET_MAY_BE_FULL);
+            has_waited = true;
+        };
         let kind = if lacks { kind | ENCLOSED } else { kind };
         let inline = if is_inline { text } else { &[] };
         let parts = [&number.to_le_bytes()[..], inline];
@@ -296,15 +316,6 @@ impl Outlet {
         }
         has_waited
     }
-}
-
-fn receive_enclosed(calls: &IpcReceiver<ToWorker>) -> Result<Enclosure, ()> {
-    // The channel library panics on a message of which not all descriptors could be taken in.
-    let next = || match guard::catch(|| wire::receive(calls)) {
-        Ok(Ok(ToWorker::Enclosed(enclosure))) => Ok(enclosure),
-        _ => Err(()),
-    };
-    Enclosure::receive(next)
 }
 
 /// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.

@@ -1,5 +1,8 @@
 //! Bytes that travel beside the JSON.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
+
 use libtest_mimic::Trial;
 use procession::{
     Blob, Context, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
@@ -15,6 +18,9 @@ pub fn trials() -> Vec<Trial> {
         many_blobs_travel_with_one_task,
         waiting_tasks_with_blobs_take_no_descriptors,
         more_blobs_than_fit_into_a_channel_travel_with_one_task,
+        three_hundred_tasks_at_a_time_with_a_blob_each_are_all_done,
+        a_blob_that_is_kept_is_inherited_by_no_program,
+        nobody_can_write_to_what_a_task_has_received,
         blobs_that_no_worker_can_take_in_cost_only_their_task,
         outputs_that_find_few_descriptors_are_passed_on_all_the_same,
         an_output_that_finds_no_descriptor_costs_only_its_task,
@@ -70,7 +76,83 @@ impl Task for Turn {
 }
 
 pub fn add_to(registry: Registry) -> Registry {
-    registry.with::<Turn>()
+    registry.with::<Turn>().with::<Scribble>()
+}
+
+/// Writes to all memory files that it finds in its process, and to their mappings, then fails at
+/// its first attempt, and gives what it had received at the second.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Scribble(Blob);
+
+impl Task for Scribble {
+    const NAME: &'static str = "scribble";
+    type Output = Blob;
+
+    fn run(self, context: &Context) -> Result<Blob, Failure> {
+        if context.attempt() > 1 {
+            return Ok(self.0);
+        }
+        let open = fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.path());
+        let is_bytes = |path: &std::path::PathBuf| {
+            let link = fs::read_link(path).unwrap_or_default();
+            link.to_string_lossy().starts_with("/memfd:procession-bytes")
+        };
+        let files: Vec<_> = open.filter(is_bytes).collect();
+        if files.is_empty() {
+            return Err(Failure::msg("no memory file"));
+        }
+        for file in files {
+            if let Ok(file) = fs::File::options().write(true).open(&file) {
+                let written = file.write_at(b"scribbled", 0).is_ok() || file.set_len(0).is_ok();
+                assert!(!written, "a memory file was written to");
+            }
+        }
+        let memory = fs::File::options().write(true).open("/proc/self/mem")?;
+        // Where that is possible at all, it changes this process's own view only.
+        let _ = memory.write_at(b"scribbled", self.0.as_ptr() as u64);
+        std::process::abort();
+    }
+}
+
+fn three_hundred_tasks_at_a_time_with_a_blob_each_are_all_done() {
+    for len in [300, 5_000] {
+        let pool = quiet().workers(1).concurrency(300).build().expect("a pool");
+        let futures: Vec<_> =
+            (0..300).map(|_| pool.submit(turn(vec![bytes(len)], How::Back))).collect();
+        for future in futures {
+            assert_eq!(future.result().expect("an output").bytes, [bytes(len)]);
+        }
+    }
+}
+
+fn a_blob_that_is_kept_is_inherited_by_no_program() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let pool = pool(1);
+    let back = pool.submit(turn(vec![bytes(100_000)], How::Back)).result().expect("an output");
+    let kept = (back.bytes[0].clone(), back);
+    let mut sleeps = std::process::Command::new("sleep").arg("60").spawn().expect("a program");
+    let open = fs::read_dir(format!("/proc/{}/fd", sleeps.id())).expect("a list").flatten();
+    let links: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    sleeps.kill().expect("killed");
+    sleeps.wait().expect("its end");
+    let is_memory = |link: &std::path::PathBuf| link.to_string_lossy().contains("memfd");
+    assert!(!links.iter().any(is_memory), "{links:?}");
+    assert_eq!(kept.0, bytes(100_000));
+}
+
+fn nobody_can_write_to_what_a_task_has_received() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let pool = quiet().workers(2).retries(Retries::times(1).on_crash(true)).build();
+    let pool = pool.expect("a pool");
+    let first = pool.submit(turn(vec![bytes(100_000)], How::Back)).result().expect("an output");
+    let received = first.bytes[0].clone();
+    let again = pool.submit(Scribble(received.clone())).result().expect("a second attempt");
+    assert!(again == bytes(100_000), "what its retry was given");
+    assert!(received == bytes(100_000), "what its sender holds");
 }
 
 fn bytes(len: usize) -> Blob {
@@ -127,7 +209,7 @@ fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
 fn blobs_that_no_worker_can_take_in_cost_only_their_task() {
     let limits = procession::Limits::none().open_files(40);
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
-    let died = pool.submit(turn((0..100).map(|_| bytes(1_000)).collect(), How::Back)).result();
+    let died = pool.submit(turn((0..100).map(|_| bytes(10_000)).collect(), How::Back)).result();
     assert!(matches!(died, Err(procession::TaskError::WorkerDied(_))), "{died:?}");
     succeeds_with(&pool, 20);
 }
@@ -152,7 +234,7 @@ fn outputs_that_find_few_descriptors_are_passed_on_all_the_same() {
 fn an_output_that_finds_no_descriptor_costs_only_its_task() {
     let limits = procession::Limits::none().open_files(64);
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
-    for hoard in [Hoard(0, 1_000_000, Vec::new()), Hoard(1, 1, vec![100_000; 3])] {
+    for hoard in [Hoard(0, 1_000_000, Vec::new()), Hoard(0, 1, vec![100_000; 3])] {
         let died = pool.submit(hoard).result();
         let Err(procession::TaskError::WorkerDied(death)) = died else { panic!("{died:?}") };
         let last = death.last_output.last().expect("a reason");

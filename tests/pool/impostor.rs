@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
-use std::{env, process, thread};
+use std::{env, io, process, thread};
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use procession::{Builder, PoolError, ProcessPool};
@@ -15,6 +15,10 @@ use crate::tasks;
 pub enum Guise {
     /// Pays no heed to having been started as a worker.
     NeverServes,
+    /// Ends without a word.
+    Ends,
+    /// Does other things, for ever.
+    GoesOn,
     /// Serves, but not for long.
     DiesWhenReady,
     /// Is of another build.
@@ -25,8 +29,10 @@ pub enum Guise {
     Ignorant,
 }
 
-const GUISES: [Guise; 5] = [
+const GUISES: [Guise; 7] = [
     Guise::NeverServes,
+    Guise::Ends,
+    Guise::GoesOn,
     Guise::DiesWhenReady,
     Guise::OfAnotherBuild,
     Guise::Mumbles,
@@ -45,6 +51,10 @@ pub fn play_if_asked() {
     let guise = GUISES.into_iter().find(|guise| format!("{guise:?}") == name);
     match guise.expect("a guise") {
         Guise::NeverServes => never_serve(),
+        Guise::Ends => {}
+        Guise::GoesOn => loop {
+            thread::park();
+        },
         Guise::DiesWhenReady => {
             thread::spawn(|| {
                 thread::sleep(Duration::from_millis(20));
@@ -74,7 +84,7 @@ struct Hello {
     protocol: u32,
     build: String,
     pid: u32,
-    calls: IpcSender<String>,
+    welcome: IpcSender<String>,
     lifeline: IpcSender<String>,
 }
 
@@ -89,7 +99,7 @@ fn text(value: &serde_json::Value) -> String {
 
 fn say_hello(build: &str) -> IpcReceiver<String> {
     let invitation = invitation();
-    let (calls, received) = ipc::channel().expect("a channel");
+    let (welcome, received) = ipc::channel().expect("a channel");
     let (lifeline, its_end) = ipc::channel::<String>().expect("a channel");
     // Kept open until the end of this process.
     std::mem::forget(its_end);
@@ -98,16 +108,24 @@ fn say_hello(build: &str) -> IpcReceiver<String> {
         protocol: 1,
         build: build.to_owned(),
         pid: process::id(),
-        calls,
+        welcome,
         lifeline,
     };
     IpcSender::connect(text(&invitation["socket"])).expect("a socket").send(hello).expect("a send");
+    note_that_hello_was_sent();
     received
+}
+
+/// Without that, the coordinator would not look.
+fn note_that_hello_was_sent() {
+    let note = [&[1], &b"\"HelloSent\""[..]].concat();
+    rustix::net::send(io::stdin(), &note, rustix::net::SendFlags::empty()).expect("a note");
 }
 
 fn mumble() -> ! {
     let socket = IpcSender::connect(text(&invitation()["socket"])).expect("a socket");
     socket.send("good morning".to_owned()).expect("a send");
+    note_that_hello_was_sent();
     loop {
         thread::park();
     }

@@ -67,7 +67,7 @@ impl Task for Lie {
 }
 
 fn pool() -> ProcessPool {
-    let pool = quiet().workers(1).on_say(|_| {}).worker_env(vandals::VARIABLE, "yes");
+    let pool = quiet().workers(1).on_say(|_| {});
     let pool = pool.build().expect("a pool");
     await_workers(&pool);
     pool

@@ -43,7 +43,6 @@ fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
     let registry = liars::add_to(works::add_to(tasks::registry()));
-    vandals::prepare_if_asked();
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(frames::add_to(registry));
     procession::worker::serve_if_asked(plays::add_to(registry));

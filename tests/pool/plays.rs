@@ -124,7 +124,7 @@ task!(/// Is run twice from a fork in its middle; tells whether it is the origin
 Fork() -> bool: _task, _c => Ok(unsafe { libc::fork() } != 0));
 task!(/// Reads a line from the terminal; gives the error.
 ReadTerminal() -> String: _task, _c => {
-    let read = fs::File::open("/dev/tty").and_then(|tty| io::read_to_string(tty));
+    let read = fs::File::open("/dev/tty").and_then(io::read_to_string);
     Ok(read.map_or_else(|error| error.to_string(), |line| format!("read {line:?}")))
 });
 task!(/// Closes all descriptors but the standard ones and then waits at the gate.

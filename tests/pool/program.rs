@@ -164,15 +164,20 @@ fn sends_when_there_are_descriptors_again() {
     let pool = tasks::pool(1);
     tasks::succeeds_with(&pool, 100);
     let (gate, pids) = (harness::Gate::new(), pool.pids());
-    let files = leave_descriptors(1);
+    // The last one is for looking whether the task is at the gate.
+    let mut files = leave_descriptors(1);
     let running = pool.submit(Pass(gate.path()));
-    let waiting = pool.submit(tasks::Length("x".repeat(1_000_000)));
     gate.await_arrivals(1);
-    gate.open();
+    files.extend(leave_descriptors(0));
+    let waiting = pool.submit(tasks::Length("x".repeat(1_000_000)));
+    // To open the gate would take a descriptor, but one that is gone keeps nobody, either.
+    let away = gate.path().with_extension("away");
+    fs::rename(gate.path(), &away).expect("a gate that is gone");
     // What runs comes to no harm; only then the worker is ended, for want of anything to do.
     assert_eq!(running.result(), Ok(pids[0]));
     harness::eventually("a change of workers", || pool.stats().respawned > 0);
     drop(files);
+    fs::rename(away, gate.path()).expect("the gate again");
     assert_eq!(waiting.result(), Ok(1_000_000));
     tasks::succeeds_with(&pool, 20);
     println!("it works");

@@ -29,6 +29,9 @@ pub fn trials() -> Vec<Trial> {
         a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try,
         a_worker_that_dies_again_and_again_breaks_the_pool,
         a_main_that_never_serves_is_told_so_and_starts_no_swarm,
+        a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try,
+        a_wrapper_that_does_not_exec_is_told_so_at_the_first_try,
+        a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone,
         a_worker_that_does_not_know_the_task_says_what_to_do,
         a_program_that_fails_now_and_then_is_tried_again,
         a_missing_program_beside_this_one_leaves_this_one,
@@ -185,9 +188,64 @@ fn a_worker_that_dies_again_and_again_breaks_the_pool() {
 }
 
 fn a_main_that_never_serves_is_told_so_and_starts_no_swarm() {
-    let (_, cause) = breaks(&pool_of(Guise::NeverServes).build().expect("a pool"));
-    assert!(cause.contains("it last said: this process was started as a worker but"), "{cause}");
-    assert!(cause.contains("call procession::worker::serve_if_asked(..) first"), "{cause}");
+    let error = refuses(&pool_of(Guise::NeverServes).build().expect("a pool"));
+    assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("it builds a pool of its own in place of serving"), "{text}");
+    assert!(text.contains("procession::worker::serve_if_asked(registry) first thing"), "{text}");
+}
+
+fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
+    for (guise, what) in [
+        (Guise::Ends, "it ended with exit code 0 before it was ready"),
+        (Guise::GoesOn, "it did not report within 300ms"),
+    ] {
+        let tried = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::clone(&tried);
+        let count = move |event: &PoolEvent| {
+            if matches!(event, PoolEvent::WorkerNotStarted { .. }) {
+                counts.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let pool = pool_of(guise).start_timeout(Duration::from_millis(300)).on_event(count);
+        let pool = pool.build().expect("a pool");
+        let error = refuses(&pool);
+        assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
+        assert!(error.to_string().contains(what), "{error}");
+        pool.shutdown(Shutdown::Wait);
+        assert!(tried.load(Ordering::SeqCst) <= pool.workers(), "one try of each worker");
+    }
+}
+
+fn a_wrapper_that_does_not_exec_is_told_so_at_the_first_try() {
+    let this = std::env::current_exe().expect("a path");
+    let script = Script::new(&format!("'{}'; exit $?", this.display()));
+    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let error = refuses(&pool);
+    assert!(matches!(error, PoolError::WorkerWrapped { .. }), "{error:?}");
+    assert!(error.to_string().contains("with `exec`"), "{error}");
+    pool.shutdown(Shutdown::Wait);
+    assert!(script.starts() <= 2, "{} starts", script.starts());
+}
+
+fn a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone() {
+    // The name of the socket is in the invitation; without it nobody can connect any more.
+    let remove = r#"rm -r "$(dirname "$(echo "$PROCESSION_INVITATION" \
+        | sed 's/.*"socket":"\([^"]*\)".*/\1/')")"; exit 1"#;
+    let script = Script::new(remove);
+    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let (_, cause) = breaks(&pool);
+    assert!(cause.contains("it ended with exit code 1 before it was ready"), "{cause}");
+    pool.shutdown(Shutdown::Wait);
+}
+
+/// Submits a task, which must fail because the pool cannot start workers.
+#[track_caller]
+fn refuses(pool: &ProcessPool) -> PoolError {
+    match pool.submit(Pid()).result() {
+        Err(TaskError::PoolBroken(error)) => error,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn a_worker_that_does_not_know_the_task_says_what_to_do() {

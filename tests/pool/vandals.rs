@@ -1,14 +1,14 @@
 //! Workers that write where they should not, in the memory that they share with the coordinator:
 //! that costs such a worker its life, and nobody else anything.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use std::{env, io, process, thread};
+use std::{process, thread};
 
 use libtest_mimic::Trial;
 use procession::{
@@ -109,9 +109,6 @@ fn ring(_bell: u64) {
     }
 }
 
-pub const VARIABLE: &str = "PROCESSION_TEST_VANDAL";
-static MEMORY: OnceLock<File> = OnceLock::new();
-
 // Where things lie, see `src/wire/exchange.rs`; the rings at the end.
 const CALLS_HEAD: u64 = 64;
 const REPLIES_TAIL: u64 = 2 * 64;
@@ -123,16 +120,16 @@ const NUMBER_OF_CLAIMS: u64 = 11 * 64;
 const CLAIMS: u64 = 12 * 64;
 const RING: u64 = 256 * 1024;
 
-/// Keeps the shared memory at hand, which is this program's standard input for now.
-pub fn prepare_if_asked() {
-    if env::var_os(VARIABLE).is_some() {
-        let memory = io::stdin().as_fd().try_clone_to_owned().expect("a descriptor");
-        MEMORY.set(memory.into()).expect("only once");
-    }
-}
-
+/// The memory that this process, a worker, shares with the coordinator.
 fn memory() -> &'static File {
-    MEMORY.get().expect("the memory that was kept")
+    static MEMORY: OnceLock<File> = OnceLock::new();
+    MEMORY.get_or_init(|| {
+        let name = Path::new("/memfd:procession (deleted)");
+        let open = fs::read_dir("/proc/self/fd").expect("a directory").flatten();
+        let is_it = |path: &PathBuf| fs::read_link(path).is_ok_and(|link| link == name);
+        let path = open.map(|entry| entry.path()).find(is_it).expect("the memory");
+        File::options().read(true).write(true).open(path).expect("the same memory")
+    })
 }
 
 fn write(at: u64, bytes: &[u8]) {
@@ -177,8 +174,7 @@ fn write_record(at: u64, kind: u8, number: u64, text: &str) {
 }
 
 fn pool(retries: Retries) -> ProcessPool {
-    let pool = quiet().workers(1).on_say(|_| {}).worker_env(VARIABLE, "yes").retries(retries);
-    let pool = pool.build().expect("a pool");
+    let pool = quiet().workers(1).on_say(|_| {}).retries(retries).build().expect("a pool");
     await_workers(&pool);
     pool
 }

@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -102,12 +101,12 @@ pub(crate) struct Mouth {
 }
 
 impl Child {
-    /// Starts the program as a worker, which gets the memory that it shares with the coordinator.
+    /// Starts the program as a worker, with this as its standard input.
     pub(crate) fn spawn(
         program: &Program,
         invitation: &Invitation,
         env: &[(OsString, OsString)],
-        memory: File,
+        input: OwnedFd,
         orders: Sender<Order>,
     ) -> io::Result<(Self, Mouth)> {
         let (stdout, its_stdout) = io::pipe()?;
@@ -119,7 +118,7 @@ impl Child {
         let image = Image::new(&program.path, shown_as, variables)?;
         let mut command = Command::new(&program.path);
         command
-            .stdin(memory)
+            .stdin(input)
             .stdout(its_stdout)
             .stderr(its_stderr)
             // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and

@@ -10,27 +10,30 @@
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
-//! Every wait here blocks. What frees it is the watch thread ([`Line::hang_up`]), which never
-//! fails to see the end of the process; and what ends a process that is silent is the scheduler's
-//! deadline.
+//! Until the worker is ready, the handler waits at the socket pair only: what it takes out of the
+//! channel library is there already, by the worker's own note. What frees it is the watch thread,
+//! which shuts the socket down when the process has ended, and needs nothing for that; and what
+//! ends a process that is silent is the scheduler's deadline.
 
+use std::fs;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io};
+use std::thread;
+use std::time::Duration;
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
+use ipc_channel::ipc::IpcOneShotServer;
 
 use super::PoolEvent;
 use super::child::{Ended, Usage};
 use super::post::{Doom, Outgoing, Post};
 use super::receive;
-use super::scheduler::{Again, Event};
+use super::scheduler::{Again, Event, Misuse};
 use super::shared::Shared;
-use super::supervisor::{is_shortage, tells_of_shortage};
+use super::supervisor::tells_of_shortage;
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{self, BUILD, FromWorker, Hello, Invitation, PROTOCOL, ToWorker, Welcome};
+use crate::wire::{self, BUILD, Garbled, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct Attendance {
@@ -39,69 +42,8 @@ pub(crate) struct Attendance {
     pub invitation: Invitation,
     /// Which of the pool's programs the worker runs.
     pub rank: usize,
-    pub line: Arc<Line>,
     /// Brings the report of the worker's end.
     pub ended: Receiver<Ended>,
-}
-
-/// Where a handler waits, for the watch thread to know how to free it.
-pub(crate) struct Line(Mutex<Waits>);
-
-enum Waits {
-    /// For somebody to connect to this socket.
-    ForHello(String),
-    /// For messages on the channel that this sends to, or for replies.
-    ForReplies(IpcSender<FromWorker>),
-    /// For nothing: the process is gone.
-    No,
-}
-
-impl Line {
-    pub(crate) fn new(socket: String) -> Self {
-        Self(Mutex::new(Waits::ForHello(socket)))
-    }
-
-    /// Frees the handler, after the process has ended.
-    pub(crate) fn hang_up(&self) {
-        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *waits, Waits::No) {
-            Waits::ForHello(socket) => knock(socket),
-            Waits::ForReplies(line) => drop(line.send(FromWorker::Ended)),
-            Waits::No => {}
-        }
-    }
-
-    /// Notes that the handler waits for replies from now on; false if the process is gone.
-    fn connect(&self, replies: IpcSender<FromWorker>) -> bool {
-        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_there = !matches!(*waits, Waits::No);
-        if is_there {
-            *waits = Waits::ForReplies(replies);
-        }
-        is_there
-    }
-}
-
-/// Connects to the socket and hangs up: to accept a connection that breaks at once is the way to
-/// stop accepting.
-fn knock(socket: String) {
-    // On macOS the socket is a name that only the channel library understands.
-    #[cfg(target_os = "macos")]
-    drop(IpcSender::<Hello>::connect(socket));
-    // Elsewhere, it would leak a descriptor if nobody accepts any more, since the worker had
-    // reported before it ended.
-    #[cfg(not(target_os = "macos"))]
-    {
-        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-        let flags = SocketFlags::CLOEXEC;
-        let connect = || {
-            let fd =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)
-        };
-        // Nobody is there: then nobody is to be freed.
-        let _ = connect();
-    }
 }
 
 /// Why a worker that was started is of no use.
@@ -115,6 +57,10 @@ enum Unfit {
     Short(String),
     /// It ended while it ran its initializer.
     GoneInItsInitializer,
+    /// Its program does not serve, or a wrapper started the program that would.
+    Misused(Misuse, String),
+    /// It ended, or was ended, before it had reported.
+    Mute,
     /// It ended, or was ended, before it was ready.
     Gone,
     /// The operating system refused something here.
@@ -123,14 +69,15 @@ enum Unfit {
 
 /// Attends a worker from its start until its end.
 pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
-    let Attendance { post, server, invitation, rank, line, ended } = attendance;
+    let Attendance { post, server, invitation, rank, ended } = attendance;
     let tenant = post.tenant;
     let _delivering = shared.deliver_for(Some(post.worker()));
     // The channel library panics on some of what a worker could send, or at the limit of open
     // files. That must cost this worker, not the pool.
-    let greeted = guard::catch(|| greet(&post, server, &invitation, &line, shared));
+    let greeted = guard::catch(|| greet(&post, server, &invitation, shared));
     let unfit = match greeted {
         Ok(Ok(())) => {
+            shared.note_that_it_serves(rank);
             shared.report(|| PoolEvent::WorkerStarted { worker: post.worker(), pid: post.pid() });
             shared.handle(Event::WorkerReady { tenant });
             let received = guard::catch(|| receive::until_ended(shared, &post));
@@ -182,37 +129,42 @@ fn greet(
     post: &Post,
     server: IpcOneShotServer<Hello>,
     invitation: &Invitation,
-    line: &Line,
     shared: &Shared,
 ) -> Result<(), Unfit> {
+    let Some(socket) = post.socket.get() else {
+        return Err(Unfit::System("there is no socket to the worker".to_owned()));
+    };
+    await_hello(socket)?;
+    await_descriptors(post)?;
     // The receiver that comes along is dropped at once: its descriptor would be inherited by the
     // next worker.
     let hello = match server.accept() {
         Ok((_, hello)) => hello,
-        Err(IpcError::SerializationError(_)) => {
-            return Err(Unfit::Stranger("it speaks another protocol".to_owned()));
-        }
+        Err(IpcError::SerializationError(_)) => return Err(Unfit::another_protocol()),
         Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(Unfit::Gone),
     };
-    let Hello { token, protocol, build, pid, calls, lifeline } = hello;
+    let Hello { token, protocol, build, pid, welcome, lifeline } = hello;
     if token != invitation.token || pid != post.pid() {
         return Err(Unfit::System(format!("process {pid} connected uninvited")));
     }
     if protocol != PROTOCOL || build != BUILD {
         return Err(Unfit::Stranger(format!("it is of another build ({build}, not {BUILD})")));
     }
-    let (replies, messages) = ipc::channel().map_err(|error: io::Error| {
-        let reason = error.to_string();
-        if is_shortage(&error) { Unfit::Short(reason) } else { Unfit::System(reason) }
-    })?;
+    post.hold(lifeline);
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
-    let welcome = || Welcome { threads, limits, replies: replies.clone() };
-    wire::send(&calls, || ToWorker::Welcome(welcome())).map_err(|_| Unfit::Gone)?;
-    if !line.connect(replies) {
+    wire::send(&welcome, || Welcome { threads, limits }).map_err(|_| Unfit::Gone)?;
+    if Note::Welcomed.send(socket, &[]) != Sent::Yes {
         return Err(Unfit::Gone);
     }
-    await_ready(&messages)?;
-    post.connect(calls, lifeline, messages);
+    match Note::receive(socket) {
+        Ok(Some((Note::Ready, _))) => {}
+        Ok(Some((Note::Unfit(reason), _))) => return Err(Unfit::Uninitialized(reason)),
+        Ok(Some((Note::Short(reason), _))) => return Err(Unfit::Short(reason)),
+        Ok(Some((Note::Refused(reason), _))) => return Err(Unfit::System(reason)),
+        Ok(Some(_)) | Err(Garbled) => return Err(Unfit::another_protocol()),
+        Ok(None) => return Err(Unfit::Gone),
+    }
+    post.note_ready();
     if let Some(initializer) = shared.initializer() {
         let (parcel, future) = initializer.parcel();
         post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel), items: 0..1 });
@@ -227,16 +179,40 @@ fn greet(
     Ok(())
 }
 
-/// Waits for the worker to say that it is ready.
-fn await_ready(messages: &IpcReceiver<FromWorker>) -> Result<(), Unfit> {
-    loop {
-        match wire::receive(messages) {
-            Ok(FromWorker::Ready) => return Ok(()),
-            Ok(FromWorker::Unfit(reason)) => return Err(Unfit::Uninitialized(reason)),
-            Ok(FromWorker::Short(reason)) => return Err(Unfit::Short(reason)),
-            Ok(FromWorker::Enclosed(_)) => {}
-            Ok(FromWorker::Ended) | Err(_) => return Err(Unfit::Gone),
+/// Waits for the worker to report, or to tell why it does not.
+fn await_hello(socket: &Socket) -> Result<(), Unfit> {
+    match Note::receive(socket) {
+        Ok(Some((Note::HelloSent, _))) => Ok(()),
+        Ok(Some((Note::NotServing, _))) => {
+            let reason = "it builds a pool of its own in place of serving".to_owned();
+            Err(Unfit::Misused(Misuse::NotServing, reason))
         }
+        Ok(Some((Note::Wrapped { pid }, _))) => {
+            let reason = format!("it started the program as another process, {pid}");
+            Err(Unfit::Misused(Misuse::Wrapper, reason))
+        }
+        Ok(Some((Note::Refused(reason), _))) => Err(Unfit::System(reason)),
+        Ok(Some(_)) | Err(Garbled) => Err(Unfit::another_protocol()),
+        Ok(None) => Err(Unfit::Mute),
+    }
+}
+
+/// Waits until the channel library finds the descriptors that it takes: for as long as a worker may
+/// take to start, after which the scheduler ends it.
+fn await_descriptors(post: &Post) -> Result<(), Unfit> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    while let Err(short) = wire::prepare() {
+        if post.has_ended() {
+            return Err(Unfit::System(short.to_string()));
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+impl Unfit {
+    fn another_protocol() -> Self {
+        Self::Stranger("it speaks another protocol".to_owned())
     }
 }
 
@@ -251,7 +227,7 @@ fn judge(
     let path = shared.program_path(rank);
     let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
-    let (reason, is_hopeless) = match unfit {
+    let (reason, otherwise) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
         Unfit::Short(reason) => return (reason, Again::AfterShortage),
         Unfit::Uninitialized(reason) => {
@@ -266,19 +242,39 @@ fn judge(
             };
             return (format!("{reason}{said}"), Again::WithBackoff);
         }
-        Unfit::Stranger(reason) => (reason, true),
-        Unfit::Gone if doom == Some(Doom::Unneeded) => {
+        Unfit::Stranger(reason) => (reason, Again::Never),
+        Unfit::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
+        Unfit::Gone | Unfit::Mute if doom == Some(Doom::Unneeded) => {
             return ("it was not needed any more".to_owned(), Again::WithBackoff);
         }
-        Unfit::Gone if doom == Some(Doom::Late) => {
-            (format!("it did not report within {:?}{said}", shared.start_timeout()), false)
+        Unfit::Mute if doom == Some(Doom::Late) => {
+            let reason = format!("it did not report within {:?}{said}", shared.start_timeout());
+            // One that has served before is busy, or the machine is.
+            let is_known = shared.is_known_to_serve(rank);
+            let never = || match shared.is_this_program(rank) {
+                true => Again::Misused(Misuse::NotServing),
+                false => Again::Never,
+            };
+            (reason, if is_known { Again::WithBackoff } else { never() })
         }
-        Unfit::Gone => (format!("it ended with {exit} before it was ready{said}"), false),
+        Unfit::Gone if doom == Some(Doom::Late) => {
+            let within = shared.start_timeout();
+            (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
+        }
+        Unfit::Mute => {
+            // What cannot be loaded for want of memory ends with that code.
+            const NOT_LOADED: i32 = 127;
+            let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
+            let forgets =
+                has_left && shared.is_this_program(rank) && !shared.is_known_to_serve(rank);
+            let again =
+                if forgets { Again::Misused(Misuse::NotServing) } else { Again::WithBackoff };
+            (format!("it ended with {exit} before it was ready{said}"), again)
+        }
+        Unfit::Gone => {
+            (format!("it ended with {exit} before it was ready{said}"), Again::WithBackoff)
+        }
     };
-    let again = match shared.pass_over(rank, &reason) {
-        true => Again::AtOnce,
-        false if is_hopeless => Again::Never,
-        false => Again::WithBackoff,
-    };
+    let again = if shared.pass_over(rank, &reason) { Again::AtOnce } else { otherwise };
     (format!("worker program {}: {reason}", path.display()), again)
 }

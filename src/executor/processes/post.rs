@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ipc_channel::ipc::{IpcReceiver, IpcSender};
+use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
 use super::claims::{Claims, Sent};
@@ -20,8 +20,8 @@ use super::parcel::Parcel;
 use super::scheduler::{Begun, Claimed, Tenant};
 use crate::future::Nudge;
 use crate::wire::{
-    self, CALL, Call, ENCLOSED, Enclosure, Exchange, FromWorker, Garbled, INLINE_LIMIT, Patience,
-    Progress, Reader, Record, Records, ToWorker, Writer,
+    self, Assembly, CALL, Call, ENCLOSED, Enclosure, Exchange, Garbled, INLINE_LIMIT, Passed,
+    Patience, Progress, Reader, Record, Records, Socket, TAKE_IN, Writer,
 };
 
 /// A call that waits to be sent.
@@ -68,6 +68,8 @@ pub(crate) struct Post {
     pub child: OnceLock<Arc<Child>>,
     /// Set before that.
     pub exchange: OnceLock<Exchange>,
+    /// Set together with it.
+    pub socket: OnceLock<Socket>,
     outbox: Mutex<VecDeque<Outgoing>>,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
@@ -76,6 +78,8 @@ pub(crate) struct Post {
     handlers_patience: Patience,
     callers_patience: Patience,
     doom: OnceLock<Doom>,
+    /// The handshake is over.
+    is_ready: AtomicBool,
     has_ended: AtomicBool,
     /// By the clock of the claims. It may take a while until somebody asks.
     ended_at: OnceLock<u64>,
@@ -84,19 +88,18 @@ pub(crate) struct Post {
     ended: Mutex<Option<(u64, u64)>>,
     /// There was no room for what lies in the outbox.
     lacks_room: AtomicBool,
+    /// There was none in the socket, for what belongs beside it.
+    socket_is_full: AtomicBool,
 }
 
 #[derive(Default)]
 struct Sending {
     writer: Writer,
     claims: Claims,
-    link: Option<Link>,
-}
-
-struct Link {
-    calls: IpcSender<ToWorker>,
     /// Held until the worker's end: its breaking means that the coordinator is gone.
-    _lifeline: IpcSender<()>,
+    lifeline: Option<IpcSender<()>>,
+    /// Of the call of this turn, so many items that belong beside it were sent.
+    part: Option<(u64, usize)>,
 }
 
 /// Where replies come from.
@@ -104,8 +107,12 @@ struct Link {
 pub(crate) struct Receiving {
     reader: Reader,
     records: Records,
-    replies: Option<IpcReceiver<FromWorker>>,
+    assembly: Assembly,
 }
+
+/// How long the handler sleeps at most while the socket is full: the worker does not tell when it
+/// has taken something out of it.
+const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(1);
 
 impl Post {
     pub(crate) fn new(tenant: Tenant) -> Self {
@@ -113,6 +120,7 @@ impl Post {
             tenant,
             child: OnceLock::new(),
             exchange: OnceLock::new(),
+            socket: OnceLock::new(),
             outbox: Mutex::default(),
             sending: Mutex::default(),
             receiving: Mutex::default(),
@@ -120,11 +128,13 @@ impl Post {
             handlers_patience: Patience::default(),
             callers_patience: Patience::default(),
             doom: OnceLock::new(),
+            is_ready: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             ended_at: OnceLock::new(),
             is_dismissed: AtomicBool::new(false),
             ended: Mutex::default(),
             lacks_room: AtomicBool::new(false),
+            socket_is_full: AtomicBool::new(false),
         }
     }
 
@@ -142,15 +152,9 @@ impl Post {
         self.child.get().is_some_and(|child| child.is_there())
     }
 
-    /// Notes the channels to a worker that was welcomed.
-    pub(crate) fn connect(
-        &self,
-        calls: IpcSender<ToWorker>,
-        lifeline: IpcSender<()>,
-        replies: IpcReceiver<FromWorker>,
-    ) {
-        self.sending().link = Some(Link { calls, _lifeline: lifeline });
-        self.receiving().replies = Some(replies);
+    /// Holds the lifeline of a worker that was welcomed.
+    pub(crate) fn hold(&self, lifeline: IpcSender<()>) {
+        self.sending().lifeline = Some(lifeline);
     }
 
     /// Takes a call; to be followed by a [`flush`](Self::flush).
@@ -158,17 +162,18 @@ impl Post {
         self.outbox().push_back(call);
     }
 
-    /// Writes what lies in the outbox, as far as there is room.
+    /// Writes what lies in the outbox, as far as there is room. Never waits for any.
     pub(crate) fn flush(&self) {
-        let Some(exchange) = self.exchange.get() else { return };
+        let Some((exchange, socket)) = self.exchange.get().zip(self.socket.get()) else { return };
         let mut sending = self.sending();
         let mut has_written = false;
         self.lacks_room.store(false, Ordering::SeqCst);
+        self.socket_is_full.store(false, Ordering::SeqCst);
         loop {
             // Bound first: the outbox must not stay locked while a text is sent.
             let next = self.outbox().pop_front();
             let Some(next) = next else { break };
-            match sending.write(exchange, &next) {
+            match sending.write(exchange, socket, &next) {
                 Ok(Written::Yes) => has_written = true,
                 Ok(Written::NoRoom) => {
                     self.outbox().push_front(next);
@@ -177,6 +182,12 @@ impl Post {
                     if self.lacks_room.swap(true, Ordering::SeqCst) {
                         break;
                     }
+                }
+                Ok(Written::NoRoomBeside) => {
+                    self.outbox().push_front(next);
+                    self.socket_is_full.store(true, Ordering::SeqCst);
+                    has_written |= sending.ask_to_take_in(exchange);
+                    break;
                 }
                 Ok(Written::Stuck) => {
                     self.outbox().push_front(next);
@@ -317,6 +328,9 @@ impl Post {
         let Some(exchange) = self.exchange.get() else { return };
         let has_room = || self.lacks_room.load(Ordering::SeqCst) && !exchange.calls().has_unread();
         let is_there = || exchange.replies().has_unread() || self.has_ended() || has_room();
+        if self.socket_is_full.load(Ordering::SeqCst) {
+            return exchange.reply_bell().sleep_at_most(SOCKET_MAY_BE_FULL, is_there);
+        }
         exchange.reply_bell().wait_unless(&self.handlers_patience, is_there);
     }
 
@@ -336,6 +350,17 @@ impl Post {
             exchange.reply_bell().toll();
             exchange.caller_bell().toll();
         }
+        // A handler that waits for the worker to be ready waits there.
+        if !self.is_ready.load(Ordering::SeqCst)
+            && let Some(socket) = self.socket.get()
+        {
+            socket.shut_down();
+        }
+    }
+
+    /// Nothing waits at the socket any more, and what lies in it may be needed after the end.
+    pub(crate) fn note_ready(&self) {
+        self.is_ready.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -376,17 +401,17 @@ impl Post {
         self.is_dismissed.load(Ordering::Acquire)
     }
 
-    /// Breaks the lifeline of a worker that cannot be killed, unless the link is in use right now.
+    /// Breaks the lifeline of a worker that cannot be killed, unless calls are being sent right now.
     pub(crate) fn hang_up(&self) {
         if let Ok(mut sending) = self.sending.try_lock() {
-            sending.link = None;
+            sending.lifeline = None;
         }
     }
 
     /// Drops what is left of the link after the worker's end.
     pub(crate) fn disconnect(&self) {
-        self.sending().link = None;
-        self.receiving().replies = None;
+        self.sending().lifeline = None;
+        self.receiving().assembly = Assembly::default();
     }
 
     /// Ends the process, now or as soon as it is started.
@@ -424,12 +449,19 @@ enum Written {
     Yes,
     /// There is no room for it now.
     NoRoom,
+    /// There is none for what belongs beside it.
+    NoRoomBeside,
     /// What belongs beside it could not be sent.
     Stuck,
 }
 
 impl Sending {
-    fn write(&mut self, exchange: &Exchange, call: &Outgoing) -> Result<Written, Garbled> {
+    fn write(
+        &mut self,
+        exchange: &Exchange,
+        socket: &Socket,
+        call: &Outgoing,
+    ) -> Result<Written, Garbled> {
         let Outgoing { turn, attempt, parcel, items } = call;
         let Some(claim) = self.claims.next(exchange) else { return Ok(Written::NoRoom) };
         // The turn only has to differ from those of earlier calls that may still lie in the ring.
@@ -453,17 +485,34 @@ impl Sending {
             return Ok(Written::NoRoom);
         }
         let enclosed = (!is_inline).then_some(text);
-        // Without a link the worker has ended, and reads nothing any more.
-        let lacks = self.link.as_ref().map_or(Ok(false), |link| {
-            Enclosure::send(enclosed, &parcel.blobs(), &link.calls, ToWorker::Enclosed)
-        });
-        let Ok(lacks) = lacks else { return Ok(Written::Stuck) };
+        // What was begun for another call, which was taken back meanwhile, is given up.
+        let begun = self.part.take().filter(|(of, _)| of == turn).map_or(0, |(_, items)| items);
+        let lacks = match wire::pass(enclosed, &parcel.blobs(), begun, socket) {
+            Passed::Nothing => false,
+            Passed::All => true,
+            Passed::Part(items) => {
+                self.part = Some((*turn, items));
+                return Ok(Written::NoRoomBeside);
+            }
+            Passed::Stuck(_, items) => {
+                self.part = Some((*turn, items));
+                return Ok(Written::Stuck);
+            }
+        };
         let kind = if lacks { CALL | ENCLOSED } else { CALL };
         let (turn, parcel) = (*turn, Arc::clone(parcel));
         let sent = Sent { turn, parcel, first, items: number, answered: 0 };
         self.claims.lay_out(exchange, claim, sent, short_turn);
         let fits = self.writer.write(&ring, kind, &parts)?;
         Ok(if fits { Written::Yes } else { Written::NoRoom })
+    }
+
+    /// Asks the worker to make room in the socket; not if it has something to read, which will
+    /// have it take something out as well, or was asked before.
+    fn ask_to_take_in(&mut self, exchange: &Exchange) -> bool {
+        let ring = exchange.calls();
+        // Nonsense in the memory will be noticed with the next call.
+        !ring.has_unread() && self.writer.write(&ring, TAKE_IN, &[]).unwrap_or(false)
     }
 }
 
@@ -490,8 +539,13 @@ impl Receiving {
         self.records.bytes(record)
     }
 
-    /// Receives the next message from the worker.
-    pub(crate) fn message(&self) -> Option<FromWorker> {
-        wire::receive(self.replies.as_ref()?).ok()
+    /// What the record lacks that was just taken.
+    pub(crate) fn enclosure(&mut self, socket: &Socket) -> Result<Enclosure, Garbled> {
+        self.assembly.next(socket)
+    }
+
+    /// Takes in what is in the socket, so that the worker can send the rest.
+    pub(crate) fn take_in(&mut self, socket: &Socket) -> Result<(), Garbled> {
+        self.assembly.take_in(socket)
     }
 }

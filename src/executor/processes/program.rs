@@ -13,6 +13,8 @@ use crate::error::PoolError;
 pub(crate) struct Programs {
     candidates: Vec<Program>,
     current: AtomicUsize,
+    /// A process of this one, counted from 1, was ready to serve.
+    serves: AtomicUsize,
 }
 
 /// A program to start.
@@ -54,7 +56,7 @@ impl Programs {
     }
 
     fn of(candidates: Vec<Program>) -> Self {
-        Self { candidates, current: AtomicUsize::new(0) }
+        Self { candidates, current: AtomicUsize::new(0), serves: AtomicUsize::new(0) }
     }
 
     /// The one to start now, with its rank.
@@ -65,6 +67,20 @@ impl Programs {
 
     pub(crate) fn path(&self, rank: usize) -> &Path {
         &self.candidates[rank].path
+    }
+
+    /// Whether it is the program that runs here.
+    pub(crate) fn is_this(&self, rank: usize) -> bool {
+        let program = &self.candidates[rank];
+        program.shown_as.is_some() || env::current_exe().is_ok_and(|exe| exe == program.path)
+    }
+
+    pub(crate) fn note_that_it_serves(&self, rank: usize) {
+        self.serves.store(rank + 1, Ordering::Release);
+    }
+
+    pub(crate) fn is_known_to_serve(&self, rank: usize) -> bool {
+        self.serves.load(Ordering::Acquire) == rank + 1
     }
 
     /// Gives up the program of this rank, if there is another one. `None`: there is none; else

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::blob::Blob;
 use crate::task::TaskId;
 use crate::wire::{
-    self, ENCLOSED, Enclosure, FromWorker, Garbled, OUTPUT, Record, Reply, SAID, Status, Timed,
+    self, ENCLOSED, Enclosure, Garbled, OUTPUT, Record, Reply, SAID, Status, TAKE_IN, Timed,
 };
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
@@ -76,7 +76,7 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
     loop {
         let has_ended = post.has_ended();
         let mut receiving = post.receiving();
-        if let Some(taken) = take(post, &mut receiving)? {
+        if let Some(taken) = take(post, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
                 shared.heard(post, TaskId(number), line(text)?);
@@ -92,6 +92,7 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
             return Ok(false);
         }
         post.wait_for_replies();
+        post.flush();
     }
 }
 
@@ -123,21 +124,22 @@ fn line(text: &[u8]) -> Result<&str, Garbled> {
     std::str::from_utf8(text).map_err(|_| Garbled)
 }
 
-fn take(post: &Post, receiving: &mut Receiving) -> Result<Option<Taken>, Garbled> {
-    let mut next = receiving.next()?;
-    if next.is_none()
-        && let Some(exchange) = post.exchange.get()
-        && receiving.read(exchange)?
-    {
-        next = receiving.next()?;
-    }
-    let Some(record) = next else { return Ok(None) };
+/// The next record; `may_read` if none that was taken before is needed any more.
+fn take(post: &Post, receiving: &mut Receiving, may_read: bool) -> Result<Option<Taken>, Garbled> {
+    let Some((exchange, socket)) = post.exchange.get().zip(post.socket.get()) else {
+        return Ok(None);
+    };
+    let record = loop {
+        match receiving.next()? {
+            Some(record) if record.kind == TAKE_IN => receiving.take_in(socket)?,
+            Some(record) => break record,
+            None if may_read && receiving.read(exchange)? => {}
+            None => return Ok(None),
+        }
+    };
     let mut enclosed = match record.kind & ENCLOSED == 0 {
         true => Enclosure::default(),
-        false => Enclosure::receive(|| match receiving.message() {
-            Some(FromWorker::Enclosed(enclosure)) => Ok(enclosure),
-            _ => Err(Garbled),
-        })?,
+        false => receiving.enclosure(socket)?,
     };
     let blobs = RefCell::new(enclosed.take_blobs());
     Ok(Some(Taken { record, enclosed, blobs }))
@@ -157,7 +159,7 @@ fn batch(
         && (taken.is_empty() || !receiving.is_empty())
         && !taken.last().is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs())
     {
-        match take(post, &mut receiving) {
+        match take(post, &mut receiving, taken.is_empty()) {
             Ok(Some(next)) => taken.push(next),
             Ok(None) => break,
             Err(garbled) => {

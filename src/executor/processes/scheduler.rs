@@ -50,7 +50,7 @@ use self::seat::{Ending, Respite, SeatState, Sent, Stage, Successor, Why, later}
 use self::staffing::kill_successor;
 use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
-    Action, Again, Begun, Claimed, Event, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Claimed, Event, Misuse, Seat, Settings, TaskTerms, Tenant, Verdict,
 };
 use super::retries::Fault;
 #[cfg(test)]

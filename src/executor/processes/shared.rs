@@ -465,6 +465,18 @@ impl Shared {
         self.setup.programs.path(rank)
     }
 
+    pub(super) fn is_this_program(&self, rank: usize) -> bool {
+        self.setup.programs.is_this(rank)
+    }
+
+    pub(super) fn note_that_it_serves(&self, rank: usize) {
+        self.setup.programs.note_that_it_serves(rank);
+    }
+
+    pub(super) fn is_known_to_serve(&self, rank: usize) -> bool {
+        self.setup.programs.is_known_to_serve(rank)
+    }
+
     /// Turns to the next program, if there is one.
     pub(super) fn pass_over(&self, rank: usize, reason: &str) -> bool {
         let passed_over = self.setup.programs.pass_over(rank);

@@ -5,6 +5,7 @@
 //! learns of its parent's death is sent at the end of the thread that started it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
@@ -14,13 +15,13 @@ use uuid::Uuid;
 
 use super::child::{self, Child};
 use super::endings::LOOK_AGAIN;
-use super::handler::{self, Attendance, Line};
+use super::handler::{self, Attendance};
 use super::post::Post;
 use super::scheduler::{Again, Event};
 use super::shared::Shared;
 use super::{Output, PoolEvent};
 use crate::guard::{self, Panic};
-use crate::wire::{Exchange, Invitation};
+use crate::wire::{self, Exchange, Invitation, Note, Sent, Socket};
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
@@ -128,6 +129,10 @@ pub(super) fn tells_of_shortage(message: &str) -> bool {
 /// Starts a worker and the threads that attend it.
 fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
+    wire::prepare().map_err(|short| NotStarted {
+        cause: format!("cannot start a worker: {short}"),
+        again: Again::AfterShortage,
+    })?;
     // The channel library panics on most of what can be wrong here.
     let (server, socket) = match guard::catch(IpcOneShotServer::new) {
         Ok(made) => made.map_err(|error| {
@@ -144,19 +149,29 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
             return Err(NotStarted { cause, again });
         }
     };
+    let (pair, input) =
+        Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let invitation = Invitation {
-        socket: socket.clone(),
+        socket,
         token: Uuid::new_v4().to_string(),
         coordinator: std::process::id(),
+        input: wire::identity(input.as_fd()).unwrap_or_default(),
         worker: post.worker(),
     };
     let claims = shared.most_calls(post.worker());
     within_the_limit_of_file_size(Exchange::size(claims))?;
     let (exchange, memory) = Exchange::create(claims)
         .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
-    let _ = post.exchange.set(exchange);
+    if Note::Memory.send(&pair, &[memory.as_fd()]) != Sent::Yes {
+        return Err(NotStarted {
+            cause: "cannot send a worker its memory: the system has no room".to_owned(),
+            again: Again::AfterShortage,
+        });
+    }
+    drop(memory);
+    let _ = (post.exchange.set(exchange), post.socket.set(pair));
     let orders = shared.orders.clone();
-    let spawned = Child::spawn(program, &invitation, shared.worker_env(), memory, orders);
+    let spawned = Child::spawn(program, &invitation, shared.worker_env(), input, orders);
     let (child, mouth) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
@@ -175,18 +190,14 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     }
 
     let (report, ended) = mpsc::channel();
-    let line = Arc::new(Line::new(socket));
-    let (hold, pid, worker) = (Arc::clone(&line), child.pid(), post.worker());
+    let (pid, worker) = (child.pid(), post.worker());
     let ends = Arc::clone(post);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
     let watcher = child::watch(shared, Arc::clone(&child), mouth, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
-        // Before what may have to wait for a handler that is up: the worker may have filled the
-        // channel.
         ends.note_end();
-        hold.hang_up();
     });
     let watcher = watcher.map_err(|error| {
         child.kill_and_reap();
@@ -195,7 +206,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     shared.keep(watcher, Some(Arc::clone(&child)));
 
     let attends = Arc::clone(shared);
-    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, line, ended };
+    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, ended };
     let attend = move || handler::attend(&attends, attendance);
     let handler = shared.start_thread(format!("worker-{worker}"), attend).map_err(|error| {
         child.kill();

@@ -57,6 +57,7 @@ impl<J: Clone> Scheduler<J> {
             Again::WithBackoff | Again::Never if is_at_work => self.leave_vacant(tenant.seat, now),
             Again::WithBackoff => self.note_fruitless(tenant.seat, &cause, now, actions),
             Again::Never => self.break_down(1, cause, now, actions),
+            Again::Misused(how) => self.break_with(how.error(cause), now, actions),
         }
     }
 
@@ -115,7 +116,10 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let error = PoolError::CannotStart { tries, cause };
+        self.break_with(PoolError::CannotStart { tries, cause }, now, actions);
+    }
+
+    fn break_with(&mut self, error: PoolError, now: Instant, actions: &mut Vec<Action<J>>) {
         self.phase = Phase::Broken(error.clone());
         self.complete_all(&Verdict::Broken(error), actions);
         self.kill_all(now, actions);

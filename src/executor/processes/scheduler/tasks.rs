@@ -64,8 +64,18 @@ impl<J: Clone> Scheduler<J> {
         self.pending += 1;
         let (origin, place) = (id, Place::Pending);
         let (first, begun, suspicion, is_abandoned) = (0, 0, 0, false);
-        let entry =
-            Entry { job, first, items, origin, bytes, terms, begun, suspicion, place, is_abandoned };
+        let entry = Entry {
+            job,
+            first,
+            items,
+            origin,
+            bytes,
+            terms,
+            begun,
+            suspicion,
+            place,
+            is_abandoned,
+        };
         self.tasks.insert(id, entry);
     }
 
@@ -101,8 +111,18 @@ impl<J: Clone> Scheduler<J> {
         let bytes = share(task.bytes, items, task.items);
         let &mut Entry { first, origin, terms, begun, suspicion, place, is_abandoned, .. } = task;
         let job = task.job.clone();
-        let piece =
-            Entry { job, first, items, origin, bytes, terms, begun, suspicion, place, is_abandoned };
+        let piece = Entry {
+            job,
+            first,
+            items,
+            origin,
+            bytes,
+            terms,
+            begun,
+            suspicion,
+            place,
+            is_abandoned,
+        };
         task.first += items;
         task.items -= items;
         task.bytes -= bytes;

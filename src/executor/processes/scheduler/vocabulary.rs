@@ -166,6 +166,24 @@ pub(crate) enum Again {
     AfterShortage,
     /// It is certain to fail the same way.
     Never,
+    /// The same, because the worker program is not made for it.
+    Misused(Misuse),
+}
+
+/// What is wrong with a worker program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misuse {
+    NotServing,
+    Wrapper,
+}
+
+impl Misuse {
+    pub(crate) fn error(self, cause: String) -> PoolError {
+        match self {
+            Self::NotServing => PoolError::WorkerNotServing { cause },
+            Self::Wrapper => PoolError::WorkerWrapped { cause },
+        }
+    }
 }
 
 /// What is to be done about it, in this order.

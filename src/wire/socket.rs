@@ -1,0 +1,278 @@
+//! A socket pair between a coordinator and one worker: small messages, with descriptors.
+//!
+//! Neither end ever blocks but in `wait_…`, and [`shut_down`](Socket::shut_down) ends such a wait
+//! without any resource. A message is read into memory of a fixed size, with a fixed number of
+//! descriptors, whatever the other side sends.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    recvmsg, sendmsg, shutdown, socketpair,
+};
+
+/// The longest message, in bytes. Some systems have no longer ones.
+pub(crate) const LONGEST: usize = 2048;
+/// The most descriptors that go with a message.
+pub(crate) const MOST_FDS: usize = 32;
+
+/// One end of the pair.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+/// What became of a message that was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Yes,
+    /// The other side has to receive some first.
+    NoRoom,
+    /// The other end is closed.
+    Gone,
+    /// The system has too little of something.
+    Short(Errno),
+}
+
+/// What was received.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Message),
+    /// Nothing is there now.
+    Nothing,
+    /// The other end is closed, or this one was shut down; nothing will come any more.
+    Gone,
+    /// A message too long, or with more descriptors than this process can take.
+    Cut,
+}
+
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub bytes: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Socket {
+    /// Both ends. They are not inherited by other processes.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        // Apple's system has packets without their order only, which a local socket keeps.
+        let kind =
+            if cfg!(target_vendor = "apple") { SocketType::DGRAM } else { SocketType::SEQPACKET };
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = SocketFlags::CLOEXEC;
+        #[cfg(target_vendor = "apple")]
+        let flags = SocketFlags::empty();
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)?;
+        for end in [&ours, &theirs] {
+            #[cfg(target_vendor = "apple")]
+            {
+                rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+                rustix::net::sockopt::set_socket_nosigpipe(end, true)?;
+            }
+            fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
+        }
+        Ok((Self(ours), theirs))
+    }
+
+    /// Another descriptor for the same end, for this process alone.
+    pub(crate) fn of(end: BorrowedFd<'_>) -> io::Result<Self> {
+        // Beyond the standard ones, which programs expect to have other meanings.
+        Ok(Self(fcntl_dupfd_cloexec(end, 3)?))
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Sent {
+        send_to(self.0.as_fd(), bytes, fds)
+    }
+
+    pub(crate) fn receive(&self) -> Received {
+        let mut bytes = [0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+        let mut was_reset = false;
+        loop {
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            #[cfg(not(target_vendor = "apple"))]
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            #[cfg(target_vendor = "apple")]
+            let flags = RecvFlags::empty();
+            let received =
+                recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+            let received = match received {
+                Ok(received) => received,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Received::Nothing,
+                // Told once, where the other side left something unread, and before what it sent.
+                Err(Errno::CONNRESET) if !was_reset => {
+                    was_reset = true;
+                    continue;
+                }
+                Err(_) => return Received::Gone,
+            };
+            let mut fds = Vec::new();
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    fds.extend(rights);
+                }
+            }
+            #[cfg(target_vendor = "apple")]
+            for fd in &fds {
+                let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+            }
+            if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+                return Received::Cut;
+            }
+            if received.bytes == 0 {
+                return Received::Gone;
+            }
+            return Received::Message(Message { bytes: bytes[..received.bytes].to_vec(), fds });
+        }
+    }
+
+    /// Waits until there is something to receive, or nothing will come any more. May return early.
+    pub(crate) fn wait_readable(&self, timeout: Option<Duration>) {
+        self.wait(PollFlags::IN, timeout);
+    }
+
+    /// Waits until there is room for a message, or nobody would read it. May return early.
+    pub(crate) fn wait_writable(&self, timeout: Duration) {
+        self.wait(PollFlags::OUT, Some(timeout));
+    }
+
+    fn wait(&self, what: PollFlags, timeout: Option<Duration>) {
+        let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+        let _ = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
+    }
+
+    /// Ends each wait at this end, now and later. What was sent to it can still be received on
+    /// Linux; elsewhere it may be lost.
+    pub(crate) fn shut_down(&self) {
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+/// Sends a message through a descriptor of an end.
+pub(crate) fn send_to(end: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Sent {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Sent::Short(Errno::INVAL);
+    }
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = SendFlags::NOSIGNAL;
+    #[cfg(target_vendor = "apple")]
+    let flags = SendFlags::empty();
+    loop {
+        return match sendmsg(end, &[IoSlice::new(bytes)], &mut control, flags) {
+            Ok(_) => Sent::Yes,
+            Err(Errno::INTR) => continue,
+            // The latter: too many descriptors of this user's are on their way.
+            Err(Errno::AGAIN | Errno::TOOMANYREFS) => Sent::NoRoom,
+            Err(Errno::NOBUFS) if !cfg!(target_os = "linux") => Sent::NoRoom,
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => Sent::Gone,
+            Err(error) => Sent::Short(error),
+        };
+    }
+}
+
+/// What tells this end from all others, if it is a socket.
+pub(crate) fn identity(end: BorrowedFd<'_>) -> Option<u64> {
+    let stat = fstat(end).ok()?;
+    #[allow(clippy::unnecessary_cast, reason = "other systems have other types")]
+    let inode = stat.st_ino as u64;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(inode)
+}
+
+/// Whether so many descriptors are free in this process now.
+pub(crate) fn descriptors_are_free(number: usize) -> bool {
+    let Ok((one, _other)) = io::pipe() else { return false };
+    let more = (0..number).map(|_| one.try_clone());
+    more.collect::<io::Result<Vec<_>>>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+    use std::thread;
+
+    fn pair() -> (Socket, Socket) {
+        let (ours, theirs) = Socket::pair().expect("a pair");
+        (ours, Socket(theirs))
+    }
+
+    fn message(received: Received) -> Message {
+        match received {
+            Received::Message(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_keep_their_bounds_and_bring_descriptors() {
+        let (one, other) = pair();
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        assert_eq!(one.send(b"first", &[writer.as_fd(); MOST_FDS]), Sent::Yes);
+        assert_eq!(one.send(b"second", &[]), Sent::Yes);
+        drop(writer);
+        let first = message(other.receive());
+        assert_eq!((&first.bytes[..], first.fds.len()), (&b"first"[..], MOST_FDS));
+        for fd in first.fds {
+            let flags = rustix::io::fcntl_getfd(&fd).expect("flags");
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "it would be inherited");
+            File::from(fd).write_all(b"x").expect("written");
+        }
+        assert_eq!(message(other.receive()).bytes, b"second");
+        assert!(matches!(other.receive(), Received::Nothing));
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("read");
+        assert_eq!(read.len(), MOST_FDS);
+    }
+
+    #[test]
+    fn an_end_that_nobody_reads_is_full_and_never_blocks() {
+        let (one, other) = pair();
+        let sent = std::iter::from_fn(|| (one.send(&[7; 500], &[]) == Sent::Yes).then_some(()));
+        let sent = sent.take(100_000).count();
+        assert!((1..100_000).contains(&sent), "{sent} messages");
+        assert_eq!(one.send(b"x", &[]), Sent::NoRoom);
+        for _ in 0..sent {
+            message(other.receive());
+        }
+        one.wait_writable(Duration::from_secs(30));
+        assert_eq!(one.send(b"x", &[]), Sent::Yes);
+    }
+
+    #[test]
+    fn what_is_too_long_is_noticed() {
+        let (one, other) = pair();
+        assert_eq!(one.send(&[7; LONGEST + 1], &[]), Sent::Yes);
+        assert!(matches!(other.receive(), Received::Cut));
+    }
+
+    #[test]
+    fn an_end_that_is_closed_or_shut_down_ends_the_wait() {
+        let (one, other) = pair();
+        assert_eq!(one.send(b"never read", &[]), Sent::Yes);
+        assert_eq!(other.send(b"last words", &[]), Sent::Yes);
+        drop(other);
+        one.wait_readable(None);
+        assert_eq!(message(one.receive()).bytes, b"last words");
+        assert!(matches!(one.receive(), Received::Gone));
+        assert_eq!(one.send(b"x", &[]), Sent::Gone);
+        let (one, _other) = pair();
+        let one = Arc::new(one);
+        let waits = Arc::clone(&one);
+        let waiter = thread::spawn(move || {
+            waits.wait_readable(None);
+            matches!(waits.receive(), Received::Gone)
+        });
+        one.shut_down();
+        assert!(waiter.join().expect("no panic"));
+    }
+}
