@@ -225,7 +225,8 @@ fn judge(
     Ended { exit, usage: _, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
-    let said = last_output.last().map(|line| format!("; it last said: {line}")).unwrap_or_default();
+    let said =
+        last_words(last_output).map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
     let (reason, otherwise) = match unfit {
         Unfit::System(reason) => return (reason, Again::WithBackoff),
@@ -277,4 +278,10 @@ fn judge(
     };
     let again = if shared.pass_over(rank, &reason) { Again::AtOnce } else { otherwise };
     (format!("worker program {}: {reason}", path.display()), again)
+}
+
+/// The last line that says something: not the hint that follows a panic's message.
+fn last_words(output: &[String]) -> Option<&str> {
+    let says = |line: &&String| !line.trim().is_empty() && !line.starts_with("note: ");
+    output.iter().rfind(says).map(String::as_str)
 }
