@@ -34,10 +34,15 @@ fn not_done(ran: &Ran, total: usize) -> usize {
 
 /// Interrupts a run that has begun, and waits for its end, which must come soon.
 fn interrupt(run: Running, signal: Signal, code: i32) -> Ran {
+    signal_and_wait(run, &[signal]).expect(code)
+}
+
+/// As [`interrupt`], with several signals that come at once.
+fn signal_and_wait(run: Running, signals: &[Signal]) -> Ran {
     let workers = run.children();
     let began = Instant::now();
-    run.signal(signal);
-    let ran = run.wait().expect(code);
+    signals.iter().for_each(|&signal| run.signal(signal));
+    let ran = run.wait();
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     wait_until_gone(&workers);
     ran
@@ -162,9 +167,10 @@ fn signals_that_come_at_once_are_one_request() {
         let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
         run.wait_for_stdout("\n");
         // As `timeout` does it: the program, then its group.
-        run.signal(Signal::INT);
-        run.signal(Signal::TERM);
-        let ran = interrupt(run, Signal::INT, 130);
+        let ran = signal_and_wait(run, &[Signal::INT, Signal::TERM, Signal::INT]);
+        // The kernel does not say which of them came first.
+        let code = if ran.code() == 143 { 143 } else { 130 };
+        let ran = ran.expect(code);
         let summary = ran.summary();
         // What was in flight was not cut off.
         assert_eq!((summary.error, summary.ok), (0, 194 - not_done(&ran, 194)), "{mode}");
@@ -283,8 +289,12 @@ fn workers_that_are_killed_again_and_again_cost_no_more_than_their_flags() {
     let summary = ran.summary();
     assert_eq!(summary.all["total"], 194);
     assert!(summary.ok > 0 && summary.error > 0, "{:?}", summary.counts());
-    assert!(ran.errors().values().all(|error| error.contains("SIGKILL")), "{ran:#?}");
-    assert_eq!(place.flags("downloads").len(), summary.ok);
+    let errors = ran.errors();
+    assert!(errors.values().all(|error| error.contains("SIGKILL")), "{ran:#?}");
+    // A worker that is killed between the rename of a flag and its reply leaves a whole flag.
+    let mut flags = place.flags("downloads");
+    flags.retain(|code| !errors.contains_key(code));
+    assert_eq!(flags.len(), summary.ok, "{ran:#?}");
 }
 
 #[test]
