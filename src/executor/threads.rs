@@ -63,6 +63,8 @@ struct Queue {
     is_shut_down: bool,
     threads: Vec<JoinHandle<()>>,
     started: usize,
+    /// How many threads run tasks or wait for one. A thread that has found none to take and ends
+    /// is not among them, from the moment at which it looked: nothing may rely on it any more.
     alive: usize,
 }
 
@@ -111,9 +113,15 @@ impl Shared {
         queue.broken.get_or_insert_with(|| error.clone());
         queue.is_shut_down = true;
         let pending = std::mem::take(&mut queue.pending);
-        drop(queue);
         self.changed.notify_all();
+        self.ends(queue);
         self.fail(pending.into_values(), &TaskError::PoolBroken(error));
+    }
+
+    /// This thread runs no more tasks.
+    fn ends(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.alive -= 1;
+        self.ended.notify_all();
     }
 
     /// Runs tasks until there are no more to come; or only those that are waited for.
@@ -141,7 +149,7 @@ impl Shared {
                 acting.come_back();
                 queue = self.lock();
             } else if only_awaited || queue.is_shut_down {
-                return;
+                return self.ends(queue);
             } else {
                 queue.idle += 1;
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -163,8 +171,6 @@ impl Shared {
             if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
                 shared.collapse(&panic);
             }
-            shared.lock().alive -= 1;
-            shared.ended.notify_all();
         })?;
         queue.threads.retain(|thread| !thread.is_finished());
         queue.threads.push(thread);

@@ -94,7 +94,12 @@ impl Place {
         let Ok(entries) = fs::read_dir(self.path(dir)) else { return BTreeMap::new() };
         let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-        files.map(|path| (name(&path), fs::read(&path).unwrap())).collect()
+        // A program that runs may rename a file between the listing and the reading.
+        let read = |path: PathBuf| match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            read => Some((name(&path), read.unwrap())),
+        };
+        files.filter_map(read).collect()
     }
 
     /// The logs of the one run that was done here: the lines of each file, by the file's name.
