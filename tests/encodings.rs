@@ -9,7 +9,6 @@ mod zoo;
 
 use std::fmt::Write;
 
-use libtest_mimic::Arguments;
 use procession::{
     Blob, Context, Encoding, Executor, Failure, ProcessPool, Registry, Sequential, Task, TaskError,
     ThreadPool,
@@ -101,7 +100,7 @@ fn main() {
         a_refused_output_names_its_task_and_field,
         binary_tasks_of_all_sizes_arrive_and_come_back,
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    harness::run(trials);
 }
 
 fn pool() -> ProcessPool {

@@ -18,7 +18,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use harness::{Gate, eventually, trial};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 use procession::{
     Engine, Executor, Future, PoolError, Sequential, Shutdown, State, TaskError, ThreadPool, Until,
     as_completed, wait,
@@ -28,7 +28,7 @@ use tasks::{Bad, Echo, Ending, Pass, Seat, Touch};
 fn main() {
     harness::hush_panics_on_purpose();
     procession::worker::serve_if_asked(tasks::registry());
-    libtest_mimic::run(&Arguments::from_args(), trials()).exit();
+    harness::run(trials());
 }
 
 /// An executor that several threads and callbacks share.

@@ -37,8 +37,6 @@ mod unruly;
 mod vandals;
 mod works;
 
-use libtest_mimic::Arguments;
-
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
@@ -50,25 +48,26 @@ fn main() {
     program::play_if_asked();
     plays::play_if_asked();
     let trials = [
+        // The longest ones first, since others run beside them.
+        environment::trials(),
+        payloads::trials(),
+        endings::trials(),
+        blobs::trials(),
+        deadlines::trials(),
         face::trials(),
         frames::trials(),
-        payloads::trials(),
         unruly::trials(),
-        blobs::trials(),
         concurrency::trials(),
         crashes::trials(),
-        deadlines::trials(),
         retries::trials(),
         recycling::trials(),
         demand::trials(),
         shutdown::trials(),
         starting::trials(),
         orphans::trials(),
-        endings::trials(),
-        environment::trials(),
         says::trials(),
         vandals::trials(),
         liars::trials(),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit();
+    harness::run(trials.into_iter().flatten().collect());
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 /// Far longer than any test takes, even on a machine that is busy with other things.
@@ -26,6 +26,14 @@ pub fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     // The name of the test program goes without saying.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     Trial::test(name, move || within(DEADLINE, body))
+}
+
+/// Runs the tests, in this order, as many at a time as `RUST_TEST_THREADS` says.
+pub fn run(trials: Vec<Trial>) -> ! {
+    let mut arguments = Arguments::from_args();
+    let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|number| number.parse().ok());
+    arguments.test_threads = arguments.test_threads.or(threads);
+    libtest_mimic::run(&arguments, trials).exit()
 }
 
 fn within(deadline: Duration, body: impl FnOnce() + Send + 'static) -> Result<(), Failed> {

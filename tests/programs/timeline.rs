@@ -1,18 +1,13 @@
 //! `coordinator timeline`: a run as swim lanes, in the terminal, as a page, and as a trace.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/browser.rs"]
-mod browser;
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
-use browser::{chromium, dom, text_of};
-use programs::{MODES, Place, Ran, how, kill, wait_until};
+use crate::browser::{chromium, dom, text_of};
+use crate::programs::{MODES, Place, Ran, how, kill, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 

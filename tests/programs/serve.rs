@@ -1,15 +1,10 @@
 //! `coordinator serve`, and the commands that only say something.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::net::{Ipv4Addr, TcpListener};
 
+use crate::programs::{PATIENCE, Place, Running, wait_until};
 use assert_cmd::cargo::cargo_bin;
 use procession::flag_server::image;
-use programs::{PATIENCE, Place, Running, wait_until};
 use rustix::process::Signal;
 
 const FREE_PORTS: [&str; 7] =
@@ -64,7 +59,7 @@ fn three_servers_serve_until_a_signal_comes() {
 fn a_coordinator_downloads_from_them_in_each_mode() {
     let place = Place::new();
     let (_servers, urls) = serve(&place, &[]);
-    for mode in programs::MODES {
+    for mode in crate::programs::MODES {
         let ran = place.run(&["--all", "-s", &urls[0], "--mode", mode, "--json", "-d", mode]);
         assert_eq!(ran.expect(0).summary().ok, 194);
         assert_eq!(place.flags(mode).len(), 194);

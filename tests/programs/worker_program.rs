@@ -1,17 +1,14 @@
 //! Which program serves as worker: `worker` beside `coordinator` if it is of the same build, else
 //! the coordinator's own.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use crate::programs::{Place, Running};
 use assert_cmd::cargo::cargo_bin;
-use programs::{Place, Running};
 use rustix::process::Signal;
 
 /// A coordinator in a directory of its own, maybe with something beside it that is called `worker`.
@@ -77,7 +74,7 @@ fn the_worker_beside_it_is_used() {
     let run = Running::start(&mut installed.place.command(&coordinator, &args));
     let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let is_used = |pid: &u32| program(*pid).as_ref() == Some(&worker);
-    programs::wait_until("workers run the worker program", || {
+    crate::programs::wait_until("workers run the worker program", || {
         run.children().len() == 2 && run.children().iter().all(is_used)
     });
     assert_eq!(run.wait().expect(0).stderr, "");
@@ -118,7 +115,7 @@ fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
     let ran = run.wait().expect(130);
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     assert_eq!((ran.summary().counts(), ran.summary().not_done), ([0, 0, 0], 3));
-    programs::wait_until_gone(&workers);
+    crate::programs::wait_until_gone(&workers);
 }
 
 #[test]

@@ -1,14 +1,7 @@
 //! The programs when workers die, hang or are replaced in the middle of a run, and when the
 //! coordinator itself is killed: what retries bring back, and what is left behind.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/gate.rs"]
-mod gate;
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +9,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use gate::Gate;
-use hostile::{Behaviour, Hostile};
-use programs::{Place, Running, kill, wait_until, wait_until_gone};
+use crate::gate::Gate;
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{Place, Running, kill, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 #[test]
@@ -96,7 +89,7 @@ fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
         let args = ["--all", "-w", "2", "-m", "8", "--no-logs", "--json"];
         let mut command = place.coordinator(&args);
         command.env("TMPDIR", &tmp);
-        programs::Running::start(&mut command)
+        crate::programs::Running::start(&mut command)
     };
     let left = || fs::read_dir(&tmp).unwrap().count();
     let mut most = 0;

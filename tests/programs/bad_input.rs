@@ -1,20 +1,13 @@
 //! Bad input: each gets a clear line on stderr and an exit code that tells what kind of trouble it
 //! was, and no code is lost.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use hostile::{Behaviour, Hostile};
-use programs::{MODES, Place, Ran, Running};
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{MODES, Place, Ran, Running};
 
 /// Asserts that this is refused in each mode, with this complaint, before anything is done.
 fn refused(place: &Place, args: &[&str], complaint: &str) {
@@ -55,7 +48,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
     }
     let no_text = std::ffi::OsStr::from_bytes(b"\xff");
     let mut command = place.coordinator(&["br", "-d"]);
-    let ran = programs::Running::start(command.arg(no_text)).wait().expect(2);
+    let ran = crate::programs::Running::start(command.arg(no_text)).wait().expect(2);
     assert!(ran.stderr.contains("--dest DIR must be a UTF-8 path"), "{ran:?}");
     let ran = place.run(&["--mode", "fibers"]).expect(2);
     assert!(ran.stderr.contains("[possible values: sequential, threads, processes]"), "{ran:?}");
@@ -192,7 +185,7 @@ fn a_redirect_loop_or_a_strange_status_is_an_error() {
 fn first_line(place: &Place, args: &[&str]) -> (String, Ran) {
     let mut command = place.coordinator(args);
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let running = programs::Running::start(command.stdout(writer));
+    let running = crate::programs::Running::start(command.stdout(writer));
     // The command holds the other end as well.
     drop(command);
     let mut line = Vec::new();
@@ -251,8 +244,10 @@ fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
     place.run(&["br"]).expect(0);
     for args in WRITING {
         let ran = unread(&place, args).expect(141);
-        let of_resume = |line: &&str| line.contains("nothing to do") || line.contains("going on");
-        let said = ran.stderr.lines().filter(|line| !of_resume(line));
+        // A run that the closed pipe ended early may have workers that wrote nothing into their logs.
+        let of_resume = ["nothing to do", "going on", "it is empty"];
+        let is_other = |line: &&str| !of_resume.iter().any(|told| line.contains(told));
+        let said = ran.stderr.lines().filter(is_other);
         assert_eq!(said.collect::<Vec<_>>(), [""; 0], "{args:?}");
     }
 }
@@ -287,7 +282,7 @@ fn nobody_who_listens_to_stderr_is_no_reason_to_stop() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = place.coordinator(&["br", "us", "--mode", mode]);
-        let running = programs::Running::start(command.stderr(writer));
+        let running = crate::programs::Running::start(command.stderr(writer));
         assert!(running.wait().expect(0).stdout.contains("2 flags downloaded."));
     }
 }
@@ -300,7 +295,8 @@ fn a_full_disk_under_stdout_is_told() {
     for args in WRITING {
         let mut command = place.coordinator(args);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let ran = programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
+        let ran =
+            crate::programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
         assert!(ran.stderr.contains("coordinator: cannot write "), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
     }

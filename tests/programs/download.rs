@@ -1,21 +1,12 @@
 //! `coordinator [OPTIONS] [CC]...`: which flags it downloads, how, and that all modes do the same.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/gate.rs"]
-mod gate;
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use gate::Gate;
-use hostile::{Behaviour, Hostile};
+use crate::gate::Gate;
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{MODES, Place};
 use procession::flag_server::image;
 use procession::flags::codes::{AVAILABLE, POP20};
-use programs::{MODES, Place};
 
 fn set(codes: &[&str]) -> BTreeSet<String> {
     codes.iter().map(|&code| code.to_owned()).collect()
@@ -186,10 +177,10 @@ fn a_run_has_exactly_as_many_workers_as_asked_and_leaves_none() {
     // Now each request fails, and the run ends.
     drop(server);
     run.wait().expect(1);
-    programs::wait_until_gone(&workers);
+    crate::programs::wait_until_gone(&workers);
 
     let run = place.start(&["--all", "-s", "DELAY", "-m", "45"]);
     let workers = run.workers(num_cpus::get().min(45));
     run.wait().expect(0);
-    programs::wait_until_gone(&workers);
+    crate::programs::wait_until_gone(&workers);
 }

@@ -1,17 +1,10 @@
 //! What `coordinator` says and where: reports and data on stdout, diagnostics on stderr, and a log
 //! for each process.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::collections::BTreeSet;
 
-use hostile::{Behaviour, Hostile};
-use programs::{MODES, Place, Ran, how};
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{MODES, Place, Ran, how};
 use serde_json::{Value, json};
 
 /// The report with what differs from run to run left out, after it was found to be a port and a

@@ -1,14 +1,9 @@
 //! `coordinator demo …`: each shows what its section of the book shows, in every mode.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
+#![cfg(target_os = "linux")]
 
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
-
-use hostile::{Behaviour, Hostile};
-use programs::{MODES, Place, Ran, Running, wait_until_gone};
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{MODES, Place, Ran, Running, wait_until_gone};
 use rustix::process::Signal;
 
 const BOOK: &str = "CN IN US ID BR PK NG BD RU JP MX PH VN ET EG DE IR TR CD FR";

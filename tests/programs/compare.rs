@@ -1,9 +1,6 @@
 //! `coordinator compare`: the same job in several modes, measured by real processes.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::programs::{Place, Ran, Running, wait_until, wait_until_gone};
 use procession::flag_server::{FlagServer, Kind};
-use programs::{Place, Ran, Running, wait_until, wait_until_gone};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -1,19 +1,14 @@
 //! `--dashboard`: a live page of a run, for this machine only.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/browser.rs"]
-mod browser;
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
-use browser::{chromium, dom, text_of};
-use programs::{MODES, PATIENCE, Place, Running, how, wait_until};
+use crate::browser::{chromium, dom, text_of};
+use crate::programs::{MODES, PATIENCE, Place, Running, how, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 

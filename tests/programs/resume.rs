@@ -1,13 +1,10 @@
 //! `--resume` and `--retry-failed`: a run's log is its list of jobs, whatever ended it.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
 
-use programs::{MODES, Place, Ran, Running, how, wait_until, wait_until_gone};
+use crate::programs::{MODES, Place, Ran, Running, how, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 /// The codes that a run printed a line for.

@@ -1,10 +1,5 @@
 //! `--update`: what has not changed on the server is not downloaded again.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::SystemTime;
 
-use programs::{MODES, Place, Ran};
+use crate::programs::{MODES, Place, Ran};
 
 fn unchanged(ran: &Ran) -> u64 {
     ran.summary().all["unchanged"].as_u64().unwrap_or(0)

@@ -1,16 +1,13 @@
 //! `coordinator logs`: every process of a run in one view, while it goes on and after it ended,
 //! however it ended, and whatever has become of the files.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::io::{BufRead, Write};
 use std::process::Stdio;
 
-use programs::{MODES, Place, Ran, Running, kill, wait_until, wait_until_gone};
+use crate::programs::{MODES, Place, Ran, Running, kill, wait_until, wait_until_gone};
 use rustix::process::Signal;
 use serde_json::Value;
 

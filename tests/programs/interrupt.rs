@@ -1,22 +1,17 @@
 //! What ends a run before its time: Ctrl-C and SIGTERM, the death of a worker, the death of the
 //! coordinator. Every code is accounted for, no process is left, and no file is half written.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/gate.rs"]
-mod gate;
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use gate::Gate;
-use hostile::{Behaviour, Hostile};
-use programs::{MODES, PATIENCE, Place, Ran, Running, how, kill, wait_until, wait_until_gone};
+use crate::gate::Gate;
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{
+    MODES, PATIENCE, Place, Ran, Running, how, kill, wait_until, wait_until_gone,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The grace that requests in flight have, and then some: everything is slow on a busy machine.

@@ -1,18 +1,13 @@
 //! A coordinator that is stopped with Ctrl-Z stops its workers, too, and no deadline counts that time.
 
-#![cfg(all(feature = "cli", target_os = "linux"))]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-#[path = "support/programs.rs"]
-mod programs;
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use hostile::{Behaviour, Hostile};
-use programs::{Place, wait_until, wait_until_gone};
+use crate::hostile::{Behaviour, Hostile};
+use crate::programs::{Place, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 fn is_stopped(pid: u32) -> bool {
@@ -32,7 +27,7 @@ fn ctrl_z_stops_the_workers_with_the_program_and_costs_no_task() {
 
     run.signal(Signal::TSTP);
     wait_until("a stop of the program", || is_stopped(run.pid()));
-    assert!(workers.iter().all(|&pid| is_stopped(pid)));
+    wait_until("a stop of the workers", || workers.iter().all(|&pid| is_stopped(pid)));
     // Longer than a task may run.
     thread::sleep(Duration::from_secs(9));
 

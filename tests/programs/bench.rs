@@ -1,13 +1,8 @@
 //! `coordinator bench`: figures that make sense, for programs and for people.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/programs.rs"]
-mod programs;
-
 use std::collections::BTreeSet;
 
-use programs::Place;
+use crate::programs::Place;
 use serde_json::Value;
 
 /// The numbers of an object, or of what is in it, with the names that lead there.
@@ -38,7 +33,7 @@ fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
     numbers(figures, "", &mut all);
     let names: BTreeSet<_> = all.iter().map(|(name, _)| name.as_str()).collect();
     for measure in ["round_trip_us", "submit_tasks_per_s", "map_tasks_per_s"] {
-        for mode in programs::MODES {
+        for mode in crate::programs::MODES {
             let name = format!(".{measure}.{mode}");
             assert!(names.iter().any(|there| there.starts_with(&name)), "{name}: {names:?}");
         }
@@ -108,6 +103,6 @@ fn an_interrupt_ends_it_and_its_workers() {
         let ran = run.wait().expect(code);
         assert_eq!(ran.stdout, "");
         assert_eq!(ran.stderr, "coordinator: interrupted: there are no figures\n");
-        programs::wait_until_gone(&workers);
+        crate::programs::wait_until_gone(&workers);
     }
 }

@@ -1,8 +1,6 @@
 //! Fetching and saving one flag, against servers that behave and servers that do not.
 //!
 //! The sockets are real; every wait has a deadline, and no test depends on something being fast.
-#![cfg(feature = "cli")]
-
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -185,7 +183,7 @@ fn a_flag_is_fetched_in_one_attempt() {
 fn a_loopback_server_is_reached_without_the_proxy() {
     let dead = "http://127.0.0.1:1";
     let rerun = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_flag_is_fetched_in_one_attempt"])
+        .args(["--exact", "fetch::a_flag_is_fetched_in_one_attempt"])
         .envs([("ALL_PROXY", dead), ("HTTP_PROXY", dead), ("http_proxy", dead)])
         .output()
         .unwrap();

@@ -1,17 +1,12 @@
 //! The embedded servers as their clients see them: over real sockets.
 
-#![cfg(feature = "cli")]
-
-#[path = "support/hostile.rs"]
-mod hostile;
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hostile::{Behaviour, Hostile, TINY_GIF};
+use crate::hostile::{Behaviour, Hostile, TINY_GIF};
 use procession::flag_server::{DEFAULT_SEED, DELAY, Faults, FlagServer, Kind, image};
 use procession::flags::codes::AVAILABLE;
 

@@ -1,0 +1,34 @@
+//! The programs as a user runs them, with real processes, servers, files and terminals.
+//!
+//! One test program for all of them: it is linked once, and what waits in one file does not hold up
+//! the others.
+
+#![cfg(feature = "cli")]
+
+#[path = "../support/browser.rs"]
+mod browser;
+#[path = "../support/gate.rs"]
+mod gate;
+#[path = "../support/hostile.rs"]
+mod hostile;
+#[path = "../support/programs.rs"]
+mod programs;
+
+mod bad_input;
+mod bench;
+mod compare;
+mod dashboard;
+mod demo;
+mod download;
+mod fetch;
+mod flag_server;
+mod interrupt;
+mod job_control;
+mod logs;
+mod output;
+mod recovery;
+mod resume;
+mod serve;
+mod timeline;
+mod update;
+mod worker_program;
