@@ -21,6 +21,7 @@ fn numbers(value: &Value, name: &str, all: &mut Vec<(String, f64)>) {
 
 #[test]
 fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
+    let _cores = crate::programs::all_cores();
     let place = Place::new();
     let ran = place.run(&["bench", "--quick", "--json", "-w", "2"]).expect(0);
     assert_eq!(ran.stderr, "");
@@ -67,6 +68,7 @@ fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
 
 #[test]
 fn the_table_fits_a_terminal_and_ends_with_the_advice() {
+    let _cores = crate::programs::all_cores();
     let ran = Place::new().run(&["bench", "--quick", "-w", "1"]).expect(0);
     assert_eq!(ran.stderr, "");
     let lines: Vec<_> = ran.stdout.lines().collect();

@@ -349,6 +349,7 @@ const TASKS: [(&str, &str); 5] =
 
 #[test]
 fn every_task_is_compared_by_the_number_of_workers() {
+    let _cores = crate::programs::all_cores();
     for (task, size) in TASKS {
         let place = Place::new();
         let how = ["--jobs", "8", "--runs", "1", "--warmup", "0", "--workers", "2"];
@@ -374,6 +375,7 @@ fn every_task_is_compared_by_the_number_of_workers() {
 
 #[test]
 fn cpu_time_and_memory_are_those_of_the_workers_as_well() {
+    let _cores = crate::programs::all_cores();
     let place = Place::new();
     let size = ["--task", "arcfour", "--size", "10M", "--jobs", "2", "--runs", "1"];
     let modes = ["--modes", "sequential,processes:2"];
@@ -396,6 +398,7 @@ fn has_python() -> bool {
 
 #[test]
 fn cpython_does_the_same_work_where_there_is_one() {
+    let _cores = crate::programs::all_cores();
     let place = Place::new();
     let how = ["--jobs", "6", "--size", "50001", "--runs", "1", "--warmup", "0", "-w", "2"];
     let (ran, json) = compare(&place, &[&["--task", "python"], &how[..]].concat(), 0);

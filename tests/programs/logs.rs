@@ -271,6 +271,7 @@ fn most_memory(pid: u32) -> u64 {
 /// Merged from four files and filtered, within the memory of a few lines.
 #[test]
 fn a_million_lines_need_next_to_no_memory() {
+    let _cores = crate::programs::all_cores();
     const LINES: u64 = 1_000_000;
     let place = Place::new();
     let dir = place.path("logs/2026-11-22T23-49-32-7");

@@ -326,6 +326,12 @@ impl Heard {
     }
 }
 
+/// Held by a test that keeps all cores busy: one at a time does.
+pub fn all_cores() -> impl Drop {
+    static CORES: Mutex<()> = Mutex::new(());
+    CORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Waits until it is so.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
