@@ -14,8 +14,6 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,7 +30,7 @@ use super::shared::Shared;
 use super::supervisor::Order;
 use crate::error::Exit;
 use crate::os::reap::{Reaped, reap};
-use crate::os::spawn::{Image, tie_to_this_process};
+use crate::os::spawn::{Image, spawn};
 use crate::wire::Invitation;
 
 /// How many of its last lines are remembered for the report of a worker's death.
@@ -116,18 +114,9 @@ impl Child {
         let variables =
             env.iter().cloned().chain([(Invitation::VARIABLE.into(), invitation.into())]);
         let image = Image::new(&program.path, shown_as, variables)?;
-        let mut command = Command::new(&program.path);
-        command
-            .stdin(input)
-            .stdout(its_stdout)
-            .stderr(its_stderr)
-            // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and
-            // what a task starts can be ended together with its worker.
-            .process_group(0);
-        tie_to_this_process(&mut command, image);
-        let handle = command.spawn()?;
-        let pid = i32::try_from(handle.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("the process id is no process id"))?;
+        // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and what a
+        // task starts can be ended together with its worker.
+        let pid = spawn(image, [input, its_stdout.into(), its_stderr.into()])?;
         let child = Self {
             pid,
             pidfd: pidfd(pid),
