@@ -83,6 +83,13 @@ impl<T> AsCompleted<T> {
         }
     }
 
+    /// The index of a future that is yielded without waiting for it.
+    fn first_left(&self) -> Option<usize> {
+        let index = self.futures.iter().position(Option::is_some)?;
+        self.futures[index].as_ref()?.unwatch(&self.sender);
+        Some(index)
+    }
+
     /// The future of this index, if it was not yielded before it was done.
     fn take(&mut self, index: usize) -> Option<Future<T>> {
         let future = self.futures[index].take()?;
@@ -101,11 +108,11 @@ impl<T> Iterator for AsCompleted<T> {
                 Err(_) => match self.begin(Need::Any) {
                     // Each future sends once, since each promise is kept.
                     Some(_waiting) => self.finished.recv().ok()?,
-                    None => self.futures.iter().position(Option::is_some)?,
+                    None => self.first_left()?,
                 },
             };
+            // A future that is done has no watchers any more.
             if let Some(future) = self.take(index) {
-                future.unwatch(&self.sender);
                 return Some(future);
             }
         }
