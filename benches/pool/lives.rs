@@ -13,6 +13,14 @@ fn start_up() -> ProcessPool {
     pool
 }
 
+/// The same in a program that uses this much memory (in MiB), of which the workers need nothing.
+#[divan::bench(args = [1, 256], sample_count = 50, sample_size = 1, max_time = 3)]
+fn start_up_beside(bencher: Bencher, mib: usize) {
+    let memory = vec![1_u8; mib << 20];
+    bencher.bench_local(start_up);
+    divan::black_box(memory);
+}
+
 /// The end of a pool whose workers are idle.
 #[divan::bench(sample_count = 100, sample_size = 1, max_time = 3)]
 fn shut_down(bencher: Bencher) {
