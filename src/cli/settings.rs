@@ -198,18 +198,6 @@ impl Crew {
         }
     }
 
-    /// The same with no more connections than these.
-    pub(super) fn with_at_most(self, most: usize) -> Self {
-        match self {
-            Self::Sequential => self,
-            Self::Threads { connections } => Self::Threads { connections: connections.min(most) },
-            Self::Processes { workers, connections } => {
-                let connections = connections.min(most);
-                Self::Processes { workers: workers.min(connections), connections }
-            }
-        }
-    }
-
     pub(super) fn mode(self) -> &'static str {
         match self {
             Self::Sequential => Mode::Sequential,

@@ -379,3 +379,16 @@ fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
         assert!(ran.stderr.contains("the limit of open files (ulimit -n)"), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_low_limit_of_open_files_leaves_several_workers_where_many_were_asked_for() {
+    let place = Place::new();
+    let mut command = place.command(Path::new("sh"), &["-c"]);
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let script = format!("ulimit -n 64; exec '{coordinator}' --every --json -w 200 -m 200");
+    let ran = Running::start(command.arg(script)).wait().expect(0);
+    assert_eq!(ran.summary().counts(), [194, 482, 0]);
+    let told =
+        "the limit of open files (ulimit -n) is 64: no more than 3 workers and 12 connections";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
