@@ -56,7 +56,7 @@ pub(super) fn end(executor: Arc<dyn Engine>, crew: Crew, is_abandoned: bool) {
     }
 }
 
-/// The crew as far as the limit of open files allows it, which is told if that is not all of it.
+/// Reduces the crew to what the limit of open files allows, and says so on standard error.
 pub(super) fn within_the_limit_of_open_files(crew: Crew, has_server: bool) -> Crew {
     let Some(files) = limit_of_open_files() else { return crew };
     let fitted = fitted(crew, files, has_server);
