@@ -126,6 +126,20 @@ pub(super) fn tells_of_shortage(message: &str) -> bool {
     SHORTAGES.iter().any(is_in)
 }
 
+/// Allocates the memory that a started worker and this process share, and sends it to the worker.
+fn share_memory(worker: &Socket, claims: usize) -> Result<Exchange, NotStarted> {
+    let (exchange, memory) = Exchange::create(claims)
+        .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
+    match Note::Memory.send(worker, &[memory.as_fd()]) {
+        // The end of a worker that is gone already is reported as any other end.
+        Sent::Yes | Sent::Gone => Ok(exchange),
+        Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
+            cause: "cannot send a worker its memory: the system has no room".to_owned(),
+            again: Again::AfterShortage,
+        }),
+    }
+}
+
 /// Starts a worker and the threads that attend it.
 fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
@@ -160,16 +174,6 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     };
     let claims = shared.most_calls(post.worker());
     within_the_limit_of_file_size(Exchange::size(claims))?;
-    let (exchange, memory) = Exchange::create(claims)
-        .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
-    if Note::Memory.send(&pair, &[memory.as_fd()]) != Sent::Yes {
-        return Err(NotStarted {
-            cause: "cannot send a worker its memory: the system has no room".to_owned(),
-            again: Again::AfterShortage,
-        });
-    }
-    drop(memory);
-    let _ = (post.exchange.set(exchange), post.socket.set(pair));
     let orders = shared.orders.clone();
     let spawned = Child::spawn(program, &invitation, shared.worker_env(), input, orders);
     let (child, mouth) = spawned.map_err(|error| {
@@ -184,6 +188,10 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
         }
     })?;
     let child = Arc::new(child);
+    // To allocate the memory takes as long as the worker needs to load its program, so it comes
+    // after the start.
+    let exchange = share_memory(&pair, claims).inspect_err(|_| child.kill_and_reap())?;
+    let _ = (post.exchange.set(exchange), post.socket.set(pair));
     let _ = post.child.set(Arc::clone(&child));
     if post.doom().is_some() {
         child.kill();
