@@ -72,6 +72,7 @@ mod guard;
 mod locked_dir;
 mod os;
 pub mod task;
+mod threads;
 mod voice;
 mod waiting;
 mod wire;

@@ -47,7 +47,7 @@ pub(crate) use self::channel::{prepare, receive, send};
 pub(crate) use self::claim::Progress;
 pub(crate) use self::enclosure::{Assembly, Bulk, Enclosure, Passed, pass};
 pub(crate) use self::exchange::{Exchange, now};
-pub(crate) use self::note::Note;
+pub(crate) use self::note::{Hands, Note};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
@@ -58,7 +58,7 @@ use crate::guard;
 use crate::task::Task;
 
 /// Grows with every change of these types.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
 pub(crate) const BUILD: &str = env!("PROCESSION_BUILD");
@@ -105,6 +105,8 @@ pub(crate) struct Welcome {
     pub threads: usize,
     /// What the worker may use.
     pub limits: Limits,
+    /// Of each of its threads, in bytes, where it is not the usual one.
+    pub stack: Option<usize>,
 }
 
 /// The kinds of records.

@@ -29,8 +29,9 @@ pub(crate) use self::desk::answer;
 use crate::guard;
 use crate::os;
 use crate::task::Registry;
+use crate::threads::{self, Description};
 use crate::wire::{
-    self, BUILD, Exchange, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
+    self, BUILD, Exchange, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
 };
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
@@ -157,35 +158,36 @@ impl Asked {
                 return Err(error.into());
             }
         };
-        let Link { exchange, welcome: Welcome { threads, limits }, lifeline } =
+        let Link { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation)?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
         let desk = Arc::new(Desk::new(registry, worker, exchange, Arc::clone(&socket)));
         let set_up = || {
             limits.impose().map_err(io::Error::other)?;
-            hold_the_lifeline(lifeline, coordinator)?;
-            desk.start_runners(threads)
+            os::memory::reserve_little();
+            hold_the_lifeline(lifeline, coordinator, stack)
         };
         let runners = match set_up() {
-            Ok(runners) => runners,
+            // This thread is one of those that run calls.
+            Ok(()) => desk.start_runners(threads, stack),
             Err(error) => {
                 // The worker's own limits are the same the next time.
-                let is_short = error.kind() == io::ErrorKind::WouldBlock && !limits.is_any();
+                let is_short = threads::is_short(&error) && !limits.is_any();
                 let told = if is_short { Note::Short } else { Note::Unfit };
                 told(Note::reason(&error.to_string())).send(&socket, &[]);
                 return Err(error.into());
             }
         };
+        let threads = runners.threads.len() + 1;
+        let refused = runners.refused.map(|error| Note::reason(&error.to_string()));
         // Without a word of it nobody would ever send a call.
-        if Note::Ready.send(&socket, &[]) != Sent::Yes {
+        if Note::Ready(Hands { threads, refused }).send(&socket, &[]) != Sent::Yes {
             return Err(unreachable(coordinator, &"it hung up"));
         }
         drop(socket);
 
-        if runners.is_empty() {
-            desk.run_until_closed(threads);
-        }
-        for runner in runners {
+        desk.run_or_end(threads);
+        for runner in runners.threads {
             let _ = runner.join();
         }
         desk.drop_locals();
@@ -280,8 +282,13 @@ fn say_hello(invitation: &Invitation) -> Result<Channels, ipc_channel::IpcError>
 const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
 
 /// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
-fn hold_the_lifeline(lifeline: IpcReceiver<()>, coordinator: u32) -> io::Result<()> {
-    let thread = thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
+fn hold_the_lifeline(
+    lifeline: IpcReceiver<()>,
+    coordinator: u32,
+    stack: Option<usize>,
+) -> io::Result<()> {
+    let thread = Description::new("lifeline").with_stack(stack);
+    let thread = thread.start_patiently(move || {
         // This process may be stopped; then its other threads cannot end it before it goes on.
         #[cfg(target_os = "linux")]
         let _ =

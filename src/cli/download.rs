@@ -51,7 +51,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     })
     .context("cannot listen to signals")?;
     let has_server = settings.site.base_url().is_none();
-    settings.crew = hands::within_the_limit_of_open_files(settings.crew, has_server);
+    settings.crew = hands::within_the_limits(settings.crew, has_server);
 
     save::prepare(&settings.dest)?;
     save::sweep(&settings.dest);
@@ -75,14 +75,14 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     let display = Display::new(settings.display, settings.codes.len());
     let submitted = Submitted::default();
     let (crew, bar) = (settings.crew, display.bar());
-    let executor = hands::start(crew, settings.workers, log_dir.as_deref(), &submitted, bar)?;
+    let hands = hands::start(crew, settings.workers, log_dir.as_deref(), &submitted, bar)?;
     let mut tally = Tally::new(display, &settings.codes, began);
     let report = report::initial(settings.site.label(), &shown_url, &settings.codes, crew.style());
     tally.begin(&report);
     if tally.display.broken().is_none() {
         let downloads = downloads(&settings);
         let feeder =
-            Feeder::start(Arc::clone(&executor), downloads, submitted, move |code, result| {
+            Feeder::start(Arc::clone(&hands.engine), downloads, submitted, move |code, result| {
                 // Once the report is made nobody listens any more.
                 let _ = news.send(News::Done(code, result));
             });
@@ -96,7 +96,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     tally.account_for_the_rest();
     let has_log = log_dir.is_some() && journal::current().is_none_or(|log| log.lost() == 0);
     let End { exit, why, is_unread, counts } = conclude(&settings, tally, has_log, elapsed);
-    hands::end(executor, crew, is_abandoned);
+    hands::end(hands, crew, is_abandoned);
     // What workers that were killed have left.
     save::sweep(&settings.dest);
     run_log::record(

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use crate::error::{PoolError, TaskError};
 use crate::executor::{Engine, Executor, Shutdown};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
+use crate::threads::Description;
 
 use super::run_log::Submitted;
 
@@ -63,5 +63,5 @@ impl Feeder {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    Description::new(name).start_patiently(work).map(drop)
 }

@@ -1,4 +1,8 @@
-//! Whose hands do the work: the executor of a run, and how many connections it may have.
+//! Whose hands do the work: the executor of a run, and how many connections it may have under the
+//! limits of open files and of memory.
+//!
+//! How much a connection takes is estimated here. Where the estimate is wrong, or the number of
+//! threads is limited, the executors go on with the threads that could be started, and that is said.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,11 +10,22 @@ use std::sync::Arc;
 use crate::executor::{
     Engine, Executor, ProcessPool, Recycling, Retries, Sequential, Shutdown, ThreadPool,
 };
+use crate::os::memory::{self, Left};
 
 use super::bar::Bar;
 use super::run_log::{self, PoolLog, Submitted, WorkerOutput};
 use super::settings::{Crew, WorkerSettings};
 use super::{stderr, words};
+
+/// The executor of a run.
+pub(super) struct Hands {
+    pub engine: Arc<dyn Engine>,
+    /// The same, where it is one of threads.
+    threads: Option<Arc<ThreadPool>>,
+}
+
+/// The stack of a thread under a limit of memory, in bytes. A download needs a fraction of it.
+const STACK: usize = 512 * 1024;
 
 /// Starts the executor.
 pub(super) fn start(
@@ -19,10 +34,18 @@ pub(super) fn start(
     log_dir: Option<&Path>,
     submitted: &Submitted,
     bar: &Bar,
-) -> anyhow::Result<Arc<dyn Engine>> {
-    Ok(match crew {
+) -> anyhow::Result<Hands> {
+    let stack = memory::is_limited().then_some(STACK);
+    let engine: Arc<dyn Engine> = match crew {
         Crew::Sequential => Arc::new(Sequential::new()),
-        Crew::Threads { connections } => Arc::new(ThreadPool::new(connections)),
+        Crew::Threads { connections } => {
+            let pool = ThreadPool::new(connections);
+            let pool = Arc::new(match stack {
+                Some(bytes) => pool.stack_size(bytes),
+                None => pool,
+            });
+            return Ok(Hands { engine: Arc::clone(&pool) as Arc<dyn Engine>, threads: Some(pool) });
+        }
         Crew::Processes { workers, connections } => {
             let output = WorkerOutput::new(log_dir, bar.clone());
             let events = PoolLog::new(submitted.clone(), bar.clone());
@@ -40,35 +63,56 @@ pub(super) fn start(
             if let Some(dir) = log_dir {
                 pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
             }
+            if let Some(bytes) = stack {
+                pool = pool.stack_size(bytes);
+            }
             Arc::new(pool.build()?)
         }
-    })
+    };
+    Ok(Hands { engine, threads: None })
 }
 
 /// Ends it: at once, if it has been given up.
-pub(super) fn end(executor: Arc<dyn Engine>, crew: Crew, is_abandoned: bool) {
+pub(super) fn end(hands: Hands, crew: Crew, is_abandoned: bool) {
+    if let Some(told) = hands.threads.as_ref().and_then(|pool| pool.shortage()) {
+        stderr::say(format_args!("coordinator: {told}"));
+    }
     match (is_abandoned, crew) {
-        (false, _) => executor.shutdown(Shutdown::Wait),
-        (true, Crew::Processes { .. }) => executor.shutdown(Shutdown::Kill),
+        (false, _) => hands.engine.shutdown(Shutdown::Wait),
+        (true, Crew::Processes { .. }) => hands.engine.shutdown(Shutdown::Kill),
         // Threads cannot be stopped, and to drop the executor would be to wait for them. They end
         // with the process, which is about to.
-        (true, Crew::Sequential | Crew::Threads { .. }) => std::mem::forget(executor),
+        (true, Crew::Sequential | Crew::Threads { .. }) => std::mem::forget(hands),
     }
 }
 
-/// Reduces the crew to what the limit of open files allows, and says so on standard error.
-pub(super) fn within_the_limit_of_open_files(crew: Crew, has_server: bool) -> Crew {
-    let Some(files) = limit_of_open_files() else { return crew };
-    let fitted = fitted(crew, files, has_server);
-    if fitted != crew {
+/// Reduces the crew to what the limits of this process allow, and says so on standard error.
+pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> Crew {
+    if let Some(files) = limit_of_open_files() {
+        let limit = format!("the limit of open files (ulimit -n) is {files}");
+        crew = told(crew, fitted_to_files(crew, files, has_server), &limit);
+    }
+    if let Some(left) = memory::left() {
+        let limit = format!(
+            "the limit of memory (ulimit {}) is {} MiB",
+            left.option,
+            left.limit / MIB as u64
+        );
+        crew = told(crew, fitted_to_memory(crew, left, has_server), &limit);
+    }
+    crew
+}
+
+/// Says what is possible, if that is less than what was asked for.
+fn told(asked: Crew, fitted: Crew, limit: &str) -> Crew {
+    if fitted != asked {
         let workers = match fitted.workers() {
             0 => String::new(),
             workers => format!("{} and ", words::count(workers as u64, "worker")),
         };
         let connections = words::count(fitted.connections() as u64, "connection");
         stderr::say(format_args!(
-            "coordinator: the limit of open files (ulimit -n) is {files}: no more than \
-             {workers}{connections} are possible"
+            "coordinator: {limit}: no more than {workers}{connections} are possible"
         ));
     }
     fitted
@@ -88,7 +132,7 @@ fn limit_of_open_files() -> Option<usize> {
 }
 
 /// As many workers as can have a connection each, and then as many connections as there is room for.
-fn fitted(crew: Crew, files: usize, has_server: bool) -> Crew {
+fn fitted_to_files(crew: Crew, files: usize, has_server: bool) -> Crew {
     /// Standard streams, logs, and what is open for a moment.
     const OTHERS: usize = 16;
     /// Its pipes and channels.
@@ -117,6 +161,43 @@ fn fitted(crew: Crew, files: usize, has_server: bool) -> Crew {
     }
 }
 
+const MIB: usize = 1 << 20;
+
+/// The same under a limit of memory, which each worker has as well.
+fn fitted_to_memory(crew: Crew, Left { bytes, limit, .. }: Left, has_server: bool) -> Crew {
+    /// What the programs need besides, which includes what may be asked for at once while all threads
+    /// run.
+    const OTHERS: usize = 32 * MIB;
+    /// Its four threads here, and the memory that is shared with it.
+    const EACH_WORKER: usize = 4 * (STACK + GUARD) + 768 * 1024;
+    const GUARD: usize = 64 * 1024;
+    /// A thread with its stack, the client's buffers and a flag.
+    const EACH_CONNECTION: usize = STACK + GUARD + 256 * 1024;
+    /// Its other end, in the embedded server.
+    const SERVED: usize = 64 * 1024;
+    let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    // The allocator reserves up to a quarter of the limit.
+    let reserved = usize_of(limit / 4);
+    let room = usize_of(bytes).saturating_sub(OTHERS + reserved);
+    let served = if has_server { SERVED } else { 0 };
+    match crew {
+        Crew::Sequential => crew,
+        Crew::Threads { connections } => {
+            let most = room / (EACH_CONNECTION + served);
+            Crew::Threads { connections: connections.min(most).max(1) }
+        }
+        Crew::Processes { workers, connections } => {
+            let workers = workers.min(room / (EACH_WORKER + served)).max(1);
+            let rest = room.saturating_sub(EACH_WORKER * workers);
+            let here = rest.checked_div(served).unwrap_or(usize::MAX);
+            // A worker begins about as large as this process is now.
+            let in_each = room / EACH_CONNECTION;
+            let most = here.min(in_each.saturating_mul(workers));
+            Crew::Processes { workers, connections: connections.min(most).max(workers) }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +205,7 @@ mod tests {
     #[test]
     fn a_low_limit_leaves_room_for_several_workers_with_connections() {
         let asked = Crew::Processes { workers: 200, connections: 200 };
-        let fits = |files, has_server| fitted(asked, files, has_server);
+        let fits = |files, has_server| fitted_to_files(asked, files, has_server);
         assert_eq!(fits(64, true), Crew::Processes { workers: 3, connections: 12 });
         assert_eq!(fits(64, false), Crew::Processes { workers: 4, connections: 80 });
         assert_eq!(fits(8, true), Crew::Processes { workers: 1, connections: 1 });
@@ -132,6 +213,6 @@ mod tests {
         let asked = Crew::Threads { connections: 1_000 };
         assert_eq!(fitted(asked, 64, true), Crew::Threads { connections: 16 });
         assert_eq!(fitted(asked, 64, false), Crew::Threads { connections: 24 });
-        assert_eq!(fitted(Crew::Sequential, 3, true), Crew::Sequential);
+        assert_eq!(fitted_to_files(Crew::Sequential, 3, true), Crew::Sequential);
     }
 }

@@ -49,6 +49,7 @@ use clap_complete::Shell;
 use self::args::{Args, Command};
 use self::resume::Work;
 use crate::flags::task::Download;
+use crate::os;
 use crate::task::Registry;
 use crate::worker::{self, Asked};
 use crate::workload;
@@ -86,6 +87,7 @@ impl From<Exit> for ExitCode {
 /// The `coordinator` program.
 pub fn coordinator() -> ExitCode {
     survive_limits_of_file_sizes();
+    os::memory::reserve_little();
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
@@ -180,6 +182,7 @@ fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Resu
 /// The `worker` program.
 pub fn worker() -> ExitCode {
     survive_limits_of_file_sizes();
+    os::memory::reserve_little();
     match worker::asked() {
         Some(asked) => serve_coordinator(asked),
         None => {

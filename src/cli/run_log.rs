@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
@@ -15,7 +16,7 @@ use crate::task::TaskId;
 
 use super::bar::Bar;
 use super::settings::Logs;
-use super::stderr;
+use super::{stderr, words};
 
 /// Tells a worker where the logs of its run are.
 pub(super) const DIRECTORY_VARIABLE: &str = "PROCESSION_LOG_DIR";
@@ -108,11 +109,20 @@ impl Submitted {
 pub(super) struct PoolLog {
     submitted: Submitted,
     bar: Bar,
+    /// Whether it was said that the system is short of something.
+    has_said: AtomicBool,
 }
 
 impl PoolLog {
     pub(super) fn new(submitted: Submitted, bar: Bar) -> Self {
-        Self { submitted, bar }
+        Self { submitted, bar, has_said: AtomicBool::new(false) }
+    }
+
+    /// The first time that the system is short of something is said; the log has them all.
+    fn say_once(&self, text: &str) {
+        if !self.has_said.swap(true, Ordering::Relaxed) {
+            self.bar.say(format_args!("coordinator: {text}; the run goes on with what is there"));
+        }
     }
 
     pub(super) fn record(&self, event: &PoolEvent) {
@@ -141,8 +151,17 @@ impl PoolLog {
                 self.bar.say(format_args!("coordinator: {text}"));
                 (Level::Error, Event::Output { stream: journal::Stream::Stderr, text })
             }
+            PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
+                let text = format!(
+                    "worker {worker} (pid {pid}) has {} in place of {wanted}: {reason}",
+                    words::count(*threads as u64, "connection")
+                );
+                self.say_once(&text);
+                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+            }
             PoolEvent::WorkerDelayed { worker, reason } => {
                 let text = format!("worker {worker} cannot be started now: {reason}");
+                self.say_once(&text);
                 (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
             }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {

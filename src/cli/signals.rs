@@ -12,6 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
+use crate::threads::Description;
+
 use super::Exit;
 
 /// Signals that come within this time after the first one are the same request: `timeout` signals
@@ -42,7 +44,7 @@ pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Resul
         flag::register_conditional_shutdown(*signal, *exit as i32, Arc::clone(&is_insisted))?;
     }
     let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    Description::new("signals").start_patiently(move || {
         let mut first: Option<(Instant, Exit)> = None;
         for signal in signals.forever() {
             let exit = ENDING.iter().find(|(ending, _)| *ending == signal);

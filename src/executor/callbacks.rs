@@ -11,14 +11,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crate::guard;
+use crate::threads::Description;
 use crate::waiting::{self, Acting, Call, Outlet, StandIn, Through};
 
 /// Calls that are made in order on behalf of an executor.
 pub(super) struct CallQueue {
     executor: usize,
+    /// Of its threads, in bytes, where it is not the usual one.
+    stack: Option<usize>,
     inner: Mutex<Inner>,
     /// Signalled when there is a call for the thread that is idle, or none to come.
     has_work: Condvar,
@@ -42,13 +45,13 @@ struct Inner {
 
 impl CallQueue {
     /// A queue that starts a thread for the first call.
-    pub(super) fn new(executor: usize) -> Arc<Self> {
-        Self::with(executor, Inner::default())
+    pub(super) fn new(executor: usize, stack: Option<usize>) -> Arc<Self> {
+        Self::with(executor, stack, Inner::default())
     }
 
-    fn with(executor: usize, inner: Inner) -> Arc<Self> {
+    fn with(executor: usize, stack: Option<usize>, inner: Inner) -> Arc<Self> {
         let (has_work, returned) = (Condvar::new(), Condvar::new());
-        Arc::new(Self { executor, inner: Mutex::new(inner), has_work, returned })
+        Arc::new(Self { executor, stack, inner: Mutex::new(inner), has_work, returned })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -99,7 +102,7 @@ impl CallQueue {
             return true;
         }
         let queue = Arc::clone(self);
-        let spawned = thread::Builder::new().name("callbacks".to_owned()).spawn(move || {
+        let spawned = Description::new("callbacks").with_stack(self.stack).start(move || {
             let stand_in = Arc::clone(&queue) as Arc<dyn StandIn>;
             let acting = Acting::serves(queue.executor, Some(stand_in));
             queue.serve(queue.lock(), &acting, true);
@@ -170,8 +173,8 @@ impl StandIn for CallQueue {
 pub(super) struct CallQueues(Vec<Arc<CallQueue>>);
 
 impl CallQueues {
-    pub(super) fn new(executor: usize, number: usize) -> Self {
-        Self((0..number).map(|_| CallQueue::new(executor)).collect())
+    pub(super) fn new(executor: usize, number: usize, stack: Option<usize>) -> Self {
+        Self((0..number).map(|_| CallQueue::new(executor, stack)).collect())
     }
 
     /// The queue of this number, or the last one.
@@ -214,7 +217,7 @@ pub(super) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
         return complete();
     }
     let has_role = waiting::has_role();
-    let queue = CallQueue::with(executor, Inner { is_served: true, ..Inner::default() });
+    let queue = CallQueue::with(executor, None, Inner { is_served: true, ..Inner::default() });
     let through = Through::outlet(Arc::clone(&queue) as Arc<dyn Outlet>);
     let acting = Acting::delivers(executor);
     let result = complete();

@@ -125,6 +125,20 @@ pub enum PoolEvent {
         /// Why, in words.
         reason: String,
     },
+    /// A worker that was to run several tasks at a time runs fewer, because the system refused to
+    /// start more threads in it. [`WorkerStarted`](Self::WorkerStarted) came before.
+    WorkerNarrowed {
+        /// Which worker, counted from 0.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// How many tasks it runs at a time.
+        threads: usize,
+        /// How many it was to run.
+        wanted: usize,
+        /// What the system said.
+        reason: String,
+    },
     /// There is no process for a worker now, or it cannot work: most often because the system is short
     /// of threads, processes, descriptors or memory. It is tried again, with a pause that grows to
     /// two seconds, as long as another worker is ready. Without any, the pool is broken after half a
@@ -272,9 +286,9 @@ impl ProcessPool {
         let now = clock.now();
         let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (orders, receiver) = mpsc::channel();
-        let workers = setup.scheduling.slots.len();
+        let (workers, stack) = (setup.scheduling.slots.len(), setup.stack);
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
-            callbacks: CallQueues::new(waiting::address(shared.as_ptr()), workers + 1),
+            callbacks: CallQueues::new(waiting::address(shared.as_ptr()), workers + 1, stack),
             setup,
             mind: Mutex::new(Mind {
                 scheduler,

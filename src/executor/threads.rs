@@ -22,6 +22,7 @@ use crate::future::Patron;
 use crate::guard::{self, Panic};
 use crate::os::fork::Origin;
 use crate::task::{Context, Locals, TaskId};
+use crate::threads::{self, Description};
 use crate::voice::{Said, Voice};
 use crate::waiting::{self, Acting, Need, Owing, StandIn};
 
@@ -59,6 +60,10 @@ struct Queue {
     /// How many threads wait for tasks, in a task or a callback.
     waiting: usize,
     voice: Voice,
+    /// The stack of each thread, in bytes, where it is not the usual one.
+    stack: Option<usize>,
+    /// Why the last thread that was to be started was not.
+    refused: Option<io::Error>,
     idle: usize,
     is_shut_down: bool,
     threads: Vec<JoinHandle<()>>,
@@ -92,6 +97,25 @@ impl ThreadPool {
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.shared.lock().voice = Voice::heard_by(Box::new(call));
         self
+    }
+
+    /// How many bytes the stack of each thread has. Default: what the standard library gives to a
+    /// thread, which is 2 MiB unless `RUST_MIN_STACK` says otherwise. Less than that lets more threads
+    /// start under a limit of memory.
+    pub fn stack_size(self, bytes: usize) -> Self {
+        self.shared.lock().stack = Some(bytes);
+        self
+    }
+
+    /// Tells, in words, if fewer threads run than there was work for, because the system refused to
+    /// start more: it is short of threads, or of memory for their stacks. All tasks run all the same,
+    /// fewer at a time.
+    pub fn shortage(&self) -> Option<String> {
+        let queue = self.shared.lock();
+        let refused = queue.refused.as_ref()?;
+        let (started, size) = (queue.started, self.shared.size);
+        (started < size)
+            .then(|| format!("only {started} of {size} threads could be started: {refused}"))
     }
 }
 
@@ -166,8 +190,8 @@ impl Shared {
         only_awaited: bool,
     ) -> io::Result<()> {
         let shared = Arc::clone(self);
-        let builder = thread::Builder::new().name(format!("procession-thread-{worker}"));
-        let thread = builder.spawn(move || {
+        let thread = Description::new(format!("procession-thread-{worker}"));
+        let thread = thread.with_stack(queue.stack).start(move || {
             if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
                 shared.collapse(&panic);
             }
@@ -176,6 +200,41 @@ impl Shared {
         queue.threads.push(thread);
         queue.alive += 1;
         Ok(())
+    }
+
+    /// Starts a thread for what is pending. With at least one thread the work still gets done, only
+    /// later; for the first one a shortage is given time to pass.
+    fn start_one_more<'q>(
+        self: &'q Arc<Self>,
+        mut queue: MutexGuard<'q, Queue>,
+    ) -> Result<MutexGuard<'q, Queue>, Unstartable> {
+        let mut pauses = threads::pauses();
+        loop {
+            let worker = queue.started;
+            let error = match self.start(&mut queue, worker, false) {
+                Ok(()) => {
+                    queue.started += 1;
+                    return Ok(queue);
+                }
+                Err(error) => error,
+            };
+            // Another thread of the caller may have started one meanwhile.
+            if queue.started > 0 {
+                queue.refused = Some(error);
+                return Ok(queue);
+            }
+            let may_pass = threads::is_short(&error) && !queue.is_shut_down;
+            let Some(pause) = pauses.next().filter(|_| may_pass) else {
+                let pending = std::mem::take(&mut queue.pending);
+                return Err(Unstartable { pending, error });
+            };
+            drop(queue);
+            thread::sleep(pause);
+            queue = self.lock();
+            if queue.started > 0 {
+                return Ok(queue);
+            }
+        }
     }
 
     /// Sees to it that a thread runs the tasks that are waited for; false if none can.
@@ -193,6 +252,12 @@ impl Shared {
             || self.start(queue, queue.alive % self.size, true).is_ok()
             || active > 0
     }
+}
+
+/// Why there is no thread at all, and what it was to run.
+struct Unstartable {
+    pending: BTreeMap<TaskId, Job>,
+    error: io::Error,
 }
 
 impl Queue {
@@ -239,18 +304,13 @@ impl Engine for ThreadPool {
         // Idle threads that were woken but have not taken their task yet still count as idle,
         // hence the comparison with all that is pending.
         if queue.pending.len() > queue.idle && queue.started < self.shared.size {
-            let worker = queue.started;
-            match self.shared.start(&mut queue, worker, false) {
-                Ok(()) => queue.started += 1,
-                // With at least one thread the work still gets done, only later.
-                Err(_) if queue.started > 0 => {}
-                Err(error) => {
-                    let pending = std::mem::take(&mut queue.pending);
-                    drop(queue);
+            queue = match self.shared.start_one_more(queue) {
+                Ok(queue) => queue,
+                Err(Unstartable { pending, error }) => {
                     let error = PoolError::System(format!("cannot start a thread: {error}"));
                     return self.shared.fail(pending.into_values(), &TaskError::PoolBroken(error));
                 }
-            }
+            };
         }
         drop(queue);
         self.shared.changed.notify_one();

@@ -7,12 +7,14 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::oneshot;
+
+use crate::threads::Description;
 
 use super::faults::{DEFAULT_SEED, Faults, Kind};
 use super::site::{Access, Hook, Site, router};
@@ -144,16 +146,21 @@ impl Builder {
         let site = Arc::new(Site::new(faults, on_request));
         let app = router(site.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new().name(format!("flag server {}", faults.kind)).spawn(
-            move || {
-                // Without this, half of the answers could wait for the client to acknowledge
-                // their first packet. If it fails, the client has already gone.
-                let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
-                runtime.spawn(axum::serve(listener, app).into_future());
-                let _ = runtime.block_on(stopped);
-                // The runtime ends here, and with it all connections, in whatever state.
-            },
-        )?;
+        let thread = Description::new(format!("flag server {}", faults.kind));
+        let thread = thread.start_patiently(move || {
+            // Without this, half of the answers could wait for the client to acknowledge
+            // their first packet. If it fails, the client has already gone.
+            let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
+            runtime.spawn(axum::serve(listener, app).into_future());
+            let _ = runtime.block_on(stopped);
+            // The runtime ends here, and with it all connections, in whatever state.
+        });
+        let no_thread = |error: io::Error| {
+            let message =
+                format!("no thread can be started for the {} server: {error}", faults.kind);
+            io::Error::new(error.kind(), message)
+        };
+        let thread = thread.map_err(no_thread)?;
         Ok(FlagServer { addr, site, stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -1,19 +1,23 @@
 //! From the name of a server to its addresses.
 //!
-//! The client asks before each request, even one for which it has a connection already, and its own
-//! resolver starts a thread each time, since a lookup cannot be given a timeout otherwise. So an
-//! address is taken as it is, and what was found for a name is good for a while.
+//! The client asks before each request, even one for which it has a connection already, and a lookup
+//! takes a thread of its own, since it cannot be given a timeout otherwise. So an address is taken as
+//! it is, and what was found for a name is good for a while. The client's own resolver panics where no
+//! thread can be started; this one waits for a while and then looks the name up without a timeout,
+//! but for the system's.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
+use ureq::unversioned::transport::{NextTimeout, time};
+
+use crate::threads::Description;
 
 /// Servers move, but not from one flag to the next.
 const FRESH: Duration = Duration::from_secs(10);
@@ -21,7 +25,6 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Looks names up, and remembers them for a while.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
-    resolver: DefaultResolver,
     found: Mutex<HashMap<Server, (Instant, ResolvedSocketAddrs)>>,
 }
 
@@ -41,7 +44,7 @@ impl Resolver for Lookup {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let Some(server) = server(uri) else { return self.resolver.resolve(uri, config, timeout) };
+        let Some(server) = server(uri) else { return look_up(uri, config, timeout) };
         if let Some(ip) = address(&server.0) {
             let mut addresses = self.empty();
             addresses.push(SocketAddr::new(ip, server.1));
@@ -52,10 +55,35 @@ impl Resolver for Lookup {
         {
             return Ok(addresses.clone());
         }
-        let addresses = self.resolver.resolve(uri, config, timeout)?;
+        let addresses = look_up(uri, config, timeout)?;
         self.found().insert(server, (Instant::now(), addresses.clone()));
         Ok(addresses)
     }
+}
+
+/// The stack of a thread that looks a name up, in bytes.
+const STACK: usize = 512 * 1024;
+
+/// Asks the system, in a thread for whose answer this one waits no longer than it may.
+fn look_up(uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+    let in_this_thread = move |uri: &Uri, config: &Config| {
+        // Without a timeout this resolver starts no thread.
+        let endless = NextTimeout { after: time::Duration::NotHappening, ..timeout };
+        DefaultResolver::default().resolve(uri, config, endless)
+    };
+    if timeout.after.is_not_happening() {
+        return in_this_thread(uri, config);
+    }
+    let began = Instant::now();
+    let (told, answer) = mpsc::channel();
+    let (its_uri, its_config) = (uri.clone(), config.clone());
+    let body = move || told.send(in_this_thread(&its_uri, &its_config)).ok();
+    let thread = Description::new("lookup").with_stack(Some(STACK));
+    if thread.start_patiently(body).is_err() {
+        return in_this_thread(uri, config);
+    }
+    let left = timeout.after.saturating_sub(began.elapsed());
+    answer.recv_timeout(left).unwrap_or_else(|_| Err(Error::Timeout(timeout.reason)))
 }
 
 fn server(uri: &Uri) -> Option<Server> {

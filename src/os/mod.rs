@@ -5,6 +5,7 @@
 
 pub(crate) mod descriptors;
 pub(crate) mod fork;
+pub(crate) mod memory;
 pub(crate) mod reap;
 pub(crate) mod sealed;
 pub(crate) mod signals;

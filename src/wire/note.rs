@@ -22,7 +22,7 @@ pub(crate) enum Note {
     /// The hello was sent, so that the coordinator finds it without waiting.
     HelloSent,
     /// The worker has its limits and its threads, and takes calls from now on.
-    Ready,
+    Ready(Hands),
     /// It cannot work, and no other will under the same settings.
     Unfit(String),
     /// The system refused something that it needs; the next one may have better luck.
@@ -33,6 +33,14 @@ pub(crate) enum Note {
     NotServing,
     /// It is not the process that the coordinator started, but was started by that one.
     Wrapped { pid: u32 },
+}
+
+/// With how many threads a worker runs calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hands {
+    pub threads: usize,
+    /// Why there are no more of them, if fewer than asked for.
+    pub refused: Option<String>,
 }
 
 impl Note {
@@ -87,7 +95,8 @@ mod tests {
     #[test]
     fn notes_arrive_and_what_is_none_is_refused() {
         let (one, other) = Socket::pair().expect("a pair");
-        let longest = Note::Unfit(Note::reason(&"ü\"\\\n".repeat(10_000)));
+        let reason = Note::reason(&"ü\"\\\n".repeat(10_000));
+        let longest = Note::Ready(Hands { threads: usize::MAX, refused: Some(reason) });
         let notes = [Note::HelloSent, longest, Note::Wrapped { pid: u32::MAX }, Note::NotServing];
         for note in &notes {
             assert_eq!(note.send_to(std::os::fd::AsFd::as_fd(&other)), Sent::Yes);

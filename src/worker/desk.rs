@@ -1,11 +1,10 @@
 //! Where a worker does its work: takes the next call, claims it, runs it and replies.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{io, thread};
 
 use super::{end_at_once, refused};
 use crate::blob::Blob;
@@ -14,6 +13,7 @@ use crate::guard;
 use crate::os;
 use crate::os::fork::Origin;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
+use crate::threads::Description;
 use crate::voice::Voice;
 use crate::wire::{
     self, Assembly, Call, Cargo, ENCLOSED, Enclosure, Exchange, INLINE_LIMIT, OUTPUT, Passed,
@@ -53,6 +53,14 @@ struct Outlet {
 struct Outbox {
     writer: Writer,
     socket: Arc<Socket>,
+}
+
+/// The threads that run calls beside the first.
+#[derive(Default)]
+pub(super) struct Runners {
+    pub threads: Vec<JoinHandle<()>>,
+    /// Why there are no more of them, if fewer than asked for.
+    pub refused: Option<io::Error>,
 }
 
 /// For how long at most a reply waits for room in the socket before the coordinator is asked anew.
@@ -101,27 +109,32 @@ impl Desk {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts, for more than one slot, the threads that run calls.
-    pub(super) fn start_runners(
-        self: &Arc<Self>,
-        threads: usize,
-    ) -> io::Result<Vec<JoinHandle<()>>> {
-        let runners = if threads > 1 { 0..threads } else { 0..0 };
-        let run = |n| {
+    /// Starts, beside the calling thread, those that run calls: as many as the system allows.
+    pub(super) fn start_runners(self: &Arc<Self>, threads: usize, stack: Option<usize>) -> Runners {
+        let mut runners = Runners::default();
+        for n in 1..threads {
             let desk = Arc::clone(self);
-            let thread = thread::Builder::new().name(format!("runner-{n}"));
-            let run = move || {
-                if guard::catch(|| desk.run_until_closed(threads)).is_err() {
-                    // The panic was reported. What this thread had to do would never be done.
-                    end_at_once();
+            let thread = Description::new(format!("runner-{n}")).with_stack(stack);
+            match thread.start(move || desk.run_or_end(threads)) {
+                Ok(thread) => runners.threads.push(thread),
+                Err(error) => {
+                    runners.refused = Some(refused(error));
+                    break;
                 }
-            };
-            thread.spawn(run).map_err(refused)
-        };
-        runners.map(run).collect()
+            }
+        }
+        runners
     }
 
-    pub(super) fn run_until_closed(&self, threads: usize) {
+    /// Runs calls until no more will come.
+    pub(super) fn run_or_end(&self, threads: usize) {
+        if guard::catch(|| self.run_until_closed(threads)).is_err() {
+            // The panic was reported. What this thread had to do would never be done.
+            end_at_once();
+        }
+    }
+
+    fn run_until_closed(&self, threads: usize) {
         os::signals::end_with_the_parent();
         let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
         while self.take_next(&mut taken) {

@@ -46,6 +46,7 @@ pub struct Builder {
     retries: Retries,
     recycling: Recycling,
     limits: Limits,
+    stack: Option<usize>,
     max_pending: Option<usize>,
     initializer: Option<Result<Initializer, PoolError>>,
     program: WorkerProgram,
@@ -74,6 +75,7 @@ impl Default for Builder {
             retries: Retries::none(),
             recycling: Recycling::never(),
             limits: Limits::none(),
+            stack: None,
             max_pending: None,
             initializer: None,
             program: WorkerProgram::This,
@@ -115,6 +117,15 @@ impl Builder {
     /// less, only so many workers are started.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(tasks);
+        self
+    }
+
+    /// How many bytes the stack of each thread has: here of those that attend the workers and call
+    /// callbacks, and in workers that run several tasks at a time of those that run them. Default:
+    /// what the standard library gives to a thread, which is 2 MiB unless `RUST_MIN_STACK` says
+    /// otherwise. Less than that lets more threads start under a limit of memory.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack = Some(bytes);
         self
     }
 
@@ -245,6 +256,7 @@ impl Builder {
             tells_of_starts,
             on_output,
             on_say,
+            stack,
         } = self;
         if worker::was_asked_in_vain() {
             return Err(PoolError::NotServing);
@@ -276,6 +288,7 @@ impl Builder {
             max_pending,
             max_memory,
             limits,
+            stack,
             initializer: initializer.transpose()?,
             programs,
             worker_env,

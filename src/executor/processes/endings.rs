@@ -15,6 +15,7 @@ use super::shared::Shared;
 use super::supervisor::Order;
 use crate::error::{PoolError, TaskError};
 use crate::guard::{self, Panic};
+use crate::threads::Description;
 
 /// How soon after a kill it is looked whether the process has ended, and how often then.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -44,7 +45,7 @@ impl Shared {
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
-        thread::Builder::new().name(name).spawn(move || {
+        Description::new(name).with_stack(self.setup.stack).start(move || {
             if let Err(panic) = guard::catch(body) {
                 shared.collapse(&panic);
             }

@@ -33,7 +33,9 @@ use super::shared::Shared;
 use super::supervisor::tells_of_shortage;
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{self, BUILD, Garbled, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome};
+use crate::wire::{
+    self, BUILD, Garbled, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
+};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct Attendance {
@@ -76,9 +78,10 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     // files. That must cost this worker, not the pool.
     let greeted = guard::catch(|| greet(&post, server, &invitation, shared));
     let unfit = match greeted {
-        Ok(Ok(())) => {
+        Ok(Ok(hands)) => {
             shared.note_that_it_serves(rank);
             shared.report(|| PoolEvent::WorkerStarted { worker: post.worker(), pid: post.pid() });
+            note_narrowness(shared, &post, hands);
             shared.handle(Event::WorkerReady { tenant });
             let received = guard::catch(|| receive::until_ended(shared, &post));
             if !matches!(received, Ok(Ok(()))) {
@@ -130,7 +133,7 @@ fn greet(
     server: IpcOneShotServer<Hello>,
     invitation: &Invitation,
     shared: &Shared,
-) -> Result<(), Unfit> {
+) -> Result<Hands, Unfit> {
     let Some(socket) = post.socket.get() else {
         return Err(Unfit::System("there is no socket to the worker".to_owned()));
     };
@@ -152,18 +155,19 @@ fn greet(
     }
     post.hold(lifeline);
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
-    wire::send(&welcome, || Welcome { threads, limits }).map_err(|_| Unfit::Gone)?;
+    let stack = shared.setup.stack;
+    wire::send(&welcome, || Welcome { threads, limits, stack }).map_err(|_| Unfit::Gone)?;
     if Note::Welcomed.send(socket, &[]) != Sent::Yes {
         return Err(Unfit::Gone);
     }
-    match Note::receive(socket) {
-        Ok(Some((Note::Ready, _))) => {}
+    let hands = match Note::receive(socket) {
+        Ok(Some((Note::Ready(hands), _))) => hands,
         Ok(Some((Note::Unfit(reason), _))) => return Err(Unfit::Uninitialized(reason)),
         Ok(Some((Note::Short(reason), _))) => return Err(Unfit::Short(reason)),
         Ok(Some((Note::Refused(reason), _))) => return Err(Unfit::System(reason)),
         Ok(Some(_)) | Err(Garbled) => return Err(Unfit::another_protocol()),
         Ok(None) => return Err(Unfit::Gone),
-    }
+    };
     post.note_ready();
     if let Some(initializer) = shared.initializer() {
         let (parcel, future) = initializer.parcel();
@@ -176,7 +180,18 @@ fn greet(
             .result()
             .map_err(|error| Unfit::Uninitialized(format!("its initializer failed: {error}")))?;
     }
-    Ok(())
+    Ok(hands)
+}
+
+/// Tells the scheduler, and whoever listens, if the worker runs fewer tasks at a time than it was to.
+fn note_narrowness(shared: &Shared, post: &Post, Hands { threads, refused }: Hands) {
+    let (worker, pid, wanted) = (post.worker(), post.pid(), shared.slots(post.worker()));
+    if threads >= wanted {
+        return;
+    }
+    shared.handle(Event::Narrowed { tenant: post.tenant, slots: threads });
+    let reason = refused.unwrap_or_default();
+    shared.report(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
 }
 
 /// Waits for the worker to report, or to tell why it does not.

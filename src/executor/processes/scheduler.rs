@@ -231,6 +231,7 @@ impl<J: Clone> Scheduler<J> {
             Event::Cancelled { id } => self.cancelled(id, now, actions),
             Event::Abandoned { id } => self.abandoned(id, actions),
             Event::WorkerReady { tenant } => self.ready(tenant, now),
+            Event::Narrowed { tenant, slots } => self.seats[tenant.seat].narrow(tenant, slots),
             Event::Replied { tenant, turn, ran_for, has_failed, is_fat } => {
                 let state = &mut self.seats[tenant.seat];
                 if state.is_present(tenant)

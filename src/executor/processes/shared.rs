@@ -74,6 +74,8 @@ pub(super) struct Setup {
     pub(super) max_pending: Option<usize>,
     pub(super) max_memory: Option<u64>,
     pub(super) limits: Limits,
+    /// Of each thread, here and in the workers, in bytes, where it is not the usual one.
+    pub(super) stack: Option<usize>,
     pub(super) initializer: Option<Initializer>,
     pub(super) programs: Programs,
     pub(super) worker_env: Vec<(OsString, OsString)>,

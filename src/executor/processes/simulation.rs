@@ -50,6 +50,8 @@ pub struct Summary {
     pub overdue: u64,
     /// Calls of several tasks that were sent to a worker with several slots.
     pub frames: u64,
+    /// Workers that run fewer tasks at a time than they were to.
+    pub narrowed: u64,
 }
 
 impl std::ops::Add for Summary {
@@ -72,6 +74,7 @@ impl std::ops::Add for Summary {
             convicted: self.convicted + other.convicted,
             overdue: self.overdue + other.overdue,
             frames: self.frames + other.frames,
+            narrowed: self.narrowed + other.narrowed,
         }
     }
 }
@@ -119,6 +122,7 @@ mod tests {
             ("found no room", total.blocked),
             ("false claims", total.lies),
             ("sent together to several slots", total.frames),
+            ("narrowed", total.narrowed),
         ] {
             assert!(count > schedules / 20, "only {count} {what}");
         }

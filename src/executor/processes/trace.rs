@@ -59,6 +59,9 @@ pub(super) fn tell(event: &PoolEvent) {
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
             error!(target: "procession", worker, pid, reason, "worker written off");
         }
+        PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
+            warn!(target: "procession", worker, pid, threads, wanted, reason, "worker narrowed");
+        }
         PoolEvent::WorkerDelayed { worker, reason } => {
             warn!(target: "procession", worker, reason, "worker delayed");
         }

@@ -85,6 +85,7 @@ impl Nonsense {
             }
             3 => Event::Cancelled { id: TaskId(self.rng.u64(0..=self.submitted)) },
             4 => Event::Abandoned { id: TaskId(self.rng.u64(0..=self.submitted)) },
+            5 if self.rng.u8(0..4) == 0 => Event::Narrowed { tenant, slots: self.rng.usize(..) },
             5 | 6 => Event::WorkerReady { tenant },
             7 => Event::Replied { tenant, turn, ran_for, has_failed, is_fat },
             8 => Event::Progressed { tenant, turn, items, ran_for, is_fat },

@@ -18,6 +18,8 @@ pub(crate) struct SeatState {
     seat: Seat,
     /// How many tasks the worker runs at a time.
     pub slots: usize,
+    /// The same for a worker that has started all its threads.
+    most_slots: usize,
     /// The generation that was given out last.
     generations: u64,
     /// The generation of the process that is here, or was last.
@@ -139,6 +141,7 @@ pub(crate) struct Ending {
 pub(crate) struct Successor {
     pub generation: u64,
     pub stage: Stage,
+    pub slots: usize,
 }
 
 impl SeatState {
@@ -146,6 +149,7 @@ impl SeatState {
         Self {
             seat,
             slots,
+            most_slots: slots,
             generations: 0,
             present: 0,
             stage: Stage::Vacant { until: None },
@@ -190,10 +194,23 @@ impl SeatState {
         Tenant { seat: self.seat, generation: self.generations }
     }
 
+    /// A process that is starting will run only so many tasks at a time.
+    pub(crate) fn narrow(&mut self, tenant: Tenant, slots: usize) {
+        let slots = slots.clamp(1, self.most_slots);
+        if self.is_present(tenant) && matches!(self.stage, Stage::Starting { .. }) {
+            self.slots = slots;
+        } else if let Some(successor) = &mut self.successor
+            && successor.generation == tenant.generation
+            && matches!(successor.stage, Stage::Starting { .. })
+        {
+            successor.slots = slots;
+        }
+    }
+
     /// Seats a new process on a vacant seat.
     pub(crate) fn fill(&mut self, until: Instant) -> Tenant {
         let tenant = self.next_tenant();
-        self.seat_down(tenant.generation, Stage::Starting { until });
+        self.seat_down(tenant.generation, Stage::Starting { until }, self.most_slots);
         tenant
     }
 
@@ -201,7 +218,8 @@ impl SeatState {
     pub(crate) fn call_successor(&mut self, until: Instant) -> Tenant {
         let tenant = self.next_tenant();
         let stage = Stage::Starting { until };
-        self.successor = Some(Successor { generation: tenant.generation, stage });
+        let (generation, slots) = (tenant.generation, self.most_slots);
+        self.successor = Some(Successor { generation, stage, slots });
         tenant
     }
 
@@ -211,16 +229,19 @@ impl SeatState {
         self.bytes = 0;
         self.ending = None;
         match self.successor.take() {
-            Some(Successor { generation, stage }) => self.seat_down(generation, stage),
+            Some(Successor { generation, stage, slots }) => {
+                self.seat_down(generation, stage, slots);
+            }
             None => self.stage = Stage::Vacant { until: None },
         }
         self.idle_since = now;
         calls
     }
 
-    fn seat_down(&mut self, generation: u64, stage: Stage) {
+    fn seat_down(&mut self, generation: u64, stage: Stage, slots: usize) {
         self.present = generation;
         self.stage = stage;
+        self.slots = slots;
         self.turns = 0;
         self.given = 0;
         self.recalled = 0;

@@ -282,7 +282,7 @@ pub(super) fn kill_successor<J>(
     actions: &mut Vec<Action<J>>,
 ) {
     let seat = state.tenant().seat;
-    if let Some(Successor { generation, stage }) = &mut state.successor
+    if let Some(Successor { generation, stage, .. }) = &mut state.successor
         && !matches!(stage, Stage::Killed { .. })
     {
         *stage = Stage::Killed { at: now, why: Why::Unneeded };

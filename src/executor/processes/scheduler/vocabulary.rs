@@ -92,6 +92,11 @@ pub(crate) enum Event<J> {
     WorkerReady {
         tenant: Tenant,
     },
+    /// A worker that is about to be ready runs only so many tasks at a time.
+    Narrowed {
+        tenant: Tenant,
+        slots: usize,
+    },
     /// The worker answered the call of this turn; or its next task, where it has several.
     Replied {
         tenant: Tenant,

@@ -32,7 +32,7 @@ impl World {
         let Some(id) = self.pending.first() else { return Ok(()) };
         for (tenant, process) in &self.processes {
             let is_worn = self.max_tasks.is_some_and(|most| process.given >= most);
-            let is_free = process.view.len() < self.slots[tenant.seat];
+            let is_free = process.view.len() < process.slots;
             if is_free && self.is_in_charge(*tenant, process) && !is_worn && !process.is_fat {
                 return Err(format!("task {id} was pending while {tenant:?} had a free slot"));
             }
@@ -70,7 +70,7 @@ impl World {
             if !self.is_in_charge(*tenant, process) {
                 continue;
             }
-            let running = process.view.iter().take(self.slots[tenant.seat]);
+            let running = process.view.iter().take(process.slots);
             let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
             if has_looked && latest <= self.now {
                 return Err(format!("a deadline of {tenant:?} was due and nothing came of it"));
@@ -144,13 +144,8 @@ impl World {
     }
 
     /// A worker ended: whom that may be charged to.
-    pub(super) fn note_end(
-        &mut self,
-        tenant: Tenant,
-        process: &Process,
-        begun: &[Begun],
-    ) -> Result<(), String> {
-        let slots = self.slots[tenant.seat];
+    pub(super) fn note_end(&mut self, process: &Process, begun: &[Begun]) -> Result<(), String> {
+        let slots = process.slots;
         let was_ended = process.is_killed || process.was_ended || process.ending.is_some();
         let are_alone = self.slots.iter().all(|slots| *slots == 1);
         for call in process.view.iter().take(slots) {

@@ -181,7 +181,7 @@ impl World {
             let process = self.processes.get_mut(&tenant).expect("still there");
             let begun = match self.rng.bool() {
                 true => process.finish_one(&mut self.rng, &self.tasks),
-                false => process.begin_one(self.slots[tenant.seat]),
+                false => process.begin_one(),
             };
             if let Some(id) = begun {
                 self.begun(id)?;
@@ -202,7 +202,14 @@ impl World {
             let cause = "simulated".to_owned();
             return self.handle(Event::StartFailed { tenant, cause, again });
         }
-        self.processes.get_mut(&tenant).expect("a process").is_ready = true;
+        let process = self.processes.get_mut(&tenant).expect("a process");
+        process.is_ready = true;
+        if process.slots > 1 && self.rng.u8(0..3) == 0 {
+            process.slots = self.rng.usize(1..process.slots);
+            let slots = process.slots;
+            self.summary.narrowed += 1;
+            self.handle(Event::Narrowed { tenant, slots })?;
+        }
         self.handle(Event::WorkerReady { tenant })
     }
 
@@ -212,7 +219,7 @@ impl World {
         self.one_was_ended = process.was_ended;
         self.too_long = process.too_long;
         let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
-        self.note_end(tenant, &process, &begun)?;
+        self.note_end(&process, &begun)?;
         let Process { news, .. } = process;
         self.late_news.extend(news);
         self.handle(Event::WorkerExited { tenant, exit, begun })?;

@@ -18,6 +18,8 @@ pub(super) struct Process {
     pub is_dismissed: bool,
     /// It was ended because of a call that was to be ended.
     pub was_ended: bool,
+    /// How many tasks it runs at a time.
+    pub slots: usize,
     /// The task for which it was ended, as it had run for too long.
     pub too_long: Option<u64>,
     /// The scheduler knows that it has grown beyond what it may use.
@@ -110,8 +112,8 @@ impl Process {
     }
 
     /// Begins a call; gives its first task.
-    pub(super) fn begin_one(&mut self, slots: usize) -> Option<u64> {
-        if !self.is_at_work() || self.running.len() >= slots {
+    pub(super) fn begin_one(&mut self) -> Option<u64> {
+        if !self.is_at_work() || self.running.len() >= self.slots {
             return None;
         }
         let mut call = self.calls.pop_front()?;

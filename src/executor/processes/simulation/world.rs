@@ -190,10 +190,8 @@ impl World {
             | Event::Returned { tenant, .. } => (tenant, self.now),
             _ => return,
         };
-        let (Some(process), slots) = (self.processes.get_mut(tenant), self.slots[tenant.seat])
-        else {
-            return;
-        };
+        let Some(process) = self.processes.get_mut(tenant) else { return };
+        let slots = process.slots;
         match event {
             Event::Replied { turn, .. } => process.hear_answers(*turn, 1, slots, now),
             Event::Progressed { turn, items, .. } => {
@@ -287,6 +285,7 @@ impl World {
         let process = Process {
             is_liar: self.is_hostile && self.rng.u8(0..4) == 0,
             room: self.rng.choice([1, 2, 8, 1_000]).unwrap_or(1),
+            slots: self.slots[tenant.seat],
             ..Process::default()
         };
         if others > 1 || self.processes.insert(tenant, process).is_some() {
@@ -308,9 +307,9 @@ impl World {
             self.tasks.get_mut(&id).expect("just sent").is_doubtful |= has_a_hider;
         }
         self.may_be_sent(tenant)?;
-        let slots = self.slots[tenant.seat];
-        self.summary.frames += u64::from(tasks.len() > 1 && slots > 1);
         let process = self.processes.get_mut(&tenant).expect("just looked at");
+        let slots = process.slots;
+        self.summary.frames += u64::from(tasks.len() > 1 && slots > 1);
         process.given += tasks.len() as u64;
         if self.max_tasks.is_some_and(|most| process.given > most) {
             return Err(format!("{tenant:?} was given {} tasks", process.given));
