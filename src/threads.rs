@@ -34,15 +34,23 @@ impl Description {
         Self { stack, ..self }
     }
 
-    /// Starts the thread, unless a limit of memory leaves too little for it.
+    /// Starts the thread, unless a limit of memory leaves too little for all the rest then.
     pub(crate) fn start<R: Send + 'static>(
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        let Self { name, stack } = self;
-        if !memory::has_room(stack.unwrap_or(USUAL_STACK) + LEFT_FOR_THE_REST) {
+        if !memory::has_room(self.stack.unwrap_or(USUAL_STACK) + LEFT_FOR_THE_REST) {
             return Err(Errno::NOMEM.into());
         }
+        self.start_anyhow(body)
+    }
+
+    /// Starts the thread, however little is left for the rest.
+    pub(crate) fn start_anyhow<R: Send + 'static>(
+        self,
+        body: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<JoinHandle<R>> {
+        let Self { name, stack } = self;
         let builder = Builder::new().name(name);
         match stack {
             Some(bytes) => builder.stack_size(bytes),
@@ -51,7 +59,7 @@ impl Description {
         .spawn(body)
     }
 
-    /// The same for a thread without which nothing goes on: a shortage is given time to pass.
+    /// Starts a thread without which nothing goes on: a shortage is given time to pass.
     pub(crate) fn start_patiently<R: Send + 'static>(
         self,
         body: impl FnOnce() -> R + Send + 'static,
@@ -60,7 +68,7 @@ impl Description {
         let mut pauses = pauses();
         loop {
             let taken = Arc::clone(&body);
-            let started = self.clone().start(move || {
+            let started = self.clone().start_anyhow(move || {
                 let body = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
                 body.expect("one of the threads was started")()
             });

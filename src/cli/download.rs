@@ -51,7 +51,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     })
     .context("cannot listen to signals")?;
     let has_server = settings.site.base_url().is_none();
-    settings.crew = hands::within_the_limits(settings.crew, has_server);
+    settings.crew = hands::within_the_limits(settings.crew, has_server)?;
 
     save::prepare(&settings.dest)?;
     save::sweep(&settings.dest);

@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::ensure;
+
 use crate::executor::{
     Engine, Executor, ProcessPool, Recycling, Retries, Sequential, Shutdown, ThreadPool,
 };
@@ -87,7 +89,12 @@ pub(super) fn end(hands: Hands, crew: Crew, is_abandoned: bool) {
 }
 
 /// Reduces the crew to what the limits of this process allow, and says so on standard error.
-pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> Crew {
+///
+/// # Errors
+///
+/// If a limit of memory leaves too little for anything: an allocation that fails would end the
+/// program without a word of what to do.
+pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> anyhow::Result<Crew> {
     if let Some(files) = limit_of_open_files() {
         let limit = format!("the limit of open files (ulimit -n) is {files}");
         crew = told(crew, fitted_to_files(crew, files, has_server), &limit);
@@ -98,10 +105,14 @@ pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> Crew {
             left.option,
             left.limit / MIB as u64
         );
+        ensure!(left.bytes >= LEAST, "{limit}: that is too little for this program");
         crew = told(crew, fitted_to_memory(crew, left, has_server), &limit);
     }
-    crew
+    Ok(crew)
 }
+
+/// What a limit of memory must leave at the start, in bytes.
+const LEAST: u64 = 24 << 20;
 
 /// Says what is possible, if that is less than what was asked for.
 fn told(asked: Crew, fitted: Crew, limit: &str) -> Crew {
@@ -111,8 +122,9 @@ fn told(asked: Crew, fitted: Crew, limit: &str) -> Crew {
             workers => format!("{} and ", words::count(workers as u64, "worker")),
         };
         let connections = words::count(fitted.connections() as u64, "connection");
+        let are = if fitted.workers() == 0 && fitted.connections() == 1 { "is" } else { "are" };
         stderr::say(format_args!(
-            "coordinator: {limit}: no more than {workers}{connections} are possible"
+            "coordinator: {limit}: no more than {workers}{connections} {are} possible"
         ));
     }
     fitted
@@ -176,9 +188,7 @@ fn fitted_to_memory(crew: Crew, Left { bytes, limit, .. }: Left, has_server: boo
     /// Its other end, in the embedded server.
     const SERVED: usize = 64 * 1024;
     let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    // The allocator reserves up to a quarter of the limit.
-    let reserved = usize_of(limit / 4);
-    let room = usize_of(bytes).saturating_sub(OTHERS + reserved);
+    let room = usize_of(bytes).saturating_sub(OTHERS + usize_of(memory::reserved(limit)));
     let served = if has_server { SERVED } else { 0 };
     match crew {
         Crew::Sequential => crew,
@@ -211,8 +221,23 @@ mod tests {
         assert_eq!(fits(8, true), Crew::Processes { workers: 1, connections: 1 });
         assert_eq!(fits(1 << 20, true), asked);
         let asked = Crew::Threads { connections: 1_000 };
-        assert_eq!(fitted(asked, 64, true), Crew::Threads { connections: 16 });
-        assert_eq!(fitted(asked, 64, false), Crew::Threads { connections: 24 });
+        assert_eq!(fitted_to_files(asked, 64, true), Crew::Threads { connections: 16 });
+        assert_eq!(fitted_to_files(asked, 64, false), Crew::Threads { connections: 24 });
         assert_eq!(fitted_to_files(Crew::Sequential, 3, true), Crew::Sequential);
+    }
+
+    #[test]
+    fn a_limit_of_memory_leaves_room_for_what_is_not_a_connection() {
+        let left = |mib: u64| Left { bytes: mib << 20, limit: (mib + 40) << 20, option: "-v" };
+        let fits = |crew, mib| fitted_to_memory(crew, left(mib), true);
+        let threads = |connections| Crew::Threads { connections };
+        assert_eq!(fits(threads(676), 24), threads(1));
+        assert!((100..676).contains(&fits(threads(676), 350).connections()));
+        assert_eq!(fits(threads(676), 2_000), threads(676));
+        let processes = |workers, connections| Crew::Processes { workers, connections };
+        assert_eq!(fits(processes(200, 200), 24), processes(1, 1));
+        let some = fits(processes(200, 200), 350);
+        assert!((50..200).contains(&some.workers()) && some.connections() >= some.workers());
+        assert_eq!(fits(Crew::Sequential, 0), Crew::Sequential);
     }
 }

@@ -118,10 +118,10 @@ impl PoolLog {
         Self { submitted, bar, has_said: AtomicBool::new(false) }
     }
 
-    /// The first time that the system is short of something is said; the log has them all.
+    /// The first time that the system is short of something is said; the log has all.
     fn say_once(&self, text: &str) {
         if !self.has_said.swap(true, Ordering::Relaxed) {
-            self.bar.say(format_args!("coordinator: {text}; the run goes on with what is there"));
+            self.bar.say(format_args!("coordinator: {text}"));
         }
     }
 
@@ -156,12 +156,12 @@ impl PoolLog {
                     "worker {worker} (pid {pid}) has {} in place of {wanted}: {reason}",
                     words::count(*threads as u64, "connection")
                 );
-                self.say_once(&text);
+                self.say_once(&format!("{text}; the run takes longer"));
                 (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
             }
             PoolEvent::WorkerDelayed { worker, reason } => {
                 let text = format!("worker {worker} cannot be started now: {reason}");
-                self.say_once(&text);
+                self.say_once(&format!("{text}; it is tried again, and others may go on"));
                 (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
             }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {

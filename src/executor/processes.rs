@@ -310,7 +310,7 @@ impl ProcessPool {
         });
         let supervised = Arc::clone(&shared);
         let supervisor = shared
-            .start_thread("supervisor".to_owned(), move || {
+            .start_first_thread("supervisor".to_owned(), move || {
                 supervisor::supervise(&supervised, &receiver);
             })
             .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;

@@ -114,7 +114,8 @@ impl ThreadPool {
         let queue = self.shared.lock();
         let refused = queue.refused.as_ref()?;
         let (started, size) = (queue.started, self.shared.size);
-        (started < size)
+        // Where none was started, no task ran, and each future tells why.
+        (0 < started && started < size)
             .then(|| format!("only {started} of {size} threads could be started: {refused}"))
     }
 }
@@ -191,11 +192,15 @@ impl Shared {
     ) -> io::Result<()> {
         let shared = Arc::clone(self);
         let thread = Description::new(format!("procession-thread-{worker}"));
-        let thread = thread.with_stack(queue.stack).start(move || {
+        let thread = thread.with_stack(queue.stack);
+        let body = move || {
             if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
                 shared.collapse(&panic);
             }
-        })?;
+        };
+        // Without the first one nothing is run at all.
+        let is_needed = queue.alive == 0;
+        let thread = if is_needed { thread.start_anyhow(body) } else { thread.start(body) }?;
         queue.threads.retain(|thread| !thread.is_finished());
         queue.threads.push(thread);
         queue.alive += 1;
@@ -208,7 +213,9 @@ impl Shared {
         self: &'q Arc<Self>,
         mut queue: MutexGuard<'q, Queue>,
     ) -> Result<MutexGuard<'q, Queue>, Unstartable> {
-        let mut pauses = threads::pauses();
+        // Once is enough: whoever submits should not wait for each task again.
+        let was_refused = queue.refused.is_some();
+        let mut pauses = threads::pauses().filter(|_| !was_refused);
         loop {
             let worker = queue.started;
             let error = match self.start(&mut queue, worker, false) {
@@ -226,7 +233,9 @@ impl Shared {
             let may_pass = threads::is_short(&error) && !queue.is_shut_down;
             let Some(pause) = pauses.next().filter(|_| may_pass) else {
                 let pending = std::mem::take(&mut queue.pending);
-                return Err(Unstartable { pending, error });
+                let cause = error.to_string();
+                queue.refused = Some(error);
+                return Err(Unstartable { pending, cause });
             };
             drop(queue);
             thread::sleep(pause);
@@ -257,7 +266,7 @@ impl Shared {
 /// Why there is no thread at all, and what it was to run.
 struct Unstartable {
     pending: BTreeMap<TaskId, Job>,
-    error: io::Error,
+    cause: String,
 }
 
 impl Queue {
@@ -306,8 +315,8 @@ impl Engine for ThreadPool {
         if queue.pending.len() > queue.idle && queue.started < self.shared.size {
             queue = match self.shared.start_one_more(queue) {
                 Ok(queue) => queue,
-                Err(Unstartable { pending, error }) => {
-                    let error = PoolError::System(format!("cannot start a thread: {error}"));
+                Err(Unstartable { pending, cause }) => {
+                    let error = PoolError::System(format!("cannot start a thread: {cause}"));
                     return self.shared.fail(pending.into_values(), &TaskError::PoolBroken(error));
                 }
             };

@@ -73,17 +73,29 @@ pub(crate) fn has_room(bytes: usize) -> bool {
 pub(crate) fn reserve_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if let Some(limit) = LIMITS.iter().filter_map(|limit| getrlimit(*limit).current).min() {
-        /// So many bytes of the limit for each part of the heap that reserves memory of its own.
-        const EACH: u64 = 512 << 20;
         /// Without a limit there are as many on four CPUs.
         const MANY: u64 = 32;
-        let arenas = (limit / EACH).max(1);
+        let arenas = arenas(limit);
         if arenas < MANY {
             // SAFETY: this sets a number of the allocator's, which it reads when a thread allocates
             // for the first time.
             unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas as libc::c_int) };
         }
     }
+}
+
+/// How many parts the heap may have. The first one reserves nothing.
+#[cfg(any(feature = "cli", all(target_os = "linux", target_env = "gnu")))]
+fn arenas(limit: u64) -> u64 {
+    const EACH: u64 = 512 << 20;
+    (limit / EACH).max(1)
+}
+
+/// How many bytes of a limit the allocator reserves at most.
+#[cfg(feature = "cli")]
+pub(crate) fn reserved(limit: u64) -> u64 {
+    const EACH: u64 = 128 << 20;
+    (arenas(limit) - 1).saturating_mul(EACH)
 }
 
 #[cfg(test)]

@@ -4,9 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use libtest_mimic::Trial;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
-use crate::program::{assert_works, command, command_after, command_of};
+use libtest_mimic::Trial;
+use procession::{Executor, Limits, PoolEvent};
+
+use crate::harness::Gate;
+use crate::program::{ABORTS, LEFT, assert_works, command, command_after, command_of};
+use crate::tasks::{Pass, quiet};
+
+/// For an event of a pool.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -22,6 +31,9 @@ pub fn trials() -> Vec<Trial> {
         what_is_large_is_sent_with_few_descriptors,
         what_is_large_is_sent_when_there_are_descriptors_again,
         a_pool_that_can_never_send_what_is_large_gives_up,
+        descriptors_that_are_short_at_the_first_handshake_are_awaited_and_a_later_pool_works,
+        descriptors_that_are_short_at_the_first_handshake_cause_no_panic,
+        a_worker_that_cannot_start_all_its_threads_runs_fewer_tasks_at_a_time,
         it_works_with_the_current_directory_deleted,
         it_works_with_a_umask_of_0,
         it_works_with_the_signal_for_broken_pipes_ignored,
@@ -96,6 +108,50 @@ fn what_is_large_is_sent_when_there_are_descriptors_again() {
 
 fn a_pool_that_can_never_send_what_is_large_gives_up() {
     assert_works(&mut command_after("ulimit -n 128", "gives up without descriptors"));
+}
+
+/// From none at all to enough for a handshake, with the number of workers.
+const FEW: [usize; 6] = [0, 2, 5, 9, 14, 20];
+
+fn descriptors_that_are_short_at_the_first_handshake_are_awaited_and_a_later_pool_works() {
+    for left in FEW {
+        let mut command = command_after("ulimit -n 128", "is short at its first handshake");
+        assert_works(command.env(LEFT, left.to_string()));
+    }
+}
+
+fn descriptors_that_are_short_at_the_first_handshake_cause_no_panic() {
+    for left in FEW {
+        let mut command = command_after("ulimit -n 128", "is short at its first handshake");
+        assert_works(command.env(LEFT, left.to_string()).env(ABORTS, "1"));
+    }
+}
+
+fn a_worker_that_cannot_start_all_its_threads_runs_fewer_tasks_at_a_time() {
+    const WANTED: usize = 300;
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let (narrowed, told) = mpsc::channel();
+    let narrowed = Mutex::new(narrowed);
+    let note = move |event: &PoolEvent| {
+        if let PoolEvent::WorkerNarrowed { threads, wanted, reason, .. } = event {
+            let _ = narrowed.lock().expect("no panic").send((*threads, *wanted, reason.clone()));
+        }
+    };
+    // The stacks alone would take 600 MiB.
+    let limits = Limits::none().address_space(256 << 20);
+    let pool = quiet().workers(1).concurrency(WANTED).limits(limits).on_event(note);
+    let pool = pool.build().expect("a pool");
+    let (threads, wanted, reason) = told.recv_timeout(PATIENCE).expect("an event");
+    assert!(wanted == WANTED && (2..200).contains(&threads), "{threads} of {wanted}");
+    assert!(reason.contains("cannot start a thread"), "{reason}");
+    let gate = Gate::new();
+    let futures: Vec<_> = (0..WANTED).map(|_| pool.submit(Pass(gate.path()))).collect();
+    gate.await_arrivals(threads);
+    assert_eq!((pool.stats().running, gate.arrivals()), (threads, threads));
+    gate.open();
+    assert!(futures.into_iter().all(|future| future.result().is_ok()));
 }
 
 fn it_works_with_the_current_directory_deleted() {

@@ -27,9 +27,11 @@ pub enum Guise {
     Mumbles,
     /// Knows none of the tasks.
     Ignorant,
+    /// Panics before it serves.
+    Panics,
 }
 
-const GUISES: [Guise; 7] = [
+const GUISES: [Guise; 8] = [
     Guise::NeverServes,
     Guise::Ends,
     Guise::GoesOn,
@@ -37,6 +39,7 @@ const GUISES: [Guise; 7] = [
     Guise::OfAnotherBuild,
     Guise::Mumbles,
     Guise::Ignorant,
+    Guise::Panics,
 ];
 
 const VARIABLE: &str = "PROCESSION_TEST_GUISE";
@@ -52,6 +55,7 @@ pub fn play_if_asked() {
     match guise.expect("a guise") {
         Guise::NeverServes => never_serve(),
         Guise::Ends => {}
+        Guise::Panics => panic!("there are no settings\nin the place for them"),
         Guise::GoesOn => loop {
             thread::park();
         },

@@ -24,6 +24,7 @@ pub fn play_if_asked() {
         "sends with few descriptors" => sends_with_few_descriptors(),
         "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
         "gives up without descriptors" => gives_up_without_descriptors(),
+        "is short at its first handshake" => is_short_at_its_first_handshake(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();
@@ -180,6 +181,44 @@ fn sends_when_there_are_descriptors_again() {
     fs::rename(away, gate.path()).expect("the gate again");
     assert_eq!(waiting.result(), Ok(1_000_000));
     tasks::succeeds_with(&pool, 20);
+    println!("it works");
+}
+
+/// How many descriptors are left for the first pool, and whether a panic ends the program.
+pub const LEFT: &str = "PROCESSION_TEST_LEFT";
+pub const ABORTS: &str = "PROCESSION_TEST_ABORTS";
+
+/// Has too few descriptors for a while, from before the first pool of the program on.
+fn is_short_at_its_first_handshake() {
+    if env::var_os(ABORTS).is_some() {
+        // As in a program with `panic = "abort"`: a panic cannot be caught.
+        std::panic::set_hook(Box::new(|info| {
+            eprintln!("{info}");
+            process::abort()
+        }));
+    }
+    let left = env::var(LEFT).expect("a number").parse().expect("a number");
+    let files = leave_descriptors(left);
+    match tasks::quiet().workers(2).build() {
+        Ok(pool) => {
+            let early = pool.submit(tasks::Pid());
+            thread::sleep(std::time::Duration::from_millis(300));
+            drop(files);
+            early.result().expect("an output, when the shortage has passed");
+            tasks::succeeds_with(&pool, 20);
+        }
+        Err(error) => {
+            let is_typed = matches!(
+                error,
+                procession::PoolError::System(_) | procession::PoolError::NoRunDir(_)
+            );
+            assert!(is_typed, "{error:?}");
+            drop(files);
+        }
+    }
+    let later = tasks::quiet().workers(2).build().expect("a pool");
+    tasks::succeeds_with(&later, 20);
+    later.shutdown(Shutdown::Wait);
     println!("it works");
 }
 

@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_that_dies_again_and_again_breaks_the_pool,
         a_main_that_never_serves_is_told_so_and_starts_no_swarm,
         a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try,
+        a_main_that_panics_before_it_serves_is_quoted,
         a_wrapper_that_does_not_exec_is_told_so_at_the_first_try,
         a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone,
         a_worker_that_does_not_know_the_task_says_what_to_do,
@@ -215,6 +216,15 @@ fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
         pool.shutdown(Shutdown::Wait);
         assert!(tried.load(Ordering::SeqCst) <= pool.workers(), "one try of each worker");
     }
+}
+
+fn a_main_that_panics_before_it_serves_is_quoted() {
+    let error = refuses(&pool_of(Guise::Panics).build().expect("a pool"));
+    assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("it ended with exit code 101 before it was ready"), "{text}");
+    assert!(text.contains("panicked at ") && text.contains("impostor.rs"), "{text}");
+    assert!(text.contains("there are no settings in the place for them"), "{text}");
 }
 
 fn a_wrapper_that_does_not_exec_is_told_so_at_the_first_try() {

@@ -24,6 +24,7 @@ mod fetch;
 mod flag_server;
 mod interrupt;
 mod job_control;
+mod limits;
 mod logs;
 mod output;
 mod recovery;

@@ -44,12 +44,29 @@ impl Shared {
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
+        Description::new(name).with_stack(self.setup.stack).start(self.guarded(body))
+    }
+
+    /// The same for the first thread, without which there is no pool: a shortage is given time to
+    /// pass.
+    pub(super) fn start_first_thread(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Description::new(name).with_stack(self.setup.stack).start_patiently(self.guarded(body))
+    }
+
+    fn guarded(
+        self: &Arc<Self>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> impl FnOnce() + Send + 'static {
         let shared = Arc::clone(self);
-        Description::new(name).with_stack(self.setup.stack).start(move || {
+        move || {
             if let Err(panic) = guard::catch(body) {
                 shared.collapse(&panic);
             }
-        })
+        }
     }
 
     pub(super) fn keep(&self, thread: JoinHandle<()>, waits_for: Option<Arc<Child>>) {

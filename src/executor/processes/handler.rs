@@ -283,8 +283,12 @@ fn judge(
             let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
             let forgets =
                 has_left && shared.is_this_program(rank) && !shared.is_known_to_serve(rank);
-            let again =
-                if forgets { Again::Misused(Misuse::NotServing) } else { Again::WithBackoff };
+            let again = match forgets {
+                // What stands before the call that serves may need threads or descriptors as well.
+                true if tells_of_shortage(&said) => Again::AfterShortage,
+                true => Again::Misused(Misuse::NotServing),
+                false => Again::WithBackoff,
+            };
             (format!("it ended with {exit} before it was ready{said}"), again)
         }
         Unfit::Gone => {
@@ -295,8 +299,16 @@ fn judge(
     (format!("worker program {}: {reason}", path.display()), again)
 }
 
-/// The last line that says something: not the hint that follows a panic's message.
-fn last_words(output: &[String]) -> Option<&str> {
-    let says = |line: &&String| !line.trim().is_empty() && !line.starts_with("note: ");
-    output.iter().rfind(says).map(String::as_str)
+/// The last line that says something; or the whole message of a panic, which names its place first,
+/// and is followed by hints and by where it came from.
+fn last_words(output: &[String]) -> Option<String> {
+    const LONGEST: usize = 500;
+    let is_message =
+        |line: &&String| !(line.starts_with("note: ") || line.starts_with("stack backtrace:"));
+    if let Some(at) = output.iter().rposition(|line| line.contains("panicked at ")) {
+        let lines = output[at..].iter().take_while(is_message).map(|line| line.trim());
+        let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        return Some(text.chars().take(LONGEST).collect());
+    }
+    output.iter().rfind(|line| !line.trim().is_empty() && is_message(line)).cloned()
 }

@@ -1,0 +1,104 @@
+//! Limits of memory and of threads cost speed and no flags: what is possible is done, and said.
+
+#![cfg(target_os = "linux")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::programs::{Place, Ran, Running};
+
+/// All codes, as the flag servers answer them.
+const ALL: [usize; 3] = [194, 482, 0];
+
+/// Runs `coordinator --every --json ARGS` under a limit that a shell sets.
+fn limited(place: &Place, ulimit: &str, args: &str) -> Ran {
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let script = format!("{ulimit}; exec '{coordinator}' --every --json {args}");
+    Running::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait()
+}
+
+#[test]
+fn a_limit_of_memory_costs_connections_and_no_flags() {
+    for (limit, args) in [
+        ("-v 400000", "-m 1000 -s DELAY"),
+        ("-v 400000", "-m 1000 --mode threads"),
+        ("-v 80000", "-m 1000"),
+        ("-v 80000", "-m 1000 --mode threads"),
+        ("-v 200000", "-m 200 -w 200"),
+        ("-d 100000", "-m 1000"),
+        ("-d 100000", "-m 1000 --mode threads"),
+    ] {
+        let ran = limited(&Place::new(), &format!("ulimit {limit}"), args).expect(0);
+        assert_eq!(ran.summary().counts(), ALL, "{limit} {args}: {}", ran.stderr);
+        let connections = ran.summary().all["connections"].as_u64().unwrap();
+        let is_less = connections < if args.contains("200") { 200 } else { 676 };
+        let option = &limit[..2];
+        let told = format!("coordinator: the limit of memory (ulimit {option}) is ");
+        assert_eq!(ran.stderr.contains(&told), is_less, "{limit} {args}: {}", ran.stderr);
+        if !limit.contains("400000") {
+            assert!(is_less && connections > 1, "{limit} {args}: {connections}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_memory_under_which_nothing_works_is_one_clear_error() {
+    for mode in ["processes", "threads"] {
+        let place = Place::new();
+        let ran = limited(&place, "ulimit -v 45000", &format!("-m 1000 --mode {mode}")).expect(3);
+        assert_eq!(ran.stdout, "");
+        let told = "coordinator: the limit of memory (ulimit -v) is 43 MiB: that is too little";
+        assert!(ran.stderr.starts_with(told), "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
+}
+
+/// The same with a limit of threads, which counts all of a user's: as a user of whom there are no
+/// others. None if only the present user can be had.
+fn with_threads(place: &Place, threads: usize, args: &str) -> Option<Ran> {
+    let is_root = rustix::process::geteuid().is_root();
+    let can_change = std::process::Command::new("setpriv").arg("--version").output().is_ok();
+    if !(is_root && can_change) {
+        return None;
+    }
+    let everybody = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(place.path(""), everybody).unwrap();
+    let user = 3_000_000 + std::process::id();
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    // Shells do not agree on the option's name.
+    let script = format!(
+        "ulimit -u {threads} 2>/dev/null || ulimit -p {threads}; \
+         exec '{coordinator}' --every --json {args}"
+    );
+    let change = ["--reuid", &user.to_string(), "--regid", "65534", "--clear-groups", "sh", "-c"];
+    let mut command = place.command(Path::new("setpriv"), &change);
+    Some(Running::start(command.arg(script)).wait())
+}
+
+#[test]
+fn a_limit_of_threads_costs_connections_and_no_flags() {
+    for (threads, args, told) in [
+        (12, "-m 1000 --mode threads", " of 676 threads could be started: "),
+        (60, "-m 1000 -w 2", " connections in place of 338: "),
+        (60, "-m 200 -w 200", " cannot be started now: "),
+    ] {
+        let Some(ran) = with_threads(&Place::new(), threads, args) else { return };
+        let ran = ran.expect(0);
+        assert_eq!(ran.summary().counts(), ALL, "{args}: {}", ran.stderr);
+        let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
+        let said: Vec<_> = said.collect();
+        assert!(said.len() == 1 && said[0].contains(told), "{args}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_limit_of_threads_under_which_nothing_works_is_one_clear_error() {
+    for threads in [1, 3] {
+        let Some(ran) = with_threads(&Place::new(), threads, "--mode threads") else { return };
+        let ran = ran.expect(3);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains("Resource temporarily unavailable"), "{}", ran.stderr);
+        let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
+        assert_eq!(said.count(), 1, "{}", ran.stderr);
+    }
+}
