@@ -203,13 +203,13 @@ impl World {
             return self.handle(Event::StartFailed { tenant, cause, again });
         }
         let process = self.processes.get_mut(&tenant).expect("a process");
-        process.is_ready = true;
         if process.slots > 1 && self.rng.u8(0..3) == 0 {
             process.slots = self.rng.usize(1..process.slots);
             let slots = process.slots;
             self.summary.narrowed += 1;
             self.handle(Event::Narrowed { tenant, slots })?;
         }
+        self.processes.get_mut(&tenant).expect("still there").is_ready = true;
         self.handle(Event::WorkerReady { tenant })
     }
 
