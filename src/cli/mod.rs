@@ -21,6 +21,7 @@ mod feeder;
 mod hands;
 mod job_control;
 mod logs;
+mod machine;
 mod mistyped;
 mod muster;
 mod resume;

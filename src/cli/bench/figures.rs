@@ -26,6 +26,10 @@ pub(super) struct Figures {
     pub payloads: Vec<Payload>,
     #[serde(flatten)]
     pub cost: Cost,
+    /// Which share of the machine's CPUs other programs had meanwhile, where the system tells.
+    pub others: Option<f64>,
+    /// Whether it is a debug build that was measured, whose figures are worse.
+    pub debug_build: bool,
     pub advice: String,
 }
 
@@ -66,36 +70,114 @@ pub(super) struct Payload {
 /// that is little.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Cost {
-    pub extra_us_per_task: f64,
-    pub under_10_percent_from_ms: f64,
-    pub under_1_percent_from_ms: f64,
+    /// From several measurements.
+    pub extra_us_per_task: Spread,
+    /// None where the measurements lie too far apart to tell.
+    pub under_10_percent_from_ms: Option<Bounds>,
+    pub under_1_percent_from_ms: Option<Bounds>,
 }
 
+/// Negative where tasks in processes took less time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub low: f64,
+    pub median: f64,
+    pub high: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Bounds {
+    pub low: f64,
+    /// That of the advice: even the largest measured extra is less from here on.
+    pub high: f64,
+}
+
+/// How often the extra of each length of tasks is measured.
+pub(super) const REPETITIONS: usize = 9;
+/// So many of the lowest and of the highest measurements are left out. The median lies between the
+/// others with a confidence of 96 %: it does not where 8 or more of 9 are on the same side of it,
+/// which has a probability of 2 (1 + 9) / 2⁹.
+const LEFT_OUT: usize = 1;
+/// Advice whose bounds lie further apart than this is none.
+const FURTHEST: f64 = 3.0;
+/// Of less than this the bounds do not matter, in µs: it is little for any task that is worth being
+/// handed over.
+const NEGLIGIBLE: f64 = 1.0;
+/// Of less than this it is called nothing, in µs.
+const NOTHING: f64 = 0.1;
+/// A share of the CPUs that others may have without being mentioned is less than this.
+const NOTEWORTHY: f64 = 0.1;
+
 impl Cost {
-    /// From what tasks of several lengths took longer, in seconds each. The most that was seen
-    /// counts, for tasks of all lengths: it does not grow with them.
-    pub(super) fn of(extras: &[f64]) -> Self {
-        let most = extras.iter().copied().fold(0.0, f64::max);
+    /// From what tasks took longer, in seconds each: for each of several lengths, measured several
+    /// times. The most that was seen counts, for tasks of all lengths: it does not grow with them.
+    pub(super) fn of(extras: &[Vec<f64>]) -> Self {
+        let of_length = |extras: &Vec<f64>| {
+            let mut sorted = extras.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let last = sorted.len().saturating_sub(1);
+            let at = |place: usize| sorted.get(place).map_or(0.0, |extra| extra * 1e6);
+            let outer = LEFT_OUT.min(last / 2);
+            [at(outer), at(last / 2), at(last - outer)]
+        };
+        let most = |most: [f64; 3], next: [f64; 3]| [0, 1, 2].map(|n| most[n].max(next[n]));
+        let [low, median, high] = extras.iter().map(of_length).reduce(most).unwrap_or_default();
+        let is_told = high <= NEGLIGIBLE || high <= FURTHEST * low;
+        let from = |share: f64| {
+            let ms = |us: f64| rounded(us.max(0.0) / 1e3 / share);
+            is_told.then(|| Bounds { low: ms(low), high: ms(high) })
+        };
+        let [low, median, high] = [low, median, high].map(rounded);
         Self {
-            extra_us_per_task: rounded(most * 1e6),
-            under_10_percent_from_ms: rounded(most * 1e3 / 0.10),
-            under_1_percent_from_ms: rounded(most * 1e3 / 0.01),
+            extra_us_per_task: Spread { low, median, high },
+            under_10_percent_from_ms: from(0.10),
+            under_1_percent_from_ms: from(0.01),
         }
     }
 
-    /// In one sentence.
-    pub(super) fn advice(&self) -> String {
+    /// In a sentence or two; `others` is the share of the CPUs that other programs had meanwhile.
+    pub(super) fn advice(&self, others: Option<f64>, is_quick: bool) -> String {
         let Self { extra_us_per_task, under_10_percent_from_ms, under_1_percent_from_ms } = *self;
-        if extra_us_per_task < 0.1 {
-            return "On this machine a task costs no more in a process than on a thread."
-                .to_owned();
+        let Spread { low, high, .. } = extra_us_per_task;
+        let others = others.filter(|others| *others >= NOTEWORTHY);
+        let others = others.map(|others| format!("other programs had {:.0} %", others * 100.0));
+        let machine = match &others {
+            Some(others) => format!("On this machine, while {others} of its CPUs,"),
+            None => "On this machine".to_owned(),
+        };
+        let us = |us: f64| time(Duration::from_secs_f64(us.max(0.0) / 1e6));
+        let ms = |ms: f64| us(ms * 1e3);
+        let (Some(under_10), Some(under_1)) = (under_10_percent_from_ms, under_1_percent_from_ms)
+        else {
+            let least = match low {
+                ..=0.0 => "no longer".to_owned(),
+                _ => format!("{} longer", us(low)),
+            };
+            let again = match (others, is_quick) {
+                (Some(_), _) => "Measure again while they do less.",
+                (None, true) => "Measure again, without --quick.",
+                (None, false) => "Measure again.",
+            };
+            return format!(
+                "{machine} it cannot be told from which length of a task on processes cost little \
+                 more than threads: in {REPETITIONS} measurements a task took between {least} and \
+                 {} longer. {again}",
+                us(high)
+            );
+        };
+        if high < NOTHING {
+            return format!("{machine} a task takes no longer in a process than on a thread.");
         }
-        let from = |ms: f64| time(Duration::from_secs_f64(ms / 1e3));
+        let longer = match low {
+            ..NOTHING => format!("at most {}", us(high)),
+            _ if us(low) == us(high) => us(high),
+            _ => format!("{} to {}", us(low), us(high)),
+        };
         format!(
-            "On this machine processes cost under 10 % more than threads for tasks of {} or \
-             longer, and under 1 % for tasks of {} or longer.",
-            from(under_10_percent_from_ms),
-            from(under_1_percent_from_ms),
+            "{machine} a task takes {longer} longer in a process than on a thread. That is under \
+             10 % for tasks of {} or longer, and under 1 % for tasks of {} or longer.",
+            ms(under_10.high),
+            ms(under_1.high),
         )
     }
 }
@@ -128,19 +210,62 @@ fn time(time: Duration) -> String {
 mod tests {
     use super::*;
 
+    /// Measurements of this length of tasks, in µs.
+    fn measured(us: [f64; REPETITIONS]) -> Vec<f64> {
+        us.map(|us| us / 1e6).to_vec()
+    }
+
     #[test]
     fn the_most_that_was_seen_decides_from_which_length_on_processes_are_cheap() {
-        let cost = Cost::of(&[-1e-6, 35e-6, 20e-6]);
+        // One measurement of each length was disturbed.
+        let short = measured([1.0, 1.2, 1.1, 1.0, 80.0, 1.1, 1.0, 1.0, 1.0]);
+        let long = measured([30.0, 35.0, 31.0, 0.1, 32.0, 33.0, 29.0, 500.0, 28.0]);
+        let cost = Cost::of(&[short, long]);
         let expected = Cost {
-            extra_us_per_task: 35.0,
-            under_10_percent_from_ms: 0.35,
-            under_1_percent_from_ms: 3.5,
+            extra_us_per_task: Spread { low: 28.0, median: 31.0, high: 35.0 },
+            under_10_percent_from_ms: Some(Bounds { low: 0.28, high: 0.35 }),
+            under_1_percent_from_ms: Some(Bounds { low: 2.8, high: 3.5 }),
         };
         assert_eq!(cost, expected);
-        let advice = cost.advice();
-        assert!(advice.contains("10 % more than threads for tasks of 350 µs"), "{advice}");
-        assert!(advice.contains("under 1 % for tasks of 3.5 ms"), "{advice}");
-        assert!(Cost::of(&[-1.0]).advice().contains("no more"));
+        assert_eq!(
+            cost.advice(Some(0.09), false),
+            "On this machine a task takes 28 µs to 35 µs longer in a process than on a thread. \
+             That is under 10 % for tasks of 350 µs or longer, and under 1 % for tasks of 3.5 ms \
+             or longer."
+        );
+        let advice = cost.advice(Some(0.634), false);
+        let expected =
+            "On this machine, while other programs had 63 % of its CPUs, a task takes 28";
+        assert!(advice.starts_with(expected), "{advice}");
+    }
+
+    #[test]
+    fn measurements_that_lie_far_apart_give_no_advice() {
+        let far = measured([5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 19.0, 20.0]);
+        let cost = Cost::of(&[measured([0.5; 9]), far]);
+        assert_eq!(cost.under_10_percent_from_ms, None);
+        assert_eq!(
+            cost.advice(None, true),
+            "On this machine it cannot be told from which length of a task on processes cost \
+             little more than threads: in 9 measurements a task took between 6.0 µs longer and \
+             19 µs longer. Measure again, without --quick."
+        );
+        let noise = measured([-40.0, -30.0, -20.0, -5.0, 0.0, 9.0, 22.0, 80.0, 90.0]);
+        let advice = Cost::of(&[noise]).advice(Some(0.5), false);
+        assert!(advice.contains("between no longer and 80 µs longer"), "{advice}");
+        assert!(advice.contains("had 50 % of its CPUs, it cannot be told"), "{advice}");
+        assert!(advice.ends_with("Measure again while they do less."), "{advice}");
+    }
+
+    #[test]
+    fn of_next_to_nothing_it_does_not_matter_how_far_measurements_lie_apart() {
+        let little = |high| Cost::of(&[measured([-2.0, -1.0, 0.0, 0.0, 0.1, 0.2, 0.3, high, 9.0])]);
+        let advice = little(0.9).advice(None, false);
+        assert!(advice.contains(" takes at most 0.9 µs longer "), "{advice}");
+        assert!(advice.contains("under 10 % for tasks of 9.0 µs or longer"), "{advice}");
+        assert_eq!(little(1.1).under_1_percent_from_ms, None);
+        let none = Cost::of(&[measured([-1.0; 9])]).advice(None, false);
+        assert_eq!(none, "On this machine a task takes no longer in a process than on a thread.");
     }
 
     #[test]

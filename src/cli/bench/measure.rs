@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
-use super::figures::{Cost, Figures, Modes, Payload, Quantiles, Range, rounded};
+use super::figures::{Cost, Figures, Modes, Payload, Quantiles, REPETITIONS, Range, rounded};
 use super::interrupt::{Ended, Interrupt};
 use super::tasks::{Die, Nothing, Same, Work};
 use crate::cli::bar;
+use crate::cli::machine::Machine;
 use crate::executor::{Builder, Engine, Executor, PoolEvent, ProcessPool, Sequential, ThreadPool};
 use crate::future::as_completed;
 
 /// A median of fewer tries says nothing.
 const LEAST: usize = 7;
-/// The same of a small difference.
-const COMPARISONS: usize = 21;
+/// The same of a small difference, in each of its repetitions.
+const COMPARISONS: usize = 3;
 /// Tasks in one batch of those that do nothing.
 const BATCH: usize = 2000;
 /// How long a batch of tasks that work should take.
@@ -27,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often to look whether somebody wants it to end, where nothing else happens.
 const GLANCE: Duration = Duration::from_millis(100);
 /// Lengths of tasks that are tried. Of longer ones the cost is lost in what else goes on.
-const LENGTHS: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
+const LENGTHS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_micros(100), Duration::from_millis(1)];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +83,7 @@ impl Measuring {
     }
 
     fn figures(&self) -> Result<Figures, Ended> {
+        let (machine, used_before) = (Machine::watch(), of_workers());
         let start_up = self.start_up()?;
         let (sequential, threads) = (Sequential::new(), ThreadPool::new(self.workers));
         let processes = self.pool(self.workers)?;
@@ -92,11 +97,15 @@ impl Measuring {
         let map = self.in_each("map", modes, Self::map)?;
         let payloads = self.scale.sizes.iter().map(|&size| self.payload(&processes, size));
         let payloads = payloads.collect::<Result<_, _>>()?;
-        let cost = Cost::of(&self.extras(modes, &submit)?);
+        let cost = Cost::of(&self.extras(modes)?);
         // It is the end of some workers.
         drop(processes);
         let respawn = self.respawn()?;
-        let advice = cost.advice();
+        // All workers have ended: what they used is known.
+        let used = of_workers().saturating_sub(used_before);
+        // Where SIGCHLD is ignored it is not, and would be taken for the work of others.
+        let others = (!used.is_zero()).then(|| machine.share_of_others(used)).flatten();
+        let advice = cost.advice(others, self.scale.is_quick);
         Ok(Figures {
             version: env!("CARGO_PKG_VERSION"),
             cpus: num_cpus::get(),
@@ -109,6 +118,8 @@ impl Measuring {
             map_tasks_per_s: map,
             payloads,
             cost,
+            others: others.map(rounded),
+            debug_build: cfg!(debug_assertions),
             advice,
         })
     }
@@ -142,16 +153,26 @@ impl Measuring {
         tries: RangeInclusive<usize>,
         mut once: impl FnMut() -> Result<Duration, Ended>,
     ) -> Result<Vec<f64>, Ended> {
+        self.values(tries, self.scale.time, || Ok(once()?.as_secs_f64()))
+    }
+
+    /// The same of any value, within this time.
+    fn values(
+        &self,
+        tries: RangeInclusive<usize>,
+        time: Duration,
+        mut once: impl FnMut() -> Result<f64, Ended>,
+    ) -> Result<Vec<f64>, Ended> {
         let begun = Instant::now();
-        let mut times = Vec::new();
-        while times.len() < *tries.start()
-            || (times.len() < *tries.end() && begun.elapsed() < self.scale.time)
+        let mut values = Vec::new();
+        while values.len() < *tries.start()
+            || (values.len() < *tries.end() && begun.elapsed() < time)
         {
             self.interrupt.check()?;
-            times.push(once()?.as_secs_f64());
+            values.push(once()?);
         }
-        times.sort_unstable_by(f64::total_cmp);
-        Ok(times)
+        values.sort_unstable_by(f64::total_cmp);
+        Ok(values)
     }
 
     /// A pool all of whose workers have started.
@@ -245,27 +266,47 @@ impl Measuring {
     }
 
     /// By how many seconds of a CPU a task takes longer in a process than on a thread: for tasks of
-    /// several lengths, of which the shortest do nothing.
-    fn extras(&self, modes: Modes<&dyn Engine>, submit: &Modes<f64>) -> Result<Vec<f64>, Ended> {
+    /// each length, of which the shortest do nothing, measured several times.
+    fn extras(&self, modes: Modes<&dyn Engine>) -> Result<[Vec<f64>; 3], Ended> {
         let at_once = self.workers.min(num_cpus::get());
-        let mut extras = vec![at_once as f64 * (1.0 / submit.processes - 1.0 / submit.threads)];
-        for length in LENGTHS {
-            self.say(format!("tasks of {length:?}"));
-            let work = Work::lasting(length);
-            let tasks = at_once * (WORKING.as_secs_f64() / length.as_secs_f64()) as usize;
-            let mut longer = Vec::new();
-            // In turn and in short batches: what disturbs one most often disturbs the next as well.
-            self.times(COMPARISONS..=usize::MAX, || {
-                let on_threads = batch(modes.threads, tasks, work)?;
-                let in_processes = batch(modes.processes, tasks, work)?;
-                longer.push(in_processes.as_secs_f64() - on_threads.as_secs_f64());
-                Ok(in_processes)
-            })?;
-            longer.sort_unstable_by(f64::total_cmp);
-            extras.push(quantile(&longer, 0.5) * at_once as f64 / tasks as f64);
+        let time = self.scale.time / REPETITIONS as u32;
+        let works = LENGTHS.map(Work::lasting);
+        let mut extras = LENGTHS.map(|_| Vec::new());
+        // In turn, so that what disturbs the machine for a while is seen in each.
+        for repetition in 1..=REPETITIONS {
+            for ((length, work), extras) in LENGTHS.iter().zip(works).zip(&mut extras) {
+                self.say(format!("tasks of {length:?}: {repetition} of {REPETITIONS}"));
+                let tasks = match length.is_zero() {
+                    true => BATCH,
+                    false => at_once * (WORKING.as_secs_f64() / length.as_secs_f64()) as usize,
+                };
+                let mut threads_first = false;
+                // One after the other and in short batches: what disturbs one most often disturbs
+                // the next as well.
+                let longer = self.values(COMPARISONS..=usize::MAX, time, || {
+                    threads_first = !threads_first;
+                    let took = |engine| batch(engine, tasks, work).map(|time| time.as_secs_f64());
+                    let (on_threads, in_processes) = match threads_first {
+                        true => (took(modes.threads)?, took(modes.processes)?),
+                        false => {
+                            let in_processes = took(modes.processes)?;
+                            (took(modes.threads)?, in_processes)
+                        }
+                    };
+                    Ok(in_processes - on_threads)
+                })?;
+                extras.push(quantile(&longer, 0.5) * at_once as f64 / tasks as f64);
+            }
         }
         Ok(extras)
     }
+}
+
+/// The CPU time of all workers that have ended so far.
+fn of_workers() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(micros.unsigned_abs())
 }
 
 fn builder(workers: usize) -> Builder {

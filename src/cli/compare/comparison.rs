@@ -2,13 +2,13 @@
 
 use std::env;
 
-use crate::flags::outcome::Counts;
+use crate::workload::Work;
 
 use super::labour::Python;
-use super::mode::{Crew, Mode};
-use super::rounds::{End, Rounds};
+use super::mode::{Crew, Mode, Size};
+use super::rounds::{End, Expected, Rounds};
 use super::run::Run;
-use super::statistics::{Ratio, Spread};
+use super::statistics::{Ratio, Sample, Spread};
 
 #[derive(Debug)]
 pub(super) struct Comparison {
@@ -22,21 +22,23 @@ pub(super) struct Comparison {
     pub rows: Vec<Row>,
     /// Which of the rows the others are compared with.
     pub reference: usize,
-    /// What each run brought, if there was one.
-    pub counts: Option<Counts>,
+    /// What a run has to bring to count, if there was one.
+    pub expected: Option<Expected>,
     /// Runs that brought something else, which do not count.
     pub unlike: Vec<String>,
+    /// How many runs were compared with each other, warm-ups included.
+    pub compared: usize,
     pub end: End,
     /// Which share of the machine's CPUs others had meanwhile.
     pub others: Option<f64>,
     /// The speed-up by number of workers, where that was measured.
     pub scaling: Vec<Scaling>,
-    /// What a task costs that does nothing, in seconds.
-    pub prices: Vec<(Mode, f64)>,
+    /// What a task costs that does nothing, in seconds: of several runs.
+    pub prices: Vec<(Mode, Spread)>,
     pub remarks: Vec<String>,
     pub place: Place,
-    /// Whether more CPUs would make it faster.
-    pub needs_cpu: bool,
+    /// What the jobs of each run do, and how many there are, if they are all alike.
+    pub work: Option<(Work, usize)>,
 }
 
 /// A mode and its runs.
@@ -86,6 +88,15 @@ impl Row {
         mean(&self.runs, |run| run.system)
     }
 
+    /// How many times as fast it is as the other one.
+    pub(super) fn compared_with(&self, reference: &Row) -> Option<Ratio> {
+        let samples = |row: &Row| -> Vec<_> {
+            let sample = |run: &Run| Sample { round: run.round, seconds: run.seconds };
+            row.runs.iter().map(sample).collect()
+        };
+        Ratio::new(&samples(reference), &samples(self))
+    }
+
     /// How many flags or jobs it got done in a second.
     pub(super) fn per_second(&self) -> Option<f64> {
         let times = self.times?;
@@ -101,39 +112,37 @@ fn mean(runs: &[Run], value: impl Fn(&Run) -> f64) -> Option<f64> {
 
 /// The rows of these modes.
 fn rows(modes: &[Mode], runs: Vec<Vec<Run>>, peaks: &[u64], reference: usize) -> Vec<Row> {
-    let spread = |runs: &[Run]| {
+    let row = |((&mode, runs), &peak_rss): ((&Mode, Vec<Run>), &u64)| {
         let times: Vec<_> = runs.iter().map(|run| run.seconds).collect();
-        Spread::of(&times)
+        Row { mode, runs, peak_rss, times: Spread::of(&times), ratio: None }
     };
-    let of_reference = runs.get(reference).and_then(|runs| spread(runs));
-    let rows = modes.iter().zip(runs).enumerate().map(|(n, (&mode, runs))| {
-        let times = spread(&runs);
-        let ratio = of_reference.zip(times).filter(|_| n != reference);
-        Row { mode, runs, peak_rss: peaks[n], times, ratio: ratio.map(|(a, b)| Ratio::new(&a, &b)) }
-    });
-    rows.collect()
+    let mut rows: Vec<_> = modes.iter().zip(runs).zip(peaks).map(row).collect();
+    let ratios: Vec<_> = rows.iter().map(|row| row.compared_with(rows.get(reference)?)).collect();
+    for (n, (row, ratio)) in rows.iter_mut().zip(ratios).enumerate() {
+        row.ratio = ratio.filter(|_| n != reference);
+    }
+    rows
 }
 
-/// The speed-up of each mode over one worker of its kind.
+/// The speed-up of each mode over one worker of its kind. Workers of several threads are no such
+/// kind: they differ in two numbers.
 pub(super) fn scaling(rows: &[Row]) -> Vec<Scaling> {
     let mut curve = Vec::new();
+    let workers_of = |row: &Row| match row.mode.crew {
+        Crew::Threads(workers) => workers,
+        Crew::Processes(Some(Size { workers, threads: 1 })) => Some(workers),
+        _ => None,
+    };
     for row in rows {
-        let (false, Some(workers), Some(times)) =
-            (row.mode.crew == Crew::Sequential, row.mode.concurrency(), &row.times)
-        else {
-            continue;
+        let Some(workers) = workers_of(row) else { continue };
+        let kind = row.mode.kind();
+        let is_one = |other: &&Row| other.mode.kind() == kind && workers_of(other) == Some(1);
+        let Some(one) = rows.iter().find(is_one) else { continue };
+        let speed_up = match workers {
+            1 => row.times.map(|_| Ratio::ONE),
+            _ => row.compared_with(one),
         };
-        let is_one = |other: &&Row| {
-            other.mode.kind() == row.mode.kind() && other.mode.concurrency() == Some(1)
-        };
-        let one = rows.iter().find(is_one).and_then(|one| one.times);
-        if let Some(one) = one {
-            let speed_up = match workers {
-                1 => Ratio { times: 1.0, stddev: None },
-                _ => Ratio::new(&one, times),
-            };
-            curve.push(Scaling { kind: row.mode.kind(), workers, speed_up });
-        }
+        curve.extend(speed_up.map(|speed_up| Scaling { kind, workers, speed_up }));
     }
     // Of one worker alone there is nothing to tell.
     let is_curve = curve.iter().any(|point: &Scaling| point.workers > 1);
@@ -171,26 +180,35 @@ impl Comparison {
             runs: 0,
             rows: Vec::new(),
             reference: 0,
-            counts: None,
+            expected: None,
             unlike: Vec::new(),
+            compared: 0,
             end: End::Done,
             others: None,
             scaling: Vec::new(),
             prices: Vec::new(),
             remarks: Vec::new(),
             place,
-            needs_cpu: false,
+            work: None,
         }
     }
 
     /// Takes the rounds in.
     pub(super) fn with(mut self, modes: &[Mode], reference: usize, rounds: Rounds) -> Self {
-        let Rounds { runs, peaks, brought, unlike, end, others } = rounds;
+        let Rounds { runs, peaks, expected, unlike, compared, end, others } = rounds;
         self.rows = rows(modes, runs, &peaks, reference);
         self.reference = reference;
-        self.counts = brought.map(|brought| brought.counts);
-        (self.unlike, self.end, self.others) = (unlike, end, others);
+        (self.expected, self.unlike, self.compared) = (expected, unlike, compared);
+        (self.end, self.others) = (end, others);
         self
+    }
+
+    /// The most that so many workers can be worth: as many as there are CPUs, if they need them,
+    /// and no more than the rounds that equal jobs can be done in allow.
+    pub(super) fn ideal(&self, workers: usize) -> f64 {
+        let Some((work, jobs)) = self.work else { return workers as f64 };
+        let at_once = if work == Work::Sleep { workers } else { workers.min(self.place.cpus) };
+        jobs as f64 / jobs.div_ceil(at_once.max(1)).max(1) as f64
     }
 
     /// Whether there is anything to report.

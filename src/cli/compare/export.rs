@@ -14,6 +14,7 @@ use crate::flags::outcome::Counts;
 use super::comparison::{Comparison, Row};
 use super::report::{Report, SPEED_UP, Table};
 use super::rounds::End;
+use super::statistics::{Outcome, Ratio};
 use super::{html, svg};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,9 +140,42 @@ struct Facts {
     ok: Option<u64>,
     not_found: Option<u64>,
     error: Option<u64>,
-    /// How many times as fast as the reference.
+    /// How many times as fast as the reference: the quotient of the means.
     ratio: Option<f64>,
-    ratio_stddev: Option<f64>,
+    /// Its 95 % confidence interval; none of a bound that the runs do not set.
+    ratio_low: Option<f64>,
+    ratio_high: Option<f64>,
+    /// What this allows to say.
+    verdict: Option<Verdict>,
+}
+
+/// What is told of a mode and the reference.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Faster,
+    Slower,
+    /// Within 10 %.
+    AsFast,
+    CannotTell,
+}
+
+impl Verdict {
+    fn of(ratio: Ratio) -> Self {
+        match ratio.outcome() {
+            Outcome::Faster => Self::Faster,
+            Outcome::Slower => Self::Slower,
+            Outcome::Equal => Self::AsFast,
+            Outcome::Unknown => Self::CannotTell,
+        }
+    }
+}
+
+/// Both ends of the interval of a ratio, where they are bounds.
+fn bounds(ratio: Option<Ratio>) -> (Option<f64>, Option<f64>) {
+    let interval = ratio.and_then(|ratio| ratio.interval);
+    let low = interval.map(|interval| interval.low).filter(|low| *low > 0.0);
+    (low, interval.map(|interval| interval.high).filter(|high| high.is_finite()))
 }
 
 impl Facts {
@@ -151,6 +185,7 @@ impl Facts {
         let Counts { ok, not_found, error, not_done: _, unchanged: _ } =
             first.map_or_else(Counts::default, |run| run.brought.counts);
         let if_any = |count| first.map(|_| count);
+        let (ratio_low, ratio_high) = bounds(row.ratio);
         Self {
             mode: row.mode.to_string(),
             runs: row.runs.len(),
@@ -169,7 +204,9 @@ impl Facts {
             not_found: if_any(not_found),
             error: if_any(error),
             ratio: row.ratio.map(|ratio| ratio.times),
-            ratio_stddev: row.ratio.and_then(|ratio| ratio.stddev),
+            ratio_low,
+            ratio_high,
+            verdict: row.ratio.map(Verdict::of),
         }
     }
 }
@@ -188,7 +225,7 @@ fn json(comparison: &Comparison) -> String {
         warmup: usize,
         runs: usize,
         reference: String,
-        /// Whether every run brought what the first one did.
+        /// Whether every run brought what most of them did.
         same: bool,
         unlike: &'c [String],
         /// Why it ended before its time.
@@ -212,12 +249,17 @@ fn json(comparison: &Comparison) -> String {
         kind: &'c str,
         workers: usize,
         speed_up: f64,
-        stddev: Option<f64>,
+        /// Its 95 % confidence interval.
+        low: Option<f64>,
+        high: Option<f64>,
     }
     #[derive(Serialize)]
     struct Price {
         mode: String,
+        /// The median.
         seconds: f64,
+        min: f64,
+        max: f64,
     }
     let place = &comparison.place;
     let result = |row: &Row| Result {
@@ -250,17 +292,21 @@ fn json(comparison: &Comparison) -> String {
         scaling: comparison
             .scaling
             .iter()
-            .map(|point| Scaling {
-                kind: &point.kind,
-                workers: point.workers,
-                speed_up: point.speed_up.times,
-                stddev: point.speed_up.stddev,
+            .map(|point| {
+                let (low, high) = bounds(Some(point.speed_up));
+                let (kind, workers) = (&point.kind, point.workers);
+                Scaling { kind, workers, speed_up: point.speed_up.times, low, high }
             })
             .collect(),
         price_s: comparison
             .prices
             .iter()
-            .map(|(mode, seconds)| Price { mode: mode.to_string(), seconds: *seconds })
+            .map(|(mode, spread)| Price {
+                mode: mode.to_string(),
+                seconds: spread.median,
+                min: spread.min,
+                max: spread.max,
+            })
             .collect(),
     };
     serde_json::to_string_pretty(&document).expect("plain data") + "\n"

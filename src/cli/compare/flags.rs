@@ -89,10 +89,12 @@ impl Job for Flags<'_> {
         let (summary, error) = read(&told)
             .ok_or_else(|| Trouble::CouldNot("it told no summary of its run".to_owned()))?;
         Ok(Run {
+            round: turn.number,
             seconds: used.wall.as_secs_f64(),
             user: used.user.as_secs_f64(),
             system: used.system.as_secs_f64(),
             peak_rss: used.peak_rss,
+            workers: summary.workers,
             concurrency: summary.connections,
             brought: Brought { counts: summary.counts, things: digests(&dest)?, error },
         })

@@ -60,14 +60,15 @@ impl Job for Labour {
     fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
         self.tell(turn, Event::TaskStarted { code: self.title(turn), slot: 0, run: 1 });
         let began = Instant::now();
-        let run = self.measure(turn.mode, stage);
+        let run = self.measure(turn, stage);
         self.tell(turn, self.outcome(turn, began.elapsed(), &run));
         run
     }
 }
 
 impl Labour {
-    fn measure(&self, mode: Mode, stage: &Stage) -> Result<Run, Trouble> {
+    fn measure(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
+        let mode = turn.mode;
         let Self { program, work, jobs, size, tell: _ } = self;
         let scratch = scratch()?;
         let (jobs, size) = (jobs.to_string(), size.to_string());
@@ -96,10 +97,12 @@ impl Labour {
         let counts =
             Counts { ok: told.ok, not_found: 0, error: told.error, not_done: 0, unchanged: 0 };
         Ok(Run {
+            round: turn.number,
             seconds: told.seconds,
             user: used.user.as_secs_f64(),
             system: used.system.as_secs_f64(),
             peak_rss: used.peak_rss,
+            workers: mode.workers(),
             concurrency: mode.concurrency().unwrap_or(1),
             brought: Brought { counts, things, error: told.first_error },
         })

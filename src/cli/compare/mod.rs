@@ -6,8 +6,8 @@
 //!            resolved    │                        what to     one      started,    watched
 //!                        ▼                        start                timed
 //!            comparison ──► report ──► terminal, html + svg, md
-//!            what it comes  in words   export: json, csv
-//!            to
+//!            what it comes  in words:  export: json, csv
+//!            to             conclusions
 //! ```
 //!
 //! Every measured run is a process of its own, so that its CPU time and memory are its own, and
@@ -16,11 +16,11 @@
 pub(in crate::cli) mod args;
 mod chart;
 mod comparison;
+mod conclusions;
 mod export;
 mod flags;
 mod html;
 mod labour;
-mod machine;
 mod memory;
 mod mode;
 mod once;
@@ -51,7 +51,6 @@ use super::dashboard::Dashboard;
 use super::{Exit, download, stderr};
 use crate::executor::PrivateDir;
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
-use crate::workload::Work;
 
 /// Runs the comparison.
 pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {
@@ -111,8 +110,10 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
             let mut comparison = measure(&labour);
             comparison.scaling = comparison::scaling(&comparison.rows);
             if comparison.end == End::Done {
-                (comparison.prices, comparison.end) =
-                    prices::measure(&labour, &modes, &inbox, &progress);
+                let prices = prices::measure(&labour, &modes, &inbox, &progress);
+                let odd = |what: &String| format!("Of tasks that do nothing, not counted: {what}");
+                comparison.remarks.extend(prices.unlike.iter().map(odd));
+                (comparison.prices, comparison.end) = (prices.of_each, prices.end);
             }
             comparison
         }
@@ -144,7 +145,7 @@ fn conclude(
             match &comparison.end {
                 End::Broken(why) => why,
                 End::Signal(_) => "interrupted",
-                End::Done => "no run of any mode brought what the first one did",
+                End::Done => "no run that counts brought what most runs did",
             }
         ));
         return Ok(exit);
@@ -173,13 +174,9 @@ impl What {
             Self::Labour { work, jobs, size, python } => {
                 let job = format!("{jobs} job{}: {}", s(*jobs), work.describe(*size));
                 let place = Place::here(python.clone());
-                Comparison { needs_cpu: needs_cpu(*work), ..Comparison::new(job, "jobs", place) }
+                Comparison { work: Some((*work, *jobs)), ..Comparison::new(job, "jobs", place) }
             }
             Self::Once { .. } => unreachable!("it is no comparison"),
         }
     }
-}
-
-fn needs_cpu(work: Work) -> bool {
-    matches!(work, Work::Sha | Work::Arcfour | Work::Primes)
 }

@@ -53,6 +53,14 @@ impl Mode {
         }
     }
 
+    /// How many worker processes were asked for, in so many words.
+    pub(super) fn workers(self) -> usize {
+        match self.crew {
+            Crew::Processes(Some(size)) => size.workers,
+            _ => 0,
+        }
+    }
+
     /// The mode without its numbers, such as `python-threads`.
     pub(super) fn kind(self) -> String {
         let crew = match self.crew {

@@ -10,15 +10,23 @@ use super::statistics::Spread;
 
 /// So many tasks that do nothing are run to see what a task costs, so many times.
 const IDLE_JOBS: usize = 4_000;
-const IDLE_RUNS: usize = 3;
+const IDLE_RUNS: usize = 5;
 
-/// What a task costs that does nothing, in seconds, by one worker of each kind.
+pub(super) struct Prices {
+    /// In seconds, by one worker of each kind.
+    pub of_each: Vec<(Mode, Spread)>,
+    /// Runs that did not bring what most did, which do not count.
+    pub unlike: Vec<String>,
+    pub end: End,
+}
+
+/// What a task costs that does nothing.
 pub(super) fn measure(
     labour: &Labour,
     modes: &[Mode],
     inbox: &Inbox,
     progress: &Progress,
-) -> (Vec<(Mode, f64)>, End) {
+) -> Prices {
     let one = |mode: &Mode| {
         let crew = match mode.crew {
             Crew::Sequential => Crew::Sequential,
@@ -38,7 +46,8 @@ pub(super) fn measure(
     let rounds = rounds::run(&idle, &kinds, 1, IDLE_RUNS, inbox, progress);
     let price = |(mode, runs): (Mode, Vec<Run>)| {
         let times: Vec<_> = runs.iter().map(|run| run.seconds / IDLE_JOBS as f64).collect();
-        Some((mode, Spread::of(&times)?.median))
+        Some((mode, Spread::of(&times)?))
     };
-    (kinds.into_iter().zip(rounds.runs).filter_map(price).collect(), rounds.end)
+    let of_each = kinds.into_iter().zip(rounds.runs).filter_map(price).collect();
+    Prices { of_each, unlike: rounds.unlike, end: rounds.end }
 }

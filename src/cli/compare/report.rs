@@ -3,11 +3,11 @@
 //! Must never print, and knows no terminal: pure functions from facts to text.
 
 use super::chart::Bar;
-use super::comparison::{Comparison, Row};
-use super::mode::Mode;
-use super::rounds::End;
-use super::run::told;
-use super::statistics::Ratio;
+use super::comparison::{Comparison, Row, Scaling};
+use super::conclusions::{self, number};
+use super::rounds::{End, Expected};
+use super::run::{Run, told};
+use super::statistics::Interval;
 
 /// All that there is to read.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Report {
 }
 
 /// What stands above the second table.
-pub(super) const SPEED_UP: &str = "Speed-up over one worker";
+pub(super) const SPEED_UP: &str = "Speed-up over one worker (±: 95 % confidence interval)";
 
 /// Cells as text; the first column is on the left, the others are numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn report(comparison: &Comparison) -> Report {
         subtitle: format!("{up_to}{runs} run{}{after}{turns}; {}", s(*runs), place(comparison)),
         times: times(comparison),
         bars: bars(comparison),
-        verdicts: verdicts(comparison),
+        verdicts: conclusions::verdicts(comparison),
         scaling: scaling(comparison),
         remarks: remarks(comparison),
     }
@@ -76,12 +76,15 @@ impl Scale {
         let means = || rows.iter().filter_map(|row| row.times).map(|times| times.mean);
         let largest = means().fold(0.0, f64::max);
         let smallest = means().fold(f64::INFINITY, f64::min);
-        match (largest, smallest) {
-            (..1.0, ..0.01) => Self { unit: "ms", factor: 1e3, decimals: 2 },
-            (..1.0, _) => Self { unit: "ms", factor: 1e3, decimals: 1 },
-            (_, ..1.0) => Self { unit: "s", factor: 1.0, decimals: 3 },
-            _ => Self { unit: "s", factor: 1.0, decimals: 2 },
-        }
+        let (unit, factor) = match largest {
+            ..1e-3 => ("µs", 1e6),
+            ..1.0 => ("ms", 1e3),
+            _ => ("s", 1.0),
+        };
+        // Three digits of the shortest time, so that ratios can be seen in the table, and one
+        // decimal at least.
+        let digits = (smallest * factor).log10().floor();
+        Self { unit, factor, decimals: (2.0 - digits).clamp(1.0, 6.0) as usize }
     }
 
     fn write(self, seconds: f64) -> String {
@@ -132,40 +135,6 @@ fn bars(comparison: &Comparison) -> Vec<Bar> {
     comparison.rows.iter().filter_map(bar).collect()
 }
 
-/// A ratio as a number, and how sure it is.
-fn number(ratio: Ratio) -> String {
-    let Ratio { times, stddev } = ratio;
-    let decimals = match times {
-        ..10.0 => 2,
-        ..100.0 => 1,
-        _ => 0,
-    };
-    match stddev {
-        Some(stddev) => format!("{times:.decimals$} ± {stddev:.decimals$}"),
-        None => format!("{times:.decimals$}"),
-    }
-}
-
-/// What one mode is to the reference.
-fn verdicts(comparison: &Comparison) -> Vec<String> {
-    let reference = match comparison.rows.get(comparison.reference) {
-        Some(row) if row.times.is_some() => row.mode,
-        _ => return Vec::new(),
-    };
-    let verdict = |row: &Row| {
-        let ratio = row.ratio?;
-        let mode = row.mode;
-        Some(if !ratio.is_clear() {
-            format!("{mode}: no faster and no slower than {reference} ({} times)", number(ratio))
-        } else if ratio.times >= 1.0 {
-            format!("{mode}: {} times faster than {reference}", number(ratio))
-        } else {
-            format!("{mode}: {} times slower than {reference}", number(ratio.inverse()))
-        })
-    };
-    comparison.rows.iter().filter_map(verdict).collect()
-}
-
 fn scaling(comparison: &Comparison) -> Option<Table> {
     let points = &comparison.scaling;
     let mut numbers: Vec<_> = points.iter().map(|point| point.workers).collect();
@@ -184,46 +153,35 @@ fn scaling(comparison: &Comparison) -> Option<Table> {
     let rows = numbers.into_iter().map(|workers| {
         let of = |kind: &&str| {
             let at = points.iter().find(|point| point.workers == workers && point.kind == *kind);
-            at.map_or("–".to_owned(), |point| number(point.speed_up))
+            at.map_or("–".to_owned(), |point| speed_up(point))
         };
-        let ideal = format!("{:.2}", ideal(comparison, workers));
+        let ideal = format!("{:.2}", comparison.ideal(workers));
         [workers.to_string(), ideal].into_iter().chain(kinds.iter().map(of)).collect()
     });
     let rows = rows.collect();
     Some(Table { head: head.map(str::to_owned).collect(), units: Vec::new(), rows })
 }
 
-/// The most that so many workers can be worth: as many as there are CPUs, if they need them.
-fn ideal(comparison: &Comparison, workers: usize) -> f64 {
-    let most = if comparison.needs_cpu { comparison.place.cpus } else { workers };
-    workers.min(most) as f64
+/// The speed-up, and how far from it the further end of its interval is.
+fn speed_up(point: &Scaling) -> String {
+    let Scaling { workers, speed_up, .. } = point;
+    let times = number(speed_up.times);
+    match speed_up.interval {
+        // Not measured: it is that of a thing and itself.
+        _ if *workers == 1 => times,
+        None => times,
+        Some(Interval { high: f64::INFINITY, .. }) => format!("{times} ± ∞"),
+        Some(Interval { low, high }) => {
+            let decimals = times.split('.').nth(1).map_or(0, str::len);
+            let further = (high - speed_up.times).max(speed_up.times - low);
+            format!("{times} ± {further:.decimals$}")
+        }
+    }
 }
 
 fn remarks(comparison: &Comparison) -> Vec<String> {
-    let Comparison { unlike, end, remarks, counts, .. } = comparison;
-    let mut said = Vec::new();
-    match (counts, unlike.len()) {
-        (None, _) => {}
-        (Some(counts), 0) if comparison.unit == "flags" => {
-            said.push(format!("Every run: {}; the same files, byte for byte.", told(*counts)));
-        }
-        (Some(counts), 0) if counts.error == 0 => {
-            said.push("Every run gave the same results.".to_owned());
-        }
-        (Some(counts), 0) => said.push(format!("Every run: {}.", told(*counts))),
-        (Some(counts), differ) => {
-            let runs = if differ == 1 { "1 run" } else { &format!("{differ} runs") };
-            said.push(format!(
-                "Not all runs brought the same: {runs} did not bring what the first one did \
-                 ({}), and do not count.",
-                told(*counts)
-            ));
-            said.extend(unlike.iter().take(MOST_TOLD).map(|what| format!("  {what}")));
-            if differ > MOST_TOLD {
-                said.push(format!("  … and {} more", differ - MOST_TOLD));
-            }
-        }
-    }
+    let Comparison { end, remarks, .. } = comparison;
+    let mut said = same(comparison);
     said.extend(fewer_than_asked(comparison));
     if let Some(others) = comparison.others.filter(|others| *others >= NOTEWORTHY) {
         said.push(format!(
@@ -232,11 +190,46 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         ));
     }
     said.extend(remarks.iter().cloned());
-    said.extend(lesson(comparison));
+    said.extend(conclusions::lessons(comparison));
     match end {
         End::Done => {}
         End::Broken(why) => said.push(format!("Broken off: {why}. {}", so_far(comparison))),
         End::Signal(_) => said.push(format!("Interrupted. {}", so_far(comparison))),
+    }
+    said
+}
+
+/// Whether all runs brought the same.
+fn same(comparison: &Comparison) -> Vec<String> {
+    let Comparison { unlike, expected, compared, .. } = comparison;
+    let Some(Expected { counts, first, is_majority }) = expected else { return Vec::new() };
+    let counted = told(*counts);
+    if *compared == 1 {
+        return vec![format!("There was one run: {counted}.")];
+    }
+    if unlike.is_empty() {
+        return vec![match comparison.unit {
+            "flags" => format!("Every run: {counted}; the same files, byte for byte."),
+            _ if counts.error == 0 => "Every run gave the same results.".to_owned(),
+            _ => format!("Every run: {counted}."),
+        }];
+    }
+    let runs = match unlike.len() {
+        1 => "1 run".to_owned(),
+        many => format!("{many} runs"),
+    };
+    let others = match is_majority {
+        true => "most runs did".to_owned(),
+        false => format!("{first} did, and no result is that of most runs"),
+    };
+    let does = if unlike.len() == 1 { "does" } else { "do" };
+    let mut said = vec![format!(
+        "Not all runs brought the same: {runs} did not bring what {others} ({counted}), and \
+         {does} not count."
+    )];
+    said.extend(unlike.iter().take(MOST_TOLD).map(|what| format!("  {what}")));
+    if unlike.len() > MOST_TOLD {
+        said.push(format!("  … and {} more", unlike.len() - MOST_TOLD));
     }
     said
 }
@@ -249,7 +242,7 @@ fn so_far(comparison: &Comparison) -> String {
 }
 
 /// A share of the CPUs that others may have without being mentioned is less than this.
-const NOTEWORTHY: f64 = 0.1;
+pub(super) const NOTEWORTHY: f64 = 0.1;
 
 /// Of the runs that brought something else, so many are told one by one.
 const MOST_TOLD: usize = 5;
@@ -257,50 +250,22 @@ const MOST_TOLD: usize = 5;
 /// A mode of thirty threads that has only twenty flags to fetch is one of twenty.
 fn fewer_than_asked(comparison: &Comparison) -> Vec<String> {
     let fewer = |row: &Row| {
-        let asked = row.mode.concurrency()?;
-        let used = row.runs.first()?.concurrency;
-        (used < asked).then(|| {
-            let s = if used == 1 { "" } else { "s" };
-            format!("{} made {used} request{s} at a time: there is not more to ask for.", row.mode)
-        })
+        let Run { concurrency, workers, brought, .. } = row.runs.first()?;
+        let (asked, asked_workers) = (row.mode.concurrency()?, row.mode.workers());
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        let used = if *concurrency < asked {
+            format!("made {concurrency} request{} at a time", s(*concurrency))
+        } else if *workers < asked_workers {
+            format!("had {workers} worker{}", s(*workers))
+        } else {
+            return None;
+        };
+        let there = usize::try_from(brought.counts.total()).unwrap_or(usize::MAX);
+        let why = match *concurrency >= there || *workers >= there {
+            true => "there is not more to ask for",
+            false => "the system allows no more (see ulimit -n)",
+        };
+        Some(format!("{} {used}: {why}.", row.mode))
     };
     comparison.rows.iter().filter_map(fewer).collect()
-}
-
-/// What the numbers mean for whoever has to choose.
-fn lesson(comparison: &Comparison) -> Vec<String> {
-    let mut said = Vec::new();
-    if comparison.needs_cpu && !comparison.scaling.is_empty() {
-        let was_measured = |kind: &str| comparison.scaling.iter().any(|point| point.kind == kind);
-        if was_measured("threads") && was_measured("processes") {
-            said.push(
-                "In Rust, threads can use all CPUs as well as processes can. What processes add \
-                 is isolation: a task that crashes, hangs or leaks costs itself and nothing else."
-                    .to_owned(),
-            );
-        }
-        let has_gil = comparison.place.python.as_ref().is_some_and(|python| python.has_gil);
-        if has_gil && was_measured("python-threads") {
-            said.push(
-                "CPython's threads wait for each other here, since one at a time holds the GIL: \
-                 the data is hashed in pieces of 1 KiB, and hashlib lets go of it only above 2047 \
-                 bytes."
-                    .to_owned(),
-            );
-        }
-    }
-    if !comparison.prices.is_empty() {
-        let price = |(mode, seconds): &(Mode, f64)| format!("{mode} {}", micros(*seconds));
-        let prices: Vec<_> = comparison.prices.iter().map(price).collect();
-        said.push(format!(
-            "The price of a task, measured with tasks that do nothing, by map: {}.",
-            prices.join(", ")
-        ));
-    }
-    said
-}
-
-fn micros(seconds: f64) -> String {
-    let micros = seconds * 1e6;
-    format!("{micros:.*} µs", if micros < 10.0 { 2 } else { 1 })
 }

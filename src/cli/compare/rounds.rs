@@ -12,9 +12,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::machine::Machine;
 use crate::cli::{Exit, signals};
+use crate::flags::outcome::Counts;
 
-use super::machine::Machine;
 use super::mode::Mode;
 use super::process::Stage;
 use super::progress::Progress;
@@ -27,13 +28,26 @@ pub(super) struct Rounds {
     pub runs: Vec<Vec<Run>>,
     /// Of each mode, the most memory that any run had, warm-ups included.
     pub peaks: Vec<u64>,
-    /// What the first run brought.
-    pub brought: Option<Brought>,
+    /// What a run has to bring to count.
+    pub expected: Option<Expected>,
     /// What some runs brought instead; these do not count.
     pub unlike: Vec<String>,
+    /// How many runs were compared with each other, warm-ups included.
+    pub compared: usize,
     pub end: End,
     /// Which share of the machine's CPUs others had meanwhile.
     pub others: Option<f64>,
+}
+
+/// What more runs brought than anything else; of what equally many brought, what more runs brought
+/// that are no warm-ups, or the earliest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected {
+    pub counts: Counts,
+    /// The first run that brought it.
+    pub first: Turn,
+    /// Whether more than half of all runs did.
+    pub is_majority: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +99,13 @@ pub(super) fn run(
     let mut rounds = Rounds {
         runs: vec![Vec::new(); modes.len()],
         peaks: vec![0; modes.len()],
-        brought: None,
+        expected: None,
         unlike: Vec::new(),
+        compared: 0,
         end: End::Done,
         others: None,
     };
+    let mut ran = Vec::new();
     let machine = Machine::watch();
     let mut used = 0.0;
     let stage = Stage::default();
@@ -132,7 +148,11 @@ pub(super) fn run(
                 Some(News::Ran { mode, turn, run }) => {
                     progress.ran(mode);
                     used += run.as_ref().map_or(0.0, Run::cpu);
-                    rounds.take(job, mode, turn, run);
+                    match acceptable(job, &ran, turn, run) {
+                        Ok(run) => ran.extend(run.map(|run| Ran { mode, turn, run })),
+                        Err(why) if rounds.end == End::Done => rounds.end = End::Broken(why),
+                        Err(_) => {}
+                    }
                 }
                 Some(News::Signal(exit)) if rounds.end == End::Done => {
                     rounds.end = End::Signal(exit);
@@ -145,40 +165,87 @@ pub(super) fn run(
         }
     });
     progress.end();
+    rounds.judge(ran);
     rounds.others = machine.share_of_others(Duration::from_secs_f64(used));
     rounds
 }
 
+/// A run that was done.
+struct Ran {
+    /// Which of the modes.
+    mode: usize,
+    turn: Turn,
+    run: Run,
+}
+
+/// The run, if there is one; or why the comparison cannot go on.
+fn acceptable(
+    job: &dyn Job,
+    earlier: &[Ran],
+    turn: Turn,
+    run: Result<Run, Trouble>,
+) -> Result<Option<Run>, String> {
+    let run = match run {
+        Ok(run) => run,
+        Err(Trouble::Stopped) => return Ok(None),
+        Err(Trouble::CouldNot(why)) => return Err(format!("{turn}: {why}")),
+    };
+    let worked = |ran: &Ran| !ran.run.brought.is_nothing_but_errors();
+    if run.brought.is_nothing_but_errors()
+        && (!job.may_fail_entirely() || earlier.iter().any(worked))
+    {
+        let error = run.brought.error.as_deref().unwrap_or("errors");
+        return Err(format!("{turn} brought nothing but errors: {error}"));
+    }
+    Ok(Some(run))
+}
+
 impl Rounds {
-    fn take(&mut self, job: &dyn Job, index: usize, turn: Turn, run: Result<Run, Trouble>) {
-        let run = match run {
-            Ok(run) => run,
-            Err(Trouble::Stopped) => return,
-            Err(Trouble::CouldNot(why)) => return self.break_off(format!("{turn}: {why}")),
-        };
-        let first = self.brought.get_or_insert_with(|| run.brought.clone());
-        if run.brought.is_nothing_but_errors()
-            && (!first.is_nothing_but_errors() || !job.may_fail_entirely())
-        {
-            let error = run.brought.error.as_deref().unwrap_or("errors");
-            return self.break_off(format!("{turn} brought nothing but errors: {error}"));
-        }
-        match run.brought.unlike(first) {
-            Some(difference) => self.unlike.push(format!("{turn}: {difference}")),
-            None => {
-                self.peaks[index] = self.peaks[index].max(run.peak_rss);
-                if !turn.is_warmup {
-                    self.runs[index].push(run);
+    /// Sorts out the runs that count. Which do is known only when all are done: the first one may be
+    /// the odd one.
+    fn judge(&mut self, ran: Vec<Ran>) {
+        let Some((brought, expected)) = expected(&ran) else { return };
+        self.expected = Some(expected);
+        self.compared = ran.len();
+        for Ran { mode, turn, run } in ran {
+            match run.brought.unlike(&brought) {
+                Some(difference) => self.unlike.push(format!("{turn}: {difference}")),
+                None => {
+                    self.peaks[mode] = self.peaks[mode].max(run.peak_rss);
+                    if !turn.is_warmup {
+                        self.runs[mode].push(run);
+                    }
                 }
             }
         }
     }
+}
 
-    fn break_off(&mut self, why: String) {
-        if self.end == End::Done {
-            self.end = End::Broken(why);
+/// What a run has to bring to count.
+fn expected(ran: &[Ran]) -> Option<(Brought, Expected)> {
+    // Of each kind, the first run, how many there are, and how many of these are no warm-ups.
+    let mut kinds: Vec<(&Ran, usize, usize)> = Vec::new();
+    for each in ran {
+        let is_such = |(first, ..): &&mut (&Ran, usize, usize)| {
+            each.run.brought.unlike(&first.run.brought).is_none()
+        };
+        let counting = usize::from(!each.turn.is_warmup);
+        match kinds.iter_mut().find(is_such) {
+            Some((_, runs, that_count)) => {
+                (*runs, *that_count) = (*runs + 1, *that_count + counting)
+            }
+            None => kinds.push((each, 1, counting)),
         }
     }
+    // The last of several that are the most: so the earliest, from behind.
+    let most = kinds.iter().rev().max_by_key(|(_, runs, that_count)| (*runs, *that_count));
+    let (first, runs, _) = most?;
+    let expected = Expected {
+        counts: first.run.brought.counts,
+        first: first.turn,
+        is_majority: runs * 2 > ran.len(),
+    };
+    Some((first.run.brought.clone(), expected))
 }
 
 #[cfg(test)]
@@ -187,7 +254,6 @@ mod tests {
 
     use super::*;
     use crate::cli::args;
-    use crate::flags::outcome::Counts;
 
     /// Brings what the test says, and notes who was asked.
     struct Scripted<F>(F, Mutex<Vec<String>>);
@@ -199,7 +265,16 @@ mod tests {
             asked.push(turn.mode.to_string());
             let error = (counts.error > 0).then(|| "HTTP 503".to_owned());
             let brought = Brought { counts, things: [].into(), error };
-            Ok(Run { seconds: 1.0, user: 0.5, system: 0.5, peak_rss: 7, concurrency: 1, brought })
+            Ok(Run {
+                round: turn.number,
+                seconds: 1.0,
+                user: 0.5,
+                system: 0.5,
+                peak_rss: 7,
+                workers: 0,
+                concurrency: 1,
+                brought,
+            })
         }
     }
 
@@ -246,6 +321,33 @@ mod tests {
               not 3 ok, 1 not found, 0 errors"]
         );
         assert_eq!(rounds.end, End::Done);
+    }
+
+    #[test]
+    fn what_most_runs_brought_counts_also_if_the_first_one_brought_something_else() {
+        let script = |n| Ok(Counts { error: u64::from(n == 0), ..FINE });
+        let (rounds, _) = rounds(script, None);
+        assert_eq!(counted(&rounds), [2, 2, 2]);
+        let expected = rounds.expected.unwrap();
+        assert_eq!((expected.counts, expected.is_majority), (FINE, true));
+        assert_eq!(
+            rounds.unlike,
+            ["warm-up 1 of sequential: 3 ok, 1 not found, 1 error (HTTP 503), \
+              not 3 ok, 1 not found, 0 errors"]
+        );
+        assert_eq!(rounds.compared, 9);
+    }
+
+    #[test]
+    fn what_equally_many_runs_brought_is_decided_by_those_that_are_no_warm_ups() {
+        // Three brought each of three things; all runs of the first round are warm-ups.
+        let script = |n: usize| Ok(Counts { ok: 1 + n as u64 / 3, ..FINE });
+        let (rounds, _) = rounds(script, None);
+        assert_eq!(counted(&rounds), [1, 1, 1]);
+        let expected = rounds.expected.unwrap();
+        assert_eq!((expected.counts.ok, expected.is_majority), (2, false));
+        assert_eq!(expected.first.to_string(), "run 1 of sequential");
+        assert_eq!(rounds.unlike.len(), 6);
     }
 
     #[test]

@@ -48,11 +48,15 @@ impl fmt::Display for Turn {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Run {
+    /// The number of its turn, from 1.
+    pub round: usize,
     pub seconds: f64,
     pub user: f64,
     pub system: f64,
     /// In bytes.
     pub peak_rss: u64,
+    /// Worker processes; none in the modes without.
+    pub workers: usize,
     /// How many tasks it ran at a time.
     pub concurrency: usize,
     pub brought: Brought,
@@ -79,16 +83,16 @@ impl Brought {
         self.counts.error > 0 && self.counts.error == self.counts.total()
     }
 
-    /// In which way this is not what an earlier run brought.
-    pub(super) fn unlike(&self, earlier: &Self) -> Option<String> {
-        if self.counts != earlier.counts {
+    /// In which way this is not what another run brought.
+    pub(super) fn unlike(&self, expected: &Self) -> Option<String> {
+        if self.counts != expected.counts {
             let why = self.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-            return Some(format!("{}{why}, not {}", told(self.counts), told(earlier.counts)));
+            return Some(format!("{}{why}, not {}", told(self.counts), told(expected.counts)));
         }
-        let missing = earlier.things.keys().find(|name| !self.things.contains_key(*name));
-        let new = self.things.keys().find(|name| !earlier.things.contains_key(*name));
+        let missing = expected.things.keys().find(|name| !self.things.contains_key(*name));
+        let new = self.things.keys().find(|name| !expected.things.contains_key(*name));
         let other =
-            self.things.iter().find(|(name, thing)| earlier.things.get(*name) != Some(thing));
+            self.things.iter().find(|(name, thing)| expected.things.get(*name) != Some(thing));
         match (missing, new) {
             (Some(name), _) => Some(format!("{name} is missing")),
             (None, Some(name)) => Some(format!("{name} is new")),
