@@ -72,7 +72,7 @@ pub(super) struct Payload {
 pub(super) struct Cost {
     /// From several measurements.
     pub extra_us_per_task: Spread,
-    /// None where the measurements lie too far apart to tell.
+    /// None where the measurements lie too far apart to tell, or others had too much of the CPUs.
     pub under_10_percent_from_ms: Option<Bounds>,
     pub under_1_percent_from_ms: Option<Bounds>,
 }
@@ -98,6 +98,8 @@ pub(super) const REPETITIONS: usize = 9;
 /// others with a confidence of 96 %: it does not where 8 or more of 9 are on the same side of it,
 /// which has a probability of 2 (1 + 9) / 2⁹.
 const LEFT_OUT: usize = 1;
+/// The longest tasks that are tried, in ms.
+pub(super) const LONGEST_MS: f64 = 1.0;
 /// Advice whose bounds lie further apart than this is none.
 const FURTHEST: f64 = 3.0;
 /// Of less than this the bounds do not matter, in µs: it is little for any task that is worth being
@@ -107,11 +109,14 @@ const NEGLIGIBLE: f64 = 1.0;
 const NOTHING: f64 = 0.1;
 /// A share of the CPUs that others may have without being mentioned is less than this.
 const NOTEWORTHY: f64 = 0.1;
+/// Where others have more, tasks wait for their turn, which may hide the difference.
+const TOO_BUSY: f64 = 0.25;
 
 impl Cost {
     /// From what tasks took longer, in seconds each: for each of several lengths, measured several
     /// times. The most that was seen counts, for tasks of all lengths: it does not grow with them.
-    pub(super) fn of(extras: &[Vec<f64>]) -> Self {
+    /// `others` is the share of the CPUs that other programs had meanwhile.
+    pub(super) fn of(extras: &[Vec<f64>], others: Option<f64>) -> Self {
         let of_length = |extras: &Vec<f64>| {
             let mut sorted = extras.clone();
             sorted.sort_unstable_by(f64::total_cmp);
@@ -122,7 +127,8 @@ impl Cost {
         };
         let most = |most: [f64; 3], next: [f64; 3]| [0, 1, 2].map(|n| most[n].max(next[n]));
         let [low, median, high] = extras.iter().map(of_length).reduce(most).unwrap_or_default();
-        let is_told = high <= NEGLIGIBLE || high <= FURTHEST * low;
+        let is_told = (high <= NEGLIGIBLE || high <= FURTHEST * low)
+            && others.is_none_or(|others| others < TOO_BUSY);
         let from = |share: f64| {
             let ms = |us: f64| rounded(us.max(0.0) / 1e3 / share);
             is_told.then(|| Bounds { low: ms(low), high: ms(high) })
@@ -135,7 +141,7 @@ impl Cost {
         }
     }
 
-    /// In a sentence or two; `others` is the share of the CPUs that other programs had meanwhile.
+    /// In a sentence or two.
     pub(super) fn advice(&self, others: Option<f64>, is_quick: bool) -> String {
         let Self { extra_us_per_task, under_10_percent_from_ms, under_1_percent_from_ms } = *self;
         let Spread { low, high, .. } = extra_us_per_task;
@@ -173,9 +179,16 @@ impl Cost {
             _ if us(low) == us(high) => us(high),
             _ => format!("{} to {}", us(low), us(high)),
         };
+        // What is said of longer tasks was not measured.
+        let is_measured = under_10.high.max(under_1.high) <= LONGEST_MS;
+        let measured = match is_measured {
+            true => String::new(),
+            false => format!(" (tasks of more than {} were not measured)", ms(LONGEST_MS)),
+        };
         format!(
             "{machine} a task takes {longer} longer in a process than on a thread. That is under \
-             10 % for tasks of {} or longer, and under 1 % for tasks of {} or longer.",
+             10 % for tasks of {} or longer, and under 1 % for tasks of {} or \
+             longer{measured}.",
             ms(under_10.high),
             ms(under_1.high),
         )
@@ -220,7 +233,7 @@ mod tests {
         // One measurement of each length was disturbed.
         let short = measured([1.0, 1.2, 1.1, 1.0, 80.0, 1.1, 1.0, 1.0, 1.0]);
         let long = measured([30.0, 35.0, 31.0, 0.1, 32.0, 33.0, 29.0, 500.0, 28.0]);
-        let cost = Cost::of(&[short, long]);
+        let cost = Cost::of(&[short, long], Some(0.2));
         let expected = Cost {
             extra_us_per_task: Spread { low: 28.0, median: 31.0, high: 35.0 },
             under_10_percent_from_ms: Some(Bounds { low: 0.28, high: 0.35 }),
@@ -231,18 +244,18 @@ mod tests {
             cost.advice(Some(0.09), false),
             "On this machine a task takes 28 µs to 35 µs longer in a process than on a thread. \
              That is under 10 % for tasks of 350 µs or longer, and under 1 % for tasks of 3.5 ms \
-             or longer."
+             or longer (tasks of more than 1.0 ms were not measured)."
         );
-        let advice = cost.advice(Some(0.634), false);
+        let advice = cost.advice(Some(0.134), false);
         let expected =
-            "On this machine, while other programs had 63 % of its CPUs, a task takes 28";
+            "On this machine, while other programs had 13 % of its CPUs, a task takes 28";
         assert!(advice.starts_with(expected), "{advice}");
     }
 
     #[test]
     fn measurements_that_lie_far_apart_give_no_advice() {
         let far = measured([5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 19.0, 20.0]);
-        let cost = Cost::of(&[measured([0.5; 9]), far]);
+        let cost = Cost::of(&[measured([0.5; 9]), far], None);
         assert_eq!(cost.under_10_percent_from_ms, None);
         assert_eq!(
             cost.advice(None, true),
@@ -251,20 +264,31 @@ mod tests {
              19 µs longer. Measure again, without --quick."
         );
         let noise = measured([-40.0, -30.0, -20.0, -5.0, 0.0, 9.0, 22.0, 80.0, 90.0]);
-        let advice = Cost::of(&[noise]).advice(Some(0.5), false);
+        let advice = Cost::of(&[noise], None).advice(Some(0.5), false);
         assert!(advice.contains("between no longer and 80 µs longer"), "{advice}");
         assert!(advice.contains("had 50 % of its CPUs, it cannot be told"), "{advice}");
         assert!(advice.ends_with("Measure again while they do less."), "{advice}");
     }
 
     #[test]
+    fn a_machine_that_is_busy_with_other_things_gives_no_advice() {
+        let cost = Cost::of(&[measured([5.0; 9])], Some(0.59));
+        assert_eq!((cost.under_10_percent_from_ms, cost.under_1_percent_from_ms), (None, None));
+        let advice = cost.advice(Some(0.59), false);
+        let expected =
+            "On this machine, while other programs had 59 % of its CPUs, it cannot be told";
+        assert!(advice.starts_with(expected), "{advice}");
+    }
+
+    #[test]
     fn of_next_to_nothing_it_does_not_matter_how_far_measurements_lie_apart() {
-        let little = |high| Cost::of(&[measured([-2.0, -1.0, 0.0, 0.0, 0.1, 0.2, 0.3, high, 9.0])]);
+        let little =
+            |high| Cost::of(&[measured([-2.0, -1.0, 0.0, 0.0, 0.1, 0.2, 0.3, high, 9.0])], None);
         let advice = little(0.9).advice(None, false);
         assert!(advice.contains(" takes at most 0.9 µs longer "), "{advice}");
         assert!(advice.contains("under 10 % for tasks of 9.0 µs or longer"), "{advice}");
         assert_eq!(little(1.1).under_1_percent_from_ms, None);
-        let none = Cost::of(&[measured([-1.0; 9])]).advice(None, false);
+        let none = Cost::of(&[measured([-1.0; 9])], None).advice(None, false);
         assert_eq!(none, "On this machine a task takes no longer in a process than on a thread.");
     }
 

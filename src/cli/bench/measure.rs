@@ -9,7 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::figures::{Cost, Figures, Modes, Payload, Quantiles, REPETITIONS, Range, rounded};
+use super::figures::{
+    Cost, Figures, LONGEST_MS, Modes, Payload, Quantiles, REPETITIONS, Range, rounded,
+};
 use super::interrupt::{Ended, Interrupt};
 use super::tasks::{Die, Nothing, Same, Work};
 use crate::cli::bar;
@@ -31,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(100);
 /// Lengths of tasks that are tried. Of longer ones the cost is lost in what else goes on.
 const LENGTHS: [Duration; 3] =
-    [Duration::ZERO, Duration::from_micros(100), Duration::from_millis(1)];
+    [Duration::ZERO, Duration::from_micros(100), Duration::from_micros((LONGEST_MS * 1e3) as u64)];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +99,7 @@ impl Measuring {
         let map = self.in_each("map", modes, Self::map)?;
         let payloads = self.scale.sizes.iter().map(|&size| self.payload(&processes, size));
         let payloads = payloads.collect::<Result<_, _>>()?;
-        let cost = Cost::of(&self.extras(modes)?);
+        let extras = self.extras(modes)?;
         // It is the end of some workers.
         drop(processes);
         let respawn = self.respawn()?;
@@ -105,6 +107,7 @@ impl Measuring {
         let used = of_workers().saturating_sub(used_before);
         // Where SIGCHLD is ignored it is not, and would be taken for the work of others.
         let others = (!used.is_zero()).then(|| machine.share_of_others(used)).flatten();
+        let cost = Cost::of(&extras, others);
         let advice = cost.advice(others, self.scale.is_quick);
         Ok(Figures {
             version: env!("CARGO_PKG_VERSION"),

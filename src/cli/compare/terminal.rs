@@ -163,7 +163,15 @@ fn wrap(text: &str, width: usize, indent: &str) -> impl Iterator<Item = String> 
     let lead = &text[..text.len() - text.trim_start().len()];
     let mut lines = vec![lead.to_owned()];
     let mut is_empty = true;
+    // A number and its per cent belong on one line.
+    let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
+        match words.last_mut() {
+            Some(number) if word.starts_with('%') => *number += &format!(" {word}"),
+            _ => words.push(word.to_owned()),
+        }
+    }
+    for word in &words {
         let last = lines.last_mut().expect("there is one");
         if is_empty {
             last.push_str(word);
@@ -220,6 +228,7 @@ mod tests {
         let lines: Vec<_> = wrap("one two  three, incomprehensibly", 9, "  ").collect();
         assert_eq!(lines, ["one two", "  three,", "  incomprehensibly"]);
         assert_eq!(wrap("", 9, "").collect::<Vec<_>>(), [""]);
+        assert_eq!(wrap("a 95 %: b", 6, "").collect::<Vec<_>>(), ["a", "95 %:", "b"]);
         assert_eq!(wrap("  a b", 4, "    ").collect::<Vec<_>>(), ["  a", "    b"]);
     }
 
