@@ -34,6 +34,11 @@ What is measured:
   at the slowest. With --dashboard, runs of flags keep logs, and a page that is
   open has its share of the CPUs: look for the pleasure of it, measure without.
 
+  A mode is called faster, slower or as fast (within 10 %) than the reference
+  only if the 95 % confidence interval of the ratio of their means says so;
+  else it cannot be told, as always with --runs 1. Runs are compared round by
+  round, so what disturbs all modes of a round does not count.
+
 Exit status:
   0 measured, 1 runs did not bring the same, or broke off, 2 usage,
   3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
