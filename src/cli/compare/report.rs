@@ -153,7 +153,7 @@ fn scaling(comparison: &Comparison) -> Option<Table> {
     let rows = numbers.into_iter().map(|workers| {
         let of = |kind: &&str| {
             let at = points.iter().find(|point| point.workers == workers && point.kind == *kind);
-            at.map_or("–".to_owned(), |point| speed_up(point))
+            at.map_or("–".to_owned(), speed_up)
         };
         let ideal = format!("{:.2}", comparison.ideal(workers));
         [workers.to_string(), ideal].into_iter().chain(kinds.iter().map(of)).collect()
