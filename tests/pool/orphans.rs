@@ -66,7 +66,7 @@ fn no_worker_is_left_when_the_program_is_killed() {
 
 fn no_stopped_worker_is_left_when_the_program_is_killed() {
     no_worker_is_left("waits", |pid, workers| {
-        harness::signal(workers[0], Signal::STOP);
+        harness::stop(workers[0]);
         harness::signal(pid, Signal::KILL);
     });
 }

@@ -94,6 +94,23 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
         .expect("a process to signal");
 }
 
+/// Stops a process and waits until each of its threads is stopped, where that can be seen. A kernel
+/// that is still about to stop it when its parent ends does not continue it as it does others.
+#[allow(dead_code, reason = "not every test program stops processes")]
+pub fn stop(pid: u32) {
+    signal(pid, rustix::process::Signal::STOP);
+    if Path::new("/proc/self/stat").exists() {
+        let is_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        eventually("a stopped process", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+            tasks.flatten().all(is_stopped)
+        });
+    }
+}
+
 fn process_id(pid: u32) -> Option<rustix::process::Pid> {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
 }
