@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    procession::cli::coordinator()
+    procession_cli::cli::coordinator()
 }

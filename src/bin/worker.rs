@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    procession::cli::worker()
+    procession_cli::cli::worker()
 }

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::executor::PrivateDir;
 use crate::flag_server::{FlagServer, Kind};
 use crate::flags::outcome::Counts;
 use crate::flags::report::{self, Summary};
@@ -30,7 +29,9 @@ use crate::flags::save;
 use crate::flags::site::Site;
 use crate::flags::task::Download;
 use crate::flags::validators;
-use crate::journal::{self, Event, Level, Terms};
+use procession::PrivateDir;
+use procession_journal as journal;
+use procession_journal::{Event, Level, Terms};
 
 use super::dashboard::Dashboard;
 use super::display::Display;

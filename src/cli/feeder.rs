@@ -4,12 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{PoolError, TaskError};
-use crate::executor::{Engine, Executor, Shutdown};
 use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
-use crate::threads::Description;
+use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
+use procession_os::threads::Description;
 
 use super::run_log::Submitted;
 

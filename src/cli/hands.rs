@@ -8,11 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::ensure;
-
-use crate::executor::{
+use procession::{
     Engine, Executor, ProcessPool, Recycling, Retries, Sequential, Shutdown, ThreadPool,
 };
-use crate::os::memory::{self, Left};
+use procession_os::memory::{self, Left};
 
 use super::bar::Bar;
 use super::run_log::{self, PoolLog, Submitted, WorkerOutput};
@@ -56,11 +55,13 @@ pub(super) fn start(
                 .concurrency(connections)
                 .worker_program_beside("worker")
                 .retries(Retries::times(terms.retries))
-                .recycling(Recycling { after_tasks: terms.max_tasks, ..Recycling::never() })
                 .on_event(move |event| events.record(event))
                 .on_output(move |line| output.record(line));
             if let Some(timeout) = terms.task_timeout {
                 pool = pool.timeout(timeout);
+            }
+            if let Some(tasks) = terms.max_tasks {
+                pool = pool.recycling(Recycling::never().after_tasks(tasks));
             }
             if let Some(dir) = log_dir {
                 pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);

@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGSTOP, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::raise;
 
-use crate::executor;
-use crate::os::signals::is_ignored;
+use procession::{resume_all, suspend_all};
+use procession_os::signals::is_ignored;
 
 /// Starts the threads that do so, where they are needed.
 pub(super) fn watch() -> io::Result<()> {
@@ -28,10 +28,10 @@ fn stop_workers_with_this_process() -> io::Result<()> {
     let mut signals = Signals::new([SIGTSTP])?;
     thread::Builder::new().name("job-control".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            executor::suspend_all();
+            suspend_all();
             // Returns when the process is continued.
             let _ = raise(SIGSTOP);
-            executor::resume_all();
+            resume_all();
         }
     })?;
     Ok(())

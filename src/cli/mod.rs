@@ -50,10 +50,10 @@ use clap_complete::Shell;
 use self::args::{Args, Command};
 use self::resume::Work;
 use crate::flags::task::Download;
-use crate::os;
-use crate::task::Registry;
-use crate::worker::{self, Asked};
 use crate::workload;
+use procession::Registry;
+use procession::worker::{self, Asked};
+use procession_os as os;
 
 /// How a program ended, as its caller reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::executor::{Builder, Executor, PoolEvent, ProcessPool};
 use crate::workload::Noop;
+use procession::{Builder, Executor, PoolEvent, ProcessPool};
 
 /// A worker is there in less time than this, if all is well.
 const USUAL: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) fn muster(
     let pool = builder
         .workers(workers)
         .worker_program_beside("worker")
-        .on_event_but_starts(move |event| {
+        .on_event_except_starts(move |event| {
             told(event);
             if let (PoolEvent::WorkerStarted { .. }, Ok(started)) = (event, started.lock()) {
                 // Later on, nobody counts them.

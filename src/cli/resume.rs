@@ -18,8 +18,8 @@ use super::which_run;
 use super::words::count;
 use crate::flags::report::Summary;
 use crate::flags::site::Site;
-use crate::journal::Terms;
-use crate::journal::story::Setting;
+use procession_journal::Terms;
+use procession_journal::story::Setting;
 
 /// Which run to go on with, and with what of it.
 #[derive(Debug, Default, clap::Args)]

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 
-use crate::executor::{Fault, Output, PoolEvent, Stream};
 use crate::flags::codes::Code;
 use crate::flags::outcome::milliseconds;
-use crate::journal::{self, Event, FORMAT, Journal, Level, RunDir, Usage};
-use crate::task::TaskId;
+use procession::{Output, PoolEvent, Stream, TaskId};
+use procession_journal as journal;
+use procession_journal::{Event, FORMAT, Journal, Level, RunDir, Usage};
 
 use super::bar::Bar;
 use super::settings::Logs;
@@ -137,7 +137,7 @@ impl PoolLog {
                 (level, Event::WorkerNotStarted { child, child_pid, why, was_needed })
             }
             PoolEvent::WorkerExited { worker, pid, exit, usage } => {
-                let is_regular = *exit == crate::Exit::Code(0);
+                let is_regular = *exit == procession::Exit::Code(0);
                 let level = if is_regular { Level::Info } else { Level::Error };
                 let usage = Usage {
                     cpu_s: Some(usage.cpu.as_secs_f64()),
@@ -165,13 +165,8 @@ impl PoolLog {
                 (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
             }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {
-                let fault = match fault {
-                    Fault::Crash => "crash",
-                    Fault::Timeout => "timeout",
-                    Fault::Failure => "failure",
-                };
                 let code = self.submitted.code(*task);
-                let (fault, run, pause_ms) = (fault.to_owned(), *attempt, milliseconds(*pause));
+                let (fault, run, pause_ms) = (fault.to_string(), *attempt, milliseconds(*pause));
                 (Level::Warn, Event::TaskRetried { code, fault, run, pause_ms })
             }
             PoolEvent::TaskTimedOut { task, after } => {
@@ -188,6 +183,11 @@ impl PoolLog {
                 );
                 self.bar.say(format_args!("coordinator: {text}"));
                 (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+            }
+            // The library may get more events than this program knows.
+            other => {
+                let text = format!("{other:?}");
+                (Level::Info, Event::Output { stream: journal::Stream::Stderr, text })
             }
         };
         record(level, event);

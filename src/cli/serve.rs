@@ -11,8 +11,8 @@ use serde_json::Map;
 
 use crate::flag_server::{Access, FlagServer, Kind};
 use crate::flags::outcome::milliseconds;
-use crate::journal::entry::now;
-use crate::journal::{Entry, Event, Level, Process};
+use procession_journal::entry::now;
+use procession_journal::{Entry, Event, Level, Process};
 
 use super::args::Serve;
 use super::dashboard::Dashboard;

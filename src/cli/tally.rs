@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::error::{PoolError, TaskError};
 use crate::flags::codes::Code;
 use crate::flags::outcome::{Outcome, Status};
 use crate::flags::task::note_lost;
-use crate::journal::{Event, Level};
+use procession::{PoolError, TaskError};
+use procession_journal::{Event, Level};
 
 use super::Exit;
 use super::display::Display;

@@ -11,8 +11,9 @@ use anyhow::{Context, bail};
 use super::resume::Resume;
 use super::stderr;
 use super::words::printable;
-use crate::journal::story::{Setting, Status};
-use crate::journal::{self, RunDir, Story, Troubles};
+use procession_journal as journal;
+use procession_journal::story::{Setting, Status};
+use procession_journal::{RunDir, Story, Troubles};
 
 /// A run whose log is there.
 pub(super) struct Run {

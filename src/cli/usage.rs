@@ -3,7 +3,7 @@
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use crate::journal::Usage;
+use procession_journal::Usage;
 
 pub(super) fn of_this_process() -> Usage {
     let Ok(used) = getrusage(UsageWho::RUSAGE_SELF) else { return Usage::default() };

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::journal::RunDir;
-use crate::journal::run_dir::FindError;
+use procession_journal::RunDir;
+use procession_journal::run_dir::FindError;
 
 /// Where logs lie unless told otherwise.
 pub(super) const LOGS: &str = "logs";

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::threads::Description;
+use procession_os::threads::Description;
 
 use super::faults::{DEFAULT_SEED, Faults, Kind};
 use super::site::{Access, Hook, Site, router};

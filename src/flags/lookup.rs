@@ -17,7 +17,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, time};
 
-use crate::threads::Description;
+use procession_os::threads::Description;
 
 /// Servers move, but not from one flag to the next.
 const FRESH: Duration = Duration::from_secs(10);

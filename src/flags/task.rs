@@ -10,9 +10,9 @@ use super::download::{Place, download};
 use super::fetch::Again;
 use super::outcome::{Outcome, Status, milliseconds};
 use super::validators::{Known, Notebook};
-use crate::error::Failure;
-use crate::journal::{self, Event, Journal, Level, Slot};
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
+use procession_journal as journal;
+use procession_journal::{Event, Journal, Level, Slot};
 
 /// Downloads one flag. All that it must know travels with it, so that workers need no settings of
 /// their own.

@@ -4,8 +4,7 @@
 use rc4::{KeyInit, Rc4, StreamCipher};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
 
 /// Enciphers so many bytes and deciphers them; gives their number.
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
 
 /// Sleeps for so many milliseconds; gives their number.
 #[derive(Debug, Serialize, Deserialize)]

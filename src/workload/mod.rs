@@ -11,9 +11,7 @@ mod sha;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::error::TaskError;
-use crate::executor::{Engine, Executor};
-use crate::task::{Registry, Task};
+use procession::{Engine, Executor, Registry, Task, TaskError};
 
 pub(crate) use self::idle::Noop;
 pub(crate) use self::sha::hex;
@@ -135,7 +133,7 @@ fn collect<T: Task<Output: fmt::Display>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::{Sequential, ThreadPool};
+    use procession::{Sequential, ThreadPool};
 
     fn outputs(work: Work, jobs: usize, size: u64) -> Vec<String> {
         let (results, _) = work.run(&Sequential::new(), jobs, size);

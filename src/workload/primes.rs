@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
 
 /// Tells whether the number is prime, by trial division.
 #[derive(Debug, Serialize, Deserialize)]

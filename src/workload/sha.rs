@@ -7,8 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Failure;
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
 
 const PIECE: usize = 1024;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::programs::{Place, Ran, Running, wait_until, wait_until_gone};
-use procession::flag_server::{FlagServer, Kind};
+use procession_cli::flag_server::{FlagServer, Kind};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::gate::Gate;
 use crate::hostile::{Behaviour, Hostile};
 use crate::programs::{MODES, Place};
-use procession::flag_server::image;
-use procession::flags::codes::{AVAILABLE, POP20};
+use procession_cli::flag_server::image;
+use procession_cli::flags::codes::{AVAILABLE, POP20};
 
 fn set(codes: &[&str]) -> BTreeSet<String> {
     codes.iter().map(|&code| code.to_owned()).collect()

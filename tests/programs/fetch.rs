@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procession::flags::client::{FetchSettings, agent};
-use procession::flags::download::{Place, download};
-use procession::flags::fetch::{Fetched, fetch};
-use procession::flags::fetch_error::FetchError;
-use procession::flags::image::NotAGif;
-use procession::flags::outcome::Status;
+use procession_cli::flags::client::{FetchSettings, agent};
+use procession_cli::flags::download::{Place, download};
+use procession_cli::flags::fetch::{Fetched, fetch};
+use procession_cli::flags::fetch_error::FetchError;
+use procession_cli::flags::image::NotAGif;
+use procession_cli::flags::outcome::Status;
 
 /// Longer than anything here may take; a test that meets it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);

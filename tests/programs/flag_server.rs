@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::hostile::{Behaviour, Hostile, TINY_GIF};
-use procession::flag_server::{DEFAULT_SEED, DELAY, Faults, FlagServer, Kind, image};
-use procession::flags::codes::AVAILABLE;
+use procession_cli::flag_server::{DEFAULT_SEED, DELAY, Faults, FlagServer, Kind, image};
+use procession_cli::flags::codes::AVAILABLE;
 
 /// Far longer than anything here may take: a test that hangs must fail, not wait.
 const PATIENCE: Duration = Duration::from_secs(60);

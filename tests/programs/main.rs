@@ -3,8 +3,6 @@
 //! One test program for all of them: it is linked once, and what waits in one file does not hold up
 //! the others.
 
-#![cfg(feature = "cli")]
-
 #[path = "../support/browser.rs"]
 mod browser;
 #[path = "../support/gate.rs"]

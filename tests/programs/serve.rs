@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use crate::programs::{PATIENCE, Place, Running, wait_until};
 use assert_cmd::cargo::cargo_bin;
-use procession::flag_server::image;
+use procession_cli::flag_server::image;
 use rustix::process::Signal;
 
 const FREE_PORTS: [&str; 7] =

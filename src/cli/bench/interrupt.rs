@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::cli::Exit;
-use crate::error::TaskError;
+use procession::TaskError;
 
 /// Why there are no figures.
 pub(super) enum Ended {

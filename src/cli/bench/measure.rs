@@ -16,8 +16,9 @@ use super::interrupt::{Ended, Interrupt};
 use super::tasks::{Die, Nothing, Same, Work};
 use crate::cli::bar;
 use crate::cli::machine::Machine;
-use crate::executor::{Builder, Engine, Executor, PoolEvent, ProcessPool, Sequential, ThreadPool};
-use crate::future::as_completed;
+use procession::{
+    Builder, Engine, Executor, PoolEvent, ProcessPool, Sequential, ThreadPool, as_completed,
+};
 
 /// A median of fewer tries says nothing.
 const LEAST: usize = 7;
@@ -181,7 +182,7 @@ impl Measuring {
     /// A pool all of whose workers have started.
     fn pool(&self, workers: usize) -> Result<ProcessPool, Ended> {
         let (started, starts) = mpsc::channel();
-        let pool = builder(workers).on_event_but_starts(move |event| {
+        let pool = builder(workers).on_event_except_starts(move |event| {
             if matches!(event, PoolEvent::WorkerStarted { .. }) {
                 let _ = started.send(());
             }
@@ -318,7 +319,7 @@ fn builder(workers: usize) -> Builder {
 }
 
 /// How long so many of these tasks take, submitted at once and taken as they complete.
-fn batch<T: crate::Task + Copy>(
+fn batch<T: procession::Task + Copy>(
     engine: &dyn Engine,
     tasks: usize,
     task: T,

@@ -24,7 +24,7 @@ use self::interrupt::{Ended, Interrupt};
 use self::measure::{Measuring, Scale};
 pub(super) use self::tasks::add_to;
 use super::{Exit, signals, stderr, stdout};
-use crate::executor::PrivateDir;
+use procession::PrivateDir;
 
 /// Where nobody can say how wide the lines may be.
 const COLUMNS: usize = 80;

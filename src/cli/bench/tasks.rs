@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
-use crate::task::{Context, Registry, Task};
+use procession::{Context, Failure, Registry, Task};
 
 /// All of them.
 pub(in crate::cli) fn add_to(registry: Registry) -> Registry {

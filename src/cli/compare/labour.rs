@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::flags::outcome::{Counts, milliseconds};
-use crate::journal::entry::now;
-use crate::journal::{Entry, Event, Level, Process};
 use crate::workload::Work;
+use procession_journal::entry::now;
+use procession_journal::{Entry, Event, Level, Process};
 
 use super::flags::scratch;
 use super::mode::{Language, Mode};

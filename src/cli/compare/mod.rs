@@ -49,8 +49,8 @@ use self::progress::Progress;
 use self::rounds::{End, Inbox};
 use super::dashboard::Dashboard;
 use super::{Exit, download, stderr};
-use crate::executor::PrivateDir;
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
+use procession::PrivateDir;
 
 /// Runs the comparison.
 pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {

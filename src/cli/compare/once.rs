@@ -8,10 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::Exit;
 use crate::cli::muster::muster;
-use crate::executor::{
-    Engine, Executor, PrivateDir, ProcessPool, Sequential, Shutdown, ThreadPool,
-};
 use crate::workload::{Noop, Work, hex};
+use procession::{Engine, Executor, PrivateDir, ProcessPool, Sequential, Shutdown, ThreadPool};
 
 use super::labour::Told;
 use super::mode::{Crew, Mode, Size};

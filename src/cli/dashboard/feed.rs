@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::super::timeline::picture::Picture;
-use crate::journal::entry::now;
-use crate::journal::{self, Entry, Merge, RunDir, Story, Troubles};
+use procession_journal as journal;
+use procession_journal::entry::now;
+use procession_journal::{Entry, Merge, RunDir, Story, Troubles};
 
 /// A story that is told for ever begins anew after so many tasks, and says so.
 const LONGEST: usize = 20_000;
@@ -275,7 +276,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::journal::{Level, Process};
+    use procession_journal::{Level, Process};
 
     fn task(second: i64) -> Entry {
         let event = json!({"event": "task", "code": "BR", "slot": 0, "status": "ok",

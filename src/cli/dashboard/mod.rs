@@ -26,7 +26,7 @@ use self::feed::{Feed, Source};
 use self::server::Server;
 use super::stderr;
 use super::which_run;
-use crate::journal::{Entry, Merge, Troubles};
+use procession_journal::{Entry, Merge, Troubles};
 
 /// How often it is looked for something new.
 const GLANCE: Duration = Duration::from_millis(100);

@@ -7,10 +7,10 @@ use super::tasks::ShowFlag;
 use super::{Source, executor, exit, scratch, show, workers_in_words};
 use crate::cli::Exit;
 use crate::cli::args::Mode;
-use crate::executor::{Executor, Shutdown};
 use crate::flags::codes::POP20;
 use crate::flags::site::Site;
 use crate::workload::Work;
+use procession::{Executor, Shutdown};
 
 pub(super) fn run(args: Cpu) -> anyhow::Result<Exit> {
     let Cpu { mode, workers, jobs } = args;

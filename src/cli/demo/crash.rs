@@ -19,11 +19,10 @@ use super::{Source, executor, exit, scratch, show, workers_in_words};
 use crate::cli::Exit;
 use crate::cli::args::Mode;
 use crate::cli::muster::muster;
-use crate::error::{self, TaskError};
-use crate::executor::{Executor, PoolEvent, ProcessPool, Shutdown};
 use crate::flags::codes::POP20;
 use crate::flags::site::Site;
-use crate::future::as_completed;
+use procession::Exit as ProcessExit;
+use procession::{Executor, PoolEvent, ProcessPool, Shutdown, TaskError, as_completed};
 
 /// Whose flag it is that brings the fault, in the middle of all.
 const FATAL: &str = "JP";
@@ -87,7 +86,7 @@ fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
             let _ = started.lock().map(|started| started.send(()));
         }
         PoolEvent::WorkerExited { worker, pid, exit, usage: _ }
-            if *exit != error::Exit::Code(0) =>
+            if *exit != ProcessExit::Code(0) =>
         {
             sees.tell(format_args!("worker {worker} (pid {pid}) is gone: {exit}"));
         }
@@ -148,8 +147,8 @@ fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<E
     let status = victim.wait()?;
     let there = flags_in(&dest);
     let of = POP20.len();
-    match error::Exit::of(status) {
-        error::Exit::Code(code) => teller.tell(format_args!("it ended with exit code {code}")),
+    match ProcessExit::from(status) {
+        ProcessExit::Code(code) => teller.tell(format_args!("it ended with exit code {code}")),
         how => teller.tell(format_args!("the whole program is gone: {how}")),
     }
     teller.tell(format_args!(

@@ -7,8 +7,8 @@ use super::tasks::ShowFlag;
 use super::{Source, executor, exit, show};
 use crate::cli::Exit;
 use crate::cli::args::Mode;
-use crate::executor::{Executor, Shutdown};
 use crate::flags::codes::POP20;
+use procession::{Executor, Shutdown};
 
 pub(super) fn run(args: Flags) -> anyhow::Result<Exit> {
     let Flags { mode, workers, server, dest } = args;

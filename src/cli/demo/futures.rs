@@ -7,9 +7,8 @@ use super::args::{Futures, WORKERS};
 use super::tasks::ShowFlag;
 use super::{Source, executor, exit, show};
 use crate::cli::Exit;
-use crate::executor::{Executor, Shutdown};
 use crate::flags::codes::POP20;
-use crate::future::{State, as_completed};
+use procession::{Executor, Shutdown, State, as_completed};
 
 /// How long a task may take from its submission until it runs, if there is a worker for it, and if
 /// there is none.

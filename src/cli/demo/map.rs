@@ -5,7 +5,7 @@ use super::args::{Map, WORKERS};
 use super::tasks::{Loiter, stamped};
 use super::{executor, exit, show};
 use crate::cli::Exit;
-use crate::executor::{Executor, Shutdown};
+use procession::{Executor, Shutdown};
 
 const TASKS: u32 = 5;
 

@@ -24,15 +24,13 @@ use self::args::Demo;
 use super::args::Mode;
 use super::muster::muster;
 use super::{Exit, download, signals, stderr};
-use crate::executor::{Engine, PrivateDir, ProcessPool, Sequential, ThreadPool};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use crate::flags::client::FetchSettings;
 use crate::flags::codes::Code;
 use crate::flags::save;
 use crate::flags::site::Site;
 use crate::flags::task::Download;
-use crate::task::Registry;
-use crate::voice::Said;
+use procession::{Engine, PrivateDir, ProcessPool, Registry, Said, Sequential, ThreadPool};
 
 /// Adds the tasks of the demonstrations.
 pub(super) fn add_to(registry: Registry) -> Registry {

@@ -6,10 +6,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
 use crate::flags::outcome::Status;
 use crate::flags::task::Download;
-use crate::task::{Context, Task};
+use procession::{Context, Failure, Task};
 
 /// Downloads a flag and says its code when it is there; gives the code, as in the book.
 #[derive(Debug, Clone, Serialize, Deserialize)]

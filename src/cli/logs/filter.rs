@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::FilterArgs;
 use crate::flags::codes::Code;
-use crate::journal::{Head, Level};
+use procession_journal::{Head, Level};
 
 /// What a line must have to be shown. Of several of a kind one will do.
 #[derive(Debug)]

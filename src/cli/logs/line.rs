@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::words::{bytes, count, milliseconds, printable};
-use crate::journal::{Entry, Event, Level, Process, Stream};
+use procession_journal::{Entry, Event, Level, Process, Stream};
 
 /// Below this width, who wrote a line is told in short.
 const ROOMY: usize = 60;

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::table::Table;
-use crate::journal::{Entry, Event, RunDir, Story, reserve, run_dir};
+use procession_journal::{Entry, Event, RunDir, Story, reserve, run_dir};
 
 /// So much of a log's beginning and end is read: its settings and its report are there.
 const SOME: u64 = 64 * 1024;

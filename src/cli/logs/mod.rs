@@ -17,7 +17,7 @@ use super::args::Color;
 use super::stderr;
 use super::which_run::WhichRun;
 use super::{Exit, contradictions, usage_error};
-use crate::journal::Troubles;
+use procession_journal::Troubles;
 
 use since::Since;
 
@@ -86,7 +86,7 @@ pub(super) struct FilterArgs {
     pub status: Vec<String>,
     /// Only what matters so much: debug, info, warn or error [default: info; debug with --code and --json]
     #[arg(long, value_name = "LEVEL", value_parser = filter::level)]
-    pub level: Option<crate::journal::Level>,
+    pub level: Option<procession_journal::Level>,
     /// Only what happened since then
     #[arg(long, value_name = "WHEN", value_parser = since::parse)]
     pub since: Option<Since>,

@@ -15,8 +15,8 @@ use super::super::{stderr, stdout, which_run};
 use super::Logs;
 use super::filter::Filter;
 use super::line::Lines;
-use crate::journal::run_dir::{FindError, is_fresh};
-use crate::journal::{Entry, Flaw, Line, Merge, RunDir, Story, Troubles, is_going_on};
+use procession_journal::run_dir::{FindError, is_fresh};
+use procession_journal::{Entry, Flaw, Line, Merge, RunDir, Story, Troubles, is_going_on};
 
 /// How often it is looked for something new.
 const GLANCE: Duration = Duration::from_millis(100);

@@ -11,8 +11,9 @@ use super::super::args::Color;
 use super::super::table::Table;
 use super::super::words::{bytes, count, milliseconds};
 use super::super::{stdout, which_run};
-use crate::journal::story::{Report, Row, Setting, Summary};
-use crate::journal::{self, Story};
+use procession_journal as journal;
+use procession_journal::Story;
+use procession_journal::story::{Report, Row, Setting, Summary};
 
 /// So many codes of a group are told one by one.
 const LISTED: usize = 12;

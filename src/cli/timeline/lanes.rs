@@ -1,7 +1,7 @@
 //! The lanes of a run: one for each worker, and for each thread inside it.
 
-use crate::journal::Story;
-use crate::journal::story::{Party, Span};
+use procession_journal::Story;
+use procession_journal::story::{Party, Span};
 
 /// The tasks that ran in one place, one after the other.
 pub(super) struct Lane<'s> {

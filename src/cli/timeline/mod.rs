@@ -24,7 +24,7 @@ use console::Term;
 use super::args::Color;
 use super::which_run::{self, WhichRun};
 use super::{Exit, contradictions, stdout, usage_error};
-use crate::journal;
+use procession_journal as journal;
 
 /// Lines are this wide where there is no terminal.
 const WIDTH: usize = 100;

@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use crate::journal::Story;
-use crate::journal::story::{Mark, Micros, Report, Setting, Summary};
+use procession_journal::Story;
+use procession_journal::story::{Mark, Micros, Report, Setting, Summary};
 
 /// A run, or what has changed in it.
 #[derive(Debug, Serialize)]

@@ -13,8 +13,8 @@ use anstyle::{AnsiColor, Color};
 
 use super::super::words::{count, milliseconds};
 use super::lanes::{self, Lane};
-use crate::journal::Story;
-use crate::journal::story::{Fate, Mark, Micros, Span};
+use procession_journal::Story;
+use procession_journal::story::{Fate, Mark, Micros, Span};
 
 /// More lanes than this are for the page.
 const MOST_LANES: usize = 64;

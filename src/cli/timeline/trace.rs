@@ -6,8 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::lanes::{self, slot_name};
-use crate::journal::story::{Fate, Mark, Span};
-use crate::journal::{Process, Story};
+use procession_journal::story::{Fate, Mark, Span};
+use procession_journal::{Process, Story};
 
 /// The trace, as JSON.
 pub(super) fn of(name: &str, story: &Story) -> String {

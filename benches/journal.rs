@@ -1,0 +1,97 @@
+//! What it costs to write down what is done: lines alone, and a download of all flags from the
+//! embedded server with and without the logs of the workers.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use procession::{Executor, ProcessPool, Registry, worker};
+use procession_cli::flag_server::{FlagServer, Kind};
+use procession_cli::flags::client::FetchSettings;
+use procession_cli::flags::codes::AVAILABLE;
+use procession_cli::flags::task::Download;
+use procession_journal as journal;
+use procession_journal::{Event, Journal, Level};
+
+const WORKERS: usize = 2;
+
+/// Tells a worker that it is to keep a journal, and where.
+const VARIABLE: &str = "PROCESSION_BENCH_JOURNAL";
+
+fn main() {
+    if let Some(asked) = worker::asked() {
+        if let Some(dir) = env::var_os(VARIABLE) {
+            let journal = Journal::worker(Path::new(&dir), asked.worker(), std::process::id());
+            let _ = journal::set(journal.expect("a journal"));
+        }
+        let ended = asked.serve(Registry::new().with::<Download>());
+        std::process::exit(ended.is_err().into());
+    }
+    // What other test programs take, and this one does not know.
+    match env::args().any(|arg| arg.starts_with("--test-threads")) {
+        true => divan::Divan::default().test_benches(),
+        false => divan::main(),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Logs {
+    Off,
+    On,
+}
+
+impl fmt::Display for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::On { "logs" } else { "no_logs" })
+    }
+}
+
+#[divan::bench(args = [Logs::Off, Logs::On], sample_count = 30, max_time = 4)]
+fn download(bencher: Bencher, logs: Logs) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = FlagServer::builder(Kind::Local).start().expect("a server");
+    let fetch = FetchSettings { connections: 15, ..FetchSettings::new(server.base_url()) };
+    let mut pool = ProcessPool::builder().workers(WORKERS).concurrency(2 * fetch.connections);
+    if logs == Logs::On {
+        pool = pool.worker_env(VARIABLE, dir.path());
+    }
+    let pool = pool.build().expect("a pool");
+    let codes: Vec<_> = AVAILABLE.iter().map(|code| code.parse().expect("a code")).collect();
+    let dest: PathBuf = dir.path().into();
+    bencher.counter(ItemsCount::new(codes.len())).bench_local(|| {
+        let downloads = codes.iter().map(|&code| Download::new(code, fetch.clone(), dest.clone()));
+        let outcomes = pool.map(downloads).filter(|outcome| {
+            outcome.as_ref().is_ok_and(|outcome| outcome.bytes.is_some_and(|bytes| bytes > 0))
+        });
+        assert_eq!(outcomes.count(), AVAILABLE.len());
+    });
+    let journals = dir.path().read_dir().expect("a directory").flatten();
+    let journals = journals.filter(|file| file.file_name().to_string_lossy().starts_with("worker"));
+    assert_eq!(journals.count(), if logs == Logs::On { WORKERS } else { 0 });
+}
+
+#[divan::bench(sample_count = 100, max_time = 1)]
+fn line(bencher: Bencher) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = Journal::coordinator(dir.path()).expect("a journal");
+    let event = || Event::Task {
+        code: "BR".to_owned(),
+        status: "ok".to_owned(),
+        http: Some(200),
+        bytes: Some(590),
+        elapsed_ms: 1.9,
+        slot: None,
+        unchanged: false,
+        attempt: 1,
+        error: None,
+        cause: None,
+        child: None,
+        child_pid: None,
+    };
+    bencher
+        .counter(ItemsCount::new(1_usize))
+        .with_inputs(event)
+        .bench_local_values(|event| journal.record(Level::Info, event));
+}

@@ -1,0 +1,58 @@
+//! Whether this process was forked from the one that made something: in the child none of the
+//! parent's other threads exists, and any lock may be held for ever.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How many forks lie between the first process and this one.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// The process in which something was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(u32);
+
+impl Origin {
+    /// This process.
+    #[inline]
+    pub fn here() -> Self {
+        static COUNTS: Once = Once::new();
+        COUNTS.call_once(count_forks);
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this process is a copy of that one, made by `fork`.
+    #[inline]
+    pub fn is_forked(self) -> bool {
+        GENERATION.load(Ordering::Relaxed) != self.0
+    }
+}
+
+/// Ends a forked copy of a process, without running what the original has registered for its exit.
+pub fn end_the_copy() -> ! {
+    // SAFETY: it takes a number and does not return.
+    unsafe { libc::_exit(0) }
+}
+
+extern "C" fn count() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+fn count_forks() {
+    // SAFETY: `count` is called in a child between `fork` and its return, and does nothing there but
+    // change an atomic number. It fails only for want of memory; forks are not noticed then.
+    unsafe {
+        libc::pthread_atfork(None, None, Some(count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_not_forked_from_itself() {
+        let Origin(here) = Origin::here();
+        assert!(!Origin(here).is_forked());
+        assert!(Origin(here.wrapping_sub(1)).is_forked());
+    }
+}

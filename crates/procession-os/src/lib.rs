@@ -1,0 +1,17 @@
+//! What the library and the programs ask of the operating system: the one crate with `unsafe`, in small
+//! files. Each function is safe to call.
+//!
+//! Part of [procession](https://docs.rs/procession), and made for it alone: no version keeps to the
+//! interface of another.
+
+#![allow(unsafe_code, reason = "the operating system's own interface")]
+
+pub mod descriptors;
+pub mod fork;
+pub mod memory;
+pub mod reap;
+pub mod sealed;
+pub mod signals;
+pub mod spawn;
+pub mod terminal;
+pub mod threads;

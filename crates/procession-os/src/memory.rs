@@ -1,0 +1,117 @@
+//! The limits of this process's memory (`ulimit -v`, `ulimit -d`): what is left under them, and how
+//! much of it the allocator takes in advance.
+
+use rustix::process::{Resource, getrlimit};
+
+/// The limits that a mapping counts against.
+const LIMITS: [Resource; 2] = [Resource::As, Resource::Data];
+
+/// Whether this process has a limit of memory (`ulimit -v` or `-d`).
+pub fn is_limited() -> bool {
+    LIMITS.iter().any(|limit| getrlimit(*limit).current.is_some())
+}
+
+/// How many bytes this process may still map, and the limit under which that is so; `None` without a
+/// limit.
+pub fn left() -> Option<Left> {
+    let [total, data] = mapped();
+    let limits = LIMITS.into_iter().zip([total, data]);
+    let left = limits.filter_map(|(resource, mapped)| {
+        let limit = getrlimit(resource).current?;
+        let option = if resource == Resource::As { "-v" } else { "-d" };
+        Some(Left { bytes: limit.saturating_sub(mapped), limit, option })
+    });
+    left.min_by_key(|left| left.bytes)
+}
+
+/// What is left under a limit of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// How many bytes may still be mapped.
+    pub bytes: u64,
+    /// The limit itself, in bytes.
+    pub limit: u64,
+    /// The option of `ulimit` that sets it.
+    pub option: &'static str,
+}
+
+/// What this process has mapped, in bytes: all of it, and what counts as data.
+fn mapped() -> [u64; 2] {
+    /// Where that cannot be known.
+    const USUAL: [u64; 2] = [64 << 20, 16 << 20];
+    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return USUAL };
+    let pages: Vec<u64> = statm.split_whitespace().filter_map(|pages| pages.parse().ok()).collect();
+    let page = rustix::param::page_size() as u64;
+    match pages[..] {
+        [total, _, _, _, _, data, ..] => [total * page, data * page],
+        _ => USUAL,
+    }
+}
+
+/// Whether so many bytes could be mapped now.
+pub fn has_room(bytes: usize) -> bool {
+    if !is_limited() {
+        return true;
+    }
+    let (null, protection) = (std::ptr::null_mut(), libc::PROT_READ | libc::PROT_WRITE);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+    // Only the limits are to be tried, not how much memory the machine has.
+    #[cfg(target_os = "linux")]
+    let flags = flags | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice, which is in nobody's use, is made
+    // and removed.
+    unsafe {
+        let mapping = libc::mmap(null, bytes, protection, flags, -1, 0);
+        mapping != libc::MAP_FAILED && libc::munmap(mapping, bytes) == 0
+    }
+}
+
+/// Keeps the allocator from reserving more than a part of what a limit leaves. The GNU allocator
+/// reserves 64 MiB of addresses for each of the first threads, 128 MiB for a moment, and with some
+/// hundred MiB in all no room is left for stacks.
+pub fn reserve_little() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if let Some(limit) = LIMITS.iter().filter_map(|limit| getrlimit(*limit).current).min() {
+        /// Without a limit there are as many on four CPUs.
+        const MANY: u64 = 32;
+        let arenas = arenas(limit);
+        if arenas < MANY {
+            // SAFETY: this sets a number of the allocator's, which it reads when a thread allocates
+            // for the first time.
+            unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas as libc::c_int) };
+        }
+    }
+}
+
+/// How many parts the heap may have. The first one reserves nothing.
+
+fn arenas(limit: u64) -> u64 {
+    const EACH: u64 = 512 << 20;
+    (limit / EACH).max(1)
+}
+
+/// How many bytes of a limit the allocator reserves at most.
+pub fn reserved(limit: u64) -> u64 {
+    const EACH: u64 = 128 << 20;
+    (arenas(limit) - 1).saturating_mul(EACH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_mapped_counts_as_such() {
+        let [total, data] = mapped();
+        assert!(total > data && data > 100_000, "{total} {data}");
+    }
+
+    #[test]
+    fn without_a_limit_there_is_room_and_with_one_only_so_much() {
+        if !is_limited() {
+            assert!(has_room(usize::MAX));
+            assert_eq!(left(), None);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Which signals end a worker.
+
+use std::mem::MaybeUninit;
+
+/// Outlives, in a worker, what asks a whole session or service to end: its coordinator gets the same
+/// signal, and it may want running tasks to finish. The signals are caught rather than ignored, so
+/// that programs that tasks start do not inherit that. A program's own handlers stay.
+pub fn outlive_requests_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        if disposition(signal) == Some(libc::SIG_DFL) {
+            catch(signal, do_nothing);
+        }
+    }
+}
+
+/// Whether this process ignores a signal, as its parent may have wished.
+pub fn is_ignored(signal: i32) -> bool {
+    disposition(signal) == Some(libc::SIG_IGN)
+}
+
+fn disposition(signal: i32) -> Option<libc::sighandler_t> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: the call fills `action` when it gives 0, and it is read only then.
+    unsafe {
+        (libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0)
+            .then(|| action.assume_init_ref().sa_sigaction)
+    }
+}
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeros are a valid `sigaction`, of which the needed fields are set. The handlers of
+    // this file are async-signal-safe.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&mut action.sa_mask);
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+/// Makes this process, and all that is in its process group, end with the parent process. To be
+/// called by each thread that runs tasks.
+///
+/// The setting is a thread's own and survives exec, while a handler does not: whatever image a task
+/// replaces its process with is ended by the signal itself.
+#[cfg(target_os = "linux")]
+pub fn end_with_the_parent() {
+    let signal = parents_death();
+    catch(signal, end_the_group);
+    // SAFETY: this option takes one number and reads no memory.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong);
+    }
+}
+
+/// Elsewhere the parent is only asked for; see `worker.rs`.
+#[cfg(not(target_os = "linux"))]
+pub fn end_with_the_parent() {}
+
+/// A real-time signal near the upper end: libraries that need one begin at the lower end.
+#[cfg(target_os = "linux")]
+fn parents_death() -> i32 {
+    libc::SIGRTMAX() - 3
+}
+
+#[cfg(target_os = "linux")]
+extern "C" fn end_the_group(_: libc::c_int) {
+    // SAFETY: `kill` and `getpid` are async-signal-safe. The group of this number can only be one
+    // that this process was the leader of.
+    unsafe {
+        libc::kill(-libc::getpid(), libc::SIGKILL);
+        libc::kill(libc::getpid(), libc::SIGKILL);
+    }
+}

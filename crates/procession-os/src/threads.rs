@@ -1,0 +1,115 @@
+//! Starts threads where the system may be short of them, or of memory for their stacks, for a moment
+//! or for good.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::memory;
+
+/// What a thread's stack takes where nothing else is asked for.
+const USUAL_STACK: usize = 2 << 20;
+
+/// What a limit of memory must leave for all that is not a stack. A thread that took the last of it
+/// would have the next allocation end the process.
+const LEFT_FOR_THE_REST: usize = 16 << 20;
+
+/// The name and the stack of a thread.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Shown by debuggers; Linux cuts it after 15 bytes.
+    pub name: String,
+    /// In bytes; the usual one if nothing is asked for.
+    pub stack: Option<usize>,
+}
+
+impl Description {
+    /// A thread of this name with the usual stack.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), stack: None }
+    }
+
+    /// The same with a stack of this size in bytes; `None` is the usual one.
+    pub fn with_stack(self, stack: Option<usize>) -> Self {
+        Self { stack, ..self }
+    }
+
+    /// Starts the thread, unless a limit of memory leaves too little for all the rest then.
+    pub fn start<R: Send + 'static>(
+        self,
+        body: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<JoinHandle<R>> {
+        if !memory::has_room(self.stack.unwrap_or(USUAL_STACK) + LEFT_FOR_THE_REST) {
+            return Err(Errno::NOMEM.into());
+        }
+        self.start_anyhow(body)
+    }
+
+    /// Starts the thread, however little is left for the rest.
+    pub fn start_anyhow<R: Send + 'static>(
+        self,
+        body: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<JoinHandle<R>> {
+        let Self { name, stack } = self;
+        let builder = Builder::new().name(name);
+        match stack {
+            Some(bytes) => builder.stack_size(bytes),
+            None => builder,
+        }
+        .spawn(body)
+    }
+
+    /// Starts a thread without which nothing goes on: a shortage is given time to pass.
+    pub fn start_patiently<R: Send + 'static>(
+        self,
+        body: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<JoinHandle<R>> {
+        let body = Arc::new(Mutex::new(Some(body)));
+        let mut pauses = pauses();
+        loop {
+            let taken = Arc::clone(&body);
+            let started = self.clone().start_anyhow(move || {
+                let body = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                body.expect("one of the threads was started")()
+            });
+            match started {
+                Err(error) if is_short(&error) => match pauses.next() {
+                    Some(pause) => sleep(pause),
+                    None => return Err(error),
+                },
+                started => return started,
+            }
+        }
+    }
+}
+
+/// Whether a thread could not be started for want of something that may be there again soon.
+pub fn is_short(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
+}
+
+/// The pauses between tries, of one and a half seconds in all.
+pub fn pauses() -> impl Iterator<Item = Duration> {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_millis(250);
+    const TRIES: usize = 10;
+    let double = |pause: &Duration| Some((*pause * 2).min(LONGEST));
+    std::iter::successors(Some(FIRST), double).take(TRIES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_started_patiently_runs_once() {
+        let thread = Description::new("counts").with_stack(Some(128 << 10));
+        let thread = thread.start_patiently(|| std::thread::current().name().map(str::to_owned));
+        assert_eq!(thread.expect("a thread").join().expect("no panic").as_deref(), Some("counts"));
+        let patience: Duration = pauses().sum();
+        assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&patience));
+    }
+}

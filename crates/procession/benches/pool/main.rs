@@ -1,0 +1,55 @@
+//! What tasks cost on the three executors, and where it comes from.
+//!
+//! ```text
+//! cargo bench                         all of it, in a few minutes
+//! cargo bench -- dispatch payload     what has this in its name
+//! cargo test --bench pool             each once, to see that it works
+//! ```
+//!
+//! One program, so that it is linked once; it is also the worker of its pools, and the peer of the
+//! raw socket that they are compared with. Figures of different runs of a busy machine differ by
+//! more than most changes do: compare what stands in one run.
+
+mod dispatch;
+mod echo;
+mod lives;
+mod map;
+mod payload;
+mod placement;
+mod round_trip;
+mod scheduler;
+mod tasks;
+
+use std::time::Duration;
+use std::{env, process, thread};
+
+use procession::{Registry, worker};
+
+fn main() {
+    placement::keep_if_asked();
+    let registry = tasks::add_to(Registry::new());
+    worker::serve_if_asked(registry);
+    echo::serve_if_asked();
+    if !is_measured() {
+        end_after(Duration::from_secs(120));
+    }
+    // What other test programs take, and this one does not know.
+    match env::args().any(|arg| arg.starts_with("--test-threads")) {
+        true => divan::Divan::default().test_benches(),
+        false => divan::main(),
+    }
+}
+
+/// Whether this run measures; else it only tries each benchmark once, and may take smaller ones.
+fn is_measured() -> bool {
+    env::args().any(|arg| arg == "--bench")
+}
+
+/// A benchmark that hangs is to fail in a test, not to keep it waiting.
+fn end_after(time: Duration) {
+    thread::spawn(move || {
+        thread::sleep(time);
+        eprintln!("still not done after {time:?}");
+        process::exit(1);
+    });
+}

@@ -1,0 +1,326 @@
+//! Bytes that travel beside the JSON, not inside it: a [`Blob`] in a task or an output goes through
+//! sealed memory as it is, however large it is. What was handed over never changes.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::wire::Bulk;
+use procession_os::sealed::Sealed;
+
+/// Bytes, for a field of a task or of its output.
+///
+/// As a `Vec<u8>` a megabyte would be sent as a million numbers in JSON. A blob is handed over in
+/// memory that both processes see and none can write to: it is copied once, where it comes from,
+/// and not even that if it is passed on as it was received. Everywhere else, also in JSON that is written by hand, it is a
+/// sequence of bytes like any other.
+///
+/// ```
+/// use procession::{Blob, Context, Failure, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Decode { image: Blob, width: usize }
+///
+/// impl Task for Decode {
+///     const NAME: &'static str = "decode";
+///     type Output = Blob;
+///     fn run(self, _: &Context) -> Result<Blob, Failure> {
+///         let rows = self.image.chunks(self.width).rev();
+///         Ok(rows.flatten().copied().collect::<Vec<u8>>().into())
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Blob(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    Own(Arc<Vec<u8>>),
+    /// As it was received.
+    Sealed(Arc<Sealed>),
+}
+
+/// A shorter one is sent inside the JSON: that is faster than memory of its own.
+const SHORT: usize = 256;
+/// More than this of one task or output are sent inside the JSON as well: each takes a descriptor,
+/// and what is enclosed is held until the record that needs it.
+pub(crate) const MOST: usize = 256;
+
+impl Blob {
+    /// The bytes, without a copy if they were never sent.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0 {
+            Bytes::Own(bytes) => Arc::unwrap_or_clone(bytes),
+            Bytes::Sealed(memory) => memory.to_vec(),
+        }
+    }
+
+    /// The file in which it was received, to be passed on as it is.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Bytes::Own(_) => None,
+            Bytes::Sealed(memory) => Some(memory.as_fd()),
+        }
+    }
+}
+
+impl From<Bulk> for Blob {
+    fn from(bulk: Bulk) -> Self {
+        match bulk {
+            // Whoever keeps many must not keep as many descriptors.
+            Bulk::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
+            Bulk::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
+            Bulk::Own(bytes) => bytes.into(),
+        }
+    }
+}
+
+/// Whether a good part of the descriptors that this process may have were in use when it got this
+/// one: without any left no worker could be started, nor anything opened by anybody else.
+fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
+    use rustix::process::{Resource, getrlimit};
+    // Beyond that, other things become scarce, such as mappings.
+    const ENOUGH: u64 = 8192;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
+    // The lowest number that is free is given out: it tells how many are not.
+    u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit / 2)
+}
+
+thread_local! {
+    /// What is enclosed with the texts that are being encoded, or decoded, in this thread. There may
+    /// be several, since what is encoded may itself submit tasks: those of the innermost come last.
+    static ENCLOSED: RefCell<Vec<Option<Blob>>> = const { RefCell::new(Vec::new()) };
+    /// Which of them belong to the innermost text. All that is looked at where there are none, as
+    /// with most tasks.
+    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
+}
+
+#[derive(Clone, Copy)]
+struct Enclosing {
+    is_on: bool,
+    from: usize,
+    to: usize,
+}
+
+/// Encodes something; blobs in it are set aside and given as well.
+pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
+    let _text = Text::begin(0);
+    let encoded = encode();
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let blobs = match to - from {
+        0 => Vec::new(),
+        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)).into_iter().flatten().collect(),
+    };
+    (encoded, blobs)
+}
+
+/// Decodes something whose blobs were set aside.
+pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
+    let _text = Text::begin(blobs.len());
+    if !blobs.is_empty() {
+        ENCLOSED.with_borrow_mut(|all| all.extend(blobs.into_iter().map(Some)));
+    }
+    decode()
+}
+
+/// The innermost text, until it is dropped: at its end, or by a panic of the user's code.
+struct Text {
+    around: Enclosing,
+}
+
+impl Text {
+    #[inline]
+    fn begin(blobs: usize) -> Self {
+        let around = INNERMOST.get();
+        INNERMOST.set(Enclosing { is_on: true, from: around.to, to: around.to + blobs });
+        Self { around }
+    }
+}
+
+impl Drop for Text {
+    #[inline]
+    fn drop(&mut self) {
+        let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
+        if to > from {
+            ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+        }
+    }
+}
+
+/// Sets a blob aside, if that is what is being done here and it pays.
+fn enclose(blob: &Blob) -> Option<usize> {
+    let Enclosing { is_on, from, to } = INNERMOST.get();
+    let pays = is_on && to - from < MOST && blob.len() > SHORT;
+    pays.then(|| {
+        ENCLOSED.with_borrow_mut(|all| all.push(Some(blob.clone())));
+        INNERMOST.set(Enclosing { is_on, from, to: to + 1 });
+        to - from
+    })
+}
+
+/// A blob that was set aside; each is given once.
+fn disclose(index: usize) -> Option<Blob> {
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let at = from.checked_add(index).filter(|at| *at < to)?;
+    ENCLOSED.with_borrow_mut(|all| all[at].take())
+}
+
+/// The name under which a blob that was set aside is mentioned in the JSON.
+const MENTION: &str = "$blob";
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match enclose(self) {
+            None => serializer.serialize_bytes(self),
+            Some(index) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry(MENTION, &index)?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BlobVisitor)
+    }
+}
+
+struct BlobVisitor;
+
+impl<'de> Visitor<'de> for BlobVisitor {
+    type Value = Blob;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Blob, E> {
+        Ok(bytes.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Blob, A::Error> {
+        let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or_default().min(4096));
+        while let Some(byte) = seq.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(bytes.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
+        let Some((MENTION, index)) = map.next_entry::<&str, usize>()? else {
+            return Err(A::Error::custom("an object that stands for no blob"));
+        };
+        disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Sealed(memory) => memory,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Blob {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Own(Arc::new(bytes)))
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Self {
+        bytes.to_vec().into()
+    }
+}
+
+impl Default for Blob {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Blob {}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard;
+
+    #[test]
+    fn elsewhere_a_blob_is_a_sequence_of_bytes() {
+        let json = serde_json::to_string(&Blob::from(vec![1; 300])).expect("JSON");
+        assert!(json.starts_with("[1,1,"));
+        assert_eq!(serde_json::from_str::<Blob>(&json).expect("a blob"), vec![1; 300].into());
+        for wrong in [r#"{"$blob":0}"#, r#"{"blob":0}"#, "{}", "[256]", "7"] {
+            assert!(serde_json::from_str::<Blob>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn on_the_way_only_its_mention_is_in_the_json() {
+        let blobs: Vec<Blob> = [300, 3, 400].map(|len| vec![7; len].into()).into();
+        let (json, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+        assert_eq!(json, r#"[{"$blob":0},[7,7,7],{"$blob":1}]"#);
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
+        assert_eq!(back.expect("blobs"), blobs);
+        // One within the other: what is encoded, or decoded, may itself submit tasks.
+        let (outer, outside) = set_aside(|| {
+            let first = serde_json::to_string(&blobs[0]).expect("JSON");
+            let (inner, inside) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+            assert_eq!((&inner, inside.len()), (&json, 2));
+            let back = put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner));
+            assert_eq!(back.expect("blobs"), blobs);
+            first + &serde_json::to_string(&blobs[2]).expect("JSON")
+        });
+        assert_eq!(outer, r#"{"$blob":0}{"$blob":1}"#);
+        assert_eq!(outside, [blobs[0].clone(), blobs[2].clone()]);
+        let twice = r#"[{"$blob":0},{"$blob":0}]"#;
+        let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
+        assert!(put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice)).is_err());
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_behind() {
+        let blob = Blob::from(vec![7; 300]);
+        let _ = guard::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
+        let _ = guard::catch(|| {
+            set_aside(|| {
+                serde_json::to_string(&blob).expect("JSON");
+                panic!("while encoding");
+            })
+        });
+        assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
+        assert!(serde_json::to_string(&blob).expect("JSON").starts_with("[7,7,"));
+    }
+}

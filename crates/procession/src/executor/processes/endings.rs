@@ -1,0 +1,157 @@
+//! Sees to it that what was ordered to end does end: workers that were killed, and the pool when one
+//! of its own threads has died.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::PoolEvent;
+use super::child::Child;
+use super::parcel::Parcel;
+use super::post::{Doom, Post};
+use super::scheduler::Event;
+use super::shared::Shared;
+use super::supervisor::Order;
+use crate::error::{PoolError, TaskError};
+use crate::guard::{self, Panic};
+use procession_os::threads::Description;
+
+/// How soon after a kill it is looked whether the process has ended, and how often then.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long after a kill a process that lives on is written off.
+const WRITE_OFF: Duration = Duration::from_secs(5);
+
+/// A thread of the pool, and the process that it waits for, if there is one.
+pub(super) struct Kept {
+    thread: JoinHandle<()>,
+    waits_for: Option<Arc<Child>>,
+}
+
+impl Kept {
+    /// Waits for the thread to end, unless its process was written off.
+    pub(super) fn join(self) {
+        if !self.waits_for.is_some_and(|child| child.is_written_off()) {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Starts a thread of the pool. Its panic breaks the pool.
+    pub(super) fn start_thread(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Description::new(name).with_stack(self.setup.stack).start(self.guarded(body))
+    }
+
+    /// The same for the first thread, without which there is no pool: a shortage is given time to
+    /// pass.
+    pub(super) fn start_first_thread(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Description::new(name).with_stack(self.setup.stack).start_patiently(self.guarded(body))
+    }
+
+    fn guarded(
+        self: &Arc<Self>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> impl FnOnce() + Send + 'static {
+        let shared = Arc::clone(self);
+        move || {
+            if let Err(panic) = guard::catch(body) {
+                shared.collapse(&panic);
+            }
+        }
+    }
+
+    pub(super) fn keep(&self, thread: JoinHandle<()>, waits_for: Option<Arc<Child>>) {
+        let mut threads = self.threads();
+        threads.retain(|kept| !kept.thread.is_finished());
+        threads.push(Kept { thread, waits_for });
+    }
+
+    /// Breaks the pool because this thread panicked. The scheduler may be in any state, so it is not
+    /// asked what to do.
+    pub(super) fn collapse(&self, panic: &Panic) {
+        let Panic { message, location } = panic;
+        let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let thread = thread::current().name().unwrap_or("without a name").to_owned();
+        let error = PoolError::ThreadDied { thread, message: format!("{message}{at}") };
+        if self.collapsed.set(error.clone()).is_err() {
+            return;
+        }
+        let mut mind = self.mind();
+        let parcels = mind.scheduler.abandon();
+        let posts: Vec<_> = mind.posts.values().map(Arc::clone).collect();
+        drop(mind);
+        for post in posts {
+            post.kill(Doom::Unneeded);
+        }
+        for parcel in parcels {
+            self.fail_whole(&parcel, &error);
+        }
+        self.room.notify_all();
+        self.note_the_end();
+        let _ = self.orders.send(Order::WakeEarlier);
+    }
+
+    /// Deals with an event after the pool has collapsed.
+    pub(super) fn refuse(&self, event: Event<Arc<Parcel>>, error: &PoolError) {
+        if let Event::Submitted { job, .. } = event {
+            self.fail_whole(&job, error);
+        }
+    }
+
+    fn fail_whole(&self, parcel: &Parcel, error: &PoolError) {
+        let items = 0..parcel.items();
+        let fail = || parcel.fail(items.clone(), TaskError::PoolBroken(error.clone()));
+        self.count_and_tell(u64::from(items.end), |counts| &mut counts.failed, fail);
+    }
+
+    /// Looks at the processes whose end was ordered: kills them again, makes those that cannot be
+    /// killed end by themselves, and writes off those that do not end. Says whether there are any.
+    pub(super) fn verify_ends(&self) -> bool {
+        let is_dying =
+            |post: &&Arc<Post>| post.child.get().is_some_and(|child| child.dying().is_some());
+        let dying: Vec<_> = self.mind().posts.values().filter(is_dying).map(Arc::clone).collect();
+        for post in &dying {
+            let Some(child) = post.child.get() else { continue };
+            let Some((since, done)) = child.dying() else { continue };
+            if since >= WRITE_OFF {
+                let (worker, pid) = (post.worker(), post.pid());
+                self.report(|| PoolEvent::WorkerWrittenOff {
+                    worker,
+                    pid,
+                    reason: match done {
+                        Ok(()) => format!("it lives on {WRITE_OFF:?} after it was killed"),
+                        Err(error) => format!("it cannot be killed: {error}"),
+                    },
+                });
+                child.write_off();
+                continue;
+            }
+            if since >= LOOK_AGAIN {
+                child.kill();
+            }
+            if done.is_err() {
+                // With its lifeline broken it ends by itself.
+                post.hang_up();
+            }
+        }
+        !dying.is_empty()
+    }
+
+    /// Waits for the end of all processes of a pool that has collapsed.
+    pub(super) fn see_all_out(&self) {
+        let is_there = |post: &Arc<Post>| post.is_there();
+        while self.mind().posts.values().any(is_there) {
+            self.verify_ends();
+            thread::sleep(LOOK_AGAIN / 4);
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! What all threads of a pool have in common: the scheduler under its lock, and the doing of what
+//! it decides.
+//!
+//! What must stay in the order of the decisions (who sits where, which call lies before which) is
+//! done under the lock; everything that takes time, or calls the user's code, after it.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use serde::de::IgnoredAny;
+
+use super::clock::Clock;
+use super::endings::Kept;
+use super::limits::{self, Limits};
+use super::parcel::{Parcel, Spares};
+use super::post::{Doom, Outgoing, Post, Sentence};
+use super::program::{Program, Programs};
+use super::receive;
+use super::scheduler::{
+    Action, Begun, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
+};
+use super::settle::Settling;
+use super::stats::Counts;
+use super::supervisor::Order;
+use super::trace;
+use super::{Output, PoolEvent};
+use crate::codec;
+use crate::error::{Exit, PoolError, TaskError};
+use crate::executor::Batch;
+use crate::executor::callbacks::{self, CallQueues};
+use crate::executor::job::{Encoded, Job, Owed, Text};
+use crate::future::{self, Future, Nudge, Patron, Waiter};
+use crate::guard;
+use crate::task::{Task, TaskId};
+use crate::voice::{OnSay, Said};
+use crate::waiting::{self, Acting, Need, Outlet, Through};
+use crate::wire::Reply;
+use procession_os::fork::Origin;
+
+/// All that the pool's threads have in common.
+pub(super) struct Shared {
+    pub(super) setup: Setup,
+    pub(super) mind: Mutex<Mind>,
+    /// Signalled when fewer tasks are pending, for those that wait to submit one.
+    pub(super) room: Condvar,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) spares: Spares,
+    /// For the callbacks of the tasks of each worker; the last for those of no worker.
+    pub(super) callbacks: CallQueues,
+    pub(super) orders: Sender<Order>,
+    /// The pool's threads, the supervisor first; those that have ended are let go from time to time.
+    pub(super) threads: Mutex<Vec<Kept>>,
+    /// Why nothing is decided any more: one of the pool's threads has died.
+    pub(super) collapsed: OnceLock<PoolError>,
+    /// The process that has the pool.
+    pub(super) origin: Origin,
+    pub(super) clock: Clock,
+    pub(super) ended: Mutex<bool>,
+    pub(super) has_ended: Condvar,
+}
+
+/// What the builder settled.
+pub(super) struct Setup {
+    pub(super) scheduling: Settings,
+    /// For tasks that come without terms of their own.
+    pub(super) terms: TaskTerms,
+    pub(super) max_pending: Option<usize>,
+    pub(super) max_memory: Option<u64>,
+    pub(super) limits: Limits,
+    /// Of each thread, here and in the workers, in bytes, where it is not the usual one.
+    pub(super) stack: Option<usize>,
+    pub(super) initializer: Option<Initializer>,
+    pub(super) programs: Programs,
+    pub(super) worker_env: Vec<(OsString, OsString)>,
+    pub(super) on_event: Option<OnEvent>,
+    /// Whether it wants to hear of each task that starts.
+    pub(super) tells_of_starts: bool,
+    pub(super) on_output: OnOutput,
+    pub(super) on_say: OnSay,
+}
+
+pub(super) type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
+
+pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
+
+/// The scheduler, and what must stay in step with it.
+pub(super) struct Mind {
+    pub(super) scheduler: Scheduler<Arc<Parcel>>,
+    /// The processes that were decided on and have not ended.
+    pub(super) posts: FxHashMap<Tenant, Arc<Post>>,
+    /// Seats whose last process did not leave because it was let go.
+    pub(super) lost: HashSet<Seat>,
+    /// Tasks that were let in and have not reached the scheduler yet.
+    pub(super) entering: usize,
+    /// When the supervisor will wake the scheduler by itself.
+    pub(super) wakes_at: Option<Instant>,
+}
+
+impl Mind {
+    /// Takes note of what the scheduler is about to be told.
+    fn keep_in_step(&mut self, event: &Event<Arc<Parcel>>) {
+        match event {
+            Event::Submitted { .. } => self.entering = self.entering.saturating_sub(1),
+            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
+                let post = self.posts.remove(tenant);
+                if post.is_some_and(|post| !post.is_dismissed()) {
+                    self.lost.insert(tenant.seat);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn mind(&self) -> MutexGuard<'_, Mind> {
+        self.mind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the scheduler what happened and does what it decides.
+    pub(super) fn handle(&self, event: Event<Arc<Parcel>>) {
+        self.decide(event, None);
+    }
+
+    /// The same for replies, which the scheduler may or may not want.
+    pub(super) fn answered(&self, events: Vec<Event<Arc<Parcel>>>, replies: &[Reply<'_>]) {
+        self.decide_all(
+            self.mind(),
+            events,
+            Some(Settling::Replies { replies, next: Cell::new(0) }),
+        );
+    }
+
+    /// The same for the end of a worker that had been ready.
+    pub(super) fn exited(&self, post: &Post, exit: Exit, last_output: Vec<String>) {
+        let tenant = post.tenant;
+        let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
+        let begun = post.begun();
+        self.decide(Event::WorkerExited { tenant, exit, begun }, Some(settling));
+    }
+
+    pub(super) fn decide(
+        &self,
+        event: Event<Arc<Parcel>>,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        let mut mind = self.mind();
+        mind.keep_in_step(&event);
+        self.decide_all(mind, [event], settling)
+    }
+
+    fn decide_all(
+        &self,
+        mut mind: MutexGuard<'_, Mind>,
+        events: impl IntoIterator<Item = Event<Arc<Parcel>>>,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        if let Some(error) = self.collapsed.get() {
+            drop(mind);
+            events.into_iter().for_each(|event| self.refuse(event, error));
+            return 0;
+        }
+        let now = self.clock.now();
+        let actions = match guard::catch(|| mind.scheduler.handle(events, now)) {
+            Ok(actions) => actions,
+            Err(panic) => {
+                drop(mind);
+                self.collapse(&panic);
+                return 0;
+            }
+        };
+        let outside = self.perform_inside(&mut mind, actions);
+        let wake_at = mind.scheduler.wake_at();
+        let is_earlier = match (wake_at, mind.wakes_at) {
+            (Some(at), Some(before)) => at < before,
+            (at, None) => at.is_some(),
+            (None, Some(_)) => false,
+        };
+        if is_earlier {
+            mind.wakes_at = wake_at;
+        }
+        if self.setup.max_pending.is_some() && self.has_room(&mind) {
+            self.room.notify_all();
+        }
+        drop(mind);
+        if is_earlier {
+            let _ = self.orders.send(Order::WakeEarlier);
+        }
+        self.perform_outside(outside, settling)
+    }
+
+    /// What must be in order with the scheduler's decisions: who sits where, and in which order
+    /// calls are sent. The rest is left for after the lock.
+    pub(super) fn perform_inside(
+        &self,
+        mind: &mut Mind,
+        actions: Vec<Action<Arc<Parcel>>>,
+    ) -> Outside {
+        let mut outside = Outside::default();
+        for action in actions {
+            match action {
+                Action::Spawn { tenant } => {
+                    let is_successor = mind.posts.keys().any(|other| other.seat == tenant.seat);
+                    if mind.lost.remove(&tenant.seat) || is_successor {
+                        self.counts().respawned += 1;
+                    }
+                    let post = Arc::new(Post::new(tenant));
+                    mind.posts.insert(tenant, Arc::clone(&post));
+                    let _ = self.orders.send(Order::Start(post));
+                }
+                Action::Send { tenant, turn, attempt, job: parcel, first, items } => {
+                    let Some(post) = mind.posts.get(&tenant) else { continue };
+                    parcel.set_running(true);
+                    if self.setup.tells_of_starts || trace::follows_tasks() {
+                        outside.events.push(PoolEvent::TaskStarted {
+                            task: parcel.id,
+                            worker: tenant.seat,
+                            pid: post.pid(),
+                            attempt,
+                        });
+                    }
+                    post.put(Outgoing { turn, attempt, parcel, items: first..first + items });
+                    outside.flush(post);
+                }
+                Action::Recall { tenant, from, through } => {
+                    outside.say(mind.posts.get(&tenant), Word::TakeBack(from..=through));
+                }
+                Action::EndCall { tenant, turn, allowed } => {
+                    outside.say(mind.posts.get(&tenant), Word::End { turn, allowed });
+                }
+                Action::Dismiss { tenant } => {
+                    outside.say(mind.posts.get(&tenant), Word::Dismiss);
+                }
+                Action::Kill { tenant, is_late } => {
+                    outside.say(mind.posts.get(&tenant), Word::Kill { is_late });
+                }
+                Action::Retry { job, first, fault, attempt, pause } => {
+                    job.set_running(false);
+                    self.counts().retried += 1;
+                    let task = TaskId(job.id.0 + u64::from(first));
+                    outside.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
+                }
+                Action::Complete { job, first, items, verdict } => {
+                    outside.completed.push((job, first..first + items, verdict));
+                }
+                Action::TakenBack { job, .. } => job.set_running(false),
+                Action::End => outside.is_the_end = true,
+            }
+        }
+        outside
+    }
+
+    /// All the rest, some of which takes its time or calls the user's code. Gives the number of
+    /// tasks that were completed.
+    pub(super) fn perform_outside(
+        &self,
+        outside: Outside,
+        settling: Option<Settling<'_>>,
+    ) -> usize {
+        let Outside { flush, words, events, completed, is_the_end } = outside;
+        // Workers first: they should not wait for the user's code.
+        for post in flush {
+            post.flush();
+        }
+        for (post, word) in words {
+            match word {
+                Word::TakeBack(turns) => self.returned(&post, post.take_back(turns)),
+                Word::End { turn, allowed } => self.end_call(&post, turn, allowed),
+                Word::Dismiss => post.dismiss(),
+                Word::Kill { is_late } => {
+                    post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
+                }
+            }
+        }
+        for event in events {
+            self.report(|| event);
+        }
+        let number = completed.len();
+        if number > 0 {
+            callbacks::deliver(self, || self.complete_all(completed, settling.as_ref()));
+        }
+        if is_the_end {
+            let _ = self.orders.send(Order::End);
+            self.note_the_end();
+        }
+        number
+    }
+
+    fn complete_all(&self, completed: Vec<Completed>, settling: Option<&Settling<'_>>) {
+        let mut delivered = Vec::with_capacity(completed.len());
+        for (mut parcel, items, verdict) in completed {
+            self.complete(&parcel, items, verdict, settling);
+            if Arc::get_mut(&mut parcel).is_some_and(Parcel::empty) {
+                delivered.push(parcel);
+            }
+        }
+        self.spares.keep(delivered);
+    }
+
+    /// To be held by a thread as long as it passes on what a worker replied; or what concerns no
+    /// worker. It must not wait for the pool's tasks, so it has callbacks called elsewhere.
+    pub(super) fn deliver_for(&self, worker: Option<usize>) -> (Acting, Through) {
+        let queue = self.callbacks.get(worker.unwrap_or(usize::MAX));
+        let through = Through::outlet(queue as Arc<dyn Outlet>);
+        (Acting::delivers(callbacks::address(self)), through)
+    }
+
+    pub(super) fn note_the_end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.has_ended.notify_all();
+    }
+
+    fn returned(&self, post: &Post, calls: Vec<Begun>) {
+        if !calls.is_empty() {
+            self.handle(Event::Returned { tenant: post.tenant, calls });
+        }
+    }
+
+    fn end_call(&self, post: &Post, turn: u64, allowed: Option<Duration>) {
+        let (sentence, back) = post.end_call(turn, allowed);
+        self.returned(post, back);
+        if let Sentence::Suspended(claimed) = sentence {
+            self.handle(Event::NotYet { tenant: post.tenant, turn, claimed });
+        }
+    }
+
+    /// When the scheduler wants to be woken; for the supervisor, which will do so.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let mut mind = self.mind();
+        mind.wakes_at = mind.scheduler.wake_at();
+        mind.wakes_at
+    }
+
+    pub(super) fn threads(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn slots(&self, worker: usize) -> usize {
+        self.setup.scheduling.slots[worker]
+    }
+
+    /// How many calls a worker may have at a time.
+    pub(super) fn most_calls(&self, worker: usize) -> usize {
+        // Twice as many as are ever sent: a call that found no place while nothing is unread
+        // would be tried over and over.
+        2 * (self.slots(worker) + MOST_AHEAD)
+    }
+
+    pub(super) fn start_timeout(&self) -> Duration {
+        self.setup.scheduling.start_timeout
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.setup.limits
+    }
+
+    pub(super) fn initializer(&self) -> Option<&Initializer> {
+        self.setup.initializer.as_ref()
+    }
+
+    /// Whether the worker uses more memory than it may.
+    pub(super) fn is_fat(&self, post: &Post) -> bool {
+        self.setup.max_memory.is_some_and(|most| {
+            limits::resident_memory(post.pid()).is_some_and(|memory| memory > most)
+        })
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pids(&self, mind: &Mind) -> Vec<u32> {
+        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.is_there()).collect();
+        posts.sort_unstable_by_key(|(tenant, _)| **tenant);
+        posts.into_iter().map(|(_, post)| post.pid()).collect()
+    }
+
+    pub(super) fn has_room(&self, mind: &Mind) -> bool {
+        let waiting = || mind.scheduler.waiting() + mind.entering;
+        self.setup.max_pending.is_none_or(|most| waiting() < most)
+    }
+
+    pub(super) fn try_take_room(&self, mind: &mut Mind) -> bool {
+        let has_room = self.has_room(mind);
+        mind.entering += usize::from(has_room && self.setup.max_pending.is_some());
+        has_room
+    }
+
+    /// Waits until one more task may be pending. A callback does not wait, for it may be its own
+    /// thread that would have to make room.
+    pub(super) fn wait_for_room(&self) {
+        if self.setup.max_pending.is_none() || self.origin.is_forked() {
+            return;
+        }
+        let _waiting = waiting::begin([], Need::Time);
+        let mut mind = self.mind();
+        while !self.has_room(&mind) && !callbacks::is_within(self) && self.collapsed.get().is_none()
+        {
+            mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
+        }
+        mind.entering += 1;
+    }
+
+    /// Takes in a job for which there is room.
+    pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
+        if self.origin.is_forked() {
+            return job.fail(TaskError::PoolBroken(PoolError::Forked));
+        }
+        // What is encoded may submit as well, and must not wait for room that this has taken.
+        let acting = self.setup.max_pending.map(|_| Acting::serves(callbacks::address(self), None));
+        let encoded = job.encode();
+        drop(acting);
+        match encoded {
+            Some(encoded) => {
+                self.submitted(self.spares.pack(encoded), terms);
+            }
+            None if self.setup.max_pending.is_some() => {
+                self.mind().entering -= 1;
+                self.room.notify_all();
+            }
+            None => {}
+        }
+    }
+
+    /// Takes in tasks that are handed over together.
+    pub(super) fn enter_batch(&self, batch: Batch) {
+        let parcel = Arc::new(Parcel::of_many(batch));
+        if self.origin.is_forked() {
+            parcel.fail(0..parcel.items(), TaskError::PoolBroken(PoolError::Forked));
+            return;
+        }
+        self.submitted(parcel, self.setup.terms);
+    }
+
+    fn submitted(&self, job: Arc<Parcel>, terms: TaskTerms) {
+        let (id, items, bytes) = (job.id, job.items(), job.bytes());
+        self.handle(Event::Submitted { id, job, items, bytes, terms });
+    }
+
+    /// How many tasks it is good to hand over together. Where each of them is reported, or
+    /// counts against a limit, or would find several at work in its process, they go one by one.
+    pub(super) fn frame(&self) -> usize {
+        let Setup { scheduling, max_pending, tells_of_starts, .. } = &self.setup;
+        let is_plain = max_pending.is_none()
+            && !tells_of_starts
+            && !trace::follows_tasks()
+            && scheduling.slots.iter().all(|slots| *slots == 1);
+        if is_plain && !self.origin.is_forked() {
+            self.mind().scheduler.frame() as usize
+        } else {
+            1
+        }
+    }
+
+    pub(super) fn program(&self) -> (usize, &Program) {
+        self.setup.programs.current()
+    }
+
+    pub(super) fn program_path(&self, rank: usize) -> &Path {
+        self.setup.programs.path(rank)
+    }
+
+    pub(super) fn is_this_program(&self, rank: usize) -> bool {
+        self.setup.programs.is_this(rank)
+    }
+
+    pub(super) fn note_that_it_serves(&self, rank: usize) {
+        self.setup.programs.note_that_it_serves(rank);
+    }
+
+    pub(super) fn is_known_to_serve(&self, rank: usize) -> bool {
+        self.setup.programs.is_known_to_serve(rank)
+    }
+
+    /// Turns to the next program, if there is one.
+    pub(super) fn pass_over(&self, rank: usize, reason: &str) -> bool {
+        let passed_over = self.setup.programs.pass_over(rank);
+        if passed_over == Some(true) {
+            let program = self.program_path(rank).to_owned();
+            let reason = reason.to_owned();
+            self.report(|| PoolEvent::ProgramPassedOver { program, reason });
+        }
+        passed_over.is_some()
+    }
+
+    pub(super) fn worker_env(&self) -> &[(OsString, OsString)] {
+        &self.setup.worker_env
+    }
+
+    pub(super) fn report(&self, event: impl FnOnce() -> PoolEvent) {
+        let on_event = self.setup.on_event.as_ref();
+        if on_event.is_none() && !trace::is_on() {
+            return;
+        }
+        let _acting = Acting::delivers(callbacks::address(self));
+        let event = event();
+        let _ = guard::catch(|| trace::tell(&event));
+        let _ = guard::catch(|| on_event.map(|on_event| on_event(&event)));
+    }
+
+    pub(super) fn said(&self, output: &Output<'_>) {
+        let _acting = Acting::delivers(callbacks::address(self));
+        let _ = guard::catch(|| (self.setup.on_output)(output));
+    }
+
+    /// Passes on what a task says.
+    pub(super) fn heard(&self, post: &Post, task: TaskId, line: &str) {
+        let (worker, pid) = (post.worker(), post.pid());
+        let _acting = Acting::delivers(callbacks::address(self));
+        let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
+    }
+}
+
+/// What is left to do when the scheduler's lock was released.
+#[derive(Default)]
+pub(super) struct Outside {
+    flush: Vec<Arc<Post>>,
+    words: Vec<(Arc<Post>, Word)>,
+    events: Vec<PoolEvent>,
+    completed: Vec<Completed>,
+    is_the_end: bool,
+}
+
+/// Tasks of a parcel, and how they ended.
+type Completed = (Arc<Parcel>, Range<u32>, Verdict);
+
+/// What a worker is told beside its calls.
+pub(super) enum Word {
+    TakeBack(RangeInclusive<u64>),
+    End { turn: u64, allowed: Option<Duration> },
+    Dismiss,
+    Kill { is_late: bool },
+}
+
+impl Outside {
+    pub(super) fn say(&mut self, post: Option<&Arc<Post>>, word: Word) {
+        // A process that has ended in the meantime needs nothing.
+        self.words.extend(post.map(|post| (Arc::clone(post), word)));
+    }
+
+    pub(super) fn flush(&mut self, post: &Arc<Post>) {
+        if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
+            self.flush.push(Arc::clone(post));
+        }
+    }
+}
+
+/// A task that each worker runs before all others.
+pub(super) struct Initializer {
+    name: &'static str,
+    text: Text,
+}
+
+impl Initializer {
+    pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
+        let mut text = Vec::new();
+        // Each worker would need the blobs, so they stay in the text.
+        let encoded = codec::encode_without_blobs(T::ENCODING, task, &mut text);
+        encoded.map_err(|refusal| {
+            let error = refusal.into_error("task", T::NAME);
+            PoolError::Setting(format!("the initializer cannot be sent: {error}"))
+        })?;
+        Ok(Self { name: T::NAME, text: Text::from_vec(text) })
+    }
+
+    /// The task for one worker, and its future.
+    pub(super) fn parcel(&self) -> (Arc<Parcel>, Future<IgnoredAny>) {
+        let id = TaskId(0);
+        let (promise, future) = future::promise(id, None);
+        let owed = Owed::new(promise);
+        let encoded =
+            Encoded { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), owed };
+        (Arc::new(Parcel::new(encoded)), future)
+    }
+}
+
+impl Patron for Shared {
+    fn cancel(&self, id: TaskId) -> bool {
+        !self.origin.is_forked() && self.decide(Event::Cancelled { id }, None) > 0
+    }
+
+    /// Where the task is the only one that its worker has, its reply need not take the way over
+    /// the worker's handler: one thread less to wake, which is most of the time of a short task.
+    fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
+        if self.origin.is_forked() {
+            return;
+        }
+        let mind = self.mind();
+        let Some((tenant, turn)) = mind.scheduler.only_call(id) else { return };
+        let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };
+        drop(mind);
+        waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Nudge>));
+        let is_done = || waiter.is_done();
+        post.lend(turn, &is_done, || {
+            // The channel library's panics must not reach the caller, no more than the handler.
+            let _delivering = self.deliver_for(Some(post.worker()));
+            let received = guard::catch(|| receive::lend_a_hand(self, &post, is_done));
+            match received {
+                Ok(Ok(were_there)) => were_there,
+                _ => {
+                    post.kill(Doom::Unfit);
+                    false
+                }
+            }
+        });
+        waiter.wake_by(None);
+    }
+}

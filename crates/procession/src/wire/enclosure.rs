@@ -1,0 +1,414 @@
+//! What is too large for a record, and travels beside it through the socket.
+//!
+//! A message consists of a head, the lengths of its items, and the bytes of those that are short;
+//! each longer one is a sealed memory file, of which the message carries the descriptor. Where
+//! there are no such files, it is an unlinked file, which the other side reads.
+//!
+//! ```text
+//!   kind │ flags │ number of items │ length of each, the top bit set if its bytes follow │ bytes
+//! ```
+//!
+//! The messages are sent before the record that needs them, and nothing here ever blocks: where the
+//! socket has no room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record, upon which the
+//! other side takes in what is there, and goes on later from where it stopped.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+
+use super::ring::Garbled;
+use super::socket::{LONGEST, MOST_FDS, Message, Received, Sent, Socket};
+use crate::blob::{self, Blob};
+use procession_os::sealed::{self, Sealed};
+
+/// The first byte of these messages.
+pub(super) const KIND: u8 = 2;
+
+const IS_FIRST: u8 = 1;
+const GOES_ON: u8 = 2;
+const HAS_TEXT: u8 = 4;
+/// Set in the length of an item whose bytes are in the message.
+const INLINE: u64 = 1 << 63;
+const HEAD: usize = 3;
+const LENGTH: usize = 8;
+/// Up to this length an item is sent in the message.
+const SHORT: usize = 1024;
+/// More items belong to no record.
+const MOST_ITEMS: usize = blob::MOST + 1;
+
+/// Bytes beside a record, as they were received.
+#[derive(Debug)]
+pub(crate) enum Bulk {
+    Sealed(Sealed),
+    Own(Vec<u8>),
+}
+
+impl Deref for Bulk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Sealed(memory) => memory,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Bulk {
+    fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        if sealed::is_available() {
+            return Sealed::open(file, len).map(Self::Sealed);
+        }
+        let file = File::from(file);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() != len as u64 {
+            return Err(io::Error::other("not a file of the length announced"));
+        }
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(Self::Own(bytes))
+    }
+}
+
+/// A new file with these bytes, to be sent.
+fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    if sealed::is_available() {
+        return sealed::create(bytes);
+    }
+    let file = tempfile::tempfile()?;
+    file.write_all_at(bytes, 0)?;
+    Ok(file.into())
+}
+
+/// What a record lacks.
+#[derive(Debug, Default)]
+pub(crate) struct Enclosure {
+    /// The text, if it is not in the record.
+    text: Option<Bulk>,
+    /// What the text mentions.
+    blobs: Vec<Bulk>,
+}
+
+impl Enclosure {
+    /// The text, which may have come in the record.
+    pub(crate) fn text<'t>(&'t self, record: &'t [u8]) -> &'t [u8] {
+        self.text.as_deref().unwrap_or(record)
+    }
+
+    /// The blobs as they are for whoever has them now.
+    pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
+        std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
+    }
+}
+
+/// Puts together what comes in several messages.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    part: Option<Enclosure>,
+    whole: Option<Enclosure>,
+}
+
+impl Assembly {
+    /// What the record lacks that was just taken: all of it was sent before.
+    pub(crate) fn next(&mut self, from: &Socket) -> Result<Enclosure, Garbled> {
+        loop {
+            if let Some(whole) = self.whole.take() {
+                return Ok(whole);
+            }
+            match from.receive() {
+                Received::Message(message) => self.add(message)?,
+                Received::Nothing | Received::Gone | Received::Cut => return Err(Garbled),
+            }
+        }
+    }
+
+    /// Takes in what is there, to make room for the rest of what the next record lacks.
+    pub(crate) fn take_in(&mut self, from: &Socket) -> Result<(), Garbled> {
+        while self.whole.is_none() {
+            match from.receive() {
+                Received::Message(message) => self.add(message)?,
+                Received::Nothing | Received::Gone => break,
+                Received::Cut => return Err(Garbled),
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, Message { bytes, fds }: Message) -> Result<(), Garbled> {
+        let ([KIND, flags, items], rest) = bytes.split_first_chunk::<HEAD>().ok_or(Garbled)? else {
+            return Err(Garbled);
+        };
+        let (lengths, mut inline) =
+            rest.split_at_checked(LENGTH * usize::from(*items)).ok_or(Garbled)?;
+        let mut fds = fds.into_iter();
+        let mut bulks = Vec::with_capacity(usize::from(*items));
+        for length in lengths.chunks_exact(LENGTH) {
+            let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
+            bulks.push(if length & INLINE != 0 {
+                let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
+                let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
+                inline = rest;
+                Bulk::Own(bytes.to_vec())
+            } else {
+                Bulk::open(fds.next().ok_or(Garbled)?, length).map_err(|_| Garbled)?
+            });
+        }
+        if !inline.is_empty() || fds.next().is_some() {
+            return Err(Garbled);
+        }
+        // What came before the first one was given up by the sender.
+        let part =
+            if flags & IS_FIRST != 0 { None } else { Some(self.part.take().ok_or(Garbled)?) };
+        let mut part = part.unwrap_or_default();
+        let mut bulks = bulks.into_iter();
+        if flags & HAS_TEXT != 0 {
+            part.text = bulks.next();
+        }
+        part.blobs.extend(bulks);
+        if part.blobs.len() > MOST_ITEMS {
+            return Err(Garbled);
+        }
+        let place = if flags & GOES_ON != 0 { &mut self.part } else { &mut self.whole };
+        *place = Some(part);
+        Ok(())
+    }
+}
+
+/// What is to be enclosed.
+#[derive(Clone, Copy)]
+enum Item<'i> {
+    Text(&'i [u8]),
+    Blob(&'i Blob),
+}
+
+impl<'i> Item<'i> {
+    fn bytes(self) -> &'i [u8] {
+        match self {
+            Self::Text(text) => text,
+            Self::Blob(blob) => blob,
+        }
+    }
+
+    /// The file in which it is, where it was received.
+    fn file(self) -> Option<BorrowedFd<'i>> {
+        match self {
+            Self::Text(_) => None,
+            Self::Blob(blob) => blob.file(),
+        }
+    }
+}
+
+/// How far the sending of what a record will lack has got.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    /// The record lacks nothing.
+    Nothing,
+    All,
+    /// So many items were sent. The socket has no room for more now.
+    Part(usize),
+    /// The system has too little for the next one.
+    Stuck(Stuck, usize),
+}
+
+/// What a record lacks could not be sent, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send what is large: {0}")]
+pub(crate) struct Stuck(io::Error);
+
+/// Sends what a record will lack, from this item on.
+pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket) -> Passed {
+    if text.is_none() && blobs.is_empty() {
+        return Passed::Nothing;
+    }
+    let number = usize::from(text.is_some()) + blobs.len();
+    let mut next = from;
+    // Fewer at a time where memory is short.
+    let mut most = MOST_FDS;
+    while next < number {
+        let skipped = next.saturating_sub(usize::from(text.is_some()));
+        let text = text.filter(|_| next == 0);
+        let items = text.map(Item::Text).into_iter().chain(blobs[skipped..].iter().map(Item::Blob));
+        let (draft, shortage) = Draft::of(items.take(most));
+        let Some(end) = Some(next + draft.lengths.len()).filter(|end| *end > next) else {
+            let shortage = shortage.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into());
+            return Passed::Stuck(Stuck(shortage), next);
+        };
+        let flags = [
+            if next == 0 { IS_FIRST } else { 0 },
+            if end < number { GOES_ON } else { 0 },
+            if text.is_some() { HAS_TEXT } else { 0 },
+        ];
+        match draft.send(flags.iter().sum(), to) {
+            Sent::Yes => next = end,
+            // Its end will be known soon.
+            Sent::Gone => break,
+            Sent::NoRoom => return Passed::Part(next),
+            Sent::Short(error) if end - next == 1 => {
+                return Passed::Stuck(Stuck(error.into()), next);
+            }
+            Sent::Short(_) => most = (end - next) / 2,
+        }
+    }
+    Passed::All
+}
+
+/// A message that is being put together.
+#[derive(Default)]
+struct Draft<'i> {
+    lengths: Vec<u64>,
+    inline: Vec<u8>,
+    files: Vec<Sending<'i>>,
+}
+
+enum Sending<'i> {
+    New(OwnedFd),
+    AsReceived(BorrowedFd<'i>),
+}
+
+impl AsFd for Sending<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::New(file) => file.as_fd(),
+            Self::AsReceived(file) => *file,
+        }
+    }
+}
+
+impl<'i> Draft<'i> {
+    /// As many of the items as go into a message; and what there was too little of for more. Each
+    /// new file takes a descriptor until the message was sent.
+    fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
+        let mut draft = Self::default();
+        for item in items {
+            let bytes = item.bytes();
+            if bytes.len() <= SHORT {
+                let len = HEAD + LENGTH * (draft.lengths.len() + 1) + draft.inline.len();
+                if len + bytes.len() > LONGEST {
+                    break;
+                }
+                draft.inline.extend_from_slice(bytes);
+                draft.lengths.push(bytes.len() as u64 | INLINE);
+                continue;
+            }
+            match item.file() {
+                Some(file) => draft.files.push(Sending::AsReceived(file)),
+                None => match new_file(bytes) {
+                    Ok(file) => draft.files.push(Sending::New(file)),
+                    Err(error) => return (draft, Some(error)),
+                },
+            }
+            draft.lengths.push(bytes.len() as u64);
+        }
+        (draft, None)
+    }
+
+    fn send(&self, flags: u8, to: &Socket) -> Sent {
+        let Ok(items) = u8::try_from(self.lengths.len()) else {
+            return Sent::Short(Errno::INVAL);
+        };
+        let mut bytes = vec![KIND, flags, items];
+        bytes.extend(self.lengths.iter().flat_map(|length| length.to_le_bytes()));
+        bytes.extend_from_slice(&self.inline);
+        let fds: Vec<_> = self.files.iter().map(AsFd::as_fd).collect();
+        to.send(&bytes, &fds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::iter;
+
+    fn pair() -> (Socket, Socket) {
+        let (ours, theirs) = Socket::pair().expect("a pair");
+        (ours, Socket::of(theirs.as_fd()).expect("an end"))
+    }
+
+    fn blobs(lens: impl IntoIterator<Item = usize>) -> Vec<Blob> {
+        lens.into_iter().map(|len| vec![(len % 251) as u8; len].into()).collect()
+    }
+
+    #[test]
+    fn texts_and_blobs_of_all_lengths_arrive() {
+        let (one, other) = pair();
+        let mut assembly = Assembly::default();
+        let long = "x".repeat(100_000);
+        for text in [None, Some(""), Some("ü"), Some(&long)] {
+            for lens in [vec![], vec![0, 1, 1024, 1025, 100_000], vec![700; 20], vec![5_000; 100]] {
+                let blobs = blobs(lens);
+                match pass(text.map(str::as_bytes), &blobs, 0, &one) {
+                    Passed::All => {}
+                    Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
+                    other => panic!("{other:?}"),
+                }
+                let mut got = assembly.next(&other).expect("sound");
+                let expected = text.unwrap_or("in the record");
+                assert_eq!(got.text(b"in the record"), expected.as_bytes());
+                assert_eq!(got.take_blobs(), blobs);
+            }
+        }
+        assert!(assembly.next(&other).is_err(), "nothing was sent");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_continued_and_what_is_given_up_is_forgotten() {
+        let (one, other) = pair();
+        let mut assembly = Assembly::default();
+        // Begun and given up, until there is no room.
+        let given_up = Draft::of(iter::once(Item::Text(b"given up"))).0;
+        while given_up.send(IS_FIRST | GOES_ON | HAS_TEXT, &one) == Sent::Yes {}
+        let many = blobs(iter::repeat_n(900, 256));
+        let (mut from, mut rounds) = (0, 0);
+        loop {
+            match pass(None, &many, from, &one) {
+                Passed::All => break,
+                Passed::Part(items) => from = items,
+                other => panic!("{other:?}"),
+            }
+            assembly.take_in(&other).expect("sound");
+            rounds += 1;
+        }
+        assert!(rounds > 0);
+        let mut got = assembly.next(&other).expect("sound");
+        assert_eq!(got.text(b"none"), b"none");
+        assert_eq!(got.take_blobs(), many);
+    }
+
+    #[test]
+    fn messages_that_make_no_sense_are_refused() {
+        let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
+            let (one, other) = pair();
+            assert_eq!(one.send(bytes, fds), Sent::Yes);
+            Assembly::default().next(&other).is_err()
+        };
+        let head = |flags: u8, items: u8| vec![KIND, flags, items];
+        let with = |mut head: Vec<u8>, length: u64| {
+            head.extend(length.to_le_bytes());
+            head
+        };
+        assert!(!garbled(&head(IS_FIRST, 0), &[]));
+        assert!(garbled(b"x", &[]) && garbled(&[9, IS_FIRST, 0], &[]));
+        assert!(garbled(&head(0, 0), &[]), "the rest of nothing");
+        assert!(garbled(&head(IS_FIRST, 1), &[]), "no length");
+        assert!(garbled(&with(head(IS_FIRST, 1), 1 << 45), &[]), "no descriptor");
+        assert!(garbled(&with(head(IS_FIRST, 1), INLINE | 1 << 45), &[]), "no bytes");
+        let file = new_file(&[7; 5_000]).expect("a file");
+        assert!(!garbled(&with(head(IS_FIRST, 1), 5_000), &[file.as_fd()]));
+        assert!(garbled(&head(IS_FIRST, 0), &[file.as_fd()]), "too many descriptors");
+        for wrong in [0, 1, 4_999, 5_001, 1 << 45] {
+            assert!(garbled(&with(head(IS_FIRST, 1), wrong), &[file.as_fd()]), "{wrong}");
+        }
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        assert!(garbled(&with(head(IS_FIRST, 1), 5_000), &[reader.as_fd()]), "a pipe");
+        let disk = File::open(std::env::current_exe().expect("a path")).expect("a file");
+        let len = disk.metadata().expect("a length").len();
+        if sealed::is_available() {
+            assert!(garbled(&with(head(IS_FIRST, 1), len), &[disk.as_fd()]), "a file on disk");
+        }
+    }
+}

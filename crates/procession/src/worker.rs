@@ -1,0 +1,334 @@
+//! The worker's side: from the invitation in the environment, over the handshake, to the desk at
+//! which calls are run until the coordinator hangs up.
+//!
+//! ```text
+//!   main thread        next call ─► claim it ─► run ─► reply      (or n threads that do the same)
+//!   lifeline thread    waits for the lifeline to break or for another parent: then the coordinator
+//!                      is gone and this process ends at once
+//! ```
+//!
+//! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
+//! the coordinator counts on the claims to find the culprit of a crash.
+
+mod desk;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{env, io, process, thread};
+
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::{IpcError, TryRecvError};
+
+use self::desk::Desk;
+pub(crate) use self::desk::answer;
+use crate::guard;
+use crate::task::Registry;
+use crate::wire::{
+    self, BUILD, Exchange, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
+};
+use procession_os as os;
+use procession_os::threads::{self, Description};
+
+/// If this process was started as a worker: serves until the coordinator hangs up, then exits.
+/// Else returns at once.
+///
+/// Call it first thing in `main` of a program that builds a process pool: the program is its own
+/// worker.
+pub fn serve_if_asked(registry: Registry) {
+    if let Some(asked) = asked() {
+        match asked.serve(registry) {
+            Ok(()) => process::exit(0),
+            Err(error) => {
+                // With stderr closed, nobody can be told.
+                let _ = writeln!(io::stderr(), "worker: {error}");
+                process::exit(1);
+            }
+        }
+    }
+}
+
+/// The coordinator's request to serve, if this process was started as a worker. For a worker
+/// program that has more to do than [`serve_if_asked`], such as opening a log.
+pub fn asked() -> Option<Asked> {
+    let invitation = invitation().filter(has_the_socket)?;
+    IS_SERVING.store(true, Ordering::Release);
+    Some(Asked { invitation })
+}
+
+/// Whether this process was started as a worker and its `main` paid no heed to that; if so, the
+/// coordinator is told.
+pub(crate) fn was_asked_in_vain() -> bool {
+    if IS_SERVING.load(Ordering::Acquire) {
+        return false;
+    }
+    let Some(invitation) = invitation() else { return false };
+    if has_the_socket(&invitation) {
+        Note::NotServing.send_to(io::stdin().as_fd());
+        return true;
+    }
+    // Started by a wrapper that passed on the environment, but not the standard input. A task that
+    // starts a program does the same, but by then nobody waits for a hello any more.
+    Path::new(&invitation.socket).is_absolute() && Path::new(&invitation.socket).exists()
+}
+
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+fn invitation() -> Option<Invitation> {
+    serde_json::from_str(&env::var(Invitation::VARIABLE).ok()?).ok()
+}
+
+/// Whether standard input is the socket that the coordinator gave to its worker. A process that a
+/// task starts inherits the environment, but not that.
+fn has_the_socket(invitation: &Invitation) -> bool {
+    wire::identity(io::stdin().as_fd()) == Some(invitation.input)
+}
+
+fn is_child_of(coordinator: u32) -> bool {
+    rustix::process::getppid()
+        .is_some_and(|parent| u32::try_from(parent.as_raw_nonzero().get()) == Ok(coordinator))
+}
+
+/// Why a worker could not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The coordinator cannot be reached, or the handshake broke off.
+    #[error("cannot reach the coordinator (pid {coordinator}): {reason}")]
+    Unreachable {
+        /// The coordinator's process id.
+        coordinator: u32,
+        /// What failed.
+        reason: String,
+    },
+    /// This process was started by a wrapper, not by the coordinator.
+    #[error(
+        "this process is not the one that the coordinator (pid {coordinator}) started: a wrapper \
+         must become the worker program, with `exec`"
+    )]
+    Wrapped {
+        /// The coordinator's process id.
+        coordinator: u32,
+    },
+    /// The operating system refused something.
+    #[error("cannot serve: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A coordinator's request to serve it.
+#[derive(Debug)]
+pub struct Asked {
+    invitation: Invitation,
+}
+
+impl Asked {
+    /// Which worker of the pool this process is, counted from 0.
+    pub fn worker(&self) -> usize {
+        self.invitation.worker
+    }
+
+    /// The process id of the coordinator.
+    pub fn coordinator(&self) -> u32 {
+        self.invitation.coordinator
+    }
+
+    /// Runs the coordinator's calls until it hangs up.
+    pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
+        let Self { invitation } = self;
+        let coordinator = invitation.coordinator;
+        if !is_child_of(coordinator) {
+            // Or the coordinator is gone, and then nobody hears of it.
+            Note::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
+            return Err(ServeError::Wrapped { coordinator });
+        }
+        die_with_the_coordinator(coordinator);
+        os::signals::outlive_requests_to_end();
+        os::terminal::give_up();
+        // Whoever looks at the process list should see what this is, however it was started.
+        let _ = rustix::thread::set_name(c"worker");
+
+        let socket = match take_stdin() {
+            Ok(socket) => socket,
+            Err(error) => {
+                refused_by_the_system(&error).send_to(io::stdin().as_fd());
+                return Err(error.into());
+            }
+        };
+        let Link { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
+            shake_hands(&socket, &invitation)?;
+        let (worker, socket) = (invitation.worker, Arc::new(socket));
+        let desk = Arc::new(Desk::new(registry, worker, exchange, Arc::clone(&socket)));
+        let set_up = || {
+            limits.impose().map_err(io::Error::other)?;
+            os::memory::reserve_little();
+            hold_the_lifeline(lifeline, coordinator, stack)
+        };
+        let runners = match set_up() {
+            // This thread is one of those that run calls.
+            Ok(()) => desk.start_runners(threads, stack),
+            Err(error) => {
+                // The worker's own limits are the same the next time.
+                let is_short = threads::is_short(&error) && !limits.is_any();
+                let told = if is_short { Note::Short } else { Note::Unfit };
+                told(Note::reason(&error.to_string())).send(&socket, &[]);
+                return Err(error.into());
+            }
+        };
+        let threads = runners.threads.len() + 1;
+        let refused = runners.refused.map(|error| Note::reason(&error.to_string()));
+        // Without a word of it nobody would ever send a call.
+        if Note::Ready(Hands { threads, refused }).send(&socket, &[]) != Sent::Yes {
+            return Err(unreachable(coordinator, &"it hung up"));
+        }
+        drop(socket);
+
+        desk.run_or_end(threads);
+        for runner in runners.threads {
+            let _ = runner.join();
+        }
+        desk.drop_locals();
+        Ok(())
+    }
+}
+
+fn unreachable(coordinator: u32, reason: &dyn std::fmt::Display) -> ServeError {
+    ServeError::Unreachable { coordinator, reason: reason.to_string() }
+}
+
+fn refused_by_the_system(error: &dyn std::fmt::Display) -> Note {
+    Note::Refused(Note::reason(&format!("the worker cannot serve: {error}")))
+}
+
+/// Keeps the socket that is the standard input for this process alone, and puts an empty input in
+/// its place: it is not for tasks, nor for what they start.
+fn take_stdin() -> io::Result<Socket> {
+    let socket = Socket::of(io::stdin().as_fd())?;
+    let empty: OwnedFd = match File::open("/dev/null") {
+        Ok(null) => null.into(),
+        // In surroundings without devices; the writing end is closed at once.
+        Err(_) => io::pipe()?.0.into(),
+    };
+    rustix::stdio::dup2_stdin(empty)?;
+    Ok(socket)
+}
+
+/// What the handshake leads to.
+struct Link {
+    exchange: Exchange,
+    welcome: Welcome,
+    lifeline: IpcReceiver<()>,
+}
+
+/// Reports to the coordinator, and waits until it is welcome. Where the system refuses something,
+/// the coordinator hears of it, for the next try may fare better.
+fn shake_hands(socket: &Socket, invitation: &Invitation) -> Result<Link, ServeError> {
+    let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
+    let memory = match Note::receive(socket) {
+        Ok(Some((Note::Memory, mut fds))) => fds.pop(),
+        _ => None,
+    };
+    let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
+    let exchange = Exchange::open(memory.into()).map_err(io::Error::other)?;
+    // The channel library panics where it finds no descriptors.
+    let said = guard::catch(|| {
+        wire::prepare().map_err(|short| short.to_string())?;
+        say_hello(invitation).map_err(|error| error.to_string())
+    });
+    let (welcomes, lifeline) = match said {
+        Ok(Ok(channels)) => channels,
+        Ok(Err(reason)) => {
+            refused_by_the_system(&reason).send(socket, &[]);
+            return Err(unreachable(&reason));
+        }
+        Err(panic) => {
+            refused_by_the_system(&panic.message).send(socket, &[]);
+            return Err(unreachable(&panic.message));
+        }
+    };
+    if Note::HelloSent.send(socket, &[]) != Sent::Yes {
+        return Err(unreachable(&"it hung up"));
+    }
+    match Note::receive(socket) {
+        Ok(Some((Note::Welcomed, _))) => {}
+        _ => return Err(unreachable(&"it hung up")),
+    }
+    let welcome = wire::receive(&welcomes).map_err(|error| unreachable(&error))?;
+    Ok(Link { exchange, welcome, lifeline })
+}
+
+type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);
+
+fn say_hello(invitation: &Invitation) -> Result<Channels, ipc_channel::IpcError> {
+    let (welcome, welcomes) = ipc::channel()?;
+    let (its_lifeline, lifeline) = ipc::channel()?;
+    let to = IpcSender::connect(invitation.socket.clone())?;
+    wire::send(&to, || Hello {
+        token: invitation.token.clone(),
+        protocol: PROTOCOL,
+        build: BUILD.to_owned(),
+        pid: process::id(),
+        welcome: welcome.clone(),
+        lifeline: its_lifeline.clone(),
+    })?;
+    Ok((welcomes, lifeline))
+}
+
+/// How often it is asked whether the coordinator is there, beside the lifeline: a process that was
+/// forked from it may hold the lifeline's other end.
+const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
+
+/// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
+fn hold_the_lifeline(
+    lifeline: IpcReceiver<()>,
+    coordinator: u32,
+    stack: Option<usize>,
+) -> io::Result<()> {
+    let thread = Description::new("lifeline").with_stack(stack);
+    let thread = thread.start_patiently(move || {
+        // This process may be stopped; then its other threads cannot end it before it goes on.
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
+        while is_child_of(coordinator) {
+            // Whatever the channel library's panics mean, the parent tells.
+            match guard::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
+                Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
+                Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
+                // A task may have closed the descriptor.
+                Ok(Err(_)) | Err(_) => thread::sleep(ASK_FOR_THE_COORDINATOR),
+            }
+        }
+        end_at_once();
+    });
+    thread.map(drop).map_err(refused)
+}
+
+/// Keeps the kind of the error, by which a shortage is known.
+fn refused(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
+}
+
+/// The lifeline breaks with the coordinator and ends this process with all that its tasks started.
+/// The death of the parent does the same, and takes effect where the lifeline cannot: in what a task
+/// has replaced this process with, and while this process is stopped. From the fork until now, it
+/// has killed this process alone, which had started nothing.
+fn die_with_the_coordinator(coordinator: u32) {
+    os::signals::end_with_the_parent();
+    // It may have died before the signal was asked for, which is then never sent.
+    if !is_child_of(coordinator) {
+        end_at_once();
+    }
+}
+
+/// Ends this process and all that its tasks started, without a word: nobody is left to listen.
+fn end_at_once() -> ! {
+    use rustix::process::{Signal, getpid, kill_process, kill_process_group};
+    // The coordinator made each worker the leader of a group, which a task may have left.
+    let _ = kill_process_group(getpid(), Signal::KILL);
+    let _ = kill_process(getpid(), Signal::KILL);
+    process::abort()
+}

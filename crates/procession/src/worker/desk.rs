@@ -1,0 +1,342 @@
+//! Where a worker does its work: takes the next call, claims it, runs it and replies.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{end_at_once, refused};
+use crate::blob::Blob;
+use crate::codec;
+use crate::guard;
+use crate::task::{Context, Locals, Registry, Task, TaskId};
+use crate::voice::Voice;
+use crate::wire::{
+    self, Assembly, Call, Cargo, ENCLOSED, Enclosure, Exchange, INLINE_LIMIT, OUTPUT, Passed,
+    Patience, REPLY, Reader, Records, SAID, Socket, Status, TAKE_IN, Timed, Writer,
+};
+use procession_os as os;
+use procession_os::fork::Origin;
+use procession_os::threads::Description;
+
+/// What the threads that run calls have in common.
+pub(super) struct Desk {
+    registry: Registry,
+    worker: usize,
+    locals: Arc<Locals>,
+    voice: Voice,
+    exchange: Arc<Exchange>,
+    inbox: Mutex<Inbox>,
+    outlet: Arc<Outlet>,
+    /// How many threads have a call.
+    busy: AtomicUsize,
+    origin: Origin,
+}
+
+/// Where calls come from.
+struct Inbox {
+    reader: Reader,
+    records: Records,
+    socket: Arc<Socket>,
+    assembly: Assembly,
+    patience: Patience,
+}
+
+/// What this process says to the coordinator.
+struct Outlet {
+    exchange: Arc<Exchange>,
+    outbox: Mutex<Outbox>,
+}
+
+/// Where replies go.
+struct Outbox {
+    writer: Writer,
+    socket: Arc<Socket>,
+}
+
+/// The threads that run calls beside the first.
+#[derive(Default)]
+pub(super) struct Runners {
+    pub threads: Vec<JoinHandle<()>>,
+    /// Why there are no more of them, if fewer than asked for.
+    pub refused: Option<io::Error>,
+}
+
+/// For how long at most a reply waits for room in the socket before the coordinator is asked anew.
+const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
+
+/// A call as it was taken out of the inbox; used again for the next one.
+#[derive(Default)]
+struct Taken {
+    record: Vec<u8>,
+    enclosed: Enclosure,
+}
+
+impl Desk {
+    pub(super) fn new(
+        registry: Registry,
+        worker: usize,
+        exchange: Exchange,
+        socket: Arc<Socket>,
+    ) -> Self {
+        let exchange = Arc::new(exchange);
+        let outlet = Arc::new(Outlet {
+            exchange: Arc::clone(&exchange),
+            outbox: Mutex::new(Outbox { writer: Writer::default(), socket: Arc::clone(&socket) }),
+        });
+        let speaks = Arc::clone(&outlet);
+        Self {
+            registry,
+            worker,
+            locals: Arc::default(),
+            voice: Voice::new(move |task, _, line| speaks.say(task, line)),
+            exchange,
+            inbox: Mutex::new(Inbox {
+                reader: Reader::default(),
+                records: Records::default(),
+                socket,
+                assembly: Assembly::default(),
+                patience: Patience::default(),
+            }),
+            outlet,
+            busy: AtomicUsize::new(0),
+            origin: Origin::here(),
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts, beside the calling thread, those that run calls: as many as the system allows.
+    pub(super) fn start_runners(self: &Arc<Self>, threads: usize, stack: Option<usize>) -> Runners {
+        let mut runners = Runners::default();
+        for n in 1..threads {
+            let desk = Arc::clone(self);
+            let thread = Description::new(format!("runner-{n}")).with_stack(stack);
+            match thread.start(move || desk.run_or_end(threads)) {
+                Ok(thread) => runners.threads.push(thread),
+                Err(error) => {
+                    runners.refused = Some(refused(error));
+                    break;
+                }
+            }
+        }
+        runners
+    }
+
+    /// Runs calls until no more will come.
+    pub(super) fn run_or_end(&self, threads: usize) {
+        if guard::catch(|| self.run_until_closed(threads)).is_err() {
+            // The panic was reported. What this thread had to do would never be done.
+            end_at_once();
+        }
+    }
+
+    fn run_until_closed(&self, threads: usize) {
+        os::signals::end_with_the_parent();
+        let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
+        while self.take_next(&mut taken) {
+            self.run(&mut taken, &mut cargo);
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            if threads > 1 {
+                // The one that waits for calls could not know that it was the last.
+                self.note_if_idle();
+            }
+        }
+    }
+
+    /// Drops what outlived single tasks, when no task runs any more.
+    pub(super) fn drop_locals(&self) {
+        self.locals.clear();
+    }
+
+    /// With nothing to do, replies that nobody was called for are all that will come for now.
+    fn note_if_idle(&self) {
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            self.exchange.set_idle(true);
+            self.exchange.reply_bell().rouse();
+        }
+    }
+
+    /// Waits for the next call; false if none will come any more. Of several threads one waits for
+    /// the bell, and the others for that one.
+    fn take_next(&self, taken: &mut Taken) -> bool {
+        let mut inbox = self.inbox();
+        let Inbox { reader, records, socket, assembly, patience } = &mut *inbox;
+        let ring = self.exchange.calls();
+        loop {
+            // The coordinator is no stranger: what it writes is sound, or it is at its end.
+            let record = records.next().unwrap_or_else(|_| end_at_once());
+            if record.is_some_and(|record| record.kind == TAKE_IN) {
+                assembly.take_in(socket).unwrap_or_else(|_| end_at_once());
+                continue;
+            }
+            if let Some(record) = record {
+                taken.record.clear();
+                taken.record.extend_from_slice(records.bytes(record));
+                taken.enclosed = match record.kind & ENCLOSED != 0 {
+                    true => assembly.next(socket).unwrap_or_else(|_| {
+                        // It may be more than this process can take in. The call is to blame:
+                        // given to the next worker, it would end that one, too.
+                        self.begin(&taken.record);
+                        end_at_once()
+                    }),
+                    false => Enclosure::default(),
+                };
+                self.busy.fetch_add(1, Ordering::SeqCst);
+                return true;
+            }
+            // Whether none will come must be known before looking whether there is one.
+            let is_closed = self.exchange.is_closed();
+            if reader.read(&ring, records).unwrap_or_else(|_| end_at_once()) {
+                continue;
+            }
+            if is_closed {
+                return false;
+            }
+            self.note_if_idle();
+            let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
+            self.exchange.call_bell().wait_unless(patience, is_there);
+            self.exchange.set_idle(false);
+        }
+    }
+
+    /// Claims a call that will not be run.
+    fn begin(&self, record: &[u8]) {
+        let call = Call::split(record).map(|(call, _)| call);
+        if let Some(call) = call
+            && let Some(claim) = self.exchange.claim(call.claim)
+        {
+            claim.begin(call.turn, wire::now());
+        }
+    }
+
+    fn run(&self, taken: &mut Taken, cargo: &mut Cargo) {
+        let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
+        let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
+        let mut context = Context {
+            task: TaskId(call.id),
+            worker: self.worker,
+            attempt: call.attempt,
+            locals: Arc::clone(&self.locals),
+            voice: self.voice.clone(),
+        };
+        let runner = self.registry.runner(parts.name);
+        let mut blobs = taken.enclosed.take_blobs();
+        let text = taken.enclosed.text(parts.text);
+        let mut texts = parts.texts(text);
+        let mut now = wire::now();
+        for item in 0..u64::from(call.items) {
+            if !claim.begin(call.turn, now) {
+                // It was taken back. There may be more that found no room behind it.
+                self.exchange.reply_bell().ring();
+                return;
+            }
+            context.task = TaskId(call.id + item);
+            cargo.data.clear();
+            cargo.blobs = std::mem::take(&mut blobs);
+            let task = if call.items == 1 { text } else { texts.next().unwrap_or_default() };
+            let status = match runner {
+                Some(run) => run(task, &context, cargo),
+                None => {
+                    let reason = format!(
+                        "the worker knows no task named {:?}: add it to its Registry",
+                        parts.name
+                    );
+                    cargo.put_reason(Status::Undecodable, &reason)
+                }
+            };
+            if self.origin.is_forked() {
+                // The task has forked this process: it is for the worker to reply, not for its copy.
+                os::fork::end_the_copy();
+            }
+            claim.end();
+            let then = std::mem::replace(&mut now, wire::now());
+            let ran_for = Duration::from_nanos(now.saturating_sub(then));
+            let blobs = std::mem::take(&mut cargo.blobs);
+            let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data)
+            } else {
+                let reply = wire::envelope(call.id + item, status, cargo, ran_for);
+                self.outlet.reply(call.claim, &reply, &blobs)
+            };
+            if has_waited {
+                // That is no part of the next task's time.
+                now = wire::now();
+            }
+        }
+    }
+}
+
+impl Outlet {
+    /// Says whether it had to wait for room; so do the next ones.
+    fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> bool {
+        let has_waited = self.send(REPLY, u64::from(claim), reply, blobs);
+        self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
+        has_waited
+    }
+
+    fn output(&self, timed: Timed, output: &[u8]) -> bool {
+        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[]);
+        self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
+        has_waited
+    }
+
+    fn say(&self, task: TaskId, line: &str) {
+        self.send(SAID, task.0, line.as_bytes(), &[]);
+        self.exchange.reply_bell().ring();
+    }
+
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
+        let ring = self.exchange.replies();
+        let mut has_waited = false;
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outbox { writer, socket } = &mut *outbox;
+        let is_inline = text.len() <= INLINE_LIMIT;
+        let enclosed = (!is_inline).then_some(text);
+        let mut begun = 0;
+        let lacks = loop {
+            match wire::pass(enclosed, blobs, begun, socket) {
+                Passed::Nothing => break false,
+                Passed::All => break true,
+                Passed::Part(items) => begun = items,
+                Passed::Stuck(stuck, _) => {
+                    // Nobody would ever hear of it. The task that has left so few descriptors to
+                    // this process is to blame, and the next process has all of its own.
+                    let _ = writeln!(io::stderr(), "worker: {stuck}");
+                    end_at_once()
+                }
+            }
+            // The coordinator takes something out with what it has not read yet; or else has to be
+            // asked to.
+            if !ring.has_unread() {
+                let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
+            }
+            self.exchange.reply_bell().ring();
+            socket.wait_writable(SOCKET_MAY_BE_FULL);
+            has_waited = true;
+        };
+        let kind = if lacks { kind | ENCLOSED } else { kind };
+        let inline = if is_inline { text } else { &[] };
+        let parts = [&number.to_le_bytes()[..], inline];
+        // Full: the coordinator's own code is in a callback, or it has a lot to do.
+        while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
+            let fits = || writer.fits(&ring, &parts);
+            self.exchange.space_bell().sleep_unless(fits);
+            has_waited = true;
+        }
+        has_waited
+    }
+}
+
+/// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
+pub(crate) fn answer<T: Task>(task: &[u8], context: &Context, cargo: &mut Cargo) -> Status {
+    // `Deserialize` is the user's code as well.
+    let blobs = std::mem::take(&mut cargo.blobs);
+    match codec::decode::<T>(T::ENCODING, task, blobs) {
+        Ok(task) => cargo.put::<T>(guard::run(task, context)),
+        Err(reason) => cargo.put_reason(Status::Undecodable, &reason),
+    }
+}

@@ -1,0 +1,295 @@
+//! Which values arrive as they were, in either encoding: the table in `docs/encodings.md`, and the
+//! law that every executor gives equal values or refuses them before they are sent.
+
+#[path = "support/harness.rs"]
+mod harness;
+#[path = "support/zoo.rs"]
+#[allow(dead_code, reason = "the comparison with other encodings uses the rest")]
+mod zoo;
+
+use std::fmt::Write;
+
+use procession::{
+    Blob, Context, Encoding, Executor, Failure, ProcessPool, Registry, Sequential, Task, TaskError,
+    ThreadPool,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde::{Deserialize, Serialize};
+
+use self::zoo::{Animal, F32, F64};
+
+/// Gives an animal back, by way of JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Carry(Animal);
+
+impl Task for Carry {
+    const NAME: &'static str = "carry";
+    type Output = Animal;
+    fn run(self, _: &Context) -> Result<Animal, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// The same in the binary encoding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CarryBinary(Animal);
+
+impl Task for CarryBinary {
+    const NAME: &'static str = "carry in binary";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Animal;
+    fn run(self, _: &Context) -> Result<Animal, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// Its output has what JSON cannot hold.
+#[derive(Serialize, Deserialize)]
+struct Measure;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Report {
+    items: Vec<Item>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Item {
+    ratio: Option<f64>,
+}
+
+impl Task for Measure {
+    const NAME: &'static str = "measure";
+    type Output = Report;
+    fn run(self, _: &Context) -> Result<Report, Failure> {
+        Ok(report())
+    }
+}
+
+fn report() -> Report {
+    let ratios = [Some(0.5), None, Some(1.0), Some(f64::NAN)];
+    Report { items: ratios.map(|ratio| Item { ratio }).into() }
+}
+
+/// A task with parts of its own that travel beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Blobs(Vec<Blob>, String, Vec<u8>);
+
+impl Task for Blobs {
+    const NAME: &'static str = "blobs";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Self;
+    fn run(self, _: &Context) -> Result<Self, Failure> {
+        Ok(self)
+    }
+}
+
+fn main() {
+    harness::hush_panics_on_purpose();
+    let registry = Registry::new().with::<Carry>().with::<CarryBinary>();
+    procession::worker::serve_if_asked(registry.with::<Measure>().with::<Blobs>());
+    macro_rules! trials {
+        ($($test:ident),* $(,)?) => {
+            vec![$(harness::trial(concat!("encodings::", stringify!($test)), $test)),*]
+        };
+    }
+    let trials = trials![
+        the_table_in_the_docs_is_what_the_encodings_hold,
+        every_executor_gives_equal_values_or_refuses_them,
+        a_refused_task_is_not_run_and_names_its_field,
+        a_refused_output_names_its_task_and_field,
+        binary_tasks_of_all_sizes_arrive_and_come_back,
+    ];
+    harness::run(trials);
+}
+
+fn pool() -> ProcessPool {
+    ProcessPool::builder().workers(2).on_output(|_| {}).build().expect("a pool")
+}
+
+/// What became of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Equal,
+    Refused,
+    /// Refused too late, by the one who was to read it.
+    Unread,
+    Changed,
+}
+
+fn fate(animal: &Animal, result: &Result<Animal, TaskError>) -> Fate {
+    match result {
+        Ok(back) if back == animal => Fate::Equal,
+        Ok(_) => Fate::Changed,
+        Err(TaskError::Unencodable { what, .. }) if what == "task" => Fate::Refused,
+        Err(_) => Fate::Unread,
+    }
+}
+
+fn fates<T: Task<Output = Animal>>(
+    pool: &ProcessPool,
+    animals: &[Animal],
+    task: fn(Animal) -> T,
+) -> Vec<Fate> {
+    let results = pool.map(animals.iter().cloned().map(task));
+    animals.iter().zip(results).map(|(animal, result)| fate(animal, &result)).collect()
+}
+
+fn cell(fates: &[Fate]) -> String {
+    let count = |fate| fates.iter().filter(|other| **other == fate).count();
+    let names = [
+        (Fate::Equal, "equal"),
+        (Fate::Refused, "refused"),
+        (Fate::Unread, "NOT READ"),
+        (Fate::Changed, "CHANGED"),
+    ];
+    let there: Vec<_> = names.into_iter().filter(|(fate, _)| count(*fate) > 0).collect();
+    match there[..] {
+        [(_, name)] => name.to_owned(),
+        _ => there
+            .iter()
+            .map(|(f, name)| format!("{} {name}", count(*f)))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+const BEGIN: &str =
+    "<!-- The table is written by crates/procession/tests/encodings.rs: begin -->\n";
+const END: &str = "<!-- end -->";
+
+fn the_table_in_the_docs_is_what_the_encodings_hold() {
+    let pool = pool();
+    let all = zoo::all();
+    let mut table = "| | JSON | binary |\n|---|---|---|\n".to_owned();
+    let (mut json_holds, mut binary_holds) = (0, 0);
+    for (name, about, animals) in &all {
+        let json = fates(&pool, animals, Carry);
+        let binary = fates(&pool, animals, CarryBinary);
+        let worst = json.iter().chain(&binary).max();
+        assert!(worst <= Some(&Fate::Refused), "{name}: {json:?} {binary:?}");
+        json_holds += usize::from(json.iter().all(|fate| *fate == Fate::Equal));
+        binary_holds += usize::from(binary.iter().all(|fate| *fate == Fate::Equal));
+        writeln!(table, "| {about} | {} | {} |", cell(&json), cell(&binary)).expect("a text");
+    }
+    let number = all.len();
+    writeln!(
+        table,
+        "| **all values equal** | **{json_holds} of {number}** | **{binary_holds} of {number}** |"
+    )
+    .expect("a text");
+    assert!(number >= 60 && binary_holds * 60 >= number * 56, "{binary_holds} of {number}");
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/encodings.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let (before, rest) = page.split_once(BEGIN).expect("a place for the table");
+    let (there, after) = rest.split_once(END).expect("the end of the table");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).expect("written");
+    } else {
+        assert_eq!(there, table, "UPDATE_DOCS=1 cargo test --test encodings writes it anew");
+    }
+}
+
+/// Any animal, and others of which each bit is drawn.
+fn animals() -> impl Strategy<Value = Vec<Animal>> {
+    let known: Vec<_> = zoo::all().into_iter().flat_map(|(_, _, animals)| animals).collect();
+    let float = any::<u64>().prop_map(|bits| F64(f64::from_bits(bits)));
+    let animal = prop_oneof![
+        3 => proptest::sample::select(known),
+        1 => float.clone().prop_map(Animal::Float64),
+        1 => (0.0..1.0_f64).prop_map(|value| Animal::Float64(F64(value))),
+        1 => any::<u32>().prop_map(|bits| Animal::Float32(F32(f32::from_bits(bits)))),
+        1 => proptest::option::of(float.clone()).prop_map(Animal::MaybeFloat),
+        1 => proptest::collection::vec(float, 0..20).prop_map(Animal::Vector),
+        1 => any::<(i128, u128)>().prop_map(Animal::Int128),
+        1 => any::<String>().prop_map(Animal::Text),
+        1 => any::<Option<Option<u8>>>().prop_map(Animal::NestedOption),
+        1 => any::<Vec<Option<Option<Option<bool>>>>>().prop_map(Animal::DeepOption),
+        1 => any::<std::collections::BTreeMap<(u8, String), u8>>().prop_map(Animal::TupleKeys),
+        1 => any::<std::collections::BTreeMap<i128, u8>>().prop_map(Animal::IntKeys),
+        1 => any::<Result<Option<u8>, String>>().prop_map(Animal::Outcome),
+    ];
+    proptest::collection::vec(animal, 1..30)
+}
+
+fn every_executor_gives_equal_values_or_refuses_them() {
+    let (sequential, threads, processes) = (Sequential::new(), ThreadPool::new(2), pool());
+    // Until the tasks of a map are known to be so short that they travel together.
+    let short = || (0..2000_u64).map(|n| Animal::Int64((0, n)));
+    assert!(processes.map(short().map(Carry)).zip(short()).all(|(is, was)| is == Ok(was)));
+    let config = Config { cases: 100, failure_persistence: None, ..Config::default() };
+    let test = |animals: Vec<Animal>| {
+        let equal = |results: Vec<Result<Animal, TaskError>>| {
+            for (animal, result) in animals.iter().zip(results) {
+                prop_assert_eq!(fate(animal, &result), Fate::Equal, "{:?}", result);
+            }
+            Ok(())
+        };
+        let carry = || animals.iter().cloned().map(Carry);
+        equal(sequential.map(carry()).collect())?;
+        equal(threads.map(carry()).collect())?;
+        let one_by_one: Vec<_> = carry().map(|task| threads.submit(task)).collect();
+        equal(one_by_one.into_iter().map(|future| future.result()).collect())?;
+
+        let mapped = [fates(&processes, &animals, Carry), fates(&processes, &animals, CarryBinary)];
+        let json: Vec<_> = carry().map(|task| processes.submit(task)).collect();
+        let binary = animals.iter().cloned().map(CarryBinary);
+        let binary: Vec<_> = binary.map(|task| processes.submit(task)).collect();
+        let submitted = [json, binary].map(|futures| {
+            let results = futures.into_iter().map(|future| future.result());
+            animals
+                .iter()
+                .zip(results)
+                .map(|(animal, result)| fate(animal, &result))
+                .collect::<Vec<_>>()
+        });
+        prop_assert_eq!(&mapped, &submitted);
+        let worst = mapped.iter().flatten().max();
+        prop_assert!(worst <= Some(&Fate::Refused), "{:?}", mapped);
+        Ok(())
+    };
+    TestRunner::new(config).run(&animals(), test).expect("the law");
+}
+
+fn a_refused_task_is_not_run_and_names_its_field() {
+    let pool = pool();
+    let inner = vec![None, Some(Some(None))];
+    let refused = pool.submit(Carry(Animal::DeepOption(inner.clone()))).result();
+    let expected = TaskError::Unencodable {
+        what: "task".to_owned(),
+        task: "carry".to_owned(),
+        field: ".DeepOption[1]".to_owned(),
+        reason: "in JSON this value inside Some(..) would be read as None".to_owned(),
+    };
+    assert_eq!(refused, Err(expected.clone()));
+    assert_eq!(
+        expected.to_string(),
+        "cannot encode task \"carry\" at .DeepOption[1]: in JSON this value inside Some(..) would be read as None"
+    );
+    let mapped: Vec<_> = pool.map([Carry(Animal::DeepOption(inner.clone()))]).collect();
+    assert_eq!(mapped, [Err(expected)]);
+    assert_eq!(pool.stats().done + pool.stats().failed, 0, "nothing was sent");
+    let held = pool.submit(CarryBinary(Animal::DeepOption(inner.clone()))).result();
+    assert_eq!(held, Ok(Animal::DeepOption(inner)));
+}
+
+fn a_refused_output_names_its_task_and_field() {
+    let refused = pool().submit(Measure).result().expect_err("refused");
+    assert_eq!(
+        refused.to_string(),
+        "cannot encode the output of task \"measure\" at .items[3].ratio: JSON has no number NaN"
+    );
+}
+
+fn binary_tasks_of_all_sizes_arrive_and_come_back() {
+    let pool = pool();
+    for size in [0, 1, 257, 65_450, 65_536, 70_000, 3_000_000] {
+        let bytes: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
+        let blobs = vec![Blob::from(&bytes[..]), Blob::default(), Blob::from(vec![255; size / 2])];
+        let task = Blobs(blobs, "ü".repeat(size / 3), bytes);
+        assert!(pool.submit(task.clone()).result().as_ref() == Ok(&task), "{size}");
+        let mapped = pool.map(vec![task.clone(); 3]);
+        assert!(mapped.into_iter().all(|back| back.as_ref() == Ok(&task)), "{size}");
+    }
+}
