@@ -386,7 +386,7 @@ mod tests {
             match pool.submit(Nothing).result() {
                 Err(TaskError::PoolBroken(PoolError::ThreadDied { thread, message })) => {
                     assert_eq!(thread, "supervisor");
-                    assert!(message.contains("on purpose at src"), "{message}");
+                    assert!(message.contains("on purpose at "), "{message}");
                 }
                 other => panic!("{other:?}"),
             }
