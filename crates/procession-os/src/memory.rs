@@ -84,7 +84,6 @@ pub fn reserve_little() {
 }
 
 /// How many parts the heap may have. The first one reserves nothing.
-
 fn arenas(limit: u64) -> u64 {
     const EACH: u64 = 512 << 20;
     (limit / EACH).max(1)
