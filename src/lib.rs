@@ -7,3 +7,8 @@ pub mod cli;
 pub mod flag_server;
 pub mod flags;
 mod workload;
+
+/// The README's example is compiled and run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

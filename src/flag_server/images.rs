@@ -23,7 +23,7 @@ const QUANTIZER_SPEED: i32 = 10;
 /// The first call for a code redraws it; all later ones share the same bytes.
 ///
 /// ```
-/// use procession::flag_server::image;
+/// use procession_cli::flag_server::image;
 ///
 /// assert!(image("br").unwrap().starts_with(b"GIF89a"));
 /// assert!(image("zz").is_none());

@@ -26,7 +26,7 @@ const BACKLOG: u32 = 4096;
 /// A running server of flags; it stops when dropped.
 ///
 /// ```
-/// use procession::flag_server::{FlagServer, Kind};
+/// use procession_cli::flag_server::{FlagServer, Kind};
 ///
 /// let server = FlagServer::builder(Kind::Local).start()?;
 /// println!("flags at {}/br/br.gif", server.base_url());

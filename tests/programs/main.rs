@@ -17,6 +17,7 @@ mod bench;
 mod compare;
 mod dashboard;
 mod demo;
+mod documents;
 mod download;
 mod fetch;
 mod flag_server;

@@ -88,5 +88,5 @@ pub use voice::Said;
 
 /// The README's example is compiled and run as well.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
