@@ -1,4 +1,4 @@
-//! Names the build: a number that changes whenever the sources, the dependencies, the features, the
+//! Names the build of the programs: a number that changes whenever their sources, the dependencies, the
 //! version or the profile do.
 //!
 //! A coordinator and a worker that were built apart may disagree about what a task looks like.

@@ -1,4 +1,4 @@
-//! Names the build: a number that changes whenever the sources, the dependencies, the features, the
+//! Names the build of this crate: a number that changes whenever its sources, its features, its
 //! version or the profile do.
 //!
 //! A coordinator and a worker that were built apart may disagree about what a task looks like.
@@ -13,8 +13,6 @@ use std::{env, fs};
 fn main() {
     let mut files = vec![PathBuf::from("Cargo.toml")];
     collect(Path::new("src"), &mut files);
-    // What crosses the process border is encoded by other crates. Not every package has this file.
-    files.extend(Some(PathBuf::from("Cargo.lock")).filter(|lock| lock.exists()));
     files.sort();
 
     let mut hasher = DefaultHasher::new();
@@ -31,9 +29,6 @@ fn main() {
     println!("cargo::rustc-env=PROCESSION_BUILD={:016x}", hasher.finish());
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=Cargo.toml");
-    if Path::new("Cargo.lock").exists() {
-        println!("cargo::rerun-if-changed=Cargo.lock");
-    }
 }
 
 fn is_feature(variable: &OsStr) -> bool {

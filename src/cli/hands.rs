@@ -8,9 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::ensure;
-use procession::{
-    Engine, Executor, ProcessPool, Recycling, Retries, Sequential, Shutdown, ThreadPool,
-};
+use procession::{Engine, Executor, Recycling, Retries, Sequential, Shutdown, ThreadPool};
 use procession_os::memory::{self, Left};
 
 use super::bar::Bar;
@@ -50,7 +48,7 @@ pub(super) fn start(
         Crew::Processes { workers, connections } => {
             let output = WorkerOutput::new(log_dir, bar.clone());
             let events = PoolLog::new(submitted.clone(), bar.clone());
-            let mut pool = ProcessPool::builder()
+            let mut pool = crate::cli::pool()
                 .workers(workers)
                 .concurrency(connections)
                 .worker_program_beside("worker")

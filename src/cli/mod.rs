@@ -51,9 +51,17 @@ use self::args::{Args, Command};
 use self::resume::Work;
 use crate::flags::task::Download;
 use crate::workload;
-use procession::Registry;
 use procession::worker::{self, Asked};
+use procession::{ProcessPool, Registry};
 use procession_os as os;
+
+/// The build of these programs: both must be of the same.
+const BUILD: &str = env!("PROCESSION_BUILD");
+
+/// The settings that all process pools of the programs have in common.
+fn pool() -> procession::Builder {
+    ProcessPool::builder().build_id(BUILD)
+}
 
 /// How a program ended, as its caller reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +219,7 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
 
 /// All that workers can do.
 fn registry() -> Registry {
-    let registry = Registry::new().with::<Download>();
+    let registry = Registry::new().build_id(BUILD).with::<Download>();
     demo::add_to(workload::add_to(bench::add_to(registry)))
 }
 

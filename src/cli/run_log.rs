@@ -63,7 +63,7 @@ fn adopt(journal: Journal) {
         Level::Info,
         Event::Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            build: env!("PROCESSION_BUILD").to_owned(),
+            build: super::BUILD.to_owned(),
             args: env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             format: FORMAT,
         },

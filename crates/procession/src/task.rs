@@ -181,6 +181,7 @@ impl fmt::Debug for Locals {
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     runners: HashMap<&'static str, Runner>,
+    build_id: String,
 }
 
 /// Takes an encoded task, runs it and puts what comes of it where there was nothing.
@@ -190,6 +191,22 @@ impl Registry {
     /// A registry that knows no task yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Names the build of the program that has these tasks, such as its version or a hash of its
+    /// sources. A pool refuses a worker with another name than [`Builder::build_id`]. Default: none.
+    ///
+    /// It is of use for a worker program of its own, which may have been built from older sources
+    /// than the coordinator. A program that is its own worker needs none.
+    ///
+    /// [`Builder::build_id`]: crate::Builder::build_id
+    pub fn build_id(mut self, id: impl Into<String>) -> Self {
+        self.build_id = id.into();
+        self
+    }
+
+    pub(crate) fn build(&self) -> String {
+        wire::build_with(&self.build_id)
     }
 
     /// Adds a kind of task.

@@ -61,7 +61,12 @@ use crate::task::Task;
 pub(crate) const PROTOCOL: u32 = 5;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
-pub(crate) const BUILD: &str = env!("PROCESSION_BUILD");
+const BUILD: &str = env!("PROCESSION_BUILD");
+
+/// The build of this crate and of the program that uses it.
+pub(crate) fn build_with(program: &str) -> String {
+    if program.is_empty() { BUILD.to_owned() } else { format!("{BUILD}-{program}") }
+}
 
 /// The largest text that is sent inside a record.
 pub(crate) const INLINE_LIMIT: usize = 64 * 1024;

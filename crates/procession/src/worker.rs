@@ -29,7 +29,7 @@ pub(crate) use self::desk::answer;
 use crate::guard;
 use crate::task::Registry;
 use crate::wire::{
-    self, BUILD, Exchange, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
+    self, Exchange, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
 };
 use procession_os as os;
 use procession_os::threads::{self, Description};
@@ -159,7 +159,7 @@ impl Asked {
             }
         };
         let Link { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
-            shake_hands(&socket, &invitation)?;
+            shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
         let desk = Arc::new(Desk::new(registry, worker, exchange, Arc::clone(&socket)));
         let set_up = || {
@@ -225,7 +225,11 @@ struct Link {
 
 /// Reports to the coordinator, and waits until it is welcome. Where the system refuses something,
 /// the coordinator hears of it, for the next try may fare better.
-fn shake_hands(socket: &Socket, invitation: &Invitation) -> Result<Link, ServeError> {
+fn shake_hands(
+    socket: &Socket,
+    invitation: &Invitation,
+    build: String,
+) -> Result<Link, ServeError> {
     let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
     let memory = match Note::receive(socket) {
         Ok(Some((Note::Memory, mut fds))) => fds.pop(),
@@ -236,7 +240,7 @@ fn shake_hands(socket: &Socket, invitation: &Invitation) -> Result<Link, ServeEr
     // The channel library panics where it finds no descriptors.
     let said = guard::catch(|| {
         wire::prepare().map_err(|short| short.to_string())?;
-        say_hello(invitation).map_err(|error| error.to_string())
+        say_hello(invitation, &build).map_err(|error| error.to_string())
     });
     let (welcomes, lifeline) = match said {
         Ok(Ok(channels)) => channels,
@@ -262,14 +266,14 @@ fn shake_hands(socket: &Socket, invitation: &Invitation) -> Result<Link, ServeEr
 
 type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);
 
-fn say_hello(invitation: &Invitation) -> Result<Channels, ipc_channel::IpcError> {
+fn say_hello(invitation: &Invitation, build: &str) -> Result<Channels, ipc_channel::IpcError> {
     let (welcome, welcomes) = ipc::channel()?;
     let (its_lifeline, lifeline) = ipc::channel()?;
     let to = IpcSender::connect(invitation.socket.clone())?;
     wire::send(&to, || Hello {
         token: invitation.token.clone(),
         protocol: PROTOCOL,
-        build: BUILD.to_owned(),
+        build: build.to_owned(),
         pid: process::id(),
         welcome: welcome.clone(),
         lifeline: its_lifeline.clone(),

@@ -315,7 +315,7 @@ fn of_workers() -> Duration {
 
 fn builder(workers: usize) -> Builder {
     // What workers have to say while they are measured, and die, is not news.
-    ProcessPool::builder().workers(workers).worker_program_beside("worker").on_output(|_| {})
+    crate::cli::pool().workers(workers).worker_program_beside("worker").on_output(|_| {})
 }
 
 /// How long so many of these tasks take, submitted at once and taken as they complete.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::Exit;
 use crate::cli::muster::muster;
 use crate::workload::{Noop, Work, hex};
-use procession::{Engine, Executor, PrivateDir, ProcessPool, Sequential, Shutdown, ThreadPool};
+use procession::{Engine, Executor, PrivateDir, Sequential, Shutdown, ThreadPool};
 
 use super::labour::Told;
 use super::mode::{Crew, Mode, Size};
@@ -49,7 +49,7 @@ fn start(mode: Mode) -> anyhow::Result<Box<dyn Engine>> {
         }
         Crew::Processes(size) => {
             let Size { workers, threads } = size.unwrap_or(Size { workers: 1, threads: 1 });
-            let builder = ProcessPool::builder().concurrency(workers * threads);
+            let builder = crate::cli::pool().concurrency(workers * threads);
             Box::new(muster(builder, workers, |_| {})?)
         }
     })

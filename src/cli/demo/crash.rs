@@ -22,7 +22,7 @@ use crate::cli::muster::muster;
 use crate::flags::codes::POP20;
 use crate::flags::site::Site;
 use procession::Exit as ProcessExit;
-use procession::{Executor, PoolEvent, ProcessPool, Shutdown, TaskError, as_completed};
+use procession::{Executor, PoolEvent, Shutdown, TaskError, as_completed};
 
 /// Whose flag it is that brings the fault, in the middle of all.
 const FATAL: &str = "JP";
@@ -75,7 +75,7 @@ fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
     let teller = Teller::begin();
     introduce(&teller, Mode::Processes, workers, server);
     let (hears, sees) = (teller.clone(), teller.clone());
-    let builder = ProcessPool::builder().on_say(move |said| {
+    let builder = crate::cli::pool().on_say(move |said| {
         hears.tell(format_args!("{} is there, by worker {}", said.line, said.worker));
     });
     let (started, starts) = mpsc::channel();

@@ -30,7 +30,7 @@ use crate::flags::codes::Code;
 use crate::flags::save;
 use crate::flags::site::Site;
 use crate::flags::task::Download;
-use procession::{Engine, PrivateDir, ProcessPool, Registry, Said, Sequential, ThreadPool};
+use procession::{Engine, PrivateDir, Registry, Said, Sequential, ThreadPool};
 
 /// Adds the tasks of the demonstrations.
 pub(super) fn add_to(registry: Registry) -> Registry {
@@ -116,7 +116,7 @@ fn executor(
     Ok(match mode {
         Mode::Sequential => Arc::new(Sequential::new().on_say(heard)),
         Mode::Threads => Arc::new(ThreadPool::new(workers).on_say(heard)),
-        Mode::Processes => Arc::new(muster(ProcessPool::builder().on_say(heard), workers, |_| {})?),
+        Mode::Processes => Arc::new(muster(crate::cli::pool().on_say(heard), workers, |_| {})?),
     })
 }
 

@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         a_worker_program_that_exits_at_once_breaks_the_pool,
         a_worker_program_that_stays_silent_breaks_the_pool,
         a_worker_of_another_build_breaks_the_pool_at_the_first_try,
+        a_worker_of_another_build_of_the_users_program_breaks_the_pool_at_the_first_try,
         a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try,
         a_worker_that_dies_again_and_again_breaks_the_pool,
         a_main_that_never_serves_is_told_so_and_starts_no_swarm,
@@ -159,6 +160,12 @@ fn a_worker_of_another_build_breaks_the_pool_at_the_first_try() {
     let (tries, cause) = breaks(&pool_of(Guise::OfAnotherBuild).build().expect("a pool"));
     assert_eq!(tries, 1);
     assert!(cause.contains("it is of another build (the build of yesterday, not "), "{cause}");
+}
+
+fn a_worker_of_another_build_of_the_users_program_breaks_the_pool_at_the_first_try() {
+    let (tries, cause) = breaks(&quiet().workers(2).build_id("1.1").build().expect("a pool"));
+    assert_eq!(tries, 1);
+    assert!(cause.contains("it is of another build (") && cause.contains("-1.1)"), "{cause}");
 }
 
 fn a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try() {

@@ -52,6 +52,7 @@ pub struct Builder {
     program: WorkerProgram,
     start_timeout: Duration,
     worker_env: Vec<(OsString, OsString)>,
+    build_id: String,
     on_event: Option<OnEvent>,
     tells_of_starts: bool,
     on_output: OnOutput,
@@ -81,6 +82,7 @@ impl Default for Builder {
             program: WorkerProgram::This,
             start_timeout: Duration::from_secs(10),
             worker_env: Vec::new(),
+            build_id: String::new(),
             on_event: None,
             tells_of_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
@@ -211,6 +213,15 @@ impl Builder {
         self
     }
 
+    /// Names the build of this program; a worker whose [`Registry::build_id`] has another name is
+    /// refused, as one is whose version of this crate differs. Default: none.
+    ///
+    /// [`Registry::build_id`]: crate::Registry::build_id
+    pub fn build_id(mut self, id: impl Into<String>) -> Self {
+        self.build_id = id.into();
+        self
+    }
+
     /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`], so that
     /// [`map`](crate::Executor::map) still sends short tasks in chunks.
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
@@ -249,6 +260,7 @@ impl Builder {
             program,
             start_timeout,
             worker_env,
+            build_id,
             on_event,
             tells_of_starts,
             on_output,
@@ -289,6 +301,7 @@ impl Builder {
             initializer: initializer.transpose()?,
             programs,
             worker_env,
+            build_id,
             on_event,
             tells_of_starts,
             on_output,

@@ -33,9 +33,7 @@ use super::shared::Shared;
 use super::supervisor::tells_of_shortage;
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{
-    self, BUILD, Garbled, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
-};
+use crate::wire::{self, Garbled, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct Attendance {
@@ -150,8 +148,9 @@ fn greet(
     if token != invitation.token || pid != post.pid() {
         return Err(Unfit::System(format!("process {pid} connected uninvited")));
     }
-    if protocol != PROTOCOL || build != BUILD {
-        return Err(Unfit::Stranger(format!("it is of another build ({build}, not {BUILD})")));
+    let ours = wire::build_with(&shared.setup.build_id);
+    if protocol != PROTOCOL || build != ours {
+        return Err(Unfit::Stranger(format!("it is of another build ({build}, not {ours})")));
     }
     post.hold(lifeline);
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());

@@ -79,6 +79,7 @@ pub(super) struct Setup {
     pub(super) initializer: Option<Initializer>,
     pub(super) programs: Programs,
     pub(super) worker_env: Vec<(OsString, OsString)>,
+    pub(super) build_id: String,
     pub(super) on_event: Option<OnEvent>,
     /// Whether it wants to hear of each task that starts.
     pub(super) tells_of_starts: bool,
