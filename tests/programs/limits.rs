@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::programs::{Place, Ran, Running};
 
@@ -63,7 +64,10 @@ fn with_threads(place: &Place, threads: usize, args: &str) -> Option<Ran> {
     }
     let everybody = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(place.path(""), everybody).unwrap();
-    let user = 3_000_000 + std::process::id();
+    // A user for each run: others must not count.
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let user = 3_000_000 + 1000 * (std::process::id() % 1_000_000) + run;
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     // Shells do not agree on the option's name.
     let script = format!(
