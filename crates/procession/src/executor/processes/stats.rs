@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use histogram::Histogram;
 
 /// A snapshot of a pool, from [`ProcessPool::stats`](super::ProcessPool::stats).
 #[derive(Debug, Clone, Default)]
@@ -31,9 +31,23 @@ pub struct Stats {
     pub run: Times,
 }
 
+/// Longer times count as this one: a month.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Two to this power are the buckets for each power of two: none is wider than 0.8 % of its times.
+const GROUPING_POWER: u8 = 7;
+/// Two to this power is above [`LONGEST`] in microseconds.
+const MAX_VALUE_POWER: u8 = 42;
+
 /// How long something took, over many times.
 #[derive(Clone)]
-pub struct Times(Histogram<u64>);
+pub struct Times {
+    /// In microseconds.
+    histogram: Histogram,
+    count: u64,
+    /// In microseconds.
+    sum: u128,
+    max: Duration,
+}
 
 impl fmt::Debug for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,36 +85,41 @@ impl Times {
     }
 
     pub(crate) fn note_many(&mut self, time: Duration, number: u64) {
-        self.0.saturating_record_n(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), number);
+        let time = time.min(LONGEST);
+        // It refuses only what is longer than that.
+        let _ = self.histogram.add(time.as_micros() as u64, number);
+        self.count += number;
+        self.sum += time.as_micros() * u128::from(number);
+        self.max = self.max.max(time);
     }
 
     /// How many times were measured.
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.count
     }
 
     /// The time that this share of all were below: 0.5 for the median. To a percent and a
     /// microsecond, zero if there are none.
     pub fn quantile(&self, share: f64) -> Duration {
-        Duration::from_micros(self.0.value_at_quantile(share))
+        let found = self.histogram.quantile_bucket(share.clamp(0.0, 1.0)).ok().flatten();
+        found.map_or(Duration::ZERO, |bucket| Duration::from_micros(bucket.end()).min(self.max))
     }
 
     /// The average.
     pub fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.0.mean() / 1e6)
+        Duration::from_micros((self.sum / u128::from(self.count.max(1))) as u64)
     }
 
     /// The longest.
     pub fn max(&self) -> Duration {
-        Duration::from_micros(self.0.max())
+        self.max
     }
 }
 
 impl Default for Times {
     fn default() -> Self {
-        /// Longer times count as this one: a month, in microseconds.
-        const LONGEST: u64 = 30 * 24 * 3600 * 1_000_000;
-        Self(Histogram::new_with_max(LONGEST, 2).expect("bounds that make sense"))
+        let histogram = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).expect("valid powers");
+        Self { histogram, count: 0, sum: 0, max: Duration::ZERO }
     }
 }
 
@@ -116,6 +135,8 @@ mod tests {
         let median = times.quantile(0.5).as_secs_f64();
         assert!((0.049..0.052).contains(&median), "{median}");
         assert_eq!(times.count(), 100);
+        assert_eq!(times.mean(), Duration::from_micros(50_500));
+        assert_eq!(times.quantile(1.0), times.max());
         times.note(Duration::MAX);
         assert!(times.max() > Duration::from_secs(3600));
     }
