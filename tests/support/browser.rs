@@ -11,7 +11,7 @@ use crate::programs::{Place, Running};
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
 /// The browser's program. Without one, says that the test is skipped.
-pub fn chromium() -> Option<PathBuf> {
+pub(crate) fn chromium() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path)
         .flat_map(|dir| NAMES.map(|name| dir.join(name)))
@@ -24,7 +24,7 @@ pub fn chromium() -> Option<PathBuf> {
 }
 
 /// The page's elements after its script has run, as the browser would save them.
-pub fn dom(browser: &Path, place: &Place, url: &str, args: &[&str]) -> String {
+pub(crate) fn dom(browser: &Path, place: &Place, url: &str, args: &[&str]) -> String {
     let profile = format!("--user-data-dir={}", place.path("chromium").display());
     let mut all = vec!["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"];
     all.extend(["--disable-dev-shm-usage", "--window-size=1200,900", &profile, "--dump-dom"]);
@@ -37,7 +37,7 @@ pub fn dom(browser: &Path, place: &Place, url: &str, args: &[&str]) -> String {
 }
 
 /// The text of the element with this id, without what is marked up in it.
-pub fn text_of(dom: &str, id: &str) -> String {
+pub(crate) fn text_of(dom: &str, id: &str) -> String {
     let start = dom.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no {id}: {dom}"));
     let name_start = dom[..start].rfind('<').unwrap() + 1;
     let name = dom[name_start..].split([' ', '>']).next().unwrap();

@@ -16,7 +16,7 @@ use crate::hostile::TINY_GIF;
 const STAY: Duration = Duration::from_millis(100);
 
 /// The server; it ends with the test program.
-pub struct Gate {
+pub(crate) struct Gate {
     addr: SocketAddr,
     hall: Arc<Hall>,
 }
@@ -36,7 +36,7 @@ struct Inside {
 
 impl Gate {
     /// Starts a server that opens when `opens_at` requests are there.
-    pub fn start(opens_at: usize) -> Self {
+    pub(crate) fn start(opens_at: usize) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
         let hall = Arc::new(Hall { opens_at, inside: Mutex::default(), came: Condvar::new() });
@@ -50,12 +50,12 @@ impl Gate {
         Gate { addr, hall }
     }
 
-    pub fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/flags", self.addr)
     }
 
     /// The most requests that were ever inside at once.
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.hall.inside.lock().unwrap().peak
     }
 }

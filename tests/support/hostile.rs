@@ -15,12 +15,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// A whole GIF: one white pixel.
-pub const TINY_GIF: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
+pub(crate) const TINY_GIF: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
     \x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0\x3b";
 
 /// What to do to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Nobody listens on the port.
     Refuse,
     /// Accepts, and resets the connection when the request comes.
@@ -53,7 +53,7 @@ pub enum Behaviour {
 }
 
 /// A badly behaving server on a free port of this machine; dropped means stopped.
-pub struct Hostile {
+pub(crate) struct Hostile {
     addr: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -78,7 +78,7 @@ impl Shared {
 
 impl Hostile {
     /// Starts the server; it can be asked as soon as this returns.
-    pub fn start(behaviour: Behaviour) -> Hostile {
+    pub(crate) fn start(behaviour: Behaviour) -> Hostile {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let shared = Arc::new(Shared::default());
         let addr = listener.local_addr().unwrap();
@@ -102,12 +102,12 @@ impl Hostile {
     }
 
     /// Such as `http://127.0.0.1:40123/flags`.
-    pub fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/flags", self.addr)
     }
 
     /// How many connections were accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }

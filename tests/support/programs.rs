@@ -20,13 +20,13 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 /// Far longer than anything here may take: a test that hangs must fail, not wait.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The three modes.
-pub const MODES: [&str; 3] = ["sequential", "threads", "processes"];
+pub(crate) const MODES: [&str; 3] = ["sequential", "threads", "processes"];
 
 /// The options of a mode, as far as it has them: worker processes, and most requests at a time.
-pub fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a str> {
+pub(crate) fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a str> {
     match mode {
         "sequential" => vec!["--mode", mode],
         "threads" => vec!["--mode", mode, "-m", most],
@@ -35,32 +35,32 @@ pub fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a str> {
 }
 
 /// An empty directory to run programs in: `downloads` and `logs` come to lie here.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Place { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Makes a file, and gives its path as an argument.
-    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+    pub(crate) fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         fs::write(self.path(name), text).unwrap();
         name.to_owned()
     }
 
     /// `coordinator ARGS`, to be run here.
-    pub fn coordinator(&self, args: &[&str]) -> Command {
+    pub(crate) fn coordinator(&self, args: &[&str]) -> Command {
         self.command(cargo_bin!("coordinator"), args)
     }
 
     /// Any program, to be run here, in a known environment, without a terminal.
-    pub fn command(&self, program: &Path, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.dir.path());
         for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "HTTP_PROXY", "http_proxy"] {
@@ -72,12 +72,12 @@ impl Place {
     }
 
     /// Runs `coordinator ARGS` to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.start(args).wait()
     }
 
     /// The same, with something to read on standard input.
-    pub fn run_with_input(&self, args: &[&str], input: &str) -> Ran {
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Ran {
         let mut command = self.coordinator(args);
         let mut running = Running::start(command.stdin(Stdio::piped()));
         running.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -85,12 +85,12 @@ impl Place {
     }
 
     /// Starts `coordinator ARGS`.
-    pub fn start(&self, args: &[&str]) -> Running {
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
         Running::start(&mut self.coordinator(args))
     }
 
     /// The names and contents of the files in a directory here; none if there is no such directory.
-    pub fn files(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
         let Ok(entries) = fs::read_dir(self.path(dir)) else { return BTreeMap::new() };
         let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -103,13 +103,13 @@ impl Place {
     }
 
     /// The logs of the one run that was done here: the lines of each file, by the file's name.
-    pub fn logs(&self) -> BTreeMap<String, Vec<Value>> {
+    pub(crate) fn logs(&self) -> BTreeMap<String, Vec<Value>> {
         let parse = |text: Vec<u8>| json_lines(std::str::from_utf8(&text).unwrap());
         self.files("logs/latest").into_iter().map(|(name, text)| (name, parse(text))).collect()
     }
 
     /// Asserts that the destination holds nothing but whole flags, and gives their codes.
-    pub fn flags(&self, dest: &str) -> BTreeSet<String> {
+    pub(crate) fn flags(&self, dest: &str) -> BTreeSet<String> {
         let whole = |(name, bytes): (String, Vec<u8>)| {
             assert!(bytes.starts_with(b"GIF8") && bytes.ends_with(b"\x3b"), "{name} is no flag");
             name.strip_suffix(".gif").expect("nothing but flags").to_uppercase()
@@ -122,7 +122,7 @@ impl Place {
 
 /// A program that was run to its end.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
@@ -130,14 +130,14 @@ pub struct Ran {
 
 impl Ran {
     /// Its exit code; a signal counts as in a shell.
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         let code = self.status.code().or(self.status.signal().map(|signal| 128 + signal));
         code.unwrap()
     }
 
     /// Asserts that it ended with this code, and without a panic.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code(), code, "{self:#?}");
         assert!(!self.stderr.contains("panicked"), "{self:#?}");
         self
@@ -145,13 +145,13 @@ impl Ran {
 
     /// What it wrote to stdout, each line as JSON.
     #[track_caller]
-    pub fn json(&self) -> Vec<Value> {
+    pub(crate) fn json(&self) -> Vec<Value> {
         json_lines(&self.stdout)
     }
 
     /// The summary that ends `--json`, after all lines have been found to agree with it.
     #[track_caller]
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let mut lines = self.json();
         let last = lines.pop().unwrap_or_else(|| panic!("nothing on stdout: {self:#?}"));
         let count = |status: &str| lines.iter().filter(|line| line["status"] == status).count();
@@ -169,13 +169,13 @@ impl Ran {
     }
 
     /// The codes that the run did not get to.
-    pub fn not_done(&self) -> BTreeSet<String> {
+    pub(crate) fn not_done(&self) -> BTreeSet<String> {
         let lines = self.json().into_iter().filter(|line| line["status"] == "not_done");
         lines.map(|line| line["data"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What went wrong with each code that ended in an error.
-    pub fn errors(&self) -> BTreeMap<String, String> {
+    pub(crate) fn errors(&self) -> BTreeMap<String, String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let errors = self.json().into_iter().filter(|line| line["status"] == "error");
         errors.map(|line| (text(&line["data"]), text(&line["error"]))).collect()
@@ -184,7 +184,7 @@ impl Ran {
 
 /// The last line of `--json`.
 #[derive(Debug)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub ok: usize,
     pub not_found: usize,
     pub error: usize,
@@ -193,7 +193,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn counts(&self) -> [usize; 3] {
+    pub(crate) fn counts(&self) -> [usize; 3] {
         [self.ok, self.not_found, self.error]
     }
 }
@@ -220,14 +220,14 @@ fn hear_interrupts() {
 }
 
 /// A program that runs; killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: Heard,
     stderr: Heard,
 }
 
 impl Running {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         hear_interrupts();
         let mut child = command.spawn().unwrap();
         let stdout = Heard::listen(child.stdout.take());
@@ -235,33 +235,33 @@ impl Running {
         Running { child, stdout, stderr }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal);
     }
 
     /// What it has written to stdout so far.
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         self.stdout.text()
     }
 
     /// What it has written to stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
     }
 
     /// Waits until it has written this.
     #[track_caller]
-    pub fn wait_for_stdout(&self, text: &str) {
+    pub(crate) fn wait_for_stdout(&self, text: &str) {
         wait_until(text, || self.stdout().contains(text));
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub fn wait(mut self) -> Ran {
+    pub(crate) fn wait(mut self) -> Ran {
         let mut status = None;
         wait_until("the program ends", || {
             status = self.child.try_wait().unwrap();
@@ -274,14 +274,14 @@ impl Running {
 
     /// The processes that it has started and that live.
     #[cfg(target_os = "linux")]
-    pub fn children(&self) -> Vec<u32> {
+    pub(crate) fn children(&self) -> Vec<u32> {
         children(self.pid())
     }
 
     /// Waits until it has so many children that serve as workers, and gives them.
     #[cfg(target_os = "linux")]
     #[track_caller]
-    pub fn workers(&self, count: usize) -> Vec<u32> {
+    pub(crate) fn workers(&self, count: usize) -> Vec<u32> {
         wait_until("all workers are there", || self.children().len() == count);
         self.children()
     }
@@ -327,14 +327,14 @@ impl Heard {
 }
 
 /// Held by a test that keeps all cores busy: one at a time does.
-pub fn all_cores() -> impl Drop {
+pub(crate) fn all_cores() -> impl Drop {
     static CORES: Mutex<()> = Mutex::new(());
     CORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Waits until it is so.
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain until: {what}");
@@ -343,13 +343,13 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Sends a signal to a process.
-pub fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     kill_process(as_pid(pid), signal).unwrap();
 }
 
 /// Waits until none of these processes is left.
 #[track_caller]
-pub fn wait_until_gone(pids: &[u32]) {
+pub(crate) fn wait_until_gone(pids: &[u32]) {
     // Only a zombie that nobody reaps yet may still be known by its id.
     let is_gone = |&pid: &u32| is_zombie(pid) || test_kill_process(as_pid(pid)).is_err();
     wait_until("all workers are gone", || pids.iter().all(is_gone));

@@ -12,20 +12,20 @@ use rustix::net::{
 };
 
 /// About as much as a small task takes.
-pub const MESSAGE: [u8; 64] = [7; 64];
+pub(crate) const MESSAGE: [u8; 64] = [7; 64];
 
 /// Tells this program that it is the peer.
-pub const VARIABLE: &str = "PROCESSION_BENCH_ECHO";
+pub(crate) const VARIABLE: &str = "PROCESSION_BENCH_ECHO";
 
 /// The near end, and the process at the far one.
-pub struct Echo {
+pub(crate) struct Echo {
     socket: OwnedFd,
     process: Child,
 }
 
 impl Echo {
     /// Starts this program as the peer, with a variable in its environment.
-    pub fn start(env: (&str, &str)) -> io::Result<Self> {
+    pub(crate) fn start(env: (&str, &str)) -> io::Result<Self> {
         let (socket, far) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None)?;
         // Else the peer would hold our end as well, and never see it closed.
@@ -37,7 +37,7 @@ impl Echo {
     }
 
     /// There and back.
-    pub fn round_trip(&self) -> io::Result<()> {
+    pub(crate) fn round_trip(&self) -> io::Result<()> {
         send(&self.socket, &MESSAGE, SendFlags::empty())?;
         let mut buffer = MESSAGE;
         match recv(&self.socket, &mut buffer, RecvFlags::empty())? {
@@ -56,7 +56,7 @@ impl Drop for Echo {
 
 /// If this process was started as the peer: sends back what comes on its standard input, which is
 /// the socket, until that is closed.
-pub fn serve_if_asked() {
+pub(crate) fn serve_if_asked() {
     if env::var_os(VARIABLE).is_none() {
         return;
     }

@@ -5,10 +5,10 @@
 use std::fmt;
 
 /// Tells a process to which CPU it is to keep.
-pub const VARIABLE: &str = "PROCESSION_BENCH_CPU";
+pub(crate) const VARIABLE: &str = "PROCESSION_BENCH_CPU";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// Wherever the system puts them.
     Free,
     /// Both on the first CPU.
@@ -17,7 +17,8 @@ pub enum Placement {
     TwoCpus,
 }
 
-pub const PLACEMENTS: [Placement; 3] = [Placement::Free, Placement::OneCpu, Placement::TwoCpus];
+pub(crate) const PLACEMENTS: [Placement; 3] =
+    [Placement::Free, Placement::OneCpu, Placement::TwoCpus];
 
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +32,7 @@ impl fmt::Display for Placement {
 
 impl Placement {
     /// Keeps this thread, and what it starts from now on, to its CPU, until dropped.
-    pub fn take(self) -> Placed {
+    pub(crate) fn take(self) -> Placed {
         let before = cpus::allowed();
         let numbers = cpus::numbers(&before);
         let (first, last) = (numbers.first().copied(), numbers.get(1).or(numbers.first()).copied());
@@ -48,14 +49,14 @@ impl Placement {
 }
 
 /// Gives the thread its CPUs back when dropped.
-pub struct Placed {
+pub(crate) struct Placed {
     before: cpus::Set,
     others: Option<usize>,
 }
 
 impl Placed {
     /// The value of [`VARIABLE`] for the other process; empty if it may be anywhere.
-    pub fn for_the_other(&self) -> String {
+    pub(crate) fn for_the_other(&self) -> String {
         self.others.map(|cpu| cpu.to_string()).unwrap_or_default()
     }
 }
@@ -67,7 +68,7 @@ impl Drop for Placed {
 }
 
 /// If this process is to keep to a CPU: does so.
-pub fn keep_if_asked() {
+pub(crate) fn keep_if_asked() {
     if let Some(cpu) = std::env::var(VARIABLE).ok().and_then(|cpu| cpu.parse().ok()) {
         cpus::keep_to(cpu);
     }
@@ -77,21 +78,21 @@ pub fn keep_if_asked() {
 mod cpus {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    pub type Set = CpuSet;
+    pub(super) type Set = CpuSet;
 
-    pub fn allowed() -> Set {
+    pub(super) fn allowed() -> Set {
         sched_getaffinity(None).expect("the CPUs of this thread")
     }
 
-    pub fn numbers(cpus: &Set) -> Vec<usize> {
+    pub(super) fn numbers(cpus: &Set) -> Vec<usize> {
         (0..CpuSet::MAX_CPU).filter(|&cpu| cpus.is_set(cpu)).collect()
     }
 
-    pub fn set(cpus: &Set) {
+    pub(super) fn set(cpus: &Set) {
         sched_setaffinity(None, cpus).expect("CPUs that it may use");
     }
 
-    pub fn keep_to(cpu: usize) {
+    pub(super) fn keep_to(cpu: usize) {
         let mut only = CpuSet::new();
         only.set(cpu);
         set(&only);
@@ -101,15 +102,15 @@ mod cpus {
 /// Elsewhere there is no such thing, and all placements are the system's own.
 #[cfg(not(target_os = "linux"))]
 mod cpus {
-    pub type Set = ();
+    pub(crate) type Set = ();
 
-    pub fn allowed() -> Set {}
+    pub(crate) fn allowed() -> Set {}
 
-    pub fn numbers((): &Set) -> Vec<usize> {
+    pub(crate) fn numbers((): &Set) -> Vec<usize> {
         Vec::new()
     }
 
-    pub fn set((): &Set) {}
+    pub(crate) fn set((): &Set) {}
 
-    pub fn keep_to(_: usize) {}
+    pub(crate) fn keep_to(_: usize) {}
 }

@@ -10,11 +10,11 @@ use procession::{
 use serde::{Deserialize, Serialize};
 
 /// As many as the machine has CPUs, and no more than the figures of other pools are told for.
-pub const WORKERS: usize = 2;
+pub(crate) const WORKERS: usize = 2;
 
 /// Does nothing: what it takes is what the executor takes.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Noop;
+pub(crate) struct Noop;
 
 impl Task for Noop {
     const NAME: &'static str = "noop";
@@ -27,7 +27,7 @@ impl Task for Noop {
 
 /// Gives back what it is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Text(pub String);
+pub(crate) struct Text(pub String);
 
 impl Task for Text {
     const NAME: &'static str = "text";
@@ -40,7 +40,7 @@ impl Task for Text {
 
 /// Gives back what it is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Laden(pub Blob);
+pub(crate) struct Laden(pub Blob);
 
 impl Task for Laden {
     const NAME: &'static str = "laden";
@@ -53,7 +53,7 @@ impl Task for Laden {
 
 /// Gives back as many bytes of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Anew(pub Blob);
+pub(crate) struct Anew(pub Blob);
 
 impl Task for Anew {
     const NAME: &'static str = "anew";
@@ -66,7 +66,7 @@ impl Task for Anew {
 
 /// Gives back what it is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Bytes(pub Vec<u8>);
+pub(crate) struct Bytes(pub Vec<u8>);
 
 impl Task for Bytes {
     const NAME: &'static str = "bytes";
@@ -79,7 +79,7 @@ impl Task for Bytes {
 
 /// Keeps a CPU busy for so long, and tells in which process.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Spin(pub Duration);
+pub(crate) struct Spin(pub Duration);
 
 impl Task for Spin {
     const NAME: &'static str = "spin";
@@ -96,7 +96,7 @@ impl Task for Spin {
 
 /// Ends its worker.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Die;
+pub(crate) struct Die;
 
 impl Task for Die {
     const NAME: &'static str = "die";
@@ -108,7 +108,7 @@ impl Task for Die {
 }
 
 /// All of them, for the workers.
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry
         .with::<Noop>()
         .with::<Text>()
@@ -121,13 +121,13 @@ pub fn add_to(registry: Registry) -> Registry {
 
 /// The three executors.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub(crate) enum Kind {
     Sequential,
     Threads,
     Processes,
 }
 
-pub const KINDS: [Kind; 3] = [Kind::Sequential, Kind::Threads, Kind::Processes];
+pub(crate) const KINDS: [Kind; 3] = [Kind::Sequential, Kind::Threads, Kind::Processes];
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,7 +141,7 @@ impl fmt::Display for Kind {
 
 impl Kind {
     /// An executor of this kind, all of whose workers have started.
-    pub fn start(self, workers: usize) -> Box<dyn Engine> {
+    pub(crate) fn start(self, workers: usize) -> Box<dyn Engine> {
         match self {
             Self::Sequential => Box::new(Sequential::new()),
             Self::Threads => Box::new(ThreadPool::new(workers)),
@@ -151,12 +151,12 @@ impl Kind {
 }
 
 /// A process pool, all of whose workers have started.
-pub fn processes(workers: usize) -> ProcessPool {
+pub(crate) fn processes(workers: usize) -> ProcessPool {
     warm(ProcessPool::builder().workers(workers).build().expect("a pool"))
 }
 
 /// Waits until all workers have started.
-pub fn warm(pool: ProcessPool) -> ProcessPool {
+pub(crate) fn warm(pool: ProcessPool) -> ProcessPool {
     let mut ready = HashSet::new();
     while ready.len() < pool.workers() {
         // Long enough that one worker does not do the work of all.

@@ -11,7 +11,7 @@ use super::sync::{
 };
 
 /// Replies on their way from a worker to the coordinator, with the words beside them.
-pub struct Shared {
+pub(crate) struct Shared {
     pub tail: AtomicU64,
     pub head: AtomicU64,
     pub memory: Memory,
@@ -23,7 +23,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(len: usize, threads: u64) -> Self {
+    pub(crate) fn new(len: usize, threads: u64) -> Self {
         Self {
             tail: AtomicU64::new(0),
             head: AtomicU64::new(0),
@@ -36,7 +36,7 @@ impl Shared {
         }
     }
 
-    pub fn ring(&self) -> Ring<'_> {
+    pub(crate) fn ring(&self) -> Ring<'_> {
         Ring { tail: &self.tail, head: &self.head, bytes: self.memory.all() }
     }
 
@@ -45,16 +45,16 @@ impl Shared {
         Bell { strokes, sleepers, dozers, longest: self.longest }
     }
 
-    pub fn reply_bell(&self) -> Bell<'_> {
+    pub(crate) fn reply_bell(&self) -> Bell<'_> {
         self.bell(0)
     }
 
-    pub fn space_bell(&self) -> Bell<'_> {
+    pub(crate) fn space_bell(&self) -> Bell<'_> {
         self.bell(1)
     }
 
     /// As the thread does that waits for the worker's end.
-    pub fn note_end(&self) {
+    pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         self.reply_bell().toll();
     }
@@ -86,7 +86,7 @@ impl Shared {
 
     /// As the coordinator's handler does, until there have been so many records or the worker has
     /// ended.
-    pub fn receive(&self, most: usize) -> Result<Vec<Vec<u8>>, Garbled> {
+    pub(crate) fn receive(&self, most: usize) -> Result<Vec<Vec<u8>>, Garbled> {
         let (mut reader, mut records) = (Reader::default(), Records::default());
         let patience = Patience::default();
         let mut received = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst as Plain;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use std::sync::atomic::Ordering;
+pub(crate) use std::sync::atomic::Ordering;
 
 use shuttle::current::{TaskId, me};
 use shuttle::rand::{Rng, thread_rng};
@@ -62,12 +62,12 @@ impl What {
 }
 
 /// To be called at the beginning of a schedule.
-pub fn begin() {
+pub(crate) fn begin() {
     WORLD.take();
 }
 
 /// From now on, a sleep with a timeout ends by itself.
-pub fn let_timeouts_pass() {
+pub(crate) fn let_timeouts_pass() {
     WORLD.with_borrow_mut(|world| world.has_timeouts = true);
 }
 
@@ -181,29 +181,29 @@ impl Cell {
 macro_rules! atomic {
     ($name:ident, $word:ty, $from:expr, $into:expr) => {
         #[derive(Debug, Default)]
-        pub struct $name(Arc<Cell>);
+        pub(crate) struct $name(Arc<Cell>);
 
         #[allow(dead_code, clippy::redundant_closure_call)]
         impl $name {
-            pub fn new(value: $word) -> Self {
+            pub(crate) fn new(value: $word) -> Self {
                 let new = Self::default();
                 new.0.value.store($from(value), Plain);
                 new
             }
 
-            pub fn load(&self, _: Ordering) -> $word {
+            pub(crate) fn load(&self, _: Ordering) -> $word {
                 $into(self.0.load())
             }
 
-            pub fn store(&self, value: $word, order: Ordering) {
+            pub(crate) fn store(&self, value: $word, order: Ordering) {
                 self.0.store($from(value), order);
             }
 
-            pub fn swap(&self, value: $word, _: Ordering) -> $word {
+            pub(crate) fn swap(&self, value: $word, _: Ordering) -> $word {
                 self.always(|_| value)
             }
 
-            pub fn fetch_update(
+            pub(crate) fn fetch_update(
                 &self,
                 _: Ordering,
                 _: Ordering,
@@ -226,33 +226,33 @@ atomic!(AtomicU32, u32, u64::from, |value| value as u32);
 atomic!(AtomicU64, u64, |value| value, |value| value);
 
 impl AtomicU32 {
-    pub fn fetch_add(&self, number: u32, _: Ordering) -> u32 {
+    pub(crate) fn fetch_add(&self, number: u32, _: Ordering) -> u32 {
         self.always(|value| value.wrapping_add(number))
     }
 }
 
 impl AtomicU64 {
-    pub fn fetch_max(&self, number: u64, _: Ordering) -> u64 {
+    pub(crate) fn fetch_max(&self, number: u64, _: Ordering) -> u64 {
         self.always(|value| value.max(number))
     }
 
-    pub fn fetch_or(&self, bits: u64, _: Ordering) -> u64 {
+    pub(crate) fn fetch_or(&self, bits: u64, _: Ordering) -> u64 {
         self.always(|value| value | bits)
     }
 
-    pub fn fetch_sub(&self, number: u64, _: Ordering) -> u64 {
+    pub(crate) fn fetch_sub(&self, number: u64, _: Ordering) -> u64 {
         self.always(|value| value.wrapping_sub(number))
     }
 }
 
-pub fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     step(&word.0.point);
     let sleepers = word.0.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
     word.0.woken.notify_all();
     drop(sleepers);
 }
 
-pub fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
+pub(crate) fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
     step(&word.0.point);
     // The system call is a barrier.
     show_all();
@@ -270,62 +270,62 @@ pub fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
     }
 }
 
-pub fn yield_now() {
+pub(crate) fn yield_now() {
     shuttle::thread::yield_now();
 }
 
 /// A moment of a clock that goes by as it likes.
-pub struct Instant;
+pub(crate) struct Instant;
 
 impl Instant {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self
     }
 
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         Duration::from_micros(thread_rng().gen_range(0..200))
     }
 }
 
 /// Memory that is read and written bytewise.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     bytes: Arc<Mutex<Vec<u8>>>,
     point: shuttle::sync::atomic::AtomicBool,
 }
 
 impl Memory {
-    pub fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let bytes = Arc::new(Mutex::new(vec![0; len]));
         Self { bytes, point: shuttle::sync::atomic::AtomicBool::new(false) }
     }
 
-    pub fn all(&self) -> Bytes<'_> {
+    pub(crate) fn all(&self) -> Bytes<'_> {
         let len = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).len();
         Bytes { memory: self, from: 0, len }
     }
 }
 
 #[derive(Debug)]
-pub struct Bytes<'m> {
+pub(crate) struct Bytes<'m> {
     memory: &'m Memory,
     from: usize,
     len: usize,
 }
 
 impl<'m> Bytes<'m> {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn subslice(&self, at: usize, len: usize) -> Result<Bytes<'m>, String> {
+    pub(crate) fn subslice(&self, at: usize, len: usize) -> Result<Bytes<'m>, String> {
         match at.checked_add(len).is_some_and(|end| end <= self.len) {
             true => Ok(Bytes { memory: self.memory, from: self.from + at, len }),
             false => Err(format!("{at} and {len} bytes of {}", self.len)),
         }
     }
 
-    pub fn copy_from(&self, bytes: &[u8]) {
+    pub(crate) fn copy_from(&self, bytes: &[u8]) {
         step(&self.memory.point);
         let bytes = &bytes[..bytes.len().min(self.len)];
         if !bytes.is_empty() {
@@ -333,7 +333,7 @@ impl<'m> Bytes<'m> {
         }
     }
 
-    pub fn copy_to(&self, bytes: &mut [u8]) {
+    pub(crate) fn copy_to(&self, bytes: &mut [u8]) {
         // In two halves, between which others may write.
         let half = bytes.len() / 2;
         for part in [0..half, half..bytes.len().min(self.len)] {
@@ -348,9 +348,9 @@ impl<'m> Bytes<'m> {
 struct Died;
 
 /// A thread of the model.
-pub struct Thread(shuttle::thread::JoinHandle<Result<(), Box<dyn Any + Send>>>);
+pub(crate) struct Thread(shuttle::thread::JoinHandle<Result<(), Box<dyn Any + Send>>>);
 
-pub fn spawn(run: impl FnOnce() + Send + 'static) -> Thread {
+pub(crate) fn spawn(run: impl FnOnce() + Send + 'static) -> Thread {
     Thread(shuttle::thread::spawn(move || {
         let ended = catch_unwind(AssertUnwindSafe(run));
         show_all();
@@ -359,7 +359,7 @@ pub fn spawn(run: impl FnOnce() + Send + 'static) -> Thread {
 }
 
 /// A thread that ends after so many steps, wherever it is.
-pub fn spawn_mortal(steps: usize, run: impl FnOnce() + Send + 'static) -> Thread {
+pub(crate) fn spawn_mortal(steps: usize, run: impl FnOnce() + Send + 'static) -> Thread {
     spawn(move || {
         WORLD.with_borrow_mut(|world| world.mortals.push((me(), steps.max(1))));
         run();
@@ -369,7 +369,7 @@ pub fn spawn_mortal(steps: usize, run: impl FnOnce() + Send + 'static) -> Thread
 
 impl Thread {
     /// Waits for its end; panics if it did, unless it was to die.
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         let ended = self.0.join().unwrap_or_else(|panic| resume_unwind(panic));
         if let Err(panic) = ended
             && !panic.is::<Died>()
@@ -381,14 +381,14 @@ impl Thread {
 
 /// A lock. What its last owner has stored is visible to the next, but not to others.
 #[derive(Debug, Default)]
-pub struct Lock<T>(Blocking<(T, Option<TaskId>)>);
+pub(crate) struct Lock<T>(Blocking<(T, Option<TaskId>)>);
 
 impl<T> Lock<T> {
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(Blocking::new((value, None)))
     }
 
-    pub fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn with<R>(&self, run: impl FnOnce(&mut T) -> R) -> R {
         let mut owned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (value, last) = &mut *owned;
         if let Some(last) = last.replace(me()) {
@@ -399,6 +399,6 @@ impl<T> Lock<T> {
 }
 
 /// A number below this one, by chance.
-pub fn chance(below: u64) -> u64 {
+pub(crate) fn chance(below: u64) -> u64 {
     thread_rng().gen_range(0..below)
 }

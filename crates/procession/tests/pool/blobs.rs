@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::harness::{Gate, ON_PURPOSE};
 use crate::tasks::{Hoard, Pass, pool, quiet, succeeds_with};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         blobs_of_all_sizes_go_both_ways,
         many_blobs_travel_with_one_task,
@@ -75,7 +75,7 @@ impl Task for Turn {
     }
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Turn>().with::<Scribble>()
 }
 

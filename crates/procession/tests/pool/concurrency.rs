@@ -12,7 +12,7 @@ use crate::tasks::{
     succeeds_with,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         as_many_tasks_as_workers_run_at_the_same_time,
         with_more_concurrency_than_workers_each_runs_several_tasks,

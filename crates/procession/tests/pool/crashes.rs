@@ -14,7 +14,7 @@ use crate::tasks::{
     succeeds_with,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_that_fails_costs_itself,
         a_task_that_panics_costs_itself,

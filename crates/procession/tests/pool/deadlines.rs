@@ -10,7 +10,7 @@ use crate::harness::{self, Gate, is_alive};
 use crate::tasks::{Echo, Pass, await_workers, quiet, succeeds_with};
 use crate::works::{Hang, Nap};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_that_sleeps_for_ever_is_ended,
         a_task_that_ignores_sigterm_is_ended,

@@ -15,7 +15,7 @@ use crate::harness::{Gate, eventually, is_alive};
 use crate::tasks::{Bad, Echo, Ending, Pass, Pid, await_workers, quiet, succeeds_with};
 use crate::works::{Allocate, Hang, Initialize, IsInitialized, Limited, Nap};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         workers_beyond_the_minimum_start_when_there_is_work_for_them,
         idle_workers_are_let_go_down_to_the_minimum,

@@ -14,7 +14,7 @@ use crate::plays::{CloseAll, Fork, Join, Keep, command};
 use crate::program::{assert_works, start_and_hear_workers};
 use crate::tasks::{Echo, Pass, Pid, pool, quiet, succeeds_with};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_worker_that_left_its_group_is_ended_at_a_deadline,
         a_worker_that_left_its_group_is_ended_by_a_cancel,

@@ -17,7 +17,7 @@ use crate::tasks::{Pass, quiet};
 /// For an event of a pool.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         nothing_is_left_behind_by_a_pool,
         a_hundred_thousand_tasks_leave_no_trace,

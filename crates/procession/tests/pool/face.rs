@@ -15,7 +15,7 @@ use crate::harness::{eventually, is_alive, signal};
 use crate::tasks::{Echo, Env, Local, Nested, Pid, Say, Seat, pool, quiet, succeeds_with};
 use crate::works::Leak;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         tasks_run_in_the_workers_and_not_here,
         there_are_never_more_processes_than_asked_for_and_all_are_used,

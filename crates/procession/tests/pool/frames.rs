@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::harness::{Gate, ON_PURPOSE, eventually, is_alive};
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_crash_in_a_frame_costs_the_one_task_that_ran,
         a_crash_in_a_frame_may_be_tried_again,
@@ -103,7 +103,7 @@ impl Task for Odd {
     }
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Note>().with::<Odd>()
 }
 

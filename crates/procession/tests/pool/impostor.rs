@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::tasks;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guise {
+pub(crate) enum Guise {
     /// Pays no heed to having been started as a worker.
     NeverServes,
     /// Ends without a word.
@@ -45,11 +45,11 @@ const GUISES: [Guise; 8] = [
 const VARIABLE: &str = "PROCESSION_TEST_GUISE";
 
 /// A pool whose workers all come in this guise.
-pub fn pool_of(guise: Guise) -> Builder {
+pub(crate) fn pool_of(guise: Guise) -> Builder {
     tasks::quiet().workers(2).worker_env(VARIABLE, format!("{guise:?}"))
 }
 
-pub fn play_if_asked() {
+pub(crate) fn play_if_asked() {
     let Ok(name) = env::var(VARIABLE) else { return };
     let guise = GUISES.into_iter().find(|guise| format!("{guise:?}") == name);
     match guise.expect("a guise") {

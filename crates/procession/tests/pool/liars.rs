@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::tasks::{Echo, await_workers, quiet, succeeds_with};
 use crate::vandals;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         who_claims_not_to_have_begun_is_ended_and_charged_the_second_time,
         who_claims_to_have_begun_only_now_is_ended_at_its_deadline,
@@ -24,7 +24,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Lie>()
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::harness::{self, eventually, is_alive};
 use crate::program::{command, start_and_hear_workers};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         no_worker_is_left_when_the_program_returns,
         no_worker_is_left_when_the_program_panics,

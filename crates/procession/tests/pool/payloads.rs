@@ -14,7 +14,7 @@ use crate::tasks::{
     pool, succeeds_with,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let heavy = trials![two_hundred_and_fifty_six_megabytes_go_both_ways];
     let trials = trials![
         texts_of_all_sizes_arrive_and_come_back,

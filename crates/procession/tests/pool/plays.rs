@@ -22,13 +22,13 @@ use crate::tasks::{self, Bad, Echo, Ending, Pass, Pid};
 const VARIABLE: &str = "PROCESSION_TEST_PLAY";
 
 /// This program with a play to give.
-pub fn command(play: &str) -> Command {
+pub(crate) fn command(play: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("a path"));
     command.env(VARIABLE, play);
     command
 }
 
-pub fn play_if_asked() {
+pub(crate) fn play_if_asked() {
     let Ok(play) = env::var(VARIABLE) else { return };
     // Its workers are not asked.
     match play.as_str() {
@@ -81,7 +81,7 @@ pub fn play_if_asked() {
     process::exit(0);
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry
         .with::<Join>()
         .with::<Become>()
@@ -95,7 +95,7 @@ macro_rules! task {
     ($(#[$doc:meta])* $name:ident ($($field:ty),*) -> $output:ty: $task:ident, $context:ident => $run:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Serialize, Deserialize)]
-        pub struct $name($(pub $field),*);
+        pub(crate) struct $name($(pub $field),*);
         impl Task for $name {
             const NAME: &'static str = stringify!($name);
             type Output = $output;

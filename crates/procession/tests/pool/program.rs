@@ -14,7 +14,7 @@ use crate::tasks::{self, Children, Ending, Pass};
 
 const VARIABLE: &str = "PROCESSION_TEST_PROGRAM";
 
-pub fn play_if_asked() {
+pub(crate) fn play_if_asked() {
     let Ok(part) = env::var(VARIABLE) else { return };
     match part.as_str() {
         "works" => works(),
@@ -185,8 +185,8 @@ fn sends_when_there_are_descriptors_again() {
 }
 
 /// How many descriptors are left for the first pool, and whether a panic ends the program.
-pub const LEFT: &str = "PROCESSION_TEST_LEFT";
-pub const ABORTS: &str = "PROCESSION_TEST_ABORTS";
+pub(crate) const LEFT: &str = "PROCESSION_TEST_LEFT";
+pub(crate) const ABORTS: &str = "PROCESSION_TEST_ABORTS";
 
 /// Has too few descriptors for a while, from before the first pool of the program on.
 fn is_short_at_its_first_handshake() {
@@ -268,18 +268,18 @@ fn ends(ending: &str) {
 }
 
 /// This program with a part to play.
-pub fn command(part: &str) -> Command {
+pub(crate) fn command(part: &str) -> Command {
     command_of(&env::current_exe().expect("a path"), part)
 }
 
-pub fn command_of(program: &Path, part: &str) -> Command {
+pub(crate) fn command_of(program: &Path, part: &str) -> Command {
     let mut command = Command::new(program);
     command.env(VARIABLE, part);
     command
 }
 
 /// The same, started by a shell that prepares the ground with `before`.
-pub fn command_after(before: &str, part: &str) -> Command {
+pub(crate) fn command_after(before: &str, part: &str) -> Command {
     let mut command = Command::new("sh");
     let program = env::current_exe().expect("a path");
     command.arg("-c").arg(format!("{before}; exec \"$0\"")).arg(program).env(VARIABLE, part);
@@ -288,7 +288,7 @@ pub fn command_after(before: &str, part: &str) -> Command {
 
 /// Runs the command, which is to say that it works.
 #[track_caller]
-pub fn assert_works(command: &mut Command) {
+pub(crate) fn assert_works(command: &mut Command) {
     let Output { status, stdout, stderr } = command.output().expect("a program to run");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(
@@ -298,7 +298,7 @@ pub fn assert_works(command: &mut Command) {
 }
 
 /// Starts the command, which is to say which workers it has.
-pub fn start_and_hear_workers(command: &mut Command) -> (Child, Vec<u32>) {
+pub(crate) fn start_and_hear_workers(command: &mut Command) -> (Child, Vec<u32>) {
     let mut child = command.stdout(Stdio::piped()).spawn().expect("a program to run");
     let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let lines = stdout.lines().map(|line| line.expect("a line"));

@@ -9,7 +9,7 @@ use crate::harness::{Gate, eventually, is_alive};
 use crate::tasks::{Pass, Pid, await_workers, quiet, succeeds_with};
 use crate::works::{At, Deed, Leak};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_worker_is_replaced_after_exactly_so_many_tasks,
         short_tasks_that_are_sent_ahead_are_counted_as_well,

@@ -15,7 +15,7 @@ use crate::harness;
 use crate::tasks::{quiet, succeeds_with};
 use crate::works::{At, Deed, Nap};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_whose_worker_dies_at_first_succeeds_at_its_second_attempt,
         a_task_that_takes_too_long_at_first_succeeds_at_its_second_attempt,

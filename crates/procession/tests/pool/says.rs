@@ -18,7 +18,7 @@ use crate::harness::ON_PURPOSE;
 use crate::program;
 use crate::tasks;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         lines_are_heard_in_order_and_before_the_result,
         long_lines_and_strange_ones_arrive_as_they_were_said,
@@ -31,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Tell>()
 }
 
@@ -218,7 +218,7 @@ fn a_listener_may_shut_the_pool_down() {
 const VARIABLE: &str = "PROCESSION_TEST_SAYS";
 
 /// A program whose tasks say something, to nobody in particular.
-pub fn play_if_asked() {
+pub(crate) fn play_if_asked() {
     if env::var_os(VARIABLE).is_none() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::tasks::{
     Bad, Echo, Ending, Pass, Pid, Say, Touch, await_workers, pool, quiet, succeeds_with,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_pending_task_that_is_cancelled_never_runs,
         a_running_task_that_is_cancelled_is_ended_and_its_worker_replaced,

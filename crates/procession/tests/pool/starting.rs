@@ -17,7 +17,7 @@ use crate::harness::eventually;
 use crate::impostor::{Guise, pool_of};
 use crate::tasks::{Bad, Ending, Pid, pool, quiet, succeeds_with};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_worker_program_that_is_missing_is_refused_at_once,
         a_worker_program_that_is_a_directory_is_refused_at_once,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::harness::{Gate, ON_PURPOSE};
 use crate::tasks::{Echo, Pass, pool};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         an_output_whose_decoding_panics_is_an_error,
         an_output_whose_drop_panics_harms_no_other,
@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Give>()
 }
 

@@ -21,7 +21,7 @@ use vm_memory::{FileOffset, VolatileMemory, mmap::MmapRegion};
 
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         who_makes_the_bells_forget_their_sleepers_is_missed_all_the_same,
         who_moves_the_positions_of_the_coordinator_is_ended,
@@ -31,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Vandalize>()
 }
 
@@ -148,7 +148,7 @@ fn read(at: u64) -> u64 {
 
 /// Changes all claims of this worker: who has the call, since when its last task runs, and how many
 /// have ended.
-pub fn change_claims(change: impl Fn([&mut u64; 3])) {
+pub(crate) fn change_claims(change: impl Fn([&mut u64; 3])) {
     let claims = read(NUMBER_OF_CLAIMS) & u64::from(u32::MAX);
     for at in (0..claims).map(|claim| CLAIMS + claim * 32) {
         let [mut state, mut begun_at, mut ended] = [at, at + 8, at + 16].map(read);

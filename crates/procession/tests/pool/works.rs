@@ -10,7 +10,7 @@ use procession::{Context, Failure, Registry, Task};
 use rustix::process::{Resource, Signal, getpid, getpriority_process, getrlimit, kill_process};
 use serde::{Deserialize, Serialize};
 
-pub fn add_to(registry: Registry) -> Registry {
+pub(crate) fn add_to(registry: Registry) -> Registry {
     registry
         .with::<Hang>()
         .with::<Nap>()
@@ -37,7 +37,7 @@ macro_rules! task {
 
 /// The ways not to end.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub enum Hang {
+pub(crate) enum Hang {
     Asleep,
     DeafToSigterm,
     Spinning,
@@ -59,7 +59,7 @@ task!(Hang -> (): task, _context => loop {
 
 /// Sleeps for so many milliseconds; gives the process.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Nap(pub u64);
+pub(crate) struct Nap(pub u64);
 task!(Nap -> u32: task, _context => {
     thread::sleep(Duration::from_millis(task.0));
     Ok(process::id())
@@ -67,10 +67,10 @@ task!(Nap -> u32: task, _context => {
 
 /// What to do at which attempt; after these, give the attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct At(pub Vec<Deed>);
+pub(crate) struct At(pub Vec<Deed>);
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub enum Deed {
+pub(crate) enum Deed {
     Die,
     Hang,
     Fail,
@@ -88,7 +88,7 @@ task!(At -> u32: task, context => {
 
 /// Keeps so many bytes for ever; gives the process.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Leak(pub usize);
+pub(crate) struct Leak(pub usize);
 task!(Leak -> u32: task, _context => {
     static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
     KEPT.lock().expect("no panics here").push(vec![1; task.0]);
@@ -97,7 +97,7 @@ task!(Leak -> u32: task, _context => {
 
 /// An initializer: leaves a file behind for each process, and a value.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Initialize {
+pub(crate) enum Initialize {
     Well(PathBuf),
     Badly,
     ByPanic,
@@ -114,14 +114,14 @@ task!(Initialize -> (): task, context => match task {
 
 /// Whether the initializer ran here before; and the process.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct IsInitialized(pub PathBuf);
+pub(crate) struct IsInitialized(pub PathBuf);
 task!(IsInitialized -> (bool, u32): task, _context => {
     Ok((task.0.join(process::id().to_string()).exists(), process::id()))
 });
 
 /// The limits of open files and of CPU seconds, and the niceness.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Limited;
+pub(crate) struct Limited;
 task!(Limited -> (Option<u64>, Option<u64>, i32): _task, _context => Ok((
     getrlimit(Resource::Nofile).current,
     getrlimit(Resource::Cpu).current,
@@ -130,5 +130,5 @@ task!(Limited -> (Option<u64>, Option<u64>, i32): _task, _context => Ok((
 
 /// Uses so many bytes for a moment.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Allocate(pub usize);
+pub(crate) struct Allocate(pub usize);
 task!(Allocate -> usize: task, _context => Ok(std::hint::black_box(vec![1_u8; task.0]).len()));

@@ -19,17 +19,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What those say that panic on purpose.
-pub const ON_PURPOSE: &str = "on purpose";
+pub(crate) const ON_PURPOSE: &str = "on purpose";
 
 /// A test by the path of its function.
-pub fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+pub(crate) fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     // The name of the test program goes without saying.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     Trial::test(name, move || within(DEADLINE, body))
 }
 
 /// Runs the tests, in this order, as many at a time as `RUST_TEST_THREADS` says.
-pub fn run(trials: Vec<Trial>) -> ! {
+pub(crate) fn run(trials: Vec<Trial>) -> ! {
     let mut arguments = Arguments::from_args();
     let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|number| number.parse().ok());
     arguments.test_threads = arguments.test_threads.or(threads);
@@ -57,7 +57,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Keeps panics that are part of a test from being reported, so that only real ones are seen.
-pub fn hush_panics_on_purpose() {
+pub(crate) fn hush_panics_on_purpose() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let message = message(info.payload());
@@ -69,7 +69,7 @@ pub fn hush_panics_on_purpose() {
 
 /// Waits for something to come about, however long the machine takes.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never came about: {what}");
@@ -79,7 +79,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Whether there is such a process and it can still do something: one that ended and was not
 /// reaped cannot.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     if Path::new("/proc/self/stat").exists() {
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
         // The name before the state may contain anything, but no later parenthesis.
@@ -89,7 +89,7 @@ pub fn is_alive(pid: u32) -> bool {
     process_id(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(process_id(pid).expect("a process id"), signal)
         .expect("a process to signal");
 }
@@ -97,7 +97,7 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
 /// Stops a process and waits until each of its threads is stopped, where that can be seen. A kernel
 /// that is still about to stop it when its parent ends does not continue it as it does others.
 #[allow(dead_code, reason = "not every test program stops processes")]
-pub fn stop(pid: u32) {
+pub(crate) fn stop(pid: u32) {
     signal(pid, rustix::process::Signal::STOP);
     if Path::new("/proc/self/stat").exists() {
         let is_stopped = |task: fs::DirEntry| {
@@ -116,27 +116,27 @@ fn process_id(pid: u32) -> Option<rustix::process::Pid> {
 }
 
 /// A place at which tasks wait until the test lets them pass, or drops it.
-pub struct Gate(TempDir);
+pub(crate) struct Gate(TempDir);
 
 impl Gate {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().to_owned()
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         fs::write(self.0.path().join(OPEN), "").expect("an opened gate");
     }
 
     /// How many tasks have come here.
-    pub fn arrivals(&self) -> usize {
+    pub(crate) fn arrivals(&self) -> usize {
         arrivals(self.0.path())
     }
 
-    pub fn await_arrivals(&self, n: usize) {
+    pub(crate) fn await_arrivals(&self, n: usize) {
         eventually(&format!("{n} tasks at the gate"), || self.arrivals() >= n);
     }
 }
@@ -149,7 +149,7 @@ fn arrivals(gate: &Path) -> usize {
 }
 
 /// The task's side of a [`Gate`]: says that it is here and waits.
-pub fn wait_at(gate: &Path) {
+pub(crate) fn wait_at(gate: &Path) {
     arrive(gate);
     while gate.exists() && !gate.join(OPEN).exists() {
         thread::sleep(Duration::from_millis(2));
@@ -157,7 +157,7 @@ pub fn wait_at(gate: &Path) {
 }
 
 /// Waits at a gate that opens by itself when `n` tasks are there at the same time.
-pub fn meet_at(gate: &Path, n: usize) {
+pub(crate) fn meet_at(gate: &Path, n: usize) {
     arrive(gate);
     while arrivals(gate) < n {
         thread::sleep(Duration::from_millis(2));
@@ -165,7 +165,7 @@ pub fn meet_at(gate: &Path, n: usize) {
 }
 
 /// Stays at a gate for a moment and counts those who are there.
-pub fn visit(gate: &Path) -> usize {
+pub(crate) fn visit(gate: &Path) -> usize {
     let place = arrive(gate);
     let here = arrivals(gate);
     thread::sleep(Duration::from_millis(2));

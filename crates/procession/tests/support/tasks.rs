@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::harness::{self, ON_PURPOSE};
 
-pub fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     Registry::new()
         .with::<Echo>()
         .with::<Value>()
@@ -48,20 +48,20 @@ pub fn registry() -> Registry {
 }
 
 /// A pool of this many workers, all there, whose output is of no interest.
-pub fn pool(workers: usize) -> ProcessPool {
+pub(crate) fn pool(workers: usize) -> ProcessPool {
     let pool = quiet().workers(workers).build().expect("a pool");
     await_workers(&pool);
     pool
 }
 
 /// A builder of pools that keep to themselves what their workers print.
-pub fn quiet() -> Builder {
+pub(crate) fn quiet() -> Builder {
     ProcessPool::builder().on_output(|_| {})
 }
 
 /// Waits until the pool has all its workers.
 #[track_caller]
-pub fn await_workers(pool: &ProcessPool) {
+pub(crate) fn await_workers(pool: &ProcessPool) {
     harness::eventually("a full number of workers", || {
         let pids = pool.pids();
         pids.len() == pool.workers() && pids.into_iter().all(harness::is_alive)
@@ -70,7 +70,7 @@ pub fn await_workers(pool: &ProcessPool) {
 
 /// Runs this many tasks and sees to it that each gets its own output.
 #[track_caller]
-pub fn succeeds_with(pool: &ProcessPool, tasks: usize) {
+pub(crate) fn succeeds_with(pool: &ProcessPool, tasks: usize) {
     let texts = || (0..tasks).map(|n| n.to_string());
     let outputs: Vec<_> = pool.map(texts().map(Echo)).collect();
     assert_eq!(outputs, texts().map(Ok).collect::<Vec<_>>());
@@ -91,7 +91,7 @@ macro_rules! task {
     (@define $(#[$doc:meta])* $name:ident ($($field:ty),*)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Serialize, Deserialize)]
-        pub struct $name($(pub $field),*);
+        pub(crate) struct $name($(pub(crate) $field),*);
     };
 }
 
@@ -215,7 +215,7 @@ NestedEndless(PathBuf) -> (): task, _c => {
 
 /// The ways in which a task can go wrong while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// None at all: it succeeds.
     None,
     Fail,
@@ -275,7 +275,7 @@ struct Inner;
 
 /// Cannot be encoded.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Refuses;
+pub(crate) struct Refuses;
 
 impl Serialize for Refuses {
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -285,7 +285,7 @@ impl Serialize for Refuses {
 
 /// Cannot be decoded.
 #[derive(Debug, Clone, Serialize)]
-pub struct RefusesToBeRead;
+pub(crate) struct RefusesToBeRead;
 
 impl<'de> Deserialize<'de> for RefusesToBeRead {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// What may be seen of each type.
-pub trait Visit {
+pub(crate) trait Visit {
     fn visit<T>(&mut self, name: &'static str, about: &'static str, values: Vec<T>)
     where
         T: Serialize + DeserializeOwned + PartialEq + Debug + Clone;
@@ -30,17 +30,17 @@ macro_rules! zoo {
     ($($name:ident: $type:ty, $about:literal, [$($value:expr),* $(,)?];)*) => {
         /// A value of any of the types.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        pub enum Animal {
+        pub(crate) enum Animal {
             $($name($type)),*
         }
 
         /// The values of each type: its name, what it is, its values.
-        pub fn all() -> Vec<(&'static str, &'static str, Vec<Animal>)> {
+        pub(crate) fn all() -> Vec<(&'static str, &'static str, Vec<Animal>)> {
             vec![$((stringify!($name), $about, vec![$(Animal::$name($value)),*])),*]
         }
 
         /// Shows each type itself.
-        pub fn show(visit: &mut impl Visit) {
+        pub(crate) fn show(visit: &mut impl Visit) {
             $(visit.visit::<$type>(stringify!($name), $about, vec![$($value),*]);)*
         }
     };
@@ -49,7 +49,7 @@ macro_rules! zoo {
 /// A float of which each bit counts.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct F64(pub f64);
+pub(crate) struct F64(pub(crate) f64);
 
 impl PartialEq for F64 {
     fn eq(&self, other: &Self) -> bool {
@@ -59,7 +59,7 @@ impl PartialEq for F64 {
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct F32(pub f32);
+pub(crate) struct F32(pub(crate) f32);
 
 impl PartialEq for F32 {
     fn eq(&self, other: &Self) -> bool {
@@ -70,7 +70,7 @@ impl PartialEq for F32 {
 /// A key that is a float.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Total(F64);
+pub(crate) struct Total(F64);
 
 impl Eq for Total {}
 
@@ -87,39 +87,39 @@ impl Ord for Total {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Colour {
+pub(crate) enum Colour {
     Red,
     #[serde(rename = "grün")]
     Green,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Key {
+pub(crate) enum Key {
     Number(u8),
     Named { name: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub(crate) struct Place {
     x: i8,
     y: i8,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Unit;
+pub(crate) struct Unit;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Empty {}
+pub(crate) struct Empty {}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Newtype(F64);
+pub(crate) struct Newtype(F64);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pair(Option<u8>, String);
+pub(crate) struct Pair(Option<u8>, String);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Renamed {
+pub(crate) struct Renamed {
     first_name: String,
     #[serde(rename = "type")]
     kind: u8,
@@ -130,7 +130,7 @@ pub struct Renamed {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Shape {
+pub(crate) enum Shape {
     Nothing,
     Circle(F64),
     Line(F64, F64),
@@ -139,7 +139,7 @@ pub enum Shape {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
-pub enum Internal {
+pub(crate) enum Internal {
     Nothing,
     Numbers { whole: u64, part: F64, small: F32 },
     Place(Place),
@@ -148,19 +148,19 @@ pub enum Internal {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
-pub enum InternalWide {
+pub(crate) enum InternalWide {
     Wide { number: u128 },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
-pub enum InternalMap {
+pub(crate) enum InternalMap {
     Map { by_number: BTreeMap<u32, u8> },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data")]
-pub enum Adjacent {
+pub(crate) enum Adjacent {
     Nothing,
     One(F64),
     Two(u8, String),
@@ -169,7 +169,7 @@ pub enum Adjacent {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Untagged {
+pub(crate) enum Untagged {
     Flag(bool),
     Whole(i64),
     Part(F64),
@@ -179,7 +179,7 @@ pub enum Untagged {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Flat {
+pub(crate) struct Flat {
     id: u64,
     #[serde(flatten)]
     place: Place,
@@ -188,43 +188,43 @@ pub struct Flat {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FlatUnits {
+pub(crate) struct FlatUnits {
     #[serde(flatten)]
     units: BTreeMap<String, Option<()>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FlatOption {
+pub(crate) struct FlatOption {
     #[serde(flatten)]
     hints: Option<Hints>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hints {
+pub(crate) struct Hints {
     hint: Option<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FlatKeys {
+pub(crate) struct FlatKeys {
     id: u8,
     #[serde(flatten)]
     by_number: BTreeMap<u32, u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Tree {
+pub(crate) enum Tree {
     Leaf(F64),
     Node(Box<Tree>, Box<Tree>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct List {
+pub(crate) struct List {
     value: u8,
     next: Option<Box<List>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Generic<T> {
+pub(crate) struct Generic<T> {
     marker: PhantomData<T>,
     value: Option<T>,
 }
@@ -411,7 +411,7 @@ zoo! {
 /// A heap, which has no order of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Sorted(BinaryHeap<u8>);
+pub(crate) struct Sorted(BinaryHeap<u8>);
 
 impl PartialEq for Sorted {
     fn eq(&self, other: &Self) -> bool {
