@@ -11,7 +11,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::wire::Bulk;
+use crate::wire::ReceivedBytes;
 use procession_os::sealed::Sealed;
 
 /// Bytes, for a field of a task or of its output.
@@ -71,13 +71,13 @@ impl Blob {
     }
 }
 
-impl From<Bulk> for Blob {
-    fn from(bulk: Bulk) -> Self {
+impl From<ReceivedBytes> for Blob {
+    fn from(bulk: ReceivedBytes) -> Self {
         match bulk {
             // Whoever keeps many must not keep as many descriptors.
-            Bulk::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
-            Bulk::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
-            Bulk::Own(bytes) => bytes.into(),
+            ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
+            ReceivedBytes::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
+            ReceivedBytes::Own(bytes) => bytes.into(),
         }
     }
 }

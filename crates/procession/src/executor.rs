@@ -22,7 +22,7 @@ pub use job::{Canceller, Job};
 pub use map::Map;
 pub use processes::{
     Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
-    Stats, Stream, Terms, Times, Usage,
+    Stats, Stream, TaskOptions, Times, Usage,
 };
 #[cfg(any(test, feature = "simulation"))]
 pub use processes::{drill, simulation};

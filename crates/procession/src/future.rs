@@ -6,7 +6,7 @@
 //! callbacks on it, or drop it, at any time, without disturbing the task.
 //!
 //! Nothing here starts, stops or schedules anything; whether a task may still be cancelled is for
-//! its executor to say (`Patron`).
+//! its executor to say (`TaskControl`).
 
 mod core;
 mod several;
@@ -34,7 +34,7 @@ pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 /// It can be awaited, too: it is a [`std::future::Future`] and needs no particular runtime.
 pub struct Future<T> {
     core: Arc<Core<T>>,
-    executor: Option<Weak<dyn Patron>>,
+    executor: Option<Weak<dyn TaskControl>>,
     /// Whether there may be a waker that ends with this.
     was_polled: bool,
 }
@@ -65,7 +65,7 @@ impl fmt::Display for State {
 }
 
 /// The executor behind a future.
-pub(crate) trait Patron: Send + Sync {
+pub(crate) trait TaskControl: Send + Sync {
     /// Takes the task back if that is still possible.
     fn cancel(&self, id: TaskId) -> bool;
 
@@ -87,11 +87,11 @@ pub(crate) trait Patron: Send + Sync {
 pub(crate) trait Waiter {
     fn is_done(&self) -> bool;
     /// Notes who is to be nudged when it is done, for it may be done by somebody else.
-    fn wake_by(&self, nudge: Option<Arc<dyn Nudge>>);
+    fn wake_by(&self, nudge: Option<Arc<dyn Wake>>);
 }
 
 /// Wakes those who wait in an executor's own way.
-pub(crate) trait Nudge: Send + Sync {
+pub(crate) trait Wake: Send + Sync {
     fn nudge(&self);
 }
 
@@ -160,10 +160,10 @@ impl<T> Future<T> {
                 State::Cancelled
             }
             Stage::Here(_) | Stage::Shown(_) | Stage::Taken => State::Finished,
-            Stage::Owed | Stage::Announcing if self.core.running.load(Ordering::Relaxed) => {
+            Stage::AnyPromise | Stage::Announcing if self.core.running.load(Ordering::Relaxed) => {
                 State::Running
             }
-            Stage::Owed | Stage::Announcing => State::Pending,
+            Stage::AnyPromise | Stage::Announcing => State::Pending,
         }
     }
 
@@ -205,7 +205,7 @@ impl<T> Future<T> {
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
-            Stage::Owed | Stage::Announcing | Stage::Shown(_) => {
+            Stage::AnyPromise | Stage::Announcing | Stage::Shown(_) => {
                 inner.callbacks.push(Box::new(callback));
             }
             Stage::Taken => {
@@ -228,7 +228,7 @@ impl<T> Future<T> {
     /// Has `index` sent when the task is done; false if it is already.
     fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
         let mut inner = self.core.lock();
-        let is_owed = matches!(inner.stage, Stage::Owed | Stage::Announcing);
+        let is_owed = matches!(inner.stage, Stage::AnyPromise | Stage::Announcing);
         if is_owed {
             inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
         }
@@ -269,7 +269,7 @@ impl<T> std::future::Future for Future<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
         let inner = self.core.lock();
-        if !matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+        if !matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
             return Poll::Ready(self.core.take(inner));
         }
         let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -278,7 +278,7 @@ impl<T> std::future::Future for Future<T> {
             // Wakers are not ours: they are cloned and dropped outside the lock.
             let waker = waker.clone();
             let mut inner = self.core.lock();
-            if !matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+            if !matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
                 return Poll::Ready(self.core.take(inner));
             }
             let before = inner.waker.replace(waker);

@@ -77,7 +77,7 @@ pub use codec::Encoding;
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
     Batch, Builder, Canceller, Engine, Executor, Fault, Full, Job, Limits, Map, Output, PoolEvent,
-    PrivateDir, ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, Terms,
+    PrivateDir, ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, TaskOptions,
     ThreadPool, Times, Usage, resume_all, suspend_all,
 };
 #[cfg(any(test, feature = "simulation"))]

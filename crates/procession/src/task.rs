@@ -185,7 +185,7 @@ pub struct Registry {
 }
 
 /// Takes an encoded task, runs it and puts what comes of it where there was nothing.
-pub(crate) type Runner = fn(&[u8], &Context, &mut wire::Cargo) -> wire::Status;
+pub(crate) type Runner = fn(&[u8], &Context, &mut wire::ReplyBuffer) -> wire::Status;
 
 impl Registry {
     /// A registry that knows no task yet.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::TaskError;
-use crate::future::Patron;
+use crate::future::TaskControl;
 use crate::task::TaskId;
 
 /// Goes on in place of a thread that is about to wait.
@@ -31,7 +31,7 @@ pub(crate) trait StandIn: Send + Sync {
 }
 
 /// Takes the calls of callbacks that cannot be made on the thread that completes a future.
-pub(crate) trait Outlet: Send + Sync {
+pub(crate) trait ReplySender: Send + Sync {
     fn call(self: Arc<Self>, call: Call);
 }
 
@@ -41,7 +41,7 @@ pub(crate) type Call = Box<dyn FnOnce() + Send>;
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'t> {
     pub id: TaskId,
-    pub executor: Option<&'t Weak<dyn Patron>>,
+    pub executor: Option<&'t Weak<dyn TaskControl>>,
 }
 
 /// What ends a wait.
@@ -59,7 +59,7 @@ thread_local! {
     /// Of this thread, the innermost last.
     static ROLES: RefCell<Vec<Role>> = const { RefCell::new(Vec::new()) };
     /// Where calls of callbacks go; without one they are made at once.
-    static OUTLET: RefCell<Option<Arc<dyn Outlet>>> = const { RefCell::new(None) };
+    static OUTLET: RefCell<Option<Arc<dyn ReplySender>>> = const { RefCell::new(None) };
     /// The tasks that cannot end before this thread goes on.
     static OWED: RefCell<Vec<TaskId>> = const { RefCell::new(Vec::new()) };
 }
@@ -154,10 +154,10 @@ pub(crate) fn has_role() -> bool {
 }
 
 /// Sends calls of callbacks there, as long as it lives.
-pub(crate) struct Through(Option<Arc<dyn Outlet>>);
+pub(crate) struct Through(Option<Arc<dyn ReplySender>>);
 
 impl Through {
-    pub(crate) fn outlet(outlet: Arc<dyn Outlet>) -> Self {
+    pub(crate) fn outlet(outlet: Arc<dyn ReplySender>) -> Self {
         Self(OUTLET.replace(Some(outlet)))
     }
 }

@@ -42,12 +42,12 @@ use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub(crate) use self::bell::Patience;
+pub(crate) use self::bell::AdaptiveSpin;
 pub(crate) use self::channel::{prepare, receive, send};
 pub(crate) use self::claim::Progress;
-pub(crate) use self::enclosure::{Assembly, Bulk, Enclosure, Passed, pass};
-pub(crate) use self::exchange::{Exchange, now};
-pub(crate) use self::note::{Hands, Note};
+pub(crate) use self::enclosure::{Assembly, Attachment, Passed, ReceivedBytes, pass};
+pub(crate) use self::exchange::{SharedRegion, now};
+pub(crate) use self::note::{HandshakeMessage, RunnerThreads};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
@@ -282,7 +282,7 @@ struct Panicked {
 
 /// What a worker takes out of a call, and puts into its reply.
 #[derive(Debug, Default)]
-pub(crate) struct Cargo {
+pub(crate) struct ReplyBuffer {
     /// The data of the reply.
     pub data: Vec<u8>,
     /// Of the data.
@@ -291,7 +291,7 @@ pub(crate) struct Cargo {
     pub blobs: Vec<Blob>,
 }
 
-impl Cargo {
+impl ReplyBuffer {
     /// Writes what came of a task.
     pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
         self.encoding = Encoding::Json;
@@ -333,7 +333,7 @@ impl Cargo {
 }
 
 /// Puts data into the envelope of a reply, or behind it if it is not JSON.
-pub(crate) fn envelope(id: u64, status: Status, cargo: &Cargo, ran_for: Duration) -> Vec<u8> {
+pub(crate) fn envelope(id: u64, status: Status, cargo: &ReplyBuffer, ran_for: Duration) -> Vec<u8> {
     let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
     let status = serde_json::to_string(&status).expect("text is always encodable");
     let (len, encoding) = (cargo.data.len(), cargo.encoding);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     fn round_trip<T: Task>(result: Result<T::Output, TaskError>) -> Result<T::Output, TaskError> {
-        let mut cargo = Cargo::default();
+        let mut cargo = ReplyBuffer::default();
         let status = cargo.put::<T>(result);
         let bytes = envelope(7, status, &cargo, Duration::from_micros(5));
         let reply = Reply::parse(&bytes).expect("an envelope");
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_json_with_status_and_data() {
-        let mut cargo = Cargo::default();
+        let mut cargo = ReplyBuffer::default();
         let status = cargo.put::<Gives<String, false>>(Ok("BR".to_owned()));
         let json = envelope(7, status, &cargo, Duration::from_micros(1900));
         assert_eq!(json, br#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn an_output_that_is_not_json_follows_its_envelope() {
-        let mut cargo = Cargo::default();
+        let mut cargo = ReplyBuffer::default();
         let status = cargo.put::<Gives<u8, true>>(Ok(200));
         let reply = envelope(7, status, &cargo, Duration::from_micros(1900));
         let envelope = &br#"{"id":7,"status":"ok","data":null,"len":2,"run_us":1900}"#[..];

@@ -24,12 +24,13 @@ use std::{env, io, process, thread};
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
-use self::desk::Desk;
+use self::desk::WorkerLoop;
 pub(crate) use self::desk::answer;
 use crate::guard;
 use crate::task::Registry;
 use crate::wire::{
-    self, Exchange, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome,
+    self, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, SharedRegion, Socket,
+    Welcome,
 };
 use procession_os as os;
 use procession_os::threads::{self, Description};
@@ -68,7 +69,7 @@ pub(crate) fn was_asked_in_vain() -> bool {
     }
     let Some(invitation) = invitation() else { return false };
     if has_the_socket(&invitation) {
-        Note::NotServing.send_to(io::stdin().as_fd());
+        HandshakeMessage::NotServing.send_to(io::stdin().as_fd());
         return true;
     }
     // Started by a wrapper that passed on the environment, but not the standard input. A task that
@@ -142,7 +143,7 @@ impl Asked {
         let coordinator = invitation.coordinator;
         if !is_child_of(coordinator) {
             // Or the coordinator is gone, and then nobody hears of it.
-            Note::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
+            HandshakeMessage::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
             return Err(ServeError::Wrapped { coordinator });
         }
         die_with_the_coordinator(coordinator);
@@ -158,10 +159,10 @@ impl Asked {
                 return Err(error.into());
             }
         };
-        let Link { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
+        let Handshaken { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
-        let desk = Arc::new(Desk::new(registry, worker, exchange, Arc::clone(&socket)));
+        let desk = Arc::new(WorkerLoop::new(registry, worker, exchange, Arc::clone(&socket)));
         let set_up = || {
             limits.impose().map_err(io::Error::other)?;
             os::memory::reserve_little();
@@ -173,15 +174,18 @@ impl Asked {
             Err(error) => {
                 // The worker's own limits are the same the next time.
                 let is_short = threads::is_short(&error) && !limits.is_any();
-                let told = if is_short { Note::Short } else { Note::Unfit };
-                told(Note::reason(&error.to_string())).send(&socket, &[]);
+                let told =
+                    if is_short { HandshakeMessage::Short } else { HandshakeMessage::StartFailure };
+                told(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
                 return Err(error.into());
             }
         };
         let threads = runners.threads.len() + 1;
-        let refused = runners.refused.map(|error| Note::reason(&error.to_string()));
+        let refused = runners.refused.map(|error| HandshakeMessage::reason(&error.to_string()));
         // Without a word of it nobody would ever send a call.
-        if Note::Ready(Hands { threads, refused }).send(&socket, &[]) != Sent::Yes {
+        if HandshakeMessage::Ready(RunnerThreads { threads, refused }).send(&socket, &[])
+            != Sent::Yes
+        {
             return Err(unreachable(coordinator, &"it hung up"));
         }
         drop(socket);
@@ -199,8 +203,10 @@ fn unreachable(coordinator: u32, reason: &dyn std::fmt::Display) -> ServeError {
     ServeError::Unreachable { coordinator, reason: reason.to_string() }
 }
 
-fn refused_by_the_system(error: &dyn std::fmt::Display) -> Note {
-    Note::Refused(Note::reason(&format!("the worker cannot serve: {error}")))
+fn refused_by_the_system(error: &dyn std::fmt::Display) -> HandshakeMessage {
+    HandshakeMessage::Refused(HandshakeMessage::reason(&format!(
+        "the worker cannot serve: {error}"
+    )))
 }
 
 /// Keeps the socket that is the standard input for this process alone, and puts an empty input in
@@ -217,8 +223,8 @@ fn take_stdin() -> io::Result<Socket> {
 }
 
 /// What the handshake leads to.
-struct Link {
-    exchange: Exchange,
+struct Handshaken {
+    exchange: SharedRegion,
     welcome: Welcome,
     lifeline: IpcReceiver<()>,
 }
@@ -229,14 +235,14 @@ fn shake_hands(
     socket: &Socket,
     invitation: &Invitation,
     build: String,
-) -> Result<Link, ServeError> {
+) -> Result<Handshaken, ServeError> {
     let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
-    let memory = match Note::receive(socket) {
-        Ok(Some((Note::Memory, mut fds))) => fds.pop(),
+    let memory = match HandshakeMessage::receive(socket) {
+        Ok(Some((HandshakeMessage::Memory, mut fds))) => fds.pop(),
         _ => None,
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
-    let exchange = Exchange::open(memory.into()).map_err(io::Error::other)?;
+    let exchange = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
     // The channel library panics where it finds no descriptors.
     let said = guard::catch(|| {
         wire::prepare().map_err(|short| short.to_string())?;
@@ -253,15 +259,15 @@ fn shake_hands(
             return Err(unreachable(&panic.message));
         }
     };
-    if Note::HelloSent.send(socket, &[]) != Sent::Yes {
+    if HandshakeMessage::HelloSent.send(socket, &[]) != Sent::Yes {
         return Err(unreachable(&"it hung up"));
     }
-    match Note::receive(socket) {
-        Ok(Some((Note::Welcomed, _))) => {}
+    match HandshakeMessage::receive(socket) {
+        Ok(Some((HandshakeMessage::Welcomed, _))) => {}
         _ => return Err(unreachable(&"it hung up")),
     }
     let welcome = wire::receive(&welcomes).map_err(|error| unreachable(&error))?;
-    Ok(Link { exchange, welcome, lifeline })
+    Ok(Handshaken { exchange, welcome, lifeline })
 }
 
 type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use harness::{Gate, eventually, signal, trial};
 use libtest_mimic::Arguments;
-use procession::{Executor, Retries, Shutdown, TaskError, Terms};
+use procession::{Executor, Retries, Shutdown, TaskError, TaskOptions};
 use rustix::process::Signal;
 use tasks::{Echo, Pass, await_workers, quiet};
 use tracing::field::{Field, Visit};
@@ -110,7 +110,7 @@ fn a_subscriber_hears_of_workers_and_of_tasks_that_come_to_grief() {
     gate.open();
     let second = task.result().expect("the second run");
     let closed = Gate::new();
-    let terms = Terms::new().timeout(Duration::from_millis(50)).retries(Retries::none());
+    let terms = TaskOptions::new().timeout(Duration::from_millis(50)).retries(Retries::none());
     let hangs = pool.submit_with(terms, Pass(closed.path()));
     let hanging = hangs.id().to_string();
     assert!(matches!(hangs.result(), Err(TaskError::TimedOut { .. })));

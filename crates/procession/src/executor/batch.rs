@@ -29,7 +29,7 @@ pub struct Batch {
     pub(crate) text: Vec<u8>,
     /// Where each of them ends.
     pub(crate) ends: Vec<usize>,
-    pub(crate) shares: Box<dyn Shares>,
+    pub(crate) shares: Box<dyn AnyBatchPromise>,
 }
 
 impl std::fmt::Debug for Batch {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Batch {
 }
 
 /// What is owed for the tasks of a batch, without its type.
-pub(crate) trait Shares: Send + Sync {
+pub(crate) trait AnyBatchPromise: Send + Sync {
     fn answer(&self, item: u32, reply: &Reply<'_>);
     /// The outputs of tasks that follow each other, encoded. Gives the number of those that were
     /// still owed; so does the next.
@@ -49,7 +49,7 @@ pub(crate) trait Shares: Send + Sync {
 
 /// The results of a batch, in the order of its tasks.
 pub(crate) struct Results<O> {
-    results: Arc<Shared<O>>,
+    results: Arc<BatchState<O>>,
     /// The first one that was not taken.
     next: usize,
     ready: vec::IntoIter<Slot<O>>,
@@ -57,7 +57,7 @@ pub(crate) struct Results<O> {
     is_empty: bool,
 }
 
-struct Shared<O> {
+struct BatchState<O> {
     id: TaskId,
     inner: Mutex<Inner<O>>,
     arrived: Condvar,
@@ -71,7 +71,7 @@ struct Inner<O> {
 }
 
 enum Slot<O> {
-    Owed,
+    AnyPromise,
     /// Errors are rare and large.
     Here(Result<O, Box<TaskError>>),
     Taken,
@@ -88,18 +88,18 @@ enum For {
 const A_WHILE: Duration = Duration::from_millis(2);
 
 /// What became of the next tasks: a batch, if there were any for it, and what is behind them.
-pub(crate) type Encoded<T> = (Option<(Batch, Results<<T as Task>::Output>)>, Behind<T>);
+pub(crate) type Encoded<T> = (Option<(Batch, Results<<T as Task>::Output>)>, BatchEnd<T>);
 
 /// What ended a batch.
-pub(crate) enum Behind<T> {
+pub(crate) enum BatchEnd<T> {
     /// It is large enough; there may be more tasks.
     More,
     /// There are no more.
     End,
     /// A task that has blobs beside its text, and cannot travel together with others.
-    Laden(T),
+    HasBlobs(T),
     /// A task that cannot be encoded.
-    Unfit(TaskError),
+    StartFailure(TaskError),
     /// The iterator panicked, which is to go on when the batch was handed over: one by one, its
     /// tasks would have been submitted by now.
     Panic(Box<dyn Any + Send>),
@@ -117,12 +117,12 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
     let mut last = 0;
     let behind = loop {
         if ends.len() == most || text.len() + last > MOST_TEXT {
-            break Behind::More;
+            break BatchEnd::More;
         }
         let task = match guard::hold(|| tasks.next()) {
             Ok(Some(task)) => task,
-            Ok(None) => break Behind::End,
-            Err(panic) => break Behind::Panic(panic),
+            Ok(None) => break BatchEnd::End,
+            Err(panic) => break BatchEnd::Panic(panic),
         };
         let before = text.len();
         let refusal = match codec::encode(T::ENCODING, &task, &mut text) {
@@ -136,24 +136,24 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
             Err(refusal) => Some(refusal),
         };
         text.truncate(before);
-        let Some(refusal) = refusal else { break Behind::Laden(task) };
+        let Some(refusal) = refusal else { break BatchEnd::HasBlobs(task) };
         guard::discard(task);
-        break Behind::Unfit(refusal.into_error("task", T::NAME));
+        break BatchEnd::StartFailure(refusal.into_error("task", T::NAME));
     };
     if ends.is_empty() {
         return (None, behind);
     }
     let id = TaskId::next_many(ends.len());
-    let slots = ends.iter().map(|_| Slot::Owed).collect();
+    let slots = ends.iter().map(|_| Slot::AnyPromise).collect();
     let inner = Inner { slots, missing: ends.len(), waits: None };
-    let shared = Arc::new(Shared { id, inner: Mutex::new(inner), arrived: Condvar::new() });
+    let shared = Arc::new(BatchState { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
         results: Arc::clone(&shared),
         next: 0,
         ready: Vec::new().into_iter(),
         is_empty: false,
     };
-    let shares = Box::new(Debt { shared, encoding: T::ENCODING });
+    let shares = Box::new(BatchPromise { shared, encoding: T::ENCODING });
     let batch = Batch { id, name: T::NAME, text, ends, shares };
     (Some((batch, results)), behind)
 }
@@ -179,7 +179,7 @@ impl<O> Results<O> {
         }
         match self.ready.next()? {
             Slot::Here(result) => Some(result.map_err(|error| *error)),
-            Slot::Owed | Slot::Taken => unreachable!("only what is here was fetched"),
+            Slot::AnyPromise | Slot::Taken => unreachable!("only what is here was fetched"),
         }
     }
 
@@ -187,7 +187,7 @@ impl<O> Results<O> {
     fn begin(&self, executor: impl FnOnce() -> Option<Canceller>) -> Result<Waiting, TaskError> {
         let would_wait = || {
             let inner = self.results.lock();
-            matches!(inner.slots.get(self.next), Some(Slot::Owed))
+            matches!(inner.slots.get(self.next), Some(Slot::AnyPromise))
         };
         if !waiting::has_role() || !would_wait() {
             return Ok(Waiting::default());
@@ -201,7 +201,7 @@ impl<O> Results<O> {
     fn give_up_next(&mut self) {
         let mut inner = self.results.lock();
         let slot = std::mem::replace(&mut inner.slots[self.next], Slot::Taken);
-        inner.missing -= usize::from(matches!(slot, Slot::Owed));
+        inner.missing -= usize::from(matches!(slot, Slot::AnyPromise));
         self.next += 1;
         drop(inner);
         guard::discard(slot);
@@ -215,7 +215,7 @@ impl<O> Results<O> {
         }
         let mut patience = Some(A_WHILE);
         while inner.missing > 0
-            && (patience.is_some() || matches!(inner.slots[self.next], Slot::Owed))
+            && (patience.is_some() || matches!(inner.slots[self.next], Slot::AnyPromise))
         {
             inner.waits = Some(if patience.is_some() { For::All } else { For::One(self.next) });
             inner = match patience.take() {
@@ -233,14 +233,14 @@ impl<O> Results<O> {
             return all;
         }
         let rest = inner.slots[self.next..].iter_mut();
-        let there = rest.take_while(|slot| !matches!(slot, Slot::Owed));
+        let there = rest.take_while(|slot| !matches!(slot, Slot::AnyPromise));
         let there: Vec<_> = there.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
         self.next += there.len();
         there
     }
 }
 
-impl<O> Shared<O> {
+impl<O> BatchState<O> {
     fn lock(&self) -> MutexGuard<'_, Inner<O>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,7 +252,7 @@ impl<O> Shared<O> {
         let missed = *missing;
         for (slot, result) in slots.iter_mut().skip(first).zip(results) {
             // What was cancelled meanwhile stays so.
-            if matches!(slot, Slot::Owed) {
+            if matches!(slot, Slot::AnyPromise) {
                 *slot = Slot::Here(result);
                 *missing -= 1;
             } else {
@@ -262,7 +262,7 @@ impl<O> Shared<O> {
         let is_enough = match waits {
             None => false,
             Some(For::All) => *missing == 0,
-            Some(For::One(next)) => !matches!(slots[*next], Slot::Owed),
+            Some(For::One(next)) => !matches!(slots[*next], Slot::AnyPromise),
         };
         let number = missed - *missing;
         drop(inner);
@@ -273,7 +273,7 @@ impl<O> Shared<O> {
     }
 }
 
-impl<O> Drop for Shared<O> {
+impl<O> Drop for BatchState<O> {
     fn drop(&mut self) {
         // Outputs that nobody took may be dropped by whoever delivers for many others, too.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -283,13 +283,13 @@ impl<O> Drop for Shared<O> {
 
 /// The other side of the results. Dropped, it cancels what is left, so that nobody waits for what
 /// will never come.
-struct Debt<O> {
-    shared: Arc<Shared<O>>,
+struct BatchPromise<O> {
+    shared: Arc<BatchState<O>>,
     /// Of the outputs.
     encoding: Encoding,
 }
 
-impl<O: DeserializeOwned + Send> Shares for Debt<O> {
+impl<O: DeserializeOwned + Send> AnyBatchPromise for BatchPromise<O> {
     fn answer(&self, item: u32, reply: &Reply<'_>) {
         self.shared.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
     }
@@ -317,7 +317,7 @@ impl<O: DeserializeOwned + Send> Shares for Debt<O> {
     }
 }
 
-impl<O> Drop for Debt<O> {
+impl<O> Drop for BatchPromise<O> {
     fn drop(&mut self) {
         self.shared.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::guard;
-use crate::waiting::{self, Acting, Call, Outlet, StandIn, Through};
+use crate::waiting::{self, Acting, Call, ReplySender, StandIn, Through};
 use procession_os::threads::Description;
 
 /// Calls that are made in order on behalf of an executor.
@@ -139,7 +139,7 @@ impl CallQueue {
     }
 }
 
-impl Outlet for CallQueue {
+impl ReplySender for CallQueue {
     fn call(self: Arc<Self>, call: Call) {
         let mut inner = self.lock();
         inner.calls.push_back(call);
@@ -218,7 +218,7 @@ pub(super) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
     }
     let has_role = waiting::has_role();
     let queue = CallQueue::with(executor, None, Inner { is_served: true, ..Inner::default() });
-    let through = Through::outlet(Arc::clone(&queue) as Arc<dyn Outlet>);
+    let through = Through::outlet(Arc::clone(&queue) as Arc<dyn ReplySender>);
     let acting = Acting::delivers(executor);
     let result = complete();
     drop((acting, through));

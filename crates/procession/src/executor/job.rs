@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::blob::Blob;
 use crate::codec::{self, Refusal};
 use crate::error::TaskError;
-use crate::future::{self, Core, Future, Patron, Promise};
+use crate::future::{self, Core, Future, Promise, TaskControl};
 use crate::guard;
 use crate::task::{Context, Task, TaskId};
 use crate::wire::Reply;
@@ -25,7 +25,7 @@ pub struct Job {
 
 /// Whom the futures of an executor ask when they are cancelled.
 #[derive(Clone)]
-pub struct Canceller(pub(crate) Weak<dyn Patron>);
+pub struct Canceller(pub(crate) Weak<dyn TaskControl>);
 
 impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {
@@ -82,14 +82,14 @@ pub(crate) struct Encoded {
     pub text: Text,
     /// What the text mentions.
     pub blobs: Vec<Blob>,
-    pub owed: Owed,
+    pub owed: AnyPromise,
 }
 
 /// A promise without its type. Dropped unkept, it cancels its future.
 ///
 /// It is made of what the promise and its future share, so it needs no memory of its own: what one
 /// thread allocates for each task and another one frees is what they get into each other's way for.
-pub(crate) struct Owed {
+pub(crate) struct AnyPromise {
     whom: Option<Arc<dyn Awaiting>>,
 }
 
@@ -100,7 +100,7 @@ trait Awaiting: Send + Sync {
     fn fail(self: Arc<Self>, error: TaskError);
 }
 
-impl Owed {
+impl AnyPromise {
     pub(crate) fn new<O: DeserializeOwned + Send + 'static>(promise: Promise<O>) -> Self {
         Self { whom: Some(promise.into_core()) }
     }
@@ -124,7 +124,7 @@ impl Owed {
     }
 }
 
-impl Drop for Owed {
+impl Drop for AnyPromise {
     fn drop(&mut self) {
         if let Some(whom) = self.whom.take() {
             whom.fail(TaskError::Cancelled);
@@ -168,7 +168,7 @@ fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
 trait Work: Send {
     fn run(self: Box<Self>, context: &Context);
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
-    fn into_owed(self: Box<Self>) -> Owed;
+    fn into_owed(self: Box<Self>) -> AnyPromise;
 }
 
 struct Typed<T: Task> {
@@ -187,9 +187,9 @@ impl<T: Task> Work for Typed<T> {
         codec::encode(T::ENCODING, &self.task, into)
     }
 
-    fn into_owed(self: Box<Self>) -> Owed {
+    fn into_owed(self: Box<Self>) -> AnyPromise {
         let Self { task, promise } = *self;
         guard::discard(task);
-        Owed::new(promise)
+        AnyPromise::new(promise)
     }
 }

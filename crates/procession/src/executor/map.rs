@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
 
-use super::batch::{self, Behind, Results};
+use super::batch::{self, BatchEnd, Results};
 use super::{Engine, Executor};
 use crate::error::TaskError;
 use crate::future::Future;
@@ -55,14 +55,14 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
                     self.ahead.push_back(Ahead::Many(results));
                 }
                 match behind {
-                    Behind::More => {}
-                    Behind::End => self.tasks = None,
-                    Behind::Laden(task) => {
+                    BatchEnd::More => {}
+                    BatchEnd::End => self.tasks = None,
+                    BatchEnd::HasBlobs(task) => {
                         self.are_laden = true;
                         self.ahead.push_back(Ahead::One(self.executor.submit(task)));
                     }
-                    Behind::Unfit(error) => self.ahead.push_back(Ahead::Failed(error)),
-                    Behind::Panic(panic) => resume_unwind(panic),
+                    BatchEnd::StartFailure(error) => self.ahead.push_back(Ahead::Failed(error)),
+                    BatchEnd::Panic(panic) => resume_unwind(panic),
                 }
             } else if let Some(task) = tasks.next() {
                 self.ahead.push_back(Ahead::One(self.executor.submit(task)));

@@ -53,12 +53,12 @@ pub use meeting_place::PrivateDir;
 pub use retries::{Fault, Retries};
 pub use stats::{Stats, Times};
 pub use suspension::{resume_all, suspend_all};
-pub use terms::Terms;
+pub use terms::TaskOptions;
 
 use self::clock::Clock;
-use self::parcel::Spares;
+use self::parcel::ItemPool;
 use self::scheduler::{Event, Scheduler};
-use self::shared::{Mind, Setup, Shared};
+use self::shared::{PoolInner, PoolState, Setup};
 use self::stats::Counts;
 use super::callbacks::{self, CallQueues};
 use super::{Batch, Canceller, Engine, Job, Shutdown};
@@ -77,7 +77,7 @@ use procession_os::fork::Origin;
 /// behind; to have everything finished, [`shutdown`](super::Executor::shutdown) it with
 /// [`Shutdown::Wait`].
 pub struct ProcessPool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolInner>,
 }
 
 /// Something that happened in a process pool and that an operator may want to know.
@@ -252,7 +252,7 @@ impl ProcessPool {
     }
 
     /// Like [`submit`](super::Executor::submit), under terms of the task's own.
-    pub fn submit_with<T: Task>(&self, terms: Terms, task: T) -> Future<T::Output> {
+    pub fn submit_with<T: Task>(&self, terms: TaskOptions, task: T) -> Future<T::Output> {
         let (job, future) = Job::new(task, self.canceller());
         self.shared.wait_for_room();
         self.shared.enter(job, terms.resolve(self.shared.setup.terms));
@@ -262,13 +262,13 @@ impl ProcessPool {
     /// Like [`submit`](super::Executor::submit), but gives the task back where that would wait,
     /// because as many tasks are pending as [`Builder::max_pending`] allows.
     pub fn try_submit<T: Task>(&self, task: T) -> Result<Future<T::Output>, Full<T>> {
-        self.try_submit_with(Terms::new(), task)
+        self.try_submit_with(TaskOptions::new(), task)
     }
 
     /// [`try_submit`](Self::try_submit) under terms of the task's own.
     pub fn try_submit_with<T: Task>(
         &self,
-        terms: Terms,
+        terms: TaskOptions,
         task: T,
     ) -> Result<Future<T::Output>, Full<T>> {
         // In a forked child the lock may be held for ever; the future tells.
@@ -286,10 +286,10 @@ impl ProcessPool {
         let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (orders, receiver) = mpsc::channel();
         let (workers, stack) = (setup.scheduling.slots.len(), setup.stack);
-        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
+        let shared = Arc::new_cyclic(|shared: &Weak<PoolInner>| PoolInner {
             callbacks: CallQueues::new(waiting::address(shared.as_ptr()), workers + 1, stack),
             setup,
-            mind: Mutex::new(Mind {
+            mind: Mutex::new(PoolState {
                 scheduler,
                 posts: FxHashMap::default(),
                 entering: 0,
@@ -298,7 +298,7 @@ impl ProcessPool {
             }),
             room: Condvar::new(),
             counts: Mutex::default(),
-            spares: Spares::default(),
+            spares: ItemPool::default(),
             orders,
             threads: Mutex::default(),
             collapsed: OnceLock::new(),
@@ -359,7 +359,7 @@ impl Engine for ProcessPool {
     }
 
     fn canceller(&self) -> Option<Canceller> {
-        let weak: Weak<Shared> = Arc::downgrade(&self.shared);
+        let weak: Weak<PoolInner> = Arc::downgrade(&self.shared);
         Some(Canceller(weak))
     }
 

@@ -18,7 +18,7 @@ use super::callbacks;
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
-use crate::future::Patron;
+use crate::future::TaskControl;
 use crate::guard::{self, Panic};
 use crate::task::{Context, Locals, TaskId};
 use crate::voice::{Said, Voice};
@@ -370,7 +370,7 @@ impl Engine for ThreadPool {
     }
 }
 
-impl Patron for Shared {
+impl TaskControl for Shared {
     fn cancel(&self, id: TaskId) -> bool {
         if self.origin.is_forked() {
             return false;

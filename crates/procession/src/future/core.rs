@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Future, Nudge, Patron, Waiter};
+use super::{Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
 use crate::guard;
 use crate::task::TaskId;
@@ -34,7 +34,7 @@ pub(super) struct Inner<T> {
     /// Told afterwards.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
-    nudge: Option<Arc<dyn Nudge>>,
+    nudge: Option<Arc<dyn Wake>>,
     /// How many threads wait for `done`.
     waiting: usize,
 }
@@ -50,7 +50,7 @@ pub(super) struct Watcher {
 }
 
 pub(super) enum Stage<T> {
-    Owed,
+    AnyPromise,
     /// Fulfilled, and the callbacks are looking at the result.
     Announcing,
     Here(Result<T, TaskError>),
@@ -81,7 +81,7 @@ impl Outcome {
 impl<T> Core<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.origin.is_forked() && matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+        if self.origin.is_forked() && matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
             // The promise is kept in the parent process; what waits there is none of this one's.
             inner.callbacks.clear();
             inner.stage = Stage::Here(Err(TaskError::PoolBroken(PoolError::Forked)));
@@ -94,7 +94,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Option<MutexGuard<'_, Inner<T>>> {
         let mut inner = self.lock();
-        while matches!(inner.stage, Stage::Owed | Stage::Announcing) {
+        while matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
             let left = match deadline {
                 None => None,
                 Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
@@ -123,10 +123,10 @@ impl<T> Drop for Core<T> {
 
 impl<T> Waiter for Core<T> {
     fn is_done(&self) -> bool {
-        !matches!(self.lock().stage, Stage::Owed | Stage::Announcing)
+        !matches!(self.lock().stage, Stage::AnyPromise | Stage::Announcing)
     }
 
-    fn wake_by(&self, nudge: Option<Arc<dyn Nudge>>) {
+    fn wake_by(&self, nudge: Option<Arc<dyn Wake>>) {
         self.lock().nudge = nudge;
     }
 }
@@ -141,14 +141,14 @@ pub(crate) struct Promise<T: Send + 'static> {
 /// A promise and the future that it is made to; `executor` is asked when the future is cancelled.
 pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
-    executor: Option<Weak<dyn Patron>>,
+    executor: Option<Weak<dyn TaskControl>>,
 ) -> (Promise<T>, Future<T>) {
     let core = Arc::new(Core {
         id,
         running: AtomicBool::new(false),
         origin: Origin::here(),
         inner: Mutex::new(Inner {
-            stage: Stage::Owed,
+            stage: Stage::AnyPromise,
             callbacks: Vec::new(),
             watchers: SmallVec::new(),
             waker: None,

@@ -17,7 +17,7 @@ use super::sync::{AtomicBool, AtomicU32, Instant, Ordering, sleep, wake, yield_n
 
 /// Words of shared memory: how often the bell was rung, whether somebody may be asleep, and whether
 /// somebody may be dozing.
-pub(crate) struct Bell<'m> {
+pub(crate) struct EventCount<'m> {
     pub strokes: &'m AtomicU32,
     pub sleepers: &'m AtomicU32,
     pub dozers: &'m AtomicU32,
@@ -28,7 +28,7 @@ pub(crate) struct Bell<'m> {
 /// How long a doze takes, unless the bell rings.
 const DOZE: Duration = Duration::from_micros(200);
 
-impl Bell<'_> {
+impl EventCount<'_> {
     /// Wakes whoever sleeps or dozes; to be called after that was published for which they are
     /// woken.
     pub(crate) fn ring(&self) {
@@ -80,7 +80,7 @@ impl Bell<'_> {
     }
 
     /// Sleeps until the bell rings, but stays awake for a moment where that is likely to pay.
-    pub(crate) fn wait_unless(&self, patience: &Patience, is_there: impl Fn() -> bool) {
+    pub(crate) fn wait_unless(&self, patience: &AdaptiveSpin, is_there: impl Fn() -> bool) {
         patience.wait(&is_there, || self.sleep_unless(&is_there));
     }
 
@@ -110,14 +110,14 @@ fn take_down(sleepers: &AtomicU32) -> bool {
 ///
 /// Whoever stays awake yields the CPU to everybody else who wants it.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct AdaptiveSpin {
     pays: AtomicBool,
 }
 
 /// About what it takes to sleep and be woken.
 const MOMENT: Duration = Duration::from_micros(50);
 
-impl Patience {
+impl AdaptiveSpin {
     fn wait(&self, is_there: impl Fn() -> bool, sleep: impl FnOnce()) {
         if is_there() {
             return;

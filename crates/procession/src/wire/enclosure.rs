@@ -42,12 +42,12 @@ const MOST_ITEMS: usize = blob::MOST + 1;
 
 /// Bytes beside a record, as they were received.
 #[derive(Debug)]
-pub(crate) enum Bulk {
+pub(crate) enum ReceivedBytes {
     Sealed(Sealed),
     Own(Vec<u8>),
 }
 
-impl Deref for Bulk {
+impl Deref for ReceivedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -58,7 +58,7 @@ impl Deref for Bulk {
     }
 }
 
-impl Bulk {
+impl ReceivedBytes {
     fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
         if sealed::is_available() {
@@ -87,14 +87,14 @@ fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// What a record lacks.
 #[derive(Debug, Default)]
-pub(crate) struct Enclosure {
+pub(crate) struct Attachment {
     /// The text, if it is not in the record.
-    text: Option<Bulk>,
+    text: Option<ReceivedBytes>,
     /// What the text mentions.
-    blobs: Vec<Bulk>,
+    blobs: Vec<ReceivedBytes>,
 }
 
-impl Enclosure {
+impl Attachment {
     /// The text, which may have come in the record.
     pub(crate) fn text<'t>(&'t self, record: &'t [u8]) -> &'t [u8] {
         self.text.as_deref().unwrap_or(record)
@@ -109,13 +109,13 @@ impl Enclosure {
 /// Puts together what comes in several messages.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
-    part: Option<Enclosure>,
-    whole: Option<Enclosure>,
+    part: Option<Attachment>,
+    whole: Option<Attachment>,
 }
 
 impl Assembly {
     /// What the record lacks that was just taken: all of it was sent before.
-    pub(crate) fn next(&mut self, from: &Socket) -> Result<Enclosure, Garbled> {
+    pub(crate) fn next(&mut self, from: &Socket) -> Result<Attachment, Garbled> {
         loop {
             if let Some(whole) = self.whole.take() {
                 return Ok(whole);
@@ -153,9 +153,9 @@ impl Assembly {
                 let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
                 inline = rest;
-                Bulk::Own(bytes.to_vec())
+                ReceivedBytes::Own(bytes.to_vec())
             } else {
-                Bulk::open(fds.next().ok_or(Garbled)?, length).map_err(|_| Garbled)?
+                ReceivedBytes::open(fds.next().ok_or(Garbled)?, length).map_err(|_| Garbled)?
             });
         }
         if !inline.is_empty() || fds.next().is_some() {

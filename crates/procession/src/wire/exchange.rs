@@ -25,7 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{AtomicInteger, FileOffset, VolatileMemory};
 
-use super::bell::Bell;
+use super::bell::EventCount;
 use super::claim::Claim;
 use super::ring::Ring;
 
@@ -61,18 +61,18 @@ const CLAIM: usize = 32;
 const LONGEST: Option<Duration> = Some(Duration::from_secs(1));
 
 /// The memory, as either side maps it.
-pub(crate) struct Exchange {
+pub(crate) struct SharedRegion {
     memory: MmapRegion,
     claims: usize,
 }
 
-impl std::fmt::Debug for Exchange {
+impl std::fmt::Debug for SharedRegion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("claims", &self.claims).finish_non_exhaustive()
+        f.debug_struct("SharedRegion").field("claims", &self.claims).finish_non_exhaustive()
     }
 }
 
-impl Exchange {
+impl SharedRegion {
     /// The size of the memory for so many calls at a time, in bytes.
     pub(crate) fn size(claims: usize) -> usize {
         rings_at(claims) + 2 * RING
@@ -115,22 +115,22 @@ impl Exchange {
     }
 
     /// Rung for the worker when there are calls, or none will come any more.
-    pub(crate) fn call_bell(&self) -> Bell<'_> {
+    pub(crate) fn call_bell(&self) -> EventCount<'_> {
         self.bell(CALL_BELL, None)
     }
 
     /// Rung for the handler when there are replies, or the worker has ended.
-    pub(crate) fn reply_bell(&self) -> Bell<'_> {
+    pub(crate) fn reply_bell(&self) -> EventCount<'_> {
         self.bell(REPLY_BELL, LONGEST)
     }
 
     /// Rung for a caller that receives the reply it waits for by itself.
-    pub(crate) fn caller_bell(&self) -> Bell<'_> {
+    pub(crate) fn caller_bell(&self) -> EventCount<'_> {
         self.bell(CALLER_BELL, LONGEST)
     }
 
     /// Rung for the worker when replies were read, so that there is room for more.
-    pub(crate) fn space_bell(&self) -> Bell<'_> {
+    pub(crate) fn space_bell(&self) -> EventCount<'_> {
         self.bell(SPACE_BELL, None)
     }
 
@@ -181,9 +181,9 @@ impl Exchange {
         })
     }
 
-    fn bell(&self, at: usize, longest: Option<Duration>) -> Bell<'_> {
+    fn bell(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
         let [strokes, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.word(at));
-        Bell { strokes, sleepers, dozers, longest }
+        EventCount { strokes, sleepers, dozers, longest }
     }
 
     fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_call_is_the_workers_or_the_coordinators_never_both() {
-        let (exchange, _file) = Exchange::create(3).expect("memory");
+        let (exchange, _file) = SharedRegion::create(3).expect("memory");
         assert!(exchange.claim(3).is_none());
         let claim = exchange.claim(2).expect("the last one");
         claim.lay_out(7);
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn both_sides_see_the_same_memory() {
-        let (ours, file) = Exchange::create(5).expect("memory");
-        let theirs = Exchange::map(file, 5).expect("the same memory");
+        let (ours, file) = SharedRegion::create(5).expect("memory");
+        let theirs = SharedRegion::map(file, 5).expect("the same memory");
         assert!(!theirs.is_closed());
         ours.close();
         assert!(theirs.is_closed());

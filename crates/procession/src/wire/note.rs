@@ -14,7 +14,7 @@ const KIND: u8 = 1;
 const LONGEST_REASON: usize = 800;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Note {
+pub(crate) enum HandshakeMessage {
     /// To the worker: the descriptor of the memory that both share.
     Memory,
     /// To the worker: the welcome was sent.
@@ -22,9 +22,9 @@ pub(crate) enum Note {
     /// The hello was sent, so that the coordinator finds it without waiting.
     HelloSent,
     /// The worker has its limits and its threads, and takes calls from now on.
-    Ready(Hands),
+    Ready(RunnerThreads),
     /// It cannot work, and no other will under the same settings.
-    Unfit(String),
+    StartFailure(String),
     /// The system refused something that it needs; the next one may have better luck.
     Refused(String),
     /// It cannot work now, since the system is short of something.
@@ -37,13 +37,13 @@ pub(crate) enum Note {
 
 /// With how many threads a worker runs calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hands {
+pub(crate) struct RunnerThreads {
     pub threads: usize,
     /// Why there are no more of them, if fewer than asked for.
     pub refused: Option<String>,
 }
 
-impl Note {
+impl HandshakeMessage {
     /// Cuts a reason to a length that can be sent.
     pub(crate) fn reason(text: &str) -> String {
         let mut end = text.len().min(LONGEST_REASON);
@@ -95,22 +95,28 @@ mod tests {
     #[test]
     fn notes_arrive_and_what_is_none_is_refused() {
         let (one, other) = Socket::pair().expect("a pair");
-        let reason = Note::reason(&"ü\"\\\n".repeat(10_000));
-        let longest = Note::Ready(Hands { threads: usize::MAX, refused: Some(reason) });
-        let notes = [Note::HelloSent, longest, Note::Wrapped { pid: u32::MAX }, Note::NotServing];
+        let reason = HandshakeMessage::reason(&"ü\"\\\n".repeat(10_000));
+        let longest =
+            HandshakeMessage::Ready(RunnerThreads { threads: usize::MAX, refused: Some(reason) });
+        let notes = [
+            HandshakeMessage::HelloSent,
+            longest,
+            HandshakeMessage::Wrapped { pid: u32::MAX },
+            HandshakeMessage::NotServing,
+        ];
         for note in &notes {
             assert_eq!(note.send_to(std::os::fd::AsFd::as_fd(&other)), Sent::Yes);
         }
         for note in notes {
-            let (got, fds) = Note::receive(&one).expect("sound").expect("a note");
+            let (got, fds) = HandshakeMessage::receive(&one).expect("sound").expect("a note");
             assert_eq!((got, fds.len()), (note, 0));
         }
         let refused = |bytes: &[u8]| {
             assert_eq!(socket::send_to(std::os::fd::AsFd::as_fd(&other), bytes, &[]), Sent::Yes);
-            Note::receive(&one).is_err()
+            HandshakeMessage::receive(&one).is_err()
         };
         assert!(refused(b"x") && refused(&[KIND]) && refused(&[KIND, b'7']));
         drop(other);
-        assert_eq!(Note::receive(&one).expect("sound").map(|_| ()), None);
+        assert_eq!(HandshakeMessage::receive(&one).expect("sound").map(|_| ()), None);
     }
 }

@@ -13,22 +13,22 @@ use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::voice::Voice;
 use crate::wire::{
-    self, Assembly, Call, Cargo, ENCLOSED, Enclosure, Exchange, INLINE_LIMIT, OUTPUT, Passed,
-    Patience, REPLY, Reader, Records, SAID, Socket, Status, TAKE_IN, Timed, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, OUTPUT, Passed, REPLY,
+    Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status, TAKE_IN, Timed, Writer,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
 use procession_os::threads::Description;
 
 /// What the threads that run calls have in common.
-pub(super) struct Desk {
+pub(super) struct WorkerLoop {
     registry: Registry,
     worker: usize,
     locals: Arc<Locals>,
     voice: Voice,
-    exchange: Arc<Exchange>,
+    exchange: Arc<SharedRegion>,
     inbox: Mutex<Inbox>,
-    outlet: Arc<Outlet>,
+    outlet: Arc<ReplySender>,
     /// How many threads have a call.
     busy: AtomicUsize,
     origin: Origin,
@@ -40,12 +40,12 @@ struct Inbox {
     records: Records,
     socket: Arc<Socket>,
     assembly: Assembly,
-    patience: Patience,
+    patience: AdaptiveSpin,
 }
 
 /// What this process says to the coordinator.
-struct Outlet {
-    exchange: Arc<Exchange>,
+struct ReplySender {
+    exchange: Arc<SharedRegion>,
     outbox: Mutex<Outbox>,
 }
 
@@ -70,18 +70,18 @@ const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Taken {
     record: Vec<u8>,
-    enclosed: Enclosure,
+    enclosed: Attachment,
 }
 
-impl Desk {
+impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         worker: usize,
-        exchange: Exchange,
+        exchange: SharedRegion,
         socket: Arc<Socket>,
     ) -> Self {
         let exchange = Arc::new(exchange);
-        let outlet = Arc::new(Outlet {
+        let outlet = Arc::new(ReplySender {
             exchange: Arc::clone(&exchange),
             outbox: Mutex::new(Outbox { writer: Writer::default(), socket: Arc::clone(&socket) }),
         });
@@ -97,7 +97,7 @@ impl Desk {
                 records: Records::default(),
                 socket,
                 assembly: Assembly::default(),
-                patience: Patience::default(),
+                patience: AdaptiveSpin::default(),
             }),
             outlet,
             busy: AtomicUsize::new(0),
@@ -136,7 +136,7 @@ impl Desk {
 
     fn run_until_closed(&self, threads: usize) {
         os::signals::end_with_the_parent();
-        let (mut taken, mut cargo) = (Taken::default(), Cargo::default());
+        let (mut taken, mut cargo) = (Taken::default(), ReplyBuffer::default());
         while self.take_next(&mut taken) {
             self.run(&mut taken, &mut cargo);
             self.busy.fetch_sub(1, Ordering::SeqCst);
@@ -183,7 +183,7 @@ impl Desk {
                         self.begin(&taken.record);
                         end_at_once()
                     }),
-                    false => Enclosure::default(),
+                    false => Attachment::default(),
                 };
                 self.busy.fetch_add(1, Ordering::SeqCst);
                 return true;
@@ -213,7 +213,7 @@ impl Desk {
         }
     }
 
-    fn run(&self, taken: &mut Taken, cargo: &mut Cargo) {
+    fn run(&self, taken: &mut Taken, cargo: &mut ReplyBuffer) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
         let mut context = Context {
@@ -270,7 +270,7 @@ impl Desk {
     }
 }
 
-impl Outlet {
+impl ReplySender {
     /// Says whether it had to wait for room; so do the next ones.
     fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> bool {
         let has_waited = self.send(REPLY, u64::from(claim), reply, blobs);
@@ -332,7 +332,7 @@ impl Outlet {
 }
 
 /// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
-pub(crate) fn answer<T: Task>(task: &[u8], context: &Context, cargo: &mut Cargo) -> Status {
+pub(crate) fn answer<T: Task>(task: &[u8], context: &Context, cargo: &mut ReplyBuffer) -> Status {
     // `Deserialize` is the user's code as well.
     let blobs = std::mem::take(&mut cargo.blobs);
     match codec::decode::<T>(T::ENCODING, task, blobs) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bell::{Bell, Patience};
+use super::bell::{AdaptiveSpin, EventCount};
 use super::explore;
 use super::sync::{AtomicU32, AtomicU64, Ordering, spawn};
 
@@ -16,9 +16,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn bell(&self) -> Bell<'_> {
+    fn bell(&self) -> EventCount<'_> {
         let Self { strokes, sleepers, dozers, .. } = self;
-        Bell { strokes, sleepers, dozers, longest: None }
+        EventCount { strokes, sleepers, dozers, longest: None }
     }
 
     fn sum(&self) -> u64 {
@@ -26,8 +26,8 @@ impl Shared {
     }
 }
 
-type Wait = fn(&Bell<'_>, &Patience, &dyn Fn() -> bool);
-type Ring = fn(&Bell<'_>);
+type Wait = fn(&EventCount<'_>, &AdaptiveSpin, &dyn Fn() -> bool);
+type Ring = fn(&EventCount<'_>);
 
 const SLEEP: Wait = |bell, _, is_there| bell.sleep_unless(is_there);
 const DOZE: Wait = |bell, _, is_there| bell.doze_unless(is_there);
@@ -40,7 +40,7 @@ fn all_is_seen(waiters: &'static [Wait], ringers: u64, ring: Ring) {
         let waits = waiters.iter().map(|wait| {
             let shared = Arc::clone(&shared);
             spawn(move || {
-                let patience = Patience::default();
+                let patience = AdaptiveSpin::default();
                 let mut seen = shared.sum();
                 while seen < 2 * ringers {
                     wait(&shared.bell(), &patience, &|| shared.sum() != seen);

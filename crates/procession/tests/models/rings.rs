@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::bell::{Bell, Patience};
+use super::bell::{AdaptiveSpin, EventCount};
 use super::explore;
 use super::ring::{Garbled, Reader, Records, Ring, Writer};
 use super::sync::{
@@ -40,16 +40,16 @@ impl Shared {
         Ring { tail: &self.tail, head: &self.head, bytes: self.memory.all() }
     }
 
-    fn bell(&self, which: usize) -> Bell<'_> {
+    fn bell(&self, which: usize) -> EventCount<'_> {
         let [strokes, sleepers, dozers] = &self.bells[which];
-        Bell { strokes, sleepers, dozers, longest: self.longest }
+        EventCount { strokes, sleepers, dozers, longest: self.longest }
     }
 
-    pub(crate) fn reply_bell(&self) -> Bell<'_> {
+    pub(crate) fn reply_bell(&self) -> EventCount<'_> {
         self.bell(0)
     }
 
-    pub(crate) fn space_bell(&self) -> Bell<'_> {
+    pub(crate) fn space_bell(&self) -> EventCount<'_> {
         self.bell(1)
     }
 
@@ -88,7 +88,7 @@ impl Shared {
     /// ended.
     pub(crate) fn receive(&self, most: usize) -> Result<Vec<Vec<u8>>, Garbled> {
         let (mut reader, mut records) = (Reader::default(), Records::default());
-        let patience = Patience::default();
+        let patience = AdaptiveSpin::default();
         let mut received = Vec::new();
         while received.len() < most {
             let has_ended = self.has_ended.load(Ordering::SeqCst);

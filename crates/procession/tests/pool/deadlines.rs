@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, ProcessPool, TaskError, Terms};
+use procession::{Executor, ProcessPool, TaskError, TaskOptions};
 
 use crate::harness::{self, Gate, is_alive};
 use crate::tasks::{Echo, Pass, await_workers, quiet, succeeds_with};
@@ -37,7 +37,7 @@ fn pool(timeout: Duration) -> ProcessPool {
 fn is_ended(task: Hang) {
     let pool = pool(SHORT);
     let pid = pool.pids()[0];
-    let next = Terms::new().no_timeout();
+    let next = TaskOptions::new().no_timeout();
     let hangs = pool.submit(task);
     let follows = pool.submit_with(next, Echo("next".to_owned()));
     assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
@@ -73,14 +73,14 @@ fn the_time_counts_from_the_start_of_the_task() {
 
 fn a_task_may_have_a_timeout_of_its_own() {
     let pool = quiet().workers(1).build().expect("a pool");
-    let hangs = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
+    let hangs = pool.submit_with(TaskOptions::new().timeout(SHORT), Hang::Asleep);
     assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
     succeeds_with(&pool, 10);
 }
 
 fn a_task_may_be_freed_from_the_timeout_of_the_pool() {
     let pool = pool(SHORT);
-    let patient = pool.submit_with(Terms::new().no_timeout(), Nap(500));
+    let patient = pool.submit_with(TaskOptions::new().no_timeout(), Nap(500));
     assert!(patient.result().is_ok());
 }
 
@@ -88,7 +88,7 @@ fn tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere() {
     let pool = quiet().workers(1).build().expect("a pool");
     // So many short ones that the pool takes to sending them ahead.
     succeeds_with(&pool, 200);
-    let hangs = pool.submit_with(Terms::new().timeout(SHORT), Hang::Asleep);
+    let hangs = pool.submit_with(TaskOptions::new().timeout(SHORT), Hang::Asleep);
     let behind: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
     assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
     for (n, future) in behind.into_iter().enumerate() {
@@ -102,7 +102,7 @@ fn others_in_the_same_worker_die_with_it_and_say_why() {
     let (gate, timeout) = (Gate::new(), Duration::from_secs(1));
     let innocent = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
-    let culprit = pool.submit_with(Terms::new().timeout(timeout), Hang::Asleep);
+    let culprit = pool.submit_with(TaskOptions::new().timeout(timeout), Hang::Asleep);
     assert_eq!(culprit.result(), Err(TaskError::TimedOut { after: timeout, attempts: 1 }));
     match innocent.result() {
         Err(TaskError::WorkerDied(death)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, Exit, Full, Limits, PoolError, PoolEvent, Retries, Shutdown, TaskError, Terms,
+    Executor, Exit, Full, Limits, PoolError, PoolEvent, Retries, Shutdown, TaskError, TaskOptions,
 };
 use rustix::process::Signal;
 
@@ -163,7 +163,7 @@ fn tasks_of_higher_priority_go_first() {
     let futures: Vec<_> = [(0, "c"), (10, "a"), (-5, "e"), (10, "b"), (0, "d")]
         .into_iter()
         .map(|(priority, name)| {
-            let terms = Terms::new().priority(priority);
+            let terms = TaskOptions::new().priority(priority);
             let future = pool.submit_with(terms, Echo(name.to_owned()));
             let order = Arc::clone(&order);
             future.on_done(move |_| order.lock().expect("no panics").push(name));

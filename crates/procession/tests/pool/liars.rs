@@ -7,7 +7,7 @@ use std::{fs, process, thread};
 
 use libtest_mimic::Trial;
 use procession::{
-    Context, Executor, Failure, ProcessPool, Registry, Shutdown, Task, TaskError, Terms,
+    Context, Executor, Failure, ProcessPool, Registry, Shutdown, Task, TaskError, TaskOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,7 @@ fn lie(claim: Claim, timeout: Option<Duration>) -> (TaskError, usize) {
     let began = Instant::now();
     let task = Lie { claim, runs: runs.clone() };
     let future = match timeout {
-        Some(timeout) => pool.submit_with(Terms::new().timeout(timeout), task),
+        Some(timeout) => pool.submit_with(TaskOptions::new().timeout(timeout), task),
         None => pool.submit(task),
     };
     let others: Vec<_> = (0..20).map(|_| pool.submit(Echo("7".to_owned()))).collect();

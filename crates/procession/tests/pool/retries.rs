@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, Exit, Fault, PoolEvent, ProcessPool, Retries, Shutdown, TaskError, Terms,
+    Executor, Exit, Fault, PoolEvent, ProcessPool, Retries, Shutdown, TaskError, TaskOptions,
 };
 use rustix::process::Signal;
 
@@ -53,7 +53,7 @@ fn a_task_that_fails_is_tried_again_only_if_that_is_asked_for() {
     let fails_once = || At(vec![Deed::Fail]);
     let pool = pool(Retries::times(1));
     assert!(matches!(pool.submit(fails_once()).result(), Err(TaskError::Failed(_))));
-    let terms = Terms::new().retries(Retries::times(1).on_failure(true));
+    let terms = TaskOptions::new().retries(Retries::times(1).on_failure(true));
     assert_eq!(pool.submit_with(terms, fails_once()).result(), Ok(2));
 }
 
@@ -80,7 +80,7 @@ fn all_kinds_of_faults_count_against_the_same_attempts() {
 fn a_task_may_have_retries_of_its_own() {
     let pool = pool(Retries::none());
     assert!(pool.submit(At(vec![Deed::Die])).result().is_err());
-    let terms = Terms::new().retries(Retries::times(1));
+    let terms = TaskOptions::new().retries(Retries::times(1));
     assert_eq!(pool.submit_with(terms, At(vec![Deed::Die])).result(), Ok(2));
 }
 

@@ -8,7 +8,7 @@ use super::limits::{Limits, Recycling};
 use super::meeting_place;
 use super::program::Programs;
 use super::retries::Retries;
-use super::scheduler::{Settings, TaskTerms};
+use super::scheduler::{Settings, TaskOptionsMade};
 use super::shared::{Initializer, OnEvent, OnOutput, Setup};
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
@@ -293,7 +293,7 @@ impl Builder {
                 start_timeout,
                 start_tries: START_TRIES,
             },
-            terms: TaskTerms { timeout, priority: 0, retries },
+            terms: TaskOptionsMade { timeout, priority: 0, retries },
             max_pending,
             max_memory,
             limits,

@@ -26,7 +26,7 @@ use rustix::process::{
 };
 
 use super::program::Program;
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::supervisor::Order;
 use crate::error::Exit;
 use crate::wire::Invitation;
@@ -93,7 +93,7 @@ pub(crate) struct Ended {
 }
 
 /// What a started worker writes to.
-pub(crate) struct Mouth {
+pub(crate) struct OutputPipes {
     stdout: PipeReader,
     stderr: PipeReader,
 }
@@ -106,7 +106,7 @@ impl Child {
         env: &[(OsString, OsString)],
         input: OwnedFd,
         orders: Sender<Order>,
-    ) -> io::Result<(Self, Mouth)> {
+    ) -> io::Result<(Self, OutputPipes)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
         let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
@@ -124,7 +124,7 @@ impl Child {
             on_end: Mutex::default(),
             orders,
         };
-        Ok((child, Mouth { stdout, stderr }))
+        Ok((child, OutputPipes { stdout, stderr }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -312,9 +312,9 @@ fn reap_later(pid: Pid) {
 /// Watches over the process until its end, then calls `ended`, unless it was written off before.
 /// Every line that it writes goes to `said`.
 pub(crate) fn watch(
-    shared: &Arc<Shared>,
+    shared: &Arc<PoolInner>,
     child: Arc<Child>,
-    mouth: Mouth,
+    mouth: OutputPipes,
     said: impl Fn(Stream, &str) + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -344,7 +344,7 @@ pub(crate) fn watch(
 
 /// Reads what the process writes until it has closed both its outputs, or is gone: a process that
 /// it left behind may hold them open, and write to them, for ever.
-fn listen(mouth: Mouth, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
+fn listen(mouth: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
     let mut last = VecDeque::with_capacity(LAST_LINES);
     let mut say = |stream, line: &str| {
         if last.len() == LAST_LINES {

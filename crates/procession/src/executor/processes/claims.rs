@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::parcel::Parcel;
+use super::parcel::WorkItem;
 use super::scheduler::Begun;
-use crate::wire::{self, Exchange, Garbled, Progress};
+use crate::wire::{self, Garbled, Progress, SharedRegion};
 
 /// A worker's claims, by number, and those that are free.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Claims {
 /// A call that a worker has.
 pub(crate) struct Sent {
     pub turn: u64,
-    pub parcel: Arc<Parcel>,
+    pub parcel: Arc<WorkItem>,
     /// Which of the parcel's tasks it consists of; those that were taken back are not counted.
     pub first: u32,
     pub items: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Sent {
 
 impl Claims {
     /// The claim that will be given out next, if one is free.
-    pub(crate) fn next(&mut self, exchange: &Exchange) -> Option<u32> {
+    pub(crate) fn next(&mut self, exchange: &SharedRegion) -> Option<u32> {
         if let Some(claim) = self.free.last() {
             return Some(*claim);
         }
@@ -41,7 +41,13 @@ impl Claims {
     }
 
     /// Gives out the claim that was the next.
-    pub(crate) fn lay_out(&mut self, exchange: &Exchange, claim: u32, call: Sent, short_turn: u32) {
+    pub(crate) fn lay_out(
+        &mut self,
+        exchange: &SharedRegion,
+        claim: u32,
+        call: Sent,
+        short_turn: u32,
+    ) {
         let next = self.free.pop();
         debug_assert_eq!(next, Some(claim), "the claim that was the next");
         self.calls[claim as usize] = Some(call);
@@ -57,8 +63,8 @@ impl Claims {
         &mut self,
         claim: u64,
         items: u32,
-        makes_sense: impl FnOnce(&Parcel, u32) -> bool,
-    ) -> Result<(u64, Arc<Parcel>, u32), Garbled> {
+        makes_sense: impl FnOnce(&WorkItem, u32) -> bool,
+    ) -> Result<(u64, Arc<WorkItem>, u32), Garbled> {
         let claim = u32::try_from(claim).map_err(|_| Garbled)?;
         let place = self.calls.get_mut(claim as usize).ok_or(Garbled)?;
         let call = place.as_mut().ok_or(Garbled)?;
@@ -83,7 +89,7 @@ impl Claims {
     /// Takes back what was not begun of the calls of these turns, and says what was.
     pub(crate) fn strike(
         &mut self,
-        exchange: &Exchange,
+        exchange: &SharedRegion,
         turns: &RangeInclusive<u64>,
     ) -> Vec<Begun> {
         let mut struck = Vec::new();
@@ -105,12 +111,12 @@ impl Claims {
     }
 
     /// How far the call of this turn has got.
-    pub(crate) fn progress(&self, exchange: &Exchange, turn: u64) -> Option<Progress> {
+    pub(crate) fn progress(&self, exchange: &SharedRegion, turn: u64) -> Option<Progress> {
         Some(exchange.claim(self.of(turn)?)?.progress(wire::now()))
     }
 
     /// The calls that were begun and not answered, at this time.
-    pub(crate) fn begun(&self, exchange: &Exchange, at: u64) -> Vec<Begun> {
+    pub(crate) fn begun(&self, exchange: &SharedRegion, at: u64) -> Vec<Begun> {
         let begun = |(claim, call): (u32, &Sent)| {
             let Progress { begun: items, runs_for } = exchange.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();

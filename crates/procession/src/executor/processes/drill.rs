@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Action, Event, Scheduler, Settings, TaskTerms, Tenant};
+use super::scheduler::{Action, Event, Scheduler, Settings, TaskOptionsMade, WorkerId};
 use crate::task::TaskId;
 
 /// Submits all tasks, lets the workers answer in turn what they are sent, and gives the number of
@@ -18,7 +18,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
     let (mut scheduler, actions) = Scheduler::new(settings(workers), now);
     let mut sent = VecDeque::new();
     let (mut events, mut done) = (0, 0);
-    let mut handle = |event, sent: &mut VecDeque<(Tenant, u64)>| {
+    let mut handle = |event, sent: &mut VecDeque<(WorkerId, u64)>| {
         events += 1;
         now += Duration::from_micros(1);
         for action in scheduler.handle([event], now) {
@@ -35,7 +35,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
         }
     }
     for id in 0..tasks {
-        let terms = TaskTerms::default();
+        let terms = TaskOptionsMade::default();
         handle(Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms }, &mut sent);
     }
     while let Some((tenant, turn)) = sent.pop_front() {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::PoolEvent;
 use super::child::Child;
-use super::parcel::Parcel;
-use super::post::{Doom, Post};
+use super::parcel::WorkItem;
+use super::post::{KillReason, WorkerHandle};
 use super::scheduler::Event;
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::supervisor::Order;
 use crate::error::{PoolError, TaskError};
 use crate::guard::{self, Panic};
@@ -23,12 +23,12 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const WRITE_OFF: Duration = Duration::from_secs(5);
 
 /// A thread of the pool, and the process that it waits for, if there is one.
-pub(super) struct Kept {
+pub(super) struct PoolThread {
     thread: JoinHandle<()>,
     waits_for: Option<Arc<Child>>,
 }
 
-impl Kept {
+impl PoolThread {
     /// Waits for the thread to end, unless its process was written off.
     pub(super) fn join(self) {
         if !self.waits_for.is_some_and(|child| child.is_written_off()) {
@@ -37,7 +37,7 @@ impl Kept {
     }
 }
 
-impl Shared {
+impl PoolInner {
     /// Starts a thread of the pool. Its panic breaks the pool.
     pub(super) fn start_thread(
         self: &Arc<Self>,
@@ -72,7 +72,7 @@ impl Shared {
     pub(super) fn keep(&self, thread: JoinHandle<()>, waits_for: Option<Arc<Child>>) {
         let mut threads = self.threads();
         threads.retain(|kept| !kept.thread.is_finished());
-        threads.push(Kept { thread, waits_for });
+        threads.push(PoolThread { thread, waits_for });
     }
 
     /// Breaks the pool because this thread panicked. The scheduler may be in any state, so it is not
@@ -90,7 +90,7 @@ impl Shared {
         let posts: Vec<_> = mind.posts.values().map(Arc::clone).collect();
         drop(mind);
         for post in posts {
-            post.kill(Doom::Unneeded);
+            post.kill(KillReason::Unneeded);
         }
         for parcel in parcels {
             self.fail_whole(&parcel, &error);
@@ -101,13 +101,13 @@ impl Shared {
     }
 
     /// Deals with an event after the pool has collapsed.
-    pub(super) fn refuse(&self, event: Event<Arc<Parcel>>, error: &PoolError) {
+    pub(super) fn refuse(&self, event: Event<Arc<WorkItem>>, error: &PoolError) {
         if let Event::Submitted { job, .. } = event {
             self.fail_whole(&job, error);
         }
     }
 
-    fn fail_whole(&self, parcel: &Parcel, error: &PoolError) {
+    fn fail_whole(&self, parcel: &WorkItem, error: &PoolError) {
         let items = 0..parcel.items();
         let fail = || parcel.fail(items.clone(), TaskError::PoolBroken(error.clone()));
         self.count_and_tell(u64::from(items.end), |counts| &mut counts.failed, fail);
@@ -116,8 +116,9 @@ impl Shared {
     /// Looks at the processes whose end was ordered: kills them again, makes those that cannot be
     /// killed end by themselves, and writes off those that do not end. Says whether there are any.
     pub(super) fn verify_ends(&self) -> bool {
-        let is_dying =
-            |post: &&Arc<Post>| post.child.get().is_some_and(|child| child.dying().is_some());
+        let is_dying = |post: &&Arc<WorkerHandle>| {
+            post.child.get().is_some_and(|child| child.dying().is_some())
+        };
         let dying: Vec<_> = self.mind().posts.values().filter(is_dying).map(Arc::clone).collect();
         for post in &dying {
             let Some(child) = post.child.get() else { continue };
@@ -148,7 +149,7 @@ impl Shared {
 
     /// Waits for the end of all processes of a pool that has collapsed.
     pub(super) fn see_all_out(&self) {
-        let is_there = |post: &Arc<Post>| post.is_there();
+        let is_there = |post: &Arc<WorkerHandle>| post.is_there();
         while self.mind().posts.values().any(is_there) {
             self.verify_ends();
             thread::sleep(LOOK_AGAIN / 4);

@@ -26,18 +26,21 @@ use ipc_channel::ipc::IpcOneShotServer;
 
 use super::PoolEvent;
 use super::child::{Ended, Usage};
-use super::post::{Doom, Outgoing, Post};
+use super::post::{KillReason, Outgoing, WorkerHandle};
 use super::receive;
 use super::scheduler::{Again, Event, Misuse};
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::supervisor::tells_of_shortage;
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{self, Garbled, Hands, Hello, Invitation, Note, PROTOCOL, Sent, Socket, Welcome};
+use crate::wire::{
+    self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
+    Welcome,
+};
 
 /// What a handler needs to know of the worker that it attends.
-pub(crate) struct Attendance {
-    pub post: Arc<Post>,
+pub(crate) struct HandlerSetup {
+    pub post: Arc<WorkerHandle>,
     pub server: IpcOneShotServer<Hello>,
     pub invitation: Invitation,
     /// Which of the pool's programs the worker runs.
@@ -47,7 +50,7 @@ pub(crate) struct Attendance {
 }
 
 /// Why a worker that was started is of no use.
-enum Unfit {
+enum StartFailure {
     /// It is not what was asked for; another of the same program will not be, either.
     Stranger(String),
     /// It has what it was to run, but cannot, and will not the next time: its limits or its
@@ -68,8 +71,8 @@ enum Unfit {
 }
 
 /// Attends a worker from its start until its end.
-pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
-    let Attendance { post, server, invitation, rank, ended } = attendance;
+pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
+    let HandlerSetup { post, server, invitation, rank, ended } = attendance;
     let tenant = post.tenant;
     let _delivering = shared.deliver_for(Some(post.worker()));
     // The channel library panics on some of what a worker could send, or at the limit of open
@@ -84,7 +87,7 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
             let received = guard::catch(|| receive::until_ended(shared, &post));
             if !matches!(received, Ok(Ok(()))) {
                 // Nothing it says can be trusted.
-                post.kill(Doom::Unfit);
+                post.kill(KillReason::StartFailure);
             }
             let Ended { exit, usage, last_output } = until_ended(&post, &ended);
             let (worker, pid) = (post.worker(), post.pid());
@@ -96,20 +99,20 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
         Err(panic) => {
             let reason = format!("the handshake failed: {}", panic.message);
             match tells_of_shortage(&panic.message) {
-                true => Unfit::Short(reason),
-                false => Unfit::System(reason),
+                true => StartFailure::Short(reason),
+                false => StartFailure::System(reason),
             }
         }
     };
     let doom = post.doom();
-    post.kill(Doom::Unfit);
+    post.kill(KillReason::StartFailure);
     let end = until_ended(&post, &ended);
     let (cause, again) = judge(shared, rank, unfit, doom, &end);
     shared.report(|| PoolEvent::WorkerNotStarted {
         worker: post.worker(),
         pid: post.pid(),
         reason: cause.clone(),
-        was_needed: doom != Some(Doom::Unneeded),
+        was_needed: doom != Some(KillReason::Unneeded),
     });
     if again == Again::AfterShortage {
         let (worker, reason) = (post.worker(), cause.clone());
@@ -118,7 +121,7 @@ pub(crate) fn attend(shared: &Shared, attendance: Attendance) {
     shared.handle(Event::StartFailed { tenant, cause, again });
 }
 
-fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
+fn until_ended(post: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
     let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
     // The watch thread reports in any case; the sender breaks only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
@@ -127,13 +130,13 @@ fn until_ended(post: &Post, ended: &Receiver<Ended>) -> Ended {
 }
 
 fn greet(
-    post: &Post,
+    post: &WorkerHandle,
     server: IpcOneShotServer<Hello>,
     invitation: &Invitation,
-    shared: &Shared,
-) -> Result<Hands, Unfit> {
+    shared: &PoolInner,
+) -> Result<RunnerThreads, StartFailure> {
     let Some(socket) = post.socket.get() else {
-        return Err(Unfit::System("there is no socket to the worker".to_owned()));
+        return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
     await_hello(socket)?;
     await_descriptors(post)?;
@@ -141,49 +144,59 @@ fn greet(
     // next worker.
     let hello = match server.accept() {
         Ok((_, hello)) => hello,
-        Err(IpcError::SerializationError(_)) => return Err(Unfit::another_protocol()),
-        Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(Unfit::Gone),
+        Err(IpcError::SerializationError(_)) => return Err(StartFailure::another_protocol()),
+        Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(StartFailure::Gone),
     };
     let Hello { token, protocol, build, pid, welcome, lifeline } = hello;
     if token != invitation.token || pid != post.pid() {
-        return Err(Unfit::System(format!("process {pid} connected uninvited")));
+        return Err(StartFailure::System(format!("process {pid} connected uninvited")));
     }
     let ours = wire::build_with(&shared.setup.build_id);
     if protocol != PROTOCOL || build != ours {
-        return Err(Unfit::Stranger(format!("it is of another build ({build}, not {ours})")));
+        return Err(StartFailure::Stranger(format!(
+            "it is of another build ({build}, not {ours})"
+        )));
     }
     post.hold(lifeline);
     let (threads, limits) = (shared.slots(post.worker()), shared.limits());
     let stack = shared.setup.stack;
-    wire::send(&welcome, || Welcome { threads, limits, stack }).map_err(|_| Unfit::Gone)?;
-    if Note::Welcomed.send(socket, &[]) != Sent::Yes {
-        return Err(Unfit::Gone);
+    wire::send(&welcome, || Welcome { threads, limits, stack }).map_err(|_| StartFailure::Gone)?;
+    if HandshakeMessage::Welcomed.send(socket, &[]) != Sent::Yes {
+        return Err(StartFailure::Gone);
     }
-    let hands = match Note::receive(socket) {
-        Ok(Some((Note::Ready(hands), _))) => hands,
-        Ok(Some((Note::Unfit(reason), _))) => return Err(Unfit::Uninitialized(reason)),
-        Ok(Some((Note::Short(reason), _))) => return Err(Unfit::Short(reason)),
-        Ok(Some((Note::Refused(reason), _))) => return Err(Unfit::System(reason)),
-        Ok(Some(_)) | Err(Garbled) => return Err(Unfit::another_protocol()),
-        Ok(None) => return Err(Unfit::Gone),
+    let hands = match HandshakeMessage::receive(socket) {
+        Ok(Some((HandshakeMessage::Ready(hands), _))) => hands,
+        Ok(Some((HandshakeMessage::StartFailure(reason), _))) => {
+            return Err(StartFailure::Uninitialized(reason));
+        }
+        Ok(Some((HandshakeMessage::Short(reason), _))) => return Err(StartFailure::Short(reason)),
+        Ok(Some((HandshakeMessage::Refused(reason), _))) => {
+            return Err(StartFailure::System(reason));
+        }
+        Ok(Some(_)) | Err(Garbled) => return Err(StartFailure::another_protocol()),
+        Ok(None) => return Err(StartFailure::Gone),
     };
     post.note_ready();
     if let Some(initializer) = shared.initializer() {
         let (parcel, future) = initializer.parcel();
         post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel), items: 0..1 });
         post.flush();
-        if !receive::only_reply(shared, post, &parcel).map_err(|_| Unfit::Gone)? {
-            return Err(Unfit::GoneInItsInitializer);
+        if !receive::only_reply(shared, post, &parcel).map_err(|_| StartFailure::Gone)? {
+            return Err(StartFailure::GoneInItsInitializer);
         }
-        future
-            .result()
-            .map_err(|error| Unfit::Uninitialized(format!("its initializer failed: {error}")))?;
+        future.result().map_err(|error| {
+            StartFailure::Uninitialized(format!("its initializer failed: {error}"))
+        })?;
     }
     Ok(hands)
 }
 
 /// Tells the scheduler, and whoever listens, if the worker runs fewer tasks at a time than it was to.
-fn note_narrowness(shared: &Shared, post: &Post, Hands { threads, refused }: Hands) {
+fn note_narrowness(
+    shared: &PoolInner,
+    post: &WorkerHandle,
+    RunnerThreads { threads, refused }: RunnerThreads,
+) {
     let (worker, pid, wanted) = (post.worker(), post.pid(), shared.slots(post.worker()));
     if threads >= wanted {
         return;
@@ -194,37 +207,37 @@ fn note_narrowness(shared: &Shared, post: &Post, Hands { threads, refused }: Han
 }
 
 /// Waits for the worker to report, or to tell why it does not.
-fn await_hello(socket: &Socket) -> Result<(), Unfit> {
-    match Note::receive(socket) {
-        Ok(Some((Note::HelloSent, _))) => Ok(()),
-        Ok(Some((Note::NotServing, _))) => {
+fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
+    match HandshakeMessage::receive(socket) {
+        Ok(Some((HandshakeMessage::HelloSent, _))) => Ok(()),
+        Ok(Some((HandshakeMessage::NotServing, _))) => {
             let reason = "it builds a pool of its own in place of serving".to_owned();
-            Err(Unfit::Misused(Misuse::NotServing, reason))
+            Err(StartFailure::Misused(Misuse::NotServing, reason))
         }
-        Ok(Some((Note::Wrapped { pid }, _))) => {
+        Ok(Some((HandshakeMessage::Wrapped { pid }, _))) => {
             let reason = format!("it started the program as another process, {pid}");
-            Err(Unfit::Misused(Misuse::Wrapper, reason))
+            Err(StartFailure::Misused(Misuse::Wrapper, reason))
         }
-        Ok(Some((Note::Refused(reason), _))) => Err(Unfit::System(reason)),
-        Ok(Some(_)) | Err(Garbled) => Err(Unfit::another_protocol()),
-        Ok(None) => Err(Unfit::Mute),
+        Ok(Some((HandshakeMessage::Refused(reason), _))) => Err(StartFailure::System(reason)),
+        Ok(Some(_)) | Err(Garbled) => Err(StartFailure::another_protocol()),
+        Ok(None) => Err(StartFailure::Mute),
     }
 }
 
 /// Waits until the channel library finds the descriptors that it takes: for as long as a worker may
 /// take to start, after which the scheduler ends it.
-fn await_descriptors(post: &Post) -> Result<(), Unfit> {
+fn await_descriptors(post: &WorkerHandle) -> Result<(), StartFailure> {
     const PAUSE: Duration = Duration::from_millis(10);
     while let Err(short) = wire::prepare() {
         if post.has_ended() {
-            return Err(Unfit::System(short.to_string()));
+            return Err(StartFailure::System(short.to_string()));
         }
         thread::sleep(PAUSE);
     }
     Ok(())
 }
 
-impl Unfit {
+impl StartFailure {
     fn another_protocol() -> Self {
         Self::Stranger("it speaks another protocol".to_owned())
     }
@@ -232,10 +245,10 @@ impl Unfit {
 
 /// Says in words why the start failed, and what it means for the next.
 fn judge(
-    shared: &Shared,
+    shared: &PoolInner,
     rank: usize,
-    unfit: Unfit,
-    doom: Option<Doom>,
+    unfit: StartFailure,
+    doom: Option<KillReason>,
     Ended { exit, usage: _, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
@@ -243,26 +256,26 @@ fn judge(
         last_words(last_output).map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
     let (reason, otherwise) = match unfit {
-        Unfit::System(reason) => return (reason, Again::WithBackoff),
-        Unfit::Short(reason) => return (reason, Again::AfterShortage),
-        Unfit::Uninitialized(reason) => {
+        StartFailure::System(reason) => return (reason, Again::WithBackoff),
+        StartFailure::Short(reason) => return (reason, Again::AfterShortage),
+        StartFailure::Uninitialized(reason) => {
             return (format!("{reason}{said}"), Again::Never);
         }
-        Unfit::GoneInItsInitializer => {
+        StartFailure::GoneInItsInitializer => {
             let reason = match doom {
-                Some(Doom::Late) => {
+                Some(KillReason::Late) => {
                     format!("its initializer was not done within {:?}", shared.start_timeout())
                 }
                 _ => format!("it ended with {exit} in its initializer"),
             };
             return (format!("{reason}{said}"), Again::WithBackoff);
         }
-        Unfit::Stranger(reason) => (reason, Again::Never),
-        Unfit::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
-        Unfit::Gone | Unfit::Mute if doom == Some(Doom::Unneeded) => {
+        StartFailure::Stranger(reason) => (reason, Again::Never),
+        StartFailure::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
+        StartFailure::Gone | StartFailure::Mute if doom == Some(KillReason::Unneeded) => {
             return ("it was not needed any more".to_owned(), Again::WithBackoff);
         }
-        Unfit::Mute if doom == Some(Doom::Late) => {
+        StartFailure::Mute if doom == Some(KillReason::Late) => {
             let reason = format!("it did not report within {:?}{said}", shared.start_timeout());
             // One that has served before is busy, or the machine is.
             let is_known = shared.is_known_to_serve(rank);
@@ -272,11 +285,11 @@ fn judge(
             };
             (reason, if is_known { Again::WithBackoff } else { never() })
         }
-        Unfit::Gone if doom == Some(Doom::Late) => {
+        StartFailure::Gone if doom == Some(KillReason::Late) => {
             let within = shared.start_timeout();
             (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
         }
-        Unfit::Mute => {
+        StartFailure::Mute => {
             // What cannot be loaded for want of memory ends with that code.
             const NOT_LOADED: i32 = 127;
             let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
@@ -290,7 +303,7 @@ fn judge(
             };
             (format!("it ended with {exit} before it was ready{said}"), again)
         }
-        Unfit::Gone => {
+        StartFailure::Gone => {
             (format!("it ended with {exit} before it was ready{said}"), Again::WithBackoff)
         }
     };

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use crate::blob::Blob;
 use crate::error::TaskError;
-use crate::executor::batch::{Batch, Shares};
-use crate::executor::job::{Encoded, Owed, Text};
+use crate::executor::batch::{AnyBatchPromise, Batch};
+use crate::executor::job::{AnyPromise, Encoded, Text};
 use crate::task::TaskId;
 use crate::wire::{INLINE_LIMIT, Reply};
 
 /// Tasks, and who is owed their outputs.
-pub(crate) struct Parcel {
+pub(crate) struct WorkItem {
     /// Of the first task; the others follow.
     pub id: TaskId,
     pub name: &'static str,
@@ -26,24 +26,24 @@ pub(crate) struct Parcel {
 
 enum Owing {
     /// A promise, for whoever may keep it.
-    One(Mutex<Option<Owed>>),
+    One(Mutex<Option<AnyPromise>>),
     /// Where the text of each task ends.
-    Many { shares: Box<dyn Shares>, ends: Vec<usize> },
+    Many { shares: Box<dyn AnyBatchPromise>, ends: Vec<usize> },
 }
 
 /// Parcels that were delivered, whose memory serves for the next ones. They are made by whoever
 /// submits and delivered by the handlers, and memory that one thread allocates for each task and
 /// another one frees is what they would get into each other's way for.
 #[derive(Default)]
-pub(crate) struct Spares(Mutex<Vec<Arc<Parcel>>>);
+pub(crate) struct ItemPool(Mutex<Vec<Arc<WorkItem>>>);
 
-impl Spares {
+impl ItemPool {
     /// More than these are not kept.
     const MOST: usize = 1024;
 
     /// A new parcel.
-    pub(crate) fn pack(&self, encoded: Encoded) -> Arc<Parcel> {
-        let parcel = Parcel::new(encoded);
+    pub(crate) fn pack(&self, encoded: Encoded) -> Arc<WorkItem> {
+        let parcel = WorkItem::new(encoded);
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
             Some(place) => {
@@ -55,7 +55,7 @@ impl Spares {
     }
 
     /// Keeps the memory of those that are empty.
-    pub(crate) fn keep(&self, delivered: Vec<Arc<Parcel>>) {
+    pub(crate) fn keep(&self, delivered: Vec<Arc<WorkItem>>) {
         let mut spares = lock(&self.0);
         let room = Self::MOST.saturating_sub(spares.len());
         spares.extend(delivered.into_iter().take(room));
@@ -66,7 +66,7 @@ impl Spares {
 /// the channel never is full.
 const ENCLOSED_COUNTS_AS: usize = 2048;
 
-impl Parcel {
+impl WorkItem {
     pub(crate) fn new(Encoded { id, name, text, blobs, owed }: Encoded) -> Self {
         let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));
         Self { id, name, submitted: Instant::now(), text, blobs, owed }

@@ -16,19 +16,19 @@ use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
 use super::claims::{Claims, Sent};
-use super::parcel::Parcel;
-use super::scheduler::{Begun, Claimed, Tenant};
-use crate::future::Nudge;
+use super::parcel::WorkItem;
+use super::scheduler::{Begun, Claimed, WorkerId};
+use crate::future::Wake;
 use crate::wire::{
-    self, Assembly, CALL, Call, ENCLOSED, Enclosure, Exchange, Garbled, INLINE_LIMIT, Passed,
-    Patience, Progress, Reader, Record, Records, Socket, TAKE_IN, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, CALL, Call, ENCLOSED, Garbled, INLINE_LIMIT, Passed,
+    Progress, Reader, Record, Records, SharedRegion, Socket, TAKE_IN, Writer,
 };
 
 /// A call that waits to be sent.
 pub(crate) struct Outgoing {
     pub turn: u64,
     pub attempt: u32,
-    pub parcel: Arc<Parcel>,
+    pub parcel: Arc<WorkItem>,
     /// Which of the parcel's tasks.
     pub items: Range<u32>,
 }
@@ -36,25 +36,25 @@ pub(crate) struct Outgoing {
 /// Tasks of a call that were answered.
 pub(crate) struct Answered {
     pub turn: u64,
-    pub parcel: Arc<Parcel>,
+    pub parcel: Arc<WorkItem>,
     /// The first of them.
     pub item: u32,
 }
 
 /// Why the pool kills a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doom {
+pub(crate) enum KillReason {
     /// It took too long.
     Late,
     /// Nobody needs it any more.
     Unneeded,
     /// It says what makes no sense, or is not what was asked for.
-    Unfit,
+    StartFailure,
 }
 
 /// What became of the order to end a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Sentence {
+pub(crate) enum TerminateOutcome {
     /// It ends with its process.
     Carried,
     /// Not for now.
@@ -62,12 +62,12 @@ pub(crate) enum Sentence {
 }
 
 /// One worker process, from the decision to start it until its end.
-pub(crate) struct Post {
-    pub tenant: Tenant,
+pub(crate) struct WorkerHandle {
+    pub tenant: WorkerId,
     /// Set when the process was started.
     pub child: OnceLock<Arc<Child>>,
     /// Set before that.
-    pub exchange: OnceLock<Exchange>,
+    pub exchange: OnceLock<SharedRegion>,
     /// Set together with it.
     pub socket: OnceLock<Socket>,
     outbox: Mutex<VecDeque<Outgoing>>,
@@ -75,9 +75,9 @@ pub(crate) struct Post {
     receiving: Mutex<Receiving>,
     /// Whoever receives their own reply; one at a time.
     helping: Mutex<()>,
-    handlers_patience: Patience,
-    callers_patience: Patience,
-    doom: OnceLock<Doom>,
+    handlers_patience: AdaptiveSpin,
+    callers_patience: AdaptiveSpin,
+    doom: OnceLock<KillReason>,
     /// The handshake is over.
     is_ready: AtomicBool,
     has_ended: AtomicBool,
@@ -114,8 +114,8 @@ pub(crate) struct Receiving {
 /// has taken something out of it.
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(1);
 
-impl Post {
-    pub(crate) fn new(tenant: Tenant) -> Self {
+impl WorkerHandle {
+    pub(crate) fn new(tenant: WorkerId) -> Self {
         Self {
             tenant,
             child: OnceLock::new(),
@@ -125,8 +125,8 @@ impl Post {
             sending: Mutex::default(),
             receiving: Mutex::default(),
             helping: Mutex::default(),
-            handlers_patience: Patience::default(),
-            callers_patience: Patience::default(),
+            handlers_patience: AdaptiveSpin::default(),
+            callers_patience: AdaptiveSpin::default(),
             doom: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
@@ -194,12 +194,12 @@ impl Post {
                     // It may be better with the next reply, or for the next worker. That there is
                     // none with descriptors so short will be known soon.
                     if sending.claims.are_free() {
-                        self.kill(Doom::Unfit);
+                        self.kill(KillReason::StartFailure);
                     }
                     break;
                 }
                 Err(Garbled) => {
-                    self.kill(Doom::Unfit);
+                    self.kill(KillReason::StartFailure);
                     break;
                 }
             }
@@ -234,12 +234,16 @@ impl Post {
 
     /// Ends a call together with its process, if it has run for as long as it may. Gives what was
     /// taken back meanwhile, if the process lives on.
-    pub(crate) fn end_call(&self, turn: u64, allowed: Option<Duration>) -> (Sentence, Vec<Begun>) {
+    pub(crate) fn end_call(
+        &self,
+        turn: u64,
+        allowed: Option<Duration>,
+    ) -> (TerminateOutcome, Vec<Begun>) {
         let progress = || {
             let exchange = self.exchange.get()?;
             self.sending().claims.progress(exchange, turn)
         };
-        let suspended = Sentence::Suspended;
+        let suspended = TerminateOutcome::Suspended;
         let ended = || suspended(Claimed::Ended { is_being_read: self.may_be_read(turn) });
         let first = progress();
         match first {
@@ -266,8 +270,8 @@ impl Post {
         // In a frame, the next one may have begun before it was taken back.
         let is_the_same = runs.map(|now| now.begun) == first.map(|first| first.begun);
         if runs.is_some() && (is_the_same || allowed.is_none()) {
-            self.kill(Doom::Late);
-            return (Sentence::Carried, Vec::new());
+            self.kill(KillReason::Late);
+            return (TerminateOutcome::Carried, Vec::new());
         }
         (ended(), back)
     }
@@ -316,7 +320,7 @@ impl Post {
         &self,
         claim: u64,
         items: u32,
-        makes_sense: impl FnOnce(&Parcel, u32) -> bool,
+        makes_sense: impl FnOnce(&WorkItem, u32) -> bool,
     ) -> Result<Answered, Garbled> {
         let (turn, parcel, item) = self.sending().claims.answered(claim, items, makes_sense)?;
         Ok(Answered { turn, parcel, item })
@@ -415,7 +419,7 @@ impl Post {
     }
 
     /// Ends the process, now or as soon as it is started.
-    pub(crate) fn kill(&self, doom: Doom) {
+    pub(crate) fn kill(&self, doom: KillReason) {
         let _ = self.doom.set(doom);
         if let Some(child) = self.child.get() {
             child.kill();
@@ -423,7 +427,7 @@ impl Post {
     }
 
     /// Why the process was killed first, if it was.
-    pub(crate) fn doom(&self) -> Option<Doom> {
+    pub(crate) fn doom(&self) -> Option<KillReason> {
         self.doom.get().copied()
     }
 
@@ -436,7 +440,7 @@ impl Post {
     }
 }
 
-impl Nudge for Post {
+impl Wake for WorkerHandle {
     fn nudge(&self) {
         if let Some(exchange) = self.exchange.get() {
             exchange.caller_bell().ring();
@@ -458,7 +462,7 @@ enum Written {
 impl Sending {
     fn write(
         &mut self,
-        exchange: &Exchange,
+        exchange: &SharedRegion,
         socket: &Socket,
         call: &Outgoing,
     ) -> Result<Written, Garbled> {
@@ -509,7 +513,7 @@ impl Sending {
 
     /// Asks the worker to make room in the socket; not if it has something to read, which will
     /// have it take something out as well, or was asked before.
-    fn ask_to_take_in(&mut self, exchange: &Exchange) -> bool {
+    fn ask_to_take_in(&mut self, exchange: &SharedRegion) -> bool {
         let ring = exchange.calls();
         // Nonsense in the memory will be noticed with the next call.
         !ring.has_unread() && self.writer.write(&ring, TAKE_IN, &[]).unwrap_or(false)
@@ -518,7 +522,7 @@ impl Sending {
 
 impl Receiving {
     /// Reads all that the worker has published; false if that is nothing.
-    pub(crate) fn read(&mut self, exchange: &Exchange) -> Result<bool, Garbled> {
+    pub(crate) fn read(&mut self, exchange: &SharedRegion) -> Result<bool, Garbled> {
         let has_read = self.reader.read(&exchange.replies(), &mut self.records)?;
         if has_read {
             exchange.space_bell().ring();
@@ -540,7 +544,7 @@ impl Receiving {
     }
 
     /// What the record lacks that was just taken.
-    pub(crate) fn enclosure(&mut self, socket: &Socket) -> Result<Enclosure, Garbled> {
+    pub(crate) fn enclosure(&mut self, socket: &Socket) -> Result<Attachment, Garbled> {
         self.assembly.next(socket)
     }
 

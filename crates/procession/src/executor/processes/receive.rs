@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::parcel::Parcel;
-use super::post::{Answered, Post, Receiving};
+use super::parcel::WorkItem;
+use super::post::{Answered, Receiving, WorkerHandle};
 use super::scheduler::Event;
-use super::shared::Shared;
+use super::shared::PoolInner;
 use crate::blob::Blob;
 use crate::task::TaskId;
 use crate::wire::{
-    self, ENCLOSED, Enclosure, Garbled, OUTPUT, Record, Reply, SAID, Status, TAKE_IN, Timed,
+    self, Attachment, ENCLOSED, Garbled, OUTPUT, Record, Reply, SAID, Status, TAKE_IN, Timed,
 };
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 const SOON: Duration = Duration::from_micros(400);
 
 /// Passes replies on until the worker has ended and all that it had replied is read.
-pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
+pub(super) fn until_ended(shared: &PoolInner, post: &WorkerHandle) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
     loop {
         // Where they come thick and fast there will be more: better many at once than one by one.
@@ -57,8 +57,8 @@ pub(super) fn until_ended(shared: &Shared, post: &Post) -> Result<(), Garbled> {
 /// Passes on what is there until that is done for which a caller lends its thread, if nobody else
 /// is at it. Nothing that was read may be left lying: nobody would be called for it.
 pub(super) fn lend_a_hand(
-    shared: &Shared,
-    post: &Post,
+    shared: &PoolInner,
+    post: &WorkerHandle,
     is_done: impl Fn() -> bool,
 ) -> Result<bool, Garbled> {
     let mut were_there = false;
@@ -72,7 +72,11 @@ pub(super) fn lend_a_hand(
 }
 
 /// Waits for the reply to the one call there is, and keeps its promise; false if the worker ended.
-pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Result<bool, Garbled> {
+pub(super) fn only_reply(
+    shared: &PoolInner,
+    post: &WorkerHandle,
+    parcel: &WorkItem,
+) -> Result<bool, Garbled> {
     loop {
         let has_ended = post.has_ended();
         let mut receiving = post.receiving();
@@ -99,7 +103,7 @@ pub(super) fn only_reply(shared: &Shared, post: &Post, parcel: &Parcel) -> Resul
 /// A record, and what it lacks.
 struct Taken {
     record: Record,
-    enclosed: Enclosure,
+    enclosed: Attachment,
     /// Until they are handed over.
     blobs: RefCell<Vec<Blob>>,
 }
@@ -125,7 +129,11 @@ fn line(text: &[u8]) -> Result<&str, Garbled> {
 }
 
 /// The next record; `may_read` if none that was taken before is needed any more.
-fn take(post: &Post, receiving: &mut Receiving, may_read: bool) -> Result<Option<Taken>, Garbled> {
+fn take(
+    post: &WorkerHandle,
+    receiving: &mut Receiving,
+    may_read: bool,
+) -> Result<Option<Taken>, Garbled> {
     let Some((exchange, socket)) = post.exchange.get().zip(post.socket.get()) else {
         return Ok(None);
     };
@@ -138,7 +146,7 @@ fn take(post: &Post, receiving: &mut Receiving, may_read: bool) -> Result<Option
         }
     };
     let mut enclosed = match record.kind & ENCLOSED == 0 {
-        true => Enclosure::default(),
+        true => Attachment::default(),
         false => receiving.enclosure(socket)?,
     };
     let blobs = RefCell::new(enclosed.take_blobs());
@@ -147,8 +155,8 @@ fn take(post: &Post, receiving: &mut Receiving, may_read: bool) -> Result<Option
 
 /// Passes on the next replies, or what a task said; false if there is nothing.
 fn batch(
-    shared: &Shared,
-    post: &Post,
+    shared: &PoolInner,
+    post: &WorkerHandle,
     mut receiving: MutexGuard<'_, Receiving>,
 ) -> Result<bool, Garbled> {
     let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
@@ -171,7 +179,7 @@ fn batch(
     if taken.is_empty() {
         return is_sound.map(|()| false);
     }
-    let mut news = News {
+    let mut news = ReceivedReplies {
         shared,
         post,
         is_fat: shared.is_fat(post),
@@ -190,15 +198,15 @@ fn batch(
 }
 
 /// What the scheduler is told of a batch.
-struct News<'r> {
-    shared: &'r Shared,
-    post: &'r Post,
+struct ReceivedReplies<'r> {
+    shared: &'r PoolInner,
+    post: &'r WorkerHandle,
     is_fat: bool,
-    events: Vec<Event<Arc<Parcel>>>,
+    events: Vec<Event<Arc<WorkItem>>>,
     replies: Vec<Reply<'r>>,
 }
 
-impl<'r> News<'r> {
+impl<'r> ReceivedReplies<'r> {
     /// Gives what a task said at the end.
     fn note_all(
         &mut self,
@@ -223,7 +231,7 @@ impl<'r> News<'r> {
     }
 
     fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
-        let is_its = |parcel: &Parcel, item| reply.id == parcel.id.0 + u64::from(item);
+        let is_its = |parcel: &WorkItem, item| reply.id == parcel.id.0 + u64::from(item);
         let Answered { turn, .. } = self.post.answered(claim, 1, is_its)?;
         self.events.push(Event::Replied {
             tenant: self.post.tenant,
@@ -261,7 +269,7 @@ impl<'r> News<'r> {
             rest = others;
         }
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
-        let is_of_many = |parcel: &Parcel, _| parcel.is_of_many();
+        let is_of_many = |parcel: &WorkItem, _| parcel.is_of_many();
         let claim = u64::from(first.claim);
         let Answered { turn, parcel, item } = self.post.answered(claim, items, is_of_many)?;
         let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);

@@ -46,11 +46,12 @@ use std::time::{Duration, Instant};
 pub(crate) use self::dispatch::MOST_AHEAD;
 use self::dispatch::STUCK;
 use self::queue::Queue;
-use self::seat::{Ending, Respite, SeatState, Sent, Stage, Successor, Why, later};
+use self::seat::{EndReason, EndedCall, Respite, SeatState, Sent, Stage, Successor, later};
 use self::staffing::kill_successor;
 use self::tasks::{Entry, Place};
 pub(crate) use self::vocabulary::{
-    Action, Again, Begun, Claimed, Event, Misuse, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Again, Begun, Claimed, Event, Misuse, Settings, TaskOptionsMade, Verdict, WorkerId,
+    WorkerIndex,
 };
 use super::retries::Fault;
 #[cfg(test)]
@@ -202,7 +203,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// The call by which a task was sent, if it is the only one that its worker has.
-    pub(crate) fn only_call(&self, id: TaskId) -> Option<(Tenant, u64)> {
+    pub(crate) fn only_call(&self, id: TaskId) -> Option<(WorkerId, u64)> {
         let Place::InFlight(seat) = self.tasks.get(&id)?.place else { return None };
         let state = &self.seats[seat];
         let call = state.calls.front().filter(|call| state.calls.len() == 1 && call.id == id)?;
@@ -291,7 +292,7 @@ impl<J: Clone> Scheduler<J> {
             if index < state.slots && state.slots > 1 {
                 return; // Others run in the same process.
             } else if index < state.slots {
-                self.end_call(seat, index, Why::Cancelled, now, actions);
+                self.end_call(seat, index, EndReason::Cancelled, now, actions);
             } else {
                 let (tenant, turn) = (state.tenant(), state.calls[index].turn);
                 actions.push(Action::Recall { tenant, from: turn, through: turn });
@@ -308,7 +309,7 @@ impl<J: Clone> Scheduler<J> {
         self.complete(id, Verdict::Cancelled, actions);
     }
 
-    fn ready(&mut self, tenant: Tenant, now: Instant) {
+    fn ready(&mut self, tenant: WorkerId, now: Instant) {
         self.note_started();
         let state = &mut self.seats[tenant.seat];
         if state.is_present(tenant) && matches!(state.stage, Stage::Starting { .. }) {
@@ -325,7 +326,7 @@ impl<J: Clone> Scheduler<J> {
     /// A call that was to be ended was not, because of what its worker claims.
     fn not_yet(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         claimed: Claimed,
         now: Instant,
@@ -345,8 +346,8 @@ impl<J: Clone> Scheduler<J> {
         }
         match state.put_off(turn, claimed, now) {
             Respite::Granted => {}
-            Respite::Stalled => self.kill(tenant.seat, Why::Stalled, now, actions),
-            Respite::OverDue => self.kill(tenant.seat, Why::TimedOut, now, actions),
+            Respite::Stalled => self.kill(tenant.seat, EndReason::Stalled, now, actions),
+            Respite::OverDue => self.kill(tenant.seat, EndReason::TimedOut, now, actions),
         }
     }
 
@@ -379,17 +380,17 @@ impl<J: Clone> Scheduler<J> {
     /// Ends a running call, and with it its process, if it has not finished the call meanwhile.
     fn end_call(
         &mut self,
-        seat: Seat,
+        seat: WorkerIndex,
         index: usize,
-        why: Why,
+        why: EndReason,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
         let state = &mut self.seats[seat];
         if state.ending.is_none() {
             let Sent { turn, timeout, .. } = state.calls[index];
-            let allowed = timeout.filter(|_| why == Why::TimedOut);
-            state.ending = Some(Ending { turn, at: now, why });
+            let allowed = timeout.filter(|_| why == EndReason::TimedOut);
+            state.ending = Some(EndedCall { turn, at: now, why });
             actions.push(Action::EndCall { tenant: state.tenant(), turn, allowed });
         }
     }
@@ -415,11 +416,11 @@ impl<J: Clone> Scheduler<J> {
                     state.stage = Stage::Vacant { until: None };
                 }
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
-                    self.kill(seat, Why::TimedOut, now, actions);
+                    self.kill(seat, EndReason::TimedOut, now, actions);
                 }
                 Stage::Ready => {
                     if let (None, Some(index)) = (state.ending, state.overdue(now)) {
-                        self.end_call(seat, index, Why::TimedOut, now, actions);
+                        self.end_call(seat, index, EndReason::TimedOut, now, actions);
                     }
                 }
                 _ => {}

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::PoolEvent;
-use super::parcel::Parcel;
+use super::parcel::WorkItem;
 use super::scheduler::Verdict;
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::stats::Counts;
 use crate::error::{Death, TaskError};
 use crate::wire::{Reply, Status};
@@ -26,11 +26,11 @@ pub(super) enum Settling<'r> {
     },
 }
 
-impl Shared {
+impl PoolInner {
     /// Passes on the outputs of tasks that follow each other, each of which took so long.
     pub(super) fn deliver(
         &self,
-        parcel: &Parcel,
+        parcel: &WorkItem,
         first: u32,
         outputs: &[&[u8]],
         ran_for: Duration,
@@ -60,7 +60,7 @@ impl Shared {
 
     pub(super) fn complete(
         &self,
-        parcel: &Parcel,
+        parcel: &WorkItem,
         items: Range<u32>,
         verdict: Verdict,
         settling: Option<&Settling<'_>>,

@@ -17,14 +17,15 @@ use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
 
 use super::clock::Clock;
-use super::endings::Kept;
+use super::endings::PoolThread;
 use super::limits::{self, Limits};
-use super::parcel::{Parcel, Spares};
-use super::post::{Doom, Outgoing, Post, Sentence};
+use super::parcel::{ItemPool, WorkItem};
+use super::post::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
 use super::program::{Program, Programs};
 use super::receive;
 use super::scheduler::{
-    Action, Begun, Event, MOST_AHEAD, Scheduler, Seat, Settings, TaskTerms, Tenant, Verdict,
+    Action, Begun, Event, MOST_AHEAD, Scheduler, Settings, TaskOptionsMade, Verdict, WorkerId,
+    WorkerIndex,
 };
 use super::settle::Settling;
 use super::stats::Counts;
@@ -35,28 +36,28 @@ use crate::codec;
 use crate::error::{Exit, PoolError, TaskError};
 use crate::executor::Batch;
 use crate::executor::callbacks::{self, CallQueues};
-use crate::executor::job::{Encoded, Job, Owed, Text};
-use crate::future::{self, Future, Nudge, Patron, Waiter};
+use crate::executor::job::{AnyPromise, Encoded, Job, Text};
+use crate::future::{self, Future, TaskControl, Waiter, Wake};
 use crate::guard;
 use crate::task::{Task, TaskId};
 use crate::voice::{OnSay, Said};
-use crate::waiting::{self, Acting, Need, Outlet, Through};
+use crate::waiting::{self, Acting, Need, ReplySender, Through};
 use crate::wire::Reply;
 use procession_os::fork::Origin;
 
 /// All that the pool's threads have in common.
-pub(super) struct Shared {
+pub(super) struct PoolInner {
     pub(super) setup: Setup,
-    pub(super) mind: Mutex<Mind>,
+    pub(super) mind: Mutex<PoolState>,
     /// Signalled when fewer tasks are pending, for those that wait to submit one.
     pub(super) room: Condvar,
     pub(super) counts: Mutex<Counts>,
-    pub(super) spares: Spares,
+    pub(super) spares: ItemPool,
     /// For the callbacks of the tasks of each worker; the last for those of no worker.
     pub(super) callbacks: CallQueues,
     pub(super) orders: Sender<Order>,
     /// The pool's threads, the supervisor first; those that have ended are let go from time to time.
-    pub(super) threads: Mutex<Vec<Kept>>,
+    pub(super) threads: Mutex<Vec<PoolThread>>,
     /// Why nothing is decided any more: one of the pool's threads has died.
     pub(super) collapsed: OnceLock<PoolError>,
     /// The process that has the pool.
@@ -70,7 +71,7 @@ pub(super) struct Shared {
 pub(super) struct Setup {
     pub(super) scheduling: Settings,
     /// For tasks that come without terms of their own.
-    pub(super) terms: TaskTerms,
+    pub(super) terms: TaskOptionsMade,
     pub(super) max_pending: Option<usize>,
     pub(super) max_memory: Option<u64>,
     pub(super) limits: Limits,
@@ -92,21 +93,21 @@ pub(super) type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
 pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
 
 /// The scheduler, and what must stay in step with it.
-pub(super) struct Mind {
-    pub(super) scheduler: Scheduler<Arc<Parcel>>,
+pub(super) struct PoolState {
+    pub(super) scheduler: Scheduler<Arc<WorkItem>>,
     /// The processes that were decided on and have not ended.
-    pub(super) posts: FxHashMap<Tenant, Arc<Post>>,
+    pub(super) posts: FxHashMap<WorkerId, Arc<WorkerHandle>>,
     /// Seats whose last process did not leave because it was let go.
-    pub(super) lost: HashSet<Seat>,
+    pub(super) lost: HashSet<WorkerIndex>,
     /// Tasks that were let in and have not reached the scheduler yet.
     pub(super) entering: usize,
     /// When the supervisor will wake the scheduler by itself.
     pub(super) wakes_at: Option<Instant>,
 }
 
-impl Mind {
+impl PoolState {
     /// Takes note of what the scheduler is about to be told.
-    fn keep_in_step(&mut self, event: &Event<Arc<Parcel>>) {
+    fn keep_in_step(&mut self, event: &Event<Arc<WorkItem>>) {
         match event {
             Event::Submitted { .. } => self.entering = self.entering.saturating_sub(1),
             Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
@@ -120,18 +121,18 @@ impl Mind {
     }
 }
 
-impl Shared {
-    pub(super) fn mind(&self) -> MutexGuard<'_, Mind> {
+impl PoolInner {
+    pub(super) fn mind(&self) -> MutexGuard<'_, PoolState> {
         self.mind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the scheduler what happened and does what it decides.
-    pub(super) fn handle(&self, event: Event<Arc<Parcel>>) {
+    pub(super) fn handle(&self, event: Event<Arc<WorkItem>>) {
         self.decide(event, None);
     }
 
     /// The same for replies, which the scheduler may or may not want.
-    pub(super) fn answered(&self, events: Vec<Event<Arc<Parcel>>>, replies: &[Reply<'_>]) {
+    pub(super) fn answered(&self, events: Vec<Event<Arc<WorkItem>>>, replies: &[Reply<'_>]) {
         self.decide_all(
             self.mind(),
             events,
@@ -140,7 +141,7 @@ impl Shared {
     }
 
     /// The same for the end of a worker that had been ready.
-    pub(super) fn exited(&self, post: &Post, exit: Exit, last_output: Vec<String>) {
+    pub(super) fn exited(&self, post: &WorkerHandle, exit: Exit, last_output: Vec<String>) {
         let tenant = post.tenant;
         let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
         let begun = post.begun();
@@ -149,7 +150,7 @@ impl Shared {
 
     pub(super) fn decide(
         &self,
-        event: Event<Arc<Parcel>>,
+        event: Event<Arc<WorkItem>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
         let mut mind = self.mind();
@@ -159,8 +160,8 @@ impl Shared {
 
     fn decide_all(
         &self,
-        mut mind: MutexGuard<'_, Mind>,
-        events: impl IntoIterator<Item = Event<Arc<Parcel>>>,
+        mut mind: MutexGuard<'_, PoolState>,
+        events: impl IntoIterator<Item = Event<Arc<WorkItem>>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
         if let Some(error) = self.collapsed.get() {
@@ -201,10 +202,10 @@ impl Shared {
     /// calls are sent. The rest is left for after the lock.
     pub(super) fn perform_inside(
         &self,
-        mind: &mut Mind,
-        actions: Vec<Action<Arc<Parcel>>>,
-    ) -> Outside {
-        let mut outside = Outside::default();
+        mind: &mut PoolState,
+        actions: Vec<Action<Arc<WorkItem>>>,
+    ) -> DeferredEffects {
+        let mut outside = DeferredEffects::default();
         for action in actions {
             match action {
                 Action::Spawn { tenant } => {
@@ -212,7 +213,7 @@ impl Shared {
                     if mind.lost.remove(&tenant.seat) || is_successor {
                         self.counts().respawned += 1;
                     }
-                    let post = Arc::new(Post::new(tenant));
+                    let post = Arc::new(WorkerHandle::new(tenant));
                     mind.posts.insert(tenant, Arc::clone(&post));
                     let _ = self.orders.send(Order::Start(post));
                 }
@@ -231,16 +232,16 @@ impl Shared {
                     outside.flush(post);
                 }
                 Action::Recall { tenant, from, through } => {
-                    outside.say(mind.posts.get(&tenant), Word::TakeBack(from..=through));
+                    outside.say(mind.posts.get(&tenant), Command::TakeBack(from..=through));
                 }
                 Action::EndCall { tenant, turn, allowed } => {
-                    outside.say(mind.posts.get(&tenant), Word::End { turn, allowed });
+                    outside.say(mind.posts.get(&tenant), Command::End { turn, allowed });
                 }
                 Action::Dismiss { tenant } => {
-                    outside.say(mind.posts.get(&tenant), Word::Dismiss);
+                    outside.say(mind.posts.get(&tenant), Command::Dismiss);
                 }
                 Action::Kill { tenant, is_late } => {
-                    outside.say(mind.posts.get(&tenant), Word::Kill { is_late });
+                    outside.say(mind.posts.get(&tenant), Command::Kill { is_late });
                 }
                 Action::Retry { job, first, fault, attempt, pause } => {
                     job.set_running(false);
@@ -262,21 +263,21 @@ impl Shared {
     /// tasks that were completed.
     pub(super) fn perform_outside(
         &self,
-        outside: Outside,
+        outside: DeferredEffects,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let Outside { flush, words, events, completed, is_the_end } = outside;
+        let DeferredEffects { flush, words, events, completed, is_the_end } = outside;
         // Workers first: they should not wait for the user's code.
         for post in flush {
             post.flush();
         }
         for (post, word) in words {
             match word {
-                Word::TakeBack(turns) => self.returned(&post, post.take_back(turns)),
-                Word::End { turn, allowed } => self.end_call(&post, turn, allowed),
-                Word::Dismiss => post.dismiss(),
-                Word::Kill { is_late } => {
-                    post.kill(if is_late { Doom::Late } else { Doom::Unneeded })
+                Command::TakeBack(turns) => self.returned(&post, post.take_back(turns)),
+                Command::End { turn, allowed } => self.end_call(&post, turn, allowed),
+                Command::Dismiss => post.dismiss(),
+                Command::Kill { is_late } => {
+                    post.kill(if is_late { KillReason::Late } else { KillReason::Unneeded })
                 }
             }
         }
@@ -298,7 +299,7 @@ impl Shared {
         let mut delivered = Vec::with_capacity(completed.len());
         for (mut parcel, items, verdict) in completed {
             self.complete(&parcel, items, verdict, settling);
-            if Arc::get_mut(&mut parcel).is_some_and(Parcel::empty) {
+            if Arc::get_mut(&mut parcel).is_some_and(WorkItem::empty) {
                 delivered.push(parcel);
             }
         }
@@ -309,7 +310,7 @@ impl Shared {
     /// worker. It must not wait for the pool's tasks, so it has callbacks called elsewhere.
     pub(super) fn deliver_for(&self, worker: Option<usize>) -> (Acting, Through) {
         let queue = self.callbacks.get(worker.unwrap_or(usize::MAX));
-        let through = Through::outlet(queue as Arc<dyn Outlet>);
+        let through = Through::outlet(queue as Arc<dyn ReplySender>);
         (Acting::delivers(callbacks::address(self)), through)
     }
 
@@ -318,16 +319,16 @@ impl Shared {
         self.has_ended.notify_all();
     }
 
-    fn returned(&self, post: &Post, calls: Vec<Begun>) {
+    fn returned(&self, post: &WorkerHandle, calls: Vec<Begun>) {
         if !calls.is_empty() {
             self.handle(Event::Returned { tenant: post.tenant, calls });
         }
     }
 
-    fn end_call(&self, post: &Post, turn: u64, allowed: Option<Duration>) {
+    fn end_call(&self, post: &WorkerHandle, turn: u64, allowed: Option<Duration>) {
         let (sentence, back) = post.end_call(turn, allowed);
         self.returned(post, back);
-        if let Sentence::Suspended(claimed) = sentence {
+        if let TerminateOutcome::Suspended(claimed) = sentence {
             self.handle(Event::NotYet { tenant: post.tenant, turn, claimed });
         }
     }
@@ -339,7 +340,7 @@ impl Shared {
         mind.wakes_at
     }
 
-    pub(super) fn threads(&self) -> MutexGuard<'_, Vec<Kept>> {
+    pub(super) fn threads(&self) -> MutexGuard<'_, Vec<PoolThread>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -367,7 +368,7 @@ impl Shared {
     }
 
     /// Whether the worker uses more memory than it may.
-    pub(super) fn is_fat(&self, post: &Post) -> bool {
+    pub(super) fn is_fat(&self, post: &WorkerHandle) -> bool {
         self.setup.max_memory.is_some_and(|most| {
             limits::resident_memory(post.pid()).is_some_and(|memory| memory > most)
         })
@@ -377,18 +378,18 @@ impl Shared {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn pids(&self, mind: &Mind) -> Vec<u32> {
+    pub(super) fn pids(&self, mind: &PoolState) -> Vec<u32> {
         let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.is_there()).collect();
         posts.sort_unstable_by_key(|(tenant, _)| **tenant);
         posts.into_iter().map(|(_, post)| post.pid()).collect()
     }
 
-    pub(super) fn has_room(&self, mind: &Mind) -> bool {
+    pub(super) fn has_room(&self, mind: &PoolState) -> bool {
         let waiting = || mind.scheduler.waiting() + mind.entering;
         self.setup.max_pending.is_none_or(|most| waiting() < most)
     }
 
-    pub(super) fn try_take_room(&self, mind: &mut Mind) -> bool {
+    pub(super) fn try_take_room(&self, mind: &mut PoolState) -> bool {
         let has_room = self.has_room(mind);
         mind.entering += usize::from(has_room && self.setup.max_pending.is_some());
         has_room
@@ -410,7 +411,7 @@ impl Shared {
     }
 
     /// Takes in a job for which there is room.
-    pub(super) fn enter(&self, job: Job, terms: TaskTerms) {
+    pub(super) fn enter(&self, job: Job, terms: TaskOptionsMade) {
         if self.origin.is_forked() {
             return job.fail(TaskError::PoolBroken(PoolError::Forked));
         }
@@ -432,7 +433,7 @@ impl Shared {
 
     /// Takes in tasks that are handed over together.
     pub(super) fn enter_batch(&self, batch: Batch) {
-        let parcel = Arc::new(Parcel::of_many(batch));
+        let parcel = Arc::new(WorkItem::of_many(batch));
         if self.origin.is_forked() {
             parcel.fail(0..parcel.items(), TaskError::PoolBroken(PoolError::Forked));
             return;
@@ -440,7 +441,7 @@ impl Shared {
         self.submitted(parcel, self.setup.terms);
     }
 
-    fn submitted(&self, job: Arc<Parcel>, terms: TaskTerms) {
+    fn submitted(&self, job: Arc<WorkItem>, terms: TaskOptionsMade) {
         let (id, items, bytes) = (job.id, job.items(), job.bytes());
         self.handle(Event::Submitted { id, job, items, bytes, terms });
     }
@@ -512,7 +513,7 @@ impl Shared {
     }
 
     /// Passes on what a task says.
-    pub(super) fn heard(&self, post: &Post, task: TaskId, line: &str) {
+    pub(super) fn heard(&self, post: &WorkerHandle, task: TaskId, line: &str) {
         let (worker, pid) = (post.worker(), post.pid());
         let _acting = Acting::delivers(callbacks::address(self));
         let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
@@ -521,32 +522,32 @@ impl Shared {
 
 /// What is left to do when the scheduler's lock was released.
 #[derive(Default)]
-pub(super) struct Outside {
-    flush: Vec<Arc<Post>>,
-    words: Vec<(Arc<Post>, Word)>,
+pub(super) struct DeferredEffects {
+    flush: Vec<Arc<WorkerHandle>>,
+    words: Vec<(Arc<WorkerHandle>, Command)>,
     events: Vec<PoolEvent>,
     completed: Vec<Completed>,
     is_the_end: bool,
 }
 
 /// Tasks of a parcel, and how they ended.
-type Completed = (Arc<Parcel>, Range<u32>, Verdict);
+type Completed = (Arc<WorkItem>, Range<u32>, Verdict);
 
 /// What a worker is told beside its calls.
-pub(super) enum Word {
+pub(super) enum Command {
     TakeBack(RangeInclusive<u64>),
     End { turn: u64, allowed: Option<Duration> },
     Dismiss,
     Kill { is_late: bool },
 }
 
-impl Outside {
-    pub(super) fn say(&mut self, post: Option<&Arc<Post>>, word: Word) {
+impl DeferredEffects {
+    pub(super) fn say(&mut self, post: Option<&Arc<WorkerHandle>>, word: Command) {
         // A process that has ended in the meantime needs nothing.
         self.words.extend(post.map(|post| (Arc::clone(post), word)));
     }
 
-    pub(super) fn flush(&mut self, post: &Arc<Post>) {
+    pub(super) fn flush(&mut self, post: &Arc<WorkerHandle>) {
         if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
             self.flush.push(Arc::clone(post));
         }
@@ -572,17 +573,17 @@ impl Initializer {
     }
 
     /// The task for one worker, and its future.
-    pub(super) fn parcel(&self) -> (Arc<Parcel>, Future<IgnoredAny>) {
+    pub(super) fn parcel(&self) -> (Arc<WorkItem>, Future<IgnoredAny>) {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
-        let owed = Owed::new(promise);
+        let owed = AnyPromise::new(promise);
         let encoded =
             Encoded { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), owed };
-        (Arc::new(Parcel::new(encoded)), future)
+        (Arc::new(WorkItem::new(encoded)), future)
     }
 }
 
-impl Patron for Shared {
+impl TaskControl for PoolInner {
     fn cancel(&self, id: TaskId) -> bool {
         !self.origin.is_forked() && self.decide(Event::Cancelled { id }, None) > 0
     }
@@ -597,7 +598,7 @@ impl Patron for Shared {
         let Some((tenant, turn)) = mind.scheduler.only_call(id) else { return };
         let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };
         drop(mind);
-        waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Nudge>));
+        waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Wake>));
         let is_done = || waiter.is_done();
         post.lend(turn, &is_done, || {
             // The channel library's panics must not reach the caller, no more than the handler.
@@ -606,7 +607,7 @@ impl Patron for Shared {
             match received {
                 Ok(Ok(were_there)) => were_there,
                 _ => {
-                    post.kill(Doom::Unfit);
+                    post.kill(KillReason::StartFailure);
                     false
                 }
             }

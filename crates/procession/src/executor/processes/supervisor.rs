@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 use super::child::{self, Child};
 use super::endings::LOOK_AGAIN;
-use super::handler::{self, Attendance};
-use super::post::Post;
+use super::handler::{self, HandlerSetup};
+use super::post::WorkerHandle;
 use super::scheduler::{Again, Event};
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::{Output, PoolEvent};
 use crate::guard::{self, Panic};
-use crate::wire::{self, Exchange, Invitation, Note, Sent, Socket};
+use crate::wire::{self, HandshakeMessage, Invitation, Sent, SharedRegion, Socket};
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
-    Start(Arc<Post>),
+    Start(Arc<WorkerHandle>),
     /// The scheduler wants to be woken earlier than it said before.
     WakeEarlier,
     End,
@@ -36,7 +36,7 @@ pub(crate) enum Order {
 const PANIC: &str = "PROCESSION_TEST_SUPERVISOR_PANICS";
 
 /// Carries out orders until the end.
-pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+pub(crate) fn supervise(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
     let _delivering = shared.deliver_for(None);
     if let Err(panic) = guard::catch(|| carry_out(shared, orders)) {
         shared.collapse(&panic);
@@ -46,7 +46,7 @@ pub(crate) fn supervise(shared: &Arc<Shared>, orders: &Receiver<Order>) {
     }
 }
 
-fn carry_out(shared: &Arc<Shared>, orders: &Receiver<Order>) {
+fn carry_out(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
     let mut has_dying = false;
     while shared.collapsed.get().is_none() {
         #[cfg(test)]
@@ -127,10 +127,10 @@ pub(super) fn tells_of_shortage(message: &str) -> bool {
 }
 
 /// Allocates the memory that a started worker and this process share, and sends it to the worker.
-fn share_memory(worker: &Socket, claims: usize) -> Result<Exchange, NotStarted> {
-    let (exchange, memory) = Exchange::create(claims)
+fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStarted> {
+    let (exchange, memory) = SharedRegion::create(claims)
         .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
-    match Note::Memory.send(worker, &[memory.as_fd()]) {
+    match HandshakeMessage::Memory.send(worker, &[memory.as_fd()]) {
         // The end of a worker that is gone already is reported as any other end.
         Sent::Yes | Sent::Gone => Ok(exchange),
         Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
@@ -141,7 +141,7 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<Exchange, NotStarted> 
 }
 
 /// Starts a worker and the threads that attend it.
-fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
+fn start(shared: &Arc<PoolInner>, post: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     wire::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
@@ -173,7 +173,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
         worker: post.worker(),
     };
     let claims = shared.most_calls(post.worker());
-    within_the_limit_of_file_size(Exchange::size(claims))?;
+    within_the_limit_of_file_size(SharedRegion::size(claims))?;
     let orders = shared.orders.clone();
     let spawned = Child::spawn(program, &invitation, shared.worker_env(), input, orders);
     let (child, mouth) = spawned.map_err(|error| {
@@ -214,7 +214,7 @@ fn start(shared: &Arc<Shared>, post: &Arc<Post>) -> Result<(), NotStarted> {
     shared.keep(watcher, Some(Arc::clone(&child)));
 
     let attends = Arc::clone(shared);
-    let attendance = Attendance { post: Arc::clone(post), server, invitation, rank, ended };
+    let attendance = HandlerSetup { post: Arc::clone(post), server, invitation, rank, ended };
     let attend = move || handler::attend(&attends, attendance);
     let handler = shared.start_thread(format!("worker-{worker}"), attend).map_err(|error| {
         child.kill();

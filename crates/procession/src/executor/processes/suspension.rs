@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::process::Signal;
 
-use super::shared::Shared;
+use super::shared::PoolInner;
 use super::supervisor::Order;
 
-fn pools() -> MutexGuard<'static, Vec<Weak<Shared>>> {
-    static POOLS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+fn pools() -> MutexGuard<'static, Vec<Weak<PoolInner>>> {
+    static POOLS: Mutex<Vec<Weak<PoolInner>>> = Mutex::new(Vec::new());
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn note(shared: &Arc<Shared>) {
+pub(super) fn note(shared: &Arc<PoolInner>) {
     let mut pools = pools();
     pools.retain(|pool| pool.strong_count() > 0);
     pools.push(Arc::downgrade(shared));
@@ -40,13 +40,13 @@ pub fn resume_all() {
     });
 }
 
-fn each(act: impl Fn(&Shared)) {
+fn each(act: impl Fn(&PoolInner)) {
     // Bound first: the last reference to a pool must not be dropped under the lock.
     let pools: Vec<_> = pools().iter().filter_map(Weak::upgrade).collect();
     pools.iter().for_each(|shared| act(shared));
 }
 
-impl Shared {
+impl PoolInner {
     fn signal_workers(&self, signal: Signal) {
         for post in self.mind().posts.values() {
             if let Some(child) = post.child.get() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::retries::Retries;
-use super::scheduler::TaskTerms;
+use super::scheduler::TaskOptionsMade;
 
 /// What [`ProcessPool::submit_with`](super::ProcessPool::submit_with) takes besides the task. What
 /// is not set here is as the pool's builder says.
@@ -16,13 +16,13 @@ use super::scheduler::TaskTerms;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
-pub struct Terms {
+pub struct TaskOptions {
     timeout: Option<Option<Duration>>,
     priority: i32,
     retries: Option<Retries>,
 }
 
-impl Terms {
+impl TaskOptions {
     /// As the pool's.
     pub const fn new() -> Self {
         Self { timeout: None, priority: 0, retries: None }
@@ -53,8 +53,8 @@ impl Terms {
         self
     }
 
-    pub(crate) fn resolve(self, pool: TaskTerms) -> TaskTerms {
-        TaskTerms {
+    pub(crate) fn resolve(self, pool: TaskOptionsMade) -> TaskOptionsMade {
+        TaskOptionsMade {
             timeout: self.timeout.unwrap_or(pool.timeout),
             priority: self.priority,
             retries: self.retries.unwrap_or(pool.retries),

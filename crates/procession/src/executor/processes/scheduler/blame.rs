@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::seat::{Ending, Sent, Stage, Why};
+use super::seat::{EndReason, EndedCall, Sent, Stage};
 use super::staffing::STILLBORN;
-use super::vocabulary::{Action, Begun, Tenant, Verdict};
+use super::vocabulary::{Action, Begun, Verdict, WorkerId};
 use crate::error::Exit;
 use crate::executor::processes::retries::Fault;
 use crate::task::TaskId;
@@ -20,7 +20,7 @@ const HARDLY: u32 = 1;
 impl<J: Clone> Scheduler<J> {
     pub(super) fn exited(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         exit: Exit,
         begun: &[Begun],
         now: Instant,
@@ -39,7 +39,7 @@ impl<J: Clone> Scheduler<J> {
         let (stage, idle_since, slots) = (state.stage, state.idle_since, state.slots);
         let killed = match stage {
             Stage::Killed { at, why } => Some((at, why)),
-            _ => state.ending.map(|Ending { at, why, .. }| (at, why)),
+            _ => state.ending.map(|EndedCall { at, why, .. }| (at, why)),
         };
         let calls = state.vacate(now);
         // Those of a call's tasks that were answered are no matter any more, so it is the first of
@@ -51,7 +51,7 @@ impl<J: Clone> Scheduler<J> {
         let was_idle_for = now.saturating_duration_since(idle_since);
         let has_begun = calls.iter().any(|call| begun_of(call).is_some());
         let convicted = match killed {
-            Some((_, Why::Cancelled | Why::Unneeded)) => Vec::new(),
+            Some((_, EndReason::Cancelled | EndReason::Unneeded)) => Vec::new(),
             _ => {
                 let suspects = calls.iter().take(slots).filter(|call| begun_of(call).is_none());
                 let suspects: Vec<_> = suspects.map(|call| call.id).collect();
@@ -81,13 +81,16 @@ impl<J: Clone> Scheduler<J> {
                 None => (0, Duration::ZERO),
             };
             let timed_out = killed.is_some_and(|(at, why)| match why {
-                Why::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
-                Why::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
-                Why::Cancelled | Why::Unneeded => false,
+                EndReason::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
+                EndReason::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
+                EndReason::Cancelled | EndReason::Unneeded => false,
             });
             let after = timed_out.then(|| call.timeout.unwrap_or(ran_for));
             let why = killed.map(|(_, why)| why);
-            let is_collateral = matches!(why, Some(Why::TimedOut | Why::Cancelled | Why::Stalled));
+            let is_collateral = matches!(
+                why,
+                Some(EndReason::TimedOut | EndReason::Cancelled | EndReason::Stalled)
+            );
             let mut has_rest = true;
             for _ in 0..charged {
                 let culprit = self.cut(call.id, 1);

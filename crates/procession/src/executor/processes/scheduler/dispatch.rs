@@ -12,7 +12,7 @@ use super::Scheduler;
 use super::seat::{SeatState, Stage};
 use super::staffing::is_worn;
 use super::tasks::{Entry, Place};
-use super::vocabulary::{Action, Seat};
+use super::vocabulary::{Action, WorkerIndex};
 
 /// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
 /// below what fills the memory that is shared with a worker.
@@ -137,7 +137,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// Takes back what lies behind the calls that run.
-    pub(super) fn recall(&mut self, seat: Seat, actions: &mut Vec<Action<J>>) {
+    pub(super) fn recall(&mut self, seat: WorkerIndex, actions: &mut Vec<Action<J>>) {
         let state = &mut self.seats[seat];
         if let Some((from, through)) = state.recall() {
             actions.push(Action::Recall { tenant: state.tenant(), from, through });

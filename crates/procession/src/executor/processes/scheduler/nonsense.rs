@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::{
-    Action, Again, Begun, Claimed, Event, Retries, Scheduler, Settings, TaskTerms, Tenant,
+    Action, Again, Begun, Claimed, Event, Retries, Scheduler, Settings, TaskOptionsMade, WorkerId,
 };
 use crate::error::Exit;
 use crate::executor::Shutdown;
@@ -54,9 +54,9 @@ impl Nonsense {
         }
     }
 
-    fn terms(&mut self) -> TaskTerms {
+    fn terms(&mut self) -> TaskOptionsMade {
         let retries = Retries::times(self.items()).backoff(self.duration(), self.duration());
-        TaskTerms {
+        TaskOptionsMade {
             timeout: self.rng.bool().then(|| self.duration()),
             priority: self.rng.choice([i32::MIN, 0, 0, i32::MAX]).unwrap_or(0),
             retries: retries.on_failure(self.rng.bool()),
@@ -72,7 +72,7 @@ impl Nonsense {
 
     fn event(&mut self) -> Event<u64> {
         let (seat, generation) = (self.rng.usize(0..SEATS), self.rng.u64(0..8));
-        let tenant = Tenant { seat, generation };
+        let tenant = WorkerId { seat, generation };
         let (turn, items, ran_for) = (self.number(), self.items(), self.duration());
         let (has_failed, is_fat) = (self.rng.bool(), self.rng.u8(0..20) == 0);
         match self.rng.u8(0..13) {

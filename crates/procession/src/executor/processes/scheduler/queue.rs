@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_million_tasks_that_are_submitted_and_cancelled_leave_nothing() {
-        use super::super::{Event, Scheduler, Settings, TaskTerms};
+        use super::super::{Event, Scheduler, Settings, TaskOptionsMade};
         let settings = Settings {
             slots: vec![1],
             min_workers: 1,
@@ -154,7 +154,7 @@ mod tests {
         let now = Instant::now();
         let (mut scheduler, _) = Scheduler::new(settings, now);
         for id in 0..1_000_000 {
-            let terms = TaskTerms { priority: id as i32 % 5, ..TaskTerms::default() };
+            let terms = TaskOptionsMade { priority: id as i32 % 5, ..TaskOptionsMade::default() };
             let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms };
             let actions = scheduler.handle([task, Event::Cancelled { id: TaskId(id) }], now);
             assert_eq!(actions.len(), 1);

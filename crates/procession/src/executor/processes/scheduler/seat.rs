@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::vocabulary::{Begun, Claimed, Seat, Tenant};
+use super::vocabulary::{Begun, Claimed, WorkerId, WorkerIndex};
 use crate::task::TaskId;
 
 /// The time after this long; a century counts as never, so that no sum overflows.
@@ -15,7 +15,7 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
 
 #[derive(Debug)]
 pub(crate) struct SeatState {
-    seat: Seat,
+    seat: WorkerIndex,
     /// How many tasks the worker runs at a time.
     pub slots: usize,
     /// The same for a worker that has started all its threads.
@@ -40,7 +40,7 @@ pub(crate) struct SeatState {
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
     /// The call that is to be ended, together with the process.
-    pub ending: Option<Ending>,
+    pub ending: Option<EndedCall>,
     /// The process that will take this one's place; it gets no task before.
     pub successor: Option<Successor>,
     /// Its successor could not start; the next one is called when this one is gone.
@@ -113,7 +113,7 @@ pub(crate) enum Stage {
     /// Killed, and not gone yet.
     Killed {
         at: Instant,
-        why: Why,
+        why: EndReason,
     },
     /// No process, for good.
     Closed,
@@ -121,7 +121,7 @@ pub(crate) enum Stage {
 
 /// Why the pool killed a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum EndReason {
     TimedOut,
     Cancelled,
     Unneeded,
@@ -130,11 +130,11 @@ pub(crate) enum Why {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct EndedCall {
     pub turn: u64,
     /// When that was decided.
     pub at: Instant,
-    pub why: Why,
+    pub why: EndReason,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(crate) struct Successor {
 }
 
 impl SeatState {
-    pub(crate) fn new(seat: Seat, slots: usize, now: Instant) -> Self {
+    pub(crate) fn new(seat: WorkerIndex, slots: usize, now: Instant) -> Self {
         Self {
             seat,
             slots,
@@ -166,8 +166,8 @@ impl SeatState {
         }
     }
 
-    pub(crate) fn tenant(&self) -> Tenant {
-        Tenant { seat: self.seat, generation: self.present }
+    pub(crate) fn tenant(&self) -> WorkerId {
+        WorkerId { seat: self.seat, generation: self.present }
     }
 
     /// Whether there is a process on the seat, whatever it does.
@@ -181,21 +181,21 @@ impl SeatState {
     }
 
     /// Whether this is the process that sits here now.
-    pub(crate) fn is_present(&self, tenant: Tenant) -> bool {
+    pub(crate) fn is_present(&self, tenant: WorkerId) -> bool {
         self.present == tenant.generation && self.is_occupied()
     }
 
-    pub(crate) fn is_successor(&self, tenant: Tenant) -> bool {
+    pub(crate) fn is_successor(&self, tenant: WorkerId) -> bool {
         self.successor.is_some_and(|successor| successor.generation == tenant.generation)
     }
 
-    fn next_tenant(&mut self) -> Tenant {
+    fn next_tenant(&mut self) -> WorkerId {
         self.generations += 1;
-        Tenant { seat: self.seat, generation: self.generations }
+        WorkerId { seat: self.seat, generation: self.generations }
     }
 
     /// A process that is starting will run only so many tasks at a time.
-    pub(crate) fn narrow(&mut self, tenant: Tenant, slots: usize) {
+    pub(crate) fn narrow(&mut self, tenant: WorkerId, slots: usize) {
         let slots = slots.clamp(1, self.most_slots);
         if self.is_present(tenant) && matches!(self.stage, Stage::Starting { .. }) {
             self.slots = slots;
@@ -208,14 +208,14 @@ impl SeatState {
     }
 
     /// Seats a new process on a vacant seat.
-    pub(crate) fn fill(&mut self, until: Instant) -> Tenant {
+    pub(crate) fn fill(&mut self, until: Instant) -> WorkerId {
         let tenant = self.next_tenant();
         self.seat_down(tenant.generation, Stage::Starting { until }, self.most_slots);
         tenant
     }
 
     /// Calls the process that will follow this one.
-    pub(crate) fn call_successor(&mut self, until: Instant) -> Tenant {
+    pub(crate) fn call_successor(&mut self, until: Instant) -> WorkerId {
         let tenant = self.next_tenant();
         let stage = Stage::Starting { until };
         let (generation, slots) = (tenant.generation, self.most_slots);

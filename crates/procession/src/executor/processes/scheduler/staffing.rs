@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::seat::{SeatState, Stage, Successor, Why, later};
-use super::vocabulary::{Action, Again, Seat, Tenant, Verdict};
+use super::seat::{EndReason, SeatState, Stage, Successor, later};
+use super::vocabulary::{Action, Again, Verdict, WorkerId, WorkerIndex};
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
 
@@ -28,7 +28,7 @@ fn backoff(failures: u32) -> Duration {
 impl<J: Clone> Scheduler<J> {
     pub(super) fn start_failed(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         cause: String,
         again: Again,
         now: Instant,
@@ -77,7 +77,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// Leaves a seat vacant for a while, longer with each start that fails in a row.
-    fn leave_vacant(&mut self, seat: Seat, now: Instant) {
+    fn leave_vacant(&mut self, seat: WorkerIndex, now: Instant) {
         let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
         let round = self.failed_starts / seats;
         self.failed_starts = self.failed_starts.saturating_add(1);
@@ -89,7 +89,7 @@ impl<J: Clone> Scheduler<J> {
     /// Leaves the seat vacant for a while, longer each time; gives up when it is of no use.
     pub(super) fn note_fruitless(
         &mut self,
-        seat: Seat,
+        seat: WorkerIndex,
         cause: &str,
         now: Instant,
         actions: &mut Vec<Action<J>>,
@@ -133,20 +133,20 @@ impl<J: Clone> Scheduler<J> {
     /// Ends the process on a seat, and its successor if it is not needed, either.
     pub(super) fn kill(
         &mut self,
-        seat: Seat,
-        why: Why,
+        seat: WorkerIndex,
+        why: EndReason,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
         self.is_settled = false;
         let state = &mut self.seats[seat];
-        if why == Why::Unneeded {
+        if why == EndReason::Unneeded {
             kill_successor(state, false, now, actions);
         }
         match state.stage {
             Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
                 state.stage = Stage::Killed { at: now, why };
-                let is_late = why != Why::Unneeded;
+                let is_late = why != EndReason::Unneeded;
                 actions.push(Action::Kill { tenant: state.tenant(), is_late });
             }
             Stage::Vacant { .. } | Stage::Killed { .. } | Stage::Closed => {}
@@ -155,7 +155,7 @@ impl<J: Clone> Scheduler<J> {
 
     pub(super) fn kill_all(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         for seat in 0..self.seats.len() {
-            self.kill(seat, Why::Unneeded, now, actions);
+            self.kill(seat, EndReason::Unneeded, now, actions);
         }
     }
 
@@ -256,7 +256,7 @@ impl<J: Clone> Scheduler<J> {
                 }
                 // What still runs was cancelled; and who is starting has nothing to lose.
                 Stage::Ready | Stage::Starting { .. } => {
-                    state.stage = Stage::Killed { at: now, why: Why::Unneeded };
+                    state.stage = Stage::Killed { at: now, why: EndReason::Unneeded };
                     actions.push(Action::Kill { tenant: state.tenant(), is_late: false });
                 }
                 Stage::Vacant { .. } => state.stage = Stage::Closed,
@@ -285,8 +285,8 @@ pub(super) fn kill_successor<J>(
     if let Some(Successor { generation, stage, .. }) = &mut state.successor
         && !matches!(stage, Stage::Killed { .. })
     {
-        *stage = Stage::Killed { at: now, why: Why::Unneeded };
-        let tenant = Tenant { seat, generation: *generation };
+        *stage = Stage::Killed { at: now, why: EndReason::Unneeded };
+        let tenant = WorkerId { seat, generation: *generation };
         actions.push(Action::Kill { tenant, is_late });
     }
 }
@@ -295,7 +295,7 @@ pub(super) fn kill_successor<J>(
 mod tests {
     use super::*;
     use crate::error::Exit;
-    use crate::executor::processes::scheduler::{Begun, Event, Settings, TaskTerms};
+    use crate::executor::processes::scheduler::{Begun, Event, Settings, TaskOptionsMade};
     use crate::task::TaskId;
 
     const TRIES: u32 = 5;
@@ -315,7 +315,7 @@ mod tests {
         let mut now = Instant::now();
         let (mut scheduler, mut actions) = Scheduler::new(settings, now);
         for id in 0..20 {
-            let (terms, bytes) = (TaskTerms::default(), 4);
+            let (terms, bytes) = (TaskOptionsMade::default(), 4);
             let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, terms };
             actions.extend(scheduler.handle([task], now));
         }
@@ -371,7 +371,7 @@ mod tests {
         let begin = Instant::now();
         let mut now = begin;
         let (mut scheduler, mut actions) = Scheduler::new(settings, now);
-        let (id, terms) = (TaskId(1), TaskTerms::default());
+        let (id, terms) = (TaskId(1), TaskOptionsMade::default());
         let task = Event::Submitted { id, job: 1, items: 1, bytes: 4, terms };
         actions.extend(scheduler.handle([task], now));
         let (mut failed, mut verdicts) = (0, Vec::new());
@@ -453,7 +453,7 @@ mod tests {
         let mut now = Instant::now();
         let (mut scheduler, mut actions) = Scheduler::new(settings, now);
         for id in 0..3 {
-            let (terms, bytes) = (TaskTerms::default(), 4);
+            let (terms, bytes) = (TaskOptionsMade::default(), 4);
             let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, terms };
             actions.extend(scheduler.handle([task], now));
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::dispatch::share;
 use super::seat::later;
-use super::vocabulary::{Action, Seat, TaskTerms, Verdict};
+use super::vocabulary::{Action, TaskOptionsMade, Verdict, WorkerIndex};
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
 use crate::executor::processes::retries::Fault;
@@ -22,7 +22,7 @@ pub(super) struct Entry<J> {
     /// Under which id the job was submitted.
     pub origin: TaskId,
     pub bytes: usize,
-    pub terms: TaskTerms,
+    pub terms: TaskOptionsMade,
     /// How often it was begun and came to an end.
     pub begun: u32,
     /// How likely it is that the first of them ended workers that had not claimed it: see
@@ -37,7 +37,7 @@ pub(super) struct Entry<J> {
 pub(super) enum Place {
     Pending,
     Paused,
-    InFlight(Seat),
+    InFlight(WorkerIndex),
 }
 
 impl<J: Clone> Scheduler<J> {
@@ -47,7 +47,7 @@ impl<J: Clone> Scheduler<J> {
         job: J,
         items: u32,
         bytes: usize,
-        terms: TaskTerms,
+        terms: TaskOptionsMade,
         actions: &mut Vec<Action<J>>,
     ) {
         let refused = match &self.phase {

@@ -26,7 +26,7 @@ pub(crate) struct Settings {
 
 /// Under which terms a task is run.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct TaskTerms {
+pub(crate) struct TaskOptionsMade {
     /// How long it may run.
     pub timeout: Option<Duration>,
     /// Tasks of higher priority go first.
@@ -35,13 +35,13 @@ pub(crate) struct TaskTerms {
 }
 
 /// A place for a worker process; filled again when the process ends.
-pub(crate) type Seat = usize;
+pub(crate) type WorkerIndex = usize;
 
 /// A worker process: on which seat, and the how manieth there, so that news of an earlier one is
 /// not taken for news of the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Tenant {
-    pub seat: Seat,
+pub(crate) struct WorkerId {
+    pub seat: WorkerIndex,
     pub generation: u64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum Event<J> {
         job: J,
         items: u32,
         bytes: usize,
-        terms: TaskTerms,
+        terms: TaskOptionsMade,
     },
     Cancelled {
         id: TaskId,
@@ -90,16 +90,16 @@ pub(crate) enum Event<J> {
         id: TaskId,
     },
     WorkerReady {
-        tenant: Tenant,
+        tenant: WorkerId,
     },
     /// A worker that is about to be ready runs only so many tasks at a time.
     Narrowed {
-        tenant: Tenant,
+        tenant: WorkerId,
         slots: usize,
     },
     /// The worker answered the call of this turn; or its next task, where it has several.
     Replied {
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         /// As it says itself.
         ran_for: Duration,
@@ -110,7 +110,7 @@ pub(crate) enum Event<J> {
     },
     /// The worker gave the outputs of so many of the tasks of a call, and they were passed on.
     Progressed {
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         items: u32,
         /// Each of them, on average.
@@ -119,25 +119,25 @@ pub(crate) enum Event<J> {
     },
     /// These calls were taken back from the worker, but for those of their tasks that it had begun.
     Returned {
-        tenant: Tenant,
+        tenant: WorkerId,
         calls: Vec<Begun>,
     },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
-        tenant: Tenant,
+        tenant: WorkerId,
         cause: String,
         again: Again,
     },
     /// A process that had been ready ended.
     WorkerExited {
-        tenant: Tenant,
+        tenant: WorkerId,
         exit: Exit,
         /// The calls that it had begun and not answered.
         begun: Vec<Begun>,
     },
     /// The call of this turn was to be ended, but its claim says that it should not.
     NotYet {
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         claimed: Claimed,
     },
@@ -195,10 +195,10 @@ impl Misuse {
 #[derive(Debug)]
 pub(crate) enum Action<J> {
     Spawn {
-        tenant: Tenant,
+        tenant: WorkerId,
     },
     Send {
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         attempt: u32,
         job: J,
@@ -208,13 +208,13 @@ pub(crate) enum Action<J> {
     },
     /// Take back those of the calls of these turns that have not begun.
     Recall {
-        tenant: Tenant,
+        tenant: WorkerId,
         from: u64,
         through: u64,
     },
     /// End the call of this turn, together with its process, if it still runs.
     EndCall {
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         /// Unless it has run for less than this. Nobody waits for it if there is no such time:
         /// then it is taken back if it has not begun.
@@ -222,10 +222,10 @@ pub(crate) enum Action<J> {
     },
     /// Let the worker leave: no call will follow.
     Dismiss {
-        tenant: Tenant,
+        tenant: WorkerId,
     },
     Kill {
-        tenant: Tenant,
+        tenant: WorkerId,
         /// Because it took too long, be it to start, to work or to leave; else because nobody
         /// needs it any more.
         is_late: bool,

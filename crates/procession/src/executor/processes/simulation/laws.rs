@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::workers::{Order, Process, Viewed};
 use super::world::{Place, World};
 use crate::executor::processes::retries::Fault;
-use crate::executor::processes::scheduler::{Begun, Claimed, Event, Tenant, Verdict};
+use crate::executor::processes::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 
 /// No claim of a worker puts off a deadline for longer.
 const STALLED: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Whether a process is the one on its seat that is given calls.
-    fn is_in_charge(&self, tenant: Tenant, process: &Process) -> bool {
+    fn is_in_charge(&self, tenant: WorkerId, process: &Process) -> bool {
         let mut seated = self.processes.keys().filter(|other| other.seat == tenant.seat);
         let is_present = seated.next() == Some(&tenant);
         let may_stay = !(process.is_killed || process.is_dismissed);
@@ -83,7 +83,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn may_be_sent(&self, tenant: Tenant) -> Result<(), String> {
+    pub(super) fn may_be_sent(&self, tenant: WorkerId) -> Result<(), String> {
         let process = self.processes.get(&tenant).filter(|process| process.is_ready);
         let Some(process) = process else {
             return Err(format!("a call was sent to {tenant:?}, which is not ready"));
@@ -97,7 +97,7 @@ impl World {
         .map_err(str::to_owned)
     }
 
-    pub(super) fn sent(&mut self, id: u64, tenant: Tenant, attempt: u32) -> Result<(), String> {
+    pub(super) fn sent(&mut self, id: u64, tenant: WorkerId, attempt: u32) -> Result<(), String> {
         let is_liar = self.processes.get(&tenant).is_some_and(|process| process.is_liar);
         let before = self.put(id, Place::Sent(tenant));
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");

@@ -9,7 +9,7 @@ use super::world::{Place, SimTask, World};
 use crate::error::Exit;
 use crate::executor::Shutdown;
 use crate::executor::processes::retries::Retries;
-use crate::executor::processes::scheduler::{Again, Event, TaskTerms, Tenant, Verdict};
+use crate::executor::processes::scheduler::{Again, Event, TaskOptionsMade, Verdict, WorkerId};
 use crate::task::TaskId;
 
 impl World {
@@ -100,7 +100,7 @@ impl World {
             .on_failure(self.rng.bool());
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
         let priority = self.rng.i32(-1..=1);
-        let terms = TaskTerms { timeout, priority, retries };
+        let terms = TaskOptionsMade { timeout, priority, retries };
         for id in first..first + items {
             // What hangs without a timeout would keep a shutdown waiting, and rightly so.
             let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Something happens to one process, or to what it sent.
-    fn live_process(&mut self, tenant: Tenant, reliability: u32) -> Result<(), String> {
+    fn live_process(&mut self, tenant: WorkerId, reliability: u32) -> Result<(), String> {
         let process = self.processes.get_mut(&tenant).expect("a process");
         let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
         if !process.is_ready {
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// A process is ready, or will never be.
-    fn start(&mut self, tenant: Tenant, crashes: bool) -> Result<(), String> {
+    fn start(&mut self, tenant: WorkerId, crashes: bool) -> Result<(), String> {
         if crashes || self.rng.u8(0..20) == 0 {
             self.processes.remove(&tenant);
             let again = match self.rng.u8(0..30) {
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// The end of a process is noticed.
-    fn exit(&mut self, tenant: Tenant, exit: Exit) -> Result<(), String> {
+    fn exit(&mut self, tenant: WorkerId, exit: Exit) -> Result<(), String> {
         let process = self.processes.remove(&tenant).expect("still there");
         self.one_was_ended = process.was_ended;
         self.too_long = process.too_long;
@@ -229,7 +229,7 @@ impl World {
     }
 
     /// The coordinator reads some of the replies, and decides upon them together.
-    fn read_replies(&mut self, tenant: Tenant) -> Result<(), String> {
+    fn read_replies(&mut self, tenant: WorkerId) -> Result<(), String> {
         let process = self.processes.get_mut(&tenant).expect("a process");
         let number = self.rng.usize(1..=process.replies.len());
         let mut replies: VecDeque<_> = process.replies.drain(..number).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::world::SimTask;
-use crate::executor::processes::scheduler::{Begun, Claimed, Event, Tenant};
+use crate::executor::processes::scheduler::{Begun, Claimed, Event, WorkerId};
 
 /// A worker process, with what is on its way to it.
 #[derive(Default)]
@@ -200,7 +200,7 @@ impl Process {
     /// The coordinator's threads do what the scheduler decided, in whatever order.
     pub(super) fn carry_out_one(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,
         lies: &mut u64,
@@ -217,7 +217,7 @@ impl Process {
     /// Ends the process because of a call, or says why not.
     fn end(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         allowed: Option<Duration>,
         rng: &mut Rng,
@@ -277,7 +277,7 @@ impl Process {
     /// Takes back what was not begun of the calls of these turns, by their claims.
     fn take_back(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         turns: RangeInclusive<u64>,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,

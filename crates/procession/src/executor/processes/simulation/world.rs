@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::Summary;
 use super::workers::{Call, Order, Process, Viewed};
 use crate::executor::processes::scheduler::{
-    Action, Claimed, Event, Scheduler, Settings, Tenant, Verdict,
+    Action, Claimed, Event, Scheduler, Settings, Verdict, WorkerId,
 };
 
 pub(super) struct World {
@@ -20,7 +20,7 @@ pub(super) struct World {
     pub scheduler: Scheduler<u64>,
     pub slots: Vec<usize>,
     pub max_tasks: Option<u64>,
-    pub processes: BTreeMap<Tenant, Process>,
+    pub processes: BTreeMap<WorkerId, Process>,
     pub tasks: BTreeMap<u64, SimTask>,
     /// Where each task is that has not ended, and those that are pending.
     pub places: BTreeMap<u64, Place>,
@@ -48,7 +48,7 @@ pub(super) struct World {
     /// News of processes that are gone.
     pub late_news: Vec<Event<u64>>,
     /// Processes that must have been killed when the present events are handled, and why.
-    pub condemned: Vec<(Tenant, String)>,
+    pub condemned: Vec<(WorkerId, String)>,
     /// The scheduler was woken to look at what is due.
     pub has_looked: bool,
     pub ended: bool,
@@ -83,7 +83,7 @@ pub(super) struct SimTask {
 pub(super) enum Place {
     Pending,
     Paused(Instant),
-    Sent(Tenant),
+    Sent(WorkerId),
     Done,
 }
 
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    fn hear_not_yet(&mut self, tenant: Tenant, turn: u64, claimed: Claimed) {
+    fn hear_not_yet(&mut self, tenant: WorkerId, turn: u64, claimed: Claimed) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&tenant) else { return };
         process.ending.take_if(|ending| *ending == turn);
@@ -276,7 +276,7 @@ impl World {
         Ok(())
     }
 
-    fn spawned(&mut self, tenant: Tenant) -> Result<(), String> {
+    fn spawned(&mut self, tenant: WorkerId) -> Result<(), String> {
         if self.ended {
             return Err(format!("{tenant:?} was started after the end"));
         }
@@ -296,7 +296,7 @@ impl World {
 
     fn sent_call(
         &mut self,
-        tenant: Tenant,
+        tenant: WorkerId,
         turn: u64,
         attempt: u32,
         tasks: VecDeque<u64>,
@@ -322,7 +322,7 @@ impl World {
             could_run_since: (process.view.len() < slots).then_some(self.now),
         });
         process.outbox.push_back(Call { turn, tasks, begun: 0 });
-        let at_work = |(other, process): &(&Tenant, &Process)| {
+        let at_work = |(other, process): &(&WorkerId, &Process)| {
             let has_calls = !(process.outbox.is_empty() && process.calls.is_empty());
             other.seat == tenant.seat && (has_calls || !process.running.is_empty())
         };
