@@ -25,7 +25,7 @@ pub use processes::{
     Stats, Stream, TaskOptions, Times, Usage,
 };
 #[cfg(any(test, feature = "simulation"))]
-pub use processes::{drill, simulation};
+pub use processes::{bench_driver, simulation};
 pub use processes::{resume_all, suspend_all};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;

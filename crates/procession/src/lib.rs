@@ -81,7 +81,7 @@ pub use executor::{
     ThreadPool, Times, Usage, resume_all, suspend_all,
 };
 #[cfg(any(test, feature = "simulation"))]
-pub use executor::{drill, simulation};
+pub use executor::{bench_driver, simulation};
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use task::{Context, Registry, Task, TaskId};
 pub use voice::Said;

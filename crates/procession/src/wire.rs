@@ -22,15 +22,15 @@
 //! A text above [`INLINE_LIMIT`] travels in sealed memory of its own, which is sent through the
 //! socket before the record that needs it.
 
-mod bell;
+mod attachment;
 mod channel;
 mod claim;
-mod enclosure;
-mod exchange;
-mod note;
+mod event_count;
+mod handshake;
 mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod shared_region;
 mod socket;
 mod sync;
 
@@ -42,13 +42,13 @@ use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub(crate) use self::bell::AdaptiveSpin;
+pub(crate) use self::attachment::{Assembly, Attachment, Passed, ReceivedBytes, pass};
 pub(crate) use self::channel::{prepare, receive, send};
 pub(crate) use self::claim::Progress;
-pub(crate) use self::enclosure::{Assembly, Attachment, Passed, ReceivedBytes, pass};
-pub(crate) use self::exchange::{SharedRegion, now};
-pub(crate) use self::note::{HandshakeMessage, RunnerThreads};
+pub(crate) use self::event_count::AdaptiveSpin;
+pub(crate) use self::handshake::{HandshakeMessage, RunnerThreads};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
+pub(crate) use self::shared_region::{SharedRegion, now};
 pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};

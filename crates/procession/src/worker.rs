@@ -10,7 +10,7 @@
 //! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
 //! the coordinator counts on the claims to find the culprit of a crash.
 
-mod desk;
+mod worker_loop;
 
 use std::fs::File;
 use std::io::Write;
@@ -24,8 +24,8 @@ use std::{env, io, process, thread};
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
-use self::desk::WorkerLoop;
-pub(crate) use self::desk::answer;
+use self::worker_loop::WorkerLoop;
+pub(crate) use self::worker_loop::answer;
 use crate::guard;
 use crate::task::Registry;
 use crate::wire::{

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use procession::{drill, simulation};
+use procession::{bench_driver, simulation};
 
 /// How many workers, and how many tasks wait at the beginning.
 const CROWDS: [(usize, u64); 3] = [(2, 1_000), (2, 100_000), (64, 100_000)];
@@ -10,8 +10,8 @@ const CROWDS: [(usize, u64); 3] = [(2, 1_000), (2, 100_000), (64, 100_000)];
 #[divan::bench(args = CROWDS, sample_count = 20, max_time = 2)]
 fn events(bencher: Bencher, (workers, tasks): (usize, u64)) {
     let tasks = if crate::is_measured() { tasks } else { tasks / 100 };
-    let events = drill::run(workers, tasks);
-    bencher.counter(ItemsCount::new(events)).bench_local(|| drill::run(workers, tasks));
+    let events = bench_driver::run(workers, tasks);
+    bencher.counter(ItemsCount::new(events)).bench_local(|| bench_driver::run(workers, tasks));
 }
 
 /// The same in the simulated world of accidents, the checking of its laws included.

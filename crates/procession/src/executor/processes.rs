@@ -12,31 +12,31 @@
 //!   the operating system sees it and [`post`] as the pool does.
 //! - [`simulation`] tries the scheduler in a world of chance.
 
+#[cfg(any(test, feature = "simulation"))]
+pub mod bench_driver;
 mod builder;
 mod child;
 mod claims;
 mod clock;
-#[cfg(any(test, feature = "simulation"))]
-pub mod drill;
+mod completion;
 mod endings;
 mod handler;
+mod inner;
 mod limits;
-mod meeting_place;
-mod parcel;
-mod post;
 mod program;
 mod receive;
 mod retries;
 mod scheduler;
-mod settle;
-mod shared;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+mod socket_dir;
 mod stats;
 mod supervisor;
 mod suspension;
-mod terms;
+mod task_options;
 mod trace;
+mod work_item;
+mod worker_handle;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -49,17 +49,17 @@ use rustc_hash::FxHashMap;
 pub use builder::Builder;
 pub use child::{Stream, Usage};
 pub use limits::{Limits, Recycling};
-pub use meeting_place::PrivateDir;
 pub use retries::{Fault, Retries};
+pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
 pub use suspension::{resume_all, suspend_all};
-pub use terms::TaskOptions;
+pub use task_options::TaskOptions;
 
 use self::clock::Clock;
-use self::parcel::ItemPool;
+use self::inner::{PoolInner, PoolState, Setup};
 use self::scheduler::{Event, Scheduler};
-use self::shared::{PoolInner, PoolState, Setup};
 use self::stats::Counts;
+use self::work_item::ItemPool;
 use super::callbacks::{self, CallQueues};
 use super::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::error::{Exit, PoolError};

@@ -12,19 +12,19 @@
 //! `PROCESSION_SCHEDULES=1000000 cargo test --release --test models` tries more of them. The schedule
 //! of a failure is printed; `shuttle::replay` plays it again.
 
-#[path = "../../src/wire/bell.rs"]
-#[allow(dead_code)]
-mod bell;
 #[path = "../../src/wire/claim.rs"]
 #[allow(dead_code)]
 mod claim;
+#[path = "../../src/wire/event_count.rs"]
+#[allow(dead_code)]
+mod event_count;
 #[path = "../../src/wire/ring.rs"]
 #[allow(dead_code)]
 mod ring;
 mod sync;
 
-mod bells;
 mod claims;
+mod event_counts;
 mod hostile;
 mod rings;
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::bell::{AdaptiveSpin, EventCount};
+use super::event_count::{AdaptiveSpin, EventCount};
 use super::explore;
 use super::ring::{Garbled, Reader, Records, Ring, Writer};
 use super::sync::{

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::inner::{Initializer, OnEvent, OnOutput, Setup};
 use super::limits::{Limits, Recycling};
-use super::meeting_place;
 use super::program::Programs;
 use super::retries::Retries;
 use super::scheduler::{Settings, TaskOptionsMade};
-use super::shared::{Initializer, OnEvent, OnOutput, Setup};
+use super::socket_dir;
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
 use crate::task::Task;
@@ -277,7 +277,7 @@ impl Builder {
         // The pool's own files must not take the place of a closed standard stream.
         os::descriptors::fill_standard();
         let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
-        meeting_place::prepare()?;
+        socket_dir::prepare()?;
         let programs = match program {
             WorkerProgram::This => Programs::this()?,
             WorkerProgram::BesideThis(name) => Programs::beside_this(&name)?,

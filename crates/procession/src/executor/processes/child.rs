@@ -25,8 +25,8 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
 };
 
+use super::inner::PoolInner;
 use super::program::Program;
-use super::shared::PoolInner;
 use super::supervisor::Order;
 use crate::error::Exit;
 use crate::wire::Invitation;

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::parcel::WorkItem;
 use super::scheduler::Begun;
+use super::work_item::WorkItem;
 use crate::wire::{self, Garbled, Progress, SharedRegion};
 
 /// A worker's claims, by number, and those that are free.

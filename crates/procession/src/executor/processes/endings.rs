@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::PoolEvent;
 use super::child::Child;
-use super::parcel::WorkItem;
-use super::post::{KillReason, WorkerHandle};
+use super::inner::PoolInner;
 use super::scheduler::Event;
-use super::shared::PoolInner;
 use super::supervisor::Order;
+use super::work_item::WorkItem;
+use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
 use crate::guard::{self, Panic};
 use procession_os::threads::Description;

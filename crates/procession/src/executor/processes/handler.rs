@@ -26,11 +26,11 @@ use ipc_channel::ipc::IpcOneShotServer;
 
 use super::PoolEvent;
 use super::child::{Ended, Usage};
-use super::post::{KillReason, Outgoing, WorkerHandle};
+use super::inner::PoolInner;
 use super::receive;
 use super::scheduler::{Again, Event, Misuse};
-use super::shared::PoolInner;
 use super::supervisor::tells_of_shortage;
+use super::worker_handle::{KillReason, Outgoing, WorkerHandle};
 use crate::error::Exit;
 use crate::guard;
 use crate::wire::{

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::parcel::WorkItem;
-use super::post::{Answered, Receiving, WorkerHandle};
+use super::inner::PoolInner;
 use super::scheduler::Event;
-use super::shared::PoolInner;
+use super::work_item::WorkItem;
+use super::worker_handle::{Answered, Receiving, WorkerHandle};
 use crate::blob::Blob;
 use crate::task::TaskId;
 use crate::wire::{

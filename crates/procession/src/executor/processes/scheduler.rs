@@ -32,27 +32,27 @@
 
 mod blame;
 mod dispatch;
+mod lifecycle;
+mod messages;
 #[cfg(test)]
 mod nonsense;
 mod queue;
-mod seat;
-mod staffing;
 mod tasks;
-mod vocabulary;
+mod worker;
 
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::dispatch::MOST_AHEAD;
 use self::dispatch::STUCK;
-use self::queue::Queue;
-use self::seat::{EndReason, EndedCall, Respite, SeatState, Sent, Stage, Successor, later};
-use self::staffing::kill_successor;
-use self::tasks::{Entry, Place};
-pub(crate) use self::vocabulary::{
+use self::lifecycle::kill_successor;
+pub(crate) use self::messages::{
     Action, Again, Begun, Claimed, Event, Misuse, Settings, TaskOptionsMade, Verdict, WorkerId,
     WorkerIndex,
 };
+use self::queue::Queue;
+use self::tasks::{Entry, Place};
+use self::worker::{EndReason, EndedCall, Respite, SeatState, Sent, Stage, Successor, later};
 use super::retries::Fault;
 #[cfg(test)]
 use super::retries::Retries;

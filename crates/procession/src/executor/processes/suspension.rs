@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::process::Signal;
 
-use super::shared::PoolInner;
+use super::inner::PoolInner;
 use super::supervisor::Order;
 
 fn pools() -> MutexGuard<'static, Vec<Weak<PoolInner>>> {

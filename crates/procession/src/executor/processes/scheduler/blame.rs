@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::seat::{EndReason, EndedCall, Sent, Stage};
-use super::staffing::STILLBORN;
-use super::vocabulary::{Action, Begun, Verdict, WorkerId};
+use super::lifecycle::STILLBORN;
+use super::messages::{Action, Begun, Verdict, WorkerId};
+use super::worker::{EndReason, EndedCall, Sent, Stage};
 use crate::error::Exit;
 use crate::executor::processes::retries::Fault;
 use crate::task::TaskId;

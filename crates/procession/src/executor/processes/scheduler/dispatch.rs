@@ -9,10 +9,10 @@
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::seat::{SeatState, Stage};
-use super::staffing::is_worn;
+use super::lifecycle::is_worn;
+use super::messages::{Action, WorkerIndex};
 use super::tasks::{Entry, Place};
-use super::vocabulary::{Action, WorkerIndex};
+use super::worker::{SeatState, Stage};
 
 /// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
 /// below what fills the memory that is shared with a worker.

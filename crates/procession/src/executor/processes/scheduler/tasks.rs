@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use super::dispatch::share;
-use super::seat::later;
-use super::vocabulary::{Action, TaskOptionsMade, Verdict, WorkerIndex};
+use super::messages::{Action, TaskOptionsMade, Verdict, WorkerIndex};
+use super::worker::later;
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
 use crate::executor::processes::retries::Fault;

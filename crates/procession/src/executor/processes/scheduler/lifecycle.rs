@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::seat::{EndReason, SeatState, Stage, Successor, later};
-use super::vocabulary::{Action, Again, Verdict, WorkerId, WorkerIndex};
+use super::messages::{Action, Again, Verdict, WorkerId, WorkerIndex};
+use super::worker::{EndReason, SeatState, Stage, Successor, later};
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::vocabulary::{Begun, Claimed, WorkerId, WorkerIndex};
+use super::messages::{Begun, Claimed, WorkerId, WorkerIndex};
 use crate::task::TaskId;
 
 /// The time after this long; a century counts as never, so that no sum overflows.

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::PoolEvent;
-use super::parcel::WorkItem;
+use super::inner::PoolInner;
 use super::scheduler::Verdict;
-use super::shared::PoolInner;
 use super::stats::Counts;
+use super::work_item::WorkItem;
 use crate::error::{Death, TaskError};
 use crate::wire::{Reply, Status};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bell::{AdaptiveSpin, EventCount};
+use super::event_count::{AdaptiveSpin, EventCount};
 use super::explore;
 use super::sync::{AtomicU32, AtomicU64, Ordering, spawn};
 

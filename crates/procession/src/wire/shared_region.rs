@@ -25,8 +25,8 @@ use rustix::time::{ClockId, clock_gettime};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{AtomicInteger, FileOffset, VolatileMemory};
 
-use super::bell::EventCount;
 use super::claim::Claim;
+use super::event_count::EventCount;
 use super::ring::Ring;
 
 /// The length of each ring. Much more than what is sent ahead, so that it is hardly ever full.

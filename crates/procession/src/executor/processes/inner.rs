@@ -17,20 +17,20 @@ use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
 
 use super::clock::Clock;
+use super::completion::Settling;
 use super::endings::PoolThread;
 use super::limits::{self, Limits};
-use super::parcel::{ItemPool, WorkItem};
-use super::post::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
 use super::program::{Program, Programs};
 use super::receive;
 use super::scheduler::{
     Action, Begun, Event, MOST_AHEAD, Scheduler, Settings, TaskOptionsMade, Verdict, WorkerId,
     WorkerIndex,
 };
-use super::settle::Settling;
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::trace;
+use super::work_item::{ItemPool, WorkItem};
+use super::worker_handle::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
 use super::{Output, PoolEvent};
 use crate::codec;
 use crate::error::{Exit, PoolError, TaskError};

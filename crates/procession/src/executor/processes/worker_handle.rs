@@ -16,8 +16,8 @@ use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
 use super::claims::{Claims, Sent};
-use super::parcel::WorkItem;
 use super::scheduler::{Begun, Claimed, WorkerId};
+use super::work_item::WorkItem;
 use crate::future::Wake;
 use crate::wire::{
     self, AdaptiveSpin, Assembly, Attachment, CALL, Call, ENCLOSED, Garbled, INLINE_LIMIT, Passed,
