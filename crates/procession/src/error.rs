@@ -306,7 +306,7 @@ pub enum PoolError {
     #[error(
         "the worker program does not serve: {cause}. Call \
          procession::worker::serve_if_asked(registry) first thing in the main of that program. \
-         Under `cargo test`, where main is not your own: build the pool in a test with `harness = \
+         Under `reply_buffer test`, where main is not your own: build the pool in a test with `harness = \
          false` in ReplyBuffer.toml, or give it a program that serves by Builder::worker_program"
     )]
     WorkerNotServing {

@@ -87,12 +87,12 @@ pub(crate) trait TaskControl: Send + Sync {
 pub(crate) trait Waiter {
     fn is_done(&self) -> bool;
     /// Notes who is to be nudged when it is done, for it may be done by somebody else.
-    fn wake_by(&self, nudge: Option<Arc<dyn Wake>>);
+    fn wake_by(&self, wake: Option<Arc<dyn Wake>>);
 }
 
 /// Wakes those who wait in an executor's own way.
 pub(crate) trait Wake: Send + Sync {
-    fn nudge(&self);
+    fn wake(&self);
 }
 
 impl<T> Future<T> {

@@ -157,8 +157,8 @@ pub(crate) fn has_role() -> bool {
 pub(crate) struct Through(Option<Arc<dyn ReplySender>>);
 
 impl Through {
-    pub(crate) fn outlet(outlet: Arc<dyn ReplySender>) -> Self {
-        Self(OUTLET.replace(Some(outlet)))
+    pub(crate) fn reply_sender(reply_sender: Arc<dyn ReplySender>) -> Self {
+        Self(OUTLET.replace(Some(reply_sender)))
     }
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn has_outlet() -> bool {
 /// Has a call made, here or elsewhere.
 pub(crate) fn call(call: Call) {
     match OUTLET.with_borrow(Clone::clone) {
-        Some(outlet) => outlet.call(call),
+        Some(reply_sender) => reply_sender.call(call),
         None => call(),
     }
 }

@@ -8,7 +8,7 @@
 //!     │ ◄──────────────── Welcome{…} ─────── │   over the channel that came along; then Welcomed
 //!     │ ── Ready ──────────────────────────► │   a note
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share,
-//!     │ ── said, reply ────────────────────► │ ┘ see `exchange`
+//!     │ ── said, reply ────────────────────► │ ┘ see `region`
 //!     │ ◄──────────────────► enclosure ───── │   the socket pair: what is too large for a record
 //!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```
@@ -333,20 +333,25 @@ impl ReplyBuffer {
 }
 
 /// Puts data into the envelope of a reply, or behind it if it is not JSON.
-pub(crate) fn envelope(id: u64, status: Status, cargo: &ReplyBuffer, ran_for: Duration) -> Vec<u8> {
+pub(crate) fn envelope(
+    id: u64,
+    status: Status,
+    reply_buffer: &ReplyBuffer,
+    ran_for: Duration,
+) -> Vec<u8> {
     let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
     let status = serde_json::to_string(&status).expect("text is always encodable");
-    let (len, encoding) = (cargo.data.len(), cargo.encoding);
+    let (len, encoding) = (reply_buffer.data.len(), reply_buffer.encoding);
     let mut reply = Vec::with_capacity(100 + len);
     let head = write!(reply, r#"{{"id":{id},"status":{status},"data":"#);
     let tail = match encoding {
         Encoding::Json => {
-            reply.extend_from_slice(&cargo.data);
+            reply.extend_from_slice(&reply_buffer.data);
             write!(reply, r#","run_us":{run_us}}}"#)
         }
         Encoding::Binary => {
             let tail = write!(reply, r#"null,"len":{len},"run_us":{run_us}}}"#);
-            reply.extend_from_slice(&cargo.data);
+            reply.extend_from_slice(&reply_buffer.data);
             tail
         }
     };
@@ -428,9 +433,9 @@ mod tests {
     }
 
     fn round_trip<T: Task>(result: Result<T::Output, TaskError>) -> Result<T::Output, TaskError> {
-        let mut cargo = ReplyBuffer::default();
-        let status = cargo.put::<T>(result);
-        let bytes = envelope(7, status, &cargo, Duration::from_micros(5));
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<T>(result);
+        let bytes = envelope(7, status, &reply_buffer, Duration::from_micros(5));
         let reply = Reply::parse(&bytes).expect("an envelope");
         assert_eq!((reply.id, reply.run_us), (7, 5));
         assert!(Reply::parse(&bytes[..bytes.len() - 1]).is_err(), "cut short");
@@ -450,17 +455,17 @@ mod tests {
 
     #[test]
     fn a_reply_is_json_with_status_and_data() {
-        let mut cargo = ReplyBuffer::default();
-        let status = cargo.put::<Gives<String, false>>(Ok("BR".to_owned()));
-        let json = envelope(7, status, &cargo, Duration::from_micros(1900));
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<Gives<String, false>>(Ok("BR".to_owned()));
+        let json = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
         assert_eq!(json, br#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
     }
 
     #[test]
     fn an_output_that_is_not_json_follows_its_envelope() {
-        let mut cargo = ReplyBuffer::default();
-        let status = cargo.put::<Gives<u8, true>>(Ok(200));
-        let reply = envelope(7, status, &cargo, Duration::from_micros(1900));
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<Gives<u8, true>>(Ok(200));
+        let reply = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
         let envelope = &br#"{"id":7,"status":"ok","data":null,"len":2,"run_us":1900}"#[..];
         assert_eq!(reply.strip_prefix(envelope), Some(&[5, 200][..]));
     }

@@ -159,10 +159,10 @@ impl Asked {
                 return Err(error.into());
             }
         };
-        let Handshaken { exchange, welcome: Welcome { threads, limits, stack }, lifeline } =
+        let Handshaken { region, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
-        let desk = Arc::new(WorkerLoop::new(registry, worker, exchange, Arc::clone(&socket)));
+        let worker_loop = Arc::new(WorkerLoop::new(registry, worker, region, Arc::clone(&socket)));
         let set_up = || {
             limits.impose().map_err(io::Error::other)?;
             os::memory::reserve_little();
@@ -170,7 +170,7 @@ impl Asked {
         };
         let runners = match set_up() {
             // This thread is one of those that run calls.
-            Ok(()) => desk.start_runners(threads, stack),
+            Ok(()) => worker_loop.start_runners(threads, stack),
             Err(error) => {
                 // The worker's own limits are the same the next time.
                 let is_short = threads::is_short(&error) && !limits.is_any();
@@ -190,11 +190,11 @@ impl Asked {
         }
         drop(socket);
 
-        desk.run_or_end(threads);
+        worker_loop.run_or_end(threads);
         for runner in runners.threads {
             let _ = runner.join();
         }
-        desk.drop_locals();
+        worker_loop.drop_locals();
         Ok(())
     }
 }
@@ -224,7 +224,7 @@ fn take_stdin() -> io::Result<Socket> {
 
 /// What the handshake leads to.
 struct Handshaken {
-    exchange: SharedRegion,
+    region: SharedRegion,
     welcome: Welcome,
     lifeline: IpcReceiver<()>,
 }
@@ -242,7 +242,7 @@ fn shake_hands(
         _ => None,
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
-    let exchange = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
+    let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
     // The channel library panics where it finds no descriptors.
     let said = guard::catch(|| {
         wire::prepare().map_err(|short| short.to_string())?;
@@ -267,7 +267,7 @@ fn shake_hands(
         _ => return Err(unreachable(&"it hung up")),
     }
     let welcome = wire::receive(&welcomes).map_err(|error| unreachable(&error))?;
-    Ok(Handshaken { exchange, welcome, lifeline })
+    Ok(Handshaken { region, welcome, lifeline })
 }
 
 type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);

@@ -218,7 +218,7 @@ pub(super) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
     }
     let has_role = waiting::has_role();
     let queue = CallQueue::with(executor, None, Inner { is_served: true, ..Inner::default() });
-    let through = Through::outlet(Arc::clone(&queue) as Arc<dyn ReplySender>);
+    let through = Through::reply_sender(Arc::clone(&queue) as Arc<dyn ReplySender>);
     let acting = Acting::delivers(executor);
     let result = complete();
     drop((acting, through));

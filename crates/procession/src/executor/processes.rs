@@ -9,7 +9,7 @@
 //! - [`scheduler`] decides and does nothing; [`shared`] does what it decided, after the lock was
 //!   released.
 //! - [`supervisor`] starts workers, [`handler`] talks to one of them each, [`child`] is a worker as
-//!   the operating system sees it and [`post`] as the pool does.
+//!   the operating system sees it and [`handle`] as the pool does.
 //! - [`simulation`] tries the scheduler in a world of chance.
 
 #[cfg(any(test, feature = "simulation"))]
@@ -291,14 +291,14 @@ impl ProcessPool {
             setup,
             mind: Mutex::new(PoolState {
                 scheduler,
-                posts: FxHashMap::default(),
+                handles: FxHashMap::default(),
                 entering: 0,
                 lost: HashSet::new(),
                 wakes_at: None,
             }),
             room: Condvar::new(),
             counts: Mutex::default(),
-            spares: ItemPool::default(),
+            item_pool: ItemPool::default(),
             orders,
             threads: Mutex::default(),
             collapsed: OnceLock::new(),

@@ -34,7 +34,7 @@ pub(super) struct Inner<T> {
     /// Told afterwards.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
-    nudge: Option<Arc<dyn Wake>>,
+    wake: Option<Arc<dyn Wake>>,
     /// How many threads wait for `done`.
     waiting: usize,
 }
@@ -126,8 +126,8 @@ impl<T> Waiter for Core<T> {
         !matches!(self.lock().stage, Stage::AnyPromise | Stage::Announcing)
     }
 
-    fn wake_by(&self, nudge: Option<Arc<dyn Wake>>) {
-        self.lock().nudge = nudge;
+    fn wake_by(&self, wake: Option<Arc<dyn Wake>>) {
+        self.lock().wake = wake;
     }
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn promise<T: Send + 'static>(
             callbacks: Vec::new(),
             watchers: SmallVec::new(),
             waker: None,
-            nudge: None,
+            wake: None,
             waiting: 0,
         }),
         done: Condvar::new(),
@@ -227,14 +227,14 @@ impl<T> Core<T> {
         inner.stage = Stage::Here(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
-        let nudge = inner.nudge.take();
+        let wake = inner.wake.take();
         let is_awaited = inner.waiting > 0;
         drop(inner);
         if is_awaited {
             self.done.notify_all();
         }
-        if let Some(nudge) = nudge {
-            nudge.nudge();
+        if let Some(wake) = wake {
+            wake.wake();
         }
         if let Some(waker) = waker {
             let _ = guard::catch(|| waker.wake());

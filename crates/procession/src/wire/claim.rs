@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 impl Claim<'_> {
     /// The coordinator lays the claim out for a call. The turn tells it from those that used the
     /// same words before and may still lie in the ring.
-    pub(crate) fn lay_out(&self, turn: u32) {
+    pub(crate) fn publish(&self, turn: u32) {
         self.ended.store(0, Ordering::Release);
         self.state.store(u64::from(turn) << 32, Ordering::SeqCst);
     }
@@ -56,7 +56,7 @@ impl Claim<'_> {
     }
 
     /// The coordinator takes back what was not begun. Gives the number of tasks that were.
-    pub(crate) fn strike(&self) -> u32 {
+    pub(crate) fn revoke(&self) -> u32 {
         begun(self.state.fetch_or(STRUCK, Ordering::SeqCst))
     }
 

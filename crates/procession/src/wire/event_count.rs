@@ -34,31 +34,31 @@ impl EventCount<'_> {
     pub(crate) fn ring(&self) {
         // Both notes, for the stroke wakes all.
         if take_down(self.sleepers) | take_down(self.dozers) {
-            self.strike();
+            self.revoke();
         }
     }
 
     /// Wakes whoever sleeps. Those who doze will find out soon enough.
-    pub(crate) fn ring_softly(&self) {
+    pub(crate) fn notify_if_asleep(&self) {
         if take_down(self.sleepers) {
-            self.strike();
+            self.revoke();
         }
     }
 
     /// Wakes whoever dozes, when what they were spared is all that will come for now.
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn notify_all(&self) {
         if take_down(self.dozers) {
-            self.strike();
+            self.revoke();
         }
     }
 
     /// Wakes whoever is there, also where the memory knows of nobody: the other side may have
     /// written there what it liked.
-    pub(crate) fn toll(&self) {
-        self.strike();
+    pub(crate) fn notify_counted(&self) {
+        self.revoke();
     }
 
-    fn strike(&self) {
+    fn revoke(&self) {
         self.strokes.fetch_add(1, Ordering::SeqCst);
         wake(self.strokes);
     }

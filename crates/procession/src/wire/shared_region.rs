@@ -81,10 +81,10 @@ impl SharedRegion {
     /// New memory with room for so many calls at a time, and the file by which a worker maps it.
     pub(crate) fn create(claims: usize) -> io::Result<(Self, File)> {
         let file = new_file(Self::size(claims))?;
-        let exchange = Self::map(file.try_clone()?, claims)?;
+        let region = Self::map(file.try_clone()?, claims)?;
         let number = u32::try_from(claims).map_err(io::Error::other)?;
-        exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).store(number, Ordering::Release);
-        Ok((exchange, file))
+        region.word::<AtomicU32>(NUMBER_OF_CLAIMS).store(number, Ordering::Release);
+        Ok((region, file))
     }
 
     /// The memory of this file, which a coordinator has sent.
@@ -92,12 +92,12 @@ impl SharedRegion {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("what was sent is not the coordinator's memory");
         let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
-        let exchange = Self::map(file, claims)?;
-        let number = exchange.word::<AtomicU32>(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
+        let region = Self::map(file, claims)?;
+        let number = region.word::<AtomicU32>(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
         if rings_at(number) + 2 * RING != len {
             return Err(not_ours());
         }
-        Ok(Self { claims: number, ..exchange })
+        Ok(Self { claims: number, ..region })
     }
 
     fn map(file: File, claims: usize) -> io::Result<Self> {
@@ -158,7 +158,7 @@ impl SharedRegion {
         } else if is_urgent {
             self.reply_bell().ring();
         } else {
-            self.reply_bell().ring_softly();
+            self.reply_bell().notify_if_asleep();
         }
     }
 
@@ -235,21 +235,21 @@ mod tests {
 
     #[test]
     fn a_call_is_the_workers_or_the_coordinators_never_both() {
-        let (exchange, _file) = SharedRegion::create(3).expect("memory");
-        assert!(exchange.claim(3).is_none());
-        let claim = exchange.claim(2).expect("the last one");
-        claim.lay_out(7);
+        let (region, _file) = SharedRegion::create(3).expect("memory");
+        assert!(region.claim(3).is_none());
+        let claim = region.claim(2).expect("the last one");
+        claim.publish(7);
         assert!(!claim.begin(6, now()), "an earlier call that used the same words");
         assert_eq!(claim.progress(now()), Progress { begun: 0, runs_for: None });
         assert!(claim.begin(7, now()));
         assert!(claim.progress(now()).runs_for.is_some());
         claim.end();
         assert!(claim.begin(7, now()));
-        assert_eq!(claim.strike(), 2);
+        assert_eq!(claim.revoke(), 2);
         assert!(!claim.begin(7, now()), "it was taken back");
         assert_eq!(claim.progress(now()).begun, 2);
-        claim.lay_out(8);
-        assert_eq!(claim.strike(), 0);
+        claim.publish(8);
+        assert_eq!(claim.revoke(), 0);
         assert!(!claim.begin(8, now()));
     }
 
@@ -260,8 +260,8 @@ mod tests {
         assert!(!theirs.is_closed());
         ours.close();
         assert!(theirs.is_closed());
-        ours.claim(4).expect("the last one").lay_out(1);
+        ours.claim(4).expect("the last one").publish(1);
         assert!(theirs.claim(4).expect("the last one").begin(1, now()));
-        assert_eq!(ours.claim(4).expect("the last one").strike(), 1);
+        assert_eq!(ours.claim(4).expect("the last one").revoke(), 1);
     }
 }

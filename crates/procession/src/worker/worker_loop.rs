@@ -26,9 +26,9 @@ pub(super) struct WorkerLoop {
     worker: usize,
     locals: Arc<Locals>,
     voice: Voice,
-    exchange: Arc<SharedRegion>,
+    region: Arc<SharedRegion>,
     inbox: Mutex<Inbox>,
-    outlet: Arc<ReplySender>,
+    reply_sender: Arc<ReplySender>,
     /// How many threads have a call.
     busy: AtomicUsize,
     origin: Origin,
@@ -45,7 +45,7 @@ struct Inbox {
 
 /// What this process says to the coordinator.
 struct ReplySender {
-    exchange: Arc<SharedRegion>,
+    region: Arc<SharedRegion>,
     outbox: Mutex<Outbox>,
 }
 
@@ -77,21 +77,21 @@ impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         worker: usize,
-        exchange: SharedRegion,
+        region: SharedRegion,
         socket: Arc<Socket>,
     ) -> Self {
-        let exchange = Arc::new(exchange);
-        let outlet = Arc::new(ReplySender {
-            exchange: Arc::clone(&exchange),
+        let region = Arc::new(region);
+        let reply_sender = Arc::new(ReplySender {
+            region: Arc::clone(&region),
             outbox: Mutex::new(Outbox { writer: Writer::default(), socket: Arc::clone(&socket) }),
         });
-        let speaks = Arc::clone(&outlet);
+        let speaks = Arc::clone(&reply_sender);
         Self {
             registry,
             worker,
             locals: Arc::default(),
             voice: Voice::new(move |task, _, line| speaks.say(task, line)),
-            exchange,
+            region,
             inbox: Mutex::new(Inbox {
                 reader: Reader::default(),
                 records: Records::default(),
@@ -99,7 +99,7 @@ impl WorkerLoop {
                 assembly: Assembly::default(),
                 patience: AdaptiveSpin::default(),
             }),
-            outlet,
+            reply_sender,
             busy: AtomicUsize::new(0),
             origin: Origin::here(),
         }
@@ -113,9 +113,9 @@ impl WorkerLoop {
     pub(super) fn start_runners(self: &Arc<Self>, threads: usize, stack: Option<usize>) -> Runners {
         let mut runners = Runners::default();
         for n in 1..threads {
-            let desk = Arc::clone(self);
+            let worker_loop = Arc::clone(self);
             let thread = Description::new(format!("runner-{n}")).with_stack(stack);
-            match thread.start(move || desk.run_or_end(threads)) {
+            match thread.start(move || worker_loop.run_or_end(threads)) {
                 Ok(thread) => runners.threads.push(thread),
                 Err(error) => {
                     runners.refused = Some(refused(error));
@@ -136,9 +136,9 @@ impl WorkerLoop {
 
     fn run_until_closed(&self, threads: usize) {
         os::signals::end_with_the_parent();
-        let (mut taken, mut cargo) = (Taken::default(), ReplyBuffer::default());
+        let (mut taken, mut reply_buffer) = (Taken::default(), ReplyBuffer::default());
         while self.take_next(&mut taken) {
-            self.run(&mut taken, &mut cargo);
+            self.run(&mut taken, &mut reply_buffer);
             self.busy.fetch_sub(1, Ordering::SeqCst);
             if threads > 1 {
                 // The one that waits for calls could not know that it was the last.
@@ -155,8 +155,8 @@ impl WorkerLoop {
     /// With nothing to do, replies that nobody was called for are all that will come for now.
     fn note_if_idle(&self) {
         if self.busy.load(Ordering::SeqCst) == 0 {
-            self.exchange.set_idle(true);
-            self.exchange.reply_bell().rouse();
+            self.region.set_idle(true);
+            self.region.reply_bell().notify_all();
         }
     }
 
@@ -165,7 +165,7 @@ impl WorkerLoop {
     fn take_next(&self, taken: &mut Taken) -> bool {
         let mut inbox = self.inbox();
         let Inbox { reader, records, socket, assembly, patience } = &mut *inbox;
-        let ring = self.exchange.calls();
+        let ring = self.region.calls();
         loop {
             // The coordinator is no stranger: what it writes is sound, or it is at its end.
             let record = records.next().unwrap_or_else(|_| end_at_once());
@@ -189,7 +189,7 @@ impl WorkerLoop {
                 return true;
             }
             // Whether none will come must be known before looking whether there is one.
-            let is_closed = self.exchange.is_closed();
+            let is_closed = self.region.is_closed();
             if reader.read(&ring, records).unwrap_or_else(|_| end_at_once()) {
                 continue;
             }
@@ -197,9 +197,9 @@ impl WorkerLoop {
                 return false;
             }
             self.note_if_idle();
-            let is_there = || reader.is_ready(&ring) || self.exchange.is_closed();
-            self.exchange.call_bell().wait_unless(patience, is_there);
-            self.exchange.set_idle(false);
+            let is_there = || reader.is_ready(&ring) || self.region.is_closed();
+            self.region.call_bell().wait_unless(patience, is_there);
+            self.region.set_idle(false);
         }
     }
 
@@ -207,15 +207,15 @@ impl WorkerLoop {
     fn begin(&self, record: &[u8]) {
         let call = Call::split(record).map(|(call, _)| call);
         if let Some(call) = call
-            && let Some(claim) = self.exchange.claim(call.claim)
+            && let Some(claim) = self.region.claim(call.claim)
         {
             claim.begin(call.turn, wire::now());
         }
     }
 
-    fn run(&self, taken: &mut Taken, cargo: &mut ReplyBuffer) {
+    fn run(&self, taken: &mut Taken, reply_buffer: &mut ReplyBuffer) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
-        let Some(claim) = self.exchange.claim(call.claim) else { end_at_once() };
+        let Some(claim) = self.region.claim(call.claim) else { end_at_once() };
         let mut context = Context {
             task: TaskId(call.id),
             worker: self.worker,
@@ -231,21 +231,21 @@ impl WorkerLoop {
         for item in 0..u64::from(call.items) {
             if !claim.begin(call.turn, now) {
                 // It was taken back. There may be more that found no room behind it.
-                self.exchange.reply_bell().ring();
+                self.region.reply_bell().ring();
                 return;
             }
             context.task = TaskId(call.id + item);
-            cargo.data.clear();
-            cargo.blobs = std::mem::take(&mut blobs);
+            reply_buffer.data.clear();
+            reply_buffer.blobs = std::mem::take(&mut blobs);
             let task = if call.items == 1 { text } else { texts.next().unwrap_or_default() };
             let status = match runner {
-                Some(run) => run(task, &context, cargo),
+                Some(run) => run(task, &context, reply_buffer),
                 None => {
                     let reason = format!(
                         "the worker knows no task named {:?}: add it to its Registry",
                         parts.name
                     );
-                    cargo.put_reason(Status::Undecodable, &reason)
+                    reply_buffer.put_reason(Status::Undecodable, &reason)
                 }
             };
             if self.origin.is_forked() {
@@ -255,12 +255,12 @@ impl WorkerLoop {
             claim.end();
             let then = std::mem::replace(&mut now, wire::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
-            let blobs = std::mem::take(&mut cargo.blobs);
+            let blobs = std::mem::take(&mut reply_buffer.blobs);
             let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
-                self.outlet.output(Timed { claim: call.claim, ran_for }, &cargo.data)
+                self.reply_sender.output(Timed { claim: call.claim, ran_for }, &reply_buffer.data)
             } else {
-                let reply = wire::envelope(call.id + item, status, cargo, ran_for);
-                self.outlet.reply(call.claim, &reply, &blobs)
+                let reply = wire::envelope(call.id + item, status, reply_buffer, ran_for);
+                self.reply_sender.reply(call.claim, &reply, &blobs)
             };
             if has_waited {
                 // That is no part of the next task's time.
@@ -274,23 +274,23 @@ impl ReplySender {
     /// Says whether it had to wait for room; so do the next ones.
     fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> bool {
         let has_waited = self.send(REPLY, u64::from(claim), reply, blobs);
-        self.exchange.announce_reply(claim, self.exchange.replies().is_filling());
+        self.region.announce_reply(claim, self.region.replies().is_filling());
         has_waited
     }
 
     fn output(&self, timed: Timed, output: &[u8]) -> bool {
         let has_waited = self.send(OUTPUT, timed.to_number(), output, &[]);
-        self.exchange.announce_reply(timed.claim, self.exchange.replies().is_filling());
+        self.region.announce_reply(timed.claim, self.region.replies().is_filling());
         has_waited
     }
 
     fn say(&self, task: TaskId, line: &str) {
         self.send(SAID, task.0, line.as_bytes(), &[]);
-        self.exchange.reply_bell().ring();
+        self.region.reply_bell().ring();
     }
 
     fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
-        let ring = self.exchange.replies();
+        let ring = self.region.replies();
         let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, socket } = &mut *outbox;
@@ -314,7 +314,7 @@ impl ReplySender {
             if !ring.has_unread() {
                 let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
             }
-            self.exchange.reply_bell().ring();
+            self.region.reply_bell().ring();
             socket.wait_writable(SOCKET_MAY_BE_FULL);
             has_waited = true;
         };
@@ -324,7 +324,7 @@ impl ReplySender {
         // Full: the coordinator's own code is in a callback, or it has a lot to do.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
-            self.exchange.space_bell().sleep_unless(fits);
+            self.region.space_bell().sleep_unless(fits);
             has_waited = true;
         }
         has_waited
@@ -332,11 +332,15 @@ impl ReplySender {
 }
 
 /// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
-pub(crate) fn answer<T: Task>(task: &[u8], context: &Context, cargo: &mut ReplyBuffer) -> Status {
+pub(crate) fn answer<T: Task>(
+    task: &[u8],
+    context: &Context,
+    reply_buffer: &mut ReplyBuffer,
+) -> Status {
     // `Deserialize` is the user's code as well.
-    let blobs = std::mem::take(&mut cargo.blobs);
+    let blobs = std::mem::take(&mut reply_buffer.blobs);
     match codec::decode::<T>(T::ENCODING, task, blobs) {
-        Ok(task) => cargo.put::<T>(guard::run(task, context)),
-        Err(reason) => cargo.put_reason(Status::Undecodable, &reason),
+        Ok(task) => reply_buffer.put::<T>(guard::run(task, context)),
+        Err(reason) => reply_buffer.put_reason(Status::Undecodable, &reason),
     }
 }

@@ -45,7 +45,7 @@ impl Shared {
     }
 
     fn send(&self, call: Call) {
-        self.claims[call.claim].claim().lay_out(call.turn);
+        self.claims[call.claim].claim().publish(call.turn);
         self.calls.with(|(calls, _)| calls.push_back(call));
     }
 
@@ -93,17 +93,17 @@ fn each_task_has_one_owner(threads: usize) {
             yield_now();
         }
         let mut begun = [(0, 2, 0), (2, 1, 0), (3, 2, 0)];
-        begun[0].2 = shared.claims[0].claim().strike();
+        begun[0].2 = shared.claims[0].claim().revoke();
         let is_free = begun[0].2 == 0;
         if is_free {
             shared.send(Call { claim: 0, turn: 2, first: 3, items: 2 });
         }
-        begun[1].2 = shared.claims[1].claim().strike();
+        begun[1].2 = shared.claims[1].claim().revoke();
         if is_free {
             for _ in 0..chance(6) {
                 yield_now();
             }
-            begun[2].2 = shared.claims[0].claim().strike();
+            begun[2].2 = shared.claims[0].claim().revoke();
         }
         shared.calls.with(|(_, is_closed)| *is_closed = true);
         workers.into_iter().for_each(|worker| worker.join());

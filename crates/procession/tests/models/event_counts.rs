@@ -70,21 +70,21 @@ fn whoever_sleeps_is_woken_by_a_ring() {
 
 #[test]
 fn whoever_sleeps_is_woken_by_a_soft_ring() {
-    all_is_seen(&[SLEEP], 1, |bell| bell.ring_softly());
-    all_is_seen(&[SLEEP, SLEEP], 2, |bell| bell.ring_softly());
+    all_is_seen(&[SLEEP], 1, |bell| bell.notify_if_asleep());
+    all_is_seen(&[SLEEP, SLEEP], 2, |bell| bell.notify_if_asleep());
 }
 
 #[test]
 fn whoever_dozes_is_woken_by_a_ring_or_roused() {
     all_is_seen(&[DOZE], 1, |bell| bell.ring());
-    all_is_seen(&[DOZE], 1, |bell| bell.rouse());
-    all_is_seen(&[DOZE, DOZE], 2, |bell| bell.rouse());
+    all_is_seen(&[DOZE], 1, |bell| bell.notify_all());
+    all_is_seen(&[DOZE, DOZE], 2, |bell| bell.notify_all());
 }
 
 #[test]
 fn whoever_stays_awake_for_a_moment_and_then_sleeps_is_woken() {
     all_is_seen(&[WAIT], 1, |bell| bell.ring());
-    all_is_seen(&[WAIT, WAIT], 2, |bell| bell.ring_softly());
+    all_is_seen(&[WAIT, WAIT], 2, |bell| bell.notify_if_asleep());
 }
 
 #[test]

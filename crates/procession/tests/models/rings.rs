@@ -56,7 +56,7 @@ impl Shared {
     /// As the thread does that waits for the worker's end.
     pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
-        self.reply_bell().toll();
+        self.reply_bell().notify_counted();
     }
 
     /// As a worker's thread does that has a reply.
@@ -72,7 +72,7 @@ impl Shared {
         });
         match self.ring().is_filling() {
             true => self.reply_bell().ring(),
-            false => self.reply_bell().ring_softly(),
+            false => self.reply_bell().notify_if_asleep(),
         }
     }
 
@@ -80,7 +80,7 @@ impl Shared {
     fn done(&self) {
         if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.is_idle.store(true, Ordering::SeqCst);
-            self.reply_bell().rouse();
+            self.reply_bell().notify_all();
         }
     }
 

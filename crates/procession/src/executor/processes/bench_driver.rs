@@ -1,5 +1,5 @@
 //! Drives the `Scheduler` alone, as fast as it goes, through a day without accidents: what
-//! `cargo bench` measures. Whether it decides rightly is [`simulation`](super::simulation)'s to say.
+//! `reply_buffer bench` measures. Whether it decides rightly is [`simulation`](super::simulation)'s to say.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,25 +23,28 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
         now += Duration::from_micros(1);
         for action in scheduler.handle([event], now) {
             match action {
-                Action::Send { tenant, turn, .. } => sent.push_back((tenant, turn)),
+                Action::Send { worker_id, turn, .. } => sent.push_back((worker_id, turn)),
                 Action::Complete { .. } => done += 1,
                 _ => {}
             }
         }
     };
     for action in actions {
-        if let Action::Spawn { tenant } = action {
-            handle(Event::WorkerReady { tenant }, &mut sent);
+        if let Action::Spawn { worker_id } = action {
+            handle(Event::WorkerReady { worker_id }, &mut sent);
         }
     }
     for id in 0..tasks {
         let terms = TaskOptionsMade::default();
         handle(Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms }, &mut sent);
     }
-    while let Some((tenant, turn)) = sent.pop_front() {
+    while let Some((worker_id, turn)) = sent.pop_front() {
         let ran_for = Duration::from_micros(1);
-        let (has_failed, is_fat) = (false, false);
-        handle(Event::Replied { tenant, turn, ran_for, has_failed, is_fat }, &mut sent);
+        let (has_failed, is_over_memory_limit) = (false, false);
+        handle(
+            Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit },
+            &mut sent,
+        );
     }
     assert_eq!(done, tasks, "every task is done");
     events

@@ -314,7 +314,7 @@ fn reap_later(pid: Pid) {
 pub(crate) fn watch(
     shared: &Arc<PoolInner>,
     child: Arc<Child>,
-    mouth: OutputPipes,
+    outputs: OutputPipes,
     said: impl Fn(Stream, &str) + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -323,7 +323,7 @@ pub(crate) fn watch(
     let pid = child.pid();
     let (words, last_words) = mpsc::channel();
     let listener = shared.start_thread(format!("listen-{pid}"), move || {
-        let _ = words.send(listen(mouth, &gone, said));
+        let _ = words.send(listen(outputs, &gone, said));
     })?;
     let watch = move || {
         child.wait();
@@ -344,7 +344,7 @@ pub(crate) fn watch(
 
 /// Reads what the process writes until it has closed both its outputs, or is gone: a process that
 /// it left behind may hold them open, and write to them, for ever.
-fn listen(mouth: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
+fn listen(outputs: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
     let mut last = VecDeque::with_capacity(LAST_LINES);
     let mut say = |stream, line: &str| {
         if last.len() == LAST_LINES {
@@ -354,7 +354,7 @@ fn listen(mouth: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) ->
         said(stream, line);
     };
     let mut outputs =
-        [Lines::new(Stream::Stdout, mouth.stdout), Lines::new(Stream::Stderr, mouth.stderr)];
+        [Lines::new(Stream::Stdout, outputs.stdout), Lines::new(Stream::Stderr, outputs.stderr)];
     loop {
         let mut open: Vec<_> = outputs.iter_mut().filter(|lines| !lines.is_closed).collect();
         if open.is_empty() {

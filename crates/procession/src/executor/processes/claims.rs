@@ -19,7 +19,7 @@ pub(crate) struct Claims {
 /// A call that a worker has.
 pub(crate) struct Sent {
     pub turn: u64,
-    pub parcel: Arc<WorkItem>,
+    pub work_item: Arc<WorkItem>,
     /// Which of the parcel's tasks it consists of; those that were taken back are not counted.
     pub first: u32,
     pub items: u32,
@@ -29,21 +29,21 @@ pub(crate) struct Sent {
 
 impl Claims {
     /// The claim that will be given out next, if one is free.
-    pub(crate) fn next(&mut self, exchange: &SharedRegion) -> Option<u32> {
+    pub(crate) fn next(&mut self, region: &SharedRegion) -> Option<u32> {
         if let Some(claim) = self.free.last() {
             return Some(*claim);
         }
         let claim = u32::try_from(self.calls.len()).ok()?;
-        exchange.claim(claim)?;
+        region.claim(claim)?;
         self.calls.push(None);
         self.free.push(claim);
         Some(claim)
     }
 
     /// Gives out the claim that was the next.
-    pub(crate) fn lay_out(
+    pub(crate) fn publish(
         &mut self,
-        exchange: &SharedRegion,
+        region: &SharedRegion,
         claim: u32,
         call: Sent,
         short_turn: u32,
@@ -51,8 +51,8 @@ impl Claims {
         let next = self.free.pop();
         debug_assert_eq!(next, Some(claim), "the claim that was the next");
         self.calls[claim as usize] = Some(call);
-        if let Some(claim) = exchange.claim(claim) {
-            claim.lay_out(short_turn);
+        if let Some(claim) = region.claim(claim) {
+            claim.publish(short_turn);
         }
     }
 
@@ -69,10 +69,10 @@ impl Claims {
         let place = self.calls.get_mut(claim as usize).ok_or(Garbled)?;
         let call = place.as_mut().ok_or(Garbled)?;
         let first = call.first + call.answered;
-        if call.answered + items > call.items || !makes_sense(&call.parcel, first) {
+        if call.answered + items > call.items || !makes_sense(&call.work_item, first) {
             return Err(Garbled);
         }
-        let answered = (call.turn, Arc::clone(&call.parcel), first);
+        let answered = (call.turn, Arc::clone(&call.work_item), first);
         call.answered += items;
         if call.answered == call.items {
             *place = None;
@@ -87,9 +87,9 @@ impl Claims {
     }
 
     /// Takes back what was not begun of the calls of these turns, and says what was.
-    pub(crate) fn strike(
+    pub(crate) fn revoke(
         &mut self,
-        exchange: &SharedRegion,
+        region: &SharedRegion,
         turns: &RangeInclusive<u64>,
     ) -> Vec<Begun> {
         let mut struck = Vec::new();
@@ -97,7 +97,7 @@ impl Claims {
             let Some(call) = place.as_mut().filter(|call| turns.contains(&call.turn)) else {
                 continue;
             };
-            let Some(items) = exchange.claim(claim).map(|claim| claim.strike()) else { continue };
+            let Some(items) = region.claim(claim).map(|claim| claim.revoke()) else { continue };
             if items < call.items {
                 call.items = items.max(call.answered);
                 struck.push(Begun { turn: call.turn, items, ran_for: Duration::ZERO });
@@ -111,14 +111,14 @@ impl Claims {
     }
 
     /// How far the call of this turn has got.
-    pub(crate) fn progress(&self, exchange: &SharedRegion, turn: u64) -> Option<Progress> {
-        Some(exchange.claim(self.of(turn)?)?.progress(wire::now()))
+    pub(crate) fn progress(&self, region: &SharedRegion, turn: u64) -> Option<Progress> {
+        Some(region.claim(self.of(turn)?)?.progress(wire::now()))
     }
 
     /// The calls that were begun and not answered, at this time.
-    pub(crate) fn begun(&self, exchange: &SharedRegion, at: u64) -> Vec<Begun> {
+    pub(crate) fn begun(&self, region: &SharedRegion, at: u64) -> Vec<Begun> {
         let begun = |(claim, call): (u32, &Sent)| {
-            let Progress { begun: items, runs_for } = exchange.claim(claim)?.progress(at);
+            let Progress { begun: items, runs_for } = region.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();
             (items > 0).then_some(Begun { turn: call.turn, items, ran_for })
         };

@@ -30,18 +30,22 @@ impl PoolInner {
     /// Passes on the outputs of tasks that follow each other, each of which took so long.
     pub(super) fn deliver(
         &self,
-        parcel: &WorkItem,
+        work_item: &WorkItem,
         first: u32,
         outputs: &[&[u8]],
         ran_for: Duration,
     ) {
         let number = outputs.len() as u64;
-        let waited = parcel.submitted.elapsed().saturating_sub(ran_for);
+        let waited = work_item.submitted.elapsed().saturating_sub(ran_for);
         let mut counts = self.counts();
         counts.run.note_many(ran_for, number);
         counts.wait.note_many(waited, number);
         drop(counts);
-        self.count_and_tell(number, |counts| &mut counts.done, || parcel.deliver(first, outputs));
+        self.count_and_tell(
+            number,
+            |counts| &mut counts.done,
+            || work_item.deliver(first, outputs),
+        );
     }
 
     /// Counts tasks before anybody is told of their ends, so that nobody who was told finds them
@@ -60,14 +64,15 @@ impl PoolInner {
 
     pub(super) fn complete(
         &self,
-        parcel: &WorkItem,
+        work_item: &WorkItem,
         items: Range<u32>,
         verdict: Verdict,
         settling: Option<&Settling<'_>>,
     ) {
         let error = match (verdict, settling) {
             (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
-                let is_its = |reply: &&Reply<'_>| reply.id == parcel.id.0 + u64::from(items.start);
+                let is_its =
+                    |reply: &&Reply<'_>| reply.id == work_item.id.0 + u64::from(items.start);
                 let rest = &replies[next.get()..];
                 let reply = rest.iter().find(is_its).expect("answered by one of these replies");
                 next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);
@@ -79,16 +84,16 @@ impl PoolInner {
                 };
                 *counter += 1;
                 counts.run.note(ran_for);
-                counts.wait.note(parcel.submitted.elapsed().saturating_sub(ran_for));
+                counts.wait.note(work_item.submitted.elapsed().saturating_sub(ran_for));
                 drop(counts);
-                parcel.answer(items.start, reply);
+                work_item.answer(items.start, reply);
                 return;
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
                 Some(Settling::Death { worker, pid, last_output }),
             ) => TaskError::WorkerDied(Death {
-                task: parcel.name.to_owned(),
+                task: work_item.name.to_owned(),
                 worker: *worker,
                 pid: *pid,
                 exit,
@@ -98,7 +103,7 @@ impl PoolInner {
                 last_output: last_output.clone(),
             }),
             (Verdict::TimedOut { after, attempts }, _) => {
-                self.report(|| PoolEvent::TaskTimedOut { task: parcel.id, after });
+                self.report(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
                 TaskError::TimedOut { after, attempts }
             }
             (Verdict::Cancelled, _) => TaskError::Cancelled,
@@ -108,7 +113,7 @@ impl PoolInner {
             }
         };
         let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
-        let tell = || parcel.fail(items, error);
+        let tell = || work_item.fail(items, error);
         self.count_and_tell(number, |counts| counts.ended(is_cancelled), tell);
     }
 }

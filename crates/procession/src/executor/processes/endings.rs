@@ -86,14 +86,14 @@ impl PoolInner {
             return;
         }
         let mut mind = self.mind();
-        let parcels = mind.scheduler.abandon();
-        let posts: Vec<_> = mind.posts.values().map(Arc::clone).collect();
+        let work_items = mind.scheduler.abandon();
+        let handles: Vec<_> = mind.handles.values().map(Arc::clone).collect();
         drop(mind);
-        for post in posts {
-            post.kill(KillReason::Unneeded);
+        for handle in handles {
+            handle.kill(KillReason::Unneeded);
         }
-        for parcel in parcels {
-            self.fail_whole(&parcel, &error);
+        for work_item in work_items {
+            self.fail_whole(&work_item, &error);
         }
         self.room.notify_all();
         self.note_the_end();
@@ -107,24 +107,24 @@ impl PoolInner {
         }
     }
 
-    fn fail_whole(&self, parcel: &WorkItem, error: &PoolError) {
-        let items = 0..parcel.items();
-        let fail = || parcel.fail(items.clone(), TaskError::PoolBroken(error.clone()));
+    fn fail_whole(&self, work_item: &WorkItem, error: &PoolError) {
+        let items = 0..work_item.items();
+        let fail = || work_item.fail(items.clone(), TaskError::PoolBroken(error.clone()));
         self.count_and_tell(u64::from(items.end), |counts| &mut counts.failed, fail);
     }
 
     /// Looks at the processes whose end was ordered: kills them again, makes those that cannot be
     /// killed end by themselves, and writes off those that do not end. Says whether there are any.
     pub(super) fn verify_ends(&self) -> bool {
-        let is_dying = |post: &&Arc<WorkerHandle>| {
-            post.child.get().is_some_and(|child| child.dying().is_some())
+        let is_dying = |handle: &&Arc<WorkerHandle>| {
+            handle.child.get().is_some_and(|child| child.dying().is_some())
         };
-        let dying: Vec<_> = self.mind().posts.values().filter(is_dying).map(Arc::clone).collect();
-        for post in &dying {
-            let Some(child) = post.child.get() else { continue };
+        let dying: Vec<_> = self.mind().handles.values().filter(is_dying).map(Arc::clone).collect();
+        for handle in &dying {
+            let Some(child) = handle.child.get() else { continue };
             let Some((since, done)) = child.dying() else { continue };
             if since >= WRITE_OFF {
-                let (worker, pid) = (post.worker(), post.pid());
+                let (worker, pid) = (handle.worker(), handle.pid());
                 self.report(|| PoolEvent::WorkerWrittenOff {
                     worker,
                     pid,
@@ -141,7 +141,7 @@ impl PoolInner {
             }
             if done.is_err() {
                 // With its lifeline broken it ends by itself.
-                post.hang_up();
+                handle.hang_up();
             }
         }
         !dying.is_empty()
@@ -149,8 +149,8 @@ impl PoolInner {
 
     /// Waits for the end of all processes of a pool that has collapsed.
     pub(super) fn see_all_out(&self) {
-        let is_there = |post: &Arc<WorkerHandle>| post.is_there();
-        while self.mind().posts.values().any(is_there) {
+        let is_there = |handle: &Arc<WorkerHandle>| handle.is_there();
+        while self.mind().handles.values().any(is_there) {
             self.verify_ends();
             thread::sleep(LOOK_AGAIN / 4);
         }

@@ -40,7 +40,7 @@ use crate::wire::{
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct HandlerSetup {
-    pub post: Arc<WorkerHandle>,
+    pub handle: Arc<WorkerHandle>,
     pub server: IpcOneShotServer<Hello>,
     pub invitation: Invitation,
     /// Which of the pool's programs the worker runs.
@@ -72,27 +72,28 @@ enum StartFailure {
 
 /// Attends a worker from its start until its end.
 pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
-    let HandlerSetup { post, server, invitation, rank, ended } = attendance;
-    let tenant = post.tenant;
-    let _delivering = shared.deliver_for(Some(post.worker()));
+    let HandlerSetup { handle, server, invitation, rank, ended } = attendance;
+    let worker_id = handle.worker_id;
+    let _delivering = shared.deliver_for(Some(handle.worker()));
     // The channel library panics on some of what a worker could send, or at the limit of open
     // files. That must cost this worker, not the pool.
-    let greeted = guard::catch(|| greet(&post, server, &invitation, shared));
+    let greeted = guard::catch(|| shake_hands(&handle, server, &invitation, shared));
     let unfit = match greeted {
         Ok(Ok(hands)) => {
             shared.note_that_it_serves(rank);
-            shared.report(|| PoolEvent::WorkerStarted { worker: post.worker(), pid: post.pid() });
-            note_narrowness(shared, &post, hands);
-            shared.handle(Event::WorkerReady { tenant });
-            let received = guard::catch(|| receive::until_ended(shared, &post));
+            shared
+                .report(|| PoolEvent::WorkerStarted { worker: handle.worker(), pid: handle.pid() });
+            note_narrowness(shared, &handle, hands);
+            shared.handle(Event::WorkerReady { worker_id });
+            let received = guard::catch(|| receive::until_ended(shared, &handle));
             if !matches!(received, Ok(Ok(()))) {
                 // Nothing it says can be trusted.
-                post.kill(KillReason::StartFailure);
+                handle.kill(KillReason::StartFailure);
             }
-            let Ended { exit, usage, last_output } = until_ended(&post, &ended);
-            let (worker, pid) = (post.worker(), post.pid());
+            let Ended { exit, usage, last_output } = until_ended(&handle, &ended);
+            let (worker, pid) = (handle.worker(), handle.pid());
             shared.report(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
-            shared.exited(&post, exit, last_output);
+            shared.exited(&handle, exit, last_output);
             return;
         }
         Ok(Err(unfit)) => unfit,
@@ -104,42 +105,42 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
             }
         }
     };
-    let doom = post.doom();
-    post.kill(KillReason::StartFailure);
-    let end = until_ended(&post, &ended);
-    let (cause, again) = judge(shared, rank, unfit, doom, &end);
+    let kill_reason = handle.kill_reason();
+    handle.kill(KillReason::StartFailure);
+    let end = until_ended(&handle, &ended);
+    let (cause, again) = classify_failure(shared, rank, unfit, kill_reason, &end);
     shared.report(|| PoolEvent::WorkerNotStarted {
-        worker: post.worker(),
-        pid: post.pid(),
+        worker: handle.worker(),
+        pid: handle.pid(),
         reason: cause.clone(),
-        was_needed: doom != Some(KillReason::Unneeded),
+        was_needed: kill_reason != Some(KillReason::Unneeded),
     });
     if again == Again::AfterShortage {
-        let (worker, reason) = (post.worker(), cause.clone());
+        let (worker, reason) = (handle.worker(), cause.clone());
         shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
     }
-    shared.handle(Event::StartFailed { tenant, cause, again });
+    shared.handle(Event::StartFailed { worker_id, cause, again });
 }
 
-fn until_ended(post: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
+fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
     let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
     // The watch thread reports in any case; the sender breaks only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
-    post.disconnect();
+    handle.disconnect();
     ended
 }
 
-fn greet(
-    post: &WorkerHandle,
+fn shake_hands(
+    handle: &WorkerHandle,
     server: IpcOneShotServer<Hello>,
     invitation: &Invitation,
     shared: &PoolInner,
 ) -> Result<RunnerThreads, StartFailure> {
-    let Some(socket) = post.socket.get() else {
+    let Some(socket) = handle.socket.get() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
     await_hello(socket)?;
-    await_descriptors(post)?;
+    await_descriptors(handle)?;
     // The receiver that comes along is dropped at once: its descriptor would be inherited by the
     // next worker.
     let hello = match server.accept() {
@@ -148,7 +149,7 @@ fn greet(
         Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(StartFailure::Gone),
     };
     let Hello { token, protocol, build, pid, welcome, lifeline } = hello;
-    if token != invitation.token || pid != post.pid() {
+    if token != invitation.token || pid != handle.pid() {
         return Err(StartFailure::System(format!("process {pid} connected uninvited")));
     }
     let ours = wire::build_with(&shared.setup.build_id);
@@ -157,8 +158,8 @@ fn greet(
             "it is of another build ({build}, not {ours})"
         )));
     }
-    post.hold(lifeline);
-    let (threads, limits) = (shared.slots(post.worker()), shared.limits());
+    handle.hold(lifeline);
+    let (threads, limits) = (shared.slots(handle.worker()), shared.limits());
     let stack = shared.setup.stack;
     wire::send(&welcome, || Welcome { threads, limits, stack }).map_err(|_| StartFailure::Gone)?;
     if HandshakeMessage::Welcomed.send(socket, &[]) != Sent::Yes {
@@ -176,12 +177,17 @@ fn greet(
         Ok(Some(_)) | Err(Garbled) => return Err(StartFailure::another_protocol()),
         Ok(None) => return Err(StartFailure::Gone),
     };
-    post.note_ready();
+    handle.note_ready();
     if let Some(initializer) = shared.initializer() {
-        let (parcel, future) = initializer.parcel();
-        post.put(Outgoing { turn: 0, attempt: 1, parcel: Arc::clone(&parcel), items: 0..1 });
-        post.flush();
-        if !receive::only_reply(shared, post, &parcel).map_err(|_| StartFailure::Gone)? {
+        let (work_item, future) = initializer.work_item();
+        handle.put(Outgoing {
+            turn: 0,
+            attempt: 1,
+            work_item: Arc::clone(&work_item),
+            items: 0..1,
+        });
+        handle.flush();
+        if !receive::only_reply(shared, handle, &work_item).map_err(|_| StartFailure::Gone)? {
             return Err(StartFailure::GoneInItsInitializer);
         }
         future.result().map_err(|error| {
@@ -194,14 +200,14 @@ fn greet(
 /// Tells the scheduler, and whoever listens, if the worker runs fewer tasks at a time than it was to.
 fn note_narrowness(
     shared: &PoolInner,
-    post: &WorkerHandle,
+    handle: &WorkerHandle,
     RunnerThreads { threads, refused }: RunnerThreads,
 ) {
-    let (worker, pid, wanted) = (post.worker(), post.pid(), shared.slots(post.worker()));
+    let (worker, pid, wanted) = (handle.worker(), handle.pid(), shared.slots(handle.worker()));
     if threads >= wanted {
         return;
     }
-    shared.handle(Event::Narrowed { tenant: post.tenant, slots: threads });
+    shared.handle(Event::Narrowed { worker_id: handle.worker_id, slots: threads });
     let reason = refused.unwrap_or_default();
     shared.report(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
 }
@@ -226,10 +232,10 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
 
 /// Waits until the channel library finds the descriptors that it takes: for as long as a worker may
 /// take to start, after which the scheduler ends it.
-fn await_descriptors(post: &WorkerHandle) -> Result<(), StartFailure> {
+fn await_descriptors(handle: &WorkerHandle) -> Result<(), StartFailure> {
     const PAUSE: Duration = Duration::from_millis(10);
     while let Err(short) = wire::prepare() {
-        if post.has_ended() {
+        if handle.has_ended() {
             return Err(StartFailure::System(short.to_string()));
         }
         thread::sleep(PAUSE);
@@ -244,11 +250,11 @@ impl StartFailure {
 }
 
 /// Says in words why the start failed, and what it means for the next.
-fn judge(
+fn classify_failure(
     shared: &PoolInner,
     rank: usize,
     unfit: StartFailure,
-    doom: Option<KillReason>,
+    kill_reason: Option<KillReason>,
     Ended { exit, usage: _, last_output }: &Ended,
 ) -> (String, Again) {
     let path = shared.program_path(rank);
@@ -262,7 +268,7 @@ fn judge(
             return (format!("{reason}{said}"), Again::Never);
         }
         StartFailure::GoneInItsInitializer => {
-            let reason = match doom {
+            let reason = match kill_reason {
                 Some(KillReason::Late) => {
                     format!("its initializer was not done within {:?}", shared.start_timeout())
                 }
@@ -272,10 +278,10 @@ fn judge(
         }
         StartFailure::Stranger(reason) => (reason, Again::Never),
         StartFailure::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
-        StartFailure::Gone | StartFailure::Mute if doom == Some(KillReason::Unneeded) => {
+        StartFailure::Gone | StartFailure::Mute if kill_reason == Some(KillReason::Unneeded) => {
             return ("it was not needed any more".to_owned(), Again::WithBackoff);
         }
-        StartFailure::Mute if doom == Some(KillReason::Late) => {
+        StartFailure::Mute if kill_reason == Some(KillReason::Late) => {
             let reason = format!("it did not report within {:?}{said}", shared.start_timeout());
             // One that has served before is busy, or the machine is.
             let is_known = shared.is_known_to_serve(rank);
@@ -285,7 +291,7 @@ fn judge(
             };
             (reason, if is_known { Again::WithBackoff } else { never() })
         }
-        StartFailure::Gone if doom == Some(KillReason::Late) => {
+        StartFailure::Gone if kill_reason == Some(KillReason::Late) => {
             let within = shared.start_timeout();
             (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
         }

@@ -52,7 +52,7 @@ pub(super) struct PoolInner {
     /// Signalled when fewer tasks are pending, for those that wait to submit one.
     pub(super) room: Condvar,
     pub(super) counts: Mutex<Counts>,
-    pub(super) spares: ItemPool,
+    pub(super) item_pool: ItemPool,
     /// For the callbacks of the tasks of each worker; the last for those of no worker.
     pub(super) callbacks: CallQueues,
     pub(super) orders: Sender<Order>,
@@ -96,7 +96,7 @@ pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
 pub(super) struct PoolState {
     pub(super) scheduler: Scheduler<Arc<WorkItem>>,
     /// The processes that were decided on and have not ended.
-    pub(super) posts: FxHashMap<WorkerId, Arc<WorkerHandle>>,
+    pub(super) handles: FxHashMap<WorkerId, Arc<WorkerHandle>>,
     /// Seats whose last process did not leave because it was let go.
     pub(super) lost: HashSet<WorkerIndex>,
     /// Tasks that were let in and have not reached the scheduler yet.
@@ -110,10 +110,10 @@ impl PoolState {
     fn keep_in_step(&mut self, event: &Event<Arc<WorkItem>>) {
         match event {
             Event::Submitted { .. } => self.entering = self.entering.saturating_sub(1),
-            Event::WorkerExited { tenant, .. } | Event::StartFailed { tenant, .. } => {
-                let post = self.posts.remove(tenant);
-                if post.is_some_and(|post| !post.is_dismissed()) {
-                    self.lost.insert(tenant.seat);
+            Event::WorkerExited { worker_id, .. } | Event::StartFailed { worker_id, .. } => {
+                let handle = self.handles.remove(worker_id);
+                if handle.is_some_and(|handle| !handle.is_dismissed()) {
+                    self.lost.insert(worker_id.worker_index);
                 }
             }
             _ => {}
@@ -141,11 +141,12 @@ impl PoolInner {
     }
 
     /// The same for the end of a worker that had been ready.
-    pub(super) fn exited(&self, post: &WorkerHandle, exit: Exit, last_output: Vec<String>) {
-        let tenant = post.tenant;
-        let settling = Settling::Death { worker: tenant.seat, pid: post.pid(), last_output };
-        let begun = post.begun();
-        self.decide(Event::WorkerExited { tenant, exit, begun }, Some(settling));
+    pub(super) fn exited(&self, handle: &WorkerHandle, exit: Exit, last_output: Vec<String>) {
+        let worker_id = handle.worker_id;
+        let settling =
+            Settling::Death { worker: worker_id.worker_index, pid: handle.pid(), last_output };
+        let begun = handle.begun();
+        self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(settling));
     }
 
     pub(super) fn decide(
@@ -208,40 +209,43 @@ impl PoolInner {
         let mut outside = DeferredEffects::default();
         for action in actions {
             match action {
-                Action::Spawn { tenant } => {
-                    let is_successor = mind.posts.keys().any(|other| other.seat == tenant.seat);
-                    if mind.lost.remove(&tenant.seat) || is_successor {
+                Action::Spawn { worker_id } => {
+                    let is_successor = mind
+                        .handles
+                        .keys()
+                        .any(|other| other.worker_index == worker_id.worker_index);
+                    if mind.lost.remove(&worker_id.worker_index) || is_successor {
                         self.counts().respawned += 1;
                     }
-                    let post = Arc::new(WorkerHandle::new(tenant));
-                    mind.posts.insert(tenant, Arc::clone(&post));
-                    let _ = self.orders.send(Order::Start(post));
+                    let handle = Arc::new(WorkerHandle::new(worker_id));
+                    mind.handles.insert(worker_id, Arc::clone(&handle));
+                    let _ = self.orders.send(Order::Start(handle));
                 }
-                Action::Send { tenant, turn, attempt, job: parcel, first, items } => {
-                    let Some(post) = mind.posts.get(&tenant) else { continue };
-                    parcel.set_running(true);
+                Action::Send { worker_id, turn, attempt, job: work_item, first, items } => {
+                    let Some(handle) = mind.handles.get(&worker_id) else { continue };
+                    work_item.set_running(true);
                     if self.setup.tells_of_starts || trace::follows_tasks() {
                         outside.events.push(PoolEvent::TaskStarted {
-                            task: parcel.id,
-                            worker: tenant.seat,
-                            pid: post.pid(),
+                            task: work_item.id,
+                            worker: worker_id.worker_index,
+                            pid: handle.pid(),
                             attempt,
                         });
                     }
-                    post.put(Outgoing { turn, attempt, parcel, items: first..first + items });
-                    outside.flush(post);
+                    handle.put(Outgoing { turn, attempt, work_item, items: first..first + items });
+                    outside.flush(handle);
                 }
-                Action::Recall { tenant, from, through } => {
-                    outside.say(mind.posts.get(&tenant), Command::TakeBack(from..=through));
+                Action::Recall { worker_id, from, through } => {
+                    outside.say(mind.handles.get(&worker_id), Command::TakeBack(from..=through));
                 }
-                Action::EndCall { tenant, turn, allowed } => {
-                    outside.say(mind.posts.get(&tenant), Command::End { turn, allowed });
+                Action::EndCall { worker_id, turn, allowed } => {
+                    outside.say(mind.handles.get(&worker_id), Command::End { turn, allowed });
                 }
-                Action::Dismiss { tenant } => {
-                    outside.say(mind.posts.get(&tenant), Command::Dismiss);
+                Action::Dismiss { worker_id } => {
+                    outside.say(mind.handles.get(&worker_id), Command::Dismiss);
                 }
-                Action::Kill { tenant, is_late } => {
-                    outside.say(mind.posts.get(&tenant), Command::Kill { is_late });
+                Action::Kill { worker_id, is_late } => {
+                    outside.say(mind.handles.get(&worker_id), Command::Kill { is_late });
                 }
                 Action::Retry { job, first, fault, attempt, pause } => {
                     job.set_running(false);
@@ -268,16 +272,16 @@ impl PoolInner {
     ) -> usize {
         let DeferredEffects { flush, words, events, completed, is_the_end } = outside;
         // Workers first: they should not wait for the user's code.
-        for post in flush {
-            post.flush();
+        for handle in flush {
+            handle.flush();
         }
-        for (post, word) in words {
+        for (handle, word) in words {
             match word {
-                Command::TakeBack(turns) => self.returned(&post, post.take_back(turns)),
-                Command::End { turn, allowed } => self.end_call(&post, turn, allowed),
-                Command::Dismiss => post.dismiss(),
+                Command::TakeBack(turns) => self.returned(&handle, handle.take_back(turns)),
+                Command::End { turn, allowed } => self.end_call(&handle, turn, allowed),
+                Command::Dismiss => handle.dismiss(),
                 Command::Kill { is_late } => {
-                    post.kill(if is_late { KillReason::Late } else { KillReason::Unneeded })
+                    handle.kill(if is_late { KillReason::Late } else { KillReason::Unneeded })
                 }
             }
         }
@@ -297,20 +301,20 @@ impl PoolInner {
 
     fn complete_all(&self, completed: Vec<Completed>, settling: Option<&Settling<'_>>) {
         let mut delivered = Vec::with_capacity(completed.len());
-        for (mut parcel, items, verdict) in completed {
-            self.complete(&parcel, items, verdict, settling);
-            if Arc::get_mut(&mut parcel).is_some_and(WorkItem::empty) {
-                delivered.push(parcel);
+        for (mut work_item, items, verdict) in completed {
+            self.complete(&work_item, items, verdict, settling);
+            if Arc::get_mut(&mut work_item).is_some_and(WorkItem::empty) {
+                delivered.push(work_item);
             }
         }
-        self.spares.keep(delivered);
+        self.item_pool.keep(delivered);
     }
 
     /// To be held by a thread as long as it passes on what a worker replied; or what concerns no
     /// worker. It must not wait for the pool's tasks, so it has callbacks called elsewhere.
     pub(super) fn deliver_for(&self, worker: Option<usize>) -> (Acting, Through) {
         let queue = self.callbacks.get(worker.unwrap_or(usize::MAX));
-        let through = Through::outlet(queue as Arc<dyn ReplySender>);
+        let through = Through::reply_sender(queue as Arc<dyn ReplySender>);
         (Acting::delivers(callbacks::address(self)), through)
     }
 
@@ -319,17 +323,17 @@ impl PoolInner {
         self.has_ended.notify_all();
     }
 
-    fn returned(&self, post: &WorkerHandle, calls: Vec<Begun>) {
+    fn returned(&self, handle: &WorkerHandle, calls: Vec<Begun>) {
         if !calls.is_empty() {
-            self.handle(Event::Returned { tenant: post.tenant, calls });
+            self.handle(Event::Returned { worker_id: handle.worker_id, calls });
         }
     }
 
-    fn end_call(&self, post: &WorkerHandle, turn: u64, allowed: Option<Duration>) {
-        let (sentence, back) = post.end_call(turn, allowed);
-        self.returned(post, back);
+    fn end_call(&self, handle: &WorkerHandle, turn: u64, allowed: Option<Duration>) {
+        let (sentence, back) = handle.end_call(turn, allowed);
+        self.returned(handle, back);
         if let TerminateOutcome::Suspended(claimed) = sentence {
-            self.handle(Event::NotYet { tenant: post.tenant, turn, claimed });
+            self.handle(Event::NotYet { worker_id: handle.worker_id, turn, claimed });
         }
     }
 
@@ -368,9 +372,9 @@ impl PoolInner {
     }
 
     /// Whether the worker uses more memory than it may.
-    pub(super) fn is_fat(&self, post: &WorkerHandle) -> bool {
+    pub(super) fn is_over_memory_limit(&self, handle: &WorkerHandle) -> bool {
         self.setup.max_memory.is_some_and(|most| {
-            limits::resident_memory(post.pid()).is_some_and(|memory| memory > most)
+            limits::resident_memory(handle.pid()).is_some_and(|memory| memory > most)
         })
     }
 
@@ -379,9 +383,10 @@ impl PoolInner {
     }
 
     pub(super) fn pids(&self, mind: &PoolState) -> Vec<u32> {
-        let mut posts: Vec<_> = mind.posts.iter().filter(|(_, post)| post.is_there()).collect();
-        posts.sort_unstable_by_key(|(tenant, _)| **tenant);
-        posts.into_iter().map(|(_, post)| post.pid()).collect()
+        let mut handles: Vec<_> =
+            mind.handles.iter().filter(|(_, handle)| handle.is_there()).collect();
+        handles.sort_unstable_by_key(|(worker_id, _)| **worker_id);
+        handles.into_iter().map(|(_, handle)| handle.pid()).collect()
     }
 
     pub(super) fn has_room(&self, mind: &PoolState) -> bool {
@@ -421,7 +426,7 @@ impl PoolInner {
         drop(acting);
         match encoded {
             Some(encoded) => {
-                self.submitted(self.spares.pack(encoded), terms);
+                self.submitted(self.item_pool.pack(encoded), terms);
             }
             None if self.setup.max_pending.is_some() => {
                 self.mind().entering -= 1;
@@ -433,12 +438,12 @@ impl PoolInner {
 
     /// Takes in tasks that are handed over together.
     pub(super) fn enter_batch(&self, batch: Batch) {
-        let parcel = Arc::new(WorkItem::of_many(batch));
+        let work_item = Arc::new(WorkItem::of_many(batch));
         if self.origin.is_forked() {
-            parcel.fail(0..parcel.items(), TaskError::PoolBroken(PoolError::Forked));
+            work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));
             return;
         }
-        self.submitted(parcel, self.setup.terms);
+        self.submitted(work_item, self.setup.terms);
     }
 
     fn submitted(&self, job: Arc<WorkItem>, terms: TaskOptionsMade) {
@@ -513,8 +518,8 @@ impl PoolInner {
     }
 
     /// Passes on what a task says.
-    pub(super) fn heard(&self, post: &WorkerHandle, task: TaskId, line: &str) {
-        let (worker, pid) = (post.worker(), post.pid());
+    pub(super) fn heard(&self, handle: &WorkerHandle, task: TaskId, line: &str) {
+        let (worker, pid) = (handle.worker(), handle.pid());
         let _acting = Acting::delivers(callbacks::address(self));
         let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
     }
@@ -542,14 +547,14 @@ pub(super) enum Command {
 }
 
 impl DeferredEffects {
-    pub(super) fn say(&mut self, post: Option<&Arc<WorkerHandle>>, word: Command) {
+    pub(super) fn say(&mut self, handle: Option<&Arc<WorkerHandle>>, word: Command) {
         // A process that has ended in the meantime needs nothing.
-        self.words.extend(post.map(|post| (Arc::clone(post), word)));
+        self.words.extend(handle.map(|handle| (Arc::clone(handle), word)));
     }
 
-    pub(super) fn flush(&mut self, post: &Arc<WorkerHandle>) {
-        if !self.flush.iter().any(|known| Arc::ptr_eq(known, post)) {
-            self.flush.push(Arc::clone(post));
+    pub(super) fn flush(&mut self, handle: &Arc<WorkerHandle>) {
+        if !self.flush.iter().any(|known| Arc::ptr_eq(known, handle)) {
+            self.flush.push(Arc::clone(handle));
         }
     }
 }
@@ -573,7 +578,7 @@ impl Initializer {
     }
 
     /// The task for one worker, and its future.
-    pub(super) fn parcel(&self) -> (Arc<WorkItem>, Future<IgnoredAny>) {
+    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<IgnoredAny>) {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
         let owed = AnyPromise::new(promise);
@@ -595,19 +600,19 @@ impl TaskControl for PoolInner {
             return;
         }
         let mind = self.mind();
-        let Some((tenant, turn)) = mind.scheduler.only_call(id) else { return };
-        let Some(post) = mind.posts.get(&tenant).map(Arc::clone) else { return };
+        let Some((worker_id, turn)) = mind.scheduler.only_call(id) else { return };
+        let Some(handle) = mind.handles.get(&worker_id).map(Arc::clone) else { return };
         drop(mind);
-        waiter.wake_by(Some(Arc::clone(&post) as Arc<dyn Wake>));
+        waiter.wake_by(Some(Arc::clone(&handle) as Arc<dyn Wake>));
         let is_done = || waiter.is_done();
-        post.lend(turn, &is_done, || {
+        handle.lend(turn, &is_done, || {
             // The channel library's panics must not reach the caller, no more than the handler.
-            let _delivering = self.deliver_for(Some(post.worker()));
-            let received = guard::catch(|| receive::lend_a_hand(self, &post, is_done));
+            let _delivering = self.deliver_for(Some(handle.worker()));
+            let received = guard::catch(|| receive::lend_a_hand(self, &handle, is_done));
             match received {
                 Ok(Ok(were_there)) => were_there,
                 _ => {
-                    post.kill(KillReason::StartFailure);
+                    handle.kill(KillReason::StartFailure);
                     false
                 }
             }

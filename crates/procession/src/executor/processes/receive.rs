@@ -23,18 +23,18 @@ const BATCH: usize = 256;
 const SOON: Duration = Duration::from_micros(400);
 
 /// Passes replies on until the worker has ended and all that it had replied is read.
-pub(super) fn until_ended(shared: &PoolInner, post: &WorkerHandle) -> Result<(), Garbled> {
+pub(super) fn until_ended(shared: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
     loop {
         // Where they come thick and fast there will be more: better many at once than one by one.
         let is_soon = last.is_some_and(|last| last.elapsed() < SOON);
         // What it published before its end is there by the time that the end is known.
-        let has_ended = post.has_ended();
+        let has_ended = handle.has_ended();
         let mut were_there = false;
-        while batch(shared, post, post.receiving())? {
+        while batch(shared, handle, handle.receiving())? {
             were_there = true;
             // Those that came meanwhile are few; there will be more of them soon.
-            if !has_ended && post.receiving().is_empty() {
+            if !has_ended && handle.receiving().is_empty() {
                 break;
             }
         }
@@ -45,11 +45,11 @@ pub(super) fn until_ended(shared: &PoolInner, post: &WorkerHandle) -> Result<(),
             last = Some(Instant::now());
         }
         if were_there && is_soon {
-            post.doze();
+            handle.doze();
         } else {
-            post.wait_for_replies();
+            handle.wait_for_replies();
             // There may be room for calls now, without any reply.
-            post.flush();
+            handle.flush();
         }
     }
 }
@@ -58,13 +58,13 @@ pub(super) fn until_ended(shared: &PoolInner, post: &WorkerHandle) -> Result<(),
 /// is at it. Nothing that was read may be left lying: nobody would be called for it.
 pub(super) fn lend_a_hand(
     shared: &PoolInner,
-    post: &WorkerHandle,
+    handle: &WorkerHandle,
     is_done: impl Fn() -> bool,
 ) -> Result<bool, Garbled> {
     let mut were_there = false;
-    while let Some(receiving) = post.try_receiving()
+    while let Some(receiving) = handle.try_receiving()
         && !(receiving.is_empty() && is_done())
-        && batch(shared, post, receiving)?
+        && batch(shared, handle, receiving)?
     {
         were_there = true;
     }
@@ -74,29 +74,29 @@ pub(super) fn lend_a_hand(
 /// Waits for the reply to the one call there is, and keeps its promise; false if the worker ended.
 pub(super) fn only_reply(
     shared: &PoolInner,
-    post: &WorkerHandle,
-    parcel: &WorkItem,
+    handle: &WorkerHandle,
+    work_item: &WorkItem,
 ) -> Result<bool, Garbled> {
     loop {
-        let has_ended = post.has_ended();
-        let mut receiving = post.receiving();
-        if let Some(taken) = take(post, &mut receiving, true)? {
+        let has_ended = handle.has_ended();
+        let mut receiving = handle.receiving();
+        if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
-                shared.heard(post, TaskId(number), line(text)?);
+                shared.heard(handle, TaskId(number), line(text)?);
                 continue;
             }
             let reply = Reply::parse(text)?;
-            post.answered(number, 1, |parcel, _| reply.id == parcel.id.0)?;
-            parcel.answer(0, &reply);
+            handle.answered(number, 1, |work_item, _| reply.id == work_item.id.0)?;
+            work_item.answer(0, &reply);
             return Ok(true);
         }
         drop(receiving);
         if has_ended {
             return Ok(false);
         }
-        post.wait_for_replies();
-        post.flush();
+        handle.wait_for_replies();
+        handle.flush();
     }
 }
 
@@ -130,24 +130,24 @@ fn line(text: &[u8]) -> Result<&str, Garbled> {
 
 /// The next record; `may_read` if none that was taken before is needed any more.
 fn take(
-    post: &WorkerHandle,
+    handle: &WorkerHandle,
     receiving: &mut Receiving,
     may_read: bool,
 ) -> Result<Option<Taken>, Garbled> {
-    let Some((exchange, socket)) = post.exchange.get().zip(post.socket.get()) else {
+    let Some((region, socket)) = handle.region.get().zip(handle.socket.get()) else {
         return Ok(None);
     };
     let record = loop {
         match receiving.next()? {
             Some(record) if record.kind == TAKE_IN => receiving.take_in(socket)?,
             Some(record) => break record,
-            None if may_read && receiving.read(exchange)? => {}
+            None if may_read && receiving.read(region)? => {}
             None => return Ok(None),
         }
     };
     let mut enclosed = match record.kind & ENCLOSED == 0 {
         true => Attachment::default(),
-        false => receiving.enclosure(socket)?,
+        false => receiving.attachment(socket)?,
     };
     let blobs = RefCell::new(enclosed.take_blobs());
     Ok(Some(Taken { record, enclosed, blobs }))
@@ -156,7 +156,7 @@ fn take(
 /// Passes on the next replies, or what a task said; false if there is nothing.
 fn batch(
     shared: &PoolInner,
-    post: &WorkerHandle,
+    handle: &WorkerHandle,
     mut receiving: MutexGuard<'_, Receiving>,
 ) -> Result<bool, Garbled> {
     let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
@@ -167,7 +167,7 @@ fn batch(
         && (taken.is_empty() || !receiving.is_empty())
         && !taken.last().is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs())
     {
-        match take(post, &mut receiving, taken.is_empty()) {
+        match take(handle, &mut receiving, taken.is_empty()) {
             Ok(Some(next)) => taken.push(next),
             Ok(None) => break,
             Err(garbled) => {
@@ -181,8 +181,8 @@ fn batch(
     }
     let mut news = ReceivedReplies {
         shared,
-        post,
-        is_fat: shared.is_fat(post),
+        handle,
+        is_over_memory_limit: shared.is_over_memory_limit(handle),
         events: Vec::with_capacity(taken.len()),
         replies: Vec::with_capacity(taken.len()),
     };
@@ -190,18 +190,18 @@ fn batch(
     // What came before anything that cannot be understood was good, and is not lost.
     shared.answered(news.events, &news.replies);
     if let Ok(Some((task, line))) = noted {
-        shared.heard(post, task, line);
+        shared.heard(handle, task, line);
     }
     // What found no room before may find some now.
-    post.flush();
+    handle.flush();
     noted.and(is_sound).map(|()| true)
 }
 
 /// What the scheduler is told of a batch.
 struct ReceivedReplies<'r> {
     shared: &'r PoolInner,
-    post: &'r WorkerHandle,
-    is_fat: bool,
+    handle: &'r WorkerHandle,
+    is_over_memory_limit: bool,
     events: Vec<Event<Arc<WorkItem>>>,
     replies: Vec<Reply<'r>>,
 }
@@ -231,14 +231,14 @@ impl<'r> ReceivedReplies<'r> {
     }
 
     fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
-        let is_its = |parcel: &WorkItem, item| reply.id == parcel.id.0 + u64::from(item);
-        let Answered { turn, .. } = self.post.answered(claim, 1, is_its)?;
+        let is_its = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
+        let Answered { turn, .. } = self.handle.answered(claim, 1, is_its)?;
         self.events.push(Event::Replied {
-            tenant: self.post.tenant,
+            worker_id: self.handle.worker_id,
             turn,
             ran_for: Duration::from_micros(reply.run_us),
             has_failed: matches!(reply.status, Status::Failed | Status::Panicked),
-            is_fat: self.is_fat,
+            is_over_memory_limit: self.is_over_memory_limit,
         });
         self.replies.push(reply);
         Ok(())
@@ -269,12 +269,19 @@ impl<'r> ReceivedReplies<'r> {
             rest = others;
         }
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
-        let is_of_many = |parcel: &WorkItem, _| parcel.is_of_many();
+        let is_of_many = |work_item: &WorkItem, _| work_item.is_of_many();
         let claim = u64::from(first.claim);
-        let Answered { turn, parcel, item } = self.post.answered(claim, items, is_of_many)?;
-        let (tenant, is_fat, ran_for) = (self.post.tenant, self.is_fat, ran_for / items);
-        self.shared.deliver(&parcel, item, &outputs, ran_for);
-        self.events.push(Event::Progressed { tenant, turn, items, ran_for, is_fat });
+        let Answered { turn, work_item, item } = self.handle.answered(claim, items, is_of_many)?;
+        let (worker_id, is_over_memory_limit, ran_for) =
+            (self.handle.worker_id, self.is_over_memory_limit, ran_for / items);
+        self.shared.deliver(&work_item, item, &outputs, ran_for);
+        self.events.push(Event::Progressed {
+            worker_id,
+            turn,
+            items,
+            ran_for,
+            is_over_memory_limit,
+        });
         Ok(rest)
     }
 }

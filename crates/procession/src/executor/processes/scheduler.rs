@@ -22,7 +22,7 @@
 //! - after a shutdown every task is completed before [`Action::End`].
 //!
 //! **Who is to blame.** A worker claims each call before it begins it, in memory that outlives it
-//! (see `wire/exchange.rs`), so it is known which calls had begun when it died. Only these can have
+//! (see `wire/region.rs`), so it is known which calls had begun when it died. Only these can have
 //! killed it; the others go back to the head of the queue at no cost.
 //!
 //! **Ending one task.** To end a running task is to end its process. What it has not begun is
@@ -109,7 +109,9 @@ impl<J: Clone> Scheduler<J> {
     pub(crate) fn new(settings: Settings, now: Instant) -> (Self, Vec<Action<J>>) {
         let seats = settings.slots.iter().enumerate();
         let mut scheduler = Self {
-            seats: seats.map(|(seat, &slots)| SeatState::new(seat, slots, now)).collect(),
+            seats: seats
+                .map(|(worker_index, &slots)| SeatState::new(worker_index, slots, now))
+                .collect(),
             settings,
             tasks: FxHashMap::default(),
             queue: Queue::default(),
@@ -204,10 +206,10 @@ impl<J: Clone> Scheduler<J> {
 
     /// The call by which a task was sent, if it is the only one that its worker has.
     pub(crate) fn only_call(&self, id: TaskId) -> Option<(WorkerId, u64)> {
-        let Place::InFlight(seat) = self.tasks.get(&id)?.place else { return None };
-        let state = &self.seats[seat];
+        let Place::InFlight(worker_index) = self.tasks.get(&id)?.place else { return None };
+        let state = &self.seats[worker_index];
         let call = state.calls.front().filter(|call| state.calls.len() == 1 && call.id == id)?;
-        Some((state.tenant(), call.turn))
+        Some((state.worker_id(), call.turn))
     }
 
     /// How many tasks wait for a worker, or for their next attempt.
@@ -231,34 +233,36 @@ impl<J: Clone> Scheduler<J> {
             }
             Event::Cancelled { id } => self.cancelled(id, now, actions),
             Event::Abandoned { id } => self.abandoned(id, actions),
-            Event::WorkerReady { tenant } => self.ready(tenant, now),
-            Event::Narrowed { tenant, slots } => self.seats[tenant.seat].narrow(tenant, slots),
-            Event::Replied { tenant, turn, ran_for, has_failed, is_fat } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant)
+            Event::WorkerReady { worker_id } => self.ready(worker_id, now),
+            Event::Narrowed { worker_id, slots } => {
+                self.seats[worker_id.worker_index].narrow(worker_id, slots)
+            }
+            Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit } => {
+                let state = &mut self.seats[worker_id.worker_index];
+                if state.is_present(worker_id)
                     && let Some(id) = state.answered(turn, 1, now)
                 {
-                    state.is_fat |= is_fat;
-                    self.may_be_worn |= is_fat;
+                    state.is_over_memory_limit |= is_over_memory_limit;
+                    self.may_be_worn |= is_over_memory_limit;
                     self.learn(ran_for);
                     let id = self.cut(id, 1);
                     self.answered(id, has_failed, now, actions);
                 }
             }
-            Event::Progressed { tenant, turn, items, ran_for, is_fat } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant)
+            Event::Progressed { worker_id, turn, items, ran_for, is_over_memory_limit } => {
+                let state = &mut self.seats[worker_id.worker_index];
+                if state.is_present(worker_id)
                     && let Some(id) = state.answered(turn, items, now)
                 {
-                    state.is_fat |= is_fat;
-                    self.may_be_worn |= is_fat;
+                    state.is_over_memory_limit |= is_over_memory_limit;
+                    self.may_be_worn |= is_over_memory_limit;
                     self.learn(ran_for);
                     self.advance(id, items);
                 }
             }
-            Event::Returned { tenant, calls } => {
-                let state = &mut self.seats[tenant.seat];
-                if state.is_present(tenant) {
+            Event::Returned { worker_id, calls } => {
+                let state = &mut self.seats[worker_id.worker_index];
+                if state.is_present(worker_id) {
                     let returned = calls.iter().filter_map(|call| state.take_returned(call, now));
                     let returned: Vec<_> = returned.collect();
                     let mut back = Vec::new();
@@ -268,14 +272,14 @@ impl<J: Clone> Scheduler<J> {
                     self.take_back(back, actions);
                 }
             }
-            Event::StartFailed { tenant, cause, again } => {
-                self.start_failed(tenant, cause, again, now, actions);
+            Event::StartFailed { worker_id, cause, again } => {
+                self.start_failed(worker_id, cause, again, now, actions);
             }
-            Event::WorkerExited { tenant, exit, begun } => {
-                self.exited(tenant, exit, &begun, now, actions);
+            Event::WorkerExited { worker_id, exit, begun } => {
+                self.exited(worker_id, exit, &begun, now, actions);
             }
-            Event::NotYet { tenant, turn, claimed } => {
-                self.not_yet(tenant, turn, claimed, now, actions);
+            Event::NotYet { worker_id, turn, claimed } => {
+                self.not_yet(worker_id, turn, claimed, now, actions);
             }
             Event::Tick => self.tick(now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
@@ -284,18 +288,18 @@ impl<J: Clone> Scheduler<J> {
 
     fn cancelled(&mut self, id: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
         let Some(task) = self.tasks.get(&id) else { return };
-        if let Place::InFlight(seat) = task.place {
-            let state = &mut self.seats[seat];
+        if let Place::InFlight(worker_index) = task.place {
+            let state = &mut self.seats[worker_index];
             let index = state.calls.iter().position(|call| call.id == id);
             let Some(index) = index.filter(|_| state.stage == Stage::Ready) else { return };
             let has_timeout = state.calls[index].timeout.is_some();
             if index < state.slots && state.slots > 1 {
                 return; // Others run in the same process.
             } else if index < state.slots {
-                self.end_call(seat, index, EndReason::Cancelled, now, actions);
+                self.end_call(worker_index, index, EndReason::Cancelled, now, actions);
             } else {
-                let (tenant, turn) = (state.tenant(), state.calls[index].turn);
-                actions.push(Action::Recall { tenant, from: turn, through: turn });
+                let (worker_id, turn) = (state.worker_id(), state.calls[index].turn);
+                actions.push(Action::Recall { worker_id, from: turn, through: turn });
                 // Should it begin nevertheless, because the recall came too late, it is ended.
                 if state.slots == 1 {
                     state.calls[index].timeout = Some(STUCK);
@@ -309,14 +313,14 @@ impl<J: Clone> Scheduler<J> {
         self.complete(id, Verdict::Cancelled, actions);
     }
 
-    fn ready(&mut self, tenant: WorkerId, now: Instant) {
+    fn ready(&mut self, worker_id: WorkerId, now: Instant) {
         self.note_started();
-        let state = &mut self.seats[tenant.seat];
-        if state.is_present(tenant) && matches!(state.stage, Stage::Starting { .. }) {
+        let state = &mut self.seats[worker_id.worker_index];
+        if state.is_present(worker_id) && matches!(state.stage, Stage::Starting { .. }) {
             state.stage = Stage::Ready;
             state.idle_since = now;
         } else if let Some(successor) = &mut state.successor
-            && successor.generation == tenant.generation
+            && successor.generation == worker_id.generation
             && matches!(successor.stage, Stage::Starting { .. })
         {
             successor.stage = Stage::Ready;
@@ -326,14 +330,14 @@ impl<J: Clone> Scheduler<J> {
     /// A call that was to be ended was not, because of what its worker claims.
     fn not_yet(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         claimed: Claimed,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[tenant.seat];
-        if !state.is_present(tenant) {
+        let state = &mut self.seats[worker_id.worker_index];
+        if !state.is_present(worker_id) {
             return;
         }
         // A cancelled call whose reply does not come would keep its slot for ever.
@@ -346,8 +350,10 @@ impl<J: Clone> Scheduler<J> {
         }
         match state.put_off(turn, claimed, now) {
             Respite::Granted => {}
-            Respite::Stalled => self.kill(tenant.seat, EndReason::Stalled, now, actions),
-            Respite::OverDue => self.kill(tenant.seat, EndReason::TimedOut, now, actions),
+            Respite::Stalled => self.kill(worker_id.worker_index, EndReason::Stalled, now, actions),
+            Respite::OverDue => {
+                self.kill(worker_id.worker_index, EndReason::TimedOut, now, actions)
+            }
         }
     }
 
@@ -380,18 +386,18 @@ impl<J: Clone> Scheduler<J> {
     /// Ends a running call, and with it its process, if it has not finished the call meanwhile.
     fn end_call(
         &mut self,
-        seat: WorkerIndex,
+        worker_index: WorkerIndex,
         index: usize,
         why: EndReason,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[seat];
+        let state = &mut self.seats[worker_index];
         if state.ending.is_none() {
             let Sent { turn, timeout, .. } = state.calls[index];
             let allowed = timeout.filter(|_| why == EndReason::TimedOut);
             state.ending = Some(EndedCall { turn, at: now, why });
-            actions.push(Action::EndCall { tenant: state.tenant(), turn, allowed });
+            actions.push(Action::EndCall { worker_id: state.worker_id(), turn, allowed });
         }
     }
 
@@ -404,8 +410,8 @@ impl<J: Clone> Scheduler<J> {
                 self.queue.push_front(task.terms.priority, id);
             }
         }
-        for seat in 0..self.seats.len() {
-            let state = &mut self.seats[seat];
+        for worker_index in 0..self.seats.len() {
+            let state = &mut self.seats[worker_index];
             if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor
                 && until <= now
             {
@@ -416,11 +422,11 @@ impl<J: Clone> Scheduler<J> {
                     state.stage = Stage::Vacant { until: None };
                 }
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
-                    self.kill(seat, EndReason::TimedOut, now, actions);
+                    self.kill(worker_index, EndReason::TimedOut, now, actions);
                 }
                 Stage::Ready => {
                     if let (None, Some(index)) = (state.ending, state.overdue(now)) {
-                        self.end_call(seat, index, EndReason::TimedOut, now, actions);
+                        self.end_call(worker_index, index, EndReason::TimedOut, now, actions);
                     }
                 }
                 _ => {}
@@ -450,8 +456,8 @@ impl<J: Clone> Scheduler<J> {
                 for id in ids {
                     self.complete(id, Verdict::Cancelled, actions);
                 }
-                for seat in 0..self.seats.len() {
-                    self.recall(seat, actions);
+                for worker_index in 0..self.seats.len() {
+                    self.recall(worker_index, actions);
                 }
             }
             Shutdown::Kill => {

@@ -62,13 +62,14 @@ fn carry_out(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
             Some(left) => orders.recv_timeout(left),
         };
         match order {
-            Ok(Order::Start(post)) => {
-                if let Err(NotStarted { cause, again }) = start(shared, &post) {
-                    let (tenant, worker, reason) = (post.tenant, post.worker(), cause.clone());
+            Ok(Order::Start(handle)) => {
+                if let Err(NotStarted { cause, again }) = start(shared, &handle) {
+                    let (worker_id, worker, reason) =
+                        (handle.worker_id, handle.worker(), cause.clone());
                     if again != Again::AtOnce {
                         shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
                     }
-                    shared.handle(Event::StartFailed { tenant, cause, again });
+                    shared.handle(Event::StartFailed { worker_id, cause, again });
                 }
             }
             Ok(Order::WakeEarlier) => {}
@@ -128,11 +129,11 @@ pub(super) fn tells_of_shortage(message: &str) -> bool {
 
 /// Allocates the memory that a started worker and this process share, and sends it to the worker.
 fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStarted> {
-    let (exchange, memory) = SharedRegion::create(claims)
+    let (region, memory) = SharedRegion::create(claims)
         .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
     match HandshakeMessage::Memory.send(worker, &[memory.as_fd()]) {
         // The end of a worker that is gone already is reported as any other end.
-        Sent::Yes | Sent::Gone => Ok(exchange),
+        Sent::Yes | Sent::Gone => Ok(region),
         Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
             cause: "cannot send a worker its memory: the system has no room".to_owned(),
             again: Again::AfterShortage,
@@ -141,7 +142,7 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStart
 }
 
 /// Starts a worker and the threads that attend it.
-fn start(shared: &Arc<PoolInner>, post: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
+fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     wire::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
@@ -170,13 +171,13 @@ fn start(shared: &Arc<PoolInner>, post: &Arc<WorkerHandle>) -> Result<(), NotSta
         token: Uuid::new_v4().to_string(),
         coordinator: std::process::id(),
         input: wire::identity(input.as_fd()).unwrap_or_default(),
-        worker: post.worker(),
+        worker: handle.worker(),
     };
-    let claims = shared.most_calls(post.worker());
+    let claims = shared.most_calls(handle.worker());
     within_the_limit_of_file_size(SharedRegion::size(claims))?;
     let orders = shared.orders.clone();
     let spawned = Child::spawn(program, &invitation, shared.worker_env(), input, orders);
-    let (child, mouth) = spawned.map_err(|error| {
+    let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
         let is_its_fault =
@@ -190,19 +191,19 @@ fn start(shared: &Arc<PoolInner>, post: &Arc<WorkerHandle>) -> Result<(), NotSta
     let child = Arc::new(child);
     // To allocate the memory takes as long as the worker needs to load its program, so it comes
     // after the start.
-    let exchange = share_memory(&pair, claims).inspect_err(|_| child.kill_and_reap())?;
-    let _ = (post.exchange.set(exchange), post.socket.set(pair));
-    let _ = post.child.set(Arc::clone(&child));
-    if post.doom().is_some() {
+    let region = share_memory(&pair, claims).inspect_err(|_| child.kill_and_reap())?;
+    let _ = (handle.region.set(region), handle.socket.set(pair));
+    let _ = handle.child.set(Arc::clone(&child));
+    if handle.kill_reason().is_some() {
         child.kill();
     }
 
     let (report, ended) = mpsc::channel();
-    let (pid, worker) = (child.pid(), post.worker());
-    let ends = Arc::clone(post);
+    let (pid, worker) = (child.pid(), handle.worker());
+    let ends = Arc::clone(handle);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
-    let watcher = child::watch(shared, Arc::clone(&child), mouth, said, move |end| {
+    let watcher = child::watch(shared, Arc::clone(&child), outputs, said, move |end| {
         // The report first: whoever is freed will ask for it.
         let _ = report.send(end);
         ends.note_end();
@@ -214,7 +215,7 @@ fn start(shared: &Arc<PoolInner>, post: &Arc<WorkerHandle>) -> Result<(), NotSta
     shared.keep(watcher, Some(Arc::clone(&child)));
 
     let attends = Arc::clone(shared);
-    let attendance = HandlerSetup { post: Arc::clone(post), server, invitation, rank, ended };
+    let attendance = HandlerSetup { handle: Arc::clone(handle), server, invitation, rank, ended };
     let attend = move || handler::attend(&attends, attendance);
     let handler = shared.start_thread(format!("worker-{worker}"), attend).map_err(|error| {
         child.kill();

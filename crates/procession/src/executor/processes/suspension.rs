@@ -48,8 +48,8 @@ fn each(act: impl Fn(&PoolInner)) {
 
 impl PoolInner {
     fn signal_workers(&self, signal: Signal) {
-        for post in self.mind().posts.values() {
-            if let Some(child) = post.child.get() {
+        for handle in self.mind().handles.values() {
+            if let Some(child) = handle.child.get() {
                 child.signal(signal);
             }
         }

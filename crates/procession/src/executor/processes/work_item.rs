@@ -43,22 +43,22 @@ impl ItemPool {
 
     /// A new parcel.
     pub(crate) fn pack(&self, encoded: Encoded) -> Arc<WorkItem> {
-        let parcel = WorkItem::new(encoded);
+        let work_item = WorkItem::new(encoded);
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
             Some(place) => {
-                *place = parcel;
+                *place = work_item;
                 spare.expect("just seen")
             }
-            None => Arc::new(parcel),
+            None => Arc::new(work_item),
         }
     }
 
     /// Keeps the memory of those that are empty.
     pub(crate) fn keep(&self, delivered: Vec<Arc<WorkItem>>) {
-        let mut spares = lock(&self.0);
-        let room = Self::MOST.saturating_sub(spares.len());
-        spares.extend(delivered.into_iter().take(room));
+        let mut item_pool = lock(&self.0);
+        let room = Self::MOST.saturating_sub(item_pool.len());
+        item_pool.extend(delivered.into_iter().take(room));
     }
 }
 

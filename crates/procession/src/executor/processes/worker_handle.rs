@@ -28,7 +28,7 @@ use crate::wire::{
 pub(crate) struct Outgoing {
     pub turn: u64,
     pub attempt: u32,
-    pub parcel: Arc<WorkItem>,
+    pub work_item: Arc<WorkItem>,
     /// Which of the parcel's tasks.
     pub items: Range<u32>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Outgoing {
 /// Tasks of a call that were answered.
 pub(crate) struct Answered {
     pub turn: u64,
-    pub parcel: Arc<WorkItem>,
+    pub work_item: Arc<WorkItem>,
     /// The first of them.
     pub item: u32,
 }
@@ -63,11 +63,11 @@ pub(crate) enum TerminateOutcome {
 
 /// One worker process, from the decision to start it until its end.
 pub(crate) struct WorkerHandle {
-    pub tenant: WorkerId,
+    pub worker_id: WorkerId,
     /// Set when the process was started.
     pub child: OnceLock<Arc<Child>>,
     /// Set before that.
-    pub exchange: OnceLock<SharedRegion>,
+    pub region: OnceLock<SharedRegion>,
     /// Set together with it.
     pub socket: OnceLock<Socket>,
     outbox: Mutex<VecDeque<Outgoing>>,
@@ -77,7 +77,7 @@ pub(crate) struct WorkerHandle {
     helping: Mutex<()>,
     handlers_patience: AdaptiveSpin,
     callers_patience: AdaptiveSpin,
-    doom: OnceLock<KillReason>,
+    kill_reason: OnceLock<KillReason>,
     /// The handshake is over.
     is_ready: AtomicBool,
     has_ended: AtomicBool,
@@ -115,11 +115,11 @@ pub(crate) struct Receiving {
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(1);
 
 impl WorkerHandle {
-    pub(crate) fn new(tenant: WorkerId) -> Self {
+    pub(crate) fn new(worker_id: WorkerId) -> Self {
         Self {
-            tenant,
+            worker_id,
             child: OnceLock::new(),
-            exchange: OnceLock::new(),
+            region: OnceLock::new(),
             socket: OnceLock::new(),
             outbox: Mutex::default(),
             sending: Mutex::default(),
@@ -127,7 +127,7 @@ impl WorkerHandle {
             helping: Mutex::default(),
             handlers_patience: AdaptiveSpin::default(),
             callers_patience: AdaptiveSpin::default(),
-            doom: OnceLock::new(),
+            kill_reason: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             ended_at: OnceLock::new(),
@@ -140,7 +140,7 @@ impl WorkerHandle {
 
     /// Which worker of the pool this is, counted from 0.
     pub(crate) fn worker(&self) -> usize {
-        self.tenant.seat
+        self.worker_id.worker_index
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -164,7 +164,7 @@ impl WorkerHandle {
 
     /// Writes what lies in the outbox, as far as there is room. Never waits for any.
     pub(crate) fn flush(&self) {
-        let Some((exchange, socket)) = self.exchange.get().zip(self.socket.get()) else { return };
+        let Some((region, socket)) = self.region.get().zip(self.socket.get()) else { return };
         let mut sending = self.sending();
         let mut has_written = false;
         self.lacks_room.store(false, Ordering::SeqCst);
@@ -173,7 +173,7 @@ impl WorkerHandle {
             // Bound first: the outbox must not stay locked while a text is sent.
             let next = self.outbox().pop_front();
             let Some(next) = next else { break };
-            match sending.write(exchange, socket, &next) {
+            match sending.write(region, socket, &next) {
                 Ok(Written::Yes) => has_written = true,
                 Ok(Written::NoRoom) => {
                     self.outbox().push_front(next);
@@ -186,7 +186,7 @@ impl WorkerHandle {
                 Ok(Written::NoRoomBeside) => {
                     self.outbox().push_front(next);
                     self.socket_is_full.store(true, Ordering::SeqCst);
-                    has_written |= sending.ask_to_take_in(exchange);
+                    has_written |= sending.ask_to_take_in(region);
                     break;
                 }
                 Ok(Written::Stuck) => {
@@ -206,17 +206,17 @@ impl WorkerHandle {
         }
         drop(sending);
         if has_written {
-            exchange.call_bell().ring();
+            region.call_bell().ring();
         }
     }
 
     /// Takes back what the worker has not begun of the calls of these turns, and says what it has.
     pub(crate) fn take_back(&self, turns: RangeInclusive<u64>) -> Vec<Begun> {
-        let Some(exchange) = self.exchange.get() else { return Vec::new() };
+        let Some(region) = self.region.get() else { return Vec::new() };
         // This lock first: what is being written now is found among the claims then.
         let mut sending = self.sending();
         let mut outbox = self.outbox();
-        let mut back = sending.claims.strike(exchange, &turns);
+        let mut back = sending.claims.revoke(region, &turns);
         outbox.retain(|call| {
             let stays = !turns.contains(&call.turn);
             let (turn, items, ran_for) = (call.turn, 0, Duration::ZERO);
@@ -240,8 +240,8 @@ impl WorkerHandle {
         allowed: Option<Duration>,
     ) -> (TerminateOutcome, Vec<Begun>) {
         let progress = || {
-            let exchange = self.exchange.get()?;
-            self.sending().claims.progress(exchange, turn)
+            let region = self.region.get()?;
+            self.sending().claims.progress(region, turn)
         };
         let suspended = TerminateOutcome::Suspended;
         let ended = || suspended(Claimed::Ended { is_being_read: self.may_be_read(turn) });
@@ -288,9 +288,9 @@ impl WorkerHandle {
     /// read yet. Of all that comes later than the first such question it is not: else a worker
     /// could put off the end of a call by replies to others.
     fn may_be_read(&self, turn: u64) -> bool {
-        let Some(exchange) = self.exchange.get() else { return false };
+        let Some(region) = self.region.get() else { return false };
         let Some(receiving) = self.try_receiving() else { return true };
-        let tail = exchange.replies().tail();
+        let tail = region.replies().tail();
         let has_unread = !receiving.reader.has_passed(tail);
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, first) = ended.filter(|(of, _)| *of == turn).unwrap_or((turn, tail));
@@ -301,9 +301,9 @@ impl WorkerHandle {
 
     /// The calls that were begun and not answered when the worker ended.
     pub(crate) fn begun(&self) -> Vec<Begun> {
-        let exchange = self.exchange.get();
+        let region = self.region.get();
         let at = self.ended_at.get().copied().unwrap_or_else(wire::now);
-        exchange.map_or_else(Vec::new, |exchange| self.sending().claims.begun(exchange, at))
+        region.map_or_else(Vec::new, |region| self.sending().claims.begun(region, at))
     }
 
     pub(crate) fn receiving(&self) -> MutexGuard<'_, Receiving> {
@@ -322,37 +322,36 @@ impl WorkerHandle {
         items: u32,
         makes_sense: impl FnOnce(&WorkItem, u32) -> bool,
     ) -> Result<Answered, Garbled> {
-        let (turn, parcel, item) = self.sending().claims.answered(claim, items, makes_sense)?;
-        Ok(Answered { turn, parcel, item })
+        let (turn, work_item, item) = self.sending().claims.answered(claim, items, makes_sense)?;
+        Ok(Answered { turn, work_item, item })
     }
 
     /// Sleeps until the worker has replied, or has ended, or has read all its calls while there are
     /// more that found no room. It may have none to reply to: those that were taken back.
     pub(crate) fn wait_for_replies(&self) {
-        let Some(exchange) = self.exchange.get() else { return };
-        let has_room = || self.lacks_room.load(Ordering::SeqCst) && !exchange.calls().has_unread();
-        let is_there = || exchange.replies().has_unread() || self.has_ended() || has_room();
+        let Some(region) = self.region.get() else { return };
+        let has_room = || self.lacks_room.load(Ordering::SeqCst) && !region.calls().has_unread();
+        let is_there = || region.replies().has_unread() || self.has_ended() || has_room();
         if self.socket_is_full.load(Ordering::SeqCst) {
-            return exchange.reply_bell().sleep_at_most(SOCKET_MAY_BE_FULL, is_there);
+            return region.reply_bell().sleep_at_most(SOCKET_MAY_BE_FULL, is_there);
         }
-        exchange.reply_bell().wait_unless(&self.handlers_patience, is_there);
+        region.reply_bell().wait_unless(&self.handlers_patience, is_there);
     }
 
     /// Lets replies gather for a short while, as long as the worker is busy.
     pub(crate) fn doze(&self) {
-        let Some(exchange) = self.exchange.get() else { return };
-        let is_urgent =
-            || exchange.is_idle() || exchange.replies().is_filling() || self.has_ended();
-        exchange.reply_bell().doze_unless(is_urgent);
+        let Some(region) = self.region.get() else { return };
+        let is_urgent = || region.is_idle() || region.replies().is_filling() || self.has_ended();
+        region.reply_bell().doze_unless(is_urgent);
     }
 
     /// The process has ended: nothing will come from it any more.
     pub(crate) fn note_end(&self) {
         let _ = self.ended_at.set(wire::now());
         self.has_ended.store(true, Ordering::SeqCst);
-        if let Some(exchange) = self.exchange.get() {
-            exchange.reply_bell().toll();
-            exchange.caller_bell().toll();
+        if let Some(region) = self.region.get() {
+            region.reply_bell().notify_counted();
+            region.caller_bell().notify_counted();
         }
         // A handler that waits for the worker to be ready waits there.
         if !self.is_ready.load(Ordering::SeqCst)
@@ -374,30 +373,30 @@ impl WorkerHandle {
     /// Lets a caller receive the reply to the call of this turn, if no other caller does the same:
     /// the handler need not be woken for it.
     pub(crate) fn lend(&self, turn: u64, is_done: &dyn Fn() -> bool, receive: impl Fn() -> bool) {
-        let Some(exchange) = self.exchange.get() else { return };
+        let Some(region) = self.region.get() else { return };
         let Ok(_helping) = self.helping.try_lock() else { return };
         let Some(claim) = self.sending().claims.of(turn) else { return };
-        exchange.set_awaited(Some(claim));
-        let is_there = || exchange.replies().has_unread() || is_done() || self.has_ended();
+        region.set_awaited(Some(claim));
+        let is_there = || region.replies().has_unread() || is_done() || self.has_ended();
         while !is_done() && !self.has_ended() {
-            if !exchange.replies().has_unread() {
-                exchange.caller_bell().wait_unless(&self.callers_patience, is_there);
+            if !region.replies().has_unread() {
+                region.caller_bell().wait_unless(&self.callers_patience, is_there);
             } else if !receive() {
                 break; // The handler is at it.
             }
         }
-        exchange.set_awaited(None);
+        region.set_awaited(None);
         // What was announced to us alone, or arrived behind it, is the handler's again.
-        if exchange.replies().has_unread() {
-            exchange.reply_bell().ring();
+        if region.replies().has_unread() {
+            region.reply_bell().ring();
         }
     }
 
     /// Lets the worker leave when it has done what it has.
     pub(crate) fn dismiss(&self) {
         self.is_dismissed.store(true, Ordering::Release);
-        if let Some(exchange) = self.exchange.get() {
-            exchange.close();
+        if let Some(region) = self.region.get() {
+            region.close();
         }
     }
 
@@ -419,16 +418,16 @@ impl WorkerHandle {
     }
 
     /// Ends the process, now or as soon as it is started.
-    pub(crate) fn kill(&self, doom: KillReason) {
-        let _ = self.doom.set(doom);
+    pub(crate) fn kill(&self, kill_reason: KillReason) {
+        let _ = self.kill_reason.set(kill_reason);
         if let Some(child) = self.child.get() {
             child.kill();
         }
     }
 
     /// Why the process was killed first, if it was.
-    pub(crate) fn doom(&self) -> Option<KillReason> {
-        self.doom.get().copied()
+    pub(crate) fn kill_reason(&self) -> Option<KillReason> {
+        self.kill_reason.get().copied()
     }
 
     fn outbox(&self) -> MutexGuard<'_, VecDeque<Outgoing>> {
@@ -441,9 +440,9 @@ impl WorkerHandle {
 }
 
 impl Wake for WorkerHandle {
-    fn nudge(&self) {
-        if let Some(exchange) = self.exchange.get() {
-            exchange.caller_bell().ring();
+    fn wake(&self) {
+        if let Some(region) = self.region.get() {
+            region.caller_bell().ring();
         }
     }
 }
@@ -462,36 +461,36 @@ enum Written {
 impl Sending {
     fn write(
         &mut self,
-        exchange: &SharedRegion,
+        region: &SharedRegion,
         socket: &Socket,
         call: &Outgoing,
     ) -> Result<Written, Garbled> {
-        let Outgoing { turn, attempt, parcel, items } = call;
-        let Some(claim) = self.claims.next(exchange) else { return Ok(Written::NoRoom) };
+        let Outgoing { turn, attempt, work_item, items } = call;
+        let Some(claim) = self.claims.next(region) else { return Ok(Written::NoRoom) };
         // The turn only has to differ from those of earlier calls that may still lie in the ring.
         let short_turn = (turn % (1 << 32)) as u32;
         let (first, number) = (items.start, items.end - items.start);
         let head = Call {
-            id: parcel.id.0 + u64::from(first),
+            id: work_item.id.0 + u64::from(first),
             turn: short_turn,
             attempt: *attempt,
             claim,
-            name_len: u32::try_from(parcel.name.len()).map_err(|_| Garbled)?,
+            name_len: u32::try_from(work_item.name.len()).map_err(|_| Garbled)?,
             items: number,
         };
-        let (head, text) = (head.to_bytes(), parcel.text(items));
+        let (head, text) = (head.to_bytes(), work_item.text(items));
         let is_inline = text.len() <= INLINE_LIMIT;
         let inline = if is_inline { text } else { &[] };
-        let lengths = parcel.lengths(items);
-        let parts = [&head[..], parcel.name.as_bytes(), &lengths, inline];
-        let ring = exchange.calls();
+        let lengths = work_item.lengths(items);
+        let parts = [&head[..], work_item.name.as_bytes(), &lengths, inline];
+        let ring = region.calls();
         if !self.writer.fits(&ring, &parts) {
             return Ok(Written::NoRoom);
         }
         let enclosed = (!is_inline).then_some(text);
         // What was begun for another call, which was taken back meanwhile, is given up.
         let begun = self.part.take().filter(|(of, _)| of == turn).map_or(0, |(_, items)| items);
-        let lacks = match wire::pass(enclosed, &parcel.blobs(), begun, socket) {
+        let lacks = match wire::pass(enclosed, &work_item.blobs(), begun, socket) {
             Passed::Nothing => false,
             Passed::All => true,
             Passed::Part(items) => {
@@ -504,17 +503,17 @@ impl Sending {
             }
         };
         let kind = if lacks { CALL | ENCLOSED } else { CALL };
-        let (turn, parcel) = (*turn, Arc::clone(parcel));
-        let sent = Sent { turn, parcel, first, items: number, answered: 0 };
-        self.claims.lay_out(exchange, claim, sent, short_turn);
+        let (turn, work_item) = (*turn, Arc::clone(work_item));
+        let sent = Sent { turn, work_item, first, items: number, answered: 0 };
+        self.claims.publish(region, claim, sent, short_turn);
         let fits = self.writer.write(&ring, kind, &parts)?;
         Ok(if fits { Written::Yes } else { Written::NoRoom })
     }
 
     /// Asks the worker to make room in the socket; not if it has something to read, which will
     /// have it take something out as well, or was asked before.
-    fn ask_to_take_in(&mut self, exchange: &SharedRegion) -> bool {
-        let ring = exchange.calls();
+    fn ask_to_take_in(&mut self, region: &SharedRegion) -> bool {
+        let ring = region.calls();
         // Nonsense in the memory will be noticed with the next call.
         !ring.has_unread() && self.writer.write(&ring, TAKE_IN, &[]).unwrap_or(false)
     }
@@ -522,10 +521,10 @@ impl Sending {
 
 impl Receiving {
     /// Reads all that the worker has published; false if that is nothing.
-    pub(crate) fn read(&mut self, exchange: &SharedRegion) -> Result<bool, Garbled> {
-        let has_read = self.reader.read(&exchange.replies(), &mut self.records)?;
+    pub(crate) fn read(&mut self, region: &SharedRegion) -> Result<bool, Garbled> {
+        let has_read = self.reader.read(&region.replies(), &mut self.records)?;
         if has_read {
-            exchange.space_bell().ring();
+            region.space_bell().ring();
         }
         Ok(has_read)
     }
@@ -544,7 +543,7 @@ impl Receiving {
     }
 
     /// What the record lacks that was just taken.
-    pub(crate) fn enclosure(&mut self, socket: &Socket) -> Result<Attachment, Garbled> {
+    pub(crate) fn attachment(&mut self, socket: &Socket) -> Result<Attachment, Garbled> {
         self.assembly.next(socket)
     }
 

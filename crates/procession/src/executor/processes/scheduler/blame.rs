@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::lifecycle::STILLBORN;
+use super::lifecycle::MIN_LIFETIME;
 use super::messages::{Action, Begun, Verdict, WorkerId};
 use super::worker::{EndReason, EndedCall, Sent, Stage};
 use crate::error::Exit;
@@ -20,20 +20,20 @@ const HARDLY: u32 = 1;
 impl<J: Clone> Scheduler<J> {
     pub(super) fn exited(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         exit: Exit,
         begun: &[Begun],
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[tenant.seat];
-        if state.is_successor(tenant) {
+        let state = &mut self.seats[worker_id.worker_index];
+        if state.is_successor(worker_id) {
             state.successor = None;
             state.has_no_successor = true;
             let cause = format!("a worker ended without a task: {exit}");
-            return self.note_fruitless(tenant.seat, &cause, now, actions);
+            return self.note_fruitless(worker_id.worker_index, &cause, now, actions);
         }
-        if !state.is_present(tenant) {
+        if !state.is_present(worker_id) {
             return;
         }
         let (stage, idle_since, slots) = (state.stage, state.idle_since, state.slots);
@@ -58,9 +58,9 @@ impl<J: Clone> Scheduler<J> {
                 self.convicted(&suspects, has_begun)
             }
         };
-        if calls.is_empty() && stage == Stage::Ready && was_idle_for < STILLBORN {
+        if calls.is_empty() && stage == Stage::Ready && was_idle_for < MIN_LIFETIME {
             let cause = format!("a worker ended without a task: {exit}");
-            self.note_fruitless(tenant.seat, &cause, now, actions);
+            self.note_fruitless(worker_id.worker_index, &cause, now, actions);
         } else if !(calls.is_empty() || has_begun)
             && convicted.is_empty()
             && killed.is_none()
@@ -68,7 +68,7 @@ impl<J: Clone> Scheduler<J> {
         {
             // The next one is given these calls, too, and that must come to an end.
             let cause = format!("a worker ended before it began what it was given: {exit}");
-            self.note_fruitless(tenant.seat, &cause, now, actions);
+            self.note_fruitless(worker_id.worker_index, &cause, now, actions);
         }
         let mut not_begun = Vec::new();
         for call in &calls {

@@ -80,8 +80,8 @@ impl<J: Clone> Scheduler<J> {
             }) else {
                 return;
             };
-            let (tenant, left) =
-                (state.tenant(), most.map_or(u64::MAX, |most| most.saturating_sub(state.given)));
+            let (worker_id, left) =
+                (state.worker_id(), most.map_or(u64::MAX, |most| most.saturating_sub(state.given)));
             let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
             let whole = self.cut(id, items);
             if whole == id {
@@ -89,14 +89,14 @@ impl<J: Clone> Scheduler<J> {
             }
             self.pending -= 1;
             let task = self.tasks.get_mut(&whole).expect("just cut off");
-            task.place = Place::InFlight(tenant.seat);
+            task.place = Place::InFlight(worker_id.worker_index);
             let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
-            let state = &mut self.seats[tenant.seat];
+            let state = &mut self.seats[worker_id.worker_index];
             let turn = state.give(whole, items, task.bytes, task.terms.timeout, now);
             if items > 1 || state.calls.len() > state.slots {
                 self.stuck_check.get_or_insert(now + STUCK);
             }
-            actions.push(Action::Send { tenant, turn, attempt, job, first, items });
+            actions.push(Action::Send { worker_id, turn, attempt, job, first, items });
         }
     }
 
@@ -126,9 +126,9 @@ impl<J: Clone> Scheduler<J> {
     /// Takes back what lies behind a call that takes long, if somebody is free for it.
     pub(super) fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         if self.pending == 0 && self.has_free_slot() {
-            for seat in 0..self.seats.len() {
-                if stuck_from(&self.seats[seat]).is_some_and(|from| from <= now) {
-                    self.recall(seat, actions);
+            for worker_index in 0..self.seats.len() {
+                if stuck_from(&self.seats[worker_index]).is_some_and(|from| from <= now) {
+                    self.recall(worker_index, actions);
                 }
             }
         }
@@ -137,10 +137,10 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// Takes back what lies behind the calls that run.
-    pub(super) fn recall(&mut self, seat: WorkerIndex, actions: &mut Vec<Action<J>>) {
-        let state = &mut self.seats[seat];
+    pub(super) fn recall(&mut self, worker_index: WorkerIndex, actions: &mut Vec<Action<J>>) {
+        let state = &mut self.seats[worker_index];
         if let Some((from, through)) = state.recall() {
-            actions.push(Action::Recall { tenant: state.tenant(), from, through });
+            actions.push(Action::Recall { worker_id: state.worker_id(), from, through });
         }
     }
 }

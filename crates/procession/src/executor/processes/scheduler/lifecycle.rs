@@ -11,10 +11,10 @@ use crate::error::PoolError;
 /// How long a worker may take to leave after it was told to.
 const LEAVE: Duration = Duration::from_secs(5);
 /// Failures that lie further apart than this are no series.
-const FORGIVEN: Duration = Duration::from_secs(60);
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// A worker that ends without a task sooner than this was of no use. One that was there for longer
 /// was most likely killed by somebody.
-pub(super) const STILLBORN: Duration = Duration::from_secs(10);
+pub(super) const MIN_LIFETIME: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How long a pool without any worker goes on trying while the system is short of something.
@@ -28,17 +28,17 @@ fn backoff(failures: u32) -> Duration {
 impl<J: Clone> Scheduler<J> {
     pub(super) fn start_failed(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         cause: String,
         again: Again,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[tenant.seat];
-        if state.is_successor(tenant) {
+        let state = &mut self.seats[worker_id.worker_index];
+        if state.is_successor(worker_id) {
             state.successor = None;
             state.has_no_successor = again != Again::AtOnce;
-        } else if state.is_present(tenant) {
+        } else if state.is_present(worker_id) {
             state.vacate(now);
         } else {
             return;
@@ -53,9 +53,11 @@ impl<J: Clone> Scheduler<J> {
             Again::AfterShortage if self.is_short_for_too_long(is_at_work, now) => {
                 self.break_down(self.failed_starts, cause, now, actions);
             }
-            Again::AfterShortage => self.leave_vacant(tenant.seat, now),
-            Again::WithBackoff | Again::Never if is_at_work => self.leave_vacant(tenant.seat, now),
-            Again::WithBackoff => self.note_fruitless(tenant.seat, &cause, now, actions),
+            Again::AfterShortage => self.leave_vacant(worker_id.worker_index, now),
+            Again::WithBackoff | Again::Never if is_at_work => {
+                self.leave_vacant(worker_id.worker_index, now)
+            }
+            Again::WithBackoff => self.note_fruitless(worker_id.worker_index, &cause, now, actions),
             Again::Never => self.break_down(1, cause, now, actions),
             Again::Misused(how) => self.break_with(how.error(cause), now, actions),
         }
@@ -77,11 +79,11 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// Leaves a seat vacant for a while, longer with each start that fails in a row.
-    fn leave_vacant(&mut self, seat: WorkerIndex, now: Instant) {
+    fn leave_vacant(&mut self, worker_index: WorkerIndex, now: Instant) {
         let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
         let round = self.failed_starts / seats;
         self.failed_starts = self.failed_starts.saturating_add(1);
-        if let Stage::Vacant { until } = &mut self.seats[seat].stage {
+        if let Stage::Vacant { until } = &mut self.seats[worker_index].stage {
             *until = Some(now + backoff(round));
         }
     }
@@ -89,12 +91,12 @@ impl<J: Clone> Scheduler<J> {
     /// Leaves the seat vacant for a while, longer each time; gives up when it is of no use.
     pub(super) fn note_fruitless(
         &mut self,
-        seat: WorkerIndex,
+        worker_index: WorkerIndex,
         cause: &str,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        if now.saturating_duration_since(self.last_fruitless) > FORGIVEN {
+        if now.saturating_duration_since(self.last_fruitless) > FAILURE_WINDOW {
             self.fruitless = 0;
         }
         self.last_fruitless = now;
@@ -104,7 +106,7 @@ impl<J: Clone> Scheduler<J> {
         if tries >= self.settings.start_tries {
             return self.break_down(tries, cause.to_owned(), now, actions);
         }
-        if let Stage::Vacant { until } = &mut self.seats[seat].stage {
+        if let Stage::Vacant { until } = &mut self.seats[worker_index].stage {
             *until = Some(now + backoff(tries - 1));
         }
     }
@@ -133,13 +135,13 @@ impl<J: Clone> Scheduler<J> {
     /// Ends the process on a seat, and its successor if it is not needed, either.
     pub(super) fn kill(
         &mut self,
-        seat: WorkerIndex,
+        worker_index: WorkerIndex,
         why: EndReason,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
         self.is_settled = false;
-        let state = &mut self.seats[seat];
+        let state = &mut self.seats[worker_index];
         if why == EndReason::Unneeded {
             kill_successor(state, false, now, actions);
         }
@@ -147,15 +149,15 @@ impl<J: Clone> Scheduler<J> {
             Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
                 state.stage = Stage::Killed { at: now, why };
                 let is_late = why != EndReason::Unneeded;
-                actions.push(Action::Kill { tenant: state.tenant(), is_late });
+                actions.push(Action::Kill { worker_id: state.worker_id(), is_late });
             }
             Stage::Vacant { .. } | Stage::Killed { .. } | Stage::Closed => {}
         }
     }
 
     pub(super) fn kill_all(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        for seat in 0..self.seats.len() {
-            self.kill(seat, EndReason::Unneeded, now, actions);
+        for worker_index in 0..self.seats.len() {
+            self.kill(worker_index, EndReason::Unneeded, now, actions);
         }
     }
 
@@ -179,8 +181,8 @@ impl<J: Clone> Scheduler<J> {
         for state in &mut self.seats {
             let is_wanted = occupied < min_workers || self.pending > room;
             if is_wanted && state.stage == (Stage::Vacant { until: None }) {
-                let tenant = state.fill(later(now, self.settings.start_timeout));
-                actions.push(Action::Spawn { tenant });
+                let worker_id = state.fill(later(now, self.settings.start_timeout));
+                actions.push(Action::Spawn { worker_id });
                 occupied += 1;
                 room = room.saturating_add(state.slots);
             }
@@ -192,8 +194,8 @@ impl<J: Clone> Scheduler<J> {
     pub(super) fn replace_the_worn(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let most = self.settings.max_tasks;
         self.may_be_worn = false;
-        for seat in 0..self.seats.len() {
-            let state = &mut self.seats[seat];
+        for worker_index in 0..self.seats.len() {
+            let state = &mut self.seats[worker_index];
             if state.stage != Stage::Ready || !is_worn(state, most) {
                 continue;
             }
@@ -204,14 +206,14 @@ impl<J: Clone> Scheduler<J> {
                 Phase::Broken(_) => false,
             };
             if is_wanted && state.successor.is_none() && !state.has_no_successor {
-                let tenant = state.call_successor(later(now, self.settings.start_timeout));
-                actions.push(Action::Spawn { tenant });
+                let worker_id = state.call_successor(later(now, self.settings.start_timeout));
+                actions.push(Action::Spawn { worker_id });
             }
             if state.calls.is_empty() {
                 state.stage = Stage::Leaving { until: now + LEAVE };
-                actions.push(Action::Dismiss { tenant: state.tenant() });
-            } else if state.is_fat {
-                self.recall(seat, actions);
+                actions.push(Action::Dismiss { worker_id: state.worker_id() });
+            } else if state.is_over_memory_limit {
+                self.recall(worker_index, actions);
             }
         }
     }
@@ -226,18 +228,18 @@ impl<J: Clone> Scheduler<J> {
     pub(super) fn dismiss_the_idle(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let Some(timeout) = self.settings.idle_timeout else { return };
         // From the last seat on, since the first ones are given tasks first.
-        for seat in (0..self.seats.len()).rev() {
+        for worker_index in (0..self.seats.len()).rev() {
             if !self.may_shrink() {
                 return;
             }
-            let state = &mut self.seats[seat];
+            let state = &mut self.seats[worker_index];
             if state.stage == Stage::Ready
                 && state.calls.is_empty()
                 && later(state.idle_since, timeout) <= now
             {
                 self.is_settled = false;
                 state.stage = Stage::Leaving { until: now + LEAVE };
-                actions.push(Action::Dismiss { tenant: state.tenant() });
+                actions.push(Action::Dismiss { worker_id: state.worker_id() });
             }
         }
     }
@@ -252,12 +254,12 @@ impl<J: Clone> Scheduler<J> {
             match state.stage {
                 Stage::Ready if state.calls.is_empty() => {
                     state.stage = Stage::Leaving { until: now + LEAVE };
-                    actions.push(Action::Dismiss { tenant: state.tenant() });
+                    actions.push(Action::Dismiss { worker_id: state.worker_id() });
                 }
                 // What still runs was cancelled; and who is starting has nothing to lose.
                 Stage::Ready | Stage::Starting { .. } => {
                     state.stage = Stage::Killed { at: now, why: EndReason::Unneeded };
-                    actions.push(Action::Kill { tenant: state.tenant(), is_late: false });
+                    actions.push(Action::Kill { worker_id: state.worker_id(), is_late: false });
                 }
                 Stage::Vacant { .. } => state.stage = Stage::Closed,
                 Stage::Leaving { .. } | Stage::Killed { .. } | Stage::Closed => {}
@@ -272,7 +274,7 @@ impl<J: Clone> Scheduler<J> {
 
 /// Whether the worker gets no further task: it has done as many as it may, or grown too large.
 pub(super) fn is_worn(state: &SeatState, max_tasks: Option<u64>) -> bool {
-    state.is_fat || max_tasks.is_some_and(|most| state.given >= most)
+    state.is_over_memory_limit || max_tasks.is_some_and(|most| state.given >= most)
 }
 
 pub(super) fn kill_successor<J>(
@@ -281,13 +283,13 @@ pub(super) fn kill_successor<J>(
     now: Instant,
     actions: &mut Vec<Action<J>>,
 ) {
-    let seat = state.tenant().seat;
+    let worker_index = state.worker_id().worker_index;
     if let Some(Successor { generation, stage, .. }) = &mut state.successor
         && !matches!(stage, Stage::Killed { .. })
     {
         *stage = Stage::Killed { at: now, why: EndReason::Unneeded };
-        let tenant = WorkerId { seat, generation: *generation };
-        actions.push(Action::Kill { tenant, is_late });
+        let worker_id = WorkerId { worker_index, generation: *generation };
+        actions.push(Action::Kill { worker_id, is_late });
     }
 }
 
@@ -324,19 +326,25 @@ mod tests {
             let mut events = Vec::new();
             for action in actions.drain(..) {
                 match action {
-                    Action::Spawn { tenant } => events.push(Event::WorkerReady { tenant }),
-                    Action::Send { tenant, turn, .. } => {
-                        let (ran_for, has_failed, is_fat) = (Duration::from_secs(1), false, false);
+                    Action::Spawn { worker_id } => events.push(Event::WorkerReady { worker_id }),
+                    Action::Send { worker_id, turn, .. } => {
+                        let (ran_for, has_failed, is_over_memory_limit) =
+                            (Duration::from_secs(1), false, false);
                         if turn as usize <= answers {
-                            let replied =
-                                Event::Replied { tenant, turn, ran_for, has_failed, is_fat };
+                            let replied = Event::Replied {
+                                worker_id,
+                                turn,
+                                ran_for,
+                                has_failed,
+                                is_over_memory_limit,
+                            };
                             events.push(replied);
                             continue;
                         }
                         workers += 1;
                         let begun = Begun { turn, items: begun, ran_for };
                         let exit = Exit::Signal(9);
-                        events.push(Event::WorkerExited { tenant, exit, begun: vec![begun] });
+                        events.push(Event::WorkerExited { worker_id, exit, begun: vec![begun] });
                     }
                     Action::Complete { verdict, .. } => verdicts.push(verdict),
                     _ => {}
@@ -379,13 +387,13 @@ mod tests {
             let mut events = Vec::new();
             for action in actions.drain(..) {
                 match action {
-                    Action::Spawn { tenant } if tenant.seat == 0 && first => {
-                        events.push(Event::WorkerReady { tenant });
+                    Action::Spawn { worker_id } if worker_id.worker_index == 0 && first => {
+                        events.push(Event::WorkerReady { worker_id });
                     }
-                    Action::Spawn { tenant } => {
+                    Action::Spawn { worker_id } => {
                         failed += 1;
                         let cause = "of a reason".to_owned();
-                        events.push(Event::StartFailed { tenant, cause, again });
+                        events.push(Event::StartFailed { worker_id, cause, again });
                     }
                     Action::Kill { .. } if first => panic!("the worker at work is killed"),
                     Action::Complete { verdict, .. } => verdicts.push(verdict),
@@ -462,16 +470,23 @@ mod tests {
             let mut events = Vec::new();
             for action in actions.drain(..) {
                 match action {
-                    Action::Spawn { tenant } => events.push(Event::WorkerReady { tenant }),
-                    Action::Send { tenant, job: 1, .. } => {
+                    Action::Spawn { worker_id } => events.push(Event::WorkerReady { worker_id }),
+                    Action::Send { worker_id, job: 1, .. } => {
                         runs[1] += 1;
                         let (exit, begun) = (Exit::Signal(9), Vec::new());
-                        events.push(Event::WorkerExited { tenant, exit, begun });
+                        events.push(Event::WorkerExited { worker_id, exit, begun });
                     }
-                    Action::Send { tenant, turn, job, .. } => {
+                    Action::Send { worker_id, turn, job, .. } => {
                         runs[job as usize] += 1;
-                        let (ran_for, has_failed, is_fat) = (Duration::MAX, false, false);
-                        events.push(Event::Replied { tenant, turn, ran_for, has_failed, is_fat });
+                        let (ran_for, has_failed, is_over_memory_limit) =
+                            (Duration::MAX, false, false);
+                        events.push(Event::Replied {
+                            worker_id,
+                            turn,
+                            ran_for,
+                            has_failed,
+                            is_over_memory_limit,
+                        });
                     }
                     Action::Complete { job, verdict, .. } => verdicts.push((job, verdict)),
                     _ => {}

@@ -41,7 +41,7 @@ pub(crate) type WorkerIndex = usize;
 /// not taken for news of the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkerId {
-    pub seat: WorkerIndex,
+    pub worker_index: WorkerIndex,
     pub generation: u64,
 }
 
@@ -90,54 +90,54 @@ pub(crate) enum Event<J> {
         id: TaskId,
     },
     WorkerReady {
-        tenant: WorkerId,
+        worker_id: WorkerId,
     },
     /// A worker that is about to be ready runs only so many tasks at a time.
     Narrowed {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         slots: usize,
     },
     /// The worker answered the call of this turn; or its next task, where it has several.
     Replied {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         /// As it says itself.
         ran_for: Duration,
         /// With an error or a panic.
         has_failed: bool,
         /// It has grown beyond the memory that it may use.
-        is_fat: bool,
+        is_over_memory_limit: bool,
     },
     /// The worker gave the outputs of so many of the tasks of a call, and they were passed on.
     Progressed {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         items: u32,
         /// Each of them, on average.
         ran_for: Duration,
-        is_fat: bool,
+        is_over_memory_limit: bool,
     },
     /// These calls were taken back from the worker, but for those of their tasks that it had begun.
     Returned {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         calls: Vec<Begun>,
     },
     /// No process could be started, or it ended before it was ready.
     StartFailed {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         cause: String,
         again: Again,
     },
     /// A process that had been ready ended.
     WorkerExited {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         exit: Exit,
         /// The calls that it had begun and not answered.
         begun: Vec<Begun>,
     },
     /// The call of this turn was to be ended, but its claim says that it should not.
     NotYet {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         claimed: Claimed,
     },
@@ -195,10 +195,10 @@ impl Misuse {
 #[derive(Debug)]
 pub(crate) enum Action<J> {
     Spawn {
-        tenant: WorkerId,
+        worker_id: WorkerId,
     },
     Send {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         attempt: u32,
         job: J,
@@ -208,13 +208,13 @@ pub(crate) enum Action<J> {
     },
     /// Take back those of the calls of these turns that have not begun.
     Recall {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         from: u64,
         through: u64,
     },
     /// End the call of this turn, together with its process, if it still runs.
     EndCall {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         /// Unless it has run for less than this. Nobody waits for it if there is no such time:
         /// then it is taken back if it has not begun.
@@ -222,10 +222,10 @@ pub(crate) enum Action<J> {
     },
     /// Let the worker leave: no call will follow.
     Dismiss {
-        tenant: WorkerId,
+        worker_id: WorkerId,
     },
     Kill {
-        tenant: WorkerId,
+        worker_id: WorkerId,
         /// Because it took too long, be it to start, to work or to leave; else because nobody
         /// needs it any more.
         is_late: bool,

@@ -71,10 +71,10 @@ impl Nonsense {
     }
 
     fn event(&mut self) -> Event<u64> {
-        let (seat, generation) = (self.rng.usize(0..SEATS), self.rng.u64(0..8));
-        let tenant = WorkerId { seat, generation };
+        let (worker_index, generation) = (self.rng.usize(0..SEATS), self.rng.u64(0..8));
+        let worker_id = WorkerId { worker_index, generation };
         let (turn, items, ran_for) = (self.number(), self.items(), self.duration());
-        let (has_failed, is_fat) = (self.rng.bool(), self.rng.u8(0..20) == 0);
+        let (has_failed, is_over_memory_limit) = (self.rng.bool(), self.rng.u8(0..20) == 0);
         match self.rng.u8(0..13) {
             0..3 => {
                 let (id, items) = (self.submitted, self.rng.u32(1..6));
@@ -85,17 +85,17 @@ impl Nonsense {
             }
             3 => Event::Cancelled { id: TaskId(self.rng.u64(0..=self.submitted)) },
             4 => Event::Abandoned { id: TaskId(self.rng.u64(0..=self.submitted)) },
-            5 if self.rng.u8(0..4) == 0 => Event::Narrowed { tenant, slots: self.rng.usize(..) },
-            5 | 6 => Event::WorkerReady { tenant },
-            7 => Event::Replied { tenant, turn, ran_for, has_failed, is_fat },
-            8 => Event::Progressed { tenant, turn, items, ran_for, is_fat },
-            9 => Event::Returned { tenant, calls: self.begun() },
+            5 if self.rng.u8(0..4) == 0 => Event::Narrowed { worker_id, slots: self.rng.usize(..) },
+            5 | 6 => Event::WorkerReady { worker_id },
+            7 => Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit },
+            8 => Event::Progressed { worker_id, turn, items, ran_for, is_over_memory_limit },
+            9 => Event::Returned { worker_id, calls: self.begun() },
             10 if self.rng.bool() => {
-                Event::WorkerExited { tenant, exit: Exit::Signal(11), begun: self.begun() }
+                Event::WorkerExited { worker_id, exit: Exit::Signal(11), begun: self.begun() }
             }
             10 => {
                 let again = if self.rng.bool() { Again::AtOnce } else { Again::WithBackoff };
-                Event::StartFailed { tenant, cause: String::new(), again }
+                Event::StartFailed { worker_id, cause: String::new(), again }
             }
             11 => {
                 let is_being_read = self.rng.bool();
@@ -104,7 +104,7 @@ impl Nonsense {
                     1 => Claimed::RunsFor(ran_for),
                     _ => Claimed::Ended { is_being_read },
                 };
-                Event::NotYet { tenant, turn, claimed }
+                Event::NotYet { worker_id, turn, claimed }
             }
             _ => Event::Tick,
         }

@@ -87,16 +87,16 @@ impl<J: Clone> Scheduler<J> {
         pieces.sort_unstable();
         for id in pieces {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
-            let Place::InFlight(seat) = task.place else {
+            let Place::InFlight(worker_index) = task.place else {
                 self.complete(id, Verdict::Cancelled, actions);
                 continue;
             };
             task.is_abandoned = true;
             // The worker's claim decides what has begun. What has not comes back, and is cancelled.
-            let state = &self.seats[seat];
+            let state = &self.seats[worker_index];
             if let Some(call) = state.calls.iter().find(|call| call.id == id) {
-                let (tenant, turn) = (state.tenant(), call.turn);
-                actions.push(Action::Recall { tenant, from: turn, through: turn });
+                let (worker_id, turn) = (state.worker_id(), call.turn);
+                actions.push(Action::Recall { worker_id, from: turn, through: turn });
             }
         }
     }

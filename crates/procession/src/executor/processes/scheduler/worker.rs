@@ -15,7 +15,7 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
 
 #[derive(Debug)]
 pub(crate) struct SeatState {
-    seat: WorkerIndex,
+    worker_index: WorkerIndex,
     /// How many tasks the worker runs at a time.
     pub slots: usize,
     /// The same for a worker that has started all its threads.
@@ -36,7 +36,7 @@ pub(crate) struct SeatState {
     /// The turn up to which calls were recalled.
     pub recalled: u64,
     /// It uses more memory than it may.
-    pub is_fat: bool,
+    pub is_over_memory_limit: bool,
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
     /// The call that is to be ended, together with the process.
@@ -145,9 +145,9 @@ pub(crate) struct Successor {
 }
 
 impl SeatState {
-    pub(crate) fn new(seat: WorkerIndex, slots: usize, now: Instant) -> Self {
+    pub(crate) fn new(worker_index: WorkerIndex, slots: usize, now: Instant) -> Self {
         Self {
-            seat,
+            worker_index,
             slots,
             most_slots: slots,
             generations: 0,
@@ -158,7 +158,7 @@ impl SeatState {
             turns: 0,
             given: 0,
             recalled: 0,
-            is_fat: false,
+            is_over_memory_limit: false,
             idle_since: now,
             ending: None,
             successor: None,
@@ -166,8 +166,8 @@ impl SeatState {
         }
     }
 
-    pub(crate) fn tenant(&self) -> WorkerId {
-        WorkerId { seat: self.seat, generation: self.present }
+    pub(crate) fn worker_id(&self) -> WorkerId {
+        WorkerId { worker_index: self.worker_index, generation: self.present }
     }
 
     /// Whether there is a process on the seat, whatever it does.
@@ -181,26 +181,26 @@ impl SeatState {
     }
 
     /// Whether this is the process that sits here now.
-    pub(crate) fn is_present(&self, tenant: WorkerId) -> bool {
-        self.present == tenant.generation && self.is_occupied()
+    pub(crate) fn is_present(&self, worker_id: WorkerId) -> bool {
+        self.present == worker_id.generation && self.is_occupied()
     }
 
-    pub(crate) fn is_successor(&self, tenant: WorkerId) -> bool {
-        self.successor.is_some_and(|successor| successor.generation == tenant.generation)
+    pub(crate) fn is_successor(&self, worker_id: WorkerId) -> bool {
+        self.successor.is_some_and(|successor| successor.generation == worker_id.generation)
     }
 
     fn next_tenant(&mut self) -> WorkerId {
         self.generations += 1;
-        WorkerId { seat: self.seat, generation: self.generations }
+        WorkerId { worker_index: self.worker_index, generation: self.generations }
     }
 
     /// A process that is starting will run only so many tasks at a time.
-    pub(crate) fn narrow(&mut self, tenant: WorkerId, slots: usize) {
+    pub(crate) fn narrow(&mut self, worker_id: WorkerId, slots: usize) {
         let slots = slots.clamp(1, self.most_slots);
-        if self.is_present(tenant) && matches!(self.stage, Stage::Starting { .. }) {
+        if self.is_present(worker_id) && matches!(self.stage, Stage::Starting { .. }) {
             self.slots = slots;
         } else if let Some(successor) = &mut self.successor
-            && successor.generation == tenant.generation
+            && successor.generation == worker_id.generation
             && matches!(successor.stage, Stage::Starting { .. })
         {
             successor.slots = slots;
@@ -209,18 +209,18 @@ impl SeatState {
 
     /// Seats a new process on a vacant seat.
     pub(crate) fn fill(&mut self, until: Instant) -> WorkerId {
-        let tenant = self.next_tenant();
-        self.seat_down(tenant.generation, Stage::Starting { until }, self.most_slots);
-        tenant
+        let worker_id = self.next_tenant();
+        self.seat_down(worker_id.generation, Stage::Starting { until }, self.most_slots);
+        worker_id
     }
 
     /// Calls the process that will follow this one.
     pub(crate) fn call_successor(&mut self, until: Instant) -> WorkerId {
-        let tenant = self.next_tenant();
+        let worker_id = self.next_tenant();
         let stage = Stage::Starting { until };
-        let (generation, slots) = (tenant.generation, self.most_slots);
+        let (generation, slots) = (worker_id.generation, self.most_slots);
         self.successor = Some(Successor { generation, stage, slots });
-        tenant
+        worker_id
     }
 
     /// The process is gone: its successor takes the seat, if there is one. Gives its calls.
@@ -245,7 +245,7 @@ impl SeatState {
         self.turns = 0;
         self.given = 0;
         self.recalled = 0;
-        self.is_fat = false;
+        self.is_over_memory_limit = false;
         self.has_no_successor = false;
     }
 
@@ -289,13 +289,13 @@ impl SeatState {
         }
         let id = call.id;
         if call.answered >= call.items {
-            self.strike(index, now);
+            self.revoke(index, now);
         }
         Some(id)
     }
 
     /// Strikes a call off the list.
-    fn strike(&mut self, index: usize, now: Instant) -> Sent {
+    fn revoke(&mut self, index: usize, now: Instant) -> Sent {
         let call = self.calls.remove(index).expect("a call on the list");
         self.bytes = self.bytes.saturating_sub(call.bytes);
         // It was faster than the word to end it.
@@ -323,7 +323,7 @@ impl SeatState {
         call.items = items;
         let (id, staying) = (call.id, call.left());
         if staying == 0 {
-            self.strike(index, now);
+            self.revoke(index, now);
         }
         Some((id, staying))
     }

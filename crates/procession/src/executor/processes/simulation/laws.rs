@@ -17,9 +17,9 @@ impl World {
         if self.ended && !self.processes.is_empty() {
             return Err("the end was declared with processes left".to_owned());
         }
-        for (tenant, reason) in std::mem::take(&mut self.condemned) {
-            if self.processes.get(&tenant).is_some_and(|process| !process.is_killed) {
-                return Err(format!("{tenant:?} was not killed: {reason}"));
+        for (worker_id, reason) in std::mem::take(&mut self.condemned) {
+            if self.processes.get(&worker_id).is_some_and(|process| !process.is_killed) {
+                return Err(format!("{worker_id:?} was not killed: {reason}"));
             }
         }
         self.works_as_long_as_there_is_work()?;
@@ -30,11 +30,15 @@ impl World {
     /// No worker has a free slot while a task is pending.
     fn works_as_long_as_there_is_work(&self) -> Result<(), String> {
         let Some(id) = self.pending.first() else { return Ok(()) };
-        for (tenant, process) in &self.processes {
+        for (worker_id, process) in &self.processes {
             let is_worn = self.max_tasks.is_some_and(|most| process.given >= most);
             let is_free = process.view.len() < process.slots;
-            if is_free && self.is_in_charge(*tenant, process) && !is_worn && !process.is_fat {
-                return Err(format!("task {id} was pending while {tenant:?} had a free slot"));
+            if is_free
+                && self.is_in_charge(*worker_id, process)
+                && !is_worn
+                && !process.is_over_memory_limit
+            {
+                return Err(format!("task {id} was pending while {worker_id:?} had a free slot"));
             }
         }
         // And somebody will come, or be free, or look again.
@@ -46,9 +50,10 @@ impl World {
     }
 
     /// Whether a process is the one on its seat that is given calls.
-    fn is_in_charge(&self, tenant: WorkerId, process: &Process) -> bool {
-        let mut seated = self.processes.keys().filter(|other| other.seat == tenant.seat);
-        let is_present = seated.next() == Some(&tenant);
+    fn is_in_charge(&self, worker_id: WorkerId, process: &Process) -> bool {
+        let mut seated =
+            self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
+        let is_present = seated.next() == Some(&worker_id);
         let may_stay = !(process.is_killed || process.is_dismissed);
         is_present && process.is_ready && may_stay && process.ending.is_none()
     }
@@ -61,35 +66,39 @@ impl World {
         {
             return Err(format!("the pause of task {id} is not looked at in time"));
         }
-        for (tenant, process) in &self.processes {
+        for (worker_id, process) in &self.processes {
             if let Some(turn) = process.ending
                 && !process.will_hear_of(turn)
             {
-                return Err(format!("{tenant:?} will hear no more of the end of call {turn}"));
+                return Err(format!("{worker_id:?} will hear no more of the end of call {turn}"));
             }
-            if !self.is_in_charge(*tenant, process) {
+            if !self.is_in_charge(*worker_id, process) {
                 continue;
             }
             let running = process.view.iter().take(process.slots);
             let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
             if has_looked && latest <= self.now {
-                return Err(format!("a deadline of {tenant:?} was due and nothing came of it"));
+                return Err(format!("a deadline of {worker_id:?} was due and nothing came of it"));
             }
             if wake_at.is_none_or(|at| at > latest) {
                 let late = wake_at.map(|at| at.saturating_duration_since(latest));
-                return Err(format!("a deadline of {tenant:?} is not looked at in time: {late:?}"));
+                return Err(format!(
+                    "a deadline of {worker_id:?} is not looked at in time: {late:?}"
+                ));
             }
         }
         Ok(())
     }
 
-    pub(super) fn may_be_sent(&self, tenant: WorkerId) -> Result<(), String> {
-        let process = self.processes.get(&tenant).filter(|process| process.is_ready);
+    pub(super) fn may_be_sent(&self, worker_id: WorkerId) -> Result<(), String> {
+        let process = self.processes.get(&worker_id).filter(|process| process.is_ready);
         let Some(process) = process else {
-            return Err(format!("a call was sent to {tenant:?}, which is not ready"));
+            return Err(format!("a call was sent to {worker_id:?}, which is not ready"));
         };
         match process {
-            Process { is_fat: true, .. } => Err("a call was sent to a worker that is too large"),
+            Process { is_over_memory_limit: true, .. } => {
+                Err("a call was sent to a worker that is too large")
+            }
             Process { is_dismissed: true, .. } => Err("a call was sent to a worker that may leave"),
             Process { is_killed: true, .. } => Err("a call was sent to a worker that was killed"),
             _ => Ok(()),
@@ -97,9 +106,14 @@ impl World {
         .map_err(str::to_owned)
     }
 
-    pub(super) fn sent(&mut self, id: u64, tenant: WorkerId, attempt: u32) -> Result<(), String> {
-        let is_liar = self.processes.get(&tenant).is_some_and(|process| process.is_liar);
-        let before = self.put(id, Place::Sent(tenant));
+    pub(super) fn sent(
+        &mut self,
+        id: u64,
+        worker_id: WorkerId,
+        attempt: u32,
+    ) -> Result<(), String> {
+        let is_liar = self.processes.get(&worker_id).is_some_and(|process| process.is_liar);
+        let before = self.put(id, Place::Sent(worker_id));
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         if let Some(fate) = &task.fate {
             return Err(format!("task {id} was sent after it ended: {fate:?}"));

@@ -70,7 +70,7 @@ impl World {
             _ => {
                 let tenants: Vec<_> = self.processes.keys().copied().collect();
                 match self.rng.choice(&tenants) {
-                    Some(&tenant) => self.live_process(tenant, reliability),
+                    Some(&worker_id) => self.live_process(worker_id, reliability),
                     None => {
                         // Nobody is there: the world waits for the scheduler's own time.
                         if let Some(at) = self.scheduler.wake_at() {
@@ -142,18 +142,18 @@ impl World {
     }
 
     /// Something happens to one process, or to what it sent.
-    fn live_process(&mut self, tenant: WorkerId, reliability: u32) -> Result<(), String> {
-        let process = self.processes.get_mut(&tenant).expect("a process");
+    fn live_process(&mut self, worker_id: WorkerId, reliability: u32) -> Result<(), String> {
+        let process = self.processes.get_mut(&worker_id).expect("a process");
         let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
         if !process.is_ready {
-            return self.start(tenant, crashes);
+            return self.start(worker_id, crashes);
         }
         if self.rng.bool() {
             self.summary.blocked += u64::from(!process.write());
         }
         if !process.orders.is_empty() && self.rng.bool() {
             let lies = &mut self.summary.lies;
-            process.carry_out_one(tenant, &mut self.rng, &self.tasks, lies);
+            process.carry_out_one(worker_id, &mut self.rng, &self.tasks, lies);
             return Ok(());
         }
         if !process.news.is_empty() && self.rng.bool() {
@@ -161,7 +161,7 @@ impl World {
             return self.handle(news);
         }
         if !process.replies.is_empty() {
-            return self.read_replies(tenant);
+            return self.read_replies(worker_id);
         }
         // All that it sent has been read, so its end may be noticed now.
         let has_left = process.is_dismissed
@@ -174,11 +174,11 @@ impl World {
         }
         if crashes || process.is_dead || has_left {
             let exit = if has_left { Exit::Code(0) } else { Exit::Signal(11) };
-            return self.exit(tenant, exit);
+            return self.exit(worker_id, exit);
         }
         process.is_stopped = self.rng.u8(0..30) < if process.is_stopped { 25 } else { 1 };
         for _ in 0..self.rng.u32(1..5) {
-            let process = self.processes.get_mut(&tenant).expect("still there");
+            let process = self.processes.get_mut(&worker_id).expect("still there");
             let begun = match self.rng.bool() {
                 true => process.finish_one(&mut self.rng, &self.tasks),
                 false => process.begin_one(),
@@ -191,51 +191,51 @@ impl World {
     }
 
     /// A process is ready, or will never be.
-    fn start(&mut self, tenant: WorkerId, crashes: bool) -> Result<(), String> {
+    fn start(&mut self, worker_id: WorkerId, crashes: bool) -> Result<(), String> {
         if crashes || self.rng.u8(0..20) == 0 {
-            self.processes.remove(&tenant);
+            self.processes.remove(&worker_id);
             let again = match self.rng.u8(0..30) {
                 0 => Again::Never,
                 1..10 => Again::AtOnce,
                 _ => Again::WithBackoff,
             };
             let cause = "simulated".to_owned();
-            return self.handle(Event::StartFailed { tenant, cause, again });
+            return self.handle(Event::StartFailed { worker_id, cause, again });
         }
-        let process = self.processes.get_mut(&tenant).expect("a process");
+        let process = self.processes.get_mut(&worker_id).expect("a process");
         if process.slots > 1 && self.rng.u8(0..3) == 0 {
             process.slots = self.rng.usize(1..process.slots);
             let slots = process.slots;
             self.summary.narrowed += 1;
-            self.handle(Event::Narrowed { tenant, slots })?;
+            self.handle(Event::Narrowed { worker_id, slots })?;
         }
-        self.processes.get_mut(&tenant).expect("still there").is_ready = true;
-        self.handle(Event::WorkerReady { tenant })
+        self.processes.get_mut(&worker_id).expect("still there").is_ready = true;
+        self.handle(Event::WorkerReady { worker_id })
     }
 
     /// The end of a process is noticed.
-    fn exit(&mut self, tenant: WorkerId, exit: Exit) -> Result<(), String> {
-        let process = self.processes.remove(&tenant).expect("still there");
+    fn exit(&mut self, worker_id: WorkerId, exit: Exit) -> Result<(), String> {
+        let process = self.processes.remove(&worker_id).expect("still there");
         self.one_was_ended = process.was_ended;
         self.too_long = process.too_long;
         let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
         self.note_end(&process, &begun)?;
         let Process { news, .. } = process;
         self.late_news.extend(news);
-        self.handle(Event::WorkerExited { tenant, exit, begun })?;
+        self.handle(Event::WorkerExited { worker_id, exit, begun })?;
         self.one_was_ended = false;
         self.too_long = None;
         Ok(())
     }
 
     /// The coordinator reads some of the replies, and decides upon them together.
-    fn read_replies(&mut self, tenant: WorkerId) -> Result<(), String> {
-        let process = self.processes.get_mut(&tenant).expect("a process");
+    fn read_replies(&mut self, worker_id: WorkerId) -> Result<(), String> {
+        let process = self.processes.get_mut(&worker_id).expect("a process");
         let number = self.rng.usize(1..=process.replies.len());
         let mut replies: VecDeque<_> = process.replies.drain(..number).collect();
         let (mut events, mut outputs) = (Vec::new(), Vec::new());
         while let Some(reply) = replies.pop_front() {
-            let process = self.processes.get_mut(&tenant).expect("a process");
+            let process = self.processes.get_mut(&worker_id).expect("a process");
             let Some(task) = process.answered(&reply) else {
                 if !(process.is_liar || self.tasks[&reply.task].is_doubtful) {
                     return Err(format!("a reply to task {} made no sense", reply.task));
@@ -249,18 +249,30 @@ impl World {
             let turn = reply.turn;
             let ran_for = Duration::from_micros(self.rng.u64(0..self.pace));
             let has_failed = self.rng.u8(0..10) == 0;
-            let is_fat = self.rng.u8(0..50) == 0;
-            process.is_fat |= is_fat;
+            let is_over_memory_limit = self.rng.u8(0..50) == 0;
+            process.is_over_memory_limit |= is_over_memory_limit;
             if !has_failed && self.is_one_of_many(task) && self.rng.u8(0..4) > 0 {
                 // Passed on at once; the scheduler hears only how many there were.
                 self.put(task, Place::Done);
                 let task = self.tasks.get_mut(&task).expect("a task that was submitted");
                 self.summary.answered += u64::from(task.fate.is_none());
                 task.fate.get_or_insert(Verdict::Answered);
-                events.push(Event::Progressed { tenant, turn, items: 1, ran_for, is_fat });
+                events.push(Event::Progressed {
+                    worker_id,
+                    turn,
+                    items: 1,
+                    ran_for,
+                    is_over_memory_limit,
+                });
             } else {
                 outputs.extend((!has_failed).then_some(task));
-                events.push(Event::Replied { tenant, turn, ran_for, has_failed, is_fat });
+                events.push(Event::Replied {
+                    worker_id,
+                    turn,
+                    ran_for,
+                    has_failed,
+                    is_over_memory_limit,
+                });
             }
         }
         self.handle_all(events)?;

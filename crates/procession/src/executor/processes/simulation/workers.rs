@@ -23,7 +23,7 @@ pub(super) struct Process {
     /// The task for which it was ended, as it had run for too long.
     pub too_long: Option<u64>,
     /// The scheduler knows that it has grown beyond what it may use.
-    pub is_fat: bool,
+    pub is_over_memory_limit: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     pub is_dead: bool,
     /// It is stopped: it begins and answers nothing.
@@ -200,16 +200,18 @@ impl Process {
     /// The coordinator's threads do what the scheduler decided, in whatever order.
     pub(super) fn carry_out_one(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,
         lies: &mut u64,
     ) {
         match self.orders.swap_remove(rng.usize(0..self.orders.len())) {
-            Order::Recall { from, through } => self.take_back(tenant, from..=through, rng, tasks),
+            Order::Recall { from, through } => {
+                self.take_back(worker_id, from..=through, rng, tasks)
+            }
             Order::End { turn, allowed } => {
-                let claimed = self.end(tenant, turn, allowed, rng, tasks, lies);
-                self.news.extend(claimed.map(|claimed| Event::NotYet { tenant, turn, claimed }));
+                let claimed = self.end(worker_id, turn, allowed, rng, tasks, lies);
+                self.news.extend(claimed.map(|claimed| Event::NotYet { worker_id, turn, claimed }));
             }
         }
     }
@@ -217,7 +219,7 @@ impl Process {
     /// Ends the process because of a call, or says why not.
     fn end(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         allowed: Option<Duration>,
         rng: &mut Rng,
@@ -238,7 +240,7 @@ impl Process {
                 _ => Claimed::NotBegun,
             };
             if claimed == Claimed::NotBegun && allowed.is_none() {
-                self.take_back(tenant, turn..=turn, rng, tasks);
+                self.take_back(worker_id, turn..=turn, rng, tasks);
             }
             return Some(claimed);
         }
@@ -251,7 +253,7 @@ impl Process {
                     && self.is_at_work()
                     && rng.u8(0..4) == 0 =>
             {
-                self.take_back(tenant, 0..=u64::MAX, rng, tasks);
+                self.take_back(worker_id, 0..=u64::MAX, rng, tasks);
                 let task = self.running.swap_remove(index).tasks[0];
                 self.replies.push_back(Reply { turn, task });
                 Some(Claimed::Ended { is_being_read: true })
@@ -267,7 +269,7 @@ impl Process {
             }
             (None, allowed) => {
                 if allowed.is_none() {
-                    self.take_back(tenant, turn..=turn, rng, tasks);
+                    self.take_back(worker_id, turn..=turn, rng, tasks);
                 }
                 Some(Claimed::NotBegun)
             }
@@ -277,7 +279,7 @@ impl Process {
     /// Takes back what was not begun of the calls of these turns, by their claims.
     fn take_back(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turns: RangeInclusive<u64>,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,
@@ -295,7 +297,7 @@ impl Process {
                     self.book.remove(&turn);
                 }
             }
-            self.strike(turn, is_true);
+            self.revoke(turn, is_true);
         }
         self.outbox.retain(|call| {
             let is_meant = turns.contains(&call.turn);
@@ -304,12 +306,12 @@ impl Process {
             !is_meant
         });
         if !back.is_empty() {
-            self.news.push(Event::Returned { tenant, calls: back });
+            self.news.push(Event::Returned { worker_id, calls: back });
         }
     }
 
     /// An honest worker begins nothing that was taken back.
-    fn strike(&mut self, turn: u64, is_true: bool) {
+    fn revoke(&mut self, turn: u64, is_true: bool) {
         if is_true {
             self.calls.retain(|call| call.turn != turn);
             // The first one runs, the others are behind it.

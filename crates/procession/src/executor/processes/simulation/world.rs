@@ -172,7 +172,7 @@ impl World {
 
     /// Notes what the scheduler knows from now on.
     fn hear(&mut self, event: &Event<u64>) {
-        let (tenant, now) = match event {
+        let (worker_id, now) = match event {
             Event::Tick => {
                 while let Some((until, id)) = self.paused.first().copied()
                     && until <= self.now
@@ -182,15 +182,15 @@ impl World {
                 self.has_looked = true;
                 return;
             }
-            Event::NotYet { tenant, turn, claimed } => {
-                return self.hear_not_yet(*tenant, *turn, *claimed);
+            Event::NotYet { worker_id, turn, claimed } => {
+                return self.hear_not_yet(*worker_id, *turn, *claimed);
             }
-            Event::Replied { tenant, .. }
-            | Event::Progressed { tenant, .. }
-            | Event::Returned { tenant, .. } => (tenant, self.now),
+            Event::Replied { worker_id, .. }
+            | Event::Progressed { worker_id, .. }
+            | Event::Returned { worker_id, .. } => (worker_id, self.now),
             _ => return,
         };
-        let Some(process) = self.processes.get_mut(tenant) else { return };
+        let Some(process) = self.processes.get_mut(worker_id) else { return };
         let slots = process.slots;
         match event {
             Event::Replied { turn, .. } => process.hear_answers(*turn, 1, slots, now),
@@ -206,9 +206,9 @@ impl World {
         }
     }
 
-    fn hear_not_yet(&mut self, tenant: WorkerId, turn: u64, claimed: Claimed) {
+    fn hear_not_yet(&mut self, worker_id: WorkerId, turn: u64, claimed: Claimed) {
         let now = self.now;
-        let Some(process) = self.processes.get_mut(&tenant) else { return };
+        let Some(process) = self.processes.get_mut(&worker_id) else { return };
         process.ending.take_if(|ending| *ending == turn);
         let Some(call) = process.view.iter_mut().find(|call| call.turn == turn) else { return };
         let is_cancelled = |id| self.tasks[id].fate.is_some();
@@ -219,36 +219,37 @@ impl World {
             call.could_run_since = Some(now);
         } else if let Some(reason) = call.must_end(claimed, now) {
             self.summary.overdue += u64::from(claimed != Claimed::NotBegun);
-            self.condemned.push((tenant, reason));
+            self.condemned.push((worker_id, reason));
         }
     }
 
     pub(super) fn perform(&mut self, actions: Vec<Action<u64>>) -> Result<(), String> {
         for action in actions {
             match action {
-                Action::Spawn { tenant } => self.spawned(tenant)?,
-                Action::Send { tenant, turn, job, attempt, first, items } => {
+                Action::Spawn { worker_id } => self.spawned(worker_id)?,
+                Action::Send { worker_id, turn, job, attempt, first, items } => {
                     let tasks = range(job, first, items).collect();
-                    self.sent_call(tenant, turn, attempt, tasks)?;
+                    self.sent_call(worker_id, turn, attempt, tasks)?;
                 }
-                Action::Recall { tenant, from, through } => {
+                Action::Recall { worker_id, from, through } => {
                     if from > through {
                         return Err(format!("an empty recall: {from} to {through}"));
                     }
-                    if let Some(process) = self.processes.get_mut(&tenant) {
+                    if let Some(process) = self.processes.get_mut(&worker_id) {
                         process.orders.push(Order::Recall { from, through });
                     }
                 }
-                Action::EndCall { tenant, turn, allowed } => {
-                    let process = self.processes.get_mut(&tenant).ok_or("ended nobody")?;
+                Action::EndCall { worker_id, turn, allowed } => {
+                    let process = self.processes.get_mut(&worker_id).ok_or("ended nobody")?;
                     process.orders.push(Order::End { turn, allowed });
                     process.ending = Some(turn);
                 }
-                Action::Dismiss { tenant } => {
-                    self.processes.get_mut(&tenant).ok_or("dismissed nobody")?.is_dismissed = true;
+                Action::Dismiss { worker_id } => {
+                    self.processes.get_mut(&worker_id).ok_or("dismissed nobody")?.is_dismissed =
+                        true;
                 }
-                Action::Kill { tenant, is_late: _ } => {
-                    self.processes.get_mut(&tenant).ok_or("killed nobody")?.is_killed = true;
+                Action::Kill { worker_id, is_late: _ } => {
+                    self.processes.get_mut(&worker_id).ok_or("killed nobody")?.is_killed = true;
                 }
                 Action::TakenBack { job, first, items } => {
                     self.summary.taken_back += 1;
@@ -276,43 +277,47 @@ impl World {
         Ok(())
     }
 
-    fn spawned(&mut self, tenant: WorkerId) -> Result<(), String> {
+    fn spawned(&mut self, worker_id: WorkerId) -> Result<(), String> {
         if self.ended {
-            return Err(format!("{tenant:?} was started after the end"));
+            return Err(format!("{worker_id:?} was started after the end"));
         }
-        let others = self.processes.keys().filter(|other| other.seat == tenant.seat).count();
+        let others = self
+            .processes
+            .keys()
+            .filter(|other| other.worker_index == worker_id.worker_index)
+            .count();
         self.summary.succeeded += others as u64;
         let process = Process {
             is_liar: self.is_hostile && self.rng.u8(0..4) == 0,
             room: self.rng.choice([1, 2, 8, 1_000]).unwrap_or(1),
-            slots: self.slots[tenant.seat],
+            slots: self.slots[worker_id.worker_index],
             ..Process::default()
         };
-        if others > 1 || self.processes.insert(tenant, process).is_some() {
-            return Err(format!("{tenant:?} was started beside {others} others"));
+        if others > 1 || self.processes.insert(worker_id, process).is_some() {
+            return Err(format!("{worker_id:?} was started beside {others} others"));
         }
         Ok(())
     }
 
     fn sent_call(
         &mut self,
-        tenant: WorkerId,
+        worker_id: WorkerId,
         turn: u64,
         attempt: u32,
         tasks: VecDeque<u64>,
     ) -> Result<(), String> {
         let has_a_hider = tasks.iter().any(|id| self.tasks[id].hides);
         for &id in &tasks {
-            self.sent(id, tenant, attempt)?;
+            self.sent(id, worker_id, attempt)?;
             self.tasks.get_mut(&id).expect("just sent").is_doubtful |= has_a_hider;
         }
-        self.may_be_sent(tenant)?;
-        let process = self.processes.get_mut(&tenant).expect("just looked at");
+        self.may_be_sent(worker_id)?;
+        let process = self.processes.get_mut(&worker_id).expect("just looked at");
         let slots = process.slots;
         self.summary.frames += u64::from(tasks.len() > 1 && slots > 1);
         process.given += tasks.len() as u64;
         if self.max_tasks.is_some_and(|most| process.given > most) {
-            return Err(format!("{tenant:?} was given {} tasks", process.given));
+            return Err(format!("{worker_id:?} was given {} tasks", process.given));
         }
         process.view.push_back(Viewed {
             turn,
@@ -324,11 +329,12 @@ impl World {
         process.outbox.push_back(Call { turn, tasks, begun: 0 });
         let at_work = |(other, process): &(&WorkerId, &Process)| {
             let has_calls = !(process.outbox.is_empty() && process.calls.is_empty());
-            other.seat == tenant.seat && (has_calls || !process.running.is_empty())
+            other.worker_index == worker_id.worker_index
+                && (has_calls || !process.running.is_empty())
         };
         match self.processes.iter().filter(at_work).count() {
             0 | 1 => Ok(()),
-            _ => Err(format!("seat {} has two processes at work", tenant.seat)),
+            _ => Err(format!("seat {} has two processes at work", worker_id.worker_index)),
         }
     }
 }
