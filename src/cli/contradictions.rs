@@ -24,6 +24,14 @@ pub(super) fn in_download(typed: &Download) -> Result<(), String> {
              {instead}, or write --mode processes"
         ));
     }
+    if let (Mode::Processes, Some(workers), Some(most)) = (typed.mode, typed.workers, typed.max_req)
+        && workers > most
+    {
+        return Err(format!(
+            "--workers {workers} contradicts --max_req {most}: a worker without a request has \
+             nothing to do: write --max_req {workers} or more, or --workers {most}"
+        ));
+    }
     if typed.verbose && typed.progress == Progress::Bar {
         return Err(
             "--verbose contradicts --progress bar: a line for each flag stands in place of \
@@ -82,6 +90,7 @@ mod tests {
             (&["-m", "5", "--mode", "sequential"][..], "--max_req 5", "--mode sequential"),
             (&["-w", "3", "--mode", "threads"], "--workers 3", "--mode threads"),
             (&["-w", "1", "--mode", "sequential"], "--workers 1", "--mode sequential"),
+            (&["-w", "9", "-m", "3"], "--workers 9", "--max_req 3"),
             (&["-v", "--progress", "bar"], "--verbose", "--progress bar"),
             (&["--seed", "3"], "--seed 3", "--server LOCAL"),
             (&["--seed", "3", "-s", "http://h/flags"], "--seed 3", "--server http://h/flags"),

@@ -15,16 +15,18 @@ pub(super) fn is_command(word: &str) -> bool {
 }
 
 /// The subcommand that was probably meant by the word; `--help` for `help`.
-pub(super) fn meant(word: &str) -> Option<String> {
-    if word == "help" {
+pub(super) fn meant(typed: &str) -> Option<String> {
+    let word = typed.trim();
+    if word.eq_ignore_ascii_case("help") {
         return Some("--help".to_owned());
     }
     let commands: Vec<_> =
         Args::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    // In capitals, a code is meant: so can each be asked for.
-    let is_word = word.len() >= 2 && word.chars().all(|c| c.is_ascii_lowercase());
-    let is_known = commands.iter().any(|command| command == word);
-    if !is_word || is_known || AVAILABLE.contains(&word.to_uppercase().as_str()) {
+    // Two capitals are a code: so can each be asked for.
+    let is_code = word.len() == 2 && word.chars().any(|c| c.is_ascii_uppercase());
+    let is_word = word.len() >= 2 && !is_code && word.chars().all(|c| c.is_ascii_alphabetic());
+    let word = &*word.to_ascii_lowercase();
+    if !is_word || is_command(typed) || AVAILABLE.contains(&word.to_uppercase().as_str()) {
         return None;
     }
     let begun = || commands.iter().find(|command| command.starts_with(word));
@@ -65,6 +67,9 @@ mod tests {
             ("demos", "demo"),
             ("completion", "completions"),
             ("help", "--help"),
+            ("Bench", "bench"),
+            ("LOGS", "logs"),
+            ("demo ", "demo"),
         ] {
             assert_eq!(known(word).as_deref(), Some(command), "{word}");
         }

@@ -76,7 +76,20 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
     typed.which.cc = left;
     apply(typed, setting, matches)?;
     typed.resume.continues = Some(name.clone());
-    Ok(Work::Left(format!("going on with {name}: of {all} {what}")))
+    let otherwise = otherwise(typed, setting);
+    Ok(Work::Left(format!("going on with {name}: of {all} {what}{otherwise}")))
+}
+
+/// What the rest of the run does otherwise than its beginning, because that was typed.
+fn otherwise(typed: &Download, setting: &Setting) -> String {
+    let server = typed.origin.server.to_string();
+    let dest = std::path::absolute(&typed.dest).unwrap_or_else(|_| typed.dest.clone());
+    let dest = dest.display().to_string();
+    let server = (server != setting.server)
+        .then(|| format!("; from {server}, where the first part came from {}", setting.server));
+    let dest = (dest != setting.dest)
+        .then(|| format!("; into {dest}, while the first part is in {}", setting.dest));
+    server.unwrap_or_default() + &dest.unwrap_or_default()
 }
 
 /// The runs whose logs are there, and which of them is meant.
@@ -173,10 +186,13 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
         typed.mode = mode_named(mode)?;
         let in_processes = typed.mode == Mode::Processes;
         if !is_typed("workers") && in_processes {
-            typed.workers = Some((*workers).max(1));
+            let most = typed.max_req.filter(|_| is_typed("max_req")).unwrap_or(usize::MAX);
+            typed.workers = Some((*workers).max(1).min(most.max(1)));
         }
         // There were so many only because there were so many workers.
-        let are_too_few = in_processes && is_typed("workers") && connections <= workers;
+        let asked = typed.workers.filter(|_| is_typed("workers"));
+        let are_too_few = in_processes
+            && asked.is_some_and(|asked| connections <= workers || *connections < asked);
         if !is_typed("max_req") && !are_too_few {
             typed.max_req = Some((*connections).max(1));
         }

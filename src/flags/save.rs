@@ -10,9 +10,9 @@
 //! a later run. A process id in its name would not do, since containers that share a destination
 //! have process ids of their own.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,7 +102,8 @@ pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
 
 fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
     let mut part = create_part(dest, &format!("{}.gif", code.lower()))?;
-    part.write_all(bytes)?;
+    // Errors of the temporary file itself name it, and then no two of them are alike.
+    part.as_file_mut().write_all(bytes)?;
     // Locked until it has its name. Where anything fails, it is removed when it is dropped.
     part.persist(path).map(drop).map_err(|error| error.error)
 }
@@ -118,9 +119,10 @@ pub(super) fn create_part(dest: &Path, name: &str) -> io::Result<NamedTempFile> 
     let mut builder = tempfile::Builder::new();
     // As an ordinary file; the umask applies.
     builder.prefix(&prefix).suffix(".part").rand_bytes(RANDOM);
-    builder.permissions(Permissions::from_mode(0o666));
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o666);
     for _ in 0..TRIES {
-        let part = builder.tempfile_in(dest)?;
+        let part = builder.make_in(dest, |path| options.open(path))?;
         // A sweep locks a file before it removes it: one that is locked, or has no name any more,
         // was found before it could be locked here. Without locks only age counts there.
         let locked = flock(part.as_file(), FlockOperation::NonBlockingLockExclusive);
@@ -183,6 +185,8 @@ fn remove_if_left(part: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -231,6 +235,15 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&flag), mode(&ordinary));
         assert_eq!(names(dir.path()), ["br.gif", "ordinary"]);
+    }
+
+    #[test]
+    fn the_cause_of_a_failed_save_names_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let cause = |code: &str| save(&missing, code.parse().unwrap(), b"x").unwrap_err().cause();
+        assert_eq!(cause("br"), cause("cn"));
+        assert!(cause("br").unwrap().ends_with("missing: No such file or directory (os error 2)"));
     }
 
     #[test]

@@ -28,6 +28,18 @@ fn half_done(place: &Place, mode: &str) -> Running {
 }
 
 #[test]
+fn another_server_or_destination_for_the_rest_of_a_run_is_told() {
+    let place = Place::new();
+    let run = half_done(&place, "threads");
+    run.signal(Signal::KILL);
+    run.wait();
+    let ran = place.run(&["--resume", "-s", "LOCAL", "-d", "other", "--json"]).expect(0);
+    let told = ran.stderr.lines().find(|line| line.contains("going on with")).unwrap_or_default();
+    let other = "; from LOCAL, where the first part came from DELAY; into ";
+    assert!(told.contains(other) && told.contains("/other, while the first part is in "), "{told}");
+}
+
+#[test]
 fn what_a_killed_run_left_undone_is_done_and_nothing_twice() {
     for mode in ["threads", "processes"] {
         let place = Place::new();

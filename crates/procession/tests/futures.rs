@@ -81,6 +81,7 @@ fn trials() -> Vec<Trial> {
             a_callback_that_panics_harms_nobody,
             a_callback_may_submit_a_hundred_tasks_in_a_chain,
             as_completed_yields_each_future_once,
+            as_completed_believes_no_iterator_that_promises_too_much,
             as_completed_of_nothing_is_empty,
             waiting_for_finished_futures_returns_at_once,
             waiting_for_the_first_failure_finds_it,
@@ -263,6 +264,27 @@ fn as_completed_yields_each_future_once(kind: Kind) {
         completed.map(|future| future.result().unwrap().parse().unwrap()).collect();
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..50));
+}
+
+/// Promises more elements than there can be.
+struct Boastful<I>(I);
+
+impl<I: Iterator> Iterator for Boastful<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
+    }
+}
+
+fn as_completed_believes_no_iterator_that_promises_too_much(kind: Kind) {
+    let executor = kind.of(2);
+    let futures = Boastful((0..3).map(|n| echo(&*executor, &n.to_string())));
+    assert_eq!(as_completed(futures).count(), 3);
 }
 
 fn as_completed_of_nothing_is_empty(_: Kind) {

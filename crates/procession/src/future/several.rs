@@ -21,7 +21,10 @@ use crate::waiting::{self, Need};
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
     let (sender, finished) = mpsc::channel();
     let sender = Arc::new(sender);
-    let futures: Vec<_> = futures.into_iter().map(Some).collect();
+    let mut all = Vec::new();
+    // One by one: an iterator may promise more than there is memory for.
+    futures.into_iter().for_each(|future| all.push(Some(future)));
+    let futures = all;
     for (index, future) in futures.iter().enumerate() {
         if !future.as_ref().expect("none was yielded yet").watch(&sender, index) {
             let _ = sender.send(index);

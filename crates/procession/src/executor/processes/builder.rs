@@ -205,8 +205,10 @@ impl Builder {
 
     /// Called with what happens in the pool, from threads of its own. Default: nothing.
     ///
-    /// Since it is told of each task that starts, [`map`](crate::Executor::map) hands over tasks
-    /// one by one then.
+    /// Since it is called for each task that starts, [`map`](crate::Executor::map) sends tasks one by
+    /// one then. The pool's threads call it, so it cannot wait for a task of the pool: that is
+    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same holds for
+    /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say).
     pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Box::new(call));
         self.tells_of_starts = true;
