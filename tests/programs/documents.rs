@@ -46,7 +46,14 @@ fn every_path_in_the_documents_exists() {
             file.ends_with(path) || file.ancestors().any(|folder| folder.ends_with(path))
         })
     };
-    for document in ["ARCHITECTURE.md", "README.md", "docs/encodings.md", "docs/which-style.md"] {
+    for document in [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "README.md",
+        "SECURITY.md",
+        "docs/encodings.md",
+        "docs/which-style.md",
+    ] {
         let text = fs::read_to_string(Path::new(ROOT).join(document)).expect("a document");
         let missing: Vec<_> = paths(&text).into_iter().filter(|path| !exists(path)).collect();
         assert!(missing.is_empty(), "{document}: {missing:?}");
