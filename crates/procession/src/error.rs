@@ -94,7 +94,8 @@ fn at(location: &Option<String>) -> String {
 /// A task's own error as it crossed the process border: each message, outermost first.
 ///
 /// It is an [`Error`] whose [`source`](Error::source) is the next cause, so reporters such as
-/// `anyhow` print the chain as if the error had happened here.
+/// `anyhow` print the chain as if the error had happened here. At most 64 messages of a chain are
+/// kept; one more says where it was cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     message: String,
@@ -102,11 +103,18 @@ pub struct Cause {
     source: Option<Box<Cause>>,
 }
 
+/// How many messages of a chain are kept. A chain may be endless: an error can be its own source.
+const MAX_CAUSES: usize = 64;
+
 impl Cause {
     fn of(error: &dyn Error) -> Self {
         let mut messages = vec![error.to_string()];
         let mut next = error.source();
         while let Some(error) = next {
+            if messages.len() == MAX_CAUSES {
+                messages.push(format!("the chain of causes was cut after {MAX_CAUSES} messages"));
+                break;
+            }
             messages.push(error.to_string());
             next = error.source();
         }
@@ -365,6 +373,35 @@ mod tests {
         let error = TaskError::Failed(failure.into_cause());
         assert_eq!(error.to_string(), "cannot read settings");
         assert_eq!(error.source().expect("a source").to_string(), inner.to_string());
+    }
+
+    #[derive(Debug)]
+    struct Endless;
+
+    impl fmt::Display for Endless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("endless")
+        }
+    }
+
+    impl Error for Endless {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_is_cut_and_the_last_message_says_so() {
+        let cause = Failure::from(Endless).into_cause();
+        let mut messages = vec![cause.to_string()];
+        let mut next = cause.source();
+        while let Some(error) = next {
+            messages.push(error.to_string());
+            next = error.source();
+        }
+        assert_eq!(messages.len(), 65);
+        assert!(messages[..64].iter().all(|message| message == "endless"));
+        assert_eq!(messages[64], "the chain of causes was cut after 64 messages");
     }
 
     #[test]
