@@ -96,7 +96,7 @@ fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
 thread_local! {
     /// What is enclosed with the texts that are being encoded, or decoded, in this thread. There may
     /// be several, since what is encoded may itself submit tasks: those of the innermost come last.
-    static ENCLOSED: RefCell<Vec<Option<Blob>>> = const { RefCell::new(Vec::new()) };
+    static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
     /// Which of them belong to the innermost text. All that is looked at where there are none, as
     /// with most tasks.
     static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
@@ -116,7 +116,7 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     let Enclosing { from, to, .. } = INNERMOST.get();
     let blobs = match to - from {
         0 => Vec::new(),
-        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)).into_iter().flatten().collect(),
+        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)),
     };
     (encoded, blobs)
 }
@@ -125,7 +125,7 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
     let _text = Text::begin(blobs.len());
     if !blobs.is_empty() {
-        ENCLOSED.with_borrow_mut(|all| all.extend(blobs.into_iter().map(Some)));
+        ENCLOSED.with_borrow_mut(|all| all.extend(blobs));
     }
     decode()
 }
@@ -159,17 +159,18 @@ fn enclose(blob: &Blob) -> Option<usize> {
     let Enclosing { is_on, from, to } = INNERMOST.get();
     let pays = is_on && to - from < MOST && blob.len() > SHORT;
     pays.then(|| {
-        ENCLOSED.with_borrow_mut(|all| all.push(Some(blob.clone())));
+        ENCLOSED.with_borrow_mut(|all| all.push(blob.clone()));
         INNERMOST.set(Enclosing { is_on, from, to: to + 1 });
         to - from
     })
 }
 
-/// A blob that was set aside; each is given once.
+/// A blob that was set aside. It stays for further requests: an untagged enum tries one variant after
+/// the other, and each of them may ask for it.
 fn disclose(index: usize) -> Option<Blob> {
     let Enclosing { from, to, .. } = INNERMOST.get();
     let at = from.checked_add(index).filter(|at| *at < to)?;
-    ENCLOSED.with_borrow_mut(|all| all[at].take())
+    ENCLOSED.with_borrow(|all| all.get(at).cloned())
 }
 
 /// The name under which a blob that was set aside is mentioned in the JSON.
@@ -216,9 +217,12 @@ impl<'de> Visitor<'de> for BlobVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
-        let Some((MENTION, index)) = map.next_entry::<&str, usize>()? else {
+        // The key is owned: what was buffered, as in a `serde_json::Value`, lends none.
+        let key = map.next_key::<String>()?;
+        if key.as_deref() != Some(MENTION) {
             return Err(A::Error::custom("an object that stands for no blob"));
-        };
+        }
+        let index = map.next_value()?;
         disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
     }
 }
@@ -307,7 +311,8 @@ mod tests {
         assert_eq!(outside, [blobs[0].clone(), blobs[2].clone()]);
         let twice = r#"[{"$blob":0},{"$blob":0}]"#;
         let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
-        assert!(put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice)).is_err());
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice));
+        assert_eq!(back.expect("blobs"), vec![blobs[0].clone(); 2]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use libtest_mimic::Trial;
 use procession::{
-    Blob, Context, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
+    Blob, Context, Encoding, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_blob_is_there_again_at_the_next_attempt,
         a_blob_that_a_task_writes_as_json_itself_is_a_sequence,
         other_executors_hand_blobs_over_as_they_are,
+        blobs_of_all_sizes_arrive_in_types_that_are_buffered_while_they_are_read,
     ]
 }
 
@@ -76,7 +77,7 @@ impl Task for Turn {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Turn>().with::<Scribble>()
+    registry.with::<Turn>().with::<Scribble>().with::<Buffered>().with::<BufferedBinary>()
 }
 
 /// Writes to all memory files that it finds in its process, and to their mappings, then fails at
@@ -111,6 +112,75 @@ impl Task for Scribble {
         // Where that is possible at all, it changes this process's own view only.
         let _ = memory.write_at(b"scribbled", self.0.as_ptr() as u64);
         std::process::abort();
+    }
+}
+
+/// Blobs in places where serde reads a value into a buffer first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Parts {
+    either: Either,
+    #[serde(serialize_with = "to_value", deserialize_with = "from_value")]
+    by_value: Blob,
+    tagged: Tagged,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Either {
+    X { blob: Blob, x: u32 },
+    Y { blob: Blob, y: u32 },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Only { blob: Blob },
+}
+
+fn to_value<S: serde::Serializer>(blob: &Blob, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(blob).map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
+fn from_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    serde_json::from_value(value).map_err(serde::de::Error::custom)
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Buffered(Vec<Parts>);
+
+impl Task for Buffered {
+    const NAME: &'static str = "buffered blobs";
+    type Output = Vec<Parts>;
+
+    fn run(self, _: &Context) -> Result<Vec<Parts>, Failure> {
+        Ok(self.0)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct BufferedBinary(Vec<Parts>);
+
+impl Task for BufferedBinary {
+    const NAME: &'static str = "buffered blobs in binary";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Vec<Parts>;
+
+    fn run(self, _: &Context) -> Result<Vec<Parts>, Failure> {
+        Ok(self.0)
+    }
+}
+
+fn blobs_of_all_sizes_arrive_in_types_that_are_buffered_while_they_are_read() {
+    let pool = pool(1);
+    for len in [0, 256, 257, 300, 70_000] {
+        let blob = || Blob::from(vec![7; len]);
+        let parts =
+            |either| Parts { either, by_value: blob(), tagged: Tagged::Only { blob: blob() } };
+        let all =
+            vec![parts(Either::X { blob: blob(), x: 1 }), parts(Either::Y { blob: blob(), y: 2 })];
+        assert_eq!(pool.submit(Buffered(all.clone())).result(), Ok(all.clone()), "JSON, {len}");
+        assert_eq!(pool.submit(BufferedBinary(all.clone())).result(), Ok(all), "binary, {len}");
     }
 }
 
