@@ -39,7 +39,7 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     let before = out.len();
     let (written, blobs) = blob::set_aside(|| guard::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        look_again::<T>(encoding, &out[before..], &blobs)?;
+        look_again(encoding, value, &out[before..], Some(&blobs))?;
     }
     Ok(blobs)
 }
@@ -53,7 +53,7 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     let before = out.len();
     let written = guard::catch(|| write(encoding, value, out));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        look_again::<T>(encoding, &out[before..], &[])?;
+        look_again(encoding, value, &out[before..], None)?;
     }
     Ok(())
 }
@@ -105,24 +105,40 @@ fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Resu
 /// Some values can be written and are then not read back, or read back as another value, for
 /// reasons that only the type knows: integers above 64 bits, or map keys that are numbers, inside
 /// of an enum with an internal tag; an optional struct that is flattened. Where such a thing was
-/// written, the value is read here before it is sent.
+/// written, the value is read here before it is sent. There are no blobs where they were written
+/// as other bytes.
 #[cold]
 fn look_again<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
+    value: &T,
     written: &[u8],
-    blobs: &[Blob],
+    blobs: Option<&[Blob]>,
 ) -> Result<(), Refusal> {
-    let value: T = decode(encoding, written, blobs.to_vec())
+    let back: T = decode(encoding, written, blobs.unwrap_or_default().to_vec())
         .map_err(|error| Refusal::new(format!("it would not be read back: {error}")))?;
-    let mut again = Vec::with_capacity(written.len());
-    let (result, _) = blob::set_aside(|| guard::catch(|| write(encoding, &value, &mut again)));
-    guard::discard(value);
-    result.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
-    // The entries of a hash map may come in another order.
-    if written != again && frequencies(written) != frequencies(&again) {
-        return Err(Refusal::new("it would be read back as another value"));
-    }
-    Ok(())
+    let again = in_kinds(&back, blobs.is_some());
+    guard::discard(back);
+    let again = again?;
+    let is_same = match encoding {
+        Encoding::Binary => is_same(written, &again),
+        // In JSON a key that is a number and one that is a text are the same.
+        Encoding::Json => is_same(&in_kinds(value, blobs.is_some())?, &again),
+    };
+    if is_same { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
+}
+
+/// A value in the binary encoding, in which each value says of which kind it is.
+fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    let mut write = || guard::catch(|| self::write(Encoding::Binary, value, &mut bytes));
+    let written = if with_blobs { blob::set_aside(write).0 } else { write() };
+    written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
+    Ok(bytes)
+}
+
+/// Whether both are of the same value. The entries of a hash map may come in another order.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one == other || frequencies(one) == frequencies(other)
 }
 
 /// How often each byte occurs.

@@ -7,6 +7,7 @@ mod harness;
 #[allow(dead_code, reason = "the comparison with other encodings uses the rest")]
 mod zoo;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use procession::{
@@ -84,10 +85,56 @@ impl Task for Blobs {
     }
 }
 
+/// Untagged enums whose variants may be mistaken for each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Alike {
+    Keys(BTreeMap<Key, u8>),
+    FloatFirst(Vec<FloatFirst>),
+    NarrowFirst(Vec<NarrowFirst>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Key {
+    Number(u32),
+    Text(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum FloatFirst {
+    Float(f64),
+    Integer(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum NarrowFirst {
+    Float(f32),
+    Double(f64),
+    Small(u8),
+    Large(u64),
+}
+
+/// Gives its value back, in the encoding of this number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pair<const ENCODING: u8>(Alike);
+
+impl<const ENCODING: u8> Task for Pair<ENCODING> {
+    const NAME: &'static str = ["pair in JSON", "pair in binary"][ENCODING as usize];
+    const ENCODING: Encoding = [Encoding::Json, Encoding::Binary][ENCODING as usize];
+    type Output = Alike;
+    fn run(self, _: &Context) -> Result<Alike, Failure> {
+        Ok(self.0)
+    }
+}
+
 fn main() {
     harness::hush_panics_on_purpose();
     let registry = Registry::new().with::<Carry>().with::<CarryBinary>();
-    procession::worker::serve_if_asked(registry.with::<Measure>().with::<Blobs>());
+    procession::worker::serve_if_asked(
+        registry.with::<Measure>().with::<Blobs>().with::<Pair<0>>().with::<Pair<1>>(),
+    );
     macro_rules! trials {
         ($($test:ident),* $(,)?) => {
             vec![$(harness::trial(concat!("encodings::", stringify!($test)), $test)),*]
@@ -99,6 +146,7 @@ fn main() {
         a_refused_task_is_not_run_and_names_its_field,
         a_refused_output_names_its_task_and_field,
         binary_tasks_of_all_sizes_arrive_and_come_back,
+        a_map_key_that_is_a_number_is_never_read_back_as_a_text,
     ];
     harness::run(trials);
 }
@@ -291,5 +339,18 @@ fn binary_tasks_of_all_sizes_arrive_and_come_back() {
         assert!(pool.submit(task.clone()).result().as_ref() == Ok(&task), "{size}");
         let mapped = pool.map(vec![task.clone(); 3]);
         assert!(mapped.into_iter().all(|back| back.as_ref() == Ok(&task)), "{size}");
+    }
+}
+
+fn a_map_key_that_is_a_number_is_never_read_back_as_a_text() {
+    let pool = pool();
+    let keys = |keys: &[Key]| Alike::Keys(keys.iter().cloned().map(|key| (key, 2)).collect());
+    let texts = keys(&[Key::Text("x".to_owned()), Key::Text("1".to_owned())]);
+    let numbers = keys(&[Key::Number(1)]);
+    assert_eq!(pool.submit(Pair::<0>(texts.clone())).result(), Ok(texts.clone()));
+    let refused = pool.submit(Pair::<0>(numbers.clone())).result().expect_err("refused");
+    assert!(matches!(&refused, TaskError::Unencodable { what, .. } if what == "task"), "{refused}");
+    for value in [texts, numbers] {
+        assert_eq!(pool.submit(Pair::<1>(value.clone())).result(), Ok(value));
     }
 }
