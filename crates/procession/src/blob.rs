@@ -121,6 +121,13 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     (encoded, blobs)
 }
 
+/// Encodes something with its blobs in the text, as other bytes.
+pub(crate) fn leave_in_place<R>(encode: impl FnOnce() -> R) -> R {
+    let _text = Text::begin(0);
+    INNERMOST.set(Enclosing { is_on: false, ..INNERMOST.get() });
+    encode()
+}
+
 /// Decodes something whose blobs were set aside.
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
     let _text = Text::begin(blobs.len());
@@ -173,6 +180,17 @@ fn disclose(index: usize) -> Option<Blob> {
     ENCLOSED.with_borrow(|all| all.get(at).cloned())
 }
 
+thread_local! {
+    /// A blob asks its deserializer for any value.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether it is a blob that has just asked for any value. It reads back what it wrote, unlike a
+/// type that finds out from the value what it is.
+pub(crate) fn is_asking() -> bool {
+    IS_ASKING.replace(false)
+}
+
 /// The name under which a blob that was set aside is mentioned in the JSON.
 const MENTION: &str = "$blob";
 
@@ -191,7 +209,10 @@ impl Serialize for Blob {
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(BlobVisitor)
+        IS_ASKING.set(true);
+        let result = deserializer.deserialize_any(BlobVisitor);
+        IS_ASKING.set(false);
+        result
     }
 }
 

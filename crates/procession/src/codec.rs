@@ -51,7 +51,7 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let before = out.len();
-    let written = guard::catch(|| write(encoding, value, out));
+    let written = blob::leave_in_place(|| guard::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         look_again(encoding, value, &out[before..], None)?;
     }
@@ -59,22 +59,62 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
 }
 
 /// Reads a value back. The error says why that is not possible.
-pub(crate) fn decode<T: DeserializeOwned>(
+pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, String> {
-    blob::put_back(blobs, || guard::catch(|| read(encoding, bytes)))
-        .unwrap_or_else(|panic| Err(panic.message))
+    let has_blobs = !blobs.is_empty();
+    let (value, is_doubtful) = parse_with(encoding, bytes, blobs)?;
+    if is_doubtful { verified(encoding, value, bytes, has_blobs) } else { Ok(value) }
 }
 
 /// The same where there are no blobs and panics are caught by the caller.
 #[inline]
-pub(crate) fn read<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn read<T: Serialize + DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+) -> Result<T, String> {
+    let (value, is_doubtful) = parse(encoding, bytes)?;
+    if is_doubtful { verified(encoding, value, bytes, false) } else { Ok(value) }
+}
+
+/// Reads a value whose blobs were set aside, and says whether it may be another than the one that
+/// was written.
+fn parse_with<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    blobs: Vec<Blob>,
+) -> Result<(T, bool), String> {
+    blob::put_back(blobs, || guard::catch(|| parse(encoding, bytes)))
+        .unwrap_or_else(|panic| Err(panic.message))
+}
+
+#[inline]
+fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bool), String> {
     match encoding {
-        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        Encoding::Json => json::read(bytes).map_err(|error| error.to_string()),
         Encoding::Binary => binary::read(bytes).map_err(|error| error.to_string()),
     }
+}
+
+/// A type that finds out from a value what it is, such as an untagged enum, may take it for
+/// something else. That is seen only by the one who reads it: what was read must be written as the
+/// same bytes.
+#[cold]
+fn verified<T: Serialize>(
+    encoding: Encoding,
+    value: T,
+    bytes: &[u8],
+    has_blobs: bool,
+) -> Result<T, String> {
+    let reason = match rewritten(encoding, &value, has_blobs) {
+        Ok(again) if is_same(bytes, &again) => return Ok(value),
+        Ok(_) => "it was read back as another value".to_owned(),
+        Err(refusal) => format!("it was read back as another value: {refusal}"),
+    };
+    guard::discard(value);
+    Err(reason)
 }
 
 impl Refusal {
@@ -114,7 +154,7 @@ fn look_again<T: Serialize + DeserializeOwned>(
     written: &[u8],
     blobs: Option<&[Blob]>,
 ) -> Result<(), Refusal> {
-    let back: T = decode(encoding, written, blobs.unwrap_or_default().to_vec())
+    let (back, _): (T, bool) = parse_with(encoding, written, blobs.unwrap_or_default().to_vec())
         .map_err(|error| Refusal::new(format!("it would not be read back: {error}")))?;
     let again = in_kinds(&back, blobs.is_some());
     guard::discard(back);
@@ -127,11 +167,20 @@ fn look_again<T: Serialize + DeserializeOwned>(
     if is_same { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
 }
 
-/// A value in the binary encoding, in which each value says of which kind it is.
+/// A value in the encoding in which each value says of which kind it is.
 fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Vec<u8>, Refusal> {
+    rewritten(Encoding::Binary, value, with_blobs)
+}
+
+/// A value as bytes for a comparison.
+fn rewritten<T: Serialize>(
+    encoding: Encoding,
+    value: &T,
+    with_blobs: bool,
+) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
-    let mut write = || guard::catch(|| self::write(Encoding::Binary, value, &mut bytes));
-    let written = if with_blobs { blob::set_aside(write).0 } else { write() };
+    let write = || guard::catch(|| write(encoding, value, &mut bytes));
+    let written = if with_blobs { blob::set_aside(write).0 } else { blob::leave_in_place(write) };
     written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
     Ok(bytes)
 }

@@ -375,7 +375,10 @@ impl<'r> Reply<'r> {
     }
 
     /// The output or the error that this reply brings.
-    pub(crate) fn result<O: serde::de::DeserializeOwned>(&self) -> Result<O, TaskError> {
+    pub(crate) fn result<O>(&self) -> Result<O, TaskError>
+    where
+        O: Serialize + serde::de::DeserializeOwned,
+    {
         let data = self.data;
         let undecodable =
             |what: &str, reason: String| TaskError::Undecodable { what: what.to_owned(), reason };

@@ -47,12 +47,13 @@ mod kind {
     pub(super) const VARIANT: u8 = 23;
 }
 
-/// Reads one value, of which nothing may be left.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, read::Malformed> {
+/// Reads one value, of which nothing may be left, and says whether it may be another than the one
+/// that was written.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), read::Malformed> {
     let mut reader = read::Reader::new(bytes);
     let value = T::deserialize(&mut reader)?;
     reader.end()?;
-    Ok(value)
+    Ok((value, reader.is_doubtful))
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
         );
         let mut bytes = Vec::new();
         value.serialize(&mut Writer::new(&mut bytes)).expect("written");
-        assert_eq!(read::<Value>(&bytes).expect("read"), value);
+        assert_eq!(read::<Value>(&bytes).expect("read").0, value);
         for end in 0..bytes.len() {
             assert!(read::<Value>(&bytes[..end]).is_err(), "cut at {end}");
         }

@@ -6,6 +6,7 @@
 
 mod key;
 
+use serde::de::DeserializeOwned;
 use serde::ser::{
     Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
@@ -19,6 +20,12 @@ const DEEPEST: u32 = 127;
 
 /// Names under which `serde_json` hands over JSON text that is to be written as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
+
+/// Reads one value, of which nothing may be left. Whether it may be another than the one that was
+/// written is not known here.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, bool)> {
+    serde_json::from_slice(bytes).map(|value| (value, false))
+}
 
 /// Writes one value.
 pub(super) struct Writer<'w> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::job::Canceller;
@@ -289,7 +290,7 @@ struct BatchPromise<O> {
     encoding: Encoding,
 }
 
-impl<O: DeserializeOwned + Send> AnyBatchPromise for BatchPromise<O> {
+impl<O: Serialize + DeserializeOwned + Send> AnyBatchPromise for BatchPromise<O> {
     fn answer(&self, item: u32, reply: &Reply<'_>) {
         self.shared.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
     }

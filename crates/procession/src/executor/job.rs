@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
@@ -101,7 +102,9 @@ trait Awaiting: Send + Sync {
 }
 
 impl AnyPromise {
-    pub(crate) fn new<O: DeserializeOwned + Send + 'static>(promise: Promise<O>) -> Self {
+    pub(crate) fn new<O: Serialize + DeserializeOwned + Send + 'static>(
+        promise: Promise<O>,
+    ) -> Self {
         Self { whom: Some(promise.into_core()) }
     }
 
@@ -132,7 +135,7 @@ impl Drop for AnyPromise {
     }
 }
 
-impl<O: DeserializeOwned + Send + 'static> Awaiting for Core<O> {
+impl<O: Serialize + DeserializeOwned + Send + 'static> Awaiting for Core<O> {
     fn set_running(&self, running: bool) {
         Core::set_running(self, running);
     }

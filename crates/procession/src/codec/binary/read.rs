@@ -9,6 +9,7 @@ use serde::de::{
 };
 
 use super::{DEEPEST, kind};
+use crate::blob;
 
 /// The bytes are not what was to be read.
 #[derive(Debug)]
@@ -44,11 +45,13 @@ const RAW: &str = "$serde_json::private::RawValue";
 pub(super) struct Reader<'de> {
     rest: &'de [u8],
     depth: u32,
+    /// The type finds out from the value what it is, so it may take it for something else.
+    pub(super) is_doubtful: bool,
 }
 
 impl<'de> Reader<'de> {
     pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Self { rest: bytes, depth: 0 }
+        Self { rest: bytes, depth: 0, is_doubtful: false }
     }
 
     /// Nothing may be left.
@@ -255,12 +258,26 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     as_it_is!(
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
         deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
-        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
+        deserialize_u128 deserialize_char deserialize_str
         deserialize_string deserialize_bytes deserialize_byte_buf deserialize_seq deserialize_map
         deserialize_identifier
     );
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.is_doubtful |= !blob::is_asking();
+        self.any(visitor)
+    }
+
+    #[inline]
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        // Another number may be rounded.
+        self.is_doubtful |= self.behind_some()?.peek()? != kind::F32;
+        self.any(visitor)
+    }
+
+    #[inline]
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.is_doubtful |= self.behind_some()?.peek()? != kind::F64;
         self.any(visitor)
     }
 

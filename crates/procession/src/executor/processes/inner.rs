@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clock::Clock;
 use super::completion::Settling;
@@ -559,6 +560,16 @@ impl DeferredEffects {
     }
 }
 
+/// The output of an initializer, which is not looked at.
+#[derive(Debug, Serialize)]
+pub(super) struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
 /// A task that each worker runs before all others.
 pub(super) struct Initializer {
     name: &'static str,
@@ -578,7 +589,7 @@ impl Initializer {
     }
 
     /// The task for one worker, and its future.
-    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<IgnoredAny>) {
+    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<Ignored>) {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
         let owed = AnyPromise::new(promise);
