@@ -1,5 +1,6 @@
 //! How values become bytes and are read back: tasks on their way to a worker, and outputs on
-//! their way back. A value is read back equal, or it is refused before it is sent.
+//! their way back. A value is read back equal, or it is refused before it is sent; where only the
+//! reader can see that it is not equal, the reader gives an error.
 
 mod binary;
 mod json;

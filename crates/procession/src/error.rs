@@ -52,7 +52,8 @@ pub enum TaskError {
         /// What the encoder said.
         reason: String,
     },
-    /// The task, or its output, arrived but could not be read on the other side.
+    /// The task, or its output, arrived but could not be read on the other side, or was read there
+    /// as another value, as an untagged enum may do.
     #[error("cannot decode the {what}: {reason}")]
     Undecodable {
         /// `task` or `output`.

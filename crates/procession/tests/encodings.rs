@@ -148,6 +148,7 @@ fn main() {
         binary_tasks_of_all_sizes_arrive_and_come_back,
         a_map_key_that_is_a_number_is_never_read_back_as_a_text,
         what_a_binary_untagged_enum_takes_for_another_variant_is_an_error,
+        a_number_that_a_json_untagged_enum_changes_is_an_error,
     ];
     harness::run(trials);
 }
@@ -358,7 +359,6 @@ fn a_map_key_that_is_a_number_is_never_read_back_as_a_text() {
 
 fn what_a_binary_untagged_enum_takes_for_another_variant_is_an_error() {
     use {FloatFirst as F, NarrowFirst as N};
-    let pool = pool();
     let equal = [
         Alike::FloatFirst(vec![F::Float(0.1), F::Float(-0.0), F::Float(1e300)]),
         Alike::NarrowFirst(vec![N::Float(0.1), N::Float(f32::MAX), N::Float(1.0)]),
@@ -370,14 +370,34 @@ fn what_a_binary_untagged_enum_takes_for_another_variant_is_an_error() {
         Alike::NarrowFirst(vec![N::Double(0.1)]),
         Alike::NarrowFirst(vec![N::Large(5)]),
     ];
-    let tasks = || equal.iter().chain(&mistaken).cloned().map(Pair::<1>);
+    are_equal_or_undecodable::<1>(&equal, &mistaken);
+}
+
+fn a_number_that_a_json_untagged_enum_changes_is_an_error() {
+    use {FloatFirst as F, NarrowFirst as N};
+    let equal = [
+        Alike::FloatFirst(vec![F::Float(0.1), F::Float(-0.0), F::Float(1e300)]),
+        Alike::NarrowFirst(vec![N::Float(0.1), N::Float(f32::MAX), N::Float(1.0)]),
+    ];
+    let mistaken = [
+        Alike::FloatFirst(vec![F::Float(0.1), F::Integer(u64::MAX)]),
+        Alike::FloatFirst(vec![F::Integer(1)]),
+        Alike::NarrowFirst(vec![N::Double(1e300)]),
+        Alike::NarrowFirst(vec![N::Double(0.1234567890123)]),
+    ];
+    are_equal_or_undecodable::<0>(&equal, &mistaken);
+}
+
+fn are_equal_or_undecodable<const ENCODING: u8>(equal: &[Alike], mistaken: &[Alike]) {
+    let pool = pool();
+    let tasks = || equal.iter().chain(mistaken).cloned().map(Pair::<ENCODING>);
     let submitted: Vec<_> = tasks().map(|task| pool.submit(task).result()).collect();
     let mapped: Vec<_> = pool.map(tasks()).collect();
     for results in [submitted, mapped] {
-        for (result, value) in results.iter().zip(&equal) {
+        for (result, value) in results.iter().zip(equal) {
             assert_eq!(result.as_ref(), Ok(value));
         }
-        for (result, value) in results[equal.len()..].iter().zip(&mistaken) {
+        for (result, value) in results[equal.len()..].iter().zip(mistaken) {
             let is_seen =
                 matches!(result, Err(TaskError::Undecodable { what, .. }) if what == "task");
             assert!(is_seen, "{value:?}: {result:?}");

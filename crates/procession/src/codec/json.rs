@@ -5,6 +5,9 @@
 //! refuses these. Texts and numbers are written by `serde_json`.
 
 mod key;
+mod watch;
+
+use std::cell::Cell;
 
 use serde::de::DeserializeOwned;
 use serde::ser::{
@@ -13,6 +16,7 @@ use serde::ser::{
 };
 
 use self::key::Key;
+use self::watch::Watch;
 use super::refusal::Refusal;
 
 /// `serde_json` refuses to read what is nested more deeply.
@@ -21,10 +25,14 @@ const DEEPEST: u32 = 127;
 /// Names under which `serde_json` hands over JSON text that is to be written as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
 
-/// Reads one value, of which nothing may be left. Whether it may be another than the one that was
-/// written is not known here.
+/// Reads one value, of which nothing may be left, and says whether it may be another than the one
+/// that was written.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, bool)> {
-    serde_json::from_slice(bytes).map(|value| (value, false))
+    let is_doubtful = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = T::deserialize(Watch::new(&mut reader, &is_doubtful))?;
+    reader.end()?;
+    Ok((value, is_doubtful.get()))
 }
 
 /// Writes one value.
