@@ -13,6 +13,10 @@ use crate::memory;
 /// What a thread's stack takes where nothing else is asked for.
 const USUAL_STACK: usize = 2 << 20;
 
+/// A thread with a smaller stack than this would overflow it, which ends the whole program: code that
+/// is not optimized takes several times as much as code that is.
+const LEAST_STACK: usize = 256 * 1024;
+
 /// What a limit of memory must leave for all that is not a stack. A thread that took the last of it
 /// would have the next allocation end the process.
 const LEFT_FOR_THE_REST: usize = 16 << 20;
@@ -32,9 +36,10 @@ impl Description {
         Self { name: name.into(), stack: None }
     }
 
-    /// The same with a stack of this size in bytes; `None` is the usual one.
+    /// The same with a stack of this size in bytes, or of [`LEAST_STACK`] if that is larger; `None` is
+    /// the usual one.
     pub fn with_stack(self, stack: Option<usize>) -> Self {
-        Self { stack, ..self }
+        Self { stack: stack.map(|bytes| bytes.max(LEAST_STACK)), ..self }
     }
 
     /// Starts the thread, unless a limit of memory leaves too little for all the rest then.
@@ -42,7 +47,7 @@ impl Description {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        if !memory::has_room(self.stack.unwrap_or(USUAL_STACK) + LEFT_FOR_THE_REST) {
+        if !memory::has_room(self.stack.unwrap_or(USUAL_STACK).saturating_add(LEFT_FOR_THE_REST)) {
             return Err(Errno::NOMEM.into());
         }
         self.start_anyhow(body)

@@ -101,7 +101,7 @@ impl ThreadPool {
 
     /// How many bytes the stack of each thread has. Default: what the standard library gives to a
     /// thread, which is 2 MiB unless `RUST_MIN_STACK` says otherwise. Less than that lets more threads
-    /// start under a limit of memory.
+    /// start under a limit of memory; less than 256 KiB is raised to that.
     pub fn stack_size(self, bytes: usize) -> Self {
         self.shared.lock().stack = Some(bytes);
         self

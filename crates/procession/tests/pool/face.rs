@@ -7,7 +7,7 @@ use std::thread;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, Exit, PoolError, PoolEvent, ProcessPool, Shutdown, Stream, as_completed,
+    Executor, Exit, PoolError, PoolEvent, ProcessPool, Shutdown, Stream, ThreadPool, as_completed,
 };
 use rustix::process::Signal;
 
@@ -20,6 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         tasks_run_in_the_workers_and_not_here,
         there_are_never_more_processes_than_asked_for_and_all_are_used,
         a_pool_of_no_workers_is_refused,
+        variables_that_no_environment_can_have_are_refused,
+        a_stack_that_is_too_small_is_raised_to_one_that_suffices,
         a_fresh_pool_takes_tasks_at_once,
         a_task_knows_its_worker_and_its_attempt,
         a_local_is_made_once_for_each_worker,
@@ -53,6 +55,27 @@ fn there_are_never_more_processes_than_asked_for_and_all_are_used() {
         used == before
     });
     assert_eq!(pool.pids().into_iter().collect::<HashSet<_>>(), before);
+}
+
+fn variables_that_no_environment_can_have_are_refused() {
+    for (name, value, reason) in [
+        ("", "x", "worker_env: the name \"\" is empty"),
+        ("A=B", "x", "worker_env: the name \"A=B\" contains '='"),
+        ("A\0B", "x", "worker_env: the name \"A\\0B\" contains a zero byte"),
+        ("A", "x\0y", "worker_env: the value of \"A\" contains a zero byte"),
+    ] {
+        let pool = quiet().workers(1).worker_env("GOOD", "=").worker_env(name, value).build();
+        assert_eq!(pool.err(), Some(PoolError::Setting(reason.to_owned())));
+    }
+}
+
+fn a_stack_that_is_too_small_is_raised_to_one_that_suffices() {
+    for bytes in [0, 1, 20_000] {
+        let pool = quiet().workers(2).concurrency(3).stack_size(bytes).build().expect("a pool");
+        succeeds_with(&pool, 20);
+        let threads = ThreadPool::new(2).stack_size(bytes);
+        assert!(threads.submit(Pid()).result().is_ok());
+    }
 }
 
 fn a_pool_of_no_workers_is_refused() {

@@ -125,7 +125,8 @@ impl Builder {
     /// How many bytes the stack of each thread has: here of those that attend the workers and call
     /// callbacks, and in workers that run several tasks at a time of those that run them. Default:
     /// what the standard library gives to a thread, which is 2 MiB unless `RUST_MIN_STACK` says
-    /// otherwise. Less than that lets more threads start under a limit of memory.
+    /// otherwise. Less than that lets more threads start under a limit of memory; less than 256 KiB
+    /// is raised to that.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack = Some(bytes);
         self
@@ -198,6 +199,8 @@ impl Builder {
     }
 
     /// Adds a variable to the environment of the workers, which is otherwise that of this process.
+    /// [`build`](Self::build) refuses a name that is empty or contains `=`, and a zero byte in a name
+    /// or value.
     pub fn worker_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.worker_env.push((name.into(), value.into()));
         self
@@ -276,6 +279,7 @@ impl Builder {
             let what = if max_pending == Some(0) { "max_pending" } else { "after_tasks" };
             return Err(PoolError::Setting(format!("{what} must be at least 1")));
         }
+        check_variables(&worker_env)?;
         // The pool's own files must not take the place of a closed standard stream.
         os::descriptors::fill_standard();
         let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
@@ -310,6 +314,25 @@ impl Builder {
             on_say,
         })
     }
+}
+
+/// Refuses what cannot be in an environment, or would be read there as something else.
+fn check_variables(variables: &[(OsString, OsString)]) -> Result<(), PoolError> {
+    use std::os::unix::ffi::OsStrExt;
+    for (name, value) in variables {
+        let reason = match (name.as_bytes(), value.as_bytes()) {
+            ([], _) => "is empty",
+            (name, _) if name.contains(&b'=') => "contains '='",
+            (name, _) if name.contains(&0) => "contains a zero byte",
+            (_, value) if value.contains(&0) => {
+                let text = format!("worker_env: the value of {name:?} contains a zero byte");
+                return Err(PoolError::Setting(text));
+            }
+            _ => continue,
+        };
+        return Err(PoolError::Setting(format!("worker_env: the name {name:?} {reason}")));
+    }
+    Ok(())
 }
 
 /// How many fruitless starts in a row it takes to give up: with the delays between them, after
