@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_worker_that_dies_again_and_again_breaks_the_pool,
         a_main_that_never_serves_is_told_so_and_starts_no_swarm,
         a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try,
+        a_worker_that_gets_no_time_to_report_is_not_said_not_to_serve,
         a_main_that_panics_before_it_serves_is_quoted,
         a_wrapper_that_does_not_exec_is_told_so_at_the_first_try,
         a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone,
@@ -153,7 +154,7 @@ fn a_worker_program_that_stays_silent_breaks_the_pool() {
         .expect("a pool");
     let (_, cause) = breaks(&pool);
     assert!(script.starts() <= TRIES, "{} starts", script.starts());
-    assert!(cause.contains("it did not report within 50ms"), "{cause}");
+    assert!(cause.contains("it had not reported after 50ms"), "{cause}");
 }
 
 fn a_worker_of_another_build_breaks_the_pool_at_the_first_try() {
@@ -204,9 +205,9 @@ fn a_main_that_never_serves_is_told_so_and_starts_no_swarm() {
 }
 
 fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
-    for (guise, what) in [
-        (Guise::Ends, "it ended with exit code 0 before it was ready"),
-        (Guise::GoesOn, "it did not report within 300ms"),
+    for (guise, what, is_known_not_to_serve) in [
+        (Guise::Ends, "it ended with exit code 0 before it was ready", true),
+        (Guise::GoesOn, "it had not reported after 300ms: it may need a longer", false),
     ] {
         let tried = Arc::new(AtomicUsize::new(0));
         let counts = Arc::clone(&tried);
@@ -218,11 +219,23 @@ fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
         let pool = pool_of(guise).start_timeout(Duration::from_millis(300)).on_event(count);
         let pool = pool.build().expect("a pool");
         let error = refuses(&pool);
-        assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
-        assert!(error.to_string().contains(what), "{error}");
+        let is_not_serving = matches!(error, PoolError::WorkerNotServing { .. });
+        assert_eq!(is_not_serving, is_known_not_to_serve, "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains(what) && text.contains("procession::worker::serve_if_asked"),
+            "{text}"
+        );
         pool.shutdown(Shutdown::Wait);
         assert!(tried.load(Ordering::SeqCst) <= pool.workers(), "one try of each worker");
     }
+}
+
+fn a_worker_that_gets_no_time_to_report_is_not_said_not_to_serve() {
+    let pool = quiet().workers(1).start_timeout(Duration::ZERO).build().expect("a pool");
+    let (tries, cause) = breaks(&pool);
+    assert_eq!(tries, 1);
+    assert!(cause.contains("it had not reported after 0ns"), "{cause}");
 }
 
 fn a_main_that_panics_before_it_serves_is_quoted() {

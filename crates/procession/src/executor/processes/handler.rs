@@ -282,14 +282,16 @@ fn classify_failure(
             return ("it was not needed any more".to_owned(), Again::WithBackoff);
         }
         StartFailure::Mute if kill_reason == Some(KillReason::Late) => {
-            let reason = format!("it did not report within {:?}{said}", shared.start_timeout());
+            let reason = format!("it had not reported after {:?}", shared.start_timeout());
             // One that has served before is busy, or the machine is.
-            let is_known = shared.is_known_to_serve(rank);
-            let never = || match shared.is_this_program(rank) {
-                true => Again::Misused(Misuse::NotServing),
-                false => Again::Never,
-            };
-            (reason, if is_known { Again::WithBackoff } else { never() })
+            if shared.is_known_to_serve(rank) {
+                (format!("{reason}{said}"), Again::WithBackoff)
+            } else {
+                // Whether it is slow or does not serve is not known.
+                let hint = "it may need a longer Builder::start_timeout, or never call \
+                            procession::worker::serve_if_asked";
+                (format!("{reason}: {hint}{said}"), Again::Never)
+            }
         }
         StartFailure::Gone if kill_reason == Some(KillReason::Late) => {
             let within = shared.start_timeout();
