@@ -80,6 +80,10 @@ fn counted(attempts: u32) -> String {
     if attempts > 1 { format!(", {attempts} times") } else { String::new() }
 }
 
+fn tried(tries: u32) -> String {
+    if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries in a row") }
+}
+
 fn part(what: &str, task: &str) -> String {
     if what == "task" { format!("task {task:?}") } else { format!("the {what} of task {task:?}") }
 }
@@ -208,10 +212,16 @@ impl fmt::Display for Exit {
             Self::WrittenOff => f.write_str("no end: it was to be ended and lives on"),
             Self::Signal(number) => match signal_name(number) {
                 Some(name) => write!(f, "signal {number} ({name})"),
+                None if is_real_time(number) => write!(f, "real-time signal {number}"),
                 None => write!(f, "signal {number}"),
             },
         }
     }
+}
+
+/// Only Linux gives them an effect of their own number.
+fn is_real_time(number: i32) -> bool {
+    cfg!(target_os = "linux") && (32..=64).contains(&number)
 }
 
 fn signal_name(number: i32) -> Option<&'static str> {
@@ -233,6 +243,13 @@ fn signal_name(number: i32) -> Option<&'static str> {
         (Signal::TERM, "SIGTERM"),
         (Signal::USR1, "SIGUSR1"),
         (Signal::USR2, "SIGUSR2"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
+        #[cfg(target_os = "linux")]
+        (Signal::POWER, "SIGPWR"),
+        #[cfg(target_os = "linux")]
+        (Signal::STKFLT, "SIGSTKFLT"),
+        (Signal::IO, "SIGIO"),
         (Signal::XCPU, "SIGXCPU"),
         (Signal::XFSZ, "SIGXFSZ"),
         (Signal::SYS, "SIGSYS"),
@@ -279,7 +296,10 @@ impl fmt::Display for Death {
         if *is_collateral {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
         } else if is_killed {
-            write!(f, " (sent by hand, or by the system for want of memory)")?;
+            write!(
+                f,
+                " (sent by hand, or by the system for want of memory or at a limit of CPU time)"
+            )?;
         }
         if let Some(line) = self.last_output.last() {
             write!(f, "; it last said: {line}")?;
@@ -298,7 +318,7 @@ pub enum PoolError {
     #[error("{0}")]
     Setting(String),
     /// The worker program cannot be found or is no program.
-    #[error("cannot use {} as the worker program: {reason}", path.display())]
+    #[error("cannot use {path:?} as the worker program: {reason}")]
     Program {
         /// The program that was to be started.
         path: PathBuf,
@@ -332,7 +352,7 @@ pub enum PoolError {
     #[error("no temporary directory is usable for the workers' sockets: {0}")]
     NoRunDir(String),
     /// No worker could be started, again and again, so the pool gave up.
-    #[error("no worker could be started ({tries} tries in a row): {cause}")]
+    #[error("no worker could be started ({}): {cause}", tried(*tries))]
     CannotStart {
         /// How many starts failed in a row.
         tries: u32,
@@ -409,6 +429,21 @@ mod tests {
     fn an_exit_names_its_signal() {
         assert_eq!(Exit::Signal(11).to_string(), "signal 11 (SIGSEGV)");
         assert_eq!(Exit::Code(42).to_string(), "exit code 42");
-        assert_eq!(Exit::Signal(63).to_string(), "signal 63");
+        let of = |signal: rustix::process::Signal| Exit::Signal(signal.as_raw()).to_string();
+        assert!(of(rustix::process::Signal::PROF).ends_with(" (SIGPROF)"));
+        if cfg!(target_os = "linux") {
+            assert_eq!(Exit::Signal(30).to_string(), "signal 30 (SIGPWR)");
+            assert_eq!(Exit::Signal(63).to_string(), "real-time signal 63");
+        }
+        assert_eq!(Exit::Signal(99).to_string(), "signal 99");
+    }
+
+    #[test]
+    fn an_error_counts_one_try_as_one_and_quotes_an_empty_path() {
+        let told = |tries| PoolError::CannotStart { tries, cause: "it ended".into() }.to_string();
+        assert_eq!(told(1), "no worker could be started (1 try): it ended");
+        assert_eq!(told(8), "no worker could be started (8 tries in a row): it ended");
+        let error = PoolError::Program { path: PathBuf::new(), reason: "it is missing".into() };
+        assert_eq!(error.to_string(), "cannot use \"\" as the worker program: it is missing");
     }
 }
