@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         what_is_large_is_sent_with_few_descriptors,
         what_is_large_is_sent_when_there_are_descriptors_again,
         a_pool_that_can_never_send_what_is_large_gives_up,
+        a_pool_that_can_start_a_worker_but_never_greet_it_gives_up,
         descriptors_that_are_short_at_the_first_handshake_are_awaited_and_a_later_pool_works,
         descriptors_that_are_short_at_the_first_handshake_cause_no_panic,
         a_worker_that_cannot_start_all_its_threads_runs_fewer_tasks_at_a_time,
@@ -108,6 +109,10 @@ fn what_is_large_is_sent_when_there_are_descriptors_again() {
 
 fn a_pool_that_can_never_send_what_is_large_gives_up() {
     assert_works(&mut command_after("ulimit -n 128", "gives up without descriptors"));
+}
+
+fn a_pool_that_can_start_a_worker_but_never_greet_it_gives_up() {
+    assert_works(&mut command_after("ulimit -n 128", "never has enough for a handshake"));
 }
 
 /// From none at all to enough for a handshake, with the number of workers.

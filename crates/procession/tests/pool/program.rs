@@ -24,6 +24,7 @@ pub(crate) fn play_if_asked() {
         "sends with few descriptors" => sends_with_few_descriptors(),
         "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
         "gives up without descriptors" => gives_up_without_descriptors(),
+        "never has enough for a handshake" => never_has_enough_for_a_handshake(),
         "is short at its first handshake" => is_short_at_its_first_handshake(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
@@ -233,6 +234,26 @@ fn gives_up_without_descriptors() {
         &lost,
         Err(TaskError::PoolBroken(procession::PoolError::CannotStart { cause, .. }))
             if cause.contains("descriptors")
+    );
+    assert!(is_broken, "{lost:?}");
+    println!("it works");
+}
+
+/// Has enough descriptors to start a worker, and never as many as it takes to greet it as well.
+fn never_has_enough_for_a_handshake() {
+    let _files = leave_descriptors(17);
+    // One that waits for ever would never say so.
+    thread::spawn(|| {
+        thread::sleep(std::time::Duration::from_secs(70));
+        eprintln!("the pool goes on trying");
+        process::abort()
+    });
+    let pool = tasks::quiet().workers(1).build().expect("a pool");
+    let lost = pool.submit(tasks::Pid()).result();
+    let is_broken = matches!(
+        &lost,
+        Err(TaskError::PoolBroken(procession::PoolError::CannotStart { cause, .. }))
+            if cause.contains("cannot greet a worker: too few file descriptors are free")
     );
     assert!(is_broken, "{lost:?}");
     println!("it works");

@@ -19,7 +19,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::IpcOneShotServer;
@@ -230,13 +230,15 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
     }
 }
 
-/// Waits until the channel library finds the descriptors that it takes: for as long as a worker may
-/// take to start, after which the scheduler ends it.
+/// Waits until the channel library finds the descriptors that it takes. Where they are short for
+/// longer, the worker is given up: the scheduler knows for how long no worker could be started.
 fn await_descriptors(handle: &WorkerHandle) -> Result<(), StartFailure> {
     const PAUSE: Duration = Duration::from_millis(10);
+    const LONGEST_WAIT: Duration = Duration::from_secs(5);
+    let since = Instant::now();
     while let Err(short) = wire::prepare() {
-        if handle.has_ended() {
-            return Err(StartFailure::System(short.to_string()));
+        if handle.has_ended() || since.elapsed() >= LONGEST_WAIT {
+            return Err(StartFailure::Short(format!("cannot greet a worker: {short}")));
         }
         thread::sleep(PAUSE);
     }
