@@ -4,6 +4,7 @@
 //! How much a connection takes is estimated here. Where the estimate is wrong, or the number of
 //! threads is limited, the executors go on with the threads that could be started, and that is said.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,11 +92,22 @@ pub(super) fn end(hands: Hands, crew: Crew, is_abandoned: bool) {
 ///
 /// # Errors
 ///
-/// If a limit of memory leaves too little for anything: an allocation that fails would end the
-/// program without a word of what to do.
+/// If a limit leaves too little for even one connection, or one worker: an allocation that fails would
+/// end the program without a word of what to do, and a worker that cannot be started is tried again
+/// for half a minute.
 pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> anyhow::Result<Crew> {
     if let Some(files) = limit_of_open_files() {
         let limit = format!("the limit of open files (ulimit -n) is {files}");
+        let least = LEAST_FREE[usize::from(matches!(crew, Crew::Processes { .. }))]
+            + usize::from(has_server);
+        let free = free_descriptors(least);
+        // Where hardly any is left, something at the start has gone without one.
+        let without = usize::from(free < 2);
+        ensure!(
+            free >= least,
+            "{limit}: that is too little for this program, which needs at least {}",
+            files.saturating_add(least - free + without)
+        );
         crew = told(crew, fitted_to_files(crew, files, has_server), &limit);
     }
     if let Some(left) = memory::left() {
@@ -112,6 +124,16 @@ pub(super) fn within_the_limits(mut crew: Crew, has_server: bool) -> anyhow::Res
 
 /// What a limit of memory must leave at the start, in bytes.
 const LEAST: u64 = 24 << 20;
+
+/// How many descriptors must be free at the start: for threads or none, and for a worker process.
+const LEAST_FREE: [usize; 2] = [11, 29];
+
+/// How many descriptors are free, counted up to `most`: other programs may have left some open here.
+fn free_descriptors(most: usize) -> usize {
+    let Ok(file) = File::open("/dev/null") else { return 0 };
+    let others: Vec<_> = (1..most).map_while(|_| file.try_clone().ok()).collect();
+    others.len() + 1
+}
 
 /// Says what is possible, if that is less than what was asked for.
 fn told(asked: Crew, fitted: Crew, limit: &str) -> Crew {

@@ -5,6 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::programs::{Place, Ran, Running};
 
@@ -51,6 +52,26 @@ fn a_limit_of_memory_under_which_nothing_works_is_one_clear_error() {
         let told = "coordinator: the limit of memory (ulimit -v) is 43 MiB: that is too little";
         assert!(ran.stderr.starts_with(told), "{}", ran.stderr);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() {
+    let tries = [8, 16, 24, 32, 36].map(|files| (files, "processes"));
+    for (files, mode) in tries.into_iter().chain([(8, "threads"), (16, "threads")]) {
+        let began = Instant::now();
+        let args = format!("--server LOCAL --mode {mode}");
+        let ran = limited(&Place::new(), &format!("ulimit -n {files}"), &args).expect(3);
+        // To try for half a minute to start a worker would take longer.
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert_eq!(ran.stdout, "");
+        let told = format!("coordinator: the limit of open files (ulimit -n) is {files}: that is ");
+        assert!(ran.stderr.starts_with(&told), "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        let (_, least) = ran.stderr.trim_end().rsplit_once(' ').expect("words");
+        // What is announced is true.
+        let ran = limited(&Place::new(), &format!("ulimit -n {least}"), &args).expect(0);
+        assert_eq!(ran.summary().counts(), ALL, "{least}: {}", ran.stderr);
     }
 }
 
