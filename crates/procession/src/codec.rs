@@ -197,3 +197,44 @@ fn frequencies(bytes: &[u8]) -> [usize; 256] {
     bytes.iter().for_each(|byte| all[usize::from(*byte)] += 1);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Buffered {
+        raw: Box<RawValue>,
+        any: serde_json::Value,
+        /// Read again before it is sent.
+        numbers: BTreeMap<u64, f64>,
+        blob: Blob,
+    }
+
+    #[test]
+    fn what_is_read_and_verified_is_equal_with_blobs_set_aside_or_in_the_text() {
+        let value = Buffered {
+            raw: RawValue::from_string(r#"{ "a":[1 , 2.50]}"#.to_owned()).expect("JSON"),
+            any: serde_json::json!({"b": [u64::MAX, -1, 0.1, null, "x"]}),
+            numbers: [(1, 0.5), (u64::MAX, -0.0)].into(),
+            blob: vec![7; 300].into(),
+        };
+        for encoding in [Encoding::Json, Encoding::Binary] {
+            let (mut beside, mut inside) = (Vec::new(), Vec::new());
+            let blobs = encode(encoding, &value, &mut beside).expect("encoded");
+            encode_without_blobs(encoding, &value, &mut inside).expect("encoded");
+            assert!(blobs.len() == 1 && beside.len() + 200 < inside.len());
+            for (bytes, blobs) in [(beside, blobs), (inside, Vec::new())] {
+                let back: Buffered = decode(encoding, &bytes, blobs).expect("decoded");
+                assert_eq!(back.raw.get(), value.raw.get());
+                assert_eq!((back.any, back.numbers), (value.any.clone(), value.numbers.clone()));
+                assert_eq!(back.blob, value.blob);
+            }
+        }
+    }
+}
