@@ -342,8 +342,12 @@ pub enum PoolError {
         /// What it did in place of that.
         cause: String,
     },
-    /// The worker program is a wrapper that starts the program that would serve, and stays between.
-    #[error("the worker program is a wrapper: {cause}. It must become that program, with `exec`")]
+    /// The worker program is a wrapper that starts the program that would serve, and stays between
+    /// or replaces the standard input, through which a worker is told what to do.
+    #[error(
+        "the worker program is a wrapper: {cause}. It must become that program, with `exec`, and \
+         leave its standard input alone"
+    )]
     WorkerWrapped {
         /// What it did.
         cause: String,

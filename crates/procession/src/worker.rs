@@ -12,7 +12,7 @@
 
 mod worker_loop;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -56,7 +56,7 @@ pub fn serve_if_asked(registry: Registry) {
 /// The coordinator's request to serve, if this process was started as a worker. For a worker
 /// program that has more to do than [`serve_if_asked`], such as opening a log.
 pub fn asked() -> Option<Asked> {
-    let invitation = invitation().filter(has_the_socket)?;
+    let invitation = invitation().filter(|it| has_the_socket(it) || has_lost_the_socket(it))?;
     IS_SERVING.store(true, Ordering::Release);
     Some(Asked { invitation })
 }
@@ -89,10 +89,38 @@ fn has_the_socket(invitation: &Invitation) -> bool {
     wire::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
+/// Whether this process is what the coordinator waits for, and a wrapper has replaced the standard
+/// input: the name of the socket is there only until the worker has reported.
+fn has_lost_the_socket(invitation: &Invitation) -> bool {
+    let is_awaited =
+        || Path::new(&invitation.socket).is_absolute() && Path::new(&invitation.socket).exists();
+    !has_the_socket(invitation)
+        && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
+        && is_awaited()
+}
+
+/// Whether the parent is a child of the coordinator and another program than this one: if it were
+/// the same, the worker itself would have started this process, as a helper with other duties.
+fn is_child_of_a_wrapper(coordinator: u32) -> bool {
+    let Some(parent) = rustix::process::getppid() else { return false };
+    let parent = Path::new("/proc").join(parent.as_raw_nonzero().to_string());
+    let Ok(stat) = fs::read_to_string(parent.join("stat")) else { return false };
+    // The name before these fields may contain anything.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let is_between = fields.split(' ').nth(1) == Some(&coordinator.to_string());
+    let program = |of: &Path| fs::read_link(of.join("exe")).ok();
+    is_between && program(&parent).is_some_and(|it| Some(it) != program(Path::new("/proc/self")))
+}
+
 fn is_child_of(coordinator: u32) -> bool {
     rustix::process::getppid()
         .is_some_and(|parent| u32::try_from(parent.as_raw_nonzero().get()) == Ok(coordinator))
 }
+
+/// By these words among its last ones the coordinator knows what became of a worker that has no
+/// other way to tell it.
+pub(crate) const LOST_INPUT: &str =
+    "the standard input of this process is not the socket to the coordinator";
 
 /// Why a worker could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +140,12 @@ pub enum ServeError {
          must become the worker program, with `exec`"
     )]
     Wrapped {
+        /// The coordinator's process id.
+        coordinator: u32,
+    },
+    /// A wrapper has replaced the standard input, which is the socket to the coordinator.
+    #[error("{LOST_INPUT} (pid {coordinator}): a wrapper must leave it alone")]
+    InputReplaced {
         /// The coordinator's process id.
         coordinator: u32,
     },
@@ -141,6 +175,9 @@ impl Asked {
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let Self { invitation } = self;
         let coordinator = invitation.coordinator;
+        if !has_the_socket(&invitation) {
+            return Err(ServeError::InputReplaced { coordinator });
+        }
         if !is_child_of(coordinator) {
             // Or the coordinator is gone, and then nobody hears of it.
             HandshakeMessage::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());

@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_worker_that_gets_no_time_to_report_is_not_said_not_to_serve,
         a_main_that_panics_before_it_serves_is_quoted,
         a_wrapper_that_does_not_exec_is_told_so_at_the_first_try,
+        a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try,
         a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone,
         a_worker_that_does_not_know_the_task_says_what_to_do,
         a_program_that_fails_now_and_then_is_tried_again,
@@ -256,6 +257,24 @@ fn a_wrapper_that_does_not_exec_is_told_so_at_the_first_try() {
     assert!(error.to_string().contains("with `exec`"), "{error}");
     pool.shutdown(Shutdown::Wait);
     assert!(script.starts() <= 2, "{} starts", script.starts());
+}
+
+fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let this = std::env::current_exe().expect("a path");
+    for text in ["exec 'THIS' < /dev/null", "exec 'THIS' <&-", "cat | 'THIS'"] {
+        let script = Script::new(&text.replace("THIS", &this.display().to_string()));
+        let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+        let error = refuses(&pool);
+        assert!(matches!(error, PoolError::WorkerWrapped { .. }), "{text}: {error:?}");
+        let words = error.to_string();
+        assert!(words.contains("it replaced the standard input of the program"), "{words}");
+        assert!(words.contains("leave its standard input alone"), "{words}");
+        pool.shutdown(Shutdown::Wait);
+        assert!(script.starts() <= 2, "{text}: {} starts", script.starts());
+    }
 }
 
 fn a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone() {

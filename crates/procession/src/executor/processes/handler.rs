@@ -17,7 +17,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,7 @@ use crate::wire::{
     self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
     Welcome,
 };
+use crate::worker::LOST_INPUT;
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct HandlerSetup {
@@ -70,6 +71,10 @@ enum StartFailure {
     System(String),
 }
 
+/// How long a process that has no end of the socket any more may go on before it is killed. Most
+/// often it is about to end; one that found another standard input says so before.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Attends a worker from its start until its end.
 pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     let HandlerSetup { handle, server, invitation, rank, ended } = attendance;
@@ -77,7 +82,10 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     let _delivering = shared.deliver_for(Some(handle.worker()));
     // The channel library panics on some of what a worker could send, or at the limit of open
     // files. That must cost this worker, not the pool.
-    let greeted = guard::catch(|| shake_hands(&handle, server, &invitation, shared));
+    // By the name of the server's socket a worker knows that it is awaited, so it is kept until the
+    // end of one that could not be greeted.
+    let mut server = Some(server);
+    let greeted = guard::catch(|| shake_hands(&handle, &mut server, &invitation, shared));
     let unfit = match greeted {
         Ok(Ok(hands)) => {
             shared.note_that_it_serves(rank);
@@ -105,9 +113,24 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
             }
         }
     };
+    let mut unfit = unfit;
+    let early = match unfit {
+        StartFailure::Mute => ended.recv_timeout(LAST_WORDS),
+        _ => Err(RecvTimeoutError::Disconnected),
+    };
     let kill_reason = handle.kill_reason();
+    if early.as_ref().err() == Some(&RecvTimeoutError::Timeout) && kill_reason.is_none() {
+        let reason = "it closed its standard input and went on without reporting".to_owned();
+        unfit = StartFailure::Misused(Misuse::Wrapper, reason);
+    }
     handle.kill(KillReason::StartFailure);
-    let end = until_ended(&handle, &ended);
+    let end = match early {
+        Ok(end) => {
+            handle.disconnect();
+            end
+        }
+        Err(_) => until_ended(&handle, &ended),
+    };
     let (cause, again) = classify_failure(shared, rank, unfit, kill_reason, &end);
     shared.report(|| PoolEvent::WorkerNotStarted {
         worker: handle.worker(),
@@ -132,7 +155,7 @@ fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
 
 fn shake_hands(
     handle: &WorkerHandle,
-    server: IpcOneShotServer<Hello>,
+    server: &mut Option<IpcOneShotServer<Hello>>,
     invitation: &Invitation,
     shared: &PoolInner,
 ) -> Result<RunnerThreads, StartFailure> {
@@ -143,6 +166,9 @@ fn shake_hands(
     await_descriptors(handle)?;
     // The receiver that comes along is dropped at once: its descriptor would be inherited by the
     // next worker.
+    let Some(server) = server.take() else {
+        return Err(StartFailure::System("there is no server to greet the worker".to_owned()));
+    };
     let hello = match server.accept() {
         Ok((_, hello)) => hello,
         Err(IpcError::SerializationError(_)) => return Err(StartFailure::another_protocol()),
@@ -298,6 +324,10 @@ fn classify_failure(
         StartFailure::Gone if kill_reason == Some(KillReason::Late) => {
             let within = shared.start_timeout();
             (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
+        }
+        StartFailure::Mute if last_output.iter().any(|line| line.contains(LOST_INPUT)) => {
+            let reason = "it replaced the standard input of the program".to_owned();
+            (format!("{reason}{said}"), Again::Misused(Misuse::Wrapper))
         }
         StartFailure::Mute => {
             // What cannot be loaded for want of memory ends with that code.
