@@ -61,7 +61,7 @@ pub(crate) fn play_if_asked() {
         },
         Guise::DiesWhenReady => {
             thread::spawn(|| {
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(100));
                 process::exit(7);
             });
             procession::worker::serve_if_asked(tasks::registry());
