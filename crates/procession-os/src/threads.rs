@@ -36,7 +36,7 @@ impl Description {
         Self { name: name.into(), stack: None }
     }
 
-    /// The same with a stack of this size in bytes, or of [`LEAST_STACK`] if that is larger; `None` is
+    /// The same with a stack of this size in bytes, or of 256 KiB if that is larger; `None` is
     /// the usual one.
     pub fn with_stack(self, stack: Option<usize>) -> Self {
         Self { stack: stack.map(|bytes| bytes.max(LEAST_STACK)), ..self }
