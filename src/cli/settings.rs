@@ -274,7 +274,6 @@ mod tests {
         assert_eq!(crew(&["-a", "-w", "2"]), processes(2, 2));
         assert_eq!(crew(&["-a", "-w", "2", "-m", "30"]), processes(2, 30));
         assert_eq!(crew(&["-e", "-w", "2", "-m", "5000"]), processes(2, 676));
-        assert_eq!(crew(&["-a", "-w", "4", "-m", "1"]), processes(1, 1));
         assert_eq!(crew(&["br", "-w", "4"]), processes(1, 1));
         assert_eq!(crew(&["-a", "--mode", "threads"]), Crew::Threads { connections: 30 });
         assert_eq!(crew(&["--mode", "threads"]), Crew::Threads { connections: 20 });
