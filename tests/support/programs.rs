@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 /// Far longer than anything here may take: a test that hangs must fail, not wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The three modes.
 pub(crate) const MODES: [&str; 3] = ["sequential", "threads", "processes"];
