@@ -9,10 +9,10 @@ use super::scheduler::TaskOptionsMade;
 /// is not set here is as the pool's builder says.
 ///
 /// ```
-/// # use procession::{Retries, Terms};
+/// # use procession::{Retries, TaskOptions};
 /// # use std::time::Duration;
-/// let urgent = Terms::new().priority(10).timeout(Duration::from_secs(2));
-/// let patient = Terms::new().no_timeout().retries(Retries::times(5));
+/// let urgent = TaskOptions::new().priority(10).timeout(Duration::from_secs(2));
+/// let patient = TaskOptions::new().no_timeout().retries(Retries::times(5));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
