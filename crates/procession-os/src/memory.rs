@@ -48,7 +48,7 @@ fn mapped() -> [u64; 2] {
     }
 }
 
-/// Whether so many bytes could be mapped now.
+/// Whether this number of bytes could be mapped now.
 pub fn has_room(bytes: usize) -> bool {
     if !is_limited() {
         return true;
@@ -58,7 +58,7 @@ pub fn has_room(bytes: usize) -> bool {
     // Only the limits are to be tried, not how much memory the machine has.
     #[cfg(target_os = "linux")]
     let flags = flags | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice, which is in nobody's use, is made
+    // SAFETY: a new mapping at a free address of the kernel's choice is made
     // and removed.
     unsafe {
         let mapping = libc::mmap(null, bytes, protection, flags, -1, 0);

@@ -343,7 +343,7 @@ pub enum PoolError {
         cause: String,
     },
     /// The worker program is a wrapper that starts the program that would serve, and stays between
-    /// or replaces the standard input, through which a worker is told what to do.
+    /// or replaces the standard input, which is the worker's socket to the coordinator.
     #[error(
         "the worker program is a wrapper: {cause}. It must become that program, with `exec`, and \
          leave its standard input alone"

@@ -156,14 +156,14 @@ impl<T> Future<T> {
     /// Where the task stands.
     pub fn state(&self) -> State {
         match &self.core.lock().stage {
-            Stage::Here(Err(TaskError::Cancelled)) | Stage::Shown(Outcome::Cancelled) => {
+            Stage::Ready(Err(TaskError::Cancelled)) | Stage::Shown(Outcome::Cancelled) => {
                 State::Cancelled
             }
-            Stage::Here(_) | Stage::Shown(_) | Stage::Taken => State::Finished,
-            Stage::AnyPromise | Stage::Announcing if self.core.running.load(Ordering::Relaxed) => {
+            Stage::Ready(_) | Stage::Shown(_) | Stage::Consumed => State::Finished,
+            Stage::Pending | Stage::Notifying if self.core.running.load(Ordering::Relaxed) => {
                 State::Running
             }
-            Stage::AnyPromise | Stage::Announcing => State::Pending,
+            Stage::Pending | Stage::Notifying => State::Pending,
         }
     }
 
@@ -205,22 +205,22 @@ impl<T> Future<T> {
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
-            Stage::AnyPromise | Stage::Announcing | Stage::Shown(_) => {
+            Stage::Pending | Stage::Notifying | Stage::Shown(_) => {
                 inner.callbacks.push(Box::new(callback));
             }
-            Stage::Taken => {
+            Stage::Consumed => {
                 drop(inner);
                 call(Box::new(callback), &Err(TaskError::AlreadyTaken));
             }
-            Stage::Here(ref result) => {
+            Stage::Ready(ref result) => {
                 // Looked at outside the lock, so that the callback may do what it likes.
                 let shown = Stage::Shown(Outcome::of(result));
-                let Stage::Here(result) = std::mem::replace(&mut inner.stage, shown) else {
+                let Stage::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
                 inner.callbacks.push(Box::new(callback));
                 let mut inner = self.core.show(&result, inner);
-                inner.stage = Stage::Here(result);
+                inner.stage = Stage::Ready(result);
             }
         }
     }
@@ -228,7 +228,7 @@ impl<T> Future<T> {
     /// Has `index` sent when the task is done; false if it is already.
     fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
         let mut inner = self.core.lock();
-        let is_owed = matches!(inner.stage, Stage::AnyPromise | Stage::Announcing);
+        let is_owed = matches!(inner.stage, Stage::Pending | Stage::Notifying);
         if is_owed {
             inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
         }
@@ -247,7 +247,7 @@ impl<T> Future<T> {
 
     fn failed(&self) -> bool {
         let stage = &self.core.lock().stage;
-        matches!(stage, Stage::Here(Err(_)) | Stage::Shown(Outcome::Error | Outcome::Cancelled))
+        matches!(stage, Stage::Ready(Err(_)) | Stage::Shown(Outcome::Error | Outcome::Cancelled))
     }
 }
 
@@ -269,7 +269,7 @@ impl<T> std::future::Future for Future<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
         let inner = self.core.lock();
-        if !matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
+        if !matches!(inner.stage, Stage::Pending | Stage::Notifying) {
             return Poll::Ready(self.core.take(inner));
         }
         let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -278,7 +278,7 @@ impl<T> std::future::Future for Future<T> {
             // Wakers are not ours: they are cloned and dropped outside the lock.
             let waker = waker.clone();
             let mut inner = self.core.lock();
-            if !matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
+            if !matches!(inner.stage, Stage::Pending | Stage::Notifying) {
                 return Poll::Ready(self.core.take(inner));
             }
             let before = inner.waker.replace(waker);
@@ -298,8 +298,8 @@ impl<T> fmt::Debug for Future<T> {
         let state = self.state();
         write!(f, "<Future state={state}")?;
         match &self.core.lock().stage {
-            Stage::Here(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
-            Stage::Here(Err(error)) if state == State::Finished => {
+            Stage::Ready(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
+            Stage::Ready(Err(error)) if state == State::Finished => {
                 let whole = format!("{error:?}");
                 let name = whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
                 write!(f, " raised {name}")?;

@@ -8,7 +8,7 @@
 //!     │ ◄──────────────── Welcome{…} ─────── │   over the channel that came along; then Welcomed
 //!     │ ── Ready ──────────────────────────► │   a note
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share,
-//!     │ ── said, reply ────────────────────► │ ┘ see `region`
+//!     │ ── said, reply ────────────────────► │ ┘ see `shared_region`
 //!     │ ◄──────────────────► enclosure ───── │   the socket pair: what is too large for a record
 //!     │ ◄────────────────────────────────────│   the lifeline: says nothing, and breaks at the end
 //! ```

@@ -212,7 +212,7 @@ impl Asked {
                 // The worker's own limits are the same the next time.
                 let is_short = threads::is_short(&error) && !limits.is_any();
                 let told =
-                    if is_short { HandshakeMessage::Short } else { HandshakeMessage::StartFailure };
+                    if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
                 told(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
                 return Err(error.into());
             }

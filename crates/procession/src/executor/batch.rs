@@ -72,7 +72,7 @@ struct Inner<O> {
 }
 
 enum Slot<O> {
-    AnyPromise,
+    Pending,
     /// Errors are rare and large.
     Here(Result<O, Box<TaskError>>),
     Taken,
@@ -100,7 +100,7 @@ pub(crate) enum BatchEnd<T> {
     /// A task that has blobs beside its text, and cannot travel together with others.
     HasBlobs(T),
     /// A task that cannot be encoded.
-    StartFailure(TaskError),
+    Refused(TaskError),
     /// The iterator panicked, which is to go on when the batch was handed over: one by one, its
     /// tasks would have been submitted by now.
     Panic(Box<dyn Any + Send>),
@@ -139,13 +139,13 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         text.truncate(before);
         let Some(refusal) = refusal else { break BatchEnd::HasBlobs(task) };
         guard::discard(task);
-        break BatchEnd::StartFailure(refusal.into_error("task", T::NAME));
+        break BatchEnd::Refused(refusal.into_error("task", T::NAME));
     };
     if ends.is_empty() {
         return (None, behind);
     }
     let id = TaskId::next_many(ends.len());
-    let slots = ends.iter().map(|_| Slot::AnyPromise).collect();
+    let slots = ends.iter().map(|_| Slot::Pending).collect();
     let inner = Inner { slots, missing: ends.len(), waits: None };
     let shared = Arc::new(BatchState { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
@@ -180,7 +180,7 @@ impl<O> Results<O> {
         }
         match self.ready.next()? {
             Slot::Here(result) => Some(result.map_err(|error| *error)),
-            Slot::AnyPromise | Slot::Taken => unreachable!("only what is here was fetched"),
+            Slot::Pending | Slot::Taken => unreachable!("only what is here was fetched"),
         }
     }
 
@@ -188,7 +188,7 @@ impl<O> Results<O> {
     fn begin(&self, executor: impl FnOnce() -> Option<Canceller>) -> Result<Waiting, TaskError> {
         let would_wait = || {
             let inner = self.results.lock();
-            matches!(inner.slots.get(self.next), Some(Slot::AnyPromise))
+            matches!(inner.slots.get(self.next), Some(Slot::Pending))
         };
         if !waiting::has_role() || !would_wait() {
             return Ok(Waiting::default());
@@ -202,7 +202,7 @@ impl<O> Results<O> {
     fn give_up_next(&mut self) {
         let mut inner = self.results.lock();
         let slot = std::mem::replace(&mut inner.slots[self.next], Slot::Taken);
-        inner.missing -= usize::from(matches!(slot, Slot::AnyPromise));
+        inner.missing -= usize::from(matches!(slot, Slot::Pending));
         self.next += 1;
         drop(inner);
         guard::discard(slot);
@@ -216,7 +216,7 @@ impl<O> Results<O> {
         }
         let mut patience = Some(A_WHILE);
         while inner.missing > 0
-            && (patience.is_some() || matches!(inner.slots[self.next], Slot::AnyPromise))
+            && (patience.is_some() || matches!(inner.slots[self.next], Slot::Pending))
         {
             inner.waits = Some(if patience.is_some() { For::All } else { For::One(self.next) });
             inner = match patience.take() {
@@ -234,7 +234,7 @@ impl<O> Results<O> {
             return all;
         }
         let rest = inner.slots[self.next..].iter_mut();
-        let there = rest.take_while(|slot| !matches!(slot, Slot::AnyPromise));
+        let there = rest.take_while(|slot| !matches!(slot, Slot::Pending));
         let there: Vec<_> = there.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
         self.next += there.len();
         there
@@ -253,7 +253,7 @@ impl<O> BatchState<O> {
         let missed = *missing;
         for (slot, result) in slots.iter_mut().skip(first).zip(results) {
             // What was cancelled meanwhile stays so.
-            if matches!(slot, Slot::AnyPromise) {
+            if matches!(slot, Slot::Pending) {
                 *slot = Slot::Here(result);
                 *missing -= 1;
             } else {
@@ -263,7 +263,7 @@ impl<O> BatchState<O> {
         let is_enough = match waits {
             None => false,
             Some(For::All) => *missing == 0,
-            Some(For::One(next)) => !matches!(slots[*next], Slot::AnyPromise),
+            Some(For::One(next)) => !matches!(slots[*next], Slot::Pending),
         };
         let number = missed - *missing;
         drop(inner);

@@ -61,7 +61,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
                         self.are_laden = true;
                         self.ahead.push_back(Ahead::One(self.executor.submit(task)));
                     }
-                    BatchEnd::StartFailure(error) => self.ahead.push_back(Ahead::Failed(error)),
+                    BatchEnd::Refused(error) => self.ahead.push_back(Ahead::Failed(error)),
                     BatchEnd::Panic(panic) => resume_unwind(panic),
                 }
             } else if let Some(task) = tasks.next() {

@@ -50,14 +50,14 @@ pub(super) struct Watcher {
 }
 
 pub(super) enum Stage<T> {
-    AnyPromise,
+    Pending,
     /// Fulfilled, and the callbacks are looking at the result.
-    Announcing,
-    Here(Result<T, TaskError>),
+    Notifying,
+    Ready(Result<T, TaskError>),
     /// It was here before, and one more callback is looking at the result.
     Shown(Outcome),
     /// Handed over by a poll.
-    Taken,
+    Consumed,
 }
 
 /// What is known of a result without it.
@@ -81,10 +81,10 @@ impl Outcome {
 impl<T> Core<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.origin.is_forked() && matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
+        if self.origin.is_forked() && matches!(inner.stage, Stage::Pending | Stage::Notifying) {
             // The promise is kept in the parent process; what waits there is none of this one's.
             inner.callbacks.clear();
-            inner.stage = Stage::Here(Err(TaskError::PoolBroken(PoolError::Forked)));
+            inner.stage = Stage::Ready(Err(TaskError::PoolBroken(PoolError::Forked)));
         }
         inner
     }
@@ -94,7 +94,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Option<MutexGuard<'_, Inner<T>>> {
         let mut inner = self.lock();
-        while matches!(inner.stage, Stage::AnyPromise | Stage::Announcing) {
+        while matches!(inner.stage, Stage::Pending | Stage::Notifying) {
             let left = match deadline {
                 None => None,
                 Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
@@ -117,13 +117,13 @@ impl<T> Drop for Core<T> {
     fn drop(&mut self) {
         // An output that nobody took may be dropped by whoever delivers for many others, too.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        guard::discard(std::mem::replace(&mut inner.stage, Stage::Taken));
+        guard::discard(std::mem::replace(&mut inner.stage, Stage::Consumed));
     }
 }
 
 impl<T> Waiter for Core<T> {
     fn is_done(&self) -> bool {
-        !matches!(self.lock().stage, Stage::AnyPromise | Stage::Announcing)
+        !matches!(self.lock().stage, Stage::Pending | Stage::Notifying)
     }
 
     fn wake_by(&self, wake: Option<Arc<dyn Wake>>) {
@@ -148,7 +148,7 @@ pub(crate) fn promise<T: Send + 'static>(
         running: AtomicBool::new(false),
         origin: Origin::here(),
         inner: Mutex::new(Inner {
-            stage: Stage::AnyPromise,
+            stage: Stage::Pending,
             callbacks: Vec::new(),
             watchers: SmallVec::new(),
             waker: None,
@@ -192,7 +192,7 @@ impl<T> Core<T> {
         if inner.callbacks.is_empty() {
             return self.publish(inner, result);
         }
-        inner.stage = Stage::Announcing;
+        inner.stage = Stage::Notifying;
         drop(inner);
         let core = Arc::clone(self);
         waiting::call(Box::new(move || {
@@ -224,7 +224,7 @@ impl<T> Core<T> {
 
     /// Lets everybody have the result, and wakes those who wait for it.
     fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
-        inner.stage = Stage::Here(result);
+        inner.stage = Stage::Ready(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
         let wake = inner.wake.take();
@@ -247,8 +247,8 @@ impl<T> Core<T> {
 
     /// Takes the result, when it is there.
     pub(super) fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Result<T, TaskError> {
-        match std::mem::replace(&mut inner.stage, Stage::Taken) {
-            Stage::Here(result) => result,
+        match std::mem::replace(&mut inner.stage, Stage::Consumed) {
+            Stage::Ready(result) => result,
             _ => Err(TaskError::AlreadyTaken),
         }
     }

@@ -1,5 +1,5 @@
-//! The channel of the handshake, where a signal may interrupt whoever is at it: a program may have
-//! set a timer.
+//! The channel of the handshake, where a signal may interrupt a call: the program may have set a
+//! timer.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,85 +1,88 @@
-//! A bell in shared memory: one side sleeps until the other has something for it, and costs
-//! nothing as long as nobody sleeps.
+//! An event count in shared memory: one side sleeps until the other has published something, and a
+//! notification costs next to nothing while no thread sleeps.
 //!
-//! Whoever wants to sleep notes first how often the bell was rung, then that there is a sleeper,
-//! and then looks once more whether there is something. Whoever rings takes the note of sleepers
-//! down before the stroke. So a note that was taken down is followed by a stroke that its sleeper
-//! has not counted, and one that was not will be found by the next ring; and sleepers that were
-//! woken, but have not got a CPU yet, are not woken over and over.
+//! | step | the thread that waits | the thread that notifies |
+//! |---|---|---|
+//! | 1 | reads the count | publishes |
+//! | 2 | sets the note that there is a sleeper | takes the note, if it is set |
+//! | 3 | looks once more for what it waits for | adds 1 to the count, if it took a note |
+//! | 4 | sleeps, unless the count has changed | wakes the sleepers |
 //!
-//! All that needs no fence, but that there be one order of these steps for all: what is waited for
-//! has to be published, and looked for, with `SeqCst` as well, or under a lock. Then whoever rings
-//! finds the note, or whoever noted finds what was published.
+//! A note that was taken is always followed by a change of the count, so no wake-up is lost. A note
+//! that was not taken is found by the next notification. Sleepers that were woken and have no CPU yet
+//! are not woken again.
+//!
+//! No fence is needed, but there must be one order of these steps for all threads: what is waited for
+//! is published, and looked for, with `SeqCst` as well, or under a lock. Then either the notifier finds
+//! the note, or the sleeper finds what was published.
 
 use std::time::Duration;
 
 use super::sync::{AtomicBool, AtomicU32, Instant, Ordering, sleep, wake, yield_now};
 
-/// Words of shared memory: how often the bell was rung, whether somebody may be asleep, and whether
-/// somebody may be dozing.
+/// Words of shared memory: the count of notifications, the note that a thread may sleep, and the
+/// note that a thread may doze (sleep for a short while, to find many records at once).
 pub(crate) struct EventCount<'m> {
-    pub strokes: &'m AtomicU32,
+    pub count: &'m AtomicU32,
     pub sleepers: &'m AtomicU32,
     pub dozers: &'m AtomicU32,
     /// How long one sleeps at most, where the other side may write into these words what it likes.
     pub longest: Option<Duration>,
 }
 
-/// How long a doze takes, unless the bell rings.
+/// How long a doze takes without a notification.
 const DOZE: Duration = Duration::from_micros(200);
 
 impl EventCount<'_> {
-    /// Wakes whoever sleeps or dozes; to be called after that was published for which they are
-    /// woken.
-    pub(crate) fn ring(&self) {
-        // Both notes, for the stroke wakes all.
+    /// Wakes all threads that sleep or doze. Publish first.
+    pub(crate) fn notify(&self) {
+        // Both notes, since the count wakes all.
         if take_down(self.sleepers) | take_down(self.dozers) {
-            self.revoke();
+            self.advance();
         }
     }
 
-    /// Wakes whoever sleeps. Those who doze will find out soon enough.
+    /// Wakes all threads that sleep. Dozing ones wake by themselves soon.
     pub(crate) fn notify_if_asleep(&self) {
         if take_down(self.sleepers) {
-            self.revoke();
+            self.advance();
         }
     }
 
-    /// Wakes whoever dozes, when what they were spared is all that will come for now.
-    pub(crate) fn notify_all(&self) {
+    /// Wakes all threads that doze, when nothing more will come for now.
+    pub(crate) fn notify_dozing(&self) {
         if take_down(self.dozers) {
-            self.revoke();
+            self.advance();
         }
     }
 
-    /// Wakes whoever is there, also where the memory knows of nobody: the other side may have
-    /// written there what it liked.
-    pub(crate) fn notify_counted(&self) {
-        self.revoke();
+    /// Wakes all threads, also where no note is set: the other side may have written false notes.
+    pub(crate) fn notify_always(&self) {
+        self.advance();
     }
 
-    fn revoke(&self) {
-        self.strokes.fetch_add(1, Ordering::SeqCst);
-        wake(self.strokes);
+    fn advance(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        wake(self.count);
     }
 
-    /// Sleeps until the bell rings, and not at all if there is something already. May return
-    /// early: whoever waits for something looks again.
+    /// Sleeps until a notification, and not at all if there is something already. May return early:
+    /// the caller looks again.
     pub(crate) fn sleep_unless(&self, is_there: impl Fn() -> bool) {
         self.sleep_among(self.sleepers, is_there, self.longest);
     }
 
-    /// Sleeps for a short while, or until the bell rings aloud.
+    /// Sleeps for a short while, or until a notification that wakes dozing threads.
     pub(crate) fn doze_unless(&self, is_there: impl Fn() -> bool) {
         self.sleep_among(self.dozers, is_there, Some(DOZE));
     }
 
-    /// Sleeps until the bell rings, but not for longer than this.
+    /// Sleeps until a notification, but not for longer than this.
     pub(crate) fn sleep_at_most(&self, timeout: Duration, is_there: impl Fn() -> bool) {
         self.sleep_among(self.sleepers, is_there, Some(timeout));
     }
 
-    /// Sleeps until the bell rings, but stays awake for a moment where that is likely to pay.
+    /// Sleeps until a notification, but stays awake for a moment where that is likely to save time.
     pub(crate) fn wait_unless(&self, patience: &AdaptiveSpin, is_there: impl Fn() -> bool) {
         patience.wait(&is_there, || self.sleep_unless(&is_there));
     }
@@ -90,12 +93,12 @@ impl EventCount<'_> {
         is_there: impl Fn() -> bool,
         timeout: Option<Duration>,
     ) {
-        let strokes = self.strokes.load(Ordering::SeqCst);
+        let count = self.count.load(Ordering::SeqCst);
         sleepers.store(1, Ordering::SeqCst);
         if !is_there() {
-            sleep(self.strokes, strokes, timeout);
+            sleep(self.count, count, timeout);
         }
-        // The note stays, for others may sleep as well: that costs one stroke in vain at most.
+        // The note stays, for other threads may sleep as well: that costs one needless wake-up at most.
     }
 }
 
@@ -108,7 +111,7 @@ fn take_down(sleepers: &AtomicU32) -> bool {
 /// long as waits are short, the next one is awaited awake for a moment; one that is not costs no
 /// more than that moment, and the next ones nothing.
 ///
-/// Whoever stays awake yields the CPU to everybody else who wants it.
+/// A thread that stays awake yields the CPU to all others.
 #[derive(Debug, Default)]
 pub(crate) struct AdaptiveSpin {
     pays: AtomicBool,

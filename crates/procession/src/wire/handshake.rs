@@ -24,7 +24,7 @@ pub(crate) enum HandshakeMessage {
     /// The worker has its limits and its threads, and takes calls from now on.
     Ready(RunnerThreads),
     /// It cannot work, and no other will under the same settings.
-    StartFailure(String),
+    CannotServe(String),
     /// The system refused something that it needs; the next one may have better luck.
     Refused(String),
     /// It cannot work now, since the system is short of something.

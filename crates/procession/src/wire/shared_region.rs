@@ -39,10 +39,10 @@ const CALLS_TAIL: usize = 0;
 const CALLS_HEAD: usize = LINE;
 const REPLIES_TAIL: usize = 2 * LINE;
 const REPLIES_HEAD: usize = 3 * LINE;
-const CALL_BELL: usize = 4 * LINE;
-const REPLY_BELL: usize = 5 * LINE;
-const CALLER_BELL: usize = 6 * LINE;
-const SPACE_BELL: usize = 7 * LINE;
+const CALL_EVENTS: usize = 4 * LINE;
+const REPLY_EVENTS: usize = 5 * LINE;
+const CALLER_EVENTS: usize = 6 * LINE;
+const SPACE_EVENTS: usize = 7 * LINE;
 const AWAITED: usize = 8 * LINE;
 const IS_CLOSED: usize = 9 * LINE;
 const IS_IDLE: usize = 10 * LINE;
@@ -115,29 +115,29 @@ impl SharedRegion {
     }
 
     /// Rung for the worker when there are calls, or none will come any more.
-    pub(crate) fn call_bell(&self) -> EventCount<'_> {
-        self.bell(CALL_BELL, None)
+    pub(crate) fn call_events(&self) -> EventCount<'_> {
+        self.bell(CALL_EVENTS, None)
     }
 
     /// Rung for the handler when there are replies, or the worker has ended.
-    pub(crate) fn reply_bell(&self) -> EventCount<'_> {
-        self.bell(REPLY_BELL, LONGEST)
+    pub(crate) fn reply_events(&self) -> EventCount<'_> {
+        self.bell(REPLY_EVENTS, LONGEST)
     }
 
     /// Rung for a caller that receives the reply it waits for by itself.
-    pub(crate) fn caller_bell(&self) -> EventCount<'_> {
-        self.bell(CALLER_BELL, LONGEST)
+    pub(crate) fn caller_events(&self) -> EventCount<'_> {
+        self.bell(CALLER_EVENTS, LONGEST)
     }
 
     /// Rung for the worker when replies were read, so that there is room for more.
-    pub(crate) fn space_bell(&self) -> EventCount<'_> {
-        self.bell(SPACE_BELL, None)
+    pub(crate) fn space_events(&self) -> EventCount<'_> {
+        self.bell(SPACE_EVENTS, None)
     }
 
     /// Tells the worker that no further call will come.
     pub(crate) fn close(&self) {
         self.word::<AtomicU32>(IS_CLOSED).store(1, Ordering::SeqCst);
-        self.call_bell().ring();
+        self.call_events().notify();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -154,11 +154,11 @@ impl SharedRegion {
     /// has more to do, a handler that dozes may doze on, and take many replies at once.
     pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
         if self.word::<AtomicU32>(AWAITED).load(Ordering::SeqCst) == claim + 1 {
-            self.caller_bell().ring();
+            self.caller_events().notify();
         } else if is_urgent {
-            self.reply_bell().ring();
+            self.reply_events().notify();
         } else {
-            self.reply_bell().notify_if_asleep();
+            self.reply_events().notify_if_asleep();
         }
     }
 
@@ -182,8 +182,8 @@ impl SharedRegion {
     }
 
     fn bell(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
-        let [strokes, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.word(at));
-        EventCount { strokes, sleepers, dozers, longest }
+        let [count, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.word(at));
+        EventCount { count, sleepers, dozers, longest }
     }
 
     fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {

@@ -1,4 +1,4 @@
-//! What the bell, the rings and the claims are made of: atomics, memory, the clock, and sleep at a
+//! What event counts, rings and claims are made of: atomics, memory, the clock, and sleep at a
 //! word of memory. A model puts its own in place of these (see `tests/models`), so that the code
 //! itself is tried under every order of steps.
 

@@ -156,7 +156,7 @@ impl WorkerLoop {
     fn note_if_idle(&self) {
         if self.busy.load(Ordering::SeqCst) == 0 {
             self.region.set_idle(true);
-            self.region.reply_bell().notify_all();
+            self.region.reply_events().notify_dozing();
         }
     }
 
@@ -198,7 +198,7 @@ impl WorkerLoop {
             }
             self.note_if_idle();
             let is_there = || reader.is_ready(&ring) || self.region.is_closed();
-            self.region.call_bell().wait_unless(patience, is_there);
+            self.region.call_events().wait_unless(patience, is_there);
             self.region.set_idle(false);
         }
     }
@@ -231,7 +231,7 @@ impl WorkerLoop {
         for item in 0..u64::from(call.items) {
             if !claim.begin(call.turn, now) {
                 // It was taken back. There may be more that found no room behind it.
-                self.region.reply_bell().ring();
+                self.region.reply_events().notify();
                 return;
             }
             context.task = TaskId(call.id + item);
@@ -286,7 +286,7 @@ impl ReplySender {
 
     fn say(&self, task: TaskId, line: &str) {
         self.send(SAID, task.0, line.as_bytes(), &[]);
-        self.region.reply_bell().ring();
+        self.region.reply_events().notify();
     }
 
     fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
@@ -314,7 +314,7 @@ impl ReplySender {
             if !ring.has_unread() {
                 let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
             }
-            self.region.reply_bell().ring();
+            self.region.reply_events().notify();
             socket.wait_writable(SOCKET_MAY_BE_FULL);
             has_waited = true;
         };
@@ -324,7 +324,7 @@ impl ReplySender {
         // Full: the coordinator's own code is in a callback, or it has a lot to do.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
-            self.region.space_bell().sleep_unless(fits);
+            self.region.space_events().sleep_unless(fits);
             has_waited = true;
         }
         has_waited

@@ -25,14 +25,14 @@ fn word(shared: &Shared) -> u64 {
 
 fn do_something(shared: &Shared) {
     let word = word(shared);
-    let [strokes, sleepers, dozers] = &shared.bells[0];
+    let [count, sleepers, dozers] = &shared.bells[0];
     match chance(8) {
         0 | 1 => shared.tail.store(word, Ordering::SeqCst),
         2 => shared.head.store(word, Ordering::SeqCst),
         3 => {
             // Such that a stroke is not noticed.
-            let before = strokes.load(Ordering::SeqCst);
-            strokes.store(before.wrapping_sub(chance(3) as u32), Ordering::SeqCst);
+            let before = count.load(Ordering::SeqCst);
+            count.store(before.wrapping_sub(chance(3) as u32), Ordering::SeqCst);
         }
         4 => sleepers.store(word as u32, Ordering::SeqCst),
         5 => dozers.store(word as u32, Ordering::SeqCst),
@@ -41,7 +41,7 @@ fn do_something(shared: &Shared) {
             let place = shared.memory.all().subslice(at, 8).expect("within");
             place.copy_from(&word.to_le_bytes());
         }
-        _ => shared.reply_bell().ring(),
+        _ => shared.reply_events().notify(),
     }
 }
 
@@ -77,7 +77,7 @@ fn whatever_a_reader_does_the_writer_goes_on_or_gets_an_error() {
             let parts = [&[number; 8][..], &[0; 20][..usize::from(number)]];
             let _ = writer.fits(&shared.ring(), &parts);
             let _ = writer.write(&shared.ring(), number, &parts);
-            shared.reply_bell().ring();
+            shared.reply_events().notify();
         }
         hostile.join();
     });

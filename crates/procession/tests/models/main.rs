@@ -9,7 +9,7 @@
 //! becomes visible late. A thread that sleeps for ever is found as a deadlock, one that loops for
 //! ever by its number of steps.
 //!
-//! `PROCESSION_SCHEDULES=1000000 reply_buffer test --release --test models` tries more of them. The schedule
+//! `PROCESSION_SCHEDULES=1000000 cargo test --release --test models` tries more of them. The schedule
 //! of a failure is printed; `shuttle::replay` plays it again.
 
 #[path = "../../src/wire/claim.rs"]

@@ -41,22 +41,22 @@ impl Shared {
     }
 
     fn bell(&self, which: usize) -> EventCount<'_> {
-        let [strokes, sleepers, dozers] = &self.bells[which];
-        EventCount { strokes, sleepers, dozers, longest: self.longest }
+        let [count, sleepers, dozers] = &self.bells[which];
+        EventCount { count, sleepers, dozers, longest: self.longest }
     }
 
-    pub(crate) fn reply_bell(&self) -> EventCount<'_> {
+    pub(crate) fn reply_events(&self) -> EventCount<'_> {
         self.bell(0)
     }
 
-    pub(crate) fn space_bell(&self) -> EventCount<'_> {
+    pub(crate) fn space_events(&self) -> EventCount<'_> {
         self.bell(1)
     }
 
     /// As the thread does that waits for the worker's end.
     pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
-        self.reply_bell().notify_counted();
+        self.reply_events().notify_always();
     }
 
     /// As a worker's thread does that has a reply.
@@ -66,13 +66,13 @@ impl Shared {
             let (first, second) = record.split_at(record.len() / 2);
             let parts = [first, second];
             while !writer.write(&ring, record[0], &parts).expect("the reader is sound") {
-                self.space_bell().sleep_unless(|| writer.fits(&ring, &parts));
+                self.space_events().sleep_unless(|| writer.fits(&ring, &parts));
             }
             written();
         });
         match self.ring().is_filling() {
-            true => self.reply_bell().ring(),
-            false => self.reply_bell().notify_if_asleep(),
+            true => self.reply_events().notify(),
+            false => self.reply_events().notify_if_asleep(),
         }
     }
 
@@ -80,7 +80,7 @@ impl Shared {
     fn done(&self) {
         if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.is_idle.store(true, Ordering::SeqCst);
-            self.reply_bell().notify_all();
+            self.reply_events().notify_dozing();
         }
     }
 
@@ -95,7 +95,7 @@ impl Shared {
             let mut were_there = false;
             while reader.read(&self.ring(), &mut records)? {
                 were_there = true;
-                self.space_bell().ring();
+                self.space_events().notify();
                 while let Some(record) = records.next()? {
                     received.push(records.bytes(record).to_vec());
                 }
@@ -111,9 +111,9 @@ impl Shared {
             if were_there && chance(2) == 0 {
                 let is_urgent =
                     || self.is_idle.load(Ordering::SeqCst) || ring.is_filling() || ended();
-                self.reply_bell().doze_unless(is_urgent);
+                self.reply_events().doze_unless(is_urgent);
             } else if !were_there || chance(2) == 0 {
-                self.reply_bell().wait_unless(&patience, || ring.has_unread() || ended());
+                self.reply_events().wait_unless(&patience, || ring.has_unread() || ended());
             }
         }
         Ok(received)

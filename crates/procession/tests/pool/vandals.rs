@@ -60,7 +60,7 @@ impl Task for Vandalize {
             Mischief::Bells => {
                 // Until all who wait have gone to sleep.
                 thread::sleep(Duration::from_millis(50));
-                for bell in [REPLY_BELL, CALLER_BELL] {
+                for bell in [REPLY_EVENTS, CALLER_EVENTS] {
                     write(bell + SLEEPERS, &0_u64.to_le_bytes());
                 }
                 process::abort();
@@ -85,8 +85,8 @@ impl Task for Vandalize {
                 write(REPLIES_HEAD, &(1_u64 << 40).to_le_bytes());
                 context.say("look!");
             }
-            ring(REPLY_BELL);
-            ring(CALLER_BELL);
+            ring(REPLY_EVENTS);
+            ring(CALLER_EVENTS);
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -113,8 +113,8 @@ fn ring(_bell: u64) {
 const CALLS_HEAD: u64 = 64;
 const REPLIES_TAIL: u64 = 2 * 64;
 const REPLIES_HEAD: u64 = 3 * 64;
-const REPLY_BELL: u64 = 5 * 64;
-const CALLER_BELL: u64 = 6 * 64;
+const REPLY_EVENTS: u64 = 5 * 64;
+const CALLER_EVENTS: u64 = 6 * 64;
 const SLEEPERS: u64 = 4;
 const NUMBER_OF_CLAIMS: u64 = 11 * 64;
 const CLAIMS: u64 = 12 * 64;

@@ -1,5 +1,5 @@
-//! Drives the `Scheduler` alone, as fast as it goes, through a day without accidents: what
-//! `reply_buffer bench` measures. Whether it decides rightly is [`simulation`](super::simulation)'s to say.
+//! Calls the `Scheduler` alone, without workers and without faults, as fast as it goes: `cargo bench`
+//! measures this. Whether its decisions are right is tested by [`simulation`](super::simulation).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

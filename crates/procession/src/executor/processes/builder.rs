@@ -1,4 +1,4 @@
-//! How a process pool is to be; every setting has a default under which nobody needs to set it.
+//! The settings of a process pool; each has a default.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The ends of tasks: who is owed one gets it, and it is counted.
+//! Completes the promises of tasks that have ended, and counts them.
 
 use std::cell::Cell;
 use std::ops::Range;

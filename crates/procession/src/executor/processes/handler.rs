@@ -1,12 +1,12 @@
-//! The hands: one thread for each worker, which shakes hands with it and then receives its
+//! The handler thread of one worker: it makes the handshake and then receives the worker's
 //! replies, until the operating system reports its end.
 //!
 //! ```text
 //!   accept ─► Hello: right token, process, protocol, build? ─► Welcome ─► ready
 //!                                                                          │
-//!             ┌──────── sleep until the bell rings ◄───────────────────────┘
-//!             ├─ replies ─► to the scheduler, then the promises are kept
-//!             ├─ said ─► to whoever listens to tasks
+//!             ┌──────── sleep on the event count   ◄───────────────────────┘
+//!             ├─ replies ─► to the scheduler, then to the promises
+//!             ├─ said ─► to `on_say`
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
@@ -96,7 +96,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
             let received = guard::catch(|| receive::until_ended(shared, &handle));
             if !matches!(received, Ok(Ok(()))) {
                 // Nothing it says can be trusted.
-                handle.kill(KillReason::StartFailure);
+                handle.kill(KillReason::Unusable);
             }
             let Ended { exit, usage, last_output } = until_ended(&handle, &ended);
             let (worker, pid) = (handle.worker(), handle.pid());
@@ -123,7 +123,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
         let reason = "it closed its standard input and went on without reporting".to_owned();
         unfit = StartFailure::Misused(Misuse::Wrapper, reason);
     }
-    handle.kill(KillReason::StartFailure);
+    handle.kill(KillReason::Unusable);
     let end = match early {
         Ok(end) => {
             handle.disconnect();
@@ -193,7 +193,7 @@ fn shake_hands(
     }
     let hands = match HandshakeMessage::receive(socket) {
         Ok(Some((HandshakeMessage::Ready(hands), _))) => hands,
-        Ok(Some((HandshakeMessage::StartFailure(reason), _))) => {
+        Ok(Some((HandshakeMessage::CannotServe(reason), _))) => {
             return Err(StartFailure::Uninitialized(reason));
         }
         Ok(Some((HandshakeMessage::Short(reason), _))) => return Err(StartFailure::Short(reason)),
@@ -223,7 +223,7 @@ fn shake_hands(
     Ok(hands)
 }
 
-/// Tells the scheduler, and whoever listens, if the worker runs fewer tasks at a time than it was to.
+/// Reports to the scheduler and to `on_event` that the worker runs fewer tasks at a time than asked.
 fn note_narrowness(
     shared: &PoolInner,
     handle: &WorkerHandle,

@@ -1,5 +1,5 @@
-//! What all threads of a pool have in common: the scheduler under its lock, and the doing of what
-//! it decides.
+//! The state that all threads of a pool share: the scheduler under its lock. It carries out the
+//! scheduler's actions.
 //!
 //! What must stay in the order of the decisions (who sits where, which call lies before which) is
 //! done under the lock; everything that takes time, or calls the user's code, after it.
@@ -623,7 +623,7 @@ impl TaskControl for PoolInner {
             match received {
                 Ok(Ok(were_there)) => were_there,
                 _ => {
-                    handle.kill(KillReason::StartFailure);
+                    handle.kill(KillReason::Unusable);
                     false
                 }
             }

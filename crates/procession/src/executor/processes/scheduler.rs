@@ -1,8 +1,8 @@
-//! The mind of the process pool: decides which worker gets which task, what a worker's end means
+//! The scheduler of the process pool: decides which worker gets which task, what a worker's end means
 //! for the tasks it had, and when a replacement starts.
 //!
 //! ```text
-//!            Submitted ─► pending ──Send──► in flight on one seat ──Replied──► Complete
+//!            Submitted ─► pending ──Send──► at one worker   ──Replied──► Complete
 //!                          ▲    ▲                 │        │
 //!                          │    └── Returned, ────┘        │ failed, timed out, or its worker
 //!                          │     or not begun when the     │ died; and it may be tried again
@@ -22,7 +22,7 @@
 //! - after a shutdown every task is completed before [`Action::End`].
 //!
 //! **Who is to blame.** A worker claims each call before it begins it, in memory that outlives it
-//! (see `wire/region.rs`), so it is known which calls had begun when it died. Only these can have
+//! (see `wire/shared_region.rs`), so it is known which calls had begun when it died. Only these can have
 //! killed it; the others go back to the head of the queue at no cost.
 //!
 //! **Ending one task.** To end a running task is to end its process. What it has not begun is

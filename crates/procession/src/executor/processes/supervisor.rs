@@ -1,5 +1,5 @@
-//! The eyes: one thread that starts all workers of a pool, and wakes the scheduler when a time
-//! has come.
+//! The supervisor thread: it starts all workers of a pool, and sends the scheduler a `Tick` at the
+//! time that the scheduler asked for.
 //!
 //! It lives as long as any worker does. That matters on Linux: the signal by which a worker
 //! learns of its parent's death is sent at the end of the thread that started it.

@@ -1,4 +1,4 @@
-//! Under which terms one task is run, where they differ from the pool's.
+//! The options of one task, where they differ from the pool's.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Tasks that a process pool owes answers for, encoded for the journey: one, or several that may
-//! travel together.
+//! Encoded tasks with their promises: one task, or several that may be sent in one call.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,7 +3,7 @@
 //!
 //! Calls are put into the outbox while the scheduler's lock is held, so that they lie there in the
 //! order in which they were decided, and are written into the memory that is shared with the
-//! worker after it was released. Whoever holds `sending` writes all that lies there, so the order
+//! worker after it was released. The thread that holds `sending` writes all that is there, so the order
 //! stays the same on the way.
 
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ pub(crate) enum KillReason {
     /// Nobody needs it any more.
     Unneeded,
     /// It says what makes no sense, or is not what was asked for.
-    StartFailure,
+    Unusable,
 }
 
 /// What became of the order to end a call.
@@ -194,19 +194,19 @@ impl WorkerHandle {
                     // It may be better with the next reply, or for the next worker. That there is
                     // none with descriptors so short will be known soon.
                     if sending.claims.are_free() {
-                        self.kill(KillReason::StartFailure);
+                        self.kill(KillReason::Unusable);
                     }
                     break;
                 }
                 Err(Garbled) => {
-                    self.kill(KillReason::StartFailure);
+                    self.kill(KillReason::Unusable);
                     break;
                 }
             }
         }
         drop(sending);
         if has_written {
-            region.call_bell().ring();
+            region.call_events().notify();
         }
     }
 
@@ -333,16 +333,16 @@ impl WorkerHandle {
         let has_room = || self.lacks_room.load(Ordering::SeqCst) && !region.calls().has_unread();
         let is_there = || region.replies().has_unread() || self.has_ended() || has_room();
         if self.socket_is_full.load(Ordering::SeqCst) {
-            return region.reply_bell().sleep_at_most(SOCKET_MAY_BE_FULL, is_there);
+            return region.reply_events().sleep_at_most(SOCKET_MAY_BE_FULL, is_there);
         }
-        region.reply_bell().wait_unless(&self.handlers_patience, is_there);
+        region.reply_events().wait_unless(&self.handlers_patience, is_there);
     }
 
     /// Lets replies gather for a short while, as long as the worker is busy.
     pub(crate) fn doze(&self) {
         let Some(region) = self.region.get() else { return };
         let is_urgent = || region.is_idle() || region.replies().is_filling() || self.has_ended();
-        region.reply_bell().doze_unless(is_urgent);
+        region.reply_events().doze_unless(is_urgent);
     }
 
     /// The process has ended: nothing will come from it any more.
@@ -350,8 +350,8 @@ impl WorkerHandle {
         let _ = self.ended_at.set(wire::now());
         self.has_ended.store(true, Ordering::SeqCst);
         if let Some(region) = self.region.get() {
-            region.reply_bell().notify_counted();
-            region.caller_bell().notify_counted();
+            region.reply_events().notify_always();
+            region.caller_events().notify_always();
         }
         // A handler that waits for the worker to be ready waits there.
         if !self.is_ready.load(Ordering::SeqCst)
@@ -380,7 +380,7 @@ impl WorkerHandle {
         let is_there = || region.replies().has_unread() || is_done() || self.has_ended();
         while !is_done() && !self.has_ended() {
             if !region.replies().has_unread() {
-                region.caller_bell().wait_unless(&self.callers_patience, is_there);
+                region.caller_events().wait_unless(&self.callers_patience, is_there);
             } else if !receive() {
                 break; // The handler is at it.
             }
@@ -388,7 +388,7 @@ impl WorkerHandle {
         region.set_awaited(None);
         // What was announced to us alone, or arrived behind it, is the handler's again.
         if region.replies().has_unread() {
-            region.reply_bell().ring();
+            region.reply_events().notify();
         }
     }
 
@@ -442,7 +442,7 @@ impl WorkerHandle {
 impl Wake for WorkerHandle {
     fn wake(&self) {
         if let Some(region) = self.region.get() {
-            region.caller_bell().ring();
+            region.caller_events().notify();
         }
     }
 }
@@ -524,7 +524,7 @@ impl Receiving {
     pub(crate) fn read(&mut self, region: &SharedRegion) -> Result<bool, Garbled> {
         let has_read = self.reader.read(&region.replies(), &mut self.records)?;
         if has_read {
-            region.space_bell().ring();
+            region.space_events().notify();
         }
         Ok(has_read)
     }

@@ -92,7 +92,7 @@ pub(crate) enum Event<J> {
     WorkerReady {
         worker_id: WorkerId,
     },
-    /// A worker that is about to be ready runs only so many tasks at a time.
+    /// A worker that is about to be ready can run fewer tasks at a time than was asked for.
     Narrowed {
         worker_id: WorkerId,
         slots: usize,

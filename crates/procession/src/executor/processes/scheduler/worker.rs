@@ -194,7 +194,7 @@ impl SeatState {
         WorkerId { worker_index: self.worker_index, generation: self.generations }
     }
 
-    /// A process that is starting will run only so many tasks at a time.
+    /// A process that is starting can run fewer tasks at a time than was asked for.
     pub(crate) fn narrow(&mut self, worker_id: WorkerId, slots: usize) {
         let slots = slots.clamp(1, self.most_slots);
         if self.is_present(worker_id) && matches!(self.stage, Stage::Starting { .. }) {
