@@ -8,7 +8,7 @@ use crate::flags::codes::Code;
 use crate::flags::outcome::Outcome;
 use crate::flags::task::Download;
 use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 use super::run_log::Submitted;
 
@@ -62,5 +62,5 @@ impl Feeder {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    Description::new(name).start_patiently(work).map(drop)
+    ThreadSpec::new(name).start_with_retries(work).map(drop)
 }

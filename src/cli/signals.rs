@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 use super::Exit;
 
@@ -44,7 +44,7 @@ pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Resul
         flag::register_conditional_shutdown(*signal, *exit as i32, Arc::clone(&is_insisted))?;
     }
     let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
-    Description::new("signals").start_patiently(move || {
+    ThreadSpec::new("signals").start_with_retries(move || {
         let mut first: Option<(Instant, Exit)> = None;
         for signal in signals.forever() {
             let exit = ENDING.iter().find(|(ending, _)| *ending == signal);

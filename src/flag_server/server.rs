@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 use super::faults::{DEFAULT_SEED, Faults, Kind};
 use super::site::{Access, Hook, Site, router};
@@ -146,8 +146,8 @@ impl Builder {
         let site = Arc::new(Site::new(faults, on_request));
         let app = router(site.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = Description::new(format!("flag server {}", faults.kind));
-        let thread = thread.start_patiently(move || {
+        let thread = ThreadSpec::new(format!("flag server {}", faults.kind));
+        let thread = thread.start_with_retries(move || {
             // Without this, half of the answers could wait for the client to acknowledge
             // their first packet. If it fails, the client has already gone.
             let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));

@@ -17,7 +17,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, time};
 
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 /// Servers move, but not from one flag to the next.
 const FRESH: Duration = Duration::from_secs(10);
@@ -78,8 +78,8 @@ fn look_up(uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedS
     let (told, answer) = mpsc::channel();
     let (its_uri, its_config) = (uri.clone(), config.clone());
     let body = move || told.send(in_this_thread(&its_uri, &its_config)).ok();
-    let thread = Description::new("lookup").with_stack(Some(STACK));
-    if thread.start_patiently(body).is_err() {
+    let thread = ThreadSpec::new("lookup").with_stack(Some(STACK));
+    if thread.start_with_retries(body).is_err() {
         return in_this_thread(uri, config);
     }
     let left = timeout.after.saturating_sub(began.elapsed());

@@ -23,14 +23,14 @@ const LEFT_FOR_THE_REST: usize = 16 << 20;
 
 /// The name and the stack of a thread.
 #[derive(Debug, Clone)]
-pub struct Description {
+pub struct ThreadSpec {
     /// Shown by debuggers; Linux cuts it after 15 bytes.
     pub name: String,
     /// In bytes; the usual one if nothing is asked for.
     pub stack: Option<usize>,
 }
 
-impl Description {
+impl ThreadSpec {
     /// A thread of this name with the usual stack.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), stack: None }
@@ -50,11 +50,11 @@ impl Description {
         if !memory::has_room(self.stack.unwrap_or(USUAL_STACK).saturating_add(LEFT_FOR_THE_REST)) {
             return Err(Errno::NOMEM.into());
         }
-        self.start_anyhow(body)
+        self.start_unchecked(body)
     }
 
     /// Starts the thread, however little is left for the rest.
-    pub fn start_anyhow<R: Send + 'static>(
+    pub fn start_unchecked<R: Send + 'static>(
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
@@ -68,7 +68,7 @@ impl Description {
     }
 
     /// Starts a thread without which nothing goes on: a shortage is given time to pass.
-    pub fn start_patiently<R: Send + 'static>(
+    pub fn start_with_retries<R: Send + 'static>(
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
@@ -76,7 +76,7 @@ impl Description {
         let mut pauses = pauses();
         loop {
             let taken = Arc::clone(&body);
-            let started = self.clone().start_anyhow(move || {
+            let started = self.clone().start_unchecked(move || {
                 let body = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
                 body.expect("one of the threads was started")()
             });
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_is_started_patiently_runs_once() {
-        let thread = Description::new("counts").with_stack(Some(128 << 10));
-        let thread = thread.start_patiently(|| std::thread::current().name().map(str::to_owned));
+    fn a_thread_that_is_started_with_retries_runs_once() {
+        let thread = ThreadSpec::new("counts").with_stack(Some(128 << 10));
+        let thread = thread.start_with_retries(|| std::thread::current().name().map(str::to_owned));
         assert_eq!(thread.expect("a thread").join().expect("no panic").as_deref(), Some("counts"));
         let patience: Duration = pauses().sum();
         assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&patience));

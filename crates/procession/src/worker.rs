@@ -33,7 +33,7 @@ use crate::wire::{
     Welcome,
 };
 use procession_os as os;
-use procession_os::threads::{self, Description};
+use procession_os::threads::{self, ThreadSpec};
 
 /// If this process was started as a worker: serves until the coordinator hangs up, then exits.
 /// Else returns at once.
@@ -334,8 +334,8 @@ fn hold_the_lifeline(
     coordinator: u32,
     stack: Option<usize>,
 ) -> io::Result<()> {
-    let thread = Description::new("lifeline").with_stack(stack);
-    let thread = thread.start_patiently(move || {
+    let thread = ThreadSpec::new("lifeline").with_stack(stack);
+    let thread = thread.start_with_retries(move || {
         // This process may be stopped; then its other threads cannot end it before it goes on.
         #[cfg(target_os = "linux")]
         let _ =

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use crate::guard;
 use crate::waiting::{self, Acting, Call, ReplySender, StandIn, Through};
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 /// Calls that are made in order on behalf of an executor.
 pub(super) struct CallQueue {
@@ -102,7 +102,7 @@ impl CallQueue {
             return true;
         }
         let queue = Arc::clone(self);
-        let spawned = Description::new("callbacks").with_stack(self.stack).start(move || {
+        let spawned = ThreadSpec::new("callbacks").with_stack(self.stack).start(move || {
             let stand_in = Arc::clone(&queue) as Arc<dyn StandIn>;
             let acting = Acting::serves(queue.executor, Some(stand_in));
             queue.serve(queue.lock(), &acting, true);

@@ -24,7 +24,7 @@ use crate::task::{Context, Locals, TaskId};
 use crate::voice::{Said, Voice};
 use crate::waiting::{self, Acting, Need, Owing, StandIn};
 use procession_os::fork::Origin;
-use procession_os::threads::{self, Description};
+use procession_os::threads::{self, ThreadSpec};
 
 /// An executor that runs tasks on up to a given number of threads.
 ///
@@ -191,7 +191,7 @@ impl Shared {
         only_awaited: bool,
     ) -> io::Result<()> {
         let shared = Arc::clone(self);
-        let thread = Description::new(format!("procession-thread-{worker}"));
+        let thread = ThreadSpec::new(format!("procession-thread-{worker}"));
         let thread = thread.with_stack(queue.stack);
         let body = move || {
             if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
@@ -200,7 +200,7 @@ impl Shared {
         };
         // Without the first one nothing is run at all.
         let is_needed = queue.alive == 0;
-        let thread = if is_needed { thread.start_anyhow(body) } else { thread.start(body) }?;
+        let thread = if is_needed { thread.start_unchecked(body) } else { thread.start(body) }?;
         queue.threads.retain(|thread| !thread.is_finished());
         queue.threads.push(thread);
         queue.alive += 1;

@@ -18,7 +18,7 @@ use crate::wire::{
 };
 use procession_os as os;
 use procession_os::fork::Origin;
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 /// What the threads that run calls have in common.
 pub(super) struct WorkerLoop {
@@ -114,7 +114,7 @@ impl WorkerLoop {
         let mut runners = Runners::default();
         for n in 1..threads {
             let worker_loop = Arc::clone(self);
-            let thread = Description::new(format!("runner-{n}")).with_stack(stack);
+            let thread = ThreadSpec::new(format!("runner-{n}")).with_stack(stack);
             match thread.start(move || worker_loop.run_or_end(threads)) {
                 Ok(thread) => runners.threads.push(thread),
                 Err(error) => {

@@ -15,7 +15,7 @@ use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
 use crate::guard::{self, Panic};
-use procession_os::threads::Description;
+use procession_os::threads::ThreadSpec;
 
 /// How soon after a kill it is looked whether the process has ended, and how often then.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ impl PoolInner {
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        Description::new(name).with_stack(self.setup.stack).start(self.guarded(body))
+        ThreadSpec::new(name).with_stack(self.setup.stack).start(self.guarded(body))
     }
 
     /// The same for the first thread, without which there is no pool: a shortage is given time to
@@ -54,7 +54,7 @@ impl PoolInner {
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        Description::new(name).with_stack(self.setup.stack).start_patiently(self.guarded(body))
+        ThreadSpec::new(name).with_stack(self.setup.stack).start_with_retries(self.guarded(body))
     }
 
     fn guarded(
