@@ -11,7 +11,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::wire::ReceivedBytes;
+use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
 
 /// Bytes, for a field of a task or of its output.

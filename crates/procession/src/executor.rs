@@ -9,29 +9,23 @@
 //! Each kind implements a small heart, [`Engine`]; [`submit`](Executor::submit) and
 //! [`map`](Executor::map) are built on it once, so they mean the same everywhere.
 
-mod batch;
-mod callbacks;
-mod job;
+pub(crate) mod batch;
+pub(crate) mod callbacks;
+mod engine;
+pub(crate) mod job;
 mod map;
-mod processes;
 mod sequential;
 mod threads;
 
 pub use batch::Batch;
+pub use engine::{Engine, Shutdown};
 pub use job::{Canceller, Job};
 pub use map::Map;
-pub use processes::{
-    Builder, Fault, Full, Limits, Output, PoolEvent, PrivateDir, ProcessPool, Recycling, Retries,
-    Stats, Stream, TaskOptions, Times, Usage,
-};
-#[cfg(any(test, feature = "simulation"))]
-pub use processes::{bench_driver, simulation};
-pub use processes::{resume_all, suspend_all};
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 
 use crate::future::Future;
-use crate::task::{Task, TaskId};
+use crate::task::Task;
 
 /// Something that runs tasks: what a caller needs of it.
 ///
@@ -90,55 +84,3 @@ pub trait Executor: Engine {
 }
 
 impl<E: Engine + ?Sized> Executor for E {}
-
-/// The heart of an executor: what each kind does in its own way. Usable as `dyn Engine`; callers
-/// use the methods of [`Executor`].
-pub trait Engine: Send + Sync {
-    /// Takes a job over; its future tells what became of it.
-    fn enqueue(&self, job: Job);
-
-    /// How many tasks [`map`](Executor::map) hands over ahead of the consumer: enough to keep all
-    /// workers busy, and bounded, so that an endless iterator is no problem.
-    fn ahead(&self) -> usize;
-
-    /// How many tasks it is good to hand over together, as far as is known by now: many if they
-    /// are so short that handing them over one by one would take longer than they do.
-    fn frame(&self) -> usize {
-        1
-    }
-
-    /// How many such frames [`map`](Executor::map) hands over ahead of the consumer.
-    fn frames(&self) -> usize {
-        1
-    }
-
-    /// Takes over many tasks at once; only asked of an executor with a [`frame`](Self::frame)
-    /// beyond one.
-    fn enqueue_batch(&self, batch: Batch) {
-        drop(batch);
-    }
-
-    /// Cancels what has not begun of a task, or of a batch by the id of its first task, whose
-    /// outcome is not wanted any more. What runs is left alone.
-    fn abandon(&self, id: TaskId) {
-        let _ = id;
-    }
-
-    /// The one to ask when a future of this executor is cancelled.
-    fn canceller(&self) -> Option<Canceller>;
-
-    /// See [`Executor::shutdown`].
-    fn shut_down(&self, how: Shutdown);
-}
-
-/// What becomes of the tasks of an executor that is shut down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Shutdown {
-    /// All tasks that were submitted are run.
-    Wait,
-    /// Tasks that no worker has begun are cancelled, the others run to their end.
-    CancelPending,
-    /// Tasks that run in worker processes are killed, too, and cancelled. Threads cannot be
-    /// killed: there it means the same as [`CancelPending`](Self::CancelPending).
-    Kill,
-}

@@ -65,24 +65,32 @@ mod error;
 mod executor;
 mod future;
 mod guard;
+mod limits;
 mod locked_dir;
+mod process_pool;
+mod retries;
+mod scheduler;
 mod task;
+mod transport;
 mod voice;
 mod waiting;
-mod wire;
 pub mod worker;
 
 pub use blob::Blob;
 pub use codec::Encoding;
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
-    Batch, Builder, Canceller, Engine, Executor, Fault, Full, Job, Limits, Map, Output, PoolEvent,
-    PrivateDir, ProcessPool, Recycling, Retries, Sequential, Shutdown, Stats, Stream, TaskOptions,
-    ThreadPool, Times, Usage, resume_all, suspend_all,
+    Batch, Canceller, Engine, Executor, Job, Map, Sequential, Shutdown, ThreadPool,
 };
-#[cfg(any(test, feature = "simulation"))]
-pub use executor::{bench_driver, simulation};
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
+pub use limits::{Limits, Recycling};
+pub use process_pool::{
+    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, TaskOptions, Times,
+    Usage, resume_all, suspend_all,
+};
+pub use retries::{Fault, Retries};
+#[cfg(any(test, feature = "simulation"))]
+pub use scheduler::{bench_driver, simulation};
 pub use task::{Context, Registry, Task, TaskId};
 pub use voice::Said;
 

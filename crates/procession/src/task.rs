@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::codec::Encoding;
 use crate::error::Failure;
 use crate::guard;
+use crate::transport;
 use crate::voice::Voice;
-use crate::wire;
 use crate::worker;
 
 /// A piece of work that can be sent to another process.
@@ -185,7 +185,7 @@ pub struct Registry {
 }
 
 /// Takes an encoded task, runs it and puts what comes of it where there was nothing.
-pub(crate) type Runner = fn(&[u8], &Context, &mut wire::ReplyBuffer) -> wire::Status;
+pub(crate) type Runner = fn(&[u8], &Context, &mut transport::ReplyBuffer) -> transport::Status;
 
 impl Registry {
     /// A registry that knows no task yet.
@@ -206,7 +206,7 @@ impl Registry {
     }
 
     pub(crate) fn build(&self) -> String {
-        wire::build_with(&self.build_id)
+        transport::build_with(&self.build_id)
     }
 
     /// Adds a kind of task.

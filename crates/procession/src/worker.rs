@@ -28,7 +28,7 @@ use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
 use crate::guard;
 use crate::task::Registry;
-use crate::wire::{
+use crate::transport::{
     self, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, SharedRegion, Socket,
     Welcome,
 };
@@ -86,7 +86,7 @@ fn invitation() -> Option<Invitation> {
 /// Whether standard input is the socket that the coordinator gave to its worker. A process that a
 /// task starts inherits the environment, but not that.
 fn has_the_socket(invitation: &Invitation) -> bool {
-    wire::identity(io::stdin().as_fd()) == Some(invitation.input)
+    transport::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
 /// Whether this process is what the coordinator waits for, and a wrapper has replaced the standard
@@ -282,7 +282,7 @@ fn shake_hands(
     let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
     // The channel library panics where it finds no descriptors.
     let said = guard::catch(|| {
-        wire::prepare().map_err(|short| short.to_string())?;
+        transport::prepare().map_err(|short| short.to_string())?;
         say_hello(invitation, &build).map_err(|error| error.to_string())
     });
     let (welcomes, lifeline) = match said {
@@ -303,7 +303,7 @@ fn shake_hands(
         Ok(Some((HandshakeMessage::Welcomed, _))) => {}
         _ => return Err(unreachable(&"it hung up")),
     }
-    let welcome = wire::receive(&welcomes).map_err(|error| unreachable(&error))?;
+    let welcome = transport::receive(&welcomes).map_err(|error| unreachable(&error))?;
     Ok(Handshaken { region, welcome, lifeline })
 }
 
@@ -313,7 +313,7 @@ fn say_hello(invitation: &Invitation, build: &str) -> Result<Channels, ipc_chann
     let (welcome, welcomes) = ipc::channel()?;
     let (its_lifeline, lifeline) = ipc::channel()?;
     let to = IpcSender::connect(invitation.socket.clone())?;
-    wire::send(&to, || Hello {
+    transport::send(&to, || Hello {
         token: invitation.token.clone(),
         protocol: PROTOCOL,
         build: build.to_owned(),

@@ -18,8 +18,8 @@ use crate::codec::{self, Encoding};
 use crate::error::TaskError;
 use crate::guard;
 use crate::task::{Task, TaskId};
+use crate::transport::{INLINE_LIMIT, Reply};
 use crate::waiting::{self, Need, Target, Waiting};
-use crate::wire::{INLINE_LIMIT, Reply};
 
 /// Tasks of one kind, encoded, and those who are owed their outputs.
 pub struct Batch {

@@ -18,7 +18,7 @@ use crate::waiting::{self, Acting, Call, ReplySender, StandIn, Through};
 use procession_os::threads::ThreadSpec;
 
 /// Calls that are made in order on behalf of an executor.
-pub(super) struct CallQueue {
+pub(crate) struct CallQueue {
     executor: usize,
     /// Of its threads, in bytes, where it is not the usual one.
     stack: Option<usize>,
@@ -45,7 +45,7 @@ struct Inner {
 
 impl CallQueue {
     /// A queue that starts a thread for the first call.
-    pub(super) fn new(executor: usize, stack: Option<usize>) -> Arc<Self> {
+    pub(crate) fn new(executor: usize, stack: Option<usize>) -> Arc<Self> {
         Self::with(executor, stack, Inner::default())
     }
 
@@ -115,7 +115,7 @@ impl CallQueue {
     }
 
     /// Lets the threads end when all calls are made.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.has_work.notify_all();
     }
@@ -130,7 +130,7 @@ impl CallQueue {
     }
 
     /// Waits until all calls were made and no thread is left.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.close();
         let threads = std::mem::take(&mut self.await_all().threads);
         for thread in threads {
@@ -170,20 +170,20 @@ impl StandIn for CallQueue {
 }
 
 /// The queues of an executor, which are closed with it.
-pub(super) struct CallQueues(Vec<Arc<CallQueue>>);
+pub(crate) struct CallQueues(Vec<Arc<CallQueue>>);
 
 impl CallQueues {
-    pub(super) fn new(executor: usize, number: usize, stack: Option<usize>) -> Self {
+    pub(crate) fn new(executor: usize, number: usize, stack: Option<usize>) -> Self {
         Self((0..number).map(|_| CallQueue::new(executor, stack)).collect())
     }
 
     /// The queue of this number, or the last one.
-    pub(super) fn get(&self, number: usize) -> Arc<CallQueue> {
+    pub(crate) fn get(&self, number: usize) -> Arc<CallQueue> {
         Arc::clone(self.0.get(number).unwrap_or_else(|| self.0.last().expect("at least one")))
     }
 
     /// Waits until all calls were made and no thread is left.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         for queue in &self.0 {
             queue.finish();
         }
@@ -199,18 +199,18 @@ impl Drop for CallQueues {
 }
 
 /// The address of an executor's heart.
-pub(super) fn address<E>(executor: &E) -> usize {
+pub(crate) fn address<E>(executor: &E) -> usize {
     waiting::address(std::ptr::from_ref(executor))
 }
 
 /// Whether this thread is in a callback, a task or a delivery of this executor.
-pub(super) fn is_within<E>(executor: &E) -> bool {
+pub(crate) fn is_within<E>(executor: &E) -> bool {
     waiting::is_within(address(executor))
 }
 
 /// Completes futures on whatever thread this is. On a thread of the caller, their callbacks are
 /// called when all are completed: one of them may wait for another of these futures.
-pub(super) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
+pub(crate) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
     let executor = address(executor);
     if waiting::has_outlet() {
         let _acting = Acting::delivers(executor);

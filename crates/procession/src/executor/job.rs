@@ -15,7 +15,7 @@ use crate::error::TaskError;
 use crate::future::{self, Core, Future, Promise, TaskControl};
 use crate::guard;
 use crate::task::{Context, Task, TaskId};
-use crate::wire::Reply;
+use crate::transport::Reply;
 
 /// A submitted task and the promise of its output. Dropped, it cancels its future.
 pub struct Job {

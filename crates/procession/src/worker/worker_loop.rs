@@ -11,11 +11,11 @@ use crate::blob::Blob;
 use crate::codec;
 use crate::guard;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
-use crate::voice::Voice;
-use crate::wire::{
+use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, OUTPUT, Passed, REPLY,
     Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status, TAKE_IN, Timed, Writer,
 };
+use crate::voice::Voice;
 use procession_os as os;
 use procession_os::fork::Origin;
 use procession_os::threads::ThreadSpec;
@@ -209,7 +209,7 @@ impl WorkerLoop {
         if let Some(call) = call
             && let Some(claim) = self.region.claim(call.claim)
         {
-            claim.begin(call.turn, wire::now());
+            claim.begin(call.turn, transport::now());
         }
     }
 
@@ -227,7 +227,7 @@ impl WorkerLoop {
         let mut blobs = taken.enclosed.take_blobs();
         let text = taken.enclosed.text(parts.text);
         let mut texts = parts.texts(text);
-        let mut now = wire::now();
+        let mut now = transport::now();
         for item in 0..u64::from(call.items) {
             if !claim.begin(call.turn, now) {
                 // It was taken back. There may be more that found no room behind it.
@@ -253,18 +253,18 @@ impl WorkerLoop {
                 os::fork::end_the_copy();
             }
             claim.end();
-            let then = std::mem::replace(&mut now, wire::now());
+            let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
             let blobs = std::mem::take(&mut reply_buffer.blobs);
             let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
                 self.reply_sender.output(Timed { claim: call.claim, ran_for }, &reply_buffer.data)
             } else {
-                let reply = wire::envelope(call.id + item, status, reply_buffer, ran_for);
+                let reply = transport::envelope(call.id + item, status, reply_buffer, ran_for);
                 self.reply_sender.reply(call.claim, &reply, &blobs)
             };
             if has_waited {
                 // That is no part of the next task's time.
-                now = wire::now();
+                now = transport::now();
             }
         }
     }
@@ -298,7 +298,7 @@ impl ReplySender {
         let enclosed = (!is_inline).then_some(text);
         let mut begun = 0;
         let lacks = loop {
-            match wire::pass(enclosed, blobs, begun, socket) {
+            match transport::pass(enclosed, blobs, begun, socket) {
                 Passed::Nothing => break false,
                 Passed::All => break true,
                 Passed::Part(items) => begun = items,

@@ -12,13 +12,13 @@
 //! `PROCESSION_SCHEDULES=1000000 cargo test --release --test models` tries more of them. The schedule
 //! of a failure is printed; `shuttle::replay` plays it again.
 
-#[path = "../../src/wire/claim.rs"]
+#[path = "../../src/transport/claim.rs"]
 #[allow(dead_code)]
 mod claim;
-#[path = "../../src/wire/event_count.rs"]
+#[path = "../../src/transport/event_count.rs"]
 #[allow(dead_code)]
 mod event_count;
-#[path = "../../src/wire/ring.rs"]
+#[path = "../../src/transport/ring.rs"]
 #[allow(dead_code)]
 mod ring;
 mod sync;

@@ -109,7 +109,7 @@ fn ring(_bell: u64) {
     }
 }
 
-// Where things lie, see `src/wire/exchange.rs`; the rings at the end.
+// Where things lie, see `src/transport/exchange.rs`; the rings at the end.
 const CALLS_HEAD: u64 = 64;
 const REPLIES_TAIL: u64 = 2 * 64;
 const REPLIES_HEAD: u64 = 3 * 64;

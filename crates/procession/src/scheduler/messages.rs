@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
-use crate::executor::processes::retries::{Fault, Retries};
+use crate::retries::{Fault, Retries};
 use crate::task::TaskId;
 
 /// What a scheduler is told at its start.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::retries::Retries;
-use super::scheduler::TaskOptionsMade;
+use crate::retries::Retries;
+use crate::scheduler::TaskOptionsMade;
 
 /// What [`ProcessPool::submit_with`](super::ProcessPool::submit_with) takes besides the task. What
 /// is not set here is as the pool's builder says.

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scheduler::Begun;
 use super::work_item::WorkItem;
-use crate::wire::{self, Garbled, Progress, SharedRegion};
+use crate::scheduler::Begun;
+use crate::transport::{self, Garbled, Progress, SharedRegion};
 
 /// A worker's claims, by number, and those that are free.
 #[derive(Default)]
@@ -112,7 +112,7 @@ impl Claims {
 
     /// How far the call of this turn has got.
     pub(crate) fn progress(&self, region: &SharedRegion, turn: u64) -> Option<Progress> {
-        Some(region.claim(self.of(turn)?)?.progress(wire::now()))
+        Some(region.claim(self.of(turn)?)?.progress(transport::now()))
     }
 
     /// The calls that were begun and not answered, at this time.

@@ -22,7 +22,7 @@
 //! - after a shutdown every task is completed before [`Action::End`].
 //!
 //! **Who is to blame.** A worker claims each call before it begins it, in memory that outlives it
-//! (see `wire/shared_region.rs`), so it is known which calls had begun when it died. Only these can have
+//! (see `transport/shared_region.rs`), so it is known which calls had begun when it died. Only these can have
 //! killed it; the others go back to the head of the queue at no cost.
 //!
 //! **Ending one task.** To end a running task is to end its process. What it has not begun is
@@ -30,6 +30,8 @@
 //! With several, a deadline still ends the process, and the other tasks die with it; a cancel does
 //! not.
 
+#[cfg(any(test, feature = "simulation"))]
+pub mod bench_driver;
 mod blame;
 mod dispatch;
 mod lifecycle;
@@ -37,6 +39,8 @@ mod messages;
 #[cfg(test)]
 mod nonsense;
 mod queue;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod tasks;
 mod worker;
 
@@ -53,11 +57,11 @@ pub(crate) use self::messages::{
 use self::queue::Queue;
 use self::tasks::{Entry, Place};
 use self::worker::{EndReason, EndedCall, Respite, SeatState, Sent, Stage, Successor, later};
-use super::retries::Fault;
-#[cfg(test)]
-use super::retries::Retries;
 use crate::error::PoolError;
 use crate::executor::Shutdown;
+use crate::retries::Fault;
+#[cfg(test)]
+use crate::retries::Retries;
 use crate::task::TaskId;
 
 /// No task is taken to last longer, whatever its worker says.

@@ -297,7 +297,7 @@ pub(super) fn kill_successor<J>(
 mod tests {
     use super::*;
     use crate::error::Exit;
-    use crate::executor::processes::scheduler::{Begun, Event, Settings, TaskOptionsMade};
+    use crate::scheduler::{Begun, Event, Settings, TaskOptionsMade};
     use crate::task::TaskId;
 
     const TRIES: u32 = 5;

@@ -17,11 +17,11 @@ use super::child::{self, Child};
 use super::endings::LOOK_AGAIN;
 use super::handler::{self, HandlerSetup};
 use super::inner::PoolInner;
-use super::scheduler::{Again, Event};
 use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent};
 use crate::guard::{self, Panic};
-use crate::wire::{self, HandshakeMessage, Invitation, Sent, SharedRegion, Socket};
+use crate::scheduler::{Again, Event};
+use crate::transport::{self, HandshakeMessage, Invitation, Sent, SharedRegion, Socket};
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
@@ -144,7 +144,7 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStart
 /// Starts a worker and the threads that attend it.
 fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
-    wire::prepare().map_err(|short| NotStarted {
+    transport::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
         again: Again::AfterShortage,
     })?;
@@ -170,7 +170,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         socket,
         token: Uuid::new_v4().to_string(),
         coordinator: std::process::id(),
-        input: wire::identity(input.as_fd()).unwrap_or_default(),
+        input: transport::identity(input.as_fd()).unwrap_or_default(),
         worker: handle.worker(),
     };
     let claims = shared.most_calls(handle.worker());

@@ -8,8 +8,8 @@ use super::workers::Process;
 use super::world::{Place, SimTask, World};
 use crate::error::Exit;
 use crate::executor::Shutdown;
-use crate::executor::processes::retries::Retries;
-use crate::executor::processes::scheduler::{Again, Event, TaskOptionsMade, Verdict, WorkerId};
+use crate::retries::Retries;
+use crate::scheduler::{Again, Event, TaskOptionsMade, Verdict, WorkerId};
 use crate::task::TaskId;
 
 impl World {

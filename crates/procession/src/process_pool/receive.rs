@@ -6,12 +6,12 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::inner::PoolInner;
-use super::scheduler::Event;
 use super::work_item::WorkItem;
 use super::worker_handle::{Answered, Receiving, WorkerHandle};
 use crate::blob::Blob;
+use crate::scheduler::Event;
 use crate::task::TaskId;
-use crate::wire::{
+use crate::transport::{
     self, Attachment, ENCLOSED, Garbled, OUTPUT, Record, Reply, SAID, Status, TAKE_IN, Timed,
 };
 
@@ -118,7 +118,7 @@ impl Taken {
     }
 
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r [u8]), Garbled> {
-        let (number, text) = wire::split(receiving.bytes(self.record)).ok_or(Garbled)?;
+        let (number, text) = transport::split(receiving.bytes(self.record)).ok_or(Garbled)?;
         Ok((number, self.enclosed.text(text)))
     }
 }

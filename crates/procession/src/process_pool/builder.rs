@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inner::{Initializer, OnEvent, OnOutput, Setup};
-use super::limits::{Limits, Recycling};
 use super::program::Programs;
-use super::retries::Retries;
-use super::scheduler::{Settings, TaskOptionsMade};
 use super::socket_dir;
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
+use crate::limits::{Limits, Recycling};
+use crate::retries::Retries;
+use crate::scheduler::{Settings, TaskOptionsMade};
 use crate::task::Task;
 use crate::voice::{self, OnSay, Said};
 use crate::worker;

@@ -53,8 +53,8 @@ pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::error::{Cause, TaskError};
-use crate::executor::Limits;
 use crate::guard;
+use crate::limits::Limits;
 use crate::task::Task;
 
 /// Grows with every change of these types.

@@ -29,7 +29,7 @@ use super::inner::PoolInner;
 use super::program::Program;
 use super::supervisor::Order;
 use crate::error::Exit;
-use crate::wire::Invitation;
+use crate::transport::Invitation;
 use procession_os::reap::{Reaped, reap};
 use procession_os::spawn::{Image, spawn};
 

@@ -10,9 +10,7 @@ use fastrand::Rng;
 
 use super::Summary;
 use super::workers::{Call, Order, Process, Viewed};
-use crate::executor::processes::scheduler::{
-    Action, Claimed, Event, Scheduler, Settings, Verdict, WorkerId,
-};
+use crate::scheduler::{Action, Claimed, Event, Scheduler, Settings, Verdict, WorkerId};
 
 pub(super) struct World {
     pub rng: Rng,

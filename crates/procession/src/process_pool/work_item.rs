@@ -9,7 +9,7 @@ use crate::error::TaskError;
 use crate::executor::batch::{AnyBatchPromise, Batch};
 use crate::executor::job::{AnyPromise, Encoded, Text};
 use crate::task::TaskId;
-use crate::wire::{INLINE_LIMIT, Reply};
+use crate::transport::{INLINE_LIMIT, Reply};
 
 /// Tasks, and who is owed their outputs.
 pub(crate) struct WorkItem {

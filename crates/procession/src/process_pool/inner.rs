@@ -20,13 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::clock::Clock;
 use super::completion::Settling;
 use super::endings::PoolThread;
-use super::limits::{self, Limits};
 use super::program::{Program, Programs};
 use super::receive;
-use super::scheduler::{
-    Action, Begun, Event, MOST_AHEAD, Scheduler, Settings, TaskOptionsMade, Verdict, WorkerId,
-    WorkerIndex,
-};
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::trace;
@@ -40,10 +35,15 @@ use crate::executor::callbacks::{self, CallQueues};
 use crate::executor::job::{AnyPromise, Encoded, Job, Text};
 use crate::future::{self, Future, TaskControl, Waiter, Wake};
 use crate::guard;
+use crate::limits::{self, Limits};
+use crate::scheduler::{
+    Action, Begun, Event, MOST_AHEAD, Scheduler, Settings, TaskOptionsMade, Verdict, WorkerId,
+    WorkerIndex,
+};
 use crate::task::{Task, TaskId};
+use crate::transport::Reply;
 use crate::voice::{OnSay, Said};
 use crate::waiting::{self, Acting, Need, ReplySender, Through};
-use crate::wire::Reply;
 use procession_os::fork::Origin;
 
 /// All that the pool's threads have in common.

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::PoolEvent;
 use super::child::Child;
 use super::inner::PoolInner;
-use super::scheduler::Event;
 use super::supervisor::Order;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
 use crate::guard::{self, Panic};
+use crate::scheduler::Event;
 use procession_os::threads::ThreadSpec;
 
 /// How soon after a kill it is looked whether the process has ended, and how often then.

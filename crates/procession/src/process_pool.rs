@@ -12,8 +12,6 @@
 //!   the operating system sees it and [`handle`] as the pool does.
 //! - [`simulation`] tries the scheduler in a world of chance.
 
-#[cfg(any(test, feature = "simulation"))]
-pub mod bench_driver;
 mod builder;
 mod child;
 mod claims;
@@ -22,13 +20,8 @@ mod completion;
 mod endings;
 mod handler;
 mod inner;
-mod limits;
 mod program;
 mod receive;
-mod retries;
-mod scheduler;
-#[cfg(any(test, feature = "simulation"))]
-pub mod simulation;
 mod socket_dir;
 mod stats;
 mod supervisor;
@@ -48,8 +41,6 @@ use rustc_hash::FxHashMap;
 
 pub use builder::Builder;
 pub use child::{Stream, Usage};
-pub use limits::{Limits, Recycling};
-pub use retries::{Fault, Retries};
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
 pub use suspension::{resume_all, suspend_all};
@@ -57,13 +48,14 @@ pub use task_options::TaskOptions;
 
 use self::clock::Clock;
 use self::inner::{PoolInner, PoolState, Setup};
-use self::scheduler::{Event, Scheduler};
 use self::stats::Counts;
 use self::work_item::ItemPool;
-use super::callbacks::{self, CallQueues};
-use super::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::error::{Exit, PoolError};
+use crate::executor::callbacks::{self, CallQueues};
+use crate::executor::{Batch, Canceller, Engine, Job, Shutdown};
 use crate::future::Future;
+use crate::retries::Fault;
+use crate::scheduler::{Event, Scheduler};
 use crate::task::{Task, TaskId};
 use crate::waiting::{self, Need};
 use procession_os::fork::Origin;

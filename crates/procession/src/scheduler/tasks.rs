@@ -10,7 +10,7 @@ use super::messages::{Action, TaskOptionsMade, Verdict, WorkerIndex};
 use super::worker::later;
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
-use crate::executor::processes::retries::Fault;
+use crate::retries::Fault;
 use crate::task::TaskId;
 
 #[derive(Debug)]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::PoolEvent;
 use super::inner::PoolInner;
-use super::scheduler::Verdict;
 use super::stats::Counts;
 use super::work_item::WorkItem;
 use crate::error::{Death, TaskError};
-use crate::wire::{Reply, Status};
+use crate::scheduler::Verdict;
+use crate::transport::{Reply, Status};
 
 /// What an event brought along that the scheduler need not know.
 pub(super) enum Settling<'r> {

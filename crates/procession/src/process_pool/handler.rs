@@ -28,12 +28,12 @@ use super::PoolEvent;
 use super::child::{Ended, Usage};
 use super::inner::PoolInner;
 use super::receive;
-use super::scheduler::{Again, Event, Misuse};
 use super::supervisor::tells_of_shortage;
 use super::worker_handle::{KillReason, Outgoing, WorkerHandle};
 use crate::error::Exit;
 use crate::guard;
-use crate::wire::{
+use crate::scheduler::{Again, Event, Misuse};
+use crate::transport::{
     self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
     Welcome,
 };
@@ -178,7 +178,7 @@ fn shake_hands(
     if token != invitation.token || pid != handle.pid() {
         return Err(StartFailure::System(format!("process {pid} connected uninvited")));
     }
-    let ours = wire::build_with(&shared.setup.build_id);
+    let ours = transport::build_with(&shared.setup.build_id);
     if protocol != PROTOCOL || build != ours {
         return Err(StartFailure::Stranger(format!(
             "it is of another build ({build}, not {ours})"
@@ -187,7 +187,8 @@ fn shake_hands(
     handle.hold(lifeline);
     let (threads, limits) = (shared.slots(handle.worker()), shared.limits());
     let stack = shared.setup.stack;
-    wire::send(&welcome, || Welcome { threads, limits, stack }).map_err(|_| StartFailure::Gone)?;
+    transport::send(&welcome, || Welcome { threads, limits, stack })
+        .map_err(|_| StartFailure::Gone)?;
     if HandshakeMessage::Welcomed.send(socket, &[]) != Sent::Yes {
         return Err(StartFailure::Gone);
     }
@@ -262,7 +263,7 @@ fn await_descriptors(handle: &WorkerHandle) -> Result<(), StartFailure> {
     const PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_WAIT: Duration = Duration::from_secs(5);
     let since = Instant::now();
-    while let Err(short) = wire::prepare() {
+    while let Err(short) = transport::prepare() {
         if handle.has_ended() || since.elapsed() >= LONGEST_WAIT {
             return Err(StartFailure::Short(format!("cannot greet a worker: {short}")));
         }

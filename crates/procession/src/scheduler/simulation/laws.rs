@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::workers::{Order, Process, Viewed};
 use super::world::{Place, World};
-use crate::executor::processes::retries::Fault;
-use crate::executor::processes::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
+use crate::retries::Fault;
+use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 
 /// No claim of a worker puts off a deadline for longer.
 const STALLED: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use super::lifecycle::MIN_LIFETIME;
 use super::messages::{Action, Begun, Verdict, WorkerId};
 use super::worker::{EndReason, EndedCall, Sent, Stage};
 use crate::error::Exit;
-use crate::executor::processes::retries::Fault;
+use crate::retries::Fault;
 use crate::task::TaskId;
 
 /// A call is charged with the end of workers that had not claimed it when it comes to this much:

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::scheduler::{Action, Event, Scheduler, Settings, TaskOptionsMade, WorkerId};
+use super::{Action, Event, Scheduler, Settings, TaskOptionsMade, WorkerId};
 use crate::task::TaskId;
 
 /// Submits all tasks, lets the workers answer in turn what they are sent, and gives the number of

@@ -16,10 +16,10 @@ use ipc_channel::ipc::IpcSender;
 
 use super::child::Child;
 use super::claims::{Claims, Sent};
-use super::scheduler::{Begun, Claimed, WorkerId};
 use super::work_item::WorkItem;
 use crate::future::Wake;
-use crate::wire::{
+use crate::scheduler::{Begun, Claimed, WorkerId};
+use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, CALL, Call, ENCLOSED, Garbled, INLINE_LIMIT, Passed,
     Progress, Reader, Record, Records, SharedRegion, Socket, TAKE_IN, Writer,
 };
@@ -302,7 +302,7 @@ impl WorkerHandle {
     /// The calls that were begun and not answered when the worker ended.
     pub(crate) fn begun(&self) -> Vec<Begun> {
         let region = self.region.get();
-        let at = self.ended_at.get().copied().unwrap_or_else(wire::now);
+        let at = self.ended_at.get().copied().unwrap_or_else(transport::now);
         region.map_or_else(Vec::new, |region| self.sending().claims.begun(region, at))
     }
 
@@ -347,7 +347,7 @@ impl WorkerHandle {
 
     /// The process has ended: nothing will come from it any more.
     pub(crate) fn note_end(&self) {
-        let _ = self.ended_at.set(wire::now());
+        let _ = self.ended_at.set(transport::now());
         self.has_ended.store(true, Ordering::SeqCst);
         if let Some(region) = self.region.get() {
             region.reply_events().notify_always();
@@ -490,7 +490,7 @@ impl Sending {
         let enclosed = (!is_inline).then_some(text);
         // What was begun for another call, which was taken back meanwhile, is given up.
         let begun = self.part.take().filter(|(of, _)| of == turn).map_or(0, |(_, items)| items);
-        let lacks = match wire::pass(enclosed, &work_item.blobs(), begun, socket) {
+        let lacks = match transport::pass(enclosed, &work_item.blobs(), begun, socket) {
             Passed::Nothing => false,
             Passed::All => true,
             Passed::Part(items) => {

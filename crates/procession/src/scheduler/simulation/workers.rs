@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::world::SimTask;
-use crate::executor::processes::scheduler::{Begun, Claimed, Event, WorkerId};
+use crate::scheduler::{Begun, Claimed, Event, WorkerId};
 
 /// A worker process, with what is on its way to it.
 #[derive(Default)]
