@@ -300,7 +300,7 @@ impl fmt::Debug for Blob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard;
+    use crate::panics;
 
     #[test]
     fn elsewhere_a_blob_is_a_sequence_of_bytes() {
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn a_panic_leaves_nothing_behind() {
         let blob = Blob::from(vec![7; 300]);
-        let _ = guard::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
-        let _ = guard::catch(|| {
+        let _ = panics::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
+        let _ = panics::catch(|| {
             set_aside(|| {
                 serde_json::to_string(&blob).expect("JSON");
                 panic!("while encoding");

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::refusal::Refusal;
 use crate::blob::{self, Blob};
 use crate::error::TaskError;
-use crate::guard;
+use crate::panics;
 
 /// How a task and its output are written when they cross the border of a process; see
 /// [`Task::ENCODING`](crate::Task::ENCODING).
@@ -38,7 +38,7 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
     let before = out.len();
-    let (written, blobs) = blob::set_aside(|| guard::catch(|| write(encoding, value, out)));
+    let (written, blobs) = blob::set_aside(|| panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         look_again(encoding, value, &out[before..], Some(&blobs))?;
     }
@@ -52,7 +52,7 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let before = out.len();
-    let written = blob::leave_in_place(|| guard::catch(|| write(encoding, value, out)));
+    let written = blob::leave_in_place(|| panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         look_again(encoding, value, &out[before..], None)?;
     }
@@ -87,7 +87,7 @@ fn parse_with<T: DeserializeOwned>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<(T, bool), String> {
-    blob::put_back(blobs, || guard::catch(|| parse(encoding, bytes)))
+    blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes)))
         .unwrap_or_else(|panic| Err(panic.message))
 }
 
@@ -114,7 +114,7 @@ fn verified<T: Serialize>(
         Ok(_) => "it was read back as another value".to_owned(),
         Err(refusal) => format!("it was read back as another value: {refusal}"),
     };
-    guard::discard(value);
+    panics::discard(value);
     Err(reason)
 }
 
@@ -158,7 +158,7 @@ fn look_again<T: Serialize + DeserializeOwned>(
     let (back, _): (T, bool) = parse_with(encoding, written, blobs.unwrap_or_default().to_vec())
         .map_err(|error| Refusal::new(format!("it would not be read back: {error}")))?;
     let again = in_kinds(&back, blobs.is_some());
-    guard::discard(back);
+    panics::discard(back);
     let again = again?;
     let is_same = match encoding {
         Encoding::Binary => is_same(written, &again),
@@ -180,7 +180,7 @@ fn rewritten<T: Serialize>(
     with_blobs: bool,
 ) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
-    let write = || guard::catch(|| write(encoding, value, &mut bytes));
+    let write = || panics::catch(|| write(encoding, value, &mut bytes));
     let written = if with_blobs { blob::set_aside(write).0 } else { blob::leave_in_place(write) };
     written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
     Ok(bytes)

@@ -62,7 +62,7 @@ pub trait Executor: Engine {
     /// Runs many tasks and yields their results in the order of the tasks.
     ///
     /// The tasks are taken from the iterator as results are consumed, only so many beyond them as
-    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`frame`](Engine::frame). When the
+    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`chunk_size`](Engine::chunk_size). When the
     /// iterator of the results is dropped before its end, those tasks beyond that have not begun
     /// are cancelled; those that run come to their end, and their results are dropped.
     fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>

@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
-use crate::guard;
+use crate::panics;
 use crate::task::TaskId;
 use crate::waiting::{self, Need, Target};
 
@@ -256,7 +256,7 @@ impl<T> Drop for Future<T> {
         // No task wants to be woken any more. What it shares ends outside the lock.
         if self.was_polled {
             let waker = self.core.lock().waker.take();
-            guard::discard(waker);
+            panics::discard(waker);
         }
     }
 }

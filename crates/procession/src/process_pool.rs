@@ -215,7 +215,7 @@ impl ProcessPool {
         if self.shared.origin.is_forked() {
             return Vec::new();
         }
-        self.shared.pids(&self.shared.mind())
+        self.shared.pids(&self.shared.lock_state())
     }
 
     /// What the pool has done so far.
@@ -223,10 +223,10 @@ impl ProcessPool {
         if self.shared.origin.is_forked() {
             return Stats::default();
         }
-        let mind = self.shared.mind();
-        let pids = self.shared.pids(&mind);
-        let (pending, running) = mind.scheduler.not_begun_and_running();
-        drop(mind);
+        let state = self.shared.lock_state();
+        let pids = self.shared.pids(&state);
+        let (pending, running) = state.scheduler.not_begun_and_running();
+        drop(state);
         let counts = self.shared.counts();
         let Counts { done, failed, cancelled, retried, respawned, wait, run } = &*counts;
         Stats {
@@ -244,10 +244,10 @@ impl ProcessPool {
     }
 
     /// Like [`submit`](super::Executor::submit), under terms of the task's own.
-    pub fn submit_with<T: Task>(&self, terms: TaskOptions, task: T) -> Future<T::Output> {
+    pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
         let (job, future) = Job::new(task, self.canceller());
         self.shared.wait_for_room();
-        self.shared.enter(job, terms.resolve(self.shared.setup.terms));
+        self.shared.enter(job, options.resolve(self.shared.setup.options));
         future
     }
 
@@ -260,15 +260,17 @@ impl ProcessPool {
     /// [`try_submit`](Self::try_submit) under terms of the task's own.
     pub fn try_submit_with<T: Task>(
         &self,
-        terms: TaskOptions,
+        options: TaskOptions,
         task: T,
     ) -> Result<Future<T::Output>, Full<T>> {
         // In a forked child the lock may be held for ever; the future tells.
-        if !self.shared.origin.is_forked() && !self.shared.try_take_room(&mut self.shared.mind()) {
+        if !self.shared.origin.is_forked()
+            && !self.shared.try_take_room(&mut self.shared.lock_state())
+        {
             return Err(Full(task));
         }
         let (job, future) = Job::new(task, self.canceller());
-        self.shared.enter(job, terms.resolve(self.shared.setup.terms));
+        self.shared.enter(job, options.resolve(self.shared.setup.options));
         Ok(future)
     }
 
@@ -281,7 +283,7 @@ impl ProcessPool {
         let shared = Arc::new_cyclic(|shared: &Weak<PoolInner>| PoolInner {
             callbacks: CallQueues::new(waiting::address(shared.as_ptr()), workers + 1, stack),
             setup,
-            mind: Mutex::new(PoolState {
+            state: Mutex::new(PoolState {
                 scheduler,
                 handles: FxHashMap::default(),
                 entering: 0,
@@ -307,10 +309,10 @@ impl ProcessPool {
             .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;
         shared.keep(supervisor, None);
         suspension::note(&shared);
-        let mut mind = shared.mind();
-        let outside = shared.perform_inside(&mut mind, actions);
-        drop(mind);
-        shared.perform_outside(outside, None);
+        let mut state = shared.lock_state();
+        let effects = shared.apply_actions(&mut state, actions);
+        drop(state);
+        shared.run_effects(effects, None);
         Ok(Self { shared })
     }
 }
@@ -323,7 +325,7 @@ pub struct Full<T>(pub T);
 impl Engine for ProcessPool {
     fn enqueue(&self, job: Job) {
         self.shared.wait_for_room();
-        self.shared.enter(job, self.shared.setup.terms);
+        self.shared.enter(job, self.shared.setup.options);
     }
 
     fn ahead(&self) -> usize {
@@ -331,11 +333,11 @@ impl Engine for ProcessPool {
         self.shared.setup.scheduling.slots.iter().sum::<usize>() * 2 + self.workers() * 64
     }
 
-    fn frame(&self) -> usize {
-        self.shared.frame()
+    fn chunk_size(&self) -> usize {
+        self.shared.chunk_size()
     }
 
-    fn frames(&self) -> usize {
+    fn chunks_ahead(&self) -> usize {
         // One that runs, one that lies behind it, and the same again while these are consumed.
         self.workers() * 4
     }

@@ -35,6 +35,8 @@ pub mod bench_driver;
 mod blame;
 mod dispatch;
 mod lifecycle;
+#[cfg(test)]
+mod lifecycle_tests;
 mod messages;
 #[cfg(test)]
 mod nonsense;
@@ -51,12 +53,12 @@ pub(crate) use self::dispatch::MOST_AHEAD;
 use self::dispatch::STUCK;
 use self::lifecycle::kill_successor;
 pub(crate) use self::messages::{
-    Action, Again, Begun, Claimed, Event, Misuse, Settings, TaskOptionsMade, Verdict, WorkerId,
+    Action, Again, Begun, Claimed, Event, Misuse, ResolvedOptions, Settings, Verdict, WorkerId,
     WorkerIndex,
 };
 use self::queue::Queue;
 use self::tasks::{Entry, Place};
-use self::worker::{EndReason, EndedCall, Respite, SeatState, Sent, Stage, Successor, later};
+use self::worker::{EndReason, EndedCall, Respite, Sent, Stage, Successor, WorkerState, later};
 use crate::error::PoolError;
 use crate::executor::Shutdown;
 use crate::retries::Fault;
@@ -75,24 +77,24 @@ pub(crate) struct Scheduler<J> {
     /// How many entries are in the queue and still pending.
     pending: usize,
     /// How many pieces were cut off what was submitted, for their ids.
-    pieces: u64,
+    sub_chunks: u64,
     /// How many wait for their next attempt.
     paused: usize,
-    seats: Vec<SeatState>,
+    workers: Vec<WorkerState>,
     /// How many tasks have a timeout: without any, deadlines need not be looked for.
     timed: usize,
     /// Every seat has its process, ready, and nobody comes or goes.
-    is_settled: bool,
+    is_stable: bool,
     /// Some worker may have grown too large, or done its number of tasks.
-    may_be_worn: bool,
+    may_need_recycling: bool,
     /// When to look for calls that lie behind a long one.
     stuck_check: Option<Instant>,
     /// How long tasks take, averaged with more weight on the latest.
     typical: Option<Duration>,
     /// Starts that failed, and workers that ended before they began anything, in a row without a
     /// task done in between.
-    fruitless: u32,
-    last_fruitless: Instant,
+    early_failures: u32,
+    last_early_failure: Instant,
     /// Starts that failed without anything to say about the next, since a worker was ready last.
     failed_starts: u32,
     /// Since when there has been no worker because the system is short of something.
@@ -111,31 +113,31 @@ enum Phase {
 impl<J: Clone> Scheduler<J> {
     /// A scheduler, and its first actions.
     pub(crate) fn new(settings: Settings, now: Instant) -> (Self, Vec<Action<J>>) {
-        let seats = settings.slots.iter().enumerate();
+        let workers = settings.slots.iter().enumerate();
         let mut scheduler = Self {
-            seats: seats
-                .map(|(worker_index, &slots)| SeatState::new(worker_index, slots, now))
+            workers: workers
+                .map(|(worker_index, &slots)| WorkerState::new(worker_index, slots, now))
                 .collect(),
             settings,
             tasks: FxHashMap::default(),
             queue: Queue::default(),
             pending: 0,
-            pieces: 0,
-            is_settled: false,
-            may_be_worn: false,
+            sub_chunks: 0,
+            is_stable: false,
+            may_need_recycling: false,
             stuck_check: None,
             paused: 0,
             timed: 0,
             typical: None,
-            fruitless: 0,
-            last_fruitless: now,
+            early_failures: 0,
+            last_early_failure: now,
             failed_starts: 0,
             short_since: None,
             phase: Phase::Open,
             has_ended: false,
         };
         let mut actions = Vec::new();
-        scheduler.fill_seats(now, &mut actions);
+        scheduler.start_missing(now, &mut actions);
         (scheduler, actions)
     }
 
@@ -148,26 +150,26 @@ impl<J: Clone> Scheduler<J> {
     ) -> Vec<Action<J>> {
         let mut actions = Vec::new();
         for event in events {
-            self.is_settled &= event.is_about_tasks();
+            self.is_stable &= event.is_about_tasks();
             self.take_note(event, now, &mut actions);
         }
         // What is done for every single task must not depend on the number of workers.
-        if !self.is_settled {
-            self.fill_seats(now, &mut actions);
+        if !self.is_stable {
+            self.start_missing(now, &mut actions);
         }
         self.dispatch(now, &mut actions);
         if self.stuck_check.is_some_and(|at| at <= now) {
             self.recall_stuck(now, &mut actions);
         }
-        if self.may_be_worn || self.settings.max_tasks.is_some() {
-            self.replace_the_worn(now, &mut actions);
+        if self.may_need_recycling || self.settings.max_tasks.is_some() {
+            self.recycle_workers(now, &mut actions);
         }
         self.dismiss_the_idle(now, &mut actions);
         self.end_if_done(now, &mut actions);
-        if !self.is_settled {
-            let is_settled =
-                |state: &SeatState| state.stage == Stage::Ready && state.successor.is_none();
-            self.is_settled = self.seats.iter().all(is_settled);
+        if !self.is_stable {
+            let is_stable =
+                |state: &WorkerState| state.stage == Stage::Ready && state.successor.is_none();
+            self.is_stable = self.workers.iter().all(is_stable);
         }
         actions
     }
@@ -183,10 +185,10 @@ impl<J: Clone> Scheduler<J> {
         };
         at(self.stuck_check);
         let excess = self.may_shrink();
-        if self.is_settled && self.timed == 0 && !excess {
+        if self.is_stable && self.timed == 0 && !excess {
             return earliest;
         }
-        for state in &self.seats {
+        for state in &self.workers {
             if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor {
                 at(Some(until));
             }
@@ -211,9 +213,9 @@ impl<J: Clone> Scheduler<J> {
     /// The call by which a task was sent, if it is the only one that its worker has.
     pub(crate) fn only_call(&self, id: TaskId) -> Option<(WorkerId, u64)> {
         let Place::InFlight(worker_index) = self.tasks.get(&id)?.place else { return None };
-        let state = &self.seats[worker_index];
+        let state = &self.workers[worker_index];
         let call = state.calls.front().filter(|call| state.calls.len() == 1 && call.id == id)?;
-        Some((state.worker_id(), call.turn))
+        Some((state.worker_id(), call.seq))
     }
 
     /// How many tasks wait for a worker, or for their next attempt.
@@ -224,7 +226,7 @@ impl<J: Clone> Scheduler<J> {
     /// How many tasks have not begun, and how many run. Those that were cancelled are not counted,
     /// whatever their worker still does.
     pub(crate) fn not_begun_and_running(&self) -> (usize, usize) {
-        let running = self.seats.iter().flat_map(SeatState::running);
+        let running = self.workers.iter().flat_map(WorkerState::running);
         let running = running.filter(|call| self.tasks.contains_key(&call.id)).count();
         let all: usize = self.tasks.values().map(|task| task.items as usize).sum();
         (all - running, running)
@@ -232,40 +234,40 @@ impl<J: Clone> Scheduler<J> {
 
     fn take_note(&mut self, event: Event<J>, now: Instant, actions: &mut Vec<Action<J>>) {
         match event {
-            Event::Submitted { id, job, items, bytes, terms } => {
-                self.submitted(id, job, items, bytes, terms, actions);
+            Event::Submitted { id, job, items, bytes, options } => {
+                self.submitted(id, job, items, bytes, options, actions);
             }
             Event::Cancelled { id } => self.cancelled(id, now, actions),
             Event::Abandoned { id } => self.abandoned(id, actions),
             Event::WorkerReady { worker_id } => self.ready(worker_id, now),
             Event::Narrowed { worker_id, slots } => {
-                self.seats[worker_id.worker_index].narrow(worker_id, slots)
+                self.workers[worker_id.worker_index].narrow(worker_id, slots)
             }
-            Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit } => {
-                let state = &mut self.seats[worker_id.worker_index];
+            Event::Replied { worker_id, seq, ran_for, has_failed, is_over_memory_limit } => {
+                let state = &mut self.workers[worker_id.worker_index];
                 if state.is_present(worker_id)
-                    && let Some(id) = state.answered(turn, 1, now)
+                    && let Some(id) = state.answered(seq, 1, now)
                 {
                     state.is_over_memory_limit |= is_over_memory_limit;
-                    self.may_be_worn |= is_over_memory_limit;
+                    self.may_need_recycling |= is_over_memory_limit;
                     self.learn(ran_for);
                     let id = self.cut(id, 1);
                     self.answered(id, has_failed, now, actions);
                 }
             }
-            Event::Progressed { worker_id, turn, items, ran_for, is_over_memory_limit } => {
-                let state = &mut self.seats[worker_id.worker_index];
+            Event::Progressed { worker_id, seq, items, ran_for, is_over_memory_limit } => {
+                let state = &mut self.workers[worker_id.worker_index];
                 if state.is_present(worker_id)
-                    && let Some(id) = state.answered(turn, items, now)
+                    && let Some(id) = state.answered(seq, items, now)
                 {
                     state.is_over_memory_limit |= is_over_memory_limit;
-                    self.may_be_worn |= is_over_memory_limit;
+                    self.may_need_recycling |= is_over_memory_limit;
                     self.learn(ran_for);
                     self.advance(id, items);
                 }
             }
             Event::Returned { worker_id, calls } => {
-                let state = &mut self.seats[worker_id.worker_index];
+                let state = &mut self.workers[worker_id.worker_index];
                 if state.is_present(worker_id) {
                     let returned = calls.iter().filter_map(|call| state.take_returned(call, now));
                     let returned: Vec<_> = returned.collect();
@@ -282,8 +284,8 @@ impl<J: Clone> Scheduler<J> {
             Event::WorkerExited { worker_id, exit, begun } => {
                 self.exited(worker_id, exit, &begun, now, actions);
             }
-            Event::NotYet { worker_id, turn, claimed } => {
-                self.not_yet(worker_id, turn, claimed, now, actions);
+            Event::NotYet { worker_id, seq, claimed } => {
+                self.not_yet(worker_id, seq, claimed, now, actions);
             }
             Event::Tick => self.tick(now, actions),
             Event::ShutDown(how) => self.shut_down(how, now, actions),
@@ -293,7 +295,7 @@ impl<J: Clone> Scheduler<J> {
     fn cancelled(&mut self, id: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
         let Some(task) = self.tasks.get(&id) else { return };
         if let Place::InFlight(worker_index) = task.place {
-            let state = &mut self.seats[worker_index];
+            let state = &mut self.workers[worker_index];
             let index = state.calls.iter().position(|call| call.id == id);
             let Some(index) = index.filter(|_| state.stage == Stage::Ready) else { return };
             let has_timeout = state.calls[index].timeout.is_some();
@@ -302,8 +304,8 @@ impl<J: Clone> Scheduler<J> {
             } else if index < state.slots {
                 self.end_call(worker_index, index, EndReason::Cancelled, now, actions);
             } else {
-                let (worker_id, turn) = (state.worker_id(), state.calls[index].turn);
-                actions.push(Action::Recall { worker_id, from: turn, through: turn });
+                let (worker_id, seq) = (state.worker_id(), state.calls[index].seq);
+                actions.push(Action::Recall { worker_id, from: seq, through: seq });
                 // Should it begin nevertheless, because the recall came too late, it is ended.
                 if state.slots == 1 {
                     state.calls[index].timeout = Some(STUCK);
@@ -319,7 +321,7 @@ impl<J: Clone> Scheduler<J> {
 
     fn ready(&mut self, worker_id: WorkerId, now: Instant) {
         self.note_started();
-        let state = &mut self.seats[worker_id.worker_index];
+        let state = &mut self.workers[worker_id.worker_index];
         if state.is_present(worker_id) && matches!(state.stage, Stage::Starting { .. }) {
             state.stage = Stage::Ready;
             state.idle_since = now;
@@ -335,24 +337,24 @@ impl<J: Clone> Scheduler<J> {
     fn not_yet(
         &mut self,
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         claimed: Claimed,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[worker_id.worker_index];
+        let state = &mut self.workers[worker_id.worker_index];
         if !state.is_present(worker_id) {
             return;
         }
         // A cancelled call whose reply does not come would keep its slot for ever.
         let is_cancelled = |call: &&mut Sent| {
-            call.turn == turn && call.timeout.is_none() && !self.tasks.contains_key(&call.id)
+            call.seq == seq && call.timeout.is_none() && !self.tasks.contains_key(&call.id)
         };
         if let Some(call) = state.calls.iter_mut().find(is_cancelled) {
             call.timeout = Some(STUCK);
             self.timed += 1; // Until the pool's end, which does no harm.
         }
-        match state.put_off(turn, claimed, now) {
+        match state.put_off(seq, claimed, now) {
             Respite::Granted => {}
             Respite::Stalled => self.kill(worker_id.worker_index, EndReason::Stalled, now, actions),
             Respite::OverDue => {
@@ -362,7 +364,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     fn learn(&mut self, ran_for: Duration) {
-        self.fruitless = 0;
+        self.early_failures = 0;
         self.typical = Some(match self.typical {
             None => ran_for.min(LONGEST),
             Some(typical) => (typical * 7 + ran_for.min(LONGEST)) / 8,
@@ -396,12 +398,12 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[worker_index];
+        let state = &mut self.workers[worker_index];
         if state.ending.is_none() {
-            let Sent { turn, timeout, .. } = state.calls[index];
+            let Sent { seq, timeout, .. } = state.calls[index];
             let allowed = timeout.filter(|_| why == EndReason::TimedOut);
-            state.ending = Some(EndedCall { turn, at: now, why });
-            actions.push(Action::EndCall { worker_id: state.worker_id(), turn, allowed });
+            state.ending = Some(EndedCall { seq, at: now, why });
+            actions.push(Action::EndCall { worker_id: state.worker_id(), seq, allowed });
         }
     }
 
@@ -411,11 +413,11 @@ impl<J: Clone> Scheduler<J> {
                 task.place = Place::Pending;
                 self.paused -= 1;
                 self.pending += 1;
-                self.queue.push_front(task.terms.priority, id);
+                self.queue.push_front(task.options.priority, id);
             }
         }
-        for worker_index in 0..self.seats.len() {
-            let state = &mut self.seats[worker_index];
+        for worker_index in 0..self.workers.len() {
+            let state = &mut self.workers[worker_index];
             if let Some(Successor { stage: Stage::Starting { until }, .. }) = state.successor
                 && until <= now
             {
@@ -460,7 +462,7 @@ impl<J: Clone> Scheduler<J> {
                 for id in ids {
                     self.complete(id, Verdict::Cancelled, actions);
                 }
-                for worker_index in 0..self.seats.len() {
+                for worker_index in 0..self.workers.len() {
                     self.recall(worker_index, actions);
                 }
             }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::Encoding;
 use crate::error::Failure;
-use crate::guard;
+use crate::panics;
 use crate::transport;
 use crate::voice::Voice;
 use crate::worker;
@@ -166,7 +166,7 @@ impl Locals {
             std::mem::take(&mut *cells)
         };
         for (_, cell) in cells {
-            guard::discard(cell);
+            panics::discard(cell);
         }
     }
 }

@@ -53,8 +53,8 @@ pub(crate) use self::socket::{Sent, Socket, identity};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::error::{Cause, TaskError};
-use crate::guard;
 use crate::limits::Limits;
+use crate::panics;
 use crate::task::Task;
 
 /// Grows with every change of these types.
@@ -132,7 +132,7 @@ pub(crate) const ENCLOSED: u8 = 0x80;
 pub(crate) struct Call {
     pub id: u64,
     /// Tells the call from others that used the same claim.
-    pub turn: u32,
+    pub seq: u32,
     pub attempt: u32,
     pub claim: u32,
     pub name_len: u32,
@@ -146,7 +146,7 @@ impl Call {
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());
-        let words = [self.turn, self.attempt, self.claim, self.name_len, self.items];
+        let words = [self.seq, self.attempt, self.claim, self.name_len, self.items];
         for (at, word) in bytes[8..].chunks_exact_mut(4).zip(words) {
             at.copy_from_slice(&word.to_le_bytes());
         }
@@ -161,7 +161,7 @@ impl Call {
         let mut word = || words.next().map(u32::from_le_bytes);
         let call = Self {
             id: u64::from_le_bytes(*id),
-            turn: word()?,
+            seq: word()?,
             attempt: word()?,
             claim: word()?,
             name_len: word()?,
@@ -299,7 +299,7 @@ impl ReplyBuffer {
         let (status, plain) = match result {
             Ok(output) => {
                 let encoded = codec::encode(T::ENCODING, &output, data);
-                guard::discard(output);
+                panics::discard(output);
                 match encoded {
                     Ok(blobs) => {
                         (self.blobs, self.encoding) = (blobs, T::ENCODING);
@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn a_call_survives_the_border() {
-        let call = Call { id: u64::MAX, turn: 7, attempt: 1, claim: 3, name_len: 5, items: 1 };
+        let call = Call { id: u64::MAX, seq: 7, attempt: 1, claim: 3, name_len: 5, items: 1 };
         let mut record = call.to_bytes().to_vec();
         record.extend_from_slice("fläg[1]".as_bytes());
         let parts = Parts { name: "fläg", lengths: &[], text: b"[1]" };
@@ -509,7 +509,7 @@ mod tests {
 
     #[test]
     fn the_texts_of_several_tasks_are_told_apart_by_their_lengths() {
-        let call = Call { id: 1, turn: 1, attempt: 1, claim: 0, name_len: 1, items: 3 };
+        let call = Call { id: 1, seq: 1, attempt: 1, claim: 0, name_len: 1, items: 3 };
         let mut record = call.to_bytes().to_vec();
         record.push(b'n');
         record.extend([1_u32, 4, 2].map(u32::to_le_bytes).concat());

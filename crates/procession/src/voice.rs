@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::guard;
+use crate::panics;
 use crate::task::TaskId;
 
 /// A line that a task said; see [`Context::say`](crate::Context::say).
@@ -49,7 +49,7 @@ impl Voice {
         let pid = std::process::id();
         Self::new(move |task, worker, line| {
             // A listener that panics is not the task's fault.
-            let _ = guard::catch(|| listener(&Said { task, worker, pid, line }));
+            let _ = panics::catch(|| listener(&Said { task, worker, pid, line }));
         })
     }
 

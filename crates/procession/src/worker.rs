@@ -26,7 +26,7 @@ use ipc_channel::{IpcError, TryRecvError};
 
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
-use crate::guard;
+use crate::panics;
 use crate::task::Registry;
 use crate::transport::{
     self, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, SharedRegion, Socket,
@@ -281,7 +281,7 @@ fn shake_hands(
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
     let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
     // The channel library panics where it finds no descriptors.
-    let said = guard::catch(|| {
+    let said = panics::catch(|| {
         transport::prepare().map_err(|short| short.to_string())?;
         say_hello(invitation, &build).map_err(|error| error.to_string())
     });
@@ -342,7 +342,7 @@ fn hold_the_lifeline(
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
         while is_child_of(coordinator) {
             // Whatever the channel library's panics mean, the parent tells.
-            match guard::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
+            match panics::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
                 Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
                 Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
                 // A task may have closed the descriptor.

@@ -347,8 +347,8 @@ fn map_takes_no_more_than_so_many_tasks_ahead(kind: Kind) {
     for consumed in 1..=70_000 {
         assert!(results.next().is_some());
         let ahead = taken.load(Ordering::SeqCst) - consumed;
-        // Short tasks are handed over in frames.
-        let most = executor.ahead().max(executor.frames() * 1024);
+        // Short tasks are handed over in chunks.
+        let most = executor.ahead().max(executor.chunks_ahead() * 1024);
         assert!(ahead <= most, "{ahead} tasks ahead");
     }
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::job::Canceller;
 use crate::codec::{self, Encoding};
 use crate::error::TaskError;
-use crate::guard;
+use crate::panics;
 use crate::task::{Task, TaskId};
 use crate::transport::{INLINE_LIMIT, Reply};
 use crate::waiting::{self, Need, Target, Waiting};
@@ -120,7 +120,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         if ends.len() == most || text.len() + last > MOST_TEXT {
             break BatchEnd::More;
         }
-        let task = match guard::hold(|| tasks.next()) {
+        let task = match panics::hold(|| tasks.next()) {
             Ok(Some(task)) => task,
             Ok(None) => break BatchEnd::End,
             Err(panic) => break BatchEnd::Panic(panic),
@@ -130,7 +130,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
             Ok(blobs) if blobs.is_empty() => {
                 ends.push(text.len());
                 last = text.len() - before;
-                guard::discard(task);
+                panics::discard(task);
                 continue;
             }
             Ok(_) => None,
@@ -138,7 +138,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, most: usize) 
         };
         text.truncate(before);
         let Some(refusal) = refusal else { break BatchEnd::HasBlobs(task) };
-        guard::discard(task);
+        panics::discard(task);
         break BatchEnd::Refused(refusal.into_error("task", T::NAME));
     };
     if ends.is_empty() {
@@ -205,7 +205,7 @@ impl<O> Results<O> {
         inner.missing -= usize::from(matches!(slot, Slot::Pending));
         self.next += 1;
         drop(inner);
-        guard::discard(slot);
+        panics::discard(slot);
     }
 
     /// Waits until there is at least one more, and takes all there are.
@@ -257,7 +257,7 @@ impl<O> BatchState<O> {
                 *slot = Slot::Here(result);
                 *missing -= 1;
             } else {
-                guard::discard(result);
+                panics::discard(result);
             }
         }
         let is_enough = match waits {
@@ -278,7 +278,7 @@ impl<O> Drop for BatchState<O> {
     fn drop(&mut self) {
         // Outputs that nobody took may be dropped by whoever delivers for many others, too.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        guard::discard(std::mem::take(&mut inner.slots));
+        panics::discard(std::mem::take(&mut inner.slots));
     }
 }
 
@@ -301,7 +301,7 @@ impl<O: Serialize + DeserializeOwned + Send> AnyBatchPromise for BatchPromise<O>
         let mut results = Vec::with_capacity(outputs.len());
         while results.len() < outputs.len() {
             // `Deserialize` is the user's code and may panic; then it goes on behind that one.
-            let decoded = guard::catch(|| {
+            let decoded = panics::catch(|| {
                 for output in &outputs[results.len()..] {
                     results.push(codec::read(self.encoding, output).map_err(undecodable));
                 }

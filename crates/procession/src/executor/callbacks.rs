@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::guard;
+use crate::panics;
 use crate::waiting::{self, Acting, Call, ReplySender, StandIn, Through};
 use procession_os::threads::ThreadSpec;
 
@@ -64,7 +64,7 @@ impl CallQueue {
             if let Some(call) = inner.calls.pop_front() {
                 inner.running += 1;
                 drop(inner);
-                let _ = guard::catch(call);
+                let _ = panics::catch(call);
                 inner = self.lock();
                 inner.running -= 1;
                 if acting.is_away() {

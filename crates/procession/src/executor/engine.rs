@@ -17,16 +17,16 @@ pub trait Engine: Send + Sync {
 
     /// How many tasks it is good to hand over together, as far as is known by now: many if they
     /// are so short that handing them over one by one would take longer than they do.
-    fn frame(&self) -> usize {
+    fn chunk_size(&self) -> usize {
         1
     }
 
-    /// How many such frames [`map`](Executor::map) hands over ahead of the consumer.
-    fn frames(&self) -> usize {
+    /// How many such chunks [`map`](Executor::map) hands over ahead of the consumer.
+    fn chunks_ahead(&self) -> usize {
         1
     }
 
-    /// Takes over many tasks at once; only asked of an executor with a [`frame`](Self::frame)
+    /// Takes over many tasks at once; only asked of an executor with a [`chunk_size`](Self::chunk_size)
     /// beyond one.
     fn enqueue_batch(&self, batch: Batch) {
         drop(batch);

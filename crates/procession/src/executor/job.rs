@@ -13,7 +13,7 @@ use crate::blob::Blob;
 use crate::codec::{self, Refusal};
 use crate::error::TaskError;
 use crate::future::{self, Core, Future, Promise, TaskControl};
-use crate::guard;
+use crate::panics;
 use crate::task::{Context, Task, TaskId};
 use crate::transport::Reply;
 
@@ -183,7 +183,7 @@ impl<T: Task> Work for Typed<T> {
     fn run(self: Box<Self>, context: &Context) {
         let Self { task, promise } = *self;
         promise.set_running(true);
-        promise.fulfil(guard::run(task, context));
+        promise.fulfil(panics::run(task, context));
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
@@ -192,7 +192,7 @@ impl<T: Task> Work for Typed<T> {
 
     fn into_owed(self: Box<Self>) -> AnyPromise {
         let Self { task, promise } = *self;
-        guard::discard(task);
+        panics::discard(task);
         AnyPromise::new(promise)
     }
 }

@@ -17,7 +17,7 @@ pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     /// Something was taken from `ahead` since it was filled.
     has_room: bool,
     /// The tasks have blobs, so they travel one by one.
-    are_laden: bool,
+    have_blobs: bool,
 }
 
 /// What was handed over and not consumed yet.
@@ -36,20 +36,23 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
             tasks: Some(tasks),
             ahead: VecDeque::new(),
             has_room: true,
-            are_laden: false,
+            have_blobs: false,
         }
     }
 
     fn fill(&mut self) {
         while let Some(tasks) = &mut self.tasks {
-            let frame = if self.are_laden { 1 } else { self.executor.frame() };
-            let most =
-                if frame > 1 { self.executor.frames() } else { self.executor.ahead().max(1) };
+            let chunk_size = if self.have_blobs { 1 } else { self.executor.chunk_size() };
+            let most = if chunk_size > 1 {
+                self.executor.chunks_ahead()
+            } else {
+                self.executor.ahead().max(1)
+            };
             if self.ahead.len() >= most {
                 break;
             }
-            if frame > 1 {
-                let (batch, behind) = batch::encode(tasks, frame);
+            if chunk_size > 1 {
+                let (batch, behind) = batch::encode(tasks, chunk_size);
                 if let Some((batch, results)) = batch {
                     self.executor.enqueue_batch(batch);
                     self.ahead.push_back(Ahead::Many(results));
@@ -58,7 +61,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
                     BatchEnd::More => {}
                     BatchEnd::End => self.tasks = None,
                     BatchEnd::HasBlobs(task) => {
-                        self.are_laden = true;
+                        self.have_blobs = true;
                         self.ahead.push_back(Ahead::One(self.executor.submit(task)));
                     }
                     BatchEnd::Refused(error) => self.ahead.push_back(Ahead::Failed(error)),

@@ -19,7 +19,7 @@ use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::TaskControl;
-use crate::guard::{self, Panic};
+use crate::panics::{self, Panic};
 use crate::task::{Context, Locals, TaskId};
 use crate::voice::{Said, Voice};
 use crate::waiting::{self, Acting, Need, Owing, StandIn};
@@ -194,7 +194,7 @@ impl Shared {
         let thread = ThreadSpec::new(format!("procession-thread-{worker}"));
         let thread = thread.with_stack(queue.stack);
         let body = move || {
-            if let Err(panic) = guard::catch(|| shared.work(worker, only_awaited)) {
+            if let Err(panic) = panics::catch(|| shared.work(worker, only_awaited)) {
                 shared.collapse(&panic);
             }
         };

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
-use crate::guard;
+use crate::panics;
 use crate::task::TaskId;
 use crate::waiting::{self, Owing};
 use procession_os::fork::Origin;
@@ -117,7 +117,7 @@ impl<T> Drop for Core<T> {
     fn drop(&mut self) {
         // An output that nobody took may be dropped by whoever delivers for many others, too.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        guard::discard(std::mem::replace(&mut inner.stage, Stage::Consumed));
+        panics::discard(std::mem::replace(&mut inner.stage, Stage::Consumed));
     }
 }
 
@@ -237,7 +237,7 @@ impl<T> Core<T> {
             wake.wake();
         }
         if let Some(waker) = waker {
-            let _ = guard::catch(|| waker.wake());
+            let _ = panics::catch(|| waker.wake());
         }
         for Watcher { sender, index } in watchers {
             // The wait may have ended.
@@ -264,5 +264,5 @@ impl<T: Send + 'static> Drop for Promise<T> {
 
 /// A callback that panics harms nobody; the panic hook has reported it.
 pub(super) fn call<T>(callback: Callback<T>, result: &Result<T, TaskError>) {
-    let _ = guard::catch(|| callback(result));
+    let _ = panics::catch(|| callback(result));
 }

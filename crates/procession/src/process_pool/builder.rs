@@ -11,7 +11,7 @@ use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
 use crate::retries::Retries;
-use crate::scheduler::{Settings, TaskOptionsMade};
+use crate::scheduler::{ResolvedOptions, Settings};
 use crate::task::Task;
 use crate::voice::{self, OnSay, Said};
 use crate::worker;
@@ -299,7 +299,7 @@ impl Builder {
                 start_timeout,
                 start_tries: START_TRIES,
             },
-            terms: TaskOptionsMade { timeout, priority: 0, retries },
+            options: ResolvedOptions { timeout, priority: 0, retries },
             max_pending,
             max_memory,
             limits,

@@ -18,7 +18,7 @@ pub(crate) struct Claims {
 
 /// A call that a worker has.
 pub(crate) struct Sent {
-    pub turn: u64,
+    pub seq: u64,
     pub work_item: Arc<WorkItem>,
     /// Which of the parcel's tasks it consists of; those that were taken back are not counted.
     pub first: u32,
@@ -46,13 +46,13 @@ impl Claims {
         region: &SharedRegion,
         claim: u32,
         call: Sent,
-        short_turn: u32,
+        short_seq: u32,
     ) {
         let next = self.free.pop();
         debug_assert_eq!(next, Some(claim), "the claim that was the next");
         self.calls[claim as usize] = Some(call);
         if let Some(claim) = region.claim(claim) {
-            claim.publish(short_turn);
+            claim.publish(short_seq);
         }
     }
 
@@ -72,7 +72,7 @@ impl Claims {
         if call.answered + items > call.items || !makes_sense(&call.work_item, first) {
             return Err(Garbled);
         }
-        let answered = (call.turn, Arc::clone(&call.work_item), first);
+        let answered = (call.seq, Arc::clone(&call.work_item), first);
         call.answered += items;
         if call.answered == call.items {
             *place = None;
@@ -82,25 +82,25 @@ impl Claims {
     }
 
     /// The claim of this turn's call.
-    pub(crate) fn of(&self, turn: u64) -> Option<u32> {
-        self.given_out().find(|(_, call)| call.turn == turn).map(|(claim, _)| claim)
+    pub(crate) fn of(&self, seq: u64) -> Option<u32> {
+        self.given_out().find(|(_, call)| call.seq == seq).map(|(claim, _)| claim)
     }
 
     /// Takes back what was not begun of the calls of these turns, and says what was.
     pub(crate) fn revoke(
         &mut self,
         region: &SharedRegion,
-        turns: &RangeInclusive<u64>,
+        seqs: &RangeInclusive<u64>,
     ) -> Vec<Begun> {
         let mut struck = Vec::new();
         for (claim, place) in (0..).zip(&mut self.calls) {
-            let Some(call) = place.as_mut().filter(|call| turns.contains(&call.turn)) else {
+            let Some(call) = place.as_mut().filter(|call| seqs.contains(&call.seq)) else {
                 continue;
             };
             let Some(items) = region.claim(claim).map(|claim| claim.revoke()) else { continue };
             if items < call.items {
                 call.items = items.max(call.answered);
-                struck.push(Begun { turn: call.turn, items, ran_for: Duration::ZERO });
+                struck.push(Begun { seq: call.seq, items, ran_for: Duration::ZERO });
             }
             if call.answered == call.items {
                 *place = None;
@@ -111,8 +111,8 @@ impl Claims {
     }
 
     /// How far the call of this turn has got.
-    pub(crate) fn progress(&self, region: &SharedRegion, turn: u64) -> Option<Progress> {
-        Some(region.claim(self.of(turn)?)?.progress(transport::now()))
+    pub(crate) fn progress(&self, region: &SharedRegion, seq: u64) -> Option<Progress> {
+        Some(region.claim(self.of(seq)?)?.progress(transport::now()))
     }
 
     /// The calls that were begun and not answered, at this time.
@@ -120,7 +120,7 @@ impl Claims {
         let begun = |(claim, call): (u32, &Sent)| {
             let Progress { begun: items, runs_for } = region.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();
-            (items > 0).then_some(Begun { turn: call.turn, items, ran_for })
+            (items > 0).then_some(Begun { seq: call.seq, items, ran_for })
         };
         self.given_out().filter_map(begun).collect()
     }

@@ -13,7 +13,7 @@ use super::supervisor::Order;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
-use crate::guard::{self, Panic};
+use crate::panics::{self, Panic};
 use crate::scheduler::Event;
 use procession_os::threads::ThreadSpec;
 
@@ -63,7 +63,7 @@ impl PoolInner {
     ) -> impl FnOnce() + Send + 'static {
         let shared = Arc::clone(self);
         move || {
-            if let Err(panic) = guard::catch(body) {
+            if let Err(panic) = panics::catch(body) {
                 shared.collapse(&panic);
             }
         }
@@ -85,10 +85,10 @@ impl PoolInner {
         if self.collapsed.set(error.clone()).is_err() {
             return;
         }
-        let mut mind = self.mind();
-        let work_items = mind.scheduler.abandon();
-        let handles: Vec<_> = mind.handles.values().map(Arc::clone).collect();
-        drop(mind);
+        let mut state = self.lock_state();
+        let work_items = state.scheduler.abandon();
+        let handles: Vec<_> = state.handles.values().map(Arc::clone).collect();
+        drop(state);
         for handle in handles {
             handle.kill(KillReason::Unneeded);
         }
@@ -119,7 +119,8 @@ impl PoolInner {
         let is_dying = |handle: &&Arc<WorkerHandle>| {
             handle.child.get().is_some_and(|child| child.dying().is_some())
         };
-        let dying: Vec<_> = self.mind().handles.values().filter(is_dying).map(Arc::clone).collect();
+        let dying: Vec<_> =
+            self.lock_state().handles.values().filter(is_dying).map(Arc::clone).collect();
         for handle in &dying {
             let Some(child) = handle.child.get() else { continue };
             let Some((since, done)) = child.dying() else { continue };
@@ -150,7 +151,7 @@ impl PoolInner {
     /// Waits for the end of all processes of a pool that has collapsed.
     pub(super) fn see_all_out(&self) {
         let is_there = |handle: &Arc<WorkerHandle>| handle.is_there();
-        while self.mind().handles.values().any(is_there) {
+        while self.lock_state().handles.values().any(is_there) {
             self.verify_ends();
             thread::sleep(LOOK_AGAIN / 4);
         }

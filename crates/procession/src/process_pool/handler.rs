@@ -31,7 +31,7 @@ use super::receive;
 use super::supervisor::tells_of_shortage;
 use super::worker_handle::{KillReason, Outgoing, WorkerHandle};
 use crate::error::Exit;
-use crate::guard;
+use crate::panics;
 use crate::scheduler::{Again, Event, Misuse};
 use crate::transport::{
     self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
@@ -85,7 +85,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     // By the name of the server's socket a worker knows that it is awaited, so it is kept until the
     // end of one that could not be greeted.
     let mut server = Some(server);
-    let greeted = guard::catch(|| shake_hands(&handle, &mut server, &invitation, shared));
+    let greeted = panics::catch(|| shake_hands(&handle, &mut server, &invitation, shared));
     let unfit = match greeted {
         Ok(Ok(hands)) => {
             shared.note_that_it_serves(rank);
@@ -93,7 +93,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
                 .report(|| PoolEvent::WorkerStarted { worker: handle.worker(), pid: handle.pid() });
             note_narrowness(shared, &handle, hands);
             shared.handle(Event::WorkerReady { worker_id });
-            let received = guard::catch(|| receive::until_ended(shared, &handle));
+            let received = panics::catch(|| receive::until_ended(shared, &handle));
             if !matches!(received, Ok(Ok(()))) {
                 // Nothing it says can be trusted.
                 handle.kill(KillReason::Unusable);
@@ -207,12 +207,7 @@ fn shake_hands(
     handle.note_ready();
     if let Some(initializer) = shared.initializer() {
         let (work_item, future) = initializer.work_item();
-        handle.put(Outgoing {
-            turn: 0,
-            attempt: 1,
-            work_item: Arc::clone(&work_item),
-            items: 0..1,
-        });
+        handle.put(Outgoing { seq: 0, attempt: 1, work_item: Arc::clone(&work_item), items: 0..1 });
         handle.flush();
         if !receive::only_reply(shared, handle, &work_item).map_err(|_| StartFailure::Gone)? {
             return Err(StartFailure::GoneInItsInitializer);

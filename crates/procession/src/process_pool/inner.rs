@@ -34,10 +34,10 @@ use crate::executor::Batch;
 use crate::executor::callbacks::{self, CallQueues};
 use crate::executor::job::{AnyPromise, Encoded, Job, Text};
 use crate::future::{self, Future, TaskControl, Waiter, Wake};
-use crate::guard;
 use crate::limits::{self, Limits};
+use crate::panics;
 use crate::scheduler::{
-    Action, Begun, Event, MOST_AHEAD, Scheduler, Settings, TaskOptionsMade, Verdict, WorkerId,
+    Action, Begun, Event, MOST_AHEAD, ResolvedOptions, Scheduler, Settings, Verdict, WorkerId,
     WorkerIndex,
 };
 use crate::task::{Task, TaskId};
@@ -49,7 +49,7 @@ use procession_os::fork::Origin;
 /// All that the pool's threads have in common.
 pub(super) struct PoolInner {
     pub(super) setup: Setup,
-    pub(super) mind: Mutex<PoolState>,
+    pub(super) state: Mutex<PoolState>,
     /// Signalled when fewer tasks are pending, for those that wait to submit one.
     pub(super) room: Condvar,
     pub(super) counts: Mutex<Counts>,
@@ -72,7 +72,7 @@ pub(super) struct PoolInner {
 pub(super) struct Setup {
     pub(super) scheduling: Settings,
     /// For tasks that come without terms of their own.
-    pub(super) terms: TaskOptionsMade,
+    pub(super) options: ResolvedOptions,
     pub(super) max_pending: Option<usize>,
     pub(super) max_memory: Option<u64>,
     pub(super) limits: Limits,
@@ -123,8 +123,8 @@ impl PoolState {
 }
 
 impl PoolInner {
-    pub(super) fn mind(&self) -> MutexGuard<'_, PoolState> {
-        self.mind.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the scheduler what happened and does what it decides.
@@ -135,7 +135,7 @@ impl PoolInner {
     /// The same for replies, which the scheduler may or may not want.
     pub(super) fn answered(&self, events: Vec<Event<Arc<WorkItem>>>, replies: &[Reply<'_>]) {
         self.decide_all(
-            self.mind(),
+            self.lock_state(),
             events,
             Some(Settling::Replies { replies, next: Cell::new(0) }),
         );
@@ -155,131 +155,131 @@ impl PoolInner {
         event: Event<Arc<WorkItem>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let mut mind = self.mind();
-        mind.keep_in_step(&event);
-        self.decide_all(mind, [event], settling)
+        let mut state = self.lock_state();
+        state.keep_in_step(&event);
+        self.decide_all(state, [event], settling)
     }
 
     fn decide_all(
         &self,
-        mut mind: MutexGuard<'_, PoolState>,
+        mut state: MutexGuard<'_, PoolState>,
         events: impl IntoIterator<Item = Event<Arc<WorkItem>>>,
         settling: Option<Settling<'_>>,
     ) -> usize {
         if let Some(error) = self.collapsed.get() {
-            drop(mind);
+            drop(state);
             events.into_iter().for_each(|event| self.refuse(event, error));
             return 0;
         }
         let now = self.clock.now();
-        let actions = match guard::catch(|| mind.scheduler.handle(events, now)) {
+        let actions = match panics::catch(|| state.scheduler.handle(events, now)) {
             Ok(actions) => actions,
             Err(panic) => {
-                drop(mind);
+                drop(state);
                 self.collapse(&panic);
                 return 0;
             }
         };
-        let outside = self.perform_inside(&mut mind, actions);
-        let wake_at = mind.scheduler.wake_at();
-        let is_earlier = match (wake_at, mind.wakes_at) {
+        let effects = self.apply_actions(&mut state, actions);
+        let wake_at = state.scheduler.wake_at();
+        let is_earlier = match (wake_at, state.wakes_at) {
             (Some(at), Some(before)) => at < before,
             (at, None) => at.is_some(),
             (None, Some(_)) => false,
         };
         if is_earlier {
-            mind.wakes_at = wake_at;
+            state.wakes_at = wake_at;
         }
-        if self.setup.max_pending.is_some() && self.has_room(&mind) {
+        if self.setup.max_pending.is_some() && self.has_room(&state) {
             self.room.notify_all();
         }
-        drop(mind);
+        drop(state);
         if is_earlier {
             let _ = self.orders.send(Order::WakeEarlier);
         }
-        self.perform_outside(outside, settling)
+        self.run_effects(effects, settling)
     }
 
     /// What must be in order with the scheduler's decisions: who sits where, and in which order
     /// calls are sent. The rest is left for after the lock.
-    pub(super) fn perform_inside(
+    pub(super) fn apply_actions(
         &self,
-        mind: &mut PoolState,
+        state: &mut PoolState,
         actions: Vec<Action<Arc<WorkItem>>>,
     ) -> DeferredEffects {
-        let mut outside = DeferredEffects::default();
+        let mut effects = DeferredEffects::default();
         for action in actions {
             match action {
                 Action::Spawn { worker_id } => {
-                    let is_successor = mind
+                    let is_successor = state
                         .handles
                         .keys()
                         .any(|other| other.worker_index == worker_id.worker_index);
-                    if mind.lost.remove(&worker_id.worker_index) || is_successor {
+                    if state.lost.remove(&worker_id.worker_index) || is_successor {
                         self.counts().respawned += 1;
                     }
                     let handle = Arc::new(WorkerHandle::new(worker_id));
-                    mind.handles.insert(worker_id, Arc::clone(&handle));
+                    state.handles.insert(worker_id, Arc::clone(&handle));
                     let _ = self.orders.send(Order::Start(handle));
                 }
-                Action::Send { worker_id, turn, attempt, job: work_item, first, items } => {
-                    let Some(handle) = mind.handles.get(&worker_id) else { continue };
+                Action::Send { worker_id, seq, attempt, job: work_item, first, items } => {
+                    let Some(handle) = state.handles.get(&worker_id) else { continue };
                     work_item.set_running(true);
                     if self.setup.tells_of_starts || trace::follows_tasks() {
-                        outside.events.push(PoolEvent::TaskStarted {
+                        effects.events.push(PoolEvent::TaskStarted {
                             task: work_item.id,
                             worker: worker_id.worker_index,
                             pid: handle.pid(),
                             attempt,
                         });
                     }
-                    handle.put(Outgoing { turn, attempt, work_item, items: first..first + items });
-                    outside.flush(handle);
+                    handle.put(Outgoing { seq, attempt, work_item, items: first..first + items });
+                    effects.flush(handle);
                 }
                 Action::Recall { worker_id, from, through } => {
-                    outside.say(mind.handles.get(&worker_id), Command::TakeBack(from..=through));
+                    effects.say(state.handles.get(&worker_id), Command::TakeBack(from..=through));
                 }
-                Action::EndCall { worker_id, turn, allowed } => {
-                    outside.say(mind.handles.get(&worker_id), Command::End { turn, allowed });
+                Action::EndCall { worker_id, seq, allowed } => {
+                    effects.say(state.handles.get(&worker_id), Command::End { seq, allowed });
                 }
                 Action::Dismiss { worker_id } => {
-                    outside.say(mind.handles.get(&worker_id), Command::Dismiss);
+                    effects.say(state.handles.get(&worker_id), Command::Dismiss);
                 }
                 Action::Kill { worker_id, is_late } => {
-                    outside.say(mind.handles.get(&worker_id), Command::Kill { is_late });
+                    effects.say(state.handles.get(&worker_id), Command::Kill { is_late });
                 }
                 Action::Retry { job, first, fault, attempt, pause } => {
                     job.set_running(false);
                     self.counts().retried += 1;
                     let task = TaskId(job.id.0 + u64::from(first));
-                    outside.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
+                    effects.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
                 }
                 Action::Complete { job, first, items, verdict } => {
-                    outside.completed.push((job, first..first + items, verdict));
+                    effects.completed.push((job, first..first + items, verdict));
                 }
                 Action::TakenBack { job, .. } => job.set_running(false),
-                Action::End => outside.is_the_end = true,
+                Action::End => effects.is_the_end = true,
             }
         }
-        outside
+        effects
     }
 
     /// All the rest, some of which takes its time or calls the user's code. Gives the number of
     /// tasks that were completed.
-    pub(super) fn perform_outside(
+    pub(super) fn run_effects(
         &self,
-        outside: DeferredEffects,
+        effects: DeferredEffects,
         settling: Option<Settling<'_>>,
     ) -> usize {
-        let DeferredEffects { flush, words, events, completed, is_the_end } = outside;
+        let DeferredEffects { flush, words, events, completed, is_the_end } = effects;
         // Workers first: they should not wait for the user's code.
         for handle in flush {
             handle.flush();
         }
         for (handle, word) in words {
             match word {
-                Command::TakeBack(turns) => self.returned(&handle, handle.take_back(turns)),
-                Command::End { turn, allowed } => self.end_call(&handle, turn, allowed),
+                Command::TakeBack(seqs) => self.returned(&handle, handle.take_back(seqs)),
+                Command::End { seq, allowed } => self.end_call(&handle, seq, allowed),
                 Command::Dismiss => handle.dismiss(),
                 Command::Kill { is_late } => {
                     handle.kill(if is_late { KillReason::Late } else { KillReason::Unneeded })
@@ -330,19 +330,19 @@ impl PoolInner {
         }
     }
 
-    fn end_call(&self, handle: &WorkerHandle, turn: u64, allowed: Option<Duration>) {
-        let (sentence, back) = handle.end_call(turn, allowed);
+    fn end_call(&self, handle: &WorkerHandle, seq: u64, allowed: Option<Duration>) {
+        let (outcome, back) = handle.end_call(seq, allowed);
         self.returned(handle, back);
-        if let TerminateOutcome::Suspended(claimed) = sentence {
-            self.handle(Event::NotYet { worker_id: handle.worker_id, turn, claimed });
+        if let TerminateOutcome::Suspended(claimed) = outcome {
+            self.handle(Event::NotYet { worker_id: handle.worker_id, seq, claimed });
         }
     }
 
     /// When the scheduler wants to be woken; for the supervisor, which will do so.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let mut mind = self.mind();
-        mind.wakes_at = mind.scheduler.wake_at();
-        mind.wakes_at
+        let mut state = self.lock_state();
+        state.wakes_at = state.scheduler.wake_at();
+        state.wakes_at
     }
 
     pub(super) fn threads(&self) -> MutexGuard<'_, Vec<PoolThread>> {
@@ -383,21 +383,21 @@ impl PoolInner {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn pids(&self, mind: &PoolState) -> Vec<u32> {
+    pub(super) fn pids(&self, state: &PoolState) -> Vec<u32> {
         let mut handles: Vec<_> =
-            mind.handles.iter().filter(|(_, handle)| handle.is_there()).collect();
+            state.handles.iter().filter(|(_, handle)| handle.is_there()).collect();
         handles.sort_unstable_by_key(|(worker_id, _)| **worker_id);
         handles.into_iter().map(|(_, handle)| handle.pid()).collect()
     }
 
-    pub(super) fn has_room(&self, mind: &PoolState) -> bool {
-        let waiting = || mind.scheduler.waiting() + mind.entering;
+    pub(super) fn has_room(&self, state: &PoolState) -> bool {
+        let waiting = || state.scheduler.waiting() + state.entering;
         self.setup.max_pending.is_none_or(|most| waiting() < most)
     }
 
-    pub(super) fn try_take_room(&self, mind: &mut PoolState) -> bool {
-        let has_room = self.has_room(mind);
-        mind.entering += usize::from(has_room && self.setup.max_pending.is_some());
+    pub(super) fn try_take_room(&self, state: &mut PoolState) -> bool {
+        let has_room = self.has_room(state);
+        state.entering += usize::from(has_room && self.setup.max_pending.is_some());
         has_room
     }
 
@@ -408,16 +408,18 @@ impl PoolInner {
             return;
         }
         let _waiting = waiting::begin([], Need::Time);
-        let mut mind = self.mind();
-        while !self.has_room(&mind) && !callbacks::is_within(self) && self.collapsed.get().is_none()
+        let mut state = self.lock_state();
+        while !self.has_room(&state)
+            && !callbacks::is_within(self)
+            && self.collapsed.get().is_none()
         {
-            mind = self.room.wait(mind).unwrap_or_else(PoisonError::into_inner);
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        mind.entering += 1;
+        state.entering += 1;
     }
 
     /// Takes in a job for which there is room.
-    pub(super) fn enter(&self, job: Job, terms: TaskOptionsMade) {
+    pub(super) fn enter(&self, job: Job, options: ResolvedOptions) {
         if self.origin.is_forked() {
             return job.fail(TaskError::PoolBroken(PoolError::Forked));
         }
@@ -427,10 +429,10 @@ impl PoolInner {
         drop(acting);
         match encoded {
             Some(encoded) => {
-                self.submitted(self.item_pool.pack(encoded), terms);
+                self.submitted(self.item_pool.pack(encoded), options);
             }
             None if self.setup.max_pending.is_some() => {
-                self.mind().entering -= 1;
+                self.lock_state().entering -= 1;
                 self.room.notify_all();
             }
             None => {}
@@ -444,24 +446,24 @@ impl PoolInner {
             work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));
             return;
         }
-        self.submitted(work_item, self.setup.terms);
+        self.submitted(work_item, self.setup.options);
     }
 
-    fn submitted(&self, job: Arc<WorkItem>, terms: TaskOptionsMade) {
+    fn submitted(&self, job: Arc<WorkItem>, options: ResolvedOptions) {
         let (id, items, bytes) = (job.id, job.items(), job.bytes());
-        self.handle(Event::Submitted { id, job, items, bytes, terms });
+        self.handle(Event::Submitted { id, job, items, bytes, options });
     }
 
     /// How many tasks it is good to hand over together. Where each of them is reported, or
     /// counts against a limit, or would find several at work in its process, they go one by one.
-    pub(super) fn frame(&self) -> usize {
+    pub(super) fn chunk_size(&self) -> usize {
         let Setup { scheduling, max_pending, tells_of_starts, .. } = &self.setup;
         let is_plain = max_pending.is_none()
             && !tells_of_starts
             && !trace::follows_tasks()
             && scheduling.slots.iter().all(|slots| *slots == 1);
         if is_plain && !self.origin.is_forked() {
-            self.mind().scheduler.frame() as usize
+            self.lock_state().scheduler.chunk_size() as usize
         } else {
             1
         }
@@ -509,20 +511,20 @@ impl PoolInner {
         }
         let _acting = Acting::delivers(callbacks::address(self));
         let event = event();
-        let _ = guard::catch(|| trace::tell(&event));
-        let _ = guard::catch(|| on_event.map(|on_event| on_event(&event)));
+        let _ = panics::catch(|| trace::tell(&event));
+        let _ = panics::catch(|| on_event.map(|on_event| on_event(&event)));
     }
 
     pub(super) fn said(&self, output: &Output<'_>) {
         let _acting = Acting::delivers(callbacks::address(self));
-        let _ = guard::catch(|| (self.setup.on_output)(output));
+        let _ = panics::catch(|| (self.setup.on_output)(output));
     }
 
     /// Passes on what a task says.
     pub(super) fn heard(&self, handle: &WorkerHandle, task: TaskId, line: &str) {
         let (worker, pid) = (handle.worker(), handle.pid());
         let _acting = Acting::delivers(callbacks::address(self));
-        let _ = guard::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
+        let _ = panics::catch(|| (self.setup.on_say)(&Said { task, worker, pid, line }));
     }
 }
 
@@ -542,7 +544,7 @@ type Completed = (Arc<WorkItem>, Range<u32>, Verdict);
 /// What a worker is told beside its calls.
 pub(super) enum Command {
     TakeBack(RangeInclusive<u64>),
-    End { turn: u64, allowed: Option<Duration> },
+    End { seq: u64, allowed: Option<Duration> },
     Dismiss,
     Kill { is_late: bool },
 }
@@ -610,16 +612,16 @@ impl TaskControl for PoolInner {
         if self.origin.is_forked() {
             return;
         }
-        let mind = self.mind();
-        let Some((worker_id, turn)) = mind.scheduler.only_call(id) else { return };
-        let Some(handle) = mind.handles.get(&worker_id).map(Arc::clone) else { return };
-        drop(mind);
+        let state = self.lock_state();
+        let Some((worker_id, seq)) = state.scheduler.only_call(id) else { return };
+        let Some(handle) = state.handles.get(&worker_id).map(Arc::clone) else { return };
+        drop(state);
         waiter.wake_by(Some(Arc::clone(&handle) as Arc<dyn Wake>));
         let is_done = || waiter.is_done();
-        handle.lend(turn, &is_done, || {
+        handle.lend(seq, &is_done, || {
             // The channel library's panics must not reach the caller, no more than the handler.
             let _delivering = self.deliver_for(Some(handle.worker()));
-            let received = guard::catch(|| receive::lend_a_hand(self, &handle, is_done));
+            let received = panics::catch(|| receive::lend_a_hand(self, &handle, is_done));
             match received {
                 Ok(Ok(were_there)) => were_there,
                 _ => {

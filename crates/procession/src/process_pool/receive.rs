@@ -232,10 +232,10 @@ impl<'r> ReceivedReplies<'r> {
 
     fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
         let is_its = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
-        let Answered { turn, .. } = self.handle.answered(claim, 1, is_its)?;
+        let Answered { seq, .. } = self.handle.answered(claim, 1, is_its)?;
         self.events.push(Event::Replied {
             worker_id: self.handle.worker_id,
-            turn,
+            seq,
             ran_for: Duration::from_micros(reply.run_us),
             has_failed: matches!(reply.status, Status::Failed | Status::Panicked),
             is_over_memory_limit: self.is_over_memory_limit,
@@ -271,13 +271,13 @@ impl<'r> ReceivedReplies<'r> {
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
         let is_of_many = |work_item: &WorkItem, _| work_item.is_of_many();
         let claim = u64::from(first.claim);
-        let Answered { turn, work_item, item } = self.handle.answered(claim, items, is_of_many)?;
+        let Answered { seq, work_item, item } = self.handle.answered(claim, items, is_of_many)?;
         let (worker_id, is_over_memory_limit, ran_for) =
             (self.handle.worker_id, self.is_over_memory_limit, ran_for / items);
         self.shared.deliver(&work_item, item, &outputs, ran_for);
         self.events.push(Event::Progressed {
             worker_id,
-            turn,
+            seq,
             items,
             ran_for,
             is_over_memory_limit,

@@ -19,7 +19,7 @@ use super::handler::{self, HandlerSetup};
 use super::inner::PoolInner;
 use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent};
-use crate::guard::{self, Panic};
+use crate::panics::{self, Panic};
 use crate::scheduler::{Again, Event};
 use crate::transport::{self, HandshakeMessage, Invitation, Sent, SharedRegion, Socket};
 
@@ -38,7 +38,7 @@ const PANIC: &str = "PROCESSION_TEST_SUPERVISOR_PANICS";
 /// Carries out orders until the end.
 pub(crate) fn supervise(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
     let _delivering = shared.deliver_for(None);
-    if let Err(panic) = guard::catch(|| carry_out(shared, orders)) {
+    if let Err(panic) = panics::catch(|| carry_out(shared, orders)) {
         shared.collapse(&panic);
     }
     if shared.collapsed.get().is_some() {
@@ -149,7 +149,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         again: Again::AfterShortage,
     })?;
     // The channel library panics on most of what can be wrong here.
-    let (server, socket) = match guard::catch(IpcOneShotServer::new) {
+    let (server, socket) = match panics::catch(IpcOneShotServer::new) {
         Ok(made) => made.map_err(|error| {
             let not_started = NotStarted::new("make a socket for a worker", &error);
             // What the library says of a socket that it did not get.

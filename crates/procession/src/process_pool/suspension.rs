@@ -48,7 +48,7 @@ fn each(act: impl Fn(&PoolInner)) {
 
 impl PoolInner {
     fn signal_workers(&self, signal: Signal) {
-        for handle in self.mind().handles.values() {
+        for handle in self.lock_state().handles.values() {
             if let Some(child) = handle.child.get() {
                 child.signal(signal);
             }

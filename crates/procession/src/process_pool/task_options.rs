@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::retries::Retries;
-use crate::scheduler::TaskOptionsMade;
+use crate::scheduler::ResolvedOptions;
 
 /// What [`ProcessPool::submit_with`](super::ProcessPool::submit_with) takes besides the task. What
 /// is not set here is as the pool's builder says.
@@ -53,8 +53,8 @@ impl TaskOptions {
         self
     }
 
-    pub(crate) fn resolve(self, pool: TaskOptionsMade) -> TaskOptionsMade {
-        TaskOptionsMade {
+    pub(crate) fn resolve(self, pool: ResolvedOptions) -> ResolvedOptions {
+        ResolvedOptions {
             timeout: self.timeout.unwrap_or(pool.timeout),
             priority: self.priority,
             retries: self.retries.unwrap_or(pool.retries),

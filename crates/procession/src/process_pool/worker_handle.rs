@@ -26,7 +26,7 @@ use crate::transport::{
 
 /// A call that waits to be sent.
 pub(crate) struct Outgoing {
-    pub turn: u64,
+    pub seq: u64,
     pub attempt: u32,
     pub work_item: Arc<WorkItem>,
     /// Which of the parcel's tasks.
@@ -35,7 +35,7 @@ pub(crate) struct Outgoing {
 
 /// Tasks of a call that were answered.
 pub(crate) struct Answered {
-    pub turn: u64,
+    pub seq: u64,
     pub work_item: Arc<WorkItem>,
     /// The first of them.
     pub item: u32,
@@ -211,16 +211,16 @@ impl WorkerHandle {
     }
 
     /// Takes back what the worker has not begun of the calls of these turns, and says what it has.
-    pub(crate) fn take_back(&self, turns: RangeInclusive<u64>) -> Vec<Begun> {
+    pub(crate) fn take_back(&self, seqs: RangeInclusive<u64>) -> Vec<Begun> {
         let Some(region) = self.region.get() else { return Vec::new() };
         // This lock first: what is being written now is found among the claims then.
         let mut sending = self.sending();
         let mut outbox = self.outbox();
-        let mut back = sending.claims.revoke(region, &turns);
+        let mut back = sending.claims.revoke(region, &seqs);
         outbox.retain(|call| {
-            let stays = !turns.contains(&call.turn);
-            let (turn, items, ran_for) = (call.turn, 0, Duration::ZERO);
-            back.extend((!stays).then_some(Begun { turn, items, ran_for }));
+            let stays = !seqs.contains(&call.seq);
+            let (seq, items, ran_for) = (call.seq, 0, Duration::ZERO);
+            back.extend((!stays).then_some(Begun { seq, items, ran_for }));
             stays
         });
         let has_more = !outbox.is_empty();
@@ -236,23 +236,23 @@ impl WorkerHandle {
     /// taken back meanwhile, if the process lives on.
     pub(crate) fn end_call(
         &self,
-        turn: u64,
+        seq: u64,
         allowed: Option<Duration>,
     ) -> (TerminateOutcome, Vec<Begun>) {
         let progress = || {
             let region = self.region.get()?;
-            self.sending().claims.progress(region, turn)
+            self.sending().claims.progress(region, seq)
         };
         let suspended = TerminateOutcome::Suspended;
-        let ended = || suspended(Claimed::Ended { is_being_read: self.may_be_read(turn) });
+        let ended = || suspended(Claimed::Ended { is_being_read: self.may_be_read(seq) });
         let first = progress();
         match first {
-            None if !self.is_to_be_sent(turn) => {
+            None if !self.is_to_be_sent(seq) => {
                 // Its reply was taken, and the scheduler will hear of that.
                 return (suspended(Claimed::Ended { is_being_read: true }), Vec::new());
             }
             Some(Progress { begun: 0, .. }) | None if allowed.is_none() => {
-                return (suspended(Claimed::NotBegun), self.take_back(turn..=turn));
+                return (suspended(Claimed::NotBegun), self.take_back(seq..=seq));
             }
             Some(Progress { begun: 0, .. }) | None => {
                 return (suspended(Claimed::NotBegun), Vec::new());
@@ -267,7 +267,7 @@ impl WorkerHandle {
         // So that it cannot be the next one that is hit.
         let back = self.take_back(0..=u64::MAX);
         let runs = progress().filter(|now| now.runs_for.is_some());
-        // In a frame, the next one may have begun before it was taken back.
+        // In a chunk, the next one may have begun before it was taken back.
         let is_the_same = runs.map(|now| now.begun) == first.map(|first| first.begun);
         if runs.is_some() && (is_the_same || allowed.is_none()) {
             self.kill(KillReason::Late);
@@ -278,23 +278,23 @@ impl WorkerHandle {
 
     /// Whether the call of this turn is on its way to the worker: it waits in the outbox, or was
     /// sent a moment ago.
-    fn is_to_be_sent(&self, turn: u64) -> bool {
+    fn is_to_be_sent(&self, seq: u64) -> bool {
         // This lock first, and for both looks: what is being written lies nowhere else.
         let sending = self.sending();
-        sending.claims.of(turn).is_some() || self.outbox().iter().any(|call| call.turn == turn)
+        sending.claims.of(seq).is_some() || self.outbox().iter().any(|call| call.seq == seq)
     }
 
     /// Whether the reply to a call, which has ended by its claim, may be among those that are not
     /// read yet. Of all that comes later than the first such question it is not: else a worker
     /// could put off the end of a call by replies to others.
-    fn may_be_read(&self, turn: u64) -> bool {
+    fn may_be_read(&self, seq: u64) -> bool {
         let Some(region) = self.region.get() else { return false };
         let Some(receiving) = self.try_receiving() else { return true };
         let tail = region.replies().tail();
         let has_unread = !receiving.reader.has_passed(tail);
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, first) = ended.filter(|(of, _)| *of == turn).unwrap_or((turn, tail));
-        *ended = Some((turn, first));
+        let (_, first) = ended.filter(|(of, _)| *of == seq).unwrap_or((seq, tail));
+        *ended = Some((seq, first));
         // Both: a position may be taken back that was false when it was seen first.
         !receiving.is_empty() || has_unread && !receiving.reader.has_passed(first)
     }
@@ -322,8 +322,8 @@ impl WorkerHandle {
         items: u32,
         makes_sense: impl FnOnce(&WorkItem, u32) -> bool,
     ) -> Result<Answered, Garbled> {
-        let (turn, work_item, item) = self.sending().claims.answered(claim, items, makes_sense)?;
-        Ok(Answered { turn, work_item, item })
+        let (seq, work_item, item) = self.sending().claims.answered(claim, items, makes_sense)?;
+        Ok(Answered { seq, work_item, item })
     }
 
     /// Sleeps until the worker has replied, or has ended, or has read all its calls while there are
@@ -372,10 +372,10 @@ impl WorkerHandle {
 
     /// Lets a caller receive the reply to the call of this turn, if no other caller does the same:
     /// the handler need not be woken for it.
-    pub(crate) fn lend(&self, turn: u64, is_done: &dyn Fn() -> bool, receive: impl Fn() -> bool) {
+    pub(crate) fn lend(&self, seq: u64, is_done: &dyn Fn() -> bool, receive: impl Fn() -> bool) {
         let Some(region) = self.region.get() else { return };
         let Ok(_helping) = self.helping.try_lock() else { return };
-        let Some(claim) = self.sending().claims.of(turn) else { return };
+        let Some(claim) = self.sending().claims.of(seq) else { return };
         region.set_awaited(Some(claim));
         let is_there = || region.replies().has_unread() || is_done() || self.has_ended();
         while !is_done() && !self.has_ended() {
@@ -465,14 +465,14 @@ impl Sending {
         socket: &Socket,
         call: &Outgoing,
     ) -> Result<Written, Garbled> {
-        let Outgoing { turn, attempt, work_item, items } = call;
+        let Outgoing { seq, attempt, work_item, items } = call;
         let Some(claim) = self.claims.next(region) else { return Ok(Written::NoRoom) };
         // The turn only has to differ from those of earlier calls that may still lie in the ring.
-        let short_turn = (turn % (1 << 32)) as u32;
+        let short_seq = (seq % (1 << 32)) as u32;
         let (first, number) = (items.start, items.end - items.start);
         let head = Call {
             id: work_item.id.0 + u64::from(first),
-            turn: short_turn,
+            seq: short_seq,
             attempt: *attempt,
             claim,
             name_len: u32::try_from(work_item.name.len()).map_err(|_| Garbled)?,
@@ -489,23 +489,23 @@ impl Sending {
         }
         let enclosed = (!is_inline).then_some(text);
         // What was begun for another call, which was taken back meanwhile, is given up.
-        let begun = self.part.take().filter(|(of, _)| of == turn).map_or(0, |(_, items)| items);
+        let begun = self.part.take().filter(|(of, _)| of == seq).map_or(0, |(_, items)| items);
         let lacks = match transport::pass(enclosed, &work_item.blobs(), begun, socket) {
             Passed::Nothing => false,
             Passed::All => true,
             Passed::Part(items) => {
-                self.part = Some((*turn, items));
+                self.part = Some((*seq, items));
                 return Ok(Written::NoRoomBeside);
             }
             Passed::Stuck(_, items) => {
-                self.part = Some((*turn, items));
+                self.part = Some((*seq, items));
                 return Ok(Written::Stuck);
             }
         };
         let kind = if lacks { CALL | ENCLOSED } else { CALL };
-        let (turn, work_item) = (*turn, Arc::clone(work_item));
-        let sent = Sent { turn, work_item, first, items: number, answered: 0 };
-        self.claims.publish(region, claim, sent, short_turn);
+        let (seq, work_item) = (*seq, Arc::clone(work_item));
+        let sent = Sent { seq, work_item, first, items: number, answered: 0 };
+        self.claims.publish(region, claim, sent, short_seq);
         let fits = self.writer.write(&ring, kind, &parts)?;
         Ok(if fits { Written::Yes } else { Written::NoRoom })
     }

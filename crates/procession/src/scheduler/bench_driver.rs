@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Action, Event, Scheduler, Settings, TaskOptionsMade, WorkerId};
+use super::{Action, Event, ResolvedOptions, Scheduler, Settings, WorkerId};
 use crate::task::TaskId;
 
 /// Submits all tasks, lets the workers answer in turn what they are sent, and gives the number of
@@ -23,7 +23,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
         now += Duration::from_micros(1);
         for action in scheduler.handle([event], now) {
             match action {
-                Action::Send { worker_id, turn, .. } => sent.push_back((worker_id, turn)),
+                Action::Send { worker_id, seq, .. } => sent.push_back((worker_id, seq)),
                 Action::Complete { .. } => done += 1,
                 _ => {}
             }
@@ -35,14 +35,17 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
         }
     }
     for id in 0..tasks {
-        let terms = TaskOptionsMade::default();
-        handle(Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms }, &mut sent);
+        let options = ResolvedOptions::default();
+        handle(
+            Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, options },
+            &mut sent,
+        );
     }
-    while let Some((worker_id, turn)) = sent.pop_front() {
+    while let Some((worker_id, seq)) = sent.pop_front() {
         let ran_for = Duration::from_micros(1);
         let (has_failed, is_over_memory_limit) = (false, false);
         handle(
-            Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit },
+            Event::Replied { worker_id, seq, ran_for, has_failed, is_over_memory_limit },
             &mut sent,
         );
     }

@@ -26,12 +26,12 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.seats[worker_id.worker_index];
+        let state = &mut self.workers[worker_id.worker_index];
         if state.is_successor(worker_id) {
             state.successor = None;
             state.has_no_successor = true;
             let cause = format!("a worker ended without a task: {exit}");
-            return self.note_fruitless(worker_id.worker_index, &cause, now, actions);
+            return self.note_early_failure(worker_id.worker_index, &cause, now, actions);
         }
         if !state.is_present(worker_id) {
             return;
@@ -45,7 +45,7 @@ impl<J: Clone> Scheduler<J> {
         // Those of a call's tasks that were answered are no matter any more, so it is the first of
         // the others that was begun, if any was.
         let begun_of = |call: &Sent| {
-            let begun = begun.iter().find(|begun| begun.turn == call.turn);
+            let begun = begun.iter().find(|begun| begun.seq == call.seq);
             begun.filter(|begun| begun.items > call.answered)
         };
         let was_idle_for = now.saturating_duration_since(idle_since);
@@ -60,7 +60,7 @@ impl<J: Clone> Scheduler<J> {
         };
         if calls.is_empty() && stage == Stage::Ready && was_idle_for < MIN_LIFETIME {
             let cause = format!("a worker ended without a task: {exit}");
-            self.note_fruitless(worker_id.worker_index, &cause, now, actions);
+            self.note_early_failure(worker_id.worker_index, &cause, now, actions);
         } else if !(calls.is_empty() || has_begun)
             && convicted.is_empty()
             && killed.is_none()
@@ -68,7 +68,7 @@ impl<J: Clone> Scheduler<J> {
         {
             // The next one is given these calls, too, and that must come to an end.
             let cause = format!("a worker ended before it began what it was given: {exit}");
-            self.note_fruitless(worker_id.worker_index, &cause, now, actions);
+            self.note_early_failure(worker_id.worker_index, &cause, now, actions);
         }
         let mut not_begun = Vec::new();
         for call in &calls {

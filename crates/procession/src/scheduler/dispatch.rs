@@ -9,17 +9,17 @@
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::lifecycle::is_worn;
+use super::lifecycle::is_due_for_recycling;
 use super::messages::{Action, WorkerIndex};
 use super::tasks::{Entry, Place};
-use super::worker::{SeatState, Stage};
+use super::worker::{Stage, WorkerState};
 
 /// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
 /// below what fills the memory that is shared with a worker.
 const BYTES_AHEAD: usize = 64 * 1024;
 pub(crate) const MOST_AHEAD: usize = 256;
 /// Tasks that are sent together are never more than this.
-const MOST_IN_A_FRAME: u32 = 1024;
+const LARGEST_CHUNK: u32 = 1024;
 /// Calls sent ahead should keep a worker busy for about this long.
 const WORK_AHEAD: Duration = Duration::from_millis(1);
 /// About what it takes to wake a worker.
@@ -33,11 +33,11 @@ pub(super) const STUCK: Duration = Duration::from_millis(5);
 impl<J: Clone> Scheduler<J> {
     /// How many tasks it is good to send together: as many as keep a worker busy for about as long
     /// as it should be, by what tasks took so far.
-    pub(crate) fn frame(&self) -> u32 {
+    pub(crate) fn chunk_size(&self) -> u32 {
         match self.typical {
             Some(typical) if typical <= LONG => {
                 let items = WORK_AHEAD.as_nanos() / typical.as_nanos().max(1);
-                u32::try_from(items).unwrap_or(u32::MAX).clamp(1, MOST_IN_A_FRAME)
+                u32::try_from(items).unwrap_or(u32::MAX).clamp(1, LARGEST_CHUNK)
             }
             _ => 1,
         }
@@ -45,7 +45,8 @@ impl<J: Clone> Scheduler<J> {
 
     /// Hands pending tasks to the workers that have the least to do.
     pub(super) fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let (ahead, frame, packed) = (self.calls_ahead(), self.frame(), self.calls_packed());
+        let (ahead, chunk_size, packed) =
+            (self.calls_ahead(), self.chunk_size(), self.calls_packed());
         while self.pending > 0 {
             let id = self.queue.front().expect("what is pending is queued");
             let is_pending = |task: &&Entry<J>| task.place == Place::Pending;
@@ -53,30 +54,30 @@ impl<J: Clone> Scheduler<J> {
                 self.queue.pop();
                 continue;
             };
-            let items = task.items.min(frame);
-            // Of what is a frame of its own, one lies ahead.
+            let items = task.items.min(chunk_size);
+            // Of what is a chunk of its own, one lies ahead.
             let ahead = if items > 1 { ahead.min(1) } else { ahead };
             let bytes = share(task.bytes, items, task.items);
             let most = self.settings.max_tasks;
-            let room = |state: &&mut SeatState| {
+            let room = |state: &&mut WorkerState| {
                 let free = state.calls.len() < state.slots;
                 let room_ahead = state.calls.len() < state.slots.saturating_add(ahead)
                     && state.bytes.saturating_add(bytes) <= BYTES_AHEAD
                     // Not behind a call that takes long.
                     && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
                 let is_sound = state.stage == Stage::Ready && state.ending.is_none();
-                is_sound && !is_worn(state, most) && (free || room_ahead)
+                is_sound && !is_due_for_recycling(state, most) && (free || room_ahead)
             };
             // Rather one that is awake and soon free than one that would have to be woken; else
             // the one that has the least to do.
-            let is_awake = |state: &&mut SeatState| {
+            let is_awake = |state: &&mut WorkerState| {
                 !state.calls.is_empty() && state.calls.len() < packed && room(state)
             };
-            let awake = if packed > 1 { self.seats.iter_mut().find(is_awake) } else { None };
-            let load = |state: &&mut SeatState| state.calls.len() * 1024 / state.slots;
+            let awake = if packed > 1 { self.workers.iter_mut().find(is_awake) } else { None };
+            let load = |state: &&mut WorkerState| state.calls.len() * 1024 / state.slots;
             let Some(state) = (match awake {
                 Some(awake) => Some(awake),
-                None => self.seats.iter_mut().filter(room).min_by_key(load),
+                None => self.workers.iter_mut().filter(room).min_by_key(load),
             }) else {
                 return;
             };
@@ -91,12 +92,12 @@ impl<J: Clone> Scheduler<J> {
             let task = self.tasks.get_mut(&whole).expect("just cut off");
             task.place = Place::InFlight(worker_id.worker_index);
             let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
-            let state = &mut self.seats[worker_id.worker_index];
-            let turn = state.give(whole, items, task.bytes, task.terms.timeout, now);
+            let state = &mut self.workers[worker_id.worker_index];
+            let seq = state.give(whole, items, task.bytes, task.options.timeout, now);
             if items > 1 || state.calls.len() > state.slots {
                 self.stuck_check.get_or_insert(now + STUCK);
             }
-            actions.push(Action::Send { worker_id, turn, attempt, job, first, items });
+            actions.push(Action::Send { worker_id, seq, attempt, job, first, items });
         }
     }
 
@@ -120,25 +121,25 @@ impl<J: Clone> Scheduler<J> {
     }
 
     fn has_free_slot(&self) -> bool {
-        self.seats.iter().any(|state| state.free_slots() > 0)
+        self.workers.iter().any(|state| state.free_slots() > 0)
     }
 
     /// Takes back what lies behind a call that takes long, if somebody is free for it.
     pub(super) fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         if self.pending == 0 && self.has_free_slot() {
-            for worker_index in 0..self.seats.len() {
-                if stuck_from(&self.seats[worker_index]).is_some_and(|from| from <= now) {
+            for worker_index in 0..self.workers.len() {
+                if stuck_from(&self.workers[worker_index]).is_some_and(|from| from <= now) {
                     self.recall(worker_index, actions);
                 }
             }
         }
-        let next = self.seats.iter().filter_map(stuck_from).min();
+        let next = self.workers.iter().filter_map(stuck_from).min();
         self.stuck_check = next.map(|next| next.max(now + STUCK));
     }
 
     /// Takes back what lies behind the calls that run.
     pub(super) fn recall(&mut self, worker_index: WorkerIndex, actions: &mut Vec<Action<J>>) {
-        let state = &mut self.seats[worker_index];
+        let state = &mut self.workers[worker_index];
         if let Some((from, through)) = state.recall() {
             actions.push(Action::Recall { worker_id: state.worker_id(), from, through });
         }
@@ -152,7 +153,7 @@ pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
 }
 
 /// From when on the calls that lie ahead on this seat count as stuck.
-fn stuck_from(state: &SeatState) -> Option<Instant> {
+fn stuck_from(state: &WorkerState) -> Option<Instant> {
     let since = state.calls.front()?.since?;
     state.has_tasks_ahead().then_some(since + STUCK)
 }

@@ -26,7 +26,7 @@ pub(crate) struct Settings {
 
 /// Under which terms a task is run.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct TaskOptionsMade {
+pub(crate) struct ResolvedOptions {
     /// How long it may run.
     pub timeout: Option<Duration>,
     /// Tasks of higher priority go first.
@@ -48,7 +48,7 @@ pub(crate) struct WorkerId {
 /// How far a worker got with the call of this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
-    pub turn: u64,
+    pub seq: u64,
     /// How many of its tasks were begun.
     pub items: u32,
     /// For how long the last of them has run.
@@ -79,7 +79,7 @@ pub(crate) enum Event<J> {
         job: J,
         items: u32,
         bytes: usize,
-        terms: TaskOptionsMade,
+        options: ResolvedOptions,
     },
     Cancelled {
         id: TaskId,
@@ -100,7 +100,7 @@ pub(crate) enum Event<J> {
     /// The worker answered the call of this turn; or its next task, where it has several.
     Replied {
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         /// As it says itself.
         ran_for: Duration,
         /// With an error or a panic.
@@ -111,7 +111,7 @@ pub(crate) enum Event<J> {
     /// The worker gave the outputs of so many of the tasks of a call, and they were passed on.
     Progressed {
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         items: u32,
         /// Each of them, on average.
         ran_for: Duration,
@@ -138,7 +138,7 @@ pub(crate) enum Event<J> {
     /// The call of this turn was to be ended, but its claim says that it should not.
     NotYet {
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         claimed: Claimed,
     },
     /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
@@ -199,7 +199,7 @@ pub(crate) enum Action<J> {
     },
     Send {
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         attempt: u32,
         job: J,
         /// Which of the job's tasks, and how many.
@@ -215,7 +215,7 @@ pub(crate) enum Action<J> {
     /// End the call of this turn, together with its process, if it still runs.
     EndCall {
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         /// Unless it has run for less than this. Nobody waits for it if there is no such time:
         /// then it is taken back if it has not begun.
         allowed: Option<Duration>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::{
-    Action, Again, Begun, Claimed, Event, Retries, Scheduler, Settings, TaskOptionsMade, WorkerId,
+    Action, Again, Begun, Claimed, Event, ResolvedOptions, Retries, Scheduler, Settings, WorkerId,
 };
 use crate::error::Exit;
 use crate::executor::Shutdown;
@@ -54,9 +54,9 @@ impl Nonsense {
         }
     }
 
-    fn terms(&mut self) -> TaskOptionsMade {
+    fn options(&mut self) -> ResolvedOptions {
         let retries = Retries::times(self.items()).backoff(self.duration(), self.duration());
-        TaskOptionsMade {
+        ResolvedOptions {
             timeout: self.rng.bool().then(|| self.duration()),
             priority: self.rng.choice([i32::MIN, 0, 0, i32::MAX]).unwrap_or(0),
             retries: retries.on_failure(self.rng.bool()),
@@ -66,29 +66,29 @@ impl Nonsense {
     fn begun(&mut self) -> Vec<Begun> {
         let number = self.rng.usize(0..4);
         let mut one =
-            || Begun { turn: self.number(), items: self.items(), ran_for: self.duration() };
+            || Begun { seq: self.number(), items: self.items(), ran_for: self.duration() };
         (0..number).map(|_| one()).collect()
     }
 
     fn event(&mut self) -> Event<u64> {
         let (worker_index, generation) = (self.rng.usize(0..SEATS), self.rng.u64(0..8));
         let worker_id = WorkerId { worker_index, generation };
-        let (turn, items, ran_for) = (self.number(), self.items(), self.duration());
+        let (seq, items, ran_for) = (self.number(), self.items(), self.duration());
         let (has_failed, is_over_memory_limit) = (self.rng.bool(), self.rng.u8(0..20) == 0);
         match self.rng.u8(0..13) {
             0..3 => {
                 let (id, items) = (self.submitted, self.rng.u32(1..6));
                 self.submitted += 1;
                 let bytes = self.rng.choice([4, 70_000, usize::MAX]).unwrap_or(4);
-                let terms = self.terms();
-                Event::Submitted { id: TaskId(id), job: id, items, bytes, terms }
+                let options = self.options();
+                Event::Submitted { id: TaskId(id), job: id, items, bytes, options }
             }
             3 => Event::Cancelled { id: TaskId(self.rng.u64(0..=self.submitted)) },
             4 => Event::Abandoned { id: TaskId(self.rng.u64(0..=self.submitted)) },
             5 if self.rng.u8(0..4) == 0 => Event::Narrowed { worker_id, slots: self.rng.usize(..) },
             5 | 6 => Event::WorkerReady { worker_id },
-            7 => Event::Replied { worker_id, turn, ran_for, has_failed, is_over_memory_limit },
-            8 => Event::Progressed { worker_id, turn, items, ran_for, is_over_memory_limit },
+            7 => Event::Replied { worker_id, seq, ran_for, has_failed, is_over_memory_limit },
+            8 => Event::Progressed { worker_id, seq, items, ran_for, is_over_memory_limit },
             9 => Event::Returned { worker_id, calls: self.begun() },
             10 if self.rng.bool() => {
                 Event::WorkerExited { worker_id, exit: Exit::Signal(11), begun: self.begun() }
@@ -104,7 +104,7 @@ impl Nonsense {
                     1 => Claimed::RunsFor(ran_for),
                     _ => Claimed::Ended { is_being_read },
                 };
-                Event::NotYet { worker_id, turn, claimed }
+                Event::NotYet { worker_id, seq, claimed }
             }
             _ => Event::Tick,
         }

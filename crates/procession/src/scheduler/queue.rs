@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_million_tasks_that_are_submitted_and_cancelled_leave_nothing() {
-        use super::super::{Event, Scheduler, Settings, TaskOptionsMade};
+        use super::super::{Event, ResolvedOptions, Scheduler, Settings};
         let settings = Settings {
             slots: vec![1],
             min_workers: 1,
@@ -154,8 +154,8 @@ mod tests {
         let now = Instant::now();
         let (mut scheduler, _) = Scheduler::new(settings, now);
         for id in 0..1_000_000 {
-            let terms = TaskOptionsMade { priority: id as i32 % 5, ..TaskOptionsMade::default() };
-            let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, terms };
+            let options = ResolvedOptions { priority: id as i32 % 5, ..ResolvedOptions::default() };
+            let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, options };
             let actions = scheduler.handle([task, Event::Cancelled { id: TaskId(id) }], now);
             assert_eq!(actions.len(), 1);
             assert!(scheduler.queue.len <= SPARE + 1, "{} ids", scheduler.queue.len);

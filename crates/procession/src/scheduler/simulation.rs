@@ -49,7 +49,7 @@ pub struct Summary {
     /// Workers that were killed because a deadline had passed whatever they claimed.
     pub overdue: u64,
     /// Calls of several tasks that were sent to a worker with several slots.
-    pub frames: u64,
+    pub chunks_ahead: u64,
     /// Workers that run fewer tasks at a time than they were to.
     pub narrowed: u64,
 }
@@ -73,7 +73,7 @@ impl std::ops::Add for Summary {
             lies: self.lies + other.lies,
             convicted: self.convicted + other.convicted,
             overdue: self.overdue + other.overdue,
-            frames: self.frames + other.frames,
+            chunks_ahead: self.chunks_ahead + other.chunks_ahead,
             narrowed: self.narrowed + other.narrowed,
         }
     }
@@ -121,7 +121,7 @@ mod tests {
             ("run by a successor", total.succeeded),
             ("found no room", total.blocked),
             ("false claims", total.lies),
-            ("sent together to several slots", total.frames),
+            ("sent together to several slots", total.chunks_ahead),
             ("narrowed", total.narrowed),
         ] {
             assert!(count > schedules / 20, "only {count} {what}");

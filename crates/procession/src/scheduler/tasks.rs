@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::dispatch::share;
-use super::messages::{Action, TaskOptionsMade, Verdict, WorkerIndex};
+use super::messages::{Action, ResolvedOptions, Verdict, WorkerIndex};
 use super::worker::later;
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
@@ -22,7 +22,7 @@ pub(super) struct Entry<J> {
     /// Under which id the job was submitted.
     pub origin: TaskId,
     pub bytes: usize,
-    pub terms: TaskOptionsMade,
+    pub options: ResolvedOptions,
     /// How often it was begun and came to an end.
     pub begun: u32,
     /// How likely it is that the first of them ended workers that had not claimed it: see
@@ -47,7 +47,7 @@ impl<J: Clone> Scheduler<J> {
         job: J,
         items: u32,
         bytes: usize,
-        terms: TaskOptionsMade,
+        options: ResolvedOptions,
         actions: &mut Vec<Action<J>>,
     ) {
         let refused = match &self.phase {
@@ -59,8 +59,8 @@ impl<J: Clone> Scheduler<J> {
             let verdict = Verdict::Broken(error);
             return actions.push(Action::Complete { job, first: 0, items, verdict });
         }
-        self.timed += usize::from(terms.timeout.is_some());
-        self.queue.push_back(terms.priority, id);
+        self.timed += usize::from(options.timeout.is_some());
+        self.queue.push_back(options.priority, id);
         self.pending += 1;
         let (origin, place) = (id, Place::Pending);
         let (first, begun, suspicion, is_abandoned) = (0, 0, 0, false);
@@ -70,7 +70,7 @@ impl<J: Clone> Scheduler<J> {
             items,
             origin,
             bytes,
-            terms,
+            options,
             begun,
             suspicion,
             place,
@@ -82,10 +82,10 @@ impl<J: Clone> Scheduler<J> {
     /// Cancels what has not begun of a submission. What runs ends by itself: to end it would cost
     /// its worker process, and another task there could be hit.
     pub(super) fn abandoned(&mut self, origin: TaskId, actions: &mut Vec<Action<J>>) {
-        let pieces = self.tasks.iter().filter(|(_, task)| task.origin == origin);
-        let mut pieces: Vec<_> = pieces.map(|(piece, _)| *piece).collect();
-        pieces.sort_unstable();
-        for id in pieces {
+        let sub_chunks = self.tasks.iter().filter(|(_, task)| task.origin == origin);
+        let mut sub_chunks: Vec<_> = sub_chunks.map(|(piece, _)| *piece).collect();
+        sub_chunks.sort_unstable();
+        for id in sub_chunks {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             let Place::InFlight(worker_index) = task.place else {
                 self.complete(id, Verdict::Cancelled, actions);
@@ -93,10 +93,10 @@ impl<J: Clone> Scheduler<J> {
             };
             task.is_abandoned = true;
             // The worker's claim decides what has begun. What has not comes back, and is cancelled.
-            let state = &self.seats[worker_index];
+            let state = &self.workers[worker_index];
             if let Some(call) = state.calls.iter().find(|call| call.id == id) {
-                let (worker_id, turn) = (state.worker_id(), call.turn);
-                actions.push(Action::Recall { worker_id, from: turn, through: turn });
+                let (worker_id, seq) = (state.worker_id(), call.seq);
+                actions.push(Action::Recall { worker_id, from: seq, through: seq });
             }
         }
     }
@@ -109,7 +109,7 @@ impl<J: Clone> Scheduler<J> {
             return id;
         }
         let bytes = share(task.bytes, items, task.items);
-        let &mut Entry { first, origin, terms, begun, suspicion, place, is_abandoned, .. } = task;
+        let &mut Entry { first, origin, options, begun, suspicion, place, is_abandoned, .. } = task;
         let job = task.job.clone();
         let piece = Entry {
             job,
@@ -117,7 +117,7 @@ impl<J: Clone> Scheduler<J> {
             items,
             origin,
             bytes,
-            terms,
+            options,
             begun,
             suspicion,
             place,
@@ -127,14 +127,14 @@ impl<J: Clone> Scheduler<J> {
         task.items -= items;
         task.bytes -= bytes;
         task.suspicion = 0; // It was the first one's.
-        self.timed += usize::from(terms.timeout.is_some());
+        self.timed += usize::from(options.timeout.is_some());
         self.pending += usize::from(place == Place::Pending);
         self.paused += usize::from(place == Place::Paused);
-        self.pieces += 1;
+        self.sub_chunks += 1;
         // From the other end, where no task's own id ever comes.
-        let piece_id = TaskId(u64::MAX - self.pieces);
-        self.tasks.insert(piece_id, piece);
-        piece_id
+        let sub_chunk_id = TaskId(u64::MAX - self.sub_chunks);
+        self.tasks.insert(sub_chunk_id, piece);
+        sub_chunk_id
     }
 
     /// Cuts all but the first so many tasks off an entry; gives the id of these others, if there
@@ -173,7 +173,7 @@ impl<J: Clone> Scheduler<J> {
         let task = self.tasks.remove(&id)?;
         self.pending -= usize::from(task.place == Place::Pending);
         self.paused -= usize::from(task.place == Place::Paused);
-        self.timed -= usize::from(task.terms.timeout.is_some());
+        self.timed -= usize::from(task.options.timeout.is_some());
         if !matches!(task.place, Place::InFlight(_)) {
             let tasks = &self.tasks;
             let is_waiting =
@@ -198,7 +198,7 @@ impl<J: Clone> Scheduler<J> {
         if task.is_abandoned {
             return false;
         }
-        let Some(pause) = task.terms.retries.pause(fault, task.begun, id.0) else { return false };
+        let Some(pause) = task.options.retries.pause(fault, task.begun, id.0) else { return false };
         task.place = Place::Paused;
         self.paused += 1;
         self.queue.pause(later(now, pause), id);
@@ -226,7 +226,7 @@ impl<J: Clone> Scheduler<J> {
             } else if let Some(task) = self.tasks.get_mut(&id) {
                 task.place = Place::Pending;
                 self.pending += 1;
-                self.queue.push_front(task.terms.priority, id);
+                self.queue.push_front(task.options.priority, id);
                 let (job, first, items) = (task.job.clone(), task.first, task.items);
                 actions.push(Action::TakenBack { job, first, items });
             }

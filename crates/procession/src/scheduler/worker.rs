@@ -14,7 +14,7 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
 }
 
 #[derive(Debug)]
-pub(crate) struct SeatState {
+pub(crate) struct WorkerState {
     worker_index: WorkerIndex,
     /// How many tasks the worker runs at a time.
     pub slots: usize,
@@ -30,7 +30,7 @@ pub(crate) struct SeatState {
     /// The bytes of their texts.
     pub bytes: usize,
     /// Turns given out to this process.
-    pub turns: u64,
+    pub seqs: u64,
     /// Tasks that it was given and has not returned.
     pub given: u64,
     /// The turn up to which calls were recalled.
@@ -51,7 +51,7 @@ pub(crate) struct SeatState {
 #[derive(Debug)]
 pub(crate) struct Sent {
     pub id: TaskId,
-    pub turn: u64,
+    pub seq: u64,
     /// How many tasks it consists of, and how many of them are answered.
     pub items: u32,
     pub answered: u32,
@@ -131,7 +131,7 @@ pub(crate) enum EndReason {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EndedCall {
-    pub turn: u64,
+    pub seq: u64,
     /// When that was decided.
     pub at: Instant,
     pub why: EndReason,
@@ -144,7 +144,7 @@ pub(crate) struct Successor {
     pub slots: usize,
 }
 
-impl SeatState {
+impl WorkerState {
     pub(crate) fn new(worker_index: WorkerIndex, slots: usize, now: Instant) -> Self {
         Self {
             worker_index,
@@ -155,7 +155,7 @@ impl SeatState {
             stage: Stage::Vacant { until: None },
             calls: VecDeque::new(),
             bytes: 0,
-            turns: 0,
+            seqs: 0,
             given: 0,
             recalled: 0,
             is_over_memory_limit: false,
@@ -210,7 +210,7 @@ impl SeatState {
     /// Seats a new process on a vacant seat.
     pub(crate) fn fill(&mut self, until: Instant) -> WorkerId {
         let worker_id = self.next_tenant();
-        self.seat_down(worker_id.generation, Stage::Starting { until }, self.most_slots);
+        self.occupy(worker_id.generation, Stage::Starting { until }, self.most_slots);
         worker_id
     }
 
@@ -230,7 +230,7 @@ impl SeatState {
         self.ending = None;
         match self.successor.take() {
             Some(Successor { generation, stage, slots }) => {
-                self.seat_down(generation, stage, slots);
+                self.occupy(generation, stage, slots);
             }
             None => self.stage = Stage::Vacant { until: None },
         }
@@ -238,11 +238,11 @@ impl SeatState {
         calls
     }
 
-    fn seat_down(&mut self, generation: u64, stage: Stage, slots: usize) {
+    fn occupy(&mut self, generation: u64, stage: Stage, slots: usize) {
         self.present = generation;
         self.stage = stage;
         self.slots = slots;
-        self.turns = 0;
+        self.seqs = 0;
         self.given = 0;
         self.recalled = 0;
         self.is_over_memory_limit = false;
@@ -258,15 +258,15 @@ impl SeatState {
         timeout: Option<Duration>,
         now: Instant,
     ) -> u64 {
-        self.turns += 1;
+        self.seqs += 1;
         self.given += u64::from(items);
         self.bytes = self.bytes.saturating_add(bytes);
-        let (turn, answered) = (self.turns, 0);
+        let (seq, answered) = (self.seqs, 0);
         let since = (self.calls.len() < self.slots).then_some(now);
         let could_run_since = since;
         self.calls.push_back(Sent {
             id,
-            turn,
+            seq,
             items,
             answered,
             bytes,
@@ -274,17 +274,17 @@ impl SeatState {
             since,
             could_run_since,
         });
-        turn
+        seq
     }
 
     /// So many of the tasks of a call were answered; when all are, it is struck off the list. Gives
     /// the id; none if it was not on the list.
-    pub(crate) fn answered(&mut self, turn: u64, items: u32, now: Instant) -> Option<TaskId> {
-        let index = self.calls.iter().position(|call| call.turn == turn)?;
+    pub(crate) fn answered(&mut self, seq: u64, items: u32, now: Instant) -> Option<TaskId> {
+        let index = self.calls.iter().position(|call| call.seq == seq)?;
         let call = &mut self.calls[index];
         call.answered = call.answered.saturating_add(items).min(call.items);
         // What is about to be ended runs since before: this is old news of what came before it.
-        if self.ending.is_none_or(|ending| ending.turn != turn) {
+        if self.ending.is_none_or(|ending| ending.seq != seq) {
             call.begins(now);
         }
         let id = call.id;
@@ -299,7 +299,7 @@ impl SeatState {
         let call = self.calls.remove(index).expect("a call on the list");
         self.bytes = self.bytes.saturating_sub(call.bytes);
         // It was faster than the word to end it.
-        self.ending.take_if(|ending| ending.turn == call.turn);
+        self.ending.take_if(|ending| ending.seq == call.seq);
         // The slot is free for the next in line.
         if let Some(next) = self.calls.get_mut(self.slots - 1)
             && next.since.is_none()
@@ -315,7 +315,7 @@ impl SeatState {
     /// Takes back what was not begun of a call: gives its id, and how many of its tasks stay with
     /// the worker.
     pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(TaskId, u32)> {
-        let index = self.calls.iter().position(|call| call.turn == begun.turn)?;
+        let index = self.calls.iter().position(|call| call.seq == begun.seq)?;
         let call = &mut self.calls[index];
         // Neither more than it was given nor less than it has answered, whatever it claims.
         let items = begun.items.clamp(call.answered, call.items);
@@ -330,9 +330,9 @@ impl SeatState {
 
     /// The call was not ended, because of what its claim says. A claim may move the beginning of
     /// the call by [`STALLED`] at most.
-    pub(crate) fn put_off(&mut self, turn: u64, claimed: Claimed, now: Instant) -> Respite {
-        self.ending.take_if(|ending| ending.turn == turn);
-        let Some(call) = self.calls.iter_mut().find(|call| call.turn == turn) else {
+    pub(crate) fn put_off(&mut self, seq: u64, claimed: Claimed, now: Instant) -> Respite {
+        self.ending.take_if(|ending| ending.seq == seq);
+        let Some(call) = self.calls.iter_mut().find(|call| call.seq == seq) else {
             return Respite::Granted;
         };
         if let Claimed::Ended { is_being_read: true } = claimed {
@@ -393,14 +393,14 @@ impl SeatState {
     fn first_ahead(&self) -> Option<u64> {
         let has_rest = |call: &&Sent| self.slots == 1 && call.left() > 1;
         let first = self.calls.front().filter(has_rest).or_else(|| self.calls.get(self.slots));
-        first.map(|call| call.turn)
+        first.map(|call| call.seq)
     }
 
     /// Whether tasks lie behind those that run, and were not recalled yet.
     pub(crate) fn has_tasks_ahead(&self) -> bool {
         self.stage == Stage::Ready
             && self.first_ahead().is_some()
-            && self.calls.back().is_some_and(|call| call.turn > self.recalled)
+            && self.calls.back().is_some_and(|call| call.seq > self.recalled)
     }
 
     /// The turns of the calls of which something may lie behind what runs, and was not recalled
@@ -410,7 +410,7 @@ impl SeatState {
             return None;
         }
         let from = self.first_ahead()?.max(self.recalled + 1);
-        self.recalled = self.turns;
-        Some((from, self.turns))
+        self.recalled = self.seqs;
+        Some((from, self.seqs))
     }
 }

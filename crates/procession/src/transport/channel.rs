@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::socket::descriptors_are_free;
-use crate::guard;
+use crate::panics;
 
 /// Sends a message, which is made anew for each try: to send it is to give it away.
 pub(crate) fn send<M: Serialize>(
@@ -57,7 +57,7 @@ pub(crate) fn prepare() -> Result<(), Short> {
     };
     static IS_WARM: AtomicBool = AtomicBool::new(false);
     if !IS_WARM.load(Ordering::Acquire) {
-        guard::catch(warm).map_err(|_| Short)?.map_err(|()| Short)?;
+        panics::catch(warm).map_err(|_| Short)?.map_err(|()| Short)?;
         IS_WARM.store(true, Ordering::Release);
     }
     Ok(())

@@ -27,15 +27,15 @@ pub(crate) struct Progress {
 impl Claim<'_> {
     /// The coordinator lays the claim out for a call. The turn tells it from those that used the
     /// same words before and may still lie in the ring.
-    pub(crate) fn publish(&self, turn: u32) {
+    pub(crate) fn publish(&self, seq: u32) {
         self.ended.store(0, Ordering::Release);
-        self.state.store(u64::from(turn) << 32, Ordering::SeqCst);
+        self.state.store(u64::from(seq) << 32, Ordering::SeqCst);
     }
 
     /// The worker is about to begin the next task of the call, at this time by [`now`]; false if
     /// the coordinator has taken it back.
-    pub(crate) fn begin(&self, turn: u32, now: u64) -> bool {
-        let is_ours = |state: u64| state >> 32 == u64::from(turn) && state & STRUCK == 0;
+    pub(crate) fn begin(&self, seq: u32, now: u64) -> bool {
+        let is_ours = |state: u64| state >> 32 == u64::from(seq) && state & STRUCK == 0;
         if !is_ours(self.state.load(Ordering::SeqCst)) {
             return false;
         }

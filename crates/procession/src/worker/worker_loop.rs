@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
-use crate::guard;
+use crate::panics;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, OUTPUT, Passed, REPLY,
@@ -128,7 +128,7 @@ impl WorkerLoop {
 
     /// Runs calls until no more will come.
     pub(super) fn run_or_end(&self, threads: usize) {
-        if guard::catch(|| self.run_until_closed(threads)).is_err() {
+        if panics::catch(|| self.run_until_closed(threads)).is_err() {
             // The panic was reported. What this thread had to do would never be done.
             end_at_once();
         }
@@ -209,7 +209,7 @@ impl WorkerLoop {
         if let Some(call) = call
             && let Some(claim) = self.region.claim(call.claim)
         {
-            claim.begin(call.turn, transport::now());
+            claim.begin(call.seq, transport::now());
         }
     }
 
@@ -229,7 +229,7 @@ impl WorkerLoop {
         let mut texts = parts.texts(text);
         let mut now = transport::now();
         for item in 0..u64::from(call.items) {
-            if !claim.begin(call.turn, now) {
+            if !claim.begin(call.seq, now) {
                 // It was taken back. There may be more that found no room behind it.
                 self.region.reply_events().notify();
                 return;
@@ -340,7 +340,7 @@ pub(crate) fn answer<T: Task>(
     // `Deserialize` is the user's code as well.
     let blobs = std::mem::take(&mut reply_buffer.blobs);
     match codec::decode::<T>(T::ENCODING, task, blobs) {
-        Ok(task) => reply_buffer.put::<T>(guard::run(task, context)),
+        Ok(task) => reply_buffer.put::<T>(panics::run(task, context)),
         Err(reason) => reply_buffer.put_reason(Status::Undecodable, &reason),
     }
 }

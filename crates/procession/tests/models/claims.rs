@@ -25,7 +25,7 @@ impl Words {
 
 struct Call {
     claim: usize,
-    turn: u32,
+    seq: u32,
     first: usize,
     items: usize,
 }
@@ -45,7 +45,7 @@ impl Shared {
     }
 
     fn send(&self, call: Call) {
-        self.claims[call.claim].claim().publish(call.turn);
+        self.claims[call.claim].claim().publish(call.seq);
         self.calls.with(|(calls, _)| calls.push_back(call));
     }
 
@@ -63,7 +63,7 @@ impl Shared {
             };
             let claim = self.claims[call.claim].claim();
             for item in 0..call.items {
-                if !claim.begin(call.turn, self.now()) {
+                if !claim.begin(call.seq, self.now()) {
                     break;
                 }
                 self.runs[call.first + item].fetch_add(1, SeqCst);
@@ -87,8 +87,8 @@ fn each_task_has_one_owner(threads: usize) {
             spawn(move || shared.work())
         };
         let workers: Vec<_> = (0..threads).map(work).collect();
-        shared.send(Call { claim: 0, turn: 1, first: 0, items: 2 });
-        shared.send(Call { claim: 1, turn: 1, first: 2, items: 1 });
+        shared.send(Call { claim: 0, seq: 1, first: 0, items: 2 });
+        shared.send(Call { claim: 1, seq: 1, first: 2, items: 1 });
         for _ in 0..chance(12) {
             yield_now();
         }
@@ -96,7 +96,7 @@ fn each_task_has_one_owner(threads: usize) {
         begun[0].2 = shared.claims[0].claim().revoke();
         let is_free = begun[0].2 == 0;
         if is_free {
-            shared.send(Call { claim: 0, turn: 2, first: 3, items: 2 });
+            shared.send(Call { claim: 0, seq: 2, first: 3, items: 2 });
         }
         begun[1].2 = shared.claims[1].claim().revoke();
         if is_free {
@@ -130,9 +130,9 @@ fn whoever_sees_that_a_task_runs_sees_since_when() {
         let worker = spawn(move || works.work());
         let claim = shared.claims[0].claim();
         let mut ended = false;
-        for (turn, first) in [(1, 0), (2, 2)] {
+        for (seq, first) in [(1, 0), (2, 2)] {
             let sent_at = shared.now();
-            shared.send(Call { claim: 0, turn, first, items: 2 });
+            shared.send(Call { claim: 0, seq, first, items: 2 });
             while !ended {
                 let at = shared.now();
                 let progress = claim.progress(at);

@@ -325,7 +325,7 @@ fn a_blob_may_be_passed_on_by_several_workers() {
 
 fn blobs_travel_with_tasks_of_a_map_as_well() {
     let pool = pool(2);
-    while procession::Engine::frame(&pool) < 100 {
+    while procession::Engine::chunk_size(&pool) < 100 {
         succeeds_with(&pool, 100);
     }
     // Some of them short enough to travel together, some not.

@@ -14,6 +14,7 @@ mod harness;
 mod tasks;
 
 mod blobs;
+mod chunks;
 mod concurrency;
 mod crashes;
 mod deadlines;
@@ -21,7 +22,6 @@ mod demand;
 mod endings;
 mod environment;
 mod face;
-mod frames;
 mod impostor;
 mod liars;
 mod orphans;
@@ -42,7 +42,7 @@ fn main() {
     impostor::play_if_asked();
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
-    let registry = blobs::add_to(frames::add_to(registry));
+    let registry = blobs::add_to(chunks::add_to(registry));
     procession::worker::serve_if_asked(plays::add_to(registry));
     says::play_if_asked();
     program::play_if_asked();
@@ -55,7 +55,7 @@ fn main() {
         blobs::trials(),
         deadlines::trials(),
         face::trials(),
-        frames::trials(),
+        chunks::trials(),
         unruly::trials(),
         concurrency::trials(),
         crashes::trials(),

@@ -31,11 +31,11 @@ impl World {
     fn works_as_long_as_there_is_work(&self) -> Result<(), String> {
         let Some(id) = self.pending.first() else { return Ok(()) };
         for (worker_id, process) in &self.processes {
-            let is_worn = self.max_tasks.is_some_and(|most| process.given >= most);
+            let is_due_for_recycling = self.max_tasks.is_some_and(|most| process.given >= most);
             let is_free = process.view.len() < process.slots;
             if is_free
                 && self.is_in_charge(*worker_id, process)
-                && !is_worn
+                && !is_due_for_recycling
                 && !process.is_over_memory_limit
             {
                 return Err(format!("task {id} was pending while {worker_id:?} had a free slot"));
@@ -51,9 +51,9 @@ impl World {
 
     /// Whether a process is the one on its seat that is given calls.
     fn is_in_charge(&self, worker_id: WorkerId, process: &Process) -> bool {
-        let mut seated =
+        let mut present =
             self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
-        let is_present = seated.next() == Some(&worker_id);
+        let is_present = present.next() == Some(&worker_id);
         let may_stay = !(process.is_killed || process.is_dismissed);
         is_present && process.is_ready && may_stay && process.ending.is_none()
     }
@@ -67,10 +67,10 @@ impl World {
             return Err(format!("the pause of task {id} is not looked at in time"));
         }
         for (worker_id, process) in &self.processes {
-            if let Some(turn) = process.ending
-                && !process.will_hear_of(turn)
+            if let Some(seq) = process.ending
+                && !process.will_hear_of(seq)
             {
-                return Err(format!("{worker_id:?} will hear no more of the end of call {turn}"));
+                return Err(format!("{worker_id:?} will hear no more of the end of call {seq}"));
             }
             if !self.is_in_charge(*worker_id, process) {
                 continue;
@@ -166,7 +166,7 @@ impl World {
             let Some(task) = call.tasks.front().and_then(|id| self.tasks.get_mut(id)) else {
                 continue;
             };
-            let is_of = |begun: &&Begun| begun.turn == call.turn;
+            let is_of = |begun: &&Begun| begun.seq == call.seq;
             let claimed = begun.iter().find(is_of).map_or(0, |begun| begun.items);
             task.unclaimed += u32::from(claimed <= call.answered);
             task.ends += u32::from(!was_ended);
@@ -269,21 +269,20 @@ impl Viewed {
     pub(super) fn must_end(&self, claimed: Claimed, now: Instant) -> Option<String> {
         let waited = now.saturating_duration_since(self.could_run_since?);
         if claimed == Claimed::NotBegun && waited >= STALLED {
-            return Some(format!("call {} has not begun for {waited:?}", self.turn));
+            return Some(format!("call {} has not begun for {waited:?}", self.seq));
         }
         let timeout = self.timeout?;
         let is_late = waited >= timeout + STALLED;
-        is_late.then(|| format!("call {} of {timeout:?} is there for {waited:?}", self.turn))
+        is_late.then(|| format!("call {} of {timeout:?} is there for {waited:?}", self.seq))
     }
 }
 
 impl Process {
     /// Whether something will come of the order to end a call.
-    fn will_hear_of(&self, turn: u64) -> bool {
-        let is_ordered =
-            |order: &Order| matches!(order, Order::End { turn: of, .. } if *of == turn);
+    fn will_hear_of(&self, seq: u64) -> bool {
+        let is_ordered = |order: &Order| matches!(order, Order::End { seq: of, .. } if *of == seq);
         let is_told =
-            |news: &Event<u64>| matches!(news, Event::NotYet { turn: of, .. } if *of == turn);
+            |news: &Event<u64>| matches!(news, Event::NotYet { seq: of, .. } if *of == seq);
         self.is_killed
             || self.is_dead
             || self.orders.iter().any(is_ordered)

@@ -9,7 +9,7 @@ use super::world::{Place, SimTask, World};
 use crate::error::Exit;
 use crate::executor::Shutdown;
 use crate::retries::Retries;
-use crate::scheduler::{Again, Event, TaskOptionsMade, Verdict, WorkerId};
+use crate::scheduler::{Again, Event, ResolvedOptions, Verdict, WorkerId};
 use crate::task::TaskId;
 
 impl World {
@@ -49,8 +49,8 @@ impl World {
         match self.rng.u32(0..100) {
             0..8 if !self.is_shut_down => {
                 for _ in 0..self.rng.u32(1..5) {
-                    let is_frame = self.rng.u8(0..6) == 0;
-                    let items = if is_frame { self.rng.u64(2..20) } else { 1 };
+                    let is_chunk = self.rng.u8(0..6) == 0;
+                    let items = if is_chunk { self.rng.u64(2..20) } else { 1 };
                     self.submit(items)?;
                 }
                 Ok(())
@@ -100,7 +100,7 @@ impl World {
             .on_failure(self.rng.bool());
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
         let priority = self.rng.i32(-1..=1);
-        let terms = TaskOptionsMade { timeout, priority, retries };
+        let options = ResolvedOptions { timeout, priority, retries };
         for id in first..first + items {
             // What hangs without a timeout would keep a shutdown waiting, and rightly so.
             let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
@@ -114,7 +114,7 @@ impl World {
             self.fresh.insert((Reverse(priority), id));
         }
         let items = u32::try_from(items).expect("few");
-        self.handle(Event::Submitted { id: TaskId(first), job: first, items, bytes, terms })
+        self.handle(Event::Submitted { id: TaskId(first), job: first, items, bytes, options })
     }
 
     fn cancel(&mut self) -> Result<(), String> {
@@ -246,7 +246,7 @@ impl World {
                 process.lost.extend(std::mem::take(&mut process.replies));
                 break;
             };
-            let turn = reply.turn;
+            let seq = reply.seq;
             let ran_for = Duration::from_micros(self.rng.u64(0..self.pace));
             let has_failed = self.rng.u8(0..10) == 0;
             let is_over_memory_limit = self.rng.u8(0..50) == 0;
@@ -259,7 +259,7 @@ impl World {
                 task.fate.get_or_insert(Verdict::Answered);
                 events.push(Event::Progressed {
                     worker_id,
-                    turn,
+                    seq,
                     items: 1,
                     ran_for,
                     is_over_memory_limit,
@@ -268,7 +268,7 @@ impl World {
                 outputs.extend((!has_failed).then_some(task));
                 events.push(Event::Replied {
                     worker_id,
-                    turn,
+                    seq,
                     ran_for,
                     has_failed,
                     is_over_memory_limit,

@@ -57,7 +57,7 @@ pub(super) struct Process {
 
 /// A call, which may consist of several tasks.
 pub(super) struct Call {
-    pub turn: u64,
+    pub seq: u64,
     /// Those that have not ended, in order; of a running call the first one runs.
     pub tasks: VecDeque<u64>,
     /// How many were begun.
@@ -74,7 +74,7 @@ pub(super) struct Booked {
 
 /// A call as the scheduler sees it.
 pub(super) struct Viewed {
-    pub turn: u64,
+    pub seq: u64,
     /// Those that are not answered.
     pub tasks: VecDeque<u64>,
     pub answered: u32,
@@ -84,13 +84,13 @@ pub(super) struct Viewed {
 }
 
 pub(super) struct Reply {
-    pub turn: u64,
+    pub seq: u64,
     pub task: u64,
 }
 
 pub(super) enum Order {
     Recall { from: u64, through: u64 },
-    End { turn: u64, allowed: Option<Duration> },
+    End { seq: u64, allowed: Option<Duration> },
 }
 
 impl Process {
@@ -101,7 +101,7 @@ impl Process {
         {
             let items = call.tasks.len() as u32;
             let booked = Booked { tasks: call.tasks.clone(), items, answered: 0 };
-            self.book.insert(call.turn, booked);
+            self.book.insert(call.seq, booked);
             self.calls.push_back(call);
         }
         self.outbox.is_empty()
@@ -143,7 +143,7 @@ impl Process {
             return None;
         }
         let task = call.tasks.pop_front()?;
-        self.replies.push_back(Reply { turn: call.turn, task });
+        self.replies.push_back(Reply { seq: call.seq, task });
         let next = call.tasks.front().copied();
         match next {
             Some(_) => call.begun += 1,
@@ -154,22 +154,22 @@ impl Process {
 
     /// The task that a reply is for, by the coordinator's book; none if it makes no sense.
     pub(super) fn answered(&mut self, reply: &Reply) -> Option<u64> {
-        let call = self.book.get_mut(&reply.turn)?;
+        let call = self.book.get_mut(&reply.seq)?;
         let task = *call.tasks.front().filter(|task| **task == reply.task)?;
         call.tasks.pop_front();
         call.answered += 1;
         if call.tasks.is_empty() {
-            self.book.remove(&reply.turn);
+            self.book.remove(&reply.seq);
         }
         Some(task)
     }
 
     /// How many tasks of a call were begun, by its claim, and whether that is true.
-    fn claimed(&self, turn: u64, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) -> (u32, bool) {
-        let running = self.running.iter().find(|call| call.turn == turn);
+    fn claimed(&self, seq: u64, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) -> (u32, bool) {
+        let running = self.running.iter().find(|call| call.seq == seq);
         let replies = self.replies.iter().chain(&self.lost);
-        let unread = replies.filter(|reply| reply.turn == turn).count() as u32;
-        let answered = self.book.get(&turn).map_or(0, |call| call.answered);
+        let unread = replies.filter(|reply| reply.seq == seq).count() as u32;
+        let answered = self.book.get(&seq).map_or(0, |call| call.answered);
         let truth = running.map_or(answered + unread, |call| call.begun);
         let hides = running.and_then(|call| call.tasks.front()).is_some_and(|id| tasks[id].hides);
         match (self.is_liar && rng.u8(0..3) > 0, hides) {
@@ -187,12 +187,12 @@ impl Process {
         lies: &mut u64,
     ) -> Vec<Begun> {
         let mut begun = Vec::new();
-        for &turn in self.book.keys() {
-            let (items, is_true) = self.claimed(turn, rng, tasks);
+        for &seq in self.book.keys() {
+            let (items, is_true) = self.claimed(seq, rng, tasks);
             *lies += u64::from(!is_true);
             let longest = if is_true { 50_000 } else { u64::MAX / 2 };
             let ran_for = Duration::from_micros(rng.u64(0..longest));
-            begun.extend((items > 0).then_some(Begun { turn, items, ran_for }));
+            begun.extend((items > 0).then_some(Begun { seq, items, ran_for }));
         }
         begun
     }
@@ -209,9 +209,9 @@ impl Process {
             Order::Recall { from, through } => {
                 self.take_back(worker_id, from..=through, rng, tasks)
             }
-            Order::End { turn, allowed } => {
-                let claimed = self.end(worker_id, turn, allowed, rng, tasks, lies);
-                self.news.extend(claimed.map(|claimed| Event::NotYet { worker_id, turn, claimed }));
+            Order::End { seq, allowed } => {
+                let claimed = self.end(worker_id, seq, allowed, rng, tasks, lies);
+                self.news.extend(claimed.map(|claimed| Event::NotYet { worker_id, seq, claimed }));
             }
         }
     }
@@ -220,17 +220,17 @@ impl Process {
     fn end(
         &mut self,
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         allowed: Option<Duration>,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,
         lies: &mut u64,
     ) -> Option<Claimed> {
         let is_being_read = !self.replies.is_empty();
-        if !self.book.contains_key(&turn) && !self.outbox.iter().any(|call| call.turn == turn) {
+        if !self.book.contains_key(&seq) && !self.outbox.iter().any(|call| call.seq == seq) {
             return Some(Claimed::Ended { is_being_read: true });
         }
-        let index = self.running.iter().position(|running| running.turn == turn);
+        let index = self.running.iter().position(|running| running.seq == seq);
         let hides = index.is_some_and(|index| tasks[&self.running[index].tasks[0]].hides);
         if hides || self.is_liar && rng.u8(0..4) > 0 {
             *lies += 1;
@@ -240,7 +240,7 @@ impl Process {
                 _ => Claimed::NotBegun,
             };
             if claimed == Claimed::NotBegun && allowed.is_none() {
-                self.take_back(worker_id, turn..=turn, rng, tasks);
+                self.take_back(worker_id, seq..=seq, rng, tasks);
             }
             return Some(claimed);
         }
@@ -255,7 +255,7 @@ impl Process {
             {
                 self.take_back(worker_id, 0..=u64::MAX, rng, tasks);
                 let task = self.running.swap_remove(index).tasks[0];
-                self.replies.push_back(Reply { turn, task });
+                self.replies.push_back(Reply { seq, task });
                 Some(Claimed::Ended { is_being_read: true })
             }
             (Some(index), allowed) => {
@@ -264,12 +264,12 @@ impl Process {
                 self.too_long = allowed.map(|_| self.running[index].tasks[0]);
                 None
             }
-            (None, _) if self.replies.iter().any(|reply| reply.turn == turn) => {
+            (None, _) if self.replies.iter().any(|reply| reply.seq == seq) => {
                 Some(Claimed::Ended { is_being_read: true })
             }
             (None, allowed) => {
                 if allowed.is_none() {
-                    self.take_back(worker_id, turn..=turn, rng, tasks);
+                    self.take_back(worker_id, seq..=seq, rng, tasks);
                 }
                 Some(Claimed::NotBegun)
             }
@@ -280,29 +280,29 @@ impl Process {
     fn take_back(
         &mut self,
         worker_id: WorkerId,
-        turns: RangeInclusive<u64>,
+        seqs: RangeInclusive<u64>,
         rng: &mut Rng,
         tasks: &BTreeMap<u64, SimTask>,
     ) {
         let mut back = Vec::new();
-        let meant: Vec<_> = self.book.range(turns.clone()).map(|(turn, _)| *turn).collect();
-        for turn in meant {
-            let (items, is_true) = self.claimed(turn, rng, tasks);
-            let call = self.book.get_mut(&turn).expect("just seen");
+        let meant: Vec<_> = self.book.range(seqs.clone()).map(|(seq, _)| *seq).collect();
+        for seq in meant {
+            let (items, is_true) = self.claimed(seq, rng, tasks);
+            let call = self.book.get_mut(&seq).expect("just seen");
             if items < call.items {
                 call.items = items.max(call.answered);
                 call.tasks.truncate((call.items - call.answered) as usize);
-                back.push(Begun { turn, items, ran_for: Duration::ZERO });
+                back.push(Begun { seq, items, ran_for: Duration::ZERO });
                 if call.tasks.is_empty() {
-                    self.book.remove(&turn);
+                    self.book.remove(&seq);
                 }
             }
-            self.revoke(turn, is_true);
+            self.revoke(seq, is_true);
         }
         self.outbox.retain(|call| {
-            let is_meant = turns.contains(&call.turn);
+            let is_meant = seqs.contains(&call.seq);
             let ran_for = Duration::ZERO;
-            back.extend(is_meant.then_some(Begun { turn: call.turn, items: 0, ran_for }));
+            back.extend(is_meant.then_some(Begun { seq: call.seq, items: 0, ran_for }));
             !is_meant
         });
         if !back.is_empty() {
@@ -311,11 +311,11 @@ impl Process {
     }
 
     /// An honest worker begins nothing that was taken back.
-    fn revoke(&mut self, turn: u64, is_true: bool) {
+    fn revoke(&mut self, seq: u64, is_true: bool) {
         if is_true {
-            self.calls.retain(|call| call.turn != turn);
+            self.calls.retain(|call| call.seq != seq);
             // The first one runs, the others are behind it.
-            for call in self.running.iter_mut().filter(|call| call.turn == turn) {
+            for call in self.running.iter_mut().filter(|call| call.seq == seq) {
                 call.tasks.truncate(1);
             }
         }

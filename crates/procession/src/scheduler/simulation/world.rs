@@ -180,8 +180,8 @@ impl World {
                 self.has_looked = true;
                 return;
             }
-            Event::NotYet { worker_id, turn, claimed } => {
-                return self.hear_not_yet(*worker_id, *turn, *claimed);
+            Event::NotYet { worker_id, seq, claimed } => {
+                return self.hear_not_yet(*worker_id, *seq, *claimed);
             }
             Event::Replied { worker_id, .. }
             | Event::Progressed { worker_id, .. }
@@ -191,24 +191,24 @@ impl World {
         let Some(process) = self.processes.get_mut(worker_id) else { return };
         let slots = process.slots;
         match event {
-            Event::Replied { turn, .. } => process.hear_answers(*turn, 1, slots, now),
-            Event::Progressed { turn, items, .. } => {
-                process.hear_answers(*turn, *items, slots, now);
+            Event::Replied { seq, .. } => process.hear_answers(*seq, 1, slots, now),
+            Event::Progressed { seq, items, .. } => {
+                process.hear_answers(*seq, *items, slots, now);
             }
             Event::Returned { calls, .. } => {
                 for call in calls {
-                    process.hear_returned(call.turn, call.items, slots, now);
+                    process.hear_returned(call.seq, call.items, slots, now);
                 }
             }
             _ => {}
         }
     }
 
-    fn hear_not_yet(&mut self, worker_id: WorkerId, turn: u64, claimed: Claimed) {
+    fn hear_not_yet(&mut self, worker_id: WorkerId, seq: u64, claimed: Claimed) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&worker_id) else { return };
-        process.ending.take_if(|ending| *ending == turn);
-        let Some(call) = process.view.iter_mut().find(|call| call.turn == turn) else { return };
+        process.ending.take_if(|ending| *ending == seq);
+        let Some(call) = process.view.iter_mut().find(|call| call.seq == seq) else { return };
         let is_cancelled = |id| self.tasks[id].fate.is_some();
         if call.timeout.is_none() && call.tasks.iter().all(is_cancelled) {
             call.timeout = Some(Duration::from_millis(5));
@@ -225,9 +225,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Spawn { worker_id } => self.spawned(worker_id)?,
-                Action::Send { worker_id, turn, job, attempt, first, items } => {
+                Action::Send { worker_id, seq, job, attempt, first, items } => {
                     let tasks = range(job, first, items).collect();
-                    self.sent_call(worker_id, turn, attempt, tasks)?;
+                    self.sent_call(worker_id, seq, attempt, tasks)?;
                 }
                 Action::Recall { worker_id, from, through } => {
                     if from > through {
@@ -237,10 +237,10 @@ impl World {
                         process.orders.push(Order::Recall { from, through });
                     }
                 }
-                Action::EndCall { worker_id, turn, allowed } => {
+                Action::EndCall { worker_id, seq, allowed } => {
                     let process = self.processes.get_mut(&worker_id).ok_or("ended nobody")?;
-                    process.orders.push(Order::End { turn, allowed });
-                    process.ending = Some(turn);
+                    process.orders.push(Order::End { seq, allowed });
+                    process.ending = Some(seq);
                 }
                 Action::Dismiss { worker_id } => {
                     self.processes.get_mut(&worker_id).ok_or("dismissed nobody")?.is_dismissed =
@@ -300,7 +300,7 @@ impl World {
     fn sent_call(
         &mut self,
         worker_id: WorkerId,
-        turn: u64,
+        seq: u64,
         attempt: u32,
         tasks: VecDeque<u64>,
     ) -> Result<(), String> {
@@ -312,19 +312,19 @@ impl World {
         self.may_be_sent(worker_id)?;
         let process = self.processes.get_mut(&worker_id).expect("just looked at");
         let slots = process.slots;
-        self.summary.frames += u64::from(tasks.len() > 1 && slots > 1);
+        self.summary.chunks_ahead += u64::from(tasks.len() > 1 && slots > 1);
         process.given += tasks.len() as u64;
         if self.max_tasks.is_some_and(|most| process.given > most) {
             return Err(format!("{worker_id:?} was given {} tasks", process.given));
         }
         process.view.push_back(Viewed {
-            turn,
+            seq,
             tasks: tasks.clone(),
             answered: 0,
             timeout: tasks.front().and_then(|id| self.tasks[id].timeout),
             could_run_since: (process.view.len() < slots).then_some(self.now),
         });
-        process.outbox.push_back(Call { turn, tasks, begun: 0 });
+        process.outbox.push_back(Call { seq, tasks, begun: 0 });
         let at_work = |(other, process): &(&WorkerId, &Process)| {
             let has_calls = !(process.outbox.is_empty() && process.calls.is_empty());
             other.worker_index == worker_id.worker_index
@@ -344,9 +344,9 @@ fn range(job: u64, first: u32, items: u32) -> Range<u64> {
 
 impl Process {
     /// The scheduler hears that tasks of a call were answered.
-    fn hear_answers(&mut self, turn: u64, items: u32, slots: usize, now: Instant) {
-        let Some(index) = self.view.iter().position(|call| call.turn == turn) else { return };
-        let is_to_end = self.ending == Some(turn);
+    fn hear_answers(&mut self, seq: u64, items: u32, slots: usize, now: Instant) {
+        let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
+        let is_to_end = self.ending == Some(seq);
         let call = &mut self.view[index];
         call.tasks.drain(..call.tasks.len().min(items as usize));
         call.answered += items;
@@ -359,8 +359,8 @@ impl Process {
     }
 
     /// The scheduler hears that so many tasks of a call were begun, and the others taken back.
-    fn hear_returned(&mut self, turn: u64, begun: u32, slots: usize, now: Instant) {
-        let Some(index) = self.view.iter().position(|call| call.turn == turn) else { return };
+    fn hear_returned(&mut self, seq: u64, begun: u32, slots: usize, now: Instant) {
+        let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
         let call = &mut self.view[index];
         let staying = begun.saturating_sub(call.answered) as usize;
         self.given -= call.tasks.len().saturating_sub(staying) as u64;
@@ -372,7 +372,7 @@ impl Process {
 
     fn hear_done(&mut self, index: usize, slots: usize, now: Instant) {
         let call = self.view.remove(index).expect("just found");
-        self.ending.take_if(|ending| *ending == call.turn);
+        self.ending.take_if(|ending| *ending == call.seq);
         if let Some(next) = self.view.get_mut(slots - 1) {
             next.could_run_since.get_or_insert(now);
         }

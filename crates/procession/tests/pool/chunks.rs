@@ -19,18 +19,18 @@ use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        a_crash_in_a_frame_costs_the_one_task_that_ran,
-        a_crash_in_a_frame_may_be_tried_again,
-        a_deadline_in_a_frame_finds_the_one_task_that_hangs,
-        a_deadline_in_a_frame_is_told_as_one_though_replies_before_it_come_late,
-        errors_in_a_frame_stay_in_their_places,
-        failures_in_a_frame_are_tried_again_one_by_one,
+        a_crash_in_a_chunk_costs_the_one_task_that_ran,
+        a_crash_in_a_chunk_may_be_tried_again,
+        a_deadline_in_a_chunk_finds_the_one_task_that_hangs,
+        a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late,
+        errors_in_a_chunk_stay_in_their_places,
+        failures_in_a_chunk_are_tried_again_one_by_one,
         tasks_behind_one_that_turns_out_long_go_to_another_worker,
-        results_come_while_a_later_task_of_their_frame_still_runs,
-        a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks,
+        results_come_while_a_later_task_of_their_chunk_still_runs,
+        a_worker_is_recycled_within_a_chunk_after_exactly_its_number_of_tasks,
         what_nobody_wants_any_more_is_not_run,
         each_task_is_counted_once_however_it_ends,
-        long_tasks_travel_in_small_frames,
+        long_tasks_travel_in_small_chunks,
         tasks_before_a_panic_of_their_iterator_are_run,
         an_iterator_that_has_ended_is_not_asked_again,
     ]
@@ -111,7 +111,7 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
 fn warm(builder: procession::Builder) -> ProcessPool {
     let pool = builder.build().expect("a pool");
     await_workers(&pool);
-    while procession::Engine::frame(&pool) < 100 {
+    while procession::Engine::chunk_size(&pool) < 100 {
         succeeds_with(&pool, 100);
     }
     pool
@@ -132,7 +132,7 @@ fn runs(book: &Path) -> HashMap<usize, usize> {
 
 const TASKS: usize = 5_000;
 
-fn a_crash_in_a_frame_costs_the_one_task_that_ran() {
+fn a_crash_in_a_chunk_costs_the_one_task_that_ran() {
     let pool = warm(quiet().workers(2));
     let book = Gate::new();
     let book = book.path().join("book");
@@ -156,7 +156,7 @@ fn a_crash_in_a_frame_costs_the_one_task_that_ran() {
     succeeds_with(&pool, 1_000);
 }
 
-fn a_crash_in_a_frame_may_be_tried_again() {
+fn a_crash_in_a_chunk_may_be_tried_again() {
     let pool = warm(quiet().workers(2).retries(Retries::times(1).on_crash(true)));
     let book = Gate::new();
     let book = book.path().join("book");
@@ -169,7 +169,7 @@ fn a_crash_in_a_frame_may_be_tried_again() {
     assert_eq!(pool.stats().retried, 5);
 }
 
-fn a_deadline_in_a_frame_finds_the_one_task_that_hangs() {
+fn a_deadline_in_a_chunk_finds_the_one_task_that_hangs() {
     let timeout = Duration::from_secs(1);
     let pool = warm(quiet().workers(2).timeout(timeout));
     let book = Gate::new();
@@ -186,7 +186,7 @@ fn a_deadline_in_a_frame_finds_the_one_task_that_hangs() {
     assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
 }
 
-fn a_deadline_in_a_frame_is_told_as_one_though_replies_before_it_come_late() {
+fn a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late() {
     let timeout = Duration::from_millis(500);
     // Without leave to run it again.
     let retries = Retries::times(1).on_crash(true).on_timeout(false);
@@ -215,7 +215,7 @@ fn a_deadline_in_a_frame_is_told_as_one_though_replies_before_it_come_late() {
     assert_eq!(runs(&book), (0..100).map(|n| (n, 1)).collect());
 }
 
-fn errors_in_a_frame_stay_in_their_places() {
+fn errors_in_a_chunk_stay_in_their_places() {
     let pool = warm(quiet().workers(2));
     let then = |n| match n % 10 {
         3 => Then::Fail,
@@ -243,7 +243,7 @@ fn errors_in_a_frame_stay_in_their_places() {
     }
 }
 
-fn failures_in_a_frame_are_tried_again_one_by_one() {
+fn failures_in_a_chunk_are_tried_again_one_by_one() {
     let pool = warm(quiet().workers(2).retries(Retries::times(1).on_failure(true)));
     let book = Gate::new();
     let book = book.path().join("book");
@@ -271,7 +271,7 @@ fn tasks_behind_one_that_turns_out_long_go_to_another_worker() {
     }
 }
 
-fn results_come_while_a_later_task_of_their_frame_still_runs() {
+fn results_come_while_a_later_task_of_their_chunk_still_runs() {
     let pool = warm(quiet().workers(1));
     let gate = Gate::new();
     let path = gate.path();
@@ -284,7 +284,7 @@ fn results_come_while_a_later_task_of_their_frame_still_runs() {
     assert_eq!(results.count(), 50);
 }
 
-fn a_worker_is_recycled_within_a_frame_after_exactly_its_number_of_tasks() {
+fn a_worker_is_recycled_within_a_chunk_after_exactly_its_number_of_tasks() {
     let recycling = procession::Recycling::never().after_tasks(300);
     let pool = warm(quiet().workers(1).recycling(recycling));
     let mut done: HashMap<u32, usize> = HashMap::new();
@@ -331,7 +331,7 @@ fn each_task_is_counted_once_however_it_ends() {
 }
 
 /// How many tasks were taken out of their iterator for the first result, with one worker and so
-/// for four frames.
+/// for four chunks.
 fn taken_for_the_first(len: usize) -> usize {
     let pool = warm(quiet().workers(1));
     let (mut taken, text) = (0, "x".repeat(len));
@@ -342,9 +342,9 @@ fn taken_for_the_first(len: usize) -> usize {
     taken
 }
 
-fn long_tasks_travel_in_small_frames() {
+fn long_tasks_travel_in_small_chunks() {
     let pool = warm(quiet().workers(2));
-    // None of them is lost, wherever a frame ends.
+    // None of them is lost, wherever a chunk ends.
     let len = |n| [1, 1_000, 100_000, 30_000][n / 7 % 4] + n;
     let lens = pool.map((0..1_000).map(|n| Length("x".repeat(len(n)))));
     assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
@@ -373,9 +373,9 @@ fn survives_a_panic(pool: &ProcessPool, tasks: usize) {
 }
 
 fn tasks_before_a_panic_of_their_iterator_are_run() {
-    // One by one, then in one frame, then in the midst of several.
+    // One by one, then in one chunk, then in the midst of several.
     let pool = crate::tasks::pool(1);
-    assert_eq!(procession::Engine::frame(&pool), 1);
+    assert_eq!(procession::Engine::chunk_size(&pool), 1);
     survives_a_panic(&pool, 50);
     let pool = warm(quiet().workers(1));
     survives_a_panic(&pool, 50);

@@ -1,0 +1,235 @@
+//! Tests: failed starts and early ends of workers, and when they break the pool.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Exit, PoolError};
+use crate::scheduler::{
+    Action, Again, Begun, Event, ResolvedOptions, Scheduler, Settings, Verdict,
+};
+use crate::task::TaskId;
+
+const TRIES: u32 = 5;
+
+/// A pool whose workers end as soon as they have a call, after so many answers each. Gives the
+/// number of workers that there were, and what became of the calls, until nothing is left to do
+/// or there were very many workers.
+fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
+    let settings = Settings {
+        slots: vec![1; workers],
+        min_workers: workers,
+        idle_timeout: None,
+        max_tasks: None,
+        start_timeout: Duration::from_secs(10),
+        start_tries: TRIES,
+    };
+    let mut now = Instant::now();
+    let (mut scheduler, mut actions) = Scheduler::new(settings, now);
+    for id in 0..20 {
+        let (options, bytes) = (ResolvedOptions::default(), 4);
+        let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, options };
+        actions.extend(scheduler.handle([task], now));
+    }
+    let (mut ended, mut verdicts) = (0, Vec::new());
+    while ended < 1_000 {
+        let mut events = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn { worker_id } => events.push(Event::WorkerReady { worker_id }),
+                Action::Send { worker_id, seq, .. } => {
+                    let (ran_for, has_failed, is_over_memory_limit) =
+                        (Duration::from_secs(1), false, false);
+                    if seq as usize <= answers {
+                        let replied = Event::Replied {
+                            worker_id,
+                            seq,
+                            ran_for,
+                            has_failed,
+                            is_over_memory_limit,
+                        };
+                        events.push(replied);
+                        continue;
+                    }
+                    ended += 1;
+                    let begun = Begun { seq, items: begun, ran_for };
+                    let exit = Exit::Signal(9);
+                    events.push(Event::WorkerExited { worker_id, exit, begun: vec![begun] });
+                }
+                Action::Complete { verdict, .. } => verdicts.push(verdict),
+                _ => {}
+            }
+        }
+        if events.is_empty() {
+            match scheduler.wake_at() {
+                Some(at) => now = at,
+                None => break,
+            }
+            events.push(Event::Tick);
+        }
+        for event in events {
+            now += Duration::from_millis(1);
+            actions.extend(scheduler.handle([event], now));
+        }
+    }
+    (ended, verdicts)
+}
+
+/// A pool of two, of which no start but the first succeeds, for this long. Gives the number of
+/// starts that failed, and what became of the task that ran all the time.
+fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Vec<Verdict>) {
+    let settings = Settings {
+        slots: vec![1; 2],
+        min_workers: 2,
+        idle_timeout: None,
+        max_tasks: None,
+        start_timeout: Duration::from_secs(10),
+        start_tries: TRIES,
+    };
+    let begin = Instant::now();
+    let mut now = begin;
+    let (mut scheduler, mut actions) = Scheduler::new(settings, now);
+    let (id, options) = (TaskId(1), ResolvedOptions::default());
+    let task = Event::Submitted { id, job: 1, items: 1, bytes: 4, options };
+    actions.extend(scheduler.handle([task], now));
+    let (mut failed, mut verdicts) = (0, Vec::new());
+    while now < begin + for_long {
+        let mut events = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn { worker_id } if worker_id.worker_index == 0 && first => {
+                    events.push(Event::WorkerReady { worker_id });
+                }
+                Action::Spawn { worker_id } => {
+                    failed += 1;
+                    let cause = "of a reason".to_owned();
+                    events.push(Event::StartFailed { worker_id, cause, again });
+                }
+                Action::Kill { .. } if first => panic!("the worker at work is killed"),
+                Action::Complete { verdict, .. } => verdicts.push(verdict),
+                _ => {}
+            }
+        }
+        if events.is_empty() {
+            let Some(at) = scheduler.wake_at() else { break };
+            now = at;
+            events.push(Event::Tick);
+        }
+        for event in events {
+            actions.extend(scheduler.handle([event], now));
+        }
+    }
+    (failed, verdicts)
+}
+
+#[test]
+fn a_start_that_fails_does_not_end_a_worker_at_work() {
+    for again in [Again::AfterShortage, Again::WithBackoff, Again::Never] {
+        let (failed, verdicts) = second_start_fails(again, true, Duration::from_secs(300));
+        // With a backoff of two seconds.
+        assert!((100..400).contains(&failed), "{again:?}: {failed} starts");
+        assert_eq!(verdicts, [], "{again:?}");
+    }
+}
+
+#[test]
+fn a_shortage_breaks_a_pool_without_any_worker_only_after_a_while() {
+    let short = Again::AfterShortage;
+    let (failed, verdicts) = second_start_fails(short, false, Duration::from_secs(25));
+    assert!(failed > 20 && verdicts.is_empty(), "{failed}, {verdicts:?}");
+    let (_, verdicts) = second_start_fails(short, false, Duration::from_secs(60));
+    assert!(matches!(&verdicts[..], [Verdict::Broken(PoolError::CannotStart { .. })]));
+}
+
+#[test]
+fn workers_that_begin_nothing_break_the_pool() {
+    for workers in [1, 3] {
+        let (ended, verdicts) = workers_that_end(workers, 0, 0);
+        // Every second of those that are given the same call is that call's own affair.
+        assert!(ended.div_ceil(workers as u32) <= 2 * TRIES, "{ended} of {workers} workers");
+        let is_broken = |verdict: &&Verdict| {
+            matches!(verdict, Verdict::Broken(PoolError::CannotStart { tries: TRIES, cause })
+                if cause.contains("before it began what it was given"))
+        };
+        let broken = verdicts.iter().filter(is_broken).count();
+        let died = verdicts.iter().filter(|v| matches!(v, Verdict::Died { .. })).count();
+        assert_eq!(broken + died, 20, "{verdicts:?}");
+        assert!(died < TRIES as usize * workers, "{verdicts:?}");
+    }
+}
+
+#[test]
+fn a_task_that_hides_its_claim_and_ends_its_worker_is_charged_the_second_time() {
+    let settings = Settings {
+        slots: vec![1],
+        min_workers: 1,
+        idle_timeout: None,
+        max_tasks: None,
+        start_timeout: Duration::from_secs(10),
+        start_tries: 8,
+    };
+    let mut now = Instant::now();
+    let (mut scheduler, mut actions) = Scheduler::new(settings, now);
+    for id in 0..3 {
+        let (options, bytes) = (ResolvedOptions::default(), 4);
+        let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, options };
+        actions.extend(scheduler.handle([task], now));
+    }
+    let (mut runs, mut verdicts) = ([0; 3], Vec::new());
+    while verdicts.len() < 3 {
+        let mut events = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn { worker_id } => events.push(Event::WorkerReady { worker_id }),
+                Action::Send { worker_id, job: 1, .. } => {
+                    runs[1] += 1;
+                    let (exit, begun) = (Exit::Signal(9), Vec::new());
+                    events.push(Event::WorkerExited { worker_id, exit, begun });
+                }
+                Action::Send { worker_id, seq, job, .. } => {
+                    runs[job as usize] += 1;
+                    let (ran_for, has_failed, is_over_memory_limit) = (Duration::MAX, false, false);
+                    events.push(Event::Replied {
+                        worker_id,
+                        seq,
+                        ran_for,
+                        has_failed,
+                        is_over_memory_limit,
+                    });
+                }
+                Action::Complete { job, verdict, .. } => verdicts.push((job, verdict)),
+                _ => {}
+            }
+        }
+        if events.is_empty() && verdicts.len() < 3 {
+            now = scheduler.wake_at().expect("a vacant seat is filled").max(now);
+            events.push(Event::Tick);
+        }
+        for event in events {
+            now += Duration::from_millis(1);
+            actions.extend(scheduler.handle([event], now));
+        }
+    }
+    assert_eq!(runs, [1, 2, 1]);
+    let died = Verdict::Died {
+        exit: Exit::Signal(9),
+        attempts: 1,
+        ran_for: Duration::from_millis(1),
+        is_collateral: false,
+    };
+    verdicts.sort_by_key(|(job, _)| *job);
+    let [(_, first), (_, second), (_, third)] = &verdicts[..] else { panic!("three") };
+    assert_eq!((first, second, third), (&Verdict::Answered, &died, &Verdict::Answered));
+}
+
+#[test]
+fn workers_that_do_something_before_are_good_for_the_pool() {
+    let (ended, verdicts) = workers_that_end(1, 1, 0);
+    assert!(ended >= 19, "{ended}");
+    assert_eq!(verdicts, vec![Verdict::Answered; 20]);
+}
+
+#[test]
+fn workers_that_die_of_their_tasks_do_not_break_the_pool() {
+    let (ended, verdicts) = workers_that_end(3, 0, 1);
+    assert_eq!((ended, verdicts.len()), (20, 20));
+    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Died { .. })));
+}
