@@ -4,7 +4,6 @@
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use crate::hostile::{Behaviour, Hostile};
 use crate::programs::{MODES, Place, Ran, Running};
@@ -295,8 +294,9 @@ fn a_full_disk_under_stdout_is_told() {
     for args in WRITING {
         let mut command = place.coordinator(args);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let ran =
-            crate::programs::Running::start(command.stdout(Stdio::from(full))).wait().expect(3);
+        let ran = crate::programs::Running::start(command.stdout(std::process::Stdio::from(full)))
+            .wait()
+            .expect(3);
         assert!(ran.stderr.contains("coordinator: cannot write "), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
     }

@@ -11,6 +11,7 @@ pub mod fork;
 pub mod memory;
 pub mod reap;
 pub mod sealed;
+pub mod shared;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;

@@ -179,14 +179,17 @@ mod none {
     use std::ops::Deref;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+    /// Refused: [`is_available`](super::is_available) says so.
     pub fn create(_: &[u8]) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// None can be made.
     #[derive(Debug)]
     pub enum Sealed {}
 
     impl Sealed {
+        /// Refused.
         pub fn open(_: OwnedFd, _: usize) -> io::Result<Self> {
             Err(io::ErrorKind::Unsupported.into())
         }

@@ -70,6 +70,8 @@ pub fn spawn(image: Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
     sharing_memory::spawn(&image, streams)
 }
 
+/// Starts the image as a process that leads a group of its own, with these as standard input, output
+/// and error.
 #[cfg(not(target_os = "linux"))]
 pub fn spawn(image: Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
     by_fork::spawn(image, streams)

@@ -105,6 +105,18 @@ pub fn pauses() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(FIRST), double).take(TRIES)
 }
 
+/// Names the calling thread; in the main thread, on Linux, that is what the process list shows. Elsewhere
+/// it does nothing.
+pub fn name_this_thread(name: &std::ffi::CStr) {
+    #[cfg(target_os = "linux")]
+    {
+        // A name that is too long is cut; nothing depends on it.
+        let _ = rustix::thread::set_name(name);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

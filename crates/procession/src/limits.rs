@@ -129,12 +129,11 @@ pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_memory_of_this_process_is_known() {
         let memory = resident_memory(std::process::id()).expect("this process exists");
         assert!((100_000..100_000_000_000).contains(&memory), "{memory}");

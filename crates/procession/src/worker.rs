@@ -186,8 +186,8 @@ impl Asked {
         die_with_the_coordinator(coordinator);
         os::signals::outlive_requests_to_end();
         os::terminal::give_up();
-        // Whoever looks at the process list should see what this is, however it was started.
-        let _ = rustix::thread::set_name(c"worker");
+        // The name in the process list, however this program was started.
+        os::threads::name_this_thread(c"worker");
 
         let socket = match take_stdin() {
             Ok(socket) => socket,

@@ -65,7 +65,7 @@ pub(super) struct Export {
 impl Export {
     /// Makes sure that the file can be written, before anything is measured for it.
     pub(super) fn prepare(path: PathBuf, format: Format) -> io::Result<Self> {
-        let dir = path.parent().filter(|dir| *dir != "").unwrap_or(Path::new("."));
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vm_memory::VolatileSlice;
+use procession_os::shared::SharedBytes;
 
 use super::ring::*;
 
@@ -10,7 +10,7 @@ use super::ring::*;
 fn with_ring(len: usize, test: impl FnOnce(&Ring<'_>)) {
     let mut memory = vec![0; len];
     let (tail, head) = (AtomicU64::new(0), AtomicU64::new(0));
-    let bytes = VolatileSlice::from(&mut memory[..]);
+    let bytes = SharedBytes::of(&mut memory);
     test(&Ring { tail: &tail, head: &head, bytes });
 }
 

@@ -18,12 +18,11 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use procession_os::shared::SharedMemory;
 use rustix::time::{ClockId, clock_gettime};
-use vm_memory::mmap::MmapRegion;
-use vm_memory::{AtomicInteger, FileOffset, VolatileMemory};
 
 use super::claim::Claim;
 use super::event_count::EventCount;
@@ -62,7 +61,7 @@ const LONGEST: Option<Duration> = Some(Duration::from_secs(1));
 
 /// The memory, as either side maps it.
 pub(crate) struct SharedRegion {
-    memory: MmapRegion,
+    memory: SharedMemory,
     claims: usize,
 }
 
@@ -81,9 +80,9 @@ impl SharedRegion {
     /// New memory with room for so many calls at a time, and the file by which a worker maps it.
     pub(crate) fn create(claims: usize) -> io::Result<(Self, File)> {
         let file = new_file(Self::size(claims))?;
-        let region = Self::map(file.try_clone()?, claims)?;
+        let region = Self::map(&file, claims)?;
         let number = u32::try_from(claims).map_err(io::Error::other)?;
-        region.word::<AtomicU32>(NUMBER_OF_CLAIMS).store(number, Ordering::Release);
+        region.memory.word32(NUMBER_OF_CLAIMS).store(number, Ordering::Release);
         Ok((region, file))
     }
 
@@ -92,18 +91,17 @@ impl SharedRegion {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("what was sent is not the coordinator's memory");
         let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
-        let region = Self::map(file, claims)?;
-        let number = region.word::<AtomicU32>(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
+        let region = Self::map(&file, claims)?;
+        let number = region.memory.word32(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
         if rings_at(number) + 2 * RING != len {
             return Err(not_ours());
         }
         Ok(Self { claims: number, ..region })
     }
 
-    fn map(file: File, claims: usize) -> io::Result<Self> {
+    fn map(file: &File, claims: usize) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        let memory = MmapRegion::from_file(FileOffset::new(file, 0), len);
-        Ok(Self { memory: memory.map_err(io::Error::other)?, claims })
+        Ok(Self { memory: SharedMemory::map(file, len)?, claims })
     }
 
     pub(crate) fn calls(&self) -> Ring<'_> {
@@ -136,24 +134,24 @@ impl SharedRegion {
 
     /// Tells the worker that no further call will come.
     pub(crate) fn close(&self) {
-        self.word::<AtomicU32>(IS_CLOSED).store(1, Ordering::SeqCst);
+        self.memory.word32(IS_CLOSED).store(1, Ordering::SeqCst);
         self.call_events().notify();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.word::<AtomicU32>(IS_CLOSED).load(Ordering::SeqCst) != 0
+        self.memory.word32(IS_CLOSED).load(Ordering::SeqCst) != 0
     }
 
     /// Notes which call's reply a caller waits for by itself, if any.
     pub(crate) fn set_awaited(&self, claim: Option<u32>) {
         let awaited = claim.map_or(0, |claim| claim + 1);
-        self.word::<AtomicU32>(AWAITED).store(awaited, Ordering::SeqCst);
+        self.memory.word32(AWAITED).store(awaited, Ordering::SeqCst);
     }
 
     /// Wakes whoever waits for the reply to this call, which was published. As long as the worker
     /// has more to do, a handler that dozes may doze on, and take many replies at once.
     pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
-        if self.word::<AtomicU32>(AWAITED).load(Ordering::SeqCst) == claim + 1 {
+        if self.memory.word32(AWAITED).load(Ordering::SeqCst) == claim + 1 {
             self.caller_events().notify();
         } else if is_urgent {
             self.reply_events().notify();
@@ -164,35 +162,31 @@ impl SharedRegion {
 
     /// Notes whether the worker has nothing to do.
     pub(crate) fn set_idle(&self, is_idle: bool) {
-        self.word::<AtomicU32>(IS_IDLE).store(u32::from(is_idle), Ordering::SeqCst);
+        self.memory.word32(IS_IDLE).store(u32::from(is_idle), Ordering::SeqCst);
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.word::<AtomicU32>(IS_IDLE).load(Ordering::SeqCst) != 0
+        self.memory.word32(IS_IDLE).load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn claim(&self, claim: u32) -> Option<Claim<'_>> {
         let index = usize::try_from(claim).ok().filter(|index| *index < self.claims)?;
         let at = CLAIMS + index * CLAIM;
         Some(Claim {
-            state: self.word(at + STATE),
-            ended: self.word(at + ENDED),
-            begun_at: self.word(at + BEGUN_AT),
+            state: self.memory.word64(at + STATE),
+            ended: self.memory.word32(at + ENDED),
+            begun_at: self.memory.word64(at + BEGUN_AT),
         })
     }
 
     fn bell(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
-        let [count, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.word(at));
+        let [count, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.memory.word32(at));
         EventCount { count, sleepers, dozers, longest }
     }
 
     fn ring(&self, tail: usize, head: usize, at: usize) -> Ring<'_> {
-        let bytes = self.memory.get_slice(at, RING).expect("within the memory");
-        Ring { tail: self.word(tail), head: self.word(head), bytes }
-    }
-
-    fn word<W: AtomicInteger>(&self, at: usize) -> &W {
-        self.memory.get_atomic_ref(at).expect("within the memory and aligned")
+        let bytes = self.memory.bytes(at, RING);
+        Ring { tail: self.memory.word64(tail), head: self.memory.word64(head), bytes }
     }
 }
 
@@ -256,7 +250,7 @@ mod tests {
     #[test]
     fn both_sides_see_the_same_memory() {
         let (ours, file) = SharedRegion::create(5).expect("memory");
-        let theirs = SharedRegion::map(file, 5).expect("the same memory");
+        let theirs = SharedRegion::map(&file, 5).expect("the same memory");
         assert!(!theirs.is_closed());
         ours.close();
         assert!(theirs.is_closed());

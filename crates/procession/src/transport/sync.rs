@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+pub(super) use procession_os::shared::SharedBytes as Bytes;
 pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(super) use std::thread::yield_now;
 pub(super) use std::time::Instant;
-pub(super) use vm_memory::VolatileSlice as Bytes;
 
 /// Wakes all that sleep at the word.
 #[cfg(target_os = "linux")]

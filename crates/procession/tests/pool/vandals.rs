@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{process, thread};
 
@@ -15,9 +15,10 @@ use procession::{
     Context, Executor, Failure, ProcessPool, Registry, Retries, Shutdown, Task, TaskError,
     as_completed,
 };
-use serde::{Deserialize, Serialize};
 #[cfg(target_os = "linux")]
-use vm_memory::{FileOffset, VolatileMemory, mmap::MmapRegion};
+#[cfg(target_os = "linux")]
+use procession_os::shared::SharedMemory;
+use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
 
@@ -97,13 +98,12 @@ fn ring(_bell: u64) {
     #[cfg(target_os = "linux")]
     {
         use rustix::thread::futex;
-        static MAP: OnceLock<MmapRegion> = OnceLock::new();
+        static MAP: OnceLock<SharedMemory> = OnceLock::new();
         let map = MAP.get_or_init(|| {
-            let file = memory().try_clone().expect("a descriptor");
-            let len = file.metadata().expect("a length").len() as usize;
-            MmapRegion::from_file(FileOffset::new(file, 0), len).expect("the same memory")
+            let len = memory().metadata().expect("a length").len() as usize;
+            SharedMemory::map(memory(), len).expect("the same memory")
         });
-        let strokes: &AtomicU32 = map.get_atomic_ref(_bell as usize).expect("within the memory");
+        let strokes = map.word32(_bell as usize);
         strokes.fetch_add(1, Ordering::SeqCst);
         futex::wake(strokes, futex::Flags::empty(), i32::MAX as u32).expect("woken");
     }
