@@ -51,6 +51,8 @@ fn every_path_in_the_documents_exists() {
         "CONTRIBUTING.md",
         "README.md",
         "SECURITY.md",
+        "docs/benchmarks.md",
+        "docs/coordinator.md",
         "docs/encodings.md",
         "docs/which-style.md",
     ] {
