@@ -13,7 +13,7 @@ use procession_cli::flags::client::FetchSettings;
 use procession_cli::flags::codes::AVAILABLE;
 use procession_cli::flags::task::Download;
 use procession_journal as journal;
-use procession_journal::{Event, Journal, Level};
+use procession_journal::{Journal, Level, LogEvent, TaskEnd};
 
 const WORKERS: usize = 2;
 
@@ -76,19 +76,16 @@ fn download(bencher: Bencher, logs: Logs) {
 fn line(bencher: Bencher) {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = Journal::coordinator(dir.path()).expect("a journal");
-    let event = || Event::Task {
-        code: "BR".to_owned(),
-        status: "ok".to_owned(),
-        http: Some(200),
-        bytes: Some(590),
-        elapsed_ms: 1.9,
-        slot: None,
-        unchanged: false,
-        attempt: 1,
-        error: None,
-        cause: None,
-        child: None,
-        child_pid: None,
+    let event = || {
+        LogEvent::Task(TaskEnd {
+            code: "BR".to_owned(),
+            status: "ok".to_owned(),
+            http: Some(200),
+            bytes: Some(590),
+            elapsed_ms: 1.9,
+            attempt: 1,
+            ..TaskEnd::default()
+        })
     };
     bencher
         .counter(ItemsCount::new(1_usize))

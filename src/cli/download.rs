@@ -31,7 +31,7 @@ use crate::flags::task::Download;
 use crate::flags::validators;
 use procession::PrivateDir;
 use procession_journal as journal;
-use procession_journal::{Event, Level, Terms};
+use procession_journal::{Level, LogEvent, RunOptions, RunReport, RunSettings};
 
 use super::dashboard::Dashboard;
 use super::display::Display;
@@ -102,14 +102,16 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<Exit> {
     save::sweep(&settings.dest);
     run_log::record(
         Level::Info,
-        Event::Summary {
-            ok: counts.ok,
-            not_found: counts.not_found,
-            error: counts.error,
-            not_done: Some(counts.not_done),
-            unchanged: counts.unchanged,
-            elapsed_s: Summary::seconds(elapsed),
-            exit_code: exit as i32,
+        LogEvent::Summary {
+            report: RunReport {
+                ok: counts.ok,
+                not_found: counts.not_found,
+                error: counts.error,
+                not_done: Some(counts.not_done),
+                unchanged: counts.unchanged,
+                elapsed_s: Summary::seconds(elapsed),
+                exit_code: exit as i32,
+            },
             usage: usage::of_this_process(),
         },
     );
@@ -224,10 +226,10 @@ fn next(logs: &Logs, counts: Counts) -> Option<String> {
 }
 
 /// The run as its log begins: all that it takes to go on with it.
-fn as_event(settings: &Settings) -> Event {
+fn as_event(settings: &Settings) -> LogEvent {
     let Settings { codes, site, seed, fetch, update, continues, crew, workers, dest, .. } =
         settings;
-    Event::Run {
+    LogEvent::Run(RunSettings {
         mode: crew.mode().to_owned(),
         server: site.to_string(),
         codes: codes.len(),
@@ -235,7 +237,7 @@ fn as_event(settings: &Settings) -> Event {
         connections: crew.connections(),
         dest: dest.display().to_string(),
         wanted: codes.iter().map(ToString::to_string).collect(),
-        terms: Some(Terms {
+        options: Some(RunOptions {
             seed: *seed,
             timeout_s: fetch.timeout.as_secs_f64(),
             retries: fetch.retries,
@@ -244,7 +246,7 @@ fn as_event(settings: &Settings) -> Event {
             update: *update,
         }),
         continues: continues.clone(),
-    }
+    })
 }
 
 pub(super) fn start_server(site: &Site, seed: u64) -> io::Result<Option<FlagServer>> {

@@ -18,8 +18,7 @@ use super::which_run;
 use super::words::count;
 use crate::flags::report::Summary;
 use crate::flags::site::Site;
-use procession_journal::Terms;
-use procession_journal::story::Setting;
+use procession_journal::{RunOptions, RunSettings};
 
 /// Which run to go on with, and with what of it.
 #[derive(Debug, Default, clap::Args)]
@@ -64,31 +63,31 @@ pub(super) fn complete(typed: &mut Download, matches: &ArgMatches) -> anyhow::Re
     };
     let logs = typed.log_dir.clone().unwrap_or_else(|| PathBuf::from(which_run::LOGS));
     let (runs, chosen) = find(&logs, &run, &typed.resume)?;
-    let (name, setting) = (&runs.0[chosen].name, runs.0[chosen].setting()?);
+    let (name, settings) = (&runs.0[chosen].name, runs.0[chosen].settings()?);
     let job = runs.job(chosen, typed.resume.resume.is_some())?;
     runs.tell_troubles(chosen);
     let (left, what) = typed.resume.left_of(&job);
     let all = count(job.codes.len() as u64, "flag");
     if left.is_empty() {
         let told = format!("nothing to do: of {all} in {name} {what}");
-        return Ok(Work::Nothing(told, Box::new(nothing_done(setting))));
+        return Ok(Work::Nothing(told, Box::new(nothing_done(settings))));
     }
     typed.which.cc = left;
-    apply(typed, setting, matches)?;
+    apply(typed, settings, matches)?;
     typed.resume.continues = Some(name.clone());
-    let otherwise = otherwise(typed, setting);
+    let otherwise = otherwise(typed, settings);
     Ok(Work::Left(format!("going on with {name}: of {all} {what}{otherwise}")))
 }
 
 /// What the rest of the run does otherwise than its beginning, because that was typed.
-fn otherwise(typed: &Download, setting: &Setting) -> String {
+fn otherwise(typed: &Download, settings: &RunSettings) -> String {
     let server = typed.origin.server.to_string();
     let dest = std::path::absolute(&typed.dest).unwrap_or_else(|_| typed.dest.clone());
     let dest = dest.display().to_string();
-    let server = (server != setting.server)
-        .then(|| format!("; from {server}, where the first part came from {}", setting.server));
-    let dest = (dest != setting.dest)
-        .then(|| format!("; into {dest}, while the first part is in {}", setting.dest));
+    let server = (server != settings.server)
+        .then(|| format!("; from {server}, where the first part came from {}", settings.server));
+    let dest = (dest != settings.dest)
+        .then(|| format!("; into {dest}, while the first part is in {}", settings.dest));
     server.unwrap_or_default() + &dest.unwrap_or_default()
 }
 
@@ -145,12 +144,12 @@ impl Resume {
 }
 
 /// The summary of a run that had nothing to do.
-fn nothing_done(setting: &Setting) -> Summary {
+fn nothing_done(settings: &RunSettings) -> Summary {
     Summary {
-        server: setting.server.clone(),
-        mode: setting.mode.clone(),
-        workers: setting.workers,
-        connections: setting.connections,
+        server: settings.server.clone(),
+        mode: settings.mode.clone(),
+        workers: settings.workers,
+        connections: settings.connections,
         counts: Default::default(),
         total: 0,
         elapsed_s: 0.0,
@@ -161,10 +160,10 @@ fn nothing_done(setting: &Setting) -> Summary {
 }
 
 /// Everything that was not typed is as it was.
-fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyhow::Result<()> {
+fn apply(typed: &mut Download, settings: &RunSettings, matches: &ArgMatches) -> anyhow::Result<()> {
     let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     // All of it, so that a new setting cannot be forgotten.
-    let Setting {
+    let RunSettings {
         mode,
         server,
         codes: _,
@@ -172,9 +171,9 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
         workers,
         connections,
         dest,
-        terms,
+        options,
         continues: _,
-    } = setting;
+    } = settings;
     if !is_typed("server") {
         typed.origin.server = server.parse()?;
     }
@@ -197,7 +196,8 @@ fn apply(typed: &mut Download, setting: &Setting, matches: &ArgMatches) -> anyho
             typed.max_req = Some((*connections).max(1));
         }
     }
-    let Some(Terms { seed, timeout_s, retries, task_timeout_s, max_tasks, update }) = terms else {
+    let Some(RunOptions { seed, timeout_s, retries, task_timeout_s, max_tasks, update }) = options
+    else {
         return Ok(());
     };
     if !is_typed("seed") {

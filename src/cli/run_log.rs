@@ -12,7 +12,7 @@ use crate::flags::codes::Code;
 use crate::flags::outcome::milliseconds;
 use procession::{Output, PoolEvent, Stream, TaskId};
 use procession_journal as journal;
-use procession_journal::{Event, FORMAT, Journal, Level, RunDir, Usage};
+use procession_journal::{FORMAT, Journal, Level, LogEvent, ResourceUsage, RunDir};
 
 use super::bar::Bar;
 use super::settings::Logs;
@@ -61,7 +61,7 @@ pub(super) fn begin_in_worker(worker: usize) {
 fn adopt(journal: Journal) {
     journal.record(
         Level::Info,
-        Event::Start {
+        LogEvent::Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: super::BUILD.to_owned(),
             args: env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
@@ -72,7 +72,7 @@ fn adopt(journal: Journal) {
 }
 
 /// Writes to this process's log, if it keeps one.
-pub(super) fn record(level: Level, event: Event) {
+pub(super) fn record(level: Level, event: LogEvent) {
     if let Some(journal) = journal::current() {
         journal.record(level, event);
     }
@@ -82,10 +82,10 @@ pub(super) fn record(level: Level, event: Event) {
 pub(super) fn end(exit_code: u8, why: Option<String>) {
     let Some(journal) = journal::current() else { return };
     // It is in the reserve as well, but those who follow the run read only what is appended.
-    if let Some(missing) = journal.missing() {
-        journal.record(Level::Error, missing);
+    if let Some(lines_lost) = journal.lines_lost() {
+        journal.record(Level::Error, lines_lost);
     }
-    journal.record(Level::Info, Event::Exit { exit_code: exit_code.into(), why });
+    journal.record(Level::Info, LogEvent::Exit { exit_code: exit_code.into(), why });
     journal.finish();
 }
 
@@ -128,28 +128,28 @@ impl PoolLog {
     pub(super) fn record(&self, event: &PoolEvent) {
         let (level, event) = match event {
             PoolEvent::WorkerStarted { worker, pid } => {
-                (Level::Info, Event::WorkerStarted { child: *worker, child_pid: *pid })
+                (Level::Info, LogEvent::WorkerStarted { child: *worker, child_pid: *pid })
             }
             PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed } => {
                 let level = if *was_needed { Level::Warn } else { Level::Info };
                 let (child, child_pid, why) = (*worker, *pid, reason.clone());
                 let was_needed = *was_needed;
-                (level, Event::WorkerNotStarted { child, child_pid, why, was_needed })
+                (level, LogEvent::WorkerNotStarted { child, child_pid, why, was_needed })
             }
             PoolEvent::WorkerExited { worker, pid, exit, usage } => {
                 let is_regular = *exit == procession::Exit::Code(0);
                 let level = if is_regular { Level::Info } else { Level::Error };
-                let usage = Usage {
+                let usage = ResourceUsage {
                     cpu_s: Some(usage.cpu.as_secs_f64()),
                     peak_memory: Some(usage.peak_memory),
                 };
                 let (child, child_pid, how) = (*worker, *pid, exit.to_string());
-                (level, Event::WorkerExited { child, child_pid, how, is_regular, usage })
+                (level, LogEvent::WorkerExited { child, child_pid, how, is_regular, usage })
             }
             PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
                 let text = format!("worker {worker} (pid {pid}) is left behind: {reason}");
                 self.bar.say(format_args!("coordinator: {text}"));
-                (Level::Error, Event::Output { stream: journal::Stream::Stderr, text })
+                (Level::Error, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
                 let text = format!(
@@ -157,21 +157,21 @@ impl PoolLog {
                     words::count(*threads as u64, "connection")
                 );
                 self.say_once(&format!("{text}; the run takes longer"));
-                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::WorkerDelayed { worker, reason } => {
                 let text = format!("worker {worker} cannot be started now: {reason}");
                 self.say_once(&format!("{text}; it is tried again, and others may go on"));
-                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {
                 let code = self.submitted.code(*task);
                 let (fault, run, pause_ms) = (fault.to_string(), *attempt, milliseconds(*pause));
-                (Level::Warn, Event::TaskRetried { code, fault, run, pause_ms })
+                (Level::Warn, LogEvent::TaskRetried { code, fault, run, pause_ms })
             }
             PoolEvent::TaskTimedOut { task, after } => {
                 let code = self.submitted.code(*task);
-                (Level::Error, Event::TaskTimedOut { code, after_ms: milliseconds(*after) })
+                (Level::Error, LogEvent::TaskTimedOut { code, after_ms: milliseconds(*after) })
             }
             // Whoever runs a task writes that down.
             PoolEvent::TaskStarted { .. } => return,
@@ -182,12 +182,12 @@ impl PoolLog {
                     program.display()
                 );
                 self.bar.say(format_args!("coordinator: {text}"));
-                (Level::Warn, Event::Output { stream: journal::Stream::Stderr, text })
+                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             // The library may get more events than this program knows.
             other => {
                 let text = format!("{other:?}");
-                (Level::Info, Event::Output { stream: journal::Stream::Stderr, text })
+                (Level::Info, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
         };
         record(level, event);
@@ -217,10 +217,10 @@ impl WorkerOutput {
         match journal {
             Some(journal) => {
                 let stream = match stream {
-                    Stream::Stdout => journal::Stream::Stdout,
-                    Stream::Stderr => journal::Stream::Stderr,
+                    Stream::Stdout => journal::OutputStream::Stdout,
+                    Stream::Stderr => journal::OutputStream::Stderr,
                 };
-                journal.record(Level::Info, Event::Output { stream, text: (*line).to_owned() });
+                journal.record(Level::Info, LogEvent::Output { stream, text: (*line).to_owned() });
             }
             None => self.bar.say(format_args!("worker {worker} (pid {pid}): {line}")),
         }

@@ -12,7 +12,7 @@ use serde_json::Map;
 use crate::flag_server::{Access, FlagServer, Kind};
 use crate::flags::outcome::milliseconds;
 use procession_journal::entry::now;
-use procession_journal::{Entry, Event, Level, Process};
+use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd};
 
 use super::args::Serve;
 use super::dashboard::Dashboard;
@@ -88,7 +88,7 @@ fn say(kind: Kind, access: &Access<'_>) {
 }
 
 /// A request as the dashboard draws it: as a task of its server.
-fn as_entry(kind: Kind, access: &Access<'_>) -> Entry {
+fn as_entry(kind: Kind, access: &Access<'_>) -> LogEntry {
     let Access { method: _, path, status, delayed: _, took } = *access;
     let cc = path.strip_prefix("/flags/").and_then(|path| path.split_once('/'));
     let (what, error) = match status {
@@ -96,24 +96,20 @@ fn as_entry(kind: Kind, access: &Access<'_>) -> Entry {
         404 => ("not_found", None),
         status => ("error", Some(format!("HTTP {status}"))),
     };
-    let event = Event::Task {
+    let event = LogEvent::Task(TaskEnd {
         code: cc.map_or_else(|| path.to_owned(), |(cc, _)| cc.to_uppercase()),
-        slot: None,
         status: what.to_owned(),
         http: Some(status),
-        bytes: None,
         unchanged: status == 304,
         elapsed_ms: milliseconds(took),
         attempt: 1,
         error,
-        cause: None,
-        child: None,
-        child_pid: None,
-    };
-    Entry {
+        ..TaskEnd::default()
+    });
+    LogEntry {
         ts: now(),
         level: Level::Info,
-        process: Process::Other(kind.to_string()),
+        process: ProcessKind::Other(kind.to_string()),
         worker: None,
         pid: process::id(),
         event,

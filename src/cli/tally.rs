@@ -9,7 +9,7 @@ use crate::flags::codes::Code;
 use crate::flags::outcome::{Outcome, Status};
 use crate::flags::task::note_lost;
 use procession::{PoolError, TaskError};
-use procession_journal::{Event, Level};
+use procession_journal::{Level, LogEvent};
 
 use super::Exit;
 use super::display::Display;
@@ -94,7 +94,7 @@ impl Tally {
                 let is_from_a_worker = outcome.pid != std::process::id();
                 if outcome.status == Status::Error && is_from_a_worker {
                     let code = code.to_string();
-                    run_log::record(Level::Debug, Event::ErrorReceived { code });
+                    run_log::record(Level::Debug, LogEvent::ErrorReceived { code });
                 }
                 outcome
             }

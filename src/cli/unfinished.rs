@@ -12,20 +12,20 @@ use super::resume::Resume;
 use super::stderr;
 use super::words::printable;
 use procession_journal as journal;
-use procession_journal::story::{Setting, Status};
-use procession_journal::{RunDir, Story, Troubles};
+use procession_journal::history::FinalStatus;
+use procession_journal::{ReadWarnings, RunDir, RunHistory, RunSettings};
 
 /// A run whose log is there.
 pub(super) struct Run {
     pub(super) name: String,
-    story: Story,
-    troubles: Troubles,
+    history: RunHistory,
+    warnings: ReadWarnings,
     goes_on: bool,
 }
 
 impl Run {
-    pub(super) fn setting(&self) -> anyhow::Result<&Setting> {
-        self.story.setting.as_ref().with_context(|| {
+    pub(super) fn settings(&self) -> anyhow::Result<&RunSettings> {
+        self.history.settings.as_ref().with_context(|| {
             format!(
                 "the log of {} does not tell what was asked for; an older run may be meant: see \
                  coordinator logs --list",
@@ -35,13 +35,13 @@ impl Run {
     }
 
     fn continues(&self) -> Option<&String> {
-        self.story.setting.as_ref()?.continues.as_ref()
+        self.history.settings.as_ref()?.continues.as_ref()
     }
 
     /// Whether both were to save the same server's flags in the same directory.
     fn has_the_target_of(&self, other: &Self) -> bool {
         let target = |run: &Self| {
-            run.story.setting.as_ref().map(|run| (run.server.clone(), run.dest.clone()))
+            run.history.settings.as_ref().map(|run| (run.server.clone(), run.dest.clone()))
         };
         target(self).is_some() && target(self) == target(other)
     }
@@ -55,9 +55,9 @@ impl Runs {
         let runs = RunDir::list(logs)?.into_iter().filter_map(|run| {
             let path = run.path();
             // Before the log is read: the run may end meanwhile.
-            let goes_on = journal::is_going_on(&path);
-            let (story, troubles) = journal::read(&path).ok()?;
-            Some(Run { name: run.name().to_owned(), story, troubles, goes_on })
+            let goes_on = journal::is_running(&path);
+            let (history, warnings) = journal::read(&path).ok()?;
+            Some(Run { name: run.name().to_owned(), history, warnings, goes_on })
         });
         Ok(Self(runs.collect()))
     }
@@ -90,7 +90,7 @@ impl Runs {
             let is_free = self.refuse_what_goes_on(&members).is_ok();
             seen.extend(members);
             if is_free
-                && self.0[run].story.setting.is_some()
+                && self.0[run].history.settings.is_some()
                 && let Ok(job) = self.job(run, resume.resume.is_some())
                 && !resume.left_of(&job).0.is_empty()
             {
@@ -130,11 +130,11 @@ impl Runs {
         let members = self.members(run);
         let mut job = Job::default();
         for index in members[0]..self.0.len() {
-            let Run { name, story, .. } = &self.0[index];
+            let Run { name, history, .. } = &self.0[index];
             if members.contains(&index) {
-                job.go_on(name, story, must_tell)?;
+                job.go_on(name, history, must_tell)?;
             } else if self.0[index].has_the_target_of(&self.0[run]) {
-                job.note_done(story);
+                job.note_done(history);
             }
         }
         Ok(job)
@@ -143,7 +143,7 @@ impl Runs {
     /// Says what is wrong with the logs of a job, and which of its runs are not kept any more.
     pub(super) fn tell_troubles(&self, run: usize) {
         for run in self.members(run).into_iter().map(|member| &self.0[member]) {
-            for trouble in run.troubles.lines() {
+            for trouble in run.warnings.lines() {
                 stderr::say(format_args!("coordinator: {}", printable(&trouble)));
             }
             if let Some(name) = run.continues()
@@ -175,15 +175,15 @@ pub(super) enum State {
 
 impl Job {
     /// Adds a run that went on with those before: what it was asked for, it has decided anew.
-    fn go_on(&mut self, name: &str, story: &Story, must_tell: bool) -> anyhow::Result<()> {
-        let undone = story.undone();
+    fn go_on(&mut self, name: &str, history: &RunHistory, must_tell: bool) -> anyhow::Result<()> {
+        let undone = history.not_done();
         if undone.is_none() && must_tell {
             bail!("the log of {name} does not tell which flags were asked for");
         }
-        let wanted = story.setting.iter().flat_map(|setting| setting.wanted.iter().cloned());
+        let wanted = history.settings.iter().flat_map(|settings| settings.wanted.iter().cloned());
         let done = wanted.map(|code| (code, State::Done));
         let undone = undone.into_iter().flatten().map(|code| (code, State::Undone));
-        let failed = story.failed().into_iter().map(|code| (code, State::Failed));
+        let failed = history.failed().into_iter().map(|code| (code, State::Failed));
         for (code, state) in done.chain(undone).chain(failed) {
             if self.states.insert(code.clone(), state).is_none() {
                 self.codes.push(code);
@@ -193,9 +193,9 @@ impl Job {
     }
 
     /// Notes what another run has brought.
-    fn note_done(&mut self, story: &Story) {
-        for (code, end) in story.finals() {
-            let is_done = matches!(end.status, Status::Ok | Status::NotFound);
+    fn note_done(&mut self, history: &RunHistory) {
+        for (code, end) in history.final_outcomes() {
+            let is_done = matches!(end.status, FinalStatus::Ok | FinalStatus::NotFound);
             if let (true, Some(state)) = (is_done, self.states.get_mut(&code)) {
                 *state = State::Done;
             }

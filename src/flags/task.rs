@@ -12,7 +12,7 @@ use super::outcome::{Outcome, Status, milliseconds};
 use super::validators::{Known, Notebook};
 use procession::{Context, Failure, Task};
 use procession_journal as journal;
-use procession_journal::{Event, Journal, Level, Slot};
+use procession_journal::{Journal, Level, LogEvent, TaskEnd, TaskSlot};
 
 /// Downloads one flag. All that it must know travels with it, so that workers need no settings of
 /// their own.
@@ -71,28 +71,28 @@ struct Log {
 /// Where in its process a task runs.
 enum Lane {
     /// In a worker process, which may run several at a time.
-    Slot(Slot),
+    Slot(TaskSlot),
     /// On a thread of this number.
     Thread(usize),
 }
 
 impl Log {
     fn open(context: &Context, code: Code) -> Self {
-        let place = |journal: &Journal| match journal.worker_number() {
-            Some(_) => Lane::Slot(Slot::take()),
+        let place = |journal: &Journal| match journal.worker_index() {
+            Some(_) => Lane::Slot(TaskSlot::take()),
             None => Lane::Thread(context.worker()),
         };
         Self { journal: journal::current().map(|journal| (journal, place(journal))), code }
     }
 
     fn started(&self, run: u32) {
-        self.record(Level::Debug, |code, slot| Event::TaskStarted { code, slot, run });
+        self.record(Level::Debug, |code, slot| LogEvent::TaskStarted { code, slot, run });
     }
 
     fn tries_again(&self, Again { attempt, error, pause }: &Again<'_>) {
         let (error, attempt) = (error.to_string(), *attempt);
         let pause_ms = milliseconds(*pause);
-        let event = |code, slot| Event::TryFailed { code, slot, attempt, error, pause_ms };
+        let event = |code, slot| LogEvent::TryFailed { code, slot, attempt, error, pause_ms };
         self.record(Level::Warn, event);
     }
 
@@ -101,7 +101,7 @@ impl Log {
         self.record(level(outcome), end);
     }
 
-    fn record(&self, level: Level, event: impl FnOnce(String, usize) -> Event) {
+    fn record(&self, level: Level, event: impl FnOnce(String, usize) -> LogEvent) {
         if let Some((journal, place)) = &self.journal {
             let slot = match place {
                 Lane::Slot(slot) => slot.number(),
@@ -124,7 +124,7 @@ fn level(outcome: &Outcome) -> Level {
     if outcome.status == Status::Error { Level::Error } else { Level::Info }
 }
 
-fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) -> Event {
+fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) -> LogEvent {
     // All of it, so that a new field cannot be forgotten.
     let Outcome {
         status,
@@ -139,7 +139,7 @@ fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) 
         worker: _,
         pid: _,
     } = outcome;
-    Event::Task {
+    LogEvent::Task(TaskEnd {
         code: data.to_string(),
         slot,
         status: status.as_str().to_owned(),
@@ -152,5 +152,5 @@ fn task_event(outcome: &Outcome, slot: Option<usize>, by: Option<(usize, u32)>) 
         cause: cause.clone(),
         child: by.map(|(worker, _)| worker),
         child_pid: by.map(|(_, pid)| pid),
-    }
+    })
 }

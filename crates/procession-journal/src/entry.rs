@@ -1,15 +1,15 @@
-//! One line of a journal: who wrote it when, and what happened.
+//! One line of a journal: the writer, the time and the event.
 //!
 //! ```json
 //! {"ts":"2026-11-22T23:49:32.123456Z","level":"info","process":"worker","worker":1,"pid":4712,
 //!  "event":"task","code":"BR","status":"ok","http":200,"bytes":590,"elapsed_ms":1.9,"attempt":1}
 //! ```
 //!
-//! An [`Entry`] is the whole line; a [`Head`] is as much of it as is needed to sort and to choose,
-//! read in place, since most lines of a long log are passed over.
+//! A [`LogEntry`] is the whole line. An [`EntryHeader`] has the fields by which lines are sorted and
+//! filtered; it is read in place, since a filter passes over most lines of a long log.
 //!
-//! Must never refuse a line that another version wrote: events and fields that are not known here
-//! are kept as they are, so that they can be shown.
+//! A line of another version must never be refused: events and fields that are not known here are
+//! kept as they are, so that they can be shown.
 
 use std::fmt;
 
@@ -19,17 +19,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::event::Event;
+use super::event::LogEvent;
 
-/// How much a line matters. Ordered; one that is not known matters more than all others.
+/// The severity of a line. A level that is not known is the highest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Of use when something is being looked for.
+    /// Details that help to find an error.
     Debug,
-    /// The ordinary course of things.
+    /// Expected events.
     Info,
-    /// Not as it should be, but dealt with.
+    /// Unexpected, and handled.
     Warn,
     /// Something failed.
     Error,
@@ -41,10 +41,10 @@ pub enum Level {
 /// The kind of process that wrote a line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Process {
-    /// The one that hands out the tasks.
+pub enum ProcessKind {
+    /// The process that hands out the tasks.
     Coordinator,
-    /// One that runs them.
+    /// A process that runs tasks.
     Worker,
     /// A kind of another version.
     #[serde(untagged)]
@@ -66,46 +66,46 @@ macro_rules! display_as_json_string {
 
 display_as_json_string! {
     Level { Debug => "debug", Info => "info", Warn => "warn", Error => "error" }
-    Process { Coordinator => "coordinator", Worker => "worker" }
+    ProcessKind { Coordinator => "coordinator", Worker => "worker" }
 }
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
-    /// When, to the microsecond.
+pub struct LogEntry {
+    /// Time, to the microsecond.
     #[serde(serialize_with = "write_timestamp")]
     pub ts: Timestamp,
-    /// How much it matters.
+    /// Severity.
     pub level: Level,
-    /// What kind of process wrote it.
-    pub process: Process,
-    /// Which worker, when it was one.
+    /// Kind of the process that wrote it.
+    pub process: ProcessKind,
+    /// Index of the worker that wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<usize>,
-    /// The process that wrote it.
+    /// Id of the process that wrote it.
     pub pid: u32,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
-    pub event: Event,
-    /// Fields of another version, which the event as known here does not have.
+    pub event: LogEvent,
+    /// Fields of another version, which this event does not have.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What it takes to put a line in its place, and to decide whether it is wanted. Only what all
-/// lines have must be well-formed.
+/// The fields by which lines are sorted and filtered. Only the fields that all lines have must be
+/// well-formed.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Head<'l> {
-    /// When, as it stands there.
+pub struct EntryHeader<'l> {
+    /// Time, as written.
     pub ts: &'l str,
-    /// How much it matters, as it stands there.
+    /// Severity, as written.
     pub level: &'l str,
-    /// Which worker wrote it.
+    /// Index of the worker that wrote it.
     #[serde(default)]
     pub worker: Option<usize>,
-    /// The process that wrote it.
+    /// Id of the process that wrote it.
     pub pid: u32,
-    /// What happened.
+    /// Name of the event.
     pub event: &'l str,
     #[serde(borrow, default)]
     code: Option<&'l RawValue>,
@@ -117,18 +117,18 @@ pub struct Head<'l> {
     child_pid: Option<&'l RawValue>,
 }
 
-impl<'l> Head<'l> {
-    /// Reads the head of a line.
+impl<'l> EntryHeader<'l> {
+    /// Reads the header of a line.
     pub fn of(line: &'l str) -> serde_json::Result<Self> {
         serde_json::from_str(line)
     }
 
-    /// When, if that is a time.
+    /// The time, if it is valid.
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.ts.parse().ok()
     }
 
-    /// How much it matters.
+    /// The severity.
     pub fn level(&self) -> Level {
         match self.level {
             "debug" => Level::Debug,
@@ -139,33 +139,33 @@ impl<'l> Head<'l> {
         }
     }
 
-    /// Which flag it is about, if it is about one.
+    /// The country code of the event, if it has one.
     pub fn code(&self) -> Option<&'l str> {
         unquoted(self.code?)
     }
 
-    /// How that ended, if this tells.
+    /// The status of the event, if it has one.
     pub fn status(&self) -> Option<&'l str> {
         unquoted(self.status?)
     }
 
-    /// The worker that it is about: the one that wrote it, or that the coordinator tells of.
+    /// Index of the worker that wrote the line, or that the coordinator wrote about.
     pub fn about_worker(&self) -> Option<usize> {
         self.worker.or_else(|| self.child?.get().parse().ok())
     }
 
-    /// The process that it is about besides the one that wrote it.
+    /// Id of the process that the coordinator wrote about.
     pub fn about_pid(&self) -> Option<u32> {
         self.child_pid?.get().parse().ok()
     }
 }
 
-/// A text without anything special in it.
+/// The content of a JSON string, if it has no escapes that matter here.
 fn unquoted(json: &RawValue) -> Option<&str> {
     json.get().strip_prefix('"')?.strip_suffix('"')
 }
 
-/// The time now, as precise as a line can tell it.
+/// The present time, in whole microseconds, as lines record it.
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
@@ -175,14 +175,14 @@ fn write_timestamp<S: Serializer>(ts: &Timestamp, serializer: S) -> Result<S::Ok
     serializer.collect_str(&format_args!("{ts:.6}"))
 }
 
-impl<'de> Deserialize<'de> for Entry {
-    /// Reads first what all lines have in common; what is left is the event.
+impl<'de> Deserialize<'de> for LogEntry {
+    /// Reads the fields that all lines have; the rest is the event.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Common {
             ts: String,
             level: Level,
-            process: Process,
+            process: ProcessKind,
             #[serde(default)]
             worker: Option<usize>,
             pid: u32,
@@ -191,8 +191,8 @@ impl<'de> Deserialize<'de> for Entry {
         }
         let Common { ts, level, process, worker, pid, rest } = Common::deserialize(deserializer)?;
         let ts = ts.parse().map_err(D::Error::custom)?;
-        let event = Event::deserialize(&rest).map_err(D::Error::custom)?;
-        let extra = if matches!(event, Event::Other(_)) {
+        let event = LogEvent::deserialize(&rest).map_err(D::Error::custom)?;
+        let extra = if matches!(event, LogEvent::Other(_)) {
             Map::new()
         } else {
             let known = serde_json::to_value(&event).map_err(D::Error::custom)?;
@@ -200,21 +200,23 @@ impl<'de> Deserialize<'de> for Entry {
                 .filter(|(key, value)| known.get(key).is_none() && !value.is_null())
                 .collect()
         };
-        Ok(Entry { ts, level, process, worker, pid, event, extra })
+        Ok(LogEntry { ts, level, process, worker, pid, event, extra })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{FORMAT, Stream, Terms, Usage};
+    use crate::event::{
+        FORMAT, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings, TaskEnd,
+    };
     use serde_json::json;
 
-    fn entry(event: Event) -> Entry {
-        Entry {
+    fn entry(event: LogEvent) -> LogEntry {
+        LogEntry {
             ts: "2026-11-22T23:49:32.123456Z".parse().unwrap(),
             level: Level::Info,
-            process: Process::Worker,
+            process: ProcessKind::Worker,
             worker: Some(1),
             pid: 4712,
             event,
@@ -222,27 +224,22 @@ mod tests {
         }
     }
 
-    fn task() -> Event {
-        Event::Task {
+    fn task() -> LogEvent {
+        LogEvent::Task(TaskEnd {
             code: "BR".into(),
-            slot: None,
             status: "ok".into(),
             http: Some(200),
             bytes: Some(590),
-            unchanged: false,
             elapsed_ms: 1.9,
             attempt: 1,
-            error: None,
-            cause: None,
-            child: None,
-            child_pid: None,
-        }
+            ..TaskEnd::default()
+        })
     }
 
-    fn there_and_back(entry: &Entry) -> String {
+    fn there_and_back(entry: &LogEntry) -> String {
         let line = serde_json::to_string(entry).unwrap();
         assert!(!line.contains('\n'), "{line}");
-        assert_eq!(&serde_json::from_str::<Entry>(&line).unwrap(), entry, "{line}");
+        assert_eq!(&serde_json::from_str::<LogEntry>(&line).unwrap(), entry, "{line}");
         line
     }
 
@@ -254,36 +251,56 @@ mod tests {
         );
     }
 
-    #[test]
-    fn every_event_survives_its_line() {
-        let events = [
-            Event::Start {
-                version: "0.1.0".into(),
-                build: "x".into(),
-                args: vec!["-a".into()],
-                format: FORMAT,
-            },
-            Event::TaskStarted { code: "BR".into(), slot: 3, run: 2 },
-            Event::TryFailed {
+    fn events_of_tasks() -> [LogEvent; 6] {
+        [
+            LogEvent::TaskStarted { code: "BR".into(), slot: 3, run: 2 },
+            LogEvent::TryFailed {
                 code: "BR".into(),
                 slot: 3,
                 attempt: 1,
                 error: "HTTP 503".into(),
                 pause_ms: 80.5,
             },
-            Event::ErrorReceived { code: "BR".into() },
-            Event::TaskRetried { code: None, fault: "crash".into(), run: 2, pause_ms: 7.0 },
-            Event::TaskTimedOut { code: Some("BR".into()), after_ms: 300.0 },
-            Event::Output { stream: Stream::Stderr, text: "two\nlines \u{1b}[0m \"q\"".into() },
-            Event::WorkerStarted { child: 0, child_pid: 4713 },
-            Event::WorkerExited {
+            task(),
+            LogEvent::ErrorReceived { code: "BR".into() },
+            LogEvent::TaskRetried { code: None, fault: "crash".into(), run: 2, pause_ms: 7.0 },
+            LogEvent::TaskTimedOut { code: Some("BR".into()), after_ms: 300.0 },
+        ]
+    }
+
+    fn events_of_processes() -> [LogEvent; 6] {
+        [
+            LogEvent::Start {
+                version: "0.1.0".into(),
+                build: "x".into(),
+                args: vec!["-a".into()],
+                format: FORMAT,
+            },
+            LogEvent::Output {
+                stream: OutputStream::Stderr,
+                text: "two\nlines \u{1b}[0m \"q\"".into(),
+            },
+            LogEvent::WorkerStarted { child: 0, child_pid: 4713 },
+            LogEvent::WorkerExited {
                 child: 0,
                 child_pid: 4713,
                 how: "signal 11".into(),
                 is_regular: false,
-                usage: Usage { cpu_s: Some(0.25), peak_memory: Some(1 << 24) },
+                usage: ResourceUsage { cpu_s: Some(0.25), peak_memory: Some(1 << 24) },
             },
-            Event::Run {
+            LogEvent::WorkerNotStarted {
+                child: 1,
+                child_pid: 4714,
+                why: "no memory".into(),
+                was_needed: true,
+            },
+            LogEvent::Exit { exit_code: 0, why: None },
+        ]
+    }
+
+    fn events_of_a_run() -> [LogEvent; 3] {
+        [
+            LogEvent::Run(RunSettings {
                 mode: "processes".into(),
                 server: "LOCAL".into(),
                 codes: 20,
@@ -291,7 +308,7 @@ mod tests {
                 connections: 2,
                 dest: "downloads".into(),
                 wanted: vec!["BR".into(), "CN".into()],
-                terms: Some(Terms {
+                options: Some(RunOptions {
                     seed: 7,
                     timeout_s: 10.0,
                     retries: 2,
@@ -300,21 +317,27 @@ mod tests {
                     update: true,
                 }),
                 continues: None,
+            }),
+            LogEvent::Summary {
+                report: RunReport {
+                    ok: 1,
+                    not_found: 2,
+                    error: 3,
+                    not_done: Some(4),
+                    unchanged: 0,
+                    elapsed_s: 0.09,
+                    exit_code: 1,
+                },
+                usage: ResourceUsage::default(),
             },
-            Event::Summary {
-                ok: 1,
-                not_found: 2,
-                error: 3,
-                not_done: Some(4),
-                unchanged: 0,
-                elapsed_s: 0.09,
-                exit_code: 1,
-                usage: Usage::default(),
-            },
-            Event::LinesLost { lines: 7, why: "the disk is full".into() },
-            Event::Exit { exit_code: 0, why: None },
-        ];
-        for event in events {
+            LogEvent::LinesLost { lines: 7, why: "the disk is full".into() },
+        ]
+    }
+
+    #[test]
+    fn every_event_survives_its_line() {
+        let events = events_of_tasks().into_iter().chain(events_of_processes());
+        for event in events.chain(events_of_a_run()) {
             let name = event.name().to_owned();
             let line = there_and_back(&entry(event));
             assert!(line.contains(&format!(r#""event":"{name}""#)), "{line}");
@@ -322,21 +345,40 @@ mod tests {
     }
 
     #[test]
-    fn a_head_tells_what_lines_are_chosen_by() {
+    fn the_settings_of_a_run_are_flat_and_keep_the_names_of_their_fields() {
+        let [run, summary, _] = events_of_a_run();
+        let line = there_and_back(&entry(run));
+        let fields = r#""event":"run","mode":"processes","server":"LOCAL","codes":20,"workers":2,"connections":2,"dest":"downloads","wanted":["BR","CN"],"terms":{"seed":7,"timeout_s":10.0,"retries":2,"max_tasks":3,"update":true}}"#;
+        assert!(line.ends_with(fields), "{line}");
+        let line = there_and_back(&entry(summary));
+        let fields = r#""event":"summary","ok":1,"not_found":2,"error":3,"not_done":4,"elapsed_s":0.09,"exit_code":1}"#;
+        assert!(line.ends_with(fields), "{line}");
+    }
+
+    #[test]
+    fn a_header_has_the_fields_that_lines_are_filtered_by() {
         let line = serde_json::to_string(&entry(task())).unwrap();
-        let head = Head::of(&line).unwrap();
-        assert_eq!((head.event, head.code(), head.status()), ("task", Some("BR"), Some("ok")));
-        assert_eq!((head.about_worker(), head.pid, head.level()), (Some(1), 4712, Level::Info));
-        assert_eq!(head.timestamp(), Some(entry(task()).ts));
-        let child = Event::WorkerStarted { child: 5, child_pid: 4713 };
-        let line = serde_json::to_string(&Entry { worker: None, ..entry(child) }).unwrap();
-        let head = Head::of(&line).unwrap();
-        assert_eq!((head.about_worker(), head.about_pid()), (Some(5), Some(4713)));
+        let header = EntryHeader::of(&line).unwrap();
         assert_eq!(
-            Head::of(r#"{"ts":"?","level":"x","pid":1,"event":"e","code":7}"#).unwrap().code(),
+            (header.event, header.code(), header.status()),
+            ("task", Some("BR"), Some("ok"))
+        );
+        assert_eq!(
+            (header.about_worker(), header.pid, header.level()),
+            (Some(1), 4712, Level::Info)
+        );
+        assert_eq!(header.timestamp(), Some(entry(task()).ts));
+        let child = LogEvent::WorkerStarted { child: 5, child_pid: 4713 };
+        let line = serde_json::to_string(&LogEntry { worker: None, ..entry(child) }).unwrap();
+        let header = EntryHeader::of(&line).unwrap();
+        assert_eq!((header.about_worker(), header.about_pid()), (Some(5), Some(4713)));
+        assert_eq!(
+            EntryHeader::of(r#"{"ts":"?","level":"x","pid":1,"event":"e","code":7}"#)
+                .unwrap()
+                .code(),
             None
         );
-        assert!(Head::of("{}").is_err() && Head::of("").is_err());
+        assert!(EntryHeader::of("{}").is_err() && EntryHeader::of("").is_err());
     }
 
     #[test]
@@ -347,7 +389,7 @@ mod tests {
 
     #[test]
     fn the_time_has_always_six_decimals() {
-        let at = |ts: &str| there_and_back(&Entry { ts: ts.parse().unwrap(), ..entry(task()) });
+        let at = |ts: &str| there_and_back(&LogEntry { ts: ts.parse().unwrap(), ..entry(task()) });
         assert!(at("2026-11-22T23:49:32Z").contains(r#""ts":"2026-11-22T23:49:32.000000Z""#));
         assert_eq!(now().subsec_nanosecond() % 1000, 0);
     }
@@ -358,7 +400,7 @@ mod tests {
             "ts": "2026-11-22T23:49:32.123456Z", "level": "fatal", "process": "broker",
             "pid": 1, "event": "recycled", "after": 100
         });
-        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
+        let entry: LogEntry = serde_json::from_value(line.clone()).unwrap();
         assert_eq!((entry.event.name(), entry.worker), ("recycled", None));
         assert_eq!(
             (entry.level.to_string(), entry.process.to_string()),
@@ -371,8 +413,8 @@ mod tests {
     fn a_known_event_of_another_shape_is_kept_too() {
         let mut line = serde_json::to_value(entry(task())).unwrap();
         line["attempt"] = json!("first");
-        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
-        assert_eq!((entry.event.name(), matches!(entry.event, Event::Other(_))), ("task", true));
+        let entry: LogEntry = serde_json::from_value(line.clone()).unwrap();
+        assert_eq!((entry.event.name(), matches!(entry.event, LogEvent::Other(_))), ("task", true));
         assert_eq!(serde_json::to_value(&entry).unwrap(), line);
     }
 
@@ -380,7 +422,7 @@ mod tests {
     fn unknown_fields_are_kept_beside_the_event() {
         let mut line = serde_json::to_value(entry(task())).unwrap();
         line["cached"] = json!(true);
-        let entry: Entry = serde_json::from_value(line.clone()).unwrap();
+        let entry: LogEntry = serde_json::from_value(line.clone()).unwrap();
         assert_eq!(entry.event, task());
         assert_eq!(entry.extra.get("cached"), Some(&json!(true)));
         assert_eq!(serde_json::to_value(&entry).unwrap(), line);

@@ -1,283 +1,298 @@
-//! What can happen, as a journal tells it.
+//! The events that a journal records.
 //!
-//! All that is told of a run can be rebuilt from its events: what was asked for, what became of it,
-//! and where and when each task ran.
+//! A run can be rebuilt from its events: its settings, the outcome of each task, and where and when
+//! each task ran.
 //!
 //! ```text
 //!   coordinator   start ─ run ─ worker_started … task_retried, worker_exited … ─ summary ─ exit
 //!   worker        start ─ task_started ─ try_failed … ─ task … ─ exit
 //! ```
 //!
-//! Names and fields are read by other versions of the program: a new one may be added, but a known
-//! one must never change its meaning. None may use a name of the fields that all lines have.
+//! Other versions of the program read these names and fields. A new event or field may be added; a
+//! known one must never change its meaning. No event may use the name of a field that all lines have.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The number of the events below. It grows when a reader of older files has to know.
+/// The version of the events below. It grows when a reader of older files must know the difference.
 pub const FORMAT: u32 = 1;
 
-/// What happened.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum LogEvent {
     /// The process started.
     Start {
         /// Version of the program.
         version: String,
-        /// What identifies its build.
+        /// Build id of the program.
         build: String,
-        /// Its arguments.
+        /// Arguments of the process.
         args: Vec<String>,
-        /// Which events the file may have: [`FORMAT`]; 0 in files that are older than the number.
+        /// [`FORMAT`] of the writer; 0 in files that are older than this field.
         #[serde(default)]
         format: u32,
     },
-    /// A task begins, in the process that writes this.
+    /// A task begins in the process that writes this line.
     TaskStarted {
-        /// Whose flag it is about.
+        /// Country code of the task.
         code: String,
-        /// Where in the process: no two tasks of a process have the same at the same time.
+        /// Slot of the task: no two tasks of a process have the same slot at the same time.
         slot: usize,
-        /// How often the task was begun, this time included.
+        /// How many times the task has been started, this time included.
         run: u32,
     },
-    /// A request failed, and the task will try it again.
+    /// A request failed; the task will send it again.
     TryFailed {
-        /// Whose flag it was about.
+        /// Country code of the task.
         code: String,
-        /// Where in the process.
+        /// Slot of the task.
         slot: usize,
-        /// The number of the try, from 1.
+        /// Number of the try, from 1.
         attempt: u32,
-        /// What went wrong.
+        /// The error.
         error: String,
-        /// The pause before the next try, in milliseconds.
+        /// Pause before the next try, in milliseconds.
         pause_ms: f64,
     },
-    /// A task ended: in the process that writes this, if it has a slot. If not, the coordinator
-    /// says what became of one that gave no answer.
-    Task {
-        /// Whose flag it was about.
-        code: String,
-        /// Where in the process.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        slot: Option<usize>,
-        /// `ok`, `not_found`, `error` or `not_done`. Older versions wrote `error` with an attempt of
-        /// 0 for the last.
-        status: String,
-        /// The last HTTP status.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        http: Option<u16>,
-        /// The size of what was saved.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        bytes: Option<u64>,
-        /// Whether the flag that was saved before is still the newest.
-        #[serde(default, skip_serializing_if = "is_false")]
-        unchanged: bool,
-        /// The time it took, in milliseconds.
-        elapsed_ms: f64,
-        /// The number of the last try, from 1; 0 if it never ran.
-        attempt: u32,
-        /// What went wrong.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-        /// The same without what differs from one task to the next, where that is not the same.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        cause: Option<String>,
-        /// The worker that ran it, where that is not who writes this.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        child: Option<usize>,
-        /// Its process.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        child_pid: Option<u32>,
-    },
-    /// The coordinator has received the error of a task from a worker. An error that it did not
-    /// live to receive may have come about by its own death: a server that is part of it ends with
-    /// it.
+    /// A task ended. With a slot, it ended in the process that writes this line. Without one, the
+    /// coordinator records the outcome of a task that returned none.
+    Task(TaskEnd),
+    /// The coordinator has received the error of a task from a worker. An error without this line
+    /// may be a consequence of the coordinator's own end, since its embedded server ends with it.
     ErrorReceived {
-        /// Whose flag it is about.
+        /// Country code of the task.
         code: String,
     },
-    /// A task lost its worker, and will be run again.
+    /// A task lost its worker and will be run again.
     TaskRetried {
-        /// Whose flag it is about.
+        /// Country code of the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
-        /// What came between: `crash`, `timeout` or `failure`.
+        /// The cause: `crash`, `timeout` or `failure`.
         fault: String,
-        /// How often it will have been begun.
+        /// How many times the task will have been started with the next run.
         run: u32,
-        /// The pause before, in milliseconds.
+        /// Pause before the next run, in milliseconds.
         pause_ms: f64,
     },
-    /// A task ran longer than it may, for the last time, and was ended with its worker.
+    /// A task exceeded its timeout and has no attempt left; its worker was killed.
     TaskTimedOut {
-        /// Whose flag it was about.
+        /// Country code of the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
-        /// How long it was allowed to run, in milliseconds.
+        /// The timeout, in milliseconds.
         after_ms: f64,
     },
     /// The process printed a line that was not for the user.
     Output {
-        /// On which stream.
-        stream: Stream,
+        /// The stream of the line.
+        stream: OutputStream,
         /// The line, without its line feed.
         text: String,
     },
     /// The coordinator started a worker.
     WorkerStarted {
-        /// The number of the worker.
+        /// Worker index.
         child: usize,
-        /// Its process.
+        /// Process id of the worker.
         child_pid: u32,
     },
     /// A process ended before it was ready to be a worker.
     WorkerNotStarted {
-        /// Which worker it was to be.
+        /// Worker index.
         child: usize,
-        /// Its process id.
+        /// Process id.
         child_pid: u32,
-        /// Why, in words.
+        /// The reason, in words.
         why: String,
-        /// Whether that is a loss.
+        /// Whether the pool still needed this worker.
         was_needed: bool,
     },
-    /// A worker's process ended.
+    /// The process of a worker ended.
     WorkerExited {
-        /// The number of the worker.
+        /// Worker index.
         child: usize,
-        /// Its process.
+        /// Process id of the worker.
         child_pid: u32,
         /// How it ended, in words: `exit code 0`, `signal 11`.
         how: String,
-        /// Whether it ended as it should.
+        /// Whether the pool expected this end.
         #[serde(default)]
         is_regular: bool,
-        /// What it used.
+        /// What the worker used.
         #[serde(default, flatten)]
-        usage: Usage,
+        usage: ResourceUsage,
     },
-    /// A run begins, with these settings.
-    Run {
-        /// `sequential`, `threads` or `processes`.
-        mode: String,
-        /// The server: label or URL.
-        server: String,
-        /// How many codes are asked for.
-        codes: usize,
-        /// Worker processes.
-        workers: usize,
-        /// Most concurrent requests.
-        connections: usize,
-        /// Where the flags are saved.
-        dest: String,
-        /// Whose flags are asked for.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        wanted: Vec<String>,
-        /// What else it takes to do the same again, or what is left of it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        terms: Option<Terms>,
-        /// The run that this one goes on with.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        continues: Option<String>,
-    },
-    /// A run ended, with these results.
+    /// A run begins with these settings.
+    Run(RunSettings),
+    /// A run ended with these results.
     Summary {
-        /// Flags saved.
-        ok: u64,
-        /// Codes without a flag.
-        not_found: u64,
-        /// Everything else that was tried.
-        error: u64,
-        /// Codes that the run did not get to; in older logs they are among the errors.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        not_done: Option<u64>,
-        /// Of those saved, how many had not changed.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        unchanged: u64,
-        /// The time of the run, in seconds.
-        elapsed_s: f64,
-        /// The exit code of the program.
-        exit_code: i32,
+        /// The results.
+        #[serde(flatten)]
+        report: RunReport,
         /// What the coordinator itself used.
         #[serde(default, flatten)]
-        usage: Usage,
+        usage: ResourceUsage,
     },
     /// Lines of the run's log could not be written.
     LinesLost {
-        /// How many, of all processes.
+        /// Number of lines, of all processes.
         lines: u64,
-        /// Why the first one was lost.
+        /// Why the first line was lost.
         why: String,
     },
     /// The process is about to end.
     Exit {
-        /// Its exit code.
+        /// Exit code of the process.
         exit_code: i32,
-        /// Why, when there is more to say.
+        /// The reason, where the exit code alone does not say it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
-    /// An event of another version: all its fields.
+    /// An event of another version, with all its fields.
     #[serde(untagged)]
     Other(Map<String, Value>),
 }
 
-impl Event {
-    /// The name of the event, as it stands in the line.
+impl LogEvent {
+    /// The name of the event, as it is written in the line.
     pub fn name(&self) -> &str {
         match self {
-            Event::Start { .. } => "start",
-            Event::TaskStarted { .. } => "task_started",
-            Event::TryFailed { .. } => "try_failed",
-            Event::Task { .. } => "task",
-            Event::ErrorReceived { .. } => "error_received",
-            Event::TaskRetried { .. } => "task_retried",
-            Event::TaskTimedOut { .. } => "task_timed_out",
-            Event::Output { .. } => "output",
-            Event::WorkerStarted { .. } => "worker_started",
-            Event::WorkerNotStarted { .. } => "worker_not_started",
-            Event::WorkerExited { .. } => "worker_exited",
-            Event::Run { .. } => "run",
-            Event::Summary { .. } => "summary",
-            Event::LinesLost { .. } => "lines_lost",
-            Event::Exit { .. } => "exit",
-            Event::Other(fields) => {
+            LogEvent::Start { .. } => "start",
+            LogEvent::TaskStarted { .. } => "task_started",
+            LogEvent::TryFailed { .. } => "try_failed",
+            LogEvent::Task(_) => "task",
+            LogEvent::ErrorReceived { .. } => "error_received",
+            LogEvent::TaskRetried { .. } => "task_retried",
+            LogEvent::TaskTimedOut { .. } => "task_timed_out",
+            LogEvent::Output { .. } => "output",
+            LogEvent::WorkerStarted { .. } => "worker_started",
+            LogEvent::WorkerNotStarted { .. } => "worker_not_started",
+            LogEvent::WorkerExited { .. } => "worker_exited",
+            LogEvent::Run(_) => "run",
+            LogEvent::Summary { .. } => "summary",
+            LogEvent::LinesLost { .. } => "lines_lost",
+            LogEvent::Exit { .. } => "exit",
+            LogEvent::Other(fields) => {
                 fields.get("event").and_then(Value::as_str).unwrap_or("unknown")
             }
         }
     }
 }
 
-/// What a run was told, as far as another one must be told the same to go on with it.
+/// The end of one run of a task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskEnd {
+    /// Country code of the task.
+    pub code: String,
+    /// Slot of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<usize>,
+    /// `ok`, `not_found`, `error` or `not_done`. Older versions wrote `error` with an attempt of 0 in
+    /// place of `not_done`.
+    pub status: String,
+    /// Status of the last HTTP response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<u16>,
+    /// Size of the saved flag, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether the flag that was saved before is still the newest.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unchanged: bool,
+    /// Duration, in milliseconds.
+    pub elapsed_ms: f64,
+    /// Number of the last try, from 1; 0 if the task never ran.
+    pub attempt: u32,
+    /// The error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The error without what differs between tasks, where that is another text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Index of the worker that ran the task, if another process writes this line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<usize>,
+    /// Process id of that worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_pid: Option<u32>,
+}
+
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Terms {
-    /// Of the ERROR server.
+pub struct RunSettings {
+    /// `sequential`, `threads` or `processes`.
+    pub mode: String,
+    /// Label or URL of the server.
+    pub server: String,
+    /// Number of requested codes.
+    pub codes: usize,
+    /// Number of worker processes.
+    pub workers: usize,
+    /// Maximum number of concurrent requests.
+    pub connections: usize,
+    /// Directory in which the flags are saved.
+    pub dest: String,
+    /// The requested codes; empty in logs of older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<String>,
+    /// The other options that a run needs to continue this one.
+    #[serde(default, rename = "terms", skip_serializing_if = "Option::is_none")]
+    pub options: Option<RunOptions>,
+    /// Name of the run that this one continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<String>,
+}
+
+/// The options of a run that another run needs to continue it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// Seed of the ERROR server.
     pub seed: u64,
-    /// Of a request, in seconds.
+    /// Timeout of a request, in seconds.
     pub timeout_s: f64,
-    /// Further tries.
+    /// Number of further tries of a request.
     pub retries: u32,
-    /// Of a task, in seconds.
+    /// Timeout of a task, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_timeout_s: Option<f64>,
-    /// After how many a worker is replaced.
+    /// Number of tasks after which a worker is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tasks: Option<u64>,
-    /// Whether flags that have not changed are let be.
+    /// Whether flags that have not changed are skipped.
     #[serde(default, skip_serializing_if = "is_false")]
     pub update: bool,
 }
 
+/// The results of a run, as the run itself reported them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Flags saved.
+    pub ok: u64,
+    /// Codes without a flag.
+    pub not_found: u64,
+    /// Codes that were tried and failed.
+    pub error: u64,
+    /// Codes that the run did not reach; in older logs they are counted as errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_done: Option<u64>,
+    /// Number of saved flags that had not changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unchanged: u64,
+    /// Duration of the run, in seconds.
+    pub elapsed_s: f64,
+    /// Exit code of the program.
+    pub exit_code: i32,
+}
+
 /// What a process used, as far as that is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Time on CPUs, in seconds.
+pub struct ResourceUsage {
+    /// CPU time, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_s: Option<f64>,
-    /// The most memory that was resident at a time, in bytes.
+    /// Peak of the resident memory, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
 }
@@ -290,10 +305,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// One of the two streams a process prints to.
+/// One of the two output streams of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Stdout,
     /// Standard error.

@@ -1,4 +1,4 @@
-//! Per-process logs: every process of a run writes its own file, none waits for another.
+//! Per-process logs: every process of a run writes a file of its own, and none waits for another.
 //!
 //! ```text
 //!  logs/latest ─► logs/2026-11-22T23-49-32-4711/   run_dir: one directory a run
@@ -7,61 +7,67 @@
 //!                   reserve.jsonl                  reserve: how it ended, if the disk is full
 //!                         │
 //!                         ▼
-//!                   tail ─► merge ─► story         read: by line, by time, as a whole
+//!                   tail ─► merge ─► history       read: by line, by time, as a whole
 //! ```
 
 pub mod entry;
 pub mod event;
+pub mod history;
 pub mod merge;
 pub mod reserve;
 pub mod run_dir;
 pub mod slots;
-pub mod story;
 pub mod tail;
-pub mod troubles;
+pub mod warnings;
 pub mod writer;
 
 use std::io;
 use std::path::Path;
 
-pub use entry::{Entry, Head, Level, Process};
-pub use event::{Event, FORMAT, Stream, Terms, Usage};
-pub use merge::{Item, Merge};
-pub use run_dir::{RunDir, is_going_on};
-pub use slots::Slot;
-pub use story::Story;
-pub use tail::{Flaw, Line};
-pub use troubles::Troubles;
+pub use entry::{EntryHeader, Level, LogEntry, ProcessKind};
+pub use event::{
+    FORMAT, LogEvent, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings, TaskEnd,
+};
+pub use history::RunHistory;
+pub use merge::{Merge, MergedLine};
+pub use run_dir::{RunDir, is_running};
+pub use slots::TaskSlot;
+pub use tail::{LineError, LogLine};
+pub use warnings::ReadWarnings;
 pub use writer::{Journal, current, is_being_written, set};
 
-/// Reads the whole story of a run from its directory, or from one of its files.
-pub fn read(path: &Path) -> io::Result<(Story, Troubles)> {
-    let is_going_on = is_going_on(path);
-    let mut merge = Merge::open(path, !is_going_on)?;
-    let (mut story, mut troubles) = (Story::default(), Troubles::default());
-    feed(&mut merge, &mut story, &mut troubles);
-    if is_going_on {
-        // Until the end its lines are overwritten, so it is no part of the merge.
-        reserve::entries(path).into_iter().for_each(|entry| story.add(entry));
+/// Reads the whole history of a run from its directory, or from one of its files.
+pub fn read(path: &Path) -> io::Result<(RunHistory, ReadWarnings)> {
+    let is_running = is_running(path);
+    let mut merge = Merge::open(path, !is_running)?;
+    let (mut history, mut warnings) = (RunHistory::default(), ReadWarnings::default());
+    read_available(&mut merge, &mut history, &mut warnings);
+    if is_running {
+        // The lines of the reserve are overwritten until the run ends, so the merge excludes it.
+        reserve::entries(path).into_iter().for_each(|entry| history.add(entry));
     }
-    match is_going_on {
-        true => story.goes_on_at(entry::now().as_microsecond()),
-        false => story.close(),
+    match is_running {
+        true => history.extend_to(entry::now().as_microsecond()),
+        false => history.close(),
     }
-    troubles.note_gaps(&story, is_going_on);
-    Ok((story, troubles))
+    warnings.add_gaps(&history, is_running);
+    Ok((history, warnings))
 }
 
-/// Adds to the story what there is to read at present.
-pub fn feed(merge: &mut Merge, story: &mut Story, troubles: &mut Troubles) {
-    while let Some(item) = merge.next() {
-        match item.line {
-            Line::Good(text, _) => match serde_json::from_str(text) {
-                Ok(entry) => story.add(entry),
-                Err(_) => drop(troubles.note(item.path, item.number, Flaw::Foreign)),
+/// Adds all lines that can be read at present to the history.
+pub fn read_available(merge: &mut Merge, history: &mut RunHistory, warnings: &mut ReadWarnings) {
+    while let Some(merged) = merge.next() {
+        let error = match merged.line {
+            LogLine::Valid(text, _) => match serde_json::from_str(text) {
+                Ok(entry) => {
+                    history.add(entry);
+                    continue;
+                }
+                Err(_) => LineError::Unrecognized,
             },
-            Line::Bad(_, flaw) => drop(troubles.note(item.path, item.number, flaw)),
-        }
+            LogLine::Invalid(_, error) => error,
+        };
+        warnings.add_line(merged.path, merged.number, error);
     }
-    troubles.note_files(merge);
+    warnings.add_files(merge);
 }

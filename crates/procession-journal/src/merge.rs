@@ -1,4 +1,4 @@
-//! All files of a run, merged by time, as a stream: of each file only one line is held at a time.
+//! The lines of all files of a run, merged by time. One line of each file is in memory at a time.
 //!
 //! ```text
 //!   coordinator-4711.jsonl ─► tail ─┐
@@ -16,44 +16,45 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::reserve;
-use super::tail::{Line, Tail};
+use super::tail::{LogLine, Tail};
 
-/// The lines of a run's files, by time.
+/// The lines of a run's files, in the order of their times.
 #[derive(Debug)]
 pub struct Merge {
     dir: Option<PathBuf>,
     tails: Vec<Tail>,
     known: BTreeMap<OsString, ()>,
-    /// The tails that hold a line.
+    /// The tails that hold a line, by its time.
     ready: BinaryHeap<Reverse<(Timestamp, usize)>>,
-    /// Those that had no further line when they were asked.
+    /// The tails that had no further line when they were read last.
     idle: Vec<usize>,
-    /// The one whose line was given out last.
+    /// The tail whose line was returned last.
     last: Option<usize>,
-    /// Whether nothing more will be written, so that a line without an end is one, too.
+    /// Whether nothing more will be written, so that a line without a line feed counts, too.
     is_over: bool,
-    strangers: Vec<PathBuf>,
-    broken: Vec<(PathBuf, io::Error)>,
+    /// Files that are no logs, until they are taken.
+    other_files: Vec<PathBuf>,
+    unreadable_files: Vec<(PathBuf, io::Error)>,
 }
 
-/// A line, and where it stands.
+/// A line and its position.
 #[derive(Debug)]
-pub struct Item<'m> {
-    /// Which of the files, in the order in which they were found.
+pub struct MergedLine<'m> {
+    /// Index of the file, in the order in which the files were found.
     pub file: usize,
-    /// Its path.
+    /// Path of the file.
     pub path: &'m Path,
-    /// The number of the line in it, from 1.
+    /// Number of the line in the file, from 1.
     pub number: u64,
-    /// Where it belongs in time.
+    /// The time by which the line is sorted.
     pub at: Timestamp,
     /// The line.
-    pub line: Line<'m>,
+    pub line: LogLine<'m>,
 }
 
 impl Merge {
-    /// The lines of all files in a directory, or of one file. `is_over` says that nobody will write
-    /// to them any more.
+    /// Opens all files in a directory, or one file. `is_over` says that no process writes to them any
+    /// more.
     pub fn open(path: &Path, is_over: bool) -> io::Result<Self> {
         let is_dir = fs::metadata(path)?.is_dir();
         let mut merge = Self {
@@ -64,31 +65,31 @@ impl Merge {
             idle: Vec::new(),
             last: None,
             is_over,
-            strangers: Vec::new(),
-            broken: Vec::new(),
+            other_files: Vec::new(),
+            unreadable_files: Vec::new(),
         };
         match is_dir {
-            true => merge.look_around()?,
+            true => merge.find_files()?,
             false => merge.add(path.to_owned()),
         }
         Ok(merge)
     }
 
-    /// Looks for new files, and for new lines in those that had no more.
-    pub fn look_again(&mut self, is_over: bool) -> io::Result<()> {
+    /// Looks for new files, and for new lines in the files that had no more.
+    pub fn refresh(&mut self, is_over: bool) -> io::Result<()> {
         self.is_over = is_over;
         for index in std::mem::take(&mut self.idle) {
             self.advance(index);
         }
-        self.look_around()
+        self.find_files()
     }
 
-    fn look_around(&mut self) -> io::Result<()> {
+    fn find_files(&mut self) -> io::Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let mut new = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            // It is overwritten, not appended to, as long as the run goes on.
+            // The reserve is overwritten, not appended to, while the run continues.
             if !self.is_over && entry.file_name() == reserve::FILE {
                 continue;
             }
@@ -100,7 +101,7 @@ impl Merge {
         for path in new {
             match path.extension().is_some_and(|extension| extension == "jsonl") {
                 true => self.add(path),
-                false => self.strangers.push(path),
+                false => self.other_files.push(path),
             }
         }
         Ok(())
@@ -116,43 +117,49 @@ impl Merge {
         match tail.advance(self.is_over) {
             Ok(true) => self.ready.push(Reverse((tail.at(), index))),
             Ok(false) => self.idle.push(index),
-            // It is not asked again.
-            Err(error) => self.broken.push((tail.path().to_owned(), error)),
+            // The file is not read again.
+            Err(error) => self.unreadable_files.push((tail.path().to_owned(), error)),
         }
     }
 
-    /// When the earliest line happened that was not given out yet.
+    /// The time of the next line.
     pub fn begin(&self) -> Option<Timestamp> {
         self.ready.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// The earliest line that was not given out yet, if there is one at present.
-    #[expect(clippy::should_implement_trait, reason = "what it gives is borrowed from it")]
-    pub fn next(&mut self) -> Option<Item<'_>> {
+    /// The earliest line that was not returned before, if there is one at present.
+    #[expect(clippy::should_implement_trait, reason = "the line is borrowed from the merge")]
+    pub fn next(&mut self) -> Option<MergedLine<'_>> {
         if let Some(last) = self.last.take() {
             self.advance(last);
         }
         let Reverse((at, index)) = self.ready.pop()?;
         self.last = Some(index);
         let tail = &self.tails[index];
-        Some(Item { file: index, path: tail.path(), number: tail.number(), at, line: tail.line() })
+        Some(MergedLine {
+            file: index,
+            path: tail.path(),
+            number: tail.number(),
+            at,
+            line: tail.line(),
+        })
     }
 
-    /// What lies among the files and is none of them, as far as it was not asked for before.
-    pub fn strangers(&mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.strangers)
+    /// The files in the directory that are no logs and were not taken before.
+    pub fn take_other_files(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.other_files)
     }
 
-    /// The files in which there was nothing, once nothing will be written any more.
-    pub fn empty(&self) -> impl Iterator<Item = &Path> {
+    /// The files without a line, once nothing will be written any more.
+    pub fn empty_files(&self) -> impl Iterator<Item = &Path> {
         let idle = self.idle.iter().filter(|_| self.is_over).map(|index| &self.tails[*index]);
         idle.filter(|tail| tail.number() == 0 && !tail.path().ends_with(reserve::FILE))
             .map(Tail::path)
     }
 
-    /// The files that could not be read, or not to their end, as far as not asked for before.
-    pub fn broken(&mut self) -> Vec<(PathBuf, io::Error)> {
-        std::mem::take(&mut self.broken)
+    /// The files that could not be read to their end and were not taken before.
+    pub fn take_unreadable_files(&mut self) -> Vec<(PathBuf, io::Error)> {
+        std::mem::take(&mut self.unreadable_files)
     }
 }
 
@@ -171,15 +178,15 @@ mod tests {
         let mut events = Vec::new();
         while let Some(item) = merge.next() {
             events.push(match item.line {
-                Line::Good(_, head) => head.event.to_owned(),
-                Line::Bad(..) => "?".to_owned(),
+                LogLine::Valid(_, header) => header.event.to_owned(),
+                LogLine::Invalid(..) => "?".to_owned(),
             });
         }
         events
     }
 
     #[test]
-    fn lines_come_by_time_and_those_of_a_file_in_their_order() {
+    fn lines_are_sorted_by_time_and_those_of_a_file_keep_their_order() {
         let dir = tempfile::tempdir().unwrap();
         // The clock of the second was set back.
         fs::write(dir.path().join("a.jsonl"), line(1, "a1") + &line(4, "a4") + &line(6, "a6"))
@@ -189,21 +196,21 @@ mod tests {
         fs::create_dir(dir.path().join("c.jsonl")).unwrap();
         let mut merge = Merge::open(dir.path(), true).unwrap();
         assert_eq!(events(&mut merge), ["a1", "b3", "?", "b2", "a4", "a6"]);
-        assert_eq!(merge.strangers(), [dir.path().join("notes.txt")]);
-        let broken = merge.broken();
-        assert_eq!((broken.len(), &broken[0].0), (1, &dir.path().join("c.jsonl")));
+        assert_eq!(merge.take_other_files(), [dir.path().join("notes.txt")]);
+        let unreadable = merge.take_unreadable_files();
+        assert_eq!((unreadable.len(), &unreadable[0].0), (1, &dir.path().join("c.jsonl")));
     }
 
     #[test]
-    fn new_lines_and_new_files_are_found_by_looking_again() {
+    fn a_refresh_finds_new_lines_and_new_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.jsonl"), line(1, "a1") + "{\"ts\"").unwrap();
         let mut merge = Merge::open(dir.path(), false).unwrap();
         assert_eq!(events(&mut merge), ["a1"]);
         fs::write(dir.path().join("b.jsonl"), line(2, "b2")).unwrap();
-        merge.look_again(false).unwrap();
+        merge.refresh(false).unwrap();
         assert_eq!(events(&mut merge), ["b2"]);
-        merge.look_again(true).unwrap();
-        assert_eq!(events(&mut merge), ["?"], "the torn line, once nobody will end it");
+        merge.refresh(true).unwrap();
+        assert_eq!(events(&mut merge), ["?"], "the incomplete line, once nothing will be added");
     }
 }

@@ -1,5 +1,5 @@
-//! Room on the disk for what must not be missing from a log: how many lines are, and how the run
-//! ended.
+//! Reserved disk space for what must not be missing from a log: the number of missing lines, and how
+//! the run ended.
 //!
 //! ```text
 //!   reserve.jsonl   {"ts":…,"event":"lines_lost","lines":594,"why":"the disk is full"}   1st line
@@ -7,11 +7,10 @@
 //!                   {"ts":…,"event":"exit",…}
 //! ```
 //!
-//! The file is made with the log, full of blanks, and overwritten in place: that needs no further
-//! block, and the file does not grow. Every process of the run counts in the first line what it
-//! could not write. The coordinator writes what ends the run behind it, if its own file does not
-//! take it. At the end of a run that lost nothing the file is removed; so one that is there and
-//! blank was left by a coordinator that was killed.
+//! The file is created with the log, full of blanks, and overwritten in place, which needs no further
+//! disk block. Every process of the run counts in the first line the lines that it could not write.
+//! The coordinator writes the end of the run behind that line if its own file has no space. A run
+//! that lost no line removes the file at its end, so a blank file means that the coordinator was killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -20,46 +19,46 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::entry::Entry;
-use super::event::Event;
+use super::entry::LogEntry;
+use super::event::LogEvent;
 
-/// Its name in the directory of the run.
+/// The name of the file in the directory of the run.
 pub const FILE: &str = "reserve.jsonl";
 
-/// The length of the first line.
-const LOSS: usize = 512;
-/// The length of the file.
-const SIZE: usize = 4096;
+/// Length of the first line, in bytes.
+const LOSS_LINE_BYTES: usize = 512;
+/// Length of the file, in bytes.
+const FILE_BYTES: usize = 4096;
 
 /// The reserve of a run, held by its coordinator.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
     file: File,
-    /// Up to where it is written.
+    /// Number of bytes that are written.
     used: usize,
 }
 
 impl Reserve {
-    /// Makes it, if there is room.
+    /// Creates the file, if there is space.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        let mut blank = vec![b' '; SIZE];
-        (blank[LOSS - 1], blank[SIZE - 1]) = (b'\n', b'\n');
+        let mut blank = vec![b' '; FILE_BYTES];
+        (blank[LOSS_LINE_BYTES - 1], blank[FILE_BYTES - 1]) = (b'\n', b'\n');
         if let Err(error) = file.write_all_at(&blank, 0) {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Self { path, file, used: LOSS })
+        Ok(Self { path, file, used: LOSS_LINE_BYTES })
     }
 
-    /// Writes a line that the coordinator's own file did not take.
-    pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    /// Writes a line for which the coordinator's own file had no space.
+    pub(super) fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        // One blank line is left, so that what comes behind the last line is not part of it.
-        if self.used + line.len() >= SIZE {
+        // One blank line is kept, so that the blanks behind the last line are not part of it.
+        if self.used + line.len() >= FILE_BYTES {
             return Err(ErrorKind::StorageFull.into());
         }
         self.file.write_all_at(&line, self.used as u64)?;
@@ -67,14 +66,14 @@ impl Reserve {
         Ok(())
     }
 
-    /// What was lost, by the count of all processes.
-    pub(super) fn loss(&self) -> Option<Entry> {
+    /// The lost lines of all processes.
+    pub(super) fn loss(&self) -> Option<LogEntry> {
         read_loss(&self.file)
     }
 
-    /// At the end of the run: removes it if there is nothing in it, and else what is blank.
+    /// At the end of the run: removes the file if it is blank, else the blanks at its end.
     pub(super) fn finish(&mut self) {
-        if self.used == LOSS && self.loss().is_none() {
+        if self.used == LOSS_LINE_BYTES && self.loss().is_none() {
             let _ = fs::remove_file(&self.path);
         } else {
             let _ = self.file.set_len(self.used as u64);
@@ -82,42 +81,42 @@ impl Reserve {
     }
 }
 
-/// Counts a line that a process could not write into its file in `dir`.
-pub(super) fn count_loss(dir: &Path, lost: Entry, error: &io::Error) -> io::Result<()> {
+/// Adds one line that a process could not write into its file in `dir`.
+pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(dir.join(FILE))?;
     flock(&file, FlockOperation::LockExclusive)?;
-    let mut entry = read_loss(&file).unwrap_or(Entry {
-        event: Event::LinesLost { lines: 0, why: why(error) },
+    let mut entry = read_loss(&file).unwrap_or(LogEntry {
+        event: LogEvent::LinesLost { lines: 0, why: reason(error) },
         level: super::Level::Error,
         ..lost
     });
-    if let Event::LinesLost { lines, .. } = &mut entry.event {
+    if let LogEvent::LinesLost { lines, .. } = &mut entry.event {
         *lines += 1;
     }
     let mut line = serde_json::to_vec(&entry)?;
-    if line.len() >= LOSS {
+    if line.len() >= LOSS_LINE_BYTES {
         return Err(ErrorKind::InvalidData.into());
     }
-    line.resize(LOSS - 1, b' ');
+    line.resize(LOSS_LINE_BYTES - 1, b' ');
     file.write_all_at(&line, 0)
 }
 
-fn read_loss(file: &File) -> Option<Entry> {
-    let mut line = [0; LOSS];
+fn read_loss(file: &File) -> Option<LogEntry> {
+    let mut line = [0; LOSS_LINE_BYTES];
     file.read_exact_at(&mut line, 0).ok()?;
-    let entry: Entry = serde_json::from_slice(line.trim_ascii()).ok()?;
-    matches!(entry.event, Event::LinesLost { .. }).then_some(entry)
+    let entry: LogEntry = serde_json::from_slice(line.trim_ascii()).ok()?;
+    matches!(entry.event, LogEvent::LinesLost { .. }).then_some(entry)
 }
 
-/// What is in the reserve of the run whose log is in `dir`.
-pub fn entries(dir: &Path) -> Vec<Entry> {
+/// The entries in the reserve of the run whose log is in `dir`.
+pub fn entries(dir: &Path) -> Vec<LogEntry> {
     let Ok(bytes) = fs::read(dir.join(FILE)) else { return Vec::new() };
-    let lines = bytes[..bytes.len().min(SIZE)].split(|&byte| byte == b'\n');
+    let lines = bytes[..bytes.len().min(FILE_BYTES)].split(|&byte| byte == b'\n');
     lines.filter_map(|line| serde_json::from_slice(line.trim_ascii()).ok()).collect()
 }
 
-/// Why a line could not be written, in words that do not differ from one line to the next.
-fn why(error: &io::Error) -> String {
+/// Why a line could not be written: the same text for each line.
+fn reason(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::WriteZero => "the disk is full".to_owned(),
         ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),

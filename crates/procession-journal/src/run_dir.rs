@@ -1,12 +1,11 @@
-//! Where the journals of a run lie: a directory a run, and a link to the newest.
+//! The directories of the journals: one for each run, and a link to the newest.
 //!
 //! ```text
 //!  logs/2026-11-22T23-49-32-4711/    local time of the start, pid of the coordinator
 //!  logs/latest -> 2026-11-22T23-49-32-4711
 //! ```
 //!
-//! Must never reuse a directory: a run's logs are its own. Nor remove anything that is not ours, or
-//! that is still being written.
+//! A directory is never used by two runs. Only logs are removed, and none that is still being written.
 
 use std::fs;
 use std::io::{self, BufRead, Read};
@@ -17,58 +16,58 @@ use std::time::Duration;
 use jiff::Zoned;
 use thiserror::Error;
 
-use super::entry::Entry;
-use super::event::Event;
+use super::entry::LogEntry;
+use super::event::LogEvent;
 use super::writer::is_being_written;
 
-/// Up to so many runs that are older than those that are kept stay because they are unfinished.
-pub const SPARED: usize = 3;
+/// Maximum number of unfinished runs that are kept in addition.
+pub const KEPT_UNFINISHED: usize = 3;
 
-/// The settings of a run stand within the first bytes of its log.
-const BEGIN: u64 = 64 * 1024;
+/// The settings of a run are within this number of bytes at the begin of its log.
+const HEAD_BYTES: u64 = 64 * 1024;
 
-/// Why there is no directory for a run's logs.
+/// The directory for a run's logs could not be created.
 #[derive(Debug, Error)]
 pub enum RunDirError {
-    /// It could not be made.
+    /// The directory could not be created.
     #[error("cannot make the log directory {}: {cause}", path.display())]
     CannotMake {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The link to it could not be made.
+    /// The link to the directory could not be created.
     #[error("cannot point {} to the newest logs: {cause}", link.display())]
     CannotLink {
         /// The link.
         link: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// Why there is no such run.
+/// A run was not found.
 #[derive(Debug, Error)]
 pub enum FindError {
-    /// There are no runs at all.
+    /// The directory has no logs of runs.
     #[error("there are no logs of runs in {}", logs.display())]
     None {
-        /// Where they were looked for.
+        /// The directory.
         logs: PathBuf,
     },
     /// No run has this name.
     #[error("no run in {} is named {name:?}: see `coordinator logs --list`", logs.display())]
     Unknown {
-        /// Where it was looked for.
+        /// The directory.
         logs: PathBuf,
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// Several have it.
+    /// Several runs have this text in their names.
     #[error("{name:?} may be any of {}", candidates.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// The runs.
         candidates: Vec<String>,
@@ -78,7 +77,7 @@ pub enum FindError {
     CannotRead {
         /// The directory.
         logs: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -91,7 +90,7 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes a new directory for this run in `logs`, which is made with its parents if missing.
+    /// Creates a new directory for this run in `logs`, which is created with its parents if missing.
     pub fn create(logs: &Path) -> Result<Self, RunDirError> {
         let start = Zoned::now().strftime("%Y-%m-%dT%H-%M-%S");
         Self::create_named(logs, &format!("{start}-{}", std::process::id()))
@@ -100,7 +99,7 @@ impl RunDir {
     fn create_named(logs: &Path, wanted: &str) -> Result<Self, RunDirError> {
         let failed = |path: &Path, cause| RunDirError::CannotMake { path: path.to_owned(), cause };
         fs::create_dir_all(logs).map_err(|cause| failed(logs, cause))?;
-        // The same second and pid twice is rare, but containers do share directories.
+        // Processes in different containers may have the same pid and share the directory.
         let others = (2..).map(|n| format!("{wanted}-{n}"));
         for name in std::iter::once(wanted.to_owned()).chain(others) {
             let path = logs.join(&name);
@@ -125,7 +124,7 @@ impl RunDir {
         &self.name
     }
 
-    /// All runs whose logs are there, the newest last.
+    /// All runs that have logs, the newest last.
     pub fn list(logs: &Path) -> Result<Vec<Self>, FindError> {
         let entries = match fs::read_dir(logs) {
             Ok(entries) => entries,
@@ -136,16 +135,16 @@ impl RunDir {
         let runs =
             names.filter(|name| is_run(name)).map(|name| Self { logs: logs.to_owned(), name });
         let mut runs: Vec<Self> = runs.filter(|run| run.path().is_dir()).collect();
-        // In a second there may be several, and a pid tells nothing of their order.
+        // Several runs may start in one second; their pids do not show the order.
         runs.sort_by_cached_key(|run| {
             let changed = fs::metadata(run.path()).and_then(|dir| dir.modified()).ok();
-            (run.name[..START].to_owned(), changed, run.name.clone())
+            (run.name[..START_LENGTH].to_owned(), changed, run.name.clone())
         });
         Ok(runs)
     }
 
-    /// The run that is meant: by its name or a part of it that no other has; without one, the
-    /// newest.
+    /// The run with this name, or with this part of a name that no other has; without a name, the
+    /// newest run.
     pub fn find(logs: &Path, name: Option<&str>) -> Result<Self, FindError> {
         let runs = Self::list(logs)?;
         let Some(name) = name.filter(|name| *name != "latest") else {
@@ -172,26 +171,26 @@ impl RunDir {
         }
     }
 
-    /// Whether the run goes on.
-    pub fn is_going_on(&self) -> bool {
-        is_going_on(&self.path())
+    /// Whether the run has not ended.
+    pub fn is_running(&self) -> bool {
+        is_running(&self.path())
     }
 
-    /// Removes the oldest runs in `logs`, so that `keep` are left, and gives how many that were.
-    /// Those that go on stay, so do the newest unfinished ones of the others, up to [`SPARED`], and
-    /// everything that is no log.
+    /// Removes the oldest runs in `logs`, so that `keep` are left, and returns how many were removed.
+    /// Kept in addition are runs that have not ended, the newest unfinished runs, up to
+    /// [`KEPT_UNFINISHED`], and everything that is not a log.
     pub fn prune(logs: &Path, keep: usize) -> usize {
         let runs = Self::list(logs).unwrap_or_default();
         let surplus = runs.len().saturating_sub(keep);
-        let is_in_use = |run: &&Self| run.is_going_on() || is_being_made(&run.path());
-        // Before any is removed: those that went on with others may be among them.
+        let is_in_use = |run: &&Self| run.is_running() || is_starting(&run.path());
+        // Before any run is removed: a removed run may be the continuation of another.
         let old = runs.iter().take(surplus).rev().filter(|run| !is_in_use(run));
         let old: Vec<_> = old.map(|run| (run, run.is_unfinished(&runs))).collect();
         let mut removed = 0;
-        let mut spared = 0;
+        let mut unfinished = 0;
         for (run, is_unfinished) in old {
-            if spared < SPARED && is_unfinished {
-                spared += 1;
+            if unfinished < KEPT_UNFINISHED && is_unfinished {
+                unfinished += 1;
             } else {
                 removed += usize::from(run.remove().is_ok());
             }
@@ -199,10 +198,10 @@ impl RunDir {
         removed
     }
 
-    /// Whether codes are left that were asked for, and none of these runs went on with it.
+    /// Whether requested codes have no outcome, and none of these runs continues this one.
     fn is_unfinished(&self, runs: &[Self]) -> bool {
-        let undone = super::read(&self.path()).ok().and_then(|(story, _)| story.undone());
-        undone.is_some_and(|undone| !undone.is_empty())
+        let left = super::read(&self.path()).ok().and_then(|(history, _)| history.not_done());
+        left.is_some_and(|left| !left.is_empty())
             && !runs.iter().any(|run| continued_run(&run.path()).as_ref() == Some(&self.name))
     }
 
@@ -213,15 +212,15 @@ impl RunDir {
                 fs::remove_file(path)?;
             }
         }
-        // Fails if anything is left, which is not ours.
+        // Fails if other files are left.
         fs::remove_dir(self.path())
     }
 
-    /// Points `latest`, beside the directory, to it. The old link is replaced in one step, so a
-    /// reader always finds one. A run may go on without it, where links are not to be had.
+    /// Points the link `latest`, beside the directory, to it. The old link is replaced atomically, so a
+    /// reader always finds one. A caller may ignore an error: not all file systems have links.
     pub fn link_latest(&self) -> Result<(), RunDirError> {
         let link = self.logs.join("latest");
-        // The name of the run is unique, so nobody else makes this link.
+        // The name of the run is unique, so no other process creates this link.
         let new = self.logs.join(format!(".latest-{}", self.name));
         let linked = symlink(&self.name, &new).and_then(|()| fs::rename(&new, &link));
         linked.map_err(|cause| {
@@ -231,25 +230,25 @@ impl RunDir {
     }
 }
 
-/// The run that the run of this directory went on with, as its log begins.
+/// Name of the run that the run of this directory continues, from the begin of its log.
 fn continued_run(dir: &Path) -> Option<String> {
     coordinators(dir).into_iter().find_map(|path| {
         let file = fs::File::open(path).ok()?;
-        let begin = io::BufReader::new(file.take(BEGIN)).lines().map_while(Result::ok);
-        let mut events = begin.filter_map(|line| serde_json::from_str::<Entry>(&line).ok());
+        let begin = io::BufReader::new(file.take(HEAD_BYTES)).lines().map_while(Result::ok);
+        let mut events = begin.filter_map(|line| serde_json::from_str::<LogEntry>(&line).ok());
         events.find_map(|entry| match entry.event {
-            Event::Run { continues, .. } => continues,
+            LogEvent::Run(settings) => settings.continues,
             _ => None,
         })
     })
 }
 
-/// Whether the coordinator that writes its log in this directory lives.
-pub fn is_going_on(dir: &Path) -> bool {
+/// Whether the coordinator that writes its log in this directory is alive.
+pub fn is_running(dir: &Path) -> bool {
     coordinators(dir).iter().any(|path| is_being_written(path))
 }
 
-/// The files that coordinators write here.
+/// The logs of coordinators in this directory.
 pub fn coordinators(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let is_one = |entry: &fs::DirEntry| {
@@ -260,24 +259,24 @@ pub fn coordinators(dir: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(is_one).map(|entry| entry.path()).collect()
 }
 
-/// Whether it is so new that its coordinator may still be about to begin its log.
-fn is_being_made(dir: &Path) -> bool {
+/// Whether its coordinator may not have created its log yet.
+fn is_starting(dir: &Path) -> bool {
     is_fresh(dir) && coordinators(dir).is_empty()
 }
 
-/// Whether something was put there within the last second.
+/// Whether the directory has changed within the last second.
 pub fn is_fresh(dir: &Path) -> bool {
     let changed = fs::metadata(dir).and_then(|dir| dir.modified());
-    // A time in the future is as new as can be.
+    // A time in the future counts as new.
     changed.is_ok_and(|time| time.elapsed().unwrap_or_default() < Duration::from_secs(1))
 }
 
-/// The length of the start in the name of a run.
-const START: usize = "2026-11-22T23-49-32".len();
+/// Length of the start time in the name of a run.
+const START_LENGTH: usize = "2026-11-22T23-49-32".len();
 
-/// Whether a run may have this name.
+/// Whether this is a valid name of a run.
 fn is_run(name: &str) -> bool {
-    let Some((start, rest)) = name.split_at_checked(START) else { return false };
+    let Some((start, rest)) = name.split_at_checked(START_LENGTH) else { return false };
     let fits = |(is, pattern): (u8, u8)| match pattern {
         b'0' => is.is_ascii_digit(),
         other => is == other,
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_found_by_what_only_its_name_has() {
+    fn a_run_is_found_by_a_part_of_its_name_that_no_other_has() {
         let dir = tempfile::tempdir().unwrap();
         let find = |name| RunDir::find(dir.path(), name).map(|run| run.name);
         assert!(matches!(find(None), Err(FindError::None { .. })));
@@ -348,9 +347,9 @@ mod tests {
         assert_eq!(find(None).unwrap(), RUNS[1]);
         assert_eq!(find(Some("latest")).unwrap(), RUNS[1]);
         assert_eq!(find(Some("-9")).unwrap(), RUNS[0]);
-        for (name, told) in [("23-49", "may be any of"), ("x", "is named"), ("", "is named")] {
+        for (name, reason) in [("23-49", "may be any of"), ("x", "is named"), ("", "is named")] {
             let error = find(Some(name)).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(reason), "{error}");
         }
     }
 
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_unfinished_runs_are_spared_until_another_has_gone_on_with_them() {
+    fn the_newest_unfinished_runs_are_kept_until_another_run_has_continued_them() {
         let dir = tempfile::tempdir().unwrap();
         let begin = |name: &str, continues: Option<&str>| {
             let run = RunDir::create_named(dir.path(), name).unwrap();
@@ -379,27 +378,27 @@ mod tests {
         };
         let name = |n: usize| format!("2026-11-22T23-49-{n:02}-9");
         (0..6).for_each(|n| begin(&name(n), None));
-        let there = |n: &usize| dir.path().join(name(*n)).exists();
+        let exists = |n: &usize| dir.path().join(name(*n)).exists();
         assert_eq!(RunDir::prune(dir.path(), 1), 2);
-        assert_eq!((0..6).filter(there).collect::<Vec<_>>(), [2, 3, 4, 5]);
+        assert_eq!((0..6).filter(exists).collect::<Vec<_>>(), [2, 3, 4, 5]);
         begin(&name(6), Some(&name(2)));
         assert_eq!(RunDir::prune(dir.path(), 1), 1);
-        assert_eq!((0..7).filter(there).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert_eq!((0..7).filter(exists).collect::<Vec<_>>(), [3, 4, 5, 6]);
     }
 
     #[test]
-    fn a_run_that_goes_on_is_not_removed() {
+    fn a_run_that_has_not_ended_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create_named(dir.path(), RUNS[0]).unwrap();
         let journal = crate::Journal::coordinator(&run.path()).unwrap();
-        assert!(run.is_going_on());
+        assert!(run.is_running());
         assert_eq!(RunDir::prune(dir.path(), 0), 0);
         drop(journal);
         assert_eq!(RunDir::prune(dir.path(), 0), 1);
     }
 
     #[test]
-    fn what_fails_is_named() {
+    fn an_error_names_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();

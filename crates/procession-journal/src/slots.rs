@@ -1,17 +1,17 @@
-//! Where in this process a task runs: a number that no two tasks have at the same time, so that
-//! each can be drawn in a lane of its own.
+//! Slots of the tasks in this process: no two tasks have the same slot at the same time, so that each
+//! slot is a lane of the timeline.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The slots that are taken.
+/// Whether each slot is taken.
 static TAKEN: Mutex<Vec<bool>> = Mutex::new(Vec::new());
 
 /// A slot, until it is dropped.
 #[derive(Debug)]
-pub struct Slot(usize);
+pub struct TaskSlot(usize);
 
-impl Slot {
-    /// Takes the first one that is free.
+impl TaskSlot {
+    /// Takes the first free slot.
     pub fn take() -> Self {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let free = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
@@ -22,13 +22,13 @@ impl Slot {
         Self(free)
     }
 
-    /// Its number, from 0.
+    /// Number of the slot, from 0.
     pub fn number(&self) -> usize {
         self.0
     }
 }
 
-impl Drop for Slot {
+impl Drop for TaskSlot {
     fn drop(&mut self) {
         TAKEN.lock().unwrap_or_else(PoisonError::into_inner)[self.0] = false;
     }

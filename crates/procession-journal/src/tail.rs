@@ -1,8 +1,7 @@
 //! One file of a journal, read line by line, also while it grows.
 //!
-//! Must never trust what it reads: a line may be cut short, endless, of another program, or not
-//! even text. And never hold a file open that has nothing more to give at present, since a run may
-//! have had thousands of workers.
+//! A line may be incomplete, too long, of another program, or not even text. A file without a further
+//! line is closed until it is read again, since a run may have had thousands of workers.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
@@ -10,51 +9,51 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::entry::Head;
+use super::entry::EntryHeader;
 
-/// No line of ours is as long as this.
-const LONGEST: usize = 1 << 20;
+/// All lines that this program writes are shorter.
+const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// A file that is read from its beginning.
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
-    /// While there is something to read.
+    /// Open while there is something to read.
     open: Option<BufReader<File>>,
-    /// Up to where it was read.
+    /// Number of bytes that were read.
     offset: u64,
     number: u64,
     line: Vec<u8>,
-    /// The line is longer than any of ours, and the rest of it is passed over.
-    is_endless: bool,
-    /// The line has no end, and was given out all the same.
-    is_torn: bool,
-    /// Where the line belongs in time: never before the line above it.
+    /// The line exceeds [`MAX_LINE_BYTES`]; the rest of it is skipped.
+    is_too_long: bool,
+    /// The line has no line feed, and was returned nevertheless.
+    is_incomplete: bool,
+    /// The time by which the line is sorted: never before that of the line above it.
     at: Timestamp,
 }
 
-/// What a line is.
+/// Why a line cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flaw {
-    /// It has no end, and cannot be read so: whoever wrote it was killed meanwhile, or is not done.
-    Torn,
-    /// It is none of ours.
-    Foreign,
-    /// It is longer than any of ours; only its beginning is kept.
-    Endless,
+pub enum LineError {
+    /// It has no line feed: its writer was killed or has not finished.
+    Incomplete,
+    /// It is not a line of a journal.
+    Unrecognized,
+    /// It exceeds the maximum length; only its beginning is kept.
+    TooLong,
 }
 
 /// A line as it was read.
 #[derive(Debug, Clone, Copy)]
-pub enum Line<'l> {
-    /// One of ours, with what is at its head.
-    Good(&'l str, Head<'l>),
-    /// Something else.
-    Bad(&'l [u8], Flaw),
+pub enum LogLine<'l> {
+    /// A line of a journal, with its header.
+    Valid(&'l str, EntryHeader<'l>),
+    /// Anything else.
+    Invalid(&'l [u8], LineError),
 }
 
 impl Tail {
-    /// A file that will be read.
+    /// A file, not read yet.
     pub fn of(path: PathBuf) -> Self {
         Self {
             path,
@@ -62,8 +61,8 @@ impl Tail {
             offset: 0,
             number: 0,
             line: Vec::new(),
-            is_endless: false,
-            is_torn: false,
+            is_too_long: false,
+            is_incomplete: false,
             at: Timestamp::MIN,
         }
     }
@@ -73,27 +72,27 @@ impl Tail {
         &self.path
     }
 
-    /// The number of the line, from 1.
+    /// Number of the line, from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Where the line belongs in time.
+    /// The time by which the line is sorted.
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// Reads the next line; false if there is none at present. If `is_last`, what has no end counts
-    /// as a line, too.
+    /// Reads the next line; false if there is none at present. With `is_last`, bytes without a line
+    /// feed count as a line, too.
     pub fn advance(&mut self, is_last: bool) -> io::Result<bool> {
         loop {
             let Some(whole) = self.read_line()? else { return Ok(false) };
-            // The reserve of a run is blank as far as it was not needed.
+            // The unused part of a reserve is blank.
             let is_blank = self.line.starts_with(b" ") && self.line.trim_ascii().is_empty();
             if !whole && (!is_last || self.line.is_empty() || is_blank) {
                 return Ok(false);
             }
-            self.is_torn = !whole;
+            self.is_incomplete = !whole;
             self.number += 1;
             if !is_blank {
                 break;
@@ -105,21 +104,21 @@ impl Tail {
         Ok(true)
     }
 
-    /// Reads on, and tells whether the line is whole now; `None` if there is nothing to read.
+    /// Reads on, and returns whether the line is whole now; `None` if there is nothing to read.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
-        if self.is_whole() || self.is_torn {
+        if self.is_whole() || self.is_incomplete {
             self.line.clear();
-            (self.is_endless, self.is_torn) = (false, false);
+            (self.is_too_long, self.is_incomplete) = (false, false);
         }
         let mut file = match self.open.take() {
             Some(file) => file,
             None => {
-                let there = fs::metadata(&self.path)?;
-                if !there.is_file() {
-                    // A pipe would make us wait for ever.
+                let metadata = fs::metadata(&self.path)?;
+                if !metadata.is_file() {
+                    // To open a pipe would block.
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
                 }
-                if there.len() <= self.offset && self.line.is_empty() {
+                if metadata.len() <= self.offset && self.line.is_empty() {
                     return Ok(None);
                 }
                 let mut file = BufReader::with_capacity(64 * 1024, File::open(&self.path)?);
@@ -128,17 +127,17 @@ impl Tail {
             }
         };
         loop {
-            let there = file.fill_buf()?;
-            if there.is_empty() {
-                // It is closed until there is more.
+            let available = file.fill_buf()?;
+            if available.is_empty() {
+                // The file is closed until it is read again.
                 return Ok(Some(false));
             }
-            let end = there.iter().position(|&byte| byte == b'\n');
-            let taken = end.map_or(there.len(), |end| end + 1);
-            let kept = taken.min(LONGEST.saturating_sub(self.line.len()));
-            self.line.extend_from_slice(&there[..kept]);
+            let end = available.iter().position(|&byte| byte == b'\n');
+            let taken = end.map_or(available.len(), |end| end + 1);
+            let kept = taken.min(MAX_LINE_BYTES.saturating_sub(self.line.len()));
+            self.line.extend_from_slice(&available[..kept]);
             if kept < taken {
-                self.is_endless = true;
+                self.is_too_long = true;
                 if end.is_some() {
                     // So that it counts as whole.
                     self.line.pop();
@@ -159,24 +158,24 @@ impl Tail {
     }
 
     /// The line that was read last.
-    pub fn line(&self) -> Line<'_> {
+    pub fn line(&self) -> LogLine<'_> {
         let bytes = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        if self.is_endless {
-            return Line::Bad(&bytes[..bytes.len().min(200)], Flaw::Endless);
+        if self.is_too_long {
+            return LogLine::Invalid(&bytes[..bytes.len().min(200)], LineError::TooLong);
         }
-        let good = std::str::from_utf8(bytes).ok().and_then(|text| {
-            let head = Head::of(text).ok()?;
-            head.timestamp().is_some().then_some((text, head))
+        let valid = std::str::from_utf8(bytes).ok().and_then(|text| {
+            let header = EntryHeader::of(text).ok()?;
+            header.timestamp().is_some().then_some((text, header))
         });
-        match good {
-            Some((text, head)) => Line::Good(text, head),
-            None if self.is_whole() => Line::Bad(bytes, Flaw::Foreign),
-            None => Line::Bad(bytes, Flaw::Torn),
+        match valid {
+            Some((text, header)) => LogLine::Valid(text, header),
+            None if self.is_whole() => LogLine::Invalid(bytes, LineError::Unrecognized),
+            None => LogLine::Invalid(bytes, LineError::Incomplete),
         }
     }
 }
 
-/// The time of a line. Ours begin with it, so the rest need not be looked at.
+/// The time of a line. Lines of a journal begin with it, so the rest need not be parsed.
 fn timestamp(line: &[u8]) -> Option<Timestamp> {
     let start = line.strip_prefix(br#"{"ts":""#)?;
     let end = start.iter().take(40).position(|&byte| byte == b'"')?;
@@ -195,10 +194,10 @@ mod tests {
         )
     }
 
-    fn kind(tail: &Tail) -> Option<Flaw> {
+    fn error(tail: &Tail) -> Option<LineError> {
         match tail.line() {
-            Line::Good(..) => None,
-            Line::Bad(_, flaw) => Some(flaw),
+            LogLine::Valid(..) => None,
+            LogLine::Invalid(_, error) => Some(error),
         }
     }
 
@@ -212,45 +211,45 @@ mod tests {
         let (start, end) = (line(1), line(2));
         file.write_all(start.as_bytes()).unwrap();
         file.write_all(&end.as_bytes()[..20]).unwrap();
-        assert!(tail.advance(false).unwrap() && kind(&tail).is_none());
+        assert!(tail.advance(false).unwrap() && error(&tail).is_none());
         assert!(!tail.advance(false).unwrap(), "the second is not whole");
         file.write_all(&end.as_bytes()[20..]).unwrap();
-        assert!(tail.advance(false).unwrap() && kind(&tail).is_none());
+        assert!(tail.advance(false).unwrap() && error(&tail).is_none());
         assert_eq!((tail.number(), tail.at().as_second() % 60), (2, 2));
         assert!(!tail.advance(true).unwrap());
     }
 
     #[test]
-    fn what_is_no_line_is_told_and_read_over() {
+    fn lines_that_cannot_be_read_are_reported_and_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
         let mut bytes = line(1).into_bytes();
         bytes.extend(b"\xff\xfe\0garbage\n{}\n[1]\n\n");
-        bytes.extend(vec![b'x'; LONGEST * 2 + 7]);
+        bytes.extend(vec![b'x'; MAX_LINE_BYTES * 2 + 7]);
         bytes.push(b'\n');
         bytes.extend(line(3).into_bytes());
         bytes.extend("{\"ts\":\"2026-11-22T23:49:32.000000Z\",\"text\":\"ü".as_bytes());
         bytes.pop(); // in the middle of a character
         fs::write(&path, &bytes).unwrap();
         let mut tail = Tail::of(path);
-        let mut kinds = Vec::new();
+        let mut errors = Vec::new();
         while tail.advance(true).unwrap() {
-            kinds.push(kind(&tail));
+            errors.push(error(&tail));
         }
-        let foreign = Some(Flaw::Foreign);
-        let expected =
-            [None, foreign, foreign, foreign, foreign, Some(Flaw::Endless), None, Some(Flaw::Torn)];
-        assert_eq!(kinds, expected);
-        assert!(!tail.advance(true).unwrap(), "the torn one is read once");
+        let unrecognized = Some(LineError::Unrecognized);
+        let (too_long, incomplete) = (Some(LineError::TooLong), Some(LineError::Incomplete));
+        assert_eq!(errors[..5], [None, unrecognized, unrecognized, unrecognized, unrecognized]);
+        assert_eq!(errors[5..], [too_long, None, incomplete]);
+        assert!(!tail.advance(true).unwrap(), "the incomplete line is read once");
     }
 
     #[test]
-    fn a_last_line_without_its_end_that_can_be_read_is_a_line() {
+    fn a_last_line_without_a_line_feed_is_valid_if_it_can_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
         fs::write(&path, line(1).trim_end()).unwrap();
         let mut tail = Tail::of(path);
-        assert!(tail.advance(true).unwrap() && kind(&tail).is_none());
+        assert!(tail.advance(true).unwrap() && error(&tail).is_none());
         assert!(!tail.advance(true).unwrap());
     }
 }

@@ -1,8 +1,8 @@
 //! Writing a journal: one file a process, one `write` a line.
 //!
-//! A line goes straight to the file, so that none is lost when the process is killed, and in one
-//! call to an append-only file, so that none is torn by another writer. Must never fail the
-//! program: a journal that cannot be written counts its lost lines, and says so once.
+//! A line is written at once, so that it is not lost if the process is killed, and with one call to an
+//! append-only file, so that lines of several writers do not mix. An error never stops the program: the
+//! journal counts the lost lines and reports the first on stderr.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,76 +17,76 @@ use rustix::io::Errno;
 use serde_json::Map;
 use thiserror::Error;
 
-use super::entry::{Entry, Level, Process, now};
-use super::event::Event;
+use super::entry::{Level, LogEntry, ProcessKind, now};
+use super::event::LogEvent;
 use super::reserve::{self, Reserve};
 
-/// So often, a millisecond apart, it is tried to lock a journal.
+/// Number of attempts to lock a journal, a millisecond apart.
 const LOCK_TRIES: u32 = 50;
 
 /// A journal that could not be opened.
 #[derive(Debug, Error)]
 #[error("cannot open the journal {}: {cause}", path.display())]
 pub struct JournalError {
-    /// Its file.
+    /// The file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub cause: io::Error,
 }
 
-/// The journal of this process. All threads may write to it.
+/// A journal. All threads may write to it.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    process: Process,
+    process: ProcessKind,
     worker: Option<usize>,
     pid: u32,
-    pen: Mutex<Pen>,
+    writer: Mutex<LineWriter>,
     lost: AtomicU64,
-    /// Of a coordinator, if there was room for it when the run began.
+    /// Of a coordinator, if the disk had space for it when the run began.
     reserve: Mutex<Option<Reserve>>,
 }
 
-/// What one line needs; behind a lock, so that lines stand in the order of their times.
+/// Writes one line at a time; behind a lock, so that lines are in the order of their times.
 #[derive(Debug)]
-struct Pen {
+struct LineWriter {
     file: File,
-    /// Kept, so that a line costs no allocation of its own.
+    /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
-    /// The disk took only part of the last line. The next one must not be glued to it.
-    torn: bool,
+    /// Only part of the last line was written. The next line must begin with a line feed.
+    is_incomplete: bool,
 }
 
 impl Journal {
     /// Opens the coordinator's journal, `dir/coordinator-4711.jsonl`.
-    /// It stays locked as long as this process lives, so that others can tell a run that goes on
-    /// from one that was killed; see [`is_being_written`].
+    /// The file stays locked until this process ends, so that other processes can distinguish a
+    /// running run from one that was killed; see [`is_being_written`].
     pub fn coordinator(dir: &Path) -> Result<Self, JournalError> {
-        let journal = Self::open(dir, Process::Coordinator, None, std::process::id())?;
-        let pen = lock(&journal.pen);
-        // Somebody may be looking just now whether it is locked. Not all file systems have locks;
-        // there the pid has to do.
+        let journal = Self::open(dir, ProcessKind::Coordinator, None, std::process::id())?;
+        let writer = lock(&journal.writer);
+        // A reader that checks the lock holds it for a moment. File systems without locks return
+        // another error; there `is_being_written` uses the pid.
         for _ in 0..LOCK_TRIES {
-            match flock(&pen.file, FlockOperation::NonBlockingLockExclusive) {
+            match flock(&writer.file, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
                 _ => break,
             }
         }
-        drop(pen);
-        // Without room for it, what is lost is told on stderr only.
+        drop(writer);
+        // Without a reserve, lost lines are reported on stderr only.
         *lock(&journal.reserve) = Reserve::create(dir).ok();
         Ok(journal)
     }
 
     /// Opens the journal of worker number `worker`, `dir/worker-1-4712.jsonl`: for the worker
-    /// itself, and for the coordinator, which writes down what the worker prints.
+    /// itself, and for the coordinator, which records the output of the worker there.
     pub fn worker(dir: &Path, worker: usize, pid: u32) -> Result<Self, JournalError> {
-        Self::open(dir, Process::Worker, Some(worker), pid)
+        Self::open(dir, ProcessKind::Worker, Some(worker), pid)
     }
 
     fn open(
         dir: &Path,
-        process: Process,
+        process: ProcessKind,
         worker: Option<usize>,
         pid: u32,
     ) -> Result<Self, JournalError> {
@@ -101,25 +101,26 @@ impl Journal {
     fn with_file(
         file: File,
         path: PathBuf,
-        process: Process,
+        process: ProcessKind,
         worker: Option<usize>,
         pid: u32,
     ) -> Self {
-        let pen = Pen { file, line: Vec::new(), torn: false };
-        let (pen, reserve) = (Mutex::new(pen), Mutex::default());
-        Journal { path, process, worker, pid, pen, lost: AtomicU64::new(0), reserve }
+        let writer = LineWriter { file, line: Vec::new(), is_incomplete: false };
+        let (writer, reserve) = (Mutex::new(writer), Mutex::default());
+        Journal { path, process, worker, pid, writer, lost: AtomicU64::new(0), reserve }
     }
 
     /// Writes a line.
-    pub fn record(&self, level: Level, event: Event) {
-        // How a run ended must not be missing.
-        let is_the_end = matches!(event, Event::Summary { .. } | Event::Exit { .. });
+    pub fn record(&self, level: Level, event: LogEvent) {
+        // The end of a run is written to the reserve if the file has no space.
+        let is_the_end = matches!(event, LogEvent::Summary { .. } | LogEvent::Exit { .. });
         let (written, entry) = {
-            // A thread that panicked here has at worst left a torn line.
-            let mut pen = lock(&self.pen);
+            // A thread that panicked here has at worst left an incomplete line.
+            let mut writer = lock(&self.writer);
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
-            let entry = Entry { ts: now(), level, process, worker, pid, event, extra: Map::new() };
-            (pen.write(&entry), entry)
+            let entry =
+                LogEntry { ts: now(), level, process, worker, pid, event, extra: Map::new() };
+            (writer.write(&entry), entry)
         };
         let Err(error) = written else { return };
         let mut reserve = lock(&self.reserve);
@@ -132,11 +133,11 @@ impl Journal {
         self.count_loss(entry, &error);
     }
 
-    /// Counts a line that was not written. The first one is told on stderr. The journal is not
-    /// locked meanwhile: stderr may itself be a pipe that ends in it.
-    fn count_loss(&self, lost: Entry, error: &io::Error) {
+    /// Counts a line that was not written, and reports the first on stderr. The journal is not locked
+    /// meanwhile, since stderr may be a pipe whose lines are recorded in it.
+    fn count_loss(&self, lost: LogEntry, error: &io::Error) {
         if let Some(dir) = self.path.parent() {
-            // Without a reserve the loss is known to this process only.
+            // Without a reserve only this process counts the loss.
             let _ = reserve::count_loss(dir, lost, error);
         }
         if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -149,7 +150,7 @@ impl Journal {
         }
     }
 
-    /// In a coordinator, once the last line is written: removes the reserve if it was not needed.
+    /// Removes the reserve if it was not needed; for a coordinator, after its last line.
     pub fn finish(&self) {
         let mut reserve = lock(&self.reserve);
         if let Some(reserve) = reserve.as_mut() {
@@ -157,31 +158,31 @@ impl Journal {
         }
     }
 
-    /// How many lines of all processes of the run are missing, and why, as a line for its log.
-    pub fn missing(&self) -> Option<Event> {
+    /// The event that records the lost lines of all processes of the run.
+    pub fn lines_lost(&self) -> Option<LogEvent> {
         lock(&self.reserve).as_ref()?.loss().map(|entry| entry.event)
     }
 
-    /// Which worker writes it, if it is one.
-    pub fn worker_number(&self) -> Option<usize> {
+    /// Index of the worker that writes it, if it is the journal of a worker.
+    pub fn worker_index(&self) -> Option<usize> {
         self.worker
     }
 
-    /// Its file.
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many lines could not be written.
+    /// Number of lines of this process that could not be written.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-impl Pen {
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+impl LineWriter {
+    fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
         self.line.clear();
-        if self.torn {
+        if self.is_incomplete {
             self.line.push(b'\n');
         }
         serde_json::to_writer(&mut self.line, entry)?;
@@ -190,14 +191,13 @@ impl Pen {
         while !rest.is_empty() {
             match self.file.write(rest) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // More than one write is needed only where the disk is about to be full; the next
-                // one tells why.
-                Ok(taken @ 1..) => (rest, self.torn) = (&rest[taken..], true),
+                // A partial write means that the disk is full; the next write returns the error.
+                Ok(taken @ 1..) => (rest, self.is_incomplete) = (&rest[taken..], true),
                 Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
                 Err(error) => return Err(error),
             }
         }
-        self.torn = false;
+        self.is_incomplete = false;
         Ok(())
     }
 }
@@ -206,13 +206,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the process that opened this as its [`Journal::coordinator`] lives.
+/// Whether the process that opened this file with [`Journal::coordinator`] is alive.
 pub fn is_being_written(coordinator: &Path) -> bool {
     let Ok(file) = File::open(coordinator) else { return false };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => false,
         Err(Errno::WOULDBLOCK) => true,
-        // No locks here: somebody lives who has that pid.
+        // The file system has no locks: a process with that pid exists.
         Err(_) => pid_in(coordinator)
             .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH)),
     }
@@ -226,8 +226,8 @@ fn pid_in(path: &Path) -> Option<rustix::process::Pid> {
 
 static CURRENT: OnceLock<Journal> = OnceLock::new();
 
-/// Makes `journal` the one of this process. Only the first call counts; a later one gives its
-/// journal back.
+/// Makes `journal` the journal of this process. Only the first call has an effect; a later one returns
+/// its journal.
 pub fn set(journal: Journal) -> Result<(), Box<Journal>> {
     CURRENT.set(journal).map_err(Box::new)
 }
@@ -240,13 +240,13 @@ pub fn current() -> Option<&'static Journal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Stream;
+    use crate::event::OutputStream;
 
-    fn output(text: String) -> Event {
-        Event::Output { stream: Stream::Stdout, text }
+    fn output(text: String) -> LogEvent {
+        LogEvent::Output { stream: OutputStream::Stdout, text }
     }
 
-    fn entries(journal: &Journal) -> Vec<Entry> {
+    fn entries(journal: &Journal) -> Vec<LogEntry> {
         let text = std::fs::read_to_string(journal.path()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_say_who_wrote_them_and_are_appended() {
+    fn lines_name_their_writer_and_are_appended() {
         let dir = tempfile::tempdir().unwrap();
         for text in ["one", "two"] {
             let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
@@ -274,7 +274,10 @@ mod tests {
         let entries = entries(&journal);
         assert_eq!(entries[1].event, output("two".into()));
         assert_eq!((entries.len(), entries[0].worker), (2, Some(3)));
-        assert_eq!((&entries[0].process, entries[0].pid), (&Process::Worker, std::process::id()));
+        assert_eq!(
+            (&entries[0].process, entries[0].pid),
+            (&ProcessKind::Worker, std::process::id())
+        );
     }
 
     #[test]
@@ -300,33 +303,34 @@ mod tests {
     #[test]
     fn a_full_disk_loses_lines_and_nothing_else() {
         let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let journal = Journal::with_file(file, "/dev/full".into(), Process::Coordinator, None, 1);
+        let journal =
+            Journal::with_file(file, "/dev/full".into(), ProcessKind::Coordinator, None, 1);
         journal.record(Level::Info, output("one".into()));
         journal.record(Level::Info, output("two".into()));
         assert_eq!(journal.lost(), 2);
     }
 
     #[test]
-    fn a_torn_line_spoils_no_other() {
+    fn the_line_after_an_incomplete_one_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::coordinator(dir.path()).unwrap();
         std::fs::write(journal.path(), r#"{"ts":"2026"#).unwrap();
-        journal.pen.lock().unwrap().torn = true;
+        journal.writer.lock().unwrap().is_incomplete = true;
         journal.record(Level::Info, output("whole".into()));
         journal.record(Level::Info, output("whole".into()));
         let text = std::fs::read_to_string(journal.path()).unwrap();
-        let whole = text.lines().filter(|line| serde_json::from_str::<Entry>(line).is_ok());
+        let whole = text.lines().filter(|line| serde_json::from_str::<LogEntry>(line).is_ok());
         assert_eq!((whole.count(), text.lines().count()), (2, 3));
     }
 
     #[test]
-    fn a_journal_tells_whether_its_coordinator_lives() {
+    fn a_journal_is_being_written_while_its_coordinator_is_alive() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::coordinator(dir.path()).unwrap();
         let path = journal.path().to_owned();
         assert!(is_being_written(&path));
         drop(journal);
-        assert!(!is_being_written(&path), "though this process lives, whose pid it names");
+        assert!(!is_being_written(&path), "though the process with the pid in its name is alive");
         assert!(!is_being_written(&dir.path().join("no")));
     }
 
@@ -340,7 +344,7 @@ mod tests {
     #[test]
     fn a_process_has_one_journal() {
         let dir = tempfile::tempdir().unwrap();
-        // All tests are one process: another one may have been first.
+        // All tests run in one process: another test may have set a journal before.
         let _ = set(Journal::worker(dir.path(), 0, std::process::id()).unwrap());
         let first = current().expect("a journal was set").path();
         let second = Journal::worker(dir.path(), 1, std::process::id()).unwrap();

@@ -12,7 +12,7 @@ use serde_json::Map;
 use crate::flags::outcome::{Counts, milliseconds};
 use crate::workload::Work;
 use procession_journal::entry::now;
-use procession_journal::{Entry, Event, Level, Process};
+use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd};
 
 use super::flags::scratch;
 use super::mode::{Language, Mode};
@@ -35,7 +35,7 @@ pub(super) struct Labour {
     pub tell: Option<Tell>,
 }
 
-pub(super) type Tell = Arc<dyn Fn(Entry) + Send + Sync>;
+pub(super) type Tell = Arc<dyn Fn(LogEntry) + Send + Sync>;
 
 /// What the measured process tells, as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Labour {
 
 impl Job for Labour {
     fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
-        self.tell(turn, Event::TaskStarted { code: self.title(turn), slot: 0, run: 1 });
+        self.tell(turn, LogEvent::TaskStarted { code: self.title(turn), slot: 0, run: 1 });
         let began = Instant::now();
         let run = self.measure(turn, stage);
         self.tell(turn, self.outcome(turn, began.elapsed(), &run));
@@ -116,34 +116,29 @@ impl Labour {
         }
     }
 
-    fn outcome(&self, turn: Turn, took: Duration, run: &Result<Run, Trouble>) -> Event {
+    fn outcome(&self, turn: Turn, took: Duration, run: &Result<Run, Trouble>) -> LogEvent {
         let error = match run {
             Ok(run) => run.brought.error.clone(),
             Err(Trouble::Stopped) => Some("stopped".to_owned()),
             Err(Trouble::CouldNot(why)) => Some(why.clone()),
         };
-        Event::Task {
+        LogEvent::Task(TaskEnd {
             code: self.title(turn),
             slot: Some(0),
             status: if error.is_none() { "ok" } else { "error" }.to_owned(),
-            http: None,
-            bytes: None,
-            unchanged: false,
             elapsed_ms: milliseconds(took),
             attempt: 1,
             error,
-            cause: None,
-            child: None,
-            child_pid: None,
-        }
+            ..TaskEnd::default()
+        })
     }
 
-    fn tell(&self, turn: Turn, event: Event) {
+    fn tell(&self, turn: Turn, event: LogEvent) {
         let Some(tell) = &self.tell else { return };
-        tell(Entry {
+        tell(LogEntry {
             ts: now(),
             level: Level::Info,
-            process: Process::Other(turn.mode.to_string()),
+            process: ProcessKind::Other(turn.mode.to_string()),
             worker: None,
             pid: std::process::id(),
             event,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::super::timeline::picture::Picture;
 use procession_journal as journal;
 use procession_journal::entry::now;
-use procession_journal::{Entry, Merge, RunDir, Story, Troubles};
+use procession_journal::{LogEntry, Merge, ReadWarnings, RunDir, RunHistory};
 
 /// A story that is told for ever begins anew after so many tasks, and says so.
 const LONGEST: usize = 20_000;
@@ -38,7 +38,7 @@ pub(super) enum Source {
     Told,
     /// The logs of the only run that will keep them in this directory.
     Expected(PathBuf),
-    Logs(Box<Merge>, Troubles),
+    Logs(Box<Merge>, ReadWarnings),
 }
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ struct Telling {
     name: String,
     /// How many tasks were told of before this story began.
     before: usize,
-    story: Story,
+    history: RunHistory,
     /// Which story this is.
     number: u64,
     is_over: bool,
@@ -118,15 +118,15 @@ impl Feed {
             && let Ok(run) = RunDir::find(dir, None)
             && let Ok(merge) = Merge::open(&run.path(), is_over)
         {
-            *reading = Source::Logs(Box::new(merge), Troubles::default());
+            *reading = Source::Logs(Box::new(merge), ReadWarnings::default());
         }
-        let Source::Logs(merge, troubles) = &mut *reading else { return };
+        let Source::Logs(merge, warnings) = &mut *reading else { return };
         // What cannot be read now may be later.
-        let _ = merge.look_again(is_over);
+        let _ = merge.refresh(is_over);
         let mut telling = self.telling();
-        let before = telling.story.revision;
-        journal::feed(merge, &mut telling.story, troubles);
-        if telling.story.revision != before {
+        let before = telling.history.revision;
+        journal::read_available(merge, &mut telling.history, warnings);
+        if telling.history.revision != before {
             drop(telling);
             self.has_changed();
         }
@@ -137,15 +137,15 @@ impl Feed {
     }
 
     /// Adds what happened; each task counts, also of the same code.
-    pub(super) fn tell(&self, entry: Entry) {
+    pub(super) fn tell(&self, entry: LogEntry) {
         let mut telling = self.telling();
-        if telling.story.spans.len() >= LONGEST {
-            telling.before += telling.story.spans.len();
-            telling.story = Story::default();
+        if telling.history.spans.len() >= LONGEST {
+            telling.before += telling.history.spans.len();
+            telling.history = RunHistory::default();
             telling.number += 1;
         }
-        telling.story.counts_each = true;
-        telling.story.add(entry);
+        telling.history.counts_every_task = true;
+        telling.history.add(entry);
         drop(telling);
         self.has_changed();
     }
@@ -162,10 +162,10 @@ impl Feed {
         self.read_to_the_end();
         let is_told = matches!(*self.reading(), Source::Told);
         let mut telling = self.telling();
-        telling.story.close();
+        telling.history.close();
         if is_told {
             // Who tells of others tells nothing of their end.
-            telling.story.dismiss();
+            telling.history.end_regularly();
         }
         telling.is_over = true;
         drop(telling);
@@ -203,7 +203,7 @@ impl Feed {
     pub(super) fn picture(&self) -> Picture {
         let mut telling = self.telling();
         telling.look_at_the_clock();
-        Picture::of(&telling.name(), &telling.story, telling.is_over)
+        Picture::of(&telling.name(), &telling.history, telling.is_over)
     }
 
     /// What is new to somebody who was told so much, as JSON, and how much that is; `None` if
@@ -217,7 +217,7 @@ impl Feed {
         }
         let known = told.filter(|told| told.number == now.number);
         let since = known.filter(|told| told.begin == now.begin).map_or(0, |told| told.revision);
-        let picture = Picture::since(since, &telling.name(), &telling.story, now.is_over);
+        let picture = Picture::since(since, &telling.name(), &telling.history, now.is_over);
         drop(telling);
         let json = serde_json::to_string(&News { anew: known.is_none(), picture }).ok()?;
         Some((json, now))
@@ -234,16 +234,16 @@ impl Telling {
 
     /// All that there is.
     fn told(&self) -> Told {
-        let Self { story, number, is_over, .. } = self;
-        let (begin, end) = story.period.unwrap_or_default();
+        let Self { history, number, is_over, .. } = self;
+        let (begin, end) = history.period.unwrap_or_default();
         let second = (end - begin) / 1_000_000;
-        Told { number: *number, revision: story.revision, begin, second, is_over: *is_over }
+        Told { number: *number, revision: history.revision, begin, second, is_over: *is_over }
     }
 
     /// What runs has run on since the last word of it.
     fn look_at_the_clock(&mut self) {
         if !self.is_over {
-            self.story.goes_on_at(now().as_microsecond());
+            self.history.extend_to(now().as_microsecond());
         }
     }
 }
@@ -276,15 +276,15 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use procession_journal::{Level, Process};
+    use procession_journal::{Level, ProcessKind};
 
-    fn task(second: i64) -> Entry {
+    fn task(second: i64) -> LogEntry {
         let event = json!({"event": "task", "code": "BR", "slot": 0, "status": "ok",
             "elapsed_ms": 2000.0, "attempt": 1});
-        Entry {
+        LogEntry {
             ts: jiff::Timestamp::from_second(second).unwrap(),
             level: Level::Info,
-            process: Process::Other("LOCAL".to_owned()),
+            process: ProcessKind::Other("LOCAL".to_owned()),
             worker: None,
             pid: 7,
             event: serde_json::from_value(event).unwrap(),

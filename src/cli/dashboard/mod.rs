@@ -26,7 +26,7 @@ use self::feed::{Feed, Source};
 use self::server::Server;
 use super::stderr;
 use super::which_run;
-use procession_journal::{Entry, Merge, Troubles};
+use procession_journal::{LogEntry, Merge, ReadWarnings};
 
 /// How often it is looked for something new.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -99,8 +99,11 @@ impl Dashboard {
     pub(super) fn watch(&self, logs: &Path) -> anyhow::Result<()> {
         let merge = Merge::open(logs, false)
             .with_context(|| format!("cannot read the logs in {}", logs.display()))?;
-        self.read_from(&which_run::name(logs), Source::Logs(Box::new(merge), Troubles::default()))
-            .context("cannot watch the logs")
+        self.read_from(
+            &which_run::name(logs),
+            Source::Logs(Box::new(merge), ReadWarnings::default()),
+        )
+        .context("cannot watch the logs")
     }
 
     /// The same for a run that will keep its logs in this directory, and is the only one to do so.
@@ -130,7 +133,7 @@ impl Dashboard {
     }
 
     /// Tells something that is in no log.
-    pub(super) fn teller(&self, name: &str) -> impl Fn(Entry) + Send + Sync + use<> {
+    pub(super) fn teller(&self, name: &str) -> impl Fn(LogEntry) + Send + Sync + use<> {
         self.feed.begin(name, Source::Told);
         let feed = Arc::clone(&self.feed);
         move |entry| feed.tell(entry)

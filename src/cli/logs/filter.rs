@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::FilterArgs;
 use crate::flags::codes::Code;
-use procession_journal::{Head, Level};
+use procession_journal::{EntryHeader, Level};
 
 /// What a line must have to be shown. Of several of a kind one will do.
 #[derive(Debug)]
@@ -39,19 +39,19 @@ impl Filter {
     }
 
     /// Whether the line is wanted, which happened `at` this time.
-    pub(super) fn wants(&self, head: &Head<'_>, at: Timestamp) -> bool {
+    pub(super) fn wants(&self, header: &EntryHeader<'_>, at: Timestamp) -> bool {
         let among = |wanted: &[String], is: Option<&str>| {
             wanted.is_empty() || is.is_some_and(|is| wanted.iter().any(|wanted| wanted == is))
         };
         at >= self.since
-            && head.level() >= self.level
+            && header.level() >= self.level
             && (self.workers.is_empty()
-                || head.about_worker().is_some_and(|worker| self.workers.contains(&worker)))
+                || header.about_worker().is_some_and(|worker| self.workers.contains(&worker)))
             && (self.pids.is_empty()
-                || self.pids.contains(&head.pid)
-                || head.about_pid().is_some_and(|pid| self.pids.contains(&pid)))
-            && among(&self.codes, head.code())
-            && among(&self.statuses, head.status())
+                || self.pids.contains(&header.pid)
+                || header.about_pid().is_some_and(|pid| self.pids.contains(&pid)))
+            && among(&self.codes, header.code())
+            && among(&self.statuses, header.status())
     }
 }
 

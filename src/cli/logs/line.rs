@@ -17,7 +17,10 @@ use jiff::tz::TimeZone;
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::words::{bytes, count, milliseconds, printable};
-use procession_journal::{Entry, Event, Level, Process, Stream};
+use procession_journal::{
+    Level, LogEntry, LogEvent, OutputStream, ProcessKind, ResourceUsage, RunReport, RunSettings,
+    TaskEnd,
+};
 
 /// Below this width, who wrote a line is told in short.
 const ROOMY: usize = 60;
@@ -53,19 +56,19 @@ impl Lines {
     }
 
     /// The line, with its line feed; with the day before it where a new one begins.
-    pub(super) fn line(&mut self, entry: &Entry) -> String {
-        let Entry { ts, level, process, worker, pid, event, extra } = entry;
+    pub(super) fn line(&mut self, entry: &LogEntry) -> String {
+        let LogEntry { ts, level, process, worker, pid, event, extra } = entry;
         let mut line = String::with_capacity(120);
         self.put_time(*ts, &mut line);
         let color = self.style(match (process, worker) {
-            (Process::Worker, Some(worker)) => COLORS[worker % COLORS.len()].on_default(),
+            (ProcessKind::Worker, Some(worker)) => COLORS[worker % COLORS.len()].on_default(),
             _ => Style::new().bold(),
         });
         let _ = match (process, worker, self.is_narrow) {
-            (Process::Worker, Some(worker), false) => {
+            (ProcessKind::Worker, Some(worker), false) => {
                 write!(line, "{color}worker {worker:<4} {pid:<7}{color:#} ")
             }
-            (Process::Worker, Some(worker), true) => write!(line, "{color}w{worker}{color:#} "),
+            (ProcessKind::Worker, Some(worker), true) => write!(line, "{color}w{worker}{color:#} "),
             (_, _, true) => write!(line, "{color}c{color:#} "),
             (process, _, false) => {
                 write!(line, "{color}{:<11} {pid:<7}{color:#} ", printable(&process.to_string()))
@@ -105,99 +108,107 @@ impl Lines {
     }
 }
 
-/// What happened, in words.
-fn describe(event: &Event) -> String {
+/// The event in words.
+fn describe(event: &LogEvent) -> String {
     match event {
-        Event::Start { version, args, .. } => {
+        LogEvent::Start { version, args, .. } => {
             let args = args.get(1..).unwrap_or_default().join(" ");
             let args = if args.is_empty() { args } else { format!(": {args}") };
             format!("begins, version {version}{args}")
         }
-        Event::Run { mode, server, codes, workers, connections, dest, continues, .. } => {
-            let flags = count(*codes as u64, "flag");
-            let workers = match workers {
-                0 => String::new(),
-                n => format!(", {}", count(*n as u64, "worker")),
-            };
-            let connections = count(*connections as u64, "connection");
-            let continues = match continues {
-                Some(run) => format!(", going on with {run}"),
-                None => String::new(),
-            };
-            format!("{flags} from {server}: {mode}{workers}, {connections}, into {dest}{continues}")
-        }
-        Event::TaskStarted { code, run: 1, .. } => format!("{code} begins"),
-        Event::TaskStarted { code, run, .. } => format!("{code} begins, for time {run}"),
-        Event::TryFailed { code, attempt, error, pause_ms, .. } => {
+        LogEvent::Run(settings) => describe_run(settings),
+        LogEvent::TaskStarted { code, run: 1, .. } => format!("{code} begins"),
+        LogEvent::TaskStarted { code, run, .. } => format!("{code} begins, for time {run}"),
+        LogEvent::TryFailed { code, attempt, error, pause_ms, .. } => {
             format!("{code} try {attempt}: {error}; again in {}", milliseconds(*pause_ms))
         }
-        Event::Task {
-            code, status, bytes: size, unchanged, elapsed_ms, attempt, error, ..
-        } => {
-            let size = size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
-            let what = match (status.as_str(), error) {
-                ("ok", _) if *unchanged => "unchanged".to_owned(),
-                ("ok", _) => format!("ok{size}"),
-                ("not_found", _) => "not found".to_owned(),
-                ("not_done", Some(why)) => format!("not done: {why}"),
-                ("not_done", None) => "not done".to_owned(),
-                (status, Some(error)) => format!("{status}: {error}"),
-                (status, None) => status.to_owned(),
-            };
-            match attempt {
-                0 => format!("{code} {what}"),
-                1 => format!("{code} {what} in {}", milliseconds(*elapsed_ms)),
-                n => format!("{code} {what} after {n} tries in {}", milliseconds(*elapsed_ms)),
-            }
-        }
-        Event::ErrorReceived { code } => format!("the error of {code} has come"),
-        Event::TaskRetried { code, fault, run, pause_ms } => {
+        LogEvent::Task(task) => describe_task(task),
+        LogEvent::ErrorReceived { code } => format!("the error of {code} was received"),
+        LogEvent::TaskRetried { code, fault, run, pause_ms } => {
             let code = code.as_deref().unwrap_or("a task");
             format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))
         }
-        Event::TaskTimedOut { code, after_ms } => {
+        LogEvent::TaskTimedOut { code, after_ms } => {
             let code = code.as_deref().unwrap_or("a task");
             format!("{code} ran longer than {} and was ended", milliseconds(*after_ms))
         }
-        Event::Output { stream: Stream::Stdout, text } => format!("says: {text}"),
-        Event::Output { stream: Stream::Stderr, text } => text.clone(),
-        Event::WorkerStarted { child, child_pid } => {
+        LogEvent::Output { stream: OutputStream::Stdout, text } => format!("says: {text}"),
+        LogEvent::Output { stream: OutputStream::Stderr, text } => text.clone(),
+        LogEvent::WorkerStarted { child, child_pid } => {
             format!("worker {child} (pid {child_pid}) is ready")
         }
-        Event::WorkerNotStarted { child, child_pid, why, .. } => {
+        LogEvent::WorkerNotStarted { child, child_pid, why, .. } => {
             format!("worker {child} (pid {child_pid}) did not start: {why}")
         }
-        Event::WorkerExited { child, child_pid, how, usage, .. } => {
-            let cpu = usage.cpu_s.map(|cpu| format!("; {} of CPU", milliseconds(cpu * 1e3)));
-            let memory = usage.peak_memory.map(|memory| format!(", {} at most", bytes(memory)));
-            let (cpu, memory) = (cpu.unwrap_or_default(), memory.unwrap_or_default());
-            format!("worker {child} (pid {child_pid}) ended with {how}{cpu}{memory}")
+        LogEvent::WorkerExited { child, child_pid, how, usage, .. } => {
+            format!("worker {child} (pid {child_pid}) ended with {how}{}", describe_usage(usage))
         }
-        Event::Summary { ok, not_found, error, not_done, unchanged, elapsed_s, .. } => {
-            let unchanged = match unchanged {
-                0 => String::new(),
-                n => format!(" ({n} unchanged)"),
-            };
-            let errors = count(*error, "error");
-            let not_done = match not_done {
-                None | Some(0) => String::new(),
-                Some(n) => format!(", {n} not done"),
-            };
-            format!(
-                "{ok} ok{unchanged}, {not_found} not found, {errors}{not_done} in {elapsed_s:.2} s"
-            )
-        }
-        Event::LinesLost { lines, why } => {
+        LogEvent::Summary { report, .. } => describe_report(report),
+        LogEvent::LinesLost { lines, why } => {
             format!("{} of this run's log could not be written: {why}", count(*lines, "line"))
         }
-        Event::Exit { exit_code, why } => {
+        LogEvent::Exit { exit_code, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("ends with exit code {exit_code}{why}")
         }
-        Event::Other(fields) => {
+        LogEvent::Other(fields) => {
             let others = fields.iter().filter(|(name, _)| *name != "event");
             let others = others.map(|(name, value)| format!(" {name}={value}"));
             format!("{}{}", event.name(), others.collect::<String>())
         }
     }
+}
+
+fn describe_run(settings: &RunSettings) -> String {
+    let RunSettings { mode, server, codes, workers, connections, dest, continues, .. } = settings;
+    let flags = count(*codes as u64, "flag");
+    let workers = match workers {
+        0 => String::new(),
+        n => format!(", {}", count(*n as u64, "worker")),
+    };
+    let connections = count(*connections as u64, "connection");
+    let continues = match continues {
+        Some(run) => format!(", going on with {run}"),
+        None => String::new(),
+    };
+    format!("{flags} from {server}: {mode}{workers}, {connections}, into {dest}{continues}")
+}
+
+fn describe_task(task: &TaskEnd) -> String {
+    let TaskEnd { code, status, bytes: size, unchanged, elapsed_ms, attempt, error, .. } = task;
+    let size = size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
+    let what = match (status.as_str(), error) {
+        ("ok", _) if *unchanged => "unchanged".to_owned(),
+        ("ok", _) => format!("ok{size}"),
+        ("not_found", _) => "not found".to_owned(),
+        ("not_done", Some(why)) => format!("not done: {why}"),
+        ("not_done", None) => "not done".to_owned(),
+        (status, Some(error)) => format!("{status}: {error}"),
+        (status, None) => status.to_owned(),
+    };
+    match attempt {
+        0 => format!("{code} {what}"),
+        1 => format!("{code} {what} in {}", milliseconds(*elapsed_ms)),
+        n => format!("{code} {what} after {n} tries in {}", milliseconds(*elapsed_ms)),
+    }
+}
+
+fn describe_usage(usage: &ResourceUsage) -> String {
+    let cpu = usage.cpu_s.map(|cpu| format!("; {} of CPU", milliseconds(cpu * 1e3)));
+    let memory = usage.peak_memory.map(|memory| format!(", {} at most", bytes(memory)));
+    cpu.unwrap_or_default() + &memory.unwrap_or_default()
+}
+
+fn describe_report(report: &RunReport) -> String {
+    let RunReport { ok, not_found, error, not_done, unchanged, elapsed_s, .. } = report;
+    let unchanged = match unchanged {
+        0 => String::new(),
+        n => format!(" ({n} unchanged)"),
+    };
+    let errors = count(*error, "error");
+    let not_done = match not_done {
+        None | Some(0) => String::new(),
+        Some(n) => format!(", {n} not done"),
+    };
+    format!("{ok} ok{unchanged}, {not_found} not found, {errors}{not_done} in {elapsed_s:.2} s")
 }

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use super::super::args::Color;
 use super::super::stdout;
 use super::super::table::Table;
-use procession_journal::{Entry, Event, RunDir, Story, reserve, run_dir};
+use procession_journal::{LogEntry, LogEvent, RunDir, RunHistory, reserve, run_dir};
 
 /// So much of a log's beginning and end is read: its settings and its report are there.
 const SOME: u64 = 64 * 1024;
@@ -40,8 +40,8 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
     ];
     let mut table = Table::new(head, texts);
     for run in runs.iter().rev() {
-        let mark = if *run == latest { " (latest)" } else { "" };
-        let mut cells = vec![format!("{}{mark}", run.name())];
+        let annotation = if *run == latest { " (latest)" } else { "" };
+        let mut cells = vec![format!("{}{annotation}", run.name())];
         cells.extend(told(run));
         table.row(cells);
     }
@@ -51,16 +51,16 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
 }
 
 fn told(run: &RunDir) -> [String; 9] {
-    let (story, is_readable) = match outline(run) {
-        Ok(story) => (story, true),
-        Err(_) => (Story::default(), false),
+    let (history, is_readable) = match outline(run) {
+        Ok(history) => (history, true),
+        Err(_) => (RunHistory::default(), false),
     };
     let [mut mode, mut server, mut flags] = ["?", "?", "?"].map(str::to_owned);
-    if let Some(setting) = &story.setting {
-        (mode, server) = (setting.mode.clone(), setting.server.clone());
-        flags = setting.codes.to_string();
+    if let Some(settings) = &history.settings {
+        (mode, server) = (settings.mode.clone(), settings.server.clone());
+        flags = settings.codes.to_string();
     }
-    let [ok, not_found, errors, not_done, time, ended] = match story.report {
+    let [ok, not_found, errors, not_done, time, ended] = match history.report {
         Some(report) => {
             let (color, how) = match report.exit_code {
                 0 => (Style::new(), "exit code 0".to_owned()),
@@ -72,19 +72,19 @@ fn told(run: &RunDir) -> [String; 9] {
                 report.error.to_string(),
                 report.not_done.map_or_else(|| "?".to_owned(), |number| number.to_string()),
                 format!("{:.2} s", report.elapsed_s),
-                format!("{color}{how}{color:#}{}", missing(&story)),
+                format!("{color}{how}{color:#}{}", missing(&history)),
             ]
         }
         None => {
-            let (color, how) = match (run.is_going_on(), is_readable) {
+            let (color, how) = match (run.is_running(), is_readable) {
                 (true, _) => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
                 (false, true) => (
                     AnsiColor::Red.on_default(),
-                    how_without_a_report(&story, is_empty(&run.path())),
+                    how_without_a_report(&history, is_empty(&run.path())),
                 ),
                 (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
             };
-            let how = format!("{color}{how}{color:#}{}", missing(&story));
+            let how = format!("{color}{how}{color:#}{}", missing(&history));
             [String::new(), String::new(), String::new(), String::new(), String::new(), how]
         }
     };
@@ -92,12 +92,12 @@ fn told(run: &RunDir) -> [String; 9] {
 }
 
 /// What is missing from its log, behind how it ended.
-fn missing(story: &Story) -> String {
-    story.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default()
+fn missing(history: &RunHistory) -> String {
+    history.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default()
 }
 
-fn how_without_a_report(story: &Story, is_empty: bool) -> String {
-    match story.parties.first() {
+fn how_without_a_report(history: &RunHistory, is_empty: bool) -> String {
+    match history.processes.first() {
         Some(coordinator) => coordinator.how.clone().unwrap_or_else(|| "killed".to_owned()),
         // Nothing tells that it ever began: the disk may have been full.
         None if is_empty => "left no log".to_owned(),
@@ -113,8 +113,8 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 /// The beginning and the end of what the coordinator wrote.
-fn outline(run: &RunDir) -> io::Result<Story> {
-    let mut story = Story::default();
+fn outline(run: &RunDir) -> io::Result<RunHistory> {
+    let mut history = RunHistory::default();
     for path in run_dir::coordinators(&run.path()) {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -128,19 +128,19 @@ fn outline(run: &RunDir) -> io::Result<Story> {
             end.take(SOME).read_to_end(&mut bytes)?;
         }
         let lines = bytes.split(|&byte| byte == b'\n');
-        let entries = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
+        let entries = lines.filter_map(|line| serde_json::from_slice::<LogEntry>(line).ok());
         let outlines = entries.filter(|entry| {
             matches!(
                 entry.event,
-                Event::Start { .. }
-                    | Event::Run { .. }
-                    | Event::Summary { .. }
-                    | Event::LinesLost { .. }
-                    | Event::Exit { .. }
+                LogEvent::Start { .. }
+                    | LogEvent::Run { .. }
+                    | LogEvent::Summary { .. }
+                    | LogEvent::LinesLost { .. }
+                    | LogEvent::Exit { .. }
             )
         });
-        outlines.for_each(|entry| story.add(entry));
+        outlines.for_each(|entry| history.add(entry));
     }
-    reserve::entries(&run.path()).into_iter().for_each(|entry| story.add(entry));
-    Ok(story)
+    reserve::entries(&run.path()).into_iter().for_each(|entry| history.add(entry));
+    Ok(history)
 }

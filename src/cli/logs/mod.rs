@@ -17,7 +17,7 @@ use super::args::Color;
 use super::stderr;
 use super::which_run::WhichRun;
 use super::{Exit, contradictions, usage_error};
-use procession_journal::Troubles;
+use procession_journal::ReadWarnings;
 
 use since::Since;
 
@@ -118,8 +118,8 @@ pub(super) fn run(args: &Logs) -> anyhow::Result<Exit> {
 }
 
 /// Says what is wrong with the logs.
-pub(super) fn tell(troubles: &Troubles) {
-    for trouble in troubles.lines() {
+pub(super) fn tell(warnings: &ReadWarnings) {
+    for trouble in warnings.lines() {
         stderr::say(format_args!("coordinator: {}", super::words::printable(&trouble)));
     }
 }

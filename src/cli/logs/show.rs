@@ -16,24 +16,26 @@ use super::Logs;
 use super::filter::Filter;
 use super::line::Lines;
 use procession_journal::run_dir::{FindError, is_fresh};
-use procession_journal::{Entry, Flaw, Line, Merge, RunDir, Story, Troubles, is_going_on};
+use procession_journal::{
+    LineError, LogEntry, LogLine, Merge, ReadWarnings, RunDir, RunHistory, is_running,
+};
 
 /// How often it is looked for something new.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Shows what is wanted of the run whose logs lie there.
 pub(super) fn run(path: &Path, args: &Logs) -> anyhow::Result<()> {
-    let is_over = !(is_going_on(path) || args.follow && is_fresh(path));
+    let is_over = !(is_running(path) || args.follow && is_fresh(path));
     let cannot = || format!("cannot read the logs in {}", path.display());
     let merge = Merge::open(path, is_over).with_context(cannot)?;
     let mut shown = Shown::new(merge, args);
     let written = shown.all(path, args.follow && !is_over);
-    super::tell(&shown.troubles);
+    super::tell(&shown.warnings);
     if shown.wanted == 0 && written.is_ok() {
         let name = which_run::name(path);
         match shown.read {
             // That there is nothing of ours was told.
-            0 if !shown.troubles.lines().is_empty() => {}
+            0 if !shown.warnings.lines().is_empty() => {}
             0 => stderr::say(format_args!("coordinator: {name} has left no line of a log")),
             read => stderr::say(format_args!(
                 "coordinator: of the {} of {name} none is what was asked for",
@@ -59,7 +61,7 @@ pub(super) fn await_a_run(logs: &Path) -> Result<PathBuf, FindError> {
                     None
                 });
             }
-            Ok(path) if over.is_none() && !is_going_on(&path) && !is_fresh(&path) => {
+            Ok(path) if over.is_none() && !is_running(&path) && !is_fresh(&path) => {
                 let name = which_run::name(&path);
                 say(format_args!("; {name} is over, and coordinator logs shows it"));
                 over = Some(Some(path));
@@ -74,9 +76,9 @@ pub(super) fn await_a_run(logs: &Path) -> Result<PathBuf, FindError> {
 /// What is being shown.
 struct Shown {
     merge: Merge,
-    troubles: Troubles,
+    warnings: ReadWarnings,
     /// Of each process only how it began and ended: enough to tell who left no last line.
-    lives: Story,
+    lives: RunHistory,
     filter: Filter,
     lines: Lines,
     is_json: bool,
@@ -95,8 +97,8 @@ impl Shown {
         let since = args.filter.since.map_or(Timestamp::MIN, |since| since.resolve(begin));
         Self {
             merge,
-            troubles: Troubles::default(),
-            lives: Story::default(),
+            warnings: ReadWarnings::default(),
+            lives: RunHistory::default(),
             filter: Filter::new(&args.filter, args.json, since),
             lines: Lines::new(args.color),
             is_json: args.json,
@@ -121,24 +123,24 @@ impl Shown {
             thread::sleep(GLANCE);
             // First this, so that the last lines of a run that ends just now are not missed. One that
             // is new may be about to begin.
-            follow = is_going_on(path) || is_fresh(path);
-            if let Err(error) = self.merge.look_again(!follow) {
+            follow = is_running(path) || is_fresh(path);
+            if let Err(error) = self.merge.refresh(!follow) {
                 stderr::say(format_args!("coordinator: cannot follow {}: {error}", path.display()));
                 break;
             }
             self.what_is_there()?;
         }
-        self.troubles.note_files(&mut self.merge);
-        self.troubles.note_gaps(&self.lives, is_going_on(path));
+        self.warnings.add_files(&mut self.merge);
+        self.warnings.add_gaps(&self.lives, is_running(path));
         self.out.flush()
     }
 
     fn what_is_there(&mut self) -> io::Result<()> {
         while let Some(item) = self.merge.next() {
-            let (text, head) = match item.line {
-                Line::Good(text, head) => (text, head),
-                Line::Bad(_, flaw) => {
-                    self.troubles.note(item.path, item.number, flaw);
+            let (text, header) = match item.line {
+                LogLine::Valid(text, header) => (text, header),
+                LogLine::Invalid(_, flaw) => {
+                    self.warnings.add_line(item.path, item.number, flaw);
                     continue;
                 }
             };
@@ -150,8 +152,8 @@ impl Shown {
                 "worker_not_started",
                 "worker_exited",
             ]
-            .contains(&head.event);
-            let is_wanted = self.filter.wants(&head, item.at);
+            .contains(&header.event);
+            let is_wanted = self.filter.wants(&header, item.at);
             self.read += 1;
             self.wanted += u64::from(is_wanted);
             if is_wanted && self.is_json {
@@ -160,8 +162,8 @@ impl Shown {
             if !tells_of_a_life && (!is_wanted || self.is_json) {
                 continue;
             }
-            let Ok(entry) = serde_json::from_str::<Entry>(text) else {
-                self.troubles.note(item.path, item.number, Flaw::Foreign);
+            let Ok(entry) = serde_json::from_str::<LogEntry>(text) else {
+                self.warnings.add_line(item.path, item.number, LineError::Unrecognized);
                 continue;
             };
             if is_wanted && !self.is_json {

@@ -12,8 +12,8 @@ use super::super::table::Table;
 use super::super::words::{bytes, count, milliseconds};
 use super::super::{stdout, which_run};
 use procession_journal as journal;
-use procession_journal::Story;
-use procession_journal::story::{Report, Row, Setting, Summary};
+use procession_journal::history::{LogSummary, ProcessSummary};
+use procession_journal::{RunHistory, RunReport, RunSettings};
 
 /// So many codes of a group are told one by one.
 const LISTED: usize = 12;
@@ -21,54 +21,54 @@ const LISTED: usize = 12;
 /// Shows the numbers of the run whose logs lie there.
 pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()> {
     let read = journal::read(path);
-    let (story, troubles) =
+    let (history, warnings) =
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
-    let summary = story.summary();
+    let summary = history.summary();
     let name = which_run::name(path);
     let text = match is_json {
-        true => as_json(&name, &story, &summary)?,
+        true => as_json(&name, &history, &summary)?,
         false => {
-            let is_going_on = journal::is_going_on(path);
-            as_text(&name, &story, &summary, is_going_on, stdout::width())
+            let is_running = journal::is_running(path);
+            as_text(&name, &history, &summary, is_running, stdout::width())
         }
     };
     let mut out = stdout::Stdout::lock(color);
     stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
-    super::tell(&troubles);
+    super::tell(&warnings);
     Ok(())
 }
 
-fn as_json(name: &str, story: &Story, summary: &Summary) -> anyhow::Result<String> {
-    let report = story.report.map(|report| {
-        let Report { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code } = report;
+fn as_json(name: &str, history: &RunHistory, summary: &LogSummary) -> anyhow::Result<String> {
+    let report = history.report.map(|report| {
+        let RunReport { ok, not_found, error, not_done, unchanged, elapsed_s, exit_code } = report;
         json!({"ok": ok, "not_found": not_found, "error": error, "not_done": not_done,
             "unchanged": unchanged,
             "elapsed_s": elapsed_s, "exit_code": exit_code})
     });
-    let setting = story.setting.as_ref().map(
-        |Setting { mode, server, codes, workers, connections, .. }| {
+    let settings = history.settings.as_ref().map(
+        |RunSettings { mode, server, codes, workers, connections, .. }| {
             json!({"mode": mode, "server": server, "codes": codes, "workers": workers,
             "connections": connections})
         },
     );
-    let all = json!({"run": name, "setting": setting, "summary": summary, "report": report});
+    let all = json!({"run": name, "setting": settings, "summary": summary, "report": report});
     Ok(serde_json::to_string(&all)? + "\n")
 }
 
 fn as_text(
     name: &str,
-    story: &Story,
-    summary: &Summary,
-    is_going_on: bool,
+    history: &RunHistory,
+    summary: &LogSummary,
+    is_running: bool,
     width: usize,
 ) -> String {
-    let mut text = headline(name, story, summary, is_going_on);
+    let mut text = headline(name, history, summary, is_running);
     text.push('\n');
-    text += &processes(summary, is_going_on).render(width);
-    if summary.untold > 0 {
+    text += &processes(summary, is_running).render(width);
+    if summary.without_line > 0 {
         text += &format!(
             "{} by the run's own count; the lines that tell where are missing\n",
-            count(summary.untold, "further end")
+            count(summary.without_line, "further end")
         );
     }
     if summary.never_ran > 0 {
@@ -96,22 +96,22 @@ fn as_text(
     if !summary.slowest.is_empty() {
         text += "\nSlowest tasks\n";
         for slow in &summary.slowest {
-            let fate = slow.fate.replace('_', " ");
+            let outcome = slow.outcome.replace('_', " ");
             let tries = match slow.attempts {
                 0 | 1 => String::new(),
                 n => format!(", {n} tries"),
             };
             let time = milliseconds(slow.ms);
-            text += &format!("{time:>9}  {} {fate}, {}{tries}\n", slow.code, slow.by);
+            text += &format!("{time:>9}  {} {outcome}, {}{tries}\n", slow.code, slow.by);
         }
     }
     text
 }
 
 /// What was asked for, and what it came to.
-fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> String {
+fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: bool) -> String {
     let mut text = format!("Run {name}");
-    if let Some(Setting { mode, server, codes, workers, connections, .. }) = &story.setting {
+    if let Some(RunSettings { mode, server, codes, workers, connections, .. }) = &history.settings {
         let workers = match workers {
             0 => String::new(),
             n => format!(", {}", count(*n as u64, "worker")),
@@ -120,28 +120,28 @@ fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> 
             (count(*codes as u64, "flag"), count(*connections as u64, "connection"));
         text += &format!(": {flags} from {server}, {mode}{workers}, {connections}");
     }
-    let Summary { ok, not_found, error, unchanged, undone, missing, .. } = summary;
+    let LogSummary { ok, not_found, error, unchanged, not_done, missing, .. } = summary;
     let unchanged =
         if *unchanged > 0 { format!(" ({unchanged} unchanged)") } else { String::new() };
     text += &format!("\n{ok} ok{unchanged}, {not_found} not found, {}", count(*error, "error"));
-    if *undone > 0 {
+    if *not_done > 0 {
         let what = if missing.is_some() { "not done or not known" } else { "not done" };
-        text += &format!(", {undone} {what}");
+        text += &format!(", {not_done} {what}");
     }
-    text += &match story.report {
-        Some(Report { elapsed_s, exit_code, .. }) => {
+    text += &match history.report {
+        Some(RunReport { elapsed_s, exit_code, .. }) => {
             format!(" in {elapsed_s:.2} s; exit code {exit_code}\n")
         }
-        None if is_going_on => "; it goes on\n".to_owned(),
+        None if is_running => "; it goes on\n".to_owned(),
         None => "; it left no report\n".to_owned(),
     };
     if let Some(missing) = missing {
         text += &format!("{missing}\n");
     }
-    if let Some(report) = story.report
+    if let Some(report) = history.report
         && !agrees(&report, summary)
     {
-        let Report { ok, not_found, error, not_done, .. } = report;
+        let RunReport { ok, not_found, error, not_done, .. } = report;
         let not_done = not_done.map_or_else(String::new, |number| format!(", {number} not done"));
         text += &format!(
             "The run itself reported {ok} ok, {not_found} not found, {}{not_done}: some lines \
@@ -153,16 +153,16 @@ fn headline(name: &str, story: &Story, summary: &Summary, is_going_on: bool) -> 
 }
 
 /// Whether the lines tell what the run itself reported.
-fn agrees(report: &Report, summary: &Summary) -> bool {
+fn agrees(report: &RunReport, summary: &LogSummary) -> bool {
     let errors = match report.not_done {
-        Some(not_done) => report.error == summary.error && not_done == summary.undone,
+        Some(not_done) => report.error == summary.error && not_done == summary.not_done,
         // Before there was such a number, what was not done was among the errors.
-        None => [summary.error, summary.error + summary.undone].contains(&report.error),
+        None => [summary.error, summary.error + summary.not_done].contains(&report.error),
     };
     errors && (report.ok, report.not_found) == (summary.ok, summary.not_found)
 }
 
-fn processes(summary: &Summary, is_going_on: bool) -> Table {
+fn processes(summary: &LogSummary, is_running: bool) -> Table {
     let head = &[
         "process",
         "pid",
@@ -191,7 +191,7 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
     };
     for row in &summary.processes {
         // All of it, so that a new number cannot be forgotten.
-        let Row {
+        let ProcessSummary {
             name,
             pid,
             runs,
@@ -212,7 +212,7 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
         let (color, how) = match how {
             Some(how) if *is_regular => (Style::new(), how.as_str()),
             Some(how) => (red, how.as_str()),
-            None if is_going_on => (AnsiColor::Green.on_default(), "it goes on"),
+            None if is_running => (AnsiColor::Green.on_default(), "it goes on"),
             None if summary.missing.is_some() => (red, "not known"),
             None => (red, "killed"),
         };
@@ -233,7 +233,7 @@ fn processes(summary: &Summary, is_going_on: bool) -> Table {
             format!("{color}{how}{color:#}"),
         ]);
     }
-    let all = |of: fn(&Row) -> u64| summary.processes.iter().map(of).sum::<u64>();
+    let all = |of: fn(&ProcessSummary) -> u64| summary.processes.iter().map(of).sum::<u64>();
     let cpu = summary.processes.iter().filter_map(|row| row.cpu_s).reduce(|sum, cpu| sum + cpu);
     table.row(vec![
         "all".to_owned(),

@@ -1,11 +1,11 @@
 //! The lanes of a run: one for each worker, and for each thread inside it.
 
-use procession_journal::Story;
-use procession_journal::story::{Party, Span};
+use procession_journal::RunHistory;
+use procession_journal::history::{ProcessRecord, Span};
 
 /// The tasks that ran in one place, one after the other.
 pub(super) struct Lane<'s> {
-    pub party: &'s Party,
+    pub process: &'s ProcessRecord,
     /// Which of the parties that is.
     pub index: usize,
     pub slot: usize,
@@ -14,24 +14,24 @@ pub(super) struct Lane<'s> {
 
 /// All lanes: by worker, its successors behind it, then by slot. Who never ran a task has none,
 /// unless it is a worker.
-pub(super) fn of(story: &Story) -> Vec<Lane<'_>> {
-    let mut parties: Vec<_> = story.parties.iter().enumerate().collect();
-    parties.sort_by_key(|(_, party)| (party.worker, party.begin));
+pub(super) fn of(history: &RunHistory) -> Vec<Lane<'_>> {
+    let mut processes: Vec<_> = history.processes.iter().enumerate().collect();
+    processes.sort_by_key(|(_, process)| (process.worker, process.begin));
     let mut lanes = Vec::new();
-    let mut first = vec![0; story.parties.len()];
-    for (index, party) in parties {
+    let mut first = vec![0; history.processes.len()];
+    for (index, process) in processes {
         first[index] = lanes.len();
-        let least = usize::from(party.worker.is_some());
-        let slots = 0..party.slots.max(least);
-        lanes.extend(slots.map(|slot| Lane { party, index, slot, spans: Vec::new() }));
+        let least = usize::from(process.worker.is_some());
+        let slots = 0..process.slots.max(least);
+        lanes.extend(slots.map(|slot| Lane { process, index, slot, spans: Vec::new() }));
     }
-    for span in &story.spans {
-        lanes[first[span.party] + span.slot].spans.push(span);
+    for span in &history.spans {
+        lanes[first[span.process] + span.slot].spans.push(span);
     }
     lanes
 }
 
 /// What a slot of this kind of process is called.
-pub(super) fn slot_name(party: &Party) -> &'static str {
-    if party.worker.is_some() { "slot" } else { "thread" }
+pub(super) fn slot_name(process: &ProcessRecord) -> &'static str {
+    if process.worker.is_some() { "slot" } else { "thread" }
 }

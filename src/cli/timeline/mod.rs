@@ -75,15 +75,15 @@ pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
     }
     let path = args.which.find()?;
     let read = journal::read(&path);
-    let (story, troubles) =
+    let (history, warnings) =
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
     let name = which_run::name(&path);
     if let Some(file) = &args.html {
-        let picture = picture::Picture::of(&name, &story, !journal::is_going_on(&path));
+        let picture = picture::Picture::of(&name, &history, !journal::is_running(&path));
         put(file, &page::still(&picture)?, args.color)?;
     }
     if let Some(file) = &args.trace {
-        put(file, &trace::of(&name, &story), args.color)?;
+        put(file, &trace::of(&name, &history), args.color)?;
     }
     if args.html.is_none() && args.trace.is_none() {
         let style = terminal::Style {
@@ -95,10 +95,10 @@ pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
             is_coloured: args.color.for_stdout() != ColorChoice::Never,
             has_unicode: has_unicode(),
         };
-        let text = terminal::draw(&name, &story, style);
+        let text = terminal::draw(&name, &history, style);
         put(Path::new("-"), &text, args.color)?;
     }
-    super::logs::tell(&troubles);
+    super::logs::tell(&warnings);
     Ok(Exit::Answered)
 }
 

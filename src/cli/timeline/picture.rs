@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use procession_journal::Story;
-use procession_journal::story::{Mark, Micros, Report, Setting, Summary};
+use procession_journal::history::{Annotation, LogSummary, Micros};
+use procession_journal::{RunHistory, RunReport, RunSettings};
 
 /// A run, or what has changed in it.
 #[derive(Debug, Serialize)]
@@ -21,11 +21,13 @@ pub(in super::super) struct Picture {
     is_over: bool,
     /// How many codes were asked for.
     total: u64,
-    summary: Summary,
+    summary: LogSummary,
     report: Option<ReportLine>,
-    parties: Vec<PartyLine>,
-    bars: Vec<Bar>,
-    marks: Vec<MarkLine>,
+    #[serde(rename = "parties")]
+    processes: Vec<ProcessLine>,
+    bars: Vec<TaskBar>,
+    #[serde(rename = "marks")]
+    annotations: Vec<AnnotationLine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,7 +37,7 @@ struct ReportLine {
 }
 
 #[derive(Debug, Serialize)]
-struct PartyLine {
+struct ProcessLine {
     name: String,
     pid: u32,
     worker: Option<usize>,
@@ -48,7 +50,7 @@ struct PartyLine {
 
 /// A task where it ran. The names are short: there may be a hundred thousand of them.
 #[derive(Debug, Serialize)]
-struct Bar {
+struct TaskBar {
     /// Its number.
     i: usize,
     /// Party and slot.
@@ -83,11 +85,11 @@ struct Bar {
 }
 
 #[derive(Debug, Serialize)]
-struct MarkLine {
+struct AnnotationLine {
     at: f64,
     kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    party: Option<usize>,
+    #[serde(rename = "party", skip_serializing_if = "Option::is_none")]
+    process: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bar: Option<usize>,
     text: String,
@@ -95,33 +97,38 @@ struct MarkLine {
 
 impl Picture {
     /// The whole run.
-    pub(in super::super) fn of(name: &str, story: &Story, is_over: bool) -> Self {
-        Self::since(0, name, story, is_over)
+    pub(in super::super) fn of(name: &str, history: &RunHistory, is_over: bool) -> Self {
+        Self::since(0, name, history, is_over)
     }
 
     /// The bars that have changed since this revision of the story, and all else.
-    pub(in super::super) fn since(revision: u64, name: &str, story: &Story, is_over: bool) -> Self {
-        let (begin, end) = story.period.unwrap_or_default();
+    pub(in super::super) fn since(
+        revision: u64,
+        name: &str,
+        history: &RunHistory,
+        is_over: bool,
+    ) -> Self {
+        let (begin, end) = history.period.unwrap_or_default();
         let ms = |at: Micros| (at - begin) as f64 / 1e3;
-        let summary = story.summary();
-        let parties = story.parties.iter().map(|party| PartyLine {
-            name: party.name(),
-            pid: party.pid,
-            worker: party.worker,
-            slots: party.slots,
-            begin: ms(party.begin),
-            end: party.end.map(ms),
-            how: party.how.clone(),
-            is_regular: party.is_regular,
+        let summary = history.summary();
+        let processes = history.processes.iter().map(|process| ProcessLine {
+            name: process.name(),
+            pid: process.pid,
+            worker: process.worker,
+            slots: process.slots,
+            begin: ms(process.begin),
+            end: process.end.map(ms),
+            how: process.how.clone(),
+            is_regular: process.is_regular,
         });
-        let changed = story.spans.iter().enumerate().filter(|(_, span)| span.revision > revision);
-        let bars = changed.map(|(i, span)| Bar {
+        let changed = history.spans.iter().enumerate().filter(|(_, span)| span.revision > revision);
+        let bars = changed.map(|(i, span)| TaskBar {
             i,
-            p: span.party,
+            p: span.process,
             s: span.slot,
             c: span.code.clone(),
             r: span.run,
-            f: span.fate.as_str(),
+            f: span.outcome.as_str(),
             b: ms(span.begin),
             e: span.end.map(ms),
             n: span.attempts,
@@ -129,29 +136,33 @@ impl Picture {
             x: span.error.clone(),
             u: span.unchanged,
             a: span.is_retried,
-            l: span.is_late,
+            l: span.timed_out,
             t: span.tries.iter().map(|failed| (ms(failed.at), failed.error.clone())).collect(),
         });
         Self {
             name: name.to_owned(),
-            what: story.setting.as_ref().map(in_words).unwrap_or_default(),
+            what: history.settings.as_ref().map(in_words).unwrap_or_default(),
             epoch: begin as f64 / 1e3,
             now: ms(end),
             is_over,
-            total: story.setting.as_ref().map_or(0, |setting| setting.codes as u64),
-            report: story
+            total: history.settings.as_ref().map_or(0, |settings| settings.codes as u64),
+            report: history
                 .report
-                .map(|Report { elapsed_s, exit_code, .. }| ReportLine { elapsed_s, exit_code }),
-            parties: parties.collect(),
+                .map(|RunReport { elapsed_s, exit_code, .. }| ReportLine { elapsed_s, exit_code }),
+            processes: processes.collect(),
             bars: bars.collect(),
-            marks: story.marks.iter().map(|mark| mark_line(mark, ms)).collect(),
+            annotations: history
+                .annotations
+                .iter()
+                .map(|annotation| annotation_line(annotation, ms))
+                .collect(),
             summary,
         }
     }
 }
 
-fn in_words(setting: &Setting) -> String {
-    let Setting { mode, server, workers, connections, .. } = setting;
+fn in_words(settings: &RunSettings) -> String {
+    let RunSettings { mode, server, workers, connections, .. } = settings;
     let workers = match workers {
         0 => String::new(),
         1 => ", 1 worker".to_owned(),
@@ -164,29 +175,29 @@ fn in_words(setting: &Setting) -> String {
     format!("from {server}, {mode}{workers}, {connections}")
 }
 
-fn mark_line(mark: &Mark, ms: impl Fn(Micros) -> f64) -> MarkLine {
-    match mark {
-        Mark::Died { at, party, how } => MarkLine {
+fn annotation_line(annotation: &Annotation, ms: impl Fn(Micros) -> f64) -> AnnotationLine {
+    match annotation {
+        Annotation::Died { at, process, how } => AnnotationLine {
             at: ms(*at),
             kind: "died",
-            party: Some(*party),
+            process: Some(*process),
             bar: None,
             text: how.clone(),
         },
-        Mark::Retried { at, code, fault, span, .. } => {
+        Annotation::Retried { at, code, fault, span, .. } => {
             let code = code.as_deref().unwrap_or("a task");
-            MarkLine {
+            AnnotationLine {
                 at: ms(*at),
                 kind: "retried",
-                party: None,
+                process: None,
                 bar: *span,
                 text: format!("{code} is run again after a {fault}"),
             }
         }
-        Mark::TimedOut { at, code } => {
+        Annotation::TimedOut { at, code } => {
             let code = code.as_deref().unwrap_or("a task");
             let text = format!("{code} ran for too long");
-            MarkLine { at: ms(*at), kind: "timed_out", party: None, bar: None, text }
+            AnnotationLine { at: ms(*at), kind: "timed_out", process: None, bar: None, text }
         }
     }
 }

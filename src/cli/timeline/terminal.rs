@@ -13,8 +13,8 @@ use anstyle::{AnsiColor, Color};
 
 use super::super::words::{count, milliseconds};
 use super::lanes::{self, Lane};
-use procession_journal::Story;
-use procession_journal::story::{Fate, Mark, Micros, Span};
+use procession_journal::RunHistory;
+use procession_journal::history::{Annotation, Micros, Span, SpanOutcome};
 
 /// More lanes than this are for the page.
 const MOST_LANES: usize = 64;
@@ -62,33 +62,33 @@ const ASCII: Glyphs = Glyphs {
 };
 
 impl Glyphs {
-    fn of(&self, fate: Fate) -> char {
-        match fate {
-            Fate::Ok => self.ok,
-            Fate::NotFound => self.not_found,
-            Fate::Error => self.error,
-            Fate::Lost => self.lost,
-            Fate::Running => self.running,
+    fn of(&self, outcome: SpanOutcome) -> char {
+        match outcome {
+            SpanOutcome::Ok => self.ok,
+            SpanOutcome::NotFound => self.not_found,
+            SpanOutcome::Error => self.error,
+            SpanOutcome::Lost => self.lost,
+            SpanOutcome::Running => self.running,
         }
     }
 }
 
-fn color(fate: Fate) -> AnsiColor {
-    match fate {
-        Fate::Ok => AnsiColor::Green,
-        Fate::NotFound => AnsiColor::Yellow,
-        Fate::Error => AnsiColor::Red,
-        Fate::Lost => AnsiColor::Magenta,
-        Fate::Running => AnsiColor::Blue,
+fn color(outcome: SpanOutcome) -> AnsiColor {
+    match outcome {
+        SpanOutcome::Ok => AnsiColor::Green,
+        SpanOutcome::NotFound => AnsiColor::Yellow,
+        SpanOutcome::Error => AnsiColor::Red,
+        SpanOutcome::Lost => AnsiColor::Magenta,
+        SpanOutcome::Running => AnsiColor::Blue,
     }
 }
 
 /// The timeline as text.
-pub(super) fn draw(name: &str, story: &Story, style: Style) -> String {
+pub(super) fn draw(name: &str, history: &RunHistory, style: Style) -> String {
     let glyphs = if style.has_unicode { &UNICODE } else { &ASCII };
-    let lanes = lanes::of(story);
-    let (begin, end) = story.period.unwrap_or_default();
-    let mut text = headline(name, story);
+    let lanes = lanes::of(history);
+    let (begin, end) = history.period.unwrap_or_default();
+    let mut text = headline(name, history);
     if lanes.is_empty() {
         return text + "No task has begun.\n";
     }
@@ -101,7 +101,7 @@ pub(super) fn draw(name: &str, story: &Story, style: Style) -> String {
     };
     let _ = writeln!(text, "{:margin$}{}", "", scale.axis());
     for (lane, label) in lanes.iter().zip(&labels).take(MOST_LANES) {
-        let cells = scale.lane(lane, story, glyphs);
+        let cells = scale.lane(lane, history, glyphs);
         let _ = write!(text, "{label:margin$}");
         put(&cells, style.is_coloured, &mut text);
         text.truncate(text.trim_end_matches(' ').len());
@@ -112,30 +112,30 @@ pub(super) fn draw(name: &str, story: &Story, style: Style) -> String {
         let _ = writeln!(text, "… and {}: see --html", count(more as u64, "more lane"));
     }
     text.push('\n');
-    text += &legend(story, glyphs, style);
-    text += &deaths(story);
+    text += &legend(history, glyphs, style);
+    text += &deaths(history);
     text
 }
 
-fn headline(name: &str, story: &Story) -> String {
-    let summary = story.summary();
+fn headline(name: &str, history: &RunHistory) -> String {
+    let summary = history.summary();
     let mut text = format!(
         "Run {name}: {} ok, {} not found, {}",
         summary.ok,
         summary.not_found,
         count(summary.error, "error")
     );
-    if summary.undone > 0 {
-        let what = if story.missing.is_some() { "not done or not known" } else { "not done" };
-        let _ = write!(text, ", {} {what}", summary.undone);
+    if summary.not_done > 0 {
+        let what = if history.missing.is_some() { "not done or not known" } else { "not done" };
+        let _ = write!(text, ", {} {what}", summary.not_done);
     }
-    if let Some(report) = story.report {
+    if let Some(report) = history.report {
         let _ = write!(text, " in {:.2} s", report.elapsed_s);
     }
-    if summary.untold > 0 {
-        let _ = write!(text, "\n{} of these are not drawn", summary.untold);
+    if summary.without_line > 0 {
+        let _ = write!(text, "\n{} of these are not drawn", summary.without_line);
     }
-    if let Some(missing) = &story.missing {
+    if let Some(missing) = &history.missing {
         let _ = write!(text, "\n{missing}");
     }
     text + "\n\n"
@@ -143,9 +143,9 @@ fn headline(name: &str, story: &Story) -> String {
 
 /// A lane's name: in full where it begins, and short where there is little room.
 fn label(lane: &Lane<'_>, width: usize) -> String {
-    match (lane.party.worker, lane.slot) {
+    match (lane.process.worker, lane.slot) {
         (Some(worker), 0) if width < 60 => format!("w{worker}"),
-        (Some(worker), 0) => format!("worker {worker} {}", lane.party.pid),
+        (Some(worker), 0) => format!("worker {worker} {}", lane.process.pid),
         (Some(_), _) => String::new(),
         (None, slot) if width < 60 => format!("t{slot}"),
         (None, slot) => format!("thread {slot}"),
@@ -163,7 +163,7 @@ struct Scale {
 #[derive(Clone, Copy)]
 struct Cell {
     glyph: char,
-    fate: Option<Fate>,
+    outcome: Option<SpanOutcome>,
     is_mark: bool,
 }
 
@@ -173,19 +173,19 @@ impl Scale {
         usize::try_from(cell).unwrap_or(usize::MAX).min(self.cells - 1)
     }
 
-    fn lane(&self, lane: &Lane<'_>, story: &Story, glyphs: &Glyphs) -> Vec<Cell> {
-        let empty = Cell { glyph: ' ', fate: None, is_mark: false };
+    fn lane(&self, lane: &Lane<'_>, history: &RunHistory, glyphs: &Glyphs) -> Vec<Cell> {
+        let empty = Cell { glyph: ' ', outcome: None, is_mark: false };
         let mut cells = vec![empty; self.cells];
         let end = self.begin + self.length;
         for span in &lane.spans {
             self.bar(span, end, glyphs, &mut cells);
         }
-        for mark in &story.marks {
-            if let Mark::Died { at, party, .. } = mark
-                && *party == lane.index
+        for annotation in &history.annotations {
+            if let Annotation::Died { at, process, .. } = annotation
+                && *process == lane.index
             {
-                let fate = Some(Fate::Error);
-                cells[self.cell(*at)] = Cell { glyph: glyphs.died, fate, is_mark: true };
+                let outcome = Some(SpanOutcome::Error);
+                cells[self.cell(*at)] = Cell { glyph: glyphs.died, outcome, is_mark: true };
             }
         }
         cells
@@ -195,11 +195,12 @@ impl Scale {
         let (first, last) = (self.cell(span.begin), self.cell(span.end.unwrap_or(end)));
         // It ends where the next one begins.
         let last = if last > first { last - 1 } else { first };
-        let glyph = glyphs.of(span.fate);
+        let glyph = glyphs.of(span.outcome);
         // Where several share a column, the worst is shown.
-        let is_better = |cell: &Cell| cell.fate.is_some_and(|other| rank(span.fate) < rank(other));
+        let is_better =
+            |cell: &Cell| cell.outcome.is_some_and(|other| rank(span.outcome) < rank(other));
         let Some(first) = (first..=last).find(|cell| !is_better(&cells[*cell])) else { return };
-        cells[first..=last].fill(Cell { glyph, fate: Some(span.fate), is_mark: false });
+        cells[first..=last].fill(Cell { glyph, outcome: Some(span.outcome), is_mark: false });
         if last - first >= span.code.len() && span.code.is_ascii() {
             for (cell, letter) in cells[first..].iter_mut().zip(span.code.chars()) {
                 cell.glyph = letter;
@@ -214,7 +215,7 @@ impl Scale {
         if span.is_retried {
             cells[last].glyph = glyphs.again;
         }
-        if span.is_late {
+        if span.timed_out {
             let at = last - usize::from(span.is_retried && last > first);
             cells[at].glyph = glyphs.late;
         }
@@ -244,61 +245,61 @@ impl Scale {
     }
 }
 
-fn rank(fate: Fate) -> u8 {
-    match fate {
-        Fate::Running => 0,
-        Fate::Ok => 1,
-        Fate::NotFound => 2,
-        Fate::Lost => 3,
-        Fate::Error => 4,
+fn rank(outcome: SpanOutcome) -> u8 {
+    match outcome {
+        SpanOutcome::Running => 0,
+        SpanOutcome::Ok => 1,
+        SpanOutcome::NotFound => 2,
+        SpanOutcome::Lost => 3,
+        SpanOutcome::Error => 4,
     }
 }
 
 fn put(cells: &[Cell], is_coloured: bool, text: &mut String) {
     let used = cells.iter().rposition(|cell| cell.glyph != ' ').map_or(0, |last| last + 1);
-    for run in cells[..used].chunk_by(|a, b| (a.fate, a.is_mark) == (b.fate, b.is_mark)) {
-        let style = match run[0].fate.filter(|_| is_coloured) {
+    for run in cells[..used].chunk_by(|a, b| (a.outcome, a.is_mark) == (b.outcome, b.is_mark)) {
+        let style = match run[0].outcome.filter(|_| is_coloured) {
             None => anstyle::Style::new(),
-            Some(fate) if run[0].is_mark => color(fate).on_default().bold(),
-            Some(fate) => anstyle::Style::new().fg_color(Some(Color::Ansi(color(fate)))),
+            Some(outcome) if run[0].is_mark => color(outcome).on_default().bold(),
+            Some(outcome) => anstyle::Style::new().fg_color(Some(Color::Ansi(color(outcome)))),
         };
         let glyphs: String = run.iter().map(|cell| cell.glyph).collect();
         let _ = write!(text, "{style}{glyphs}{style:#}");
     }
 }
 
-fn legend(story: &Story, glyphs: &Glyphs, style: Style) -> String {
-    let is_there = |fate| story.spans.iter().any(|span| span.fate == fate);
+fn legend(history: &RunHistory, glyphs: &Glyphs, style: Style) -> String {
+    let is_there = |outcome| history.spans.iter().any(|span| span.outcome == outcome);
     let fates = [
-        (Fate::Ok, "ok"),
-        (Fate::NotFound, "not found"),
-        (Fate::Error, "error"),
+        (SpanOutcome::Ok, "ok"),
+        (SpanOutcome::NotFound, "not found"),
+        (SpanOutcome::Error, "error"),
         (
-            Fate::Lost,
-            if story.missing.is_some() {
+            SpanOutcome::Lost,
+            if history.missing.is_some() {
                 "lost, or its end is missing"
             } else {
                 "lost with its worker"
             },
         ),
-        (Fate::Running, "runs"),
+        (SpanOutcome::Running, "runs"),
     ];
     let mut items = Vec::new();
-    for (fate, what) in fates.into_iter().filter(|(fate, _)| is_there(*fate)) {
-        let glyph = glyphs.of(fate);
+    for (outcome, what) in fates.into_iter().filter(|(outcome, _)| is_there(*outcome)) {
+        let glyph = glyphs.of(outcome);
         let color = match style.is_coloured {
-            true => color(fate).on_default(),
+            true => color(outcome).on_default(),
             false => anstyle::Style::new(),
         };
         items.push(format!("{color}{glyph}{glyph}{color:#} {what}"));
     }
-    if story.spans.iter().any(|span| span.is_retried || !span.tries.is_empty()) {
+    if history.spans.iter().any(|span| span.is_retried || !span.tries.is_empty()) {
         items.push(format!("{} tried again", glyphs.again));
     }
-    if story.spans.iter().any(|span| span.is_late) {
+    if history.spans.iter().any(|span| span.timed_out) {
         items.push(format!("{} ran for too long", glyphs.late));
     }
-    if story.marks.iter().any(|mark| matches!(mark, Mark::Died { .. })) {
+    if history.annotations.iter().any(|annotation| matches!(annotation, Annotation::Died { .. })) {
         items.push(format!("{} the worker died", glyphs.died));
     }
     // No wider than the terminal.
@@ -320,26 +321,27 @@ fn legend(story: &Story, glyphs: &Glyphs, style: Style) -> String {
     text + "\n"
 }
 
-fn deaths(story: &Story) -> String {
+fn deaths(history: &RunHistory) -> String {
     let mut text = String::new();
-    let begin = story.period.map_or(0, |(begin, _)| begin);
-    for mark in &story.marks {
-        if let Mark::Died { at, party, how } = mark {
-            let lost = story.spans.iter();
-            let lost = lost.filter(|span| span.party == *party && span.fate == Fate::Lost);
+    let begin = history.period.map_or(0, |(begin, _)| begin);
+    for annotation in &history.annotations {
+        if let Annotation::Died { at, process, how } = annotation {
+            let lost = history.spans.iter();
+            let lost =
+                lost.filter(|span| span.process == *process && span.outcome == SpanOutcome::Lost);
             let late: Vec<_> =
-                lost.clone().filter(|span| span.is_late).map(|span| &*span.code).collect();
+                lost.clone().filter(|span| span.timed_out).map(|span| &*span.code).collect();
             let why = match &late[..] {
                 [] => String::new(),
                 codes => format!(": {} ran for too long", codes.join(", ")),
             };
-            let party = &story.parties[*party];
+            let process = &history.processes[*process];
             let after = milliseconds((at - begin) as f64 / 1e3);
             let _ = writeln!(
                 text,
                 "{} (pid {}) ended with {how} after {after}, with {} at work{why}",
-                party.name(),
-                party.pid,
+                process.name(),
+                process.pid,
                 count(lost.count() as u64, "task"),
             );
         }

@@ -6,33 +6,33 @@
 use serde_json::{Map, Value, json};
 
 use super::lanes::{self, slot_name};
-use procession_journal::story::{Fate, Mark, Span};
-use procession_journal::{Process, Story};
+use procession_journal::history::{Annotation, Span, SpanOutcome};
+use procession_journal::{ProcessKind, RunHistory};
 
 /// The trace, as JSON.
-pub(super) fn of(name: &str, story: &Story) -> String {
-    let end = story.period.map_or(0, |(_, end)| end);
+pub(super) fn of(name: &str, history: &RunHistory) -> String {
+    let end = history.period.map_or(0, |(_, end)| end);
     let mut events = Events::default();
-    let mut parties: Vec<_> = story.parties.iter().collect();
-    parties.sort_by_key(|party| (party.worker, party.begin));
-    for (order, party) in parties.into_iter().enumerate() {
-        let pid = party.pid;
-        let shown = format!("{} ({pid})", party.name());
+    let mut processes: Vec<_> = history.processes.iter().collect();
+    processes.sort_by_key(|process| (process.worker, process.begin));
+    for (order, process) in processes.into_iter().enumerate() {
+        let pid = process.pid;
+        let shown = format!("{} ({pid})", process.name());
         events
             .push(json!({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": shown}}));
         events.push(
             json!({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": order}}),
         );
     }
-    for lane in lanes::of(story) {
-        let (pid, tid) = (lane.party.pid, lane.slot);
-        let shown = format!("{} {tid}", slot_name(lane.party));
+    for lane in lanes::of(history) {
+        let (pid, tid) = (lane.process.pid, lane.slot);
+        let shown = format!("{} {tid}", slot_name(lane.process));
         events.push(
             json!({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": shown}}),
         );
         for span in lane.spans {
             events.push(json!({
-                "ph": "X", "cat": span.fate.as_str(), "name": span.code, "cname": color(span.fate),
+                "ph": "X", "cat": span.outcome.as_str(), "name": span.code, "cname": color(span.outcome),
                 "pid": pid, "tid": tid, "ts": span.begin, "dur": span.duration(end),
                 "args": details(span),
             }));
@@ -43,7 +43,7 @@ pub(super) fn of(name: &str, story: &Story) -> String {
             }
         }
     }
-    story.marks.iter().for_each(|mark| events.push(instant(story, mark)));
+    history.annotations.iter().for_each(|annotation| events.push(instant(history, annotation)));
     let other = json!({"run": name, "program": concat!("procession ", env!("CARGO_PKG_VERSION"))});
     let Events(events) = events;
     format!("{{\"traceEvents\":[{events}],\"displayTimeUnit\":\"ms\",\"otherData\":{other}}}")
@@ -64,7 +64,7 @@ impl Events {
 
 fn details(span: &Span) -> Value {
     let mut args = Map::new();
-    args.insert("status".into(), span.fate.as_str().into());
+    args.insert("status".into(), span.outcome.as_str().into());
     args.insert("run".into(), span.run.into());
     let mut add = |name: &str, value: Option<Value>| {
         args.extend(value.map(|value| (name.to_owned(), value)));
@@ -74,31 +74,32 @@ fn details(span: &Span) -> Value {
     add("http", span.http.map(Value::from));
     add("error", span.error.clone().map(Value::from));
     add("unchanged", span.unchanged.then_some(Value::Bool(true)));
-    add("timed_out", span.is_late.then_some(Value::Bool(true)));
+    add("timed_out", span.timed_out.then_some(Value::Bool(true)));
     add("retried", span.is_retried.then_some(Value::Bool(true)));
     Value::Object(args)
 }
 
-fn instant(story: &Story, mark: &Mark) -> Value {
-    let coordinator = story.parties.iter().find(|party| party.process == Process::Coordinator);
-    let coordinator = coordinator.map_or(0, |party| party.pid);
-    match mark {
-        Mark::Died { at, party, how } => {
+fn instant(history: &RunHistory, annotation: &Annotation) -> Value {
+    let coordinator =
+        history.processes.iter().find(|process| process.kind == ProcessKind::Coordinator);
+    let coordinator = coordinator.map_or(0, |process| process.pid);
+    match annotation {
+        Annotation::Died { at, process, how } => {
             let name = format!("died of {how}");
             json!({"ph": "i", "s": "p", "cat": "death", "name": name,
-                "pid": story.parties[*party].pid, "tid": 0, "ts": at})
+                "pid": history.processes[*process].pid, "tid": 0, "ts": at})
         }
-        Mark::Retried { at, code, fault, run, span } => {
+        Annotation::Retried { at, code, fault, run, span } => {
             let (pid, tid) = span.map_or((coordinator, 0), |span| {
-                let span = &story.spans[span];
-                (story.parties[span.party].pid, span.slot)
+                let span = &history.spans[span];
+                (history.processes[span.process].pid, span.slot)
             });
             let code = code.as_deref().unwrap_or("a task");
             let name = format!("{code} is run again after a {fault}");
             json!({"ph": "i", "s": "t", "cat": "retry", "name": name, "pid": pid, "tid": tid,
                 "ts": at, "args": {"run": run}})
         }
-        Mark::TimedOut { at, code } => {
+        Annotation::TimedOut { at, code } => {
             let name = format!("{} ran for too long", code.as_deref().unwrap_or("a task"));
             json!({"ph": "i", "s": "g", "cat": "timeout", "name": name, "pid": coordinator, "tid": 0,
                 "ts": at})
@@ -107,12 +108,12 @@ fn instant(story: &Story, mark: &Mark) -> Value {
 }
 
 /// Of the names that the viewers know.
-fn color(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Ok => "good",
-        Fate::NotFound => "bad",
-        Fate::Error => "terrible",
-        Fate::Lost => "black",
-        Fate::Running => "grey",
+fn color(outcome: SpanOutcome) -> &'static str {
+    match outcome {
+        SpanOutcome::Ok => "good",
+        SpanOutcome::NotFound => "bad",
+        SpanOutcome::Error => "terrible",
+        SpanOutcome::Lost => "black",
+        SpanOutcome::Running => "grey",
     }
 }

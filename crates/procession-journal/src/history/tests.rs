@@ -1,0 +1,219 @@
+use super::*;
+use crate::{Level, LogEntry, LogEvent};
+use serde_json::{Map, Value, json};
+
+/// A history from lines such as `(12, "w0", {...})`: the second, the writer and the event.
+fn history(lines: &[(i64, &str, Value)]) -> RunHistory {
+    let mut history = RunHistory::default();
+    for (second, writer, event) in lines {
+        let (process, worker, pid) = match writer.strip_prefix('w') {
+            Some(number) => {
+                let worker: usize = number[..1].parse().unwrap();
+                (ProcessKind::Worker, Some(worker), 100 + number.parse::<u32>().unwrap())
+            }
+            None => (ProcessKind::Coordinator, None, 99),
+        };
+        let entry = LogEntry {
+            ts: jiff::Timestamp::from_second(*second).unwrap(),
+            level: Level::Info,
+            process,
+            worker,
+            pid,
+            event: serde_json::from_value(event.clone()).unwrap(),
+            extra: Map::new(),
+        };
+        assert!(!matches!(entry.event, LogEvent::Other(_)), "{event}");
+        history.add(entry);
+    }
+    history
+}
+
+fn run(wanted: &[&str]) -> Value {
+    json!({"event": "run", "mode": "processes", "server": "LOCAL", "codes": wanted.len(),
+        "workers": 2, "connections": 2, "dest": "d", "wanted": wanted})
+}
+
+fn begin(code: &str, run: u32) -> Value {
+    json!({"event": "task_started", "code": code, "slot": 0, "run": run})
+}
+
+fn end(code: &str, status: &str) -> Value {
+    json!({"event": "task", "code": code, "slot": 0, "status": status, "elapsed_ms": 1000.0, "attempt": 1})
+}
+
+fn died(worker: usize, pid: u32) -> Value {
+    json!({"event": "worker_exited", "child": worker, "child_pid": pid, "how": "signal 9 (SIGKILL)"})
+}
+
+#[test]
+fn a_task_is_a_span_where_it_ran() {
+    let history = history(&[
+        (0, "c", run(&["BR", "ZZ"])),
+        (1, "w0", begin("BR", 1)),
+        (2, "w1", begin("ZZ", 1)),
+        (
+            3,
+            "w0",
+            json!({"event": "try_failed", "code": "BR", "slot": 0, "attempt": 1, "error": "HTTP 503", "pause_ms": 9.0}),
+        ),
+        (4, "w0", end("BR", "ok")),
+    ]);
+    let [br, zz] = &history.spans[..] else { panic!("{:?}", history.spans) };
+    assert_eq!((br.outcome, br.duration(0), br.tries.len()), (SpanOutcome::Ok, 3_000_000, 1));
+    assert_eq!((zz.outcome, zz.duration(4_000_000)), (SpanOutcome::Running, 2_000_000));
+    assert_eq!(history.processes[br.process].name(), "worker 0");
+    assert!(history.is_open());
+    assert_eq!(history.not_done().unwrap(), ["ZZ"]);
+}
+
+#[test]
+fn the_task_of_a_worker_that_dies_is_lost_and_runs_again_elsewhere() {
+    let mut history = history(&[
+        (0, "c", run(&["BR"])),
+        (1, "w0", begin("BR", 1)),
+        (2, "c", died(0, 100)),
+        (
+            2,
+            "c",
+            json!({"event": "task_retried", "code": "BR", "fault": "crash", "run": 2, "pause_ms": 1.0}),
+        ),
+        (3, "w1", begin("BR", 2)),
+        (4, "w1", end("BR", "ok")),
+    ]);
+    history.close();
+    let [first, second] = &history.spans[..] else { panic!("{:?}", history.spans) };
+    assert_eq!(
+        (first.outcome, first.end, first.is_retried),
+        (SpanOutcome::Lost, Some(2_000_000), true)
+    );
+    assert_eq!((second.outcome, second.run), (SpanOutcome::Ok, 2));
+    assert_eq!(history.processes[first.process].how.as_deref(), Some("signal 9 (SIGKILL)"));
+    let final_outcomes = history.final_outcomes();
+    assert_eq!(
+        (final_outcomes.len(), final_outcomes["BR"].status, final_outcomes["BR"].span),
+        (1, FinalStatus::Ok, Some(1))
+    );
+    assert!(matches!(
+        history.annotations[..],
+        [Annotation::Died { .. }, Annotation::Retried { span: Some(0), .. }]
+    ));
+}
+
+#[test]
+fn the_outcome_that_the_coordinator_recorded_is_final() {
+    let lost = json!({"event": "task", "code": "BR", "status": "error", "elapsed_ms": 1.0, "attempt": 2,
+        "error": "worker 0 (pid 100) died of …", "cause": "worker died of signal 9 (SIGKILL)",
+        "child": 0, "child_pid": 100});
+    let not_done = json!({"event": "task", "code": "ZZ", "status": "not_done", "elapsed_ms": 0.0,
+        "attempt": 0});
+    // Older versions wrote it so.
+    let cancelled = json!({"event": "task", "code": "AA", "status": "error", "elapsed_ms": 0.0,
+        "attempt": 0, "error": "cancelled"});
+    let history = history(&[
+        (0, "c", run(&["AA", "BR", "US", "ZZ"])),
+        (1, "w0", begin("BR", 1)),
+        // The worker recorded this end, but its reply never arrived.
+        (2, "w0", end("BR", "ok")),
+        (3, "c", died(0, 100)),
+        (3, "c", lost),
+        (4, "w1", begin("ZZ", 1)),
+        (5, "c", not_done),
+        (5, "c", cancelled),
+        (6, "w1", end("ZZ", "ok")),
+    ]);
+    let final_outcomes = history.final_outcomes();
+    assert_eq!(final_outcomes["BR"].kind(), "worker died of signal 9 (SIGKILL)");
+    for code in ["AA", "ZZ"] {
+        assert_eq!(
+            (final_outcomes[code].status, final_outcomes[code].has_run),
+            (FinalStatus::NotDone, false)
+        );
+    }
+    let summary = history.summary();
+    assert_eq!((summary.error, summary.not_done, summary.never_ran), (1, 3, 0));
+    assert_eq!(history.failed(), ["BR"]);
+    assert_eq!(history.not_done().unwrap(), ["AA", "US", "ZZ"], "never begun, and not done");
+}
+
+#[test]
+fn an_error_that_a_killed_coordinator_did_not_live_to_receive_does_not_count() {
+    let start =
+        json!({"event": "start", "version": "0.1.0", "build": "x", "args": [], "format": 1});
+    let mut history = history(&[
+        (0, "c", run(&["BR", "US"])),
+        (0, "w0", start),
+        (1, "w0", begin("BR", 1)),
+        (2, "w0", end("BR", "error")),
+        (2, "c", json!({"event": "error_received", "code": "BR"})),
+        (3, "w0", begin("US", 1)),
+        (4, "w0", end("US", "error")),
+    ]);
+    assert_eq!(history.failed(), ["BR"]);
+    assert_eq!(history.not_done().unwrap(), ["US"]);
+    history.close();
+    // It is shown as lost.
+    assert_eq!(
+        [history.spans[0].outcome, history.spans[1].outcome],
+        [SpanOutcome::Error, SpanOutcome::Lost]
+    );
+    assert_eq!(
+        (history.failed(), history.not_done().unwrap()),
+        (vec!["BR".into()], vec!["US".into()])
+    );
+}
+
+#[test]
+fn a_process_that_did_not_become_a_worker_is_no_worker_that_died() {
+    let not_started = |child: usize, pid: u32, was_needed: bool| {
+        json!({"event": "worker_not_started", "child": child, "child_pid": pid, "why": "so",
+            "was_needed": was_needed})
+    };
+    let history = history(&[(0, "c", not_started(0, 7, true)), (1, "c", not_started(1, 8, false))]);
+    let ends = history.summary().processes.into_iter().map(|row| (row.how, row.is_regular));
+    let ended = |how: &str| Some(how.to_owned());
+    let expected = [(None, false), (ended("did not start"), false), (ended("not needed"), true)];
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
+    assert!(history.annotations.is_empty());
+}
+
+#[test]
+fn a_running_task_extends_the_period_without_further_entries() {
+    let mut history = history(&[(1, "w0", begin("BR", 1))]);
+    history.extend_to(9_000_000);
+    assert_eq!(history.period, Some((1_000_000, 9_000_000)));
+    assert_eq!(history.summary().slowest[0].ms, 8_000.0);
+    history.close();
+    history.extend_to(20_000_000);
+    assert_eq!(history.period, Some((1_000_000, 9_000_000)), "no task is running");
+}
+
+#[test]
+fn spans_of_older_logs_without_slots_do_not_overlap() {
+    let task = |code: &str, ms: f64| json!({"event": "task", "code": code, "status": "ok", "elapsed_ms": ms, "attempt": 1});
+    let mut run = run(&[]);
+    run["mode"] = json!("threads");
+    let start = json!({"event": "start", "version": "0.1.0", "build": "x", "args": []});
+    let history = history(&[
+        (0, "c", start),
+        (0, "c", run),
+        (3, "c", task("AA", 2500.0)),
+        (4, "c", task("AB", 2000.0)),
+        (5, "c", task("AC", 1000.0)),
+    ]);
+    let slots: Vec<_> = history.spans.iter().map(|span| span.slot).collect();
+    assert_eq!(slots, [0, 1, 0]);
+    assert_eq!(history.final_outcomes().len(), 3);
+    assert_eq!(history.not_done(), None, "the log does not record the requested codes");
+}
+
+#[test]
+fn a_task_without_an_end_is_lost_when_the_log_is_closed() {
+    let mut history =
+        history(&[(0, "c", run(&["BR"])), (1, "w0", begin("BR", 1)), (7, "c", run(&["BR"]))]);
+    history.close();
+    assert_eq!(
+        (history.spans[0].outcome, history.spans[0].end),
+        (SpanOutcome::Lost, Some(7_000_000))
+    );
+    assert_eq!(history.not_done().unwrap(), ["BR"]);
+}
