@@ -8,6 +8,7 @@
 
 pub mod descriptors;
 pub mod fork;
+pub mod mark;
 pub mod memory;
 pub mod reap;
 pub mod sealed;

@@ -17,6 +17,8 @@ use std::path::Path;
 use libc::c_char;
 use rustix::process::Pid;
 
+use crate::mark::Mark;
+
 /// What a process is replaced with.
 pub struct Image {
     path: CString,
@@ -64,17 +66,18 @@ impl Image {
 }
 
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
-/// and error. On Linux the kernel ends it when the calling thread ends.
+/// and error, and with the mark under its number. On Linux the kernel ends it when the calling thread
+/// ends.
 #[cfg(target_os = "linux")]
-pub fn spawn(image: Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
-    sharing_memory::spawn(&image, streams)
+pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
+    sharing_memory::spawn(&image, streams, mark)
 }
 
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
 /// and error.
 #[cfg(not(target_os = "linux"))]
-pub fn spawn(image: Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
-    by_fork::spawn(image, streams)
+pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
+    by_fork::spawn(image, streams, mark)
 }
 
 fn process_id(raw: i32) -> io::Result<Pid> {
@@ -114,12 +117,14 @@ mod sharing_memory {
     use libc::c_int;
     use rustix::process::Pid;
 
-    use super::{Image, process_id, reset_signals};
+    use super::{Image, Mark, process_id, reset_signals};
 
     /// What the new process needs, and where it tells why it could not become the program.
     struct Start<'i> {
         image: &'i Image,
         streams: [c_int; 3],
+        /// What is inherited beside these.
+        mark: Option<c_int>,
         parent: c_int,
         errno: c_int,
     }
@@ -128,7 +133,11 @@ mod sharing_memory {
     const STACK: usize = 64 * 1024;
     const ALIGNMENT: usize = 16;
 
-    pub(super) fn spawn(image: &Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
+    pub(super) fn spawn(
+        image: &Image,
+        streams: [OwnedFd; 3],
+        mark: Option<&Mark>,
+    ) -> io::Result<Pid> {
         // Above those that they are to become, so that none is replaced before it was copied.
         let mut high = [-1; 3];
         let mut kept = Vec::with_capacity(streams.len());
@@ -139,7 +148,8 @@ mod sharing_memory {
         }
         // SAFETY: `getpid` only gives a number.
         let parent = unsafe { libc::getpid() };
-        let mut start = Start { image, streams: high, parent, errno: 0 };
+        let mark = mark.map(Mark::number);
+        let mut start = Start { image, streams: high, mark, parent, errno: 0 };
         let mut stack = vec![0_u8; STACK];
         let pid = with_signals_blocked(|| {
             let top = stack.as_mut_ptr_range().end;
@@ -197,6 +207,7 @@ mod sharing_memory {
             let is_refused = libc::dup2(input, 0) == -1
                 || libc::dup2(output, 1) == -1
                 || libc::dup2(error, 2) == -1
+                || start.mark.is_some_and(|mark| libc::fcntl(mark, libc::F_SETFD, 0) == -1)
                 || libc::setpgid(0, 0) == -1
                 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) == -1;
             if !is_refused {
@@ -227,9 +238,14 @@ mod by_fork {
 
     use rustix::process::Pid;
 
-    use super::{Image, process_id, reset_signals};
+    use super::{Image, Mark, process_id, reset_signals};
 
-    pub(super) fn spawn(image: Image, streams: [OwnedFd; 3]) -> io::Result<Pid> {
+    /// There are no marks there.
+    pub(super) fn spawn(
+        image: Image,
+        streams: [OwnedFd; 3],
+        _mark: Option<&Mark>,
+    ) -> io::Result<Pid> {
         let [input, output, error] = streams.map(Stdio::from);
         // Program, arguments and environment are those of the image; the command settles the rest.
         let mut command = Command::new(image.path.to_string_lossy().as_ref());
@@ -252,7 +268,7 @@ mod tests {
     use super::*;
     use std::io::Read;
 
-    type Spawn = fn(Image, [OwnedFd; 3]) -> io::Result<Pid>;
+    type Spawn = fn(Image, [OwnedFd; 3], Option<&Mark>) -> io::Result<Pid>;
 
     const WAYS: &[Spawn] = &[spawn, by_fork::spawn];
 
@@ -272,7 +288,7 @@ mod tests {
         // Another thread of this test may have the file open for writing while it forks.
         let pid = loop {
             let streams = [null(), its_output.try_clone().expect("a descriptor").into(), null()];
-            match spawn(image(), streams) {
+            match spawn(image(), streams, None) {
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
                 spawned => break spawned.expect("a process"),
             }
@@ -297,7 +313,7 @@ mod tests {
         for way in WAYS {
             let image = Image::new(Path::new("/nowhere"), OsStr::new("x"), []).expect("an image");
             let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("a file"));
-            let error = way(image, [null(), null(), null()]).expect_err("nothing to start");
+            let error = way(image, [null(), null(), null()], None).expect_err("nothing to start");
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
         }
     }

@@ -342,11 +342,12 @@ pub enum PoolError {
         /// What it did in place of that.
         cause: String,
     },
-    /// The worker program is a wrapper that starts the program that would serve, and stays between
-    /// or replaces the standard input, which is the worker's socket to the coordinator.
+    /// The worker program is a wrapper that starts the program that would serve, and stays between,
+    /// replaces the standard input, which is the worker's socket to the coordinator, or clears the
+    /// environment, in which the worker finds its invitation.
     #[error(
         "the worker program is a wrapper: {cause}. It must become that program, with `exec`, and \
-         leave its standard input alone"
+         leave its standard input alone, and PROCESSION_INVITATION in its environment"
     )]
     WorkerWrapped {
         /// What it did.

@@ -35,6 +35,7 @@ mod socket;
 mod sync;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub(crate) use self::event_count::AdaptiveSpin;
 pub(crate) use self::handshake::{HandshakeMessage, RunnerThreads};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::shared_region::{SharedRegion, now};
-pub(crate) use self::socket::{Sent, Socket, identity};
+pub(crate) use self::socket::{Sent, Socket, identity, maker};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::error::{Cause, TaskError};
@@ -58,7 +59,7 @@ use crate::panics;
 use crate::task::Task;
 
 /// Grows with every change of these types.
-pub(crate) const PROTOCOL: u32 = 5;
+pub(crate) const PROTOCOL: u32 = 6;
 
 /// Which build of this crate (sources, version, profile) this is; both sides must be of the same.
 const BUILD: &str = env!("PROCESSION_BUILD");
@@ -85,10 +86,45 @@ pub(crate) struct Invitation {
     pub input: u64,
     /// Which worker of the pool this is to be.
     pub worker: usize,
+    /// The number of the descriptor that says the same as far as it fits into its name, for a process
+    /// that has lost its environment; closed by the worker.
+    pub mark: Option<i32>,
 }
 
 impl Invitation {
     pub(crate) const VARIABLE: &str = "PROCESSION_INVITATION";
+
+    /// What stands in the mark.
+    pub(crate) fn marking(&self) -> Marking {
+        let Self { coordinator, input, worker, .. } = *self;
+        Marking { coordinator, input, worker }
+    }
+}
+
+/// What stands in the mark of a worker: the part of its invitation by which it knows itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marking {
+    pub coordinator: u32,
+    pub input: u64,
+    pub worker: usize,
+}
+
+impl Marking {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':');
+        Some(Self {
+            coordinator: numbers.next()?.parse().ok()?,
+            input: numbers.next()?.parse().ok()?,
+            worker: numbers.next()?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Marking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { coordinator, input, worker } = self;
+        write!(f, "{coordinator}:{input}:{worker}")
+    }
 }
 
 /// The worker's first words.

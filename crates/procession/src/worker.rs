@@ -10,27 +10,28 @@
 //! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
 //! the coordinator counts on the claims to find the culprit of a crash.
 
+mod origin;
 mod worker_loop;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{env, io, process, thread};
+use std::{io, process, thread};
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
+pub(crate) use self::origin::was_asked_in_vain;
+use self::origin::{has_the_socket, is_child_of};
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
 use crate::panics;
 use crate::task::Registry;
 use crate::transport::{
-    self, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, SharedRegion, Socket,
-    Welcome,
+    self, HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Sent,
+    SharedRegion, Socket, Welcome,
 };
 use procession_os as os;
 use procession_os::threads::{self, ThreadSpec};
@@ -56,71 +57,21 @@ pub fn serve_if_asked(registry: Registry) {
 /// The coordinator's request to serve, if this process was started as a worker. For a worker
 /// program that has more to do than [`serve_if_asked`], such as opening a log.
 pub fn asked() -> Option<Asked> {
-    let invitation = invitation().filter(|it| has_the_socket(it) || has_lost_the_socket(it))?;
-    IS_SERVING.store(true, Ordering::Release);
-    Some(Asked { invitation })
-}
-
-/// Whether this process was started as a worker and its `main` paid no heed to that; if so, the
-/// coordinator is told.
-pub(crate) fn was_asked_in_vain() -> bool {
-    if IS_SERVING.load(Ordering::Acquire) {
-        return false;
-    }
-    let Some(invitation) = invitation() else { return false };
-    if has_the_socket(&invitation) {
-        HandshakeMessage::NotServing.send_to(io::stdin().as_fd());
-        return true;
-    }
-    // Started by a wrapper that passed on the environment, but not the standard input. A task that
-    // starts a program does the same, but by then nobody waits for a hello any more.
-    Path::new(&invitation.socket).is_absolute() && Path::new(&invitation.socket).exists()
-}
-
-static IS_SERVING: AtomicBool = AtomicBool::new(false);
-
-fn invitation() -> Option<Invitation> {
-    serde_json::from_str(&env::var(Invitation::VARIABLE).ok()?).ok()
-}
-
-/// Whether standard input is the socket that the coordinator gave to its worker. A process that a
-/// task starts inherits the environment, but not that.
-fn has_the_socket(invitation: &Invitation) -> bool {
-    transport::identity(io::stdin().as_fd()) == Some(invitation.input)
-}
-
-/// Whether this process is what the coordinator waits for, and a wrapper has replaced the standard
-/// input: the name of the socket is there only until the worker has reported.
-fn has_lost_the_socket(invitation: &Invitation) -> bool {
-    let is_awaited =
-        || Path::new(&invitation.socket).is_absolute() && Path::new(&invitation.socket).exists();
-    !has_the_socket(invitation)
-        && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
-        && is_awaited()
-}
-
-/// Whether the parent is a child of the coordinator and another program than this one: if it were
-/// the same, the worker itself would have started this process, as a helper with other duties.
-fn is_child_of_a_wrapper(coordinator: u32) -> bool {
-    let Some(parent) = rustix::process::getppid() else { return false };
-    let parent = Path::new("/proc").join(parent.as_raw_nonzero().to_string());
-    let Ok(stat) = fs::read_to_string(parent.join("stat")) else { return false };
-    // The name before these fields may contain anything.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let is_between = fields.split(' ').nth(1) == Some(&coordinator.to_string());
-    let program = |of: &Path| fs::read_link(of.join("exe")).ok();
-    is_between && program(&parent).is_some_and(|it| Some(it) != program(Path::new("/proc/self")))
-}
-
-fn is_child_of(coordinator: u32) -> bool {
-    rustix::process::getppid()
-        .is_some_and(|parent| u32::try_from(parent.as_raw_nonzero().get()) == Ok(coordinator))
+    let invitation = origin::own_invitation();
+    let marking = match &invitation {
+        Some(invitation) => invitation.marking(),
+        None => origin::marking()?,
+    };
+    Some(Asked { invitation, marking })
 }
 
 /// By these words among its last ones the coordinator knows what became of a worker that has no
 /// other way to tell it.
 pub(crate) const LOST_INPUT: &str =
     "the standard input of this process is not the socket to the coordinator";
+/// The same.
+pub(crate) const LOST_ENVIRONMENT: &str =
+    "a wrapper has cleared the environment of this process, which was started as a worker";
 
 /// Why a worker could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +100,13 @@ pub enum ServeError {
         /// The coordinator's process id.
         coordinator: u32,
     },
+    /// A wrapper has cleared the environment, in which a worker finds its invitation and what the
+    /// pool sets by [`Builder::worker_env`](crate::Builder::worker_env).
+    #[error("{LOST_ENVIRONMENT} (of pid {coordinator}): a wrapper must leave it alone")]
+    EnvironmentCleared {
+        /// The coordinator's process id.
+        coordinator: u32,
+    },
     /// The operating system refused something.
     #[error("cannot serve: {0}")]
     System(#[from] io::Error),
@@ -157,31 +115,41 @@ pub enum ServeError {
 /// A coordinator's request to serve it.
 #[derive(Debug)]
 pub struct Asked {
-    invitation: Invitation,
+    /// `None` if the environment was cleared.
+    invitation: Option<Invitation>,
+    marking: Marking,
 }
 
 impl Asked {
     /// Which worker of the pool this process is, counted from 0.
     pub fn worker(&self) -> usize {
-        self.invitation.worker
+        self.marking.worker
     }
 
     /// The process id of the coordinator.
     pub fn coordinator(&self) -> u32 {
-        self.invitation.coordinator
+        self.marking.coordinator
     }
 
     /// Runs the coordinator's calls until it hangs up.
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
-        let Self { invitation } = self;
-        let coordinator = invitation.coordinator;
+        let Self { invitation, marking } = self;
+        let coordinator = marking.coordinator;
+        origin::note_that_it_serves();
+        let Some(invitation) = invitation else {
+            origin::tell_that_the_environment_is_lost(marking);
+            return Err(ServeError::EnvironmentCleared { coordinator });
+        };
         if !has_the_socket(&invitation) {
             return Err(ServeError::InputReplaced { coordinator });
         }
         if !is_child_of(coordinator) {
             // Or the coordinator is gone, and then nobody hears of it.
-            HandshakeMessage::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
+            origin::tell_that_it_is_wrapped();
             return Err(ServeError::Wrapped { coordinator });
+        }
+        if let Some(mark) = invitation.mark {
+            os::mark::close(mark);
         }
         die_with_the_coordinator(coordinator);
         os::signals::outlive_requests_to_end();

@@ -30,6 +30,7 @@ use super::program::Program;
 use super::supervisor::Order;
 use crate::error::Exit;
 use crate::transport::Invitation;
+use procession_os::mark::Mark;
 use procession_os::reap::{Reaped, reap};
 use procession_os::spawn::{Image, spawn};
 
@@ -99,12 +100,13 @@ pub(crate) struct OutputPipes {
 }
 
 impl Child {
-    /// Starts the program as a worker, with this as its standard input.
+    /// Starts the program as a worker, with this as its standard input, and with the mark.
     pub(crate) fn spawn(
         program: &Program,
         invitation: &Invitation,
         env: &[(OsString, OsString)],
         input: OwnedFd,
+        mark: Option<&Mark>,
         orders: Sender<Order>,
     ) -> io::Result<(Self, OutputPipes)> {
         let (stdout, its_stdout) = io::pipe()?;
@@ -116,7 +118,7 @@ impl Child {
         let image = Image::new(&program.path, shown_as, variables)?;
         // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and what a
         // task starts can be ended together with its worker.
-        let pid = spawn(image, [input, its_stdout.into(), its_stderr.into()])?;
+        let pid = spawn(image, [input, its_stdout.into(), its_stderr.into()], mark)?;
         let child = Self {
             pid,
             pidfd: pidfd(pid),

@@ -37,7 +37,7 @@ use crate::transport::{
     self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
     Welcome,
 };
-use crate::worker::LOST_INPUT;
+use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
 /// What a handler needs to know of the worker that it attends.
 pub(crate) struct HandlerSetup {
@@ -246,6 +246,9 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
             let reason = format!("it started the program as another process, {pid}");
             Err(StartFailure::Misused(Misuse::Wrapper, reason))
         }
+        Ok(Some((HandshakeMessage::NoEnvironment, _))) => {
+            Err(StartFailure::Misused(Misuse::Wrapper, CLEARED_ENVIRONMENT.to_owned()))
+        }
         Ok(Some((HandshakeMessage::Refused(reason), _))) => Err(StartFailure::System(reason)),
         Ok(Some(_)) | Err(Garbled) => Err(StartFailure::another_protocol()),
         Ok(None) => Err(StartFailure::Mute),
@@ -321,9 +324,9 @@ fn classify_failure(
             let within = shared.start_timeout();
             (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
         }
-        StartFailure::Mute if last_output.iter().any(|line| line.contains(LOST_INPUT)) => {
-            let reason = "it replaced the standard input of the program".to_owned();
-            (format!("{reason}{said}"), Again::Misused(Misuse::Wrapper))
+        StartFailure::Mute if what_was_lost(last_output).is_some() => {
+            let lost = what_was_lost(last_output).unwrap_or_default();
+            (format!("{lost}{said}"), Again::Misused(Misuse::Wrapper))
         }
         StartFailure::Mute => {
             // What cannot be loaded for want of memory ends with that code.
@@ -345,6 +348,17 @@ fn classify_failure(
     };
     let again = if shared.pass_over(rank, &reason) { Again::AtOnce } else { otherwise };
     (format!("worker program {}: {reason}", path.display()), again)
+}
+
+const CLEARED_ENVIRONMENT: &str = "it cleared the environment of the program";
+
+/// What a worker says that it lacks, because of a wrapper.
+fn what_was_lost(output: &[String]) -> Option<&'static str> {
+    let says = |words: &str| output.iter().any(|line| line.contains(words));
+    if says(LOST_ENVIRONMENT) {
+        return Some(CLEARED_ENVIRONMENT);
+    }
+    says(LOST_INPUT).then_some("it replaced the standard input of the program")
 }
 
 /// The last line that says something; or the whole message of a panic, which names its place first,

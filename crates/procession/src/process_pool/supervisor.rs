@@ -21,7 +21,8 @@ use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent};
 use crate::panics::{self, Panic};
 use crate::scheduler::{Again, Event};
-use crate::transport::{self, HandshakeMessage, Invitation, Sent, SharedRegion, Socket};
+use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
+use procession_os::mark::Mark;
 
 /// What the supervisor is asked to do.
 pub(crate) enum Order {
@@ -166,17 +167,25 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     };
     let (pair, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
+    let claims = shared.most_calls(handle.worker());
+    within_the_limit_of_file_size(SharedRegion::size(claims))?;
+    let (coordinator, worker) = (std::process::id(), handle.worker());
+    let input_id = transport::identity(input.as_fd()).unwrap_or_default();
+    let marking = Marking { coordinator, input: input_id, worker };
+    let mark = Mark::create(&marking.to_string())
+        .map_err(|error| NotStarted::new("make a mark for a worker", &error))?;
     let invitation = Invitation {
         socket,
         token: Uuid::new_v4().to_string(),
-        coordinator: std::process::id(),
-        input: transport::identity(input.as_fd()).unwrap_or_default(),
-        worker: handle.worker(),
+        coordinator,
+        input: input_id,
+        worker,
+        mark: mark.as_ref().map(Mark::number),
     };
-    let claims = shared.most_calls(handle.worker());
-    within_the_limit_of_file_size(SharedRegion::size(claims))?;
     let orders = shared.orders.clone();
-    let spawned = Child::spawn(program, &invitation, shared.worker_env(), input, orders);
+    let env = shared.worker_env();
+    let spawned = Child::spawn(program, &invitation, env, input, mark.as_ref(), orders);
+    drop(mark);
     let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // Want of processes or memory has nothing to do with the program.
@@ -199,7 +208,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     }
 
     let (report, ended) = mpsc::channel();
-    let (pid, worker) = (child.pid(), handle.worker());
+    let pid = child.pid();
     let ends = Arc::clone(handle);
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });

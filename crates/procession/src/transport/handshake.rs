@@ -33,6 +33,8 @@ pub(crate) enum HandshakeMessage {
     NotServing,
     /// It is not the process that the coordinator started, but was started by that one.
     Wrapped { pid: u32 },
+    /// It is a worker by its mark or its standard input, but has lost its environment.
+    NoEnvironment,
 }
 
 /// With how many threads a worker runs calls.

@@ -186,6 +186,21 @@ pub(crate) fn identity(end: BorrowedFd<'_>) -> Option<u64> {
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(inode)
 }
 
+/// Which process made the pair, if it is an end of one.
+#[cfg(target_os = "linux")]
+pub(crate) fn maker(end: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
+    use rustix::net::sockopt::{socket_domain, socket_peercred, socket_type};
+    let is_one = socket_domain(end) == Ok(AddressFamily::UNIX)
+        && socket_type(end) == Ok(SocketType::SEQPACKET);
+    is_one.then(|| socket_peercred(end).ok()).flatten().map(|maker| maker.pid)
+}
+
+/// Which process made the pair; not known on this system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn maker(_: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
+    None
+}
+
 /// Whether so many descriptors are free in this process now.
 pub(crate) fn descriptors_are_free(number: usize) -> bool {
     let Ok((one, _other)) = io::pipe() else { return false };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{env, io, process, thread};
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use procession::{Builder, PoolError, ProcessPool};
+use procession::{Builder, Executor, PoolError, ProcessPool};
 use serde::{Deserialize, Serialize};
 
 use crate::tasks;
@@ -15,6 +15,10 @@ use crate::tasks;
 pub(crate) enum Guise {
     /// Pays no heed to having been started as a worker.
     NeverServes,
+    /// Builds a pool, whatever comes of it, and serves then.
+    BuildsFirst,
+    /// Asks whether it is to serve, and builds a pool then.
+    AsksAndBuilds,
     /// Ends without a word.
     Ends,
     /// Does other things, for ever.
@@ -31,8 +35,10 @@ pub(crate) enum Guise {
     Panics,
 }
 
-const GUISES: [Guise; 8] = [
+const GUISES: [Guise; 10] = [
     Guise::NeverServes,
+    Guise::BuildsFirst,
+    Guise::AsksAndBuilds,
     Guise::Ends,
     Guise::GoesOn,
     Guise::DiesWhenReady,
@@ -52,8 +58,18 @@ pub(crate) fn pool_of(guise: Guise) -> Builder {
 pub(crate) fn play_if_asked() {
     let Ok(name) = env::var(VARIABLE) else { return };
     let guise = GUISES.into_iter().find(|guise| format!("{guise:?}") == name);
-    match guise.expect("a guise") {
+    let guise = guise.expect("a guise");
+    match guise {
         Guise::NeverServes => never_serve(),
+        Guise::BuildsFirst => {
+            let _refused = pool_of(guise).build();
+            procession::worker::serve_if_asked(tasks::registry());
+        }
+        Guise::AsksAndBuilds => {
+            let asked = procession::worker::asked();
+            let _refused = pool_of(guise).build().map(|pool| pool.submit(tasks::Pid()).result());
+            asked.expect("it was asked").serve(tasks::registry()).expect("it serves");
+        }
         Guise::Ends => {}
         Guise::Panics => panic!("there are no settings\nin the place for them"),
         Guise::GoesOn => loop {

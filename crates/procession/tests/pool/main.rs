@@ -40,6 +40,7 @@ mod works;
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
+    starting::swarm_if_named_so();
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(registry));

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, PoolError, PoolEvent, ProcessPool, Shutdown, TaskError};
+use procession::{Builder, Executor, PoolError, PoolEvent, ProcessPool, Shutdown, TaskError};
 use tempfile::TempDir;
 
 use crate::harness::eventually;
@@ -35,6 +35,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_main_that_panics_before_it_serves_is_quoted,
         a_wrapper_that_does_not_exec_is_told_so_at_the_first_try,
         a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try,
+        a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm,
+        a_wrapper_that_leaves_a_copy_of_the_program_behind_starts_no_swarm,
+        a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try,
         a_worker_that_ends_unheard_holds_nothing_up_when_its_socket_is_gone,
         a_worker_that_does_not_know_the_task_says_what_to_do,
         a_program_that_fails_now_and_then_is_tried_again,
@@ -52,6 +55,12 @@ impl Script {
     fn new(text: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let script = Self { dir };
+        script.say(text);
+        script
+    }
+
+    fn say(&self, text: &str) {
+        let script = self;
         let starts = script.dir.path().join("starts");
         let text = format!("#!/bin/sh\necho >> '{}'\n{text}\n", starts.display());
         // Copied by another process: while one of this process's own children, just forked, still
@@ -61,7 +70,6 @@ impl Script {
         let copied = std::process::Command::new("cp").arg(draft).arg(script.path()).status();
         assert!(copied.expect("cp").success());
         fs::set_permissions(script.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
-        script
     }
 
     fn path(&self) -> PathBuf {
@@ -274,6 +282,89 @@ fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
         assert!(words.contains("leave its standard input alone"), "{words}");
         pool.shutdown(Shutdown::Wait);
         assert!(script.starts() <= 2, "{text}: {} starts", script.starts());
+    }
+}
+
+/// What wrappers do that clear the environment of the program THIS.
+const CLEARING: [&str; 8] = [
+    "exec env -i 'THIS'",
+    "env -i 'THIS'",
+    "exec env -u PROCESSION_INVITATION 'THIS'",
+    "PROCESSION_INVITATION= exec 'THIS'",
+    "exec env -i 'THIS' < /dev/null",
+    "env -i 'THIS' < /dev/null 2>&1",
+    // As programs do that give theirs no descriptors.
+    "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; exec env -i 'THIS'",
+    "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; env -i 'THIS' < /dev/null; exit",
+];
+
+fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    for (text, how) in CLEARING.iter().flat_map(|text| [(text, SWARMS), (text, SWARMS_UNSERVED)]) {
+        let (script, pool) = swarm(text, how);
+        let pool = pool.build().expect("a pool");
+        let error = refuses(&pool);
+        assert!(matches!(error, PoolError::WorkerWrapped { .. }), "{text}: {error:?}");
+        let words = error.to_string();
+        assert!(words.contains("it cleared the environment of the program"), "{text}: {words}");
+        pool.shutdown(Shutdown::Wait);
+        assert!(script.starts() <= 2, "{text}: {} starts", script.starts());
+    }
+}
+
+fn a_wrapper_that_leaves_a_copy_of_the_program_behind_starts_no_swarm() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    // The process that was started ends at once, and the program is not its child any more.
+    let (script, pool) = swarm("exec setsid env -i 'THIS' < /dev/null", SWARMS_UNSERVED);
+    let text = refuses(&pool.build().expect("a pool")).to_string();
+    // What the program says may come too late to be read.
+    let is_known = text.contains("it cleared the environment of the program")
+        || text.contains("it ended with exit code 0 before it was ready");
+    assert!(is_known, "{text}");
+    assert!(script.starts() <= TRIES, "{} starts", script.starts());
+}
+
+/// By these names this program is one whose workers are what is called `wrapper` beside it; and it
+/// serves itself if it was asked, or does not.
+const SWARMS: &str = "swarms";
+const SWARMS_UNSERVED: &str = "swarms-unserved";
+
+/// A wrapper that does this with a program of that name, and a pool of such workers.
+fn swarm(text: &str, name: &str) -> (Script, Builder) {
+    let this = std::env::current_exe().expect("a path");
+    let script = Script::new("");
+    let program = script.dir.path().join(name);
+    std::os::unix::fs::symlink(&this, &program).expect("a link");
+    script.say(&text.replace("THIS", &program.display().to_string()));
+    std::os::unix::fs::symlink(script.path(), script.dir.path().join("wrapper")).expect("a link");
+    let pool = quiet().workers(2).worker_program(script.path());
+    (script, pool)
+}
+
+pub(crate) fn swarm_if_named_so() {
+    let Some(name) = std::env::args_os().next().map(PathBuf::from) else { return };
+    if name.ends_with(SWARMS) {
+        procession::worker::serve_if_asked(crate::tasks::registry());
+    } else if !name.ends_with(SWARMS_UNSERVED) {
+        return;
+    }
+    let built = quiet().workers(2).worker_program(name.with_file_name("wrapper")).build();
+    // What happens next is that its workers do the same.
+    let is_refused = built.map(|pool| pool.submit(Pid()).result().is_ok());
+    std::process::exit(i32::from(is_refused.is_err()));
+}
+
+fn a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try() {
+    for guise in [Guise::BuildsFirst, Guise::AsksAndBuilds] {
+        let pool = pool_of(guise).build().expect("a pool");
+        let error = refuses(&pool);
+        assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("it builds a pool of its own in place of serving"), "{text}");
     }
 }
 

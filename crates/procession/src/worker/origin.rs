@@ -1,0 +1,207 @@
+//! How a process knows that it was started as a worker.
+//!
+//! | what it goes by | where it is missing |
+//! |---|---|
+//! | the invitation in the environment | a wrapper cleared the environment |
+//! | the socket as standard input | a wrapper replaced the standard input |
+//! | the mark, a descriptor ([`procession_os::mark`]) | a wrapper closed it; other systems than Linux |
+//! | the environment of the leader of its process group | a wrapper made it a session of its own |
+//!
+//! The invitation and the socket are needed to serve. Each of the others is enough to know that this
+//! process must not start workers of its own: they would do the same, and so on without end.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, fs, process};
+
+use rustix::process::Pid;
+
+use super::{LOST_ENVIRONMENT, LOST_INPUT};
+use crate::transport::{self, HandshakeMessage, Invitation, Marking};
+use procession_os as os;
+
+/// Set when this process begins to serve.
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn note_that_it_serves() {
+    IS_SERVING.store(true, Ordering::Release);
+}
+
+/// Whether this process was started as a worker and its `main` paid no heed to that; if so, the
+/// coordinator is told.
+pub(crate) fn was_asked_in_vain() -> bool {
+    if IS_SERVING.load(Ordering::Acquire) {
+        return false;
+    }
+    if let Some(invitation) = invitation() {
+        if has_the_socket(&invitation) {
+            HandshakeMessage::NotServing.send_to(io::stdin().as_fd());
+            return true;
+        }
+        // Started by a wrapper that passed on the environment, but not the standard input. A task
+        // that starts a program does the same, but by then the socket has no name any more.
+        if is_awaited(&invitation) {
+            tell_by_words(LOST_INPUT);
+            return true;
+        }
+    }
+    if let Some(marking) = marking() {
+        tell_that_the_environment_is_lost(marking);
+        return true;
+    }
+    if has_the_socket_of_an_ancestor() {
+        HandshakeMessage::NoEnvironment.send_to(io::stdin().as_fd());
+        return true;
+    }
+    if let Some(invitation) = invitation_of_the_leader() {
+        match has_the_socket(&invitation) {
+            true => drop(HandshakeMessage::NoEnvironment.send_to(io::stdin().as_fd())),
+            false => tell_by_words(LOST_ENVIRONMENT),
+        }
+        return true;
+    }
+    false
+}
+
+/// The coordinator reads the standard error of this process, and knows these words.
+fn tell_by_words(words: &str) {
+    let _ = writeln!(io::stderr(), "worker: {words}");
+}
+
+pub(super) fn tell_that_the_environment_is_lost(marking: Marking) {
+    if transport::identity(io::stdin().as_fd()) == Some(marking.input) {
+        HandshakeMessage::NoEnvironment.send_to(io::stdin().as_fd());
+    } else {
+        tell_by_words(LOST_ENVIRONMENT);
+    }
+}
+
+/// The invitation of this process, whatever has become of its standard input.
+pub(super) fn own_invitation() -> Option<Invitation> {
+    invitation().filter(|it| has_the_socket(it) || has_lost_the_socket(it))
+}
+
+fn invitation() -> Option<Invitation> {
+    serde_json::from_str(&env::var(Invitation::VARIABLE).ok()?).ok()
+}
+
+/// Whether standard input is the socket that the coordinator gave to its worker. A process that a
+/// task starts inherits the environment, but not that.
+pub(super) fn has_the_socket(invitation: &Invitation) -> bool {
+    transport::identity(io::stdin().as_fd()) == Some(invitation.input)
+}
+
+/// Whether this process is what the coordinator waits for, and a wrapper has replaced the standard
+/// input: the name of the socket is there only until the worker has reported.
+fn has_lost_the_socket(invitation: &Invitation) -> bool {
+    !has_the_socket(invitation)
+        && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
+        && is_awaited(invitation)
+}
+
+fn is_awaited(invitation: &Invitation) -> bool {
+    let socket = Path::new(&invitation.socket);
+    socket.is_absolute() && socket.exists()
+}
+
+/// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; one
+/// that starts a helper before that, of the same program, passes it on.
+pub(super) fn marking() -> Option<Marking> {
+    let marking = Marking::parse(&os::mark::inherited()?)?;
+    (is_child_of(marking.coordinator) || parent_is_another_program()).then_some(marking)
+}
+
+/// Whether standard input is one end of a socket pair with bounds between messages, and the process
+/// that made the pair is an ancestor of this one.
+fn has_the_socket_of_an_ancestor() -> bool {
+    const FURTHEST: usize = 8;
+    let Some(maker) = transport::maker(io::stdin().as_fd()) else { return false };
+    let parents = std::iter::successors(rustix::process::getppid(), |pid| Stat::of(*pid)?.parent());
+    parents.take(FURTHEST).any(|parent| parent == maker)
+}
+
+/// The invitation in the environment with which the leader of this process's group was started, if it
+/// is still awaited. A worker is such a leader, and so is a wrapper that was started in its place.
+fn invitation_of_the_leader() -> Option<Invitation> {
+    let leader = rustix::process::getpgrp();
+    if leader == rustix::process::getpid() || !parent_is_another_program() {
+        return None;
+    }
+    let variables = fs::read(proc_of(leader).join("environ")).ok()?;
+    let variables = variables.split(|byte| *byte == 0);
+    let prefix = format!("{}=", Invitation::VARIABLE);
+    let value = variables.into_iter().find_map(|it| it.strip_prefix(prefix.as_bytes()))?;
+    let invitation: Invitation = serde_json::from_slice(value).ok()?;
+    let started = u32::try_from(Stat::of(leader)?.parent()?.as_raw_nonzero().get()).ok()?;
+    (started == invitation.coordinator && is_awaited(&invitation)).then_some(invitation)
+}
+
+/// Whether the parent is a child of the coordinator and another program than this one: if it were
+/// the same, the worker itself would have started this process, as a helper with other duties.
+fn is_child_of_a_wrapper(coordinator: u32) -> bool {
+    let Some(parent) = rustix::process::getppid() else { return false };
+    let grandparent = Stat::of(parent).and_then(|stat| stat.parent());
+    let is_it = |pid: Pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(coordinator);
+    grandparent.is_some_and(is_it) && parent_is_another_program()
+}
+
+/// Where that cannot be seen, the parent is another user's.
+fn parent_is_another_program() -> bool {
+    let program = |of: &Path| fs::read_link(of.join("exe")).ok();
+    let parent = rustix::process::getppid().and_then(|parent| program(&proc_of(parent)));
+    parent.is_none() || parent != program(Path::new("/proc/self"))
+}
+
+pub(super) fn is_child_of(coordinator: u32) -> bool {
+    rustix::process::getppid()
+        .is_some_and(|parent| u32::try_from(parent.as_raw_nonzero().get()) == Ok(coordinator))
+}
+
+fn proc_of(pid: Pid) -> PathBuf {
+    Path::new("/proc").join(pid.as_raw_nonzero().to_string())
+}
+
+/// What the system says of a process.
+struct Stat(Vec<u8>);
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        fs::read(proc_of(pid).join("stat")).ok().map(Self)
+    }
+
+    fn parent(&self) -> Option<Pid> {
+        // The name of the program, which stands before, may contain anything.
+        let behind_the_name = self.0.rsplit(|byte| *byte == b')').next()?;
+        let fields = OsStr::from_bytes(behind_the_name).to_str()?;
+        Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)
+    }
+}
+
+/// Tells the coordinator that this process is not the one that it started.
+pub(super) fn tell_that_it_is_wrapped() {
+    HandshakeMessage::Wrapped { pid: process::id() }.send_to(io::stdin().as_fd());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_parent_of_a_process_is_found_whatever_its_name() {
+        let own = Stat::of(rustix::process::getpid()).expect("this process");
+        assert_eq!(own.parent(), rustix::process::getppid());
+        let odd = Stat(b"7 (a) b) (c) S 42 7 7".to_vec());
+        assert_eq!(odd.parent(), Pid::from_raw(42));
+    }
+
+    #[test]
+    fn a_process_that_was_not_started_as_a_worker_is_none() {
+        assert!(!was_asked_in_vain());
+        assert!(own_invitation().is_none() && marking().is_none());
+    }
+}
