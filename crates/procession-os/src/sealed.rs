@@ -31,6 +31,7 @@ mod linux {
     };
     use rustix::io::{Errno, write};
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    use rustix::process::{Resource, getrlimit};
 
     const SEALS: SealFlags =
         SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -42,6 +43,10 @@ mod linux {
     /// A new memory file with these bytes, sealed.
     pub fn create(bytes: &[u8]) -> io::Result<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // To write beyond this limit would end the process by a signal.
+        if getrlimit(Resource::Fsize).current.is_some_and(|most| most < bytes.len() as u64) {
+            return Err(Errno::FBIG.into());
+        }
         let file = memfd_create("procession-bytes", flags)?;
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -61,6 +61,16 @@ pub enum TaskError {
         /// What the decoder said, or that no task of this name is registered.
         reason: String,
     },
+    /// The task, or its output, did not get to the other side: a process had too few descriptors, or too
+    /// little memory, to send or to receive it, or a limit of file sizes forbids it. A task that no
+    /// worker could receive was not begun.
+    #[error("cannot deliver the {what}: {reason}")]
+    Undelivered {
+        /// `task` or `output`.
+        what: String,
+        /// Which side failed, and what the operating system said.
+        reason: String,
+    },
     /// The output was not waited for, because that wait would never have ended: it began on a
     /// thread that delivers the outputs of this executor (in `on_event`, `on_say` or `on_output`,
     /// in `Deserialize` or `Drop` of an output), or in a task or callback for which the awaited

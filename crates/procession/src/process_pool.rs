@@ -130,6 +130,17 @@ pub enum PoolEvent {
         /// What the system said.
         reason: String,
     },
+    /// A task has left its worker in a state in which it cannot receive or send what is large, or has
+    /// closed its standard streams. The worker is replaced when it has done what it has begun; what it
+    /// has not begun is given to another.
+    WorkerUnfit {
+        /// Which worker, counted from 0.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// What the worker said.
+        reason: String,
+    },
     /// There is no process for a worker now, or it cannot work: most often because the system is short
     /// of threads, processes, descriptors or memory. It is tried again, with a pause that grows to
     /// two seconds, as long as another worker is ready. Without any, the pool is broken after half a

@@ -266,6 +266,7 @@ impl<J: Clone> Scheduler<J> {
                     self.advance(id, items);
                 }
             }
+            Event::Unfit { worker_id, seq, reason } => self.unfit(worker_id, seq, reason, actions),
             Event::Returned { worker_id, calls } => {
                 let state = &mut self.workers[worker_id.worker_index];
                 if state.is_present(worker_id) {

@@ -43,7 +43,9 @@ use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub(crate) use self::attachment::{Assembly, Attachment, Passed, ReceivedBytes, pass};
+pub(crate) use self::attachment::{
+    Assembly, Attachment, Passed, Patience, ReceivedBytes, Stuck, pass,
+};
 pub(crate) use self::channel::{prepare, receive, send};
 pub(crate) use self::claim::Progress;
 pub(crate) use self::event_count::AdaptiveSpin;
@@ -160,6 +162,12 @@ pub(crate) const OUTPUT: u8 = 4;
 /// Asks the reader to take in what is in the socket, where there is no room for the rest of what
 /// the next record lacks.
 pub(crate) const TAKE_IN: u8 = 5;
+/// The call of this claim cannot be received by the worker, which has not begun it, for the reason that
+/// follows.
+pub(crate) const NOT_RECEIVED: u8 = 6;
+/// A task has left the worker's process in a state in which it should run no others, for the reason
+/// that follows.
+pub(crate) const UNFIT: u8 = 7;
 /// Set in the kind of a record that lacks something, which comes in a message of its own.
 pub(crate) const ENCLOSED: u8 = 0x80;
 
@@ -300,6 +308,8 @@ pub(crate) enum Status {
     Undecodable,
     /// The output could not be encoded; `data` is a [`Refused`].
     Unencodable,
+    /// The output could not be sent, or not be received; `data` says why.
+    Undelivered,
 }
 
 /// Why an output was not encoded.
@@ -368,6 +378,13 @@ impl ReplyBuffer {
     }
 }
 
+/// A reply in place of one that cannot be sent, or was not received.
+pub(crate) fn undelivered(id: u64, reason: &str, ran_for: Duration) -> Vec<u8> {
+    let mut buffer = ReplyBuffer::default();
+    let status = buffer.put_reason(Status::Undelivered, reason);
+    envelope(id, status, &buffer, ran_for)
+}
+
 /// Puts data into the envelope of a reply, or behind it if it is not JSON.
 pub(crate) fn envelope(
     id: u64,
@@ -432,6 +449,11 @@ impl<'r> Reply<'r> {
             Status::Undecodable => {
                 let reason = serde_json::from_slice::<String>(data);
                 Err(undecodable("task", reason.unwrap_or_else(|error| error.to_string())))
+            }
+            Status::Undelivered => {
+                let reason = serde_json::from_slice::<String>(data);
+                let reason = reason.unwrap_or_else(|error| error.to_string());
+                Err(TaskError::Undelivered { what: "output".to_owned(), reason })
             }
             Status::Unencodable => Err(serde_json::from_slice(data).map_or_else(
                 broken,

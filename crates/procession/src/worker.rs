@@ -11,6 +11,7 @@
 //! the coordinator counts on the claims to find the culprit of a crash.
 
 mod origin;
+mod streams;
 mod worker_loop;
 
 use std::fs::File;

@@ -86,6 +86,19 @@ impl Claims {
         self.given_out().find(|(_, call)| call.seq == seq).map(|(claim, _)| claim)
     }
 
+    pub(crate) fn seq_of(&self, claim: u64) -> Option<u64> {
+        Some(self.call_of(claim)?.seq)
+    }
+
+    pub(crate) fn next_unanswered(&self, claim: u64) -> Option<u64> {
+        let Sent { work_item, first, answered, .. } = self.call_of(claim)?;
+        Some(work_item.id.0 + u64::from(first + answered))
+    }
+
+    fn call_of(&self, claim: u64) -> Option<&Sent> {
+        self.calls.get(usize::try_from(claim).ok()?)?.as_ref()
+    }
+
     /// Takes back what was not begun of the calls of these turns, and says what was.
     pub(crate) fn revoke(
         &mut self,

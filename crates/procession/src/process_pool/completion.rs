@@ -107,6 +107,10 @@ impl PoolInner {
                 TaskError::TimedOut { after, attempts }
             }
             (Verdict::Cancelled, _) => TaskError::Cancelled,
+            (Verdict::NotReceived { reason, workers }, _) => TaskError::Undelivered {
+                what: "task".to_owned(),
+                reason: format!("{workers} fresh workers could not receive it: {reason}"),
+            },
             (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
             (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
                 unreachable!("{verdict:?} without what it is made of")

@@ -25,7 +25,7 @@ use super::receive;
 use super::stats::Counts;
 use super::supervisor::Order;
 use super::trace;
-use super::work_item::{ItemPool, WorkItem};
+use super::work_item::{self, ItemPool, WorkItem};
 use super::worker_handle::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
 use super::{Output, PoolEvent};
 use crate::codec;
@@ -427,6 +427,13 @@ impl PoolInner {
         let acting = self.setup.max_pending.map(|_| Acting::serves(callbacks::address(self), None));
         let encoded = job.encode();
         drop(acting);
+        let encoded = encoded.and_then(|encoded| match work_item::refusal(&encoded) {
+            None => Some(encoded),
+            Some(error) => {
+                encoded.owed.fail(error);
+                None
+            }
+        });
         match encoded {
             Some(encoded) => {
                 self.submitted(self.item_pool.pack(encoded), options);

@@ -1,23 +1,29 @@
 //! Takes replies out of the memory that is shared with a worker and passes them on: done by the
 //! worker's handler, or by a caller that waits for just that reply.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::PoolEvent;
 use super::inner::PoolInner;
 use super::work_item::WorkItem;
 use super::worker_handle::{Answered, Receiving, WorkerHandle};
 use crate::blob::Blob;
+use crate::error::TaskError;
 use crate::scheduler::Event;
 use crate::task::TaskId;
 use crate::transport::{
-    self, Attachment, ENCLOSED, Garbled, OUTPUT, Record, Reply, SAID, Status, TAKE_IN, Timed,
+    self, Attachment, ENCLOSED, Garbled, NOT_RECEIVED, OUTPUT, Record, Reply, SAID, Status,
+    TAKE_IN, Timed, UNFIT,
 };
 
 /// How many replies are decided upon together at most: so many that locks hardly count, and so few
 /// that those who wait for the first need not wait long for the last.
 const BATCH: usize = 256;
+
+/// How much of what a worker says of itself is kept, in characters.
+const LONGEST_REASON: usize = 500;
 
 /// Replies that follow each other within this time will do so for a while.
 const SOON: Duration = Duration::from_micros(400);
@@ -83,10 +89,21 @@ pub(super) fn only_reply(
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
-                shared.heard(handle, TaskId(number), line(text)?);
+                shared.heard(handle, TaskId(number), taken.line(text)?);
                 continue;
             }
-            let reply = Reply::parse(text)?;
+            if taken.is(NOT_RECEIVED) {
+                let reason = format!("the worker cannot receive it: {}", line(text)?);
+                work_item.fail(0..1, TaskError::Undelivered { what: "task".to_owned(), reason });
+                return Ok(true);
+            }
+            if taken.is(UNFIT) {
+                continue;
+            }
+            let reply = match taken.lost() {
+                None => Reply::parse(text)?,
+                Some(_) => taken.undelivered(number, handle)?,
+            };
             handle.answered(number, 1, |work_item, _| reply.id == work_item.id.0)?;
             work_item.answer(0, &reply);
             return Ok(true);
@@ -106,11 +123,39 @@ struct Taken {
     enclosed: Attachment,
     /// Until they are handed over.
     blobs: RefCell<Vec<Blob>>,
+    /// What is passed on if the enclosed could not be received.
+    in_its_place: OnceCell<Vec<u8>>,
 }
 
 impl Taken {
     fn is(&self, kind: u8) -> bool {
         self.record.kind & !ENCLOSED == kind
+    }
+
+    /// Why a part of it is missing.
+    fn lost(&self) -> Option<String> {
+        let reason = self.enclosed.lost()?;
+        Some(format!("this process cannot receive it: {reason}"))
+    }
+
+    /// A reply in place of the one that was lost, to the next task of this claim's call.
+    fn undelivered<'r>(&'r self, claim: u64, handle: &WorkerHandle) -> Result<Reply<'r>, Garbled> {
+        let id = handle.next_unanswered(claim)?;
+        let reason = self.lost().unwrap_or_default();
+        Reply::parse(
+            self.in_its_place.get_or_init(|| transport::undelivered(id, &reason, Duration::ZERO)),
+        )
+    }
+
+    /// What a task said, or that it was lost.
+    fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
+        match self.lost() {
+            None => line(text),
+            Some(reason) => {
+                let lost = || format!("(a long line is lost: {reason})").into_bytes();
+                line(self.in_its_place.get_or_init(lost))
+            }
+        }
     }
 
     fn has_blobs(&self) -> bool {
@@ -150,7 +195,7 @@ fn take(
         false => receiving.attachment(socket)?,
     };
     let blobs = RefCell::new(enclosed.take_blobs());
-    Ok(Some(Taken { record, enclosed, blobs }))
+    Ok(Some(Taken { record, enclosed, blobs, in_its_place: OnceCell::new() }))
 }
 
 /// Passes on the next replies, or what a task said; false if there is nothing.
@@ -162,10 +207,13 @@ fn batch(
     let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
     // Those that lie in the memory that was read at once: the next read moves them. What a task
     // says is heard after the replies that came before, and before those that come after. And
-    // blobs, each of which takes a descriptor, are passed on before there are more.
+    // blobs, each of which takes a descriptor, are passed on before there are more. What was lost comes
+    // last, so that all that was answered before it is known.
     while taken.len() < BATCH
         && (taken.is_empty() || !receiving.is_empty())
-        && !taken.last().is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs())
+        && !taken
+            .last()
+            .is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs() || last.lost().is_some())
     {
         match take(handle, &mut receiving, taken.is_empty()) {
             Ok(Some(next)) => taken.push(next),
@@ -218,7 +266,15 @@ impl<'r> ReceivedReplies<'r> {
             let (number, text) = first.split(receiving)?;
             rest = others;
             if first.is(SAID) {
-                return Ok(Some((TaskId(number), line(text)?)));
+                return Ok(Some((TaskId(number), first.line(text)?)));
+            } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
+                self.note_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?)?;
+            } else if first.lost().is_some() {
+                let claim = match first.is(OUTPUT) {
+                    true => Timed::from_number(number).claim.into(),
+                    false => number,
+                };
+                self.note_reply(claim, first.undelivered(claim, self.handle)?)?;
             } else if first.is(OUTPUT) {
                 rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
@@ -230,6 +286,20 @@ impl<'r> ReceivedReplies<'r> {
         Ok(None)
     }
 
+    /// The worker is to be replaced; the call of this claim, if there is one, was not received.
+    fn note_unfit(&mut self, claim: Option<u64>, reason: &str) -> Result<(), Garbled> {
+        let seq = claim.map(|claim| self.handle.seq_of(claim)).transpose()?;
+        let (worker_id, worker, pid) =
+            (self.handle.worker_id, self.handle.worker(), self.handle.pid());
+        let reason: String = reason.chars().take(LONGEST_REASON).collect();
+        if self.handle.note_unfit() {
+            let reason = reason.clone();
+            self.shared.report(|| PoolEvent::WorkerUnfit { worker, pid, reason });
+        }
+        self.events.push(Event::Unfit { worker_id, seq, reason });
+        Ok(())
+    }
+
     fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
         let is_its = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
         let Answered { seq, .. } = self.handle.answered(claim, 1, is_its)?;
@@ -237,7 +307,10 @@ impl<'r> ReceivedReplies<'r> {
             worker_id: self.handle.worker_id,
             seq,
             ran_for: Duration::from_micros(reply.run_us),
-            has_failed: matches!(reply.status, Status::Failed | Status::Panicked),
+            has_failed: matches!(
+                reply.status,
+                Status::Failed | Status::Panicked | Status::Undelivered
+            ),
             is_over_memory_limit: self.is_over_memory_limit,
         });
         self.replies.push(reply);
@@ -258,6 +331,7 @@ impl<'r> ReceivedReplies<'r> {
         let mut rest = others;
         while let Some((next, others)) = rest.split_first()
             && next.is(OUTPUT)
+            && next.lost().is_none()
         {
             let (number, text) = next.split(receiving)?;
             let timed = Timed::from_number(number);

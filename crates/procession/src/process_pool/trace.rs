@@ -62,6 +62,9 @@ pub(super) fn tell(event: &PoolEvent) {
         PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
             warn!(target: "procession", worker, pid, threads, wanted, reason, "worker narrowed");
         }
+        PoolEvent::WorkerUnfit { worker, pid, reason } => {
+            warn!(target: "procession", worker, pid, reason, "worker unfit");
+        }
         PoolEvent::WorkerDelayed { worker, reason } => {
             warn!(target: "procession", worker, reason, "worker delayed");
         }

@@ -65,6 +65,22 @@ impl ItemPool {
 /// the channel never is full.
 const ENCLOSED_COUNTS_AS: usize = 2048;
 
+/// Why a task can never be sent: what is large travels in memory files, and a limit of this process
+/// forbids them to be as large as that (`ulimit -f`).
+pub(crate) fn refusal(Encoded { text, blobs, .. }: &Encoded) -> Option<TaskError> {
+    use rustix::process::{Resource, getrlimit};
+    let largest = blobs.iter().filter(|blob| blob.file().is_none()).map(|blob| blob.len());
+    let largest = largest.chain([text.len()]).max().filter(|largest| *largest > INLINE_LIMIT)?;
+    let most = getrlimit(Resource::Fsize).current.filter(|most| *most < largest as u64)?;
+    Some(TaskError::Undelivered {
+        what: "task".to_owned(),
+        reason: format!(
+            "this process cannot send it: File too large: {largest} bytes, and no file may be larger \
+             than {most} (ulimit -f)"
+        ),
+    })
+}
+
 impl WorkItem {
     pub(crate) fn new(Encoded { id, name, text, blobs, owed }: Encoded) -> Self {
         let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));

@@ -21,7 +21,7 @@ use crate::future::Wake;
 use crate::scheduler::{Begun, Claimed, WorkerId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, CALL, Call, ENCLOSED, Garbled, INLINE_LIMIT, Passed,
-    Progress, Reader, Record, Records, SharedRegion, Socket, TAKE_IN, Writer,
+    Patience, Progress, Reader, Record, Records, SharedRegion, Socket, TAKE_IN, Writer,
 };
 
 /// A call that waits to be sent.
@@ -86,6 +86,8 @@ pub(crate) struct WorkerHandle {
     is_dismissed: AtomicBool,
     /// A call that has ended by its claim, and where the unread replies ended when that was seen.
     ended: Mutex<Option<(u64, u64)>>,
+    /// The worker has said that it should run no further tasks.
+    is_unfit: AtomicBool,
     /// There was no room for what lies in the outbox.
     lacks_room: AtomicBool,
     /// There was none in the socket, for what belongs beside it.
@@ -103,16 +105,30 @@ struct Sending {
 }
 
 /// Where replies come from.
-#[derive(Default)]
 pub(crate) struct Receiving {
     reader: Reader,
     records: Records,
     assembly: Assembly,
+    patience: Patience,
+}
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self {
+            reader: Reader::default(),
+            records: Records::default(),
+            assembly: Assembly::default(),
+            patience: Patience::of(SHORTAGE_MAY_PASS),
+        }
+    }
 }
 
 /// How long the handler sleeps at most while the socket is full: the worker does not tell when it
 /// has taken something out of it.
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(1);
+
+/// How long descriptors may be short in this process before what a worker sent is given up.
+const SHORTAGE_MAY_PASS: Duration = Duration::from_secs(2);
 
 impl WorkerHandle {
     pub(crate) fn new(worker_id: WorkerId) -> Self {
@@ -133,6 +149,7 @@ impl WorkerHandle {
             ended_at: OnceLock::new(),
             is_dismissed: AtomicBool::new(false),
             ended: Mutex::default(),
+            is_unfit: AtomicBool::new(false),
             lacks_room: AtomicBool::new(false),
             socket_is_full: AtomicBool::new(false),
         }
@@ -326,6 +343,16 @@ impl WorkerHandle {
         Ok(Answered { seq, work_item, item })
     }
 
+    /// The sequence number of the call of this claim, of which the worker says that it cannot receive it.
+    pub(crate) fn seq_of(&self, claim: u64) -> Result<u64, Garbled> {
+        self.sending().claims.seq_of(claim).ok_or(Garbled)
+    }
+
+    /// The id of the next task of this claim's call that has no answer.
+    pub(crate) fn next_unanswered(&self, claim: u64) -> Result<u64, Garbled> {
+        self.sending().claims.next_unanswered(claim).ok_or(Garbled)
+    }
+
     /// Sleeps until the worker has replied, or has ended, or has read all its calls while there are
     /// more that found no room. It may have none to reply to: those that were taken back.
     pub(crate) fn wait_for_replies(&self) {
@@ -359,6 +386,11 @@ impl WorkerHandle {
         {
             socket.shut_down();
         }
+    }
+
+    /// The worker should run no further tasks. False if that was known before.
+    pub(crate) fn note_unfit(&self) -> bool {
+        !self.is_unfit.swap(true, Ordering::SeqCst)
     }
 
     /// Nothing waits at the socket any more, and what lies in it may be needed after the end.
@@ -544,11 +576,11 @@ impl Receiving {
 
     /// What the record lacks that was just taken.
     pub(crate) fn attachment(&mut self, socket: &Socket) -> Result<Attachment, Garbled> {
-        self.assembly.next(socket)
+        self.assembly.next(socket, &mut self.patience)
     }
 
     /// Takes in what is in the socket, so that the worker can send the rest.
     pub(crate) fn take_in(&mut self, socket: &Socket) -> Result<(), Garbled> {
-        self.assembly.take_in(socket)
+        self.assembly.take_in(socket, &mut self.patience)
     }
 }

@@ -16,6 +16,8 @@ use crate::task::TaskId;
 const CONVICTED: u32 = 8;
 const MOST_LIKELY: u32 = 4;
 const HARDLY: u32 = 1;
+/// A call that this many fresh workers could not receive is given to no other.
+const NOT_RECEIVED: u32 = 2;
 
 impl<J: Clone> Scheduler<J> {
     pub(super) fn exited(
@@ -105,6 +107,35 @@ impl<J: Clone> Scheduler<J> {
             }
         }
         self.take_back(not_begun, actions);
+    }
+
+    /// A worker says that it is in no state to run further tasks: it gets none. A call that it could not
+    /// receive goes to another worker. If it was the worker's first, no task before it is to blame: it
+    /// may be too large for any worker.
+    pub(super) fn unfit(
+        &mut self,
+        worker_id: WorkerId,
+        seq: Option<u64>,
+        reason: String,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let state = &mut self.workers[worker_id.worker_index];
+        if !state.is_present(worker_id) {
+            return;
+        }
+        state.is_unfit = true;
+        self.may_need_recycling = true;
+        let call = seq.and_then(|seq| state.calls.iter().find(|call| call.seq == seq));
+        let Some((seq, id)) = call.map(|call| (call.seq, call.id)) else { return };
+        let is_first = !state.has_answered;
+        // One that runs is not taken back: the worker's claim decides.
+        actions.push(Action::Recall { worker_id, from: seq, through: seq });
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.not_received += u32::from(is_first);
+        let workers = task.not_received;
+        if workers >= NOT_RECEIVED {
+            self.complete(id, Verdict::NotReceived { reason, workers }, actions);
+        }
     }
 
     /// A task had begun when its worker ended: it had its attempt. It ran for too long if there is a

@@ -215,7 +215,7 @@ impl<J: Clone> Scheduler<J> {
             if state.calls.is_empty() {
                 state.stage = Stage::Leaving { until: now + LEAVE };
                 actions.push(Action::Dismiss { worker_id: state.worker_id() });
-            } else if state.is_over_memory_limit {
+            } else if state.is_over_memory_limit || state.is_unfit {
                 self.recall(worker_index, actions);
             }
         }
@@ -277,7 +277,9 @@ impl<J: Clone> Scheduler<J> {
 
 /// Whether the worker gets no further task: it has done as many as it may, or grown too large.
 pub(super) fn is_due_for_recycling(state: &WorkerState, max_tasks: Option<u64>) -> bool {
-    state.is_over_memory_limit || max_tasks.is_some_and(|most| state.given >= most)
+    state.is_over_memory_limit
+        || state.is_unfit
+        || max_tasks.is_some_and(|most| state.given >= most)
 }
 
 pub(super) fn kill_successor<J>(

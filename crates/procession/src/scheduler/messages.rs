@@ -117,6 +117,13 @@ pub(crate) enum Event<J> {
         ran_for: Duration,
         is_over_memory_limit: bool,
     },
+    /// The worker says that its process is in no state to run further tasks; and that it could not
+    /// receive the call of this number, if one is named, and has not begun it.
+    Unfit {
+        worker_id: WorkerId,
+        seq: Option<u64>,
+        reason: String,
+    },
     /// These calls were taken back from the worker, but for those of their tasks that it had begun.
     Returned {
         worker_id: WorkerId,
@@ -278,5 +285,10 @@ pub(crate) enum Verdict {
         attempts: u32,
     },
     Cancelled,
+    /// Several workers could not receive it, the last of them for this reason.
+    NotReceived {
+        reason: String,
+        workers: u32,
+    },
     Broken(PoolError),
 }

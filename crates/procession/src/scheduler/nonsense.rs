@@ -89,6 +89,10 @@ impl Nonsense {
             5 | 6 => Event::WorkerReady { worker_id },
             7 => Event::Replied { worker_id, seq, ran_for, has_failed, is_over_memory_limit },
             8 => Event::Progressed { worker_id, seq, items, ran_for, is_over_memory_limit },
+            9 if self.rng.u8(0..4) == 0 => {
+                let seq = self.rng.bool().then_some(seq);
+                Event::Unfit { worker_id, seq, reason: String::new() }
+            }
             9 => Event::Returned { worker_id, calls: self.begun() },
             10 if self.rng.bool() => {
                 Event::WorkerExited { worker_id, exit: Exit::Signal(11), begun: self.begun() }

@@ -28,6 +28,8 @@ pub(super) struct Entry<J> {
     /// How likely it is that the first of them ended workers that had not claimed it: see
     /// `convicted`.
     pub suspicion: u32,
+    /// How many workers could not receive it.
+    pub not_received: u32,
     pub place: Place,
     /// No one reads its outcome any more: what has begun ends, and the rest is not begun.
     pub is_abandoned: bool,
@@ -63,7 +65,7 @@ impl<J: Clone> Scheduler<J> {
         self.queue.push_back(options.priority, id);
         self.pending += 1;
         let (origin, place) = (id, Place::Pending);
-        let (first, begun, suspicion, is_abandoned) = (0, 0, 0, false);
+        let (first, begun, suspicion, not_received, is_abandoned) = (0, 0, 0, 0, false);
         let entry = Entry {
             job,
             first,
@@ -73,6 +75,7 @@ impl<J: Clone> Scheduler<J> {
             options,
             begun,
             suspicion,
+            not_received,
             place,
             is_abandoned,
         };
@@ -109,7 +112,17 @@ impl<J: Clone> Scheduler<J> {
             return id;
         }
         let bytes = share(task.bytes, items, task.items);
-        let &mut Entry { first, origin, options, begun, suspicion, place, is_abandoned, .. } = task;
+        let &mut Entry {
+            first,
+            origin,
+            options,
+            begun,
+            suspicion,
+            not_received,
+            place,
+            is_abandoned,
+            ..
+        } = task;
         let job = task.job.clone();
         let piece = Entry {
             job,
@@ -120,6 +133,7 @@ impl<J: Clone> Scheduler<J> {
             options,
             begun,
             suspicion,
+            not_received,
             place,
             is_abandoned,
         };

@@ -37,6 +37,10 @@ pub(crate) struct WorkerState {
     pub recalled: u64,
     /// It uses more memory than it may.
     pub is_over_memory_limit: bool,
+    /// It has answered a task.
+    pub has_answered: bool,
+    /// It says that it is in no state to run further tasks.
+    pub is_unfit: bool,
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
     /// The call that is to be ended, together with the process.
@@ -159,6 +163,8 @@ impl WorkerState {
             given: 0,
             recalled: 0,
             is_over_memory_limit: false,
+            has_answered: false,
+            is_unfit: false,
             idle_since: now,
             ending: None,
             successor: None,
@@ -246,6 +252,8 @@ impl WorkerState {
         self.given = 0;
         self.recalled = 0;
         self.is_over_memory_limit = false;
+        self.has_answered = false;
+        self.is_unfit = false;
         self.has_no_successor = false;
     }
 
@@ -283,6 +291,7 @@ impl WorkerState {
         let index = self.calls.iter().position(|call| call.seq == seq)?;
         let call = &mut self.calls[index];
         call.answered = call.answered.saturating_add(items).min(call.items);
+        self.has_answered |= items > 0;
         // What is about to be ended runs since before: this is old news of what came before it.
         if self.ending.is_none_or(|ending| ending.seq != seq) {
             call.begins(now);

@@ -12,11 +12,14 @@
 //! socket has no room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record, upon which the
 //! other side takes in what is there, and goes on later from where it stopped.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -59,15 +62,18 @@ impl Deref for ReceivedBytes {
 }
 
 impl ReceivedBytes {
+    /// An error of the kind `InvalidData` means that it is not what was announced; any other, that the
+    /// system lacks something.
     fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
-        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        let len = usize::try_from(len).map_err(|_| refused("an impossible length"))?;
         if sealed::is_available() {
             return Sealed::open(file, len).map(Self::Sealed);
         }
         let file = File::from(file);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() != len as u64 {
-            return Err(io::Error::other("not a file of the length announced"));
+            return Err(refused("not a file of the length announced"));
         }
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0)?;
@@ -92,6 +98,8 @@ pub(crate) struct Attachment {
     text: Option<ReceivedBytes>,
     /// What the text mentions.
     blobs: Vec<ReceivedBytes>,
+    /// Why not all of it is here, if so.
+    lost: Option<String>,
 }
 
 impl Attachment {
@@ -100,9 +108,52 @@ impl Attachment {
         self.text.as_deref().unwrap_or(record)
     }
 
+    /// Why it could not be received, for want of something in this process.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// One that could not be received.
+    pub(crate) fn lost_because(reason: impl fmt::Display) -> Self {
+        Self { lost: Some(reason.to_string()), ..Self::default() }
+    }
+
     /// The blobs as they are for whoever has them now.
     pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
         std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
+    }
+}
+
+/// For how long it is waited for what is short where a message is to be received. What is short for
+/// longer is not waited for again before a message was received.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    until: Option<Instant>,
+    longest: Duration,
+}
+
+impl Patience {
+    /// How long it waits between two tries.
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    /// It does not wait.
+    pub(crate) fn none() -> Self {
+        Self::of(Duration::ZERO)
+    }
+
+    /// It waits for this long in all.
+    pub(crate) fn of(longest: Duration) -> Self {
+        Self { until: None, longest }
+    }
+
+    /// Waits for a moment; false if it has waited for long enough.
+    fn waits(&mut self) -> bool {
+        let now = Instant::now();
+        let is_left = *self.until.get_or_insert(now + self.longest) > now;
+        if is_left {
+            thread::sleep(Self::PAUSE);
+        }
+        is_left
     }
 }
 
@@ -114,32 +165,63 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    /// What the record lacks that was just taken: all of it was sent before.
-    pub(crate) fn next(&mut self, from: &Socket) -> Result<Attachment, Garbled> {
+    /// What the record lacks that was just taken: all of it was sent before. Where something is too
+    /// short to receive it, that is waited for; and if it stays so, what is there is
+    /// [lost](Attachment::lost), and the next one can be received.
+    pub(crate) fn next(
+        &mut self,
+        from: &Socket,
+        patience: &mut Patience,
+    ) -> Result<Attachment, Garbled> {
         loop {
             if let Some(whole) = self.whole.take() {
                 return Ok(whole);
             }
-            match from.receive() {
-                Received::Message(message) => self.add(message)?,
-                Received::Nothing | Received::Gone | Received::Cut => return Err(Garbled),
+            if !self.receive(from, patience)? {
+                return Err(Garbled);
             }
         }
     }
 
     /// Takes in what is there, to make room for the rest of what the next record lacks.
-    pub(crate) fn take_in(&mut self, from: &Socket) -> Result<(), Garbled> {
-        while self.whole.is_none() {
-            match from.receive() {
-                Received::Message(message) => self.add(message)?,
-                Received::Nothing | Received::Gone => break,
-                Received::Cut => return Err(Garbled),
-            }
-        }
+    pub(crate) fn take_in(
+        &mut self,
+        from: &Socket,
+        patience: &mut Patience,
+    ) -> Result<(), Garbled> {
+        while self.whole.is_none() && self.receive(from, patience)? {}
         Ok(())
     }
 
-    fn add(&mut self, Message { bytes, fds }: Message) -> Result<(), Garbled> {
+    /// Takes in the next message; false if there is none.
+    fn receive(&mut self, from: &Socket, patience: &mut Patience) -> Result<bool, Garbled> {
+        match from.receive() {
+            Received::Message(message) => {
+                patience.until = None;
+                self.add(message, None)?;
+            }
+            Received::Nothing | Received::Gone => return Ok(false),
+            Received::Cut => return Err(Garbled),
+            Received::Short(_) if patience.waits() => {}
+            Received::Short(error) => {
+                let Some(bytes) = from.discard() else {
+                    // Nor can it be taken out: a task may have closed the socket of its process.
+                    self.part = None;
+                    self.whole = Some(Attachment::lost_because(io::Error::from(error)));
+                    return Ok(true);
+                };
+                self.add(Message { bytes, fds: Vec::new() }, Some(error))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds a message, which may have lost its descriptors.
+    fn add(
+        &mut self,
+        Message { bytes, fds }: Message,
+        shortage: Option<Errno>,
+    ) -> Result<(), Garbled> {
         let ([KIND, flags, items], rest) = bytes.split_first_chunk::<HEAD>().ok_or(Garbled)? else {
             return Err(Garbled);
         };
@@ -147,6 +229,7 @@ impl Assembly {
             rest.split_at_checked(LENGTH * usize::from(*items)).ok_or(Garbled)?;
         let mut fds = fds.into_iter();
         let mut bulks = Vec::with_capacity(usize::from(*items));
+        let mut lost = shortage.map(|error| io::Error::from(error).to_string());
         for length in lengths.chunks_exact(LENGTH) {
             let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
             bulks.push(if length & INLINE != 0 {
@@ -154,8 +237,20 @@ impl Assembly {
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
                 inline = rest;
                 ReceivedBytes::Own(bytes.to_vec())
+            } else if lost.is_some() {
+                drop(fds.next());
+                continue;
             } else {
-                ReceivedBytes::open(fds.next().ok_or(Garbled)?, length).map_err(|_| Garbled)?
+                match ReceivedBytes::open(fds.next().ok_or(Garbled)?, length) {
+                    Ok(bytes) => bytes,
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                        return Err(Garbled);
+                    }
+                    Err(error) => {
+                        lost = Some(error.to_string());
+                        continue;
+                    }
+                }
             });
         }
         if !inline.is_empty() || fds.next().is_some() {
@@ -172,6 +267,10 @@ impl Assembly {
         part.blobs.extend(bulks);
         if part.blobs.len() > MOST_ITEMS {
             return Err(Garbled);
+        }
+        if let Some(reason) = lost.or(part.lost.take()) {
+            // The rest of it is of no use.
+            part = Attachment::lost_because(reason);
         }
         let place = if flags & GOES_ON != 0 { &mut self.part } else { &mut self.whole };
         *place = Some(part);
@@ -346,13 +445,13 @@ mod tests {
                     Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
                     other => panic!("{other:?}"),
                 }
-                let mut got = assembly.next(&other).expect("sound");
+                let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
                 let expected = text.unwrap_or("in the record");
                 assert_eq!(got.text(b"in the record"), expected.as_bytes());
                 assert_eq!(got.take_blobs(), blobs);
             }
         }
-        assert!(assembly.next(&other).is_err(), "nothing was sent");
+        assert!(assembly.next(&other, &mut Patience::none()).is_err(), "nothing was sent");
     }
 
     #[test]
@@ -370,11 +469,11 @@ mod tests {
                 Passed::Part(items) => from = items,
                 other => panic!("{other:?}"),
             }
-            assembly.take_in(&other).expect("sound");
+            assembly.take_in(&other, &mut Patience::none()).expect("sound");
             rounds += 1;
         }
         assert!(rounds > 0);
-        let mut got = assembly.next(&other).expect("sound");
+        let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
         assert_eq!(got.text(b"none"), b"none");
         assert_eq!(got.take_blobs(), many);
     }
@@ -384,7 +483,7 @@ mod tests {
         let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
             let (one, other) = pair();
             assert_eq!(one.send(bytes, fds), Sent::Yes);
-            Assembly::default().next(&other).is_err()
+            Assembly::default().next(&other, &mut Patience::none()).is_err()
         };
         let head = |flags: u8, items: u8| vec![KIND, flags, items];
         let with = |mut head: Vec<u8>, length: u64| {

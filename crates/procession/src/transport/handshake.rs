@@ -84,7 +84,7 @@ impl HandshakeMessage {
                 }
                 Received::Nothing => from.wait_readable(Some(LONGEST_WAIT)),
                 Received::Gone => return Ok(None),
-                Received::Cut => return Err(Garbled),
+                Received::Cut | Received::Short(_) => return Err(Garbled),
             }
         }
     }

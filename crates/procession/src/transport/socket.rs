@@ -14,7 +14,7 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv,
     recvmsg, sendmsg, shutdown, socketpair,
 };
 
@@ -47,8 +47,11 @@ pub(crate) enum Received {
     Nothing,
     /// The other end is closed, or this one was shut down; nothing will come any more.
     Gone,
-    /// A message too long, or with more descriptors than this process can take.
+    /// A message too long, or with more descriptors than any has.
     Cut,
+    /// The system lacks what it takes to receive the message, most often descriptors. On Linux the
+    /// message stays there for the next try; elsewhere its descriptors are lost.
+    Short(Errno),
 }
 
 #[derive(Debug)]
@@ -89,16 +92,43 @@ impl Socket {
         send_to(self.0.as_fd(), bytes, fds)
     }
 
+    /// Receives the next message, if one is there. Descriptors that are short cost no message: it is
+    /// taken out of the socket only when it was received whole.
     pub(crate) fn receive(&self) -> Received {
+        #[cfg(target_os = "linux")]
+        let looked = {
+            let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK);
+            if matches!(looked, Received::Message(_)) {
+                // The descriptors that were given at the first look are kept.
+                self.discard();
+            }
+            looked
+        };
+        #[cfg(all(not(target_os = "linux"), not(target_vendor = "apple")))]
+        let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC);
+        #[cfg(target_vendor = "apple")]
+        let looked = self.receive_with(RecvFlags::empty());
+        looked
+    }
+
+    /// Takes the next message out of the socket without its descriptors, which takes none.
+    pub(crate) fn discard(&self) -> Option<Vec<u8>> {
+        let mut bytes = [0; LONGEST];
+        loop {
+            return match recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
+                Ok((_, len)) => Some(bytes[..len.min(LONGEST)].to_vec()),
+                Err(Errno::INTR) => continue,
+                Err(_) => None,
+            };
+        }
+    }
+
+    fn receive_with(&self, flags: RecvFlags) -> Received {
         let mut bytes = [0; LONGEST];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
         let mut was_reset = false;
         loop {
             let mut control = RecvAncillaryBuffer::new(&mut space);
-            #[cfg(not(target_vendor = "apple"))]
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            #[cfg(target_vendor = "apple")]
-            let flags = RecvFlags::empty();
             let received =
                 recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
             let received = match received {
@@ -110,7 +140,8 @@ impl Socket {
                     was_reset = true;
                     continue;
                 }
-                Err(_) => return Received::Gone,
+                Err(Errno::CONNRESET | Errno::NOTCONN | Errno::PIPE) => return Received::Gone,
+                Err(error) => return Received::Short(error),
             };
             let mut fds = Vec::new();
             for message in control.drain() {
@@ -122,8 +153,13 @@ impl Socket {
             for fd in &fds {
                 let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
             }
-            if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-                return Received::Cut;
+            // As many as there may be, and more.
+            let are_too_many = fds.len() >= MOST_FDS;
+            match received.flags {
+                flags if flags.contains(ReturnFlags::TRUNC) => return Received::Cut,
+                flags if !flags.contains(ReturnFlags::CTRUNC) => {}
+                _ if are_too_many => return Received::Cut,
+                _ => return Received::Short(Errno::MFILE),
             }
             if received.bytes == 0 {
                 return Received::Gone;
@@ -268,6 +304,21 @@ mod tests {
         let (one, other) = pair();
         assert_eq!(one.send(&[7; LONGEST + 1], &[]), Sent::Yes);
         assert!(matches!(other.receive(), Received::Cut));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_message_that_was_discarded_is_gone_with_its_descriptors() {
+        let (one, other) = pair();
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        assert_eq!(one.send(b"first", &[writer.as_fd()]), Sent::Yes);
+        assert_eq!(one.send(b"second", &[]), Sent::Yes);
+        drop(writer);
+        assert_eq!(other.discard().as_deref(), Some(&b"first"[..]));
+        let mut read = Vec::new();
+        assert_eq!(reader.read_to_end(&mut read).expect("the end"), 0);
+        assert_eq!(message(other.receive()).bytes, b"second");
+        assert_eq!(other.discard(), None);
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! Where a worker does its work: takes the next call, claims it, runs it and replies.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::streams::Streams;
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
 use crate::panics;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::transport::{
-    self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, OUTPUT, Passed, REPLY,
-    Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status, TAKE_IN, Timed, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, NOT_RECEIVED, OUTPUT,
+    Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status,
+    Stuck, TAKE_IN, Timed, UNFIT, Writer,
 };
 use crate::voice::Voice;
 use procession_os as os;
@@ -31,6 +33,7 @@ pub(super) struct WorkerLoop {
     reply_sender: Arc<ReplySender>,
     /// How many threads have a call.
     busy: AtomicUsize,
+    streams: Streams,
     origin: Origin,
 }
 
@@ -62,6 +65,9 @@ pub(super) struct Runners {
     /// Why there are no more of them, if fewer than asked for.
     pub refused: Option<io::Error>,
 }
+
+/// The sequence number of a call that comes before all tasks.
+const INITIALIZER: u32 = 0;
 
 /// For how long at most a reply waits for room in the socket before the coordinator is asked anew.
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
@@ -101,6 +107,7 @@ impl WorkerLoop {
             }),
             reply_sender,
             busy: AtomicUsize::new(0),
+            streams: Streams::as_they_are(),
             origin: Origin::here(),
         }
     }
@@ -170,21 +177,26 @@ impl WorkerLoop {
             // The coordinator is no stranger: what it writes is sound, or it is at its end.
             let record = records.next().unwrap_or_else(|_| end_at_once());
             if record.is_some_and(|record| record.kind == TAKE_IN) {
-                assembly.take_in(socket).unwrap_or_else(|_| end_at_once());
+                // What cannot be taken in is missing later.
+                let _ = assembly.take_in(socket, &mut Patience::none());
                 continue;
             }
             if let Some(record) = record {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
                 taken.enclosed = match record.kind & ENCLOSED != 0 {
-                    true => assembly.next(socket).unwrap_or_else(|_| {
-                        // It may be more than this process can take in. The call is to blame:
-                        // given to the next worker, it would end that one, too.
-                        self.begin(&taken.record);
-                        end_at_once()
+                    true => assembly.next(socket, &mut Patience::none()).unwrap_or_else(|_| {
+                        // A task may have put another file in the place of the socket.
+                        Attachment::lost_because("it is not in the socket of this process")
                     }),
                     false => Attachment::default(),
                 };
+                if let Some(reason) = taken.enclosed.lost() {
+                    // It stays unclaimed: the coordinator takes it back.
+                    let Some((call, _)) = Call::split(&taken.record) else { end_at_once() };
+                    self.reply_sender.report(NOT_RECEIVED, call.claim, reason);
+                    continue;
+                }
                 self.busy.fetch_add(1, Ordering::SeqCst);
                 return true;
             }
@@ -203,16 +215,6 @@ impl WorkerLoop {
         }
     }
 
-    /// Claims a call that will not be run.
-    fn begin(&self, record: &[u8]) {
-        let call = Call::split(record).map(|(call, _)| call);
-        if let Some(call) = call
-            && let Some(claim) = self.region.claim(call.claim)
-        {
-            claim.begin(call.seq, transport::now());
-        }
-    }
-
     fn run(&self, taken: &mut Taken, reply_buffer: &mut ReplyBuffer) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         let Some(claim) = self.region.claim(call.claim) else { end_at_once() };
@@ -228,6 +230,11 @@ impl WorkerLoop {
         let text = taken.enclosed.text(parts.text);
         let mut texts = parts.texts(text);
         let mut now = transport::now();
+        if let Some(stream) = self.streams.closed(now) {
+            // It stays unclaimed: the coordinator takes it back.
+            let reason = format!("a task has closed the {stream} of this process");
+            return self.reply_sender.report(NOT_RECEIVED, call.claim, &reason);
+        }
         for item in 0..u64::from(call.items) {
             if !claim.begin(call.seq, now) {
                 // It was taken back. There may be more that found no room behind it.
@@ -256,40 +263,63 @@ impl WorkerLoop {
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
             let blobs = std::mem::take(&mut reply_buffer.blobs);
-            let has_waited = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+            let sent = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
                 self.reply_sender.output(Timed { claim: call.claim, ran_for }, &reply_buffer.data)
             } else {
                 let reply = transport::envelope(call.id + item, status, reply_buffer, ran_for);
                 self.reply_sender.reply(call.claim, &reply, &blobs)
             };
-            if has_waited {
+            if let Err(stuck) = &sent {
+                let reason = format!("the worker {stuck}");
+                // First, so that no call is sent upon the reply.
+                self.reply_sender.report(UNFIT, 0, &reason);
+                let reply = transport::undelivered(call.id + item, &reason, ran_for);
+                let _ = self.reply_sender.reply(call.claim, &reply, &[]);
+            }
+            if sent.unwrap_or(true) {
                 // That is no part of the next task's time.
                 now = transport::now();
             }
+        }
+        if call.seq == INITIALIZER {
+            self.streams.settle();
         }
     }
 }
 
 impl ReplySender {
     /// Says whether it had to wait for room; so do the next ones.
-    fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> bool {
-        let has_waited = self.send(REPLY, u64::from(claim), reply, blobs);
+    fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
+        let has_waited = self.send(REPLY, u64::from(claim), reply, blobs)?;
         self.region.announce_reply(claim, self.region.replies().is_filling());
-        has_waited
+        Ok(has_waited)
     }
 
-    fn output(&self, timed: Timed, output: &[u8]) -> bool {
-        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[]);
+    fn output(&self, timed: Timed, output: &[u8]) -> Result<bool, Stuck> {
+        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[])?;
         self.region.announce_reply(timed.claim, self.region.replies().is_filling());
-        has_waited
+        Ok(has_waited)
     }
 
     fn say(&self, task: TaskId, line: &str) {
-        self.send(SAID, task.0, line.as_bytes(), &[]);
+        if let Err(stuck) = self.send(SAID, task.0, line.as_bytes(), &[]) {
+            // A part of it needs nothing.
+            const SPARED: usize = 200;
+            let end = (0..=INLINE_LIMIT - SPARED).rev().find(|end| line.is_char_boundary(*end));
+            let part = &line[..end.unwrap_or_default()];
+            let cut = format!("{part} ... (cut: the worker {stuck})");
+            let _ = self.send(SAID, task.0, cut.as_bytes(), &[]);
+        }
         self.region.reply_events().notify();
     }
 
-    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> bool {
+    /// Tells what is wrong with this process, in a text short enough to need nothing.
+    fn report(&self, kind: u8, claim: u32, reason: &str) {
+        let _ = self.send(kind, u64::from(claim), reason.as_bytes(), &[]);
+        self.region.reply_events().notify();
+    }
+
+    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
         let ring = self.region.replies();
         let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -302,12 +332,7 @@ impl ReplySender {
                 Passed::Nothing => break false,
                 Passed::All => break true,
                 Passed::Part(items) => begun = items,
-                Passed::Stuck(stuck, _) => {
-                    // Nobody would ever hear of it. The task that has left so few descriptors to
-                    // this process is to blame, and the next process has all of its own.
-                    let _ = writeln!(io::stderr(), "worker: {stuck}");
-                    end_at_once()
-                }
+                Passed::Stuck(stuck, _) => return Err(stuck),
             }
             // The coordinator takes something out with what it has not read yet; or else has to be
             // asked to.
@@ -327,7 +352,7 @@ impl ReplySender {
             self.region.space_events().sleep_unless(fits);
             has_waited = true;
         }
-        has_waited
+        Ok(has_waited)
     }
 }
 

@@ -279,8 +279,10 @@ fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
 fn blobs_that_no_worker_can_take_in_cost_only_their_task() {
     let limits = procession::Limits::none().open_files(40);
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
-    let died = pool.submit(turn((0..100).map(|_| bytes(10_000)).collect(), How::Back)).result();
-    assert!(matches!(died, Err(procession::TaskError::WorkerDied(_))), "{died:?}");
+    let lost = pool.submit(turn((0..100).map(|_| bytes(10_000)).collect(), How::Back)).result();
+    let Err(procession::TaskError::Undelivered { what, reason }) = lost else { panic!("{lost:?}") };
+    assert_eq!(what, "task");
+    assert!(reason.starts_with("2 fresh workers could not receive it: Too many open"), "{reason}");
     succeeds_with(&pool, 20);
 }
 
@@ -305,10 +307,12 @@ fn an_output_that_finds_no_descriptor_costs_only_its_task() {
     let limits = procession::Limits::none().open_files(64);
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
     for hoard in [Hoard(0, 1_000_000, Vec::new()), Hoard(0, 1, vec![100_000; 3])] {
-        let died = pool.submit(hoard).result();
-        let Err(procession::TaskError::WorkerDied(death)) = died else { panic!("{died:?}") };
-        let last = death.last_output.last().expect("a reason");
-        assert!(last.starts_with("worker: cannot send what is large"), "{last}");
+        let lost = pool.submit(hoard).result();
+        let Err(procession::TaskError::Undelivered { what, reason }) = lost else {
+            panic!("{lost:?}")
+        };
+        assert_eq!(what, "output");
+        assert!(reason.starts_with("the worker cannot send what is large: Too many"), "{reason}");
         succeeds_with(&pool, 20);
     }
 }

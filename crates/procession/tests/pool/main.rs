@@ -32,6 +32,7 @@ mod recycling;
 mod retries;
 mod says;
 mod shutdown;
+mod spoilers;
 mod starting;
 mod unruly;
 mod vandals;
@@ -44,7 +45,7 @@ fn main() {
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(registry));
-    procession::worker::serve_if_asked(plays::add_to(registry));
+    procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     program::play_if_asked();
     plays::play_if_asked();
@@ -67,6 +68,7 @@ fn main() {
         starting::trials(),
         orphans::trials(),
         says::trials(),
+        spoilers::trials(),
         vandals::trials(),
         liars::trials(),
     ];

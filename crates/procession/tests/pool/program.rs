@@ -26,6 +26,8 @@ pub(crate) fn play_if_asked() {
         "gives up without descriptors" => gives_up_without_descriptors(),
         "never has enough for a handshake" => never_has_enough_for_a_handshake(),
         "is short at its first handshake" => is_short_at_its_first_handshake(),
+        "receives with no descriptors" => crate::spoilers::receives_with_no_descriptors(),
+        "sends more than files may hold" => crate::spoilers::sends_more_than_files_may_hold(),
         "works without its file" => {
             fs::remove_file(env::current_exe().expect("a path")).expect("a removed file");
             works();

@@ -235,6 +235,9 @@ impl World {
             Verdict::TimedOut { .. } => self.summary.timed_out += 1,
             Verdict::Cancelled => self.summary.cancelled += 1,
             Verdict::Broken(_) => self.summary.broken += 1,
+            Verdict::NotReceived { workers, .. } => {
+                return Err(format!("task {id} was given up after {workers} workers"));
+            }
         }
         if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. }) {
             self.blamed(id)?;

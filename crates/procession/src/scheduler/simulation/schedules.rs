@@ -246,6 +246,10 @@ impl World {
                 process.lost.extend(std::mem::take(&mut process.replies));
                 break;
             };
+            if self.rng.u8(0..100) == 0 {
+                process.is_over_memory_limit = true;
+                events.push(Event::Unfit { worker_id, seq: None, reason: String::new() });
+            }
             let seq = reply.seq;
             let ran_for = Duration::from_micros(self.rng.u64(0..self.pace));
             let has_failed = self.rng.u8(0..10) == 0;

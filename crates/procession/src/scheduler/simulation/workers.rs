@@ -23,6 +23,7 @@ pub(super) struct Process {
     /// The task for which it was ended, as it had run for too long.
     pub too_long: Option<u64>,
     /// The scheduler knows that it has grown beyond what it may use.
+    /// It uses too much memory, or has said that it is in no state to go on.
     pub is_over_memory_limit: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     pub is_dead: bool,
