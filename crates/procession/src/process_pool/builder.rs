@@ -1,4 +1,4 @@
-//! The settings of a process pool; each has a default.
+//! [`Builder`]: the settings of a process pool, each with its default, and their validation.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use crate::voice::{self, OnSay, Said};
 use crate::worker;
 use procession_os as os;
 
-/// Builds a [`ProcessPool`].
+/// The settings of a [`ProcessPool`]; [`build`](Self::build) checks them and starts the pool.
 ///
 /// ```no_run
 /// # use procession::{PoolError, ProcessPool};
 /// # fn main() -> Result<(), PoolError> {
 /// let pool = ProcessPool::builder().workers(4).build()?;
 ///
-/// // For work that may hang, leak or crash:
+/// // For tasks that may hang, leak or crash:
 /// use procession::{Limits, Recycling, Retries};
 /// use std::time::Duration;
 /// let pool = ProcessPool::builder()
@@ -94,132 +94,150 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// How many worker processes to keep, at most. Default: one per CPU.
+    /// Number of worker processes, at most; 1 to 32,768. Default: one per CPU.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
     }
 
-    /// How many of the workers to start before there is a task for them, and to keep when there
-    /// is none any more. Default: all of them.
+    /// Number of workers that are started before there are tasks for them, and that are kept while
+    /// they are idle. A number above [`workers`](Self::workers) means all. Default: all.
     pub fn min_workers(mut self, workers: usize) -> Self {
         self.min_workers = Some(workers);
         self
     }
 
-    /// How long a worker beyond [`min_workers`](Self::min_workers) may be idle before it is let
-    /// go. Default: for ever.
+    /// A worker beyond [`min_workers`](Self::min_workers) that was idle for this long is ended.
+    /// Default: no limit.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
     }
 
-    /// How many tasks run at the same time, over all workers. Default: one per worker. With more
-    /// than that each worker runs several, on threads; should it die, all of these are lost. With
-    /// less, only so many workers are started.
+    /// Number of tasks that run at the same time, in all workers together. Default: one per worker.
+    ///
+    /// With more tasks than workers, each worker runs several on threads; if a worker dies, all tasks
+    /// that run in it are lost. With fewer tasks than workers, one worker is started per task. At
+    /// most 32,768 tasks per worker.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(tasks);
         self
     }
 
-    /// How many bytes the stack of each thread has: here of those that attend the workers and call
-    /// callbacks, and in workers that run several tasks at a time of those that run them. Default:
-    /// what the standard library gives to a thread, which is 2 MiB unless `RUST_MIN_STACK` says
-    /// otherwise. Less than that lets more threads start under a limit of memory; less than 256 KiB
-    /// is raised to that.
+    /// Stack size of each thread of the pool, in bytes: of the threads in this process (see
+    /// `process_pool/README.md` in the sources), and of the threads that run tasks in a worker with
+    /// several tasks at a time. Values below 256 KiB are raised to 256 KiB. Default: the default of
+    /// the standard library, 2 MiB unless `RUST_MIN_STACK` is set.
+    ///
+    /// Smaller stacks let more threads start under a limit of memory.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack = Some(bytes);
         self
     }
 
-    /// How long a task may run, counted from when it starts to. Then its worker is killed and
-    /// replaced, whatever the task is doing. Should the worker run several tasks at a time, the
-    /// others die with it. Default: for ever.
+    /// The longest time for which a task may run, counted from its start in the worker. Then its
+    /// worker is killed and replaced, and the future holds
+    /// [`TaskError::TimedOut`](crate::TaskError::TimedOut). Other tasks that run in the same worker
+    /// are lost, too: [`TaskError::WorkerDied`](crate::TaskError::WorkerDied) with `is_collateral`.
+    /// Default: no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Whether tasks are tried again. Default: not.
+    /// How often a task is run again, and after which faults. Default: never.
     pub fn retries(mut self, retries: Retries) -> Self {
         self.retries = retries;
         self
     }
 
-    /// When workers are replaced by fresh ones. Default: only when they die.
+    /// When a worker is replaced by a new process. Default: only after it died.
     pub fn recycling(mut self, recycling: Recycling) -> Self {
         self.recycling = recycling;
         self
     }
 
-    /// What each worker may use. Default: what this process may.
+    /// Resource limits of each worker process. Default: those of this process.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How many tasks may wait for a worker; a further `submit` waits until there are fewer, and
-    /// [`ProcessPool::try_submit`] refuses. Submitting from a callback never waits. Default: any
-    /// number.
+    /// The largest number of tasks that wait for a worker; at least 1. At this number, `submit`
+    /// blocks until there are fewer, and [`ProcessPool::try_submit`] returns [`Full`](super::Full).
+    /// A `submit` from a callback of this pool never blocks. Default: no limit.
     pub fn max_pending(mut self, tasks: usize) -> Self {
         self.max_pending = Some(tasks);
         self
     }
 
-    /// A task that each worker runs before any other, say to load a model into
-    /// [`Context::local`](crate::Context::local). It must be done within the
-    /// [`start_timeout`](Self::start_timeout). If it fails, the pool is broken, since the next
-    /// worker would fare no better.
+    /// A task that each worker runs before all others, for example to load a model into
+    /// [`Context::local`](crate::Context::local). It must end within the
+    /// [`start_timeout`](Self::start_timeout). If it returns an error or panics, the pool is broken:
+    /// each future holds [`PoolError::CannotStart`].
     pub fn initializer<T: Task>(mut self, task: T) -> Self {
         self.initializer = Some(Initializer::new(&task));
         self
     }
 
-    /// The program that the workers run; it must serve, see [`worker::serve_if_asked`], and be
-    /// built with the same build of this crate. That both mean the same by a task's name is not
-    /// checked. Default: the program that runs already.
+    /// The program that the workers run. It must call [`worker::serve_if_asked`], and be built
+    /// with the same build of this crate. Whether it has the same tasks under the same names is not
+    /// checked: see [`build_id`](Self::build_id). Default: the executable of this process.
     pub fn worker_program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = WorkerProgram::At(path.into());
         self
     }
 
-    /// Workers run the executable of this name beside the running one, if it exists and is of the
-    /// same build; else the running one. A [`PoolEvent::ProgramPassedOver`] tells if one was found
-    /// and not used.
+    /// The workers run the executable of this name in the directory of the executable of this
+    /// process, if it exists and has the same build; else the executable of this process. If one
+    /// exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`].
     pub fn worker_program_beside(mut self, name: impl Into<String>) -> Self {
         self.program = WorkerProgram::BesideThis(name.into());
         self
     }
 
-    /// How long a worker may take from its start until it reports; then it is killed, and another
-    /// one tried. Default: 10 seconds.
+    /// The longest time from the start of a worker process until it is ready, its
+    /// [`initializer`](Self::initializer) included. Then it is killed, and another one is started.
+    /// Default: 10 seconds.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
     }
 
-    /// Adds a variable to the environment of the workers, which is otherwise that of this process.
-    /// [`build`](Self::build) refuses a name that is empty or contains `=`, and a zero byte in a name
-    /// or value.
+    /// Adds a variable to the environment of the workers, which is a copy of that of this process.
+    /// A name that is empty or contains `=`, and a zero byte in a name or value, are errors of
+    /// [`build`](Self::build).
     pub fn worker_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.worker_env.push((name.into(), value.into()));
         self
     }
 
-    /// Called with what happens in the pool, from threads of its own. Default: nothing.
+    /// Sets the function that is called with each [`PoolEvent`]. Default: none.
     ///
-    /// Since it is called for each task that starts, [`map`](crate::Executor::map) sends tasks one by
-    /// one then. The pool's threads call it, so it cannot wait for a task of the pool: that is
-    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same holds for
-    /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say).
+    /// It runs on the threads of the pool, on several at the same time. So it must not take long, and
+    /// a wait for a task of this pool returns
+    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same is true of
+    /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say). A panic in it is caught.
+    ///
+    /// With it, [`map`](crate::Executor::map) sends each task separately, because each one has an
+    /// event [`PoolEvent::TaskStarted`].
+    ///
+    /// ```
+    /// # use procession::{PoolEvent, ProcessPool};
+    /// let builder = ProcessPool::builder().on_event(|event| {
+    ///     if let PoolEvent::WorkerExited { worker, pid, exit, .. } = event {
+    ///         eprintln!("worker {worker} (pid {pid}) ended: {exit}");
+    ///     }
+    /// });
+    /// ```
     pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Box::new(call));
         self.tells_of_starts = true;
         self
     }
 
-    /// Names the build of this program; a worker whose [`Registry::build_id`] has another name is
-    /// refused, as one is whose version of this crate differs. Default: none.
+    /// The name of the build of this program. A worker program whose [`Registry::build_id`] differs
+    /// is refused, like one with another build of this crate. Default: the empty string.
     ///
     /// [`Registry::build_id`]: crate::Registry::build_id
     pub fn build_id(mut self, id: impl Into<String>) -> Self {
@@ -227,30 +245,41 @@ impl Builder {
         self
     }
 
-    /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`], so that
-    /// [`map`](crate::Executor::map) still sends short tasks in chunks.
+    /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`]:
+    /// [`map`](crate::Executor::map) sends short tasks in chunks.
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         Self { tells_of_starts: false, ..self.on_event(call) }
     }
 
-    /// Called with each line that a worker writes to its standard output or error. Default: it is
-    /// written to this process's standard error, with the worker's number and process id.
+    /// Sets the function that is called with each line that a worker writes to its standard output
+    /// or error. Default: writes `worker 0 (pid 4712): line` to standard error.
     pub fn on_output(mut self, call: impl Fn(&Output<'_>) + Send + Sync + 'static) -> Self {
         self.on_output = Box::new(call);
         self
     }
 
-    /// Called with each line that a task [says](crate::Context::say), before its future is done,
-    /// from threads of the pool's own. Default: it is written to this process's standard output.
+    /// Sets the function that is called with each line that a task reports by
+    /// [`Context::say`](crate::Context::say), before the future of the task is done. Default: writes
+    /// the line to standard output.
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.on_say = Box::new(call);
         self
     }
 
-    /// Starts the pool. It is usable at once, while its workers are still starting; should none
-    /// of them be able to, the futures tell.
+    /// Checks the settings and starts the pool. Returns before the workers are ready: tasks can be
+    /// submitted at once. If no worker can be started, each future holds
+    /// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken).
+    ///
+    /// # Errors
+    ///
+    /// - [`PoolError::Setting`]: a setting is out of range, or the initializer cannot be encoded.
+    /// - [`PoolError::Program`]: the worker program does not exist or is not executable.
+    /// - [`PoolError::NotServing`]: this process was started as a worker, and its `main` did not call
+    ///   [`worker::serve_if_asked`].
+    /// - [`PoolError::NoRunDir`]: there is no directory in which sockets can be made.
+    /// - [`PoolError::System`]: the operating system refused a thread or the path of the executable.
     pub fn build(self) -> Result<ProcessPool, PoolError> {
-        // All of it, so that a new setting cannot be forgotten.
+        // Every field is named, so the compiler rejects a new setting that is not used here.
         let Self {
             workers,
             min_workers,
@@ -280,7 +309,7 @@ impl Builder {
             return Err(PoolError::Setting(format!("{what} must be at least 1")));
         }
         check_variables(&worker_env)?;
-        // The pool's own files must not take the place of a closed standard stream.
+        // A descriptor of the pool must not get the number of a closed standard stream.
         os::descriptors::fill_standard();
         let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         socket_dir::prepare()?;
@@ -316,7 +345,7 @@ impl Builder {
     }
 }
 
-/// Refuses what cannot be in an environment, or would be read there as something else.
+/// Refuses names and values that an environment cannot hold unchanged.
 fn check_variables(variables: &[(OsString, OsString)]) -> Result<(), PoolError> {
     use std::os::unix::ffi::OsStrExt;
     for (name, value) in variables {
@@ -335,15 +364,15 @@ fn check_variables(variables: &[(OsString, OsString)]) -> Result<(), PoolError> 
     Ok(())
 }
 
-/// How many fruitless starts in a row it takes to give up: with the delays between them, after
-/// somewhat more than a second.
+/// Number of failed starts in a row after which the pool is broken; with the delays between them
+/// this takes a little more than a second.
 const START_TRIES: u32 = 8;
 
-/// More than any system can have: what is allocated for each is bounded by these.
+/// Upper bounds that no system reaches; they limit what is allocated per worker and per slot.
 const MOST_WORKERS: usize = 1 << 15;
 const MOST_IN_A_WORKER: usize = 1 << 15;
 
-/// Spreads `concurrency` tasks over the workers as evenly as they go.
+/// Number of slots of each worker: `concurrency` divided as evenly as possible.
 fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolError> {
     let concurrency = concurrency.unwrap_or(workers);
     if workers == 0 || concurrency == 0 {

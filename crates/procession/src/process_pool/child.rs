@@ -1,11 +1,12 @@
-//! One worker as the operating system sees it: started, killed with all that it started, listened to
-//! while it lives, reaped when it has ended, and written off when it does not end.
+//! [`Child`]: one worker process as the operating system sees it. It is started, signalled together
+//! with its process group, read from, reaped after its end, and written off if it does not end.
 //!
-//! Its end is learnt by waiting for it, never from a channel. Where the program ignores SIGCHLD or
-//! waits for all children by itself, a pidfd tells it; without one the process id is asked for.
+//! The end of the process is learnt by waiting for it, never from a channel. A pidfd reports it even
+//! if this program ignores SIGCHLD or another thread reaps all children. Without a pidfd, `waitid` is
+//! used, and as a last resort the process id is polled.
 //!
 //! ```text
-//!   watch thread    waits for the process to end ─► kills what it started ─► joins the listener
+//!   watch thread    waits for the end ─► kills the process group ─► joins the listen thread
 //!                   ─► reaps ─► reports
 //!   listen thread   reads stdout and stderr line by line
 //! ```
@@ -34,12 +35,12 @@ use procession_os::mark::Mark;
 use procession_os::reap::{Reaped, reap};
 use procession_os::spawn::{Image, spawn};
 
-/// How many of its last lines are remembered for the report of a worker's death.
+/// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
 const LAST_LINES: usize = 50;
-/// A line without an end is cut here.
+/// In bytes. A longer line is split.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// Which of its outputs a worker wrote to.
+/// The standard stream to which a worker wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Standard output.
@@ -48,39 +49,40 @@ pub enum Stream {
     Stderr,
 }
 
-/// What a process has used from its start to its end, as the operating system counts it; together
-/// with those that it started itself and waited for.
+/// Resources that a process used from its start to its end, as counted by the operating system,
+/// including those of its children that it waited for. All zero if the status of the process could
+/// not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Time on CPUs, its own and the kernel's on its behalf.
+    /// CPU time, user and system.
     pub cpu: Duration,
-    /// The most memory that was resident at a time, in bytes. On Linux at least as much as its
-    /// coordinator had when it was started.
+    /// The largest resident memory, in bytes. On Linux it is never below the resident memory of the
+    /// coordinator at the time of the start.
     pub peak_memory: u64,
 }
 
 /// A started worker process.
 pub(crate) struct Child {
     pid: Pid,
-    /// Refers to this very process, even after its id was given to another one.
+    /// Refers to this process even after its id is reused.
     pidfd: Option<OwnedFd>,
     life: Mutex<Life>,
-    /// Called once, at the end of the process or when it is written off.
+    /// Taken and called once: at the end of the process, or when it is written off.
     on_end: Mutex<Option<OnEnd>>,
-    /// Where it is noted that an end was ordered, which is then verified.
+    /// Wakes the supervisor after a kill, which it verifies.
     orders: Sender<Order>,
 }
 
 type OnEnd = Box<dyn FnOnce(Ended) + Send>;
 
-/// What is known of whether the process lives.
+/// The state of the process, as far as it is known.
 #[derive(Debug, Default)]
 struct Life {
-    /// When it was killed first, and what the operating system says of that.
+    /// Time of the first kill, and the result of the last.
     killed: Option<(Instant, rustix::io::Result<()>)>,
     has_ended: bool,
-    /// Its id may be another process's.
+    /// Its id may belong to another process now.
     is_reaped: bool,
     is_written_off: bool,
 }
@@ -93,14 +95,14 @@ pub(crate) struct Ended {
     pub last_output: Vec<String>,
 }
 
-/// What a started worker writes to.
+/// The read ends of the standard output and error of a worker.
 pub(crate) struct OutputPipes {
     stdout: PipeReader,
     stderr: PipeReader,
 }
 
 impl Child {
-    /// Starts the program as a worker, with this as its standard input, and with the mark.
+    /// Starts the program as a worker; `input` becomes its standard input, and `mark` is inherited.
     pub(crate) fn spawn(
         program: &Program,
         invitation: &Invitation,
@@ -116,8 +118,8 @@ impl Child {
         let variables =
             env.iter().cloned().chain([(Invitation::VARIABLE.into(), invitation.into())]);
         let image = Image::new(&program.path, shown_as, variables)?;
-        // A group of its own: a Ctrl-C in the terminal is for the coordinator to handle, and what a
-        // task starts can be ended together with its worker.
+        // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
+        // processes that a task starts can be killed together with the worker.
         let pid = spawn(image, [input, its_stdout.into(), its_stderr.into()], mark)?;
         let child = Self {
             pid,
@@ -137,14 +139,13 @@ impl Child {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the process id is still its own.
+    /// Whether the process id still belongs to this process.
     pub(crate) fn is_there(&self) -> bool {
         let life = self.life();
         !(life.is_reaped || life.is_written_off)
     }
 
-    /// Orders the end of the process, and of whatever it started, at once. Whether it ends is
-    /// verified by the supervisor.
+    /// Sends SIGKILL to the process and its group. The supervisor verifies that it ends.
     pub(crate) fn kill(&self) {
         let mut life = self.life();
         if life.is_reaped {
@@ -161,7 +162,8 @@ impl Child {
         }
     }
 
-    /// Signals the process, wherever it went, and the group that it was made the leader of.
+    /// Signals the process, and the group that it was started as the leader of; the process may have
+    /// moved to another group.
     pub(crate) fn signal(&self, signal: Signal) {
         let life = self.life();
         if !life.is_reaped {
@@ -175,35 +177,35 @@ impl Child {
             Some(done) => done,
         };
         if itself == Err(Errno::SRCH) {
-            // It has ended and another part of the program took its status: its number, and the
-            // group's, may be another process's.
+            // It ended and another part of the program reaped it: the id, of process and group, may
+            // be reused.
             return Ok(());
         }
         let _ = kill_process_group(self.pid, signal);
         itself
     }
 
-    /// For how long its end has been ordered without having come, and what was refused.
+    /// If it was killed and has not ended: the time since the first kill, and the result of the last.
     pub(crate) fn dying(&self) -> Option<(Duration, rustix::io::Result<()>)> {
         let life = self.life();
         let (since, done) = life.killed?;
         (!life.has_ended && !life.is_written_off).then(|| (since.elapsed(), done))
     }
 
-    /// Reports an end that does not come.
+    /// Gives the process up: reports it as ended with [`Exit::WrittenOff`].
     pub(crate) fn write_off(&self) {
         self.life().is_written_off = true;
         let (exit, usage) = (Exit::WrittenOff, Usage::default());
         self.conclude(Ended { exit, usage, last_output: Vec::new() });
     }
 
-    /// Whether its threads are not to be waited for.
+    /// Whether it was given up, so that its threads may never end.
     pub(crate) fn is_written_off(&self) -> bool {
         self.life().is_written_off
     }
 
     fn conclude(&self, ended: Ended) {
-        // Bound first: it may call code that asks for this process.
+        // The lock is released before the call: the callback uses this `Child`.
         let on_end = self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(on_end) = on_end {
             on_end(ended);
@@ -213,7 +215,7 @@ impl Child {
     /// Waits for the process to end, without reaping it.
     fn wait(&self) {
         if let Some(pidfd) = &self.pidfd {
-            // It is readable even if the status cannot be had because a debugger holds it.
+            // A pidfd is readable even if a debugger holds the status.
             let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
             loop {
                 match poll(&mut fds, None) {
@@ -231,23 +233,23 @@ impl Child {
                 Err(_) => break,
             }
         }
-        // Its status was taken by another part of the program, or is discarded by the system.
+        // Another part of the program reaped it, or the system discards statuses.
         while matches!(test_kill_process(self.pid), Ok(()) | Err(Errno::PERM)) {
             thread::sleep(ASK_AGAIN);
         }
     }
 
-    fn kill_what_it_started(&self) {
+    fn kill_group(&self) {
         let _ = kill_process_group(self.pid, Signal::KILL);
     }
 
-    /// Ends the process and leaves no trace of it, where no thread watches it.
+    /// Ends and reaps a process that has no watch thread.
     pub(crate) fn kill_and_reap(&self) {
         self.kill();
         let _ = self.reap();
     }
 
-    /// Takes the status of the process, which has ended or will in a moment.
+    /// Takes the status of a process that was killed or has ended.
     fn reap(&self) -> (Exit, Usage) {
         let unknown = (Exit::Unknown, Usage::default());
         let until = Instant::now() + LONGEST_REAP;
@@ -267,7 +269,7 @@ impl Child {
             }
             drop(life);
             if Instant::now() >= until {
-                // A debugger holds it: its status can be had when that has let go of it.
+                // A debugger holds the status until it detaches.
                 self.life().is_reaped = true;
                 reap_later(self.pid);
                 return unknown;
@@ -277,14 +279,14 @@ impl Child {
     }
 }
 
-/// How long a process whose end is known may take to give its status.
+/// The longest wait for the status of a process that has ended.
 const LONGEST_REAP: Duration = Duration::from_secs(2);
-/// How often it is asked whether a process is there where its end cannot be waited for.
+/// Polling interval where the end of a process cannot be waited for.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 #[cfg(target_os = "linux")]
 fn pidfd(pid: Pid) -> Option<OwnedFd> {
-    // Old kernels have none, and descriptors may be short: the process id does, too.
+    // Missing on old kernels and at the limit of descriptors; the process id is used then.
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
@@ -303,7 +305,7 @@ fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
 }
 
-/// Takes the statuses that could not be had before, and keeps one more for later.
+/// Keeps the process in a list whose members are reaped at the next call.
 fn reap_later(pid: Pid) {
     static HELD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -311,8 +313,8 @@ fn reap_later(pid: Pid) {
     held.push(pid);
 }
 
-/// Watches over the process until its end, then calls `ended`, unless it was written off before.
-/// Every line that it writes goes to `said`.
+/// Starts the watch thread and the listen thread of a process. `said` is called with each line of
+/// output; `ended` is called once, at the end of the process or when it is written off.
 pub(crate) fn watch(
     shared: &Arc<PoolInner>,
     child: Arc<Child>,
@@ -330,10 +332,10 @@ pub(crate) fn watch(
     let watch = move || {
         child.wait();
         child.life().has_ended = true;
-        // What it started may live on, and write for ever. As long as the process is not reaped,
-        // the group's id is surely its own.
-        child.kill_what_it_started();
-        // What it wrote last is part of the story of its end.
+        // Processes that it started could hold its output open. The group's id cannot be reused
+        // before the process is reaped.
+        child.kill_group();
+        // The last lines belong to the report, so they are read before it is made.
         let signal: PipeWriter = its_end;
         drop(signal);
         let last_output = last_words.recv().unwrap_or_default();
@@ -344,8 +346,8 @@ pub(crate) fn watch(
     shared.start_thread(format!("watch-{pid}"), watch)
 }
 
-/// Reads what the process writes until it has closed both its outputs, or is gone: a process that
-/// it left behind may hold them open, and write to them, for ever.
+/// Reads the output of the process until both pipes are closed, or `gone` is: another process may
+/// hold the pipes open for ever. Returns the last lines.
 fn listen(outputs: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
     let mut last = VecDeque::with_capacity(LAST_LINES);
     let mut say = |stream, line: &str| {
@@ -366,7 +368,7 @@ fn listen(outputs: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) 
         let Some(ready) = wait_for_input(fds) else { continue };
         if ready[open.len()] {
             for lines in open {
-                lines.read_what_is_there(&mut say);
+                lines.drain(&mut say);
             }
             break;
         }
@@ -382,15 +384,15 @@ fn listen(outputs: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) 
     last.into()
 }
 
-/// Waits, and says which of these can be read, or have been closed; `None` if a signal came
-/// between.
+/// Waits until a descriptor is readable or closed, and returns which are. `None`: a signal
+/// interrupted the wait.
 fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec<bool>> {
     let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     poll(&mut fds, None).ok()?;
     Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-/// Cuts what comes out of a pipe into lines.
+/// Splits the content of a pipe into lines.
 struct Lines {
     stream: Stream,
     pipe: PipeReader,
@@ -403,7 +405,7 @@ impl Lines {
         Self { stream, pipe, partial: Vec::new(), is_closed: false }
     }
 
-    /// Reads once, so that it does not wait when something is there; gives the number of bytes.
+    /// Calls `read` once, which does not block after a poll. Returns the number of bytes.
     fn read(&mut self, say: &mut impl FnMut(Stream, &str)) -> u64 {
         let mut buffer = [0; 8192];
         match self.pipe.read(&mut buffer) {
@@ -417,8 +419,8 @@ impl Lines {
         0
     }
 
-    /// Reads as much as lies in the pipe now, and maybe somewhat more, but does not wait.
-    fn read_what_is_there(&mut self, say: &mut impl FnMut(Stream, &str)) {
+    /// Reads at least the bytes that are in the pipe now, without blocking.
+    fn drain(&mut self, say: &mut impl FnMut(Stream, &str)) {
         let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
         while left > 0 && !self.is_closed {
             left = left.saturating_sub(self.read(say));

@@ -1,5 +1,5 @@
-//! The handler thread of one worker: it makes the handshake and then receives the worker's
-//! replies, until the operating system reports its end.
+//! The handler thread of one worker: it performs the handshake, then receives the replies of the
+//! worker until the operating system reports the end of the process.
 //!
 //! ```text
 //!   accept ─► Hello: right token, process, protocol, build? ─► Welcome ─► ready
@@ -10,10 +10,10 @@
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
-//! Until the worker is ready, the handler waits at the socket pair only: what it takes out of the
-//! channel library is there already, by the worker's own note. What frees it is the watch thread,
-//! which shuts the socket down when the process has ended, and needs nothing for that; and what
-//! ends a process that is silent is the scheduler's deadline.
+//! Until the worker is ready, the handler blocks only in reads of the socket pair: the worker
+//! announces there each message that it has put into a channel. The watch thread shuts the socket
+//! down at the end of the process, which wakes the handler without any resource. A silent process
+//! is killed at the scheduler's deadline.
 
 use std::fs;
 use std::sync::Arc;
@@ -39,51 +39,50 @@ use crate::transport::{
 };
 use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
-/// What a handler needs to know of the worker that it attends.
+/// The arguments of [`attend`].
 pub(crate) struct HandlerSetup {
     pub handle: Arc<WorkerHandle>,
     pub server: IpcOneShotServer<Hello>,
     pub invitation: Invitation,
-    /// Which of the pool's programs the worker runs.
+    /// Index, in the pool's [`Programs`](super::program::Programs), of the program that the worker runs.
     pub rank: usize,
-    /// Brings the report of the worker's end.
+    /// Receives the end of the process, from the watch thread.
     pub ended: Receiver<Ended>,
 }
 
-/// Why a worker that was started is of no use.
+/// Why a started process did not become a worker.
 enum StartFailure {
-    /// It is not what was asked for; another of the same program will not be, either.
+    /// Wrong build or protocol: each process of this program fails the same way.
     Stranger(String),
-    /// It has what it was to run, but cannot, and will not the next time: its limits or its
-    /// initializer forbid it.
+    /// Its limits or its initializer prevent it: each process fails the same way.
     Uninitialized(String),
-    /// The system is short of something, here or there.
+    /// A shortage of system resources, in the worker or in this process.
     Short(String),
-    /// It ended while it ran its initializer.
+    /// The process ended in its initializer.
     GoneInItsInitializer,
-    /// Its program does not serve, or a wrapper started the program that would.
+    /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
     Misused(Misuse, String),
-    /// It ended, or was ended, before it had reported.
+    /// The process ended before its first message.
     Mute,
-    /// It ended, or was ended, before it was ready.
+    /// The process ended after its first message and before it was ready.
     Gone,
-    /// The operating system refused something here.
+    /// The operating system refused a call in this process.
     System(String),
 }
 
-/// How long a process that has no end of the socket any more may go on before it is killed. Most
-/// often it is about to end; one that found another standard input says so before.
+/// Time from the close of the worker's end of the socket until the process is killed. Usually the
+/// process is about to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Attends a worker from its start until its end.
+/// The handler thread of one worker, from the start of the process to its end.
 pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     let HandlerSetup { handle, server, invitation, rank, ended } = attendance;
     let worker_id = handle.worker_id;
     let _delivering = shared.deliver_for(Some(handle.worker()));
-    // The channel library panics on some of what a worker could send, or at the limit of open
-    // files. That must cost this worker, not the pool.
-    // By the name of the server's socket a worker knows that it is awaited, so it is kept until the
-    // end of one that could not be greeted.
+    // The channel library panics on some malformed messages and at the limit of open files. Such a
+    // panic costs this worker, not the pool.
+    // A worker that finds no socket of this name takes itself for uninvited, so the server is kept
+    // until the end of a process whose handshake failed.
     let mut server = Some(server);
     let greeted = panics::catch(|| shake_hands(&handle, &mut server, &invitation, shared));
     let unfit = match greeted {
@@ -95,7 +94,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
             shared.handle(Event::WorkerReady { worker_id });
             let received = panics::catch(|| receive::until_ended(shared, &handle));
             if !matches!(received, Ok(Ok(()))) {
-                // Nothing it says can be trusted.
+                // The worker wrote malformed records.
                 handle.kill(KillReason::Unusable);
             }
             let Ended { exit, usage, last_output } = until_ended(&handle, &ended);
@@ -147,7 +146,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
 
 fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
     let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
-    // The watch thread reports in any case; the sender breaks only if it panicked.
+    // The watch thread drops its sender without a report only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
     handle.disconnect();
     ended
@@ -164,8 +163,8 @@ fn shake_hands(
     };
     await_hello(socket)?;
     await_descriptors(handle)?;
-    // The receiver that comes along is dropped at once: its descriptor would be inherited by the
-    // next worker.
+    // The receiver that `accept` returns is dropped at once: the next worker would inherit its
+    // descriptor.
     let Some(server) = server.take() else {
         return Err(StartFailure::System("there is no server to greet the worker".to_owned()));
     };
@@ -219,7 +218,7 @@ fn shake_hands(
     Ok(hands)
 }
 
-/// Reports to the scheduler and to `on_event` that the worker runs fewer tasks at a time than asked.
+/// Reports a worker with fewer threads than slots to the scheduler and to `on_event`.
 fn note_narrowness(
     shared: &PoolInner,
     handle: &WorkerHandle,
@@ -234,7 +233,7 @@ fn note_narrowness(
     shared.report(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
 }
 
-/// Waits for the worker to report, or to tell why it does not.
+/// Waits for the first message of the worker: that it sent its `Hello`, or why it does not.
 fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
     match HandshakeMessage::receive(socket) {
         Ok(Some((HandshakeMessage::HelloSent, _))) => Ok(()),
@@ -255,8 +254,8 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
     }
 }
 
-/// Waits until the channel library finds the descriptors that it takes. Where they are short for
-/// longer, the worker is given up: the scheduler knows for how long no worker could be started.
+/// Waits until there are enough free descriptors for the channel library. After `LONGEST_WAIT` the
+/// worker is given up, and the scheduler decides when the next one is started.
 fn await_descriptors(handle: &WorkerHandle) -> Result<(), StartFailure> {
     const PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -276,7 +275,7 @@ impl StartFailure {
     }
 }
 
-/// Says in words why the start failed, and what it means for the next.
+/// The cause of a failed start, as text, and when the next start is tried.
 fn classify_failure(
     shared: &PoolInner,
     rank: usize,
@@ -310,11 +309,11 @@ fn classify_failure(
         }
         StartFailure::Mute if kill_reason == Some(KillReason::Late) => {
             let reason = format!("it had not reported after {:?}", shared.start_timeout());
-            // One that has served before is busy, or the machine is.
+            // A program that served before is slow because the machine is busy.
             if shared.is_known_to_serve(rank) {
                 (format!("{reason}{said}"), Again::WithBackoff)
             } else {
-                // Whether it is slow or does not serve is not known.
+                // A slow start and a program that does not serve look the same.
                 let hint = "it may need a longer Builder::start_timeout, or never call \
                             procession::worker::serve_if_asked";
                 (format!("{reason}: {hint}{said}"), Again::Never)
@@ -329,13 +328,13 @@ fn classify_failure(
             (format!("{lost}{said}"), Again::Misused(Misuse::Wrapper))
         }
         StartFailure::Mute => {
-            // What cannot be loaded for want of memory ends with that code.
+            // Exit code of a program that the loader could not load, for lack of memory.
             const NOT_LOADED: i32 = 127;
             let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
             let forgets =
                 has_left && shared.is_this_program(rank) && !shared.is_known_to_serve(rank);
             let again = match forgets {
-                // What stands before the call that serves may need threads or descriptors as well.
+                // Code before `serve_if_asked` may need threads or descriptors as well.
                 true if tells_of_shortage(&said) => Again::AfterShortage,
                 true => Again::Misused(Misuse::NotServing),
                 false => Again::WithBackoff,
@@ -352,7 +351,7 @@ fn classify_failure(
 
 const CLEARED_ENVIRONMENT: &str = "it cleared the environment of the program";
 
-/// What a worker says that it lacks, because of a wrapper.
+/// What a wrapper removed, by the output of the worker.
 fn what_was_lost(output: &[String]) -> Option<&'static str> {
     let says = |words: &str| output.iter().any(|line| line.contains(words));
     if says(LOST_ENVIRONMENT) {
@@ -361,8 +360,8 @@ fn what_was_lost(output: &[String]) -> Option<&'static str> {
     says(LOST_INPUT).then_some("it replaced the standard input of the program")
 }
 
-/// The last line that says something; or the whole message of a panic, which names its place first,
-/// and is followed by hints and by where it came from.
+/// The last line that is not blank; or the message of a panic, without the notes and the backtrace
+/// that follow it.
 fn last_words(output: &[String]) -> Option<String> {
     const LONGEST: usize = 500;
     let is_message =

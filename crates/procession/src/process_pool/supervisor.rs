@@ -1,8 +1,8 @@
-//! The supervisor thread: it starts all workers of a pool, and sends the scheduler a `Tick` at the
-//! time that the scheduler asked for.
+//! The supervisor thread: it starts all workers of a pool, sends the scheduler a `Tick` at the time
+//! that the scheduler named, and verifies that killed processes end.
 //!
-//! It lives as long as any worker does. That matters on Linux: the signal by which a worker
-//! learns of its parent's death is sent at the end of the thread that started it.
+//! It lives as long as any worker does. Linux sends the parent-death signal of a worker at the end
+//! of the thread that started it, not at the end of the process.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -24,10 +24,10 @@ use crate::scheduler::{Again, Event};
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
 use procession_os::mark::Mark;
 
-/// What the supervisor is asked to do.
+/// A message to the supervisor.
 pub(crate) enum Order {
     Start(Arc<WorkerHandle>),
-    /// The scheduler wants to be woken earlier than it said before.
+    /// The next `Tick` is due earlier than before, or a process was killed.
     WakeEarlier,
     End,
 }
@@ -36,7 +36,7 @@ pub(crate) enum Order {
 #[cfg(test)]
 const PANIC: &str = "PROCESSION_TEST_SUPERVISOR_PANICS";
 
-/// Carries out orders until the end.
+/// The supervisor thread, until the end of the pool.
 pub(crate) fn supervise(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
     let _delivering = shared.deliver_for(None);
     if let Err(panic) = panics::catch(|| carry_out(shared, orders)) {
@@ -55,7 +55,7 @@ fn carry_out(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
         let next_look = has_dying.then_some(LOOK_AGAIN);
         let next_time = shared.wake_at().map(|at| {
             let left = at.saturating_duration_since(shared.clock.now());
-            // While the clock stands still, no time comes.
+            // No time passes on a stopped clock: poll it.
             if shared.clock.is_stopped() { left.max(LOOK_AGAIN) } else { left }
         });
         let order = match [next_look, next_time].into_iter().flatten().min() {
@@ -81,7 +81,7 @@ fn carry_out(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
     }
 }
 
-/// Why there is no worker; and no process is left, either.
+/// Why no worker was started. No process is left behind.
 struct NotStarted {
     cause: String,
     again: Again,
@@ -95,7 +95,7 @@ impl NotStarted {
     }
 }
 
-/// To go beyond this limit would end the program by SIGXFSZ.
+/// Checks RLIMIT_FSIZE: a file beyond it would end this process by SIGXFSZ.
 fn within_the_limit_of_file_size(size: usize) -> Result<(), NotStarted> {
     use rustix::process::{Resource, getrlimit};
     match getrlimit(Resource::Fsize).current {
@@ -110,7 +110,7 @@ fn within_the_limit_of_file_size(size: usize) -> Result<(), NotStarted> {
     }
 }
 
-/// What the system may be short of, and have again soon.
+/// Errors of the operating system that pass by themselves.
 const SHORTAGES: [Errno; 6] =
     [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::NOBUFS];
 
@@ -118,7 +118,7 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
 }
 
-/// The same for what a panic of the channel library says.
+/// The same for the message of a panic of the channel library.
 pub(super) fn tells_of_shortage(message: &str) -> bool {
     let is_in = |errno: &Errno| {
         let code = errno.raw_os_error();
@@ -128,12 +128,12 @@ pub(super) fn tells_of_shortage(message: &str) -> bool {
     SHORTAGES.iter().any(is_in)
 }
 
-/// Allocates the memory that a started worker and this process share, and sends it to the worker.
+/// Allocates the region that the worker and this process share, and sends it to the worker.
 fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStarted> {
     let (region, memory) = SharedRegion::create(claims)
         .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
     match HandshakeMessage::Memory.send(worker, &[memory.as_fd()]) {
-        // The end of a worker that is gone already is reported as any other end.
+        // If the worker has ended, the watch thread reports it.
         Sent::Yes | Sent::Gone => Ok(region),
         Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
             cause: "cannot send a worker its memory: the system has no room".to_owned(),
@@ -142,18 +142,18 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStart
     }
 }
 
-/// Starts a worker and the threads that attend it.
+/// Starts a worker process, its watch, listen and handler threads.
 fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
     let (rank, program) = shared.program();
     transport::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
         again: Again::AfterShortage,
     })?;
-    // The channel library panics on most of what can be wrong here.
+    // The channel library panics on most errors here.
     let (server, socket) = match panics::catch(IpcOneShotServer::new) {
         Ok(made) => made.map_err(|error| {
             let not_started = NotStarted::new("make a socket for a worker", &error);
-            // What the library says of a socket that it did not get.
+            // The library reports a socket that it could not make as EBADF.
             let is_none = Errno::from_io_error(&error) == Some(Errno::BADF);
             let again = if is_none { Again::AfterShortage } else { not_started.again };
             NotStarted { again, ..not_started }
@@ -188,7 +188,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     drop(mark);
     let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
-        // Want of processes or memory has nothing to do with the program.
+        // A shortage is not a fault of the program.
         let is_its_fault =
             not_started.again != Again::AfterShortage && error.kind() != io::ErrorKind::Interrupted;
         let is_passed_over = is_its_fault && shared.pass_over(rank, &error.to_string());
@@ -198,8 +198,8 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         }
     })?;
     let child = Arc::new(child);
-    // To allocate the memory takes as long as the worker needs to load its program, so it comes
-    // after the start.
+    // Allocating the region takes as long as the worker needs to load its program; after the start
+    // both happen at the same time.
     let region = share_memory(&pair, claims).inspect_err(|_| child.kill_and_reap())?;
     let _ = (handle.region.set(region), handle.socket.set(pair));
     let _ = handle.child.set(Arc::clone(&child));
@@ -213,7 +213,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     let listens = Arc::clone(shared);
     let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
     let watcher = child::watch(shared, Arc::clone(&child), outputs, said, move |end| {
-        // The report first: whoever is freed will ask for it.
+        // The report first: the handler that `note_end` wakes receives it.
         let _ = report.send(end);
         ends.note_end();
     });
