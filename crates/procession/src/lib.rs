@@ -68,11 +68,11 @@ mod limits;
 mod locked_dir;
 mod panics;
 mod process_pool;
+mod progress_lines;
 mod retries;
 mod scheduler;
 mod task;
 mod transport;
-mod voice;
 mod waiting;
 pub mod worker;
 
@@ -88,11 +88,11 @@ pub use process_pool::{
     Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, TaskOptions, Times,
     Usage, resume_all, suspend_all,
 };
+pub use progress_lines::Said;
 pub use retries::{Fault, Retries};
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
 pub use task::{Context, Registry, Task, TaskId};
-pub use voice::Said;
 
 /// The README's example is compiled and run as well.
 #[cfg(doctest)]

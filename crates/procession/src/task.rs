@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::codec::Encoding;
 use crate::error::Failure;
 use crate::panics;
+use crate::progress_lines::LineSink;
 use crate::transport;
-use crate::voice::Voice;
 use crate::worker;
 
 /// A piece of work that can be sent to another process.
@@ -107,7 +107,7 @@ pub struct Context {
     pub(crate) worker: usize,
     pub(crate) attempt: u32,
     pub(crate) locals: Arc<Locals>,
-    pub(crate) voice: Voice,
+    pub(crate) lines: LineSink,
 }
 
 impl Context {
@@ -126,7 +126,7 @@ impl Context {
     /// It is heard before the task's result is. Where nobody was named to listen, it is written to
     /// the standard output of the program that submitted the task.
     pub fn say(&self, line: impl fmt::Display) {
-        self.voice.say(self.task, self.worker, &line.to_string());
+        self.lines.write(self.task, self.worker, &line.to_string());
     }
 
     /// What outlives a single task: one value of type `T` for each worker process (for each

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::job::Canceller;
 use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
+use crate::progress_lines::{LineSink, Said};
 use crate::task::{Context, Locals};
-use crate::voice::{Said, Voice};
 
 /// An executor that runs each task where and when it is submitted.
 #[derive(Debug, Default)]
 pub struct Sequential {
     locals: Arc<Locals>,
-    voice: Voice,
+    lines: LineSink,
     is_shut_down: AtomicBool,
 }
 
@@ -26,7 +26,7 @@ impl Sequential {
     /// Who is called with each line that a task [says](Context::say). Default: it is written to
     /// standard output.
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.voice = Voice::heard_by(Box::new(call));
+        self.lines = LineSink::calling(Box::new(call));
         self
     }
 }
@@ -41,7 +41,7 @@ impl Engine for Sequential {
             worker: 0,
             attempt: 1,
             locals: Arc::clone(&self.locals),
-            voice: self.voice.clone(),
+            lines: self.lines.clone(),
         };
         job.run(&context);
     }

@@ -20,8 +20,8 @@ use super::{Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::TaskControl;
 use crate::panics::{self, Panic};
+use crate::progress_lines::{LineSink, Said};
 use crate::task::{Context, Locals, TaskId};
-use crate::voice::{Said, Voice};
 use crate::waiting::{self, Acting, Need, Owing, StandIn};
 use procession_os::fork::Origin;
 use procession_os::threads::{self, ThreadSpec};
@@ -59,7 +59,7 @@ struct Queue {
     awaited: BTreeSet<TaskId>,
     /// How many threads wait for tasks, in a task or a callback.
     waiting: usize,
-    voice: Voice,
+    lines: LineSink,
     /// The stack of each thread, in bytes, where it is not the usual one.
     stack: Option<usize>,
     /// Why the last thread that was to be started was not.
@@ -95,7 +95,7 @@ impl ThreadPool {
     /// Who is called with each line that a task [says](Context::say), from the task's thread.
     /// Default: it is written to standard output.
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.shared.lock().voice = Voice::heard_by(Box::new(call));
+        self.shared.lock().lines = LineSink::calling(Box::new(call));
         self
     }
 
@@ -165,7 +165,7 @@ impl Shared {
                     worker,
                     attempt: 1,
                     locals: Arc::clone(&self.locals),
-                    voice: queue.voice.clone(),
+                    lines: queue.lines.clone(),
                 };
                 drop(queue);
                 let owing = Owing::the_end_of(job.id());

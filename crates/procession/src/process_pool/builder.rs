@@ -10,10 +10,10 @@ use super::socket_dir;
 use super::{Output, PoolEvent, ProcessPool};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
+use crate::progress_lines::{self, OnSay, Said};
 use crate::retries::Retries;
 use crate::scheduler::{ResolvedOptions, Settings};
 use crate::task::Task;
-use crate::voice::{self, OnSay, Said};
 use crate::worker;
 use procession_os as os;
 
@@ -88,7 +88,7 @@ impl Default for Builder {
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
                 eprintln!("worker {worker} (pid {pid}): {line}");
             }),
-            on_say: voice::aloud(),
+            on_say: progress_lines::to_stdout(),
         }
     }
 }

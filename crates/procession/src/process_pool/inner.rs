@@ -36,13 +36,13 @@ use crate::executor::job::{AnyPromise, Encoded, Job, Text};
 use crate::future::{self, Future, TaskControl, Waiter, Wake};
 use crate::limits::{self, Limits};
 use crate::panics;
+use crate::progress_lines::{OnSay, Said};
 use crate::scheduler::{
     Action, Begun, Event, MOST_AHEAD, ResolvedOptions, Scheduler, Settings, Verdict, WorkerId,
     WorkerIndex,
 };
 use crate::task::{Task, TaskId};
 use crate::transport::Reply;
-use crate::voice::{OnSay, Said};
 use crate::waiting::{self, Acting, Need, ReplySender, Through};
 use procession_os::fork::Origin;
 

@@ -11,13 +11,13 @@ use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
 use crate::panics;
+use crate::progress_lines::LineSink;
 use crate::task::{Context, Locals, Registry, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, NOT_RECEIVED, OUTPUT,
     Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status,
     Stuck, TAKE_IN, Timed, UNFIT, Writer,
 };
-use crate::voice::Voice;
 use procession_os as os;
 use procession_os::fork::Origin;
 use procession_os::threads::ThreadSpec;
@@ -27,7 +27,7 @@ pub(super) struct WorkerLoop {
     registry: Registry,
     worker: usize,
     locals: Arc<Locals>,
-    voice: Voice,
+    lines: LineSink,
     region: Arc<SharedRegion>,
     inbox: Mutex<Inbox>,
     reply_sender: Arc<ReplySender>,
@@ -96,7 +96,7 @@ impl WorkerLoop {
             registry,
             worker,
             locals: Arc::default(),
-            voice: Voice::new(move |task, _, line| speaks.say(task, line)),
+            lines: LineSink::new(move |task, _, line| speaks.say(task, line)),
             region,
             inbox: Mutex::new(Inbox {
                 reader: Reader::default(),
@@ -223,7 +223,7 @@ impl WorkerLoop {
             worker: self.worker,
             attempt: call.attempt,
             locals: Arc::clone(&self.locals),
-            voice: self.voice.clone(),
+            lines: self.lines.clone(),
         };
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.enclosed.take_blobs();
