@@ -1,36 +1,35 @@
-//! Who does it: the trait [`Executor`] and its three kinds.
+//! The trait [`Executor`] and the executors that run tasks in this process.
 //!
-//! | | runs tasks | a task that segfaults or hangs |
+//! | | runs tasks | after a segmentation fault in a task |
 //! |---|---|---|
-//! | [`Sequential`] | in the caller's thread, at once | takes the program along |
-//! | [`ThreadPool`] | on threads of this process | takes the program along |
-//! | [`ProcessPool`] | in worker processes | costs that task, nothing else |
+//! | [`Sequential`] | in the thread that submits them | the program has ended |
+//! | [`ThreadPool`] | on threads of this process | the program has ended |
+//! | [`ProcessPool`](crate::ProcessPool) | in worker processes | the task has an error |
 //!
-//! Each kind implements a small heart, [`Engine`]; [`submit`](Executor::submit) and
-//! [`map`](Executor::map) are built on it once, so they mean the same everywhere.
+//! Each kind implements [`Engine`]. [`submit`](Executor::submit) and [`map`](Executor::map) are built on
+//! it, so they are the same for all kinds.
 
-pub(crate) mod batch;
 pub(crate) mod callbacks;
+pub(crate) mod chunk;
 mod engine;
 pub(crate) mod job;
 mod map;
+mod runner;
 mod sequential;
 mod threads;
 
-pub use batch::Batch;
-pub use engine::{Engine, Shutdown};
-pub use job::{Canceller, Job};
+pub use engine::{Cancel, Canceller, Engine, Shutdown};
+pub use job::Job;
 pub use map::Map;
+pub use runner::JobRunner;
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 
 use crate::future::Future;
 use crate::task::Task;
 
-/// Something that runs tasks: what a caller needs of it.
-///
-/// Implemented for every [`Engine`], so also for `dyn Engine`, where the kind is chosen at run
-/// time.
+/// Runs tasks. Implemented for every [`Engine`], and for `dyn Engine` where the kind of executor is
+/// chosen at run time.
 ///
 /// ```
 /// # use procession::*;
@@ -49,22 +48,23 @@ use crate::task::Task;
 /// assert_eq!(sum_of_squares(&ThreadPool::new(2)), Ok(385));
 /// ```
 pub trait Executor: Engine {
-    /// Hands a task over and gives its future.
-    ///
-    /// This never fails: a task that cannot be run, say because the executor was shut down, has a
-    /// future that holds the error.
+    /// Hands a task over and returns its future. If the task cannot be run, for example after a
+    /// shutdown, the future holds the error.
     fn submit<T: Task>(&self, task: T) -> Future<T::Output> {
         let (job, future) = Job::new(task, self.canceller());
         self.enqueue(job);
         future
     }
 
-    /// Runs many tasks and yields their results in the order of the tasks.
+    /// Runs the tasks of an iterator and yields their results, in the order of the tasks.
     ///
-    /// The tasks are taken from the iterator as results are consumed, only so many beyond them as
-    /// keep the workers busy: see [`ahead`](Engine::ahead) and [`chunk_size`](Engine::chunk_size). When the
-    /// iterator of the results is dropped before its end, those tasks beyond that have not begun
-    /// are cancelled; those that run come to their end, and their results are dropped.
+    /// Tasks are taken from the iterator as results are consumed, and ahead of them as far as keeps
+    /// the workers busy: up to [`ahead`](Engine::ahead) tasks, or with short tasks in a process pool
+    /// four chunks per worker. So the iterator may be endless. A chunk has as many tasks as run in
+    /// about a millisecond, at most 1,024.
+    ///
+    /// If the results are dropped before their end, the tasks that have not begun are cancelled. Those
+    /// that run are finished, and their results are dropped.
     fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>
     where
         I: IntoIterator<Item: Task>,
@@ -72,12 +72,12 @@ pub trait Executor: Engine {
         Map::new(self, tasks.into_iter())
     }
 
-    /// Refuses further tasks, deals with those it has as `how` says, and returns when nothing of
-    /// the executor is left: no thread, no process. Every future is done then.
+    /// Ends the executor. Further tasks are refused with
+    /// [`PoolError::ShutDown`](crate::PoolError::ShutDown). Returns when its threads and processes
+    /// have ended; all futures are done then.
     ///
-    /// Called from one of the executor's own callbacks it returns at once and the rest happens
-    /// behind it, since the callback's thread is part of what would have to end. A second call
-    /// may be stricter than the first.
+    /// In a callback of the same executor it returns at once, because the thread of the callback is
+    /// one of those that have to end. A second call may be stricter than the first.
     fn shutdown(&self, how: Shutdown) {
         self.shut_down(how);
     }

@@ -1,12 +1,12 @@
-//! What is owed: a [`Future`] stands for the output of a submitted task until it is there, and
-//! [`as_completed`] and [`wait`] deal with many of them.
+//! [`Future`]: the result of a submitted task, now or later. [`as_completed`] and [`wait`] are for
+//! several futures.
 //!
-//! A future has two sides. The executor holds a `Promise` and fulfils it once, with the output or
-//! with a typed error. The caller holds the [`Future`] and may block on it, poll it, await it, hang
-//! callbacks on it, or drop it, at any time, without disturbing the task.
+//! The executor holds the `Promise` and completes it once, with the output or an error. The caller
+//! holds the [`Future`], and can block on it, poll it, await it, add callbacks to it or drop it; none of
+//! these affects the task.
 //!
-//! Nothing here starts, stops or schedules anything; whether a task may still be cancelled is for
-//! its executor to say (`TaskControl`).
+//! This module knows no executor. A future asks its executor through `TaskControl`, for example to
+//! cancel the task.
 
 mod core;
 mod several;
@@ -21,6 +21,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
+use crate::executor::chunk::ChunkExecutor;
 use crate::panics;
 use crate::task::TaskId;
 use crate::waiting::{self, Need, Target};
@@ -29,27 +30,47 @@ pub(crate) use self::core::{Core, Promise, promise};
 use self::core::{Outcome, Stage, Watcher, call};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
-/// The output of a task that was submitted, or the error that took its place, once it is there.
+/// The result of a submitted task: its output, or a [`TaskError`]. Every future is completed.
 ///
-/// It can be awaited, too: it is a [`std::future::Future`] and needs no particular runtime.
+/// It is also a [`std::future::Future`], which works with every async runtime.
+///
+/// ```
+/// # use procession::{Context, Executor, Failure, Task, ThreadPool};
+/// # use serde::{Deserialize, Serialize};
+/// # use std::time::Duration;
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+/// let pool = ThreadPool::new(2);
+/// let future = pool.submit(Square(7));
+/// future.on_done(|result| println!("{result:?}"));
+/// match future.result_timeout(Duration::from_secs(60)) {
+///     Ok(result) => assert_eq!(result, Ok(49)),
+///     Err(future) => assert!(future.cancel()), // not done after a minute
+/// }
+/// ```
 pub struct Future<T> {
     core: Arc<Core<T>>,
     executor: Option<Weak<dyn TaskControl>>,
-    /// Whether there may be a waker that ends with this.
+    /// Whether a poll has stored a waker, which is dropped with the future.
     was_polled: bool,
 }
 
-/// Where a task stands, as its future sees it.
+/// The state of a task, from [`Future::state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// Waits for its turn.
+    /// It waits for a worker, or for its next attempt.
     Pending,
-    /// Was handed to a worker.
+    /// It was sent to a worker.
     Running,
-    /// Has an output or an error.
+    /// It has an output or an error.
     Finished,
-    /// Was cancelled before it had either.
+    /// It was cancelled before it had a result.
     Cancelled,
 }
 
@@ -64,61 +85,73 @@ impl fmt::Display for State {
     }
 }
 
-/// The executor behind a future.
+/// What a future asks of its executor.
 pub(crate) trait TaskControl: Send + Sync {
-    /// Takes the task back if that is still possible.
+    /// Cancels the task, if that is still possible. Returns whether it did; the future is done then.
     fn cancel(&self, id: TaskId) -> bool;
 
-    /// Lets the thread of a caller who waits do what is to be done for that. Returns when the
-    /// waiter is done, or when it has to wait like all others.
-    fn fetch(&self, id: TaskId, waiter: &dyn Waiter) {
+    /// Lets the thread that waits for the task do work of the executor. Returns when the waiter is
+    /// done, or when there is nothing to do and the thread has to block.
+    fn help_wait(&self, id: TaskId, waiter: &dyn Waiter) {
         let _ = (id, waiter);
     }
 
-    /// A thread that runs tasks or callbacks is about to wait for this task, so it must not have
-    /// to wait for that thread. Gives whether it can be run.
-    fn hasten(self: Arc<Self>, id: TaskId) -> bool {
+    /// A thread that runs tasks or callbacks is about to wait for this task: the executor must be able
+    /// to run it without that thread. Returns false if it cannot.
+    fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
         let _ = id;
         true
     }
+
+    /// The interface for chunks of short tasks, if the executor takes them.
+    fn chunks(&self) -> Option<&dyn ChunkExecutor> {
+        None
+    }
 }
 
-/// Somebody who waits for a future in an executor's own way.
+/// A future, for [`TaskControl::help_wait`].
 pub(crate) trait Waiter {
     fn is_done(&self) -> bool;
-    /// Notes who is to be nudged when it is done, for it may be done by somebody else.
+    /// Sets what is woken when the future is completed, because another thread may complete it.
     fn wake_by(&self, wake: Option<Arc<dyn Wake>>);
 }
 
-/// Wakes those who wait in an executor's own way.
+/// Wakes a thread that blocks in [`TaskControl::help_wait`].
 pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
 }
 
 impl<T> Future<T> {
-    /// Identifies the task: a key for what the caller knows about it.
+    /// The id of the task, the same as in [`PoolEvent`](crate::PoolEvent) and [`Said`](crate::Said).
     pub fn id(&self) -> TaskId {
         self.core.id
     }
 
-    /// Waits for the output.
+    /// Waits for the result.
     ///
-    /// A future that was awaited to its end has none any more: then this is
-    /// [`TaskError::AlreadyTaken`]. A task or a callback may wait for any other task, also of the
-    /// same executor; where a wait could never end, this is [`TaskError::WouldDeadlock`].
+    /// A task or a callback may wait for other tasks, also of the same executor.
+    ///
+    /// # Errors
+    ///
+    /// - The error of the task.
+    /// - [`TaskError::WouldDeadlock`]: the wait would never end.
+    /// - [`TaskError::AlreadyTaken`]: the future was awaited before and returned its result.
     pub fn result(self) -> Result<T, TaskError> {
         if !self.is_done() {
             let _waiting = waiting::begin([self.target()], Need::All)?;
             if let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) {
-                executor.fetch(self.core.id, &*self.core);
+                executor.help_wait(self.core.id, &*self.core);
             }
             return self.core.take(self.core.wait_until_done(None).expect("no deadline"));
         }
         self.core.take(self.core.lock())
     }
 
-    /// Waits for the output, but no longer than `timeout`: then gives the future back. The task
-    /// goes on all the same.
+    /// Waits for the result, at most for `timeout`. The task is not affected by the timeout.
+    ///
+    /// # Errors
+    ///
+    /// The future itself, after the timeout.
     pub fn result_timeout(self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
         match self.wait_for(timeout) {
             Ok(true) => Ok(self.core.take(self.core.lock())),
@@ -127,8 +160,8 @@ impl<T> Future<T> {
         }
     }
 
-    /// Waits until the task is done, but no longer than `timeout`, and says whether it is. Where
-    /// [`result`](Self::result) would give [`TaskError::WouldDeadlock`], this does not wait.
+    /// Waits until the task is done, at most for `timeout`, and returns whether it is. Does not wait if
+    /// [`result`](Self::result) would return [`TaskError::WouldDeadlock`].
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_for(timeout).unwrap_or(false)
     }
@@ -137,7 +170,7 @@ impl<T> Future<T> {
         if self.is_done() {
             return Ok(true);
         }
-        // A deadline beyond what the clock can count is none.
+        // `None`: a deadline beyond the range of the clock.
         let deadline = Instant::now().checked_add(timeout);
         let need = if deadline.is_some() { Need::Time } else { Need::All };
         let _waiting = waiting::begin([self.target()], need)?;
@@ -148,18 +181,18 @@ impl<T> Future<T> {
         Target { id: self.core.id, executor: self.executor.as_ref() }
     }
 
-    /// Whether there is an output or an error, so that [`result`](Self::result) will not wait.
+    /// Whether the result is there: [`result`](Self::result) will not block.
     pub fn is_done(&self) -> bool {
         matches!(self.state(), State::Finished | State::Cancelled)
     }
 
-    /// Where the task stands.
+    /// The state of the task.
     pub fn state(&self) -> State {
         match &self.core.lock().stage {
-            Stage::Ready(Err(TaskError::Cancelled)) | Stage::Shown(Outcome::Cancelled) => {
+            Stage::Ready(Err(TaskError::Cancelled)) | Stage::InCallback(Outcome::Cancelled) => {
                 State::Cancelled
             }
-            Stage::Ready(_) | Stage::Shown(_) | Stage::Consumed => State::Finished,
+            Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => State::Finished,
             Stage::Pending | Stage::Notifying if self.core.running.load(Ordering::Relaxed) => {
                 State::Running
             }
@@ -167,17 +200,16 @@ impl<T> Future<T> {
         }
     }
 
-    /// Gives the task up, and says whether that succeeded: the future is then done, with
+    /// Cancels the task. Returns whether it did: the future is then done, with
     /// [`TaskError::Cancelled`].
     ///
-    /// A task that no worker has begun is not run, nor is one that waits for its next attempt run
-    /// again. What becomes of a task that runs is for its executor to say:
+    /// A task that has not begun is not run, and one that waits for its next attempt is not run again.
+    /// A task that runs depends on the executor:
     ///
-    /// - A [`ProcessPool`](crate::ProcessPool) ends it together with its worker process, and starts
-    ///   another one. Where a process runs several tasks at a time, which would be ended with it,
-    ///   the task is left alone.
-    /// - A [`ThreadPool`](crate::ThreadPool) leaves it alone: a thread cannot be ended.
-    /// - With [`Sequential`](crate::Sequential) a future is never seen before its task is finished.
+    /// - [`ProcessPool`](crate::ProcessPool) kills the worker process and starts another one; not if
+    ///   the worker runs several tasks at a time.
+    /// - [`ThreadPool`](crate::ThreadPool) does not cancel it: a thread cannot be killed.
+    /// - [`Sequential`](crate::Sequential) has finished each task before `submit` returns.
     pub fn cancel(&self) -> bool {
         let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) else {
             return false;
@@ -185,27 +217,28 @@ impl<T> Future<T> {
         !self.is_done() && executor.cancel(self.core.id)
     }
 
-    /// Calls `callback` with the result: at once if it is there, else when it comes, before it can
-    /// be had from this future. Callbacks are called in the order in which they were added; one
-    /// that panics is reported by the panic hook and harms no other.
+    /// Calls `callback` with the result: at once if the future is done, else when the task ends and
+    /// before the result can be had from this future. Callbacks are called in the order in which they
+    /// were added. A panic in one is reported by the panic hook and does not affect the others.
     ///
-    /// A [`ThreadPool`](crate::ThreadPool) calls it on the thread that ran the task. A
-    /// [`ProcessPool`](crate::ProcessPool) has a thread for the callbacks of each worker's tasks,
-    /// started with the first of them: it calls one after the other, so one that takes long delays
-    /// those behind it, and no result without callbacks. A task that is cancelled, by
-    /// [`cancel`](Self::cancel) or a shutdown, has its callbacks called on the thread that does so.
+    /// The thread that calls it:
     ///
-    /// A callback may submit tasks to the same executor and wait for them, or for others: while it
-    /// waits, another thread goes on with the callbacks behind it. It cannot wait for its own
-    /// future, nor can two callbacks wait for each other's futures: that is
-    /// [`TaskError::WouldDeadlock`].
+    /// - [`ThreadPool`](crate::ThreadPool): the thread that ran the task.
+    /// - [`ProcessPool`](crate::ProcessPool): one thread per worker, for the callbacks of its tasks. It
+    ///   is started with the first callback. A slow callback delays the callbacks behind it, but not
+    ///   results of futures without callbacks.
+    /// - After a [`cancel`](Self::cancel) or a shutdown: the thread that called that.
     ///
-    /// A future that was awaited to its end has no result any more: `callback` is called with
+    /// A callback may submit tasks to the same executor and wait for them: meanwhile another thread
+    /// calls the callbacks behind it. A wait for its own future, and waits of two callbacks for each
+    /// other's futures, return [`TaskError::WouldDeadlock`].
+    ///
+    /// If the future was awaited before and returned its result, `callback` is called with
     /// [`TaskError::AlreadyTaken`].
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
-            Stage::Pending | Stage::Notifying | Stage::Shown(_) => {
+            Stage::Pending | Stage::Notifying | Stage::InCallback(_) => {
                 inner.callbacks.push(Box::new(callback));
             }
             Stage::Consumed => {
@@ -213,33 +246,33 @@ impl<T> Future<T> {
                 call(Box::new(callback), &Err(TaskError::AlreadyTaken));
             }
             Stage::Ready(ref result) => {
-                // Looked at outside the lock, so that the callback may do what it likes.
-                let shown = Stage::Shown(Outcome::of(result));
+                // The result is taken out of the lock while the callback runs.
+                let shown = Stage::InCallback(Outcome::of(result));
                 let Stage::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
                 inner.callbacks.push(Box::new(callback));
-                let mut inner = self.core.show(&result, inner);
+                let mut inner = self.core.run_callbacks(&result, inner);
                 inner.stage = Stage::Ready(result);
             }
         }
     }
 
-    /// Has `index` sent when the task is done; false if it is already.
+    /// Sends `index` when the task is done. Returns false if it is done already.
     fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
         let mut inner = self.core.lock();
-        let is_owed = matches!(inner.stage, Stage::Pending | Stage::Notifying);
-        if is_owed {
+        let is_pending = matches!(inner.stage, Stage::Pending | Stage::Notifying);
+        if is_pending {
             inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
         }
-        is_owed
+        is_pending
     }
 
-    /// Has nothing sent any more.
+    /// Ends a [`watch`](Self::watch).
     fn unwatch(&self, sender: &Arc<Sender<usize>>) {
         let mut inner = self.core.lock();
         inner.watchers.retain(|watcher| !Arc::ptr_eq(&watcher.sender, sender));
-        // What many waits at a time needed is not kept.
+        // The memory that many simultaneous waits needed is not kept.
         if inner.watchers.is_empty() {
             inner.watchers.shrink_to_fit();
         }
@@ -247,13 +280,16 @@ impl<T> Future<T> {
 
     fn failed(&self) -> bool {
         let stage = &self.core.lock().stage;
-        matches!(stage, Stage::Ready(Err(_)) | Stage::Shown(Outcome::Error | Outcome::Cancelled))
+        matches!(
+            stage,
+            Stage::Ready(Err(_)) | Stage::InCallback(Outcome::Error | Outcome::Cancelled)
+        )
     }
 }
 
 impl<T> Drop for Future<T> {
     fn drop(&mut self) {
-        // No task wants to be woken any more. What it shares ends outside the lock.
+        // Dropping the waker calls code of the runtime, so it happens without the lock.
         if self.was_polled {
             let waker = self.core.lock().waker.take();
             panics::discard(waker);
@@ -264,8 +300,7 @@ impl<T> Drop for Future<T> {
 impl<T> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
-    /// Once it was ready it has no result any more: it is ready with
-    /// [`TaskError::AlreadyTaken`].
+    /// A poll after the result was returned returns [`TaskError::AlreadyTaken`].
     fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
         let inner = self.core.lock();
@@ -275,7 +310,7 @@ impl<T> std::future::Future for Future<T> {
         let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
         drop(inner);
         if !is_known {
-            // Wakers are not ours: they are cloned and dropped outside the lock.
+            // Cloning and dropping a waker calls code of the runtime: without the lock.
             let waker = waker.clone();
             let mut inner = self.core.lock();
             if !matches!(inner.stage, Stage::Pending | Stage::Notifying) {
@@ -286,12 +321,12 @@ impl<T> std::future::Future for Future<T> {
             drop(before);
             self.was_polled = true;
         }
-        waiting::may_follow(self.target());
+        waiting::before_pending(self.target());
         Poll::Pending
     }
 }
 
-/// Shows the state in the way of `concurrent.futures`: `<Future state=running>`,
+/// The state, in the format of `concurrent.futures`: `<Future state=running>`,
 /// `<Future state=finished returned u32>`, `<Future state=finished raised Panicked>`.
 impl<T> fmt::Debug for Future<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -310,7 +345,7 @@ impl<T> fmt::Debug for Future<T> {
     }
 }
 
-/// `String` for `alloc::string::String`; a generic type is left as it is.
+/// `String` for `alloc::string::String`; the name of a generic type is not shortened.
 fn short_name(name: &str) -> &str {
     if name.contains('<') { name } else { name.rsplit("::").next().unwrap_or(name) }
 }

@@ -80,7 +80,7 @@ pub use blob::Blob;
 pub use codec::Encoding;
 pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
 pub use executor::{
-    Batch, Canceller, Engine, Executor, Job, Map, Sequential, Shutdown, ThreadPool,
+    Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, Sequential, Shutdown, ThreadPool,
 };
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use limits::{Limits, Recycling};

@@ -1,5 +1,4 @@
-//! Calls code that is not ours so that no panic escapes: the one place in which a task is run, for
-//! all executors.
+//! Calls the program's code and catches its panics. All executors run tasks through [`run`].
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -10,7 +9,7 @@ use std::sync::Once;
 use crate::error::TaskError;
 use crate::task::{Context, Task};
 
-/// Runs a task.
+/// Runs a task. A panic becomes [`TaskError::Panicked`].
 pub(crate) fn run<T: Task>(task: T, context: &Context) -> Result<T::Output, TaskError> {
     match catch(|| task.run(context)) {
         Ok(Ok(output)) => Ok(output),
@@ -19,25 +18,25 @@ pub(crate) fn run<T: Task>(task: T, context: &Context) -> Result<T::Output, Task
     }
 }
 
-/// What is known of a panic that was caught.
+/// A caught panic: its message, and its location if known.
 pub(crate) struct Panic {
     pub message: String,
     pub location: Option<String>,
 }
 
-/// Calls code that is not ours: a task, its `Serialize` or `Deserialize`, a callback.
+/// Calls the program's code: a task, its `Serialize` or `Deserialize`, a callback.
 pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
-    remember_where_panics_happen();
+    install_hook();
     panic::catch_unwind(AssertUnwindSafe(user_code))
         .map_err(|panic| Panic { message: message(panic), location: LAST_PANIC.take() })
 }
 
-/// Drops what is not ours: its `Drop` may panic as well.
+/// Drops a value of the program, whose `Drop` may panic.
 pub(crate) fn discard<T>(value: T) {
     let _ = catch(|| drop(value));
 }
 
-/// Calls code that is not ours, whose panic is to go on when something else was done first.
+/// Calls the program's code and returns its panic, which the caller resumes later.
 pub(crate) fn hold<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
     panic::catch_unwind(AssertUnwindSafe(user_code))
 }
@@ -46,23 +45,23 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A panic's location is known only to the panic hook. Ours notes it and calls the one that was
-/// there before, so that an application's own hook works on.
+/// Installs a panic hook that keeps the location of the last panic of each thread, which only a hook
+/// gets. It calls the hook that was installed before.
 #[inline]
-fn remember_where_panics_happen() {
+fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let location = info.location().map(ToString::to_string);
-            // During the end of a thread its storage may be gone; the location is then unknown.
+            // At the end of a thread its thread-locals may be gone.
             let _ = LAST_PANIC.try_with(|last| *last.borrow_mut() = location);
             before(info);
         }));
     });
 }
 
-/// What a panic said, where it said it with text.
+/// The message of a panic, if it is text.
 fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,

@@ -1,17 +1,17 @@
-//! What a thread has to do before it waits for a task.
+//! Waits for tasks that must not deadlock: [`begin`] is called before each of them.
 //!
-//! Executors call the program's code on threads of their own: callbacks, listeners, `Deserialize`,
-//! and tasks, where these run on threads. That code may wait for a task of the same executor, and
-//! its thread may be the one that would have to run that task, or to deliver its result. So such a
-//! thread has a role, and each wait begins with [`begin`]:
+//! Executors call the program's code on threads of their own: callbacks, functions such as `on_event`,
+//! `Deserialize`, and tasks, where these run on threads. That code may wait for a task of the same
+//! executor, and its thread may be the one that has to run that task, or to deliver its result. So
+//! such a thread has a role, held by a [`RoleGuard`]:
 //!
-//! - A thread that **serves** calls callbacks, or runs tasks. Before it waits, another thread goes
-//!   on with what it would have done next ([`StandIn`]).
-//! - A thread that **delivers** results cannot be replaced in the middle of that. A wait for a task
-//!   of its own executor is refused with [`TaskError::WouldDeadlock`].
+//! | role | of | before it waits |
+//! |---|---|---|
+//! | serves | threads that call callbacks or run tasks | another thread continues its queue ([`HandOver`]) |
+//! | delivers | threads that complete futures | a wait for a task of the same executor is refused: [`TaskError::WouldDeadlock`] |
 //!
-//! A wait is also refused where it would close a circle: the thread waits, without an end, for a
-//! task that cannot end before one that this thread has to end itself.
+//! A wait is also refused if it closes a cycle: the thread would wait, without a timeout, for a task
+//! that cannot end before a task that this thread has to end itself ([`Obligation`]).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,23 +21,25 @@ use crate::error::TaskError;
 use crate::future::TaskControl;
 use crate::task::TaskId;
 
-/// Goes on in place of a thread that is about to wait.
-pub(crate) trait StandIn: Send + Sync {
-    /// Another thread takes over; false if it should and cannot.
-    fn leave(self: Arc<Self>) -> bool;
+/// A queue of work whose thread can be replaced while it waits.
+pub(crate) trait HandOver: Send + Sync {
+    /// This thread is about to wait: another one continues the queue, if there is work. Returns false
+    /// if none can be started.
+    fn hand_over(self: Arc<Self>) -> bool;
 
-    /// The wait is over. Gives whether this thread has its work again, and not another one.
-    fn come_back(&self) -> bool;
+    /// The wait is over. Returns whether this thread continues the queue again; otherwise another
+    /// thread still does.
+    fn take_back(&self) -> bool;
 }
 
-/// Takes the calls of callbacks that cannot be made on the thread that completes a future.
-pub(crate) trait ReplySender: Send + Sync {
+/// Takes calls of callbacks that must not run on the thread that completes a future.
+pub(crate) trait CallSink: Send + Sync {
     fn call(self: Arc<Self>, call: Call);
 }
 
 pub(crate) type Call = Box<dyn FnOnce() + Send>;
 
-/// A task that is waited for, and the executor that has it.
+/// A task that a thread waits for, and its executor.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'t> {
     pub id: TaskId,
@@ -47,25 +49,25 @@ pub(crate) struct Target<'t> {
 /// What ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// All of its tasks have to end.
+    /// All of its tasks.
     All,
-    /// One of them.
+    /// Any of its tasks.
     Any,
-    /// It ends at a certain time, if not before.
+    /// A deadline, if not a task before.
     Time,
 }
 
 thread_local! {
-    /// Of this thread, the innermost last.
+    /// The roles of this thread, the innermost last.
     static ROLES: RefCell<Vec<Role>> = const { RefCell::new(Vec::new()) };
-    /// Where calls of callbacks go; without one they are made at once.
-    static OUTLET: RefCell<Option<Arc<dyn ReplySender>>> = const { RefCell::new(None) };
-    /// The tasks that cannot end before this thread goes on.
-    static OWED: RefCell<Vec<TaskId>> = const { RefCell::new(Vec::new()) };
+    /// Takes calls of callbacks. `None`: they are called at once.
+    static CALL_SINK: RefCell<Option<Arc<dyn CallSink>>> = const { RefCell::new(None) };
+    /// Tasks that cannot end before this thread continues.
+    static OBLIGATIONS: RefCell<Vec<TaskId>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Role {
-    /// By its address.
+    /// The address of the executor.
     executor: usize,
     duty: Duty,
 }
@@ -76,59 +78,58 @@ enum Duty {
 }
 
 struct Service {
-    stand_in: Arc<dyn StandIn>,
-    /// Another thread may have taken over.
-    is_away: Cell<bool>,
+    queue: Arc<dyn HandOver>,
+    /// The queue was handed over and not taken back.
+    is_replaced: Cell<bool>,
 }
 
 impl Service {
-    fn come_back(&self) {
-        if self.is_away.get() {
-            self.is_away.set(!self.stand_in.come_back());
+    fn take_back(&self) {
+        if self.is_replaced.get() {
+            self.is_replaced.set(!self.queue.take_back());
         }
     }
 }
 
-/// A role, as long as this lives.
-pub(crate) struct Acting(Option<Rc<Service>>);
+/// The role of a thread, while this lives.
+pub(crate) struct RoleGuard(Option<Rc<Service>>);
 
-impl Acting {
-    /// The thread delivers results of this executor.
+impl RoleGuard {
+    /// The thread completes futures of this executor.
     pub(crate) fn delivers(executor: usize) -> Self {
         push(Role { executor, duty: Duty::Delivers });
         Self(None)
     }
 
-    /// The thread calls the program's code for this executor; where nothing else depends on the
-    /// thread, there is no need of a stand-in.
-    pub(crate) fn serves(executor: usize, stand_in: Option<Arc<dyn StandIn>>) -> Self {
-        let service =
-            stand_in.map(|stand_in| Rc::new(Service { stand_in, is_away: Cell::new(false) }));
+    /// The thread calls the program's code for this executor. `queue` is what another
+    /// thread continues while this one waits, if there is anything to continue.
+    pub(crate) fn serves(executor: usize, queue: Option<Arc<dyn HandOver>>) -> Self {
+        let service = queue.map(|queue| Rc::new(Service { queue, is_replaced: Cell::new(false) }));
         push(Role { executor, duty: Duty::Serves(service.clone()) });
         Self(service)
     }
 
-    /// Whether another thread has taken over and this one has not come back.
-    pub(crate) fn is_away(&self) -> bool {
-        self.0.as_ref().is_some_and(|service| service.is_away.get())
+    /// Whether the queue was handed over and not taken back.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.0.as_ref().is_some_and(|service| service.is_replaced.get())
     }
 
-    /// The thread has its work again.
-    pub(crate) fn is_back(&self) {
+    /// This thread continues the queue again, as decided by the caller.
+    pub(crate) fn set_taken_back(&self) {
         if let Some(service) = &self.0 {
-            service.is_away.set(false);
+            service.is_replaced.set(false);
         }
     }
 
-    /// The thread wants its work again, if it is away.
-    pub(crate) fn come_back(&self) {
+    /// Takes the queue back, if it was handed over.
+    pub(crate) fn take_back(&self) {
         if let Some(service) = &self.0 {
-            service.come_back();
+            service.take_back();
         }
     }
 }
 
-impl Drop for Acting {
+impl Drop for RoleGuard {
     fn drop(&mut self) {
         ROLES.with_borrow_mut(Vec::pop);
     }
@@ -138,7 +139,7 @@ fn push(role: Role) {
     ROLES.with_borrow_mut(|roles| roles.push(role));
 }
 
-/// The address by which an executor is known.
+/// The address that identifies an executor.
 pub(crate) fn address<E: ?Sized>(executor: *const E) -> usize {
     executor.cast::<()>().addr()
 }
@@ -153,68 +154,69 @@ pub(crate) fn has_role() -> bool {
     ROLES.with_borrow(|roles| !roles.is_empty())
 }
 
-/// Sends calls of callbacks there, as long as it lives.
-pub(crate) struct Through(Option<Arc<dyn ReplySender>>);
+/// Sends the calls of callbacks of this thread to a sink, while this lives.
+pub(crate) struct CallSinkGuard(Option<Arc<dyn CallSink>>);
 
-impl Through {
-    pub(crate) fn reply_sender(reply_sender: Arc<dyn ReplySender>) -> Self {
-        Self(OUTLET.replace(Some(reply_sender)))
+impl CallSinkGuard {
+    pub(crate) fn new(sink: Arc<dyn CallSink>) -> Self {
+        Self(CALL_SINK.replace(Some(sink)))
     }
 }
 
-impl Drop for Through {
+impl Drop for CallSinkGuard {
     fn drop(&mut self) {
-        OUTLET.set(self.0.take());
+        CALL_SINK.set(self.0.take());
     }
 }
 
-pub(crate) fn has_outlet() -> bool {
-    OUTLET.with_borrow(Option::is_some)
+pub(crate) fn has_sink() -> bool {
+    CALL_SINK.with_borrow(Option::is_some)
 }
 
-/// Has a call made, here or elsewhere.
+/// Makes a call: by the sink of this thread, or at once.
 pub(crate) fn call(call: Call) {
-    match OUTLET.with_borrow(Clone::clone) {
-        Some(reply_sender) => reply_sender.call(call),
+    match CALL_SINK.with_borrow(Clone::clone) {
+        Some(sink) => sink.call(call),
         None => call(),
     }
 }
 
-/// Notes, as long as it lives, that a task cannot end before this thread goes on.
-pub(crate) struct Owing(());
+/// A task that cannot end before this thread continues, while this lives.
+pub(crate) struct Obligation(());
 
-impl Owing {
-    pub(crate) fn the_end_of(task: TaskId) -> Self {
-        OWED.with_borrow_mut(|owed| owed.push(task));
+impl Obligation {
+    pub(crate) fn to_end(task: TaskId) -> Self {
+        OBLIGATIONS.with_borrow_mut(|tasks| tasks.push(task));
         Self(())
     }
 }
 
-impl Drop for Owing {
+impl Drop for Obligation {
     fn drop(&mut self) {
-        OWED.with_borrow_mut(Vec::pop);
+        OBLIGATIONS.with_borrow_mut(Vec::pop);
     }
 }
 
-/// A wait that goes on, as long as this lives.
+/// A wait, while this lives.
 #[derive(Default)]
 pub(crate) struct Waiting {
-    left: Vec<Rc<Service>>,
-    noted_as: Option<u64>,
+    handed_over: Vec<Rc<Service>>,
+    /// Its number in `WAITS`.
+    number: Option<u64>,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(number) = self.noted_as {
+        if let Some(number) = self.number {
             waits().retain(|wait| wait.number != number);
         }
-        for service in self.left.drain(..).rev() {
-            service.come_back();
+        for service in self.handed_over.drain(..).rev() {
+            service.take_back();
         }
     }
 }
 
-/// To be called before this thread waits for tasks, or for anything else, without targets.
+/// Called before this thread waits for tasks; without targets, before it waits for anything else.
 pub(crate) fn begin<'t>(
     targets: impl IntoIterator<Item = Target<'t>>,
     need: Need,
@@ -228,18 +230,18 @@ pub(crate) fn begin<'t>(
     }
     let mut waiting = Waiting::default();
     if need != Need::Time && !targets.is_empty() {
-        waiting.noted_as = Some(note(&targets, need == Need::All)?);
+        waiting.number = Some(register(&targets, need == Need::All)?);
     }
-    hasten_and_leave(&targets, Some(&mut waiting.left))?;
+    prioritize_and_hand_over(&targets, Some(&mut waiting.handed_over))?;
     Ok(waiting)
 }
 
-/// To be called where this thread asks for a task that is not done, and may go to sleep until it
-/// is, by means of its own.
-pub(crate) fn may_follow(target: Target<'_>) {
+/// Called when a future returns `Poll::Pending` on this thread, which may then block in its async
+/// runtime until the task is done.
+pub(crate) fn before_pending(target: Target<'_>) {
     if has_role() && !is_delivered_here(&target) {
-        // If no thread could be started, one may be in time.
-        let _ = hasten_and_leave(&[target], None);
+        // An error is ignored: the poll cannot report it, and a thread may be started later.
+        let _ = prioritize_and_hand_over(&[target], None);
     }
 }
 
@@ -251,30 +253,30 @@ fn is_delivered_here(target: &Target<'_>) -> bool {
     ROLES.with_borrow(|roles| roles.iter().any(delivers))
 }
 
-/// Sees to it that the tasks are run, and that others go on with what this thread has to do.
-fn hasten_and_leave(
+/// Hands the queues of this thread over, and asks the executors to run the targets.
+fn prioritize_and_hand_over(
     targets: &[Target<'_>],
-    mut left: Option<&mut Vec<Rc<Service>>>,
+    mut handed_over: Option<&mut Vec<Rc<Service>>>,
 ) -> Result<(), TaskError> {
     let services: Vec<_> = ROLES.with_borrow(|roles| {
         let service = |role: &Role| match &role.duty {
             Duty::Serves(service) => service.clone(),
             Duty::Delivers => None,
         };
-        roles.iter().filter_map(service).filter(|service| !service.is_away.get()).collect()
+        roles.iter().filter_map(service).filter(|service| !service.is_replaced.get()).collect()
     });
     for service in services {
-        if !Arc::clone(&service.stand_in).leave() {
+        if !Arc::clone(&service.queue).hand_over() {
             return Err(TaskError::WouldDeadlock);
         }
-        service.is_away.set(true);
-        if let Some(left) = &mut left {
-            left.push(service);
+        service.is_replaced.set(true);
+        if let Some(handed_over) = &mut handed_over {
+            handed_over.push(service);
         }
     }
     for target in targets {
         if let Some(executor) = target.executor.and_then(Weak::upgrade)
-            && !executor.hasten(target.id)
+            && !executor.prioritize(target.id)
         {
             return Err(TaskError::WouldDeadlock);
         }
@@ -282,11 +284,11 @@ fn hasten_and_leave(
     Ok(())
 }
 
-/// A wait without an end of its own, of a thread that others may wait for.
+/// A wait without a deadline, of a thread with a role.
 struct Wait {
     number: u64,
-    /// What cannot end before.
-    owed: Vec<TaskId>,
+    /// Tasks that cannot end before the wait does.
+    obligations: Vec<TaskId>,
     awaited: Vec<TaskId>,
     needs_all: bool,
 }
@@ -297,29 +299,29 @@ fn waits() -> MutexGuard<'static, Vec<Wait>> {
     WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes a wait, if it can come to an end.
-fn note(targets: &[Target<'_>], needs_all: bool) -> Result<u64, TaskError> {
+/// Adds a wait to `WAITS`, unless it would never end.
+fn register(targets: &[Target<'_>], needs_all: bool) -> Result<u64, TaskError> {
     let awaited: Vec<_> = targets.iter().map(|target| target.id).collect();
-    let owed = OWED.with_borrow(Clone::clone);
+    let obligations = OBLIGATIONS.with_borrow(Clone::clone);
     let mut waits = waits();
     let number = waits.last().map_or(0, |last| last.number + 1);
-    let wait = Wait { number, owed, awaited, needs_all };
-    if never_ends(&wait, &wait.owed, &waits, &mut Vec::new()) {
+    let wait = Wait { number, obligations, awaited, needs_all };
+    if never_ends(&wait, &wait.obligations, &waits, &mut Vec::new()) {
         return Err(TaskError::WouldDeadlock);
     }
     waits.push(wait);
     Ok(number)
 }
 
-/// Whether a wait cannot end before tasks of these.
-fn never_ends(wait: &Wait, owed: &[TaskId], waits: &[Wait], seen: &mut Vec<u64>) -> bool {
+/// Whether a wait cannot end before one of `blocked` does. `seen` are the waits on the path to it.
+fn never_ends(wait: &Wait, blocked: &[TaskId], waits: &[Wait], seen: &mut Vec<u64>) -> bool {
     seen.push(wait.number);
     let mut is_stuck = |task: &TaskId| {
-        owed.contains(task)
+        blocked.contains(task)
             || waits.iter().any(|other| {
-                other.owed.contains(task)
+                other.obligations.contains(task)
                     && !seen.contains(&other.number)
-                    && never_ends(other, owed, waits, seen)
+                    && never_ends(other, blocked, waits, seen)
             })
     };
     match wait.needs_all {

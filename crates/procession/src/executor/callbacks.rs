@@ -1,44 +1,43 @@
-//! Calls callbacks in order, so that one that waits for a task keeps nothing from going on.
+//! Calls callbacks in order, without blocking the threads that complete futures.
 //!
-//! Whoever completes a future has more to do: a handler thread has the next replies to read. So it
-//! puts the calls into a [`CallQueue`], which has a thread of its own as soon as there is a call,
-//! and that thread takes one call after the other. When a callback begins to wait for a task,
-//! another thread goes on with the queue, for the result that is waited for may lie behind it
-//! there.
+//! A thread that completes futures, such as the handler of a worker, puts the calls of their callbacks
+//! into a [`CallQueue`]. The queue starts a thread with the first call, which makes one call after the
+//! other. When a callback waits for a task, another thread continues the queue, because the awaited
+//! result may depend on a call behind it.
 //!
-//! A thread of the caller that completes futures (by a cancel, or a shutdown) calls their callbacks
-//! itself, when all of them are completed: see [`deliver`].
+//! A thread of the caller that completes futures, by a cancel or a shutdown, calls the callbacks
+//! itself after all of these futures are completed: see [`deliver`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::panics;
-use crate::waiting::{self, Acting, Call, ReplySender, StandIn, Through};
+use crate::waiting::{self, Call, CallSink, CallSinkGuard, HandOver, RoleGuard};
 use procession_os::threads::ThreadSpec;
 
 /// Calls that are made in order on behalf of an executor.
 pub(crate) struct CallQueue {
     executor: usize,
-    /// Of its threads, in bytes, where it is not the usual one.
+    /// Stack size of its threads, in bytes. `None`: the default of the standard library.
     stack: Option<usize>,
     inner: Mutex<Inner>,
-    /// Signalled when there is a call for the thread that is idle, or none to come.
+    /// Notified when there is a call for the idle thread, or the queue is closed.
     has_work: Condvar,
-    /// Signalled when calls have returned.
+    /// Notified when a thread has no call to make.
     returned: Condvar,
 }
 
 #[derive(Default)]
 struct Inner {
     calls: VecDeque<Call>,
-    /// How many have begun and not returned.
+    /// Number of calls that have begun and not returned.
     running: usize,
-    /// A thread takes one call after the other, and does not wait for anything else.
+    /// A thread makes the calls, and is not replaced.
     is_served: bool,
     /// A thread waits for the next call.
     is_idle: bool,
-    /// No thread is to wait for the next call.
+    /// No thread waits for a next call.
     is_closed: bool,
     threads: Vec<JoinHandle<()>>,
 }
@@ -58,8 +57,9 @@ impl CallQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes one call after the other until there is none, or another thread does so.
-    fn serve<'q>(&'q self, mut inner: MutexGuard<'q, Inner>, acting: &Acting, may_idle: bool) {
+    /// Makes calls until there are none, or another thread makes them. With `may_idle`, one thread
+    /// waits for the next call.
+    fn serve<'q>(&'q self, mut inner: MutexGuard<'q, Inner>, role: &RoleGuard, may_idle: bool) {
         loop {
             if let Some(call) = inner.calls.pop_front() {
                 inner.running += 1;
@@ -67,12 +67,12 @@ impl CallQueue {
                 let _ = panics::catch(call);
                 inner = self.lock();
                 inner.running -= 1;
-                if acting.is_away() {
+                if role.is_replaced() {
                     if inner.is_served {
                         break;
                     }
                     inner.is_served = true;
-                    acting.is_back();
+                    role.set_taken_back();
                 }
             } else {
                 inner.is_served = false;
@@ -95,17 +95,17 @@ impl CallQueue {
         self.returned.notify_all();
     }
 
-    /// Has the queue served by another thread; false if none can be started.
-    fn find_thread(self: &Arc<Self>, inner: &mut Inner) -> bool {
+    /// Lets another thread make the calls. Returns false if none can be started.
+    fn use_other_thread(self: &Arc<Self>, inner: &mut Inner) -> bool {
         if inner.is_idle {
             self.has_work.notify_one();
             return true;
         }
         let queue = Arc::clone(self);
         let spawned = ThreadSpec::new("callbacks").with_stack(self.stack).start(move || {
-            let stand_in = Arc::clone(&queue) as Arc<dyn StandIn>;
-            let acting = Acting::serves(queue.executor, Some(stand_in));
-            queue.serve(queue.lock(), &acting, true);
+            let replaceable = Arc::clone(&queue) as Arc<dyn HandOver>;
+            let role = RoleGuard::serves(queue.executor, Some(replaceable));
+            queue.serve(queue.lock(), &role, true);
         });
         let Ok(thread) = spawned else { return false };
         inner.is_served = true;
@@ -114,13 +114,13 @@ impl CallQueue {
         true
     }
 
-    /// Lets the threads end when all calls are made.
+    /// Lets the threads end after the last call.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.has_work.notify_all();
     }
 
-    /// Waits until all calls were made.
+    /// Waits until all calls have returned.
     fn await_all(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.lock();
         while inner.running > 0 || !inner.calls.is_empty() {
@@ -129,7 +129,7 @@ impl CallQueue {
         inner
     }
 
-    /// Waits until all calls were made and no thread is left.
+    /// Waits until all calls have returned and all threads have ended.
     pub(crate) fn finish(&self) {
         self.close();
         let threads = std::mem::take(&mut self.await_all().threads);
@@ -139,37 +139,37 @@ impl CallQueue {
     }
 }
 
-impl ReplySender for CallQueue {
+impl CallSink for CallQueue {
     fn call(self: Arc<Self>, call: Call) {
         let mut inner = self.lock();
         inner.calls.push_back(call);
-        if inner.is_served || self.find_thread(&mut inner) {
+        if inner.is_served || self.use_other_thread(&mut inner) {
             return;
         }
-        // Without a thread the calls are made here. This thread cannot be replaced, so waits for
-        // its own executor are refused.
+        // No thread can be started: the calls are made here. This thread cannot be replaced, so waits
+        // for tasks of the executor are refused.
         inner.is_served = true;
-        self.serve(inner, &Acting::delivers(self.executor), false);
+        self.serve(inner, &RoleGuard::delivers(self.executor), false);
     }
 }
 
-impl StandIn for CallQueue {
-    fn leave(self: Arc<Self>) -> bool {
+impl HandOver for CallQueue {
+    fn hand_over(self: Arc<Self>) -> bool {
         let mut inner = self.lock();
         inner.is_served = false;
-        if inner.calls.is_empty() || self.find_thread(&mut inner) {
+        if inner.calls.is_empty() || self.use_other_thread(&mut inner) {
             return true;
         }
         inner.is_served = true;
         false
     }
 
-    fn come_back(&self) -> bool {
+    fn take_back(&self) -> bool {
         !std::mem::replace(&mut self.lock().is_served, true)
     }
 }
 
-/// The queues of an executor, which are closed with it.
+/// The queues of an executor, closed on drop.
 pub(crate) struct CallQueues(Vec<Arc<CallQueue>>);
 
 impl CallQueues {
@@ -182,7 +182,7 @@ impl CallQueues {
         Arc::clone(self.0.get(number).unwrap_or_else(|| self.0.last().expect("at least one")))
     }
 
-    /// Waits until all calls were made and no thread is left.
+    /// Waits until all calls have returned and all threads have ended.
     pub(crate) fn finish(&self) {
         for queue in &self.0 {
             queue.finish();
@@ -198,37 +198,37 @@ impl Drop for CallQueues {
     }
 }
 
-/// The address of an executor's heart.
+/// The address that identifies an executor.
 pub(crate) fn address<E>(executor: &E) -> usize {
     waiting::address(std::ptr::from_ref(executor))
 }
 
-/// Whether this thread is in a callback, a task or a delivery of this executor.
+/// Whether this thread is in a callback, a task or a completion of this executor.
 pub(crate) fn is_within<E>(executor: &E) -> bool {
     waiting::is_within(address(executor))
 }
 
-/// Completes futures on whatever thread this is. On a thread of the caller, their callbacks are
-/// called when all are completed: one of them may wait for another of these futures.
+/// Completes futures, on any thread. On a thread without a sink for calls, the callbacks are called
+/// after all futures are completed: a callback may wait for another of them.
 pub(crate) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
     let executor = address(executor);
-    if waiting::has_outlet() {
-        let _acting = Acting::delivers(executor);
+    if waiting::has_sink() {
+        let _role = RoleGuard::delivers(executor);
         return complete();
     }
     let has_role = waiting::has_role();
     let queue = CallQueue::with(executor, None, Inner { is_served: true, ..Inner::default() });
-    let through = Through::reply_sender(Arc::clone(&queue) as Arc<dyn ReplySender>);
-    let acting = Acting::delivers(executor);
+    let sink = CallSinkGuard::new(Arc::clone(&queue) as Arc<dyn CallSink>);
+    let role = RoleGuard::delivers(executor);
     let result = complete();
-    drop((acting, through));
+    drop((role, sink));
     queue.close();
     let inner = queue.lock();
     if !inner.calls.is_empty() {
-        let stand_in = Arc::clone(&queue) as Arc<dyn StandIn>;
-        let acting = Acting::serves(executor, Some(stand_in));
-        queue.serve(inner, &acting, false);
-        drop(acting);
+        let replaceable = Arc::clone(&queue) as Arc<dyn HandOver>;
+        let role = RoleGuard::serves(executor, Some(replaceable));
+        queue.serve(inner, &role, false);
+        drop(role);
         if !has_role {
             drop(queue.await_all());
         }

@@ -1,58 +1,166 @@
-//! What each kind of executor implements.
+//! [`Engine`]: what each kind of executor implements, and what it needs for that.
 
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use super::Job;
 #[cfg(doc)]
-use super::Executor;
-use super::{Batch, Canceller, Job};
+use super::{Executor, JobRunner};
+use crate::future::TaskControl;
 use crate::task::TaskId;
 
-/// The heart of an executor: what each kind does in its own way. Usable as `dyn Engine`; callers
-/// use the methods of [`Executor`].
+/// The part of an executor that each kind implements. [`Executor`], with the methods for callers, is
+/// implemented for every `Engine`.
+///
+/// Use it as `dyn Engine` where the kind of executor is chosen at run time. Implement it for an
+/// executor of your own: a [`Job`] is a task with the promise of its result, and a [`JobRunner`] runs
+/// it. The example `own_executor.rs` of this crate has a queue, a thread and cancelling; this one runs
+/// each task on a thread of its own:
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use std::thread::{self, JoinHandle};
+///
+/// use procession::{Engine, Executor, Job, JobRunner, Shutdown};
+/// # use procession::{Context, Failure, Task};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+///
+/// #[derive(Default)]
+/// struct ThreadPerTask {
+///     runner: Arc<JobRunner>,
+///     threads: Mutex<Vec<JoinHandle<()>>>,
+/// }
+///
+/// impl Engine for ThreadPerTask {
+///     fn enqueue(&self, job: Job) {
+///         let runner = Arc::clone(&self.runner);
+///         self.threads.lock().unwrap().push(thread::spawn(move || runner.run(job, 0)));
+///     }
+///
+///     fn ahead(&self) -> usize {
+///         8
+///     }
+///
+///     fn shut_down(&self, _: Shutdown) {
+///         let threads = std::mem::take(&mut *self.threads.lock().unwrap());
+///         threads.into_iter().for_each(|thread| drop(thread.join()));
+///     }
+/// }
+///
+/// let executor = ThreadPerTask::default();
+/// let future = executor.submit(Square(7));
+/// assert_eq!(future.result(), Ok(49));
+/// assert!(executor.map((1..=3).map(Square)).eq([Ok(1), Ok(4), Ok(9)]));
+/// executor.shutdown(Shutdown::Wait);
+/// ```
 pub trait Engine: Send + Sync {
-    /// Takes a job over; its future tells what became of it.
+    /// Takes a job. It completes the job sooner or later: by [`JobRunner::run`], by [`Job::fail`], or
+    /// by dropping it, which cancels its future. It does not fail by itself: a job that cannot be run
+    /// is completed with an error, such as
+    /// [`PoolError::ShutDown`](crate::PoolError::ShutDown).
     fn enqueue(&self, job: Job);
 
-    /// How many tasks [`map`](Executor::map) hands over ahead of the consumer: enough to keep all
-    /// workers busy, and bounded, so that an endless iterator is no problem.
+    /// The number of tasks that [`map`](Executor::map) hands over ahead of its consumer; at least one.
+    /// It should keep all workers busy, and is the bound on what is taken from an endless iterator.
     fn ahead(&self) -> usize;
 
-    /// How many tasks it is good to hand over together, as far as is known by now: many if they
-    /// are so short that handing them over one by one would take longer than they do.
-    fn chunk_size(&self) -> usize {
-        1
-    }
-
-    /// How many such chunks [`map`](Executor::map) hands over ahead of the consumer.
-    fn chunks_ahead(&self) -> usize {
-        1
-    }
-
-    /// Takes over many tasks at once; only asked of an executor with a [`chunk_size`](Self::chunk_size)
-    /// beyond one.
-    fn enqueue_batch(&self, batch: Batch) {
-        drop(batch);
-    }
-
-    /// Cancels what has not begun of a task, or of a batch by the id of its first task, whose
-    /// outcome is not wanted any more. What runs is left alone.
+    /// Cancels a task whose result is not needed, if it has not begun. A task that runs is left alone.
+    /// Default: [`Canceller::cancel`], which must then leave running tasks alone.
     fn abandon(&self, id: TaskId) {
-        let _ = id;
+        if let Some(canceller) = self.canceller() {
+            canceller.cancel(id);
+        }
     }
 
-    /// The one to ask when a future of this executor is cancelled.
-    fn canceller(&self) -> Option<Canceller>;
+    /// What the futures of this executor ask to be cancelled. Default: none, so
+    /// [`Future::cancel`](crate::Future::cancel) returns false.
+    fn canceller(&self) -> Option<Canceller> {
+        None
+    }
 
-    /// See [`Executor::shutdown`].
+    /// The implementation of [`Executor::shutdown`].
     fn shut_down(&self, how: Shutdown);
 }
 
-/// What becomes of the tasks of an executor that is shut down.
+/// The part of an [`Engine`] that its futures use; see [`Canceller`].
+pub trait Cancel: Send + Sync + 'static {
+    /// Cancels a task that has not begun: takes its [`Job`] out of the queue and drops it. Returns
+    /// whether it was in the queue.
+    ///
+    /// Release the lock of the queue before the job is dropped, because that calls callbacks.
+    fn cancel(&self, id: TaskId) -> bool;
+
+    /// Called when a thread that runs a task or a callback is about to wait for the task `id`. Returns
+    /// false if the task cannot be run while this thread waits: the wait then returns
+    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). Default: true.
+    fn can_wait_for(&self, id: TaskId) -> bool {
+        let _ = id;
+        true
+    }
+}
+
+impl<C: Cancel> TaskControl for C {
+    fn cancel(&self, id: TaskId) -> bool {
+        Cancel::cancel(self, id)
+    }
+
+    fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
+        self.can_wait_for(id)
+    }
+}
+
+/// A weak reference to the executor, which each of its futures has: a future does not keep its executor
+/// alive.
+#[derive(Clone)]
+pub struct Canceller(Weak<dyn TaskControl>);
+
+impl Canceller {
+    /// A reference to the part of an executor that implements [`Cancel`].
+    pub fn new<C: Cancel>(executor: &Arc<C>) -> Self {
+        Self::of_executor(executor)
+    }
+
+    pub(crate) fn of_executor<C: TaskControl + 'static>(executor: &Arc<C>) -> Self {
+        let weak: Weak<C> = Arc::downgrade(executor);
+        Self(weak)
+    }
+
+    /// Cancels a task, as [`Future::cancel`](crate::Future::cancel) does. Returns whether it was
+    /// cancelled.
+    pub fn cancel(&self, id: TaskId) -> bool {
+        self.0.upgrade().is_some_and(|executor| executor.cancel(id))
+    }
+
+    pub(crate) fn control(&self) -> &Weak<dyn TaskControl> {
+        &self.0
+    }
+
+    pub(crate) fn into_control(self) -> Weak<dyn TaskControl> {
+        self.0
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+/// What a shutdown does with the tasks of an executor. A later value is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shutdown {
-    /// All tasks that were submitted are run.
+    /// All submitted tasks are run.
     Wait,
-    /// Tasks that no worker has begun are cancelled, the others run to their end.
+    /// Tasks that have not begun are cancelled; those that run are waited for.
     CancelPending,
-    /// Tasks that run in worker processes are killed, too, and cancelled. Threads cannot be
-    /// killed: there it means the same as [`CancelPending`](Self::CancelPending).
+    /// All tasks are cancelled, and worker processes are killed. Threads cannot be killed: for them it
+    /// is the same as [`CancelPending`](Self::CancelPending).
     Kill,
 }

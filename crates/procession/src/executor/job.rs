@@ -1,64 +1,68 @@
-//! A [`Job`]: a submitted task together with the promise of its output, without their types, so
-//! that one queue can hold all kinds.
+//! [`Job`]: a submitted task and the promise of its output, without their types, so that one queue can
+//! hold tasks of all types.
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
+use super::engine::Canceller;
 use crate::blob::Blob;
 use crate::codec::{self, Refusal};
 use crate::error::TaskError;
-use crate::future::{self, Core, Future, Promise, TaskControl};
+use crate::future::{self, Core, Future, Promise};
 use crate::panics;
 use crate::task::{Context, Task, TaskId};
 use crate::transport::Reply;
 
-/// A submitted task and the promise of its output. Dropped, it cancels its future.
+/// A submitted task and the promise of its output, for an [`Engine`](super::Engine).
+///
+/// On drop, its future is completed with [`TaskError::Cancelled`].
 pub struct Job {
     id: TaskId,
     name: &'static str,
     work: Box<dyn Work>,
 }
 
-/// Whom the futures of an executor ask when they are cancelled.
-#[derive(Clone)]
-pub struct Canceller(pub(crate) Weak<dyn TaskControl>);
-
 impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {
         let id = TaskId::next();
-        let (promise, future) = future::promise(id, canceller.map(|canceller| canceller.0));
+        let (promise, future) = future::promise(id, canceller.map(Canceller::into_control));
         (Self { id, name: T::NAME, work: Box::new(Typed { task, promise }) }, future)
     }
 
-    /// The id that the future has, too.
+    /// The id of the task: [`Future::id`]. Ids increase in the order of submission.
     pub fn id(&self) -> TaskId {
         self.id
     }
 
-    /// Runs the task here and keeps the promise.
+    /// The type of the task, by its [`NAME`](Task::NAME).
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Runs the task on this thread and completes its future.
     pub(crate) fn run(self, context: &Context) {
         self.work.run(context);
     }
 
-    /// Ends the job without an output.
-    pub(crate) fn fail(self, error: TaskError) {
-        self.work.into_owed().fail(error);
+    /// Completes the future with an error, and calls its callbacks on this thread.
+    pub fn fail(self, error: TaskError) {
+        self.work.into_promise().fail(error);
     }
 
-    /// Makes the task ready to travel. One that cannot be encoded ends here, with that error.
+    /// Encodes the task. If that fails, completes the future with the error.
     pub(crate) fn encode(self) -> Option<Encoded> {
         let Self { id, name, work } = self;
         let encoded = encode(&*work);
-        let owed = work.into_owed();
+        let promise = work.into_promise();
         match encoded {
-            Ok((text, blobs)) => Some(Encoded { id, name, text, blobs, owed }),
+            Ok((text, blobs)) => Some(Encoded { id, name, text, blobs, promise }),
             Err(refusal) => {
-                owed.fail(refusal.into_error("task", name));
+                promise.fail(refusal.into_error("task", name));
                 None
             }
         }
@@ -72,32 +76,34 @@ impl fmt::Debug for Job {
     }
 }
 
-/// An encoded task. Short ones, as most are, need no memory of their own.
-pub(crate) type Text = SmallVec<[u8; SHORT]>;
-const SHORT: usize = 64;
+/// An encoded task. Up to [`INLINE`] bytes need no allocation.
+pub(crate) type Text = SmallVec<[u8; INLINE]>;
+const INLINE: usize = 64;
 
-/// A job whose task was encoded: what a process pool keeps until the reply.
+/// A job whose task was encoded.
 pub(crate) struct Encoded {
     pub id: TaskId,
     pub name: &'static str,
     pub text: Text,
-    /// What the text mentions.
+    /// The blobs to which the text refers.
     pub blobs: Vec<Blob>,
-    pub owed: AnyPromise,
+    pub promise: AnyPromise,
 }
 
-/// A promise without its type. Dropped unkept, it cancels its future.
+/// A promise without its type. On drop, its future is completed with [`TaskError::Cancelled`].
 ///
-/// It is made of what the promise and its future share, so it needs no memory of its own: what one
-/// thread allocates for each task and another one frees is what they get into each other's way for.
+/// It consists of the core that promise and future share, so it needs no allocation. One that the
+/// submitting thread allocates for each task and a handler thread frees would make both contend for
+/// the allocator.
 pub(crate) struct AnyPromise {
-    whom: Option<Arc<dyn Awaiting>>,
+    /// `None`: it was completed.
+    core: Option<Arc<dyn AnyCore>>,
 }
 
-/// What a promise and its future share, without its type.
-trait Awaiting: Send + Sync {
+/// A [`Core`] without its type.
+trait AnyCore: Send + Sync {
     fn set_running(&self, running: bool);
-    fn answer(self: Arc<Self>, reply: &Reply<'_>);
+    fn complete_with(self: Arc<Self>, reply: &Reply<'_>);
     fn fail(self: Arc<Self>, error: TaskError);
 }
 
@@ -105,56 +111,56 @@ impl AnyPromise {
     pub(crate) fn new<O: Serialize + DeserializeOwned + Send + 'static>(
         promise: Promise<O>,
     ) -> Self {
-        Self { whom: Some(promise.into_core()) }
+        Self { core: Some(promise.into_core()) }
     }
 
     pub(crate) fn set_running(&self, running: bool) {
-        if let Some(whom) = &self.whom {
-            whom.set_running(running);
+        if let Some(core) = &self.core {
+            core.set_running(running);
         }
     }
 
-    pub(crate) fn answer(mut self, reply: &Reply<'_>) {
-        if let Some(whom) = self.whom.take() {
-            whom.answer(reply);
+    pub(crate) fn complete_with(mut self, reply: &Reply<'_>) {
+        if let Some(core) = self.core.take() {
+            core.complete_with(reply);
         }
     }
 
     pub(crate) fn fail(mut self, error: TaskError) {
-        if let Some(whom) = self.whom.take() {
-            whom.fail(error);
+        if let Some(core) = self.core.take() {
+            core.fail(error);
         }
     }
 }
 
 impl Drop for AnyPromise {
     fn drop(&mut self) {
-        if let Some(whom) = self.whom.take() {
-            whom.fail(TaskError::Cancelled);
+        if let Some(core) = self.core.take() {
+            core.fail(TaskError::Cancelled);
         }
     }
 }
 
-impl<O: Serialize + DeserializeOwned + Send + 'static> Awaiting for Core<O> {
+impl<O: Serialize + DeserializeOwned + Send + 'static> AnyCore for Core<O> {
     fn set_running(&self, running: bool) {
         Core::set_running(self, running);
     }
 
-    fn answer(self: Arc<Self>, reply: &Reply<'_>) {
-        self.keep(reply.result());
+    fn complete_with(self: Arc<Self>, reply: &Reply<'_>) {
+        self.complete(reply.result());
     }
 
     fn fail(self: Arc<Self>, error: TaskError) {
-        self.keep(Err(error));
+        self.complete(Err(error));
     }
 }
 
-/// Encodes by way of a buffer that each thread keeps for the next time.
+/// Encodes into a buffer that each thread keeps.
 fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
-    /// A larger one is better handed over than copied, and nothing to keep.
+    /// A larger buffer becomes the text, and is not kept.
     const KEPT: usize = 4096;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
-    // What is encoded may itself submit tasks: they would find another buffer.
+    // `Serialize` may submit tasks, which then use a new buffer.
     let mut buffer = BUFFER.take();
     let encoded = work.encode(&mut buffer);
     let encoded = encoded.map(|blobs| match buffer.len() {
@@ -171,7 +177,7 @@ fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
 trait Work: Send {
     fn run(self: Box<Self>, context: &Context);
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
-    fn into_owed(self: Box<Self>) -> AnyPromise;
+    fn into_promise(self: Box<Self>) -> AnyPromise;
 }
 
 struct Typed<T: Task> {
@@ -183,14 +189,14 @@ impl<T: Task> Work for Typed<T> {
     fn run(self: Box<Self>, context: &Context) {
         let Self { task, promise } = *self;
         promise.set_running(true);
-        promise.fulfil(panics::run(task, context));
+        promise.complete(panics::run(task, context));
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
         codec::encode(T::ENCODING, &self.task, into)
     }
 
-    fn into_owed(self: Box<Self>) -> AnyPromise {
+    fn into_promise(self: Box<Self>) -> AnyPromise {
         let Self { task, promise } = *self;
         panics::discard(task);
         AnyPromise::new(promise)

@@ -1,31 +1,34 @@
-//! [`Executor::map`](super::Executor::map): many tasks, their results in order.
+//! [`Map`], the iterator of [`Executor::map`](super::Executor::map): many tasks, their results in order.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 
-use super::batch::{self, BatchEnd, Results};
+use super::chunk::{self, ChunkEnd, Results};
 use super::{Engine, Executor};
 use crate::error::TaskError;
-use crate::future::Future;
+use crate::future::{Future, TaskControl};
 use crate::task::Task;
 
-/// The iterator of [`Executor::map`].
+/// The iterator of [`Executor::map`]: yields the results in the order of the tasks.
 pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     executor: &'e E,
+    /// The executor's interface for chunks is found by this.
+    control: Option<Arc<dyn TaskControl>>,
+    /// `None`: the iterator has ended.
     tasks: Option<I>,
     ahead: VecDeque<Ahead<<I::Item as Task>::Output>>,
-    /// Something was taken from `ahead` since it was filled.
+    /// A result was taken from `ahead` since it was filled.
     has_room: bool,
-    /// The tasks have blobs, so they travel one by one.
+    /// The tasks have blobs, so they cannot be in chunks.
     have_blobs: bool,
 }
 
-/// What was handed over and not consumed yet.
+/// Tasks that were handed over and whose results were not consumed.
 enum Ahead<O> {
     One(Future<O>),
-    /// Short tasks go together.
-    Many(Results<O>),
-    /// A task that could not be handed over.
+    Chunk(Results<O>),
+    /// A task that could not be encoded.
     Failed(TaskError),
 }
 
@@ -33,6 +36,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
     pub(super) fn new(executor: &'e E, tasks: I) -> Self {
         Self {
             executor,
+            control: executor.canceller().and_then(|canceller| canceller.control().upgrade()),
             tasks: Some(tasks),
             ahead: VecDeque::new(),
             has_room: true,
@@ -42,35 +46,37 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
 
     fn fill(&mut self) {
         while let Some(tasks) = &mut self.tasks {
-            let chunk_size = if self.have_blobs { 1 } else { self.executor.chunk_size() };
-            let most = if chunk_size > 1 {
-                self.executor.chunks_ahead()
-            } else {
-                self.executor.ahead().max(1)
+            let chunks = self.control.as_deref().and_then(|control| control.chunks());
+            let chunks = chunks.filter(|_| !self.have_blobs);
+            let chunk = chunks.map(|chunks| (chunks, chunks.chunk_size()));
+            let chunk = chunk.filter(|(_, size)| *size > 1);
+            let max = match chunk {
+                Some((chunks, _)) => chunks.chunks_ahead(),
+                None => self.executor.ahead().max(1),
             };
-            if self.ahead.len() >= most {
+            if self.ahead.len() >= max {
                 break;
             }
-            if chunk_size > 1 {
-                let (batch, behind) = batch::encode(tasks, chunk_size);
-                if let Some((batch, results)) = batch {
-                    self.executor.enqueue_batch(batch);
-                    self.ahead.push_back(Ahead::Many(results));
+            if let Some((chunks, size)) = chunk {
+                let (chunk, end) = chunk::encode(tasks, size);
+                if let Some((chunk, results)) = chunk {
+                    chunks.enqueue_chunk(chunk);
+                    self.ahead.push_back(Ahead::Chunk(results));
                 }
-                match behind {
-                    BatchEnd::More => {}
-                    BatchEnd::End => self.tasks = None,
-                    BatchEnd::HasBlobs(task) => {
+                match end {
+                    ChunkEnd::More => {}
+                    ChunkEnd::End => self.tasks = None,
+                    ChunkEnd::HasBlobs(task) => {
                         self.have_blobs = true;
                         self.ahead.push_back(Ahead::One(self.executor.submit(task)));
                     }
-                    BatchEnd::Refused(error) => self.ahead.push_back(Ahead::Failed(error)),
-                    BatchEnd::Panic(panic) => resume_unwind(panic),
+                    ChunkEnd::Refused(error) => self.ahead.push_back(Ahead::Failed(error)),
+                    ChunkEnd::Panic(panic) => resume_unwind(panic),
                 }
             } else if let Some(task) = tasks.next() {
                 self.ahead.push_back(Ahead::One(self.executor.submit(task)));
             } else {
-                // An iterator that has ended is not asked again: not all of them stay ended.
+                // Not called again after its end: only a fused iterator returns `None` again.
                 self.tasks = None;
             }
         }
@@ -86,7 +92,7 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
             if self.has_room {
                 self.fill();
             }
-            if let Ahead::Many(results) = self.ahead.front_mut()? {
+            if let Ahead::Chunk(results) = self.ahead.front_mut()? {
                 let executor = self.executor;
                 let next = results.next(|| executor.canceller());
                 if next.is_some() {
@@ -97,20 +103,20 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
             match self.ahead.pop_front()? {
                 Ahead::One(future) => return Some(future.result()),
                 Ahead::Failed(error) => return Some(Err(error)),
-                Ahead::Many(_) => {}
+                Ahead::Chunk(_) => {}
             }
         }
     }
 }
 
-/// Tasks whose results will not be read are not begun. Those that run are left alone: to end them
-/// would cost their worker processes.
+/// Cancels the tasks that have not begun. Those that run are left alone: cancelling them would kill
+/// their worker processes.
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
     fn drop(&mut self) {
         for ahead in self.ahead.drain(..).rev() {
             match ahead {
                 Ahead::One(future) => self.executor.abandon(future.id()),
-                Ahead::Many(results) => self.executor.abandon(results.id()),
+                Ahead::Chunk(results) => self.executor.abandon(results.id()),
                 Ahead::Failed(_) => {}
             }
         }

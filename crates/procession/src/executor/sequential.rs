@@ -1,32 +1,44 @@
-//! Runs each task at once, in the thread that submits it: the style to compare the others with.
+//! [`Sequential`]: runs each task in the thread that submits it, before `submit` returns.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::job::Canceller;
-use super::{Engine, Job, Shutdown};
+use super::{Engine, Job, JobRunner, Shutdown};
 use crate::error::{PoolError, TaskError};
-use crate::progress_lines::{LineSink, Said};
-use crate::task::{Context, Locals};
+use crate::progress_lines::Said;
 
-/// An executor that runs each task where and when it is submitted.
+/// An executor that runs each task in the thread that submits it. Its futures are done when `submit`
+/// returns.
+///
+/// ```
+/// # use procession::{Context, Executor, Failure, Sequential, Task};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+/// let future = Sequential::new().submit(Square(7));
+/// assert!(future.is_done());
+/// assert_eq!(future.result(), Ok(49));
+/// ```
 #[derive(Debug, Default)]
 pub struct Sequential {
-    locals: Arc<Locals>,
-    lines: LineSink,
+    runner: JobRunner,
     is_shut_down: AtomicBool,
 }
 
 impl Sequential {
-    /// A new one.
+    /// An executor with the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Who is called with each line that a task [says](Context::say). Default: it is written to
-    /// standard output.
+    /// Sets the function that is called with each line that a task reports by
+    /// [`Context::say`](crate::Context::say). Default: writes it to standard output.
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.lines = LineSink::calling(Box::new(call));
+        self.runner.set_on_say(call);
         self
     }
 }
@@ -36,27 +48,16 @@ impl Engine for Sequential {
         if self.is_shut_down.load(Ordering::Acquire) {
             return job.fail(TaskError::PoolBroken(PoolError::ShutDown));
         }
-        let context = Context {
-            task: job.id(),
-            worker: 0,
-            attempt: 1,
-            locals: Arc::clone(&self.locals),
-            lines: self.lines.clone(),
-        };
-        job.run(&context);
+        self.runner.run_in_role(job, 0);
     }
 
-    /// One: to run ahead would only make the consumer wait longer for its first result.
+    /// One: with more, the consumer would wait longer for its first result.
     fn ahead(&self) -> usize {
         1
     }
 
-    fn canceller(&self) -> Option<Canceller> {
-        None
-    }
-
     fn shut_down(&self, _: Shutdown) {
         self.is_shut_down.store(true, Ordering::Release);
-        self.locals.clear();
+        self.runner.clear_locals();
     }
 }

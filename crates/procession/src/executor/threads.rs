@@ -1,50 +1,64 @@
-//! Runs tasks on threads of this process.
+//! [`ThreadPool`]: runs tasks on threads of this process.
 //!
-//! One lock guards one queue; a thread is started when a task comes and none is idle, up to the
-//! size of the pool. The queue is a map by task id, which is both the order of submission and the
-//! handle for cancelling.
+//! One lock guards the queue. A thread is started when a task is submitted and no thread is idle, up to
+//! the size of the pool. The queue is a map by task id: its order is the order of submission, and a
+//! task can be cancelled by its id.
 //!
-//! A task that waits for another one of its pool occupies a thread, and all threads may come to be
-//! occupied that way. So the tasks that are waited for go first, and where no thread is free for
-//! them another one is started, which ends when there are no more of these. At no time more tasks
-//! are begun for its sake than threads wait.
+//! A task that waits for another task of its pool occupies a thread, and all threads may be occupied in
+//! this way. So awaited tasks are run first. If no thread is free for them, a further thread is
+//! started, which ends when there are no more awaited tasks. There are never more further threads
+//! than threads that wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::callbacks;
-use super::job::Canceller;
-use super::{Engine, Job, Shutdown};
+use super::{Canceller, Engine, Job, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::TaskControl;
 use crate::panics::{self, Panic};
 use crate::progress_lines::{LineSink, Said};
 use crate::task::{Context, Locals, TaskId};
-use crate::waiting::{self, Acting, Need, Owing, StandIn};
+use crate::waiting::{self, HandOver, Need, Obligation, RoleGuard};
 use procession_os::fork::Origin;
 use procession_os::threads::{self, ThreadSpec};
 
-/// An executor that runs tasks on up to a given number of threads.
+/// An executor that runs tasks on a limited number of threads of this process.
 ///
-/// A task, or a callback, may wait for other tasks of the same pool: those are run first, on a
-/// further thread if none of the pool's is free, which has the number of one that is there
-/// ([`Context::worker`]). Threads that wait do not count as running.
+/// A task or a callback may wait for other tasks of the same pool. These are run first, if necessary
+/// on a further thread, whose [`Context::worker`] is the index of an existing one. The limit is for
+/// threads that do not wait.
 ///
-/// Dropped, it cancels what is pending and waits for what runs, since a thread cannot be killed.
+/// On drop, the pool cancels the pending tasks and waits for those that run: a thread cannot be
+/// killed.
+///
+/// ```
+/// # use procession::{Context, Executor, Failure, Task, ThreadPool};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+/// let pool = ThreadPool::new(2);
+/// assert!(pool.map((1..=3).map(Square)).eq([Ok(1), Ok(4), Ok(9)]));
+/// ```
 #[derive(Debug)]
 pub struct ThreadPool {
-    shared: Arc<Shared>,
+    inner: Arc<ThreadPoolInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ThreadPoolInner {
     size: usize,
     queue: Mutex<Queue>,
-    /// Signalled when there is a task to take, or nothing more to come.
+    /// Notified when there is a task to take, or the pool is shut down.
     changed: Condvar,
-    /// Signalled when the last thread has ended.
+    /// Notified when a thread has ended.
     ended: Condvar,
     locals: Arc<Locals>,
     origin: Origin,
@@ -52,36 +66,38 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Why nothing is run any more: one of the threads has died.
+    /// Set when a thread of the pool has panicked outside of a task.
     broken: Option<PoolError>,
     pending: BTreeMap<TaskId, Job>,
-    /// Those that a task or a callback waits for; some of them may have begun.
+    /// Tasks that a task or a callback waits for. Some of them may have begun.
     awaited: BTreeSet<TaskId>,
-    /// How many threads wait for tasks, in a task or a callback.
+    /// Number of threads that wait for tasks, in a task or a callback.
     waiting: usize,
     lines: LineSink,
-    /// The stack of each thread, in bytes, where it is not the usual one.
+    /// Stack size of each thread, in bytes. `None`: the default of the standard library.
     stack: Option<usize>,
-    /// Why the last thread that was to be started was not.
+    /// The error of the last failed start of a thread.
     refused: Option<io::Error>,
+    /// Number of threads that wait for `changed`.
     idle: usize,
     is_shut_down: bool,
     threads: Vec<JoinHandle<()>>,
+    /// Number of threads that were started, without the further ones.
     started: usize,
-    /// How many threads run tasks or wait for one. A thread that has found none to take and ends
-    /// is not among them, from the moment at which it looked: nothing may rely on it any more.
+    /// Number of threads that run tasks or wait for one. A thread that ends is subtracted under the
+    /// same lock under which it found no task, so that no task relies on it.
     alive: usize,
 }
 
 impl ThreadPool {
-    /// A pool of at most `size` threads; none is started before there is a task for it.
+    /// A pool of at most `size` threads. A thread is started when there is a task for it.
     ///
     /// # Panics
     ///
     /// If `size` is 0.
     pub fn new(size: usize) -> Self {
         assert!(size > 0, "a thread pool needs at least one thread");
-        let shared = Shared {
+        let inner = ThreadPoolInner {
             size,
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -89,38 +105,38 @@ impl ThreadPool {
             locals: Arc::default(),
             origin: Origin::here(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Who is called with each line that a task [says](Context::say), from the task's thread.
-    /// Default: it is written to standard output.
+    /// Sets the function that is called with each line that a task reports by [`Context::say`], on the
+    /// thread of the task. Default: writes it to standard output.
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.shared.lock().lines = LineSink::calling(Box::new(call));
+        self.inner.lock().lines = LineSink::calling(Box::new(call));
         self
     }
 
-    /// How many bytes the stack of each thread has. Default: what the standard library gives to a
-    /// thread, which is 2 MiB unless `RUST_MIN_STACK` says otherwise. Less than that lets more threads
-    /// start under a limit of memory; less than 256 KiB is raised to that.
+    /// Stack size of each thread, in bytes. Values below 256 KiB are raised to 256 KiB. Default: the
+    /// default of the standard library, 2 MiB unless `RUST_MIN_STACK` is set.
+    ///
+    /// Smaller stacks let more threads start under a limit of memory.
     pub fn stack_size(self, bytes: usize) -> Self {
-        self.shared.lock().stack = Some(bytes);
+        self.inner.lock().stack = Some(bytes);
         self
     }
 
-    /// Tells, in words, if fewer threads run than there was work for, because the system refused to
-    /// start more: it is short of threads, or of memory for their stacks. All tasks run all the same,
-    /// fewer at a time.
+    /// A text about a shortage: fewer threads run than the pool has tasks for, because the system
+    /// refused to start more. All tasks are run, fewer at a time. `None`: there is no shortage.
     pub fn shortage(&self) -> Option<String> {
-        let queue = self.shared.lock();
+        let queue = self.inner.lock();
         let refused = queue.refused.as_ref()?;
-        let (started, size) = (queue.started, self.shared.size);
-        // Where none was started, no task ran, and each future tells why.
+        let (started, size) = (queue.started, self.inner.size);
+        // If no thread was started, each future has the error.
         (0 < started && started < size)
             .then(|| format!("only {started} of {size} threads could be started: {refused}"))
     }
 }
 
-impl Shared {
+impl ThreadPoolInner {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +145,7 @@ impl Shared {
         callbacks::deliver(self, || jobs.into_iter().for_each(|job| job.fail(error.clone())));
     }
 
-    /// Gives all tasks up because this thread panicked.
+    /// Breaks the pool because this thread panicked: all pending tasks fail.
     fn collapse(&self, Panic { message, location }: &Panic) {
         let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
         let thread = thread::current().name().unwrap_or("without a name").to_owned();
@@ -139,20 +155,23 @@ impl Shared {
         queue.is_shut_down = true;
         let pending = std::mem::take(&mut queue.pending);
         self.changed.notify_all();
-        self.ends(queue);
+        self.end_thread(queue);
         self.fail(pending.into_values(), &TaskError::PoolBroken(error));
     }
 
     /// This thread runs no more tasks.
-    fn ends(&self, mut queue: MutexGuard<'_, Queue>) {
+    fn end_thread(&self, mut queue: MutexGuard<'_, Queue>) {
         queue.alive -= 1;
         self.ended.notify_all();
     }
 
-    /// Runs tasks until there are no more to come; or only those that are waited for.
+    /// The body of a thread: runs tasks until the shutdown, or with `only_awaited` until there is no
+    /// awaited task.
     fn work(self: &Arc<Self>, worker: usize, only_awaited: bool) {
-        let acting =
-            Acting::serves(callbacks::address(&**self), Some(Arc::clone(self) as Arc<dyn StandIn>));
+        let role = RoleGuard::serves(
+            callbacks::address(&**self),
+            Some(Arc::clone(self) as Arc<dyn HandOver>),
+        );
         let mut queue = self.lock();
         loop {
             let next = match queue.pop_awaited() {
@@ -168,13 +187,13 @@ impl Shared {
                     lines: queue.lines.clone(),
                 };
                 drop(queue);
-                let owing = Owing::the_end_of(job.id());
+                let obligation = Obligation::to_end(job.id());
                 job.run(&context);
-                drop(owing);
-                acting.come_back();
+                drop(obligation);
+                role.take_back();
                 queue = self.lock();
             } else if only_awaited || queue.is_shut_down {
-                return self.ends(queue);
+                return self.end_thread(queue);
             } else {
                 queue.idle += 1;
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -183,22 +202,22 @@ impl Shared {
         }
     }
 
-    /// Starts a thread for this worker's tasks.
+    /// Starts a thread with this index.
     fn start(
         self: &Arc<Self>,
         queue: &mut Queue,
         worker: usize,
         only_awaited: bool,
     ) -> io::Result<()> {
-        let shared = Arc::clone(self);
+        let pool = Arc::clone(self);
         let thread = ThreadSpec::new(format!("procession-thread-{worker}"));
         let thread = thread.with_stack(queue.stack);
         let body = move || {
-            if let Err(panic) = panics::catch(|| shared.work(worker, only_awaited)) {
-                shared.collapse(&panic);
+            if let Err(panic) = panics::catch(|| pool.work(worker, only_awaited)) {
+                pool.collapse(&panic);
             }
         };
-        // Without the first one nothing is run at all.
+        // Without the first thread no task is run.
         let is_needed = queue.alive == 0;
         let thread = if is_needed { thread.start_unchecked(body) } else { thread.start(body) }?;
         queue.threads.retain(|thread| !thread.is_finished());
@@ -207,13 +226,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Starts a thread for what is pending. With at least one thread the work still gets done, only
-    /// later; for the first one a shortage is given time to pass.
+    /// Starts a thread for the pending tasks. A failure is an error only for the first thread, whose
+    /// start is tried again for a while at a shortage.
     fn start_one_more<'q>(
         self: &'q Arc<Self>,
         mut queue: MutexGuard<'q, Queue>,
-    ) -> Result<MutexGuard<'q, Queue>, Unstartable> {
-        // Once is enough: whoever submits should not wait for each task again.
+    ) -> Result<MutexGuard<'q, Queue>, NoThread> {
+        // Only once, so that not each `submit` waits.
         let was_refused = queue.refused.is_some();
         let mut pauses = threads::pauses().filter(|_| !was_refused);
         loop {
@@ -225,7 +244,7 @@ impl Shared {
                 }
                 Err(error) => error,
             };
-            // Another thread of the caller may have started one meanwhile.
+            // Another caller may have started one meanwhile.
             if queue.started > 0 {
                 queue.refused = Some(error);
                 return Ok(queue);
@@ -235,7 +254,7 @@ impl Shared {
                 let pending = std::mem::take(&mut queue.pending);
                 let cause = error.to_string();
                 queue.refused = Some(error);
-                return Err(Unstartable { pending, cause });
+                return Err(NoThread { pending, cause });
             };
             drop(queue);
             thread::sleep(pause);
@@ -246,8 +265,8 @@ impl Shared {
         }
     }
 
-    /// Sees to it that a thread runs the tasks that are waited for; false if none can.
-    fn attend_to_awaited(self: &Arc<Self>, queue: &mut Queue) -> bool {
+    /// Ensures that a thread runs the awaited tasks. Returns false if none can be started.
+    fn ensure_awaited_run(self: &Arc<Self>, queue: &mut Queue) -> bool {
         if queue.awaited.is_empty() {
             return true;
         }
@@ -256,15 +275,15 @@ impl Shared {
             return true;
         }
         let active = queue.alive.saturating_sub(queue.waiting);
-        // One that is active looks for them when it is done, or comes here when it has to wait.
+        // An active thread takes them after its task, or calls this function before it waits.
         active >= self.size
             || self.start(queue, queue.alive % self.size, true).is_ok()
             || active > 0
     }
 }
 
-/// Why there is no thread at all, and what it was to run.
-struct Unstartable {
+/// The first thread could not be started: the tasks to fail, and the error.
+struct NoThread {
     pending: BTreeMap<TaskId, Job>,
     cause: String,
 }
@@ -280,16 +299,16 @@ impl Queue {
     }
 }
 
-impl StandIn for Shared {
-    fn leave(self: Arc<Self>) -> bool {
+impl HandOver for ThreadPoolInner {
+    fn hand_over(self: Arc<Self>) -> bool {
         let mut queue = self.lock();
         queue.waiting += 1;
-        let is_attended = self.attend_to_awaited(&mut queue);
-        queue.waiting -= usize::from(!is_attended);
-        is_attended
+        let can_run = self.ensure_awaited_run(&mut queue);
+        queue.waiting -= usize::from(!can_run);
+        can_run
     }
 
-    fn come_back(&self) -> bool {
+    fn take_back(&self) -> bool {
         self.lock().waiting -= 1;
         true
     }
@@ -297,96 +316,91 @@ impl StandIn for Shared {
 
 impl Engine for ThreadPool {
     fn enqueue(&self, job: Job) {
-        if self.shared.origin.is_forked() {
-            return self.shared.fail([job], &TaskError::PoolBroken(PoolError::Forked));
+        if self.inner.origin.is_forked() {
+            return self.inner.fail([job], &TaskError::PoolBroken(PoolError::Forked));
         }
-        let mut queue = self.shared.lock();
+        let mut queue = self.inner.lock();
         if let Some(error) = queue.broken.clone() {
             drop(queue);
-            return self.shared.fail([job], &TaskError::PoolBroken(error));
+            return self.inner.fail([job], &TaskError::PoolBroken(error));
         }
         if queue.is_shut_down {
             drop(queue);
-            return self.shared.fail([job], &TaskError::PoolBroken(PoolError::ShutDown));
+            return self.inner.fail([job], &TaskError::PoolBroken(PoolError::ShutDown));
         }
         queue.pending.insert(job.id(), job);
-        // Idle threads that were woken but have not taken their task yet still count as idle,
-        // hence the comparison with all that is pending.
-        if queue.pending.len() > queue.idle && queue.started < self.shared.size {
-            queue = match self.shared.start_one_more(queue) {
+        // Compared with all pending tasks, because a thread that was woken and has not taken its task
+        // still counts as idle.
+        if queue.pending.len() > queue.idle && queue.started < self.inner.size {
+            queue = match self.inner.start_one_more(queue) {
                 Ok(queue) => queue,
-                Err(Unstartable { pending, cause }) => {
+                Err(NoThread { pending, cause }) => {
                     let error = PoolError::System(format!("cannot start a thread: {cause}"));
-                    return self.shared.fail(pending.into_values(), &TaskError::PoolBroken(error));
+                    return self.inner.fail(pending.into_values(), &TaskError::PoolBroken(error));
                 }
             };
         }
         drop(queue);
-        self.shared.changed.notify_one();
+        self.inner.changed.notify_one();
     }
 
     fn ahead(&self) -> usize {
-        /// No more than threads that a system can have, so that an endless iterator ends.
-        const MOST: usize = 1 << 15;
-        self.shared.size.min(MOST) * 2 + 16
-    }
-
-    fn abandon(&self, id: TaskId) {
-        self.shared.cancel(id);
+        /// A bound on what is taken from an endless iterator, if `size` is very large.
+        const MAX: usize = 1 << 15;
+        self.inner.size.min(MAX) * 2 + 16
     }
 
     fn canceller(&self) -> Option<Canceller> {
-        let weak: Weak<Shared> = Arc::downgrade(&self.shared);
-        Some(Canceller(weak))
+        Some(Canceller::of_executor(&self.inner))
     }
 
     fn shut_down(&self, how: Shutdown) {
-        if self.shared.origin.is_forked() {
+        if self.inner.origin.is_forked() {
             return;
         }
-        let mut queue = self.shared.lock();
+        let mut queue = self.inner.lock();
         queue.is_shut_down = true;
         let cancelled = match how {
             Shutdown::Wait => BTreeMap::new(),
             Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
         };
         drop(queue);
-        self.shared.changed.notify_all();
-        self.shared.fail(cancelled.into_values(), &TaskError::Cancelled);
-        if callbacks::is_within(&*self.shared) {
+        self.inner.changed.notify_all();
+        self.inner.fail(cancelled.into_values(), &TaskError::Cancelled);
+        if callbacks::is_within(&*self.inner) {
             return;
         }
         let _waiting = waiting::begin([], Need::Time);
-        let mut queue = self.shared.lock();
+        let mut queue = self.inner.lock();
         while queue.alive > 0 {
-            queue = self.shared.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.inner.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         let threads = std::mem::take(&mut queue.threads);
         drop(queue);
         for thread in threads {
             let _ = thread.join();
         }
-        self.shared.locals.clear();
+        self.inner.locals.clear();
     }
 }
 
-impl TaskControl for Shared {
+impl TaskControl for ThreadPoolInner {
     fn cancel(&self, id: TaskId) -> bool {
         if self.origin.is_forked() {
             return false;
         }
-        // Bound first: fulfilling the future calls user code, which must not meet our lock.
+        // The lock is released before the future is completed, which calls callbacks.
         let job = self.lock().pending.remove(&id);
         job.map(|job| self.fail([job], &TaskError::Cancelled)).is_some()
     }
 
-    fn hasten(self: Arc<Self>, id: TaskId) -> bool {
+    fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
         let mut queue = self.lock();
         if !queue.pending.contains_key(&id) {
             return true;
         }
         queue.awaited.insert(id);
-        self.attend_to_awaited(&mut queue)
+        self.ensure_awaited_run(&mut queue)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a promise and its future share: where a task's result lies, and those who wait for it.
+//! [`Core`]: the state that a [`Promise`] and its [`Future`] share, with the result and those who wait
+//! for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,16 +13,15 @@ use super::{Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
 use crate::task::TaskId;
-use crate::waiting::{self, Owing};
+use crate::waiting::{self, Obligation};
 use procession_os::fork::Origin;
 
-/// What a promise and its future share.
+/// The state that a promise and its future share.
 pub(crate) struct Core<T> {
     pub(super) id: TaskId,
-    /// Only for [`Future::state`]: the executor alone knows, and says so when it hands the task
-    /// over.
+    /// For [`Future::state`]; set by the executor when it sends the task to a worker.
     pub(super) running: AtomicBool,
-    /// The process in which the promise is kept.
+    /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
     inner: Mutex<Inner<T>>,
     done: Condvar,
@@ -29,38 +29,38 @@ pub(crate) struct Core<T> {
 
 pub(super) struct Inner<T> {
     pub(super) stage: Stage<T>,
-    /// Called with the result before anyone else sees it, in the order of their registration.
+    /// Called with the result before it can be had, in the order in which they were added.
     pub(super) callbacks: Vec<Callback<T>>,
-    /// Told afterwards.
+    /// Waits for several futures, which get a message when the result is there.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
     wake: Option<Arc<dyn Wake>>,
-    /// How many threads wait for `done`.
+    /// Number of threads that wait for `done`.
     waiting: usize,
 }
 
 pub(super) type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
 
-/// One of those that wait for several futures.
+/// A wait for several futures, in one of these.
 pub(super) struct Watcher {
-    /// Which wait it is.
+    /// Identifies the wait.
     pub(super) sender: Arc<Sender<usize>>,
-    /// Which of its futures this is.
+    /// Index of this future in the wait.
     pub(super) index: usize,
 }
 
 pub(super) enum Stage<T> {
     Pending,
-    /// Fulfilled, and the callbacks are looking at the result.
+    /// Completed, and the callbacks are being called.
     Notifying,
     Ready(Result<T, TaskError>),
-    /// It was here before, and one more callback is looking at the result.
-    Shown(Outcome),
-    /// Handed over by a poll.
+    /// Completed before, and a later callback is being called with the result.
+    InCallback(Outcome),
+    /// The result was returned by a poll.
     Consumed,
 }
 
-/// What is known of a result without it.
+/// The kind of a result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Output,
@@ -82,7 +82,7 @@ impl<T> Core<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if self.origin.is_forked() && matches!(inner.stage, Stage::Pending | Stage::Notifying) {
-            // The promise is kept in the parent process; what waits there is none of this one's.
+            // The parent process completes it, and calls the callbacks.
             inner.callbacks.clear();
             inner.stage = Stage::Ready(Err(TaskError::PoolBroken(PoolError::Forked)));
         }
@@ -115,7 +115,7 @@ impl<T> Core<T> {
 
 impl<T> Drop for Core<T> {
     fn drop(&mut self) {
-        // An output that nobody took may be dropped by whoever delivers for many others, too.
+        // This may run on a thread that delivers results, and `Drop` of the output may panic.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         panics::discard(std::mem::replace(&mut inner.stage, Stage::Consumed));
     }
@@ -131,14 +131,14 @@ impl<T> Waiter for Core<T> {
     }
 }
 
-/// The executor's side of a future. Dropped unfulfilled, it fulfils itself with
-/// [`TaskError::Cancelled`], so that nobody waits for what will never come.
+/// The executor's side of a future. If it is dropped before it was completed, the future is completed
+/// with [`TaskError::Cancelled`].
 pub(crate) struct Promise<T: Send + 'static> {
     core: Arc<Core<T>>,
-    kept: bool,
+    is_completed: bool,
 }
 
-/// A promise and the future that it is made to; `executor` is asked when the future is cancelled.
+/// A promise and its future. `executor` is asked when the future is cancelled.
 pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
@@ -157,24 +157,24 @@ pub(crate) fn promise<T: Send + 'static>(
         }),
         done: Condvar::new(),
     });
-    let promise = Promise { core: Arc::clone(&core), kept: false };
+    let promise = Promise { core: Arc::clone(&core), is_completed: false };
     (promise, Future { core, executor, was_polled: false })
 }
 
 impl<T: Send + 'static> Promise<T> {
-    /// Notes whether the task was handed to a worker, or was taken back from one.
+    /// Sets whether the task is at a worker.
     pub(crate) fn set_running(&self, running: bool) {
         self.core.set_running(running);
     }
 
-    pub(crate) fn fulfil(mut self, result: Result<T, TaskError>) {
-        self.kept = true;
-        self.core.keep(result);
+    pub(crate) fn complete(mut self, result: Result<T, TaskError>) {
+        self.is_completed = true;
+        self.core.complete(result);
     }
 
-    /// For whoever keeps it without knowing its type.
+    /// The core, which the caller completes.
     pub(crate) fn into_core(mut self) -> Arc<Core<T>> {
-        self.kept = true;
+        self.is_completed = true;
         Arc::clone(&self.core)
     }
 }
@@ -184,7 +184,8 @@ impl<T> Core<T> {
         self.running.store(running, Ordering::Relaxed);
     }
 
-    pub(crate) fn keep(self: &Arc<Self>, result: Result<T, TaskError>)
+    /// Calls the callbacks, then makes the result available.
+    pub(crate) fn complete(self: &Arc<Self>, result: Result<T, TaskError>)
     where
         T: Send + 'static,
     {
@@ -196,15 +197,15 @@ impl<T> Core<T> {
         drop(inner);
         let core = Arc::clone(self);
         waiting::call(Box::new(move || {
-            let _owing = Owing::the_end_of(core.id);
-            let inner = core.show(&result, core.lock());
+            let _obligation = Obligation::to_end(core.id);
+            let inner = core.run_callbacks(&result, core.lock());
             core.publish(inner, result);
         }));
     }
 
-    /// Shows the result to the callbacks until there are none. A callback may take its time, and
-    /// others may be added meanwhile: never under the lock.
-    pub(super) fn show<'c>(
+    /// Calls callbacks with the result until there are none left. Without the lock: a callback may
+    /// take long, and add others.
+    pub(super) fn run_callbacks<'c>(
         &'c self,
         result: &Result<T, TaskError>,
         mut inner: MutexGuard<'c, Inner<T>>,
@@ -222,7 +223,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// Lets everybody have the result, and wakes those who wait for it.
+    /// Makes the result available, and wakes all that wait for it.
     fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
         inner.stage = Stage::Ready(result);
         let waker = inner.waker.take();
@@ -240,12 +241,12 @@ impl<T> Core<T> {
             let _ = panics::catch(|| waker.wake());
         }
         for Watcher { sender, index } in watchers {
-            // The wait may have ended.
+            // An error if the wait has ended.
             let _ = sender.send(index);
         }
     }
 
-    /// Takes the result, when it is there.
+    /// Takes the result of a future that is done.
     pub(super) fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Result<T, TaskError> {
         match std::mem::replace(&mut inner.stage, Stage::Consumed) {
             Stage::Ready(result) => result,
@@ -256,13 +257,13 @@ impl<T> Core<T> {
 
 impl<T: Send + 'static> Drop for Promise<T> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.core.keep(Err(TaskError::Cancelled));
+        if !self.is_completed {
+            self.core.complete(Err(TaskError::Cancelled));
         }
     }
 }
 
-/// A callback that panics harms nobody; the panic hook has reported it.
+/// Calls a callback. A panic in it is reported by the panic hook and otherwise ignored.
 pub(super) fn call<T>(callback: Callback<T>, result: &Result<T, TaskError>) {
     let _ = panics::catch(|| callback(result));
 }

@@ -1,4 +1,4 @@
-//! Many futures at once: as they finish, or until enough of them have.
+//! Several futures: [`as_completed`] and [`wait`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,21 +8,32 @@ use std::time::{Duration, Instant};
 use super::Future;
 use crate::waiting::{self, Need};
 
-/// Yields futures as they finish, whatever their order.
+/// Yields futures in the order in which they are done.
 ///
-/// ```no_run
-/// # use procession::{as_completed, Future, TaskError};
-/// # fn show(futures: Vec<Future<String>>) -> Result<(), TaskError> {
-/// for future in as_completed(futures) {
-///     println!("{}", future.result()?);
+/// ```
+/// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool, as_completed};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+/// # fn main() -> Result<(), TaskError> {
+/// let pool = ThreadPool::new(2);
+/// let mut sum = 0;
+/// for future in as_completed((1..=3).map(|n| pool.submit(Square(n)))) {
+///     sum += future.result()?;
 /// }
+/// assert_eq!(sum, 1 + 4 + 9);
 /// # Ok(()) }
 /// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
     let (sender, finished) = mpsc::channel();
     let sender = Arc::new(sender);
     let mut all = Vec::new();
-    // One by one: an iterator may promise more than there is memory for.
+    // Not `collect`, which allocates the lower bound of a `size_hint` that may be wrong.
     futures.into_iter().for_each(|future| all.push(Some(future)));
     let futures = all;
     for (index, future) in futures.iter().enumerate() {
@@ -33,22 +44,26 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsComple
     AsCompleted { unfinished: futures.len(), futures, sender, finished }
 }
 
-/// The iterator of [`as_completed`].
+/// The iterator of [`as_completed`]. It ends after it has yielded each future once.
 ///
-/// Where a wait could never end, it yields a future that is not done, whose
-/// [`result`](Future::result) is then [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+/// If a wait would never end, it yields a future that is not done, whose
+/// [`result`](Future::result) returns [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
 #[derive(Debug)]
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,
-    /// What the futures were given, to take it back.
+    /// Identifies this wait in the futures.
     sender: Arc<Sender<usize>>,
     finished: Receiver<usize>,
     unfinished: usize,
 }
 
 impl<T> AsCompleted<T> {
-    /// Waits for the next future, but not beyond `deadline`; `Ok(None)` when all were yielded.
-    /// Those that are done are yielded after it, too. Where a wait could never end, there is none.
+    /// Waits for the next future, at most until `deadline`. `Ok(None)`: all were yielded. Futures that
+    /// are done are yielded after the deadline, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfinished`] after the deadline, or at once if the wait would never end.
     pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Future<T>>, Unfinished> {
         if self.unfinished == 0 {
             return Ok(None);
@@ -69,7 +84,7 @@ impl<T> AsCompleted<T> {
         }
     }
 
-    /// The futures that were not yielded yet, in their original order.
+    /// The futures that were not yielded, in their original order.
     pub fn into_unfinished(mut self) -> Vec<Future<T>> {
         self.unwatch();
         std::mem::take(&mut self.futures).into_iter().flatten().collect()
@@ -86,14 +101,14 @@ impl<T> AsCompleted<T> {
         }
     }
 
-    /// The index of a future that is yielded without waiting for it.
+    /// The index of the first future, to be yielded although it is not done.
     fn first_left(&self) -> Option<usize> {
         let index = self.futures.iter().position(Option::is_some)?;
         self.futures[index].as_ref()?.unwatch(&self.sender);
         Some(index)
     }
 
-    /// The future of this index, if it was not yielded before it was done.
+    /// The future of this index, if it was not yielded.
     fn take(&mut self, index: usize) -> Option<Future<T>> {
         let future = self.futures[index].take()?;
         self.unfinished -= 1;
@@ -109,12 +124,11 @@ impl<T> Iterator for AsCompleted<T> {
             let index = match self.finished.try_recv() {
                 Ok(index) => index,
                 Err(_) => match self.begin(Need::Any) {
-                    // Each future sends once, since each promise is kept.
+                    // Each future sends once, because each promise is completed.
                     Some(_waiting) => self.finished.recv().ok()?,
                     None => self.first_left()?,
                 },
             };
-            // A future that is done has no watchers any more.
             if let Some(future) = self.take(index) {
                 return Some(future);
             }
@@ -133,39 +147,56 @@ impl<T> Drop for AsCompleted<T> {
     }
 }
 
-/// A wait ended before all futures did.
+/// A wait ended before all futures were done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{unfinished} (of {of}) futures unfinished")]
 pub struct Unfinished {
-    /// How many are not done.
+    /// Number of futures that are not done.
     pub unfinished: usize,
-    /// How many there were.
+    /// Number of futures in all.
     pub of: usize,
 }
 
-/// When [`wait`] returns.
+/// The condition at which [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// When any future is done.
+    /// At least one future is done.
     FirstCompleted,
-    /// When any future has failed, or all are done.
+    /// At least one future has an error, or all are done.
     FirstFailed,
-    /// When all are done.
+    /// All futures are done.
     AllCompleted,
 }
 
-/// What [`wait`] found; each future stands in one of the two, in the order given, once.
+/// The result of [`wait`]. Each future is in one of the two lists, once, in the order of the argument.
 #[derive(Debug)]
 pub struct Waited<'f, T> {
     /// The futures that are done.
     pub done: Vec<&'f Future<T>>,
-    /// Those that are not.
+    /// The futures that are not done.
     pub not_done: Vec<&'f Future<T>>,
 }
 
-/// Waits until enough of the futures are done, or until `timeout` has passed. Where that could never
-/// come, because this thread would have to do it (see
-/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock)), it does not wait.
+/// Waits until the condition holds, at most for `timeout`. Without futures it returns at once. Does not
+/// wait if that would never end (see
+/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock)).
+///
+/// ```
+/// # use procession::{Context, Executor, Failure, Task, ThreadPool, Until, wait};
+/// # use serde::{Deserialize, Serialize};
+/// # use std::time::Duration;
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+/// let pool = ThreadPool::new(2);
+/// let futures: Vec<_> = (1..=3).map(|n| pool.submit(Square(n))).collect();
+/// let waited = wait(&futures, Until::AllCompleted, Some(Duration::from_secs(60)));
+/// assert_eq!((waited.done.len(), waited.not_done.len()), (3, 0));
+/// ```
 pub fn wait<'f, T>(
     futures: impl IntoIterator<Item = &'f Future<T>>,
     until: Until,
@@ -176,48 +207,22 @@ pub fn wait<'f, T>(
     let futures: Vec<_> = futures.into_iter().filter(|future| seen.insert(future.id())).collect();
     let (sender, finished) = mpsc::channel();
     let sender = Arc::new(sender);
-    let is_enough = |future: &Future<T>| match until {
-        Until::FirstCompleted => true,
-        Until::FirstFailed => future.failed(),
-        Until::AllCompleted => false,
-    };
     let mut is_done = vec![false; futures.len()];
-    let (mut left, mut has_enough) = (0, futures.is_empty());
+    let mut is_enough = futures.is_empty();
     for (index, future) in futures.iter().enumerate() {
-        // When there is enough, the others are only looked at.
-        is_done[index] = if has_enough { future.is_done() } else { !future.watch(&sender, index) };
-        has_enough |= is_done[index] && is_enough(future);
-        left += usize::from(!is_done[index]);
+        // Once the condition holds, the other futures need not be watched.
+        is_done[index] = if is_enough { future.is_done() } else { !future.watch(&sender, index) };
+        is_enough |= is_done[index] && until.holds_after(future);
     }
-    if !has_enough && left > 0 {
-        let need = match (deadline, until) {
-            (Some(_), _) => Need::Time,
-            (None, Until::AllCompleted) => Need::All,
-            (None, Until::FirstCompleted | Until::FirstFailed) => Need::Any,
-        };
-        let waits_for = futures.iter().zip(&is_done).filter(|(_, is_done)| !**is_done);
-        if let Ok(_waiting) = waiting::begin(waits_for.map(|(future, _)| future.target()), need) {
-            while left > 0 && !has_enough {
-                let next = match deadline {
-                    None => finished.recv().ok(),
-                    Some(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        finished.recv_timeout(left).ok()
-                    }
-                };
-                let Some(index) = next else { break };
-                is_done[index] = true;
-                left -= 1;
-                has_enough = is_enough(futures[index]);
-            }
-        }
+    if !is_enough {
+        wait_for_messages(&futures, &mut is_done, &finished, until, deadline);
     }
-    for (future, is_done) in futures.iter().zip(&mut is_done) {
-        if !*is_done {
+    for (future, is_done) in futures.iter().zip(&is_done) {
+        if !is_done {
             future.unwatch(&sender);
         }
     }
-    // What finished by the way is done as well.
+    // Futures that were done meanwhile.
     while let Ok(index) = finished.try_recv() {
         is_done[index] = true;
     }
@@ -225,6 +230,54 @@ pub fn wait<'f, T>(
         futures.into_iter().zip(is_done).partition(|(_, is_done)| *is_done);
     let only = |part: Vec<(&'f Future<T>, bool)>| part.into_iter().map(|(f, _)| f).collect();
     Waited { done: only(done), not_done: only(not_done) }
+}
+
+impl Until {
+    /// Whether the condition holds because this future is done.
+    fn holds_after<T>(self, future: &Future<T>) -> bool {
+        match self {
+            Self::FirstCompleted => true,
+            Self::FirstFailed => future.failed(),
+            Self::AllCompleted => false,
+        }
+    }
+}
+
+/// Receives the indices of futures that are done, until the condition holds or the deadline passes.
+fn wait_for_messages<T>(
+    futures: &[&Future<T>],
+    is_done: &mut [bool],
+    finished: &Receiver<usize>,
+    until: Until,
+    deadline: Option<Instant>,
+) {
+    let pending = || futures.iter().zip(&*is_done).filter(|(_, is_done)| !**is_done);
+    let mut left = pending().count();
+    if left == 0 {
+        return;
+    }
+    let need = match (deadline, until) {
+        (Some(_), _) => Need::Time,
+        (None, Until::AllCompleted) => Need::All,
+        (None, Until::FirstCompleted | Until::FirstFailed) => Need::Any,
+    };
+    let targets = pending().map(|(future, _)| future.target());
+    let Ok(_waiting) = waiting::begin(targets, need) else { return };
+    while left > 0 {
+        let next = match deadline {
+            None => finished.recv().ok(),
+            Some(deadline) => {
+                let time_left = deadline.saturating_duration_since(Instant::now());
+                finished.recv_timeout(time_left).ok()
+            }
+        };
+        let Some(index) = next else { break };
+        is_done[index] = true;
+        left -= 1;
+        if until.holds_after(futures[index]) {
+            break;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +293,7 @@ mod tests {
         (0..number).map(|_| promise(TaskId::next(), None)).unzip()
     }
 
-    /// How many waits the futures know of, and how many there is room for.
+    /// The number of waits that the futures have stored, and the largest capacity for them.
     fn registered<'f>(futures: impl IntoIterator<Item = &'f Future<usize>>) -> (usize, usize) {
         let sizes = futures.into_iter().map(|future| {
             let watchers = &future.core.lock().watchers;
@@ -261,7 +314,7 @@ mod tests {
                 }
             }
         }
-        promises.pop().expect("a promise").fulfil(Ok(1));
+        promises.pop().expect("a promise").complete(Ok(1));
         for _ in 0..30 {
             let waited = wait(&futures, Until::FirstCompleted, None);
             assert_eq!((waited.done.len(), waited.not_done.len()), (1, 99));
@@ -291,7 +344,7 @@ mod tests {
         let (mut promises, mut futures) = pending(20);
         for left in (1..=20).rev() {
             let mut completed = as_completed(futures);
-            promises.pop().expect("a promise").fulfil(Ok(left));
+            promises.pop().expect("a promise").complete(Ok(left));
             let one = completed.next_before(Instant::now()).expect("one is done");
             assert_eq!(one.expect("one").result(), Ok(left));
             let unfinished = completed.next_before(Instant::now()).err();

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::inner::{Initializer, OnEvent, OnOutput, Setup};
+use super::initializer::Initializer;
+use super::inner::Setup;
+use super::listeners::{ListenerFns, OnEvent, OnOutput};
 use super::program::Programs;
 use super::socket_dir;
 use super::{Output, PoolEvent, ProcessPool};
@@ -54,7 +56,7 @@ pub struct Builder {
     worker_env: Vec<(OsString, OsString)>,
     build_id: String,
     on_event: Option<OnEvent>,
-    tells_of_starts: bool,
+    wants_starts: bool,
     on_output: OnOutput,
     on_say: OnSay,
 }
@@ -84,7 +86,7 @@ impl Default for Builder {
             worker_env: Vec::new(),
             build_id: String::new(),
             on_event: None,
-            tells_of_starts: false,
+            wants_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
                 eprintln!("worker {worker} (pid {pid}): {line}");
             }),
@@ -232,7 +234,7 @@ impl Builder {
     /// ```
     pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Box::new(call));
-        self.tells_of_starts = true;
+        self.wants_starts = true;
         self
     }
 
@@ -248,7 +250,7 @@ impl Builder {
     /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`]:
     /// [`map`](crate::Executor::map) sends short tasks in chunks.
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
-        Self { tells_of_starts: false, ..self.on_event(call) }
+        Self { wants_starts: false, ..self.on_event(call) }
     }
 
     /// Sets the function that is called with each line that a worker writes to its standard output
@@ -296,7 +298,7 @@ impl Builder {
             worker_env,
             build_id,
             on_event,
-            tells_of_starts,
+            wants_starts,
             on_output,
             on_say,
             stack,
@@ -319,7 +321,8 @@ impl Builder {
             WorkerProgram::At(path) => Programs::only(&path)?,
         };
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
-        ProcessPool::start(Setup {
+        let listeners = ListenerFns { on_event, wants_starts, on_output, on_say };
+        let setup = Setup {
             scheduling: Settings {
                 slots,
                 min_workers,
@@ -337,11 +340,8 @@ impl Builder {
             programs,
             worker_env,
             build_id,
-            on_event,
-            tells_of_starts,
-            on_output,
-            on_say,
-        })
+        };
+        ProcessPool::start(setup, listeners)
     }
 }
 

@@ -28,7 +28,7 @@ use rustix::process::{
 
 use super::inner::PoolInner;
 use super::program::Program;
-use super::supervisor::Order;
+use super::supervisor::SupervisorMessage;
 use crate::error::Exit;
 use crate::transport::Invitation;
 use procession_os::mark::Mark;
@@ -71,7 +71,7 @@ pub(crate) struct Child {
     /// Taken and called once: at the end of the process, or when it is written off.
     on_end: Mutex<Option<OnEnd>>,
     /// Wakes the supervisor after a kill, which it verifies.
-    orders: Sender<Order>,
+    supervisor: Sender<SupervisorMessage>,
 }
 
 type OnEnd = Box<dyn FnOnce(Ended) + Send>;
@@ -109,7 +109,7 @@ impl Child {
         env: &[(OsString, OsString)],
         input: OwnedFd,
         mark: Option<&Mark>,
-        orders: Sender<Order>,
+        supervisor: Sender<SupervisorMessage>,
     ) -> io::Result<(Self, OutputPipes)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
@@ -126,7 +126,7 @@ impl Child {
             pidfd: pidfd(pid),
             life: Mutex::default(),
             on_end: Mutex::default(),
-            orders,
+            supervisor,
         };
         Ok((child, OutputPipes { stdout, stderr }))
     }
@@ -158,7 +158,7 @@ impl Child {
         let is_open = is_first && !life.has_ended;
         drop(life);
         if is_open {
-            let _ = self.orders.send(Order::WakeEarlier);
+            let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
         }
     }
 

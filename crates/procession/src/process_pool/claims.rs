@@ -1,5 +1,5 @@
-//! Which claim in the shared memory stands for which of a worker's calls: the coordinator's own
-//! book, which no worker can write in.
+//! [`Claims`]: which claim in the shared region belongs to which call of a worker. The table lies in
+//! the memory of the coordinator, so a worker cannot change it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -9,26 +9,27 @@ use super::work_item::WorkItem;
 use crate::scheduler::Begun;
 use crate::transport::{self, Garbled, Progress, SharedRegion};
 
-/// A worker's claims, by number, and those that are free.
+/// The claims of a worker, by number, and the numbers of the free ones.
 #[derive(Default)]
 pub(crate) struct Claims {
-    calls: Vec<Option<Sent>>,
+    calls: Vec<Option<SentCall>>,
     free: Vec<u32>,
 }
 
-/// A call that a worker has.
-pub(crate) struct Sent {
+/// A call that was sent to a worker and has not been answered completely.
+pub(crate) struct SentCall {
     pub seq: u64,
     pub work_item: Arc<WorkItem>,
-    /// Which of the parcel's tasks it consists of; those that were taken back are not counted.
+    /// Index, in the work item, of the first task of the call.
     pub first: u32,
+    /// Number of tasks, without those that were taken back.
     pub items: u32,
-    /// How many of these were answered.
+    /// Number of tasks that were answered.
     pub answered: u32,
 }
 
 impl Claims {
-    /// The claim that will be given out next, if one is free.
+    /// The claim of the next call, if one is free.
     pub(crate) fn next(&mut self, region: &SharedRegion) -> Option<u32> {
         if let Some(claim) = self.free.last() {
             return Some(*claim);
@@ -40,36 +41,38 @@ impl Claims {
         Some(claim)
     }
 
-    /// Gives out the claim that was the next.
+    /// Assigns the claim that [`next`](Self::next) returned to a call, and publishes it to the worker.
     pub(crate) fn publish(
         &mut self,
         region: &SharedRegion,
         claim: u32,
-        call: Sent,
+        call: SentCall,
         short_seq: u32,
     ) {
         let next = self.free.pop();
-        debug_assert_eq!(next, Some(claim), "the claim that was the next");
+        debug_assert_eq!(next, Some(claim), "the claim that `next` returned");
         self.calls[claim as usize] = Some(call);
         if let Some(claim) = region.claim(claim) {
             claim.publish(short_seq);
         }
     }
 
-    /// So many tasks of the call were answered: gives its turn, its parcel and the first of these
-    /// tasks. With all of them answered, the claim is free. An answer that makes no sense answers
-    /// nothing: what it pretends to answer is still to blame for the worker's end.
+    /// Counts the next `items` tasks of a call as answered, and frees the claim after the last task.
+    /// Returns the sequence number of the call, its work item, and the index of the first of these
+    /// tasks.
+    ///
+    /// An invalid answer changes nothing: the call still counts as running if the worker then ends.
     pub(crate) fn answered(
         &mut self,
         claim: u64,
         items: u32,
-        makes_sense: impl FnOnce(&WorkItem, u32) -> bool,
+        is_valid: impl FnOnce(&WorkItem, u32) -> bool,
     ) -> Result<(u64, Arc<WorkItem>, u32), Garbled> {
         let claim = u32::try_from(claim).map_err(|_| Garbled)?;
         let place = self.calls.get_mut(claim as usize).ok_or(Garbled)?;
         let call = place.as_mut().ok_or(Garbled)?;
         let first = call.first + call.answered;
-        if call.answered + items > call.items || !makes_sense(&call.work_item, first) {
+        if call.answered + items > call.items || !is_valid(&call.work_item, first) {
             return Err(Garbled);
         }
         let answered = (call.seq, Arc::clone(&call.work_item), first);
@@ -81,31 +84,34 @@ impl Claims {
         Ok(answered)
     }
 
-    /// The claim of this turn's call.
+    /// The claim of the call with this sequence number.
     pub(crate) fn of(&self, seq: u64) -> Option<u32> {
-        self.given_out().find(|(_, call)| call.seq == seq).map(|(claim, _)| claim)
+        self.assigned().find(|(_, call)| call.seq == seq).map(|(claim, _)| claim)
     }
 
+    /// The sequence number of the call with this claim.
     pub(crate) fn seq_of(&self, claim: u64) -> Option<u64> {
         Some(self.call_of(claim)?.seq)
     }
 
+    /// The id of the first task of the call with this claim that is not answered.
     pub(crate) fn next_unanswered(&self, claim: u64) -> Option<u64> {
-        let Sent { work_item, first, answered, .. } = self.call_of(claim)?;
+        let SentCall { work_item, first, answered, .. } = self.call_of(claim)?;
         Some(work_item.id.0 + u64::from(first + answered))
     }
 
-    fn call_of(&self, claim: u64) -> Option<&Sent> {
+    fn call_of(&self, claim: u64) -> Option<&SentCall> {
         self.calls.get(usize::try_from(claim).ok()?)?.as_ref()
     }
 
-    /// Takes back what was not begun of the calls of these turns, and says what was.
+    /// Takes back the tasks that have not begun, of all calls with these sequence numbers. Returns
+    /// the calls that are shorter now, with the number of tasks that had begun.
     pub(crate) fn revoke(
         &mut self,
         region: &SharedRegion,
         seqs: &RangeInclusive<u64>,
     ) -> Vec<Begun> {
-        let mut struck = Vec::new();
+        let mut shortened = Vec::new();
         for (claim, place) in (0..).zip(&mut self.calls) {
             let Some(call) = place.as_mut().filter(|call| seqs.contains(&call.seq)) else {
                 continue;
@@ -113,37 +119,38 @@ impl Claims {
             let Some(items) = region.claim(claim).map(|claim| claim.revoke()) else { continue };
             if items < call.items {
                 call.items = items.max(call.answered);
-                struck.push(Begun { seq: call.seq, items, ran_for: Duration::ZERO });
+                shortened.push(Begun { seq: call.seq, items, ran_for: Duration::ZERO });
             }
             if call.answered == call.items {
                 *place = None;
                 self.free.push(claim);
             }
         }
-        struck
+        shortened
     }
 
-    /// How far the call of this turn has got.
+    /// The worker's progress with the call of this sequence number.
     pub(crate) fn progress(&self, region: &SharedRegion, seq: u64) -> Option<Progress> {
         Some(region.claim(self.of(seq)?)?.progress(transport::now()))
     }
 
-    /// The calls that were begun and not answered, at this time.
+    /// The calls that have begun and are not answered, with their run times at the time `at`, in
+    /// nanoseconds of the clock of the claims.
     pub(crate) fn begun(&self, region: &SharedRegion, at: u64) -> Vec<Begun> {
-        let begun = |(claim, call): (u32, &Sent)| {
+        let begun = |(claim, call): (u32, &SentCall)| {
             let Progress { begun: items, runs_for } = region.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();
             (items > 0).then_some(Begun { seq: call.seq, items, ran_for })
         };
-        self.given_out().filter_map(begun).collect()
+        self.assigned().filter_map(begun).collect()
     }
 
     /// Whether the worker has no call.
     pub(crate) fn are_free(&self) -> bool {
-        self.given_out().next().is_none()
+        self.assigned().next().is_none()
     }
 
-    fn given_out(&self) -> impl Iterator<Item = (u32, &Sent)> {
+    fn assigned(&self) -> impl Iterator<Item = (u32, &SentCall)> {
         (0..).zip(&self.calls).filter_map(|(claim, call)| Some((claim, call.as_ref()?)))
     }
 }

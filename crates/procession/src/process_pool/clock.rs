@@ -1,5 +1,5 @@
-//! The pool's clock: it stands still while the workers are suspended, so that no deadline counts time
-//! in which a task could not run.
+//! [`Clock`]: the time by which a pool measures timeouts. It is stopped while the workers are
+//! suspended.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// How long it has stood still so far.
+    /// Sum of the times for which it was stopped, in nanoseconds.
     behind_ns: AtomicU64,
     is_stopped: AtomicBool,
     stopped_at: Mutex<Option<Instant>>,
@@ -35,8 +35,8 @@ impl Clock {
         self.is_stopped.store(true, Ordering::Release);
     }
 
-    /// Goes on from the time at which it stopped.
-    pub(super) fn go_on(&self) {
+    /// Continues from the time at which it was stopped.
+    pub(super) fn resume(&self) {
         let mut stopped_at = self.stopped_at.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = stopped_at.take() {
             let behind = u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -58,7 +58,7 @@ mod tests {
             let before = clock.now();
             std::thread::sleep(Duration::from_millis(30));
             assert_eq!(clock.now(), before);
-            clock.go_on();
+            clock.resume();
             assert!(clock.now() >= before);
         }
         assert!(Instant::now() - clock.now() >= Duration::from_millis(60));

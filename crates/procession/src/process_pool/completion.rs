@@ -2,21 +2,24 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::PoolEvent;
 use super::inner::PoolInner;
 use super::stats::Counts;
 use super::work_item::WorkItem;
-use crate::error::{Death, TaskError};
-use crate::scheduler::Verdict;
+use super::worker_handle::WorkerHandle;
+use crate::error::{Death, Exit, TaskError};
+use crate::scheduler::{Event, Verdict};
 use crate::transport::{Reply, Status};
 
-/// What an event brought along that the scheduler need not know.
-pub(super) enum Settling<'r> {
+/// The part of an event that the scheduler does not need, and that the results are made of.
+pub(super) enum CompletionData<'r> {
     Replies {
         replies: &'r [Reply<'r>],
-        /// The first of those that were not wanted yet: they are wanted in this order.
+        /// Index of the first reply that was not used yet. The scheduler completes tasks in the
+        /// order of their replies, and may skip some.
         next: Cell<usize>,
     },
     Death {
@@ -26,9 +29,35 @@ pub(super) enum Settling<'r> {
     },
 }
 
+impl<'r> CompletionData<'r> {
+    /// The next reply to this task.
+    fn take_reply(replies: &'r [Reply<'r>], next: &Cell<usize>, id: u64) -> &'r Reply<'r> {
+        let skipped = replies[next.get()..].iter().position(|reply| reply.id == id);
+        let index = next.get() + skipped.expect("the scheduler got an event for this reply");
+        next.set(index + 1);
+        &replies[index]
+    }
+}
+
 impl PoolInner {
-    /// Passes on the outputs of tasks that follow each other, each of which took so long.
-    pub(super) fn deliver(
+    /// Passes replies to the scheduler, and completes the tasks that it lets end.
+    pub(super) fn replied(&self, events: Vec<Event<Arc<WorkItem>>>, replies: &[Reply<'_>]) {
+        let data = CompletionData::Replies { replies, next: Cell::new(0) };
+        self.decide_all(self.lock_state(), events, Some(data));
+    }
+
+    /// Passes the end of a worker that had been ready to the scheduler, and completes the tasks that
+    /// end with it.
+    pub(super) fn exited(&self, handle: &WorkerHandle, exit: Exit, last_output: Vec<String>) {
+        let worker_id = handle.worker_id;
+        let (worker, pid) = (worker_id.worker_index, handle.pid());
+        let begun = handle.begun();
+        let data = CompletionData::Death { worker, pid, last_output };
+        self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(data));
+    }
+
+    /// Completes consecutive tasks of a chunk with their outputs. `ran_for` is the average.
+    pub(super) fn complete_outputs(
         &self,
         work_item: &WorkItem,
         first: u32,
@@ -38,60 +67,47 @@ impl PoolInner {
         let number = outputs.len() as u64;
         let waited = work_item.submitted.elapsed().saturating_sub(ran_for);
         let mut counts = self.counts();
-        counts.run.note_many(ran_for, number);
-        counts.wait.note_many(waited, number);
+        counts.run.add_many(ran_for, number);
+        counts.wait.add_many(waited, number);
         drop(counts);
-        self.count_and_tell(
+        self.count_and_complete(
             number,
             |counts| &mut counts.done,
-            || work_item.deliver(first, outputs),
+            || work_item.complete(first, outputs),
         );
     }
 
-    /// Counts tasks before anybody is told of their ends, so that nobody who was told finds them
-    /// uncounted. Only then it is known to how many an end was still owed: the others were counted
-    /// when they were told of another.
-    pub(super) fn count_and_tell(
+    /// Counts tasks, completes them, and corrects the count. The count comes first, so that a thread
+    /// that sees a future done sees its task counted. `complete` returns the number of tasks that
+    /// were not complete before: the others were counted then.
+    pub(super) fn count_and_complete(
         &self,
         number: u64,
         counter: impl Fn(&mut Counts) -> &mut u64,
-        tell: impl FnOnce() -> usize,
+        complete: impl FnOnce() -> usize,
     ) {
         *counter(&mut self.counts()) += number;
-        let were_owed = tell() as u64;
-        *counter(&mut self.counts()) -= number - were_owed;
+        let completed = complete() as u64;
+        *counter(&mut self.counts()) -= number - completed;
     }
 
+    /// Completes tasks of a work item as the scheduler decided.
     pub(super) fn complete(
         &self,
         work_item: &WorkItem,
         items: Range<u32>,
         verdict: Verdict,
-        settling: Option<&Settling<'_>>,
+        data: Option<&CompletionData<'_>>,
     ) {
-        let error = match (verdict, settling) {
-            (Verdict::Answered, Some(Settling::Replies { replies, next })) => {
-                let is_its =
-                    |reply: &&Reply<'_>| reply.id == work_item.id.0 + u64::from(items.start);
-                let rest = &replies[next.get()..];
-                let reply = rest.iter().find(is_its).expect("answered by one of these replies");
-                next.set(next.get() + rest.iter().take_while(|reply| !is_its(reply)).count() + 1);
-                let ran_for = Duration::from_micros(reply.run_us);
-                let mut counts = self.counts();
-                let counter = match reply.status {
-                    Status::Ok => &mut counts.done,
-                    _ => &mut counts.failed,
-                };
-                *counter += 1;
-                counts.run.note(ran_for);
-                counts.wait.note(work_item.submitted.elapsed().saturating_sub(ran_for));
-                drop(counts);
-                work_item.answer(items.start, reply);
-                return;
+        let error = match (verdict, data) {
+            (Verdict::Answered, Some(CompletionData::Replies { replies, next })) => {
+                let id = work_item.id.0 + u64::from(items.start);
+                let reply = CompletionData::take_reply(replies, next, id);
+                return self.complete_with(work_item, items.start, reply);
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
-                Some(Settling::Death { worker, pid, last_output }),
+                Some(CompletionData::Death { worker, pid, last_output }),
             ) => TaskError::WorkerDied(Death {
                 task: work_item.name.to_owned(),
                 worker: *worker,
@@ -103,7 +119,7 @@ impl PoolInner {
                 last_output: last_output.clone(),
             }),
             (Verdict::TimedOut { after, attempts }, _) => {
-                self.report(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
+                self.listeners.event(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
                 TaskError::TimedOut { after, attempts }
             }
             (Verdict::Cancelled, _) => TaskError::Cancelled,
@@ -113,11 +129,25 @@ impl PoolInner {
             },
             (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
             (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
-                unreachable!("{verdict:?} without what it is made of")
+                unreachable!("{verdict:?} without its data")
             }
         };
         let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
-        let tell = || work_item.fail(items, error);
-        self.count_and_tell(number, |counts| counts.ended(is_cancelled), tell);
+        let fail = || work_item.fail(items, error);
+        self.count_and_complete(number, |counts| counts.without_output(is_cancelled), fail);
+    }
+
+    fn complete_with(&self, work_item: &WorkItem, item: u32, reply: &Reply<'_>) {
+        let ran_for = Duration::from_micros(reply.run_us);
+        let mut counts = self.counts();
+        let counter = match reply.status {
+            Status::Ok => &mut counts.done,
+            _ => &mut counts.failed,
+        };
+        *counter += 1;
+        counts.run.add(ran_for);
+        counts.wait.add(work_item.submitted.elapsed().saturating_sub(ran_for));
+        drop(counts);
+        work_item.complete_with(item, reply);
     }
 }

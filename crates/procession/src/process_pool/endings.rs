@@ -1,15 +1,15 @@
-//! Sees to it that what was ordered to end does end: workers that were killed, and the pool when one
-//! of its own threads has died.
+//! Ends that are verified: of workers that were killed, and of the whole pool after one of its own
+//! threads panicked.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::PoolEvent;
 use super::child::Child;
 use super::inner::PoolInner;
-use super::supervisor::Order;
+use super::supervisor::SupervisorMessage;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
@@ -17,28 +17,28 @@ use crate::panics::{self, Panic};
 use crate::scheduler::Event;
 use procession_os::threads::ThreadSpec;
 
-/// How soon after a kill it is looked whether the process has ended, and how often then.
+/// Interval at which killed processes are checked.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long after a kill a process that lives on is written off.
+/// Time from the kill until a process that lives on is written off.
 const WRITE_OFF: Duration = Duration::from_secs(5);
 
-/// A thread of the pool, and the process that it waits for, if there is one.
+/// A thread of the pool, and the process for whose end it waits, if any.
 pub(super) struct PoolThread {
     thread: JoinHandle<()>,
-    waits_for: Option<Arc<Child>>,
+    child: Option<Arc<Child>>,
 }
 
 impl PoolThread {
-    /// Waits for the thread to end, unless its process was written off.
+    /// Joins the thread, unless its process was written off: then it may never end.
     pub(super) fn join(self) {
-        if !self.waits_for.is_some_and(|child| child.is_written_off()) {
+        if !self.child.is_some_and(|child| child.is_written_off()) {
             let _ = self.thread.join();
         }
     }
 }
 
 impl PoolInner {
-    /// Starts a thread of the pool. Its panic breaks the pool.
+    /// Starts a thread of the pool. A panic in it breaks the pool.
     pub(super) fn start_thread(
         self: &Arc<Self>,
         name: String,
@@ -47,8 +47,8 @@ impl PoolInner {
         ThreadSpec::new(name).with_stack(self.setup.stack).start(self.guarded(body))
     }
 
-    /// The same for the first thread, without which there is no pool: a shortage is given time to
-    /// pass.
+    /// The same for the first thread. At a shortage it tries again for a while, because a pool
+    /// without this thread cannot exist.
     pub(super) fn start_first_thread(
         self: &Arc<Self>,
         name: String,
@@ -61,22 +61,31 @@ impl PoolInner {
         self: &Arc<Self>,
         body: impl FnOnce() + Send + 'static,
     ) -> impl FnOnce() + Send + 'static {
-        let shared = Arc::clone(self);
+        let pool = Arc::clone(self);
         move || {
             if let Err(panic) = panics::catch(body) {
-                shared.collapse(&panic);
+                pool.collapse(&panic);
             }
         }
     }
 
-    pub(super) fn keep(&self, thread: JoinHandle<()>, waits_for: Option<Arc<Child>>) {
-        let mut threads = self.threads();
-        threads.retain(|kept| !kept.thread.is_finished());
-        threads.push(PoolThread { thread, waits_for });
+    /// Adds a thread to those that a shutdown joins.
+    pub(super) fn add_thread(&self, thread: JoinHandle<()>, child: Option<Arc<Child>>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|other| !other.thread.is_finished());
+        threads.push(PoolThread { thread, child });
     }
 
-    /// Breaks the pool because this thread panicked. The scheduler may be in any state, so it is not
-    /// asked what to do.
+    /// Joins all threads of a pool that has ended.
+    pub(super) fn join_threads(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = std::mem::take(&mut *threads);
+        drop(threads);
+        ended.into_iter().for_each(PoolThread::join);
+    }
+
+    /// Breaks the pool because this thread panicked. The scheduler may be inconsistent, so it is not
+    /// used any more.
     pub(super) fn collapse(&self, panic: &Panic) {
         let Panic { message, location } = panic;
         let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
@@ -96,11 +105,11 @@ impl PoolInner {
             self.fail_whole(&work_item, &error);
         }
         self.room.notify_all();
-        self.note_the_end();
-        let _ = self.orders.send(Order::WakeEarlier);
+        self.end.set();
+        let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
     }
 
-    /// Deals with an event after the pool has collapsed.
+    /// Handles an event after the collapse: tasks fail, all else is ignored.
     pub(super) fn refuse(&self, event: Event<Arc<WorkItem>>, error: &PoolError) {
         if let Event::Submitted { job, .. } = event {
             self.fail_whole(&job, error);
@@ -110,27 +119,28 @@ impl PoolInner {
     fn fail_whole(&self, work_item: &WorkItem, error: &PoolError) {
         let items = 0..work_item.items();
         let fail = || work_item.fail(items.clone(), TaskError::PoolBroken(error.clone()));
-        self.count_and_tell(u64::from(items.end), |counts| &mut counts.failed, fail);
+        self.count_and_complete(u64::from(items.end), |counts| &mut counts.failed, fail);
     }
 
-    /// Looks at the processes whose end was ordered: kills them again, makes those that cannot be
-    /// killed end by themselves, and writes off those that do not end. Says whether there are any.
+    /// Checks the processes that were killed and have not ended: kills them again, breaks the
+    /// lifeline of those that cannot be killed, and writes them off after [`WRITE_OFF`]. Returns
+    /// whether there are any.
     pub(super) fn verify_ends(&self) -> bool {
         let is_dying = |handle: &&Arc<WorkerHandle>| {
-            handle.child.get().is_some_and(|child| child.dying().is_some())
+            handle.child().is_some_and(|child| child.dying().is_some())
         };
         let dying: Vec<_> =
             self.lock_state().handles.values().filter(is_dying).map(Arc::clone).collect();
         for handle in &dying {
-            let Some(child) = handle.child.get() else { continue };
+            let Some(child) = handle.child() else { continue };
             let Some((since, done)) = child.dying() else { continue };
             if since >= WRITE_OFF {
                 let (worker, pid) = (handle.worker(), handle.pid());
-                self.report(|| PoolEvent::WorkerWrittenOff {
+                self.listeners.event(|| PoolEvent::WorkerWrittenOff {
                     worker,
                     pid,
                     reason: match done {
-                        Ok(()) => format!("it lives on {WRITE_OFF:?} after it was killed"),
+                        Ok(()) => format!("it is still running {WRITE_OFF:?} after it was killed"),
                         Err(error) => format!("it cannot be killed: {error}"),
                     },
                 });
@@ -141,15 +151,15 @@ impl PoolInner {
                 child.kill();
             }
             if done.is_err() {
-                // With its lifeline broken it ends by itself.
-                handle.hang_up();
+                // A worker with a broken lifeline ends itself.
+                handle.break_lifeline();
             }
         }
         !dying.is_empty()
     }
 
-    /// Waits for the end of all processes of a pool that has collapsed.
-    pub(super) fn see_all_out(&self) {
+    /// Waits for the end of all processes after a collapse.
+    pub(super) fn await_processes(&self) {
         let is_there = |handle: &Arc<WorkerHandle>| handle.is_there();
         while self.lock_state().handles.values().any(is_there) {
             self.verify_ends();

@@ -29,7 +29,7 @@ use super::child::{Ended, Usage};
 use super::inner::PoolInner;
 use super::receive;
 use super::supervisor::tells_of_shortage;
-use super::worker_handle::{KillReason, Outgoing, WorkerHandle};
+use super::worker_handle::{KillReason, Outgoing, Process, WorkerHandle};
 use crate::error::Exit;
 use crate::panics;
 use crate::scheduler::{Again, Event, Misuse};
@@ -78,7 +78,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     let HandlerSetup { handle, server, invitation, rank, ended } = attendance;
     let worker_id = handle.worker_id;
-    let _delivering = shared.deliver_for(Some(handle.worker()));
+    let _delivering = shared.begin_delivering(Some(handle.worker()));
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.
     // A worker that finds no socket of this name takes itself for uninvited, so the server is kept
@@ -87,9 +87,9 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     let greeted = panics::catch(|| shake_hands(&handle, &mut server, &invitation, shared));
     let unfit = match greeted {
         Ok(Ok(hands)) => {
-            shared.note_that_it_serves(rank);
-            shared
-                .report(|| PoolEvent::WorkerStarted { worker: handle.worker(), pid: handle.pid() });
+            shared.setup.programs.note_ready(rank);
+            let (worker, pid) = (handle.worker(), handle.pid());
+            shared.listeners.event(|| PoolEvent::WorkerStarted { worker, pid });
             note_narrowness(shared, &handle, hands);
             shared.handle(Event::WorkerReady { worker_id });
             let received = panics::catch(|| receive::until_ended(shared, &handle));
@@ -98,8 +98,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
                 handle.kill(KillReason::Unusable);
             }
             let Ended { exit, usage, last_output } = until_ended(&handle, &ended);
-            let (worker, pid) = (handle.worker(), handle.pid());
-            shared.report(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
+            shared.listeners.event(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
             shared.exited(&handle, exit, last_output);
             return;
         }
@@ -125,13 +124,13 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     handle.kill(KillReason::Unusable);
     let end = match early {
         Ok(end) => {
-            handle.disconnect();
+            handle.release();
             end
         }
         Err(_) => until_ended(&handle, &ended),
     };
     let (cause, again) = classify_failure(shared, rank, unfit, kill_reason, &end);
-    shared.report(|| PoolEvent::WorkerNotStarted {
+    shared.listeners.event(|| PoolEvent::WorkerNotStarted {
         worker: handle.worker(),
         pid: handle.pid(),
         reason: cause.clone(),
@@ -139,7 +138,7 @@ pub(crate) fn attend(shared: &PoolInner, attendance: HandlerSetup) {
     });
     if again == Again::AfterShortage {
         let (worker, reason) = (handle.worker(), cause.clone());
-        shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
+        shared.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
     }
     shared.handle(Event::StartFailed { worker_id, cause, again });
 }
@@ -148,7 +147,7 @@ fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
     let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
     // The watch thread drops its sender without a report only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
-    handle.disconnect();
+    handle.release();
     ended
 }
 
@@ -158,7 +157,7 @@ fn shake_hands(
     invitation: &Invitation,
     shared: &PoolInner,
 ) -> Result<RunnerThreads, StartFailure> {
-    let Some(socket) = handle.socket.get() else {
+    let Some(Process { socket, .. }) = handle.process() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
     await_hello(socket)?;
@@ -183,8 +182,9 @@ fn shake_hands(
             "it is of another build ({build}, not {ours})"
         )));
     }
-    handle.hold(lifeline);
-    let (threads, limits) = (shared.slots(handle.worker()), shared.limits());
+    handle.set_lifeline(lifeline);
+    let threads = shared.setup.scheduling.slots[handle.worker()];
+    let limits = shared.setup.limits;
     let stack = shared.setup.stack;
     transport::send(&welcome, || Welcome { threads, limits, stack })
         .map_err(|_| StartFailure::Gone)?;
@@ -204,11 +204,18 @@ fn shake_hands(
         Ok(None) => return Err(StartFailure::Gone),
     };
     handle.note_ready();
-    if let Some(initializer) = shared.initializer() {
+    if let Some(initializer) = &shared.setup.initializer {
         let (work_item, future) = initializer.work_item();
-        handle.put(Outgoing { seq: 0, attempt: 1, work_item: Arc::clone(&work_item), items: 0..1 });
+        handle.enqueue(Outgoing {
+            seq: 0,
+            attempt: 1,
+            work_item: Arc::clone(&work_item),
+            items: 0..1,
+        });
         handle.flush();
-        if !receive::only_reply(shared, handle, &work_item).map_err(|_| StartFailure::Gone)? {
+        if !receive::initializer_reply(shared, handle, &work_item)
+            .map_err(|_| StartFailure::Gone)?
+        {
             return Err(StartFailure::GoneInItsInitializer);
         }
         future.result().map_err(|error| {
@@ -224,13 +231,14 @@ fn note_narrowness(
     handle: &WorkerHandle,
     RunnerThreads { threads, refused }: RunnerThreads,
 ) {
-    let (worker, pid, wanted) = (handle.worker(), handle.pid(), shared.slots(handle.worker()));
+    let (worker, pid) = (handle.worker(), handle.pid());
+    let wanted = shared.setup.scheduling.slots[worker];
     if threads >= wanted {
         return;
     }
     shared.handle(Event::Narrowed { worker_id: handle.worker_id, slots: threads });
     let reason = refused.unwrap_or_default();
-    shared.report(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
+    shared.listeners.event(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
 }
 
 /// Waits for the first message of the worker: that it sent its `Hello`, or why it does not.
@@ -283,7 +291,9 @@ fn classify_failure(
     kill_reason: Option<KillReason>,
     Ended { exit, usage: _, last_output }: &Ended,
 ) -> (String, Again) {
-    let path = shared.program_path(rank);
+    let programs = &shared.setup.programs;
+    let start_timeout = shared.setup.scheduling.start_timeout;
+    let path = programs.path(rank);
     let said =
         last_words(last_output).map(|line| format!("; it last said: {line}")).unwrap_or_default();
     let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
@@ -296,7 +306,7 @@ fn classify_failure(
         StartFailure::GoneInItsInitializer => {
             let reason = match kill_reason {
                 Some(KillReason::Late) => {
-                    format!("its initializer was not done within {:?}", shared.start_timeout())
+                    format!("its initializer was not done within {start_timeout:?}")
                 }
                 _ => format!("it ended with {exit} in its initializer"),
             };
@@ -308,9 +318,9 @@ fn classify_failure(
             return ("it was not needed any more".to_owned(), Again::WithBackoff);
         }
         StartFailure::Mute if kill_reason == Some(KillReason::Late) => {
-            let reason = format!("it had not reported after {:?}", shared.start_timeout());
+            let reason = format!("it had not reported after {start_timeout:?}");
             // A program that served before is slow because the machine is busy.
-            if shared.is_known_to_serve(rank) {
+            if programs.has_served(rank) {
                 (format!("{reason}{said}"), Again::WithBackoff)
             } else {
                 // A slow start and a program that does not serve look the same.
@@ -320,8 +330,7 @@ fn classify_failure(
             }
         }
         StartFailure::Gone if kill_reason == Some(KillReason::Late) => {
-            let within = shared.start_timeout();
-            (format!("it was not ready within {within:?}{said}"), Again::WithBackoff)
+            (format!("it was not ready within {start_timeout:?}{said}"), Again::WithBackoff)
         }
         StartFailure::Mute if what_was_lost(last_output).is_some() => {
             let lost = what_was_lost(last_output).unwrap_or_default();
@@ -331,8 +340,7 @@ fn classify_failure(
             // Exit code of a program that the loader could not load, for lack of memory.
             const NOT_LOADED: i32 = 127;
             let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
-            let forgets =
-                has_left && shared.is_this_program(rank) && !shared.is_known_to_serve(rank);
+            let forgets = has_left && programs.is_this(rank) && !programs.has_served(rank);
             let again = match forgets {
                 // Code before `serve_if_asked` may need threads or descriptors as well.
                 true if tells_of_shortage(&said) => Again::AfterShortage,

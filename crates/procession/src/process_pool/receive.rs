@@ -1,5 +1,6 @@
-//! Takes replies out of the memory that is shared with a worker and passes them on: done by the
-//! worker's handler, or by a caller that waits for just that reply.
+//! Reads the records that a worker has written to its ring, and passes them to the scheduler, the
+//! promises and `on_say`. Runs on the handler thread of the worker, or on a thread that waits for a
+//! result (see [`task_control`](super::task_control)).
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, MutexGuard};
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::PoolEvent;
 use super::inner::PoolInner;
 use super::work_item::WorkItem;
-use super::worker_handle::{Answered, Receiving, WorkerHandle};
+use super::worker_handle::{Answered, Process, Receiving, WorkerHandle};
 use crate::blob::Blob;
 use crate::error::TaskError;
+use crate::limits;
 use crate::scheduler::Event;
 use crate::task::TaskId;
 use crate::transport::{
@@ -18,28 +20,27 @@ use crate::transport::{
     TAKE_IN, Timed, UNFIT,
 };
 
-/// How many replies are decided upon together at most: so many that locks hardly count, and so few
-/// that those who wait for the first need not wait long for the last.
-const BATCH: usize = 256;
+/// Largest number of records that are passed to the scheduler together. More would save few locks, and
+/// delay the first result by the decoding of the last.
+const MAX_RECORDS: usize = 256;
 
-/// How much of what a worker says of itself is kept, in characters.
-const LONGEST_REASON: usize = 500;
+/// Largest number of characters that are kept of a reason from a worker.
+const MAX_REASON: usize = 500;
 
-/// Replies that follow each other within this time will do so for a while.
-const SOON: Duration = Duration::from_micros(400);
+/// If replies follow each other within this time, the handler waits for several at once.
+const BURST: Duration = Duration::from_micros(400);
 
-/// Passes replies on until the worker has ended and all that it had replied is read.
-pub(super) fn until_ended(shared: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
+/// On the handler thread: receives until the worker has ended and all its records are read.
+pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
     loop {
-        // Where they come thick and fast there will be more: better many at once than one by one.
-        let is_soon = last.is_some_and(|last| last.elapsed() < SOON);
-        // What it published before its end is there by the time that the end is known.
+        let is_burst = last.is_some_and(|last| last.elapsed() < BURST);
+        // Before the ring is read: records that were published before the end are read then.
         let has_ended = handle.has_ended();
-        let mut were_there = false;
-        while batch(shared, handle, handle.receiving())? {
-            were_there = true;
-            // Those that came meanwhile are few; there will be more of them soon.
+        let mut has_received = false;
+        while receive(pool, handle, handle.receiving())? {
+            has_received = true;
+            // Records that arrived meanwhile are left for the next round, which finds more of them.
             if !has_ended && handle.receiving().is_empty() {
                 break;
             }
@@ -47,39 +48,41 @@ pub(super) fn until_ended(shared: &PoolInner, handle: &WorkerHandle) -> Result<(
         if has_ended {
             return Ok(());
         }
-        if were_there {
+        if has_received {
             last = Some(Instant::now());
         }
-        if were_there && is_soon {
-            handle.doze();
+        if has_received && is_burst {
+            handle.wait_coalesced();
         } else {
             handle.wait_for_replies();
-            // There may be room for calls now, without any reply.
+            // The worker may have made room for calls without a reply.
             handle.flush();
         }
     }
 }
 
-/// Passes on what is there until that is done for which a caller lends its thread, if nobody else
-/// is at it. Nothing that was read may be left lying: nobody would be called for it.
-pub(super) fn lend_a_hand(
-    shared: &PoolInner,
+/// On the thread of a waiting caller: receives until its result is there, or the ring is empty, or the
+/// handler is receiving. Returns whether there was a record. Records that were read from the ring are
+/// all passed on: the handler is not woken for them.
+pub(super) fn until_done(
+    pool: &PoolInner,
     handle: &WorkerHandle,
     is_done: impl Fn() -> bool,
 ) -> Result<bool, Garbled> {
-    let mut were_there = false;
+    let mut has_received = false;
     while let Some(receiving) = handle.try_receiving()
         && !(receiving.is_empty() && is_done())
-        && batch(shared, handle, receiving)?
+        && receive(pool, handle, receiving)?
     {
-        were_there = true;
+        has_received = true;
     }
-    Ok(were_there)
+    Ok(has_received)
 }
 
-/// Waits for the reply to the one call there is, and keeps its promise; false if the worker ended.
-pub(super) fn only_reply(
-    shared: &PoolInner,
+/// Receives the reply to the initializer, the only call of the worker, and completes its promise.
+/// Returns false if the worker ended.
+pub(super) fn initializer_reply(
+    pool: &PoolInner,
     handle: &WorkerHandle,
     work_item: &WorkItem,
 ) -> Result<bool, Garbled> {
@@ -89,7 +92,7 @@ pub(super) fn only_reply(
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
-                shared.heard(handle, TaskId(number), taken.line(text)?);
+                pool.listeners.line(handle, TaskId(number), taken.line(text)?);
                 continue;
             }
             if taken.is(NOT_RECEIVED) {
@@ -105,7 +108,7 @@ pub(super) fn only_reply(
                 Some(_) => taken.undelivered(number, handle)?,
             };
             handle.answered(number, 1, |work_item, _| reply.id == work_item.id.0)?;
-            work_item.answer(0, &reply);
+            work_item.complete_with(0, &reply);
             return Ok(true);
         }
         drop(receiving);
@@ -117,71 +120,78 @@ pub(super) fn only_reply(
     }
 }
 
-/// A record, and what it lacks.
-struct Taken {
+/// A record with its attachment.
+struct Received {
     record: Record,
-    enclosed: Attachment,
-    /// Until they are handed over.
+    attachment: Attachment,
+    /// Taken by the reply.
     blobs: RefCell<Vec<Blob>>,
-    /// What is passed on if the enclosed could not be received.
-    in_its_place: OnceCell<Vec<u8>>,
+    /// What is passed on if the attachment could not be received.
+    substitute: OnceCell<Vec<u8>>,
 }
 
-impl Taken {
+impl Received {
     fn is(&self, kind: u8) -> bool {
         self.record.kind & !ENCLOSED == kind
     }
 
-    /// Why a part of it is missing.
+    /// Why a part of the attachment could not be received, if so.
     fn lost(&self) -> Option<String> {
-        let reason = self.enclosed.lost()?;
+        let reason = self.attachment.lost()?;
         Some(format!("this process cannot receive it: {reason}"))
     }
 
-    /// A reply in place of the one that was lost, to the next task of this claim's call.
+    /// An error reply in place of a lost one, to the next task of the call with this claim.
     fn undelivered<'r>(&'r self, claim: u64, handle: &WorkerHandle) -> Result<Reply<'r>, Garbled> {
         let id = handle.next_unanswered(claim)?;
         let reason = self.lost().unwrap_or_default();
         Reply::parse(
-            self.in_its_place.get_or_init(|| transport::undelivered(id, &reason, Duration::ZERO)),
+            self.substitute.get_or_init(|| transport::undelivered(id, &reason, Duration::ZERO)),
         )
     }
 
-    /// What a task said, or that it was lost.
+    /// The line of a task, or a text that it is lost.
     fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
         match self.lost() {
             None => line(text),
             Some(reason) => {
                 let lost = || format!("(a long line is lost: {reason})").into_bytes();
-                line(self.in_its_place.get_or_init(lost))
+                line(self.substitute.get_or_init(lost))
             }
         }
+    }
+
+    /// Whether later records must wait until this one is passed on: a line of a task, to keep the
+    /// order with the replies; blobs, so that their descriptors do not accumulate; and a lost
+    /// attachment, whose reply is to the first unanswered task.
+    fn ends_group(&self) -> bool {
+        self.is(SAID) || self.has_blobs() || self.lost().is_some()
     }
 
     fn has_blobs(&self) -> bool {
         !self.blobs.borrow().is_empty()
     }
 
+    /// The number at the head of the record, and the text.
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r [u8]), Garbled> {
         let (number, text) = transport::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        Ok((number, self.enclosed.text(text)))
+        Ok((number, self.attachment.text(text)))
     }
 }
 
-/// What a task said.
+/// The text of a record of the kind `SAID`.
 fn line(text: &[u8]) -> Result<&str, Garbled> {
     std::str::from_utf8(text).map_err(|_| Garbled)
 }
 
-/// The next record; `may_read` if none that was taken before is needed any more.
+/// The next record. With `may_read` it reads from the ring if all records that were read before are
+/// taken; that invalidates them.
 fn take(
     handle: &WorkerHandle,
     receiving: &mut Receiving,
     may_read: bool,
-) -> Result<Option<Taken>, Garbled> {
-    let Some((region, socket)) = handle.region.get().zip(handle.socket.get()) else {
-        return Ok(None);
-    };
+) -> Result<Option<Received>, Garbled> {
+    let Some(Process { region, socket, .. }) = handle.process() else { return Ok(None) };
     let record = loop {
         match receiving.next()? {
             Some(record) if record.kind == TAKE_IN => receiving.take_in(socket)?,
@@ -190,30 +200,25 @@ fn take(
             None => return Ok(None),
         }
     };
-    let mut enclosed = match record.kind & ENCLOSED == 0 {
+    let mut attachment = match record.kind & ENCLOSED == 0 {
         true => Attachment::default(),
         false => receiving.attachment(socket)?,
     };
-    let blobs = RefCell::new(enclosed.take_blobs());
-    Ok(Some(Taken { record, enclosed, blobs, in_its_place: OnceCell::new() }))
+    let blobs = RefCell::new(attachment.take_blobs());
+    Ok(Some(Received { record, attachment, blobs, substitute: OnceCell::new() }))
 }
 
-/// Passes on the next replies, or what a task said; false if there is nothing.
-fn batch(
-    shared: &PoolInner,
+/// Receives the next records and passes them on. Returns false if there are none.
+fn receive(
+    pool: &PoolInner,
     handle: &WorkerHandle,
     mut receiving: MutexGuard<'_, Receiving>,
 ) -> Result<bool, Garbled> {
     let (mut taken, mut is_sound) = (Vec::new(), Ok(()));
-    // Those that lie in the memory that was read at once: the next read moves them. What a task
-    // says is heard after the replies that came before, and before those that come after. And
-    // blobs, each of which takes a descriptor, are passed on before there are more. What was lost comes
-    // last, so that all that was answered before it is known.
-    while taken.len() < BATCH
+    // Only records of one read, which the next read invalidates.
+    while taken.len() < MAX_RECORDS
         && (taken.is_empty() || !receiving.is_empty())
-        && !taken
-            .last()
-            .is_some_and(|last: &Taken| last.is(SAID) || last.has_blobs() || last.lost().is_some())
+        && !taken.last().is_some_and(Received::ends_group)
     {
         match take(handle, &mut receiving, taken.is_empty()) {
             Ok(Some(next)) => taken.push(next),
@@ -227,38 +232,45 @@ fn batch(
     if taken.is_empty() {
         return is_sound.map(|()| false);
     }
-    let mut news = ReceivedReplies {
-        shared,
+    let mut replies = ReplyEvents {
+        pool,
         handle,
-        is_over_memory_limit: shared.is_over_memory_limit(handle),
+        is_over_memory_limit: is_over_memory_limit(pool, handle),
         events: Vec::with_capacity(taken.len()),
         replies: Vec::with_capacity(taken.len()),
     };
-    let noted = news.note_all(&taken, &receiving);
-    // What came before anything that cannot be understood was good, and is not lost.
-    shared.answered(news.events, &news.replies);
-    if let Ok(Some((task, line))) = noted {
-        shared.heard(handle, task, line);
+    let added = replies.add_all(&taken, &receiving);
+    // The records before a malformed one are valid and are passed on.
+    pool.replied(replies.events, &replies.replies);
+    if let Ok(Some((task, line))) = added {
+        pool.listeners.line(handle, task, line);
     }
-    // What found no room before may find some now.
+    // The worker has made room for calls.
     handle.flush();
-    noted.and(is_sound).map(|()| true)
+    added.and(is_sound).map(|()| true)
 }
 
-/// What the scheduler is told of a batch.
-struct ReceivedReplies<'r> {
-    shared: &'r PoolInner,
+/// Whether the worker uses more memory than [`Recycling::above_memory`](crate::Recycling) allows.
+fn is_over_memory_limit(pool: &PoolInner, handle: &WorkerHandle) -> bool {
+    pool.setup
+        .max_memory
+        .is_some_and(|max| limits::resident_memory(handle.pid()).is_some_and(|memory| memory > max))
+}
+
+/// The events for the scheduler, and the replies with which it completes tasks.
+struct ReplyEvents<'r> {
+    pool: &'r PoolInner,
     handle: &'r WorkerHandle,
     is_over_memory_limit: bool,
     events: Vec<Event<Arc<WorkItem>>>,
     replies: Vec<Reply<'r>>,
 }
 
-impl<'r> ReceivedReplies<'r> {
-    /// Gives what a task said at the end.
-    fn note_all(
+impl<'r> ReplyEvents<'r> {
+    /// Adds the records. Returns the line of a task, if the last record is one.
+    fn add_all(
         &mut self,
-        taken: &'r [Taken],
+        taken: &'r [Received],
         receiving: &'r Receiving,
     ) -> Result<Option<(TaskId, &'r str)>, Garbled> {
         let mut rest = taken;
@@ -268,41 +280,41 @@ impl<'r> ReceivedReplies<'r> {
             if first.is(SAID) {
                 return Ok(Some((TaskId(number), first.line(text)?)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
-                self.note_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?)?;
+                self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?)?;
             } else if first.lost().is_some() {
                 let claim = match first.is(OUTPUT) {
                     true => Timed::from_number(number).claim.into(),
                     false => number,
                 };
-                self.note_reply(claim, first.undelivered(claim, self.handle)?)?;
+                self.add_reply(claim, first.undelivered(claim, self.handle)?)?;
             } else if first.is(OUTPUT) {
-                rest = self.note_outputs(Timed::from_number(number), text, others, receiving)?;
+                rest = self.add_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
                 let reply = Reply::parse(text)?;
                 reply.blobs.swap(&first.blobs);
-                self.note_reply(number, reply)?;
+                self.add_reply(number, reply)?;
             }
         }
         Ok(None)
     }
 
-    /// The worker is to be replaced; the call of this claim, if there is one, was not received.
-    fn note_unfit(&mut self, claim: Option<u64>, reason: &str) -> Result<(), Garbled> {
+    /// The worker must be replaced. With a claim, it could not receive the call of this claim.
+    fn add_unfit(&mut self, claim: Option<u64>, reason: &str) -> Result<(), Garbled> {
         let seq = claim.map(|claim| self.handle.seq_of(claim)).transpose()?;
         let (worker_id, worker, pid) =
             (self.handle.worker_id, self.handle.worker(), self.handle.pid());
-        let reason: String = reason.chars().take(LONGEST_REASON).collect();
+        let reason: String = reason.chars().take(MAX_REASON).collect();
         if self.handle.note_unfit() {
             let reason = reason.clone();
-            self.shared.report(|| PoolEvent::WorkerUnfit { worker, pid, reason });
+            self.pool.listeners.event(|| PoolEvent::WorkerUnfit { worker, pid, reason });
         }
         self.events.push(Event::Unfit { worker_id, seq, reason });
         Ok(())
     }
 
-    fn note_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
-        let is_its = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
-        let Answered { seq, .. } = self.handle.answered(claim, 1, is_its)?;
+    fn add_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
+        let is_valid = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
+        let Answered { seq, .. } = self.handle.answered(claim, 1, is_valid)?;
         self.events.push(Event::Replied {
             worker_id: self.handle.worker_id,
             seq,
@@ -317,15 +329,15 @@ impl<'r> ReceivedReplies<'r> {
         Ok(())
     }
 
-    /// Passes outputs on at once, since there is nothing to decide about them, and gives what lies
-    /// behind them.
-    fn note_outputs<'t>(
+    /// Completes consecutive tasks of one call with their outputs, at once: the scheduler decides
+    /// nothing about them. Returns the records behind these outputs.
+    fn add_outputs<'t>(
         &mut self,
         first: Timed,
         text: &[u8],
-        others: &'t [Taken],
+        others: &'t [Received],
         receiving: &Receiving,
-    ) -> Result<&'t [Taken], Garbled> {
+    ) -> Result<&'t [Received], Garbled> {
         let mut outputs = vec![text];
         let mut ran_for = first.ran_for;
         let mut rest = others;
@@ -343,12 +355,12 @@ impl<'r> ReceivedReplies<'r> {
             rest = others;
         }
         let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
-        let is_of_many = |work_item: &WorkItem, _| work_item.is_of_many();
+        let is_valid = |work_item: &WorkItem, _| work_item.is_chunk();
         let claim = u64::from(first.claim);
-        let Answered { seq, work_item, item } = self.handle.answered(claim, items, is_of_many)?;
+        let Answered { seq, work_item, item } = self.handle.answered(claim, items, is_valid)?;
         let (worker_id, is_over_memory_limit, ran_for) =
             (self.handle.worker_id, self.is_over_memory_limit, ran_for / items);
-        self.shared.deliver(&work_item, item, &outputs, ran_for);
+        self.pool.complete_outputs(&work_item, item, &outputs, ran_for);
         self.events.push(Event::Progressed {
             worker_id,
             seq,

@@ -1,9 +1,9 @@
-//! Where workers meet their coordinator: the directory in which the channel library makes its
-//! sockets, which is that of the `tempfile` crate.
+//! The directory in which the channel library makes its sockets: the temporary directory of the
+//! crate `tempfile`.
 //!
-//! A socket's name is short, so a directory may be too long for it, and the library would cut the
-//! name without a word. And a coordinator that is killed while a worker starts leaves the socket
-//! behind: [`PrivateDir`] is for programs in which that must not pile up.
+//! The path of a socket is limited to about 100 bytes, and the channel library truncates longer ones
+//! without an error. A coordinator that is killed while a worker starts leaves a socket behind; see
+//! [`PrivateDir`].
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,8 @@ use std::{env, io};
 use crate::error::PoolError;
 use crate::locked_dir::{self, LockedDir};
 
-/// Makes sure that sockets can be made in the temporary directory. Where it is too long, missing
-/// or not writable, another one is used for all temporary files of this process that are made
-/// with the `tempfile` crate.
+/// Checks that sockets can be made in the temporary directory. If its path is too long, or it is
+/// missing or not writable, sets another one for all files that `tempfile` makes in this process.
 pub(crate) fn prepare() -> Result<(), PoolError> {
     static OVERRIDE: Once = Once::new();
     let preferred = tempfile::env::temp_dir();
@@ -24,9 +23,9 @@ pub(crate) fn prepare() -> Result<(), PoolError> {
     }
     let Err(reason) = usable_for_sockets(&preferred) else { return Ok(()) };
     OVERRIDE.call_once(|| {
-        let usable = others().find(|dir| usable_for_sockets(dir).is_ok());
+        let usable = fallbacks().find(|dir| usable_for_sockets(dir).is_ok());
         if let Some(dir) = usable {
-            // Refused only if the application has set one of its own, which then stands.
+            // An error only if the application has set a directory itself, which is then used.
             let _ = tempfile::env::override_temp_dir(&dir);
         }
     });
@@ -34,55 +33,64 @@ pub(crate) fn prepare() -> Result<(), PoolError> {
         .map_err(|_| PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
 }
 
-/// Where to go if the temporary directory is of no use.
-fn others() -> impl Iterator<Item = PathBuf> {
+/// Candidates if the temporary directory is unusable.
+fn fallbacks() -> impl Iterator<Item = PathBuf> {
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
 }
 
-/// The directory in which sockets were made last: to try that out again would take longer than to
-/// start a worker.
+/// The directory of the last successful check. A check takes longer than the start of a worker, so
+/// it is not repeated.
 fn found_usable() -> MutexGuard<'static, Option<PathBuf>> {
     static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tries it, in the way of the channel library: permissions tell too little of a directory in
-/// which nothing can be made, or of a file system that has no sockets.
+/// Makes a socket there, as the channel library does. Permissions alone do not show a read-only
+/// file system, or one without sockets.
 fn usable_for_sockets(dir: &Path) -> Result<(), String> {
     if dir.to_str().is_none() || !dir.is_absolute() {
         return Err("its name is not UTF-8, or relative".to_owned());
     }
     let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
-    // Refused where the name is too long; the library would cut it without a word.
+    // Unlike the channel library, this returns an error if the path is too long.
     UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
     *found_usable() = Some(dir.to_owned());
     Ok(())
 }
 
-/// A temporary directory of this process alone, which is removed with its contents when this is
-/// dropped, or, if the process was killed before that, by the next one that makes such a
-/// directory.
+/// A temporary directory for the sockets of this process, removed with its contents on drop. If the
+/// process was killed before, the next process that makes such a directory removes it.
 ///
-/// It is a matter for programs: from when it is made until the process ends, all temporary files
-/// that the `tempfile` crate makes in this process go there, those of other libraries as well. Make
-/// it before the first pool, at the head of `main`.
+/// For programs, not for libraries: from its creation to the end of the process, all files that the
+/// crate `tempfile` makes in this process are made there, those of other libraries included. Create
+/// it at the start of `main`, before the first pool.
 ///
-/// Its name is random, and it is locked while its process lives, so that programs in containers
-/// with a common temporary directory do not remove each other's.
+/// The name is random, and the directory is locked while its process lives: processes in containers
+/// that share a temporary directory do not remove each other's.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let _sockets = procession::PrivateDir::create()?; // kept until the end of `main`
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct PrivateDir {
     _dir: LockedDir,
 }
 
-/// What the names of these directories begin with.
+/// Prefix of the names of these directories.
 const PURPOSE: &str = "procession";
 
 impl PrivateDir {
-    /// Makes the directory, and removes those of processes that have ended without doing so.
+    /// Makes the directory, and removes those that killed processes left behind.
+    ///
+    /// # Errors
+    ///
+    /// If no directory is usable for sockets, or the directory of `tempfile` was set before.
     pub fn create() -> io::Result<Self> {
         let mut refusal = io::Error::other("no temporary directory is usable for sockets");
-        for base in [env::temp_dir()].into_iter().chain(others()) {
+        for base in [env::temp_dir()].into_iter().chain(fallbacks()) {
             match Self::create_in(&base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => refusal = error,
@@ -95,7 +103,7 @@ impl PrivateDir {
         locked_dir::sweep(base, PURPOSE);
         let dir = LockedDir::create_in(base, PURPOSE)?;
         usable_for_sockets(dir.path()).map_err(io::Error::other)?;
-        let refused = |_| io::Error::other("the temporary directory was settled before");
+        let refused = |_| io::Error::other("the temporary directory was set before");
         tempfile::env::override_temp_dir(dir.path()).map_err(refused)?;
         Ok(Self { _dir: dir })
     }

@@ -1,44 +1,57 @@
-//! What a pool has done so far, in numbers.
+//! [`Stats`]: counters and times of a pool.
 
 use std::fmt;
 use std::time::Duration;
 
 use histogram::Histogram;
 
-/// A snapshot of a pool, from [`ProcessPool::stats`](super::ProcessPool::stats).
+/// Counters of a pool at one moment, from [`ProcessPool::stats`](super::ProcessPool::stats).
+///
+/// A submitted task is counted in one of `pending`, `running`, `done`, `failed` and `cancelled`; at
+/// the moment at which it ends, in none.
+///
+/// ```no_run
+/// # fn show(pool: &procession::ProcessPool) {
+/// let stats = pool.stats();
+/// println!("{} running, {} done", stats.running, stats.done);
+/// println!("median {:?}, p99 {:?}", stats.run.quantile(0.5), stats.run.quantile(0.99));
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Worker processes that live now, with their ids.
+    /// Process ids of the workers that live now, in the order of their indices.
     pub pids: Vec<u32>,
-    /// Tasks that have not begun, or wait for their next attempt.
+    /// Tasks that have not begun, and those that wait for their next attempt.
     pub pending: usize,
-    /// Tasks that run.
+    /// Tasks that run now.
     pub running: usize,
-    /// Tasks that gave an output.
+    /// Tasks that ended with an output.
     pub done: u64,
-    /// Tasks that ended in an error, whichever, cancelled ones not among them.
+    /// Tasks that ended with an error other than [`TaskError::Cancelled`](crate::TaskError::Cancelled).
     pub failed: u64,
     /// Tasks that were cancelled.
     pub cancelled: u64,
-    /// Further attempts after a crash, a timeout or a failure.
+    /// Attempts beyond the first, of all tasks.
     pub retried: u64,
-    /// Workers that were started to take the place of one that died, was ended or was recycled.
+    /// Workers that were started to replace one that died, was killed or was recycled.
     pub respawned: u64,
-    /// How long tasks that were answered had waited before they ran the last time.
+    /// Times from the submission of a task to the begin of its last run. Only of tasks whose worker
+    /// replied.
     pub wait: Times,
-    /// How long they ran that time.
+    /// Durations of the last run of the same tasks.
     pub run: Times,
 }
 
-/// Longer times count as this one: a month.
+/// Longer times are counted as this one: 30 days.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Two to this power are the buckets for each power of two: none is wider than 0.8 % of its times.
+/// There are two to this power buckets per power of two: the width of a bucket is below 0.8 % of its
+/// values.
 const GROUPING_POWER: u8 = 7;
-/// Two to this power is above [`LONGEST`] in microseconds.
+/// Two to this power is larger than [`LONGEST`] in microseconds.
 const MAX_VALUE_POWER: u8 = 42;
 
-/// How long something took, over many times.
+/// A distribution of durations, in microseconds up to 30 days. Each value is kept to within 0.8 %.
 #[derive(Clone)]
 pub struct Times {
     /// In microseconds.
@@ -60,7 +73,7 @@ impl fmt::Debug for Times {
     }
 }
 
-/// What is counted as it happens.
+/// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub done: u64,
@@ -73,44 +86,43 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// The number of tasks that ended without an output.
-    pub(crate) fn ended(&mut self, were_cancelled: bool) -> &mut u64 {
+    /// The counter of tasks that ended without an output.
+    pub(crate) fn without_output(&mut self, were_cancelled: bool) -> &mut u64 {
         if were_cancelled { &mut self.cancelled } else { &mut self.failed }
     }
 }
 
 impl Times {
-    pub(crate) fn note(&mut self, time: Duration) {
-        self.note_many(time, 1);
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.add_many(time, 1);
     }
 
-    pub(crate) fn note_many(&mut self, time: Duration, number: u64) {
+    pub(crate) fn add_many(&mut self, time: Duration, number: u64) {
         let time = time.min(LONGEST);
-        // It refuses only what is longer than that.
+        // An error only for values above `LONGEST`.
         let _ = self.histogram.add(time.as_micros() as u64, number);
         self.count += number;
         self.sum += time.as_micros() * u128::from(number);
         self.max = self.max.max(time);
     }
 
-    /// How many times were measured.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The time that this share of all were below: 0.5 for the median. To a percent and a
-    /// microsecond, zero if there are none.
+    /// The quantile, for a share from 0.0 to 1.0: 0.5 is the median. Zero without durations.
     pub fn quantile(&self, share: f64) -> Duration {
         let found = self.histogram.quantile_bucket(share.clamp(0.0, 1.0)).ok().flatten();
         found.map_or(Duration::ZERO, |bucket| Duration::from_micros(bucket.end()).min(self.max))
     }
 
-    /// The average.
+    /// The mean, to a microsecond. Zero without durations.
     pub fn mean(&self) -> Duration {
         Duration::from_micros((self.sum / u128::from(self.count.max(1))) as u64)
     }
 
-    /// The longest.
+    /// The longest duration.
     pub fn max(&self) -> Duration {
         self.max
     }
@@ -128,16 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_by_their_quantiles() {
+    fn quantiles_are_within_one_percent() {
         let mut times = Times::default();
         assert_eq!((times.count(), times.quantile(0.5)), (0, Duration::ZERO));
-        (1..=100).for_each(|ms| times.note(Duration::from_millis(ms)));
+        (1..=100).for_each(|ms| times.add(Duration::from_millis(ms)));
         let median = times.quantile(0.5).as_secs_f64();
         assert!((0.049..0.052).contains(&median), "{median}");
         assert_eq!(times.count(), 100);
         assert_eq!(times.mean(), Duration::from_micros(50_500));
         assert_eq!(times.quantile(1.0), times.max());
-        times.note(Duration::MAX);
+        times.add(Duration::MAX);
         assert!(times.max() > Duration::from_secs(3600));
     }
 }

@@ -25,10 +25,10 @@ use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, Shared
 use procession_os::mark::Mark;
 
 /// A message to the supervisor.
-pub(crate) enum Order {
+pub(crate) enum SupervisorMessage {
     Start(Arc<WorkerHandle>),
     /// The next `Tick` is due earlier than before, or a process was killed.
-    WakeEarlier,
+    CheckAgain,
     End,
 }
 
@@ -37,45 +37,45 @@ pub(crate) enum Order {
 const PANIC: &str = "PROCESSION_TEST_SUPERVISOR_PANICS";
 
 /// The supervisor thread, until the end of the pool.
-pub(crate) fn supervise(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
-    let _delivering = shared.deliver_for(None);
-    if let Err(panic) = panics::catch(|| carry_out(shared, orders)) {
+pub(crate) fn supervise(shared: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage>) {
+    let _delivering = shared.begin_delivering(None);
+    if let Err(panic) = panics::catch(|| receive_messages(shared, messages)) {
         shared.collapse(&panic);
     }
     if shared.collapsed.get().is_some() {
-        shared.see_all_out();
+        shared.await_processes();
     }
 }
 
-fn carry_out(shared: &Arc<PoolInner>, orders: &Receiver<Order>) {
+fn receive_messages(shared: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage>) {
     let mut has_dying = false;
     while shared.collapsed.get().is_none() {
         #[cfg(test)]
-        assert!(!shared.worker_env().iter().any(|(name, _)| name == PANIC), "on purpose");
+        assert!(!shared.setup.worker_env.iter().any(|(name, _)| name == PANIC), "on purpose");
         let next_look = has_dying.then_some(LOOK_AGAIN);
-        let next_time = shared.wake_at().map(|at| {
+        let next_time = shared.next_tick().map(|at| {
             let left = at.saturating_duration_since(shared.clock.now());
             // No time passes on a stopped clock: poll it.
             if shared.clock.is_stopped() { left.max(LOOK_AGAIN) } else { left }
         });
-        let order = match [next_look, next_time].into_iter().flatten().min() {
-            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(left) => orders.recv_timeout(left),
+        let message = match [next_look, next_time].into_iter().flatten().min() {
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(left) => messages.recv_timeout(left),
         };
-        match order {
-            Ok(Order::Start(handle)) => {
+        match message {
+            Ok(SupervisorMessage::Start(handle)) => {
                 if let Err(NotStarted { cause, again }) = start(shared, &handle) {
                     let (worker_id, worker, reason) =
                         (handle.worker_id, handle.worker(), cause.clone());
                     if again != Again::AtOnce {
-                        shared.report(|| PoolEvent::WorkerDelayed { worker, reason });
+                        shared.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
                     }
                     shared.handle(Event::StartFailed { worker_id, cause, again });
                 }
             }
-            Ok(Order::WakeEarlier) => {}
+            Ok(SupervisorMessage::CheckAgain) => {}
             Err(RecvTimeoutError::Timeout) => shared.handle(Event::Tick),
-            Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(SupervisorMessage::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
         has_dying = shared.verify_ends();
     }
@@ -144,7 +144,7 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStart
 
 /// Starts a worker process, its watch, listen and handler threads.
 fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
-    let (rank, program) = shared.program();
+    let (rank, program) = shared.setup.programs.current();
     transport::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
         again: Again::AfterShortage,
@@ -167,7 +167,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     };
     let (pair, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
-    let claims = shared.most_calls(handle.worker());
+    let claims = shared.setup.max_calls(handle.worker());
     within_the_limit_of_file_size(SharedRegion::size(claims))?;
     let (coordinator, worker) = (std::process::id(), handle.worker());
     let input_id = transport::identity(input.as_fd()).unwrap_or_default();
@@ -182,9 +182,9 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         worker,
         mark: mark.as_ref().map(Mark::number),
     };
-    let orders = shared.orders.clone();
-    let env = shared.worker_env();
-    let spawned = Child::spawn(program, &invitation, env, input, mark.as_ref(), orders);
+    let supervisor = shared.supervisor.clone();
+    let env = &shared.setup.worker_env;
+    let spawned = Child::spawn(program, &invitation, env, input, mark.as_ref(), supervisor);
     drop(mark);
     let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
@@ -201,8 +201,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&pair, claims).inspect_err(|_| child.kill_and_reap())?;
-    let _ = (handle.region.set(region), handle.socket.set(pair));
-    let _ = handle.child.set(Arc::clone(&child));
+    handle.set_started(Arc::clone(&child), region, pair);
     if handle.kill_reason().is_some() {
         child.kill();
     }
@@ -211,7 +210,8 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
     let pid = child.pid();
     let ends = Arc::clone(handle);
     let listens = Arc::clone(shared);
-    let said = move |stream, line: &str| listens.said(&Output { worker, pid, stream, line });
+    let said =
+        move |stream, line: &str| listens.listeners.output(&Output { worker, pid, stream, line });
     let watcher = child::watch(shared, Arc::clone(&child), outputs, said, move |end| {
         // The report first: the handler that `note_end` wakes receives it.
         let _ = report.send(end);
@@ -221,7 +221,7 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         child.kill_and_reap();
         NotStarted::new("start a thread", &error)
     })?;
-    shared.keep(watcher, Some(Arc::clone(&child)));
+    shared.add_thread(watcher, Some(Arc::clone(&child)));
 
     let attends = Arc::clone(shared);
     let attendance = HandlerSetup { handle: Arc::clone(handle), server, invitation, rank, ended };
@@ -230,6 +230,6 @@ fn start(shared: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotS
         child.kill();
         NotStarted::new("start a thread", &error)
     })?;
-    shared.keep(handler, None);
+    shared.add_thread(handler, None);
     Ok(())
 }

@@ -1,55 +1,55 @@
-//! Stops all worker processes of this program while the program itself is stopped, for a program
-//! that handles SIGTSTP.
+//! Stops and continues the worker processes of all pools, for programs that handle SIGTSTP.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::process::Signal;
 
 use super::inner::PoolInner;
-use super::supervisor::Order;
+use super::supervisor::SupervisorMessage;
 
 fn pools() -> MutexGuard<'static, Vec<Weak<PoolInner>>> {
     static POOLS: Mutex<Vec<Weak<PoolInner>>> = Mutex::new(Vec::new());
     POOLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn note(shared: &Arc<PoolInner>) {
+/// Adds a pool to those that [`suspend_all`] stops.
+pub(super) fn register(pool: &Arc<PoolInner>) {
     let mut pools = pools();
     pools.retain(|pool| pool.strong_count() > 0);
-    pools.push(Arc::downgrade(shared));
+    pools.push(Arc::downgrade(pool));
 }
 
-/// Stops (SIGSTOP) the workers of all process pools of this program, with what their tasks started.
-/// Deadlines do not count the time until [`resume_all`].
+/// Sends SIGSTOP to the process groups of all workers of all process pools of this program. Timeouts
+/// do not count the time until [`resume_all`].
 ///
-/// A program that handles SIGTSTP calls this before it stops itself: its workers are in process
-/// groups of their own, so the terminal does not stop them.
+/// For a program that handles SIGTSTP: it calls this before it stops itself. The terminal does not
+/// stop the workers, because each leads a process group of its own.
 pub fn suspend_all() {
-    each(|shared| {
-        shared.clock.stop();
-        shared.signal_workers(Signal::STOP);
+    for_each_pool(|pool| {
+        pool.clock.stop();
+        pool.signal_workers(Signal::STOP);
     });
 }
 
-/// Continues (SIGCONT) the workers that [`suspend_all`] stopped.
+/// Sends SIGCONT to the workers that [`suspend_all`] stopped, and lets timeouts count again.
 pub fn resume_all() {
-    each(|shared| {
-        shared.signal_workers(Signal::CONT);
-        shared.clock.go_on();
-        let _ = shared.orders.send(Order::WakeEarlier);
+    for_each_pool(|pool| {
+        pool.signal_workers(Signal::CONT);
+        pool.clock.resume();
+        let _ = pool.supervisor.send(SupervisorMessage::CheckAgain);
     });
 }
 
-fn each(act: impl Fn(&PoolInner)) {
-    // Bound first: the last reference to a pool must not be dropped under the lock.
+fn for_each_pool(act: impl Fn(&PoolInner)) {
+    // The lock is released before the calls: the last reference to a pool may be dropped after one.
     let pools: Vec<_> = pools().iter().filter_map(Weak::upgrade).collect();
-    pools.iter().for_each(|shared| act(shared));
+    pools.iter().for_each(|pool| act(pool));
 }
 
 impl PoolInner {
     fn signal_workers(&self, signal: Signal) {
         for handle in self.lock_state().handles.values() {
-            if let Some(child) = handle.child.get() {
+            if let Some(child) = handle.child() {
                 child.signal(signal);
             }
         }

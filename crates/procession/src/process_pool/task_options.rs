@@ -1,12 +1,12 @@
-//! The options of one task, where they differ from the pool's.
+//! [`TaskOptions`]: the options of one task, where they differ from those of the pool.
 
 use std::time::Duration;
 
 use crate::retries::Retries;
 use crate::scheduler::ResolvedOptions;
 
-/// What [`ProcessPool::submit_with`](super::ProcessPool::submit_with) takes besides the task. What
-/// is not set here is as the pool's builder says.
+/// Options of one task, for [`ProcessPool::submit_with`](super::ProcessPool::submit_with). An option
+/// that is not set has the value of the pool's [`Builder`](super::Builder).
 ///
 /// ```
 /// # use procession::{Retries, TaskOptions};
@@ -23,36 +23,38 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// As the pool's.
+    /// Options of which none is set.
     pub const fn new() -> Self {
         Self { timeout: None, priority: 0, retries: None }
     }
 
-    /// How long the task may run, each time it does; see
+    /// The longest time for which each run of the task may take; see
     /// [`Builder::timeout`](super::Builder::timeout).
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(Some(timeout));
         self
     }
 
-    /// The task may run for ever, whatever the pool's timeout.
+    /// No timeout for this task.
     pub const fn no_timeout(mut self) -> Self {
         self.timeout = Some(None);
         self
     }
 
-    /// Pending tasks of higher priority go first. Default: 0.
+    /// Pending tasks of higher priority are started first; equal ones in the order of submission.
+    /// Default: 0.
     pub const fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
     }
 
-    /// How often the task is tried again.
+    /// How often the task is run again, and after which faults.
     pub const fn retries(mut self, retries: Retries) -> Self {
         self.retries = Some(retries);
         self
     }
 
+    /// The options of the task, with those of the pool where none is set.
     pub(crate) fn resolve(self, pool: ResolvedOptions) -> ResolvedOptions {
         ResolvedOptions {
             timeout: self.timeout.unwrap_or(pool.timeout),

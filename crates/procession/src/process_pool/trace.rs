@@ -1,5 +1,4 @@
-//! What happens in a pool, for the subscriber of the program that has it: [`PoolEvent`]s as events
-//! of the crate `tracing`, under the target `procession`.
+//! [`PoolEvent`]s as events of the crate `tracing`, with the target `procession`.
 //!
 //! ```text
 //!   INFO  worker started  worker pid          WARN   task is tried again  task fault attempt pause_ms
@@ -7,11 +6,11 @@
 //!   ERROR worker died     worker pid exit …   TRACE  task handed over     task worker pid attempt
 //! ```
 //!
-//! Without the feature `tracing`, and without a subscriber, this costs nothing.
+//! Without the feature `tracing` all of this compiles to nothing.
 
 use super::PoolEvent;
 
-/// Whether anybody might listen.
+/// Whether a subscriber may want events of a pool.
 pub(super) fn is_on() -> bool {
     #[cfg(feature = "tracing")]
     return tracing::enabled!(target: "procession", tracing::Level::ERROR);
@@ -19,7 +18,7 @@ pub(super) fn is_on() -> bool {
     false
 }
 
-/// Whether somebody wants to hear of every single task.
+/// Whether a subscriber wants an event for each task.
 pub(super) fn follows_tasks() -> bool {
     #[cfg(feature = "tracing")]
     return tracing::enabled!(target: "procession", tracing::Level::TRACE);
@@ -27,9 +26,9 @@ pub(super) fn follows_tasks() -> bool {
     false
 }
 
-/// Tells whoever listens.
+/// Passes an event to the subscriber.
 #[cfg(feature = "tracing")]
-pub(super) fn tell(event: &PoolEvent) {
+pub(super) fn emit(event: &PoolEvent) {
     use tracing::{error, info, trace, warn};
 
     use crate::error::Exit;
@@ -86,6 +85,5 @@ pub(super) fn tell(event: &PoolEvent) {
     }
 }
 
-/// Nobody listens.
 #[cfg(not(feature = "tracing"))]
-pub(super) fn tell(_: &PoolEvent) {}
+pub(super) fn emit(_: &PoolEvent) {}

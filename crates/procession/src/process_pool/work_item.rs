@@ -1,4 +1,5 @@
-//! Encoded tasks with their promises: one task, or several that may be sent in one call.
+//! [`WorkItem`]: what the scheduler schedules, one encoded task or a chunk of them, with their
+//! promises.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,64 +7,63 @@ use std::time::Instant;
 
 use crate::blob::Blob;
 use crate::error::TaskError;
-use crate::executor::batch::{AnyBatchPromise, Batch};
+use crate::executor::chunk::{AnyChunkPromise, Chunk};
 use crate::executor::job::{AnyPromise, Encoded, Text};
 use crate::task::TaskId;
 use crate::transport::{INLINE_LIMIT, Reply};
 
-/// Tasks, and who is owed their outputs.
+/// An encoded task, or a chunk of encoded tasks, with the promises of their outputs.
 pub(crate) struct WorkItem {
-    /// Of the first task; the others follow.
+    /// Id of the first task; those of the others follow.
     pub id: TaskId,
     pub name: &'static str,
     pub submitted: Instant,
     text: Text,
-    /// What the text mentions.
+    /// The blobs to which the text refers.
     blobs: Mutex<Vec<Blob>>,
-    owed: Owing,
+    promises: Promises,
 }
 
-enum Owing {
-    /// A promise, for whoever may keep it.
+enum Promises {
+    /// Taken by the thread that completes it.
     One(Mutex<Option<AnyPromise>>),
-    /// Where the text of each task ends.
-    Many { shares: Box<dyn AnyBatchPromise>, ends: Vec<usize> },
+    /// `ends`: where the text of each task ends.
+    Chunk { promise: Box<dyn AnyChunkPromise>, ends: Vec<usize> },
 }
 
-/// Parcels that were delivered, whose memory serves for the next ones. They are made by whoever
-/// submits and delivered by the handlers, and memory that one thread allocates for each task and
-/// another one frees is what they would get into each other's way for.
+/// Empty work items whose allocation is used again. Otherwise the submitting thread allocates one for
+/// each task and a handler thread frees it, and both contend for the allocator.
 #[derive(Default)]
 pub(crate) struct ItemPool(Mutex<Vec<Arc<WorkItem>>>);
 
 impl ItemPool {
-    /// More than these are not kept.
-    const MOST: usize = 1024;
+    /// Largest number of items that are kept.
+    const MAX: usize = 1024;
 
-    /// A new parcel.
-    pub(crate) fn pack(&self, encoded: Encoded) -> Arc<WorkItem> {
+    /// A work item of one task.
+    pub(crate) fn work_item(&self, encoded: Encoded) -> Arc<WorkItem> {
         let work_item = WorkItem::new(encoded);
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
-            Some(place) => {
-                *place = work_item;
+            Some(emptied) => {
+                *emptied = work_item;
                 spare.expect("just seen")
             }
             None => Arc::new(work_item),
         }
     }
 
-    /// Keeps the memory of those that are empty.
-    pub(crate) fn keep(&self, delivered: Vec<Arc<WorkItem>>) {
+    /// Keeps work items that were [cleared](WorkItem::clear).
+    pub(crate) fn put_back(&self, emptied: Vec<Arc<WorkItem>>) {
         let mut item_pool = lock(&self.0);
-        let room = Self::MOST.saturating_sub(item_pool.len());
-        item_pool.extend(delivered.into_iter().take(room));
+        let room = Self::MAX.saturating_sub(item_pool.len());
+        item_pool.extend(emptied.into_iter().take(room));
     }
 }
 
-/// As how many bytes a text counts that travels beside its call: so few of them lie ahead that
-/// the channel never is full.
-const ENCLOSED_COUNTS_AS: usize = 2048;
+/// Number of bytes that an attachment counts in the scheduler's limit of bytes that are sent ahead.
+/// It bounds the number of attachments in the socket, so that the socket does not fill up.
+const ATTACHMENT_BYTES: usize = 2048;
 
 /// Why a task can never be sent: what is large travels in memory files, and a limit of this process
 /// forbids them to be as large as that (`ulimit -f`).
@@ -82,61 +82,64 @@ pub(crate) fn refusal(Encoded { text, blobs, .. }: &Encoded) -> Option<TaskError
 }
 
 impl WorkItem {
-    pub(crate) fn new(Encoded { id, name, text, blobs, owed }: Encoded) -> Self {
-        let (owed, blobs) = (Owing::One(Mutex::new(Some(owed))), Mutex::new(blobs));
-        Self { id, name, submitted: Instant::now(), text, blobs, owed }
+    pub(crate) fn new(Encoded { id, name, text, blobs, promise }: Encoded) -> Self {
+        let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
+        Self { id, name, submitted: Instant::now(), text, blobs, promises }
     }
 
-    /// Lets go of all that it holds; false if it is of another kind than what is packed anew.
-    pub(crate) fn empty(&mut self) -> bool {
+    /// Drops text and blobs, so that the allocation can be used again. Returns false for a chunk, or
+    /// if the promise was not complete.
+    pub(crate) fn clear(&mut self) -> bool {
         self.text = Text::new();
         *self.blobs() = Vec::new();
-        match &self.owed {
-            Owing::One(owed) => lock(owed).take().is_none(),
-            Owing::Many { .. } => false,
+        match &self.promises {
+            Promises::One(promise) => lock(promise).take().is_none(),
+            Promises::Chunk { .. } => false,
         }
     }
 
-    pub(crate) fn of_many(Batch { id, name, text, ends, shares }: Batch) -> Self {
+    pub(crate) fn from_chunk(Chunk { id, name, text, ends, promise }: Chunk) -> Self {
         let text = Text::from_vec(text);
-        let (owed, blobs) = (Owing::Many { shares, ends }, Mutex::default());
-        Self { id, name, submitted: Instant::now(), text, blobs, owed }
+        let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());
+        Self { id, name, submitted: Instant::now(), text, blobs, promises }
     }
 
-    /// How many tasks there are.
+    /// Number of tasks.
     pub(crate) fn items(&self) -> u32 {
-        match &self.owed {
-            Owing::One(_) => 1,
-            Owing::Many { ends, .. } => u32::try_from(ends.len()).expect("not that many"),
+        match &self.promises {
+            Promises::One(_) => 1,
+            Promises::Chunk { ends, .. } => {
+                u32::try_from(ends.len()).expect("fewer tasks than 2^32")
+            }
         }
     }
 
-    /// How much room the tasks take on the way.
+    /// Size, in bytes, for the scheduler's limit of bytes that are sent ahead.
     pub(crate) fn bytes(&self) -> usize {
-        let blobs = self.blobs().len() * ENCLOSED_COUNTS_AS;
-        let travels_beside = self.items() == 1 && self.text.len() > INLINE_LIMIT;
-        blobs + if travels_beside { ENCLOSED_COUNTS_AS } else { self.text.len() }
+        let blobs = self.blobs().len() * ATTACHMENT_BYTES;
+        let is_attached = self.items() == 1 && self.text.len() > INLINE_LIMIT;
+        blobs + if is_attached { ATTACHMENT_BYTES } else { self.text.len() }
     }
 
-    /// What the text mentions.
+    /// The blobs to which the text refers.
     pub(crate) fn blobs(&self) -> MutexGuard<'_, Vec<Blob>> {
         lock(&self.blobs)
     }
 
-    /// Encoded tasks, one after the other.
+    /// The texts of these tasks, one after the other.
     pub(crate) fn text(&self, items: &Range<u32>) -> &[u8] {
-        match &self.owed {
-            Owing::One(_) => &self.text,
-            Owing::Many { ends, .. } => {
+        match &self.promises {
+            Promises::One(_) => &self.text,
+            Promises::Chunk { ends, .. } => {
                 let begin = items.start.checked_sub(1).map_or(0, |before| ends[before as usize]);
                 &self.text[begin..ends[items.end as usize - 1]]
             }
         }
     }
 
-    /// The lengths of their texts, where there are several.
+    /// The lengths of these texts, each as four bytes in little-endian order; empty for one task.
     pub(crate) fn lengths(&self, items: &Range<u32>) -> Vec<u8> {
-        let Owing::Many { ends, .. } = &self.owed else { return Vec::new() };
+        let Promises::Chunk { ends, .. } = &self.promises else { return Vec::new() };
         if items.len() < 2 {
             return Vec::new();
         }
@@ -151,54 +154,54 @@ impl WorkItem {
     }
 
     pub(crate) fn set_running(&self, running: bool) {
-        if let Owing::One(owed) = &self.owed
-            && let Some(owed) = &*lock(owed)
+        if let Promises::One(promise) = &self.promises
+            && let Some(promise) = &*lock(promise)
         {
-            owed.set_running(running);
+            promise.set_running(running);
         }
     }
 
-    /// Passes on what came of one of the tasks.
-    pub(crate) fn answer(&self, item: u32, reply: &Reply<'_>) {
-        match &self.owed {
-            // Bound first: the promise's callbacks must not meet our lock.
-            Owing::One(owed) => {
-                let owed = lock(owed).take();
-                if let Some(owed) = owed {
-                    owed.answer(reply);
+    /// Completes one task with a reply.
+    pub(crate) fn complete_with(&self, item: u32, reply: &Reply<'_>) {
+        match &self.promises {
+            Promises::One(promise) => {
+                // The lock is released before callbacks are called.
+                let promise = lock(promise).take();
+                if let Some(promise) = promise {
+                    promise.complete_with(reply);
                 }
             }
-            Owing::Many { shares, .. } => shares.answer(item, reply),
+            Promises::Chunk { promise, .. } => promise.complete_with(item, reply),
         }
     }
 
-    /// Whether tasks may travel together, so that their outputs come one by one.
-    pub(crate) fn is_of_many(&self) -> bool {
-        matches!(self.owed, Owing::Many { .. })
+    /// Whether it is a chunk, whose outputs arrive as separate records.
+    pub(crate) fn is_chunk(&self) -> bool {
+        matches!(self.promises, Promises::Chunk { .. })
     }
 
-    /// Passes on the outputs of tasks that follow each other. Gives the number of those that were
-    /// still owed: some may have been cancelled meanwhile.
-    pub(crate) fn deliver(&self, first: u32, outputs: &[&[u8]]) -> usize {
-        match &self.owed {
-            Owing::One(_) => 0,
-            Owing::Many { shares, .. } => shares.deliver(first, outputs),
+    /// Completes consecutive tasks of a chunk with their outputs. Returns the number of tasks that
+    /// were not complete before: some may have been cancelled.
+    pub(crate) fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
+        match &self.promises {
+            Promises::One(_) => 0,
+            Promises::Chunk { promise, .. } => promise.complete(first, outputs),
         }
     }
 
-    /// Ends tasks without an output. Gives the number of those that were still owed: outputs may
-    /// have been passed on that the scheduler had not heard of when it decided so.
+    /// Completes tasks with an error. Returns the number of tasks that were not complete before:
+    /// outputs are passed on before the scheduler gets their event.
     pub(crate) fn fail(&self, items: Range<u32>, error: TaskError) -> usize {
-        match &self.owed {
-            Owing::One(owed) => {
-                let owed = lock(owed).take();
-                let is_owed = owed.is_some();
-                if let Some(owed) = owed {
-                    owed.fail(error);
+        match &self.promises {
+            Promises::One(promise) => {
+                let promise = lock(promise).take();
+                let was_pending = promise.is_some();
+                if let Some(promise) = promise {
+                    promise.fail(error);
                 }
-                usize::from(is_owed)
+                usize::from(was_pending)
             }
-            Owing::Many { shares, .. } => shares.fail(items, &error),
+            Promises::Chunk { promise, .. } => promise.fail(items, &error),
         }
     }
 }

@@ -10,7 +10,7 @@ use procession::{
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, ON_PURPOSE};
-use crate::tasks::{Hoard, Pass, pool, quiet, succeeds_with};
+use crate::tasks::{Hoard, Pass, pool, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -329,9 +329,7 @@ fn a_blob_may_be_passed_on_by_several_workers() {
 
 fn blobs_travel_with_tasks_of_a_map_as_well() {
     let pool = pool(2);
-    while procession::Engine::chunk_size(&pool) < 100 {
-        succeeds_with(&pool, 100);
-    }
+    warm_up(&pool);
     // Some of them short enough to travel together, some not.
     let lens = || (0..300).map(|n| if n % 50 == 20 { 100_000 } else { n % 7 });
     let turned = pool.map(lens().map(|len| turn(vec![bytes(len)], How::Back)));

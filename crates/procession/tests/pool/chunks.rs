@@ -1,4 +1,4 @@
-//! Short tasks that travel together: each has its own fate all the same.
+//! Short tasks of `map` that are sent in chunks: each has its own result, attempts and deadline.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -15,33 +15,33 @@ use procession::{Context, Executor, Failure, ProcessPool, Registry, Retries, Tas
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, ON_PURPOSE, eventually, is_alive};
-use crate::tasks::{Length, await_workers, quiet, succeeds_with};
+use crate::tasks::{Length, await_workers, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_crash_in_a_chunk_costs_the_one_task_that_ran,
         a_crash_in_a_chunk_may_be_tried_again,
         a_deadline_in_a_chunk_finds_the_one_task_that_hangs,
-        a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late,
-        errors_in_a_chunk_stay_in_their_places,
+        a_deadline_in_a_chunk_is_a_timeout_although_earlier_replies_come_late,
+        errors_in_a_chunk_keep_their_order,
         failures_in_a_chunk_are_tried_again_one_by_one,
         tasks_behind_one_that_turns_out_long_go_to_another_worker,
         results_come_while_a_later_task_of_their_chunk_still_runs,
         a_worker_is_recycled_within_a_chunk_after_exactly_its_number_of_tasks,
-        what_nobody_wants_any_more_is_not_run,
+        tasks_of_a_dropped_map_are_not_run,
         each_task_is_counted_once_however_it_ends,
-        long_tasks_travel_in_small_chunks,
+        tasks_with_long_texts_are_sent_in_small_chunks,
         tasks_before_a_panic_of_their_iterator_are_run,
         an_iterator_that_has_ended_is_not_asked_again,
     ]
 }
 
-/// Notes that it ran, then ends as it is told.
+/// Appends its number to a file, then ends as `then` says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Note {
     number: usize,
-    /// Where to note it, if that is of interest.
-    book: Option<PathBuf>,
+    /// The file, if any.
+    log: Option<PathBuf>,
     then: Then,
 }
 
@@ -62,9 +62,9 @@ impl Task for Note {
     type Output = (usize, u32);
 
     fn run(self, context: &Context) -> Result<(usize, u32), Failure> {
-        if let Some(book) = &self.book {
-            let mut book = OpenOptions::new().append(true).create(true).open(book)?;
-            book.write_all(format!("{}\n", self.number).as_bytes())?;
+        if let Some(log) = &self.log {
+            let mut log = OpenOptions::new().append(true).create(true).open(log)?;
+            log.write_all(format!("{}\n", self.number).as_bytes())?;
         }
         match &self.then {
             Then::FailAtFirst | Then::DieAtFirst if context.attempt() > 1 => {}
@@ -81,7 +81,7 @@ impl Task for Note {
     }
 }
 
-/// Is sent as text, arrives as nothing: the output cannot be encoded, or the task decoded.
+/// A task of which one variant cannot be encoded, and one cannot be decoded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Odd(Oddity);
 
@@ -107,24 +107,22 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Note>().with::<Odd>()
 }
 
-/// A pool that has found out that tasks are short, so that it sends many together.
+/// A pool that has learnt that tasks are short, so that it sends chunks.
 fn warm(builder: procession::Builder) -> ProcessPool {
     let pool = builder.build().expect("a pool");
     await_workers(&pool);
-    while procession::Engine::chunk_size(&pool) < 100 {
-        succeeds_with(&pool, 100);
-    }
+    warm_up(&pool);
     pool
 }
 
-fn notes(then: impl Fn(usize) -> Then, book: Option<&Path>) -> impl Iterator<Item = Note> {
-    (0..).map(move |number| Note { number, book: book.map(Path::to_owned), then: then(number) })
+fn notes(then: impl Fn(usize) -> Then, log: Option<&Path>) -> impl Iterator<Item = Note> {
+    (0..).map(move |number| Note { number, log: log.map(Path::to_owned), then: then(number) })
 }
 
-/// How often each task ran.
-fn runs(book: &Path) -> HashMap<usize, usize> {
+/// Number of runs of each task.
+fn runs(log: &Path) -> HashMap<usize, usize> {
     let mut runs = HashMap::new();
-    for line in fs::read_to_string(book).expect("a book").lines() {
+    for line in fs::read_to_string(log).expect("a log").lines() {
         *runs.entry(line.parse().expect("a number")).or_default() += 1;
     }
     runs
@@ -134,10 +132,10 @@ const TASKS: usize = 5_000;
 
 fn a_crash_in_a_chunk_costs_the_one_task_that_ran() {
     let pool = warm(quiet().workers(2));
-    let book = Gate::new();
-    let book = book.path().join("book");
+    let log = Gate::new();
+    let log = log.path().join("log");
     let then = |n| if n % 1_000 == 500 { Then::Die } else { Then::Succeed };
-    let results: Vec<_> = pool.map(notes(then, Some(&book)).take(TASKS)).collect();
+    let results: Vec<_> = pool.map(notes(then, Some(&log)).take(TASKS)).collect();
     assert_eq!(results.len(), TASKS);
     for (n, result) in results.into_iter().enumerate() {
         match result {
@@ -150,7 +148,7 @@ fn a_crash_in_a_chunk_costs_the_one_task_that_ran() {
             Err(other) => panic!("task {n}: {other:?}"),
         }
     }
-    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
+    assert_eq!(runs(&log), (0..TASKS).map(|n| (n, 1)).collect());
     let stats = pool.stats();
     assert_eq!((stats.failed, stats.pending, stats.running), (5, 0, 0));
     succeeds_with(&pool, 1_000);
@@ -158,24 +156,24 @@ fn a_crash_in_a_chunk_costs_the_one_task_that_ran() {
 
 fn a_crash_in_a_chunk_may_be_tried_again() {
     let pool = warm(quiet().workers(2).retries(Retries::times(1).on_crash(true)));
-    let book = Gate::new();
-    let book = book.path().join("book");
+    let log = Gate::new();
+    let log = log.path().join("log");
     let then = |n| if n % 1_000 == 500 { Then::DieAtFirst } else { Then::Succeed };
-    let results = pool.map(notes(then, Some(&book)).take(TASKS));
+    let results = pool.map(notes(then, Some(&log)).take(TASKS));
     let numbers: Vec<_> = results.map(|result| result.expect("an output").0).collect();
     assert_eq!(numbers, (0..TASKS).collect::<Vec<_>>());
     let expected = |n| if then(n) == Then::DieAtFirst { 2 } else { 1 };
-    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, expected(n))).collect());
+    assert_eq!(runs(&log), (0..TASKS).map(|n| (n, expected(n))).collect());
     assert_eq!(pool.stats().retried, 5);
 }
 
 fn a_deadline_in_a_chunk_finds_the_one_task_that_hangs() {
     let timeout = Duration::from_secs(1);
     let pool = warm(quiet().workers(2).timeout(timeout));
-    let book = Gate::new();
-    let book = book.path().join("book");
+    let log = Gate::new();
+    let log = log.path().join("log");
     let then = |n| if n == 777 { Then::Hang } else { Then::Succeed };
-    let results: Vec<_> = pool.map(notes(then, Some(&book)).take(TASKS)).collect();
+    let results: Vec<_> = pool.map(notes(then, Some(&log)).take(TASKS)).collect();
     for (n, result) in results.into_iter().enumerate() {
         let expected = match then(n) {
             Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
@@ -183,17 +181,17 @@ fn a_deadline_in_a_chunk_finds_the_one_task_that_hangs() {
         };
         assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
     }
-    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, 1)).collect());
+    assert_eq!(runs(&log), (0..TASKS).map(|n| (n, 1)).collect());
 }
 
-fn a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late() {
+fn a_deadline_in_a_chunk_is_a_timeout_although_earlier_replies_come_late() {
     let timeout = Duration::from_millis(500);
     // Without leave to run it again.
     let retries = Retries::times(1).on_crash(true).on_timeout(false);
     let pool = warm(quiet().workers(1).timeout(timeout).retries(retries));
-    let (gate, book) = (Gate::new(), Gate::new());
-    let book = book.path().join("book");
-    let first = Note { number: 0, book: None, then: Then::WaitAt(gate.path()) };
+    let (gate, log) = (Gate::new(), Gate::new());
+    let log = log.path().join("log");
+    let first = Note { number: 0, log: None, then: Then::WaitAt(gate.path()) };
     let first = pool.submit(first);
     // Nothing more is read until the deadline is over.
     let (pid, (calls, called)) = (pool.pids()[0], mpsc::channel());
@@ -204,7 +202,7 @@ fn a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late() {
     gate.open();
     called.recv_timeout(Duration::from_secs(60)).expect("a callback");
     let then = |n| if n == 3 { Then::Hang } else { Then::Succeed };
-    let results = pool.map(notes(then, Some(&book)).take(100));
+    let results = pool.map(notes(then, Some(&log)).take(100));
     for (n, result) in results.enumerate() {
         let expected = match then(n) {
             Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
@@ -212,10 +210,10 @@ fn a_deadline_in_a_chunk_is_told_as_one_though_replies_before_it_come_late() {
         };
         assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
     }
-    assert_eq!(runs(&book), (0..100).map(|n| (n, 1)).collect());
+    assert_eq!(runs(&log), (0..100).map(|n| (n, 1)).collect());
 }
 
-fn errors_in_a_chunk_stay_in_their_places() {
+fn errors_in_a_chunk_keep_their_order() {
     let pool = warm(quiet().workers(2));
     let then = |n| match n % 10 {
         3 => Then::Fail,
@@ -245,13 +243,13 @@ fn errors_in_a_chunk_stay_in_their_places() {
 
 fn failures_in_a_chunk_are_tried_again_one_by_one() {
     let pool = warm(quiet().workers(2).retries(Retries::times(1).on_failure(true)));
-    let book = Gate::new();
-    let book = book.path().join("book");
+    let log = Gate::new();
+    let log = log.path().join("log");
     let then = |n| if n % 500 == 123 { Then::FailAtFirst } else { Then::Succeed };
-    let results = pool.map(notes(then, Some(&book)).take(TASKS));
+    let results = pool.map(notes(then, Some(&log)).take(TASKS));
     assert!(results.enumerate().all(|(n, result)| result.is_ok_and(|(number, _)| number == n)));
     let expected = |n| if then(n) == Then::FailAtFirst { 2 } else { 1 };
-    assert_eq!(runs(&book), (0..TASKS).map(|n| (n, expected(n))).collect());
+    assert_eq!(runs(&log), (0..TASKS).map(|n| (n, expected(n))).collect());
 }
 
 fn tasks_behind_one_that_turns_out_long_go_to_another_worker() {
@@ -261,7 +259,7 @@ fn tasks_behind_one_that_turns_out_long_go_to_another_worker() {
     let then = |n| if n == 10 { Then::WaitAt(path.clone()) } else { Then::Succeed };
     let mut results = pool.map(notes(then, None).take(200));
     let before: Vec<_> = results.by_ref().take(10).collect();
-    // All the others are done while it still waits.
+    // All other tasks are done while it waits.
     eventually("the others", || pool.stats().done >= 199);
     gate.open();
     let after: Vec<_> = results.collect();
@@ -296,17 +294,17 @@ fn a_worker_is_recycled_within_a_chunk_after_exactly_its_number_of_tasks() {
     assert!(done.values().filter(|tasks| **tasks == 300).count() >= 9, "{done:?}");
 }
 
-fn what_nobody_wants_any_more_is_not_run() {
+fn tasks_of_a_dropped_map_are_not_run() {
     let pool = warm(quiet().workers(1));
-    let (gate, book) = (Gate::new(), Gate::new());
-    let (path, book) = (gate.path(), book.path().join("book"));
+    let (gate, log) = (Gate::new(), Gate::new());
+    let (path, log) = (gate.path(), log.path().join("log"));
     let then = |n| if n == 20 { Then::WaitAt(path.clone()) } else { Then::Succeed };
-    let mut results = pool.map(notes(then, Some(&book)).take(TASKS));
+    let mut results = pool.map(notes(then, Some(&log)).take(TASKS));
     assert!(results.by_ref().take(10).all(|result| result.is_ok()));
     drop(results);
     gate.open();
     succeeds_with(&pool, 10);
-    let runs = runs(&book);
+    let runs = runs(&log);
     assert!(runs.len() <= 21 && runs.values().all(|times| *times == 1), "{runs:?}");
 }
 
@@ -316,7 +314,7 @@ fn each_task_is_counted_once_however_it_ends() {
     let mut taken = 0;
     for round in 0..200 {
         let tasks = notes(|_| Then::Succeed, None).inspect(|_| taken += 1);
-        // Dropped half way, while outputs are on their way.
+        // Dropped before the end, while outputs arrive.
         assert!(pool.map(tasks).take(round * 7).all(|result| result.is_ok()));
     }
     eventually("the end of all", || {
@@ -330,8 +328,8 @@ fn each_task_is_counted_once_however_it_ends() {
     assert_eq!(done, taken + 1_000, "{after:?}");
 }
 
-/// How many tasks were taken out of their iterator for the first result, with one worker and so
-/// for four chunks.
+/// Number of tasks that are taken out of their iterator before the first result: four chunks with one
+/// worker.
 fn taken_for_the_first(len: usize) -> usize {
     let pool = warm(quiet().workers(1));
     let (mut taken, text) = (0, "x".repeat(len));
@@ -342,9 +340,9 @@ fn taken_for_the_first(len: usize) -> usize {
     taken
 }
 
-fn long_tasks_travel_in_small_chunks() {
+fn tasks_with_long_texts_are_sent_in_small_chunks() {
     let pool = warm(quiet().workers(2));
-    // None of them is lost, wherever a chunk ends.
+    // No task is lost at the end of a chunk.
     let len = |n| [1, 1_000, 100_000, 30_000][n / 7 % 4] + n;
     let lens = pool.map((0..1_000).map(|n| Length("x".repeat(len(n)))));
     assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
@@ -352,30 +350,29 @@ fn long_tasks_travel_in_small_chunks() {
     assert_eq!(taken_for_the_first(100_000), 4);
 }
 
-/// What comes of a map whose iterator panics once, to a caller who goes on all the same.
+/// Checks a map whose iterator panics once, with a caller that continues.
 fn survives_a_panic(pool: &ProcessPool, tasks: usize) {
     let before = pool.stats().done;
     let note = |number| {
         let panics = number == tasks / 2;
         assert!(!panics, "{ON_PURPOSE}");
-        Note { number, book: None, then: Then::Succeed }
+        Note { number, log: None, then: Then::Succeed }
     };
     let mut results = pool.map((0..tasks).map(note));
     let panic = catch_unwind(AssertUnwindSafe(|| results.by_ref().collect::<Vec<_>>()));
     assert!(panic.is_err_and(|panic| panic.downcast_ref() == Some(&ON_PURPOSE.to_owned())));
-    // All that came before the panic is worked for, although nobody asks for a result now.
+    // The tasks before the panic are run although no result is asked for.
     let done = || pool.stats().done - before;
     eventually("the tasks before the panic", || done() >= tasks as u64 / 2);
     let numbers: Vec<_> = results.map(|result| result.expect("an output").0).collect();
-    // Those that were yielded before the panic went with it.
+    // The results that were yielded before the panic are lost with the `collect`.
     let all: Vec<_> = (0..tasks).filter(|n| *n != tasks / 2).collect();
     assert!(all.ends_with(&numbers) && numbers.len() >= tasks / 2 - 1, "{numbers:?}");
 }
 
 fn tasks_before_a_panic_of_their_iterator_are_run() {
-    // One by one, then in one chunk, then in the midst of several.
-    let pool = crate::tasks::pool(1);
-    assert_eq!(procession::Engine::chunk_size(&pool), 1);
+    // One by one, as always with `max_pending`; then in one chunk; then in the middle of several.
+    let pool = quiet().workers(1).max_pending(TASKS).build().expect("a pool");
     survives_a_panic(&pool, 50);
     let pool = warm(quiet().workers(1));
     survives_a_panic(&pool, 50);
@@ -387,7 +384,7 @@ fn an_iterator_that_has_ended_is_not_asked_again() {
         let mut asked = 0;
         let echoes = std::iter::from_fn(|| {
             asked += 1;
-            // After its end it would begin anew.
+            // After its end it would start again.
             (asked % 11 > 0).then(|| Length("x".repeat(asked)))
         });
         let lens: Vec<_> = pool.map(echoes).collect();

@@ -1,5 +1,5 @@
-//! How much of everything: workers on demand, room for pending tasks, priorities, initializers,
-//! limits, and the numbers that tell of it.
+//! Limits of a pool: the number of workers, room for pending tasks, priorities, initializers, resource
+//! limits; and the counters of `stats`.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -26,16 +26,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_submit_that_waits_for_room_ends_with_the_pool,
         tasks_of_higher_priority_go_first,
         the_initializer_runs_once_in_each_worker_before_its_tasks,
-        an_initializer_that_fails_breaks_the_pool_with_its_words,
+        an_initializer_that_fails_breaks_the_pool_with_its_error,
         an_initializer_that_panics_breaks_the_pool,
         limits_hold_in_the_workers,
-        a_task_that_needs_more_memory_than_it_may_have_dies_alone,
+        a_task_above_the_limit_of_memory_costs_only_its_own_worker,
         limits_under_which_no_worker_can_live_break_the_pool,
-        times_without_end_are_no_trouble,
-        an_initializer_that_crashes_is_told_as_one,
+        the_longest_durations_are_valid_settings,
+        an_initializer_that_crashes_is_named_as_the_cause,
         only_workers_that_were_lost_count_as_replaced,
-        the_numbers_add_up,
-        events_tell_of_starts_and_timeouts_of_tasks,
+        the_counters_of_stats_add_up,
+        starts_and_timeouts_of_tasks_are_events,
     ]
 }
 
@@ -84,7 +84,7 @@ fn a_pool_that_let_all_workers_go_starts_new_ones() {
         .expect("a pool");
     for _ in 0..5 {
         succeeds_with(&pool, 20);
-        eventually("nobody", || pool.pids().is_empty());
+        eventually("no worker", || pool.pids().is_empty());
     }
 }
 
@@ -163,8 +163,8 @@ fn tasks_of_higher_priority_go_first() {
     let futures: Vec<_> = [(0, "c"), (10, "a"), (-5, "e"), (10, "b"), (0, "d")]
         .into_iter()
         .map(|(priority, name)| {
-            let terms = TaskOptions::new().priority(priority);
-            let future = pool.submit_with(terms, Echo(name.to_owned()));
+            let options = TaskOptions::new().priority(priority);
+            let future = pool.submit_with(options, Echo(name.to_owned()));
             let order = Arc::clone(&order);
             future.on_done(move |_| order.lock().expect("no panics").push(name));
             future
@@ -202,7 +202,7 @@ fn broken_by(initializer: Initialize) -> String {
     }
 }
 
-fn an_initializer_that_fails_breaks_the_pool_with_its_words() {
+fn an_initializer_that_fails_breaks_the_pool_with_its_error() {
     let error = broken_by(Initialize::Badly);
     assert!(error.contains("its initializer failed: no licence for this library"), "{error}");
 }
@@ -221,9 +221,9 @@ fn limits_hold_in_the_workers() {
     assert_eq!(there, Ok((Some(50), Some(1000), (here + 3).min(19))));
 }
 
-fn a_task_that_needs_more_memory_than_it_may_have_dies_alone() {
+fn a_task_above_the_limit_of_memory_costs_only_its_own_worker() {
     let limits = Limits::none().address_space(1 << 30);
-    // The reason comes before the backtrace, of which there may be a lot.
+    // Without a backtrace, which could displace the message from the last lines.
     let pool = quiet()
         .workers(1)
         .limits(limits)
@@ -267,7 +267,7 @@ fn limits_under_which_no_worker_can_live_break_the_pool() {
     assert_eq!(*started.lock().expect("no panics"), 0, "none was ever ready");
 }
 
-fn times_without_end_are_no_trouble() {
+fn the_longest_durations_are_valid_settings() {
     let pool = quiet()
         .workers(2)
         .min_workers(0)
@@ -284,7 +284,7 @@ fn times_without_end_are_no_trouble() {
     assert!(waits_for_ever.cancel());
 }
 
-fn an_initializer_that_crashes_is_told_as_one() {
+fn an_initializer_that_crashes_is_named_as_the_cause() {
     let pool = quiet().workers(1).initializer(Bad(Ending::Abort)).build().expect("a pool");
     match pool.submit(Pid()).result() {
         Err(TaskError::PoolBroken(error)) => {
@@ -300,7 +300,7 @@ fn only_workers_that_were_lost_count_as_replaced() {
     let pool = quiet().workers(2).min_workers(0).idle_timeout(idle).build().expect("a pool");
     for _ in 0..3 {
         succeeds_with(&pool, 4);
-        eventually("nobody", || pool.pids().is_empty());
+        eventually("no worker", || pool.pids().is_empty());
     }
     assert_eq!(pool.stats().respawned, 0);
     for n in 1..=3 {
@@ -311,7 +311,7 @@ fn only_workers_that_were_lost_count_as_replaced() {
     assert!(pool.stats().respawned > 0);
 }
 
-fn the_numbers_add_up() {
+fn the_counters_of_stats_add_up() {
     let pool = quiet().workers(1).build().expect("a pool");
     succeeds_with(&pool, 20);
     assert!(pool.submit(Bad(Ending::Fail)).result().is_err());
@@ -333,7 +333,7 @@ fn the_numbers_add_up() {
     assert_eq!(pool.stats().done, 23);
 }
 
-fn events_tell_of_starts_and_timeouts_of_tasks() {
+fn starts_and_timeouts_of_tasks_are_events() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sees = Arc::clone(&seen);
     let timeout = Duration::from_millis(100);

@@ -32,6 +32,7 @@ mod recycling;
 mod retries;
 mod says;
 mod shutdown;
+mod shutdown_in_callbacks;
 mod spoilers;
 mod starting;
 mod unruly;
@@ -65,6 +66,7 @@ fn main() {
         recycling::trials(),
         demand::trials(),
         shutdown::trials(),
+        shutdown_in_callbacks::trials(),
         starting::trials(),
         orphans::trials(),
         says::trials(),

@@ -1,16 +1,15 @@
-//! Cancelling single tasks, and the end of a pool.
+//! Cancelling single tasks, and the shutdown of a pool.
 
-use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, PoolError, ProcessPool, Shutdown, State, TaskError};
+use procession::{Executor, PoolError, Shutdown, State, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually, is_alive};
 use crate::tasks::{
-    Bad, Echo, Ending, Pass, Pid, Say, Touch, await_workers, pool, quiet, succeeds_with,
+    Bad, Echo, Ending, Pass, Pid, Touch, await_workers, pool, quiet, succeeds_with,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -27,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_shutdown_that_waits_runs_every_task,
         a_shutdown_that_cancels_runs_only_what_has_begun,
         a_shutdown_that_cancels_takes_back_what_was_sent_ahead,
-        a_shutdown_that_kills_waits_for_nobody,
+        a_shutdown_that_kills_does_not_wait_for_tasks,
         a_shutdown_succeeds_while_workers_start,
         a_shutdown_succeeds_while_workers_are_replaced,
         a_shutdown_ends_a_worker_that_is_stopped,
@@ -36,21 +35,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         many_threads_may_shut_down_at_once,
         tasks_submitted_after_a_shutdown_are_refused,
         tasks_submitted_during_a_shutdown_are_refused_or_run,
-        a_callback_may_shut_its_pool_down,
-        a_callback_for_a_task_that_a_shutdown_cancels_may_shut_down_as_well,
-        a_callback_may_drop_its_pool,
-        a_callback_for_output_may_shut_its_pool_down,
-        a_callback_for_events_may_shut_its_pool_down,
-        a_pool_that_is_shut_down_in_anothers_callback_is_gone_then,
     ]
 }
 
-const ALL: [Shutdown; 3] = [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill];
+pub(crate) const ALL: [Shutdown; 3] = [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill];
 
 #[track_caller]
-fn assert_gone(pids: &[u32]) {
+pub(crate) fn assert_gone(pids: &[u32]) {
     let alive: Vec<_> = pids.iter().filter(|&&pid| is_alive(pid)).collect();
-    assert!(alive.is_empty(), "{alive:?} are still there");
+    assert!(alive.is_empty(), "{alive:?} have not ended");
 }
 
 fn a_pending_task_that_is_cancelled_never_runs() {
@@ -63,7 +56,7 @@ fn a_pending_task_that_is_cancelled_never_runs() {
     assert_eq!(pending.state(), State::Pending);
     assert!(pending.cancel());
     assert_eq!(pending.state(), State::Cancelled);
-    assert!(!pending.cancel(), "once is enough");
+    assert!(!pending.cancel(), "it is cancelled already");
     assert_eq!(pending.result(), Err(TaskError::Cancelled));
     gate.open();
     running.result().expect("an output");
@@ -119,7 +112,7 @@ fn of_cancel_and_completion_exactly_one_wins() {
         assert_eq!(result == Err(TaskError::Cancelled), was_cancelled, "{result:?}");
         others.result().expect("an output");
         won += u64::from(was_cancelled);
-        assert!(was_cancelled || file.exists(), "it neither was cancelled nor ran");
+        assert!(was_cancelled || file.exists(), "it was not cancelled and did not run");
     }
     assert_eq!(pool.stats().cancelled, won);
 }
@@ -160,18 +153,18 @@ fn futures_and_pool_may_be_dropped_in_any_order() {
         let pool = pool(2);
         let pids = pool.pids();
         let gate = Gate::new();
-        let mut dice = fastrand::Rng::with_seed(seed);
-        let mut things: Vec<Box<dyn std::any::Any>> = Vec::new();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut values: Vec<Box<dyn std::any::Any>> = Vec::new();
         for n in 0..10 {
-            things.push(match n % 3 {
+            values.push(match n % 3 {
                 0 => Box::new(pool.submit(Pass(gate.path()))),
                 1 => Box::new(pool.submit(Bad(Ending::Abort))),
                 _ => Box::new(pool.submit(Pid())),
             });
         }
-        things.push(Box::new(pool));
-        dice.shuffle(&mut things);
-        drop(things);
+        values.push(Box::new(pool));
+        random.shuffle(&mut values);
+        drop(values);
         assert_gone(&pids);
     }
 }
@@ -228,7 +221,7 @@ fn a_shutdown_that_cancels_takes_back_what_was_sent_ahead() {
     assert_eq!(std::fs::read_dir(witness.path()).expect("a directory").count(), 0);
 }
 
-fn a_shutdown_that_kills_waits_for_nobody() {
+fn a_shutdown_that_kills_does_not_wait_for_tasks() {
     let pool = pool(2);
     let pids = pool.pids();
     let gate = Gate::new();
@@ -253,7 +246,7 @@ fn a_shutdown_succeeds_while_workers_start() {
                 (_, Err(error)) => assert_eq!(error, TaskError::Cancelled),
             }
         }
-        // And with nothing to do at all.
+        // And without tasks.
         quiet().workers(2).build().expect("a pool").shutdown(how);
     }
 }
@@ -279,7 +272,7 @@ fn a_shutdown_succeeds_while_workers_are_replaced() {
 }
 
 fn a_shutdown_succeeds_when_all_workers_are_dead() {
-    for how in [Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill] {
+    for how in ALL {
         let pool = pool(2);
         let gate = Gate::new();
         let futures: Vec<_> = (0..4).map(|_| pool.submit(Pass(gate.path()))).collect();
@@ -367,103 +360,4 @@ fn tasks_submitted_during_a_shutdown_are_refused_or_run() {
             }
         }
     });
-}
-
-fn a_callback_may_shut_its_pool_down() {
-    for how in ALL {
-        let pool = Arc::new(pool(2));
-        let pids = pool.pids();
-        let gate = Gate::new();
-        let first = pool.submit(Pass(gate.path()));
-        let rest: Vec<_> = (0..10).map(|_| pool.submit(Pid())).collect();
-        let its_pool = Arc::clone(&pool);
-        let (sender, returned) = mpsc::channel();
-        first.on_done(move |_| {
-            its_pool.shutdown(how);
-            let _ = sender.send(());
-        });
-        gate.open();
-        returned.recv().expect("a return");
-        pool.shutdown(how);
-        assert_gone(&pids);
-        assert!(rest.iter().all(procession::Future::is_done));
-    }
-}
-
-fn a_callback_for_a_task_that_a_shutdown_cancels_may_shut_down_as_well() {
-    for how in [Shutdown::CancelPending, Shutdown::Kill] {
-        let pool = Arc::new(pool(1));
-        let gate = Gate::new();
-        let running = pool.submit(Pass(gate.path()));
-        let pending = pool.submit(Pid());
-        gate.await_arrivals(1);
-        let its_pool = Arc::clone(&pool);
-        pending.on_done(move |_| its_pool.shutdown(how));
-        gate.open();
-        pool.shutdown(how);
-        assert!(pool.pids().is_empty() && running.is_done() && pending.is_done());
-    }
-}
-
-fn a_callback_may_drop_its_pool() {
-    let pool = pool(2);
-    let pids = pool.pids();
-    let gate = Gate::new();
-    let first = pool.submit(Pass(gate.path()));
-    let endless = Gate::new();
-    let running = pool.submit(Pass(endless.path()));
-    gate.await_arrivals(1);
-    first.on_done(move |_| drop(pool));
-    gate.open();
-    assert_eq!(running.result(), Err(TaskError::Cancelled));
-    eventually("the end of all workers", || !pids.iter().any(|&pid| is_alive(pid)));
-}
-
-/// A place from which callbacks get the pool that calls them.
-type Later = Arc<OnceLock<Arc<ProcessPool>>>;
-
-fn a_callback_for_output_may_shut_its_pool_down() {
-    let later = Later::default();
-    let its_pool = Arc::clone(&later);
-    let pool = ProcessPool::builder()
-        .workers(2)
-        .on_output(move |_| its_pool.wait().shutdown(Shutdown::Wait))
-        .build()
-        .expect("a pool");
-    let pool = Arc::new(pool);
-    let _ = later.set(Arc::clone(&pool));
-    let said = pool.submit(Say("enough".to_owned(), "enough".to_owned()));
-    assert_eq!(said.result(), Ok(()));
-    pool.shutdown(Shutdown::Wait);
-    assert!(pool.pids().is_empty());
-}
-
-fn a_callback_for_events_may_shut_its_pool_down() {
-    for how in ALL {
-        let later = Later::default();
-        let its_pool = Arc::clone(&later);
-        let shut_down = move |_: &procession::PoolEvent| its_pool.wait().shutdown(how);
-        let pool = quiet().workers(2).on_event(shut_down).build().expect("a pool");
-        let pool = Arc::new(pool);
-        let future = pool.submit(Pid());
-        let _ = later.set(Arc::clone(&pool));
-        let _ = future.result();
-        pool.shutdown(how);
-        assert!(pool.pids().is_empty());
-    }
-}
-
-fn a_pool_that_is_shut_down_in_anothers_callback_is_gone_then() {
-    let (one, other) = (pool(1), pool(1));
-    let pids = other.pids();
-    let gate = Gate::new();
-    let endless = other.submit(Pass(gate.path()));
-    gate.await_arrivals(1);
-    let (sender, alive) = mpsc::channel();
-    one.submit(Pid()).on_done(move |_| {
-        other.shutdown(Shutdown::Kill);
-        let _ = sender.send(pids.iter().any(|&pid| is_alive(pid)));
-    });
-    assert_eq!(alive.recv(), Ok(false));
-    assert_eq!(endless.result(), Err(TaskError::Cancelled));
 }

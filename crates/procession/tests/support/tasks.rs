@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::{self, Command};
@@ -68,7 +69,22 @@ pub(crate) fn await_workers(pool: &ProcessPool) {
     });
 }
 
-/// Runs this many tasks and sees to it that each gets its own output.
+/// Runs short tasks until the pool sends them in chunks of at least 100, of which it hands over four
+/// per worker ahead of the consumer. No task is left over.
+#[track_caller]
+pub(crate) fn warm_up(pool: &ProcessPool) {
+    harness::eventually("chunks of 100 tasks", || {
+        let taken = Cell::new(0);
+        let tasks = (0..1_000 * pool.workers()).inspect(|_| taken.set(taken.get() + 1));
+        let mut results = pool.map(tasks.map(|n| Echo(n.to_string())));
+        assert!(results.next().is_some_and(|result| result.is_ok()));
+        let ahead = taken.get();
+        assert!(results.all(|result| result.is_ok()));
+        ahead >= 4 * 100 * pool.workers()
+    });
+}
+
+/// Runs this many tasks and checks that each gets its own output.
 #[track_caller]
 pub(crate) fn succeeds_with(pool: &ProcessPool, tasks: usize) {
     let texts = || (0..tasks).map(|n| n.to_string());

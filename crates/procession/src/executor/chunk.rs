@@ -1,0 +1,332 @@
+//! [`Chunk`]: short tasks of one type that [`map`](super::Executor::map) passes to an executor together,
+//! because a future for each would cost more than the task itself.
+//!
+//! Each task has its own result. If one fails or kills its worker, the others are not affected.
+
+use std::any::Any;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::vec;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::engine::Canceller;
+use crate::codec::{self, Encoding};
+use crate::error::TaskError;
+use crate::panics;
+use crate::task::{Task, TaskId};
+use crate::transport::{INLINE_LIMIT, Reply};
+use crate::waiting::{self, Need, Target, Waiting};
+
+/// Tasks of one type, encoded, and the promise of their outputs.
+pub(crate) struct Chunk {
+    /// Id of the first task; those of the others follow.
+    pub(crate) id: TaskId,
+    pub(crate) name: &'static str,
+    /// The encoded tasks, one after the other.
+    pub(crate) text: Vec<u8>,
+    /// Where each of them ends.
+    pub(crate) ends: Vec<usize>,
+    pub(crate) promise: Box<dyn AnyChunkPromise>,
+}
+
+/// An executor that takes chunks.
+pub(crate) trait ChunkExecutor {
+    /// Number of tasks to put into one chunk, by the run times of earlier tasks. One: no chunks.
+    fn chunk_size(&self) -> usize;
+    /// Number of chunks that [`map`](super::Executor::map) hands over ahead of its consumer.
+    fn chunks_ahead(&self) -> usize;
+    fn enqueue_chunk(&self, chunk: Chunk);
+}
+
+/// The promise of the outputs of a chunk, without their type.
+pub(crate) trait AnyChunkPromise: Send + Sync {
+    /// Completes one task with a reply.
+    fn complete_with(&self, item: u32, reply: &Reply<'_>);
+    /// Completes consecutive tasks with their encoded outputs. Returns the number of tasks that were
+    /// not complete before; so does [`fail`](Self::fail).
+    fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize;
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize;
+}
+
+/// The results of a chunk, in the order of its tasks.
+pub(crate) struct Results<O> {
+    state: Arc<ChunkState<O>>,
+    /// Index of the first result that was not taken.
+    next: usize,
+    /// Results that were taken and not yielded.
+    ready: vec::IntoIter<Slot<O>>,
+    /// All results were taken at once.
+    is_empty: bool,
+}
+
+struct ChunkState<O> {
+    id: TaskId,
+    inner: Mutex<Inner<O>>,
+    arrived: Condvar,
+}
+
+struct Inner<O> {
+    slots: Vec<Slot<O>>,
+    /// Number of pending results.
+    pending: usize,
+    /// What the consumer waits for.
+    awaited: Option<Awaited>,
+}
+
+enum Slot<O> {
+    Pending,
+    /// Errors are boxed because they are rare and large.
+    Ready(Result<O, Box<TaskError>>),
+    Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    All,
+    One(usize),
+}
+
+/// Longest wait for all results of a chunk; after it, a wait ends with the next result. One wake-up
+/// takes longer than many short tasks.
+const WAIT_FOR_ALL: Duration = Duration::from_millis(2);
+
+/// A chunk of the next tasks with its results, if there is any task for it, and what ended it.
+pub(crate) type Encoded<T> = (Option<(Chunk, Results<<T as Task>::Output>)>, ChunkEnd<T>);
+
+/// What ended a chunk.
+pub(crate) enum ChunkEnd<T> {
+    /// It is full; there may be more tasks.
+    More,
+    /// The iterator has ended.
+    End,
+    /// The next task has blobs, and so cannot be in a chunk.
+    HasBlobs(T),
+    /// The next task cannot be encoded.
+    Refused(TaskError),
+    /// The iterator panicked. The caller hands the chunk over and then resumes the panic: without
+    /// chunks, the tasks before the panic would have been submitted.
+    Panic(Box<dyn Any + Send>),
+}
+
+/// Largest text of a chunk, in bytes, if its tasks have similar lengths. It fits into one record and
+/// leaves room for the next one.
+const MAX_TEXT: usize = INLINE_LIMIT / 2;
+
+/// Encodes up to `max` tasks as a chunk; see [`ChunkEnd`].
+pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -> Encoded<T> {
+    let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(max));
+    // A task that was taken out of the iterator cannot be put back, so the length of the next one is
+    // estimated by that of the last.
+    let mut last = 0;
+    let end = loop {
+        if ends.len() == max || text.len() + last > MAX_TEXT {
+            break ChunkEnd::More;
+        }
+        let task = match panics::hold(|| tasks.next()) {
+            Ok(Some(task)) => task,
+            Ok(None) => break ChunkEnd::End,
+            Err(panic) => break ChunkEnd::Panic(panic),
+        };
+        let before = text.len();
+        let refusal = match codec::encode(T::ENCODING, &task, &mut text) {
+            Ok(blobs) if blobs.is_empty() => {
+                ends.push(text.len());
+                last = text.len() - before;
+                panics::discard(task);
+                continue;
+            }
+            Ok(_) => None,
+            Err(refusal) => Some(refusal),
+        };
+        text.truncate(before);
+        let Some(refusal) = refusal else { break ChunkEnd::HasBlobs(task) };
+        panics::discard(task);
+        break ChunkEnd::Refused(refusal.into_error("task", T::NAME));
+    };
+    if ends.is_empty() {
+        return (None, end);
+    }
+    let id = TaskId::next_many(ends.len());
+    let slots = ends.iter().map(|_| Slot::Pending).collect();
+    let inner = Inner { slots, pending: ends.len(), awaited: None };
+    let state = Arc::new(ChunkState { id, inner: Mutex::new(inner), arrived: Condvar::new() });
+    let results = Results {
+        state: Arc::clone(&state),
+        next: 0,
+        ready: Vec::new().into_iter(),
+        is_empty: false,
+    };
+    let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
+    let chunk = Chunk { id, name: T::NAME, text, ends, promise };
+    (Some((chunk, results)), end)
+}
+
+impl<O> Results<O> {
+    /// The id of the first task.
+    pub(crate) fn id(&self) -> TaskId {
+        self.state.id
+    }
+
+    /// Waits for the next result. `None`: all were yielded.
+    pub(crate) fn next(
+        &mut self,
+        executor: impl FnOnce() -> Option<Canceller>,
+    ) -> Option<Result<O, TaskError>> {
+        if self.ready.as_slice().is_empty() {
+            match self.begin(executor) {
+                Ok(_waiting) => self.ready = self.fetch().into_iter(),
+                Err(error) => {
+                    self.skip();
+                    return Some(Err(error));
+                }
+            }
+        }
+        match self.ready.next()? {
+            Slot::Ready(result) => Some(result.map_err(|error| *error)),
+            Slot::Pending | Slot::Taken => unreachable!("`fetch` returns only ready slots"),
+        }
+    }
+
+    /// Called before a wait.
+    fn begin(&self, executor: impl FnOnce() -> Option<Canceller>) -> Result<Waiting, TaskError> {
+        let would_wait = || {
+            let inner = self.state.lock();
+            matches!(inner.slots.get(self.next), Some(Slot::Pending))
+        };
+        if !waiting::has_role() || !would_wait() {
+            return Ok(Waiting::default());
+        }
+        let executor = executor();
+        let executor = executor.as_ref().map(Canceller::control);
+        waiting::begin([Target { id: self.state.id, executor }], Need::All)
+    }
+
+    /// Skips the next result, which was not waited for and is dropped when it arrives.
+    fn skip(&mut self) {
+        let mut inner = self.state.lock();
+        let slot = std::mem::replace(&mut inner.slots[self.next], Slot::Taken);
+        inner.pending -= usize::from(matches!(slot, Slot::Pending));
+        self.next += 1;
+        drop(inner);
+        panics::discard(slot);
+    }
+
+    /// Waits for at least one result, and takes all that follow without a gap.
+    fn fetch(&mut self) -> Vec<Slot<O>> {
+        let mut inner = self.state.lock();
+        if self.is_empty || self.next == inner.slots.len() {
+            return Vec::new();
+        }
+        let mut timeout = Some(WAIT_FOR_ALL);
+        while inner.pending > 0
+            && (timeout.is_some() || matches!(inner.slots[self.next], Slot::Pending))
+        {
+            let awaited = if timeout.is_some() { Awaited::All } else { Awaited::One(self.next) };
+            inner.awaited = Some(awaited);
+            inner = match timeout.take() {
+                Some(timeout) => {
+                    let waited = self.state.arrived.wait_timeout(inner, timeout);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.state.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+            inner.awaited = None;
+        }
+        if self.next == 0 && inner.pending == 0 {
+            let all = std::mem::take(&mut inner.slots);
+            self.is_empty = true;
+            return all;
+        }
+        let rest = inner.slots[self.next..].iter_mut();
+        let ready = rest.take_while(|slot| !matches!(slot, Slot::Pending));
+        let ready: Vec<_> = ready.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
+        self.next += ready.len();
+        ready
+    }
+}
+
+impl<O> ChunkState<O> {
+    fn lock(&self) -> MutexGuard<'_, Inner<O>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores consecutive results. Returns the number of those that were pending.
+    fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
+        let mut inner = self.lock();
+        let Inner { slots, pending, awaited } = &mut *inner;
+        let before = *pending;
+        for (slot, result) in slots.iter_mut().skip(first).zip(results) {
+            // Others were cancelled or skipped.
+            if matches!(slot, Slot::Pending) {
+                *slot = Slot::Ready(result);
+                *pending -= 1;
+            } else {
+                panics::discard(result);
+            }
+        }
+        let is_enough = match awaited {
+            None => false,
+            Some(Awaited::All) => *pending == 0,
+            Some(Awaited::One(next)) => !matches!(slots[*next], Slot::Pending),
+        };
+        let number = before - *pending;
+        drop(inner);
+        if is_enough {
+            self.arrived.notify_one();
+        }
+        number
+    }
+}
+
+impl<O> Drop for ChunkState<O> {
+    fn drop(&mut self) {
+        // This may run on a thread that delivers results, and `Drop` of an output may panic.
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        panics::discard(std::mem::take(&mut inner.slots));
+    }
+}
+
+/// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
+/// [`TaskError::Cancelled`].
+struct ChunkPromise<O> {
+    state: Arc<ChunkState<O>>,
+    /// The encoding of the outputs.
+    encoding: Encoding,
+}
+
+impl<O: Serialize + DeserializeOwned + Send> AnyChunkPromise for ChunkPromise<O> {
+    fn complete_with(&self, item: u32, reply: &Reply<'_>) {
+        self.state.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
+    }
+
+    fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
+        let undecodable =
+            |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
+        let mut results = Vec::with_capacity(outputs.len());
+        while results.len() < outputs.len() {
+            // `Deserialize` is the program's code. After a panic the loop continues with the next one.
+            let decoded = panics::catch(|| {
+                for output in &outputs[results.len()..] {
+                    results.push(codec::read(self.encoding, output).map_err(undecodable));
+                }
+            });
+            if let Err(panic) = decoded {
+                results.push(Err(undecodable(panic.message)));
+            }
+        }
+        self.state.put(first as usize, results.into_iter())
+    }
+
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
+        self.state.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))))
+    }
+}
+
+impl<O> Drop for ChunkPromise<O> {
+    fn drop(&mut self) {
+        self.state.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
+    }
+}

@@ -1,0 +1,60 @@
+//! [`JobRunner`]: runs jobs in this process, with what the tasks of one executor share.
+
+use std::sync::Arc;
+
+use super::Job;
+use crate::progress_lines::{LineSink, Said};
+use crate::task::{Context, Locals};
+use crate::waiting::{Obligation, RoleGuard};
+
+/// Runs the jobs of an [`Engine`](super::Engine) in this process. It has what their tasks share: the
+/// values of [`Context::local`], and the function that [`Context::say`] calls.
+#[derive(Debug, Default)]
+pub struct JobRunner {
+    locals: Arc<Locals>,
+    lines: LineSink,
+}
+
+impl JobRunner {
+    /// A runner without values, whose tasks write lines to standard output.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the function that is called with each line that a task reports by [`Context::say`].
+    /// Default: writes it to standard output.
+    #[must_use]
+    pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
+        self.set_on_say(call);
+        self
+    }
+
+    pub(super) fn set_on_say(&mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) {
+        self.lines = LineSink::calling(Box::new(call));
+    }
+
+    /// Runs a task on this thread, calls its callbacks, and completes its future. `worker` is what
+    /// [`Context::worker`] returns. Panics of the task and of callbacks are caught.
+    ///
+    /// Hold no lock that the executor needs: the task and the callbacks may submit, cancel and wait
+    /// for tasks. Before such a wait, [`Cancel::can_wait_for`](super::Cancel::can_wait_for) is called.
+    pub fn run(&self, job: Job, worker: usize) {
+        /// No executor of this crate has this address.
+        const FOREIGN: usize = 0;
+        let _role = RoleGuard::serves(FOREIGN, None);
+        let _obligation = Obligation::to_end(job.id());
+        self.run_in_role(job, worker);
+    }
+
+    /// The same, for a thread whose role is set by its executor.
+    pub(super) fn run_in_role(&self, job: Job, worker: usize) {
+        let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
+        let context = Context { task: job.id(), worker, attempt: 1, locals, lines };
+        job.run(&context);
+    }
+
+    /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.
+    pub fn clear_locals(&self) {
+        self.locals.clear();
+    }
+}

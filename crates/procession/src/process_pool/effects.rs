@@ -1,0 +1,179 @@
+//! Carries out the actions of the scheduler, in two steps.
+//!
+//! | step | under the lock of the state | what |
+//! |---|---|---|
+//! | [`PoolInner::apply_actions`] | yes | what must keep the order of the decisions: the table of processes, the order of calls in an outbox |
+//! | [`PoolInner::run_effects`] | no | I/O, signals, and everything that may call the program's code |
+
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::PoolEvent;
+use super::completion::CompletionData;
+use super::inner::PoolInner;
+use super::state::PoolState;
+use super::supervisor::SupervisorMessage;
+use super::work_item::WorkItem;
+use super::worker_handle::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
+use crate::executor::callbacks;
+use crate::scheduler::{Action, Begun, Event, Verdict};
+use crate::task::TaskId;
+
+/// What remains to be done after the lock is released.
+#[derive(Default)]
+pub(super) struct DeferredEffects {
+    /// Workers that have new calls in their outbox.
+    flush: Vec<Arc<WorkerHandle>>,
+    commands: Vec<(Arc<WorkerHandle>, Command)>,
+    events: Vec<PoolEvent>,
+    completed: Vec<Completed>,
+    is_end: bool,
+}
+
+/// Tasks of a work item, and how they ended.
+type Completed = (Arc<WorkItem>, Range<u32>, Verdict);
+
+/// An action on one worker, other than a call.
+pub(super) enum Command {
+    TakeBack(RangeInclusive<u64>),
+    EndCall { seq: u64, allowed: Option<Duration> },
+    Dismiss,
+    Kill { is_late: bool },
+}
+
+impl DeferredEffects {
+    fn command(&mut self, handle: Option<&Arc<WorkerHandle>>, command: Command) {
+        // `None`: the process has ended meanwhile.
+        self.commands.extend(handle.map(|handle| (Arc::clone(handle), command)));
+    }
+
+    fn flush(&mut self, handle: &Arc<WorkerHandle>) {
+        if !self.flush.iter().any(|known| Arc::ptr_eq(known, handle)) {
+            self.flush.push(Arc::clone(handle));
+        }
+    }
+}
+
+impl PoolInner {
+    /// The first step, under the lock.
+    pub(super) fn apply_actions(
+        &self,
+        state: &mut PoolState,
+        actions: Vec<Action<Arc<WorkItem>>>,
+    ) -> DeferredEffects {
+        let mut effects = DeferredEffects::default();
+        for action in actions {
+            match action {
+                Action::Spawn { worker_id } => {
+                    let (handle, is_replacement) = state.add_handle(worker_id);
+                    self.counts().respawned += u64::from(is_replacement);
+                    let _ = self.supervisor.send(SupervisorMessage::Start(handle));
+                }
+                Action::Send { worker_id, seq, attempt, job: work_item, first, items } => {
+                    let Some(handle) = state.handles.get(&worker_id) else { continue };
+                    work_item.set_running(true);
+                    if self.listeners.want_starts() {
+                        effects.events.push(PoolEvent::TaskStarted {
+                            task: work_item.id,
+                            worker: worker_id.worker_index,
+                            pid: handle.pid(),
+                            attempt,
+                        });
+                    }
+                    let items = first..first + items;
+                    handle.enqueue(Outgoing { seq, attempt, work_item, items });
+                    effects.flush(handle);
+                }
+                Action::Recall { worker_id, from, through } => {
+                    let command = Command::TakeBack(from..=through);
+                    effects.command(state.handles.get(&worker_id), command);
+                }
+                Action::EndCall { worker_id, seq, allowed } => {
+                    let command = Command::EndCall { seq, allowed };
+                    effects.command(state.handles.get(&worker_id), command);
+                }
+                Action::Dismiss { worker_id } => {
+                    effects.command(state.handles.get(&worker_id), Command::Dismiss);
+                }
+                Action::Kill { worker_id, is_late } => {
+                    effects.command(state.handles.get(&worker_id), Command::Kill { is_late });
+                }
+                Action::Retry { job, first, fault, attempt, pause } => {
+                    job.set_running(false);
+                    self.counts().retried += 1;
+                    let task = TaskId(job.id.0 + u64::from(first));
+                    effects.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
+                }
+                Action::Complete { job, first, items, verdict } => {
+                    effects.completed.push((job, first..first + items, verdict));
+                }
+                Action::TakenBack { job, .. } => job.set_running(false),
+                Action::End => effects.is_end = true,
+            }
+        }
+        effects
+    }
+
+    /// The second step, without the lock. Returns the number of completions.
+    pub(super) fn run_effects(
+        &self,
+        effects: DeferredEffects,
+        data: Option<CompletionData<'_>>,
+    ) -> usize {
+        let DeferredEffects { flush, commands, events, completed, is_end } = effects;
+        // The workers first, so that they do not wait for the program's code.
+        for handle in flush {
+            handle.flush();
+        }
+        for (handle, command) in commands {
+            self.run_command(&handle, command);
+        }
+        for event in events {
+            self.listeners.event(|| event);
+        }
+        let number = completed.len();
+        if number > 0 {
+            callbacks::deliver(self, || self.complete_all(completed, data.as_ref()));
+        }
+        if is_end {
+            let _ = self.supervisor.send(SupervisorMessage::End);
+            self.end.set();
+        }
+        number
+    }
+
+    fn run_command(&self, handle: &WorkerHandle, command: Command) {
+        match command {
+            Command::TakeBack(seqs) => self.report_returned(handle, handle.take_back(seqs)),
+            Command::EndCall { seq, allowed } => {
+                let (outcome, returned) = handle.end_call(seq, allowed);
+                self.report_returned(handle, returned);
+                if let TerminateOutcome::Postponed(claimed) = outcome {
+                    self.handle(Event::NotYet { worker_id: handle.worker_id, seq, claimed });
+                }
+            }
+            Command::Dismiss => handle.dismiss(),
+            Command::Kill { is_late } => {
+                handle.kill(if is_late { KillReason::Late } else { KillReason::Unneeded });
+            }
+        }
+    }
+
+    fn report_returned(&self, handle: &WorkerHandle, calls: Vec<Begun>) {
+        if !calls.is_empty() {
+            self.handle(Event::Returned { worker_id: handle.worker_id, calls });
+        }
+    }
+
+    fn complete_all(&self, completed: Vec<Completed>, data: Option<&CompletionData<'_>>) {
+        let mut emptied = Vec::with_capacity(completed.len());
+        for (mut work_item, items, verdict) in completed {
+            self.complete(&work_item, items, verdict, data);
+            if Arc::get_mut(&mut work_item).is_some_and(WorkItem::clear) {
+                emptied.push(work_item);
+            }
+        }
+        self.item_pool.put_back(emptied);
+    }
+}

@@ -1,0 +1,52 @@
+//! [`Initializer`]: the task that each worker runs before all others.
+
+use std::sync::Arc;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::work_item::WorkItem;
+use crate::codec;
+use crate::error::PoolError;
+use crate::executor::job::{AnyPromise, Encoded, Text};
+use crate::future::{self, Future};
+use crate::task::{Task, TaskId};
+
+/// An encoded task, of which each worker gets a copy.
+pub(super) struct Initializer {
+    name: &'static str,
+    text: Text,
+}
+
+impl Initializer {
+    pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
+        let mut text = Vec::new();
+        // Without attachments: each worker would need descriptors of its own for them.
+        let encoded = codec::encode_without_blobs(T::ENCODING, task, &mut text);
+        encoded.map_err(|refusal| {
+            let error = refusal.into_error("task", T::NAME);
+            PoolError::Setting(format!("the initializer cannot be sent: {error}"))
+        })?;
+        Ok(Self { name: T::NAME, text: Text::from_vec(text) })
+    }
+
+    /// A copy for one worker, and the future of its output.
+    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<Ignored>) {
+        let id = TaskId(0);
+        let (promise, future) = future::promise(id, None);
+        let promise = AnyPromise::new(promise);
+        let encoded =
+            Encoded { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), promise };
+        (Arc::new(WorkItem::new(encoded)), future)
+    }
+}
+
+/// The output of an initializer, of any type: it is not decoded.
+#[derive(Debug, Serialize)]
+pub(super) struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}

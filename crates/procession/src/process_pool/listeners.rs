@@ -1,0 +1,66 @@
+//! [`Listeners`]: the functions of the program that a pool calls with events, output and lines of
+//! tasks.
+
+use super::worker_handle::WorkerHandle;
+use super::{Output, PoolEvent, trace};
+use crate::panics;
+use crate::progress_lines::{OnSay, Said};
+use crate::task::TaskId;
+use crate::waiting::RoleGuard;
+
+pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
+pub(super) type OnOutput = Box<dyn Fn(&Output<'_>) + Send + Sync>;
+
+/// What the builder was given.
+pub(super) struct ListenerFns {
+    pub(super) on_event: Option<OnEvent>,
+    /// Whether `on_event` is called with [`PoolEvent::TaskStarted`], too.
+    pub(super) wants_starts: bool,
+    pub(super) on_output: OnOutput,
+    pub(super) on_say: OnSay,
+}
+
+/// Calls the functions, each time in the role of a thread that delivers results: in that role a wait
+/// for a task of the pool is refused, because the thread cannot be replaced. Panics are caught.
+pub(super) struct Listeners {
+    /// Address of the pool, for the role.
+    pool: usize,
+    functions: ListenerFns,
+}
+
+impl Listeners {
+    pub(super) fn new(pool: usize, functions: ListenerFns) -> Self {
+        Self { pool, functions }
+    }
+
+    /// Whether there is a listener for each task that starts.
+    pub(super) fn want_starts(&self) -> bool {
+        self.functions.wants_starts || trace::follows_tasks()
+    }
+
+    /// Passes an event to `on_event` and to the subscriber of `tracing`; makes it only if there is
+    /// one of them.
+    pub(super) fn event(&self, event: impl FnOnce() -> PoolEvent) {
+        let on_event = self.functions.on_event.as_ref();
+        if on_event.is_none() && !trace::is_on() {
+            return;
+        }
+        let _role = RoleGuard::delivers(self.pool);
+        let event = event();
+        let _ = panics::catch(|| trace::emit(&event));
+        let _ = panics::catch(|| on_event.map(|on_event| on_event(&event)));
+    }
+
+    /// Passes a line of a worker's output to `on_output`.
+    pub(super) fn output(&self, output: &Output<'_>) {
+        let _role = RoleGuard::delivers(self.pool);
+        let _ = panics::catch(|| (self.functions.on_output)(output));
+    }
+
+    /// Passes a line that a task reported to `on_say`.
+    pub(super) fn line(&self, handle: &WorkerHandle, task: TaskId, line: &str) {
+        let (worker, pid) = (handle.worker(), handle.pid());
+        let _role = RoleGuard::delivers(self.pool);
+        let _ = panics::catch(|| (self.functions.on_say)(&Said { task, worker, pid, line }));
+    }
+}

@@ -1,0 +1,103 @@
+//! Tasks on their way into the scheduler: room for pending tasks, encoding, and the size of chunks.
+
+use std::sync::{Arc, PoisonError};
+
+use super::inner::PoolInner;
+use super::state::PoolState;
+use super::work_item::{self, WorkItem};
+use crate::error::{PoolError, TaskError};
+use crate::executor::callbacks;
+use crate::executor::chunk::Chunk;
+use crate::executor::job::Job;
+use crate::scheduler::{Event, ResolvedOptions};
+use crate::waiting::{self, Need, RoleGuard};
+
+impl PoolInner {
+    /// Whether one more task may be pending.
+    pub(super) fn has_room(&self, state: &PoolState) -> bool {
+        let pending = || state.scheduler.waiting() + state.reserved;
+        self.setup.max_pending.is_none_or(|max| pending() < max)
+    }
+
+    /// Reserves room for one task, if there is any.
+    pub(super) fn try_reserve(&self, state: &mut PoolState) -> bool {
+        let has_room = self.has_room(state);
+        state.reserved += usize::from(has_room && self.setup.max_pending.is_some());
+        has_room
+    }
+
+    /// Waits for room for one task and reserves it. In a callback of the pool it does not wait: the
+    /// thread of the callback may be needed to make room.
+    pub(super) fn reserve(&self) {
+        if self.setup.max_pending.is_none() || self.origin.is_forked() {
+            return;
+        }
+        let _waiting = waiting::begin([], Need::Time);
+        let mut state = self.lock_state();
+        while !self.has_room(&state)
+            && !callbacks::is_within(self)
+            && self.collapsed.get().is_none()
+        {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.reserved += 1;
+    }
+
+    /// Encodes a job for which room was reserved, and passes it to the scheduler.
+    pub(super) fn submit(&self, job: Job, options: ResolvedOptions) {
+        if self.origin.is_forked() {
+            return job.fail(TaskError::PoolBroken(PoolError::Forked));
+        }
+        // `Serialize` is the program's code and may submit tasks. In this role it does not wait for
+        // room, which it might never get: one place is reserved for this job.
+        let role =
+            self.setup.max_pending.map(|_| RoleGuard::serves(callbacks::address(self), None));
+        let encoded = job.encode();
+        drop(role);
+        let encoded = encoded.and_then(|encoded| match work_item::refusal(&encoded) {
+            None => Some(encoded),
+            Some(error) => {
+                encoded.promise.fail(error);
+                None
+            }
+        });
+        match encoded {
+            Some(encoded) => {
+                self.schedule(self.item_pool.work_item(encoded), options);
+            }
+            None if self.setup.max_pending.is_some() => {
+                self.lock_state().reserved -= 1;
+                self.room.notify_all();
+            }
+            None => {}
+        }
+    }
+
+    /// Passes a chunk to the scheduler.
+    pub(super) fn submit_chunk(&self, chunk: Chunk) {
+        let work_item = Arc::new(WorkItem::from_chunk(chunk));
+        if self.origin.is_forked() {
+            work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));
+            return;
+        }
+        self.schedule(work_item, self.setup.options);
+    }
+
+    fn schedule(&self, job: Arc<WorkItem>, options: ResolvedOptions) {
+        let (id, items, bytes) = (job.id, job.items(), job.bytes());
+        self.handle(Event::Submitted { id, job, items, bytes, options });
+    }
+
+    /// Number of tasks of a `map` that are sent in one chunk. One, if each task has an event of its
+    /// own, counts towards `max_pending`, or shares its worker with others.
+    pub(super) fn chunk_size(&self) -> usize {
+        let may_chunk = self.setup.max_pending.is_none()
+            && !self.listeners.want_starts()
+            && self.setup.scheduling.slots.iter().all(|slots| *slots == 1);
+        if may_chunk && !self.origin.is_forked() {
+            self.lock_state().scheduler.chunk_size() as usize
+        } else {
+            1
+        }
+    }
+}

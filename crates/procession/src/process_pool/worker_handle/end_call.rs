@@ -1,0 +1,79 @@
+//! Ends one running call: its process is killed, if the call still runs and has run for its allowed
+//! time.
+
+use std::time::Duration;
+
+use super::{KillReason, WorkerHandle};
+use crate::scheduler::{Begun, Claimed};
+use crate::transport::Progress;
+
+/// The outcome of an order to end a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::process_pool) enum TerminateOutcome {
+    /// The process was killed.
+    Killed,
+    /// The call was not ended, because of what its claim says.
+    Postponed(Claimed),
+}
+
+impl WorkerHandle {
+    /// Kills the process if the call has run for `allowed`; without `allowed`, if it runs at all.
+    /// Also returns the calls that were taken back meanwhile from a process that goes on.
+    ///
+    /// The claim is read twice. In between, everything that has not begun is taken back: so the
+    /// process is not killed for a task that began after the first look.
+    pub(in crate::process_pool) fn end_call(
+        &self,
+        seq: u64,
+        allowed: Option<Duration>,
+    ) -> (TerminateOutcome, Vec<Begun>) {
+        let postponed = |claimed, back| (TerminateOutcome::Postponed(claimed), back);
+        let first = self.progress(seq);
+        match first {
+            None if !self.has_call(seq) => {
+                // The reply was read, and the scheduler gets its event.
+                return postponed(Claimed::Ended { is_being_read: true }, Vec::new());
+            }
+            Some(Progress { begun: 0, .. }) | None => {
+                // Without `allowed` it is cancelled, so it need not begin.
+                let back = allowed.is_none().then(|| self.take_back(seq..=seq));
+                return postponed(Claimed::NotBegun, back.unwrap_or_default());
+            }
+            Some(Progress { runs_for: None, .. }) => {
+                return postponed(self.ended_claim(seq), Vec::new());
+            }
+            Some(Progress { runs_for: Some(ran_for), .. }) => {
+                if allowed.is_some_and(|allowed| ran_for < allowed) {
+                    return postponed(Claimed::RunsFor(ran_for), Vec::new());
+                }
+            }
+        }
+        let back = self.take_back(0..=u64::MAX);
+        let running = self.progress(seq).filter(|now| now.runs_for.is_some());
+        // In a chunk, the next task may have begun before it was taken back.
+        let is_same_task = running.map(|now| now.begun) == first.map(|first| first.begun);
+        if running.is_some() && (is_same_task || allowed.is_none()) {
+            self.kill(KillReason::Late);
+            return (TerminateOutcome::Killed, Vec::new());
+        }
+        postponed(self.ended_claim(seq), back)
+    }
+
+    fn progress(&self, seq: u64) -> Option<Progress> {
+        let region = self.region()?;
+        self.sending().claims.progress(region, seq)
+    }
+
+    fn ended_claim(&self, seq: u64) -> Claimed {
+        Claimed::Ended { is_being_read: self.may_have_unread_reply(seq) }
+    }
+
+    /// Whether the reply to a call that has ended by its claim may be unread. Records that arrive
+    /// after the first question about a call do not count: otherwise a worker could postpone the end
+    /// of one call by replies to others.
+    fn may_have_unread_reply(&self, seq: u64) -> bool {
+        let Some(region) = self.region() else { return false };
+        let Some(mut receiving) = self.try_receiving() else { return true };
+        receiving.may_have_unread_reply(region, seq)
+    }
+}

@@ -1,0 +1,153 @@
+//! Records from the worker: reading them, waiting for them, and matching replies with their calls.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Process, WorkerHandle};
+use crate::process_pool::work_item::WorkItem;
+use crate::transport::{
+    Assembly, Attachment, Garbled, Patience, Reader, Record, Records, SharedRegion, Socket,
+};
+
+/// The state of the reader.
+pub(in crate::process_pool) struct Receiving {
+    reader: Reader,
+    records: Records,
+    assembly: Assembly,
+    /// How long a shortage of descriptors in this process may still last.
+    patience: Patience,
+    /// The last call that had ended by its claim while its reply was not read: its sequence number,
+    /// and the end of the ring of replies when that was seen first.
+    ended_call: Option<(u64, u64)>,
+}
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self {
+            reader: Reader::default(),
+            records: Records::default(),
+            assembly: Assembly::default(),
+            patience: Patience::of(LONGEST_SHORTAGE),
+            ended_call: None,
+        }
+    }
+}
+
+/// Longest shortage of descriptors in this process; after it, attachments that cannot be received are
+/// given up.
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(2);
+
+/// Tasks of a call that were answered.
+pub(in crate::process_pool) struct Answered {
+    pub(in crate::process_pool) seq: u64,
+    pub(in crate::process_pool) work_item: Arc<WorkItem>,
+    /// Index of the first of them in the work item.
+    pub(in crate::process_pool) item: u32,
+}
+
+/// Longest sleep of the handler while the socket is full: the worker does not announce when it has
+/// read an attachment.
+const SOCKET_POLL: Duration = Duration::from_millis(1);
+
+impl WorkerHandle {
+    pub(in crate::process_pool) fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, if no other thread is receiving.
+    pub(in crate::process_pool) fn try_receiving(&self) -> Option<MutexGuard<'_, Receiving>> {
+        self.receiving.try_lock().ok()
+    }
+
+    /// Counts tasks of a call as answered, if the answer is valid; see
+    /// [`Claims::answered`](crate::process_pool::claims::Claims::answered).
+    pub(in crate::process_pool) fn answered(
+        &self,
+        claim: u64,
+        items: u32,
+        is_valid: impl FnOnce(&WorkItem, u32) -> bool,
+    ) -> Result<Answered, Garbled> {
+        let (seq, work_item, item) = self.sending().claims.answered(claim, items, is_valid)?;
+        Ok(Answered { seq, work_item, item })
+    }
+
+    /// The sequence number of the call with this claim.
+    pub(in crate::process_pool) fn seq_of(&self, claim: u64) -> Result<u64, Garbled> {
+        self.sending().claims.seq_of(claim).ok_or(Garbled)
+    }
+
+    /// The id of the first task of the call with this claim that is not answered.
+    pub(in crate::process_pool) fn next_unanswered(&self, claim: u64) -> Result<u64, Garbled> {
+        self.sending().claims.next_unanswered(claim).ok_or(Garbled)
+    }
+
+    /// Waits until the worker has written a record or has ended, or until a blocked outbox may be
+    /// flushed.
+    pub(in crate::process_pool) fn wait_for_replies(&self) {
+        let Some(Process { region, .. }) = self.process() else { return };
+        // The worker may have no call to reply to, if all that it had were taken back.
+        let has_room = || self.outbox.waits_for_ring() && !region.calls().has_unread();
+        let is_there = || region.replies().has_unread() || self.has_ended() || has_room();
+        if self.outbox.waits_for_socket() {
+            return region.reply_events().sleep_at_most(SOCKET_POLL, is_there);
+        }
+        region.reply_events().wait_unless(&self.handler_spin, is_there);
+    }
+
+    /// Waits for a short time while the worker is busy, so that several replies are read together.
+    pub(in crate::process_pool) fn wait_coalesced(&self) {
+        let Some(region) = self.region() else { return };
+        let is_urgent = || region.is_idle() || region.replies().is_filling() || self.has_ended();
+        region.reply_events().doze_unless(is_urgent);
+    }
+}
+
+impl Receiving {
+    /// Reads all records that the worker has published. Returns false if there are none.
+    pub(in crate::process_pool) fn read(&mut self, region: &SharedRegion) -> Result<bool, Garbled> {
+        let has_read = self.reader.read(&region.replies(), &mut self.records)?;
+        if has_read {
+            region.space_events().notify();
+        }
+        Ok(has_read)
+    }
+
+    pub(in crate::process_pool) fn next(&mut self) -> Result<Option<Record>, Garbled> {
+        self.records.next()
+    }
+
+    /// Whether all records that were read were taken.
+    pub(in crate::process_pool) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(in crate::process_pool) fn bytes(&self, record: Record) -> &[u8] {
+        self.records.bytes(record)
+    }
+
+    /// The attachment of the record that was taken last.
+    pub(in crate::process_pool) fn attachment(
+        &mut self,
+        socket: &Socket,
+    ) -> Result<Attachment, Garbled> {
+        self.assembly.next(socket, &mut self.patience)
+    }
+
+    /// Reads the attachments that are in the socket, to make room for more.
+    pub(in crate::process_pool) fn take_in(&mut self, socket: &Socket) -> Result<(), Garbled> {
+        self.assembly.take_in(socket, &mut self.patience)
+    }
+
+    pub(super) fn drop_attachments(&mut self) {
+        self.assembly = Assembly::default();
+    }
+
+    pub(super) fn may_have_unread_reply(&mut self, region: &SharedRegion, seq: u64) -> bool {
+        let tail = region.replies().tail();
+        let has_unread = !self.reader.has_passed(tail);
+        let (_, first) = self.ended_call.filter(|(of, _)| *of == seq).unwrap_or((seq, tail));
+        self.ended_call = Some((seq, first));
+        // Both positions: the worker may have published a false one at first.
+        !self.is_empty() || has_unread && !self.reader.has_passed(first)
+    }
+}
