@@ -65,18 +65,19 @@ impl ItemPool {
 /// It bounds the number of attachments in the socket, so that the socket does not fill up.
 const ATTACHMENT_BYTES: usize = 2048;
 
-/// Why a task can never be sent: what is large travels in memory files, and a limit of this process
-/// forbids them to be as large as that (`ulimit -f`).
+/// Checks that each attachment of a task can be sent: it becomes a memory file, and RLIMIT_FSIZE of
+/// this process (`ulimit -f`) limits the size of files. Returns the error of a task that cannot be
+/// sent.
 pub(crate) fn refusal(Encoded { text, blobs, .. }: &Encoded) -> Option<TaskError> {
     use rustix::process::{Resource, getrlimit};
     let largest = blobs.iter().filter(|blob| blob.file().is_none()).map(|blob| blob.len());
     let largest = largest.chain([text.len()]).max().filter(|largest| *largest > INLINE_LIMIT)?;
-    let most = getrlimit(Resource::Fsize).current.filter(|most| *most < largest as u64)?;
+    let max = getrlimit(Resource::Fsize).current.filter(|max| *max < largest as u64)?;
     Some(TaskError::Undelivered {
         what: "task".to_owned(),
         reason: format!(
             "this process cannot send it: File too large: {largest} bytes, and no file may be larger \
-             than {most} (ulimit -f)"
+             than {max} (ulimit -f)"
         ),
     })
 }
