@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use procession::{Executor, ProcessPool, Registry, worker};
-use procession_cli::flag_server::{FlagServer, Kind};
+use procession_cli::flag_server::{FlagServer, ServerKind};
 use procession_cli::flags::client::FetchSettings;
 use procession_cli::flags::codes::AVAILABLE;
 use procession_cli::flags::task::Download;
@@ -51,7 +51,7 @@ impl fmt::Display for Logs {
 #[divan::bench(args = [Logs::Off, Logs::On], sample_count = 30, max_time = 4)]
 fn download(bencher: Bencher, logs: Logs) {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = FlagServer::builder(Kind::Local).start().expect("a server");
+    let server = FlagServer::builder(ServerKind::Local).start().expect("a server");
     let fetch = FetchSettings { connections: 15, ..FetchSettings::new(server.base_url()) };
     let mut pool = ProcessPool::builder().workers(WORKERS).concurrency(2 * fetch.connections);
     if logs == Logs::On {

@@ -1,7 +1,7 @@
-//! The progress bar: what it says, and on which terminals it is drawn.
+//! The progress bar: its text, and the terminals on which it is drawn.
 //!
-//! It must never be drawn over anything else that is printed: whoever prints while it may be there
-//! goes through [`Bar::aside`] or [`Bar::say`].
+//! The bar must never be drawn over other output: while it may be drawn, output goes through
+//! [`RunProgressBar::suspend`] or [`RunProgressBar::print_line`].
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,48 +12,53 @@ use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
-use crate::flags::outcome::Counts;
+use crate::flags::outcome::OutcomeCounts;
 
-use super::args::{Color, Progress};
+use super::options::{ColorOption, ProgressOption};
 use super::stderr;
 
-/// How often the bar is drawn at most, a second.
+/// Maximum number of redraws a second.
 const FRAMES: u8 = 15;
 
-/// The bar is drawn at least as often.
-const LULL: Duration = Duration::from_millis(250);
+/// Interval of redraws while nothing changes.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Columns left free at the right: there a terminal echoes `^C`, which would else begin a new line,
-/// and the bar would leave a copy of itself on the old one.
+/// Columns left free at the right. A terminal echoes `^C` there; without them the echo would begin a
+/// new line and leave a copy of the bar on the old one.
 const MARGIN: u16 = 5;
 
-/// On terminals narrower than this, only the most important things stand beside the bar.
-const ROOMY: u16 = 60;
+/// On terminals with fewer columns, only the most important numbers are shown.
+const WIDE: u16 = 60;
 
-/// A bar; clones are the same bar.
+/// A progress bar. Clones are the same bar.
 #[derive(Clone)]
-pub(super) struct Bar {
+pub(super) struct RunProgressBar {
     bar: ProgressBar,
-    counts: Arc<Mutex<Counts>>,
+    counts: Arc<Mutex<OutcomeCounts>>,
 }
 
-impl Bar {
-    /// A bar that is drawn if it is wanted in any case, or if it `may` be and stderr is a terminal
-    /// that can.
-    pub(super) fn new(total: usize, progress: Progress, may: bool, color: Color) -> Self {
+impl RunProgressBar {
+    /// A bar that is drawn if the option says so, or, with `Auto`, if `may_draw` is set and stderr is
+    /// a terminal that can draw it.
+    pub(super) fn new(
+        total: usize,
+        progress: ProgressOption,
+        may_draw: bool,
+        color: ColorOption,
+    ) -> Self {
         let is_drawn = match progress {
-            Progress::None => false,
-            Progress::Bar => true,
-            Progress::Auto => may && can_be_drawn(),
+            ProgressOption::None => false,
+            ProgressOption::Bar => true,
+            ProgressOption::Auto => may_draw && can_be_drawn(),
         };
         let bar = ProgressBar::with_draw_target(Some(total as u64), target(is_drawn));
-        let counts = Arc::<Mutex<Counts>>::default();
+        let counts = Arc::<Mutex<OutcomeCounts>>::default();
         let counted = Arc::clone(&counts);
         let tail = move |state: &ProgressState, out: &mut dyn fmt::Write| {
             let counts = *counted.lock().unwrap_or_else(PoisonError::into_inner);
             let total = state.len().unwrap_or_default();
             let text = tail(counts, total, state.per_sec(), Term::stderr().size().1);
-            // Writes to memory.
+            // Cannot fail: it writes to memory.
             let _ = out.write_str(&text);
         };
         let style = ProgressStyle::with_template(template(color))
@@ -63,59 +68,58 @@ impl Bar {
         Self { bar, counts }
     }
 
-    /// Draws it for the first time; from then on also when nothing happens, so that what it tells
-    /// in a lull is true.
+    /// Draws the bar, from now on also at intervals, so that the shown rate is right.
     pub(super) fn begin(&self) {
         if !self.bar.is_hidden() {
             self.bar.tick();
-            self.bar.enable_steady_tick(LULL);
+            self.bar.enable_steady_tick(REDRAW_INTERVAL);
         }
     }
 
-    /// One more is done; these are all.
-    pub(super) fn step(&self, counts: Counts) {
+    /// Advances the bar by one; `counts` are all outcomes so far.
+    pub(super) fn step(&self, counts: OutcomeCounts) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         self.bar.inc(1);
     }
 
-    /// Takes the bar away while `print` prints.
-    pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+    /// Hides the bar while `print` prints.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
 
-    /// Says a line on stderr that a person should know in between.
-    pub(super) fn say(&self, line: fmt::Arguments<'_>) {
-        self.aside(|| stderr::say(line));
+    /// Prints a line on stderr.
+    pub(super) fn print_line(&self, line: fmt::Arguments<'_>) {
+        self.suspend(|| stderr::print(line));
     }
 
-    /// Takes the bar away for good.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// Whether stderr is a terminal that can.
+/// Whether stderr is a terminal that can draw a bar.
 pub(super) fn can_be_drawn() -> bool {
     console::user_attended_stderr() && env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
-/// Stderr with a margin, or nowhere.
+/// Stderr with a margin, or no target.
 pub(super) fn target(is_drawn: bool) -> ProgressDrawTarget {
     if !is_drawn {
         return ProgressDrawTarget::hidden();
     }
     let term = Term::buffered_stderr();
-    ProgressDrawTarget::term_like_with_hz(Box::new(WithMargin(term)), FRAMES)
+    ProgressDrawTarget::term_like_with_hz(Box::new(TermWithMargin(term)), FRAMES)
 }
 
-fn template(color: Color) -> &'static str {
+fn template(color: ColorOption) -> &'static str {
     let is_coloured = match color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => AutoStream::choice(&io::stderr()) != ColorChoice::Never,
+        ColorOption::Always => true,
+        ColorOption::Never => false,
+        ColorOption::Auto => AutoStream::choice(&io::stderr()) != ColorChoice::Never,
     };
     if is_coloured {
-        // It was decided here, for stderr; the bar's own library would look at stdout.
+        // The bar's library would decide by stdout, and the bar is on stderr.
         console::set_colors_enabled(true);
         "{wide_bar:.green} {tail}"
     } else {
@@ -123,34 +127,34 @@ fn template(color: Color) -> &'static str {
     }
 }
 
-/// What stands to the right of the bar: how many of how many, what went wrong, and the rate.
-fn tail(counts: Counts, total: u64, per_second: f64, columns: u16) -> String {
-    let Counts { ok: _, not_found, error, not_done: _, unchanged: _ } = counts;
+/// The text to the right of the bar: the number of outcomes, the errors, and the rate.
+fn tail(counts: OutcomeCounts, total: u64, per_second: f64, columns: u16) -> String {
+    let OutcomeCounts { ok: _, not_found, error, not_done: _, unchanged: _ } = counts;
     let mut text = format!("{}/{total}", counts.total());
-    if not_found > 0 && columns >= ROOMY {
+    if not_found > 0 && columns >= WIDE {
         text += &format!(", {not_found} not found");
     }
     if error > 0 {
         text += &format!(", {error} error{}", if error == 1 { "" } else { "s" });
     }
-    if columns >= ROOMY {
+    if columns >= WIDE {
         let decimals = usize::from(per_second < 10.0);
         text += &format!(", {per_second:.decimals$}/s");
     }
     text
 }
 
-/// A terminal that seems narrower than it is.
+/// A terminal that reports [`MARGIN`] fewer columns.
 #[derive(Debug)]
-pub(super) struct WithMargin(Term);
+pub(super) struct TermWithMargin(Term);
 
-impl WithMargin {
+impl TermWithMargin {
     pub(super) fn new(term: Term) -> Self {
         Self(term)
     }
 }
 
-impl TermLike for WithMargin {
+impl TermLike for TermWithMargin {
     fn width(&self) -> u16 {
         self.0.size().1.saturating_sub(MARGIN).max(1)
     }
@@ -197,8 +201,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tail_tells_what_there_is_to_tell_in_the_room_there_is() {
-        let counts = |ok, not_found, error| Counts { ok, not_found, error, ..Default::default() };
+    fn the_tail_has_fewer_numbers_on_a_narrow_terminal() {
+        let counts =
+            |ok, not_found, error| OutcomeCounts { ok, not_found, error, ..Default::default() };
         assert_eq!(tail(counts(0, 0, 0), 194, 0.0, 80), "0/194, 0.0/s");
         assert_eq!(tail(counts(76, 0, 0), 194, 26.1956, 80), "76/194, 26/s");
         assert_eq!(tail(counts(1, 9, 1), 676, 3.06, 80), "11/676, 9 not found, 1 error, 3.1/s");

@@ -1,5 +1,5 @@
-//! What the `coordinator` program does beside its job for the system around it: it stops its workers
-//! with itself at a Ctrl-Z, and as process 1 of a container it reaps what others have left.
+//! Job control: at a Ctrl-Z the program stops its workers with itself, and as process 1 of a container
+//! it reaps orphans.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use signal_hook::low_level::raise;
 use procession::{resume_all, suspend_all};
 use procession_os::signals::is_ignored;
 
-/// Starts the threads that do so, where they are needed.
+/// Starts the threads for this, where they are needed.
 pub(super) fn watch() -> io::Result<()> {
     if !is_ignored(SIGTSTP) {
         stop_workers_with_this_process()?;
@@ -37,38 +37,38 @@ fn stop_workers_with_this_process() -> io::Result<()> {
     Ok(())
 }
 
-/// How often it is looked for orphans that have ended.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long a process that was started here may take to be reaped by what started it.
-const RESERVED: Duration = Duration::from_secs(15);
+/// Interval of the search for orphans that have ended.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(5);
+/// A zombie that is older is an orphan: a process that this program started is reaped earlier.
+const ORPHAN_AGE: Duration = Duration::from_secs(15);
 
-/// Orphans become children of process 1. Those that were started here are reaped by what started
-/// them, at once; whatever stays is an orphan.
+/// Reaps orphans, which become children of process 1.
 fn reap_orphans() {
     let mut seen = HashMap::new();
     loop {
-        reap_if_seen_for(&mut seen, RESERVED);
-        thread::sleep(LOOK);
+        reap_if_seen_for(&mut seen, ORPHAN_AGE);
+        thread::sleep(SEARCH_INTERVAL);
     }
 }
 
-fn reap_if_seen_for(seen: &mut HashMap<i32, Instant>, reserved: Duration) {
+/// Reaps the zombies that were first seen this long ago.
+fn reap_if_seen_for(seen: &mut HashMap<i32, Instant>, age: Duration) {
     let zombies = zombies_of(process::id());
     seen.retain(|pid, _| zombies.contains(pid));
     for pid in zombies {
-        if seen.entry(pid).or_insert_with(Instant::now).elapsed() >= reserved {
+        if seen.entry(pid).or_insert_with(Instant::now).elapsed() >= age {
             let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }
     }
 }
 
-/// The children of a process that have ended and were not reaped.
+/// The children of a process that have ended and are not reaped.
 fn zombies_of(parent: u32) -> Vec<i32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let is_zombie = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name before these may contain anything, but no later parenthesis.
+        // The name before these fields may contain any character; the last parenthesis ends it.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         fields.next() == Some("Z")
             && fields.next().and_then(|ppid| ppid.parse().ok()) == Some(parent)
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zombie_is_reaped_only_after_it_was_left_for_a_while() {
+    fn a_zombie_is_reaped_only_after_a_while() {
         if !fs::exists("/proc/self/stat").unwrap_or_default() {
             return;
         }
@@ -98,7 +98,7 @@ mod tests {
         assert!(zombies_of(process::id()).contains(&pid));
         seen.insert(pid, Instant::now() - Duration::from_secs(1));
         seen.retain(|&other, _| other == pid);
-        // Only this one: other tests have children, too.
+        // Other tests have children, too.
         for zombie in zombies_of(process::id()) {
             seen.entry(zombie).or_insert_with(Instant::now);
         }

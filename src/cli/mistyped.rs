@@ -1,28 +1,30 @@
-//! Words that look like a subcommand that was typed wrongly. A code is two letters long, so such a
-//! word may be taken for one.
+//! Words that look like a mistyped subcommand. A code has two letters, so such a word may also be a
+//! code.
 
 use clap::CommandFactory;
 
-use super::args::Args;
+use super::args::CoordinatorArgs;
 use crate::flags::codes::AVAILABLE;
 
-/// How alike two words must be, from 0 to 1.
-const ALIKE: f64 = 0.75;
+/// The similarity of two words that are alike, from 0 to 1.
+const MIN_SIMILARITY: f64 = 0.75;
 
 /// Whether the word is a subcommand.
 pub(super) fn is_command(word: &str) -> bool {
-    Args::command().get_subcommands().any(|command| command.get_name() == word)
+    CoordinatorArgs::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
-/// The subcommand that was probably meant by the word; `--help` for `help`.
+/// The subcommand that the word probably means; `--help` for `help`.
 pub(super) fn meant(typed: &str) -> Option<String> {
     let word = typed.trim();
     if word.eq_ignore_ascii_case("help") {
         return Some("--help".to_owned());
     }
-    let commands: Vec<_> =
-        Args::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    // Two capitals are a code: so can each be asked for.
+    let commands: Vec<_> = CoordinatorArgs::command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    // Two capitals are a code, so that each code can be requested.
     let is_code = word.len() == 2 && word.chars().any(|c| c.is_ascii_uppercase());
     let is_word = word.len() >= 2 && !is_code && word.chars().all(|c| c.is_ascii_alphabetic());
     let word = &*word.to_ascii_lowercase();
@@ -30,7 +32,7 @@ pub(super) fn meant(typed: &str) -> Option<String> {
         return None;
     }
     let begun = || commands.iter().find(|command| command.starts_with(word));
-    let alike = |command: &&String| word.len() > 2 && strsim::jaro(word, command) > ALIKE;
+    let alike = |command: &&String| word.len() > 2 && strsim::jaro(word, command) > MIN_SIMILARITY;
     let closest = || {
         let alike = commands.iter().filter(alike);
         alike.max_by(|a, b| strsim::jaro(word, a).total_cmp(&strsim::jaro(word, b)))
@@ -38,7 +40,7 @@ pub(super) fn meant(typed: &str) -> Option<String> {
     begun().or_else(closest).cloned()
 }
 
-/// What to say of it.
+/// The message for a mistyped word.
 pub(super) fn hint(word: &str, command: &str) -> String {
     let code = match word.len() {
         2 => format!(" (for the code, write {})", word.to_uppercase()),
@@ -73,7 +75,7 @@ mod tests {
         ] {
             assert_eq!(known(word).as_deref(), Some(command), "{word}");
         }
-        // Codes with a flag, codes in capitals, letters, and words that are like no command.
+        // Codes with a flag, codes in capitals, letters, and words that are not like a command.
         for word in ["de", "se", "be", "co", "LO", "Lo", "aa", "l", "usa", "xyzzy", "", "logs"] {
             assert_eq!(known(word), None, "{word}");
         }

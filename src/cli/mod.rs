@@ -1,96 +1,68 @@
 //! The two programs: from the command line to a job, and from its results to the terminal.
 //!
 //! ```text
-//!   args ──(resume)──► settings ──► download ──► executor ──► Outcome ──► display ─► stdout, stderr
-//!   as typed           as resolved     ▲               └─► journal ─► logs, timeline, dashboard
-//!                                   signals
+//!   args ─► a subcommand: one module with its arguments and `run`
+//!           download, serve, bench, logs, timeline, compare, demo, completions
+//!
+//!   leaves  exit, options, value, contradiction, usage_error: what commands have in common
+//!           stdout, stderr, format, table, bar: what they print
+//!           run_log: what a run records; run_selection: which run's log is read
 //! ```
 //!
-//! One file a subcommand. Nothing below this room knows the terminal or exit codes.
+//! Nothing outside this directory knows the terminal or exit codes.
 
 mod args;
+mod background_load;
 mod bar;
 mod bench;
 mod compare;
-mod contradictions;
+mod completions;
+mod contradiction;
 mod dashboard;
 mod demo;
-mod display;
 mod download;
-mod feeder;
-mod hands;
+mod embedded_server;
+mod exit;
+mod format;
 mod job_control;
 mod logs;
-mod machine;
 mod mistyped;
-mod muster;
-mod resume;
+mod options;
 mod run_log;
+mod run_selection;
 mod serve;
-mod settings;
 mod signals;
 mod stderr;
 mod stdout;
 mod table;
-mod tally;
 mod timeline;
-mod unfinished;
 mod usage;
-mod which_run;
-mod words;
+mod usage_error;
+mod value;
+mod warm_pool;
 
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use clap_complete::Shell;
 
-use self::args::{Args, Command};
-use self::resume::Work;
+use self::args::CoordinatorArgs;
+use self::download::DownloadArgs;
+use self::exit::ProgramExit;
+use self::usage_error::UsageError;
+use crate::flags::selection::SelectionError;
 use crate::flags::task::Download;
 use crate::workload;
 use procession::worker::{self, Asked};
 use procession::{ProcessPool, Registry};
 use procession_os as os;
 
-/// The build of these programs: both must be of the same.
+/// Build id of these programs: a coordinator and its workers must have the same.
 const BUILD: &str = env!("PROCESSION_BUILD");
 
-/// The settings that all process pools of the programs have in common.
+/// A builder with the settings that all process pools of the programs have in common.
 fn pool() -> procession::Builder {
     ProcessPool::builder().build_id(BUILD)
-}
-
-/// How a program ended, as its caller reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Exit {
-    /// Every code was answered.
-    Answered = 0,
-    /// Some ended in an error.
-    SomeErrors = 1,
-    /// The command line makes no sense.
-    Usage = 2,
-    /// The job could not be done at all.
-    CouldNotWork = 3,
-    /// Ended by the SIGHUP of a terminal that is gone.
-    HungUp = 129,
-    /// Ended by Ctrl-C.
-    Interrupted = 130,
-    /// Ended by SIGQUIT.
-    Quit = 131,
-    /// The reader of standard output closed it before all was written.
-    ClosedPipe = 141,
-    /// Ended by SIGTERM.
-    Terminated = 143,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// The `coordinator` program.
@@ -100,92 +72,105 @@ pub fn coordinator() -> ExitCode {
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
-    run()
-        .unwrap_or_else(|error| {
-            if error.is::<stdout::ClosedPipe>() {
-                return Exit::ClosedPipe;
-            }
-            let why = format!("{error:#}");
-            stderr::say(format_args!("coordinator: {why}"));
-            run_log::end(Exit::CouldNotWork as u8, Some(why));
-            Exit::CouldNotWork
-        })
-        .into()
+    run().unwrap_or_else(report_error).into()
 }
 
-fn run() -> anyhow::Result<Exit> {
-    let parsed = Args::command()
+fn run() -> anyhow::Result<ProgramExit> {
+    let parsed = CoordinatorArgs::command()
         .try_get_matches()
-        .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
-    let (Args { command, download }, matches) = match parsed {
+        .and_then(|matches| Ok((CoordinatorArgs::from_arg_matches(&matches)?, matches)));
+    let (CoordinatorArgs { command, download }, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(told) => return refusal(told),
+        Err(error) => return refuse(error),
     };
-    // Without these threads everything works but Ctrl-Z, and orphans of a container stay.
+    // Without these threads only Ctrl-Z and the reaping of orphans do not work.
     let _ = job_control::watch();
     match command {
         None => run_download(download, &matches),
-        Some(Command::Serve(serve)) => serve::run(&serve),
-        Some(Command::Bench(bench)) => bench::run(&bench),
-        Some(Command::Logs(logs)) => logs::run(&logs),
-        Some(Command::Compare(compare)) => compare::run(*compare),
-        Some(Command::Demo(demos)) => demo::run(demos.demo),
-        Some(Command::Timeline(timeline)) => timeline::run(&timeline),
-        Some(Command::Completions { shell }) => completions(shell),
+        Some(command) => command.run(),
     }
 }
 
-/// Shows what stands in the way of running anything: a usage error, on stderr, or the help or
-/// the version, on stdout.
-fn refusal(told: clap::Error) -> anyhow::Result<Exit> {
-    if told.use_stderr() {
-        let first = std::env::args().nth(1).unwrap_or_default();
-        if told.kind() == clap::error::ErrorKind::UnknownArgument
-            && let Some(command) = mistyped::meant(&first)
-        {
-            return usage_error(None, mistyped::hint(&first, &command));
-        }
-        let later = std::env::args().skip(2).find(|word| mistyped::is_command(word));
-        if told.kind() == clap::error::ErrorKind::ArgumentConflict
-            && let (false, Some(command)) = (mistyped::is_command(&first), later)
-        {
-            return usage_error(None, settings::UsageError::CommandComesFirst(command));
-        }
-        // A stderr that is gone cannot be told so.
-        let _ = told.print();
-        return Ok(Exit::Usage);
-    }
-    stdout::written(told.print())?;
-    Ok(Exit::Answered)
-}
-
-/// A write beyond the limit of file sizes is an error like that of a full disk, and not the end of
-/// the process. What has a handler here has none in the programs that are started.
-fn survive_limits_of_file_sizes() {
-    let handler = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-    // Without it the system ends the process with a signal, which is told.
-    let _ = handler;
-}
-
-fn run_download(mut typed: args::Download, matches: &ArgMatches) -> anyhow::Result<Exit> {
-    if let Some(word) = typed.which.cc.first()
+fn run_download(args: DownloadArgs, matches: &ArgMatches) -> anyhow::Result<ProgramExit> {
+    if let Some(word) = args.codes.cc.first()
         && let Some(command) = mistyped::meant(word)
     {
-        return usage_error(None, mistyped::hint(word, &command));
+        return Err(UsageError::new(&[], mistyped::hint(word, &command)).into());
     }
-    match resume::complete(&mut typed, matches)? {
-        Work::AsTyped => {}
-        Work::Refused(why) => return usage_error(None, why),
-        Work::Left(told) => stderr::say(format_args!("coordinator: {told}")),
-        Work::Nothing(told, summary) => {
-            stderr::say(format_args!("coordinator: {told}"));
-            if typed.json {
-                stdout::print(&(summary.line() + "\n"))?;
-            }
-            return Ok(Exit::Answered);
-        }
+    download::run(args, matches)
+}
+
+/// Prints the error of a command; a closed standard output ends the program without a message.
+fn report_error(error: anyhow::Error) -> ProgramExit {
+    if error.is::<stdout::ClosedPipe>() {
+        return ProgramExit::ClosedPipe;
     }
-    settings::resolve(typed).map_or_else(|error| usage_error(None, error), download::run)
+    if let Some(usage) = error.downcast_ref::<UsageError>() {
+        print_usage_error(usage);
+        return ProgramExit::Usage;
+    }
+    let why = format!("{error:#}");
+    stderr::print(format_args!("coordinator: {why}"));
+    run_log::end(ProgramExit::CouldNotWork as u8, Some(why));
+    ProgramExit::CouldNotWork
+}
+
+/// Prints the error with the usage of its subcommand.
+fn print_usage_error(usage: &UsageError) {
+    let message = match misplaced_command(usage) {
+        Some(command) => command_comes_first(&command),
+        None => usage.to_string(),
+    };
+    let mut command = CoordinatorArgs::command();
+    // Gives the subcommands their full names.
+    command.build();
+    let command = usage.subcommand().iter().fold(&mut command, |command, name| {
+        command.find_subcommand_mut(name).expect("a subcommand of that name")
+    });
+    // An error means that stderr is closed.
+    let _ = command.error(clap::error::ErrorKind::ValueValidation, message).print();
+}
+
+/// The subcommand that was typed in the place of a code.
+fn misplaced_command(usage: &UsageError) -> Option<String> {
+    match usage.find::<SelectionError>()? {
+        SelectionError::Argument(word) if mistyped::is_command(word) => Some(word.clone()),
+        _ => None,
+    }
+}
+
+fn command_comes_first(command: &str) -> String {
+    format!("{command} is a command, which must come first: see coordinator {command} --help")
+}
+
+/// Handles an error of the parser: a usage error, on stderr, or the help or the version, on stdout.
+fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
+    if !error.use_stderr() {
+        stdout::written(error.print())?;
+        return Ok(ProgramExit::Answered);
+    }
+    let first = std::env::args().nth(1).unwrap_or_default();
+    if error.kind() == clap::error::ErrorKind::UnknownArgument
+        && let Some(command) = mistyped::meant(&first)
+    {
+        return Err(UsageError::new(&[], mistyped::hint(&first, &command)).into());
+    }
+    let later = std::env::args().skip(2).find(|word| mistyped::is_command(word));
+    if error.kind() == clap::error::ErrorKind::ArgumentConflict
+        && let (false, Some(command)) = (mistyped::is_command(&first), later)
+    {
+        return Err(UsageError::new(&[], command_comes_first(&command)).into());
+    }
+    // An error means that stderr is closed.
+    let _ = error.print();
+    Ok(ProgramExit::Usage)
+}
+
+/// Handles SIGXFSZ, so that a write beyond the limit of file sizes is an error and does not end the
+/// process. Programs that are started have the default action, since they do not inherit handlers.
+fn survive_limits_of_file_sizes() {
+    // Without the handler such a write ends the process.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 /// The `worker` program.
@@ -195,11 +180,11 @@ pub fn worker() -> ExitCode {
     match worker::asked() {
         Some(asked) => serve_coordinator(asked),
         None => {
-            stderr::say(format_args!(
+            stderr::print(format_args!(
                 "worker: this is a worker process of procession. It takes its tasks from a \
                  coordinator, which starts it: run `coordinator --help`."
             ));
-            Exit::Usage.into()
+            ProgramExit::Usage.into()
         }
     }
 }
@@ -209,7 +194,7 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
     let code = match asked.serve(registry()) {
         Ok(()) => 0,
         Err(error) => {
-            stderr::say(format_args!("worker: {error}"));
+            stderr::print(format_args!("worker: {error}"));
             1
         }
     };
@@ -217,32 +202,8 @@ fn serve_coordinator(asked: Asked) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// All that workers can do.
+/// All tasks of the programs.
 fn registry() -> Registry {
     let registry = Registry::new().build_id(BUILD).with::<Download>();
     demo::add_to(workload::add_to(bench::add_to(registry)))
-}
-
-fn completions(shell: Shell) -> anyhow::Result<Exit> {
-    // Into memory first: the generator panics where it cannot write.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "coordinator", &mut script);
-    let mut out = io::stdout().lock();
-    stdout::written(out.write_all(&script).and_then(|()| out.flush()))?;
-    Ok(Exit::Answered)
-}
-
-/// Tells what is wrong with the command line, and how that of this subcommand is used.
-fn usage_error(subcommand: Option<&[&str]>, error: impl Display) -> anyhow::Result<Exit> {
-    let kind = clap::error::ErrorKind::ValueValidation;
-    let mut command = Args::command();
-    // With this, a subcommand knows its full name.
-    command.build();
-    let command = subcommand.unwrap_or_default().iter().fold(&mut command, |command, name| {
-        command.find_subcommand_mut(name).expect("a subcommand of that name")
-    });
-    let error = command.error(kind, error);
-    // A stderr that is gone cannot be told so.
-    let _ = error.print();
-    Ok(Exit::Usage)
 }

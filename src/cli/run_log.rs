@@ -1,4 +1,5 @@
-//! What a run writes down besides its tasks, and where; reading it is for [`logs`](super::logs).
+//! The log of a run: where it is, and the events that are not recorded by tasks. [`logs`](super::logs)
+//! reads it.
 
 use std::collections::HashMap;
 use std::env;
@@ -14,25 +15,45 @@ use procession::{Output, PoolEvent, Stream, TaskId};
 use procession_journal as journal;
 use procession_journal::{FORMAT, Journal, Level, LogEvent, ResourceUsage, RunDir};
 
-use super::bar::Bar;
-use super::settings::Logs;
-use super::{stderr, words};
+use super::bar::RunProgressBar;
+use super::run_selection::DEFAULT_LOG_DIR;
+use super::{format, stderr};
 
-/// Tells a worker where the logs of its run are.
+/// The environment variable with the log directory of the run, for its workers.
 pub(super) const DIRECTORY_VARIABLE: &str = "PROCESSION_LOG_DIR";
 
-/// Opens the logs of a run and gives their directory, if there are to be any. The logs of so many
-/// runs are kept.
-pub(super) fn begin(logs: &Logs, keep: usize) -> anyhow::Result<Option<PathBuf>> {
+/// Whether and where a run keeps logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LogPolicy {
+    None,
+    /// In the default directory: if that fails, the run continues without logs.
+    Default(PathBuf),
+    /// In a requested directory: if that fails, so does the run.
+    Required(PathBuf),
+}
+
+impl LogPolicy {
+    pub(super) fn resolve(no_logs: bool, log_dir: Option<PathBuf>) -> Self {
+        match (no_logs, log_dir) {
+            (true, _) => Self::None,
+            (false, Some(dir)) => Self::Required(dir),
+            (false, None) => Self::Default(PathBuf::from(DEFAULT_LOG_DIR)),
+        }
+    }
+}
+
+/// Opens the logs of a run and returns their directory, if there are to be any. The logs of the last
+/// `keep` runs are kept.
+pub(super) fn begin(logs: &LogPolicy, keep: usize) -> anyhow::Result<Option<PathBuf>> {
     let (dir, is_optional) = match logs {
-        Logs::None => return Ok(None),
-        Logs::Default(dir) => (dir, true),
-        Logs::Asked(dir) => (dir, false),
+        LogPolicy::None => return Ok(None),
+        LogPolicy::Default(dir) => (dir, true),
+        LogPolicy::Required(dir) => (dir, false),
     };
     match open(dir, keep) {
         Ok(run) => Ok(Some(run)),
         Err(error) if is_optional => {
-            stderr::say(format_args!("coordinator: {error:#}; this run goes without logs"));
+            stderr::print(format_args!("coordinator: {error:#}; this run goes without logs"));
             Ok(None)
         }
         Err(error) => Err(anyhow!("{error:#}; name another --log-dir DIR, or take --no-logs")),
@@ -42,7 +63,7 @@ pub(super) fn begin(logs: &Logs, keep: usize) -> anyhow::Result<Option<PathBuf>>
 fn open(logs: &Path, keep: usize) -> anyhow::Result<PathBuf> {
     let run = RunDir::create(logs)?;
     let journal = Journal::coordinator(&run.path())?;
-    // A file system without links is no reason to go without logs.
+    // Some file systems have no links; the logs are usable without.
     let _ = run.link_latest();
     RunDir::prune(logs, keep);
     adopt(journal);
@@ -54,7 +75,10 @@ pub(super) fn begin_in_worker(worker: usize) {
     let Some(dir) = env::var_os(DIRECTORY_VARIABLE) else { return };
     match Journal::worker(Path::new(&dir), worker, std::process::id()) {
         Ok(journal) => adopt(journal),
-        Err(error) => stderr::say(format_args!("worker: {error}; this worker goes without a log")),
+        Err(error) => {
+            let error = anyhow!(error);
+            stderr::print(format_args!("worker: {error:#}; this worker goes without a log"));
+        }
     }
 }
 
@@ -78,10 +102,10 @@ pub(super) fn record(level: Level, event: LogEvent) {
     }
 }
 
-/// The last line.
+/// Writes the last lines and closes the log.
 pub(super) fn end(exit_code: u8, why: Option<String>) {
     let Some(journal) = journal::current() else { return };
-    // It is in the reserve as well, but those who follow the run read only what is appended.
+    // The reserve has this event as well, but `logs --follow` reads only lines that are appended.
     if let Some(lines_lost) = journal.lines_lost() {
         journal.record(Level::Error, lines_lost);
     }
@@ -89,39 +113,39 @@ pub(super) fn end(exit_code: u8, why: Option<String>) {
     journal.finish();
 }
 
-/// Which task is about which flag; clones are the same.
+/// The code of each submitted task. Clones share their content.
 #[derive(Clone, Default)]
-pub(super) struct Submitted(Arc<Mutex<HashMap<TaskId, Code>>>);
+pub(super) struct SubmittedCodes(Arc<Mutex<HashMap<TaskId, Code>>>);
 
-impl Submitted {
+impl SubmittedCodes {
     pub(super) fn insert(&self, task: TaskId, code: Code) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task, code);
     }
 
-    /// `None` in the moment between the submission of a task and its note here.
+    /// `None` between the submission of a task and its insertion here.
     fn code(&self, task: TaskId) -> Option<String> {
         let codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         codes.get(&task).map(Code::to_string)
     }
 }
 
-/// Writes down what happens in a pool, and says what a person should know of it.
+/// Records the events of a pool, and prints those that the user should know.
 pub(super) struct PoolLog {
-    submitted: Submitted,
-    bar: Bar,
-    /// Whether it was said that the system is short of something.
-    has_said: AtomicBool,
+    submitted: SubmittedCodes,
+    bar: RunProgressBar,
+    /// Whether a shortage of the system was printed.
+    has_reported: AtomicBool,
 }
 
 impl PoolLog {
-    pub(super) fn new(submitted: Submitted, bar: Bar) -> Self {
-        Self { submitted, bar, has_said: AtomicBool::new(false) }
+    pub(super) fn new(submitted: SubmittedCodes, bar: RunProgressBar) -> Self {
+        Self { submitted, bar, has_reported: AtomicBool::new(false) }
     }
 
-    /// The first time that the system is short of something is said; the log has all.
-    fn say_once(&self, text: &str) {
-        if !self.has_said.swap(true, Ordering::Relaxed) {
-            self.bar.say(format_args!("coordinator: {text}"));
+    /// Prints the first shortage of the system; the log has all.
+    fn report_once(&self, text: &str) {
+        if !self.has_reported.swap(true, Ordering::Relaxed) {
+            self.bar.print_line(format_args!("coordinator: {text}"));
         }
     }
 
@@ -148,20 +172,20 @@ impl PoolLog {
             }
             PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
                 let text = format!("worker {worker} (pid {pid}) is left behind: {reason}");
-                self.bar.say(format_args!("coordinator: {text}"));
+                self.bar.print_line(format_args!("coordinator: {text}"));
                 (Level::Error, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
                 let text = format!(
                     "worker {worker} (pid {pid}) has {} in place of {wanted}: {reason}",
-                    words::count(*threads as u64, "connection")
+                    format::count(*threads as u64, "connection")
                 );
-                self.say_once(&format!("{text}; the run takes longer"));
+                self.report_once(&format!("{text}; the run takes longer"));
                 (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::WorkerDelayed { worker, reason } => {
                 let text = format!("worker {worker} cannot be started now: {reason}");
-                self.say_once(&format!("{text}; it is tried again, and others may go on"));
+                self.report_once(&format!("{text}; it is tried again, and others may go on"));
                 (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
             PoolEvent::TaskRetried { task, fault, attempt, pause } => {
@@ -173,7 +197,7 @@ impl PoolLog {
                 let code = self.submitted.code(*task);
                 (Level::Error, LogEvent::TaskTimedOut { code, after_ms: milliseconds(*after) })
             }
-            // Whoever runs a task writes that down.
+            // The task itself records its start.
             PoolEvent::TaskStarted { .. } => return,
             PoolEvent::ProgramPassedOver { program, reason } => {
                 let text = format!(
@@ -181,10 +205,10 @@ impl PoolLog {
                      place",
                     program.display()
                 );
-                self.bar.say(format_args!("coordinator: {text}"));
+                self.bar.print_line(format_args!("coordinator: {text}"));
                 (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
-            // The library may get more events than this program knows.
+            // Events of a later version of the library.
             other => {
                 let text = format!("{other:?}");
                 (Level::Info, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
@@ -194,20 +218,20 @@ impl PoolLog {
     }
 }
 
-/// The logs of workers, held open for what they print: it belongs beside what they write down.
+/// The logs of workers, open for the output of these workers.
 pub(super) struct WorkerOutput {
     dir: Option<PathBuf>,
-    /// Makes room for what has no log to go to.
-    bar: Bar,
+    /// Prints the output without a log.
+    bar: RunProgressBar,
     journals: Mutex<HashMap<u32, Option<Journal>>>,
 }
 
 impl WorkerOutput {
-    pub(super) fn new(dir: Option<&Path>, bar: Bar) -> Self {
+    pub(super) fn new(dir: Option<&Path>, bar: RunProgressBar) -> Self {
         Self { dir: dir.map(Path::to_owned), bar, journals: Mutex::default() }
     }
 
-    /// Writes a line of a worker into its log; without logs, to stderr.
+    /// Writes an output line of a worker into its log; without logs, to stderr.
     pub(super) fn record(&self, Output { worker, pid, stream, line, .. }: &Output<'_>) {
         let mut journals = self.journals.lock().unwrap_or_else(|poison| poison.into_inner());
         let journal = journals.entry(*pid).or_insert_with(|| {
@@ -222,7 +246,7 @@ impl WorkerOutput {
                 };
                 journal.record(Level::Info, LogEvent::Output { stream, text: (*line).to_owned() });
             }
-            None => self.bar.say(format_args!("worker {worker} (pid {pid}): {line}")),
+            None => self.bar.print_line(format_args!("worker {worker} (pid {pid}): {line}")),
         }
     }
 }

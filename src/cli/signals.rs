@@ -1,6 +1,6 @@
-//! The signals that ask a program to end: Ctrl-C, SIGTERM, SIGQUIT, and the SIGHUP of a terminal
-//! that is gone. What the first one means is the job's to say. The second one always ends the
-//! program: that depends on no lock, channel or thread but the one that waits for signals here.
+//! The signals that end a program: SIGINT (Ctrl-C), SIGTERM, SIGQUIT and SIGHUP. The job decides what
+//! the first signal means. The second always ends the program, and depends on no lock, channel or
+//! thread but the signals thread.
 
 use std::io;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use signal_hook::{flag, low_level};
 
 use procession_os::threads::ThreadSpec;
 
-use super::Exit;
+use super::exit::ProgramExit;
 
-/// Signals that come within this time after the first one are the same request: `timeout` signals
-/// a program, then its group, and a terminal that is closed may send SIGHUP more than once.
+/// Signals within this time after the first one are the same request: `timeout` signals a program,
+/// then its group, and a terminal that is closed may send SIGHUP more than once.
 pub(super) const BURST: Duration = Duration::from_millis(200);
 
-/// How long a job may take to end after the second signal, which kills what runs and prints the
-/// report. After that the process ends as it is; its workers notice by themselves.
-const RESPITE: Duration = Duration::from_secs(3);
+/// How long a job may take to end after the second signal, to kill its workers and print the report.
+/// After that the process exits; its workers end by themselves.
+const FORCED_END_TIMEOUT: Duration = Duration::from_secs(3);
 
-const ENDING: [(i32, Exit); 4] = [
-    (SIGINT, Exit::Interrupted),
-    (SIGTERM, Exit::Terminated),
-    (SIGHUP, Exit::HungUp),
-    (SIGQUIT, Exit::Quit),
+const ENDING: [(i32, ProgramExit); 4] = [
+    (SIGINT, ProgramExit::Interrupted),
+    (SIGTERM, ProgramExit::Terminated),
+    (SIGHUP, ProgramExit::HungUp),
+    (SIGQUIT, ProgramExit::Quit),
 ];
 
-/// Calls `arrived` for the first signal and for the second one, with the exit status that it asks
-/// for, from a thread that lives as long as the process. `arrived` must not block.
-pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Result<()> {
+/// Calls `arrived` for the first and for the second signal, with the exit code of the signal, from a
+/// thread that lives as long as the process. `arrived` must not block.
+pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io::Result<()> {
     let heard: Vec<_> = ENDING
         .into_iter()
         .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())
@@ -45,10 +45,10 @@ pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Resul
     }
     let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
     ThreadSpec::new("signals").start_with_retries(move || {
-        let mut first: Option<(Instant, Exit)> = None;
+        let mut first: Option<(Instant, ProgramExit)> = None;
         for signal in signals.forever() {
             let exit = ENDING.iter().find(|(ending, _)| *ending == signal);
-            let exit = exit.map_or(Exit::Interrupted, |(_, exit)| *exit);
+            let exit = exit.map_or(ProgramExit::Interrupted, |(_, exit)| *exit);
             match first {
                 None => {
                     first = Some((Instant::now(), exit));
@@ -58,7 +58,7 @@ pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Resul
                 Some((_, first)) => {
                     is_insisted.store(true, Ordering::Relaxed);
                     arrived(exit);
-                    thread::sleep(RESPITE);
+                    thread::sleep(FORCED_END_TIMEOUT);
                     low_level::exit(first as i32);
                 }
             }
@@ -67,9 +67,9 @@ pub(super) fn watch(mut arrived: impl FnMut(Exit) + Send + 'static) -> io::Resul
     Ok(())
 }
 
-/// Whether whoever started this program wants it to outlive the terminal, as `nohup` does.
+/// Whether SIGHUP was ignored at the start of the program, as `nohup` sets it.
 fn is_hangup_ignored() -> bool {
-    // Other systems have no such file; there SIGHUP is always heard.
+    // Other systems have no such file; there SIGHUP is always handled.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

@@ -1,11 +1,11 @@
-//! Diagnostics. Whoever closed stderr, or let its disk run full, must not stop a run by that, so
-//! this room is used in place of `eprintln!`, which panics then.
+//! Diagnostics on stderr. Unlike `eprintln!`, this does not panic if stderr is closed or its disk is
+//! full.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// Says a line on stderr, if it can be said.
-pub(super) fn say(line: fmt::Arguments<'_>) {
-    // In one piece: other processes may write to the same terminal.
+/// Prints a line on stderr; an error is ignored.
+pub(super) fn print(line: fmt::Arguments<'_>) {
+    // With one write: other processes may write to the same terminal.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

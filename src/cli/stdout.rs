@@ -1,32 +1,21 @@
-//! Standard output for what a command tells: coloured where that is wanted, and with every write
-//! checked. A reader that closes it early ends the program, see [`ClosedPipe`].
+//! Standard output: coloured if the options say so, and with every write checked. A reader that closes
+//! it early ends the program, see [`ClosedPipe`].
 
+use std::env;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Context;
 use console::Term;
 
-use super::args::Color;
-
+use super::options::ColorOption;
 /// Standard output, locked.
 pub(super) struct Stdout {
     out: BufWriter<AutoStream<StdoutLock<'static>>>,
 }
 
-impl Color {
-    /// What it means for standard output.
-    pub(super) fn for_stdout(self) -> ColorChoice {
-        match self {
-            Color::Auto => AutoStream::choice(&io::stdout()),
-            Color::Always => ColorChoice::Always,
-            Color::Never => ColorChoice::Never,
-        }
-    }
-}
-
 impl Stdout {
-    pub(super) fn lock(color: Color) -> Self {
+    pub(super) fn lock(color: ColorOption) -> Self {
         let choice = color.for_stdout();
         let choice = if choice == ColorChoice::Never { choice } else { ColorChoice::AlwaysAnsi };
         Self { out: BufWriter::new(AutoStream::new(io::stdout().lock(), choice)) }
@@ -43,7 +32,7 @@ impl Write for Stdout {
     }
 }
 
-/// How many columns there are; without a terminal there is no end to them.
+/// The number of columns; without a terminal it is not limited.
 pub(super) fn width() -> usize {
     match io::stdout().is_terminal() {
         true => usize::from(Term::stdout().size().1).max(20),
@@ -51,13 +40,21 @@ pub(super) fn width() -> usize {
     }
 }
 
-/// The reader of standard output has closed it: the program ends, with no word to the terminal and
-/// with an exit status of its own.
+/// Whether the locale has an encoding of Unicode.
+pub(super) fn has_unicode() -> bool {
+    let set = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// The reader of standard output has closed it: the program ends without a message, with
+/// [`ProgramExit::ClosedPipe`](super::exit::ProgramExit::ClosedPipe).
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed by its reader")]
 pub(super) struct ClosedPipe;
 
-/// What a write to standard output came to.
+/// The result of a write to standard output.
 pub(super) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClosedPipe.into()),
@@ -67,6 +64,17 @@ pub(super) fn written(result: io::Result<()>) -> anyhow::Result<()> {
 
 /// Writes a text to standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes to standard output.
+pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Writes a text, coloured if the option says so, to standard output.
+pub(super) fn print_colored(text: &str, color: ColorOption) -> anyhow::Result<()> {
+    let mut out = Stdout::lock(color);
     written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }

@@ -1,15 +1,15 @@
-//! A table for a terminal: in columns, in several parts where they do not fit beside each other, or
-//! one thing below the other.
+//! A table for a terminal: in columns; in several parts if the columns do not fit beside each other; or
+//! with one line for each cell.
 
 use console::{Alignment, measure_text_width, pad_str};
 
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// In more parts than this, nobody would see what belongs together.
+/// Maximum number of parts.
 const MOST_PARTS: usize = 3;
 
-/// A table. Cells may have colours; all but the first column, and those that are named, are numbers.
+/// A table. Cells may have colours. All columns are numbers, but the first and those in `texts`.
 pub(super) struct Table {
     head: Vec<&'static str>,
     texts: Vec<&'static str>,
@@ -28,7 +28,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table as text, no wider than `width` where that can be helped.
+    /// The table as text, no wider than `width` if possible.
     pub(super) fn render(&self, width: usize) -> String {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|column| {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_laid_out_as_the_width_allows() {
+    fn the_layout_of_a_table_depends_on_the_width() {
         let mut table = Table::new(&["who", "tasks", "ended"], &["ended"]);
         table.row(vec!["worker 0".into(), "7".into(), "\x1b[31mwell\x1b[0m".into()]);
         table.row(vec!["worker 10".into(), "123".into(), String::new()]);

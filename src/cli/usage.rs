@@ -1,4 +1,4 @@
-//! What this process has used so far.
+//! CPU time and memory of this process.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;

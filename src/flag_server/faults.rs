@@ -21,7 +21,7 @@ const STATUSES: [u16; 4] = [500, 502, 503, 504];
 
 /// The three servers of the book: how well each one treats its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ServerKind {
     /// Answers at once, and never fails.
     Local,
     /// Answers every request after half a second.
@@ -30,21 +30,21 @@ pub enum Kind {
     Error,
 }
 
-impl Kind {
+impl ServerKind {
     /// All servers, from the best to the worst.
-    pub const ALL: [Kind; 3] = [Kind::Local, Kind::Delay, Kind::Error];
+    pub const ALL: [ServerKind; 3] = [ServerKind::Local, ServerKind::Delay, ServerKind::Error];
 
     /// The book's name for this server: `LOCAL`, `DELAY` or `ERROR`.
     pub const fn label(self) -> &'static str {
         match self {
-            Kind::Local => "LOCAL",
-            Kind::Delay => "DELAY",
-            Kind::Error => "ERROR",
+            ServerKind::Local => "LOCAL",
+            ServerKind::Delay => "DELAY",
+            ServerKind::Error => "ERROR",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ServerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.label())
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Kind {
 
 /// What will happen to one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct FaultPlan {
     /// How long to wait before answering, whatever the answer.
     pub delay: Option<Duration>,
     /// The 5xx status to answer with, instead of what was asked for.
@@ -63,8 +63,8 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// Which server this is.
-    pub kind: Kind,
-    /// The number that all chance comes from; only [`Kind::Error`] takes chances.
+    pub kind: ServerKind,
+    /// The number that all chance comes from; only [`ServerKind::Error`] takes chances.
     pub seed: u64,
 }
 
@@ -73,16 +73,16 @@ impl Faults {
     ///
     /// Always the same for the same seed, code and attempt. Each attempt throws the dice anew, so
     /// a client that tries again usually gets through.
-    pub fn plan(&self, cc: &str, attempt: u32) -> Plan {
+    pub fn plan(&self, cc: &str, attempt: u32) -> FaultPlan {
         match self.kind {
-            Kind::Local => Plan::default(),
-            Kind::Delay => Plan { delay: Some(DELAY), status: None },
-            Kind::Error => {
+            ServerKind::Local => FaultPlan::default(),
+            ServerKind::Delay => FaultPlan { delay: Some(DELAY), status: None },
+            ServerKind::Error => {
                 let mut dice = Dice::new(self.seed, cc, attempt);
                 // One throw for each question, always in this order, so the answers are
                 // independent of each other.
                 let (fails, status, waits) = (dice.throw(), dice.throw(), dice.throw());
-                Plan {
+                FaultPlan {
                     delay: (waits % 2 == 0).then_some(DELAY),
                     status: (fails % 4 == 0).then_some(STATUSES[(status % 4) as usize]),
                 }
@@ -128,7 +128,7 @@ mod tests {
 
     /// How many flags, "not found" and errors a run without retries gets from the ERROR server.
     fn counts(seed: u64) -> (usize, usize, usize) {
-        let faults = Faults { kind: Kind::Error, seed };
+        let faults = Faults { kind: ServerKind::Error, seed };
         let (mut flags, mut not_found, mut errors) = (0, 0, 0);
         for cc in all_codes() {
             if faults.plan(&cc, 1).status.is_some() {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_faults_of_a_seed_never_change() {
-        let faults = Faults { kind: Kind::Error, seed: 2015 };
+        let faults = Faults { kind: ServerKind::Error, seed: 2015 };
         let seen: Vec<_> = ["br", "cn", "in", "us"]
             .into_iter()
             .flat_map(|cc| [faults.plan(cc, 1), faults.plan(cc, 2)])
@@ -182,7 +182,7 @@ mod tests {
             let mut tally = [[0_u32; 2]; 2];
             let mut by_status = [0_u32; STATUSES.len()];
             for seed in 0..100 {
-                let faults = Faults { kind: Kind::Error, seed };
+                let faults = Faults { kind: ServerKind::Error, seed };
                 for cc in all_codes() {
                     let plan = faults.plan(&cc, attempt);
                     let (fails, waits) = (plan.status.is_some(), plan.delay.is_some());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn trying_again_helps() {
-        let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
+        let faults = Faults { kind: ServerKind::Error, seed: DEFAULT_SEED };
         let stuck = all_codes()
             .filter(|cc| (1..=4).all(|attempt| faults.plan(cc, attempt).status.is_some()))
             .count();
@@ -212,10 +212,11 @@ mod tests {
 
     #[test]
     fn local_does_no_harm_and_delay_only_delays() {
-        let (local, delay) = [Kind::Local, Kind::Delay].map(|kind| Faults { kind, seed: 7 }).into();
+        let (local, delay) =
+            [ServerKind::Local, ServerKind::Delay].map(|kind| Faults { kind, seed: 7 }).into();
         for cc in all_codes() {
-            assert_eq!(local.plan(&cc, 1), Plan::default());
-            let slow = Plan { delay: Some(DELAY), status: None };
+            assert_eq!(local.plan(&cc, 1), FaultPlan::default());
+            let slow = FaultPlan { delay: Some(DELAY), status: None };
             assert_eq!(delay.plan(&cc, 1), slow);
         }
     }

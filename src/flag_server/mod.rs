@@ -16,7 +16,7 @@ mod images;
 mod server;
 mod site;
 
-pub use faults::{DEFAULT_SEED, DELAY, Faults, Kind, Plan};
+pub use faults::{DEFAULT_SEED, DELAY, FaultPlan, Faults, ServerKind};
 pub use images::image;
-pub use server::{Builder, FlagServer};
+pub use server::{FlagServer, FlagServerBuilder};
 pub use site::{ATTEMPT_HEADER, Access};

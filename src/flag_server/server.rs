@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 use procession_os::threads::ThreadSpec;
 
-use super::faults::{DEFAULT_SEED, Faults, Kind};
-use super::site::{Access, Hook, Site, router};
+use super::faults::{DEFAULT_SEED, Faults, ServerKind};
+use super::site::{Access, RequestHook, ServerState, router};
 
 /// How many connections may wait to be accepted. A thousand clients that start together must not
 /// meet a full queue, for then TCP makes them wait a second and more. The system may allow less.
@@ -34,16 +34,16 @@ const BACKLOG: u32 = 4096;
 /// ```
 pub struct FlagServer {
     addr: SocketAddr,
-    site: Arc<Site>,
+    site: Arc<ServerState>,
     /// Dropping this half tells the thread to end.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FlagServer {
-    /// Begins to describe a server; [`Builder::start`] starts it.
-    pub fn builder(kind: Kind) -> Builder {
-        Builder {
+    /// Begins to describe a server; [`FlagServerBuilder::start`] starts it.
+    pub fn builder(kind: ServerKind) -> FlagServerBuilder {
+        FlagServerBuilder {
             faults: Faults { kind, seed: DEFAULT_SEED },
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             on_request: None,
@@ -102,13 +102,13 @@ impl fmt::Debug for FlagServer {
 
 /// A server that is not running yet.
 #[must_use = "the server runs only after `start`"]
-pub struct Builder {
+pub struct FlagServerBuilder {
     faults: Faults,
     addr: SocketAddr,
-    on_request: Option<Hook>,
+    on_request: Option<RequestHook>,
 }
 
-impl Builder {
+impl FlagServerBuilder {
     /// Where to listen; port 0 takes a free one. Default: `127.0.0.1:0`.
     pub fn addr(mut self, addr: SocketAddr) -> Self {
         self.addr = addr;
@@ -136,14 +136,14 @@ impl Builder {
     /// If it cannot listen, most often because the address is in use; the error names the address
     /// and keeps its [`io::ErrorKind`]. Or if the system has no thread left.
     pub fn start(self) -> io::Result<FlagServer> {
-        let Builder { faults, addr, on_request } = self;
+        let FlagServerBuilder { faults, addr, on_request } = self;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _runtime = runtime.enter();
             listen(addr).map_err(|error| cannot_listen(faults.kind, addr, &error))?
         };
         let addr = listener.local_addr()?;
-        let site = Arc::new(Site::new(faults, on_request));
+        let site = Arc::new(ServerState::new(faults, on_request));
         let app = router(site.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = ThreadSpec::new(format!("flag server {}", faults.kind));
@@ -175,7 +175,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn cannot_listen(kind: Kind, addr: SocketAddr, error: &io::Error) -> io::Error {
+fn cannot_listen(kind: ServerKind, addr: SocketAddr, error: &io::Error) -> io::Error {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "; choose another port, or end the program that listens there",
         io::ErrorKind::PermissionDenied => "; choose a port above 1023",

@@ -26,7 +26,7 @@ use super::images;
 /// too, meets faults that go away.
 pub const ATTEMPT_HEADER: &str = "x-attempt";
 
-/// One answered request, as told to the hook of [`Builder::on_request`](super::Builder::on_request).
+/// One answered request, as told to the hook of [`FlagServerBuilder::on_request`](super::Builder::on_request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access<'a> {
     /// The HTTP method, such as `GET`.
@@ -42,21 +42,21 @@ pub struct Access<'a> {
 }
 
 /// Whoever wants to hear of each request.
-pub(super) type Hook = Box<dyn Fn(&Access<'_>) + Send + Sync>;
+pub(super) type RequestHook = Box<dyn Fn(&Access<'_>) + Send + Sync>;
 
 /// All that the server knows while it runs.
-pub(super) struct Site {
+pub(super) struct ServerState {
     faults: Faults,
-    on_request: Option<Hook>,
+    on_request: Option<RequestHook>,
     served: AtomicU64,
     /// How often each code was asked for by clients that do not count themselves. At most 676
     /// entries, for only two-letter codes get here.
     asked: Mutex<HashMap<String, u32>>,
 }
 
-impl Site {
-    pub(super) fn new(faults: Faults, on_request: Option<Hook>) -> Self {
-        Site { faults, on_request, served: AtomicU64::new(0), asked: Mutex::default() }
+impl ServerState {
+    pub(super) fn new(faults: Faults, on_request: Option<RequestHook>) -> Self {
+        ServerState { faults, on_request, served: AtomicU64::new(0), asked: Mutex::default() }
     }
 
     pub(super) fn served(&self) -> u64 {
@@ -83,7 +83,7 @@ impl Site {
 struct Delayed;
 
 /// The whole site as one service.
-pub(super) fn router(site: Arc<Site>) -> Router {
+pub(super) fn router(site: Arc<ServerState>) -> Router {
     Router::new()
         .route("/", get(front_page))
         .route("/flags", get(front_page))
@@ -94,7 +94,7 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .with_state(site)
 }
 
-async fn front_page(State(site): State<Arc<Site>>) -> String {
+async fn front_page(State(site): State<Arc<ServerState>>) -> String {
     format!(
         "This is procession's {} flag server, for trying out ways to download.\n\
          Ask for /flags/br/br.gif, or the lower-case code of another country.\n\
@@ -103,7 +103,7 @@ async fn front_page(State(site): State<Arc<Site>>) -> String {
     )
 }
 
-async fn flag(State(site): State<Arc<Site>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn flag(State(site): State<Arc<ServerState>>, uri: Uri, headers: HeaderMap) -> Response {
     let Some(cc) = code_in(uri.path()) else {
         return not_found();
     };
@@ -158,7 +158,7 @@ fn fault(status: u16) -> Response {
 }
 
 /// Counts each answer and tells the hook, around all of the above.
-async fn record(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+async fn record(State(site): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let uri = request.uri().clone();
     let begun = Instant::now();
@@ -178,7 +178,7 @@ async fn record(State(site): State<Arc<Site>>, request: Request, next: Next) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
+    use super::super::ServerKind;
     use super::*;
 
     #[test]
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn the_header_tells_the_attempt_and_without_it_the_server_counts() {
-        let faults = Faults { kind: Kind::Local, seed: 0 };
-        let site = Site::new(faults, None);
+        let faults = Faults { kind: ServerKind::Local, seed: 0 };
+        let site = ServerState::new(faults, None);
         let headers = |value: &'static str| {
             HeaderMap::from_iter([(
                 header::HeaderName::from_static(ATTEMPT_HEADER),

@@ -10,7 +10,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy};
 
 use super::codes::Code;
-use super::fetch_error::Limits;
+use super::fetch_error::FetchLimits;
 use super::lookup::{self, Lookup};
 
 /// A connection that does not come about in this time will not: a longer timeout is meant for
@@ -69,8 +69,8 @@ impl FetchSettings {
     }
 
     /// The limits, as error messages quote them.
-    pub(super) fn limits(&self) -> Limits {
-        Limits {
+    pub(super) fn limits(&self) -> FetchLimits {
+        FetchLimits {
             request: self.timeout.min(LONGEST_TIMEOUT),
             connect: self.timeout.min(CONNECT_LIMIT),
             bytes: self.max_bytes,

@@ -56,15 +56,15 @@ impl Code {
 }
 
 impl FromStr for Code {
-    type Err = NotACode;
+    type Err = InvalidCode;
 
     /// Takes two ASCII letters in any case.
-    fn from_str(text: &str) -> Result<Self, NotACode> {
+    fn from_str(text: &str) -> Result<Self, InvalidCode> {
         match *text.as_bytes() {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
                 Ok(Code([a.to_ascii_uppercase(), b.to_ascii_uppercase()]))
             }
-            _ => Err(NotACode(text.to_owned())),
+            _ => Err(InvalidCode(text.to_owned())),
         }
     }
 }
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Code {
 /// A text that should be one code is not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a country code is two letters, AA to ZZ, not {0:?}")]
-pub struct NotACode(String);
+pub struct InvalidCode(String);
 
 #[cfg(test)]
 mod tests {

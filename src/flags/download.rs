@@ -9,28 +9,28 @@ use ureq::Agent;
 
 use super::client::FetchSettings;
 use super::codes::Code;
-use super::fetch::{Again, Fetched, fetch_changed};
+use super::fetch::{Fetched, RetryNotice, fetch_changed};
 use super::fetch_error::FetchError;
-use super::outcome::{Outcome, Status, milliseconds};
+use super::outcome::{DownloadOutcome, DownloadStatus, milliseconds};
 use super::save;
-use super::validators::{Known, Notebook};
+use super::validators::{KnownFlag, ValidatorCache};
 
 /// Where flags are saved, and what is known of the one that is there.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'p> {
+pub struct SaveTarget<'p> {
     /// The directory, which must exist.
     pub dest: &'p Path,
     /// Where validators are written down.
-    pub notebook: Option<&'p Notebook>,
+    pub cache: Option<&'p ValidatorCache>,
     /// Of the flag that was saved before; one that has changed since is fetched as if it were not
     /// there.
-    pub known: Option<&'p Known>,
+    pub known: Option<&'p KnownFlag>,
 }
 
-impl<'p> Place<'p> {
+impl<'p> SaveTarget<'p> {
     /// A directory of which nothing is known.
     pub fn new(dest: &'p Path) -> Self {
-        Self { dest, notebook: None, known: None }
+        Self { dest, cache: None, known: None }
     }
 }
 
@@ -39,31 +39,33 @@ impl<'p> Place<'p> {
 pub fn download(
     agent: &Agent,
     settings: &FetchSettings,
-    place: Place<'_>,
+    place: SaveTarget<'_>,
     code: Code,
-    tell: impl FnMut(&Again<'_>),
-) -> Outcome {
+    tell: impl FnMut(&RetryNotice<'_>),
+) -> DownloadOutcome {
     let start = Instant::now();
-    let Place { dest, notebook, known } = place;
+    let SaveTarget { dest, cache, known } = place;
     let known = known.filter(|known| known.fits(dest, code));
     let asked = known.map(|known| known.validators.clone()).unwrap_or_default();
     let Fetched { result, http_status, attempts, validators } =
         fetch_changed(agent, settings, code, &asked, tell);
     let saved = result.and_then(|bytes| {
         save::save(dest, code, &bytes)?;
-        if let (Some(notebook), false) = (notebook, validators.is_empty()) {
-            notebook.note(&settings.server, code, &validators);
+        if let (Some(cache), false) = (cache, validators.is_empty()) {
+            cache.note(&settings.server, code, &validators);
         }
         Ok(bytes.len() as u64)
     });
     let unchanged = matches!(saved, Err(FetchError::NotModified));
     let (status, bytes, error, cause) = match saved {
-        Ok(bytes) => (Status::Ok, Some(bytes), None, None),
-        Err(FetchError::NotModified) => (Status::Ok, known.map(|known| known.bytes), None, None),
-        Err(FetchError::NotFound) => (Status::NotFound, None, None, None),
-        Err(error) => (Status::Error, None, Some(error.to_string()), error.cause()),
+        Ok(bytes) => (DownloadStatus::Ok, Some(bytes), None, None),
+        Err(FetchError::NotModified) => {
+            (DownloadStatus::Ok, known.map(|known| known.bytes), None, None)
+        }
+        Err(FetchError::NotFound) => (DownloadStatus::NotFound, None, None, None),
+        Err(error) => (DownloadStatus::Error, None, Some(error.to_string()), error.cause()),
     };
-    Outcome {
+    DownloadOutcome {
         status,
         data: code,
         bytes,

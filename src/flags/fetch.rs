@@ -50,7 +50,7 @@ pub struct Fetched {
 
 /// A try that failed, and is to be followed by another.
 #[derive(Debug)]
-pub struct Again<'e> {
+pub struct RetryNotice<'e> {
     /// The number of the try, from 1.
     pub attempt: u32,
     /// What went wrong.
@@ -72,7 +72,7 @@ pub fn fetch_changed(
     settings: &FetchSettings,
     code: Code,
     known: &Validators,
-    mut tell: impl FnMut(&Again<'_>),
+    mut tell: impl FnMut(&RetryNotice<'_>),
 ) -> Fetched {
     let mut backoff = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(100))
@@ -88,22 +88,22 @@ pub fn fetch_changed(
         attempts += 1;
         let (result, answer) = try_once(agent, settings, code, known, attempts);
         let pause = match &result {
-            Err(error) if error.retryable() => backoff.next(),
+            Err(error) if error.is_retryable() => backoff.next(),
             _ => None,
         };
         let (Some(pause), Err(error)) = (pause, &result) else {
-            let Answer { status, validators, retry_after: _ } = answer;
+            let ResponseInfo { status, validators, retry_after: _ } = answer;
             return Fetched { result, http_status: status, attempts, validators };
         };
         let pause = answer.retry_after.unwrap_or_default().max(pause);
-        tell(&Again { attempt: attempts, error, pause });
+        tell(&RetryNotice { attempt: attempts, error, pause });
         std::thread::sleep(pause);
     }
 }
 
 /// What is told of an answer besides its body.
 #[derive(Default)]
-struct Answer {
+struct ResponseInfo {
     status: Option<u16>,
     retry_after: Option<Duration>,
     validators: Validators,
@@ -115,15 +115,15 @@ fn try_once(
     code: Code,
     known: &Validators,
     attempt: u32,
-) -> (Result<Vec<u8>, FetchError>, Answer) {
+) -> (Result<Vec<u8>, FetchError>, ResponseInfo) {
     let mut response = match get(agent, settings, &settings.url(code), known, attempt) {
         Ok(response) => response,
-        Err(Refused { error, status }) => {
-            return (Err(error), Answer { status, ..Answer::default() });
+        Err(NoResponse { error, status }) => {
+            return (Err(error), ResponseInfo { status, ..ResponseInfo::default() });
         }
     };
     let status = response.status();
-    let answer = Answer {
+    let answer = ResponseInfo {
         status: Some(status.as_u16()),
         retry_after: retry_after(&response),
         validators: Validators::of(response.headers()),
@@ -143,7 +143,7 @@ fn try_once(
 }
 
 /// No final answer: with the status of the last redirect, if there was one.
-struct Refused {
+struct NoResponse {
     error: FetchError,
     status: Option<u16>,
 }
@@ -155,17 +155,17 @@ fn get(
     url: &str,
     known: &Validators,
     attempt: u32,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, NoResponse> {
     let start = Instant::now();
     let mut status = None;
     let mut uri: Uri = url.parse().map_err(|error| {
         let error = FetchError::Protocol(format!("{url} is no URL: {error}"));
-        Refused { error, status }
+        NoResponse { error, status }
     })?;
     for _ in 0..=MAX_REDIRECTS {
         let left = settings.limits().request.saturating_sub(start.elapsed());
         if left.is_zero() {
-            return Err(Refused { error: FetchError::Timeout(settings.timeout), status });
+            return Err(NoResponse { error: FetchError::Timeout(settings.timeout), status });
         }
         let mut request = agent.get(&uri).header("x-attempt", attempt);
         if let Some(etag) = &known.etag {
@@ -177,7 +177,7 @@ fn get(
         let mut response =
             request.config().timeout_global(Some(left)).build().call().map_err(|error| {
                 let error = FetchError::before_answer(error, &settings.limits());
-                Refused { error, status }
+                NoResponse { error, status }
             })?;
         let Some(next) = redirect::target(&uri, &response) else {
             return Ok(response);
@@ -186,7 +186,7 @@ fn get(
         drain(&mut response);
         uri = next;
     }
-    Err(Refused { error: FetchError::TooManyRedirects(MAX_REDIRECTS), status })
+    Err(NoResponse { error: FetchError::TooManyRedirects(MAX_REDIRECTS), status })
 }
 
 fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u8>, FetchError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::image::NotAGif;
+use super::image::InvalidGif;
 use super::save::SaveError;
 
 /// Why a flag was not downloaded.
@@ -24,7 +24,7 @@ pub enum FetchError {
     Http {
         /// The status code.
         status: u16,
-        /// Its canonical reason phrase, or `Unknown Status`. What the server itself said is not
+        /// Its canonical reason phrase, or `Unknown DownloadStatus`. What the server itself said is not
         /// kept by the HTTP client.
         reason: &'static str,
     },
@@ -45,7 +45,7 @@ pub enum FetchError {
     },
     /// The body is no whole GIF.
     #[error("not a GIF image: {0}")]
-    NotAGif(#[from] NotAGif),
+    InvalidGif(#[from] InvalidGif),
     /// The server sent us on and on.
     #[error("too many redirects: gave up after {0}")]
     TooManyRedirects(u32),
@@ -60,14 +60,14 @@ pub enum FetchError {
 impl FetchError {
     /// Whether the same request may succeed a little later: after connection errors (a body cut
     /// short is one), timeouts, 429 and 5xx.
-    pub fn retryable(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             FetchError::Connection(_) | FetchError::Timeout(_) | FetchError::CutShort => true,
             FetchError::Http { status, .. } => *status == 429 || *status >= 500,
             FetchError::NotFound
             | FetchError::NotModified
             | FetchError::TooLarge { .. }
-            | FetchError::NotAGif(_)
+            | FetchError::InvalidGif(_)
             | FetchError::TooManyRedirects(_)
             | FetchError::Protocol(_)
             | FetchError::Save(_) => false,
@@ -79,7 +79,9 @@ impl FetchError {
     pub fn cause(&self) -> Option<String> {
         match self {
             FetchError::Save(error) => error.cause(),
-            FetchError::NotAGif(NotAGif::CutShort(_)) => Some("not a GIF image: cut short".into()),
+            FetchError::InvalidGif(InvalidGif::CutShort(_)) => {
+                Some("not a GIF image: cut short".into())
+            }
             _ => None,
         }
     }
@@ -96,7 +98,7 @@ impl FetchError {
     }
 
     /// The error for a request that got no answer.
-    pub(super) fn before_answer(error: ureq::Error, limits: &Limits) -> Self {
+    pub(super) fn before_answer(error: ureq::Error, limits: &FetchLimits) -> Self {
         match error {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 FetchError::Connection("the server closed the connection without an answer".into())
@@ -106,14 +108,14 @@ impl FetchError {
     }
 
     /// The error for an answer whose body did not come.
-    pub(super) fn in_body(error: ureq::Error, limits: &Limits) -> Self {
+    pub(super) fn in_body(error: ureq::Error, limits: &FetchLimits) -> Self {
         match error {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => FetchError::CutShort,
             other => Self::from_client(other, limits),
         }
     }
 
-    fn from_client(error: ureq::Error, limits: &Limits) -> Self {
+    fn from_client(error: ureq::Error, limits: &FetchLimits) -> Self {
         match error {
             ureq::Error::Timeout(ureq::Timeout::Connect) => FetchError::Timeout(limits.connect),
             ureq::Error::Timeout(_) => FetchError::Timeout(limits.request),
@@ -132,7 +134,7 @@ impl FetchError {
 }
 
 /// The limits that error messages quote.
-pub(super) struct Limits {
+pub(super) struct FetchLimits {
     pub(super) request: Duration,
     pub(super) connect: Duration,
     pub(super) bytes: usize,
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
     use ureq::http::StatusCode;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: FetchLimits = FetchLimits {
         request: Duration::from_secs(10),
         connect: Duration::from_millis(1500),
         bytes: 10_000_000,
@@ -173,11 +175,11 @@ mod tests {
     fn only_what_may_pass_is_retried() {
         let no = [200, 204, 304, 400, 403, 404, 410];
         let yes = [429, 500, 502, 503, 504, 599];
-        assert!(no.into_iter().all(|code| !status(code).retryable()));
-        assert!(yes.into_iter().all(|code| status(code).retryable()));
-        assert!(FetchError::CutShort.retryable());
-        assert!(!FetchError::NotAGif(NotAGif::Empty).retryable());
-        assert!(!FetchError::TooLarge { limit: 1 }.retryable());
+        assert!(no.into_iter().all(|code| !status(code).is_retryable()));
+        assert!(yes.into_iter().all(|code| status(code).is_retryable()));
+        assert!(FetchError::CutShort.is_retryable());
+        assert!(!FetchError::InvalidGif(InvalidGif::Empty).is_retryable());
+        assert!(!FetchError::TooLarge { limit: 1 }.is_retryable());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// Why a body is no flag.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NotAGif {
+pub enum InvalidGif {
     /// No bytes at all.
     #[error("it is empty")]
     Empty,
@@ -27,17 +27,17 @@ pub enum NotAGif {
 }
 
 /// Checks that `bytes` hold a whole GIF, from its signature to its trailer, with a picture in it.
-pub fn check(bytes: &[u8]) -> Result<(), NotAGif> {
+pub fn check(bytes: &[u8]) -> Result<(), InvalidGif> {
     if bytes.is_empty() {
-        return Err(NotAGif::Empty);
+        return Err(InvalidGif::Empty);
     }
     let signature = &bytes[..bytes.len().min(6)];
     if !b"GIF87a".starts_with(signature) && !b"GIF89a".starts_with(signature) {
-        return Err(NotAGif::OtherFormat);
+        return Err(InvalidGif::OtherFormat);
     }
     let why = |error| match error {
-        DecodingError::UnexpectedEof => NotAGif::CutShort(bytes.len()),
-        other => NotAGif::Malformed(other.to_string()),
+        DecodingError::UnexpectedEof => InvalidGif::CutShort(bytes.len()),
+        other => InvalidGif::Malformed(other.to_string()),
     };
     let mut options = DecodeOptions::new();
     options.skip_frame_decoding(true);
@@ -48,7 +48,7 @@ pub fn check(bytes: &[u8]) -> Result<(), NotAGif> {
         pictures += 1;
     }
     if pictures == 0 {
-        return Err(NotAGif::NoPicture);
+        return Err(InvalidGif::NoPicture);
     }
     Ok(())
 }
@@ -86,15 +86,15 @@ mod tests {
     fn every_cut_is_noticed_even_the_last_byte() {
         let whole = flag(2);
         for length in 1..whole.len() {
-            assert_eq!(check(&whole[..length]), Err(NotAGif::CutShort(length)));
+            assert_eq!(check(&whole[..length]), Err(InvalidGif::CutShort(length)));
         }
-        assert_eq!(check(b""), Err(NotAGif::Empty));
+        assert_eq!(check(b""), Err(InvalidGif::Empty));
     }
 
     #[test]
     fn other_formats_are_named_so() {
-        assert_eq!(check(b"<!doctype html><html></html>"), Err(NotAGif::OtherFormat));
-        assert_eq!(check(b"\x89PNG\r\n\x1a\n"), Err(NotAGif::OtherFormat));
+        assert_eq!(check(b"<!doctype html><html></html>"), Err(InvalidGif::OtherFormat));
+        assert_eq!(check(b"\x89PNG\r\n\x1a\n"), Err(InvalidGif::OtherFormat));
     }
 
     #[test]
@@ -104,9 +104,9 @@ mod tests {
         // The decoder takes a trailer right after the palette for the start of a block, and asks
         // for one byte more before it sees the end.
         nothing.push(0);
-        assert_eq!(check(&nothing), Err(NotAGif::NoPicture));
+        assert_eq!(check(&nothing), Err(InvalidGif::NoPicture));
         let mut bytes = flag(1);
         bytes[13 + 6] = 0x99; // where the first block starts, after header and palette
-        assert!(matches!(check(&bytes), Err(NotAGif::Malformed(_))));
+        assert!(matches!(check(&bytes), Err(InvalidGif::Malformed(_))));
     }
 }

@@ -25,14 +25,14 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Looks names up, and remembers them for a while.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
-    found: Mutex<HashMap<Server, (Instant, ResolvedSocketAddrs)>>,
+    found: Mutex<HashMap<HostAndPort, (Instant, ResolvedSocketAddrs)>>,
 }
 
 /// A host in lower case, and a port.
-type Server = (String, u16);
+type HostAndPort = (String, u16);
 
 impl Lookup {
-    fn found(&self) -> MutexGuard<'_, HashMap<Server, (Instant, ResolvedSocketAddrs)>> {
+    fn found(&self) -> MutexGuard<'_, HashMap<HostAndPort, (Instant, ResolvedSocketAddrs)>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,7 +86,7 @@ fn look_up(uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedS
     answer.recv_timeout(left).unwrap_or_else(|_| Err(Error::Timeout(timeout.reason)))
 }
 
-fn server(uri: &Uri) -> Option<Server> {
+fn server(uri: &Uri) -> Option<HostAndPort> {
     let usual = match uri.scheme_str()? {
         "http" => 80,
         "https" => 443,

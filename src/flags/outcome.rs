@@ -15,7 +15,7 @@ use super::codes::Code;
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum DownloadStatus {
     /// The flag is saved.
     Ok,
     /// The server says that there is no such flag.
@@ -26,24 +26,24 @@ pub enum Status {
     NotDone,
 }
 
-impl Status {
+impl DownloadStatus {
     /// The name in JSON and in the journal: `ok`, `not_found`, `error` or `not_done`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Status::Ok => "ok",
-            Status::NotFound => "not_found",
-            Status::Error => "error",
-            Status::NotDone => "not_done",
+            DownloadStatus::Ok => "ok",
+            DownloadStatus::NotFound => "not_found",
+            DownloadStatus::Error => "error",
+            DownloadStatus::NotDone => "not_done",
         }
     }
 }
 
 /// What became of one flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Line", into = "Line")]
-pub struct Outcome {
+#[serde(from = "OutcomeLine", into = "OutcomeLine")]
+pub struct DownloadOutcome {
     /// How it ended.
-    pub status: Status,
+    pub status: DownloadStatus,
     /// Whose flag.
     pub data: Code,
     /// The size of the saved flag.
@@ -66,11 +66,11 @@ pub struct Outcome {
     pub pid: u32,
 }
 
-impl Outcome {
+impl DownloadOutcome {
     /// The outcome of a task that gave none itself: cancelled, or lost with its worker.
     pub fn failed(code: Code, error: impl Into<String>, elapsed: Duration) -> Self {
-        Outcome {
-            status: Status::Error,
+        DownloadOutcome {
+            status: DownloadStatus::Error,
             data: code,
             bytes: None,
             unchanged: false,
@@ -87,8 +87,8 @@ impl Outcome {
     /// The outcome of a task that the run did not get to; `why` is what prevented it, if that was
     /// no request to end.
     pub fn not_done(code: Code, why: Option<String>) -> Self {
-        Outcome {
-            status: Status::NotDone,
+        DownloadOutcome {
+            status: DownloadStatus::NotDone,
             error: why,
             ..Self::failed(code, String::new(), Duration::ZERO)
         }
@@ -108,8 +108,8 @@ pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
 /// An outcome as it is printed. The HTTP status stands only where it tells something new: `ok` is
 /// always 200 (304 if nothing has changed), and `not_found` always 404.
 #[derive(Serialize, Deserialize)]
-struct Line {
-    status: Status,
+struct OutcomeLine {
+    status: DownloadStatus,
     data: Code,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
@@ -128,18 +128,18 @@ struct Line {
     pid: u32,
 }
 
-fn implied(status: Status, unchanged: bool) -> Option<u16> {
+fn implied(status: DownloadStatus, unchanged: bool) -> Option<u16> {
     match status {
-        Status::Ok if unchanged => Some(304),
-        Status::Ok => Some(200),
-        Status::NotFound => Some(404),
-        Status::Error | Status::NotDone => None,
+        DownloadStatus::Ok if unchanged => Some(304),
+        DownloadStatus::Ok => Some(200),
+        DownloadStatus::NotFound => Some(404),
+        DownloadStatus::Error | DownloadStatus::NotDone => None,
     }
 }
 
-impl From<Outcome> for Line {
-    fn from(outcome: Outcome) -> Self {
-        let Outcome {
+impl From<DownloadOutcome> for OutcomeLine {
+    fn from(outcome: DownloadOutcome) -> Self {
+        let DownloadOutcome {
             status,
             data,
             bytes,
@@ -153,7 +153,7 @@ impl From<Outcome> for Line {
             pid,
         } = outcome;
         let http_status = http_status.filter(|_| implied(status, unchanged).is_none());
-        Line {
+        OutcomeLine {
             status,
             data,
             bytes,
@@ -169,9 +169,9 @@ impl From<Outcome> for Line {
     }
 }
 
-impl From<Line> for Outcome {
-    fn from(line: Line) -> Self {
-        let Line {
+impl From<OutcomeLine> for DownloadOutcome {
+    fn from(line: OutcomeLine) -> Self {
+        let OutcomeLine {
             status,
             data,
             bytes,
@@ -185,7 +185,7 @@ impl From<Line> for Outcome {
             pid,
         } = line;
         let http_status = http_status.or(implied(status, unchanged));
-        Outcome {
+        DownloadOutcome {
             status,
             data,
             bytes,
@@ -203,7 +203,7 @@ impl From<Line> for Outcome {
 
 /// How many ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// Flags saved.
     pub ok: u64,
     /// Codes without a flag.
@@ -222,15 +222,15 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Counts {
+impl OutcomeCounts {
     /// Counts one more.
-    pub fn add(&mut self, outcome: &Outcome) {
+    pub fn add(&mut self, outcome: &DownloadOutcome) {
         self.unchanged += u64::from(outcome.unchanged);
         match outcome.status {
-            Status::Ok => self.ok += 1,
-            Status::NotFound => self.not_found += 1,
-            Status::Error => self.error += 1,
-            Status::NotDone => self.not_done += 1,
+            DownloadStatus::Ok => self.ok += 1,
+            DownloadStatus::NotFound => self.not_found += 1,
+            DownloadStatus::Error => self.error += 1,
+            DownloadStatus::NotDone => self.not_done += 1,
         }
     }
 
@@ -244,9 +244,9 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn ok() -> Outcome {
-        Outcome {
-            status: Status::Ok,
+    fn ok() -> DownloadOutcome {
+        DownloadOutcome {
+            status: DownloadStatus::Ok,
             data: "BR".parse().unwrap(),
             bytes: Some(590),
             unchanged: false,
@@ -260,9 +260,9 @@ mod tests {
         }
     }
 
-    fn there_and_back(outcome: &Outcome) -> String {
+    fn there_and_back(outcome: &DownloadOutcome) -> String {
         let json = serde_json::to_string(outcome).unwrap();
-        assert_eq!(&serde_json::from_str::<Outcome>(&json).unwrap(), outcome, "{json}");
+        assert_eq!(&serde_json::from_str::<DownloadOutcome>(&json).unwrap(), outcome, "{json}");
         json
     }
 
@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn an_error_tells_why() {
-        let error = Outcome {
-            status: Status::Error,
+        let error = DownloadOutcome {
+            status: DownloadStatus::Error,
             bytes: None,
             http_status: Some(503),
             error: Some("HTTP 503 - Service Unavailable".into()),
@@ -288,12 +288,12 @@ mod tests {
             there_and_back(&error),
             r#"{"status":"error","data":"BR","elapsed_ms":1.9,"attempts":1,"http_status":503,"error":"HTTP 503 - Service Unavailable","pid":4712}"#
         );
-        there_and_back(&Outcome { http_status: None, ..error });
+        there_and_back(&DownloadOutcome { http_status: None, ..error });
     }
 
     #[test]
     fn a_flag_that_has_not_changed_says_so() {
-        let unchanged = Outcome { unchanged: true, http_status: Some(304), ..ok() };
+        let unchanged = DownloadOutcome { unchanged: true, http_status: Some(304), ..ok() };
         assert_eq!(
             there_and_back(&unchanged),
             r#"{"status":"ok","data":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}"#
@@ -302,30 +302,43 @@ mod tests {
 
     #[test]
     fn a_missing_flag_is_no_error() {
-        let missing =
-            Outcome { status: Status::NotFound, bytes: None, http_status: Some(404), ..ok() };
+        let missing = DownloadOutcome {
+            status: DownloadStatus::NotFound,
+            bytes: None,
+            http_status: Some(404),
+            ..ok()
+        };
         let json = there_and_back(&missing);
         assert!(json.starts_with(r#"{"status":"not_found","#) && !json.contains("error"), "{json}");
     }
 
     #[test]
     fn a_lost_task_has_an_outcome_too() {
-        let not_done = Outcome::not_done(ok().data, None);
+        let not_done = DownloadOutcome::not_done(ok().data, None);
         let json = there_and_back(&not_done);
         assert!(json.starts_with(r#"{"status":"not_done","#) && !json.contains("error"), "{json}");
-        let lost = Outcome::failed(ok().data, "cancelled", Duration::from_nanos(1_234_567));
+        let lost = DownloadOutcome::failed(ok().data, "cancelled", Duration::from_nanos(1_234_567));
         assert_eq!((lost.elapsed_ms, lost.attempts), (1.235, 0));
         there_and_back(&lost);
     }
 
     #[test]
     fn counts_add_up() {
-        let mut counts = Counts::default();
-        for status in [Status::Ok, Status::Error, Status::Ok, Status::NotFound, Status::NotDone] {
-            counts.add(&Outcome { status, ..ok() });
+        let mut counts = OutcomeCounts::default();
+        for status in [
+            DownloadStatus::Ok,
+            DownloadStatus::Error,
+            DownloadStatus::Ok,
+            DownloadStatus::NotFound,
+            DownloadStatus::NotDone,
+        ] {
+            counts.add(&DownloadOutcome { status, ..ok() });
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(counts, Counts { ok: 2, not_found: 1, error: 1, not_done: 1, unchanged: 0 });
+        assert_eq!(
+            counts,
+            OutcomeCounts { ok: 2, not_found: 1, error: 1, not_done: 1, unchanged: 0 }
+        );
         assert_eq!(counts.total(), 5);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::codes::Code;
-use super::outcome::{Counts, Outcome, Status};
+use super::outcome::{DownloadOutcome, DownloadStatus, OutcomeCounts};
 
 /// Up to so many codes are listed one by one.
 const LISTED: usize = 10;
@@ -19,7 +19,7 @@ const CAUSES: usize = 8;
 
 /// How the downloads are run, as far as a person wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub enum ExecutionStyle {
     /// In this process, with so many connections.
     InProcess {
         /// Most concurrent requests.
@@ -35,14 +35,14 @@ pub enum Style {
 }
 
 /// The three lines before the downloads, each with its line feed.
-pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
+pub fn initial(label: &str, url: &str, codes: &[Code], style: ExecutionStyle) -> String {
     let which = match codes {
         [first, .., last] if codes.len() > LISTED => format!("from {first} to {last}"),
         few => few.iter().map(Code::as_str).collect::<Vec<_>>().join(", "),
     };
     let (workers, connections) = match style {
-        Style::InProcess { connections } => (String::new(), connections),
-        Style::Processes { workers, connections } => {
+        ExecutionStyle::InProcess { connections } => (String::new(), connections),
+        ExecutionStyle::Processes { workers, connections } => {
             let plural = if workers == 1 { "" } else { "es" };
             (format!("{workers} worker process{plural}, "), connections)
         }
@@ -58,8 +58,8 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: Style) -> String {
 }
 
 /// The lines after the downloads, each with its line feed.
-pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
-    let Counts { ok, not_found, error, not_done, unchanged } = *counts;
+pub fn final_report(counts: &OutcomeCounts, elapsed: Duration) -> String {
+    let OutcomeCounts { ok, not_found, error, not_done, unchanged } = *counts;
     let new = ok.saturating_sub(unchanged);
     let mut text = format!("{}\n{new} flag{} downloaded.\n", "-".repeat(20), s(new));
     if unchanged > 0 {
@@ -80,7 +80,7 @@ pub fn final_report(counts: &Counts, elapsed: Duration) -> String {
 
 /// The errors that have a cause in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cause {
+pub struct CauseGroup {
     /// What they have in common.
     pub cause: String,
     /// How many they are.
@@ -90,14 +90,14 @@ pub struct Cause {
 }
 
 /// The errors by their causes, each given with its code; the most frequent cause first.
-pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<Cause> {
+pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<CauseGroup> {
     let mut groups = BTreeMap::<&str, Vec<Code>>::new();
     for (code, cause) in errors {
         groups.entry(cause).or_default().push(code);
     }
     let groups = groups.into_iter().map(|(cause, mut codes)| {
         codes.sort_unstable();
-        Cause { cause: cause.to_owned(), count: codes.len() as u64, codes }
+        CauseGroup { cause: cause.to_owned(), count: codes.len() as u64, codes }
     });
     let mut causes: Vec<_> = groups.collect();
     causes.sort_by_key(|group| std::cmp::Reverse(group.count));
@@ -105,10 +105,10 @@ pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<Caus
 }
 
 /// A line for each cause, each with its line feed: `3 x connection refused: BR CN US`.
-pub fn causes_report(causes: &[Cause]) -> String {
+pub fn causes_report(causes: &[CauseGroup]) -> String {
     let mut text = String::new();
     let (told, rest) = causes.split_at(causes.len().min(CAUSES));
-    for Cause { cause, count, codes } in told {
+    for CauseGroup { cause, count, codes } in told {
         let listed: Vec<_> = codes.iter().take(LISTED).map(Code::as_str).collect();
         let more = match codes.len() - listed.len() {
             0 => String::new(),
@@ -125,22 +125,22 @@ pub fn causes_report(causes: &[Cause]) -> String {
 }
 
 /// The line of one flag, without a line feed.
-pub fn verbose_line(outcome: &Outcome) -> String {
+pub fn verbose_line(outcome: &DownloadOutcome) -> String {
     let code = outcome.data;
     match outcome.status {
-        Status::Ok if outcome.unchanged => format!("{code} unchanged"),
-        Status::Ok => format!("{code} ok"),
-        Status::NotFound => format!("{code} not found"),
-        Status::Error => {
+        DownloadStatus::Ok if outcome.unchanged => format!("{code} unchanged"),
+        DownloadStatus::Ok => format!("{code} ok"),
+        DownloadStatus::NotFound => format!("{code} not found"),
+        DownloadStatus::Error => {
             let why = outcome.error.as_deref().unwrap_or("unknown");
             format!("*** Error for {code}: {why}")
         }
-        Status::NotDone => format!("{code} not done"),
+        DownloadStatus::NotDone => format!("{code} not done"),
     }
 }
 
 /// The line of one flag in JSON, without a line feed.
-pub fn json_line(outcome: &Outcome) -> String {
+pub fn json_line(outcome: &DownloadOutcome) -> String {
     serde_json::to_string(outcome).expect("an outcome is plain data")
 }
 
@@ -150,7 +150,7 @@ fn s(count: u64) -> &'static str {
 
 /// What a whole run came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct RunSummary {
     /// The server: its label, or the URL of one without a label.
     pub server: String,
     /// `sequential`, `threads` or `processes`.
@@ -161,7 +161,7 @@ pub struct Summary {
     pub connections: usize,
     /// How many ended how.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// All of them.
     pub total: u64,
     /// The time of the run, in seconds with three decimals.
@@ -170,20 +170,20 @@ pub struct Summary {
     pub interrupted: bool,
     /// The errors by their causes, if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<Cause>,
+    pub errors: Vec<CauseGroup>,
     /// The command that goes on from here, if something is left and logs are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-impl Summary {
+impl RunSummary {
     /// The last line of `--json`, without a line feed: `{"summary":{…}}`.
     pub fn line(&self) -> String {
         #[derive(Serialize)]
-        struct Line<'a> {
-            summary: &'a Summary,
+        struct SummaryLine<'a> {
+            summary: &'a RunSummary,
         }
-        serde_json::to_string(&Line { summary: self }).expect("a summary is plain data")
+        serde_json::to_string(&SummaryLine { summary: self }).expect("a summary is plain data")
     }
 
     /// A duration as `elapsed_s` has it: in seconds, rounded to 0.001.
@@ -207,15 +207,16 @@ mod tests {
     fn many_codes_are_told_by_their_ends() {
         let all = Selection { all: true, ..Default::default() }.expand().unwrap();
         assert_eq!(
-            initial("LOCAL", URL, &all, Style::Processes { workers: 2, connections: 2 }),
+            initial("LOCAL", URL, &all, ExecutionStyle::Processes { workers: 2, connections: 2 }),
             "LOCAL site: http://localhost:40761/flags\n\
              Searching for 194 flags: from AD to ZW\n\
              2 worker processes, 2 concurrent connections will be used.\n"
         );
-        let eleven = initial("LOCAL", URL, &all[..11], Style::InProcess { connections: 30 });
+        let eleven =
+            initial("LOCAL", URL, &all[..11], ExecutionStyle::InProcess { connections: 30 });
         assert!(eleven.contains("Searching for 11 flags: from AD to AZ\n"), "{eleven}");
         assert!(eleven.ends_with("\n30 concurrent connections will be used.\n"), "{eleven}");
-        let ten = initial("LOCAL", URL, &all[..10], Style::InProcess { connections: 1 });
+        let ten = initial("LOCAL", URL, &all[..10], ExecutionStyle::InProcess { connections: 1 });
         assert!(ten.contains("10 flags: AD, AE, AF, AG, AL, AM, AO, AR, AT, AU\n"), "{ten}");
     }
 
@@ -223,12 +224,17 @@ mod tests {
     fn one_of_a_kind_is_singular() {
         let one = codes(&["BR"]);
         assert_eq!(
-            initial("ERROR", URL, &one, Style::Processes { workers: 1, connections: 1 }),
+            initial("ERROR", URL, &one, ExecutionStyle::Processes { workers: 1, connections: 1 }),
             "ERROR site: http://localhost:40761/flags\n\
              Searching for 1 flag: BR\n\
              1 worker process, 1 concurrent connection will be used.\n"
         );
-        let two = initial("LOCAL", URL, &codes(&["BR", "CN"]), Style::InProcess { connections: 1 });
+        let two = initial(
+            "LOCAL",
+            URL,
+            &codes(&["BR", "CN"]),
+            ExecutionStyle::InProcess { connections: 1 },
+        );
         assert!(
             two.ends_with("Searching for 2 flags: BR, CN\n1 concurrent connection will be used.\n")
         );
@@ -236,25 +242,28 @@ mod tests {
 
     #[test]
     fn the_final_report_tells_only_what_happened() {
-        let counts = Counts { ok: 194, ..Default::default() };
+        let counts = OutcomeCounts { ok: 194, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(91)),
             "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
         );
-        let counts = Counts { ok: 150, not_found: 361, error: 165, ..Default::default() };
+        let counts = OutcomeCounts { ok: 150, not_found: 361, error: 165, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(7460)),
             "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
              Elapsed time: 7.46s\n"
         );
-        let counts = Counts { ok: 1, not_found: 1, error: 1, not_done: 1, unchanged: 1 };
+        let counts = OutcomeCounts { ok: 1, not_found: 1, error: 1, not_done: 1, unchanged: 1 };
         assert_eq!(
             final_report(&counts, Duration::from_secs(125)),
             "--------------------\n0 flags downloaded.\n1 unchanged.\n1 not found.\n1 error.\n\
              1 not done.\n\
              Elapsed time: 125.00s\n"
         );
-        assert!(final_report(&Counts::default(), Duration::ZERO).contains("\n0 flags downloaded"));
+        assert!(
+            final_report(&OutcomeCounts::default(), Duration::ZERO)
+                .contains("\n0 flags downloaded")
+        );
     }
 
     #[test]
@@ -274,29 +283,29 @@ mod tests {
 
     #[test]
     fn a_line_a_flag() {
-        let error = Outcome::failed(
+        let error = DownloadOutcome::failed(
             "KE".parse().unwrap(),
             "HTTP 503 - Service Unavailable",
             Duration::ZERO,
         );
         assert_eq!(verbose_line(&error), "*** Error for KE: HTTP 503 - Service Unavailable");
-        let ok = Outcome { status: Status::Ok, error: None, ..error.clone() };
+        let ok = DownloadOutcome { status: DownloadStatus::Ok, error: None, ..error.clone() };
         assert_eq!(verbose_line(&ok), "KE ok");
-        let missing = Outcome { status: Status::NotFound, ..ok };
+        let missing = DownloadOutcome { status: DownloadStatus::NotFound, ..ok };
         assert_eq!(verbose_line(&missing), "KE not found");
     }
 
     #[test]
     fn the_summary_is_one_line() {
-        let counts = Counts { ok: 194, ..Default::default() };
-        let summary = Summary {
+        let counts = OutcomeCounts { ok: 194, ..Default::default() };
+        let summary = RunSummary {
             server: "LOCAL".into(),
             mode: "processes".into(),
             workers: 2,
             connections: 2,
             counts,
             total: counts.total(),
-            elapsed_s: Summary::seconds(Duration::from_micros(90_210)),
+            elapsed_s: RunSummary::seconds(Duration::from_micros(90_210)),
             interrupted: false,
             errors: Vec::new(),
             next: None,
@@ -306,6 +315,6 @@ mod tests {
             r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"not_done":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
         );
         let back: serde_json::Value = serde_json::from_str(&summary.line()).unwrap();
-        assert_eq!(serde_json::from_value::<Summary>(back["summary"].clone()).unwrap(), summary);
+        assert_eq!(serde_json::from_value::<RunSummary>(back["summary"].clone()).unwrap(), summary);
     }
 }

@@ -10,7 +10,7 @@ use super::codes::{AVAILABLE, Code, POP20};
 
 /// Why a selection of codes was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum CodesError {
+pub enum SelectionError {
     /// An argument is neither a first letter nor a code.
     #[error("each CC argument must be A to Z or AA to ZZ, not {0:?}")]
     Argument(String),
@@ -39,13 +39,13 @@ pub struct CodesFile {
 }
 
 impl CodesFile {
-    fn codes(&self) -> Result<Vec<Code>, CodesError> {
+    fn codes(&self) -> Result<Vec<Code>, SelectionError> {
         let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
         let mut codes = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let kept = line.split('#').next().unwrap_or_default();
             for word in kept.split_whitespace() {
-                codes.push(word.parse().map_err(|_| CodesError::Entry {
+                codes.push(word.parse().map_err(|_| SelectionError::Entry {
                     file: self.name.clone(),
                     line: index + 1,
                     word: word.to_owned(),
@@ -53,7 +53,7 @@ impl CodesFile {
             }
         }
         if codes.is_empty() {
-            return Err(CodesError::EmptyFile(self.name.clone()));
+            return Err(SelectionError::EmptyFile(self.name.clone()));
         }
         Ok(codes)
     }
@@ -77,7 +77,7 @@ pub struct Selection {
 impl Selection {
     /// The codes asked for: sorted, each once, the first `limit` of them. When nothing is asked,
     /// [`POP20`].
-    pub fn expand(&self) -> Result<Vec<Code>, CodesError> {
+    pub fn expand(&self) -> Result<Vec<Code>, SelectionError> {
         let Selection { args, all, every, codes_file, limit } = self;
         let mut codes = BTreeSet::new();
         for arg in args {
@@ -99,7 +99,7 @@ impl Selection {
     }
 }
 
-fn expand_argument(arg: &str) -> Result<Vec<Code>, CodesError> {
+fn expand_argument(arg: &str) -> Result<Vec<Code>, SelectionError> {
     let mut letters = arg.chars();
     if let (Some(letter), None) = (letters.next(), letters.next())
         && letter.is_ascii_alphabetic()
@@ -108,7 +108,7 @@ fn expand_argument(arg: &str) -> Result<Vec<Code>, CodesError> {
     }
     match arg.parse() {
         Ok(code) => Ok(vec![code]),
-        Err(_) => Err(CodesError::Argument(arg.to_owned())),
+        Err(_) => Err(SelectionError::Argument(arg.to_owned())),
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
     fn an_empty_codes_file_is_an_error() {
         for text in ["", "\u{feff}", "\r\n# BR\n"] {
             let error = file(text).expand().unwrap_err();
-            assert_eq!(error, CodesError::EmptyFile("mine.txt".into()));
+            assert_eq!(error, SelectionError::EmptyFile("mine.txt".into()));
         }
     }
 }

@@ -62,16 +62,16 @@ impl Validators {
 
 /// A line of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct ValidatorRecord {
     server: String,
     code: Code,
     #[serde(flatten)]
-    known: Known,
+    known: KnownFlag,
 }
 
 /// The validators of a flag that was saved, and which file that was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct KnownFlag {
     /// The server's.
     #[serde(flatten)]
     pub validators: Validators,
@@ -80,7 +80,7 @@ pub struct Known {
     written_ns: u64,
 }
 
-impl Known {
+impl KnownFlag {
     /// Whether the flag in `dest` is still the one that was saved with these validators.
     pub fn fits(&self, dest: &Path, code: Code) -> bool {
         stamp(&save::path(dest, code)).is_ok_and(|stamp| stamp == (self.bytes, self.written_ns))
@@ -97,14 +97,14 @@ fn stamp(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Writes validators down; one for each process.
 #[derive(Debug)]
-pub struct Notebook {
+pub struct ValidatorCache {
     dest: PathBuf,
     /// Made when there is something to write. Without it the next run downloads again what it need
     /// not.
     file: OnceLock<Option<File>>,
 }
 
-impl Notebook {
+impl ValidatorCache {
     /// Of the flags in `dest`.
     pub fn open(dest: &Path) -> Self {
         Self { dest: dest.to_owned(), file: OnceLock::new() }
@@ -116,8 +116,8 @@ impl Notebook {
         let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
         let Ok((bytes, written_ns)) = stamp(&save::path(&self.dest, code)) else { return };
-        let known = Known { validators: validators.clone(), bytes, written_ns };
-        let record = Record { server: server.to_owned(), code, known };
+        let known = KnownFlag { validators: validators.clone(), bytes, written_ns };
+        let record = ValidatorRecord { server: server.to_owned(), code, known };
         if let Ok(json) = serde_json::to_string(&record) {
             // In one piece. If the line before was torn, only that one is spoilt.
             let _ = file.write_all(format!("{json}\n").as_bytes());
@@ -126,12 +126,12 @@ impl Notebook {
 }
 
 /// What is known of the flags in `dest` from this server.
-pub fn read(dest: &Path, server: &str) -> HashMap<Code, Known> {
+pub fn read(dest: &Path, server: &str) -> HashMap<Code, KnownFlag> {
     let records = records(dest).into_iter().filter(|record| record.server == server);
-    records.map(|Record { code, known, .. }| (code, known)).collect()
+    records.map(|ValidatorRecord { code, known, .. }| (code, known)).collect()
 }
 
-fn records(dest: &Path) -> Vec<Record> {
+fn records(dest: &Path) -> Vec<ValidatorRecord> {
     let bytes = fs::read(dest.join(FILE)).unwrap_or_default();
     let lines = bytes.split(|&byte| byte == b'\n');
     lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
@@ -173,12 +173,12 @@ mod tests {
     fn the_last_note_counts_and_only_for_the_file_it_was_made_for() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path();
-        let notebook = Notebook::open(dest);
+        let cache = ValidatorCache::open(dest);
         save::save(dest, code(), b"one").unwrap();
-        notebook.note("LOCAL", code(), &etag("1"));
+        cache.note("LOCAL", code(), &etag("1"));
         save::save(dest, code(), b"other").unwrap();
-        notebook.note("LOCAL", code(), &etag("2"));
-        notebook.note("DELAY", code(), &etag("3"));
+        cache.note("LOCAL", code(), &etag("2"));
+        cache.note("DELAY", code(), &etag("3"));
         let known = read(dest, "LOCAL");
         assert_eq!((known.len(), &known[&code()].validators), (1, &etag("2")));
         assert!(known[&code()].fits(dest, code()));
@@ -195,7 +195,7 @@ mod tests {
         assert!(read(dest, "LOCAL").is_empty());
         save::save(dest, code(), b"one").unwrap();
         fs::write(dest.join(FILE), "\u{0}garbage\n{}\n".repeat(30_000)).unwrap();
-        Notebook::open(dest).note("LOCAL", code(), &etag("1"));
+        ValidatorCache::open(dest).note("LOCAL", code(), &etag("1"));
         let before = read(dest, "LOCAL");
         assert_eq!(before.len(), 1);
         tidy(dest);

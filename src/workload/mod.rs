@@ -28,7 +28,7 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
 
 /// A kind of work, of which there can be any number of jobs of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum WorkKind {
     /// SHA-256 of generated data; the size is its length in bytes.
     Sha,
     /// RC4 there and back again; the size is the length of the text in bytes.
@@ -41,7 +41,7 @@ pub(crate) enum Work {
     Noop,
 }
 
-impl Work {
+impl WorkKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sha => "sha",
@@ -111,7 +111,7 @@ impl Work {
     }
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for WorkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use procession::{Sequential, ThreadPool};
 
-    fn outputs(work: Work, jobs: usize, size: u64) -> Vec<String> {
+    fn outputs(work: WorkKind, jobs: usize, size: u64) -> Vec<String> {
         let (results, _) = work.run(&Sequential::new(), jobs, size);
         results.into_iter().map(|result| result.expect("an output")).collect()
     }
@@ -144,14 +144,14 @@ mod tests {
     fn digests_are_those_of_the_generated_data() {
         // From Python: sha256(b"".join((seed << 32 | n).to_bytes(8, "little") * 128 for n in …)).
         assert_eq!(
-            outputs(Work::Sha, 2, 2500),
+            outputs(WorkKind::Sha, 2, 2500),
             [
                 "5681c85bbc63ee612ca2e0380c6ea1f4d33824f50547997b5234feb441106f13",
                 "598912a584f06c97d3c5e58bcee6ec39f488110680b84cd1d729aaf0693b9bf5",
             ]
         );
         assert_eq!(
-            outputs(Work::Sha, 1, 0)[0],
+            outputs(WorkKind::Sha, 1, 0)[0],
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
     }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn primes_of_every_size_are_found_prime_and_others_are_not() {
         for digits in 2..=7 {
-            assert_eq!(outputs(Work::Primes, 30, digits), ["true"; 30], "{digits} digits");
+            assert_eq!(outputs(WorkKind::Primes, 30, digits), ["true"; 30], "{digits} digits");
         }
         assert!(primes::of(19).take(3).all(|prime| prime > 10_u64.pow(18)));
         let small = (0..200).filter(|&number| {
@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_work_is_done_at_its_smallest_size_and_the_same_on_threads() {
-        for work in [Work::Sha, Work::Arcfour, Work::Primes, Work::Sleep, Work::Noop] {
+        for work in
+            [WorkKind::Sha, WorkKind::Arcfour, WorkKind::Primes, WorkKind::Sleep, WorkKind::Noop]
+        {
             for size in [*work.sizes().start(), work.usual_size().min(2000)] {
                 let sequential = outputs(work, 5, size);
                 assert_eq!(sequential.len(), 5);

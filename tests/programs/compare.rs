@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::programs::{Place, Ran, Running, wait_until, wait_until_gone};
-use procession_cli::flag_server::{FlagServer, Kind};
+use procession_cli::flag_server::{FlagServer, ServerKind};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -248,7 +248,7 @@ fn runs(json: &Value) -> Vec<u64> {
 fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let place = Place::new();
-        let server = FlagServer::builder(Kind::Local).start().unwrap();
+        let server = FlagServer::builder(ServerKind::Local).start().unwrap();
         let run = begun(&place, &server);
         let children = run.children();
         run.signal(signal);
@@ -268,7 +268,7 @@ fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
 #[test]
 fn what_a_killed_comparison_left_goes_with_the_next_one() {
     let place = Place::new();
-    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     let children = run.children();
     run.signal(Signal::KILL);
@@ -288,7 +288,7 @@ fn what_a_killed_comparison_left_goes_with_the_next_one() {
 #[test]
 fn an_interrupt_before_anything_was_measured_is_told() {
     let place = Place::new();
-    let server = FlagServer::builder(Kind::Delay).start().unwrap();
+    let server = FlagServer::builder(ServerKind::Delay).start().unwrap();
     let url = server.base_url();
     let run = place.start(&["compare", "-s", &url, "--modes", "processes:2"]);
     wait_until("requests were answered", || server.served() > 2);
@@ -301,7 +301,7 @@ fn an_interrupt_before_anything_was_measured_is_told() {
 #[test]
 fn a_server_that_dies_between_two_runs_ends_the_comparison() {
     let place = Place::new();
-    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     drop(server);
     let ran = run.wait().expect(1);
@@ -316,7 +316,7 @@ fn a_server_that_dies_between_two_runs_ends_the_comparison() {
 #[test]
 fn runs_that_bring_something_else_are_told_and_do_not_count() {
     let place = Place::new();
-    let server = FlagServer::builder(Kind::Local).start().unwrap();
+    let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let addr = server.addr();
     let url = server.base_url();
     let args = ["compare", "--all", "-l", "20", "-s", &url, "--export", "out.json"];
@@ -326,7 +326,7 @@ fn runs_that_bring_something_else_are_told_and_do_not_count() {
     drop(server);
     // At the same place, one that fails now and then.
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, addr.port()));
-    let start = || FlagServer::builder(Kind::Error).addr(addr).start();
+    let start = || FlagServer::builder(ServerKind::Error).addr(addr).start();
     let mut other = start();
     wait_until("the port is free", || {
         if other.is_err() {

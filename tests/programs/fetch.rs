@@ -9,17 +9,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use procession_cli::flags::client::{FetchSettings, agent};
-use procession_cli::flags::download::{Place, download};
+use procession_cli::flags::download::{SaveTarget, download};
 use procession_cli::flags::fetch::{Fetched, fetch};
 use procession_cli::flags::fetch_error::FetchError;
-use procession_cli::flags::image::NotAGif;
-use procession_cli::flags::outcome::Status;
+use procession_cli::flags::image::InvalidGif;
+use procession_cli::flags::outcome::DownloadStatus;
 
 /// Longer than anything here may take; a test that meets it has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the server does with a request.
-enum Act {
+enum Response {
     /// Answer, and keep the connection.
     Answer(Vec<u8>),
     /// Answer, and close the connection.
@@ -32,25 +32,25 @@ enum Act {
 
 /// A request as the server saw it.
 #[derive(Debug, Clone)]
-struct Seen {
+struct SeenRequest {
     peer: SocketAddr,
     at: Instant,
     path: String,
     headers: Vec<String>,
 }
 
-struct Server {
+struct ScriptedServer {
     url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<SeenRequest>>>,
 }
 
-impl Server {
+impl ScriptedServer {
     /// Serves until the test program ends. `act` is given the number of the request, from 0.
-    fn start(act: impl Fn(usize, &str) -> Act + Send + Sync + 'static) -> Self {
+    fn start(act: impl Fn(usize, &str) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}/flags", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let server = Server { url, seen: Arc::clone(&seen) };
+        let server = ScriptedServer { url, seen: Arc::clone(&seen) };
         let act = Arc::new(act);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -63,11 +63,11 @@ impl Server {
     }
 
     /// Always does the same.
-    fn always(act: impl Fn() -> Act + Send + Sync + 'static) -> Self {
+    fn always(act: impl Fn() -> Response + Send + Sync + 'static) -> Self {
         Self::start(move |_, _| act())
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    fn seen(&self) -> Vec<SeenRequest> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -82,8 +82,8 @@ impl Server {
 
 fn serve(
     mut stream: TcpStream,
-    act: &dyn Fn(usize, &str) -> Act,
-    seen: &Mutex<Vec<Seen>>,
+    act: &dyn Fn(usize, &str) -> Response,
+    seen: &Mutex<Vec<SeenRequest>>,
 ) -> std::io::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
@@ -101,7 +101,7 @@ fn serve(
             }
         }
         let path = head[0].split(' ').nth(1).unwrap().to_owned();
-        let request = Seen {
+        let request = SeenRequest {
             peer: stream.peer_addr()?,
             at: Instant::now(),
             path: path.clone(),
@@ -113,9 +113,9 @@ fn serve(
             seen.len() - 1
         };
         match act(number, &path) {
-            Act::Answer(bytes) => stream.write_all(&bytes)?,
-            Act::AnswerAndClose(bytes) => return stream.write_all(&bytes),
-            Act::Endless(first, then, pause) => {
+            Response::Answer(bytes) => stream.write_all(&bytes)?,
+            Response::AnswerAndClose(bytes) => return stream.write_all(&bytes),
+            Response::Endless(first, then, pause) => {
                 stream.write_all(&first)?;
                 let start = Instant::now();
                 while start.elapsed() < DEADLINE {
@@ -123,7 +123,7 @@ fn serve(
                     thread::sleep(pause);
                 }
             }
-            Act::Stall => {
+            Response::Stall => {
                 reader.fill_buf()?;
                 return Ok(());
             }
@@ -138,9 +138,9 @@ fn answer(status: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn redirect(location: &str) -> Act {
+fn redirect(location: &str) -> Response {
     let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
-    Act::Answer(head.into_bytes())
+    Response::Answer(head.into_bytes())
 }
 
 fn flag() -> Vec<u8> {
@@ -168,7 +168,7 @@ fn error(fetched: &Fetched) -> String {
 
 #[test]
 fn a_flag_is_fetched_in_one_attempt() {
-    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
     let fetched = server.fetch();
     assert_eq!(fetched.result.unwrap(), flag());
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 1));
@@ -193,9 +193,9 @@ fn a_loopback_server_is_reached_without_the_proxy() {
 
 #[test]
 fn connections_are_reused_even_after_errors() {
-    let server = Server::start(|number, _| match number % 2 {
-        0 => Act::Answer(answer("404 Not Found", b"no such flag")),
-        _ => Act::Answer(answer("200 OK", &flag())),
+    let server = ScriptedServer::start(|number, _| match number % 2 {
+        0 => Response::Answer(answer("404 Not Found", b"no such flag")),
+        _ => Response::Answer(answer("200 OK", &flag())),
     });
     let settings = server.settings();
     within(move || {
@@ -211,7 +211,7 @@ fn connections_are_reused_even_after_errors() {
 
 #[test]
 fn a_404_is_not_found_and_is_not_tried_again() {
-    let server = Server::always(|| Act::Answer(answer("404 Not Found", b"")));
+    let server = ScriptedServer::always(|| Response::Answer(answer("404 Not Found", b"")));
     let fetched = fetch_with(FetchSettings { retries: 3, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::NotFound)));
     assert_eq!((fetched.http_status, fetched.attempts), (Some(404), 1));
@@ -229,7 +229,7 @@ fn statuses_are_told_by_their_canonical_reason() {
         ("302 Found", "HTTP 302 - Found"),
         ("304 Not Modified", "HTTP 304 - Not Modified"),
     ] {
-        let server = Server::always(move || Act::AnswerAndClose(answer(sent, b"")));
+        let server = ScriptedServer::always(move || Response::AnswerAndClose(answer(sent, b"")));
         let fetched = server.fetch();
         assert_eq!(error(&fetched), told);
         assert_eq!(fetched.http_status.unwrap().to_string(), sent[..3]);
@@ -238,10 +238,10 @@ fn statuses_are_told_by_their_canonical_reason() {
 
 #[test]
 fn half_a_body_is_no_flag() {
-    let server = Server::always(|| {
+    let server = ScriptedServer::always(|| {
         let mut bytes = answer("200 OK", &flag());
         bytes.truncate(bytes.len() - 10);
-        Act::AnswerAndClose(bytes)
+        Response::AnswerAndClose(bytes)
     });
     let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::CutShort)), "{fetched:?}");
@@ -250,33 +250,34 @@ fn half_a_body_is_no_flag() {
 
 #[test]
 fn half_a_body_of_unknown_length_is_no_flag_either() {
-    let server = Server::always(|| {
+    let server = ScriptedServer::always(|| {
         let mut bytes = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
         bytes.extend_from_slice(&flag()[..flag().len() - 1]);
-        Act::AnswerAndClose(bytes)
+        Response::AnswerAndClose(bytes)
     });
     let fetched = server.fetch();
     assert!(
-        matches!(fetched.result, Err(FetchError::NotAGif(NotAGif::CutShort(_)))),
+        matches!(fetched.result, Err(FetchError::InvalidGif(InvalidGif::CutShort(_)))),
         "{fetched:?}"
     );
 }
 
 #[test]
 fn a_web_page_is_no_flag() {
-    let server = Server::always(|| Act::Answer(answer("200 OK", b"<html>Welcome!</html>")));
+    let server =
+        ScriptedServer::always(|| Response::Answer(answer("200 OK", b"<html>Welcome!</html>")));
     let fetched = server.fetch();
     assert_eq!(error(&fetched), "not a GIF image: it does not start as a GIF does");
-    let empty = Server::always(|| Act::Answer(answer("200 OK", b""))).fetch();
+    let empty = ScriptedServer::always(|| Response::Answer(answer("200 OK", b""))).fetch();
     assert_eq!(error(&empty), "not a GIF image: it is empty");
 }
 
 #[test]
 fn an_endless_body_is_given_up_at_the_limit() {
-    let server = Server::always(|| {
+    let server = ScriptedServer::always(|| {
         let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
         let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
-        Act::Endless(head, chunk, Duration::ZERO)
+        Response::Endless(head, chunk, Duration::ZERO)
     });
     let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "the body is larger than 10000000 bytes");
@@ -285,21 +286,21 @@ fn an_endless_body_is_given_up_at_the_limit() {
 
 #[test]
 fn a_body_of_exactly_the_limit_is_taken_and_a_longer_one_is_not_even_read() {
-    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
     let exact = FetchSettings { max_bytes: flag().len(), ..server.settings() };
     assert!(fetch_with(exact.clone()).result.is_ok());
     let short = FetchSettings { max_bytes: flag().len() - 1, ..exact };
     assert!(matches!(fetch_with(short).result, Err(FetchError::TooLarge { .. })));
-    let server = Server::always(|| {
+    let server = ScriptedServer::always(|| {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
-        Act::Endless(head, Vec::new(), Duration::from_millis(10))
+        Response::Endless(head, Vec::new(), Duration::from_millis(10))
     });
     assert!(matches!(server.fetch().result, Err(FetchError::TooLarge { .. })));
 }
 
 #[test]
 fn a_silent_server_times_out() {
-    let server = Server::always(|| Act::Stall);
+    let server = ScriptedServer::always(|| Response::Stall);
     let timeout = Duration::from_millis(300);
     let fetched = fetch_with(FetchSettings { timeout, retries: 1, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.3 s");
@@ -308,9 +309,9 @@ fn a_silent_server_times_out() {
 
 #[test]
 fn the_timeout_covers_the_whole_body_however_it_drips() {
-    let server = Server::always(|| {
+    let server = ScriptedServer::always(|| {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nGIF89a".to_vec();
-        Act::Endless(head, b"x".to_vec(), Duration::from_millis(20))
+        Response::Endless(head, b"x".to_vec(), Duration::from_millis(20))
     });
     let timeout = Duration::from_millis(500);
     let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
@@ -319,7 +320,7 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
 
 #[test]
 fn a_timeout_may_be_as_long_as_one_likes() {
-    let server = Server::always(|| Act::Answer(answer("200 OK", &flag())));
+    let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
     let timeout = Duration::MAX;
     let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
     assert!(fetched.result.is_ok(), "{fetched:?}");
@@ -327,7 +328,7 @@ fn a_timeout_may_be_as_long_as_one_likes() {
 
 #[test]
 fn the_timeout_covers_all_redirects() {
-    let server = Server::start(|number, _| {
+    let server = ScriptedServer::start(|number, _| {
         thread::sleep(Duration::from_millis(200));
         redirect(&format!("/flags/{number}"))
     });
@@ -350,14 +351,15 @@ fn a_refused_connection_is_told_and_tried_again() {
 
 #[test]
 fn a_server_that_hangs_up_is_a_connection_error() {
-    let server = Server::always(|| Act::AnswerAndClose(Vec::new()));
+    let server = ScriptedServer::always(|| Response::AnswerAndClose(Vec::new()));
     let fetched = server.fetch();
     assert!(matches!(fetched.result, Err(FetchError::Connection(_))), "{fetched:?}");
 }
 
 #[test]
 fn something_else_than_http_is_a_bad_answer() {
-    let server = Server::always(|| Act::AnswerAndClose(b"220 mail ready\r\n\r\n".to_vec()));
+    let server =
+        ScriptedServer::always(|| Response::AnswerAndClose(b"220 mail ready\r\n\r\n".to_vec()));
     let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::Protocol(_))), "{fetched:?}");
     assert_eq!(fetched.attempts, 1);
@@ -365,10 +367,10 @@ fn something_else_than_http_is_a_bad_answer() {
 
 #[test]
 fn redirects_are_followed() {
-    let server = Server::start(|_, path| match path {
+    let server = ScriptedServer::start(|_, path| match path {
         "/flags/br/br.gif" => redirect("moved.gif"),
         "/flags/br/moved.gif" => redirect("/elsewhere"),
-        _ => Act::Answer(answer("200 OK", &flag())),
+        _ => Response::Answer(answer("200 OK", &flag())),
     });
     let fetched = server.fetch();
     assert_eq!(fetched.result.unwrap(), flag());
@@ -377,7 +379,7 @@ fn redirects_are_followed() {
 
 #[test]
 fn a_redirect_loop_ends() {
-    let server = Server::always(|| redirect("/flags/br/br.gif"));
+    let server = ScriptedServer::always(|| redirect("/flags/br/br.gif"));
     let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::TooManyRedirects(10))), "{fetched:?}");
     assert_eq!((fetched.attempts, server.seen().len()), (1, 11));
@@ -386,10 +388,10 @@ fn a_redirect_loop_ends() {
 
 #[test]
 fn a_third_attempt_may_succeed() {
-    let server = Server::start(|number, _| match number {
-        0 => Act::Answer(answer("503 Service Unavailable", b"")),
-        1 => Act::AnswerAndClose(Vec::new()),
-        _ => Act::Answer(answer("200 OK", &flag())),
+    let server = ScriptedServer::start(|number, _| match number {
+        0 => Response::Answer(answer("503 Service Unavailable", b"")),
+        1 => Response::AnswerAndClose(Vec::new()),
+        _ => Response::Answer(answer("200 OK", &flag())),
     });
     let fetched = fetch_with(FetchSettings { retries: 5, ..server.settings() });
     assert_eq!(fetched.result.unwrap(), flag());
@@ -405,7 +407,7 @@ fn a_third_attempt_may_succeed() {
 
 #[test]
 fn attempts_run_out() {
-    let server = Server::always(|| Act::Answer(answer("500 Oops", b"")));
+    let server = ScriptedServer::always(|| Response::Answer(answer("500 Oops", b"")));
     let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "HTTP 500 - Internal Server Error");
     assert_eq!((fetched.attempts, server.seen().len()), (3, 3));
@@ -418,12 +420,12 @@ fn attempts_run_out() {
 
 #[test]
 fn a_server_may_ask_for_a_longer_pause() {
-    let server = Server::start(|number, _| match number {
+    let server = ScriptedServer::start(|number, _| match number {
         0 => {
             let head = b"HTTP/1.1 429 Slow Down\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
-            Act::Answer(head.to_vec())
+            Response::Answer(head.to_vec())
         }
-        _ => Act::Answer(answer("200 OK", &flag())),
+        _ => Response::Answer(answer("200 OK", &flag())),
     });
     let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
     assert!(fetched.result.is_ok());
@@ -433,10 +435,10 @@ fn a_server_may_ask_for_a_longer_pause() {
 
 #[test]
 fn a_download_is_saved_and_told() {
-    let server = Server::start(|_, path| match path {
-        "/flags/br/br.gif" => Act::Answer(answer("200 OK", &flag())),
-        "/flags/ke/ke.gif" => Act::Answer(answer("503 Service Unavailable", b"")),
-        _ => Act::Answer(answer("404 Not Found", b"")),
+    let server = ScriptedServer::start(|_, path| match path {
+        "/flags/br/br.gif" => Response::Answer(answer("200 OK", &flag())),
+        "/flags/ke/ke.gif" => Response::Answer(answer("503 Service Unavailable", b"")),
+        _ => Response::Answer(answer("404 Not Found", b"")),
     });
     let settings = server.settings();
     let dest = tempfile::tempdir().unwrap();
@@ -444,17 +446,20 @@ fn a_download_is_saved_and_told() {
     let [br, ke, zz, nowhere] = within(move || {
         let agent = agent(&settings);
         let one = |dir: &std::path::Path, code: &str| {
-            download(&agent, &settings, Place::new(dir), code.parse().unwrap(), |_| {})
+            download(&agent, &settings, SaveTarget::new(dir), code.parse().unwrap(), |_| {})
         };
         [one(&dir, "BR"), one(&dir, "KE"), one(&dir, "ZZ"), one(&dir.join("missing"), "BR")]
     });
-    assert_eq!((br.status, br.bytes, br.attempts), (Status::Ok, Some(flag().len() as u64), 1));
+    assert_eq!(
+        (br.status, br.bytes, br.attempts),
+        (DownloadStatus::Ok, Some(flag().len() as u64), 1)
+    );
     assert_eq!((br.pid, br.worker, br.error), (std::process::id(), None, None));
     assert!(br.elapsed_ms > 0.0);
     assert_eq!(ke.error.as_deref(), Some("HTTP 503 - Service Unavailable"));
-    assert_eq!((ke.status, ke.http_status), (Status::Error, Some(503)));
-    assert_eq!((zz.status, zz.error), (Status::NotFound, None));
-    assert_eq!((nowhere.status, nowhere.http_status), (Status::Error, Some(200)));
+    assert_eq!((ke.status, ke.http_status), (DownloadStatus::Error, Some(503)));
+    assert_eq!((zz.status, zz.error), (DownloadStatus::NotFound, None));
+    assert_eq!((nowhere.status, nowhere.http_status), (DownloadStatus::Error, Some(200)));
     assert!(nowhere.error.unwrap().starts_with("cannot save "));
     assert_eq!(std::fs::read(dest.path().join("br.gif")).unwrap(), flag());
     assert_eq!(std::fs::read_dir(dest.path()).unwrap().count(), 1);
@@ -463,9 +468,9 @@ fn a_download_is_saved_and_told() {
 #[test]
 fn a_shut_down_agent_ends_a_fetch_at_once() {
     let (asked, was_asked) = mpsc::channel();
-    let server = Server::start(move |_, _| {
+    let server = ScriptedServer::start(move |_, _| {
         asked.send(()).ok();
-        Act::Stall
+        Response::Stall
     });
     let settings = FetchSettings { timeout: DEADLINE, ..server.settings() };
     let shared = agent(&settings);

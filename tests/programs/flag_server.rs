@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::hostile::{Behaviour, Hostile, TINY_GIF};
-use procession_cli::flag_server::{DEFAULT_SEED, DELAY, Faults, FlagServer, Kind, image};
+use procession_cli::flag_server::{DEFAULT_SEED, DELAY, Faults, FlagServer, ServerKind, image};
 use procession_cli::flags::codes::AVAILABLE;
 
 /// Far longer than anything here may take: a test that hangs must fail, not wait.
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A request that keeps its connection alive.
 const GET_BR: &[u8] = b"GET /flags/br/br.gif HTTP/1.1\r\nHost: here\r\n\r\n";
 
-fn start(kind: Kind) -> FlagServer {
+fn start(kind: ServerKind) -> FlagServer {
     FlagServer::builder(kind).start().unwrap()
 }
 
@@ -58,7 +58,7 @@ fn read_answer(reader: &mut impl BufRead) -> io::Result<(u16, Vec<u8>)> {
 
 #[test]
 fn all_available_flags_are_served_as_gifs() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     let agent = agent();
     for code in AVAILABLE {
         let cc = code.to_ascii_lowercase();
@@ -76,7 +76,7 @@ fn all_available_flags_are_served_as_gifs() {
 
 #[test]
 fn all_else_is_not_found_and_says_so_in_plain_text() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     for path in [
         "/zz/zz.gif",
         "/eu/eu.gif",
@@ -100,7 +100,7 @@ fn all_else_is_not_found_and_says_so_in_plain_text() {
 
 #[test]
 fn head_gives_the_length_without_the_image() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     let stream = connect(&server);
     (&stream)
         .write_all(b"HEAD /flags/br/br.gif HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
@@ -115,7 +115,7 @@ fn head_gives_the_length_without_the_image() {
 
 #[test]
 fn the_front_page_says_what_this_is_and_whose_drawings_they_are() {
-    let server = start(Kind::Delay);
+    let server = start(ServerKind::Delay);
     let origin = server.base_url().replace("/flags", "");
     for path in ["/", "/flags", "/flags/"] {
         let url = format!("{origin}{path}");
@@ -127,8 +127,8 @@ fn the_front_page_says_what_this_is_and_whose_drawings_they_are() {
 
 #[test]
 fn the_error_server_keeps_to_its_plan_over_http() {
-    let server = start(Kind::Error);
-    let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
+    let server = start(ServerKind::Error);
+    let faults = Faults { kind: ServerKind::Error, seed: DEFAULT_SEED };
     let agent = agent();
     thread::scope(|scope| {
         for cc in ["ad", "br", "cn", "de", "in", "us", "qq", "zz"] {
@@ -155,8 +155,8 @@ fn the_error_server_keeps_to_its_plan_over_http() {
 
 #[test]
 fn a_client_that_does_not_count_meets_faults_that_go_away() {
-    let server = start(Kind::Error);
-    let faults = Faults { kind: Kind::Error, seed: DEFAULT_SEED };
+    let server = start(ServerKind::Error);
+    let faults = Faults { kind: ServerKind::Error, seed: DEFAULT_SEED };
     let cc = AVAILABLE
         .map(str::to_ascii_lowercase)
         .into_iter()
@@ -170,14 +170,14 @@ fn a_client_that_does_not_count_meets_faults_that_go_away() {
 
 #[test]
 fn another_seed_makes_other_faults() {
-    let [one, other] = [1, 2].map(|seed| Faults { kind: Kind::Error, seed });
+    let [one, other] = [1, 2].map(|seed| Faults { kind: ServerKind::Error, seed });
     let cc = AVAILABLE
         .map(str::to_ascii_lowercase)
         .into_iter()
         .find(|cc| one.plan(cc, 1).status.is_some() && other.plan(cc, 1).status.is_none())
         .unwrap();
     for faults in [one, other] {
-        let server = FlagServer::builder(Kind::Error).seed(faults.seed).start().unwrap();
+        let server = FlagServer::builder(ServerKind::Error).seed(faults.seed).start().unwrap();
         let url = format!("{}/{cc}/{cc}.gif", server.base_url());
         let expected = faults.plan(&cc, 1).status.unwrap_or(200);
         assert_eq!(agent().get(&url).call().unwrap().status(), expected);
@@ -187,7 +187,7 @@ fn another_seed_makes_other_faults() {
 #[test]
 fn the_hook_hears_of_each_request() {
     let (send, heard) = mpsc::channel();
-    let server = FlagServer::builder(Kind::Delay)
+    let server = FlagServer::builder(ServerKind::Delay)
         .on_request(move |access| {
             let path = access.path.to_owned();
             let _ = send.send((access.method.to_owned(), path, access.status, access.delayed));
@@ -219,7 +219,7 @@ fn the_hook_hears_of_each_request() {
 #[test]
 fn a_thousand_delayed_requests_at_once_are_all_answered() {
     allow_many_connections();
-    let server = start(Kind::Delay);
+    let server = start(ServerKind::Delay);
     let asked_at = Instant::now();
     let streams: Vec<_> = (0..1000)
         .map(|number| {
@@ -253,7 +253,7 @@ fn allow_many_connections() {
 
 #[test]
 fn a_connection_serves_many_requests() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     let mut stream = BufReader::new(connect(&server));
     for _ in 0..3 {
         for (cc, expected) in [("br", 200), ("zz", 404), ("cn", 200)] {
@@ -268,7 +268,7 @@ fn a_connection_serves_many_requests() {
 fn dropping_the_server_abandons_delayed_requests_at_once() {
     // On a busy machine a round may be too slow to tell anything, so there are several.
     let some_round_was_quick = (0..20).any(|_| {
-        let server = start(Kind::Delay);
+        let server = start(ServerKind::Delay);
         let streams: Vec<_> = (0..50).map(|_| connect(&server)).collect();
         let asked_at = Instant::now();
         for mut stream in &streams {
@@ -291,7 +291,7 @@ fn dropping_the_server_abandons_delayed_requests_at_once() {
 
 #[test]
 fn dropping_an_idle_server_does_not_wait_for_its_clients() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     let silent = connect(&server);
     let mut alive = BufReader::new(connect(&server));
     alive.get_mut().write_all(GET_BR).unwrap();
@@ -308,8 +308,8 @@ fn dropping_an_idle_server_does_not_wait_for_its_clients() {
 
 #[test]
 fn an_address_in_use_is_an_error_that_names_it() {
-    let first = start(Kind::Local);
-    let error = FlagServer::builder(Kind::Error).addr(first.addr()).start().unwrap_err();
+    let first = start(ServerKind::Local);
+    let error = FlagServer::builder(ServerKind::Error).addr(first.addr()).start().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     let message = error.to_string();
     assert!(message.contains(&first.addr().to_string()), "{message}");
@@ -320,12 +320,12 @@ fn an_address_in_use_is_an_error_that_names_it() {
 fn a_port_can_be_taken_again_as_soon_as_its_server_is_dropped() {
     // Another program may be quicker to take the free port, but not five times.
     let taken_again = (0..5).any(|_| {
-        let first = start(Kind::Local);
+        let first = start(ServerKind::Local);
         let addr = first.addr();
         let url = format!("{}/br/br.gif", first.base_url());
         agent().get(&url).call().unwrap();
         drop(first);
-        let second = FlagServer::builder(Kind::Local).addr(addr).start();
+        let second = FlagServer::builder(ServerKind::Local).addr(addr).start();
         second.is_ok_and(|_server| agent().get(&url).call().unwrap().status() == 200)
     });
     assert!(taken_again);
@@ -333,14 +333,14 @@ fn a_port_can_be_taken_again_as_soon_as_its_server_is_dropped() {
 
 #[test]
 fn urls_are_for_clients_and_for_people() {
-    let server = start(Kind::Local);
+    let server = start(ServerKind::Local);
     let port = server.addr().port();
     assert_ne!(port, 0);
     assert_eq!(server.base_url(), format!("http://127.0.0.1:{port}/flags"));
     assert_eq!(server.shown_url(), format!("http://localhost:{port}/flags"));
 
     let everywhere =
-        FlagServer::builder(Kind::Local).addr(([0, 0, 0, 0], 0).into()).start().unwrap();
+        FlagServer::builder(ServerKind::Local).addr(([0, 0, 0, 0], 0).into()).start().unwrap();
     assert!(everywhere.base_url().starts_with("http://127.0.0.1:"));
 }
 

@@ -30,20 +30,20 @@ const HEAD_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub enum RunDirError {
     /// The directory could not be created.
-    #[error("cannot make the log directory {}: {cause}", path.display())]
+    #[error("cannot make the log directory {}", path.display())]
     CannotMake {
         /// The directory.
         path: PathBuf,
         /// The system's error.
-        cause: io::Error,
+        source: io::Error,
     },
     /// The link to the directory could not be created.
-    #[error("cannot point {} to the newest logs: {cause}", link.display())]
+    #[error("cannot point {} to the newest logs", link.display())]
     CannotLink {
         /// The link.
         link: PathBuf,
         /// The system's error.
-        cause: io::Error,
+        source: io::Error,
     },
 }
 
@@ -73,12 +73,12 @@ pub enum FindError {
         candidates: Vec<String>,
     },
     /// The directory cannot be read.
-    #[error("cannot read the log directory {}: {cause}", logs.display())]
+    #[error("cannot read the log directory {}", logs.display())]
     CannotRead {
         /// The directory.
         logs: PathBuf,
         /// The system's error.
-        cause: io::Error,
+        source: io::Error,
     },
 }
 
@@ -97,8 +97,9 @@ impl RunDir {
     }
 
     fn create_named(logs: &Path, wanted: &str) -> Result<Self, RunDirError> {
-        let failed = |path: &Path, cause| RunDirError::CannotMake { path: path.to_owned(), cause };
-        fs::create_dir_all(logs).map_err(|cause| failed(logs, cause))?;
+        let failed =
+            |path: &Path, source| RunDirError::CannotMake { path: path.to_owned(), source };
+        fs::create_dir_all(logs).map_err(|source| failed(logs, source))?;
         // Processes in different containers may have the same pid and share the directory.
         let others = (2..).map(|n| format!("{wanted}-{n}"));
         for name in std::iter::once(wanted.to_owned()).chain(others) {
@@ -108,7 +109,7 @@ impl RunDir {
                     return Ok(RunDir { logs: logs.to_owned(), name });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(cause) => return Err(failed(&path, cause)),
+                Err(source) => return Err(failed(&path, source)),
             }
         }
         unreachable!("the names do not run out")
@@ -129,7 +130,7 @@ impl RunDir {
         let entries = match fs::read_dir(logs) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(cause) => return Err(FindError::CannotRead { logs: logs.to_owned(), cause }),
+            Err(source) => return Err(FindError::CannotRead { logs: logs.to_owned(), source }),
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let runs =
@@ -223,9 +224,9 @@ impl RunDir {
         // The name of the run is unique, so no other process creates this link.
         let new = self.logs.join(format!(".latest-{}", self.name));
         let linked = symlink(&self.name, &new).and_then(|()| fs::rename(&new, &link));
-        linked.map_err(|cause| {
+        linked.map_err(|source| {
             let _ = fs::remove_file(&new);
-            RunDirError::CannotLink { link, cause }
+            RunDirError::CannotLink { link, source }
         })
     }
 }

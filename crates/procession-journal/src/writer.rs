@@ -26,12 +26,12 @@ const LOCK_TRIES: u32 = 50;
 
 /// A journal that could not be opened.
 #[derive(Debug, Error)]
-#[error("cannot open the journal {}: {cause}", path.display())]
+#[error("cannot open the journal {}", path.display())]
 pub struct JournalError {
     /// The file.
     pub path: PathBuf,
     /// The system's error.
-    pub cause: io::Error,
+    pub source: io::Error,
 }
 
 /// A journal. All threads may write to it.
@@ -94,7 +94,7 @@ impl Journal {
         let path = dir.join(format!("{process}{number}-{pid}.jsonl"));
         match OpenOptions::new().append(true).create(true).open(&path) {
             Ok(file) => Ok(Self::with_file(file, path, process, worker, pid)),
-            Err(cause) => Err(JournalError { path, cause }),
+            Err(source) => Err(JournalError { path, source }),
         }
     }
 

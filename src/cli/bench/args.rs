@@ -1,6 +1,8 @@
-//! What can be asked of `coordinator bench`.
+//! The command line of `bench` as typed.
 
-/// How to measure.
+use crate::cli::value;
+
+/// Measure what tasks cost on this machine, in each mode
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -13,7 +15,7 @@ programs have a quarter of the CPUs, or nine measurements lie more than threefol
 given.
 Exit status: 0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
 129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it")]
-pub(in crate::cli) struct Bench {
+pub(in crate::cli) struct BenchArgs {
     /// One line of JSON instead of the table
     #[arg(long)]
     pub json: bool,
@@ -21,10 +23,6 @@ pub(in crate::cli) struct Bench {
     #[arg(long)]
     pub quick: bool,
     /// Worker processes, and threads to compare them with [default: one per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true)]
     pub workers: Option<usize>,
-}
-
-fn workers(typed: &str) -> Result<usize, String> {
-    crate::cli::args::at_least_one("--workers N", typed)
 }

@@ -1,54 +1,54 @@
-//! What was measured, and what follows from it.
+//! The results of the benchmark, and the advice that follows from them.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// All of it. Each field's name ends in its unit.
+/// All results. The name of each field ends in its unit.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
     pub version: &'static str,
     pub cpus: usize,
     pub workers: usize,
     pub quick: bool,
-    /// From nothing to the first result of a fresh pool of processes.
-    pub start_up_ms: Range,
-    /// From the death of a worker, as its caller learns of it, to the next result of that worker's
-    /// replacement.
-    pub respawn_ms: Range,
+    /// Time from the creation of a pool of processes to its first result.
+    pub start_up_ms: MedianAndMax,
+    /// Time from the error of a task whose worker died to the next result, of the new worker.
+    pub respawn_ms: MedianAndMax,
     /// One task at a time.
-    pub round_trip_us: Modes<Quantiles>,
-    /// Tasks that do nothing, each with a future.
-    pub submit_tasks_per_s: Modes<f64>,
-    /// The same through `map`.
-    pub map_tasks_per_s: Modes<f64>,
-    /// There and back in a process.
+    pub round_trip_us: PerMode<Quantiles>,
+    /// Rate of empty tasks, each with a future.
+    pub submit_tasks_per_s: PerMode<f64>,
+    /// Rate of empty tasks with `map`.
+    pub map_tasks_per_s: PerMode<f64>,
+    /// Payloads to a process and back.
     pub payloads: Vec<Payload>,
     #[serde(flatten)]
     pub cost: Cost,
-    /// Which share of the machine's CPUs other programs had meanwhile, where the system tells.
-    pub others: Option<f64>,
-    /// Whether it is a debug build that was measured, whose figures are worse.
+    /// Share of the machine's CPUs that other programs used, where the system reports it.
+    #[serde(rename = "others")]
+    pub background_load: Option<f64>,
+    /// Whether a debug build was measured, which is slower.
     pub debug_build: bool,
     pub advice: String,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Modes<T> {
+pub(super) struct PerMode<T> {
     pub sequential: T,
     pub threads: T,
     pub processes: T,
 }
 
-impl<T> Modes<T> {
-    /// In the order in which they are always told.
-    pub(super) fn each<U>(&self, mut tell: impl FnMut(&T) -> U) -> [U; 3] {
-        [&self.sequential, &self.threads, &self.processes].map(&mut tell)
+impl<T> PerMode<T> {
+    /// The values in the order of the reports.
+    pub(super) fn each<U>(&self, value: impl FnMut(&T) -> U) -> [U; 3] {
+        [&self.sequential, &self.threads, &self.processes].map(value)
     }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Range {
+pub(super) struct MedianAndMax {
     pub median: f64,
     pub longest: f64,
 }
@@ -62,24 +62,24 @@ pub(super) struct Quantiles {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Payload {
     pub size_bytes: usize,
-    /// Both ways together.
+    /// Of both directions together.
     pub mib_per_s: f64,
 }
 
-/// How much longer a task takes in a process than on a thread, and from which length of a task on
-/// that is little.
+/// How much longer a task takes in a process than on a thread, and the length of a task from which this
+/// is little.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Cost {
     /// From several measurements.
-    pub extra_us_per_task: Spread,
-    /// None where the measurements lie too far apart to tell, or others had too much of the CPUs.
+    pub extra_us_per_task: CostRange,
+    /// `None` if the measurements lie too far apart, or other programs used too much of the CPUs.
     pub under_10_percent_from_ms: Option<Bounds>,
     pub under_1_percent_from_ms: Option<Bounds>,
 }
 
 /// Negative where tasks in processes took less time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Spread {
+pub(super) struct CostRange {
     pub low: f64,
     pub median: f64,
     pub high: f64,
@@ -88,35 +88,35 @@ pub(super) struct Spread {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Bounds {
     pub low: f64,
-    /// That of the advice: even the largest measured extra is less from here on.
+    /// The bound of the advice: for longer tasks even the largest measured extra is less.
     pub high: f64,
 }
 
-/// How often the extra of each length of tasks is measured.
+/// How many times the extra of each length of tasks is measured.
 pub(super) const REPETITIONS: usize = 9;
-/// So many of the lowest and of the highest measurements are left out. The median lies between the
-/// others with a confidence of 96 %: it does not where 8 or more of 9 are on the same side of it,
-/// which has a probability of 2 (1 + 9) / 2⁹.
+/// Number of the lowest and of the highest measurements that are left out. The median lies between the
+/// others with a confidence of 96 %: it does not if 8 or more of 9 are on the same side of it, which
+/// has a probability of 2 (1 + 9) / 2⁹.
 const LEFT_OUT: usize = 1;
-/// The longest tasks that are tried, in ms.
+/// The longest measured tasks, in ms.
 pub(super) const LONGEST_MS: f64 = 1.0;
-/// Advice whose bounds lie further apart than this is none.
-const FURTHEST: f64 = 3.0;
-/// Of less than this the bounds do not matter, in µs: it is little for any task that is worth being
-/// handed over.
+/// Maximum ratio of the bounds of an advice.
+const MAX_BOUNDS_RATIO: f64 = 3.0;
+/// Below this extra, in µs, the ratio of the bounds does not matter: it is little for any task that is
+/// worth a worker.
 const NEGLIGIBLE: f64 = 1.0;
-/// Of less than this it is called nothing, in µs.
-const NOTHING: f64 = 0.1;
-/// A share of the CPUs that others may have without being mentioned is less than this.
+/// Below this, in µs, the advice says that a task takes no longer.
+const NO_EXTRA: f64 = 0.1;
+/// From this share of the CPUs on, other programs are mentioned.
 const NOTEWORTHY: f64 = 0.1;
-/// Where others have more, tasks wait for their turn, which may hide the difference.
+/// From this share on there is no advice: tasks wait for CPUs, which may hide the difference.
 const TOO_BUSY: f64 = 0.25;
 
 impl Cost {
-    /// From what tasks took longer, in seconds each: for each of several lengths, measured several
-    /// times. The most that was seen counts, for tasks of all lengths: it does not grow with them.
-    /// `others` is the share of the CPUs that other programs had meanwhile.
-    pub(super) fn of(extras: &[Vec<f64>], others: Option<f64>) -> Self {
+    /// `extras` are the measurements for each of several lengths of tasks: how much longer a task took,
+    /// in seconds. The largest extra of a length counts for all lengths, since it does not grow with
+    /// them. `background_load` is the share of the CPUs that other programs used.
+    pub(super) fn of(extras: &[Vec<f64>], background_load: Option<f64>) -> Self {
         let of_length = |extras: &Vec<f64>| {
             let mut sorted = extras.clone();
             sorted.sort_unstable_by(f64::total_cmp);
@@ -127,28 +127,30 @@ impl Cost {
         };
         let most = |most: [f64; 3], next: [f64; 3]| [0, 1, 2].map(|n| most[n].max(next[n]));
         let [low, median, high] = extras.iter().map(of_length).reduce(most).unwrap_or_default();
-        let is_told = (high <= NEGLIGIBLE || high <= FURTHEST * low)
-            && others.is_none_or(|others| others < TOO_BUSY);
+        let is_reliable = (high <= NEGLIGIBLE || high <= MAX_BOUNDS_RATIO * low)
+            && background_load.is_none_or(|load| load < TOO_BUSY);
         let from = |share: f64| {
             let ms = |us: f64| rounded(us.max(0.0) / 1e3 / share);
-            is_told.then(|| Bounds { low: ms(low), high: ms(high) })
+            is_reliable.then(|| Bounds { low: ms(low), high: ms(high) })
         };
         let [low, median, high] = [low, median, high].map(rounded);
         Self {
-            extra_us_per_task: Spread { low, median, high },
+            extra_us_per_task: CostRange { low, median, high },
             under_10_percent_from_ms: from(0.10),
             under_1_percent_from_ms: from(0.01),
         }
     }
 
-    /// In a sentence or two.
-    pub(super) fn advice(&self, others: Option<f64>, is_quick: bool) -> String {
+    /// The advice, in one or two sentences.
+    pub(super) fn advice(&self, background_load: Option<f64>, is_quick: bool) -> String {
         let Self { extra_us_per_task, under_10_percent_from_ms, under_1_percent_from_ms } = *self;
-        let Spread { low, high, .. } = extra_us_per_task;
-        let others = others.filter(|others| *others >= NOTEWORTHY);
-        let others = others.map(|others| format!("other programs had {:.0} %", others * 100.0));
-        let machine = match &others {
-            Some(others) => format!("On this machine, while {others} of its CPUs,"),
+        let CostRange { low, high, .. } = extra_us_per_task;
+        let load = background_load.filter(|load| *load >= NOTEWORTHY);
+        let machine = match load {
+            Some(load) => {
+                let percent = load * 100.0;
+                format!("On this machine, while other programs had {percent:.0} % of its CPUs,")
+            }
             None => "On this machine".to_owned(),
         };
         let us = |us: f64| time(Duration::from_secs_f64(us.max(0.0) / 1e6));
@@ -159,7 +161,7 @@ impl Cost {
                 ..=0.0 => "no longer".to_owned(),
                 _ => format!("{} longer", us(low)),
             };
-            let again = match (others, is_quick) {
+            let again = match (load, is_quick) {
                 (Some(_), _) => "Measure again while they do less.",
                 (None, true) => "Measure again, without --quick.",
                 (None, false) => "Measure again.",
@@ -171,15 +173,15 @@ impl Cost {
                 us(high)
             );
         };
-        if high < NOTHING {
+        if high < NO_EXTRA {
             return format!("{machine} a task takes no longer in a process than on a thread.");
         }
         let longer = match low {
-            ..NOTHING => format!("at most {}", us(high)),
+            ..NO_EXTRA => format!("at most {}", us(high)),
             _ if us(low) == us(high) => us(high),
             _ => format!("{} to {}", us(low), us(high)),
         };
-        // What is said of longer tasks was not measured.
+        // The advice on longer tasks is extrapolated.
         let is_measured = under_10.high.max(under_1.high) <= LONGEST_MS;
         let measured = match is_measured {
             true => String::new(),
@@ -195,7 +197,7 @@ impl Cost {
     }
 }
 
-/// To as many digits as mean something.
+/// The value with four significant digits.
 pub(super) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
@@ -204,7 +206,7 @@ pub(super) fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-/// A time as people say it: two digits are enough.
+/// A time with two significant digits.
 fn time(time: Duration) -> String {
     let us = time.as_secs_f64() * 1e6;
     let (value, unit) = match us {
@@ -223,19 +225,19 @@ fn time(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// Measurements of this length of tasks, in µs.
+    /// Measurements for one length of tasks, in µs.
     fn measured(us: [f64; REPETITIONS]) -> Vec<f64> {
         us.map(|us| us / 1e6).to_vec()
     }
 
     #[test]
-    fn the_most_that_was_seen_decides_from_which_length_on_processes_are_cheap() {
+    fn the_largest_extra_decides_from_which_length_on_processes_are_cheap() {
         // One measurement of each length was disturbed.
         let short = measured([1.0, 1.2, 1.1, 1.0, 80.0, 1.1, 1.0, 1.0, 1.0]);
         let long = measured([30.0, 35.0, 31.0, 0.1, 32.0, 33.0, 29.0, 500.0, 28.0]);
         let cost = Cost::of(&[short, long], Some(0.2));
         let expected = Cost {
-            extra_us_per_task: Spread { low: 28.0, median: 31.0, high: 35.0 },
+            extra_us_per_task: CostRange { low: 28.0, median: 31.0, high: 35.0 },
             under_10_percent_from_ms: Some(Bounds { low: 0.28, high: 0.35 }),
             under_1_percent_from_ms: Some(Bounds { low: 2.8, high: 3.5 }),
         };
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn of_next_to_nothing_it_does_not_matter_how_far_measurements_lie_apart() {
+    fn measurements_of_a_negligible_extra_may_lie_far_apart() {
         let little =
             |high| Cost::of(&[measured([-2.0, -1.0, 0.0, 0.0, 0.1, 0.2, 0.3, high, 9.0])], None);
         let advice = little(0.9).advice(None, false);
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_what_means_something() {
+    fn numbers_keep_their_significant_digits() {
         assert_eq!([1_234_567.0, 0.012_345, 0.0].map(rounded), [1_235_000.0, 0.012_35, 0.0]);
         let said = |us| time(Duration::from_micros(us));
         assert_eq!(

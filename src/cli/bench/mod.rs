@@ -1,14 +1,14 @@
-//! `coordinator bench`: what tasks cost on this machine in each mode, as a table or as JSON, and
-//! from which length of a task on processes cost next to nothing.
+//! `coordinator bench`: what tasks cost on this machine in each mode, as a table or as JSON, and the
+//! length of a task from which processes cost little.
 //!
 //! ```text
 //!   args ──► measure ──► figures ──► table or JSON
-//!               │ uses the executors as anybody would; tasks: what they run
+//!               │ uses the executors through their public interface; tasks: what they run
 //! ```
 
 mod args;
+mod error;
 mod figures;
-mod interrupt;
 mod measure;
 mod table;
 mod tasks;
@@ -19,48 +19,49 @@ use anyhow::{Context, bail};
 use console::Term;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub(super) use self::args::Bench;
-use self::interrupt::{Ended, Interrupt};
-use self::measure::{Measuring, Scale};
+pub(super) use self::args::BenchArgs;
+use self::error::{BenchError, Interrupt};
+use self::measure::{Benchmark, Effort};
 pub(super) use self::tasks::add_to;
-use super::{Exit, signals, stderr, stdout};
+use super::exit::ProgramExit;
+use super::{signals, stderr, stdout};
 use procession::PrivateDir;
 
-/// Where nobody can say how wide the lines may be.
+/// Width of the lines where there is no terminal.
 const COLUMNS: usize = 80;
 
-/// Measures and tells.
-pub(super) fn run(bench: &Bench) -> anyhow::Result<Exit> {
-    let Bench { json, quick, workers } = *bench;
+/// Measures and prints the results.
+pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
+    let BenchArgs { json, quick, workers } = args;
     let interrupt = Interrupt::default();
     let signalled = interrupt.clone();
     signals::watch(move |exit| signalled.set(exit)).context("cannot listen to signals")?;
-    // Kept until the last pool has ended. Without one it goes as well.
+    // The directory of the pools' sockets; pools work without it as well.
     let _sockets = PrivateDir::create();
-    let scale = if quick { Scale::QUICK } else { Scale::FULL };
+    let effort = if quick { Effort::QUICK } else { Effort::FULL };
     let workers = workers.unwrap_or_else(num_cpus::get);
-    make_room_for(workers)?;
-    let figures = match Measuring::new(workers, scale, interrupt).all() {
+    raise_limit_of_open_files(workers)?;
+    let figures = match Benchmark::new(workers, effort, interrupt).run() {
         Ok(figures) => figures,
-        Err(Ended::Interrupted(exit)) => {
-            stderr::say(format_args!("coordinator: interrupted: there are no figures"));
+        Err(BenchError::Interrupted(exit)) => {
+            stderr::print(format_args!("coordinator: interrupted: there are no figures"));
             return Ok(exit);
         }
-        Err(Ended::Failed(error)) => return Err(error).context("cannot measure"),
+        Err(BenchError::Failed(error)) => return Err(error).context("cannot measure"),
     };
     let text = match json {
         true => serde_json::to_string(&figures)? + "\n",
         false => table::of(&figures, columns()),
     };
     stdout::print(&text)?;
-    Ok(Exit::Answered)
+    Ok(ProgramExit::Answered)
 }
 
-/// Each worker takes its pipes and channels, of which some systems allow few by default.
-fn make_room_for(workers: usize) -> anyhow::Result<()> {
+/// Raises the limit of open files: each worker needs pipes and sockets.
+fn raise_limit_of_open_files(workers: usize) -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        // The limits are as before if this is refused.
+        // An error leaves the limits unchanged.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     let needed = workers.saturating_mul(12).saturating_add(16);

@@ -1,16 +1,16 @@
-//! The figures for people: columns where there is room for them, else one below the other.
+//! The results as a table: with columns if they fit, else with one value a line.
 
 use std::fmt::Write;
 
 use super::figures::Figures;
 
 /// A part of the table: names of columns, and rows with a value for each.
-struct Part {
+struct TablePart {
     columns: Vec<&'static str>,
     rows: Vec<(String, Vec<String>)>,
 }
 
-/// The whole text, in lines of no more than so many columns, as far as that can be.
+/// The whole text, in lines that fit into the columns if possible.
 pub(super) fn of(figures: &Figures, columns: usize) -> String {
     let parts = parts(figures);
     let labels = parts.iter().flat_map(|part| &part.rows).map(|(label, _)| width(label));
@@ -24,10 +24,10 @@ pub(super) fn of(figures: &Figures, columns: usize) -> String {
     let mut text = title(figures) + "\n";
     for part in &parts {
         text.push('\n');
-        let is_roomy = label + part.columns.len() * (cell + GAP) <= columns;
-        match is_roomy {
-            true => beside(part, label, cell, &mut text),
-            false => below(part, cell, &mut text),
+        let fits = label + part.columns.len() * (cell + GAP) <= columns;
+        match fits {
+            true => in_columns(part, label, cell, &mut text),
+            false => in_lines(part, cell, &mut text),
         }
     }
     text.push('\n');
@@ -48,11 +48,11 @@ const UNITS: [&str; 4] = ["%", "µs ", "ms ", "s "];
 /// Between columns.
 const GAP: usize = 2;
 
-fn beside(part: &Part, label: usize, cell: usize, text: &mut String) {
+fn in_columns(part: &TablePart, label: usize, cell: usize, text: &mut String) {
     let mut line = |first: &str, cells: &mut dyn Iterator<Item = &str>| {
         let mut line = format!("{first:<label$}");
         for value in cells {
-            // Writes to memory.
+            // Cannot fail: it writes to memory.
             let _ = write!(line, "{:GAP$}{value:>cell$}", "");
         }
         *text += line.trim_end();
@@ -64,13 +64,13 @@ fn beside(part: &Part, label: usize, cell: usize, text: &mut String) {
     }
 }
 
-fn below(part: &Part, cell: usize, text: &mut String) {
+fn in_lines(part: &TablePart, cell: usize, text: &mut String) {
     let name = part.columns.iter().map(|name| width(name)).max().unwrap_or_default();
     for (label, values) in &part.rows {
         *text += label;
         text.push('\n');
         for (column, value) in part.columns.iter().zip(values) {
-            // Writes to memory.
+            // Cannot fail: it writes to memory.
             let _ = writeln!(text, "{:GAP$}{column:<name$}{:GAP$}{value:>cell$}", "", "");
         }
     }
@@ -85,7 +85,7 @@ fn title(Figures { workers, cpus, quick, debug_build, .. }: &Figures) -> String 
     format!("{workers} on {}{quick}{build}", many(*cpus, "CPU"))
 }
 
-fn parts(figures: &Figures) -> [Part; 3] {
+fn parts(figures: &Figures) -> [TablePart; 3] {
     let Figures {
         version: _,
         cpus: _,
@@ -98,16 +98,16 @@ fn parts(figures: &Figures) -> [Part; 3] {
         map_tasks_per_s,
         payloads,
         cost: _,
-        others: _,
+        background_load: _,
         debug_build: _,
         advice: _,
     } = figures;
     let of_modes = |label: &str, values: [f64; 3]| (label.to_owned(), values.map(number).to_vec());
-    let of_lives = |label: &str, range: &super::figures::Range| {
+    let of_starts = |label: &str, range: &super::figures::MedianAndMax| {
         (label.to_owned(), [range.median, range.longest].map(number).to_vec())
     };
     [
-        Part {
+        TablePart {
             columns: vec!["sequential", "threads", "processes"],
             rows: vec![
                 of_modes("submit, tasks/s", submit_tasks_per_s.each(|rate| *rate)),
@@ -116,14 +116,14 @@ fn parts(figures: &Figures) -> [Part; 3] {
                 of_modes("round trip, p99 µs", round_trip_us.each(|time| time.p99)),
             ],
         },
-        Part {
+        TablePart {
             columns: vec!["median", "longest"],
             rows: vec![
-                of_lives("fresh pool to result, ms", start_up_ms),
-                of_lives("error to next result, ms", respawn_ms),
+                of_starts("fresh pool to result, ms", start_up_ms),
+                of_starts("error to next result, ms", respawn_ms),
             ],
         },
-        Part {
+        TablePart {
             columns: vec!["MiB/s"],
             rows: payloads
                 .iter()
@@ -142,7 +142,7 @@ fn size(bytes: usize) -> String {
     if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
 }
 
-/// Three digits that count, and thousands apart.
+/// A number with three significant digits, grouped by thousands.
 fn number(value: f64) -> String {
     let digits = if value > 0.0 { value.log10().floor() as i32 } else { 0 };
     if digits < 2 {
@@ -167,7 +167,7 @@ fn width(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::{Cost, Modes, Payload, Quantiles, Range};
+    use super::super::figures::{Cost, MedianAndMax, Payload, PerMode, Quantiles};
     use super::*;
 
     fn figures() -> Figures {
@@ -178,28 +178,28 @@ mod tests {
             cpus: 2,
             workers: 2,
             quick: false,
-            start_up_ms: Range { median: 1.742, longest: 12.96 },
-            respawn_ms: Range { median: 1.571, longest: 103.4 },
-            round_trip_us: Modes {
+            start_up_ms: MedianAndMax { median: 1.742, longest: 12.96 },
+            respawn_ms: MedianAndMax { median: 1.571, longest: 103.4 },
+            round_trip_us: PerMode {
                 sequential: quantiles(0.2263, 0.2451),
                 threads: quantiles(1.921, 75.02),
                 processes: quantiles(59.51, 122.1),
             },
-            submit_tasks_per_s: Modes { sequential: 3.5e6, threads: 894_200.0, processes: 218e3 },
-            map_tasks_per_s: Modes { sequential: 4.17e6, threads: 373e3, processes: 12.3e6 },
+            submit_tasks_per_s: PerMode { sequential: 3.5e6, threads: 894_200.0, processes: 218e3 },
+            map_tasks_per_s: PerMode { sequential: 4.17e6, threads: 373e3, processes: 12.3e6 },
             payloads: vec![
                 Payload { size_bytes: 64 << 10, mib_per_s: 522.4 },
                 Payload { size_bytes: 64 << 20, mib_per_s: 1335.0 },
             ],
             cost,
-            others: None,
+            background_load: None,
             debug_build: false,
             advice: cost.advice(None, false),
         }
     }
 
     #[test]
-    fn where_there_is_room_modes_stand_side_by_side() {
+    fn modes_are_columns_if_they_fit() {
         let expected = "\
 2 workers on 2 CPUs
 
@@ -225,7 +225,7 @@ longer (tasks of more than 1.0 ms were not measured).
     }
 
     #[test]
-    fn where_there_is_none_they_stand_one_below_the_other() {
+    fn modes_are_lines_if_they_do_not_fit() {
         let text = of(&figures(), 40);
         assert!(text.lines().all(|line| width(line) <= 40), "{text}");
         let expected = "\

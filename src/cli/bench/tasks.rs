@@ -1,5 +1,4 @@
-//! The tasks that are measured. A worker must know them, since it may be asked by a
-//! `coordinator bench`.
+//! The tasks that are measured. Each worker program has them, for `coordinator bench`.
 
 use std::hint::black_box;
 use std::process;
@@ -11,14 +10,14 @@ use procession::{Context, Failure, Registry, Task};
 
 /// All of them.
 pub(in crate::cli) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Nothing>().with::<Same>().with::<Work>().with::<Die>()
+    registry.with::<BenchNoop>().with::<Echo>().with::<Spin>().with::<ExitProcess>()
 }
 
-/// Does nothing: what it takes is what the executor takes.
+/// An empty task: its duration is that of the executor's work.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Nothing;
+pub(super) struct BenchNoop;
 
-impl Task for Nothing {
+impl Task for BenchNoop {
     const NAME: &'static str = "bench::nothing";
     type Output = ();
 
@@ -27,11 +26,11 @@ impl Task for Nothing {
     }
 }
 
-/// Gives back what it is given.
+/// Returns its input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Same(pub String);
+pub(super) struct Echo(pub String);
 
-impl Task for Same {
+impl Task for Echo {
     const NAME: &'static str = "bench::same";
     type Output = String;
 
@@ -40,15 +39,14 @@ impl Task for Same {
     }
 }
 
-/// A fixed amount of work. It takes longer where it must share its CPU, which waiting for a time to
-/// pass would not.
+/// A fixed amount of CPU-bound work. Unlike a wait, it takes longer where it shares its CPU.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Work {
+pub(super) struct Spin {
     rounds: u64,
 }
 
-impl Work {
-    /// About as much as a CPU does in this time if it is left alone.
+impl Spin {
+    /// The amount of work that an idle CPU does in about this time.
     pub(super) fn lasting(time: Duration) -> Self {
         let sample = Self { rounds: 100_000 };
         let took = || {
@@ -56,7 +54,7 @@ impl Work {
             sample.work();
             begun.elapsed().as_secs_f64()
         };
-        // What disturbs it only makes it longer.
+        // A disturbance only makes it longer.
         let fastest = (0..20).map(|_| took()).fold(f64::INFINITY, f64::min);
         Self { rounds: (sample.rounds as f64 * time.as_secs_f64() / fastest) as u64 }
     }
@@ -64,7 +62,7 @@ impl Work {
     fn work(self) {
         let mut random = 1_u64;
         for _ in 0..self.rounds {
-            // Each round needs the result of the one before.
+            // Each round needs the result of the previous one.
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -73,7 +71,7 @@ impl Work {
     }
 }
 
-impl Task for Work {
+impl Task for Spin {
     const NAME: &'static str = "bench::work";
     type Output = ();
 
@@ -85,9 +83,9 @@ impl Task for Work {
 
 /// Ends its process.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Die;
+pub(super) struct ExitProcess;
 
-impl Task for Die {
+impl Task for ExitProcess {
     const NAME: &'static str = "bench::die";
     type Output = ();
 

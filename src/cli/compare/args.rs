@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use super::mode::Mode;
-use crate::cli::args::{Color, Origin, Progress, Which};
+use super::mode::MeasuredMode;
 use crate::cli::dashboard::DashboardArgs;
+use crate::cli::options::{CodeArgs, ColorOption, ProgressOption, ServerArgs};
+use crate::cli::value;
 
-/// What `--help` shows below the options.
+/// Text of `--help` below the options.
 const EXAMPLES: &str = "\
 Examples:
   coordinator compare --all -s DELAY --modes threads:30,processes,processes:2x15
@@ -47,11 +48,11 @@ Exit status:
 /// Compare the modes: run the same job in each, in turn, and tell what it takes
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(in crate::cli) struct Args {
+pub(in crate::cli) struct CompareArgs {
     #[command(flatten)]
-    pub which: Which,
+    pub codes: CodeArgs,
     #[command(flatten)]
-    pub origin: Origin,
+    pub server: ServerArgs,
 
     /// Compare other work than flags: sha, arcfour, primes, sleep, noop, or python (sha in CPython
     /// as well)
@@ -65,12 +66,12 @@ pub(in crate::cli) struct Args {
         ],
         help_heading = "Other work"
     )]
-    pub task: Option<Task>,
+    pub task: Option<TaskName>,
     /// How many jobs [default: 40; 20000 of noop]
-    #[arg(long, value_name = "N", value_parser = jobs, allow_negative_numbers = true, help_heading = "Other work")]
+    #[arg(long, value_name = "N", value_parser = value::whole("--jobs N", 1..=10_000_000), allow_negative_numbers = true, help_heading = "Other work")]
     pub jobs: Option<usize>,
     /// Of each job: bytes (32M of sha, 4M of arcfour), digits (16 of primes) or ms (50 of sleep)
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true, help_heading = "Other work")]
+    #[arg(long, value_name = "SIZE", value_parser = value::size("--size SIZE"), allow_negative_numbers = true, help_heading = "Other work")]
     pub size: Option<u64>,
 
     /// The modes [default: sequential,threads,processes; with --task, each with 1 to --workers]
@@ -81,18 +82,18 @@ pub(in crate::cli) struct Args {
         num_args = 1,
         help_heading = "How"
     )]
-    pub(super) modes: Vec<Mode>,
+    pub(super) modes: Vec<MeasuredMode>,
     /// What the others are compared with [default: the first of the modes]
     #[arg(long, value_name = "MODE", help_heading = "How")]
-    pub(super) reference: Option<Mode>,
+    pub(super) reference: Option<MeasuredMode>,
     /// Runs of each mode that count
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = runs, allow_negative_numbers = true, help_heading = "How")]
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = value::whole("--runs N", 1..=1_000_000), allow_negative_numbers = true, help_heading = "How")]
     pub runs: usize,
     /// Runs of each mode before these
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = warmup, allow_negative_numbers = true, help_heading = "How")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value::whole("--warmup N", 0..=1_000_000), allow_negative_numbers = true, help_heading = "How")]
     pub warmup: usize,
     /// Worker processes of `processes`; with --task, the most workers [default: one per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true, help_heading = "How")]
+    #[arg(short, long, value_name = "N", value_parser = value::whole("--workers N", 1..=1000), allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,
 
     /// Write the result to FILE.md, .json, .csv, .html or .svg, too
@@ -109,7 +110,7 @@ pub(in crate::cli) struct Args {
         hide_possible_values = true,
         help_heading = "Output"
     )]
-    pub progress: Progress,
+    pub progress: ProgressOption,
     /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
     #[arg(
         long,
@@ -119,16 +120,16 @@ pub(in crate::cli) struct Args {
         hide_possible_values = true,
         help_heading = "Output"
     )]
-    pub color: Color,
+    pub color: ColorOption,
 
-    /// Run the task once, in the one mode, and tell what it took: what a measured run is
+    /// Run the task once, in the one mode, and print the measurement: what a measured run does
     #[arg(long, hide = true, requires = "task")]
     pub once: bool,
 }
 
-/// The names of `--task`.
+/// The values of `--task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Task {
+pub(in crate::cli) enum TaskName {
     Sha,
     Arcfour,
     Primes,
@@ -137,9 +138,9 @@ pub(in crate::cli) enum Task {
     Python,
 }
 
-impl ValueEnum for Task {
+impl ValueEnum for TaskName {
     fn value_variants<'a>() -> &'a [Self] {
-        use Task::{Arcfour, Noop, Primes, Python, Sha, Sleep};
+        use TaskName::{Arcfour, Noop, Primes, Python, Sha, Sleep};
         &[Sha, Arcfour, Primes, Sleep, Noop, Python]
     }
 
@@ -152,57 +153,5 @@ impl ValueEnum for Task {
             Self::Noop => "noop",
             Self::Python => "python",
         }))
-    }
-}
-
-fn whole(option: &str, typed: &str, least: usize, most: usize) -> Result<usize, String> {
-    match typed.parse() {
-        Ok(number) if number < least => Err(format!("{option} must be >= {least}")),
-        Ok(number) if number > most => Err(format!("{option} must be <= {most}")),
-        Ok(number) => Ok(number),
-        Err(_) => Err(format!("{option} must be a whole number >= {least}")),
-    }
-}
-
-fn jobs(typed: &str) -> Result<usize, String> {
-    whole("--jobs N", typed, 1, 10_000_000)
-}
-
-fn runs(typed: &str) -> Result<usize, String> {
-    whole("--runs N", typed, 1, 1_000_000)
-}
-
-fn warmup(typed: &str) -> Result<usize, String> {
-    whole("--warmup N", typed, 0, 1_000_000)
-}
-
-fn workers(typed: &str) -> Result<usize, String> {
-    whole("--workers N", typed, 1, 1000)
-}
-
-/// A number, which may end in k, M or G for powers of 1024.
-fn size(typed: &str) -> Result<u64, String> {
-    let lower = typed.to_ascii_lowercase();
-    let (number, shift) = match lower.as_bytes().last() {
-        Some(b'k') => (&lower[..lower.len() - 1], 10),
-        Some(b'm') => (&lower[..lower.len() - 1], 20),
-        Some(b'g') => (&lower[..lower.len() - 1], 30),
-        _ => (&lower[..], 0),
-    };
-    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    size.ok_or_else(|| "--size SIZE must be a whole number, with k, M or G for more".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_may_be_told_in_short() {
-        assert_eq!(size("14"), Ok(14));
-        assert_eq!((size("8k"), size("4M"), size("1g")), (Ok(8 << 10), Ok(4 << 20), Ok(1 << 30)));
-        for odd in ["", "k", "-1", "1.5", "4MB", "99999999999G", "é"] {
-            assert!(size(odd).is_err(), "{odd}");
-        }
     }
 }

@@ -7,9 +7,9 @@
 //!
 //! Full up to the fastest run, lighter up to the mean, a line up to the slowest.
 
-/// A bar of some length, and the range in which that lies.
+/// A bar, and the range of its value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Bar {
+pub(super) struct ChartBar {
     pub label: String,
     pub value: f64,
     pub low: f64,
@@ -20,35 +20,36 @@ pub(super) struct Bar {
 
 /// The characters to draw with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Glyphs {
+pub(super) struct ChartGlyphs {
     full: char,
     light: char,
     line: char,
     end: char,
-    /// For a bar that is too short to be seen.
+    /// Drawn in place of a bar that is too short.
     trace: char,
 }
 
-pub(super) const UNICODE: Glyphs =
-    Glyphs { full: '█', light: '▒', line: '─', end: '┤', trace: '▏' };
-pub(super) const ASCII: Glyphs = Glyphs { full: '#', light: '=', line: '-', end: '|', trace: '|' };
+pub(super) const UNICODE: ChartGlyphs =
+    ChartGlyphs { full: '█', light: '▒', line: '─', end: '┤', trace: '▏' };
+pub(super) const ASCII: ChartGlyphs =
+    ChartGlyphs { full: '#', light: '=', line: '-', end: '|', trace: '|' };
 
-/// A chart narrower than this says nothing.
-const NARROWEST: usize = 10;
+/// Minimum width of the bars.
+const MIN_WIDTH: usize = 10;
 
-/// One line for each bar, none wider than this; none at all where there is no room.
-pub(super) fn draw(bars: &[Bar], columns: usize, glyphs: Glyphs) -> Vec<String> {
+/// One line for each bar, none wider than `columns`; no lines if the chart does not fit.
+pub(super) fn draw(bars: &[ChartBar], columns: usize, glyphs: ChartGlyphs) -> Vec<String> {
     let width = |text: &str| text.chars().count();
     let labels = bars.iter().map(|bar| width(&bar.label)).max().unwrap_or(0);
     let texts = bars.iter().map(|bar| width(&bar.text)).max().unwrap_or(0);
     // Two blanks after the label, one before the value.
     let room = columns.saturating_sub(labels + texts + 3);
     let longest = bars.iter().map(|bar| bar.high).fold(0.0, f64::max);
-    if room < NARROWEST || longest <= 0.0 {
+    if room < MIN_WIDTH || longest <= 0.0 {
         return Vec::new();
     }
     let cells = |value: f64| (value / longest * room as f64).round() as usize;
-    let line = |bar: &Bar| {
+    let line = |bar: &ChartBar| {
         let (low, value, high) = (cells(bar.low), cells(bar.value), cells(bar.high));
         let mut drawn: String = (0..high)
             .map(|cell| match cell {
@@ -70,8 +71,8 @@ pub(super) fn draw(bars: &[Bar], columns: usize, glyphs: Glyphs) -> Vec<String> 
 mod tests {
     use super::*;
 
-    fn bar(label: &str, low: f64, value: f64, high: f64) -> Bar {
-        Bar { label: label.to_owned(), value, low, high, text: format!("{value} s") }
+    fn bar(label: &str, low: f64, value: f64, high: f64) -> ChartBar {
+        ChartBar { label: label.to_owned(), value, low, high, text: format!("{value} s") }
     }
 
     #[test]

@@ -1,59 +1,59 @@
-//! What the runs come to: the one truth that all reports and exports tell.
+//! The results of a comparison, from which all reports and exports are made.
 
 use std::env;
 
-use crate::workload::Work;
+use crate::workload::WorkKind;
 
-use super::labour::Python;
-use super::mode::{Crew, Mode, Size};
-use super::rounds::{End, Expected, Rounds};
-use super::run::Run;
+use super::mode::{ExecutorSpec, MeasuredMode, PoolSize};
+use super::rounds::{ComparisonEnd, ExpectedResult, RoundResults};
+use super::run::MeasuredRun;
 use super::statistics::{Ratio, Sample, Spread};
+use super::task_job::PythonInfo;
 
 #[derive(Debug)]
 pub(super) struct Comparison {
-    /// What every run does, in words.
+    /// What each run does, in words.
     pub job: String,
-    /// What it deals with, in the plural.
+    /// The unit of the counts, in the plural.
     pub unit: &'static str,
     pub warmup: usize,
-    /// How many runs of each mode were asked for.
+    /// Number of requested runs of each mode.
     pub runs: usize,
-    pub rows: Vec<Row>,
-    /// Which of the rows the others are compared with.
+    pub rows: Vec<ModeResults>,
+    /// Index of the row with which the others are compared.
     pub reference: usize,
-    /// What a run has to bring to count, if there was one.
-    pub expected: Option<Expected>,
-    /// Runs that brought something else, which do not count.
-    pub unlike: Vec<String>,
-    /// How many runs were compared with each other, warm-ups included.
+    /// The result that a run must have to count, if there was a run.
+    pub expected: Option<ExpectedResult>,
+    /// The runs with other results, which do not count, in words.
+    pub deviations: Vec<String>,
+    /// Number of runs whose results were compared, warm-ups included.
     pub compared: usize,
-    pub end: End,
-    /// Which share of the machine's CPUs others had meanwhile.
-    pub others: Option<f64>,
-    /// The speed-up by number of workers, where that was measured.
+    pub end: ComparisonEnd,
+    /// Share of the machine's CPUs that other programs used.
+    pub background_load: Option<f64>,
+    /// The speed-up by number of workers, if it was measured.
     pub scaling: Vec<Scaling>,
-    /// What a task costs that does nothing, in seconds: of several runs.
-    pub prices: Vec<(Mode, Spread)>,
+    /// The overhead of a task by mode, in seconds.
+    pub overheads: Vec<(MeasuredMode, Spread)>,
     pub remarks: Vec<String>,
-    pub place: Place,
-    /// What the jobs of each run do, and how many there are, if they are all alike.
-    pub work: Option<(Work, usize)>,
+    pub context: MeasurementContext,
+    /// The kind and the number of the jobs of each run, if it is not a download.
+    pub work: Option<(WorkKind, usize)>,
 }
 
 /// A mode and its runs.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub mode: Mode,
-    pub runs: Vec<Run>,
+pub(super) struct ModeResults {
+    pub mode: MeasuredMode,
+    pub runs: Vec<MeasuredRun>,
     /// In bytes.
     pub peak_rss: u64,
     pub times: Option<Spread>,
-    /// How many times as fast it is as the reference; none of the reference itself.
+    /// How many times as fast the mode is as the reference; `None` for the reference.
     pub ratio: Option<Ratio>,
 }
 
-/// One point of a curve.
+/// One point of a scaling curve.
 #[derive(Debug, Clone)]
 pub(super) struct Scaling {
     /// Such as `threads`.
@@ -63,21 +63,21 @@ pub(super) struct Scaling {
     pub speed_up: Ratio,
 }
 
-/// Where it was measured.
+/// The machine, the program and the time of the measurement.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// The command line, for whoever wants to see it with their own eyes.
+pub(super) struct MeasurementContext {
+    /// The command line, to repeat the measurement.
     pub command: String,
     pub version: &'static str,
     pub cpus: usize,
     pub system: String,
     pub when: String,
-    pub python: Option<Python>,
+    pub python: Option<PythonInfo>,
 }
 
-impl Row {
+impl ModeResults {
     pub(super) fn cpu(&self) -> Option<f64> {
-        mean(&self.runs, Run::cpu)
+        mean(&self.runs, MeasuredRun::cpu)
     }
 
     pub(super) fn user(&self) -> Option<f64> {
@@ -88,33 +88,38 @@ impl Row {
         mean(&self.runs, |run| run.system)
     }
 
-    /// How many times as fast it is as the other one.
-    pub(super) fn compared_with(&self, reference: &Row) -> Option<Ratio> {
-        let samples = |row: &Row| -> Vec<_> {
-            let sample = |run: &Run| Sample { round: run.round, seconds: run.seconds };
+    /// How many times as fast the mode is as the reference.
+    pub(super) fn compared_with(&self, reference: &ModeResults) -> Option<Ratio> {
+        let samples = |row: &ModeResults| -> Vec<_> {
+            let sample = |run: &MeasuredRun| Sample { round: run.round, seconds: run.seconds };
             row.runs.iter().map(sample).collect()
         };
         Ratio::new(&samples(reference), &samples(self))
     }
 
-    /// How many flags or jobs it got done in a second.
+    /// Number of successful flags or jobs per second.
     pub(super) fn per_second(&self) -> Option<f64> {
         let times = self.times?;
-        let ok = self.runs.first()?.brought.counts.ok;
+        let ok = self.runs.first()?.result.counts.ok;
         Some(ok as f64 / times.mean)
     }
 }
 
-fn mean(runs: &[Run], value: impl Fn(&Run) -> f64) -> Option<f64> {
+fn mean(runs: &[MeasuredRun], value: impl Fn(&MeasuredRun) -> f64) -> Option<f64> {
     let values: Vec<_> = runs.iter().map(value).collect();
     Spread::of(&values).map(|spread| spread.mean)
 }
 
-/// The rows of these modes.
-fn rows(modes: &[Mode], runs: Vec<Vec<Run>>, peaks: &[u64], reference: usize) -> Vec<Row> {
-    let row = |((&mode, runs), &peak_rss): ((&Mode, Vec<Run>), &u64)| {
+/// The results by mode.
+fn rows(
+    modes: &[MeasuredMode],
+    runs: Vec<Vec<MeasuredRun>>,
+    peaks: &[u64],
+    reference: usize,
+) -> Vec<ModeResults> {
+    let row = |((&mode, runs), &peak_rss): ((&MeasuredMode, Vec<MeasuredRun>), &u64)| {
         let times: Vec<_> = runs.iter().map(|run| run.seconds).collect();
-        Row { mode, runs, peak_rss, times: Spread::of(&times), ratio: None }
+        ModeResults { mode, runs, peak_rss, times: Spread::of(&times), ratio: None }
     };
     let mut rows: Vec<_> = modes.iter().zip(runs).zip(peaks).map(row).collect();
     let ratios: Vec<_> = rows.iter().map(|row| row.compared_with(rows.get(reference)?)).collect();
@@ -124,19 +129,20 @@ fn rows(modes: &[Mode], runs: Vec<Vec<Run>>, peaks: &[u64], reference: usize) ->
     rows
 }
 
-/// The speed-up of each mode over one worker of its kind. Workers of several threads are no such
-/// kind: they differ in two numbers.
-pub(super) fn scaling(rows: &[Row]) -> Vec<Scaling> {
+/// The speed-up of each mode over one worker of its kind. Workers with several threads are not included,
+/// since they differ in two numbers.
+pub(super) fn scaling(rows: &[ModeResults]) -> Vec<Scaling> {
     let mut curve = Vec::new();
-    let workers_of = |row: &Row| match row.mode.crew {
-        Crew::Threads(workers) => workers,
-        Crew::Processes(Some(Size { workers, threads: 1 })) => Some(workers),
+    let workers_of = |row: &ModeResults| match row.mode.executor {
+        ExecutorSpec::Threads(workers) => workers,
+        ExecutorSpec::Processes(Some(PoolSize { workers, threads: 1 })) => Some(workers),
         _ => None,
     };
     for row in rows {
         let Some(workers) = workers_of(row) else { continue };
         let kind = row.mode.kind();
-        let is_one = |other: &&Row| other.mode.kind() == kind && workers_of(other) == Some(1);
+        let is_one =
+            |other: &&ModeResults| other.mode.kind() == kind && workers_of(other) == Some(1);
         let Some(one) = rows.iter().find(is_one) else { continue };
         let speed_up = match workers {
             1 => row.times.map(|_| Ratio::ONE),
@@ -144,13 +150,13 @@ pub(super) fn scaling(rows: &[Row]) -> Vec<Scaling> {
         };
         curve.extend(speed_up.map(|speed_up| Scaling { kind, workers, speed_up }));
     }
-    // Of one worker alone there is nothing to tell.
+    // One worker alone is no curve.
     let is_curve = curve.iter().any(|point: &Scaling| point.workers > 1);
     if is_curve { curve } else { Vec::new() }
 }
 
-impl Place {
-    pub(super) fn here(python: Option<Python>) -> Self {
+impl MeasurementContext {
+    pub(super) fn here(python: Option<PythonInfo>) -> Self {
         let quoted = |arg: String| {
             let is_plain = |c: char| c.is_alphanumeric() || "-_./:,=+%@".contains(c);
             match !arg.is_empty() && arg.chars().all(is_plain) {
@@ -172,7 +178,7 @@ impl Place {
 }
 
 impl Comparison {
-    pub(super) fn new(job: String, unit: &'static str, place: Place) -> Self {
+    pub(super) fn new(job: String, unit: &'static str, context: MeasurementContext) -> Self {
         Self {
             job,
             unit,
@@ -181,37 +187,44 @@ impl Comparison {
             rows: Vec::new(),
             reference: 0,
             expected: None,
-            unlike: Vec::new(),
+            deviations: Vec::new(),
             compared: 0,
-            end: End::Done,
-            others: None,
+            end: ComparisonEnd::Done,
+            background_load: None,
             scaling: Vec::new(),
-            prices: Vec::new(),
+            overheads: Vec::new(),
             remarks: Vec::new(),
-            place,
+            context,
             work: None,
         }
     }
 
-    /// Takes the rounds in.
-    pub(super) fn with(mut self, modes: &[Mode], reference: usize, rounds: Rounds) -> Self {
-        let Rounds { runs, peaks, expected, unlike, compared, end, others } = rounds;
+    /// Adds the results of the rounds.
+    pub(super) fn with(
+        mut self,
+        modes: &[MeasuredMode],
+        reference: usize,
+        rounds: RoundResults,
+    ) -> Self {
+        let RoundResults { runs, peaks, expected, deviations, compared, end, background_load } =
+            rounds;
         self.rows = rows(modes, runs, &peaks, reference);
         self.reference = reference;
-        (self.expected, self.unlike, self.compared) = (expected, unlike, compared);
-        (self.end, self.others) = (end, others);
+        (self.expected, self.deviations, self.compared) = (expected, deviations, compared);
+        (self.end, self.background_load) = (end, background_load);
         self
     }
 
-    /// The most that so many workers can be worth: as many as there are CPUs, if they need them,
-    /// and no more than the rounds that equal jobs can be done in allow.
+    /// The best possible speed-up with this number of workers: it is limited by the number of CPUs, if
+    /// the work is CPU-bound, and by the number of jobs.
     pub(super) fn ideal(&self, workers: usize) -> f64 {
         let Some((work, jobs)) = self.work else { return workers as f64 };
-        let at_once = if work == Work::Sleep { workers } else { workers.min(self.place.cpus) };
+        let at_once =
+            if work == WorkKind::Sleep { workers } else { workers.min(self.context.cpus) };
         jobs as f64 / jobs.div_ceil(at_once.max(1)).max(1) as f64
     }
 
-    /// Whether there is anything to report.
+    /// Whether no run counts.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.iter().all(|row| row.runs.is_empty())
     }

@@ -1,11 +1,11 @@
-//! The sentences that say what follows from the numbers. Each is said only where its condition holds
-//! with the confidence of the intervals; else that it cannot be told, or nothing.
+//! The sentences that follow from the results. Each has a condition on a confidence interval; if it does
+//! not hold, the sentence says that there is no conclusion, or is omitted.
 
-use super::comparison::{Comparison, Row, Scaling};
-use super::mode::Mode;
+use super::comparison::{Comparison, ModeResults, Scaling};
+use super::mode::MeasuredMode;
 use super::report::NOTEWORTHY;
-use super::statistics::{Interval, Outcome, Ratio, Spread};
-use crate::workload::Work;
+use super::statistics::{Interval, Ratio, Spread, Verdict};
+use crate::workload::WorkKind;
 
 /// A ratio as a number.
 pub(super) fn number(times: f64) -> String {
@@ -19,7 +19,7 @@ pub(super) fn number(times: f64) -> String {
 
 /// The interval of a ratio.
 fn range(Interval { low, high }: Interval) -> String {
-    // No reader needs more digits of what is unknown.
+    // Bounds beyond these are not shown as numbers.
     let (has_low, has_high) = (low >= 0.01, high < 1e4);
     match (has_low, has_high) {
         (true, true) => format!("95 %: {} to {}", number(low), number(high)),
@@ -29,34 +29,34 @@ fn range(Interval { low, high }: Interval) -> String {
     }
 }
 
-/// The interval of a ratio, behind what it belongs to.
+/// The interval of a ratio, in parentheses.
 fn in_brackets(ratio: Ratio) -> String {
     ratio.interval.map(|interval| format!(" ({})", range(interval))).unwrap_or_default()
 }
 
-/// What each mode is to the reference.
+/// The comparison of each mode with the reference.
 pub(super) fn verdicts(comparison: &Comparison) -> Vec<String> {
     let Some(reference) = comparison.rows.get(comparison.reference) else { return Vec::new() };
-    let verdict = |row: &Row| {
+    let verdict = |row: &ModeResults| {
         let what = verdict(row.ratio?, &reference.mode.to_string());
         Some(format!("{}: {what}", row.mode))
     };
-    let mut said: Vec<_> = comparison.rows.iter().filter_map(verdict).collect();
-    said.extend(what_would_tell(comparison));
-    said
+    let mut sentences: Vec<_> = comparison.rows.iter().filter_map(verdict).collect();
+    sentences.extend(advice(comparison));
+    sentences
 }
 
 fn verdict(ratio: Ratio, reference: &str) -> String {
-    match ratio.outcome() {
-        Outcome::Faster => {
+    match ratio.verdict() {
+        Verdict::Faster => {
             format!("{} times faster than {reference}{}", number(ratio.times), in_brackets(ratio))
         }
-        Outcome::Slower => {
+        Verdict::Slower => {
             let ratio = ratio.inverse();
             format!("{} times slower than {reference}{}", number(ratio.times), in_brackets(ratio))
         }
-        Outcome::Equal => format!("as fast as {reference}, within 10 %{}", in_brackets(ratio)),
-        Outcome::Unknown => {
+        Verdict::AsFast => format!("as fast as {reference}, within 10 %{}", in_brackets(ratio)),
+        Verdict::CannotTell => {
             let range = match ratio.interval {
                 Some(interval) => format!("{} times as fast", range(interval)),
                 None => "single run".to_owned(),
@@ -66,13 +66,14 @@ fn verdict(ratio: Ratio, reference: &str) -> String {
     }
 }
 
-/// What to do where runs cannot tell.
-fn what_would_tell(comparison: &Comparison) -> Option<String> {
+/// What to do if there is no conclusion.
+fn advice(comparison: &Comparison) -> Option<String> {
     let ratios = || comparison.rows.iter().filter_map(|row| row.ratio);
-    if !ratios().any(|ratio| ratio.outcome() == Outcome::Unknown) {
+    if !ratios().any(|ratio| ratio.verdict() == Verdict::CannotTell) {
         return None;
     }
-    let is_quiet = comparison.others.is_some_and(|others| others < NOTEWORTHY);
+    let is_quiet =
+        comparison.background_load.is_some_and(|load| load < NOTEWORTHY);
     Some(if ratios().any(|ratio| ratio.interval.is_none()) {
         "A single run does not show how far runs lie apart: make 2 or more of each mode \
          (--runs N)."
@@ -85,13 +86,13 @@ fn what_would_tell(comparison: &Comparison) -> Option<String> {
     })
 }
 
-/// What the numbers mean for whoever has to choose.
+/// What follows for the choice of an executor.
 pub(super) fn lessons(comparison: &Comparison) -> Vec<String> {
-    let lessons = [in_rust(comparison), in_cpython(comparison), prices(&comparison.prices)];
+    let lessons = [in_rust(comparison), in_cpython(comparison), overheads(&comparison.overheads)];
     lessons.into_iter().flatten().collect()
 }
 
-/// The points of the largest number of workers that each of these kinds was measured with.
+/// The points of the largest number of workers with which all of these kinds were measured.
 fn largest<'c, const N: usize>(
     comparison: &'c Comparison,
     kinds: [&str; N],
@@ -106,26 +107,26 @@ fn largest<'c, const N: usize>(
     points.try_into().ok()
 }
 
-/// Threads beside processes, with as many workers.
+/// Threads compared with the same number of processes.
 fn in_rust(comparison: &Comparison) -> Option<String> {
     const ADDED: &str = "What processes add is isolation: a task that crashes, hangs or leaks \
                          costs itself and nothing else.";
-    if !matches!(comparison.work?.0, Work::Sha | Work::Arcfour | Work::Primes) {
+    if !matches!(comparison.work?.0, WorkKind::Sha | WorkKind::Arcfour | WorkKind::Primes) {
         return None;
     }
     let [threads, processes] = largest(comparison, ["threads", "processes"])?;
     let workers = threads.workers;
     let row = |kind: &str| {
-        let is_it = |row: &&Row| row.mode.to_string() == format!("{kind}:{workers}");
+        let is_it = |row: &&ModeResults| row.mode.to_string() == format!("{kind}:{workers}");
         comparison.rows.iter().find(is_it)
     };
     let ratio = row("threads")?.compared_with(row("processes")?)?;
-    let cpus = comparison.place.cpus;
+    let cpus = comparison.context.cpus;
     let ideal = comparison.ideal(workers);
     let is_all = workers >= cpus && cpus > 1;
     let range = in_brackets(ratio);
-    let compared = match ratio.outcome() {
-        Outcome::Unknown => {
+    let compared = match ratio.verdict() {
+        Verdict::CannotTell => {
             return ratio.interval.map(|interval| {
                 format!(
                     "Whether {workers} threads or {workers} processes are faster cannot be told \
@@ -134,7 +135,7 @@ fn in_rust(comparison: &Comparison) -> Option<String> {
                 )
             });
         }
-        Outcome::Equal
+        Verdict::AsFast
             if is_all && threads.speed_up.reaches(ideal) && processes.speed_up.reaches(ideal) =>
         {
             format!(
@@ -150,10 +151,10 @@ fn in_rust(comparison: &Comparison) -> Option<String> {
     Some(format!("{compared} {ADDED}"))
 }
 
-/// What the GIL costs, where it is seen.
+/// The effect of the GIL, if there is one.
 fn in_cpython(comparison: &Comparison) -> Option<String> {
-    let python = comparison.place.python.as_ref()?;
-    let is_hashing = comparison.work?.0 == Work::Sha;
+    let python = comparison.context.python.as_ref()?;
+    let is_hashing = comparison.work?.0 == WorkKind::Sha;
     if !is_hashing || !python.has_gil || !python.name.starts_with("CPython") {
         return None;
     }
@@ -163,7 +164,7 @@ fn in_cpython(comparison: &Comparison) -> Option<String> {
         return None;
     }
     let Scaling { workers, speed_up, .. } = threads;
-    // Else it may be that there was no other CPU for them.
+    // Without a gain of others, there may have been no second CPU.
     let gained = |point: &&Scaling| point.kind != threads.kind && point.speed_up.is_gain();
     let other = comparison.scaling.iter().rfind(gained);
     Some(match other {
@@ -189,19 +190,19 @@ fn in_cpython(comparison: &Comparison) -> Option<String> {
     })
 }
 
-fn prices(prices: &[(Mode, Spread)]) -> Option<String> {
-    let price = |(mode, spread): &(Mode, Spread)| {
+fn overheads(overheads: &[(MeasuredMode, Spread)]) -> Option<String> {
+    let overhead = |(mode, spread): &(MeasuredMode, Spread)| {
         let Spread { median, min, max, .. } = *spread;
         let decimals = if median < 10e-6 { 2 } else { 1 };
         let micros = |seconds: f64| format!("{:.decimals$}", seconds * 1e6);
         format!("{mode} {} µs ({} to {})", micros(median), micros(min), micros(max))
     };
-    let prices: Vec<_> = prices.iter().map(price).collect();
-    (!prices.is_empty()).then(|| {
+    let overheads: Vec<_> = overheads.iter().map(overhead).collect();
+    (!overheads.is_empty()).then(|| {
         format!(
             "The price of a task, measured with tasks that do nothing, by map, as the median of \
              its runs (fastest to slowest): {}.",
-            prices.join(", ")
+            overheads.join(", ")
         )
     })
 }
@@ -210,16 +211,16 @@ fn prices(prices: &[(Mode, Spread)]) -> Option<String> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::comparison::{self, Place};
-    use super::super::labour::Python;
+    use super::super::comparison::{self, MeasurementContext};
     use super::super::report::report;
-    use super::super::rounds::{End, Rounds};
-    use super::super::run::{Brought, Run};
+    use super::super::rounds::{ComparisonEnd, RoundResults};
+    use super::super::run::{MeasuredRun, RunResult};
+    use super::super::task_job::PythonInfo;
     use super::*;
 
     /// A comparison in which each mode took these times, on 2 CPUs.
-    fn comparison(work: Work, times: &[(&str, &[f64])]) -> Comparison {
-        let run = |(round, seconds): (usize, &f64)| Run {
+    fn comparison(work: WorkKind, times: &[(&str, &[f64])]) -> Comparison {
+        let run = |(round, seconds): (usize, &f64)| MeasuredRun {
             round,
             seconds: *seconds,
             user: *seconds,
@@ -227,22 +228,23 @@ mod tests {
             peak_rss: 7,
             workers: 0,
             concurrency: 1,
-            brought: Brought { counts: Default::default(), things: [].into(), error: None },
+            result: RunResult { counts: Default::default(), digests: [].into(), error: None },
         };
-        let modes: Vec<Mode> = times.iter().map(|(mode, _)| mode.parse().unwrap()).collect();
+        let modes: Vec<MeasuredMode> =
+            times.iter().map(|(mode, _)| mode.parse().unwrap()).collect();
         let runs = times.iter().map(|(_, times)| times.iter().enumerate().map(run).collect());
-        let rounds = Rounds {
+        let rounds = RoundResults {
             runs: runs.collect(),
             peaks: vec![7; modes.len()],
             expected: None,
-            unlike: Vec::new(),
+            deviations: Vec::new(),
             compared: 0,
-            end: End::Done,
-            others: None,
+            end: ComparisonEnd::Done,
+            background_load: None,
         };
-        let python = Python { name: "CPython 3.11.7".to_owned(), has_gil: true };
-        let place = Place { cpus: 2, ..Place::here(Some(python)) };
-        let begin = Comparison::new(String::new(), "jobs", place);
+        let python = PythonInfo { name: "CPython 3.11.7".to_owned(), has_gil: true };
+        let context = MeasurementContext { cpus: 2, ..MeasurementContext::here(Some(python)) };
+        let begin = Comparison::new(String::new(), "jobs", context);
         let mut comparison = Comparison { work: Some((work, 40)), ..begin }.with(&modes, 0, rounds);
         comparison.scaling = comparison::scaling(&comparison.rows);
         comparison
@@ -253,10 +255,10 @@ mod tests {
     const WILD: &[f64] = &[0.50, 2.90, 0.61];
 
     #[test]
-    fn a_difference_none_and_what_cannot_be_told_are_told_apart() {
+    fn a_verdict_is_a_difference_none_or_no_conclusion() {
         let slow = [2.0, 2.02, 1.98];
         let all = comparison(
-            Work::Primes,
+            WorkKind::Primes,
             &[
                 ("sequential", ONE),
                 ("threads:1", &[1.01, 1.00, 0.99]),
@@ -279,8 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn single_runs_are_told_to_tell_nothing() {
-        let single = comparison(Work::Primes, &[("threads:1", &[1.0]), ("processes:2", &[0.1])]);
+    fn single_runs_allow_no_conclusion() {
+        let single =
+            comparison(WorkKind::Primes, &[("threads:1", &[1.0]), ("processes:2", &[0.1])]);
         let said = verdicts(&single);
         assert_eq!(said.len(), 2);
         assert!(said[0].ends_with("than threads:1 (single run)"), "{said:?}");
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn that_threads_use_all_cpus_is_said_where_they_did() {
+    fn threads_are_said_to_use_all_cpus_only_if_they_did() {
         let lesson = |threads: &[f64], processes: &[f64]| {
             let times = [
                 ("threads:1", ONE),
@@ -297,11 +300,11 @@ mod tests {
                 ("processes:1", ONE),
                 ("processes:2", processes),
             ];
-            lessons(&comparison(Work::Primes, &times)).join(" ")
+            lessons(&comparison(WorkKind::Primes, &times)).join(" ")
         };
         let all = lesson(HALF, &[0.51, 0.51, 0.50]);
         assert!(all.starts_with("In Rust, threads used all 2 CPUs, and were as fast"), "{all}");
-        // Both gained less than half of what there was.
+        // Both gained less than half of the possible speed-up.
         let some = lesson(&[0.8, 0.81, 0.8], &[0.81, 0.8, 0.8]);
         assert!(some.starts_with("In Rust, 2 threads were as fast as 2 processes"), "{some}");
         let slower = lesson(&[0.8, 0.81, 0.8], HALF);
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn that_the_gil_makes_threads_wait_is_said_where_they_did_and_others_did_not() {
+    fn the_gil_is_named_only_if_threads_waited_and_processes_did_not() {
         let lesson = |threads: &[f64], processes: &[f64]| {
             let times = [
                 ("python-threads:1", ONE),
@@ -321,12 +324,12 @@ mod tests {
                 ("python-processes:1", ONE),
                 ("python-processes:2", processes),
             ];
-            lessons(&comparison(Work::Sha, &times)).join(" ")
+            lessons(&comparison(WorkKind::Sha, &times)).join(" ")
         };
         let waited = lesson(&[1.01, 1.0, 0.99], HALF);
         assert!(waited.contains("python-processes:2 was 1.99 times faster"), "{waited}");
         assert!(waited.contains(" GIL"), "{waited}");
-        // There was no second CPU for anything.
+        // There was no second CPU.
         for lesson in [lesson(&[1.01, 1.0, 0.99], ONE), lesson(WILD, HALF)] {
             assert!(lesson.contains("cannot be told"), "{lesson}");
             assert!(!lesson.contains("GIL"), "{lesson}");
@@ -335,7 +338,7 @@ mod tests {
         assert_eq!(lesson(&[1.0], &[0.5]), "");
     }
 
-    /// The first number behind this word.
+    /// The first number after this word.
     fn number_after(text: &str, word: &str) -> f64 {
         let (_, after) = text.split_once(word).unwrap();
         after.split([' ', ')']).next().unwrap().parse().unwrap()
@@ -353,13 +356,13 @@ mod tests {
     }
 
     proptest! {
-        /// What a reader can check who has the table.
+        /// A reader can check the sentences with the table.
         #[test]
         fn no_sentence_contradicts_its_table(times in times()) {
             let names = ["sequential", "threads:2", "processes:2"];
             let times: Vec<_> =
                 names.into_iter().zip(&times).map(|(name, (_, times))| (name, &times[..])).collect();
-            let report = report(&comparison(Work::Primes, &times));
+            let report = report(&comparison(WorkKind::Primes, &times));
             let cell = |row: usize, column: usize| -> f64 {
                 let text = report.times.rows[row][column].split(" ±").next().unwrap();
                 text.parse().unwrap()

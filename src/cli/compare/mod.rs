@@ -1,124 +1,84 @@
 //! `coordinator compare`: the same job in several modes, measured.
 //!
 //! ```text
-//!   args ──► plan ──► rounds ── job.run(mode) ──► flags ───┐
-//!   as typed as       in turn                 └─► labour ──┴► run ──► process ──► memory
-//!            resolved    │                        what to     one      started,    watched
-//!                        ▼                        start                timed
-//!            comparison ──► report ──► terminal, html + svg, md
-//!            what it comes  in words:  export: json, csv
-//!            to             conclusions
+//!   args ──► plan ──► rounds ── job.run(mode) ─┬─► flags_job ─┬─► run ──► runner ──► memory
+//!   as typed as       in turn                  └─► task_job ──┘   one     starts     peak
+//!            resolved    │                         what to        run     and times
+//!                        ▼                         start                  a process
+//!            comparison ──► report ──► terminal, export: html, svg, md
+//!            the results    in words:  export: json, csv
+//!                           conclusions
 //! ```
 //!
-//! Every measured run is a process of its own, so that its CPU time and memory are its own, and
-//! nothing of an earlier run is left in it. Nothing here knows how flags are downloaded.
+//! Every measured run is a process of its own, so that its CPU time and memory are its own, and no
+//! state of an earlier run is left in it. This directory does not know how flags are downloaded.
 
-pub(in crate::cli) mod args;
+mod args;
 mod chart;
 mod comparison;
 mod conclusions;
 mod export;
-mod flags;
-mod html;
-mod labour;
+mod flags_job;
 mod memory;
 mod mode;
 mod once;
+mod overhead;
 mod plan;
-mod prices;
-mod process;
 mod progress;
 mod report;
 mod rounds;
 mod run;
+mod runner;
 mod statistics;
-mod svg;
+mod task_job;
 mod terminal;
 
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use self::args::Args;
-use self::comparison::{Comparison, Place};
-use self::export::Export;
-use self::flags::Flags;
-use self::labour::Labour;
-use self::plan::{Plan, What};
-use self::progress::Progress;
-use self::rounds::{End, Inbox};
+pub(super) use self::args::CompareArgs;
+use self::comparison::{Comparison, MeasurementContext};
+use self::export::ExportFile;
+use self::flags_job::FlagsJob;
+use self::plan::{ComparisonPlan, JobSpec};
+use self::progress::ComparisonProgress;
+use self::rounds::{ComparisonEnd, RoundMessages};
+use self::run::MeasuredJob;
+use self::task_job::{EntrySink, TaskJob};
 use super::dashboard::Dashboard;
-use super::{Exit, download, stderr};
+use super::exit::ProgramExit;
+use super::options::{ColorOption, ServerArgs};
+use super::usage_error::UsageError;
+use super::{embedded_server, stderr, stdout};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use procession::PrivateDir;
 
-/// Runs the comparison.
-pub(super) fn run(typed: Args) -> anyhow::Result<Exit> {
-    match plan::resolve(typed) {
-        Err(error) => super::usage_error(Some(&["compare"]), error),
-        Ok(Plan { what: What::Once { work, jobs, size }, modes, .. }) => {
-            once::run(work, jobs, size, modes[0])
-        }
-        Ok(plan) => compare(plan),
+/// Runs the comparison; or, with `--once`, one measured run.
+pub(super) fn run(args: CompareArgs) -> anyhow::Result<ProgramExit> {
+    let plan =
+        ComparisonPlan::resolve(args).map_err(|error| UsageError::new(&["compare"], error))?;
+    match plan.job {
+        JobSpec::Once { work, jobs, size } => once::run(work, jobs, size, plan.modes[0]),
+        _ => compare(plan),
     }
 }
 
-fn compare(plan: Plan) -> anyhow::Result<Exit> {
-    let Plan { what, modes, reference, runs, warmup, exports, progress, color, dashboard, remarks } =
-        plan;
-    let inbox = Inbox::open().context("cannot listen to signals")?;
-    // The destinations of the runs lie in it. What a killed comparison leaves there is removed by
-    // the next program that makes such a directory. A comparison can do without.
+fn compare(plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
+    let messages = RoundMessages::open().context("cannot listen to signals")?;
+    // The destinations of the runs are in this directory. The next program that creates one removes
+    // the directories of programs that were killed. An error is ignored.
     let _private = PrivateDir::create();
-    let exports = exports.into_iter().map(|(path, format)| {
-        let shown = path.display().to_string();
-        Export::prepare(path, format).with_context(|| format!("cannot write --export {shown}"))
+    let exports = plan.exports.iter().map(|path| {
+        ExportFile::prepare(path.clone())
+            .with_context(|| format!("cannot write --export {}", path.display()))
     });
     let exports = exports.collect::<anyhow::Result<Vec<_>>>()?;
-    let progress = Progress::new(progress);
-    let dashboard = dashboard.map(Dashboard::open).transpose()?;
-
-    let begin = Comparison { warmup, runs, remarks, ..what.begin() };
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let title = begin.job.clone();
-    let measure = |job: &dyn run::Job| {
-        let rounds = rounds::run(job, &modes, warmup, runs, &inbox, &progress);
-        begin.with(&modes, reference, rounds)
-    };
-    let comparison = match what {
-        What::Flags { codes, origin, workers } => {
-            let super::args::Origin { server: site, seed, timeout, retries } = origin;
-            let seed = seed.unwrap_or(DEFAULT_SEED);
-            let server = download::start_server(&site, seed)?;
-            let embedded = server.as_ref().map(FlagServer::base_url);
-            let flags = Flags {
-                program,
-                codes,
-                is_embedded: embedded.is_some(),
-                url: embedded.or(site.base_url().map(str::to_owned)).unwrap_or_default(),
-                timeout,
-                retries,
-                workers,
-                dashboard: dashboard.as_ref(),
-            };
-            measure(&flags)
-        }
-        What::Labour { work, jobs, size, python: _ } => {
-            let tell = dashboard.as_ref();
-            let tell = tell.map(|page| -> labour::Tell { Arc::new(page.teller(&title)) });
-            let labour = Labour { program, work, jobs, size, tell };
-            let mut comparison = measure(&labour);
-            comparison.scaling = comparison::scaling(&comparison.rows);
-            if comparison.end == End::Done {
-                let prices = prices::measure(&labour, &modes, &inbox, &progress);
-                let odd = |what: &String| format!("Of tasks that do nothing, not counted: {what}");
-                comparison.remarks.extend(prices.unlike.iter().map(odd));
-                (comparison.prices, comparison.end) = (prices.of_each, prices.end);
-            }
-            comparison
-        }
-        What::Once { .. } => unreachable!("it is no comparison"),
-    };
+    let progress = ComparisonProgress::new(plan.progress);
+    let dashboard = plan.dashboard.map(Dashboard::open).transpose()?;
+    let color = plan.color;
+    let measurement = MeasurementParts { messages, progress, dashboard: dashboard.as_ref() };
+    let comparison = measurement.measure(plan)?;
     let exit = conclude(&comparison, exports, color);
     if let Some(dashboard) = dashboard {
         dashboard.end();
@@ -126,33 +86,96 @@ fn compare(plan: Plan) -> anyhow::Result<Exit> {
     exit
 }
 
-/// Tells what came of it.
+/// What the measurement of a plan uses.
+struct MeasurementParts<'d> {
+    messages: RoundMessages,
+    progress: ComparisonProgress,
+    dashboard: Option<&'d Dashboard>,
+}
+
+impl MeasurementParts<'_> {
+    fn measure(&self, plan: ComparisonPlan) -> anyhow::Result<Comparison> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        match &plan.job {
+            JobSpec::Flags { codes, server, workers } => {
+                let ServerArgs { server: site, seed, timeout, retries } = server;
+                let server = embedded_server::start(site, seed.unwrap_or(DEFAULT_SEED))?;
+                let embedded = server.as_ref().map(FlagServer::base_url);
+                let job = FlagsJob {
+                    program,
+                    codes: codes.clone(),
+                    is_embedded: embedded.is_some(),
+                    url: embedded.or(site.base_url().map(str::to_owned)).unwrap_or_default(),
+                    timeout: *timeout,
+                    retries: *retries,
+                    workers: *workers,
+                    dashboard: self.dashboard,
+                };
+                Ok(self.compare(&job, &plan))
+            }
+            JobSpec::Tasks { work, jobs, size, python: _ } => {
+                let title = plan.job.title();
+                let show =
+                    self.dashboard.map(|page| -> EntrySink { Arc::new(page.entry_sink(&title)) });
+                let job = TaskJob { program, work: *work, jobs: *jobs, size: *size, show };
+                let mut comparison = self.compare(&job, &plan);
+                comparison.scaling = comparison::scaling(&comparison.rows);
+                if comparison.end == ComparisonEnd::Done {
+                    self.add_overheads(&mut comparison, &job, &plan);
+                }
+                Ok(comparison)
+            }
+            JobSpec::Once { .. } => unreachable!("it is no comparison"),
+        }
+    }
+
+    fn compare(&self, job: &dyn MeasuredJob, plan: &ComparisonPlan) -> Comparison {
+        let ComparisonPlan { modes, reference, runs, warmup, remarks, .. } = plan;
+        let rounds = rounds::run(job, modes, *warmup, *runs, &self.messages, &self.progress);
+        let begin = Comparison {
+            warmup: *warmup,
+            runs: *runs,
+            remarks: remarks.clone(),
+            ..plan.job.comparison()
+        };
+        begin.with(modes, *reference, rounds)
+    }
+
+    fn add_overheads(&self, comparison: &mut Comparison, job: &TaskJob, plan: &ComparisonPlan) {
+        let overheads = overhead::measure(job, &plan.modes, &self.messages, &self.progress);
+        let remark = |what: &String| format!("Of tasks that do nothing, not counted: {what}");
+        comparison.remarks.extend(overheads.deviations.iter().map(remark));
+        (comparison.overheads, comparison.end) = (overheads.of_modes, overheads.end);
+    }
+}
+
+/// Prints the report, writes the exports, and returns the exit code.
 fn conclude(
     comparison: &Comparison,
-    exports: Vec<Export>,
-    color: super::args::Color,
-) -> anyhow::Result<Exit> {
+    exports: Vec<ExportFile>,
+    color: ColorOption,
+) -> anyhow::Result<ProgramExit> {
     let exit = match &comparison.end {
-        End::Signal(exit) => *exit,
-        End::Broken(_) if comparison.is_empty() => Exit::CouldNotWork,
-        End::Broken(_) => Exit::SomeErrors,
-        End::Done if !comparison.unlike.is_empty() => Exit::SomeErrors,
-        End::Done => Exit::Answered,
+        ComparisonEnd::Signal(exit) => *exit,
+        ComparisonEnd::Broken(_) if comparison.is_empty() => ProgramExit::CouldNotWork,
+        ComparisonEnd::Broken(_) => ProgramExit::SomeErrors,
+        ComparisonEnd::Done if !comparison.deviations.is_empty() => ProgramExit::SomeErrors,
+        ComparisonEnd::Done => ProgramExit::Answered,
     };
     if comparison.is_empty() {
-        stderr::say(format_args!(
+        stderr::print(format_args!(
             "coordinator: nothing was measured: {}",
             match &comparison.end {
-                End::Broken(why) => why,
-                End::Signal(_) => "interrupted",
-                End::Done => "no run that counts brought what most runs did",
+                ComparisonEnd::Broken(why) => why,
+                ComparisonEnd::Signal(_) => "interrupted",
+                ComparisonEnd::Done => "no run that counts brought what most runs did",
             }
         ));
         return Ok(exit);
     }
     let report = report::report(comparison);
-    // What is exported does not depend on who reads the report.
-    let printed = super::stdout::written(terminal::print(&report, color));
+    // The exports are written even if standard output is closed.
+    let printed = stdout::written(terminal::print(&report, color));
     for export in exports {
         let shown = export.path().display().to_string();
         let written = export.finish(comparison, &report);
@@ -161,22 +184,31 @@ fn conclude(
     printed.map(|()| exit)
 }
 
-impl What {
-    /// A comparison that knows its job, and nothing else yet.
-    fn begin(&self) -> Comparison {
+impl JobSpec {
+    /// The job, in words.
+    fn title(&self) -> String {
         let s = |count: usize| if count == 1 { "" } else { "s" };
         match self {
-            Self::Flags { codes, origin, .. } => {
-                let count = codes.len();
-                let job = format!("{count} flag{} from {}", s(count), origin.server);
-                Comparison::new(job, "flags", Place::here(None))
+            Self::Flags { codes, server, .. } => {
+                format!("{} flag{} from {}", codes.len(), s(codes.len()), server.server)
             }
-            Self::Labour { work, jobs, size, python } => {
-                let job = format!("{jobs} job{}: {}", s(*jobs), work.describe(*size));
-                let place = Place::here(python.clone());
-                Comparison { work: Some((*work, *jobs)), ..Comparison::new(job, "jobs", place) }
+            Self::Tasks { work, jobs, size, .. } | Self::Once { work, jobs, size } => {
+                format!("{jobs} job{}: {}", s(*jobs), work.describe(*size))
             }
-            Self::Once { .. } => unreachable!("it is no comparison"),
+        }
+    }
+
+    /// A comparison of the job, without results.
+    fn comparison(&self) -> Comparison {
+        match self {
+            Self::Tasks { work, jobs, python, .. } => {
+                let context = MeasurementContext::here(python.clone());
+                let begin = Comparison::new(self.title(), "jobs", context);
+                Comparison { work: Some((*work, *jobs)), ..begin }
+            }
+            Self::Flags { .. } | Self::Once { .. } => {
+                Comparison::new(self.title(), "flags", MeasurementContext::here(None))
+            }
         }
     }
 }

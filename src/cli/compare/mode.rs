@@ -1,13 +1,13 @@
-//! One way to run the job, as it is named on the command line: `threads:30`, `processes:2x15`.
+//! A measured mode, as it is named on the command line: `threads:30`, `processes:2x15`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A kind of executor, with what was said about its size.
+/// A language, and an executor with its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mode {
+pub(super) struct MeasuredMode {
     pub language: Language,
-    pub crew: Crew,
+    pub executor: ExecutorSpec,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,85 +17,107 @@ pub(super) enum Language {
     Python,
 }
 
-/// Who does the work; where a number is missing, the job has a usual one.
+/// The executor. `None` is the default size of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Crew {
+pub(super) enum ExecutorSpec {
     Sequential,
     Threads(Option<usize>),
-    Processes(Option<Size>),
+    Processes(Option<PoolSize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
+pub(super) struct PoolSize {
     pub workers: usize,
-    /// In each worker.
+    /// Threads of each worker.
     pub threads: usize,
 }
 
-/// As many tasks at a time as a mode may have.
+/// The most tasks at a time of a mode.
 const MOST: usize = 1000;
 
-impl Mode {
-    pub(super) fn rust(crew: Crew) -> Self {
-        Self { language: Language::Rust, crew }
+impl MeasuredMode {
+    pub(super) fn rust(executor: ExecutorSpec) -> Self {
+        Self { language: Language::Rust, executor }
     }
 
-    pub(super) fn python(crew: Crew) -> Self {
-        Self { language: Language::Python, crew }
+    pub(super) fn python(executor: ExecutorSpec) -> Self {
+        Self { language: Language::Python, executor }
     }
 
-    /// How many tasks it runs at a time, if that was said.
+    /// How many tasks run at a time, if the mode has a number.
     pub(super) fn concurrency(self) -> Option<usize> {
-        match self.crew {
-            Crew::Sequential => Some(1),
-            Crew::Threads(threads) => threads,
-            Crew::Processes(size) => size.map(|Size { workers, threads }| workers * threads),
+        match self.executor {
+            ExecutorSpec::Sequential => Some(1),
+            ExecutorSpec::Threads(threads) => threads,
+            ExecutorSpec::Processes(size) => {
+                size.map(|PoolSize { workers, threads }| workers * threads)
+            }
         }
     }
 
-    /// How many worker processes were asked for, in so many words.
+    /// The number of worker processes in the mode; 0 without one.
     pub(super) fn workers(self) -> usize {
-        match self.crew {
-            Crew::Processes(Some(size)) => size.workers,
+        match self.executor {
+            ExecutorSpec::Processes(Some(size)) => size.workers,
             _ => 0,
         }
     }
 
     /// The mode without its numbers, such as `python-threads`.
     pub(super) fn kind(self) -> String {
-        let crew = match self.crew {
-            Crew::Sequential => Crew::Sequential,
-            Crew::Threads(_) => Crew::Threads(None),
-            Crew::Processes(_) => Crew::Processes(None),
+        let executor = match self.executor {
+            ExecutorSpec::Sequential => ExecutorSpec::Sequential,
+            ExecutorSpec::Threads(_) => ExecutorSpec::Threads(None),
+            ExecutorSpec::Processes(_) => ExecutorSpec::Processes(None),
         };
-        Self { crew, ..self }.to_string()
+        Self { executor, ..self }.to_string()
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for MeasuredMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let language = match self.language {
             Language::Rust => "",
             Language::Python => "python-",
         };
-        let crew = match self.crew {
-            Crew::Sequential => "sequential".to_owned(),
-            Crew::Threads(None) => "threads".to_owned(),
-            Crew::Threads(Some(threads)) => format!("threads:{threads}"),
-            Crew::Processes(None) => "processes".to_owned(),
-            Crew::Processes(Some(Size { workers, threads: 1 })) => format!("processes:{workers}"),
-            Crew::Processes(Some(Size { workers, threads })) => {
+        let executor = match self.executor {
+            ExecutorSpec::Sequential => "sequential".to_owned(),
+            ExecutorSpec::Threads(None) => "threads".to_owned(),
+            ExecutorSpec::Threads(Some(threads)) => format!("threads:{threads}"),
+            ExecutorSpec::Processes(None) => "processes".to_owned(),
+            ExecutorSpec::Processes(Some(PoolSize { workers, threads: 1 })) => {
+                format!("processes:{workers}")
+            }
+            ExecutorSpec::Processes(Some(PoolSize { workers, threads })) => {
                 format!("processes:{workers}x{threads}")
             }
         };
-        f.pad(&format!("{language}{crew}"))
+        f.pad(&format!("{language}{executor}"))
     }
 }
 
-impl FromStr for Mode {
-    type Err = String;
+/// A text that is no mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ModeError {
+    #[error("{0:?}: numbers must be 1 to {MOST}")]
+    Number(String),
+    #[error("{0:?}: sequential has no size")]
+    SequentialSize(String),
+    #[error("{0:?}: more than {MOST} tasks at a time")]
+    TooMany(String),
+    #[error("{0:?}: CPython's processes have one thread each")]
+    PythonThreads(String),
+    #[error(
+        "{0:?} is no mode: a mode is sequential, threads or threads:N, processes, processes:N or \
+         processes:NxM (N processes of M threads)"
+    )]
+    Unknown(String),
+}
 
-    fn from_str(typed: &str) -> Result<Self, String> {
+impl FromStr for MeasuredMode {
+    type Err = ModeError;
+
+    fn from_str(typed: &str) -> Result<Self, ModeError> {
         let lower = typed.to_ascii_lowercase();
         let (language, rest) = match lower.strip_prefix("python-") {
             Some(rest) => (Language::Python, rest),
@@ -107,32 +129,27 @@ impl FromStr for Mode {
         };
         let number = |text: &str| match text.parse() {
             Ok(number @ 1..=MOST) => Ok(number),
-            _ => Err(format!("{typed:?}: numbers must be 1 to {MOST}")),
+            _ => Err(ModeError::Number(typed.to_owned())),
         };
-        let crew = match (kind, size) {
-            ("sequential", None) => Crew::Sequential,
-            ("sequential", Some(_)) => return Err(format!("{typed:?}: sequential has no size")),
-            ("threads" | "thread", size) => Crew::Threads(size.map(number).transpose()?),
-            ("processes" | "process", None) => Crew::Processes(None),
+        let executor = match (kind, size) {
+            ("sequential", None) => ExecutorSpec::Sequential,
+            ("sequential", Some(_)) => return Err(ModeError::SequentialSize(typed.to_owned())),
+            ("threads" | "thread", size) => ExecutorSpec::Threads(size.map(number).transpose()?),
+            ("processes" | "process", None) => ExecutorSpec::Processes(None),
             ("processes" | "process", Some(size)) => {
                 let (workers, threads) = size.split_once('x').unwrap_or((size, "1"));
                 let (workers, threads) = (number(workers)?, number(threads)?);
                 if workers * threads > MOST {
-                    return Err(format!("{typed:?}: more than {MOST} tasks at a time"));
+                    return Err(ModeError::TooMany(typed.to_owned()));
                 }
                 if threads > 1 && language == Language::Python {
-                    return Err(format!("{typed:?}: CPython's processes have one thread each"));
+                    return Err(ModeError::PythonThreads(typed.to_owned()));
                 }
-                Crew::Processes(Some(Size { workers, threads }))
+                ExecutorSpec::Processes(Some(PoolSize { workers, threads }))
             }
-            _ => {
-                return Err(format!(
-                    "{typed:?} is no mode: a mode is sequential, threads or threads:N, processes, \
-                     processes:N or processes:NxM (N processes of M threads)"
-                ));
-            }
+            _ => return Err(ModeError::Unknown(typed.to_owned())),
         };
-        Ok(Self { language, crew })
+        Ok(Self { language, executor })
     }
 }
 
@@ -153,16 +170,16 @@ mod tests {
             "python-threads:2",
             "python-processes:2",
         ] {
-            assert_eq!(name.parse::<Mode>().unwrap().to_string(), name);
+            assert_eq!(name.parse::<MeasuredMode>().unwrap().to_string(), name);
         }
-        assert_eq!("Thread:3".parse::<Mode>().unwrap().to_string(), "threads:3");
-        assert_eq!("process:3x1".parse::<Mode>().unwrap().to_string(), "processes:3");
-        assert_eq!("processes:2x15".parse::<Mode>().unwrap().concurrency(), Some(30));
-        assert_eq!("python-threads:2".parse::<Mode>().unwrap().kind(), "python-threads");
+        assert_eq!("Thread:3".parse::<MeasuredMode>().unwrap().to_string(), "threads:3");
+        assert_eq!("process:3x1".parse::<MeasuredMode>().unwrap().to_string(), "processes:3");
+        assert_eq!("processes:2x15".parse::<MeasuredMode>().unwrap().concurrency(), Some(30));
+        assert_eq!("python-threads:2".parse::<MeasuredMode>().unwrap().kind(), "python-threads");
     }
 
     #[test]
-    fn odd_modes_are_refused_with_a_reason() {
+    fn invalid_modes_are_refused_with_a_reason() {
         for (typed, reason) in [
             ("", "is no mode"),
             ("fibers", "is no mode"),
@@ -178,7 +195,7 @@ mod tests {
             ("sequential:1", "has no size"),
             ("python-processes:2x2", "one thread each"),
         ] {
-            let error = typed.parse::<Mode>().unwrap_err();
+            let error = typed.parse::<MeasuredMode>().unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(typed), "{error}");
         }
     }

@@ -1,20 +1,25 @@
-//! The other side of [`Labour`](super::labour::Labour): runs the jobs once in one mode, in a pool
-//! that stands before the clock starts, and tells what it took.
+//! The measured process of a [`TaskJob`](super::task_job::TaskJob): runs the jobs once in one mode, in a
+//! pool whose workers have started, and prints the measurement.
 
 use std::io::Write;
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
-use crate::cli::Exit;
-use crate::cli::muster::muster;
-use crate::workload::{Noop, Work, hex};
+use crate::cli::exit::ProgramExit;
+use crate::cli::warm_pool;
+use crate::workload::{Noop, WorkKind, hex};
 use procession::{Engine, Executor, PrivateDir, Sequential, Shutdown, ThreadPool};
 
-use super::labour::Told;
-use super::mode::{Crew, Mode, Size};
+use super::mode::{ExecutorSpec, MeasuredMode, PoolSize};
+use super::task_job::Measurement;
 
-pub(super) fn run(work: Work, jobs: usize, size: u64, mode: Mode) -> anyhow::Result<Exit> {
+pub(super) fn run(
+    work: WorkKind,
+    jobs: usize,
+    size: u64,
+    mode: MeasuredMode,
+) -> anyhow::Result<ProgramExit> {
     let _sockets = PrivateDir::create();
     let engine = start(mode)?;
     let (results, took) = work.run(&*engine, jobs, size);
@@ -34,23 +39,24 @@ pub(super) fn run(work: Work, jobs: usize, size: u64, mode: Mode) -> anyhow::Res
     }
     engine.shutdown(Shutdown::Wait);
     let digest = hex(&hasher.finalize());
-    let told = Told { seconds: took.as_secs_f64(), ok, error, digest, first_error };
-    writeln!(std::io::stdout(), "{}", serde_json::to_string(&told)?).context("cannot tell")?;
-    Ok(Exit::Answered)
+    let measurement = Measurement { seconds: took.as_secs_f64(), ok, error, digest, first_error };
+    let json = serde_json::to_string(&measurement)?;
+    writeln!(std::io::stdout(), "{json}").context("cannot print the measurement")?;
+    Ok(ProgramExit::Answered)
 }
 
-fn start(mode: Mode) -> anyhow::Result<Box<dyn Engine>> {
-    Ok(match mode.crew {
-        Crew::Sequential => Box::new(Sequential::new()),
-        Crew::Threads(threads) => {
+fn start(mode: MeasuredMode) -> anyhow::Result<Box<dyn Engine>> {
+    Ok(match mode.executor {
+        ExecutorSpec::Sequential => Box::new(Sequential::new()),
+        ExecutorSpec::Threads(threads) => {
             let pool = ThreadPool::new(threads.unwrap_or(1));
             pool.map((0..100).map(|_| Noop)).for_each(drop);
             Box::new(pool)
         }
-        Crew::Processes(size) => {
-            let Size { workers, threads } = size.unwrap_or(Size { workers: 1, threads: 1 });
+        ExecutorSpec::Processes(size) => {
+            let PoolSize { workers, threads } = size.unwrap_or(PoolSize { workers: 1, threads: 1 });
             let builder = crate::cli::pool().concurrency(workers * threads);
-            Box::new(muster(builder, workers, |_| {})?)
+            Box::new(warm_pool::start(builder, workers, |_| {})?)
         }
     })
 }

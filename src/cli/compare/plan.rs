@@ -1,77 +1,76 @@
-//! The command line of `compare` as resolved: what is to be run, how often, and what becomes of
-//! the result.
+//! The command line of `compare` as resolved: the job, the modes, the numbers of runs, the exports.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::cli::args::{Color, Origin, Progress};
-use crate::cli::contradictions;
-use crate::cli::settings::UsageError as Selection;
+use crate::cli::contradiction::{self, Contradiction};
+use crate::cli::dashboard::AddressError;
+use crate::cli::options::{CodeArgsError, ColorOption, ProgressOption, ServerArgs};
 use crate::flags::codes::Code;
-use crate::workload::Work;
+use crate::workload::WorkKind;
 
-use super::args::{Args, Task};
-use super::export::{Format, UnknownFormat};
-use super::labour::{self, Python};
-use super::mode::{Crew, Language, Mode, Size};
+use super::args::{CompareArgs, TaskName};
+use super::export::{self, UnknownFormat};
+use super::mode::{ExecutorSpec, Language, MeasuredMode, PoolSize};
+use super::task_job::{self, PythonInfo};
 
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub what: What,
-    pub modes: Vec<Mode>,
-    /// Which of the modes the others are compared with.
+pub(super) struct ComparisonPlan {
+    pub job: JobSpec,
+    pub modes: Vec<MeasuredMode>,
+    /// Index of the mode with which the others are compared.
     pub reference: usize,
     pub runs: usize,
     pub warmup: usize,
-    pub exports: Vec<(PathBuf, Format)>,
-    pub progress: Progress,
-    pub color: Color,
-    /// Where the page is, if there is one.
+    pub exports: Vec<PathBuf>,
+    pub progress: ProgressOption,
+    pub color: ColorOption,
+    /// Address of the dashboard, if there is one.
     pub dashboard: Option<SocketAddr>,
-    /// What a person should know before.
+    /// Remarks for the report.
     pub remarks: Vec<String>,
 }
 
 /// The job.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum JobSpec {
     Flags {
         codes: Vec<Code>,
-        origin: Origin,
+        server: ServerArgs,
         workers: Option<usize>,
     },
-    Labour {
-        work: Work,
+    Tasks {
+        work: WorkKind,
         jobs: usize,
         size: u64,
-        /// What CPython it is, where one is to be compared.
-        python: Option<Python>,
+        /// The Python, if one is compared.
+        python: Option<PythonInfo>,
     },
-    /// Not a comparison, but one run of one.
+    /// One measured run of a comparison, in this process.
     Once {
-        work: Work,
+        work: WorkKind,
         jobs: usize,
         size: u64,
     },
 }
 
-/// Why a command line makes no sense.
+/// The command line is invalid.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UsageError {
-    #[error(transparent)]
-    Selection(#[from] Selection),
+pub(super) enum PlanError {
+    #[error("{0}")]
+    Codes(#[from] CodeArgsError),
     #[error("--size SIZE of {work} must be {least} to {most}")]
-    Size { work: Work, least: u64, most: u64 },
+    Size { work: WorkKind, least: u64, most: u64 },
     #[error("{0} is of the work of --task NAME, and flags are compared")]
     NoTask(&'static str),
     #[error("--modes {0}: it is there twice")]
-    Twice(Mode),
+    Twice(MeasuredMode),
     #[error("--modes {0}: CPython runs only --task sha, noop and python")]
-    NoPythonForThis(Mode),
+    NoPythonForThis(MeasuredMode),
     #[error("--modes {0}: python3 was not found")]
-    NoPython(Mode),
+    NoPython(MeasuredMode),
     #[error("--reference {0}: it must be one of the modes that are compared: {1}")]
-    Reference(Mode, String),
+    Reference(MeasuredMode, String),
     #[error(transparent)]
     Export(#[from] UnknownFormat),
     #[error(
@@ -81,157 +80,219 @@ pub(super) enum UsageError {
     UnusedWorkers(usize),
     #[error("--export {}: it is there twice", .0.display())]
     SameExport(PathBuf),
-    #[error("{0}")]
-    Contradiction(String),
-    #[error("{0}")]
-    Dashboard(String),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    #[error(transparent)]
+    DashboardAddress(#[from] AddressError),
 }
 
-/// Above this, not every number of workers is tried, but the powers of two.
-const EACH: usize = 8;
+/// Up to this number of workers, each number is measured; above it, the powers of two.
+const MEASURE_EACH: usize = 8;
 
-pub(super) fn resolve(typed: Args) -> Result<Plan, UsageError> {
-    // All of it, so that a new option cannot be forgotten.
-    let Args {
-        which,
-        origin,
-        task,
-        jobs,
-        size,
-        modes,
-        reference,
-        runs,
-        warmup,
-        workers,
-        export,
-        progress,
-        color,
-        dashboard,
-        once,
-    } = typed;
-    for (option, is_given) in [("--jobs", jobs.is_some()), ("--size", size.is_some())] {
-        if task.is_none() && is_given {
-            return Err(UsageError::NoTask(option));
-        }
-    }
-    contradictions::in_origin(&origin).map_err(UsageError::Contradiction)?;
-    let uses_workers = |mode: &Mode| {
-        matches!((mode.crew, task), (Crew::Processes(None), _) | (Crew::Threads(None), Some(_)))
-    };
-    if let Some(workers) = workers
-        && !modes.is_empty()
-        && !modes.iter().chain(&reference).any(uses_workers)
-    {
-        return Err(UsageError::UnusedWorkers(workers));
-    }
-    if let Some((_, path)) = export.iter().enumerate().find(|(n, path)| export[..*n].contains(path))
-    {
-        return Err(UsageError::SameExport(path.clone()));
-    }
-    let dashboard = dashboard.resolve().map_err(UsageError::Dashboard)?;
-    let mut remarks = Vec::new();
-    let (what, modes, reference) = match task {
-        None => {
-            if let Some(mode) = modes.iter().find(|mode| mode.language == Language::Python) {
-                return Err(UsageError::NoPythonForThis(*mode));
+impl ComparisonPlan {
+    /// Resolves the arguments.
+    pub(super) fn resolve(args: CompareArgs) -> Result<Self, PlanError> {
+        args.check()?;
+        // All fields, so that a new option cannot be forgotten.
+        let CompareArgs {
+            codes,
+            server,
+            task,
+            jobs,
+            size,
+            modes,
+            reference,
+            runs,
+            warmup,
+            workers,
+            export,
+            progress,
+            color,
+            dashboard,
+            once,
+        } = args;
+        let dashboard = dashboard.resolve()?;
+        let mut remarks = Vec::new();
+        let (job, modes, reference) = match task {
+            None => {
+                let modes = flag_modes(modes)?;
+                (JobSpec::Flags { codes: codes.resolve()?, server, workers }, modes, reference)
             }
-            let usual = [Crew::Sequential, Crew::Threads(None), Crew::Processes(None)];
-            let modes = or_usual(modes, || usual.map(Mode::rust).into());
-            (What::Flags { codes: which.resolve()?, origin, workers }, modes, reference)
-        }
-        Some(task) => {
-            let work = work(task);
-            let size = size.unwrap_or(work.usual_size());
-            if !work.sizes().contains(&size) {
-                let (least, most) = work.sizes().into_inner();
-                return Err(UsageError::Size { work, least, most });
+            Some(task) => {
+                let tasks = TaskOptions { task, jobs, size, workers };
+                tasks.resolve(modes, reference, once, &mut remarks)?
             }
-            let jobs = jobs.unwrap_or(work.usual_jobs());
-            let most = workers.unwrap_or_else(num_cpus::get).min(1000);
-            let python_too = task == Task::Python;
-            let is_usual = modes.is_empty();
-            let mut modes = or_usual(modes, || usual_modes(most, python_too));
-            modes.iter_mut().for_each(|mode| *mode = sized(*mode, most));
-            if once {
-                let what = What::Once { work, jobs, size };
-                (what, modes, None)
-            } else {
-                let python = find_python(work, &mut modes, is_usual, &mut remarks)?;
-                let reference = reference.map(|mode| sized(mode, most));
-                (What::Labour { work, jobs, size, python }, modes, reference)
+        };
+        let repeated = modes.iter().enumerate().find(|(n, mode)| modes[..*n].contains(mode));
+        if let Some((_, mode)) = repeated {
+            return Err(PlanError::Twice(*mode));
+        }
+        let reference = reference_index(&modes, reference)?;
+        export.iter().try_for_each(|path| export::exporter(path).map(drop))?;
+        Ok(Self {
+            job,
+            modes,
+            reference,
+            runs,
+            warmup,
+            exports: export,
+            progress,
+            color,
+            dashboard,
+            remarks,
+        })
+    }
+}
+
+impl CompareArgs {
+    /// Checks that no option would have to be ignored.
+    fn check(&self) -> Result<(), PlanError> {
+        let Self { task, jobs, size, modes, reference, workers, export, .. } = self;
+        for (option, is_given) in [("--jobs", jobs.is_some()), ("--size", size.is_some())] {
+            if task.is_none() && is_given {
+                return Err(PlanError::NoTask(option));
             }
         }
-    };
-    let again = modes.iter().enumerate().find(|(n, mode)| modes[..*n].contains(mode));
-    if let Some((_, mode)) = again {
-        return Err(UsageError::Twice(*mode));
-    }
-    let reference = match reference {
-        None => 0,
-        Some(reference) => modes.iter().position(|mode| *mode == reference).ok_or_else(|| {
-            let names: Vec<_> = modes.iter().map(ToString::to_string).collect();
-            UsageError::Reference(reference, names.join(", "))
-        })?,
-    };
-    let exports = export.into_iter().map(|path| Ok((path.clone(), Format::of(&path)?)));
-    let exports = exports.collect::<Result<_, UnknownFormat>>()?;
-    Ok(Plan { what, modes, reference, runs, warmup, exports, progress, color, dashboard, remarks })
-}
-
-fn or_usual(modes: Vec<Mode>, usual: impl FnOnce() -> Vec<Mode>) -> Vec<Mode> {
-    if modes.is_empty() { usual() } else { modes }
-}
-
-fn work(task: Task) -> Work {
-    match task {
-        Task::Sha | Task::Python => Work::Sha,
-        Task::Arcfour => Work::Arcfour,
-        Task::Primes => Work::Primes,
-        Task::Sleep => Work::Sleep,
-        Task::Noop => Work::Noop,
+        contradiction::check_server(&self.server)?;
+        let uses_workers = |mode: &MeasuredMode| match mode.executor {
+            ExecutorSpec::Processes(None) => true,
+            ExecutorSpec::Threads(None) => task.is_some(),
+            _ => false,
+        };
+        if let Some(workers) = workers
+            && !modes.is_empty()
+            && !modes.iter().chain(reference).any(uses_workers)
+        {
+            return Err(PlanError::UnusedWorkers(*workers));
+        }
+        let repeated = export.iter().enumerate().find(|(n, path)| export[..*n].contains(path));
+        match repeated {
+            Some((_, path)) => Err(PlanError::SameExport(path.clone())),
+            None => Ok(()),
+        }
     }
 }
 
-/// One after the other, and each kind with 1 to so many workers.
-fn usual_modes(most: usize, python_too: bool) -> Vec<Mode> {
-    let numbers = || (1..=most).filter(|n| most <= EACH || n.is_power_of_two() || *n == most);
-    let crews = || {
-        let processes = |workers| Crew::Processes(Some(Size { workers, threads: 1 }));
-        let threads = numbers().map(|n| Crew::Threads(Some(n)));
-        [Crew::Sequential].into_iter().chain(threads).chain(numbers().map(processes))
-    };
-    let python = crews().filter(|_| python_too).map(Mode::python);
-    crews().map(Mode::rust).chain(python).collect()
+fn reference_index(
+    modes: &[MeasuredMode],
+    reference: Option<MeasuredMode>,
+) -> Result<usize, PlanError> {
+    let Some(reference) = reference else { return Ok(0) };
+    modes.iter().position(|mode| *mode == reference).ok_or_else(|| {
+        let names: Vec<_> = modes.iter().map(ToString::to_string).collect();
+        PlanError::Reference(reference, names.join(", "))
+    })
 }
 
-/// The mode with its number, which those that work for the CPU are told apart by.
-fn sized(mode: Mode, most: usize) -> Mode {
-    let crew = match mode.crew {
-        Crew::Threads(None) => Crew::Threads(Some(most)),
-        Crew::Processes(None) => Crew::Processes(Some(Size { workers: most, threads: 1 })),
-        crew => crew,
-    };
-    Mode { crew, ..mode }
+/// The modes of a download: by default one of each kind.
+fn flag_modes(modes: Vec<MeasuredMode>) -> Result<Vec<MeasuredMode>, PlanError> {
+    if let Some(mode) = modes.iter().find(|mode| mode.language == Language::Python) {
+        return Err(PlanError::NoPythonForThis(*mode));
+    }
+    if !modes.is_empty() {
+        return Ok(modes);
+    }
+    let default =
+        [ExecutorSpec::Sequential, ExecutorSpec::Threads(None), ExecutorSpec::Processes(None)];
+    Ok(default.map(MeasuredMode::rust).into())
 }
 
-/// Sees to it that there is a CPython where one is needed; where one was only meant to be there as
-/// well, the comparison goes without.
+/// The options of `--task`.
+struct TaskOptions {
+    task: TaskName,
+    jobs: Option<usize>,
+    size: Option<u64>,
+    workers: Option<usize>,
+}
+
+type ResolvedJob = (JobSpec, Vec<MeasuredMode>, Option<MeasuredMode>);
+
+impl TaskOptions {
+    fn resolve(
+        self,
+        modes: Vec<MeasuredMode>,
+        reference: Option<MeasuredMode>,
+        once: bool,
+        remarks: &mut Vec<String>,
+    ) -> Result<ResolvedJob, PlanError> {
+        let work = self.task.work();
+        let size = self.size.unwrap_or(work.usual_size());
+        if !work.sizes().contains(&size) {
+            let (least, most) = work.sizes().into_inner();
+            return Err(PlanError::Size { work, least, most });
+        }
+        let jobs = self.jobs.unwrap_or(work.usual_jobs());
+        let most = self.workers.unwrap_or_else(num_cpus::get).min(1000);
+        let is_default = modes.is_empty();
+        let mut modes = match is_default {
+            true => default_modes(most, self.task == TaskName::Python),
+            false => modes,
+        };
+        modes.iter_mut().for_each(|mode| *mode = with_size(*mode, most));
+        if once {
+            return Ok((JobSpec::Once { work, jobs, size }, modes, None));
+        }
+        let python = find_python(work, &mut modes, is_default, remarks)?;
+        let reference = reference.map(|mode| with_size(mode, most));
+        Ok((JobSpec::Tasks { work, jobs, size, python }, modes, reference))
+    }
+}
+
+impl TaskName {
+    fn work(self) -> WorkKind {
+        match self {
+            Self::Sha | Self::Python => WorkKind::Sha,
+            Self::Arcfour => WorkKind::Arcfour,
+            Self::Primes => WorkKind::Primes,
+            Self::Sleep => WorkKind::Sleep,
+            Self::Noop => WorkKind::Noop,
+        }
+    }
+}
+
+/// Sequential execution, and threads and processes with several numbers of workers.
+fn default_modes(most: usize, with_python: bool) -> Vec<MeasuredMode> {
+    let numbers =
+        || (1..=most).filter(|n| most <= MEASURE_EACH || n.is_power_of_two() || *n == most);
+    let executors = || {
+        let processes = |workers| ExecutorSpec::Processes(Some(PoolSize { workers, threads: 1 }));
+        let threads = numbers().map(|n| ExecutorSpec::Threads(Some(n)));
+        [ExecutorSpec::Sequential].into_iter().chain(threads).chain(numbers().map(processes))
+    };
+    let python = executors().filter(|_| with_python).map(MeasuredMode::python);
+    executors().map(MeasuredMode::rust).chain(python).collect()
+}
+
+/// The mode with a number of workers.
+fn with_size(mode: MeasuredMode, most: usize) -> MeasuredMode {
+    let executor = match mode.executor {
+        ExecutorSpec::Threads(None) => ExecutorSpec::Threads(Some(most)),
+        ExecutorSpec::Processes(None) => {
+            ExecutorSpec::Processes(Some(PoolSize { workers: most, threads: 1 }))
+        }
+        executor => executor,
+    };
+    MeasuredMode { executor, ..mode }
+}
+
+/// Finds the Python of the modes that need one. If there is none, default modes are removed, and
+/// requested ones are an error.
 fn find_python(
-    work: Work,
-    modes: &mut Vec<Mode>,
-    is_usual: bool,
+    work: WorkKind,
+    modes: &mut Vec<MeasuredMode>,
+    is_default: bool,
     remarks: &mut Vec<String>,
-) -> Result<Option<Python>, UsageError> {
+) -> Result<Option<PythonInfo>, PlanError> {
     let Some(&mode) = modes.iter().find(|mode| mode.language == Language::Python) else {
         return Ok(None);
     };
-    if !matches!(work, Work::Sha | Work::Noop) {
-        return Err(UsageError::NoPythonForThis(mode));
+    if !matches!(work, WorkKind::Sha | WorkKind::Noop) {
+        return Err(PlanError::NoPythonForThis(mode));
     }
-    let python = labour::find_python();
+    let python = task_job::find_python();
     if python.is_none() {
-        if !is_usual {
-            return Err(UsageError::NoPython(mode));
+        if !is_default {
+            return Err(PlanError::NoPython(mode));
         }
         remarks.push("python3 was not found, so CPython is not compared".to_owned());
         modes.retain(|mode| mode.language == Language::Rust);
@@ -243,18 +304,18 @@ fn find_python(
 mod tests {
     use super::*;
 
-    fn names(modes: &[Mode]) -> String {
+    fn names(modes: &[MeasuredMode]) -> String {
         modes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn every_number_of_workers_is_tried_up_to_eight_and_then_the_powers_of_two() {
+    fn every_number_of_workers_is_measured_up_to_eight_and_then_the_powers_of_two() {
         assert_eq!(
-            names(&usual_modes(2, false)),
+            names(&default_modes(2, false)),
             "sequential threads:1 threads:2 processes:1 processes:2"
         );
-        assert_eq!(usual_modes(8, false).len(), 17);
-        let threads = usual_modes(12, true);
+        assert_eq!(default_modes(8, false).len(), 17);
+        let threads = default_modes(12, true);
         let threads = threads.iter().filter(|mode| mode.kind() == "python-threads");
         let numbers: Vec<_> = threads.filter_map(|mode| mode.concurrency()).collect();
         assert_eq!(numbers, [1, 2, 4, 8, 12]);

@@ -1,48 +1,44 @@
-//! What a person sees while it runs: how far it is, what runs now, and how long it may take.
+//! The progress of a comparison: the number of runs, the current mode, and the estimated time.
 
 use std::cell::RefCell;
-use std::env;
+
 use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::args;
-use crate::cli::bar::WithMargin;
+use crate::cli::bar::{self, TermWithMargin};
+use crate::cli::options::ProgressOption;
 
-use super::mode::Mode;
+use super::mode::MeasuredMode;
 
-pub(super) struct Progress {
+pub(super) struct ComparisonProgress {
     bar: ProgressBar,
-    course: RefCell<Course>,
+    estimate: RefCell<ProgressEstimate>,
 }
 
-/// What is known so far.
+/// The durations so far, for the estimate.
 #[derive(Default)]
-struct Course {
-    modes: Vec<Mode>,
+struct ProgressEstimate {
+    modes: Vec<MeasuredMode>,
     rounds: usize,
     done: usize,
-    /// Of each mode, how long its runs took, in seconds, and how many there were.
+    /// By mode: the total duration of the runs, in seconds, and their number.
     took: Vec<(f64, usize)>,
     now: usize,
     since: Option<Instant>,
 }
 
-impl Progress {
-    pub(super) fn new(wanted: args::Progress) -> Self {
-        let can = || {
-            console::user_attended_stderr()
-                && env::var_os("TERM").is_some_and(|term| term != "dumb")
-        };
-        let is_drawn = match wanted {
-            args::Progress::None => false,
-            args::Progress::Bar => true,
-            args::Progress::Auto => can(),
+impl ComparisonProgress {
+    pub(super) fn new(option: ProgressOption) -> Self {
+        let is_drawn = match option {
+            ProgressOption::None => false,
+            ProgressOption::Bar => true,
+            ProgressOption::Auto => bar::can_be_drawn(),
         };
         let target = if is_drawn {
             ProgressDrawTarget::term_like_with_hz(
-                Box::new(WithMargin::new(Term::buffered_stderr())),
+                Box::new(TermWithMargin::new(Term::buffered_stderr())),
                 4,
             )
         } else {
@@ -51,48 +47,48 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, target);
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}");
         bar.set_style(style.expect("a template that is part of the program"));
-        Self { bar, course: RefCell::default() }
+        Self { bar, estimate: RefCell::default() }
     }
 
-    pub(super) fn begin(&self, modes: &[Mode], rounds: usize) {
-        *self.course.borrow_mut() = Course {
+    pub(super) fn begin(&self, modes: &[MeasuredMode], rounds: usize) {
+        *self.estimate.borrow_mut() = ProgressEstimate {
             modes: modes.to_vec(),
             rounds,
             took: vec![(0.0, 0); modes.len()],
-            ..Course::default()
+            ..ProgressEstimate::default()
         };
         self.bar.reset();
         self.bar.set_length((modes.len() * rounds) as u64);
         if !self.bar.is_hidden() {
-            // A bar that stands still says that nothing runs.
+            // A bar that does not change looks as if nothing ran.
             self.bar.enable_steady_tick(Duration::from_millis(500));
         }
     }
 
-    pub(super) fn begins(&self, mode: usize) {
-        let mut course = self.course.borrow_mut();
-        course.now = mode;
-        course.since = Some(Instant::now());
-        self.bar.set_message(course.tell());
+    pub(super) fn begin_run(&self, mode: usize) {
+        let mut estimate = self.estimate.borrow_mut();
+        estimate.now = mode;
+        estimate.since = Some(Instant::now());
+        self.bar.set_message(estimate.message());
     }
 
-    pub(super) fn ran(&self, mode: usize) {
-        let mut course = self.course.borrow_mut();
-        let took = course.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
-        course.took[mode].0 += took;
-        course.took[mode].1 += 1;
-        course.done += 1;
-        self.bar.set_position(course.done as u64);
+    pub(super) fn end_run(&self, mode: usize) {
+        let mut estimate = self.estimate.borrow_mut();
+        let took = estimate.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        estimate.took[mode].0 += took;
+        estimate.took[mode].1 += 1;
+        estimate.done += 1;
+        self.bar.set_position(estimate.done as u64);
     }
 
-    /// Takes it away.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-impl Course {
-    fn tell(&self) -> String {
+impl ProgressEstimate {
+    fn message(&self) -> String {
         let name = self.modes[self.now];
         match self.left() {
             Some(seconds) => format!("{name}, {} left", clock(seconds)),
@@ -100,7 +96,7 @@ impl Course {
         }
     }
 
-    /// How long it may still take, once every mode has run.
+    /// The remaining time in seconds, once every mode has run.
     fn left(&self) -> Option<f64> {
         let left = self.took.iter().map(|&(seconds, runs)| {
             (runs > 0).then(|| seconds / runs as f64 * (self.rounds - runs) as f64)
@@ -123,15 +119,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told_when_every_mode_has_run_once() {
-        let modes: Vec<Mode> = vec!["threads".parse().unwrap(), "processes:2".parse().unwrap()];
-        let mut course =
-            Course { modes, rounds: 11, took: vec![(30.0, 1), (0.0, 0)], ..Course::default() };
-        assert_eq!(course.tell(), "threads");
-        course.took[1] = (4.0, 1);
-        course.now = 1;
-        assert_eq!(course.tell(), "processes:2, 5m40s left");
-        course.took = vec![(4000.0, 1), (4.0, 1)];
-        assert_eq!(course.tell(), "processes:2, 11h07m left");
+    fn the_remaining_time_is_known_when_every_mode_has_run_once() {
+        let modes: Vec<MeasuredMode> =
+            vec!["threads".parse().unwrap(), "processes:2".parse().unwrap()];
+        let mut estimate = ProgressEstimate {
+            modes,
+            rounds: 11,
+            took: vec![(30.0, 1), (0.0, 0)],
+            ..ProgressEstimate::default()
+        };
+        assert_eq!(estimate.message(), "threads");
+        estimate.took[1] = (4.0, 1);
+        estimate.now = 1;
+        assert_eq!(estimate.message(), "processes:2, 5m40s left");
+        estimate.took = vec![(4000.0, 1), (4.0, 1)];
+        assert_eq!(estimate.message(), "processes:2, 11h07m left");
     }
 }

@@ -1,52 +1,52 @@
-//! The comparison in words and tables, for a terminal, a page or a document alike.
+//! The comparison in sentences and tables, for all outputs.
 //!
-//! Must never print, and knows no terminal: pure functions from facts to text.
+//! These are pure functions from results to text: they do not print.
 
-use super::chart::Bar;
-use super::comparison::{Comparison, Row, Scaling};
+use super::chart::ChartBar;
+use super::comparison::{Comparison, ModeResults, Scaling};
 use super::conclusions::{self, number};
-use super::rounds::{End, Expected};
-use super::run::{Run, told};
+use super::rounds::{ComparisonEnd, ExpectedResult};
+use super::run::{MeasuredRun, in_words};
 use super::statistics::Interval;
 
-/// All that there is to read.
+/// The report.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct ComparisonReport {
     pub title: String,
-    /// How it was measured.
+    /// How the results were measured.
     pub subtitle: String,
-    pub times: Table,
-    pub bars: Vec<Bar>,
+    pub times: ReportTable,
+    pub bars: Vec<ChartBar>,
     pub verdicts: Vec<String>,
-    /// Of workers by their number.
-    pub scaling: Option<Table>,
+    /// The speed-up by number of workers.
+    pub scaling: Option<ReportTable>,
     pub remarks: Vec<String>,
 }
 
-/// What stands above the second table.
+/// The title of the second table.
 pub(super) const SPEED_UP: &str = "Speed-up over one worker (±: 95 % confidence interval)";
 
 /// Cells as text; the first column is on the left, the others are numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Table {
+pub(super) struct ReportTable {
     pub head: Vec<String>,
-    /// Below the head, where a column has one.
+    /// The units of the columns; empty for a column without one.
     pub units: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
-pub(super) fn report(comparison: &Comparison) -> Report {
+pub(super) fn report(comparison: &Comparison) -> ComparisonReport {
     let Comparison { job, warmup, runs, end, .. } = comparison;
-    let up_to = if matches!(end, End::Done) { "" } else { "up to " };
+    let up_to = if matches!(end, ComparisonEnd::Done) { "" } else { "up to " };
     let s = |count: usize| if count == 1 { "" } else { "s" };
     let after = match warmup {
         0 => String::new(),
         _ => format!(" after {warmup} warm-up{}", s(*warmup)),
     };
     let turns = if comparison.rows.len() > 1 { " each, in turn" } else { "" };
-    Report {
+    ComparisonReport {
         title: job.clone(),
-        subtitle: format!("{up_to}{runs} run{}{after}{turns}; {}", s(*runs), place(comparison)),
+        subtitle: format!("{up_to}{runs} run{}{after}{turns}; {}", s(*runs), context(comparison)),
         times: times(comparison),
         bars: bars(comparison),
         verdicts: conclusions::verdicts(comparison),
@@ -55,24 +55,24 @@ pub(super) fn report(comparison: &Comparison) -> Report {
     }
 }
 
-fn place(comparison: &Comparison) -> String {
-    let place = &comparison.place;
-    let cpus = if place.cpus == 1 { "CPU" } else { "CPUs" };
+fn context(comparison: &Comparison) -> String {
+    let context = &comparison.context;
+    let cpus = if context.cpus == 1 { "CPU" } else { "CPUs" };
     let python =
-        place.python.as_ref().map(|python| format!(", {}", python.name)).unwrap_or_default();
-    format!("{} {cpus}, {}{python}", place.cpus, place.system)
+        context.python.as_ref().map(|python| format!(", {}", python.name)).unwrap_or_default();
+    format!("{} {cpus}, {}{python}", context.cpus, context.system)
 }
 
-/// How times are written, so that the numbers of a column can be compared at a glance.
+/// The unit and the decimals of all times of a column.
 #[derive(Debug, Clone, Copy)]
-struct Scale {
+struct TimeUnit {
     unit: &'static str,
     factor: f64,
     decimals: usize,
 }
 
-impl Scale {
-    fn of(rows: &[Row]) -> Self {
+impl TimeUnit {
+    fn of(rows: &[ModeResults]) -> Self {
         let means = || rows.iter().filter_map(|row| row.times).map(|times| times.mean);
         let largest = means().fold(0.0, f64::max);
         let smallest = means().fold(f64::INFINITY, f64::min);
@@ -81,8 +81,8 @@ impl Scale {
             ..1.0 => ("ms", 1e3),
             _ => ("s", 1.0),
         };
-        // Three digits of the shortest time, so that ratios can be seen in the table, and one
-        // decimal at least.
+        // Three digits of the shortest time, so that ratios are visible in the table, and at least one
+        // decimal.
         let digits = (smallest * factor).log10().floor();
         Self { unit, factor, decimals: (2.0 - digits).clamp(1.0, 6.0) as usize }
     }
@@ -92,8 +92,8 @@ impl Scale {
     }
 }
 
-fn times(comparison: &Comparison) -> Table {
-    let scale = Scale::of(&comparison.rows);
+fn times(comparison: &Comparison) -> ReportTable {
+    let scale = TimeUnit::of(&comparison.rows);
     let per_second = format!("{}/s", comparison.unit);
     let head =
         ["mode", "median", "mean ± σ", "min", "max", &per_second, "CPU", "RSS"].map(str::to_owned);
@@ -117,14 +117,14 @@ fn times(comparison: &Comparison) -> Table {
         cells.push(format!("{:.0}", row.peak_rss as f64 / 1e6));
         cells
     });
-    Table { head: head.into(), units: units.into(), rows: rows.collect() }
+    ReportTable { head: head.into(), units: units.into(), rows: rows.collect() }
 }
 
-fn bars(comparison: &Comparison) -> Vec<Bar> {
-    let scale = Scale::of(&comparison.rows);
-    let bar = |row: &Row| {
+fn bars(comparison: &Comparison) -> Vec<ChartBar> {
+    let scale = TimeUnit::of(&comparison.rows);
+    let bar = |row: &ModeResults| {
         let times = row.times?;
-        Some(Bar {
+        Some(ChartBar {
             label: row.mode.to_string(),
             value: times.mean,
             low: times.min,
@@ -135,7 +135,7 @@ fn bars(comparison: &Comparison) -> Vec<Bar> {
     comparison.rows.iter().filter_map(bar).collect()
 }
 
-fn scaling(comparison: &Comparison) -> Option<Table> {
+fn scaling(comparison: &Comparison) -> Option<ReportTable> {
     let points = &comparison.scaling;
     let mut numbers: Vec<_> = points.iter().map(|point| point.workers).collect();
     numbers.sort_unstable();
@@ -159,15 +159,15 @@ fn scaling(comparison: &Comparison) -> Option<Table> {
         [workers.to_string(), ideal].into_iter().chain(kinds.iter().map(of)).collect()
     });
     let rows = rows.collect();
-    Some(Table { head: head.map(str::to_owned).collect(), units: Vec::new(), rows })
+    Some(ReportTable { head: head.map(str::to_owned).collect(), units: Vec::new(), rows })
 }
 
-/// The speed-up, and how far from it the further end of its interval is.
+/// The speed-up, and the distance of the further bound of its interval.
 fn speed_up(point: &Scaling) -> String {
     let Scaling { workers, speed_up, .. } = point;
     let times = number(speed_up.times);
     match speed_up.interval {
-        // Not measured: it is that of a thing and itself.
+        // Of one worker it is exactly 1.
         _ if *workers == 1 => times,
         None => times,
         Some(Interval { high: f64::INFINITY, .. }) => format!("{times} ± ∞"),
@@ -183,74 +183,78 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let Comparison { end, remarks, .. } = comparison;
     let mut said = same(comparison);
     said.extend(fewer_than_asked(comparison));
-    if let Some(others) = comparison.others.filter(|others| *others >= NOTEWORTHY) {
+    if let Some(background_load) =
+        comparison.background_load.filter(|background_load| *background_load >= NOTEWORTHY)
+    {
         said.push(format!(
             "Other programs had {:.0} % of the CPUs meanwhile: see how far the runs lie apart.",
-            others * 100.0
+            background_load * 100.0
         ));
     }
     said.extend(remarks.iter().cloned());
     said.extend(conclusions::lessons(comparison));
     match end {
-        End::Done => {}
-        End::Broken(why) => said.push(format!("Broken off: {why}. {}", so_far(comparison))),
-        End::Signal(_) => said.push(format!("Interrupted. {}", so_far(comparison))),
+        ComparisonEnd::Done => {}
+        ComparisonEnd::Broken(why) => {
+            said.push(format!("Broken off: {why}. {}", so_far(comparison)))
+        }
+        ComparisonEnd::Signal(_) => said.push(format!("Interrupted. {}", so_far(comparison))),
     }
     said
 }
 
-/// Whether all runs brought the same.
+/// Whether all runs had the same result.
 fn same(comparison: &Comparison) -> Vec<String> {
-    let Comparison { unlike, expected, compared, .. } = comparison;
-    let Some(Expected { counts, first, is_majority }) = expected else { return Vec::new() };
-    let counted = told(*counts);
+    let Comparison { deviations, expected, compared, .. } = comparison;
+    let Some(ExpectedResult { counts, first, is_majority }) = expected else { return Vec::new() };
+    let counted = in_words(*counts);
     if *compared == 1 {
         return vec![format!("There was one run: {counted}.")];
     }
-    if unlike.is_empty() {
+    if deviations.is_empty() {
         return vec![match comparison.unit {
             "flags" => format!("Every run: {counted}; the same files, byte for byte."),
             _ if counts.error == 0 => "Every run gave the same results.".to_owned(),
             _ => format!("Every run: {counted}."),
         }];
     }
-    let runs = match unlike.len() {
+    let runs = match deviations.len() {
         1 => "1 run".to_owned(),
         many => format!("{many} runs"),
     };
-    let others = match is_majority {
+    let background_load = match is_majority {
         true => "most runs did".to_owned(),
         false => format!("{first} did, and no result is that of most runs"),
     };
-    let does = if unlike.len() == 1 { "does" } else { "do" };
+    let does = if deviations.len() == 1 { "does" } else { "do" };
     let mut said = vec![format!(
-        "Not all runs brought the same: {runs} did not bring what {others} ({counted}), and \
+        "Not all runs brought the same: {runs} did not bring what {background_load} ({counted}), and \
          {does} not count."
     )];
-    said.extend(unlike.iter().take(MOST_TOLD).map(|what| format!("  {what}")));
-    if unlike.len() > MOST_TOLD {
-        said.push(format!("  … and {} more", unlike.len() - MOST_TOLD));
+    said.extend(deviations.iter().take(MAX_LISTED).map(|what| format!("  {what}")));
+    if deviations.len() > MAX_LISTED {
+        said.push(format!("  … and {} more", deviations.len() - MAX_LISTED));
     }
     said
 }
 
-/// How many runs count of those that were asked for.
+/// The number of runs that count, by mode.
 fn so_far(comparison: &Comparison) -> String {
-    let runs = |row: &Row| format!("{} of {}", row.runs.len(), row.mode);
+    let runs = |row: &ModeResults| format!("{} of {}", row.runs.len(), row.mode);
     let runs: Vec<_> = comparison.rows.iter().map(runs).collect();
     format!("Runs until then that count: {}.", runs.join(", "))
 }
 
-/// A share of the CPUs that others may have without being mentioned is less than this.
+/// From this share of the CPUs on, other programs are mentioned.
 pub(super) const NOTEWORTHY: f64 = 0.1;
 
-/// Of the runs that brought something else, so many are told one by one.
-const MOST_TOLD: usize = 5;
+/// Maximum number of runs with other results that are listed.
+const MAX_LISTED: usize = 5;
 
-/// A mode of thirty threads that has only twenty flags to fetch is one of twenty.
+/// The modes that had fewer workers or requests at a time than requested, and why.
 fn fewer_than_asked(comparison: &Comparison) -> Vec<String> {
-    let fewer = |row: &Row| {
-        let Run { concurrency, workers, brought, .. } = row.runs.first()?;
+    let fewer = |row: &ModeResults| {
+        let MeasuredRun { concurrency, workers, result, .. } = row.runs.first()?;
         let (asked, asked_workers) = (row.mode.concurrency()?, row.mode.workers());
         let s = |count: usize| if count == 1 { "" } else { "s" };
         let used = if *concurrency < asked {
@@ -260,7 +264,7 @@ fn fewer_than_asked(comparison: &Comparison) -> Vec<String> {
         } else {
             return None;
         };
-        let there = usize::try_from(brought.counts.total()).unwrap_or(usize::MAX);
+        let there = usize::try_from(result.counts.total()).unwrap_or(usize::MAX);
         let why = match *concurrency >= there || *workers >= there {
             true => "there is not more to ask for",
             false => "the system allows no more (see ulimit -n)",

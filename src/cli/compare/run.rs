@@ -1,152 +1,168 @@
-//! One measured run: what it took and what it brought.
+//! One measured run: its time, its use of resources, and its result.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use crate::flags::outcome::Counts;
+use crate::flags::outcome::OutcomeCounts;
 
-use super::mode::Mode;
-use super::process::{Stage, Used};
+use super::mode::MeasuredMode;
+use super::runner::{ProcessRunner, ProcessUsage};
 
 /// A job that can be run in every mode.
-pub(super) trait Job: Sync {
-    /// Runs it once.
-    fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble>;
+pub(super) trait MeasuredJob: Sync {
+    /// Runs the job once.
+    fn run(&self, id: RunId, runner: &ProcessRunner) -> Result<MeasuredRun, RunError>;
 
-    /// Whether a run that brings nothing but errors may be as it should be.
+    /// Whether a run with errors only is a valid result.
     fn may_fail_entirely(&self) -> bool {
         false
     }
 }
 
-/// Whose turn it is, for which time.
+/// Identifies a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Turn {
-    pub mode: Mode,
-    /// From 1; those that do not count are numbered apart.
+pub(super) struct RunId {
+    pub mode: MeasuredMode,
+    /// Number of the run in its mode, from 1. Warm-up runs have numbers of their own.
     pub number: usize,
     pub is_warmup: bool,
 }
 
-impl Turn {
-    /// In a few words, for where the mode is known.
+impl RunId {
+    /// The name without the mode.
     pub(super) fn name(self) -> String {
         let kind = if self.is_warmup { "warm-up" } else { "run" };
         format!("{kind} {}", self.number)
     }
 }
 
-impl fmt::Display for Turn {
+impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.name(), self.mode)
     }
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Run {
-    /// The number of its turn, from 1.
+pub(super) struct MeasuredRun {
+    /// Number of the run in its mode, from 1.
     pub round: usize,
     pub seconds: f64,
     pub user: f64,
     pub system: f64,
     /// In bytes.
     pub peak_rss: u64,
-    /// Worker processes; none in the modes without.
+    /// Number of worker processes; 0 in modes without.
     pub workers: usize,
-    /// How many tasks it ran at a time.
+    /// How many tasks ran at a time.
     pub concurrency: usize,
-    pub brought: Brought,
+    pub result: RunResult,
 }
 
-impl Run {
+impl MeasuredRun {
     pub(super) fn cpu(&self) -> f64 {
         self.user + self.system
     }
 }
 
-/// What a run brought: the same in every mode, if all is well.
+/// The result of a run, which should be the same in every mode.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Brought {
-    pub counts: Counts,
-    /// What is there now, by name, as digests.
-    pub things: BTreeMap<String, String>,
-    /// What went wrong first.
+pub(super) struct RunResult {
+    pub counts: OutcomeCounts,
+    /// Digests of the files, or of the list of results, by name.
+    pub digests: BTreeMap<String, String>,
+    /// The first error.
     pub error: Option<String>,
 }
 
-impl Brought {
+impl RunResult {
     pub(super) fn is_nothing_but_errors(&self) -> bool {
         self.counts.error > 0 && self.counts.error == self.counts.total()
     }
 
-    /// In which way this is not what another run brought.
-    pub(super) fn unlike(&self, expected: &Self) -> Option<String> {
+    /// The difference from an expected result, in words.
+    pub(super) fn difference(&self, expected: &Self) -> Option<String> {
         if self.counts != expected.counts {
             let why = self.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-            return Some(format!("{}{why}, not {}", told(self.counts), told(expected.counts)));
+            let (counts, others) = (in_words(self.counts), in_words(expected.counts));
+            return Some(format!("{counts}{why}, not {others}"));
         }
-        let missing = expected.things.keys().find(|name| !self.things.contains_key(*name));
-        let new = self.things.keys().find(|name| !expected.things.contains_key(*name));
-        let other =
-            self.things.iter().find(|(name, thing)| expected.things.get(*name) != Some(thing));
+        let missing = expected.digests.keys().find(|name| !self.digests.contains_key(*name));
+        let new = self.digests.keys().find(|name| !expected.digests.contains_key(*name));
+        let differs =
+            |(name, digest): &(&String, &String)| expected.digests.get(*name) != Some(digest);
         match (missing, new) {
             (Some(name), _) => Some(format!("{name} is missing")),
             (None, Some(name)) => Some(format!("{name} is new")),
-            (None, None) => other.map(|(name, _)| format!("{name} is another one")),
+            (None, None) => {
+                let other = self.digests.iter().find(differs);
+                other.map(|(name, _)| format!("{name} is another one"))
+            }
         }
     }
 }
 
 /// Counts in words.
-pub(super) fn told(counts: Counts) -> String {
-    let Counts { ok, not_found, error, not_done: _, unchanged: _ } = counts;
+pub(super) fn in_words(counts: OutcomeCounts) -> String {
+    let OutcomeCounts { ok, not_found, error, not_done: _, unchanged: _ } = counts;
     let s = if error == 1 { "" } else { "s" };
     format!("{ok} ok, {not_found} not found, {error} error{s}")
 }
 
-/// Why there is no run.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// It was stopped.
+/// Why a run has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// A signal has ended the comparison.
+    #[error("stopped")]
     Stopped,
-    /// It could not be run.
-    CouldNot(String),
+    #[error("cannot run it: {0}")]
+    Io(#[source] io::Error),
+    #[error("it ended with {status}: {last_line}")]
+    ExitStatus { status: ExitStatus, last_line: String },
+    #[error("its output {output:?} is invalid: {error}")]
+    Output {
+        output: String,
+        #[source]
+        error: serde_json::Error,
+    },
+    #[error("its output has no summary")]
+    NoSummary,
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for RunError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::Interrupted => Self::Stopped,
-            _ => Self::CouldNot(format!("cannot run it: {error}")),
+            _ => Self::Io(error),
         }
     }
 }
 
-/// Runs a program whose output goes to files in this directory; gives the text of its stdout. It
-/// must end with one of these exit codes.
+/// Runs a program with its output in files in this directory; returns the text of its stdout. The
+/// program must end with one of these exit codes.
 pub(super) fn run_program(
     command: &mut Command,
     dir: &Path,
-    stage: &Stage,
+    runner: &ProcessRunner,
     codes: &[i32],
-) -> Result<(Used, String), Trouble> {
+) -> Result<(ProcessUsage, String), RunError> {
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
     command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
-    let used = stage.run(command)?;
-    if stage.is_closed() {
-        return Err(Trouble::Stopped);
+    let usage = runner.run(command)?;
+    if runner.is_closed() {
+        return Err(RunError::Stopped);
     }
-    if !used.status.code().is_some_and(|code| codes.contains(&code)) {
-        let said = std::fs::read(&err).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
-        return Err(Trouble::CouldNot(format!("it ended with {}: {last}", used.status)));
+    let status = usage.status;
+    if !status.code().is_some_and(|code| codes.contains(&code)) {
+        let stderr = fs::read(&err).unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&stderr);
+        let last_line = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
+        return Err(RunError::ExitStatus { status, last_line: last_line.to_owned() });
     }
-    Ok((used, std::fs::read_to_string(&out)?))
+    Ok((usage, fs::read_to_string(&out)?))
 }
 
 #[cfg(test)]
@@ -154,26 +170,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_brought_something_else_is_told_apart() {
-        let counts = Counts { ok: 2, not_found: 0, error: 0, not_done: 0, unchanged: 0 };
-        let things = |things: &[(&str, &str)]| {
-            things.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    fn the_difference_of_two_results_is_described() {
+        let counts = OutcomeCounts { ok: 2, not_found: 0, error: 0, not_done: 0, unchanged: 0 };
+        let digests = |digests: &[(&str, &str)]| {
+            digests.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
         };
-        let brought = |list: &[(&str, &str)]| Brought { counts, things: things(list), error: None };
-        let first = brought(&[("br.gif", "1"), ("cn.gif", "2")]);
-        assert_eq!(first.unlike(&first), None);
-        let unlike = |other: Brought| other.unlike(&first).unwrap();
-        assert_eq!(unlike(brought(&[("br.gif", "1")])), "cn.gif is missing");
-        assert_eq!(unlike(brought(&[("br.gif", "1"), ("cn.gif", "3")])), "cn.gif is another one");
-        let more = brought(&[("br.gif", "1"), ("cn.gif", "2"), ("us.gif", "3")]);
-        assert_eq!(unlike(more), "us.gif is new");
-        let failed = Brought {
-            counts: Counts { ok: 1, not_found: 0, error: 1, not_done: 0, unchanged: 0 },
-            things: things(&[("br.gif", "1")]),
+        let result =
+            |list: &[(&str, &str)]| RunResult { counts, digests: digests(list), error: None };
+        let first = result(&[("br.gif", "1"), ("cn.gif", "2")]);
+        assert_eq!(first.difference(&first), None);
+        let difference = |other: RunResult| other.difference(&first).unwrap();
+        assert_eq!(difference(result(&[("br.gif", "1")])), "cn.gif is missing");
+        let other = result(&[("br.gif", "1"), ("cn.gif", "3")]);
+        assert_eq!(difference(other), "cn.gif is another one");
+        let more = result(&[("br.gif", "1"), ("cn.gif", "2"), ("us.gif", "3")]);
+        assert_eq!(difference(more), "us.gif is new");
+        let failed = RunResult {
+            counts: OutcomeCounts { ok: 1, not_found: 0, error: 1, not_done: 0, unchanged: 0 },
+            digests: digests(&[("br.gif", "1")]),
             error: Some("HTTP 503".to_owned()),
         };
         assert_eq!(
-            unlike(failed),
+            difference(failed),
             "1 ok, 0 not found, 1 error (HTTP 503), not 2 ok, 0 not found, 0 errors"
         );
     }

@@ -1,11 +1,13 @@
-//! What many measurements of the same thing come to, and what may be said of two things that were
-//! measured: a difference, none, or that the measurements cannot tell.
+//! Statistics of repeated measurements, and the comparison of two samples: a difference, no difference,
+//! or no conclusion.
 
-/// Of some times, at least one.
+use serde::Serialize;
+
+/// Statistics of at least one value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub mean: f64,
-    /// The sample's standard deviation; none of a single measurement.
+    /// Standard deviation of the sample; `None` for a single value.
     pub stddev: Option<f64>,
     pub median: f64,
     pub min: f64,
@@ -29,7 +31,7 @@ impl Spread {
 /// One measured time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sample {
-    /// In which round it was measured.
+    /// The round of the measurement.
     pub round: usize,
     pub seconds: f64,
 }
@@ -37,12 +39,12 @@ pub(super) struct Sample {
 /// How many times as fast one thing is as another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ratio {
-    /// The quotient of the mean times: what a reader gets who divides the means of the table.
+    /// The quotient of the mean times, as a reader of the table computes it.
     pub times: f64,
     /// The quotient of the median times.
     pub of_medians: f64,
-    /// In which range `times` lies with a confidence of 95 %; none of a single run, which does not
-    /// show how far runs lie apart.
+    /// The 95 % confidence interval of `times`; `None` for a single run, which does not show how far
+    /// runs lie apart.
     pub interval: Option<Interval>,
 }
 
@@ -54,29 +56,28 @@ pub(super) struct Interval {
     pub high: f64,
 }
 
-/// What a ratio allows to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+/// The conclusion from a ratio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
     Faster,
     Slower,
-    /// As fast, within 10 %.
-    Equal,
-    /// The measurements cannot tell.
-    Unknown,
+    /// Within 10 %.
+    AsFast,
+    CannotTell,
 }
 
-/// A difference smaller than this cannot be seen in a ratio of two decimals.
+/// A smaller difference is not visible in a ratio with two decimals.
 const VISIBLE: f64 = 1.005;
-/// Two things whose ratio lies within this, or its inverse, are called equally fast.
+/// Two samples are equally fast if their ratio lies between the inverse of this and this.
 const EQUAL: f64 = 1.1;
 
 impl Ratio {
-    /// Exactly 1, of a thing and itself.
+    /// Exactly 1: the ratio of a sample and itself.
     pub(super) const ONE: Self =
         Self { times: 1.0, of_medians: 1.0, interval: Some(Interval { low: 1.0, high: 1.0 }) };
 
-    /// How many times as fast `this` is as `reference`; none if there are no times, or impossible
-    /// ones.
+    /// How many times as fast `this` is as `reference`; `None` without times, or with invalid ones.
     pub(super) fn new(reference: &[Sample], this: &[Sample]) -> Option<Self> {
         let spread = |samples: &[Sample]| {
             let seconds: Vec<_> = samples.iter().map(|sample| sample.seconds).collect();
@@ -94,51 +95,50 @@ impl Ratio {
         Some(Self { times, of_medians: a.median / b.median, interval })
     }
 
-    /// The other way round.
+    /// The inverse ratio.
     pub(super) fn inverse(self) -> Self {
         let Self { times, of_medians, interval } = self;
-        // Of 0 and infinity each is the other's inverse.
+        // 0 and infinity are inverse to each other.
         let interval =
             interval.map(|Interval { low, high }| Interval { low: 1.0 / high, high: 1.0 / low });
         Self { times: 1.0 / times, of_medians: 1.0 / of_medians, interval }
     }
 
-    /// What may be said; the same whichever of both is the reference.
-    pub(super) fn outcome(self) -> Outcome {
-        let Some(Interval { low, high }) = self.interval else { return Outcome::Unknown };
+    /// The conclusion, which does not depend on which of both samples is the reference.
+    pub(super) fn verdict(self) -> Verdict {
+        let Some(Interval { low, high }) = self.interval else { return Verdict::CannotTell };
         if self.is_clearly_more() {
-            Outcome::Faster
+            Verdict::Faster
         } else if self.inverse().is_clearly_more() {
-            Outcome::Slower
+            Verdict::Slower
         } else if low >= 1.0 / EQUAL && high <= EQUAL {
-            Outcome::Equal
+            Verdict::AsFast
         } else {
-            Outcome::Unknown
+            Verdict::CannotTell
         }
     }
 
-    /// Whether even the lower bound is a difference that can be seen, and the medians, which stand
-    /// beside the means, do not say the opposite.
+    /// Whether the lower bound is a visible difference, and the medians agree.
     fn is_clearly_more(self) -> bool {
         self.is_at_least(VISIBLE) && self.of_medians > 1.0
     }
 
-    /// Whether it is surely no less than this.
+    /// Whether the lower bound is at least this.
     pub(super) fn is_at_least(self, times: f64) -> bool {
         self.interval.is_some_and(|interval| interval.low >= times)
     }
 
-    /// Whether it is surely above 1 by no more than 10 %.
+    /// Whether the upper bound is at most 10 % above 1.
     pub(super) fn is_no_gain(self) -> bool {
         self.interval.is_some_and(|interval| interval.high <= EQUAL)
     }
 
-    /// Whether it is surely above 1 by more than 10 %.
+    /// Whether the lower bound is more than 10 % above 1.
     pub(super) fn is_gain(self) -> bool {
         self.is_at_least(EQUAL)
     }
 
-    /// Whether it is surely at least this, but for 10 %.
+    /// Whether the lower bound is at most 10 % below this.
     pub(super) fn reaches(self, times: f64) -> bool {
         self.is_at_least(times / EQUAL)
     }
@@ -147,13 +147,13 @@ impl Ratio {
 /// The 95 % confidence interval of the quotient of two means, as a multiple of that quotient, by
 /// Fieller's theorem (E. C. Fieller: Some problems in interval estimation, Journal of the Royal
 /// Statistical Society B 16, 1954): all the ratios r for which the t-test does not refute that the
-/// mean of `a - r b` is 0. It needs no logarithms and no estimate of an error of a quotient, which
-/// is wrong where the noise is large; there its bounds become 0 and infinity.
+/// mean of `a - r b` is 0. It needs no estimate of the error of a quotient, which is wrong where the
+/// noise is large; there its bounds become 0 and infinity.
 ///
-/// Modes run in turn, so what disturbs the machine for a while disturbs the runs of a whole round.
-/// The times of a round are therefore compared as pairs: what disturbed both does not count. Where
-/// runs are missing there are no pairs; then both are taken as independent, with the degrees of
-/// freedom of the smaller sample, which makes the interval wider rather than narrower.
+/// Modes run in turn, so a disturbance of the machine affects the runs of a whole round. The times of a
+/// round are therefore compared as pairs, and a disturbance of both does not count. If runs are missing,
+/// the samples are treated as independent, with the degrees of freedom of the smaller one, which makes
+/// the interval wider.
 fn interval((a, mean_a): (&[Sample], f64), (b, mean_b): (&[Sample], f64)) -> Option<Interval> {
     let fewest = a.len().min(b.len());
     if fewest < 2 {
@@ -164,7 +164,7 @@ fn interval((a, mean_a): (&[Sample], f64), (b, mean_b): (&[Sample], f64)) -> Opt
         samples.iter().map(|sample| sample.seconds / mean - 1.0).collect()
     };
     let (x, y) = (deviations(a, mean_a), deviations(b, mean_b));
-    // Of the means, not of the samples.
+    // The covariance of the means, not of the samples.
     let covariance = |x: &[f64], y: &[f64]| {
         let products = x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
         let count = x.len() as f64;
@@ -175,18 +175,17 @@ fn interval((a, mean_a): (&[Sample], f64), (b, mean_b): (&[Sample], f64)) -> Opt
     let p = 1.0 - squared * covariance(&y, &y);
     let s = 1.0 - squared * covariance(&x, &x);
     let q = 1.0 - if is_paired { squared * covariance(&x, &y) } else { 0.0 };
-    // A ratio of 1, which is the measured one, always lies between them; but for rounding.
+    // The measured ratio, which is 1 here, lies between them, except for rounding errors.
     let root = (q * q - p * s).max(0.0).sqrt();
     let low = if s > 0.0 { (s / (q + root)).min(1.0) } else { 0.0 };
     let high = if p > 0.0 { ((q + root) / p).max(1.0) } else { f64::INFINITY };
     Some(Interval { low, high })
 }
 
-/// Above this, the quantile of this number of degrees of freedom is taken, which differs by less
-/// than one part in a thousand from all larger ones.
+/// The quantile for more degrees of freedom differs by less than one part in a thousand.
 const MOST_FREEDOM: usize = 2000;
 
-/// Student's t, within which 95 % of its distribution lie.
+/// The two-sided 95 % quantile of Student's t distribution.
 fn student_t(freedom: usize) -> f64 {
     let freedom = freedom.min(MOST_FREEDOM);
     let (mut low, mut high) = (0.0, 13.0);
@@ -287,69 +286,69 @@ mod tests {
     }
 
     #[test]
-    fn what_disturbs_a_whole_round_does_not_count() {
-        // Each round takes another time, and this always takes half of it.
+    fn a_disturbance_of_a_whole_round_does_not_count() {
+        // The rounds differ, and the second sample always takes half of the first.
         let (slow, fast) = ([2.0, 4.0, 6.0, 2.0], [1.01, 2.0, 3.0, 1.0]);
         let paired = ratio(&slow, &fast);
-        assert_eq!(paired.outcome(), Outcome::Faster);
+        assert_eq!(paired.verdict(), Verdict::Faster);
         assert!(paired.is_at_least(1.9), "{paired:?}");
         // As if the first run of one and the last of the other were missing.
         let other_rounds = samples(&fast).into_iter();
         let other_rounds: Vec<_> =
             other_rounds.map(|run| Sample { round: run.round + 1, ..run }).collect();
         let unpaired = Ratio::new(&samples(&slow), &other_rounds).unwrap();
-        assert_eq!((unpaired.times, unpaired.outcome()), (paired.times, Outcome::Unknown));
+        assert_eq!((unpaired.times, unpaired.verdict()), (paired.times, Verdict::CannotTell));
     }
 
     #[test]
-    fn runs_that_lie_far_apart_cannot_tell_whatever_their_means_are() {
+    fn runs_that_lie_far_apart_allow_no_conclusion() {
         // Of the means it is half as fast.
         let wild = ratio(&[1.0, 1.1, 1.0], &[1.0, 1.05, 4.15]);
         assert!((0.49..0.51).contains(&wild.times), "{wild:?}");
-        assert_eq!(wild.outcome(), Outcome::Unknown);
+        assert_eq!(wild.verdict(), Verdict::CannotTell);
         assert_eq!(wild.interval.unwrap().high, f64::INFINITY, "no bound");
         assert_eq!(wild.inverse().interval.unwrap().low, 0.0, "nor here");
-        // One run of five that took a thousand times as long proves nothing.
+        // One run of five takes a thousand times as long.
         let one = ratio(&[1.0; 5], &[1.0, 1.0, 1000.0, 1.0, 1.0]);
-        assert_eq!(one.outcome(), Outcome::Unknown);
+        assert_eq!(one.verdict(), Verdict::CannotTell);
     }
 
     #[test]
-    fn a_single_run_tells_nothing() {
+    fn a_single_run_allows_no_conclusion() {
         let single = ratio(&[10.0], &[1.0]);
         assert_eq!((single.times, single.interval), (10.0, None));
-        assert_eq!(single.outcome(), Outcome::Unknown);
-        assert_eq!(ratio(&[10.0, 10.1, 9.9], &[1.0]).outcome(), Outcome::Unknown);
+        assert_eq!(single.verdict(), Verdict::CannotTell);
+        assert_eq!(ratio(&[10.0, 10.1, 9.9], &[1.0]).verdict(), Verdict::CannotTell);
     }
 
     #[test]
-    fn a_difference_is_one_that_can_be_seen_or_both_are_equal_within_a_tenth() {
+    fn a_difference_is_visible_or_both_are_equal_within_a_tenth() {
         let outcome = |times: f64, noise: f64| {
             let reference = [times - noise, times, times + noise];
-            ratio(&reference, &[1.0; 3]).outcome()
+            ratio(&reference, &[1.0; 3]).verdict()
         };
-        assert_eq!(outcome(2.0, 0.1), Outcome::Faster);
-        assert_eq!(outcome(0.5, 0.01), Outcome::Slower);
-        assert_eq!(outcome(1.02, 0.001), Outcome::Faster);
-        assert_eq!(outcome(1.004, 0.0), Outcome::Equal);
-        assert_eq!(outcome(1.0, 0.03), Outcome::Equal);
-        assert_eq!(outcome(1.0, 0.05), Outcome::Unknown);
-        assert_eq!(outcome(1.05, 0.03), Outcome::Unknown);
+        assert_eq!(outcome(2.0, 0.1), Verdict::Faster);
+        assert_eq!(outcome(0.5, 0.01), Verdict::Slower);
+        assert_eq!(outcome(1.02, 0.001), Verdict::Faster);
+        assert_eq!(outcome(1.004, 0.0), Verdict::AsFast);
+        assert_eq!(outcome(1.0, 0.03), Verdict::AsFast);
+        assert_eq!(outcome(1.0, 0.05), Verdict::CannotTell);
+        assert_eq!(outcome(1.05, 0.03), Verdict::CannotTell);
     }
 
     #[test]
-    fn no_difference_is_claimed_that_the_medians_deny() {
+    fn no_difference_is_claimed_if_the_medians_disagree() {
         let slower_by_mean = Ratio {
             times: 0.9,
             of_medians: 1.01,
             interval: Some(Interval { low: 0.8, high: 0.95 }),
         };
-        assert_eq!(slower_by_mean.outcome(), Outcome::Unknown);
-        assert_eq!(slower_by_mean.inverse().outcome(), Outcome::Unknown);
+        assert_eq!(slower_by_mean.verdict(), Verdict::CannotTell);
+        assert_eq!(slower_by_mean.inverse().verdict(), Verdict::CannotTell);
     }
 
     #[test]
-    fn impossible_times_have_no_ratio() {
+    fn invalid_times_have_no_ratio() {
         let good = samples(&[1.0, 1.0]);
         for odd in [&[][..], &[0.0, 1.0], &[-1.0, 3.0], &[f64::NAN, 1.0], &[f64::INFINITY, 1.0]] {
             assert_eq!(Ratio::new(&good, &samples(odd)), None, "{odd:?}");
@@ -357,9 +356,9 @@ mod tests {
         }
     }
 
-    /// Of two things that are equally fast, in five rounds with noise of both kinds.
+    /// Two equally fast samples, in five rounds, with noise of rounds and of runs.
     #[test]
-    fn of_things_that_are_equally_fast_few_are_told_apart() {
+    fn a_difference_of_equally_fast_samples_is_rarely_claimed() {
         let mut random = fastrand::Rng::with_seed(1);
         // Nearly normal, with a standard deviation of 1.
         let mut normal = || (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
@@ -370,7 +369,7 @@ mod tests {
                 rounds.iter().map(|round| round * (1.0 + 0.1 * normal()).max(0.2)).collect()
             };
             let (a, b) = (runs(), runs());
-            matches!(ratio(&a, &b).outcome(), Outcome::Faster | Outcome::Slower)
+            matches!(ratio(&a, &b).verdict(), Verdict::Faster | Verdict::Slower)
         });
         let share = claims.count() as f64 / f64::from(tries);
         assert!((0.01..0.06).contains(&share), "{share}");
@@ -389,14 +388,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_told_does_not_depend_on_the_reference((a, b) in times()) {
+        fn the_verdict_does_not_depend_on_the_reference((a, b) in times()) {
             let (one, other) = (ratio(&a, &b), ratio(&b, &a));
-            let mirrored = match other.outcome() {
-                Outcome::Faster => Outcome::Slower,
-                Outcome::Slower => Outcome::Faster,
+            let mirrored = match other.verdict() {
+                Verdict::Faster => Verdict::Slower,
+                Verdict::Slower => Verdict::Faster,
                 same => same,
             };
-            prop_assert_eq!(one.outcome(), mirrored);
+            prop_assert_eq!(one.verdict(), mirrored);
             let back = other.inverse();
             let is_near = |a: f64, b: f64| a == b || (a / b - 1.0).abs() < 1e-6;
             prop_assert!(is_near(one.times, back.times));

@@ -1,59 +1,50 @@
-//! The report on a terminal, or in a pipe: as wide as there is room, in the characters and
-//! colours that are understood there.
+//! The report on a terminal or in a pipe, in the width, characters and colours of the output.
 
-use std::env;
 use std::io::{self, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use console::Term;
 
-use crate::cli::args::Color;
+use crate::cli::options::ColorOption;
+use crate::cli::stdout;
 
 use super::chart;
-use super::report::{Report, SPEED_UP, Table};
+use super::report::{ComparisonReport, ReportTable, SPEED_UP};
 
-/// Where there is no terminal to ask.
-const USUAL_COLUMNS: usize = 80;
+/// Width of the report where there is no terminal.
+const DEFAULT_COLUMNS: usize = 80;
 
-/// What a terminal can.
+/// The capabilities of the output.
 #[derive(Debug, Clone, Copy)]
 struct Screen {
-    /// Where lines must not be longer than this.
+    /// Maximum length of a line, if it is limited.
     columns: Option<usize>,
     is_unicode: bool,
 }
 
-/// Prints it to standard output.
-pub(super) fn print(report: &Report, color: Color) -> io::Result<()> {
+/// Prints the report to standard output.
+pub(super) fn print(report: &ComparisonReport, color: ColorOption) -> io::Result<()> {
     let choice = match color {
-        Color::Auto => ColorChoice::Auto,
-        Color::Always => ColorChoice::Always,
-        Color::Never => ColorChoice::Never,
+        ColorOption::Auto => ColorChoice::Auto,
+        ColorOption::Always => ColorChoice::Always,
+        ColorOption::Never => ColorChoice::Never,
     };
     let mut out = AutoStream::new(io::stdout(), choice);
     let columns = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-    let screen = Screen { columns, is_unicode: is_unicode() };
+    let screen = Screen { columns, is_unicode: stdout::has_unicode() };
     out.write_all(render(report, screen).as_bytes())?;
     out.flush()
 }
 
-/// Whether the locale is one of Unicode.
-fn is_unicode() -> bool {
-    let set = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
-    let locale = locale.to_ascii_uppercase();
-    locale.contains("UTF-8") || locale.contains("UTF8")
-}
-
-fn render(report: &Report, screen: Screen) -> String {
-    let Report { title, subtitle, times, bars, verdicts, scaling, remarks } = report;
-    let mut page = Page { text: String::new(), columns: screen.columns };
+fn render(report: &ComparisonReport, screen: Screen) -> String {
+    let ComparisonReport { title, subtitle, times, bars, verdicts, scaling, remarks } = report;
+    let mut page = ReportPage { text: String::new(), columns: screen.columns };
     page.line(title, Style::new().bold());
     page.line(subtitle, Style::new().dimmed());
     page.text += &format!("\n{}", table(times, screen.columns));
     let glyphs = if screen.is_unicode { chart::UNICODE } else { chart::ASCII };
-    let chart = chart::draw(bars, screen.columns.unwrap_or(USUAL_COLUMNS), glyphs);
+    let chart = chart::draw(bars, screen.columns.unwrap_or(DEFAULT_COLUMNS), glyphs);
     if !chart.is_empty() {
         page.text += &format!("\n{}\n", chart.join("\n"));
     }
@@ -65,15 +56,15 @@ fn render(report: &Report, screen: Screen) -> String {
     if screen.is_unicode { page.text } else { to_ascii(&page.text) }
 }
 
-struct Page {
+struct ReportPage {
     text: String,
     columns: Option<usize>,
 }
 
-impl Page {
+impl ReportPage {
     fn line(&mut self, line: &str, style: Style) {
         let indent = if line.starts_with(' ') { "    " } else { "  " };
-        for line in wrap(line, self.columns.unwrap_or(USUAL_COLUMNS), indent) {
+        for line in wrap(line, self.columns.unwrap_or(DEFAULT_COLUMNS), indent) {
             self.text += &format!("{style}{line}{style:#}\n");
         }
     }
@@ -88,12 +79,12 @@ impl Page {
     }
 }
 
-/// What is left of the text where only ASCII is understood.
+/// The text with other characters replaced by ASCII.
 fn to_ascii(text: &str) -> String {
     let mut ascii = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            // As wide as before, so that columns stay columns.
+            // The replacements have the same width, so that the columns are kept.
             'σ' => ascii.push('s'),
             '±' => ascii.push('~'),
             'µ' => ascii.push('u'),
@@ -110,9 +101,9 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// A table if there is room for one, else a list.
-fn table(table: &Table, columns: Option<usize>) -> String {
-    let Table { head, units, rows } = table;
+/// The table if it fits, else a list.
+fn table(table: &ReportTable, columns: Option<usize>) -> String {
+    let ReportTable { head, units, rows } = table;
     let all = || [head, units].into_iter().chain(rows);
     let widest = |n: usize| all().filter_map(|row| row.get(n)).map(|cell| width(cell)).max();
     let widths: Vec<_> = (0..head.len()).map(|n| widest(n).unwrap_or(0)).collect();
@@ -135,14 +126,14 @@ fn table(table: &Table, columns: Option<usize>) -> String {
     text + &rows.iter().map(|row| line(row, Style::new())).collect::<String>()
 }
 
-/// The same with a line for each cell.
-fn list(table: &Table) -> String {
-    let Table { head, units, rows } = table;
+/// The table with a line for each cell.
+fn list(table: &ReportTable) -> String {
+    let ReportTable { head, units, rows } = table;
     let widest = head.iter().skip(1).map(|head| width(head)).max().unwrap_or(0);
     let mut text = String::new();
     for row in rows {
         let bold = Style::new().bold();
-        // A number alone says nothing.
+        // A number needs the name of its column.
         let named = match row[0].parse::<u32>() {
             Ok(_) => format!("{} {}", row[0], head[0]),
             Err(_) => row[0].clone(),
@@ -157,13 +148,12 @@ fn list(table: &Table) -> String {
     text
 }
 
-/// The text in lines of at most this width, where its words allow that; all but the first are
-/// indented.
+/// The text in lines of at most this width, unless a word is longer; all but the first are indented.
 fn wrap(text: &str, width: usize, indent: &str) -> impl Iterator<Item = String> {
     let lead = &text[..text.len() - text.trim_start().len()];
     let mut lines = vec![lead.to_owned()];
     let mut is_empty = true;
-    // A number and its per cent belong on one line.
+    // A number and its % sign stay on one line.
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match words.last_mut() {
@@ -200,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_table_that_is_too_wide_becomes_a_list() {
-        let wide = Table {
+        let wide = ReportTable {
             head: cells(&["mode", "mean ± σ", "CPU"]),
             units: cells(&["", "ms", "s"]),
             rows: vec![cells(&["threads:30", "12.5 ± 0.1", "0.1"]), cells(&["x", "–", "–"])],

@@ -1,4 +1,4 @@
-//! The story so far, and who wants to hear how it goes on.
+//! The history that the dashboard shows, and the pages that show it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,68 +11,70 @@ use procession_journal as journal;
 use procession_journal::entry::now;
 use procession_journal::{LogEntry, Merge, ReadWarnings, RunDir, RunHistory};
 
-/// A story that is told for ever begins anew after so many tasks, and says so.
-const LONGEST: usize = 20_000;
+/// Maximum number of tasks of a history without logs. The feed then begins a new history.
+const MAX_SPANS: usize = 20_000;
 
-/// The story so far.
+/// The current history.
 pub(super) struct Feed {
-    telling: Mutex<Telling>,
-    reading: Mutex<Source>,
-    /// Counts the changes.
-    changed: watch::Sender<u64>,
-    /// What each page has been told.
+    state: Mutex<FeedState>,
+    source: Mutex<FeedSource>,
+    /// Number of changes.
+    changes: watch::Sender<u64>,
     viewers: Mutex<Viewers>,
 }
 
+/// The pages that are connected.
 #[derive(Default)]
 struct Viewers {
-    told: Vec<(u64, Option<Told>)>,
+    /// By number of the viewer: the position up to which it is updated.
+    positions: Vec<(u64, Option<FeedPosition>)>,
     next: u64,
 }
 
-/// Where a story comes from.
+/// The source of a history.
 #[derive(Default)]
-pub(super) enum Source {
-    /// It is told.
+pub(super) enum FeedSource {
+    /// Entries are added by [`Feed::add`].
     #[default]
-    Told,
+    Direct,
     /// The logs of the only run that will keep them in this directory.
     Expected(PathBuf),
     Logs(Box<Merge>, ReadWarnings),
 }
 
 #[derive(Default)]
-struct Telling {
+struct FeedState {
     name: String,
-    /// How many tasks were told of before this story began.
-    before: usize,
+    /// Number of tasks in the histories of this source that were discarded.
+    discarded: usize,
     history: RunHistory,
-    /// Which story this is.
+    /// Number of the history.
     number: u64,
     is_over: bool,
 }
 
-/// What a page has been told.
+/// A position in the feed, up to which a page is updated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct FeedPosition {
     number: u64,
     revision: u64,
-    /// When the story began, from which all times in it count, and the second that it has reached.
+    /// The begin of the history, which is the origin of all times on the page.
     begin: i64,
+    /// The second that the history has reached.
     second: i64,
     is_over: bool,
 }
 
-/// What a page is told.
+/// What is sent to a page.
 #[derive(Serialize)]
-struct News {
-    /// Whether all that was told before is to be forgotten.
+struct PictureUpdate {
+    /// Whether the page must discard all earlier updates.
     anew: bool,
     #[serde(flatten)]
     picture: Picture,
 }
 
-/// Somebody who looks, until dropped.
+/// A connected page, until it is dropped.
 pub(super) struct Viewer<'f> {
     feed: &'f Feed,
     number: u64,
@@ -81,113 +83,114 @@ pub(super) struct Viewer<'f> {
 impl Feed {
     pub(super) fn new() -> Self {
         Self {
-            // Until there is a story.
-            telling: Mutex::new(Telling { name: "procession".to_owned(), ..Telling::default() }),
-            reading: Mutex::default(),
-            changed: watch::Sender::new(0),
+            // The name until there is a history.
+            state: Mutex::new(FeedState { name: "procession".to_owned(), ..FeedState::default() }),
+            source: Mutex::default(),
+            changes: watch::Sender::new(0),
             viewers: Mutex::default(),
         }
     }
 
-    fn telling(&self) -> MutexGuard<'_, Telling> {
-        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, FeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_changed(&self) {
-        self.changed.send_modify(|changes| *changes += 1);
+    fn source(&self) -> MutexGuard<'_, FeedSource> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins another story.
-    pub(super) fn begin(&self, name: &str, source: Source) {
-        *self.reading() = source;
-        let mut telling = self.telling();
-        let number = telling.number + 1;
-        *telling = Telling { name: name.to_owned(), number, ..Telling::default() };
-        drop(telling);
-        self.has_changed();
+    fn notify(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Reads what there is to read.
-    pub(super) fn catch_up(&self) {
+    /// Begins a new history.
+    pub(super) fn begin(&self, name: &str, source: FeedSource) {
+        *self.source() = source;
+        let mut state = self.state();
+        let number = state.number + 1;
+        *state = FeedState { name: name.to_owned(), number, ..FeedState::default() };
+        drop(state);
+        self.notify();
+    }
+
+    /// Reads the lines that were added to the logs.
+    pub(super) fn read_available(&self) {
         self.read(false);
     }
 
     fn read(&self, is_over: bool) {
-        let mut reading = self.reading();
-        if let Source::Expected(dir) = &*reading
+        let mut source = self.source();
+        if let FeedSource::Expected(dir) = &*source
             && let Ok(run) = RunDir::find(dir, None)
             && let Ok(merge) = Merge::open(&run.path(), is_over)
         {
-            *reading = Source::Logs(Box::new(merge), ReadWarnings::default());
+            *source = FeedSource::Logs(Box::new(merge), ReadWarnings::default());
         }
-        let Source::Logs(merge, warnings) = &mut *reading else { return };
-        // What cannot be read now may be later.
+        let FeedSource::Logs(merge, warnings) = &mut *source else { return };
+        // After an error the files are read again next time.
         let _ = merge.refresh(is_over);
-        let mut telling = self.telling();
-        let before = telling.history.revision;
-        journal::read_available(merge, &mut telling.history, warnings);
-        if telling.history.revision != before {
-            drop(telling);
-            self.has_changed();
+        let mut state = self.state();
+        let before = state.history.revision;
+        journal::read_available(merge, &mut state.history, warnings);
+        if state.history.revision != before {
+            drop(state);
+            self.notify();
         }
     }
 
-    fn reading(&self) -> MutexGuard<'_, Source> {
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds what happened; each task counts, also of the same code.
-    pub(super) fn tell(&self, entry: LogEntry) {
-        let mut telling = self.telling();
-        if telling.history.spans.len() >= LONGEST {
-            telling.before += telling.history.spans.len();
-            telling.history = RunHistory::default();
-            telling.number += 1;
+    /// Adds an entry. Each task counts, even of the same code.
+    pub(super) fn add(&self, entry: LogEntry) {
+        let mut state = self.state();
+        if state.history.spans.len() >= MAX_SPANS {
+            state.discarded += state.history.spans.len();
+            state.history = RunHistory::default();
+            state.number += 1;
         }
-        telling.history.counts_every_task = true;
-        telling.history.add(entry);
-        drop(telling);
-        self.has_changed();
+        state.history.counts_every_task = true;
+        state.history.add(entry);
+        drop(state);
+        self.notify();
     }
 
-    /// Reads what is left, if somebody wants to know, since nothing more will be written.
+    /// Reads the rest of the logs, to which nothing more will be written, if a page is connected.
     pub(super) fn read_to_the_end(&self) {
         if self.viewers() > 0 {
             self.read(true);
         }
     }
 
-    /// Nothing more will come.
+    /// Ends the history: no entry will follow.
     pub(super) fn end(&self) {
         self.read_to_the_end();
-        let is_told = matches!(*self.reading(), Source::Told);
-        let mut telling = self.telling();
-        telling.history.close();
-        if is_told {
-            // Who tells of others tells nothing of their end.
-            telling.history.end_regularly();
+        let is_direct = matches!(*self.source(), FeedSource::Direct);
+        let mut state = self.state();
+        state.history.close();
+        if is_direct {
+            // These entries do not record the ends of processes.
+            state.history.end_regularly();
         }
-        telling.is_over = true;
-        drop(telling);
-        self.has_changed();
+        state.is_over = true;
+        drop(state);
+        self.notify();
     }
 
+    /// The number of connected pages.
     pub(super) fn viewers(&self) -> usize {
-        self.lock_viewers().told.len()
+        self.lock_viewers().positions.len()
     }
 
-    /// Whether all who look have been told all that there is.
-    pub(super) fn is_told_to_all(&self) -> bool {
-        let now = self.telling().told();
-        self.lock_viewers().told.iter().all(|(_, told)| *told == Some(now))
+    /// Whether all connected pages are up to date.
+    pub(super) fn are_viewers_current(&self) -> bool {
+        let now = self.state().position();
+        self.lock_viewers().positions.iter().all(|(_, position)| *position == Some(now))
     }
 
-    /// Notes that somebody looks.
+    /// Adds a connected page.
     pub(super) fn viewer(&self) -> Viewer<'_> {
         let mut viewers = self.lock_viewers();
         viewers.next += 1;
         let number = viewers.next;
-        viewers.told.push((number, None));
+        viewers.positions.push((number, None));
         Viewer { feed: self, number }
     }
 
@@ -196,78 +199,84 @@ impl Feed {
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.changes.subscribe()
     }
 
-    /// All that there is, as JSON, for a page that begins with it.
+    /// The whole history, for the first view of a page.
     pub(super) fn picture(&self) -> Picture {
-        let mut telling = self.telling();
-        telling.look_at_the_clock();
-        Picture::of(&telling.name(), &telling.history, telling.is_over)
+        let mut state = self.state();
+        state.extend_to_now();
+        Picture::of(&state.name(), &state.history, state.is_over)
     }
 
-    /// What is new to somebody who was told so much, as JSON, and how much that is; `None` if
-    /// nothing is.
-    pub(super) fn news(&self, told: Option<Told>) -> Option<(String, Told)> {
-        let mut telling = self.telling();
-        telling.look_at_the_clock();
-        let now = telling.told();
-        if told == Some(now) {
+    /// The changes since a position, as JSON, and the new position; `None` without a change.
+    pub(super) fn update(&self, since: Option<FeedPosition>) -> Option<(String, FeedPosition)> {
+        let mut state = self.state();
+        state.extend_to_now();
+        let now = state.position();
+        if since == Some(now) {
             return None;
         }
-        let known = told.filter(|told| told.number == now.number);
-        let since = known.filter(|told| told.begin == now.begin).map_or(0, |told| told.revision);
-        let picture = Picture::since(since, &telling.name(), &telling.history, now.is_over);
-        drop(telling);
-        let json = serde_json::to_string(&News { anew: known.is_none(), picture }).ok()?;
+        let known = since.filter(|position| position.number == now.number);
+        let same_origin = known.filter(|position| position.begin == now.begin);
+        let revision = same_origin.map_or(0, |position| position.revision);
+        let picture = Picture::since(revision, &state.name(), &state.history, now.is_over);
+        drop(state);
+        let json = serde_json::to_string(&PictureUpdate { anew: known.is_none(), picture }).ok()?;
         Some((json, now))
     }
 }
 
-impl Telling {
+impl FeedState {
     fn name(&self) -> String {
-        match self.before {
+        match self.discarded {
             0 => self.name.clone(),
-            before => format!("{}, after the first {before}", self.name),
+            discarded => format!("{}, after the first {discarded}", self.name),
         }
     }
 
-    /// All that there is.
-    fn told(&self) -> Told {
+    fn position(&self) -> FeedPosition {
         let Self { history, number, is_over, .. } = self;
         let (begin, end) = history.period.unwrap_or_default();
         let second = (end - begin) / 1_000_000;
-        Told { number: *number, revision: history.revision, begin, second, is_over: *is_over }
+        FeedPosition {
+            number: *number,
+            revision: history.revision,
+            begin,
+            second,
+            is_over: *is_over,
+        }
     }
 
-    /// What runs has run on since the last word of it.
-    fn look_at_the_clock(&mut self) {
+    /// Extends running tasks to the present time.
+    fn extend_to_now(&mut self) {
         if !self.is_over {
             self.history.extend_to(now().as_microsecond());
         }
     }
 }
 
-impl Told {
-    /// Whether nothing more will come.
-    pub(super) fn is_all(self) -> bool {
+impl FeedPosition {
+    /// Whether nothing more will follow.
+    pub(super) fn is_end(self) -> bool {
         self.is_over
     }
 }
 
 impl Viewer<'_> {
-    /// Notes what was told.
-    pub(super) fn was_told(&self, told: Told) {
+    /// Records that the page is updated up to this position.
+    pub(super) fn advance(&self, position: FeedPosition) {
         let mut viewers = self.feed.lock_viewers();
-        if let Some(own) = viewers.told.iter_mut().find(|(number, _)| *number == self.number) {
-            own.1 = Some(told);
+        let mut positions = viewers.positions.iter_mut();
+        if let Some(own) = positions.find(|(number, _)| *number == self.number) {
+            own.1 = Some(position);
         }
     }
 }
 
 impl Drop for Viewer<'_> {
     fn drop(&mut self) {
-        self.feed.lock_viewers().told.retain(|(number, _)| *number != self.number);
+        self.feed.lock_viewers().positions.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -293,29 +302,29 @@ mod tests {
     }
 
     #[test]
-    fn a_story_without_end_begins_anew_and_says_so() {
+    fn a_history_with_too_many_tasks_is_replaced_by_a_new_one() {
         let feed = Feed::new();
-        feed.begin("serve", Source::Told);
-        for _ in 0..LONGEST {
-            feed.tell(task(10));
+        feed.begin("serve", FeedSource::Direct);
+        for _ in 0..MAX_SPANS {
+            feed.add(task(10));
         }
-        let (json, told) = feed.news(None).unwrap();
+        let (json, position) = feed.update(None).unwrap();
         assert!(json.contains(r#""name":"serve","#) && json.contains(r#""ok":20000,"#));
-        assert!(feed.news(Some(told)).is_none());
-        feed.tell(task(11));
-        let (json, _) = feed.news(Some(told)).unwrap();
+        assert!(feed.update(Some(position)).is_none());
+        feed.add(task(11));
+        let (json, _) = feed.update(Some(position)).unwrap();
         assert!(json.contains(r#""anew":true,"name":"serve, after the first 20000""#), "{json}");
         assert!(json.contains(r#""ok":1,"#), "{json}");
     }
 
     #[test]
-    fn whoever_was_told_times_hears_of_all_anew_when_the_beginning_turns_out_earlier() {
+    fn a_page_gets_all_bars_again_when_an_entry_changes_the_begin() {
         let feed = Feed::new();
-        feed.begin("serve", Source::Told);
-        feed.tell(task(10));
-        let (_, told) = feed.news(None).unwrap();
-        feed.tell(task(9));
-        let (json, _) = feed.news(Some(told)).unwrap();
+        feed.begin("serve", FeedSource::Direct);
+        feed.add(task(10));
+        let (_, position) = feed.update(None).unwrap();
+        feed.add(task(9));
+        let (json, _) = feed.update(Some(position)).unwrap();
         let picture: serde_json::Value = serde_json::from_str(&json).unwrap();
         let begins = picture["bars"].as_array().unwrap().iter().map(|bar| bar["b"].as_f64());
         assert_eq!(begins.collect::<Vec<_>>(), [Some(1000.0), Some(0.0)]);

@@ -1,13 +1,13 @@
-//! `--dashboard`: a live page of a run: the lanes of its timeline, as they grow.
+//! `--dashboard`: a live page of a run, with the lanes of its timeline.
 //!
 //! ```text
 //!   log files of a run ──────► watch thread ─┐
-//!   requests of `serve`,                     ├─► Feed: the story so far ─► server thread ─► pages
+//!   requests of `serve`,                     ├─► Feed: the history ─► server thread ─► pages
 //!   runs of `compare --task` ────────────────┘
 //! ```
 //!
-//! It tells what the logs tell, so it shows every mode alike, and a run is none the slower for it
-//! as long as nobody looks. Must never listen on anything but loopback unless told twice.
+//! The page shows what is in the logs, so all modes look alike, and a run without a connected page
+//! takes no longer. The server listens on loopback only, unless `--dashboard-public` is set as well.
 
 mod feed;
 mod server;
@@ -22,19 +22,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use self::feed::{Feed, Source};
-use self::server::Server;
+use self::feed::{Feed, FeedSource};
+use self::server::DashboardServer;
+use super::run_selection;
 use super::stderr;
-use super::which_run;
 use procession_journal::{LogEntry, Merge, ReadWarnings};
 
-/// How often it is looked for something new.
-const GLANCE: Duration = Duration::from_millis(100);
+/// Interval of the search for new log lines.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long pages may take to fetch the end of the story.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long pages may take to fetch the end of a history.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the page is, as typed.
+/// The address of the page, as typed.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Dashboard")]
 pub(super) struct DashboardArgs {
@@ -47,20 +47,30 @@ pub(super) struct DashboardArgs {
 }
 
 impl DashboardArgs {
-    /// Where to listen, if at all; or why not there.
-    pub(super) fn resolve(&self) -> Result<Option<SocketAddr>, String> {
+    /// The address to listen on, if there is to be a page.
+    pub(super) fn resolve(&self) -> Result<Option<SocketAddr>, AddressError> {
         match self.dashboard {
-            Some(addr) if !addr.ip().is_loopback() && !self.dashboard_public => Err(format!(
-                "--dashboard ADDR must be of loopback, such as 127.0.0.1, not {}; if other \
-                 machines shall reach it, add --dashboard-public",
-                addr.ip()
-            )),
+            Some(addr) if !addr.ip().is_loopback() && !self.dashboard_public => {
+                Err(AddressError::NotLoopback(addr.ip()))
+            }
             addr => Ok(addr),
         }
     }
 }
 
-fn address(typed: &str) -> Result<SocketAddr, String> {
+/// An address that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AddressError {
+    #[error(
+        "--dashboard ADDR must be of loopback, such as 127.0.0.1, not {0}; if other machines shall \
+         reach it, add --dashboard-public"
+    )]
+    NotLoopback(IpAddr),
+    #[error("--dashboard ADDR must be a port or an address: 8080, 127.0.0.1:8080, [::1]:8080")]
+    Invalid,
+}
+
+fn address(typed: &str) -> Result<SocketAddr, AddressError> {
     let port = || typed.strip_prefix(':').unwrap_or(typed).parse().ok();
     let local = || {
         let rest = typed.strip_prefix("localhost")?;
@@ -70,48 +80,45 @@ fn address(typed: &str) -> Result<SocketAddr, String> {
         .or_else(|| port().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
         .or_else(|| local().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
         .or_else(|| typed.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))
-        .ok_or_else(|| {
-            "--dashboard ADDR must be a port or an address: 8080, 127.0.0.1:8080, [::1]:8080"
-                .to_owned()
-        })
+        .ok_or(AddressError::Invalid)
 }
 
-/// A page that is served until it is ended.
+/// A page that is being served.
 pub(super) struct Dashboard {
     feed: Arc<Feed>,
-    server: Server,
-    /// Looks for something new.
+    server: DashboardServer,
+    /// The thread that reads the logs.
     watch: Mutex<Option<JoinHandle<()>>>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Dashboard {
-    /// Begins to serve the page, and says where on stderr.
+    /// Starts to serve the page, and prints its URL on stderr.
     pub(super) fn open(addr: SocketAddr) -> anyhow::Result<Self> {
         let feed = Arc::new(Feed::new());
-        let server = Server::start(addr, Arc::clone(&feed))
+        let server = DashboardServer::start(addr, Arc::clone(&feed))
             .with_context(|| format!("cannot open the dashboard on {addr}"))?;
-        stderr::say(format_args!("dashboard: {}", url(server.addr())));
+        stderr::print(format_args!("dashboard: {}", url(server.addr())));
         Ok(Self { feed, server, watch: Mutex::default(), is_over: Arc::default() })
     }
 
-    /// Shows the run whose logs lie there, in place of what was shown before.
+    /// Shows the run whose logs are in this directory.
     pub(super) fn watch(&self, logs: &Path) -> anyhow::Result<()> {
         let merge = Merge::open(logs, false)
             .with_context(|| format!("cannot read the logs in {}", logs.display()))?;
         self.read_from(
-            &which_run::name(logs),
-            Source::Logs(Box::new(merge), ReadWarnings::default()),
+            &run_selection::name(logs),
+            FeedSource::Logs(Box::new(merge), ReadWarnings::default()),
         )
         .context("cannot watch the logs")
     }
 
-    /// The same for a run that will keep its logs in this directory, and is the only one to do so.
+    /// Shows the only run that will keep its logs in this directory.
     pub(super) fn expect(&self, name: &str, logs: &Path) -> io::Result<()> {
-        self.read_from(name, Source::Expected(logs.to_owned()))
+        self.read_from(name, FeedSource::Expected(logs.to_owned()))
     }
 
-    fn read_from(&self, name: &str, source: Source) -> io::Result<()> {
+    fn read_from(&self, name: &str, source: FeedSource) -> io::Result<()> {
         self.feed.begin(name, source);
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         if watch.is_none() {
@@ -122,24 +129,24 @@ impl Dashboard {
         Ok(())
     }
 
-    /// Shows all that the logs tell of a run that has ended, before they are removed, and lets
-    /// pages see it before another one begins.
-    pub(super) fn show_the_end(&self) {
+    /// Reads the logs of a run that has ended to their end, and waits until the pages show it: the
+    /// logs may be removed afterwards.
+    pub(super) fn show_end(&self) {
         self.feed.read_to_the_end();
-        let deadline = Instant::now() + FAREWELL;
-        while !self.feed.is_told_to_all() && Instant::now() < deadline {
+        let deadline = Instant::now() + END_TIMEOUT;
+        while !self.feed.are_viewers_current() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Tells something that is in no log.
-    pub(super) fn teller(&self, name: &str) -> impl Fn(LogEntry) + Send + Sync + use<> {
-        self.feed.begin(name, Source::Told);
+    /// Begins a history without logs, and returns the function that adds its entries.
+    pub(super) fn entry_sink(&self, name: &str) -> impl Fn(LogEntry) + Send + Sync + use<> {
+        self.feed.begin(name, FeedSource::Direct);
         let feed = Arc::clone(&self.feed);
-        move |entry| feed.tell(entry)
+        move |entry| feed.add(entry)
     }
 
-    /// Lets the pages fetch the end of the story, and closes.
+    /// Waits until the pages have fetched the end of the history, and stops the server.
     pub(super) fn end(mut self) {
         self.is_over.store(true, Ordering::Release);
         let watch = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -148,7 +155,7 @@ impl Dashboard {
             let _ = watch.join();
         }
         self.feed.end();
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + END_TIMEOUT;
         while self.feed.viewers() > 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
@@ -156,18 +163,18 @@ impl Dashboard {
     }
 }
 
-/// Reads the logs as long as somebody looks.
+/// Reads the logs while pages are connected.
 fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Acquire) {
         if feed.viewers() > 0 {
-            feed.catch_up();
+            feed.read_available();
         }
-        thread::park_timeout(GLANCE);
+        thread::park_timeout(POLL_INTERVAL);
     }
 }
 
 fn url(addr: SocketAddr) -> String {
-    // Not for that of IPv6: the name often means the other one alone.
+    // Not for the loopback address of IPv6: `localhost` often has only that of IPv4.
     match addr.ip().is_unspecified() || addr.ip() == Ipv4Addr::LOCALHOST {
         true => format!("http://localhost:{}/", addr.port()),
         false => format!("http://{addr}/"),
@@ -179,8 +186,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_as_people_say_it() {
-        let taken = |typed| address(typed).map(|addr| addr.to_string());
+    fn an_address_has_several_forms() {
+        let parsed = |typed| address(typed).map(|addr| addr.to_string());
         for (typed, addr) in [
             ("8080", "127.0.0.1:8080"),
             (":8080", "127.0.0.1:8080"),
@@ -189,30 +196,32 @@ mod tests {
             ("0.0.0.0", "0.0.0.0:0"),
             ("[::1]:80", "[::1]:80"),
         ] {
-            assert_eq!(taken(typed).as_deref(), Ok(addr));
+            assert_eq!(parsed(typed).as_deref(), Ok(addr));
         }
         for bad in ["", "br", "localhost:", "99999", "example.org:80"] {
-            assert!(taken(bad).is_err(), "{bad}");
+            assert!(parsed(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn the_page_is_told_by_an_address_that_leads_there() {
-        let told = |addr: &str| url(addr.parse().unwrap());
-        assert_eq!(told("127.0.0.1:80"), "http://localhost:80/");
-        assert_eq!(told("0.0.0.0:80"), "http://localhost:80/");
-        assert_eq!(told("127.0.0.2:80"), "http://127.0.0.2:80/");
-        assert_eq!(told("[::1]:80"), "http://[::1]:80/");
+    fn the_url_of_the_page_leads_to_it() {
+        let url_of = |addr: &str| url(addr.parse().unwrap());
+        assert_eq!(url_of("127.0.0.1:80"), "http://localhost:80/");
+        assert_eq!(url_of("0.0.0.0:80"), "http://localhost:80/");
+        assert_eq!(url_of("127.0.0.2:80"), "http://127.0.0.2:80/");
+        assert_eq!(url_of("[::1]:80"), "http://[::1]:80/");
     }
 
     #[test]
-    fn other_machines_see_it_only_if_told_twice() {
+    fn other_machines_can_reach_it_only_with_both_options() {
         let resolve = |typed, dashboard_public| {
             DashboardArgs { dashboard: Some(address(typed).unwrap()), dashboard_public }.resolve()
         };
         assert!(resolve("127.8.8.8", false).is_ok() && resolve("::1", false).is_ok());
         for public in ["0.0.0.0", "::", "10.0.0.1"] {
-            assert!(resolve(public, false).unwrap_err().contains("add --dashboard-public"));
+            assert!(
+                resolve(public, false).unwrap_err().to_string().contains("add --dashboard-public")
+            );
             assert!(resolve(public, true).is_ok());
         }
         assert_eq!(DashboardArgs::default().resolve(), Ok(None));

@@ -1,4 +1,4 @@
-//! The page and its events over HTTP, from a thread of their own.
+//! The HTTP server of the page and its events, in a thread of its own.
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
@@ -26,29 +26,29 @@ use tokio::time::{sleep, timeout};
 use super::super::timeline::page;
 use super::feed::Feed;
 
-/// A page hears of changes no more often than this.
-const PACE: Duration = Duration::from_millis(200);
+/// Minimum time between two updates of a page.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// As often it hears at least that what runs still runs.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Maximum time between two updates of a page while tasks run.
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A server that runs until it is stopped.
-pub(super) struct Server {
+pub(super) struct DashboardServer {
     addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
+impl DashboardServer {
     pub(super) fn start(addr: SocketAddr, feed: Arc<Feed>) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(addr))?;
         let addr = listener.local_addr()?;
-        let hosts = Hosts(addr.ip());
+        let hosts = AllowedHosts(addr.ip());
         let app = Router::new()
             .route("/", get(front_page))
             .route("/events", get(events))
-            .layer(middleware::from_fn_with_state(hosts, only_for_us))
+            .layer(middleware::from_fn_with_state(hosts, check_host))
             .with_state(feed);
         let (stop, stopped) = oneshot::channel::<()>();
         let thread =
@@ -63,7 +63,7 @@ impl Server {
         self.addr
     }
 
-    /// Ends it, with all connections.
+    /// Stops the server and closes all connections.
     pub(super) fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -72,19 +72,19 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for DashboardServer {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-/// By which names it may be asked for.
+/// The host names that requests may have.
 #[derive(Clone, Copy)]
-struct Hosts(IpAddr);
+struct AllowedHosts(IpAddr);
 
-impl Hosts {
-    /// A page of another site could have its name point to this machine, and so read what is here
-    /// through a browser on it. Its requests come with that name.
+impl AllowedHosts {
+    /// Refuses other host names if the address is loopback. A page of another site could let its host
+    /// name point to this machine and read the dashboard through a browser here (DNS rebinding).
     fn allow(self, headers: &HeaderMap) -> bool {
         if !self.0.is_loopback() {
             return true;
@@ -100,7 +100,7 @@ impl Hosts {
     }
 }
 
-async fn only_for_us(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+async fn check_host(State(hosts): State<AllowedHosts>, request: Request, next: Next) -> Response {
     if !hosts.allow(request.headers()) {
         return (StatusCode::FORBIDDEN, "This page is for this machine only.\n").into_response();
     }
@@ -112,45 +112,45 @@ async fn only_for_us(State(hosts): State<Hosts>, request: Request, next: Next) -
     response
 }
 
-/// The page, with what there is to show at present.
+/// The page, with the present history.
 async fn front_page(State(feed): State<Arc<Feed>>) -> Response {
-    feed.catch_up();
+    feed.read_available();
     match page::live(&feed.picture()) {
         Ok(page) => Html(page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-/// What happens, from the beginning, as long as somebody listens.
+/// The stream of updates, until the client disconnects.
 async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
     let (sender, receiver) = mpsc::channel::<Event>(1);
     tokio::spawn(async move {
         let viewer = feed.viewer();
-        feed.catch_up();
+        feed.read_available();
         let mut changes = feed.changes();
-        let mut told = None;
+        let mut position = None;
         loop {
-            // Noted before it is looked, so that no change is missed.
+            // Marked before the feed is read, so that no change is missed.
             changes.mark_unchanged();
-            if let Some((json, now)) = feed.news(told) {
+            if let Some((json, now)) = feed.update(position) {
                 if sender.send(Event::default().event("picture").data(json)).await.is_err() {
                     return;
                 }
-                told = Some(now);
-                viewer.was_told(now);
-                if now.is_all() {
+                position = Some(now);
+                viewer.advance(now);
+                if now.is_end() {
                     let _ = sender.send(Event::default().event("end").data("{}")).await;
-                    // Until it was fetched, or nobody wants it.
+                    // Until the client has fetched it or disconnects.
                     sender.closed().await;
                     return;
                 }
             }
-            let changed = timeout(HEARTBEAT, changes.changed());
+            let changed = timeout(MAX_INTERVAL, changes.changed());
             match select(pin!(changed), pin!(sender.closed())).await {
                 Either::Left((Ok(Ok(())) | Err(_), _)) => {}
                 Either::Left((Ok(Err(_)), _)) | Either::Right(_) => return,
             }
-            sleep(PACE).await;
+            sleep(MIN_INTERVAL).await;
         }
     });
     Sse::new(stream(receiver)).keep_alive(KeepAlive::default())

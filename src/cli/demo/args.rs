@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::Mode;
-use crate::cli::contradictions;
+use crate::cli::contradiction::{self, Contradiction};
+use crate::cli::options::Mode;
+use crate::cli::value;
 use crate::flags::site::Site;
 
 /// Show what the book's chapter on executors shows, in any mode
@@ -18,7 +19,7 @@ Examples:
   coordinator demo map                     results in order, while others run
   coordinator demo cpu                     what worker processes are good for
   coordinator demo crash                   and what they are best at")]
-pub(in crate::cli) struct Demos {
+pub(in crate::cli) struct DemoArgs {
     #[command(subcommand)]
     pub demo: Demo,
 }
@@ -26,19 +27,19 @@ pub(in crate::cli) struct Demos {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Demo {
     /// 17.1.1: 20 flags, each named when it is there
-    Flags(Flags),
+    Flags(FlagsArgs),
     /// 17.1.3: five flags, three workers, and the states of their futures
-    Futures(Futures),
+    Futures(FuturesArgs),
     /// 17.4: five tasks that loiter, and their results in order
-    Map(Map),
-    /// 17.3: work for the CPU by the number of workers, and what waiting has of it
-    Cpu(Cpu),
+    Map(MapArgs),
+    /// 17.3: work for the CPU by the number of workers, and downloads, which wait
+    Cpu(CpuArgs),
     /// 20 flags, and a segmentation fault in the middle
-    Crash(Crash),
+    Crash(CrashArgs),
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Flags {
+pub(in crate::cli) struct FlagsArgs {
     /// How to run the downloads: sequential, threads or processes
     #[arg(
         long,
@@ -49,7 +50,7 @@ pub(in crate::cli) struct Flags {
     )]
     pub mode: Mode,
     /// How many at a time [default: 20 threads; one worker process per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(short, long, value_name = "LABEL|URL", default_value = "DELAY")]
@@ -60,7 +61,7 @@ pub(in crate::cli) struct Flags {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Futures {
+pub(in crate::cli) struct FuturesArgs {
     /// How to run the downloads: sequential, threads or processes
     #[arg(
         long,
@@ -71,7 +72,7 @@ pub(in crate::cli) struct Futures {
     )]
     pub mode: Mode,
     /// How many at a time [default: 3]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(short, long, value_name = "LABEL|URL", default_value = "DELAY")]
@@ -82,7 +83,7 @@ pub(in crate::cli) struct Futures {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Map {
+pub(in crate::cli) struct MapArgs {
     /// Where to loiter: sequential, threads or processes
     #[arg(
         long,
@@ -93,15 +94,15 @@ pub(in crate::cli) struct Map {
     )]
     pub mode: Mode,
     /// How many at a time [default: 3]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
-    /// For the hasty: so many times faster
+    /// N times faster
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub speed: u32,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Cpu {
+pub(in crate::cli) struct CpuArgs {
     /// Where to work: sequential, threads or processes
     #[arg(
         long,
@@ -112,15 +113,15 @@ pub(in crate::cli) struct Cpu {
     )]
     pub mode: Mode,
     /// The most workers [default: one per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
     /// How many jobs of each kind
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = jobs, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = value::within("--jobs N", 1..=1000), allow_negative_numbers = true)]
     pub jobs: usize,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Crash {
+pub(in crate::cli) struct CrashArgs {
     /// How to run the downloads: sequential, threads or processes
     #[arg(
         long,
@@ -131,19 +132,19 @@ pub(in crate::cli) struct Crash {
     )]
     pub mode: Mode,
     /// How many at a time [default: 4 threads; one worker process per CPU]
-    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(short, long, value_name = "LABEL|URL", default_value = "DELAY")]
     pub server: Site,
-    /// Download into this directory, and die of it: what a mode without processes is shown by
+    /// Download into this directory and crash: the demonstration of a mode without processes
     #[arg(long, value_name = "DIR", hide = true)]
     pub victim: Option<PathBuf>,
 }
 
 impl Demo {
-    /// What of it would have to be ignored.
-    pub(super) fn contradiction(&self) -> Option<String> {
+    /// Checks that no option would have to be ignored.
+    pub(super) fn check(&self) -> Result<(), Contradiction> {
         let (mode, workers) = match self {
             Self::Flags(args) => (args.mode, args.workers),
             Self::Futures(args) => (args.mode, args.workers),
@@ -151,35 +152,20 @@ impl Demo {
             Self::Cpu(args) => (args.mode, args.workers),
             Self::Crash(args) => (args.mode, args.workers),
         };
-        contradictions::in_demo(mode, workers).err()
+        contradiction::check_workers(mode, workers)
     }
 
-    /// Its name.
-    pub(super) fn name(&self) -> &'static str {
+    /// The names that lead to the demonstration on the command line.
+    pub(super) fn command(&self) -> &'static [&'static str] {
         match self {
-            Self::Flags(_) => "flags",
-            Self::Futures(_) => "futures",
-            Self::Map(_) => "map",
-            Self::Cpu(_) => "cpu",
-            Self::Crash(_) => "crash",
+            Self::Flags(_) => &["demo", "flags"],
+            Self::Futures(_) => &["demo", "futures"],
+            Self::Map(_) => &["demo", "map"],
+            Self::Cpu(_) => &["demo", "cpu"],
+            Self::Crash(_) => &["demo", "crash"],
         }
     }
 }
 
-/// How many tasks of the small demonstrations run at a time, where no number is given.
+/// Default number of workers of the small demonstrations.
 pub(super) const WORKERS: usize = 3;
-
-fn workers(typed: &str) -> Result<usize, String> {
-    number("--workers N", typed)
-}
-
-fn jobs(typed: &str) -> Result<usize, String> {
-    number("--jobs N", typed)
-}
-
-fn number(option: &str, typed: &str) -> Result<usize, String> {
-    match typed.parse() {
-        Ok(number @ 1..=1000) => Ok(number),
-        _ => Err(format!("{option} must be 1 to 1000")),
-    }
-}

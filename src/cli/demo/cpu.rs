@@ -1,28 +1,28 @@
-//! 17.3: worker processes give work for the CPU all CPUs, and waiting next to nothing.
+//! 17.3: worker processes use all CPUs for CPU-bound work, and do not help downloads, which wait.
 
 use std::time::Instant;
 
-use super::args::Cpu;
+use super::args::CpuArgs;
 use super::tasks::ShowFlag;
-use super::{Source, executor, exit, scratch, show, workers_in_words};
-use crate::cli::Exit;
-use crate::cli::args::Mode;
+use super::{FlagSource, executor, exit, print, scratch, workers_in_words};
+use crate::cli::exit::ProgramExit;
+use crate::cli::options::Mode;
 use crate::flags::codes::POP20;
 use crate::flags::site::Site;
-use crate::workload::Work;
+use crate::workload::WorkKind;
 use procession::{Executor, Shutdown};
 
-pub(super) fn run(args: Cpu) -> anyhow::Result<Exit> {
-    let Cpu { mode, workers, jobs } = args;
+pub(super) fn run(args: CpuArgs) -> anyhow::Result<ProgramExit> {
+    let CpuArgs { mode, workers, jobs } = args;
     let most = match mode {
         Mode::Sequential => 1,
         Mode::Threads | Mode::Processes => workers.unwrap_or_else(num_cpus::get),
     };
     let mut errors = 0;
-    for work in [Work::Arcfour, Work::Sha] {
+    for work in [WorkKind::Arcfour, WorkKind::Sha] {
         let size = work.usual_size();
         let s = if jobs == 1 { "" } else { "s" };
-        show(format!("{jobs} job{s} for the CPU: {}\n", work.describe(size)));
+        print(format!("{jobs} job{s} for the CPU: {}\n", work.describe(size)));
         let mut alone = None;
         for workers in 1..=most {
             let pool = executor(mode, workers, |_| {})?;
@@ -35,13 +35,13 @@ pub(super) fn run(args: Cpu) -> anyhow::Result<Exit> {
                 times => format!(", {times:.2} times as fast"),
             };
             let who = workers_in_words(mode, workers);
-            show(format!("  {who}, elapsed time: {took:.2}s{times}\n"));
+            print(format!("  {who}, elapsed time: {took:.2}s{times}\n"));
         }
     }
 
-    show(format!("{} flags that take half a second each, most of it waiting\n", POP20.len()));
+    print(format!("{} flags that take half a second each, most of it waiting\n", POP20.len()));
     for (mode, workers) in [(Mode::Processes, num_cpus::get()), (Mode::Threads, POP20.len())] {
-        let source = Source::open(&Site::Delay, scratch()?, workers)?;
+        let source = FlagSource::open(&Site::Delay, scratch()?, workers)?;
         let pool = executor(mode, workers, |_| {})?;
         let began = Instant::now();
         let tasks = POP20.map(|code| ShowFlag { download: source.download(code), crashes: false });
@@ -49,7 +49,7 @@ pub(super) fn run(args: Cpu) -> anyhow::Result<Exit> {
         let took = began.elapsed().as_secs_f64();
         pool.shutdown(Shutdown::Wait);
         let who = workers_in_words(mode, workers);
-        show(format!("  {who}, elapsed time: {took:.2}s\n"));
+        print(format!("  {who}, elapsed time: {took:.2}s\n"));
     }
     Ok(exit(errors))
 }

@@ -1,7 +1,7 @@
-//! The same download with a segmentation fault in the middle, told as it happens.
+//! The same download with a segmentation fault, with a line for each event.
 //!
-//! Without worker processes nobody would be left to tell, so there the download runs in a program
-//! of its own, the victim, and this one watches.
+//! In modes without worker processes the fault ends the whole program. There the download runs in a
+//! program of its own, the victim, and this program reports its end.
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
@@ -13,28 +13,28 @@ use std::{env, fs};
 
 use anyhow::Context;
 
-use super::args::Crash;
+use super::args::CrashArgs;
 use super::tasks::ShowFlag;
-use super::{Source, executor, exit, scratch, show, workers_in_words};
-use crate::cli::Exit;
-use crate::cli::args::Mode;
-use crate::cli::muster::muster;
+use super::{FlagSource, executor, exit, print, scratch, workers_in_words};
+use crate::cli::exit::ProgramExit;
+use crate::cli::options::Mode;
+use crate::cli::warm_pool;
 use crate::flags::codes::POP20;
 use crate::flags::site::Site;
 use procession::Exit as ProcessExit;
 use procession::{Executor, PoolEvent, Shutdown, TaskError, as_completed};
 
-/// Whose flag it is that brings the fault, in the middle of all.
+/// The code whose task crashes, in the middle of all.
 const FATAL: &str = "JP";
 
-/// How long a new worker may take to be there.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time for the start of a new worker.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// As many threads as it takes to have some downloads in flight when one of them goes wrong.
+/// The default number of threads: some downloads are in flight when one crashes.
 const THREADS: usize = 4;
 
-pub(super) fn run(args: Crash) -> anyhow::Result<Exit> {
-    let Crash { mode, workers, server, victim } = args;
+pub(super) fn run(args: CrashArgs) -> anyhow::Result<ProgramExit> {
+    let CrashArgs { mode, workers, server, victim } = args;
     let workers = workers.unwrap_or_else(|| match mode {
         Mode::Sequential => 1,
         Mode::Threads => THREADS,
@@ -47,48 +47,48 @@ pub(super) fn run(args: Crash) -> anyhow::Result<Exit> {
     }
 }
 
-/// Tells lines with the time before them.
+/// Prints lines with the elapsed time before them.
 #[derive(Clone)]
-struct Teller(Instant);
+struct TimedPrinter(Instant);
 
-impl Teller {
+impl TimedPrinter {
     fn begin() -> Self {
         Self(Instant::now())
     }
 
-    fn tell(&self, line: std::fmt::Arguments<'_>) {
-        show(format!("[{:5.2}s] {line}\n", self.0.elapsed().as_secs_f64()));
+    fn print(&self, line: std::fmt::Arguments<'_>) {
+        print(format!("[{:5.2}s] {line}\n", self.0.elapsed().as_secs_f64()));
     }
 }
 
-fn introduce(teller: &Teller, mode: Mode, workers: usize, server: &Site) {
-    teller.tell(format_args!(
+fn introduce(printer: &TimedPrinter, mode: Mode, workers: usize, server: &Site) {
+    printer.print(format_args!(
         "{} flags from {server}, {}; {FATAL} will bring a segmentation fault",
         POP20.len(),
         workers_in_words(mode, workers)
     ));
 }
 
-fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
+fn in_processes(workers: usize, server: &Site) -> anyhow::Result<ProgramExit> {
     let dest = scratch()?;
-    let source = Source::open(server, dest.clone(), 1)?;
-    let teller = Teller::begin();
-    introduce(&teller, Mode::Processes, workers, server);
-    let (hears, sees) = (teller.clone(), teller.clone());
+    let source = FlagSource::open(server, dest.clone(), 1)?;
+    let printer = TimedPrinter::begin();
+    introduce(&printer, Mode::Processes, workers, server);
+    let (said_printer, event_printer) = (printer.clone(), printer.clone());
     let builder = crate::cli::pool().on_say(move |said| {
-        hears.tell(format_args!("{} is there, by worker {}", said.line, said.worker));
+        said_printer.print(format_args!("{} is there, by worker {}", said.line, said.worker));
     });
     let (started, starts) = mpsc::channel();
     let started = Mutex::new(started);
-    let pool = muster(builder, workers, move |event| match event {
+    let pool = warm_pool::start(builder, workers, move |event| match event {
         PoolEvent::WorkerStarted { worker, pid } => {
-            sees.tell(format_args!("worker {worker} is ready: pid {pid}"));
+            event_printer.print(format_args!("worker {worker} is ready: pid {pid}"));
             let _ = started.lock().map(|started| started.send(()));
         }
         PoolEvent::WorkerExited { worker, pid, exit, usage: _ }
             if *exit != ProcessExit::Code(0) =>
         {
-            sees.tell(format_args!("worker {worker} (pid {pid}) is gone: {exit}"));
+            event_printer.print(format_args!("worker {worker} (pid {pid}) is gone: {exit}"));
         }
         _ => {}
     })?;
@@ -107,31 +107,31 @@ fn in_processes(workers: usize, server: &Site) -> anyhow::Result<Exit> {
     for future in as_completed(futures) {
         let code = codes[&future.id()];
         if let Err(error) = future.result() {
-            teller.tell(format_args!("{code} is lost: {error}"));
+            printer.print(format_args!("{code} is lost: {error}"));
             lost.push((code, error));
         }
     }
     let there = POP20.len() - lost.len();
-    teller.tell(format_args!("{there} flags downloaded, {} lost", lost.len()));
+    printer.print(format_args!("{there} flags downloaded, {} lost", lost.len()));
     let died = |error: &TaskError| matches!(error, TaskError::WorkerDied(_));
     let mut errors = lost.iter().filter(|(_, error)| !died(error)).count();
     if lost.iter().any(|(_, error)| died(error)) {
-        // The others may have been so quick that the new worker is still on its way.
+        // The new worker may not have started before the other tasks were done.
         for _ in 0..=workers {
-            let _ = starts.recv_timeout(PATIENCE);
+            let _ = starts.recv_timeout(START_TIMEOUT);
         }
-        teller.tell(format_args!("the pool works on: {FATAL} once more, without the fault"));
+        printer.print(format_args!("the pool works on: {FATAL} once more, without the fault"));
         errors += usize::from(pool.submit(task(FATAL, false)).result().is_err());
     }
-    teller.tell(format_args!("{} flags of {} are on disk", flags_in(&dest), POP20.len()));
+    printer.print(format_args!("{} flags of {} are on disk", flags_in(&dest), POP20.len()));
     pool.shutdown(Shutdown::Wait);
     Ok(exit(errors))
 }
 
-fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<Exit> {
+fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<ProgramExit> {
     let dest = scratch()?;
-    let teller = Teller::begin();
-    introduce(&teller, mode, workers, server);
+    let printer = TimedPrinter::begin();
+    introduce(&printer, mode, workers, server);
     let name = match mode {
         Mode::Sequential => "sequential",
         _ => "threads",
@@ -140,33 +140,36 @@ fn watch_a_victim(mode: Mode, workers: usize, server: &Site) -> anyhow::Result<E
     victim.arg0("coordinator").args(["demo", "crash", "--mode", name, "--victim"]).arg(&dest);
     victim.args(["--workers", &workers.to_string(), "--server", &server.to_string()]);
     let mut victim = victim.stdin(Stdio::null()).spawn().context("cannot start a program")?;
-    teller.tell(format_args!(
-        "all in one process, pid {}, since somebody has to live to tell",
-        victim.id()
-    ));
+    printer
+        .print(format_args!("all in one process, pid {}, which this program watches", victim.id()));
     let status = victim.wait()?;
     let there = flags_in(&dest);
     let of = POP20.len();
     match ProcessExit::from(status) {
-        ProcessExit::Code(code) => teller.tell(format_args!("it ended with exit code {code}")),
-        how => teller.tell(format_args!("the whole program is gone: {how}")),
+        ProcessExit::Code(code) => printer.print(format_args!("it ended with exit code {code}")),
+        how => printer.print(format_args!("the whole program is gone: {how}")),
     }
-    teller.tell(format_args!(
+    printer.print(format_args!(
         "{there} flags of {of} are on disk; the others are lost, with all else that it was doing"
     ));
-    // It came as announced; anything else did not.
+    // A signal was expected; an exit code was not.
     Ok(exit(usize::from(status.code().is_some())))
 }
 
-/// Downloads until it dies.
-fn be_the_victim(mode: Mode, workers: usize, server: &Site, dest: PathBuf) -> anyhow::Result<Exit> {
-    let source = Source::open(server, dest, workers)?;
-    let teller = Teller::begin();
+/// Downloads until the crash.
+fn be_the_victim(
+    mode: Mode,
+    workers: usize,
+    server: &Site,
+    dest: PathBuf,
+) -> anyhow::Result<ProgramExit> {
+    let source = FlagSource::open(server, dest, workers)?;
+    let printer = TimedPrinter::begin();
     let pool =
-        executor(mode, workers, move |said| teller.tell(format_args!("{} is there", said.line)))?;
+        executor(mode, workers, move |said| printer.print(format_args!("{} is there", said.line)))?;
     let task = |code| ShowFlag { download: source.download(code), crashes: code == FATAL };
     pool.map(POP20.map(task)).for_each(drop);
-    Ok(Exit::Answered)
+    Ok(ProgramExit::Answered)
 }
 
 fn flags_in(dir: &Path) -> usize {

@@ -1,9 +1,9 @@
-//! `coordinator demo …`: what the scripts of the book's chapter show, and what they cannot.
+//! `coordinator demo …`: the scripts of the book's chapter, and a crash, which they do not show.
 //!
-//! Each prints what its section prints, in any mode. What tasks say through their `Context`
-//! appears here, from worker processes too: the coordinator owns the terminal.
+//! Each prints what its section prints, in any mode. Lines that tasks report through their `Context`
+//! are printed by the coordinator, from worker processes as well.
 
-pub(in crate::cli) mod args;
+mod args;
 mod cpu;
 mod crash;
 mod flags;
@@ -21,9 +21,11 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use self::args::Demo;
-use super::args::Mode;
-use super::muster::muster;
-use super::{Exit, download, signals, stderr};
+pub(super) use self::args::DemoArgs;
+use super::exit::ProgramExit;
+use super::options::Mode;
+use super::usage_error::UsageError;
+use super::{embedded_server, signals, stderr, warm_pool};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use crate::flags::client::FetchSettings;
 use crate::flags::codes::Code;
@@ -37,39 +39,37 @@ pub(super) fn add_to(registry: Registry) -> Registry {
     registry.with::<tasks::ShowFlag>().with::<tasks::Loiter>()
 }
 
-/// Shows one of them.
-pub(super) fn run(demo: Demo) -> anyhow::Result<Exit> {
-    if let Some(contradiction) = demo.contradiction() {
-        return super::usage_error(Some(&["demo", demo.name()]), contradiction);
-    }
+/// Runs a demonstration.
+pub(super) fn run(DemoArgs { demo }: DemoArgs) -> anyhow::Result<ProgramExit> {
+    demo.check().map_err(|error| UsageError::new(demo.command(), error))?;
     *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
         let end = move || {
-            tidy();
+            clean_up();
             process::exit(exit as i32);
         };
-        // Not in the thread that waits for signals: this may wait for a lock.
+        // Not in the signals thread, since this may wait for a lock.
         let spawned = thread::Builder::new().name("ending".to_owned()).spawn(end);
         if spawned.is_err() {
             process::exit(exit as i32);
         }
     })
     .context("cannot listen to signals")?;
-    let shown = match demo {
+    let exit = match demo {
         Demo::Flags(args) => flags::run(args),
         Demo::Futures(args) => futures::run(args),
         Demo::Map(args) => map::run(args),
         Demo::Cpu(args) => cpu::run(args),
         Demo::Crash(args) => crash::run(args),
     };
-    tidy();
-    shown
+    clean_up();
+    exit
 }
 
-/// Where flags go that nobody wants to keep.
+/// The directory of flags that are not kept.
 static SCRATCH: Mutex<Option<TempDir>> = Mutex::new(None);
 
-/// A directory that goes with the demonstration, or with the next call.
+/// A directory that is removed at the end of the demonstration, or by the next call.
 fn scratch() -> io::Result<PathBuf> {
     let dir = tempfile::Builder::new().prefix("coordinator-demo-").tempdir()?;
     let path = dir.path().to_owned();
@@ -77,11 +77,11 @@ fn scratch() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Where pools have their sockets, so that none is left behind, however the program ends.
+/// The directory of the pools' sockets, which is removed however the program ends.
 static SOCKETS: Mutex<Option<PrivateDir>> = Mutex::new(None);
 
-/// Removes what nobody needs once the program ends.
-fn tidy() {
+/// Removes the temporary directories.
+fn clean_up() {
     drop(lock(&SCRATCH).take());
     drop(lock(&SOCKETS).take());
 }
@@ -90,37 +90,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows a text at once. Whoever closed the pipe has seen enough: that ends the program.
-fn show(text: impl AsRef<str>) {
+/// Prints a text at once. A closed pipe ends the program.
+fn print(text: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            tidy();
-            process::exit(Exit::ClosedPipe as i32);
+            clean_up();
+            process::exit(ProgramExit::ClosedPipe as i32);
         }
         Err(error) => {
-            tidy();
-            stderr::say(format_args!("coordinator: cannot write to standard output: {error}"));
-            process::exit(Exit::CouldNotWork as i32);
+            clean_up();
+            stderr::print(format_args!("coordinator: cannot write to standard output: {error}"));
+            process::exit(ProgramExit::CouldNotWork as i32);
         }
     }
 }
 
-/// An executor with so many workers, all there, and someone who hears what its tasks say.
+/// An executor whose workers have started; `on_say` receives the lines that tasks report.
 fn executor(
     mode: Mode,
     workers: usize,
-    heard: impl Fn(&Said<'_>) + Send + Sync + 'static,
+    on_say: impl Fn(&Said<'_>) + Send + Sync + 'static,
 ) -> anyhow::Result<Arc<dyn Engine>> {
     Ok(match mode {
-        Mode::Sequential => Arc::new(Sequential::new().on_say(heard)),
-        Mode::Threads => Arc::new(ThreadPool::new(workers).on_say(heard)),
-        Mode::Processes => Arc::new(muster(crate::cli::pool().on_say(heard), workers, |_| {})?),
+        Mode::Sequential => Arc::new(Sequential::new().on_say(on_say)),
+        Mode::Threads => Arc::new(ThreadPool::new(workers).on_say(on_say)),
+        Mode::Processes => {
+            Arc::new(warm_pool::start(crate::cli::pool().on_say(on_say), workers, |_| {})?)
+        }
     })
 }
 
-/// How many tasks run at a time.
+/// The number of workers, in words.
 fn workers_in_words(mode: Mode, workers: usize) -> String {
     match (mode, workers) {
         (Mode::Sequential, _) => "one after the other".to_owned(),
@@ -131,19 +133,19 @@ fn workers_in_words(mode: Mode, workers: usize) -> String {
     }
 }
 
-/// Where flags come from and go to.
-struct Source {
+/// The server of flags and their destination.
+struct FlagSource {
     /// Kept running.
     _server: Option<FlagServer>,
     fetch: FetchSettings,
     dest: PathBuf,
 }
 
-impl Source {
+impl FlagSource {
     fn open(site: &Site, dest: PathBuf, connections: usize) -> anyhow::Result<Self> {
         save::prepare(&dest)?;
         save::sweep(&dest);
-        let server = download::start_server(site, DEFAULT_SEED)?;
+        let server = embedded_server::start(site, DEFAULT_SEED)?;
         let url = match &server {
             Some(server) => server.base_url(),
             None => site.base_url().unwrap_or_default().to_owned(),
@@ -159,7 +161,7 @@ impl Source {
     }
 }
 
-/// What a demonstration came to.
-fn exit(errors: usize) -> Exit {
-    if errors == 0 { Exit::Answered } else { Exit::SomeErrors }
+/// The exit code of a demonstration.
+fn exit(errors: usize) -> ProgramExit {
+    if errors == 0 { ProgramExit::Answered } else { ProgramExit::SomeErrors }
 }

@@ -1,4 +1,4 @@
-//! The tasks of the demonstrations, which say what they do.
+//! The tasks of the demonstrations, which report what they do.
 
 use std::thread;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::flags::outcome::Status;
+use crate::flags::outcome::DownloadStatus;
 use crate::flags::task::Download;
 use procession::{Context, Failure, Task};
 
-/// Downloads a flag and says its code when it is there; gives the code, as in the book.
+/// Downloads a flag and reports its code when it is saved; returns the code, as in the book.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ShowFlag {
     pub download: Download,
-    /// Whether it goes wrong on the way, and how it can for want of a process border.
+    /// Whether the task crashes its process.
     pub crashes: bool,
 }
 
@@ -29,28 +29,29 @@ impl Task for ShowFlag {
         }
         let outcome = self.download.run(context)?;
         match outcome.status {
-            Status::Ok => {
+            DownloadStatus::Ok => {
                 context.say(outcome.data);
                 Ok(outcome.data.to_string())
             }
-            Status::NotFound => Err(Failure::msg("not found")),
-            Status::Error | Status::NotDone => Err(Failure::msg(outcome.error.unwrap_or_default())),
+            DownloadStatus::NotFound => Err(Failure::msg("not found")),
+            DownloadStatus::Error | DownloadStatus::NotDone => {
+                Err(Failure::msg(outcome.error.unwrap_or_default()))
+            }
         }
     }
 }
 
-/// Ends this process as a read from address 0 would, of which safe Rust is not capable.
+/// Ends this process as a read from address 0 would.
 fn segfault() -> ! {
-    // A picture of its memory would help nobody.
+    // No core dump.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // The standard library looks at the signal before it lets it happen, which then takes a second
-    // one.
+    // The first signal runs the handler of the standard library, which restores the default action.
     loop {
         let _ = kill_process(getpid(), Signal::SEGV);
     }
 }
 
-/// Does nothing for so many seconds, or fractions of them; gives ten times their number.
+/// Sleeps for `n` seconds, divided by `speed`; returns `10 * n`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Loiter {
     pub n: u32,

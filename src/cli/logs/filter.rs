@@ -1,14 +1,12 @@
-//! Which lines are wanted; decided by their heads, since most are passed over.
-
-use std::str::FromStr;
+//! The filter of lines. It needs only their headers, since it passes over most lines.
 
 use jiff::Timestamp;
 
 use super::FilterArgs;
-use crate::flags::codes::Code;
+use crate::flags::codes::{Code, InvalidCode};
 use procession_journal::{EntryHeader, Level};
 
-/// What a line must have to be shown. Of several of a kind one will do.
+/// What a line must have to be shown. Several values of one option are alternatives.
 #[derive(Debug)]
 pub(super) struct Filter {
     workers: Vec<usize>,
@@ -20,7 +18,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// `since` is the earliest time wanted.
+    /// `since` is the earliest time of a line.
     pub(super) fn new(args: &FilterArgs, is_json: bool, since: Timestamp) -> Self {
         let FilterArgs { worker, pid, code, status, level, since: _ } = args;
         let level = match level {
@@ -38,8 +36,8 @@ impl Filter {
         }
     }
 
-    /// Whether the line is wanted, which happened `at` this time.
-    pub(super) fn wants(&self, header: &EntryHeader<'_>, at: Timestamp) -> bool {
+    /// Whether the line of this time is to be shown.
+    pub(super) fn matches(&self, header: &EntryHeader<'_>, at: Timestamp) -> bool {
         let among = |wanted: &[String], is: Option<&str>| {
             wanted.is_empty() || is.is_some_and(|is| wanted.iter().any(|wanted| wanted == is))
         };
@@ -55,49 +53,38 @@ impl Filter {
     }
 }
 
+/// A filter that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FilterError {
+    #[error("--status STATUS must be ok, not_found, error or not_done")]
+    Status,
+    #[error("--level LEVEL must be debug, info, warn or error")]
+    Level,
+    #[error("--code CC: {0}")]
+    Code(#[from] InvalidCode),
+}
+
 /// A status as typed.
-pub(super) fn status(typed: &str) -> Result<String, String> {
+pub(super) fn status(typed: &str) -> Result<String, FilterError> {
     let status = typed.trim().to_lowercase().replace(['-', ' '], "_");
     match status.as_str() {
         "ok" | "not_found" | "error" | "not_done" => Ok(status),
-        _ => Err("--status STATUS must be ok, not_found, error or not_done".to_owned()),
+        _ => Err(FilterError::Status),
     }
 }
 
 /// A level as typed.
-pub(super) fn level(typed: &str) -> Result<Level, String> {
+pub(super) fn level(typed: &str) -> Result<Level, FilterError> {
     match typed.to_lowercase().as_str() {
         "debug" => Ok(Level::Debug),
         "info" => Ok(Level::Info),
         "warn" | "warning" => Ok(Level::Warn),
         "error" => Ok(Level::Error),
-        _ => Err("--level LEVEL must be debug, info, warn or error".to_owned()),
+        _ => Err(FilterError::Level),
     }
 }
 
 /// A code as typed: two letters.
-pub(super) fn code(typed: &str) -> Result<String, String> {
-    match typed.trim().parse::<Code>() {
-        Ok(code) => Ok(code.to_string()),
-        Err(error) => Err(format!("--code CC: {error}")),
-    }
-}
-
-/// A number of lines as typed.
-pub(super) fn lines(typed: &str) -> Result<usize, String> {
-    whole("-n LINES", typed)
-}
-
-/// A worker as typed.
-pub(super) fn worker(typed: &str) -> Result<usize, String> {
-    whole("--worker N", typed)
-}
-
-/// A process as typed.
-pub(super) fn pid(typed: &str) -> Result<u32, String> {
-    whole("--pid PID", typed)
-}
-
-fn whole<N: FromStr>(option: &str, typed: &str) -> Result<N, String> {
-    typed.parse().map_err(|_| format!("{option} must be a whole number >= 0"))
+pub(super) fn code(typed: &str) -> Result<String, FilterError> {
+    Ok(typed.trim().parse::<Code>()?.to_string())
 }

@@ -1,4 +1,4 @@
-//! A line of a log as a person reads it.
+//! A line of a log as it is shown.
 //!
 //! ```text
 //! 23:49:32.123 coordinator 4711  676 flags from ERROR: processes, 2 workers, 30 connections
@@ -14,18 +14,18 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::super::args::Color;
+use super::super::format::{bytes, count, milliseconds, printable};
+use super::super::options::ColorOption;
 use super::super::stdout;
-use super::super::words::{bytes, count, milliseconds, printable};
 use procession_journal::{
     Level, LogEntry, LogEvent, OutputStream, ProcessKind, ResourceUsage, RunReport, RunSettings,
     TaskEnd,
 };
 
-/// Below this width, who wrote a line is told in short.
-const ROOMY: usize = 60;
+/// On terminals with fewer columns, the names of processes are short.
+const WIDE: usize = 60;
 
-/// A colour for each worker, in turn. Red and yellow are for what went wrong.
+/// The colours of workers. Red and yellow are the colours of errors and warnings.
 const COLORS: [AnsiColor; 8] = [
     AnsiColor::Cyan,
     AnsiColor::Green,
@@ -37,25 +37,25 @@ const COLORS: [AnsiColor; 8] = [
     AnsiColor::BrightBlue,
 ];
 
-/// How lines are written.
-pub(super) struct Lines {
+/// Formats lines.
+pub(super) struct LineFormatter {
     zone: TimeZone,
     is_narrow: bool,
     is_coloured: bool,
     day: Option<Date>,
 }
 
-impl Lines {
-    pub(super) fn new(color: Color) -> Self {
+impl LineFormatter {
+    pub(super) fn new(color: ColorOption) -> Self {
         Self {
             zone: TimeZone::system(),
-            is_narrow: io::stdout().is_terminal() && stdout::width() < ROOMY,
+            is_narrow: io::stdout().is_terminal() && stdout::width() < WIDE,
             is_coloured: color.for_stdout() != anstream::ColorChoice::Never,
             day: None,
         }
     }
 
-    /// The line, with its line feed; with the day before it where a new one begins.
+    /// The line, with its line feed. A line with the date precedes the first line of another day.
     pub(super) fn line(&mut self, entry: &LogEntry) -> String {
         let LogEntry { ts, level, process, worker, pid, event, extra } = entry;
         let mut line = String::with_capacity(120);

@@ -1,28 +1,24 @@
-//! All runs whose logs are there: when, how, and what they came to.
+//! The list of all runs that have logs: their settings and results.
 
 use std::fs::{self, DirEntry, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 
-use super::super::args::Color;
+use super::super::options::ColorOption;
 use super::super::stdout;
 use super::super::table::Table;
 use procession_journal::{LogEntry, LogEvent, RunDir, RunHistory, reserve, run_dir};
 
-/// So much of a log's beginning and end is read: its settings and its report are there.
-const SOME: u64 = 64 * 1024;
+/// Number of bytes that are read at the begin and at the end of a log, for its settings and its report.
+const OUTLINE_BYTES: u64 = 64 * 1024;
 
 /// Shows the list.
-pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
+pub(super) fn run(logs: &Path, color: ColorOption) -> anyhow::Result<()> {
     let runs = RunDir::list(logs)?;
     if runs.is_empty() {
-        return stdout::written(writeln!(
-            stdout::Stdout::lock(color),
-            "There are no logs of runs in {}.",
-            logs.display()
-        ));
+        return stdout::print(&format!("There are no logs of runs in {}.\n", logs.display()));
     }
     let latest = RunDir::find(logs, None)?;
     let texts = &["mode", "server", "ended"];
@@ -42,15 +38,13 @@ pub(super) fn run(logs: &Path, color: Color) -> anyhow::Result<()> {
     for run in runs.iter().rev() {
         let annotation = if *run == latest { " (latest)" } else { "" };
         let mut cells = vec![format!("{}{annotation}", run.name())];
-        cells.extend(told(run));
+        cells.extend(cells_of(run));
         table.row(cells);
     }
-    let mut out = stdout::Stdout::lock(color);
-    let text = table.render(stdout::width());
-    stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    stdout::print_colored(&table.render(stdout::width()), color)
 }
 
-fn told(run: &RunDir) -> [String; 9] {
+fn cells_of(run: &RunDir) -> [String; 9] {
     let (history, is_readable) = match outline(run) {
         Ok(history) => (history, true),
         Err(_) => (RunHistory::default(), false),
@@ -91,7 +85,7 @@ fn told(run: &RunDir) -> [String; 9] {
     [mode, server, flags, ok, not_found, errors, not_done, time, ended]
 }
 
-/// What is missing from its log, behind how it ended.
+/// The lines that are missing from its log, as a suffix.
 fn missing(history: &RunHistory) -> String {
     history.missing.as_ref().map(|missing| format!("; {missing}")).unwrap_or_default()
 }
@@ -99,33 +93,33 @@ fn missing(history: &RunHistory) -> String {
 fn how_without_a_report(history: &RunHistory, is_empty: bool) -> String {
     match history.processes.first() {
         Some(coordinator) => coordinator.how.clone().unwrap_or_else(|| "killed".to_owned()),
-        // Nothing tells that it ever began: the disk may have been full.
+        // The run has written nothing: the disk may have been full.
         None if is_empty => "left no log".to_owned(),
         None => "cannot be read".to_owned(),
     }
 }
 
-/// Whether nobody has written anything there.
+/// Whether all files in the directory are empty.
 fn is_empty(dir: &Path) -> bool {
     let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>());
     let has_some = |entry: &DirEntry| entry.metadata().map_or(true, |file| file.len() > 0);
     !entries.unwrap_or_default().iter().any(has_some)
 }
 
-/// The beginning and the end of what the coordinator wrote.
+/// The history in the begin and the end of the coordinator's log.
 fn outline(run: &RunDir) -> io::Result<RunHistory> {
     let mut history = RunHistory::default();
     for path in run_dir::coordinators(&run.path()) {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();
-        Read::by_ref(&mut file).take(SOME).read_to_end(&mut bytes)?;
-        if length > SOME {
-            file.seek(SeekFrom::Start(length.saturating_sub(SOME).max(SOME)))?;
+        Read::by_ref(&mut file).take(OUTLINE_BYTES).read_to_end(&mut bytes)?;
+        if length > OUTLINE_BYTES {
+            file.seek(SeekFrom::Start(length.saturating_sub(OUTLINE_BYTES).max(OUTLINE_BYTES)))?;
             let mut end = BufReader::new(file);
             bytes.push(b'\n');
             end.read_until(b'\n', &mut Vec::new())?;
-            end.take(SOME).read_to_end(&mut bytes)?;
+            end.take(OUTLINE_BYTES).read_to_end(&mut bytes)?;
         }
         let lines = bytes.split(|&byte| byte == b'\n');
         let entries = lines.filter_map(|line| serde_json::from_slice::<LogEntry>(line).ok());

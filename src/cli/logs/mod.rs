@@ -1,9 +1,9 @@
-//! `coordinator logs`: what every process of a run wrote down, in one view.
+//! `coordinator logs`: the logs of all processes of a run.
 //!
 //! ```text
 //!   merge ─► filter ─► line   (by default, and -f)
 //!   story ─► summary          (--summary)
-//!   runs  ─► list             (--list)
+//!   runs    ─► list           (--list)
 //! ```
 
 mod filter;
@@ -13,15 +13,20 @@ mod show;
 mod since;
 mod summary;
 
-use super::args::Color;
-use super::stderr;
-use super::which_run::WhichRun;
-use super::{Exit, contradictions, usage_error};
+use std::path::PathBuf;
+
+use super::contradiction;
+use super::exit::ProgramExit;
+use super::format::printable;
+use super::options::ColorOption;
+use super::run_selection::RunSelectionArgs;
+use super::usage_error::UsageError;
+use super::{stderr, value};
 use procession_journal::ReadWarnings;
 
 use since::Since;
 
-/// Which lines of which run, and how.
+/// Show what every process of a run wrote down
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,9 +42,9 @@ Examples:
 RUN may be a part of a name that no other run has, such as the process id at its end.
 --since takes a time (23:49:33, 2026-11-22T23:49:33), how long ago (30s, 5m), or, with +, how long
 after the run began.")]
-pub(super) struct Logs {
+pub(super) struct LogsArgs {
     #[command(flatten)]
-    pub which: WhichRun,
+    pub run: RunSelectionArgs,
     /// All runs: when, how, what they came to
     #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"], conflicts_with_all = FILTERS)]
     pub list: bool,
@@ -50,7 +55,7 @@ pub(super) struct Logs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
-    #[arg(short = 'n', long = "lines", value_name = "LINES", value_parser = filter::lines, allow_negative_numbers = true)]
+    #[arg(short = 'n', long = "lines", value_name = "LINES", value_parser = value::unsigned::<usize>("-n LINES"), allow_negative_numbers = true)]
     pub lines: Option<usize>,
     /// The lines as they were written (with --summary: the numbers), in JSON
     #[arg(long)]
@@ -65,18 +70,18 @@ pub(super) struct Logs {
         default_value = "auto",
         hide_possible_values = true
     )]
-    pub color: Color,
+    pub color: ColorOption,
 }
 
-/// Which lines are wanted.
+/// Which lines.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Which lines")]
 pub(super) struct FilterArgs {
     /// Only what worker N wrote, or the coordinator of it
-    #[arg(long, value_name = "N", value_parser = filter::worker, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<usize>("--worker N"), allow_negative_numbers = true)]
     pub worker: Vec<usize>,
     /// The same by process id
-    #[arg(long, value_name = "PID", value_parser = filter::pid, allow_negative_numbers = true)]
+    #[arg(long, value_name = "PID", value_parser = value::unsigned::<u32>("--pid PID"), allow_negative_numbers = true)]
     pub pid: Vec<u32>,
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
@@ -92,34 +97,31 @@ pub(super) struct FilterArgs {
     pub since: Option<Since>,
 }
 
-/// What chooses lines has nothing to choose where whole runs are told.
+/// The options that filter lines, which contradict the views of whole runs.
 const FILTERS: [&str; 6] = ["worker", "pid", "code", "status", "level", "since"];
 
 /// Runs the command.
-pub(super) fn run(args: &Logs) -> anyhow::Result<Exit> {
-    let colourless = args.json.then_some("--json");
-    let contradiction =
-        contradictions::in_color(args.color, colourless).and_then(|()| args.which.check());
-    if let Err(why) = contradiction {
-        return usage_error(Some(&["logs"]), why);
-    }
+pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {
+    contradiction::check_color(args.color, args.json.then_some("--json"))
+        .and_then(|()| args.run.check())
+        .map_err(|error| UsageError::new(&["logs"], error))?;
     if args.list {
-        list::run(args.which.log_dir(), args.color)?;
+        list::run(args.run.log_dir(), args.color)?;
     } else if args.summary {
-        summary::run(&args.which.find()?, args.json, args.color)?;
+        summary::run(&args.run.find()?, args.json, args.color)?;
     } else {
-        let path = match args.follow && args.which.run.is_none() {
-            true => show::await_a_run(args.which.log_dir())?,
-            false => args.which.find()?,
+        let path: PathBuf = match args.follow && args.run.run.is_none() {
+            true => show::await_run(args.run.log_dir())?,
+            false => args.run.find()?,
         };
-        show::run(&path, args)?;
+        show::run(&path, &args)?;
     }
-    Ok(Exit::Answered)
+    Ok(ProgramExit::Answered)
 }
 
-/// Says what is wrong with the logs.
-pub(super) fn tell(warnings: &ReadWarnings) {
-    for trouble in warnings.lines() {
-        stderr::say(format_args!("coordinator: {}", super::words::printable(&trouble)));
+/// Prints the warnings about logs on stderr.
+pub(super) fn print_warnings(warnings: &ReadWarnings) {
+    for warning in warnings.lines() {
+        stderr::print(format_args!("coordinator: {}", printable(&warning)));
     }
 }

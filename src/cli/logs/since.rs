@@ -1,4 +1,4 @@
-//! Since when, in the ways people say it.
+//! The time of `--since`, in all accepted forms.
 
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
@@ -7,18 +7,18 @@ use jiff::{SignedDuration, Timestamp};
 /// A time as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Since {
-    /// At this time.
+    /// This time.
     At(Timestamp),
-    /// On the day on which the run began.
+    /// This time on the day on which the run began.
     TimeOfDay(Time),
-    /// So long ago.
+    /// This duration before now.
     Ago(SignedDuration),
-    /// So long after the run began.
-    IntoTheRun(SignedDuration),
+    /// This duration after the begin of the run.
+    AfterBegin(SignedDuration),
 }
 
 impl Since {
-    /// The time that is meant, if the run began at `begin`.
+    /// The time, if the run began at `begin`.
     pub(super) fn resolve(self, begin: Timestamp) -> Timestamp {
         let now = Timestamp::now();
         match self {
@@ -30,36 +30,38 @@ impl Since {
                     .map_or(begin, |at| at.timestamp())
             }
             Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
-            Self::IntoTheRun(into) => begin.checked_add(into).unwrap_or(Timestamp::MAX),
+            Self::AfterBegin(after) => begin.checked_add(after).unwrap_or(Timestamp::MAX),
         }
     }
 }
 
-/// Reads what was typed.
-pub(super) fn parse(typed: &str) -> Result<Since, String> {
+/// A time that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--since WHEN must be a time (23:49:33, 2026-11-22T23:49:33), how long ago (30s, 5m), or how long \
+     after the run began (+1.5s)"
+)]
+pub(super) struct SinceError;
+
+/// Parses a time.
+pub(super) fn parse(typed: &str) -> Result<Since, SinceError> {
     let duration = |text: &str| {
-        // What looks like a time of day is not so many hours, minutes and seconds.
+        // A text with colons is a time of day, and not hours, minutes and seconds.
         let duration = text.parse::<SignedDuration>().ok().filter(|_| !text.contains(':'));
         duration.filter(|duration| !duration.is_negative())
     };
-    if let Some(into) = typed.strip_prefix('+') {
-        return duration(into).map(Since::IntoTheRun).ok_or_else(refusal);
+    if let Some(after) = typed.strip_prefix('+') {
+        return duration(after).map(Since::AfterBegin).ok_or(SinceError);
     }
     let local = |civil: DateTime| {
         civil.to_zoned(TimeZone::system()).map(|at| Since::At(at.timestamp())).ok()
     };
     None.or_else(|| typed.parse().ok().map(Since::At))
         .or_else(|| duration(typed).map(Since::Ago))
-        // A date with a time is a time of day to the parser of these.
+        // Tried before a time of day, whose parser accepts a date with a time, too.
         .or_else(|| typed.parse().ok().and_then(local))
         .or_else(|| typed.parse().ok().map(Since::TimeOfDay))
-        .ok_or_else(refusal)
-}
-
-fn refusal() -> String {
-    "--since WHEN must be a time (23:49:33, 2026-11-22T23:49:33), how long ago (30s, 5m), or how \
-     long after the run began (+1.5s)"
-        .to_owned()
+        .ok_or(SinceError)
 }
 
 #[cfg(test)]
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_taken_as_people_say_it() {
+    fn a_time_has_several_forms() {
         let begin: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let resolve = |typed: &str| parse(typed).unwrap().resolve(begin).to_string();
         assert_eq!(resolve("+1.5s"), "2026-11-22T12:00:01.5Z");

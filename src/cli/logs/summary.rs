@@ -1,30 +1,29 @@
 //! A run in numbers.
 
-use std::io::Write;
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use serde_json::json;
 
-use super::super::args::Color;
+use super::super::format::{bytes, count, milliseconds};
+use super::super::options::ColorOption;
 use super::super::table::Table;
-use super::super::words::{bytes, count, milliseconds};
-use super::super::{stdout, which_run};
+use super::super::{run_selection, stdout};
 use procession_journal as journal;
 use procession_journal::history::{LogSummary, ProcessSummary};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
-/// So many codes of a group are told one by one.
+/// Maximum number of codes that are listed for a cause.
 const LISTED: usize = 12;
 
-/// Shows the numbers of the run whose logs lie there.
-pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()> {
+/// Shows the numbers of the run in this directory.
+pub(super) fn run(path: &Path, is_json: bool, color: ColorOption) -> anyhow::Result<()> {
     let read = journal::read(path);
     let (history, warnings) =
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
     let summary = history.summary();
-    let name = which_run::name(path);
+    let name = run_selection::name(path);
     let text = match is_json {
         true => as_json(&name, &history, &summary)?,
         false => {
@@ -32,9 +31,8 @@ pub(super) fn run(path: &Path, is_json: bool, color: Color) -> anyhow::Result<()
             as_text(&name, &history, &summary, is_running, stdout::width())
         }
     };
-    let mut out = stdout::Stdout::lock(color);
-    stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
-    super::tell(&warnings);
+    stdout::print_colored(&text, color)?;
+    super::print_warnings(&warnings);
     Ok(())
 }
 
@@ -108,7 +106,7 @@ fn as_text(
     text
 }
 
-/// What was asked for, and what it came to.
+/// The settings and the results.
 fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: bool) -> String {
     let mut text = format!("Run {name}");
     if let Some(RunSettings { mode, server, codes, workers, connections, .. }) = &history.settings {
@@ -152,14 +150,29 @@ fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: 
     text
 }
 
-/// Whether the lines tell what the run itself reported.
+/// Whether the lines agree with the run's own report.
 fn agrees(report: &RunReport, summary: &LogSummary) -> bool {
     let errors = match report.not_done {
         Some(not_done) => report.error == summary.error && not_done == summary.not_done,
-        // Before there was such a number, what was not done was among the errors.
+        // Older versions counted codes that were not done as errors.
         None => [summary.error, summary.error + summary.not_done].contains(&report.error),
     };
     errors && (report.ok, report.not_found) == (summary.ok, summary.not_found)
+}
+
+const RED: Style = AnsiColor::Red.on_default();
+
+fn number(n: u64) -> String {
+    if n == 0 { "-".to_owned() } else { n.to_string() }
+}
+
+fn red_number(n: u64) -> String {
+    if n == 0 { "-".to_owned() } else { format!("{RED}{n}{RED:#}") }
+}
+
+/// The CPU time, which is not known of the processes of a coordinator that was killed.
+fn seconds(cpu: Option<f64>) -> String {
+    cpu.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2} s"))
 }
 
 fn processes(summary: &LogSummary, is_running: bool) -> Table {
@@ -180,76 +193,76 @@ fn processes(summary: &LogSummary, is_running: bool) -> Table {
         "ended",
     ];
     let mut table = Table::new(head, &["ended"]);
-    let red = AnsiColor::Red.on_default();
-    // Nobody can ask it of the processes of a coordinator that was killed.
-    let seconds =
-        |cpu: Option<f64>| cpu.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2} s"));
-    let number = |n: u64| if n == 0 { "-".to_owned() } else { n.to_string() };
-    let bad = |n: u64| match n {
-        0 => "-".to_owned(),
-        n => format!("{red}{n}{red:#}"),
-    };
-    for row in &summary.processes {
-        // All of it, so that a new number cannot be forgotten.
-        let ProcessSummary {
-            name,
-            pid,
-            runs,
-            ok,
-            not_found,
-            error,
-            lost,
-            busy,
-            median_ms,
-            p95_ms,
-            bytes: data,
-            cpu_s,
-            peak_memory,
-            how,
-            is_regular,
-        } = row;
-        let time = |ms: &Option<f64>| ms.map(milliseconds).unwrap_or_else(|| "-".to_owned());
-        let (color, how) = match how {
-            Some(how) if *is_regular => (Style::new(), how.as_str()),
-            Some(how) => (red, how.as_str()),
-            None if is_running => (AnsiColor::Green.on_default(), "it goes on"),
-            None if summary.missing.is_some() => (red, "not known"),
-            None => (red, "killed"),
-        };
-        table.row(vec![
-            name.clone(),
-            pid.to_string(),
-            number(*runs),
-            number(*ok),
-            number(*not_found),
-            bad(*error),
-            bad(*lost),
-            if *runs == 0 { "-".to_owned() } else { format!("{:.0}%", busy * 100.0) },
-            time(median_ms),
-            time(p95_ms),
-            if *data == 0 { "-".to_owned() } else { bytes(*data) },
-            seconds(*cpu_s),
-            peak_memory.map_or_else(|| "?".to_owned(), bytes),
-            format!("{color}{how}{color:#}"),
-        ]);
+    for process in &summary.processes {
+        table.row(process_row(process, summary.missing.is_some(), is_running));
     }
-    let all = |of: fn(&ProcessSummary) -> u64| summary.processes.iter().map(of).sum::<u64>();
-    let cpu = summary.processes.iter().filter_map(|row| row.cpu_s).reduce(|sum, cpu| sum + cpu);
-    table.row(vec![
+    table.row(total_row(summary));
+    table
+}
+
+fn process_row(process: &ProcessSummary, has_missing_lines: bool, is_running: bool) -> Vec<String> {
+    // All fields, so that a new number cannot be forgotten.
+    let ProcessSummary {
+        name,
+        pid,
+        runs,
+        ok,
+        not_found,
+        error,
+        lost,
+        busy,
+        median_ms,
+        p95_ms,
+        bytes: data,
+        cpu_s,
+        peak_memory,
+        how,
+        is_regular,
+    } = process;
+    let time = |ms: &Option<f64>| ms.map(milliseconds).unwrap_or_else(|| "-".to_owned());
+    let (color, how) = match how {
+        Some(how) if *is_regular => (Style::new(), how.as_str()),
+        Some(how) => (RED, how.as_str()),
+        None if is_running => (AnsiColor::Green.on_default(), "it goes on"),
+        None if has_missing_lines => (RED, "not known"),
+        None => (RED, "killed"),
+    };
+    vec![
+        name.clone(),
+        pid.to_string(),
+        number(*runs),
+        number(*ok),
+        number(*not_found),
+        red_number(*error),
+        red_number(*lost),
+        if *runs == 0 { "-".to_owned() } else { format!("{:.0}%", busy * 100.0) },
+        time(median_ms),
+        time(p95_ms),
+        if *data == 0 { "-".to_owned() } else { bytes(*data) },
+        seconds(*cpu_s),
+        peak_memory.map_or_else(|| "?".to_owned(), bytes),
+        format!("{color}{how}{color:#}"),
+    ]
+}
+
+fn total_row(summary: &LogSummary) -> Vec<String> {
+    let processes = &summary.processes;
+    let all = |of: fn(&ProcessSummary) -> u64| processes.iter().map(of).sum::<u64>();
+    let cpu = processes.iter().filter_map(|process| process.cpu_s).reduce(|sum, cpu| sum + cpu);
+    vec![
         "all".to_owned(),
         String::new(),
-        number(all(|row| row.runs)),
+        number(all(|process| process.runs)),
         number(summary.ok),
         number(summary.not_found),
-        bad(summary.error),
-        bad(all(|row| row.lost)),
+        red_number(summary.error),
+        red_number(all(|process| process.lost)),
         String::new(),
         String::new(),
         String::new(),
-        bytes(all(|row| row.bytes)),
+        bytes(all(|process| process.bytes)),
         seconds(cpu),
         String::new(),
         String::new(),
-    ]);
-    table
+    ]
 }

@@ -3,7 +3,7 @@
 use procession_journal::RunHistory;
 use procession_journal::history::{ProcessRecord, Span};
 
-/// The tasks that ran in one place, one after the other.
+/// The spans of one slot, in the order of their begins.
 pub(super) struct Lane<'s> {
     pub process: &'s ProcessRecord,
     /// Which of the parties that is.
@@ -12,8 +12,8 @@ pub(super) struct Lane<'s> {
     pub spans: Vec<&'s Span>,
 }
 
-/// All lanes: by worker, its successors behind it, then by slot. Who never ran a task has none,
-/// unless it is a worker.
+/// All lanes, by worker index, begin of the process, and slot. A process without tasks has a lane only
+/// if it is a worker.
 pub(super) fn of(history: &RunHistory) -> Vec<Lane<'_>> {
     let mut processes: Vec<_> = history.processes.iter().enumerate().collect();
     processes.sort_by_key(|(_, process)| (process.worker, process.begin));
@@ -31,7 +31,7 @@ pub(super) fn of(history: &RunHistory) -> Vec<Lane<'_>> {
     lanes
 }
 
-/// What a slot of this kind of process is called.
+/// The word for a slot of this kind of process.
 pub(super) fn slot_name(process: &ProcessRecord) -> &'static str {
     if process.worker.is_some() { "slot" } else { "thread" }
 }

@@ -1,4 +1,4 @@
-//! `coordinator timeline`: who did what when, as swim lanes.
+//! `coordinator timeline`: when each process ran which task, as swim lanes.
 //!
 //! ```text
 //!   story ─► lanes ─► terminal           (by default)
@@ -12,24 +12,27 @@ pub(super) mod picture;
 mod terminal;
 mod trace;
 
-use std::env;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
 use anyhow::Context;
 use console::Term;
 
-use super::args::Color;
-use super::which_run::{self, WhichRun};
-use super::{Exit, contradictions, stdout, usage_error};
+use super::contradiction::{self, Contradiction};
+use super::exit::ProgramExit;
+use super::logs::print_warnings;
+use super::options::ColorOption;
+use super::run_selection::{self, RunSelectionArgs};
+use super::stdout;
+use super::usage_error::UsageError;
 use procession_journal as journal;
 
-/// Lines are this wide where there is no terminal.
+/// Width of the lines where there is no terminal.
 const WIDTH: usize = 100;
 
-/// Which run, and for whom.
+/// Draw what ran where and when: in the terminal, as a page, or as a trace
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,9 +43,9 @@ Examples:
 
 A lane is a worker, or a thread inside it. RUN may be a part of a name that no other run has; see
 coordinator logs --list.")]
-pub(super) struct Timeline {
+pub(super) struct TimelineArgs {
     #[command(flatten)]
-    pub which: WhichRun,
+    pub run: RunSelectionArgs,
     /// Write it as a page for a browser, in one file; - for standard output
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -57,27 +60,17 @@ pub(super) struct Timeline {
         default_value = "auto",
         hide_possible_values = true
     )]
-    pub color: Color,
+    pub color: ColorOption,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
-    let colourless =
-        args.html.as_ref().map(|_| "--html").or(args.trace.as_ref().map(|_| "--trace"));
-    let contradiction =
-        contradictions::in_color(args.color, colourless).and_then(|()| args.which.check());
-    if let Err(why) = contradiction {
-        return usage_error(Some(&["timeline"]), why);
-    }
-    if args.html.is_some() && args.html == args.trace {
-        let why = "--html FILE and --trace FILE must be written to different places";
-        return usage_error(Some(&["timeline"]), why);
-    }
-    let path = args.which.find()?;
+pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
+    args.check().map_err(|error| UsageError::new(&["timeline"], error))?;
+    let path = args.run.find()?;
     let read = journal::read(&path);
     let (history, warnings) =
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
-    let name = which_run::name(&path);
+    let name = run_selection::name(&path);
     if let Some(file) = &args.html {
         let picture = picture::Picture::of(&name, &history, !journal::is_running(&path));
         put(file, &page::still(&picture)?, args.color)?;
@@ -86,34 +79,38 @@ pub(super) fn run(args: &Timeline) -> anyhow::Result<Exit> {
         put(file, &trace::of(&name, &history), args.color)?;
     }
     if args.html.is_none() && args.trace.is_none() {
-        let style = terminal::Style {
-            // Through a pipe, as wide as the terminal that is likely behind it.
+        let style = terminal::TerminalStyle {
+            // Of a pipe, the width of the terminal of stderr.
             width: match io::stdout().is_terminal() {
                 true => stdout::width(),
                 false => Term::stderr().size_checked().map_or(WIDTH, |(_, width)| width.into()),
             },
             is_coloured: args.color.for_stdout() != ColorChoice::Never,
-            has_unicode: has_unicode(),
+            has_unicode: stdout::has_unicode(),
         };
         let text = terminal::draw(&name, &history, style);
         put(Path::new("-"), &text, args.color)?;
     }
-    super::logs::tell(&warnings);
-    Ok(Exit::Answered)
+    print_warnings(&warnings);
+    Ok(ProgramExit::Answered)
 }
 
-fn put(file: &Path, text: &str, color: Color) -> anyhow::Result<()> {
+impl TimelineArgs {
+    fn check(&self) -> Result<(), Contradiction> {
+        let html = self.html.as_ref().map(|_| "--html");
+        let plain_option = html.or(self.trace.as_ref().map(|_| "--trace"));
+        contradiction::check_color(self.color, plain_option)?;
+        self.run.check()?;
+        match self.html.is_some() && self.html == self.trace {
+            true => Err(Contradiction::SameFile),
+            false => Ok(()),
+        }
+    }
+}
+
+fn put(file: &Path, text: &str, color: ColorOption) -> anyhow::Result<()> {
     if file.as_os_str() == "-" {
-        let mut out = stdout::Stdout::lock(color);
-        return stdout::written(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+        return stdout::print_colored(text, color);
     }
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Whether the locale can show more than ASCII.
-fn has_unicode() -> bool {
-    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
-    let locale = locale.to_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
 }

@@ -1,4 +1,4 @@
-//! The pages: one file each, with all that they need in it.
+//! The pages, each in one file without references to others.
 
 use super::picture::Picture;
 
@@ -9,20 +9,20 @@ const LANES: &str = include_str!("page/lanes.js");
 const STILL: &str = include_str!("page/still.js");
 const LIVE: &str = include_str!("page/live.js");
 
-/// A page of a run as it was.
+/// A page of a run that does not change.
 pub(super) fn still(picture: &Picture) -> serde_json::Result<String> {
     page(STILL, picture, "'none'")
 }
 
-/// A page of a run as it is at present, which asks how it goes on.
+/// A page of a run that requests updates.
 pub(in super::super) fn live(picture: &Picture) -> serde_json::Result<String> {
     page(LIVE, picture, "'self'")
 }
 
 fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Result<String> {
-    // In a page, this would end the script that the data is in.
+    // A `<` could end the script element that has the data.
     let data = serde_json::to_string(picture)?.replace('<', "\\u003c");
-    // Each placeholder stands in the frame once, so that what was put in is not looked at again.
+    // The placeholders are replaced in order, so that inserted text is not searched for them.
     let mut page = String::with_capacity(FRAME.len() + STYLE.len() + LANES.len() + data.len());
     let mut rest = FRAME;
     for (placeholder, text) in [

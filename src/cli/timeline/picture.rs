@@ -8,18 +8,18 @@ use serde::Serialize;
 use procession_journal::history::{Annotation, LogSummary, Micros};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
-/// A run, or what has changed in it.
+/// A run, or the changes in it.
 #[derive(Debug, Serialize)]
 pub(in super::super) struct Picture {
     name: String,
-    /// What was asked for, in words.
+    /// The settings, in words.
     what: String,
-    /// When it began, in milliseconds since 1970.
+    /// The begin of the run, in milliseconds since 1970.
     epoch: f64,
-    /// Up to when this is.
+    /// The time of the picture.
     now: f64,
     is_over: bool,
-    /// How many codes were asked for.
+    /// Number of requested codes.
     total: u64,
     summary: LogSummary,
     report: Option<ReportLine>,
@@ -48,7 +48,7 @@ struct ProcessLine {
     is_regular: bool,
 }
 
-/// A task where it ran. The names are short: there may be a hundred thousand of them.
+/// A span. The names are short, since a page may have a hundred thousand bars.
 #[derive(Debug, Serialize)]
 struct TaskBar {
     /// Its number.
@@ -60,26 +60,26 @@ struct TaskBar {
     c: String,
     r: u32,
     f: &'static str,
-    /// Beginning and end.
+    /// Begin and end.
     b: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     e: Option<f64>,
-    /// Requests and size.
+    /// Number of requests, and size in bytes.
     n: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     z: Option<u64>,
-    /// What went wrong.
+    /// The error.
     #[serde(skip_serializing_if = "Option::is_none")]
     x: Option<String>,
-    /// Whether it had not changed; whether it was lost and is run again.
+    /// Whether the flag had not changed; whether the task was lost and is run again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     u: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     a: bool,
-    /// Whether it ran for too long.
+    /// Whether it exceeded its timeout.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     l: bool,
-    /// Tries that failed: when, and why.
+    /// Failed tries: time and error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     t: Vec<(f64, String)>,
 }

@@ -1,4 +1,4 @@
-//! The lanes in a terminal, as wide as it is, with or without colours and Unicode.
+//! The lanes in a terminal, with or without colours and Unicode.
 //!
 //! ```text
 //!            0         0.5        1.0        1.5 s
@@ -11,24 +11,24 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Color};
 
-use super::super::words::{count, milliseconds};
+use super::super::format::{count, milliseconds};
 use super::lanes::{self, Lane};
 use procession_journal::RunHistory;
 use procession_journal::history::{Annotation, Micros, Span, SpanOutcome};
 
-/// More lanes than this are for the page.
+/// Maximum number of lanes.
 const MOST_LANES: usize = 64;
 
-/// What the terminal can.
+/// The capabilities of the terminal.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
+pub(super) struct TerminalStyle {
     pub width: usize,
     pub is_coloured: bool,
     pub has_unicode: bool,
 }
 
-/// The glyphs for what became of a task, and for marks.
-struct Glyphs {
+/// The glyphs of outcomes and annotations.
+struct LaneGlyphs {
     ok: char,
     not_found: char,
     error: char,
@@ -36,10 +36,10 @@ struct Glyphs {
     running: char,
     died: char,
     again: char,
-    late: char,
+    timed_out: char,
 }
 
-const UNICODE: Glyphs = Glyphs {
+const UNICODE: LaneGlyphs = LaneGlyphs {
     ok: '━',
     not_found: '╌',
     error: '▒',
@@ -47,10 +47,10 @@ const UNICODE: Glyphs = Glyphs {
     running: '┅',
     died: '✗',
     again: '↻',
-    late: '!',
+    timed_out: '!',
 };
 
-const ASCII: Glyphs = Glyphs {
+const ASCII: LaneGlyphs = LaneGlyphs {
     ok: '=',
     not_found: '-',
     error: '#',
@@ -58,10 +58,10 @@ const ASCII: Glyphs = Glyphs {
     running: '>',
     died: 'X',
     again: 'r',
-    late: '!',
+    timed_out: '!',
 };
 
-impl Glyphs {
+impl LaneGlyphs {
     fn of(&self, outcome: SpanOutcome) -> char {
         match outcome {
             SpanOutcome::Ok => self.ok,
@@ -84,7 +84,7 @@ fn color(outcome: SpanOutcome) -> AnsiColor {
 }
 
 /// The timeline as text.
-pub(super) fn draw(name: &str, history: &RunHistory, style: Style) -> String {
+pub(super) fn draw(name: &str, history: &RunHistory, style: TerminalStyle) -> String {
     let glyphs = if style.has_unicode { &UNICODE } else { &ASCII };
     let lanes = lanes::of(history);
     let (begin, end) = history.period.unwrap_or_default();
@@ -94,7 +94,7 @@ pub(super) fn draw(name: &str, history: &RunHistory, style: Style) -> String {
     }
     let labels: Vec<String> = lanes.iter().map(|lane| label(lane, style.width)).collect();
     let margin = labels.iter().map(String::len).max().unwrap_or(0) + 1;
-    let scale = Scale {
+    let scale = TimeScale {
         begin,
         length: (end - begin).max(1),
         cells: style.width.saturating_sub(margin).max(10),
@@ -141,7 +141,7 @@ fn headline(name: &str, history: &RunHistory) -> String {
     text + "\n\n"
 }
 
-/// A lane's name: in full where it begins, and short where there is little room.
+/// The name of a lane: short on a narrow terminal, and only on the first lane of a worker.
 fn label(lane: &Lane<'_>, width: usize) -> String {
     match (lane.process.worker, lane.slot) {
         (Some(worker), 0) if width < 60 => format!("w{worker}"),
@@ -152,8 +152,8 @@ fn label(lane: &Lane<'_>, width: usize) -> String {
     }
 }
 
-/// How times become columns.
-struct Scale {
+/// Converts times to columns.
+struct TimeScale {
     begin: Micros,
     length: Micros,
     cells: usize,
@@ -161,20 +161,20 @@ struct Scale {
 
 /// A column of a lane.
 #[derive(Clone, Copy)]
-struct Cell {
+struct LaneCell {
     glyph: char,
     outcome: Option<SpanOutcome>,
     is_mark: bool,
 }
 
-impl Scale {
+impl TimeScale {
     fn cell(&self, at: Micros) -> usize {
         let cell = (at - self.begin).max(0) as u128 * self.cells as u128 / self.length as u128;
         usize::try_from(cell).unwrap_or(usize::MAX).min(self.cells - 1)
     }
 
-    fn lane(&self, lane: &Lane<'_>, history: &RunHistory, glyphs: &Glyphs) -> Vec<Cell> {
-        let empty = Cell { glyph: ' ', outcome: None, is_mark: false };
+    fn lane(&self, lane: &Lane<'_>, history: &RunHistory, glyphs: &LaneGlyphs) -> Vec<LaneCell> {
+        let empty = LaneCell { glyph: ' ', outcome: None, is_mark: false };
         let mut cells = vec![empty; self.cells];
         let end = self.begin + self.length;
         for span in &lane.spans {
@@ -185,22 +185,22 @@ impl Scale {
                 && *process == lane.index
             {
                 let outcome = Some(SpanOutcome::Error);
-                cells[self.cell(*at)] = Cell { glyph: glyphs.died, outcome, is_mark: true };
+                cells[self.cell(*at)] = LaneCell { glyph: glyphs.died, outcome, is_mark: true };
             }
         }
         cells
     }
 
-    fn bar(&self, span: &Span, end: Micros, glyphs: &Glyphs, cells: &mut [Cell]) {
+    fn bar(&self, span: &Span, end: Micros, glyphs: &LaneGlyphs, cells: &mut [LaneCell]) {
         let (first, last) = (self.cell(span.begin), self.cell(span.end.unwrap_or(end)));
-        // It ends where the next one begins.
+        // The column of the end belongs to the next bar.
         let last = if last > first { last - 1 } else { first };
         let glyph = glyphs.of(span.outcome);
-        // Where several share a column, the worst is shown.
+        // Of several spans in a column, the worst outcome is shown.
         let is_better =
-            |cell: &Cell| cell.outcome.is_some_and(|other| rank(span.outcome) < rank(other));
+            |cell: &LaneCell| cell.outcome.is_some_and(|other| rank(span.outcome) < rank(other));
         let Some(first) = (first..=last).find(|cell| !is_better(&cells[*cell])) else { return };
-        cells[first..=last].fill(Cell { glyph, outcome: Some(span.outcome), is_mark: false });
+        cells[first..=last].fill(LaneCell { glyph, outcome: Some(span.outcome), is_mark: false });
         if last - first >= span.code.len() && span.code.is_ascii() {
             for (cell, letter) in cells[first..].iter_mut().zip(span.code.chars()) {
                 cell.glyph = letter;
@@ -217,14 +217,14 @@ impl Scale {
         }
         if span.timed_out {
             let at = last - usize::from(span.is_retried && last > first);
-            cells[at].glyph = glyphs.late;
+            cells[at].glyph = glyphs.timed_out;
         }
     }
 
-    /// Round times above the columns where they are.
+    /// The axis, with round times.
     fn axis(&self) -> String {
         let seconds = self.length as f64 / 1e6;
-        // As many as fit, each with some room.
+        // The most labels that fit with a distance.
         let most = (self.cells / 10).max(1) as f64;
         let raw = seconds / most;
         let magnitude = 10f64.powf(raw.log10().floor());
@@ -255,7 +255,7 @@ fn rank(outcome: SpanOutcome) -> u8 {
     }
 }
 
-fn put(cells: &[Cell], is_coloured: bool, text: &mut String) {
+fn put(cells: &[LaneCell], is_coloured: bool, text: &mut String) {
     let used = cells.iter().rposition(|cell| cell.glyph != ' ').map_or(0, |last| last + 1);
     for run in cells[..used].chunk_by(|a, b| (a.outcome, a.is_mark) == (b.outcome, b.is_mark)) {
         let style = match run[0].outcome.filter(|_| is_coloured) {
@@ -268,9 +268,9 @@ fn put(cells: &[Cell], is_coloured: bool, text: &mut String) {
     }
 }
 
-fn legend(history: &RunHistory, glyphs: &Glyphs, style: Style) -> String {
-    let is_there = |outcome| history.spans.iter().any(|span| span.outcome == outcome);
-    let fates = [
+fn legend(history: &RunHistory, glyphs: &LaneGlyphs, style: TerminalStyle) -> String {
+    let has_outcome = |outcome| history.spans.iter().any(|span| span.outcome == outcome);
+    let outcomes = [
         (SpanOutcome::Ok, "ok"),
         (SpanOutcome::NotFound, "not found"),
         (SpanOutcome::Error, "error"),
@@ -285,7 +285,7 @@ fn legend(history: &RunHistory, glyphs: &Glyphs, style: Style) -> String {
         (SpanOutcome::Running, "runs"),
     ];
     let mut items = Vec::new();
-    for (outcome, what) in fates.into_iter().filter(|(outcome, _)| is_there(*outcome)) {
+    for (outcome, what) in outcomes.into_iter().filter(|(outcome, _)| has_outcome(*outcome)) {
         let glyph = glyphs.of(outcome);
         let color = match style.is_coloured {
             true => color(outcome).on_default(),
@@ -297,12 +297,12 @@ fn legend(history: &RunHistory, glyphs: &Glyphs, style: Style) -> String {
         items.push(format!("{} tried again", glyphs.again));
     }
     if history.spans.iter().any(|span| span.timed_out) {
-        items.push(format!("{} ran for too long", glyphs.late));
+        items.push(format!("{} ran for too long", glyphs.timed_out));
     }
     if history.annotations.iter().any(|annotation| matches!(annotation, Annotation::Died { .. })) {
         items.push(format!("{} the worker died", glyphs.died));
     }
-    // No wider than the terminal.
+    // Items that do not fit go to the next line.
     let mut text = String::new();
     let mut column = 0;
     for item in items {
@@ -329,9 +329,9 @@ fn deaths(history: &RunHistory) -> String {
             let lost = history.spans.iter();
             let lost =
                 lost.filter(|span| span.process == *process && span.outcome == SpanOutcome::Lost);
-            let late: Vec<_> =
+            let timed_out: Vec<_> =
                 lost.clone().filter(|span| span.timed_out).map(|span| &*span.code).collect();
-            let why = match &late[..] {
+            let why = match &timed_out[..] {
                 [] => String::new(),
                 codes => format!(": {} ran for too long", codes.join(", ")),
             };

@@ -1,7 +1,7 @@
-//! A run as Chrome trace events, which Perfetto and chrome://tracing show.
+//! A run as Chrome trace events, for Perfetto and chrome://tracing.
 //!
 //! The format is described in "Trace Event Format" of the Chromium project: an `X` is a bar with a
-//! beginning and a duration in microseconds, an `i` an instant, an `M` a name.
+//! begin and a duration in microseconds, an `i` an instant, an `M` a name.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use procession_journal::{ProcessKind, RunHistory};
 /// The trace, as JSON.
 pub(super) fn of(name: &str, history: &RunHistory) -> String {
     let end = history.period.map_or(0, |(_, end)| end);
-    let mut events = Events::default();
+    let mut events = TraceEvents::default();
     let mut processes: Vec<_> = history.processes.iter().collect();
     processes.sort_by_key(|process| (process.worker, process.begin));
     for (order, process) in processes.into_iter().enumerate() {
@@ -45,15 +45,15 @@ pub(super) fn of(name: &str, history: &RunHistory) -> String {
     }
     history.annotations.iter().for_each(|annotation| events.push(instant(history, annotation)));
     let other = json!({"run": name, "program": concat!("procession ", env!("CARGO_PKG_VERSION"))});
-    let Events(events) = events;
+    let TraceEvents(events) = events;
     format!("{{\"traceEvents\":[{events}],\"displayTimeUnit\":\"ms\",\"otherData\":{other}}}")
 }
 
-/// Events, each as its JSON: as values, those of a long run would take gigabytes.
+/// Events as JSON text: as values, the events of a long run would need gigabytes.
 #[derive(Default)]
-struct Events(String);
+struct TraceEvents(String);
 
-impl Events {
+impl TraceEvents {
     fn push(&mut self, event: Value) {
         if !self.0.is_empty() {
             self.0.push(',');
@@ -107,7 +107,7 @@ fn instant(history: &RunHistory, annotation: &Annotation) -> Value {
     }
 }
 
-/// Of the names that the viewers know.
+/// A colour name of the trace format.
 fn color(outcome: SpanOutcome) -> &'static str {
     match outcome {
         SpanOutcome::Ok => "good",

@@ -1,11 +1,9 @@
-//! One measured process: started, watched until its end, with all that it started, and stopped if
-//! need be.
+//! Runs one measured process: starts it, waits for its end, and stops it if a signal comes.
 //!
-//! CPU time comes from the system when the process is waited for: its own and that of all its
-//! descendants that it waited for in turn. Peak memory does not: of descendants the system tells
-//! only that of the largest, and of the process itself it counts what its parent had when it was
-//! started. So on Linux memory is looked at while the processes run, see
-//! [`memory`](super::memory).
+//! The system reports the CPU time of the process, and of the descendants that it waited for, when it is
+//! reaped. The reported peak memory is that of the largest descendant only, and for the process itself
+//! includes the memory of its parent at the start. So on Linux the memory is sampled while the
+//! processes run, see [`memory`](super::memory).
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -18,79 +16,78 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use wait4::Wait4;
 
-use super::memory::Watch;
+use super::memory::MemoryWatch;
 use crate::cli::signals;
 
-/// How long a process has to end in order when it is stopped.
+/// How long a process may take to end after it was stopped, before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What a process used.
+/// The resources that a process used.
 #[derive(Debug)]
-pub(super) struct Used {
+pub(super) struct ProcessUsage {
     pub status: ExitStatus,
-    /// From its start to its end.
+    /// Time from the start to the end.
     pub wall: Duration,
     pub user: Duration,
     pub system: Duration,
-    /// Of all its processes together, in bytes.
+    /// Peak memory of the process and its descendants together, in bytes.
     pub peak_rss: u64,
 }
 
-/// Where a process runs, and where it can be stopped from another thread. No further one can be
-/// started then.
+/// Runs processes, one at a time. Another thread can close the runner: the process is then stopped, and
+/// no other can be started.
 #[derive(Default)]
-pub(super) struct Stage {
-    now: Mutex<Now>,
-    /// Signalled at the end of a process.
+pub(super) struct ProcessRunner {
+    state: Mutex<RunnerState>,
+    /// Notified at the end of a process.
     ended: Condvar,
-    /// Whether memory is looked at closely, which costs time.
-    is_close: AtomicBool,
+    /// Whether memory is sampled densely, which costs time.
+    is_dense: AtomicBool,
 }
 
 #[derive(Default)]
-struct Now {
+struct RunnerState {
     is_closed: bool,
     running: Option<Pid>,
 }
 
-impl Stage {
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+impl ProcessRunner {
+    fn state(&self) -> MutexGuard<'_, RunnerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.now().is_closed
+        self.state().is_closed
     }
 
-    /// Whether to look closely at the memory of what is run from now on; only where its time does
-    /// not matter.
-    pub(super) fn look_closely(&self, closely: bool) {
-        self.is_close.store(closely, Ordering::Relaxed);
+    /// Sets whether memory is sampled densely from now on, for runs whose time does not count.
+    pub(super) fn sample_densely(&self, is_dense: bool) {
+        self.is_dense.store(is_dense, Ordering::Relaxed);
     }
 
     /// Runs a process to its end.
-    pub(super) fn run(&self, command: &mut Command) -> io::Result<Used> {
-        let mut now = self.now();
+    pub(super) fn run(&self, command: &mut Command) -> io::Result<ProcessUsage> {
+        let mut now = self.state();
         if now.is_closed {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        // A group of its own: a Ctrl-C in the terminal is for us to handle.
+        // In a process group of its own, which a Ctrl-C in the terminal does not reach.
         let began = Instant::now();
         let mut child = command.process_group(0).spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the process id is no process id"))?;
         now.running = Some(pid);
         drop(now);
-        let watch = Watch::new(child.id(), self.is_close.load(Ordering::Relaxed));
+        let watch = MemoryWatch::new(child.id(), self.is_dense.load(Ordering::Relaxed));
         let (wall, peak_rss) = thread::scope(|scope| {
-            let watcher = thread::Builder::new().spawn_scoped(scope, || watch.until_over());
+            let watcher = thread::Builder::new().spawn_scoped(scope, || watch.sample());
             wait_for(pid);
             let wall = began.elapsed();
-            watch.is_over();
+            watch.end();
             (wall, watcher.ok().and_then(|watcher| watcher.join().ok()).flatten())
         });
         let (status, user, system, largest) = self.reap(&mut child, pid)?;
-        Ok(Used { status, wall, user, system, peak_rss: peak_rss.unwrap_or(largest) })
+        Ok(ProcessUsage { status, wall, user, system, peak_rss: peak_rss.unwrap_or(largest) })
     }
 
     fn reap(
@@ -98,8 +95,8 @@ impl Stage {
         child: &mut Child,
         pid: Pid,
     ) -> io::Result<(ExitStatus, Duration, Duration, u64)> {
-        let mut now = self.now();
-        // What it may have left behind. As long as it was not reaped the group is surely its own.
+        let mut now = self.state();
+        // Kills the descendants that are left. Until the process is reaped, the group id is its own.
         let _ = kill_process_group(pid, Signal::KILL);
         now.running = None;
         let waited = child.wait4();
@@ -110,25 +107,25 @@ impl Stage {
         Ok((waited.status, usage.utime, usage.stime, usage.maxrss))
     }
 
-    /// Ends the process that runs, in order if it can, and lets no other begin.
+    /// Stops the process that runs, and lets no other start.
     pub(super) fn close(&self) {
-        let mut now = self.now();
+        let mut now = self.state();
         now.is_closed = true;
         let Some(pid) = now.running else { return };
-        // A coordinator takes the first for a wish and the second, if that comes later, for an
-        // order. Two of the same kind could arrive as one.
+        // A coordinator ends its run at the first signal, and at once at the second. The signals
+        // differ, since two equal ones could arrive as one.
         let steps = [
             (Signal::INT, signals::BURST + Duration::from_millis(50)),
             (Signal::TERM, GRACE),
             (Signal::KILL, Duration::ZERO),
         ];
-        for (signal, patience) in steps {
+        for (signal, timeout) in steps {
             if now.running.is_none() {
                 return;
             }
             let _ = kill_process_group(pid, signal);
-            let runs = |now: &mut Now| now.running.is_some();
-            let waited = self.ended.wait_timeout_while(now, patience, runs);
+            let runs = |now: &mut RunnerState| now.running.is_some();
+            let waited = self.ended.wait_timeout_while(now, timeout, runs);
             (now, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -1,4 +1,4 @@
-//! Numbers as people read them, and texts of others as a terminal may show them.
+//! Numbers for users, and text that is safe to print on a terminal or to paste into a shell.
 
 use std::borrow::Cow;
 
@@ -32,19 +32,19 @@ pub(super) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The text without anything that would make a terminal do something.
+/// The text with control characters escaped.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_command) {
+    if !text.chars().any(is_control) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| match is_command(c) {
+    let shown = |c: char| match is_control(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     Cow::Owned(text.chars().map(shown).collect())
 }
 
-/// The text as a shell reads it as one word.
+/// The text, quoted if a shell would not read it as one word.
 pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
@@ -53,8 +53,8 @@ pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether the character moves, colours or turns around what is shown.
-fn is_command(c: char) -> bool {
+/// Whether the character controls the terminal or changes the direction of the text.
+fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -64,16 +64,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_three_digits_or_so() {
-        let told = [0.0, 1.904, 99.9, 150.3, 1534.0, 120_000.0, 7.2e6].map(milliseconds);
+    fn times_have_about_three_digits() {
+        let formatted = [0.0, 1.904, 99.9, 150.3, 1534.0, 120_000.0, 7.2e6].map(milliseconds);
         let expected = ["0.00 ms", "1.90 ms", "99.9 ms", "150 ms", "1.53 s", "120 s", "120 min"];
-        assert_eq!(told, expected);
+        assert_eq!(formatted, expected);
     }
 
     #[test]
     fn amounts_have_two_or_three() {
-        let told = [0, 590, 1000, 8_600_000, 999_600, 12_300_000_000].map(bytes);
-        assert_eq!(told, ["0 B", "590 B", "1.0 kB", "8.6 MB", "1.0 MB", "12 GB"]);
+        let formatted = [0, 590, 1000, 8_600_000, 999_600, 12_300_000_000].map(bytes);
+        assert_eq!(formatted, ["0 B", "590 B", "1.0 kB", "8.6 MB", "1.0 MB", "12 GB"]);
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown_instead() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("plain ü"), "plain ü");
         assert_eq!(printable("\x1b[31mred\t"), "\\u{1b}[31mred\\t");
         assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");

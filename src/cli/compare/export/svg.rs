@@ -1,19 +1,22 @@
-//! The chart as a picture: bars with whiskers, in SVG that needs nothing else, on light and dark
-//! ground.
+//! The chart as a picture: bars with whiskers, in SVG without references to other files, in light and
+//! dark colours.
 
-use super::chart::Bar;
+use super::Exporter;
+use crate::cli::compare::chart::ChartBar;
+use crate::cli::compare::comparison::Comparison;
+use crate::cli::compare::report::ComparisonReport;
 
 const WIDTH: f64 = 720.0;
-/// Of one bar, with the space around it.
+/// Height of one bar with the space around it.
 const PITCH: f64 = 34.0;
 const THICK: f64 = 18.0;
 const TOP: f64 = 40.0;
-/// Below the bars: the scale.
+/// Height of the scale below the bars.
 const BOTTOM: f64 = 52.0;
-/// A character of the labels is about as wide as this.
+/// Approximate width of a character of the labels.
 const CHARACTER: f64 = 7.6;
 
-/// The style is part of the picture, and its names are its own, so that it can stand in a page.
+/// The style of the picture. Its class names are unique, so that the picture can be part of a page.
 const STYLE: &str = "
 .cmp{font:13px system-ui,sans-serif;--ink:#1f2328;--faint:#59636e;--grid:#d1d9e0;--bar:#2f6fd0;--whisker:#1f2328;--paper:#ffffff}
 @media (prefers-color-scheme:dark){.cmp{--ink:#e6edf3;--faint:#9198a1;--grid:#3d444d;--bar:#4f8ff7;--whisker:#e6edf3;--paper:#0d1117}}
@@ -22,9 +25,21 @@ const STYLE: &str = "
 .cmp text{fill:var(--ink)}.cmp .faint{fill:var(--faint);font-size:12px}.cmp .title{font-weight:600;font-size:14px}
 ";
 
+pub(super) struct Svg;
+
+impl Exporter for Svg {
+    fn extension(&self) -> &'static str {
+        "svg"
+    }
+
+    fn export(&self, _: &Comparison, report: &ComparisonReport) -> String {
+        draw(&format!("{}: mean time", report.title), &report.bars)
+    }
+}
+
 /// Draws the bars, whose values are seconds.
-pub(super) fn draw(title: &str, bars: &[Bar]) -> String {
-    let longest = |text: fn(&Bar) -> &str| {
+pub(super) fn draw(title: &str, bars: &[ChartBar]) -> String {
+    let longest = |text: fn(&ChartBar) -> &str| {
         bars.iter().map(|bar| text(bar).chars().count()).max().unwrap_or(0) as f64 * CHARACTER
     };
     let left = (longest(|bar| &bar.label) + 24.0).min(WIDTH / 2.0);
@@ -83,9 +98,9 @@ pub(super) fn draw(title: &str, bars: &[Bar]) -> String {
     svg
 }
 
-pub(super) const LEGEND: &str = "bars: mean time; whiskers: fastest and slowest run";
+const LEGEND: &str = "bars: mean time; whiskers: fastest and slowest run";
 
-/// The distance of the marks, and the last one, which is no less than this.
+/// The distance of the marks of the scale, and the last mark, which is at least `most`.
 fn ticks(most: f64) -> (f64, f64) {
     if most <= 0.0 || !most.is_finite() {
         return (1.0, 1.0);
@@ -97,13 +112,13 @@ fn ticks(most: f64) -> (f64, f64) {
     (step, (most / step - 1e-9).ceil() * step)
 }
 
-/// A number without needless zeros.
+/// A number without trailing zeros.
 fn trimmed(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Text as it may stand in SVG and HTML.
+/// The text with the special characters of SVG and HTML escaped.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,8 +1,9 @@
-//! The report as a page that needs nothing else, on light and dark ground.
+//! The report as a page without references to other files, in light and dark colours.
 
-use super::comparison::Comparison;
-use super::report::{Report, SPEED_UP, Table};
+use super::Exporter;
 use super::svg::{self, escape};
+use crate::cli::compare::comparison::Comparison;
+use crate::cli::compare::report::{ComparisonReport, ReportTable, SPEED_UP};
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1f2328;--faint:#59636e;--grid:#d1d9e0;--paper:#fff;--band:#f6f8fa}
@@ -17,9 +18,21 @@ tbody tr:nth-child(odd){background:var(--band)}svg{max-width:100%;height:auto}
 code{font-family:ui-monospace,monospace;font-size:.9em;overflow-wrap:anywhere}
 ";
 
-pub(super) fn page(comparison: &Comparison, report: &Report) -> String {
-    let Report { title, subtitle, times, bars, verdicts, scaling, remarks } = report;
-    let place = &comparison.place;
+pub(super) struct Html;
+
+impl Exporter for Html {
+    fn extension(&self) -> &'static str {
+        "html"
+    }
+
+    fn export(&self, comparison: &Comparison, report: &ComparisonReport) -> String {
+        page(comparison, report)
+    }
+}
+
+fn page(comparison: &Comparison, report: &ComparisonReport) -> String {
+    let ComparisonReport { title, subtitle, times, bars, verdicts, scaling, remarks } = report;
+    let context = &comparison.context;
     let title = escape(title);
     let lines = |lines: &[String], tag: &str| -> String {
         lines.iter().map(|line| format!("<{tag}>{}</{tag}>\n", escape(line.trim()))).collect()
@@ -43,14 +56,14 @@ pub(super) fn page(comparison: &Comparison, report: &Report) -> String {
         subtitle = escape(subtitle),
         table = table(times),
         remarks = lines(remarks, "p"),
-        command = escape(&place.command),
-        version = place.version,
-        when = place.when,
+        command = escape(&context.command),
+        version = context.version,
+        when = context.when,
     )
 }
 
-fn table(table: &Table) -> String {
-    let Table { head, units, rows } = table;
+fn table(table: &ReportTable) -> String {
+    let ReportTable { head, units, rows } = table;
     let head = head.iter().enumerate().map(|(n, head)| {
         let unit = units.get(n).filter(|unit| !unit.is_empty());
         let unit = unit.map(|unit| format!(" <small>{}</small>", escape(unit)));

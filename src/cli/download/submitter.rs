@@ -1,35 +1,34 @@
-//! Feeds downloads to an executor, from a thread of its own, until it is told to stop.
+//! Submits downloads to an executor, from a thread of its own, until it is stopped.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::flags::codes::Code;
-use crate::flags::outcome::Outcome;
-use crate::flags::task::Download;
 use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
 use procession_os::threads::ThreadSpec;
 
-use super::run_log::Submitted;
+use crate::cli::run_log::SubmittedCodes;
+use crate::flags::codes::Code;
+use crate::flags::outcome::DownloadOutcome;
+use crate::flags::task::Download;
 
-/// A feeder at work.
-pub(super) struct Feeder {
+/// A running submitter.
+pub(super) struct Submitter {
     executor: Arc<dyn Engine>,
     is_stopped: Arc<AtomicBool>,
 }
 
-impl Feeder {
-    /// Begins to submit the downloads; `done` is called with what becomes of each, submitted or
-    /// not.
+impl Submitter {
+    /// Starts to submit the downloads. `done` is called with the result of each, submitted or not.
     pub(super) fn start(
         executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
-        submitted: Submitted,
-        done: impl Fn(Code, Result<Outcome, TaskError>) + Clone + Send + 'static,
+        submitted: SubmittedCodes,
+        done: impl Fn(Code, Result<DownloadOutcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let feeder = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
-        let is_stopped = Arc::clone(&feeder.is_stopped);
-        spawn("feeder", move || {
+        let submitter = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
+        let is_stopped = Arc::clone(&submitter.is_stopped);
+        spawn("submitter", move || {
             for download in downloads {
                 let (code, done) = (download.code, done.clone());
                 if is_stopped.load(Ordering::Acquire) {
@@ -39,7 +38,7 @@ impl Feeder {
                 let future = executor.submit(download);
                 submitted.insert(future.id(), code);
                 future.on_done(move |result| match result {
-                    // It was stopped just before this one was submitted.
+                    // The executor was shut down just before this submission.
                     Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
                         done(code, Err(TaskError::Cancelled));
                     }
@@ -47,17 +46,17 @@ impl Feeder {
                 });
             }
         })?;
-        Ok(feeder)
+        Ok(submitter)
     }
 
-    /// Submits no more, and cancels what has not begun, submitted or not. What has begun goes on:
-    /// its futures are not cancelled one by one, since that would kill the workers that run them.
+    /// Submits no more, and cancels the downloads that have not begun, submitted or not. Downloads
+    /// that have begun continue: to cancel their futures would kill the workers that run them.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Release);
         let executor = Arc::clone(&self.executor);
-        // It returns only when all that has begun has ended. Without a thread to wait for that,
-        // the caller's patience will end it.
-        let _ = spawn("stopping", move || executor.shutdown(Shutdown::CancelPending));
+        // The shutdown returns when all downloads that have begun have ended. If no thread can be
+        // started for it, the deadline of the caller ends the run.
+        let _ = spawn("shutdown", move || executor.shutdown(Shutdown::CancelPending));
     }
 }
 

@@ -1,42 +1,42 @@
-//! Whether the machine had time for us: numbers from one that is busy with other things are not to
-//! be trusted, and whoever reads them should know.
+//! The CPU use of other programs during a measurement: on a busy machine the results are not reliable,
+//! and the reports say so.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Watches the machine from the first run to the last.
-pub(super) struct Machine {
+/// Measures the CPU use of other programs, from its creation on.
+pub(super) struct BackgroundLoad {
     began: Instant,
-    before: Option<Load>,
-    /// How long this process had used the CPUs by then.
+    before: Option<CpuLoad>,
+    /// CPU time of this process at the beginning.
     own: Duration,
 }
 
-/// What the system tells of all CPUs together.
-struct Load {
-    /// How long they have been busy since the system was started.
+/// The load of all CPUs together.
+struct CpuLoad {
+    /// Time that they have been busy since the start of the system.
     busy: Duration,
-    /// How many there are, which may be more than we may use.
+    /// Number of CPUs, which may be more than this process may use.
     cpus: usize,
 }
 
-/// Less than this tells nothing: the system counts in hundredths of a second.
+/// The shortest time that gives a result: the system counts in hundredths of a second.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-impl Machine {
+impl BackgroundLoad {
     pub(super) fn watch() -> Self {
-        Self { began: Instant::now(), before: Load::now(), own: own() }
+        Self { began: Instant::now(), before: CpuLoad::now(), own: own() }
     }
 
-    /// Which share of all CPUs others had since then, if our runs used so much of them.
-    pub(super) fn share_of_others(&self, runs: Duration) -> Option<f64> {
+    /// The share of all CPUs that other programs used; `runs` is the CPU time of the measured processes.
+    pub(super) fn share(&self, runs: Duration) -> Option<f64> {
         let elapsed = self.began.elapsed();
         if elapsed < SHORTEST {
             return None;
         }
-        let now = Load::now()?;
+        let now = CpuLoad::now()?;
         let busy = now.busy.checked_sub(self.before.as_ref()?.busy)?;
         let others = busy.saturating_sub(runs + own().saturating_sub(self.own));
         Some(others.as_secs_f64() / (elapsed.as_secs_f64() * now.cpus as f64))
@@ -48,7 +48,7 @@ fn own() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-impl Load {
+impl CpuLoad {
     fn now() -> Option<Self> {
         Self::read(&fs::read_to_string("/proc/stat").ok()?)
     }
@@ -74,24 +74,24 @@ mod tests {
 
     #[test]
     fn the_load_is_read_as_the_system_writes_it() {
-        let load = Load::read("cpu  1 2 3 400 50 6 7 81 0 0\ncpu0 1 1\ncpu1 0 1\nintr 5\n");
+        let load = CpuLoad::read("cpu  1 2 3 400 50 6 7 81 0 0\ncpu0 1 1\ncpu1 0 1\nintr 5\n");
         let load = load.unwrap();
         let ticks = load.busy.as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
         assert_eq!((ticks.round(), load.cpus), (100.0, 2));
-        assert!(Load::read("").is_none() && Load::read("cpu 1 2\n").is_none());
+        assert!(CpuLoad::read("").is_none() && CpuLoad::read("cpu 1 2\n").is_none());
     }
 
     #[test]
     fn what_this_process_burns_is_not_the_work_of_others() {
-        let machine = Machine::watch();
-        assert_eq!(machine.share_of_others(Duration::ZERO), None, "too early to tell");
+        let machine = BackgroundLoad::watch();
+        assert_eq!(machine.share(Duration::ZERO), None, "too early to tell");
         let before = own();
         while machine.began.elapsed() < SHORTEST * 2 {
             std::hint::spin_loop();
         }
         let burnt = (own() - before).as_secs_f64();
-        let all = 2.0 * Load::now().unwrap().cpus as f64;
-        let share = machine.share_of_others(Duration::ZERO).unwrap();
+        let all = 2.0 * CpuLoad::now().unwrap().cpus as f64;
+        let share = machine.share(Duration::ZERO).unwrap();
         assert!((0.0..1.0 - burnt / all + 0.1).contains(&share), "{share}, {burnt} s of {all} s");
     }
 }

@@ -1,16 +1,18 @@
-//! Which run's logs are meant: an argument that several commands have.
+//! The selection of a run whose logs a command reads.
 
 use std::path::{Path, PathBuf};
 
 use procession_journal::RunDir;
 use procession_journal::run_dir::FindError;
 
-/// Where logs lie unless told otherwise.
-pub(super) const LOGS: &str = "logs";
+use super::contradiction::Contradiction;
 
-/// A run, as typed.
+/// The default directory of logs.
+pub(super) const DEFAULT_LOG_DIR: &str = "logs";
+
+/// The run, as typed.
 #[derive(Debug, clap::Args)]
-pub(super) struct WhichRun {
+pub(super) struct RunSelectionArgs {
     /// The run: its name or a part of it, or the path of its logs [default: the latest]
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
@@ -19,25 +21,23 @@ pub(super) struct WhichRun {
     log_dir: Option<PathBuf>,
 }
 
-impl WhichRun {
-    /// The directory of its logs, or the one file that is meant.
+impl RunSelectionArgs {
+    /// The directory of the run's logs, or a single file of them.
     pub(super) fn find(&self) -> Result<PathBuf, FindError> {
         find(self.log_dir(), self.run.as_deref())
     }
 
     /// Where runs keep their logs.
     pub(super) fn log_dir(&self) -> &Path {
-        self.log_dir.as_deref().unwrap_or(Path::new(LOGS))
+        self.log_dir.as_deref().unwrap_or(Path::new(DEFAULT_LOG_DIR))
     }
 
-    /// A run that is given by its path needs no directory to look for it in.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// Checks that there is no `--log-dir` if the run is a path.
+    pub(super) fn check(&self) -> Result<(), Contradiction> {
         match (&self.run, &self.log_dir) {
-            (Some(run), Some(dir)) if is_path(run) => Err(format!(
-                "--log-dir {} contradicts RUN {run}, which is a path: leave --log-dir away, or \
-                 give the name of the run",
-                dir.display()
-            )),
+            (Some(run), Some(log_dir)) if is_path(run) => {
+                Err(Contradiction::LogDirOfPath { log_dir: log_dir.clone(), run: run.clone() })
+            }
             _ => Ok(()),
         }
     }
@@ -58,7 +58,7 @@ fn is_path(run: &str) -> bool {
 
 /// The name of a run, by its path.
 pub(super) fn name(path: &Path) -> String {
-    // A link such as `latest` is told by what it points to.
+    // A link such as `latest` is resolved.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

@@ -1,29 +1,29 @@
-//! What is left to do of the runs whose logs are there.
+//! The codes that are left to do of the runs that have logs.
 //!
-//! A run may have gone on with an earlier one: together they are one job, and what is left of it is
-//! left of all of them, whichever of them is named.
+//! A run that continues another is one job with it. What is left of a job does not depend on which of
+//! its runs is named.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::resume::Resume;
-use super::stderr;
-use super::words::printable;
+use super::resume::ResumeArgs;
+use crate::cli::format::printable;
+use crate::cli::stderr;
 use procession_journal as journal;
 use procession_journal::history::FinalStatus;
 use procession_journal::{ReadWarnings, RunDir, RunHistory, RunSettings};
 
-/// A run whose log is there.
-pub(super) struct Run {
+/// A run that has a log.
+pub(super) struct LoggedRun {
     pub(super) name: String,
     history: RunHistory,
     warnings: ReadWarnings,
-    goes_on: bool,
+    is_running: bool,
 }
 
-impl Run {
+impl LoggedRun {
     pub(super) fn settings(&self) -> anyhow::Result<&RunSettings> {
         self.history.settings.as_ref().with_context(|| {
             format!(
@@ -38,8 +38,8 @@ impl Run {
         self.history.settings.as_ref()?.continues.as_ref()
     }
 
-    /// Whether both were to save the same server's flags in the same directory.
-    fn has_the_target_of(&self, other: &Self) -> bool {
+    /// Whether both runs save the flags of the same server in the same directory.
+    fn has_same_target(&self, other: &Self) -> bool {
         let target = |run: &Self| {
             run.history.settings.as_ref().map(|run| (run.server.clone(), run.dest.clone()))
         };
@@ -47,31 +47,31 @@ impl Run {
     }
 }
 
-/// All runs whose logs are there and can be read, the oldest first.
-pub(super) struct Runs(pub(super) Vec<Run>);
+/// All runs whose logs can be read, the oldest first.
+pub(super) struct LoggedRuns(pub(super) Vec<LoggedRun>);
 
-impl Runs {
+impl LoggedRuns {
     pub(super) fn read(logs: &Path) -> anyhow::Result<Self> {
         let runs = RunDir::list(logs)?.into_iter().filter_map(|run| {
             let path = run.path();
-            // Before the log is read: the run may end meanwhile.
-            let goes_on = journal::is_running(&path);
+            // Checked before the log is read: the run may end meanwhile.
+            let is_running = journal::is_running(&path);
             let (history, warnings) = journal::read(&path).ok()?;
-            Some(Run { name: run.name().to_owned(), history, warnings, goes_on })
+            Some(LoggedRun { name: run.name().to_owned(), history, warnings, is_running })
         });
         Ok(Self(runs.collect()))
     }
 
-    /// The run of this name.
+    /// Index of the run with this name.
     pub(super) fn named(&self, name: &str) -> anyhow::Result<usize> {
         let found = self.0.iter().position(|run| run.name == name);
         let found = found.with_context(|| format!("cannot read the log of {name}"))?;
-        self.refuse_what_goes_on(&self.members(found))?;
+        self.refuse_running(&self.members(found))?;
         Ok(found)
     }
 
-    fn refuse_what_goes_on(&self, members: &[usize]) -> anyhow::Result<()> {
-        match members.iter().map(|run| &self.0[*run]).find(|run| run.goes_on) {
+    fn refuse_running(&self, members: &[usize]) -> anyhow::Result<()> {
+        match members.iter().map(|run| &self.0[*run]).find(|run| run.is_running) {
             Some(run) => {
                 bail!("the run {} still goes on: see coordinator logs --follow", run.name)
             }
@@ -79,15 +79,15 @@ impl Runs {
         }
     }
 
-    /// The newest run of which something is left; the newest of all if there is none.
-    pub(super) fn newest_with_something_left(&self, resume: &Resume) -> anyhow::Result<usize> {
+    /// Index of the newest run of which codes are left; that of the newest run if there is none.
+    pub(super) fn newest_with_something_left(&self, resume: &ResumeArgs) -> anyhow::Result<usize> {
         let mut seen = HashSet::new();
         for run in (0..self.0.len()).rev() {
             if seen.contains(&run) {
                 continue;
             }
             let members = self.members(run);
-            let is_free = self.refuse_what_goes_on(&members).is_ok();
+            let is_free = self.refuse_running(&members).is_ok();
             seen.extend(members);
             if is_free
                 && self.0[run].history.settings.is_some()
@@ -98,14 +98,14 @@ impl Runs {
             }
         }
         let newest = self.0.len().checked_sub(1).context("none of the logs can be read")?;
-        self.refuse_what_goes_on(&self.members(newest))?;
+        self.refuse_running(&self.members(newest))?;
         Ok(newest)
     }
 
-    /// The runs that are one job with this one: those that it went on with, those that went on
-    /// with it, and so on. The oldest first.
+    /// The runs of the job of this run: those that it continues, those that continue it, and so on.
+    /// The oldest first.
     fn members(&self, run: usize) -> Vec<usize> {
-        let goes_on_with = |one: &Run, other: &Run| one.continues() == Some(&other.name);
+        let continues = |one: &LoggedRun, other: &LoggedRun| one.continues() == Some(&other.name);
         let mut members = BTreeSet::from([run]);
         loop {
             let before = members.len();
@@ -113,7 +113,7 @@ impl Runs {
                 let is_linked = members
                     .iter()
                     .map(|member| &self.0[*member])
-                    .any(|member| goes_on_with(run, member) || goes_on_with(member, run));
+                    .any(|member| continues(run, member) || continues(member, run));
                 if is_linked {
                     members.insert(index);
                 }
@@ -124,32 +124,32 @@ impl Runs {
         }
     }
 
-    /// What became of the codes of all runs of a job. What another, later run has brought from the
-    /// same server into the same directory is done as well.
-    pub(super) fn job(&self, run: usize, must_tell: bool) -> anyhow::Result<Job> {
+    /// The states of all codes of a job. Codes that a later run of another job has saved from the same
+    /// server in the same directory are done as well.
+    pub(super) fn job(&self, run: usize, must_know_codes: bool) -> anyhow::Result<LoggedJob> {
         let members = self.members(run);
-        let mut job = Job::default();
+        let mut job = LoggedJob::default();
         for index in members[0]..self.0.len() {
-            let Run { name, history, .. } = &self.0[index];
+            let LoggedRun { name, history, .. } = &self.0[index];
             if members.contains(&index) {
-                job.go_on(name, history, must_tell)?;
-            } else if self.0[index].has_the_target_of(&self.0[run]) {
+                job.continue_with(name, history, must_know_codes)?;
+            } else if self.0[index].has_same_target(&self.0[run]) {
                 job.note_done(history);
             }
         }
         Ok(job)
     }
 
-    /// Says what is wrong with the logs of a job, and which of its runs are not kept any more.
-    pub(super) fn tell_troubles(&self, run: usize) {
+    /// Prints the warnings about the logs of a job, and which of its runs have no log any more.
+    pub(super) fn print_warnings(&self, run: usize) {
         for run in self.members(run).into_iter().map(|member| &self.0[member]) {
-            for trouble in run.warnings.lines() {
-                stderr::say(format_args!("coordinator: {}", printable(&trouble)));
+            for warning in run.warnings.lines() {
+                stderr::print(format_args!("coordinator: {}", printable(&warning)));
             }
             if let Some(name) = run.continues()
                 && !self.0.iter().any(|run| run.name == *name)
             {
-                stderr::say(format_args!(
+                stderr::print(format_args!(
                     "coordinator: {} is not kept any more; what failed there is not known",
                     printable(name)
                 ));
@@ -158,32 +158,37 @@ impl Runs {
     }
 }
 
-/// What became of the codes of a run, and of those that it went on with.
+/// The codes of the runs of a job, and their states.
 #[derive(Default)]
-pub(super) struct Job {
-    /// In the order in which they were asked for.
+pub(super) struct LoggedJob {
+    /// In the order in which they were requested.
     pub(super) codes: Vec<String>,
-    states: HashMap<String, State>,
+    states: HashMap<String, CodeState>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum CodeState {
     Done,
     Undone,
     Failed,
 }
 
-impl Job {
-    /// Adds a run that went on with those before: what it was asked for, it has decided anew.
-    fn go_on(&mut self, name: &str, history: &RunHistory, must_tell: bool) -> anyhow::Result<()> {
+impl LoggedJob {
+    /// Adds a run that continues those before. It decides the states of the codes that it requested.
+    fn continue_with(
+        &mut self,
+        name: &str,
+        history: &RunHistory,
+        must_know_codes: bool,
+    ) -> anyhow::Result<()> {
         let undone = history.not_done();
-        if undone.is_none() && must_tell {
+        if undone.is_none() && must_know_codes {
             bail!("the log of {name} does not tell which flags were asked for");
         }
         let wanted = history.settings.iter().flat_map(|settings| settings.wanted.iter().cloned());
-        let done = wanted.map(|code| (code, State::Done));
-        let undone = undone.into_iter().flatten().map(|code| (code, State::Undone));
-        let failed = history.failed().into_iter().map(|code| (code, State::Failed));
+        let done = wanted.map(|code| (code, CodeState::Done));
+        let undone = undone.into_iter().flatten().map(|code| (code, CodeState::Undone));
+        let failed = history.failed().into_iter().map(|code| (code, CodeState::Failed));
         for (code, state) in done.chain(undone).chain(failed) {
             if self.states.insert(code.clone(), state).is_none() {
                 self.codes.push(code);
@@ -192,18 +197,18 @@ impl Job {
         Ok(())
     }
 
-    /// Notes what another run has brought.
+    /// Marks the codes as done that a run of another job has saved.
     fn note_done(&mut self, history: &RunHistory) {
         for (code, end) in history.final_outcomes() {
             let is_done = matches!(end.status, FinalStatus::Ok | FinalStatus::NotFound);
             if let (true, Some(state)) = (is_done, self.states.get_mut(&code)) {
-                *state = State::Done;
+                *state = CodeState::Done;
             }
         }
     }
 
-    /// The codes that are in this state, in the order in which they were asked for.
-    pub(super) fn in_state(&self, state: State) -> Vec<String> {
+    /// The codes in this state, in the order in which they were requested.
+    pub(super) fn in_state(&self, state: CodeState) -> Vec<String> {
         let codes = self.codes.iter().filter(|code| self.states[*code] == state);
         codes.cloned().collect()
     }

@@ -1,5 +1,5 @@
-//! The download of flags as a measured run: a `coordinator` of its own each time, with a
-//! destination of its own, and all from one server.
+//! The download of flags as a measured job: each run is a `coordinator` with a destination of its own,
+//! and all runs use one server.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,32 +13,32 @@ use tempfile::TempDir;
 
 use crate::cli::dashboard::Dashboard;
 use crate::flags::codes::Code;
-use crate::flags::outcome::Counts;
-use crate::flags::report::Summary;
+use crate::flags::outcome::OutcomeCounts;
+use crate::flags::report::RunSummary;
 use crate::workload::hex;
 
-use super::mode::{Crew, Mode, Size};
-use super::process::Stage;
-use super::run::{Brought, Job, Run, Trouble, Turn, run_program};
+use super::mode::{ExecutorSpec, MeasuredMode, PoolSize};
+use super::run::{MeasuredJob, MeasuredRun, RunError, RunId, RunResult, run_program};
+use super::runner::ProcessRunner;
 
-/// Which flags, from where.
-pub(super) struct Flags<'d> {
+/// The codes and the server.
+pub(super) struct FlagsJob<'d> {
     /// This executable.
     pub program: PathBuf,
     pub codes: Vec<Code>,
     pub url: String,
-    /// Whether the server is ours, and fails only on purpose.
+    /// Whether the server is embedded, so that its errors are intended.
     pub is_embedded: bool,
     pub timeout: Duration,
     pub retries: u32,
-    /// Of modes that do not say it.
+    /// The number of workers of modes without one.
     pub workers: Option<usize>,
-    /// Shows each run; for that, runs keep logs.
+    /// Shows each run, which then keeps logs.
     pub dashboard: Option<&'d Dashboard>,
 }
 
-impl Flags<'_> {
-    fn command(&self, mode: Mode, dest: &Path, logs: &Path) -> Command {
+impl FlagsJob<'_> {
+    fn command(&self, mode: MeasuredMode, dest: &Path, logs: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.args(self.codes.iter().map(Code::as_str));
         let mut option = |name: &str, value: &dyn ToString| {
@@ -47,17 +47,17 @@ impl Flags<'_> {
         option("--server", &self.url);
         option("--timeout", &self.timeout.as_secs_f64());
         option("--retries", &self.retries);
-        let kind = Mode::kind(mode);
+        let kind = MeasuredMode::kind(mode);
         option("--mode", &kind);
         option("--progress", &"none");
-        match mode.crew {
-            Crew::Sequential | Crew::Threads(None) => {}
-            Crew::Threads(Some(threads)) => option("--max_req", &threads),
-            Crew::Processes(Some(Size { workers, threads })) => {
+        match mode.executor {
+            ExecutorSpec::Sequential | ExecutorSpec::Threads(None) => {}
+            ExecutorSpec::Threads(Some(threads)) => option("--max_req", &threads),
+            ExecutorSpec::Processes(Some(PoolSize { workers, threads })) => {
                 option("--workers", &workers);
                 option("--max_req", &(workers * threads));
             }
-            Crew::Processes(None) => {
+            ExecutorSpec::Processes(None) => {
                 if let Some(workers) = self.workers {
                     option("--workers", &workers);
                 }
@@ -72,31 +72,30 @@ impl Flags<'_> {
     }
 }
 
-impl Job for Flags<'_> {
-    fn run(&self, turn: Turn, stage: &Stage) -> Result<Run, Trouble> {
+impl MeasuredJob for FlagsJob<'_> {
+    fn run(&self, id: RunId, runner: &ProcessRunner) -> Result<MeasuredRun, RunError> {
         let scratch = scratch()?;
         let (dest, logs) = (scratch.path().join("flags"), scratch.path().join("logs"));
-        let mut command = self.command(turn.mode, &dest, &logs);
+        let mut command = self.command(id.mode, &dest, &logs);
         if let Some(dashboard) = self.dashboard {
-            dashboard.expect(&turn.to_string(), &logs)?;
+            dashboard.expect(&id.to_string(), &logs)?;
         }
-        // 0 and 1: it could work, with or without errors.
-        let ran = run_program(&mut command, scratch.path(), stage, &[0, 1]);
+        // Exit codes of runs without and with errors.
+        let ran = run_program(&mut command, scratch.path(), runner, &[0, 1]);
         if let Some(dashboard) = self.dashboard {
-            dashboard.show_the_end();
+            dashboard.show_end();
         }
-        let (used, told) = ran?;
-        let (summary, error) = read(&told)
-            .ok_or_else(|| Trouble::CouldNot("it told no summary of its run".to_owned()))?;
-        Ok(Run {
-            round: turn.number,
+        let (used, output) = ran?;
+        let (summary, error) = read(&output).ok_or(RunError::NoSummary)?;
+        Ok(MeasuredRun {
+            round: id.number,
             seconds: used.wall.as_secs_f64(),
             user: used.user.as_secs_f64(),
             system: used.system.as_secs_f64(),
             peak_rss: used.peak_rss,
             workers: summary.workers,
             concurrency: summary.connections,
-            brought: Brought { counts: summary.counts, things: digests(&dest)?, error },
+            result: RunResult { counts: summary.counts, digests: digests(&dest)?, error },
         })
     }
 
@@ -105,24 +104,25 @@ impl Job for Flags<'_> {
     }
 }
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when it is dropped.
 pub(super) fn scratch() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("coordinator-compare-").tempdir()
 }
 
-/// The summary, and the first error, of the lines that `--json` prints.
-fn read(told: &str) -> Option<(Summary, Option<String>)> {
+/// The summary and the first error in the output of `--json`.
+fn read(output: &str) -> Option<(RunSummary, Option<String>)> {
     #[derive(Deserialize)]
     struct Last {
-        summary: Summary,
+        summary: RunSummary,
     }
     #[derive(Deserialize)]
-    struct Line {
+    struct OutputLine {
         error: Option<String>,
     }
-    let last: Last = serde_json::from_str(told.lines().next_back()?).ok()?;
-    let Counts { ok: _, not_found: _, error, not_done: _, unchanged: _ } = last.summary.counts;
-    let lines = told.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let last: Last = serde_json::from_str(output.lines().next_back()?).ok()?;
+    let OutcomeCounts { ok: _, not_found: _, error, not_done: _, unchanged: _ } =
+        last.summary.counts;
+    let lines = output.lines().filter_map(|line| serde_json::from_str::<OutputLine>(line).ok());
     let first = if error > 0 { lines.filter_map(|line| line.error).next() } else { None };
     Some((last.summary, first))
 }
@@ -131,7 +131,7 @@ fn digests(dir: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut digests = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // What is kept beside the flags differs from run to run.
+        // The file of validators differs from run to run.
         if entry.path().extension().is_none_or(|extension| extension != "gif") {
             continue;
         }

@@ -1,0 +1,113 @@
+//! Options that contradict each other: one of them would have to be ignored. The error has the names of
+//! both and says what to write instead. Where two options never go together, clap refuses them; these
+//! are options of which only some values do not.
+
+use std::path::PathBuf;
+
+use super::options::{ColorOption, Mode, ServerArgs};
+use crate::flags::site::Site;
+
+/// Two options that contradict each other.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Contradiction {
+    #[error(
+        "--max_req {0} contradicts --mode sequential, which has one request at a time: leave one of \
+         them away, or write --mode threads"
+    )]
+    RequestsOfSequential(usize),
+    #[error(
+        "--workers {0} contradicts --mode sequential, which has no worker processes: leave one of \
+         them away, or write --mode processes"
+    )]
+    WorkersOfSequential(usize),
+    #[error(
+        "--workers {0} contradicts --mode threads, which has no worker processes: write --max_req \
+         {0} for as many threads, or write --mode processes"
+    )]
+    WorkersOfThreads(usize),
+    #[error(
+        "--workers {workers} contradicts --max_req {requests}: a worker without a request has \
+         nothing to do: write --max_req {workers} or more, or --workers {requests}"
+    )]
+    MoreWorkersThanRequests { workers: usize, requests: usize },
+    #[error(
+        "--verbose contradicts --progress bar: a line for each flag stands in place of the bar: leave \
+         one of them away"
+    )]
+    VerboseAndBar,
+    #[error(
+        "--seed {seed} contradicts --server {server}: only the ERROR server that is started for the \
+         run has faults to choose: leave --seed away, or write --server ERROR"
+    )]
+    SeedWithoutFaults { seed: u64, server: Site },
+    #[error(
+        "--workers {0} contradicts --mode sequential, which runs one task at a time: leave one of \
+         them away, or write --mode threads"
+    )]
+    TasksOfSequential(usize),
+    #[error("--color always contradicts {0}, whose output has no colours: leave one of them away")]
+    ColorOf(&'static str),
+    #[error(
+        "--log-dir {} contradicts RUN {run}, which is a path: leave --log-dir away, or give the name \
+         of the run",
+        log_dir.display()
+    )]
+    LogDirOfPath { log_dir: PathBuf, run: String },
+    #[error(
+        "--{first}-port {port} contradicts --{second}-port {port}: each server needs a port of its \
+         own, or 0 for a free one"
+    )]
+    SamePort { first: &'static str, second: &'static str, port: u16 },
+    #[error("--html FILE and --trace FILE must be written to different places")]
+    SameFile,
+    #[error("--resume and --retry-failed go on with one run, not with {0} and {1}: name it once")]
+    TwoRuns(String, String),
+}
+
+/// Checks the choice of a server.
+pub(super) fn check_server(args: &ServerArgs) -> Result<(), Contradiction> {
+    match args.seed {
+        Some(seed) if args.server != Site::Error => {
+            Err(Contradiction::SeedWithoutFaults { seed, server: args.server.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks how many tasks of a demonstration run at a time.
+pub(super) fn check_workers(mode: Mode, workers: Option<usize>) -> Result<(), Contradiction> {
+    match (mode, workers) {
+        (Mode::Sequential, Some(workers @ 2..)) => Err(Contradiction::TasksOfSequential(workers)),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the colour of an output; `plain_option` is the option that makes it one without colours.
+pub(super) fn check_color(
+    color: ColorOption,
+    plain_option: Option<&'static str>,
+) -> Result<(), Contradiction> {
+    match (color, plain_option) {
+        (ColorOption::Always, Some(option)) => Err(Contradiction::ColorOf(option)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_would_be_ignored_are_refused() {
+        let refused = check_workers(Mode::Sequential, Some(2)).unwrap_err().to_string();
+        assert!(refused.contains("--workers 2") && refused.contains("--mode sequential"));
+        let refused = check_color(ColorOption::Always, Some("--json")).unwrap_err().to_string();
+        assert!(refused.contains("--color always") && refused.contains("--json"), "{refused}");
+    }
+
+    #[test]
+    fn options_that_agree_are_accepted() {
+        assert_eq!(check_workers(Mode::Sequential, Some(1)), Ok(()));
+        assert_eq!(check_color(ColorOption::Always, None), Ok(()));
+    }
+}

@@ -1,0 +1,156 @@
+//! Collects the outcomes of a run: each code ends in exactly one outcome, that of its task or one that
+//! says why the task has none.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use procession::{PoolError, TaskError};
+use procession_journal::{Level, LogEvent};
+
+use super::display::RunDisplay;
+use super::submitter::Submitter;
+use crate::cli::exit::ProgramExit;
+use crate::cli::{run_log, signals};
+use crate::flags::codes::Code;
+use crate::flags::outcome::{DownloadOutcome, DownloadStatus};
+use crate::flags::task::note_lost;
+
+/// How long requests in flight may continue after the first signal.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the main thread of a run waits for.
+pub(super) enum RunMessage {
+    Done(Code, Result<DownloadOutcome, TaskError>),
+    Signal(ProgramExit),
+}
+
+/// A channel of messages, to which signals are sent from now on.
+pub(super) fn open_channel() -> io::Result<(Sender<RunMessage>, Receiver<RunMessage>)> {
+    let (sender, receiver) = mpsc::channel();
+    let signals = sender.clone();
+    signals::watch(move |exit| {
+        let _ = signals.send(RunMessage::Signal(exit));
+    })?;
+    Ok((sender, receiver))
+}
+
+/// The outcomes so far.
+pub(super) struct Collector {
+    pub display: RunDisplay,
+    unanswered: BTreeSet<Code>,
+    /// Exit code of the first signal.
+    pub interrupted_by: Option<ProgramExit>,
+    pub pool_error: Option<PoolError>,
+    began: Instant,
+}
+
+impl Collector {
+    pub(super) fn new(display: RunDisplay, codes: &[Code], began: Instant) -> Self {
+        let unanswered = codes.iter().copied().collect();
+        Self { display, unanswered, interrupted_by: None, pool_error: None, began }
+    }
+
+    /// Whether there are codes without an outcome.
+    pub(super) fn is_incomplete(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
+    /// Receives outcomes until each code has one, or until [`GRACE`] has passed after a signal or
+    /// after a failed write to standard output.
+    pub(super) fn receive(&mut self, messages: &Receiver<RunMessage>, submitter: &Submitter) {
+        let mut deadline: Option<Instant> = None;
+        while !self.unanswered.is_empty() {
+            let message = match deadline {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    messages.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                }
+            };
+            match message {
+                Ok(RunMessage::Done(code, result)) => {
+                    self.add(code, result);
+                    if self.display.write_error().is_some() && deadline.is_none() {
+                        deadline = Some(Instant::now() + GRACE);
+                        submitter.stop();
+                    }
+                }
+                Ok(RunMessage::Signal(exit)) if self.interrupted_by.is_none() => {
+                    self.interrupted_by = Some(exit);
+                    deadline = Some(Instant::now() + GRACE);
+                    submitter.stop();
+                    self.display.bar().print_line(format_args!(
+                        "coordinator: interrupted: {} s for requests in flight; again to end at once",
+                        GRACE.as_secs()
+                    ));
+                }
+                Ok(RunMessage::Signal(_)) | Err(_) => break,
+            }
+        }
+    }
+
+    fn add(&mut self, code: Code, result: Result<DownloadOutcome, TaskError>) {
+        let outcome = match result {
+            Ok(outcome) => {
+                let is_from_a_worker = outcome.pid != std::process::id();
+                if outcome.status == DownloadStatus::Error && is_from_a_worker {
+                    let code = code.to_string();
+                    run_log::record(Level::Debug, LogEvent::ErrorReceived { code });
+                }
+                outcome
+            }
+            Err(error) => {
+                if let TaskError::PoolBroken(error) = &error {
+                    self.pool_error.get_or_insert_with(|| error.clone());
+                }
+                let outcome = outcome_of_error(code, &error, self.began.elapsed());
+                note_lost(&outcome, worker_of_error(&error));
+                outcome
+            }
+        };
+        if self.unanswered.remove(&code) {
+            self.display.outcome(&outcome);
+        }
+    }
+
+    /// Gives each code without an outcome that of a cancelled task.
+    pub(super) fn cancel_the_rest(&mut self) {
+        let rest: Vec<_> = self.unanswered.iter().copied().collect();
+        rest.into_iter().for_each(|code| self.add(code, Err(TaskError::Cancelled)));
+    }
+}
+
+/// The outcome of a task that returned none.
+fn outcome_of_error(code: Code, error: &TaskError, elapsed: Duration) -> DownloadOutcome {
+    match error {
+        TaskError::Cancelled => DownloadOutcome::not_done(code, None),
+        // The pool could not run the task; another run may.
+        TaskError::PoolBroken(_) => DownloadOutcome::not_done(code, Some(error.to_string())),
+        TaskError::WorkerDied(death) => DownloadOutcome {
+            worker: Some(death.worker),
+            pid: death.pid,
+            attempts: death.attempts.max(1),
+            cause: Some(format!("worker died of {}", death.exit)),
+            ..DownloadOutcome::failed(code, error.to_string(), death.ran_for)
+        },
+        TaskError::TimedOut { after, attempts } => DownloadOutcome {
+            attempts: (*attempts).max(1),
+            cause: Some(format!("task ran longer than {after:?}")),
+            ..DownloadOutcome::failed(code, error.to_string(), *after)
+        },
+        // The task counts as tried: it is an error, and not left to do.
+        _ => DownloadOutcome {
+            attempts: 1,
+            ..DownloadOutcome::failed(code, error.to_string(), elapsed)
+        },
+    }
+}
+
+/// Index and process id of the worker that lost the task.
+fn worker_of_error(error: &TaskError) -> Option<(usize, u32)> {
+    match error {
+        TaskError::WorkerDied(death) => Some((death.worker, death.pid)),
+        _ => None,
+    }
+}

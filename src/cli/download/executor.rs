@@ -1,0 +1,87 @@
+//! The executor of a run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use procession::{Engine, Executor, Recycling, Retries, Sequential, Shutdown, ThreadPool};
+use procession_os::memory;
+
+use super::parallelism::Parallelism;
+use super::resource_limits::STACK;
+use super::settings::WorkerSettings;
+use crate::cli::bar::RunProgressBar;
+use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
+use crate::cli::stderr;
+
+/// A started executor.
+pub(super) struct RunExecutor {
+    pub engine: Arc<dyn Engine>,
+    parallelism: Parallelism,
+    /// The same executor, if it is a pool of threads.
+    threads: Option<Arc<ThreadPool>>,
+}
+
+impl RunExecutor {
+    pub(super) fn start(
+        parallelism: Parallelism,
+        retries: u32,
+        workers: WorkerSettings,
+        log_dir: Option<&Path>,
+        submitted: &SubmittedCodes,
+        bar: &RunProgressBar,
+    ) -> anyhow::Result<Self> {
+        let stack = memory::is_limited().then_some(STACK);
+        let mut threads = None;
+        let engine: Arc<dyn Engine> = match parallelism {
+            Parallelism::Sequential => Arc::new(Sequential::new()),
+            Parallelism::Threads { connections } => {
+                let pool = ThreadPool::new(connections);
+                let pool = Arc::new(match stack {
+                    Some(bytes) => pool.stack_size(bytes),
+                    None => pool,
+                });
+                threads = Some(Arc::clone(&pool));
+                pool
+            }
+            Parallelism::Processes { workers: count, connections } => {
+                let output = WorkerOutput::new(log_dir, bar.clone());
+                let events = PoolLog::new(submitted.clone(), bar.clone());
+                let mut pool = crate::cli::pool()
+                    .workers(count)
+                    .concurrency(connections)
+                    .worker_program_beside("worker")
+                    .retries(Retries::times(retries))
+                    .on_event(move |event| events.record(event))
+                    .on_output(move |line| output.record(line));
+                if let Some(timeout) = workers.task_timeout {
+                    pool = pool.timeout(timeout);
+                }
+                if let Some(tasks) = workers.max_tasks {
+                    pool = pool.recycling(Recycling::never().after_tasks(tasks));
+                }
+                if let Some(dir) = log_dir {
+                    pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
+                }
+                if let Some(bytes) = stack {
+                    pool = pool.stack_size(bytes);
+                }
+                Arc::new(pool.build()?)
+            }
+        };
+        Ok(Self { engine, parallelism, threads })
+    }
+
+    /// Ends the executor: at once if tasks are to be abandoned.
+    pub(super) fn end(self, is_abandoned: bool) {
+        if let Some(shortage) = self.threads.as_ref().and_then(|pool| pool.shortage()) {
+            stderr::print(format_args!("coordinator: {shortage}"));
+        }
+        match (is_abandoned, self.parallelism.has_processes()) {
+            (false, _) => self.engine.shutdown(Shutdown::Wait),
+            (true, true) => self.engine.shutdown(Shutdown::Kill),
+            // Threads cannot be stopped, and to drop the executor is to wait for them. They end with
+            // the process, which is about to end.
+            (true, false) => std::mem::forget(self),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How many workers and connections the limits of open files and of memory allow.
+//!
+//! The needs of a connection are estimates. Where an estimate is too low, or the number of threads is
+//! limited, the executors continue with the threads that could be started, and report that.
+
+use std::fs::File;
+
+use anyhow::ensure;
+use procession_os::memory::{self, Left};
+
+use super::parallelism::Parallelism;
+use crate::cli::{format, stderr};
+
+/// Stack of a thread under a limit of memory, in bytes. A download needs a fraction of it.
+pub(super) const STACK: usize = 512 * 1024;
+
+/// Reduces the parallelism to what the limits of this process allow, and reports that on stderr.
+///
+/// # Errors
+///
+/// If a limit leaves too little for one connection or one worker: a failed allocation would abort the
+/// program without an explanation, and the start of a worker would be retried for half a minute.
+pub(super) fn apply(mut parallelism: Parallelism, has_server: bool) -> anyhow::Result<Parallelism> {
+    if let Some(files) = limit_of_open_files() {
+        let limit = format!("the limit of open files (ulimit -n) is {files}");
+        let least = MIN_FREE_DESCRIPTORS[usize::from(parallelism.has_processes())]
+            + usize::from(has_server);
+        let free = free_descriptors(least);
+        // With fewer than 2 left, a descriptor was missing at the start.
+        let missing = usize::from(free < 2);
+        ensure!(
+            free >= least,
+            "{limit}: that is too little for this program, which needs at least {}",
+            files.saturating_add(least - free + missing)
+        );
+        parallelism = report(parallelism, fit_to_files(parallelism, files, has_server), &limit);
+    }
+    if let Some(left) = memory::left() {
+        let limit = format!(
+            "the limit of memory (ulimit {}) is {} MiB",
+            left.option,
+            left.limit / MIB as u64
+        );
+        ensure!(left.bytes >= MIN_MEMORY, "{limit}: that is too little for this program");
+        parallelism = report(parallelism, fit_to_memory(parallelism, left, has_server), &limit);
+    }
+    Ok(parallelism)
+}
+
+/// Memory that a limit must leave at the start, in bytes.
+const MIN_MEMORY: u64 = 24 << 20;
+
+/// Number of descriptors that must be free at the start: without and with worker processes.
+const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 29];
+
+/// Number of free descriptors, counted up to `most`: a parent process may have left some open.
+fn free_descriptors(most: usize) -> usize {
+    let Ok(file) = File::open("/dev/null") else { return 0 };
+    let others: Vec<_> = (1..most).map_while(|_| file.try_clone().ok()).collect();
+    others.len() + 1
+}
+
+/// Reports the possible parallelism on stderr, if it is less than the requested one.
+fn report(requested: Parallelism, fitted: Parallelism, limit: &str) -> Parallelism {
+    if fitted != requested {
+        let workers = match fitted.workers() {
+            0 => String::new(),
+            workers => format!("{} and ", format::count(workers as u64, "worker")),
+        };
+        let connections = format::count(fitted.connections() as u64, "connection");
+        let are = if fitted.workers() == 0 && fitted.connections() == 1 { "is" } else { "are" };
+        stderr::print(format_args!(
+            "coordinator: {limit}: no more than {workers}{connections} {are} possible"
+        ));
+    }
+    fitted
+}
+
+/// The soft limit of open files, after it was raised to the hard limit; `None` if there is none. A
+/// thousand connections need more descriptors than the default of many systems: in this process, in
+/// the workers, and for the embedded server.
+fn limit_of_open_files() -> Option<usize> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // An error leaves the limits unchanged.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+    getrlimit(Resource::Nofile).current.map(|files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+/// The most workers that can have a connection each, and then the most connections.
+fn fit_to_files(parallelism: Parallelism, files: usize, has_server: bool) -> Parallelism {
+    /// Standard streams, logs, and files that are open for a moment.
+    const OTHERS: usize = 16;
+    /// Pipes and sockets of a worker in this process.
+    const EACH_WORKER: usize = 12;
+    /// Files of a worker that are not of a connection.
+    const OTHERS_IN_WORKER: usize = 24;
+    /// The socket, and the flag that is being saved.
+    const EACH_CONNECTION: usize = 2;
+    let room = files.saturating_sub(OTHERS);
+    // The server's end of a connection, if the embedded server is in this process.
+    let served = usize::from(has_server);
+    match parallelism {
+        Parallelism::Sequential => parallelism,
+        Parallelism::Threads { connections } => {
+            let most = room / (EACH_CONNECTION + served);
+            Parallelism::Threads { connections: connections.min(most).max(1) }
+        }
+        Parallelism::Processes { workers, connections } => {
+            let workers = workers.min(room / (EACH_WORKER + served)).max(1);
+            let rest = room.saturating_sub(EACH_WORKER * workers);
+            let here = rest.checked_div(served).unwrap_or(usize::MAX);
+            let in_each = files.saturating_sub(OTHERS_IN_WORKER) / EACH_CONNECTION;
+            let most = here.min(in_each.saturating_mul(workers));
+            Parallelism::Processes { workers, connections: connections.min(most).max(workers) }
+        }
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+/// The same under a limit of memory, which each worker has as well.
+fn fit_to_memory(
+    parallelism: Parallelism,
+    Left { bytes, limit, .. }: Left,
+    has_server: bool,
+) -> Parallelism {
+    /// Memory of the program without workers and connections, temporary allocations included.
+    const OTHERS: usize = 32 * MIB;
+    /// Four threads in this process, and the memory shared with the worker.
+    const EACH_WORKER: usize = 4 * (STACK + GUARD) + 768 * 1024;
+    const GUARD: usize = 64 * 1024;
+    /// A thread with its stack, the buffers of the client and a flag.
+    const EACH_CONNECTION: usize = STACK + GUARD + 256 * 1024;
+    /// The server's end of a connection, in the embedded server.
+    const SERVED: usize = 64 * 1024;
+    let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let room = usize_of(bytes).saturating_sub(OTHERS + usize_of(memory::reserved(limit)));
+    let served = if has_server { SERVED } else { 0 };
+    match parallelism {
+        Parallelism::Sequential => parallelism,
+        Parallelism::Threads { connections } => {
+            let most = room / (EACH_CONNECTION + served);
+            Parallelism::Threads { connections: connections.min(most).max(1) }
+        }
+        Parallelism::Processes { workers, connections } => {
+            let workers = workers.min(room / (EACH_WORKER + served)).max(1);
+            let rest = room.saturating_sub(EACH_WORKER * workers);
+            let here = rest.checked_div(served).unwrap_or(usize::MAX);
+            // A new worker is about as large as this process is now.
+            let in_each = room / EACH_CONNECTION;
+            let most = here.min(in_each.saturating_mul(workers));
+            Parallelism::Processes { workers, connections: connections.min(most).max(workers) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_limit_of_files_allows_several_workers_with_connections() {
+        let requested = Parallelism::Processes { workers: 200, connections: 200 };
+        let fits = |files, has_server| fit_to_files(requested, files, has_server);
+        assert_eq!(fits(64, true), Parallelism::Processes { workers: 3, connections: 12 });
+        assert_eq!(fits(64, false), Parallelism::Processes { workers: 4, connections: 80 });
+        assert_eq!(fits(8, true), Parallelism::Processes { workers: 1, connections: 1 });
+        assert_eq!(fits(1 << 20, true), requested);
+        let requested = Parallelism::Threads { connections: 1_000 };
+        assert_eq!(fit_to_files(requested, 64, true), Parallelism::Threads { connections: 16 });
+        assert_eq!(fit_to_files(requested, 64, false), Parallelism::Threads { connections: 24 });
+        assert_eq!(fit_to_files(Parallelism::Sequential, 3, true), Parallelism::Sequential);
+    }
+
+    #[test]
+    fn a_limit_of_memory_accounts_for_more_than_connections() {
+        let left = |mib: u64| Left { bytes: mib << 20, limit: (mib + 40) << 20, option: "-v" };
+        let fits = |parallelism, mib| fit_to_memory(parallelism, left(mib), true);
+        let threads = |connections| Parallelism::Threads { connections };
+        assert_eq!(fits(threads(676), 24), threads(1));
+        assert!((100..676).contains(&fits(threads(676), 350).connections()));
+        assert_eq!(fits(threads(676), 2_000), threads(676));
+        let processes = |workers, connections| Parallelism::Processes { workers, connections };
+        assert_eq!(fits(processes(200, 200), 24), processes(1, 1));
+        let some = fits(processes(200, 200), 350);
+        assert!((50..200).contains(&some.workers()) && some.connections() >= some.workers());
+        assert_eq!(fits(Parallelism::Sequential, 0), Parallelism::Sequential);
+    }
+}

@@ -1,0 +1,251 @@
+//! `--resume` and `--retry-failed`: a run continues an earlier one from its log.
+//!
+//! The arguments are completed from the log, and then resolved like any other command line. The codes
+//! are those that are left to do; each option that was not typed has its value of the earlier run.
+//! [`unfinished`](super::unfinished) finds the run and its codes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use super::args::DownloadArgs;
+use super::unfinished::{CodeState, LoggedJob, LoggedRuns};
+use crate::cli::contradiction::Contradiction;
+use crate::cli::format::count;
+use crate::cli::options::Mode;
+use crate::cli::run_selection;
+use crate::cli::usage_error::UsageError;
+use crate::flags::report::RunSummary;
+use crate::flags::site::Site;
+use procession_journal::{RunOptions, RunSettings};
+
+/// Which run to continue, and which of its codes.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Going on with an earlier run")]
+pub(in crate::cli) struct ResumeArgs {
+    /// What an interrupted or killed run left undone, into the same destination [RUN: the newest
+    /// unfinished one]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
+    pub resume: Option<String>,
+    /// What failed in a run [RUN: the newest in which something failed]; with --resume, both
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
+    pub retry_failed: Option<String>,
+    /// Name of the run to continue, once it is known.
+    #[arg(skip)]
+    pub continues: Option<String>,
+}
+
+/// The value of the options without a name of a run.
+const UNNAMED: &str = "";
+
+/// Options that contradict the codes of the earlier run.
+const SELECTION: [&str; 5] = ["cc", "all", "every", "codes_file", "limit"];
+
+/// What a run continues.
+pub(super) enum ResumePlan {
+    /// No earlier run.
+    None,
+    /// The codes that are left of a run; with a sentence for the user.
+    Left(String),
+    /// A run of which nothing is left; with a sentence for the user and a summary.
+    Nothing(String, Box<RunSummary>),
+}
+
+/// Completes the arguments from the log of the run that is to be continued, if there is one.
+pub(super) fn complete(
+    args: &mut DownloadArgs,
+    matches: &ArgMatches,
+) -> anyhow::Result<ResumePlan> {
+    let run = args.resume.run().map_err(|error| UsageError::new(&[], error))?;
+    let Some(run) = run.map(str::to_owned) else { return Ok(ResumePlan::None) };
+    let logs = args.log_dir.clone().unwrap_or(PathBuf::from(run_selection::DEFAULT_LOG_DIR));
+    let (runs, chosen) = find(&logs, &run, &args.resume)?;
+    let (name, settings) = (&runs.0[chosen].name, runs.0[chosen].settings()?);
+    let job = runs.job(chosen, args.resume.resume.is_some())?;
+    runs.print_warnings(chosen);
+    let (left, what) = args.resume.left_of(&job);
+    let all = count(job.codes.len() as u64, "flag");
+    if left.is_empty() {
+        let text = format!("nothing to do: of {all} in {name} {what}");
+        return Ok(ResumePlan::Nothing(text, Box::new(empty_summary(settings))));
+    }
+    args.codes.cc = left;
+    apply(args, settings, matches)?;
+    args.resume.continues = Some(name.clone());
+    let differences = differences(args, settings);
+    Ok(ResumePlan::Left(format!("going on with {name}: of {all} {what}{differences}")))
+}
+
+/// The server and the destination, if options make them differ from those of the earlier run.
+fn differences(args: &DownloadArgs, settings: &RunSettings) -> String {
+    let server = args.server.server.to_string();
+    let dest = std::path::absolute(&args.dest).unwrap_or_else(|_| args.dest.clone());
+    let dest = dest.display().to_string();
+    let server = (server != settings.server)
+        .then(|| format!("; from {server}, where the first part came from {}", settings.server));
+    let dest = (dest != settings.dest)
+        .then(|| format!("; into {dest}, while the first part is in {}", settings.dest));
+    server.unwrap_or_default() + &dest.unwrap_or_default()
+}
+
+/// All runs that have logs, and the index of the one to continue.
+fn find(logs: &Path, run: &str, resume: &ResumeArgs) -> anyhow::Result<(LoggedRuns, usize)> {
+    if run == UNNAMED {
+        // An error says that there is none.
+        run_selection::find(logs, None)?;
+        let runs = LoggedRuns::read(logs)?;
+        let chosen = runs.newest_with_something_left(resume)?;
+        return Ok((runs, chosen));
+    }
+    let path = run_selection::find(logs, Some(run))?.canonicalize()?;
+    let dir = if path.is_file() { path.parent().unwrap_or(&path) } else { &path };
+    let runs = LoggedRuns::read(dir.parent().unwrap_or(dir))?;
+    let chosen = runs.named(&run_selection::name(dir))?;
+    Ok((runs, chosen))
+}
+
+impl ResumeArgs {
+    /// The name of the run to continue, which may be [`UNNAMED`]; `None` without the options.
+    fn run(&self) -> Result<Option<&str>, Contradiction> {
+        match (self.resume.as_deref(), self.retry_failed.as_deref()) {
+            (None, run) | (run, None) | (run, Some(UNNAMED)) | (Some(UNNAMED), run) => Ok(run),
+            (Some(one), Some(other)) if one == other => Ok(Some(one)),
+            (Some(one), Some(other)) => {
+                Err(Contradiction::TwoRuns(one.to_owned(), other.to_owned()))
+            }
+        }
+    }
+
+    /// The codes of a job that the options select, and their numbers in words.
+    pub(super) fn left_of(&self, job: &LoggedJob) -> (Vec<String>, String) {
+        let (mut left, mut what) = (Vec::new(), Vec::new());
+        let (undone, failed) = (job.in_state(CodeState::Undone), job.in_state(CodeState::Failed));
+        if self.resume.is_some() {
+            what.push(format!("{} undone", undone.len()));
+            left.extend(undone.iter().cloned());
+        }
+        match (self.retry_failed.is_some(), failed.len()) {
+            (true, number) => {
+                if self.resume.is_none() && !undone.is_empty() {
+                    what.push(format!("{} undone (for these, --resume)", undone.len()));
+                }
+                what.push(format!("{number} failed"));
+                left.extend(failed);
+            }
+            (false, 0) => {}
+            (false, number) => what.push(format!("{number} failed (for these, --retry-failed)")),
+        }
+        (left, what.join(", "))
+    }
+}
+
+/// The summary of a run that had nothing to do.
+fn empty_summary(settings: &RunSettings) -> RunSummary {
+    RunSummary {
+        server: settings.server.clone(),
+        mode: settings.mode.clone(),
+        workers: settings.workers,
+        connections: settings.connections,
+        counts: Default::default(),
+        total: 0,
+        elapsed_s: 0.0,
+        interrupted: false,
+        errors: Vec::new(),
+        next: None,
+    }
+}
+
+/// Gives each option that was not typed its value of the earlier run.
+fn apply(
+    args: &mut DownloadArgs,
+    settings: &RunSettings,
+    matches: &ArgMatches,
+) -> anyhow::Result<()> {
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    // All fields, so that a new setting cannot be forgotten.
+    let RunSettings {
+        mode,
+        server,
+        codes: _,
+        wanted: _,
+        workers,
+        connections,
+        dest,
+        options,
+        continues: _,
+    } = settings;
+    if !is_typed("server") {
+        args.server.server = server.parse()?;
+    }
+    if !is_typed("dest") {
+        args.dest = PathBuf::from(dest);
+    }
+    if !is_typed("mode") {
+        args.mode = mode_named(mode)?;
+        apply_parallelism(args, *workers, *connections, is_typed);
+    }
+    match options {
+        Some(options) => apply_options(args, options, is_typed),
+        None => Ok(()),
+    }
+}
+
+fn apply_parallelism(
+    args: &mut DownloadArgs,
+    workers: usize,
+    connections: usize,
+    is_typed: impl Fn(&str) -> bool,
+) {
+    let has_processes = args.mode == Mode::Processes;
+    if !is_typed("workers") && has_processes {
+        let most = args.max_req.filter(|_| is_typed("max_req")).unwrap_or(usize::MAX);
+        args.workers = Some(workers.max(1).min(most.max(1)));
+    }
+    // The number of connections was that of the workers, which now differs.
+    let requested = args.workers.filter(|_| is_typed("workers"));
+    let are_too_few = has_processes
+        && requested.is_some_and(|requested| connections <= workers || connections < requested);
+    if !is_typed("max_req") && !are_too_few {
+        args.max_req = Some(connections.max(1));
+    }
+}
+
+fn apply_options(
+    args: &mut DownloadArgs,
+    options: &RunOptions,
+    is_typed: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    let RunOptions { seed, timeout_s, retries, task_timeout_s, max_tasks, update } = options;
+    if !is_typed("seed") {
+        args.server.seed = (args.server.server == Site::Error).then_some(*seed);
+    }
+    if !is_typed("timeout") {
+        args.server.timeout = Duration::try_from_secs_f64(*timeout_s)?;
+    }
+    if !is_typed("retries") {
+        args.server.retries = *retries;
+    }
+    if !is_typed("update") {
+        args.update = *update;
+    }
+    if args.mode == Mode::Processes {
+        if !is_typed("task_timeout") {
+            args.task_timeout = task_timeout_s.map(Duration::try_from_secs_f64).transpose()?;
+        }
+        if !is_typed("max_tasks_per_worker") {
+            let most = max_tasks.and_then(|most| usize::try_from(most).ok());
+            args.max_tasks_per_worker = most.filter(|most| *most > 0);
+        }
+    }
+    Ok(())
+}
+
+fn mode_named(name: &str) -> anyhow::Result<Mode> {
+    [Mode::Sequential, Mode::Threads, Mode::Processes]
+        .into_iter()
+        .find(|mode| mode.name() == name)
+        .with_context(|| format!("the log tells of a mode {name:?}: add --mode"))
+}

@@ -1,0 +1,201 @@
+//! The command line of a download as resolved: files are read, defaults of the mode are filled in,
+//! invalid combinations are refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::DownloadArgs;
+use super::parallelism::Parallelism;
+use crate::cli::contradiction::Contradiction;
+use crate::cli::dashboard::AddressError;
+use crate::cli::options::{CodeArgsError, ColorOption, Mode, ProgressOption, ServerArgs};
+use crate::cli::run_log::LogPolicy;
+use crate::flag_server::DEFAULT_SEED;
+use crate::flags::codes::Code;
+use crate::flags::site::Site;
+
+/// A download job.
+#[derive(Debug)]
+pub(super) struct DownloadSettings {
+    pub codes: Vec<Code>,
+    pub site: Site,
+    /// Seed of the ERROR server.
+    pub seed: u64,
+    /// Timeout of a request.
+    pub timeout: Duration,
+    /// Further tries of a request, and of a flag whose worker died or was killed.
+    pub retries: u32,
+    /// Whether flags that have not changed are skipped.
+    pub update: bool,
+    /// Name of the run that this one continues.
+    pub continues: Option<String>,
+    pub parallelism: Parallelism,
+    pub workers: WorkerSettings,
+    pub dest: PathBuf,
+    pub display: DisplaySettings,
+    pub fail_on_missing: bool,
+    pub logs: LogPolicy,
+    /// Number of runs whose logs are kept.
+    pub keep_runs: usize,
+    /// Address of the dashboard, if there is one.
+    pub dashboard: Option<SocketAddr>,
+}
+
+/// Settings of worker processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WorkerSettings {
+    pub task_timeout: Option<Duration>,
+    pub max_tasks: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DisplaySettings {
+    pub verbose: bool,
+    pub json: bool,
+    pub progress: ProgressOption,
+    pub color: ColorOption,
+}
+
+/// The settings are invalid.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsError {
+    #[error("{0}")]
+    Codes(#[from] CodeArgsError),
+    #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
+    OnlyProcesses(&'static str),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
+    #[error(transparent)]
+    DashboardAddress(#[from] AddressError),
+    #[error("--dashboard shows what the logs tell, so it cannot be used with --no-logs")]
+    DashboardWithoutLogs,
+    #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}: {cause}", path.display())]
+    Dest { path: PathBuf, cause: io::Error },
+    #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}: it is not UTF-8", .0.display())]
+    DestNotUnicode(PathBuf),
+}
+
+impl DownloadSettings {
+    /// Resolves the arguments.
+    pub(super) fn resolve(args: DownloadArgs) -> Result<Self, SettingsError> {
+        args.check()?;
+        // All fields, so that a new option cannot be forgotten.
+        let DownloadArgs {
+            codes,
+            resume,
+            server: ServerArgs { server, seed, timeout, retries },
+            update,
+            mode,
+            max_req,
+            workers,
+            task_timeout,
+            max_tasks_per_worker,
+            dest,
+            dashboard,
+            verbose,
+            json,
+            progress,
+            color,
+            fail_on_missing,
+            log_dir,
+            keep_runs,
+            no_logs,
+        } = args;
+        let codes = codes.resolve()?;
+        let dashboard = dashboard.resolve()?;
+        if dashboard.is_some() && no_logs {
+            return Err(SettingsError::DashboardWithoutLogs);
+        }
+        Ok(Self {
+            workers: WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker)?,
+            parallelism: Parallelism::resolve(mode, max_req, workers, codes.len()),
+            codes,
+            site: server,
+            seed: seed.unwrap_or(DEFAULT_SEED),
+            timeout,
+            retries,
+            update,
+            continues: resume.continues,
+            dest: resolve_dest(&dest)?,
+            display: DisplaySettings { verbose, json, progress, color },
+            fail_on_missing,
+            logs: LogPolicy::resolve(no_logs, log_dir),
+            keep_runs,
+            dashboard,
+        })
+    }
+}
+
+impl WorkerSettings {
+    fn resolve(
+        mode: Mode,
+        task_timeout: Option<Duration>,
+        max_tasks: Option<usize>,
+    ) -> Result<Self, SettingsError> {
+        if mode != Mode::Processes {
+            if task_timeout.is_some() {
+                return Err(SettingsError::OnlyProcesses("--task-timeout SECS"));
+            }
+            if max_tasks.is_some() {
+                return Err(SettingsError::OnlyProcesses("--max-tasks-per-worker N"));
+            }
+        }
+        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64) })
+    }
+}
+
+/// The absolute path of the destination: workers get it in JSON, which holds only text, and may have
+/// another working directory.
+fn resolve_dest(dest: &Path) -> Result<PathBuf, SettingsError> {
+    let absolute = std::path::absolute(dest)
+        .map_err(|cause| SettingsError::Dest { path: dest.to_owned(), cause })?;
+    match absolute.to_str() {
+        Some(_) => Ok(absolute),
+        None => Err(SettingsError::DestNotUnicode(dest.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(args: &[&str]) -> DownloadSettings {
+        DownloadSettings::resolve(DownloadArgs::typed(args)).expect("a valid command line")
+    }
+
+    #[test]
+    fn the_number_of_connections_is_limited_by_the_mode_and_the_codes() {
+        let parallelism = |args| resolved(args).parallelism;
+        let processes = |workers, connections| Parallelism::Processes { workers, connections };
+        let threads = |connections| Parallelism::Threads { connections };
+        assert_eq!(parallelism(&["-a", "-w", "2"]), processes(2, 2));
+        assert_eq!(parallelism(&["-a", "-w", "2", "-m", "30"]), processes(2, 30));
+        assert_eq!(parallelism(&["-e", "-w", "2", "-m", "5000"]), processes(2, 676));
+        assert_eq!(parallelism(&["br", "-w", "4"]), processes(1, 1));
+        assert_eq!(parallelism(&["-a", "--mode", "threads"]), threads(30));
+        assert_eq!(parallelism(&["--mode", "threads"]), threads(20));
+        let sequential = parallelism(&["-a", "--mode", "sequential", "-m", "1"]);
+        assert_eq!(sequential, Parallelism::Sequential);
+    }
+
+    #[test]
+    fn options_of_worker_processes_are_refused_in_other_modes() {
+        for mode in ["threads", "sequential"] {
+            for option in ["--task-timeout", "--max-tasks-per-worker"] {
+                let args = DownloadArgs::typed(&["--mode", mode, option, "3"]);
+                let error = DownloadSettings::resolve(args).expect_err("refused").to_string();
+                assert!(error.starts_with(option), "{error}");
+                assert!(error.contains("needs --mode processes"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn logs_are_kept_by_default() {
+        assert_eq!(resolved(&[]).logs, LogPolicy::Default("logs".into()));
+        assert_eq!(resolved(&["--log-dir", "x"]).logs, LogPolicy::Required("x".into()));
+        assert_eq!(resolved(&["--no-logs"]).logs, LogPolicy::None);
+    }
+}

@@ -1,0 +1,143 @@
+//! Options that several commands have, as typed.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anstream::{AutoStream, ColorChoice};
+use clap::ValueEnum;
+
+use super::value;
+use crate::flags::codes::Code;
+use crate::flags::selection::{CodesFile, Selection, SelectionError};
+use crate::flags::site::Site;
+
+/// Which flags.
+#[derive(Debug, clap::Args)]
+pub(super) struct CodeArgs {
+    /// Country code or first letter, any case (B for BA to BZ)
+    #[arg(value_name = "CC")]
+    pub cc: Vec<String>,
+    /// All available flags: 194 codes, AD to ZW
+    #[arg(short, long, conflicts_with_all = ["cc", "every", "codes_file"], help_heading = "Which flags")]
+    pub all: bool,
+    /// Every possible code: 676, AA to ZZ
+    #[arg(short, long, conflicts_with_all = ["cc", "codes_file"], help_heading = "Which flags")]
+    pub every: bool,
+    /// The codes in this file, or on standard input if it is `-`
+    #[arg(long, value_name = "FILE", help_heading = "Which flags")]
+    pub codes_file: Option<PathBuf>,
+    /// Only the first N, after sorting
+    #[arg(short, long, value_name = "N", value_parser = value::positive("--limit N"), allow_negative_numbers = true, help_heading = "Which flags")]
+    pub limit: Option<usize>,
+}
+
+/// The requested codes are invalid.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CodeArgsError {
+    #[error("{0}")]
+    Selection(#[from] SelectionError),
+    #[error("--codes-file FILE must be readable text: {}: {cause}", file.display())]
+    CodesFile { file: PathBuf, cause: io::Error },
+}
+
+impl CodeArgs {
+    /// The requested codes.
+    pub(super) fn resolve(self) -> Result<Vec<Code>, CodeArgsError> {
+        let Self { cc, all, every, codes_file, limit } = self;
+        let codes_file = codes_file.map(|file| read_codes_file(&file)).transpose()?;
+        Ok(Selection { args: cc, all, every, codes_file, limit }.expand()?)
+    }
+}
+
+fn read_codes_file(file: &Path) -> Result<CodesFile, CodeArgsError> {
+    let is_stdin = file.as_os_str() == "-";
+    let text = if is_stdin {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = text.map_err(|cause| CodeArgsError::CodesFile { file: file.to_owned(), cause })?;
+    let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
+    Ok(CodesFile { name, text })
+}
+
+/// From where.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServerArgs {
+    /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
+    #[arg(
+        short,
+        long,
+        value_name = "LABEL|URL",
+        default_value = "LOCAL",
+        help_heading = "From where"
+    )]
+    pub server: Site,
+    /// Which faults the ERROR server shows [default: the same ones each time]
+    #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>("--seed N"), allow_negative_numbers = true, help_heading = "From where")]
+    pub seed: Option<u64>,
+    /// Most seconds for one request, from connecting to the last byte
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--timeout SECS"), allow_negative_numbers = true, help_heading = "From where")]
+    pub timeout: Duration,
+    /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value::unsigned::<u32>("--retries N"), allow_negative_numbers = true, help_heading = "From where")]
+    pub retries: u32,
+}
+
+/// The kind of executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// One after the other
+    Sequential,
+    /// On threads of one process
+    #[value(alias = "thread")]
+    Threads,
+    /// In worker processes
+    #[value(alias = "process")]
+    Processes,
+}
+
+impl Mode {
+    /// The name in reports and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential",
+            Self::Threads => "threads",
+            Self::Processes => "processes",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressOption {
+    /// If stderr is a terminal that can
+    Auto,
+    /// In any case
+    Bar,
+    /// Never
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ColorOption {
+    /// If the terminal can, and NO_COLOR is not set
+    Auto,
+    /// In any case
+    Always,
+    /// Never
+    Never,
+}
+
+impl ColorOption {
+    /// The choice for standard output.
+    pub(super) fn for_stdout(self) -> ColorChoice {
+        match self {
+            Self::Auto => AutoStream::choice(&io::stdout()),
+            Self::Always => ColorChoice::Always,
+            Self::Never => ColorChoice::Never,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Parsers of option values, for `value_parser`. Their errors name the option and the accepted values.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// An option value that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("{option} must be a whole number >= {least}")]
+    NotWhole { option: &'static str, least: usize },
+    #[error("{option} must be >= {least}")]
+    TooSmall { option: &'static str, least: usize },
+    #[error("{option} must be <= {most}")]
+    TooLarge { option: &'static str, most: usize },
+    #[error("{option} must be {least} to {most}")]
+    OutOfRange { option: &'static str, least: usize, most: usize },
+    #[error("{option} must be a number of seconds > 0")]
+    NotSeconds { option: &'static str },
+    #[error("{option} must be a whole number, with k, M or G for more")]
+    NotSize { option: &'static str },
+}
+
+/// A whole number in this range.
+pub(super) fn whole(
+    option: &'static str,
+    range: RangeInclusive<usize>,
+) -> impl Fn(&str) -> Result<usize, ValueError> + Clone + Send + Sync + 'static {
+    let (least, most) = range.into_inner();
+    move |typed| match typed.parse() {
+        Ok(number) if number < least => Err(ValueError::TooSmall { option, least }),
+        Ok(number) if number > most => Err(ValueError::TooLarge { option, most }),
+        Ok(number) => Ok(number),
+        Err(_) => Err(ValueError::NotWhole { option, least }),
+    }
+}
+
+/// A whole number that is at least 1.
+pub(super) fn positive(
+    option: &'static str,
+) -> impl Fn(&str) -> Result<usize, ValueError> + Clone + Send + Sync + 'static {
+    whole(option, 1..=usize::MAX)
+}
+
+/// A whole number of any type that is at least 0.
+pub(super) fn unsigned<N: FromStr>(
+    option: &'static str,
+) -> impl Fn(&str) -> Result<N, ValueError> + Clone + Send + Sync + 'static {
+    move |typed| typed.parse().map_err(|_| ValueError::NotWhole { option, least: 0 })
+}
+
+/// A whole number in this range; the error names the range, whatever is wrong.
+pub(super) fn within(
+    option: &'static str,
+    range: RangeInclusive<usize>,
+) -> impl Fn(&str) -> Result<usize, ValueError> + Clone + Send + Sync + 'static {
+    let (least, most) = range.into_inner();
+    move |typed| match typed.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(ValueError::OutOfRange { option, least, most }),
+    }
+}
+
+/// A number of seconds above 0.
+pub(super) fn seconds(
+    option: &'static str,
+) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+    move |typed| {
+        let seconds = typed.parse().ok().filter(|seconds| *seconds > 0.0);
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or(ValueError::NotSeconds { option })
+    }
+}
+
+/// A number that may end in k, M or G, for powers of 1024.
+pub(super) fn size(
+    option: &'static str,
+) -> impl Fn(&str) -> Result<u64, ValueError> + Clone + Send + Sync + 'static {
+    move |typed| {
+        let lower = typed.to_ascii_lowercase();
+        let (number, shift) = match lower.as_bytes().last() {
+            Some(b'k') => (&lower[..lower.len() - 1], 10),
+            Some(b'm') => (&lower[..lower.len() - 1], 20),
+            Some(b'g') => (&lower[..lower.len() - 1], 30),
+            _ => (&lower[..], 0),
+        };
+        let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        size.ok_or(ValueError::NotSize { option })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_may_have_a_suffix() {
+        let size = size("--size SIZE");
+        assert_eq!(size("14"), Ok(14));
+        assert_eq!((size("8k"), size("4M"), size("1g")), (Ok(8 << 10), Ok(4 << 20), Ok(1 << 30)));
+        for odd in ["", "k", "-1", "1.5", "4MB", "99999999999G", "é"] {
+            assert!(size(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        let seconds = seconds("--timeout SECS");
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for odd in ["", "0", "-1", "nan", "inf", "1e-30", "1e300"] {
+            assert_eq!(seconds(odd), Err(ValueError::NotSeconds { option: "--timeout SECS" }));
+        }
+    }
+}
