@@ -11,7 +11,9 @@
 //! |---|---|
 //! | [`inner`], [`state`], [`effects`] | events to the scheduler under its lock, and its actions after it |
 //! | [`submission`], [`completion`], [`task_control`] | tasks in, results out, and what futures ask of the pool |
-//! | [`supervisor`], [`handler`], [`child`] | the threads that start processes, talk to them and wait for their end |
+//! | [`supervisor`], [`start_worker`] | the thread that starts processes, and ends them |
+//! | [`handler`], [`handshake`], [`start_failure`] | one thread per process: handshake, replies |
+//! | [`child`], [`output`] | two threads per process: its end, its output |
 //! | [`worker_handle`], [`receive`], [`claims`] | one worker: calls to it, replies from it |
 //! | [`listeners`], [`events`], [`trace`] | events, output and lines of tasks for the program |
 
@@ -24,12 +26,16 @@ mod effects;
 mod endings;
 mod events;
 mod handler;
+mod handshake;
 mod initializer;
 mod inner;
 mod listeners;
+mod output;
 mod program;
 mod receive;
 mod socket_dir;
+mod start_failure;
+mod start_worker;
 mod state;
 mod stats;
 mod submission;
@@ -38,6 +44,7 @@ mod suspension;
 mod task_control;
 mod task_options;
 mod trace;
+mod validate;
 mod work_item;
 mod worker_handle;
 
@@ -45,8 +52,9 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak, mpsc};
 
 pub use builder::Builder;
-pub use child::{Stream, Usage};
+pub use child::Usage;
 pub use events::{Output, PoolEvent};
+pub use output::Stream;
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
 pub use suspension::{resume_all, suspend_all};

@@ -8,8 +8,8 @@ use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
 use super::program::Programs;
-use super::socket_dir;
 use super::{Output, PoolEvent, ProcessPool};
+use super::{socket_dir, validate};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
 use crate::progress_lines::{self, OnSay, Said};
@@ -306,14 +306,12 @@ impl Builder {
         if worker::was_asked_in_vain() {
             return Err(PoolError::NotServing);
         }
-        if max_tasks == Some(0) || max_pending == Some(0) {
-            let what = if max_pending == Some(0) { "max_pending" } else { "after_tasks" };
-            return Err(PoolError::Setting(format!("{what} must be at least 1")));
-        }
-        check_variables(&worker_env)?;
+        validate::not_zero("max_pending", max_pending)?;
+        validate::not_zero("after_tasks", max_tasks)?;
+        validate::env(&worker_env)?;
         // A descriptor of the pool must not get the number of a closed standard stream.
         os::descriptors::fill_standard();
-        let slots = slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
+        let slots = validate::slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         socket_dir::prepare()?;
         let programs = match program {
             WorkerProgram::This => Programs::this()?,
@@ -345,86 +343,13 @@ impl Builder {
     }
 }
 
-/// Refuses names and values that an environment cannot hold unchanged.
-fn check_variables(variables: &[(OsString, OsString)]) -> Result<(), PoolError> {
-    use std::os::unix::ffi::OsStrExt;
-    for (name, value) in variables {
-        let reason = match (name.as_bytes(), value.as_bytes()) {
-            ([], _) => "is empty",
-            (name, _) if name.contains(&b'=') => "contains '='",
-            (name, _) if name.contains(&0) => "contains a zero byte",
-            (_, value) if value.contains(&0) => {
-                let text = format!("worker_env: the value of {name:?} contains a zero byte");
-                return Err(PoolError::Setting(text));
-            }
-            _ => continue,
-        };
-        return Err(PoolError::Setting(format!("worker_env: the name {name:?} {reason}")));
-    }
-    Ok(())
-}
-
 /// Number of failed starts in a row after which the pool is broken; with the delays between them
 /// this takes a little more than a second.
 const START_TRIES: u32 = 8;
 
-/// Upper bounds that no system reaches; they limit what is allocated per worker and per slot.
-const MOST_WORKERS: usize = 1 << 15;
-const MOST_IN_A_WORKER: usize = 1 << 15;
-
-/// Number of slots of each worker: `concurrency` divided as evenly as possible.
-fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolError> {
-    let concurrency = concurrency.unwrap_or(workers);
-    if workers == 0 || concurrency == 0 {
-        let what = if workers == 0 { "workers" } else { "concurrency" };
-        return Err(PoolError::Setting(format!("{what} must be at least 1")));
-    }
-    let workers = workers.min(concurrency);
-    let too_many = |what: &str, number: usize, most: usize| {
-        PoolError::Setting(format!("{what} must be at most {most}, not {number}"))
-    };
-    if workers > MOST_WORKERS {
-        return Err(too_many("workers", workers, MOST_WORKERS));
-    }
-    if concurrency.div_ceil(workers) > MOST_IN_A_WORKER {
-        let most = workers * MOST_IN_A_WORKER;
-        let what = format!("concurrency with {workers} workers");
-        return Err(too_many(&what, concurrency, most));
-    }
-    let (each, more) = (concurrency / workers, concurrency % workers);
-    Ok((0..workers).map(|worker| each + usize::from(worker < more)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn concurrency_is_spread_evenly_and_never_exceeded() {
-        assert_eq!(slots(2, None), Ok(vec![1, 1]));
-        assert_eq!(slots(2, Some(3)), Ok(vec![2, 1]));
-        assert_eq!(slots(2, Some(30)), Ok(vec![15, 15]));
-        assert_eq!(slots(4, Some(1)), Ok(vec![1]));
-        assert!(matches!(slots(0, None), Err(PoolError::Setting(_))));
-        assert!(matches!(slots(1, Some(0)), Err(PoolError::Setting(_))));
-    }
-
-    #[test]
-    fn numbers_beyond_any_system_are_refused_with_the_bound() {
-        for (workers, concurrency) in [
-            (usize::MAX, None),
-            (2, Some(usize::MAX)),
-            (usize::MAX, Some(usize::MAX)),
-            (MOST_WORKERS + 1, None),
-            (1, Some(MOST_IN_A_WORKER + 1)),
-        ] {
-            let Err(PoolError::Setting(reason)) = slots(workers, concurrency) else {
-                panic!("{workers} and {concurrency:?} are taken");
-            };
-            assert!(reason.contains("32768") || reason.contains("65536"), "{reason}");
-        }
-        assert_eq!(slots(MOST_WORKERS, None).map(|slots| slots.len()), Ok(MOST_WORKERS));
-    }
 
     #[test]
     fn a_panic_of_a_thread_of_the_pool_breaks_the_pool_in_words() {

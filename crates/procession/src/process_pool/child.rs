@@ -8,25 +8,25 @@
 //! ```text
 //!   watch thread    waits for the end ─► kills the process group ─► joins the listen thread
 //!                   ─► reaps ─► reports
-//!   listen thread   reads stdout and stderr line by line
+//!   listen thread   reads stdout and stderr line by line (`output.rs`)
 //! ```
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
 };
 
 use super::inner::PoolInner;
+use super::output::{OutputPipes, Stream};
 use super::program::Program;
 use super::supervisor::SupervisorMessage;
 use crate::error::Exit;
@@ -34,20 +34,6 @@ use crate::transport::Invitation;
 use procession_os::mark::Mark;
 use procession_os::reap::{Reaped, reap};
 use procession_os::spawn::{Image, spawn};
-
-/// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
-const LAST_LINES: usize = 50;
-/// In bytes. A longer line is split.
-const LONGEST_LINE: usize = 64 * 1024;
-
-/// The standard stream to which a worker wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
 
 /// Resources that a process used from its start to its end, as counted by the operating system,
 /// including those of its children that it waited for. All zero if the status of the process could
@@ -95,12 +81,6 @@ pub(crate) struct Ended {
     pub last_output: Vec<String>,
 }
 
-/// The read ends of the standard output and error of a worker.
-pub(crate) struct OutputPipes {
-    stdout: PipeReader,
-    stderr: PipeReader,
-}
-
 impl Child {
     /// Starts the program as a worker; `input` becomes its standard input, and `mark` is inherited.
     pub(crate) fn spawn(
@@ -111,8 +91,7 @@ impl Child {
         mark: Option<&Mark>,
         supervisor: Sender<SupervisorMessage>,
     ) -> io::Result<(Self, OutputPipes)> {
-        let (stdout, its_stdout) = io::pipe()?;
-        let (stderr, its_stderr) = io::pipe()?;
+        let (outputs, its_stdout, its_stderr) = OutputPipes::create()?;
         let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
         let invitation = serde_json::to_string(invitation)?;
         let variables =
@@ -120,7 +99,7 @@ impl Child {
         let image = Image::new(&program.path, shown_as, variables)?;
         // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
         // processes that a task starts can be killed together with the worker.
-        let pid = spawn(image, [input, its_stdout.into(), its_stderr.into()], mark)?;
+        let pid = spawn(image, [input, its_stdout, its_stderr], mark)?;
         let child = Self {
             pid,
             pidfd: pidfd(pid),
@@ -128,7 +107,7 @@ impl Child {
             on_end: Mutex::default(),
             supervisor,
         };
-        Ok((child, OutputPipes { stdout, stderr }))
+        Ok((child, outputs))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -313,21 +292,21 @@ fn reap_later(pid: Pid) {
     held.push(pid);
 }
 
-/// Starts the watch thread and the listen thread of a process. `said` is called with each line of
-/// output; `ended` is called once, at the end of the process or when it is written off.
+/// Starts the watch thread and the listen thread of a process. `on_line` is called with each line
+/// of output; `ended` is called once, at the end of the process or when it is written off.
 pub(crate) fn watch(
-    shared: &Arc<PoolInner>,
+    pool: &Arc<PoolInner>,
     child: Arc<Child>,
     outputs: OutputPipes,
-    said: impl Fn(Stream, &str) + Send + 'static,
+    on_line: impl Fn(Stream, &str) + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
     *child.on_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ended));
     let (gone, its_end) = io::pipe()?;
     let pid = child.pid();
-    let (words, last_words) = mpsc::channel();
-    let listener = shared.start_thread(format!("listen-{pid}"), move || {
-        let _ = words.send(listen(outputs, &gone, said));
+    let (last_lines, its_last_lines) = mpsc::channel();
+    let listener = pool.start_thread(format!("listen-{pid}"), move || {
+        let _ = last_lines.send(outputs.read_until_closed(&gone, on_line));
     })?;
     let watch = move || {
         child.wait();
@@ -338,127 +317,10 @@ pub(crate) fn watch(
         // The last lines belong to the report, so they are read before it is made.
         let signal: PipeWriter = its_end;
         drop(signal);
-        let last_output = last_words.recv().unwrap_or_default();
+        let last_output = its_last_lines.recv().unwrap_or_default();
         let _ = listener.join();
         let (exit, usage) = child.reap();
         child.conclude(Ended { exit, usage, last_output });
     };
-    shared.start_thread(format!("watch-{pid}"), watch)
-}
-
-/// Reads the output of the process until both pipes are closed, or `gone` is: another process may
-/// hold the pipes open for ever. Returns the last lines.
-fn listen(outputs: OutputPipes, gone: &PipeReader, said: impl Fn(Stream, &str)) -> Vec<String> {
-    let mut last = VecDeque::with_capacity(LAST_LINES);
-    let mut say = |stream, line: &str| {
-        if last.len() == LAST_LINES {
-            last.pop_front();
-        }
-        last.push_back(line.to_owned());
-        said(stream, line);
-    };
-    let mut outputs =
-        [Lines::new(Stream::Stdout, outputs.stdout), Lines::new(Stream::Stderr, outputs.stderr)];
-    loop {
-        let mut open: Vec<_> = outputs.iter_mut().filter(|lines| !lines.is_closed).collect();
-        if open.is_empty() {
-            break;
-        }
-        let fds = open.iter().map(|lines| lines.pipe.as_fd()).chain([gone.as_fd()]);
-        let Some(ready) = wait_for_input(fds) else { continue };
-        if ready[open.len()] {
-            for lines in open {
-                lines.drain(&mut say);
-            }
-            break;
-        }
-        for (lines, ready) in open.iter_mut().zip(ready) {
-            if ready {
-                lines.read(&mut say);
-            }
-        }
-    }
-    for lines in &mut outputs {
-        lines.flush(&mut say);
-    }
-    last.into()
-}
-
-/// Waits until a descriptor is readable or closed, and returns which are. `None`: a signal
-/// interrupted the wait.
-fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec<bool>> {
-    let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    poll(&mut fds, None).ok()?;
-    Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
-}
-
-/// Splits the content of a pipe into lines.
-struct Lines {
-    stream: Stream,
-    pipe: PipeReader,
-    partial: Vec<u8>,
-    is_closed: bool,
-}
-
-impl Lines {
-    fn new(stream: Stream, pipe: PipeReader) -> Self {
-        Self { stream, pipe, partial: Vec::new(), is_closed: false }
-    }
-
-    /// Calls `read` once, which does not block after a poll. Returns the number of bytes.
-    fn read(&mut self, say: &mut impl FnMut(Stream, &str)) -> u64 {
-        let mut buffer = [0; 8192];
-        match self.pipe.read(&mut buffer) {
-            Ok(n) if n > 0 => {
-                self.take(&buffer[..n], say);
-                return n as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => self.is_closed = true,
-        }
-        0
-    }
-
-    /// Reads at least the bytes that are in the pipe now, without blocking.
-    fn drain(&mut self, say: &mut impl FnMut(Stream, &str)) {
-        let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
-        while left > 0 && !self.is_closed {
-            left = left.saturating_sub(self.read(say));
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8], say: &mut impl FnMut(Stream, &str)) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.partial.len() >= LONGEST_LINE {
-                self.flush(say);
-            }
-        }
-    }
-
-    fn flush(&mut self, say: &mut impl FnMut(Stream, &str)) {
-        if !self.partial.is_empty() {
-            let line = String::from_utf8_lossy(&self.partial);
-            say(self.stream, line.trim_end_matches(['\n', '\r']));
-            self.partial.clear();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_is_cut_into_lines_whatever_the_pieces() {
-        let (reader, _writer) = io::pipe().expect("a pipe");
-        let mut lines = Lines::new(Stream::Stdout, reader);
-        let mut said = Vec::new();
-        let mut say = |_, line: &str| said.push(line.to_owned());
-        for piece in ["one\ntw", "o\r\n\nthr", "ee"] {
-            lines.take(piece.as_bytes(), &mut say);
-        }
-        lines.flush(&mut say);
-        assert_eq!(said, ["one", "two", "", "three"]);
-    }
+    pool.start_thread(format!("watch-{pid}"), watch)
 }

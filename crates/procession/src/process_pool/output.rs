@@ -1,0 +1,158 @@
+//! [`OutputPipes`]: reads the standard output and error of a worker, line by line.
+
+use std::collections::VecDeque;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::ioctl_fionread;
+
+/// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
+const LAST_LINES: usize = 50;
+/// In bytes. A longer line is split.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// The standard stream to which a worker wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// The read ends of the standard output and error of a worker.
+pub(super) struct OutputPipes {
+    stdout: PipeReader,
+    stderr: PipeReader,
+}
+
+impl OutputPipes {
+    /// The pipes, and their write ends for standard output and error of the worker.
+    pub(super) fn create() -> io::Result<(Self, OwnedFd, OwnedFd)> {
+        let (stdout, its_stdout) = io::pipe()?;
+        let (stderr, its_stderr) = io::pipe()?;
+        Ok((Self { stdout, stderr }, its_stdout.into(), its_stderr.into()))
+    }
+
+    /// Reads the output of the process until both pipes are closed, or `gone` is: another process may
+    /// hold the pipes open for ever. Returns the last lines.
+    pub(super) fn read_until_closed(
+        self,
+        gone: &PipeReader,
+        on_line: impl Fn(Stream, &str),
+    ) -> Vec<String> {
+        let mut last = VecDeque::with_capacity(LAST_LINES);
+        let mut pass = |stream, line: &str| {
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(line.to_owned());
+            on_line(stream, line);
+        };
+        let mut outputs =
+            [Lines::new(Stream::Stdout, self.stdout), Lines::new(Stream::Stderr, self.stderr)];
+        loop {
+            let mut open: Vec<_> = outputs.iter_mut().filter(|lines| !lines.is_closed).collect();
+            if open.is_empty() {
+                break;
+            }
+            let fds = open.iter().map(|lines| lines.pipe.as_fd()).chain([gone.as_fd()]);
+            let Some(ready) = wait_for_input(fds) else { continue };
+            if ready[open.len()] {
+                for lines in open {
+                    lines.drain(&mut pass);
+                }
+                break;
+            }
+            for (lines, ready) in open.iter_mut().zip(ready) {
+                if ready {
+                    lines.read(&mut pass);
+                }
+            }
+        }
+        for lines in &mut outputs {
+            lines.flush(&mut pass);
+        }
+        last.into()
+    }
+}
+
+/// Waits until a descriptor is readable or closed, and returns which are. `None`: a signal
+/// interrupted the wait.
+fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec<bool>> {
+    let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    poll(&mut fds, None).ok()?;
+    Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+/// Splits the content of a pipe into lines.
+struct Lines {
+    stream: Stream,
+    pipe: PipeReader,
+    partial: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Lines {
+    fn new(stream: Stream, pipe: PipeReader) -> Self {
+        Self { stream, pipe, partial: Vec::new(), is_closed: false }
+    }
+
+    /// Calls `read` once, which does not block after a poll. Returns the number of bytes.
+    fn read(&mut self, pass: &mut impl FnMut(Stream, &str)) -> u64 {
+        let mut buffer = [0; 8192];
+        match self.pipe.read(&mut buffer) {
+            Ok(n) if n > 0 => {
+                self.take(&buffer[..n], pass);
+                return n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => self.is_closed = true,
+        }
+        0
+    }
+
+    /// Reads at least the bytes that are in the pipe now, without blocking.
+    fn drain(&mut self, pass: &mut impl FnMut(Stream, &str)) {
+        let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
+        while left > 0 && !self.is_closed {
+            left = left.saturating_sub(self.read(pass));
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], pass: &mut impl FnMut(Stream, &str)) {
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            self.partial.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.partial.len() >= LONGEST_LINE {
+                self.flush(pass);
+            }
+        }
+    }
+
+    fn flush(&mut self, pass: &mut impl FnMut(Stream, &str)) {
+        if !self.partial.is_empty() {
+            let line = String::from_utf8_lossy(&self.partial);
+            pass(self.stream, line.trim_end_matches(['\n', '\r']));
+            self.partial.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_cut_into_lines_at_any_boundary_of_reads() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let mut lines = Lines::new(Stream::Stdout, reader);
+        let mut lines_seen = Vec::new();
+        let mut pass = |_, line: &str| lines_seen.push(line.to_owned());
+        for piece in ["one\ntw", "o\r\n\nthr", "ee"] {
+            lines.take(piece.as_bytes(), &mut pass);
+        }
+        lines.flush(&mut pass);
+        assert_eq!(lines_seen, ["one", "two", "", "three"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! [`StartFailure`]: why a started process did not become a worker, and what that means for the next
+//! start.
+
+use std::fs;
+
+use super::child::Ended;
+use super::inner::PoolInner;
+use super::start_worker::is_shortage_message;
+use super::worker_handle::KillReason;
+use crate::error::Exit;
+use crate::scheduler::{Again, Misuse};
+use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
+
+/// Why a started process did not become a worker.
+pub(super) enum StartFailure {
+    /// Wrong build or protocol: each process of this program fails the same way.
+    Stranger(String),
+    /// Its limits or its initializer prevent it: each process fails the same way.
+    Uninitialized(String),
+    /// A shortage of system resources, in the worker or in this process.
+    Short(String),
+    /// The process ended in its initializer.
+    GoneInItsInitializer,
+    /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
+    Misused(Misuse, String),
+    /// The process ended before its first message.
+    Mute,
+    /// The process ended after its first message and before it was ready.
+    Gone,
+    /// The operating system refused a call in this process.
+    System(String),
+}
+
+impl StartFailure {
+    pub(super) fn another_protocol() -> Self {
+        Self::Stranger("it speaks another protocol".to_owned())
+    }
+
+    /// A panic in the handshake, by its message.
+    pub(super) fn of_panic(message: &str) -> Self {
+        let reason = format!("the handshake failed: {message}");
+        match is_shortage_message(message) {
+            true => Self::Short(reason),
+            false => Self::System(reason),
+        }
+    }
+
+    /// The cause of the failed start, as text, and when the next start is tried.
+    pub(super) fn classify(
+        self,
+        pool: &PoolInner,
+        rank: usize,
+        kill_reason: Option<KillReason>,
+        end: &Ended,
+    ) -> (String, Again) {
+        let (exit, start_timeout) = (end.exit, pool.setup.scheduling.start_timeout);
+        let is_late = kill_reason == Some(KillReason::Late);
+        let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
+        let said = said.unwrap_or_default();
+        let (reason, again) = match self {
+            // These do not depend on the program.
+            Self::System(reason) => return (reason, Again::WithBackoff),
+            Self::Short(reason) => return (reason, Again::AfterShortage),
+            Self::Uninitialized(reason) => return (format!("{reason}{said}"), Again::Never),
+            Self::GoneInItsInitializer => {
+                let reason = match is_late {
+                    true => format!("its initializer was not done within {start_timeout:?}"),
+                    false => format!("it ended with {exit} in its initializer"),
+                };
+                return (format!("{reason}{said}"), Again::WithBackoff);
+            }
+            Self::Gone | Self::Mute if kill_reason == Some(KillReason::Unneeded) => {
+                return ("it was not needed any more".to_owned(), Again::WithBackoff);
+            }
+            // After these another program is tried, if there is one.
+            Self::Stranger(reason) => (reason, Again::Never),
+            Self::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
+            Self::Mute if is_late => silent_until_timeout(pool, rank, &said),
+            Self::Mute => ended_silently(pool, rank, end, &said),
+            Self::Gone if is_late => {
+                (format!("it was not ready within {start_timeout:?}{said}"), Again::WithBackoff)
+            }
+            Self::Gone => {
+                (format!("it ended with {exit} before it was ready{said}"), Again::WithBackoff)
+            }
+        };
+        let again = if pool.pass_over(rank, &reason) { Again::AtOnce } else { again };
+        let path = pool.setup.programs.path(rank);
+        let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
+        (format!("worker program {}: {reason}", path.display()), again)
+    }
+}
+
+/// A process sent no message until the start timeout.
+fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, Again) {
+    let start_timeout = pool.setup.scheduling.start_timeout;
+    let reason = format!("it had not reported after {start_timeout:?}");
+    // A program that served before is slow because the machine is busy.
+    if pool.setup.programs.has_served(rank) {
+        return (format!("{reason}{said}"), Again::WithBackoff);
+    }
+    // A slow start and a program that does not serve look the same.
+    let hint = "it may need a longer Builder::start_timeout, or never call \
+                procession::worker::serve_if_asked";
+    (format!("{reason}: {hint}{said}"), Again::Never)
+}
+
+/// A process ended before its first message.
+fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (String, Again) {
+    /// Exit code of a program that the loader could not load, for lack of memory.
+    const NOT_LOADED: i32 = 127;
+    let Ended { exit, usage: _, last_output } = end;
+    if let Some(removed) = removed_by_wrapper(last_output) {
+        return (format!("{removed}{said}"), Again::Misused(Misuse::Wrapper));
+    }
+    let programs = &pool.setup.programs;
+    let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
+    let does_not_serve = has_left && programs.is_this(rank) && !programs.has_served(rank);
+    let again = match does_not_serve {
+        // Code before `serve_if_asked` may need threads or descriptors as well.
+        true if is_shortage_message(said) => Again::AfterShortage,
+        true => Again::Misused(Misuse::NotServing),
+        false => Again::WithBackoff,
+    };
+    (format!("it ended with {exit} before it was ready{said}"), again)
+}
+
+pub(super) const CLEARED_ENVIRONMENT: &str = "it cleared the environment of the program";
+
+/// What a wrapper removed, by the output of the worker.
+fn removed_by_wrapper(output: &[String]) -> Option<&'static str> {
+    let says = |words: &str| output.iter().any(|line| line.contains(words));
+    if says(LOST_ENVIRONMENT) {
+        return Some(CLEARED_ENVIRONMENT);
+    }
+    says(LOST_INPUT).then_some("it replaced the standard input of the program")
+}
+
+/// The last line that is not blank; or the message of a panic, without the notes and the backtrace
+/// that follow it.
+fn last_words(output: &[String]) -> Option<String> {
+    const LONGEST: usize = 500;
+    let is_message =
+        |line: &&String| !(line.starts_with("note: ") || line.starts_with("stack backtrace:"));
+    if let Some(at) = output.iter().rposition(|line| line.contains("panicked at ")) {
+        let lines = output[at..].iter().take_while(is_message).map(|line| line.trim());
+        let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        return Some(text.chars().take(LONGEST).collect());
+    }
+    output.iter().rfind(|line| !line.trim().is_empty() && is_message(line)).cloned()
+}

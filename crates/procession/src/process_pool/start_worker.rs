@@ -1,0 +1,205 @@
+//! Starts one worker: its sockets, its process, the memory that it shares, and its threads. Runs on the
+//! supervisor thread.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
+use ipc_channel::ipc::IpcOneShotServer;
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::Output;
+use super::child::{self, Child, Ended};
+use super::handler::{self, HandlerSetup};
+use super::inner::PoolInner;
+use super::output::OutputPipes;
+use super::worker_handle::WorkerHandle;
+use crate::panics::{self, Panic};
+use crate::scheduler::Again;
+use crate::transport::{
+    self, HandshakeMessage, Hello, Invitation, Marking, Sent, SharedRegion, Socket,
+};
+use procession_os::mark::Mark;
+
+/// Starts a worker process, its watch, listen and handler threads.
+pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
+    transport::prepare().map_err(|short| NotStarted {
+        cause: format!("cannot start a worker: {short}"),
+        again: Again::AfterShortage,
+    })?;
+    let (server, server_name) = create_server()?;
+    let (socket, input) =
+        Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
+    let claims = pool.setup.max_calls(handle.worker());
+    check_file_size_limit(SharedRegion::size(claims))?;
+    let (invitation, mark) = invite(handle.worker(), server_name, &input)?;
+    let (rank, child, outputs) = spawn(pool, &invitation, input, mark.as_ref())?;
+    drop(mark);
+    // Allocating the region takes as long as the worker needs to load its program; after the start
+    // both happen at the same time.
+    let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;
+    handle.set_started(Arc::clone(&child), region, socket);
+    if handle.kill_reason().is_some() {
+        child.kill();
+    }
+    let ended = start_watching(pool, handle, &child, outputs)?;
+    let setup = HandlerSetup { handle: Arc::clone(handle), server, invitation, rank, ended };
+    let its_pool = Arc::clone(pool);
+    let attend = move || handler::attend(&its_pool, setup);
+    let name = format!("worker-{}", handle.worker());
+    let handler = pool.start_thread(name, attend).map_err(|error| {
+        child.kill();
+        NotStarted::new("start a thread", &error)
+    })?;
+    pool.add_thread(handler, None);
+    Ok(())
+}
+
+/// Makes the one-shot socket to which the worker connects. Returns its name, too.
+fn create_server() -> Result<(IpcOneShotServer<Hello>, String), NotStarted> {
+    // The channel library panics on most errors here.
+    match panics::catch(IpcOneShotServer::new) {
+        Ok(created) => created.map_err(|error| {
+            let not_started = NotStarted::new("make a socket for a worker", &error);
+            // The library reports a socket that it could not make as EBADF.
+            let has_no_socket = Errno::from_io_error(&error) == Some(Errno::BADF);
+            let again = if has_no_socket { Again::AfterShortage } else { not_started.again };
+            NotStarted { again, ..not_started }
+        }),
+        Err(Panic { message, .. }) => {
+            let cause = format!("cannot make a socket for a worker: {message}");
+            let is_short = is_shortage_message(&message);
+            let again = if is_short { Again::AfterShortage } else { Again::WithBackoff };
+            Err(NotStarted { cause, again })
+        }
+    }
+}
+
+/// Makes the invitation of a worker, and the mark that its process inherits.
+fn invite(
+    worker: usize,
+    socket: String,
+    input: &OwnedFd,
+) -> Result<(Invitation, Option<Mark>), NotStarted> {
+    let coordinator = std::process::id();
+    let input = transport::identity(input.as_fd()).unwrap_or_default();
+    let marking = Marking { coordinator, input, worker };
+    let mark = Mark::create(&marking.to_string())
+        .map_err(|error| NotStarted::new("make a mark for a worker", &error))?;
+    let token = Uuid::new_v4().to_string();
+    let number = mark.as_ref().map(Mark::number);
+    Ok((Invitation { socket, token, coordinator, input, worker, mark: number }, mark))
+}
+
+/// Starts the process. Returns the rank of its program, too.
+fn spawn(
+    pool: &PoolInner,
+    invitation: &Invitation,
+    input: OwnedFd,
+    mark: Option<&Mark>,
+) -> Result<(usize, Arc<Child>, OutputPipes), NotStarted> {
+    let (rank, program) = pool.setup.programs.current();
+    let (env, supervisor) = (&pool.setup.worker_env, pool.supervisor.clone());
+    let spawned = Child::spawn(program, invitation, env, input, mark, supervisor);
+    let (child, outputs) = spawned.map_err(|error| {
+        let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
+        // A shortage is not a fault of the program.
+        let is_its_fault =
+            not_started.again != Again::AfterShortage && error.kind() != io::ErrorKind::Interrupted;
+        let is_passed_over = is_its_fault && pool.pass_over(rank, &error.to_string());
+        match is_passed_over {
+            true => NotStarted { again: Again::AtOnce, ..not_started },
+            false => not_started,
+        }
+    })?;
+    Ok((rank, Arc::new(child), outputs))
+}
+
+/// Starts the watch thread and the listen thread. Returns the receiver of the process's end.
+fn start_watching(
+    pool: &Arc<PoolInner>,
+    handle: &Arc<WorkerHandle>,
+    child: &Arc<Child>,
+    outputs: OutputPipes,
+) -> Result<Receiver<Ended>, NotStarted> {
+    let (report, ended) = mpsc::channel();
+    let (pid, worker) = (child.pid(), handle.worker());
+    let (its_handle, its_pool) = (Arc::clone(handle), Arc::clone(pool));
+    let on_line = move |stream, line: &str| {
+        its_pool.listeners.output(&Output { worker, pid, stream, line });
+    };
+    let watcher = child::watch(pool, Arc::clone(child), outputs, on_line, move |end| {
+        // The report first: the handler that `note_end` wakes receives it.
+        let _ = report.send(end);
+        its_handle.note_end();
+    });
+    let watcher = watcher.map_err(|error| {
+        child.kill_and_reap();
+        NotStarted::new("start a thread", &error)
+    })?;
+    pool.add_thread(watcher, Some(Arc::clone(child)));
+    Ok(ended)
+}
+
+/// Why no worker was started. No process is left behind.
+pub(super) struct NotStarted {
+    pub(super) cause: String,
+    pub(super) again: Again,
+}
+
+impl NotStarted {
+    fn new(what: &str, error: &io::Error) -> Self {
+        let cause = format!("cannot {what}: {error}");
+        let again = if is_shortage(error) { Again::AfterShortage } else { Again::WithBackoff };
+        Self { cause, again }
+    }
+}
+
+/// Checks RLIMIT_FSIZE: a file beyond it would end this process by SIGXFSZ.
+fn check_file_size_limit(size: usize) -> Result<(), NotStarted> {
+    use rustix::process::{Resource, getrlimit};
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < size as u64 => {
+            let cause = format!(
+                "cannot make memory to share with a worker: it takes {size} bytes, but no file of \
+                 this process may be larger than {limit} (ulimit -f)"
+            );
+            Err(NotStarted { cause, again: Again::Never })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Errors of the operating system that pass by themselves.
+const SHORTAGES: [Errno; 6] =
+    [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::NOBUFS];
+
+fn is_shortage(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
+}
+
+/// The same for the message of a panic of the channel library.
+pub(super) fn is_shortage_message(message: &str) -> bool {
+    let is_in = |errno: &Errno| {
+        let code = errno.raw_os_error();
+        message.contains(&format!("code: {code},"))
+            || message.contains(&format!("os error {code})"))
+    };
+    SHORTAGES.iter().any(is_in)
+}
+
+/// Allocates the region that the worker and this process share, and sends it to the worker.
+fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStarted> {
+    let (region, memory) = SharedRegion::create(claims)
+        .map_err(|error| NotStarted::new("make memory to share with a worker", &error))?;
+    match HandshakeMessage::Memory.send(worker, &[memory.as_fd()]) {
+        // If the worker has ended, the watch thread reports it.
+        Sent::Yes | Sent::Gone => Ok(region),
+        Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
+            cause: "cannot send a worker its memory: the system has no room".to_owned(),
+            again: Again::AfterShortage,
+        }),
+    }
+}
