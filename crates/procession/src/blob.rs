@@ -1,5 +1,13 @@
-//! Bytes that travel beside the JSON, not inside it: a [`Blob`] in a task or an output goes through
-//! sealed memory as it is, however large it is. What was handed over never changes.
+//! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in sealed memory.
+//!
+//! | while | a blob of more than 256 bytes |
+//! |---|---|
+//! | a task or output is encoded ([`set_aside`]) | is moved to a list; the encoding has `{"$blob": index}` |
+//! | it is sent | is an item of the attachment (`transport/attachment.rs`) |
+//! | it is decoded ([`put_back`]) | is taken from the list by its index |
+//! | anything else is encoded or decoded | is a sequence of bytes |
+//!
+//! The list is thread-local, since `Serialize` has no other way to reach it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,10 +24,14 @@ use procession_os::sealed::Sealed;
 
 /// Bytes, for a field of a task or of its output.
 ///
-/// As a `Vec<u8>` a megabyte would be sent as a million numbers in JSON. A blob is handed over in
-/// memory that both processes see and none can write to: it is copied once, where it comes from,
-/// and not even that if it is passed on as it was received. Everywhere else, also in JSON that is written by hand, it is a
-/// sequence of bytes like any other.
+/// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is sent in memory that both processes can read
+/// and none can write. It is copied once, by its sender; a blob that was received and is sent again is not
+/// copied.
+///
+/// Up to 256 bytes, and from the 257th blob of a task on, the bytes are part of the encoding. Outside of tasks
+/// and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an array of numbers.
+///
+/// `clone` copies no bytes. A blob is read through `Deref<Target = [u8]>`.
 ///
 /// ```
 /// use procession::{Blob, Context, Failure, Task};
@@ -43,18 +55,18 @@ pub struct Blob(Bytes);
 #[derive(Clone)]
 enum Bytes {
     Own(Arc<Vec<u8>>),
-    /// As it was received.
+    /// Received, in a sealed memory file.
     Sealed(Arc<Sealed>),
 }
 
-/// A shorter one is sent inside the JSON: that is faster than memory of its own.
+/// Blobs up to this length, in bytes, are part of the encoding, which is faster than a file for each.
 const SHORT: usize = 256;
-/// More than this of one task or output are sent inside the JSON as well: each takes a descriptor,
-/// and what is enclosed is held until the record that needs it.
+/// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor until its
+/// record is read.
 pub(crate) const MOST: usize = 256;
 
 impl Blob {
-    /// The bytes, without a copy if they were never sent.
+    /// The bytes. They are copied if the blob was received, or has clones.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Bytes::Own(bytes) => Arc::unwrap_or_clone(bytes),
@@ -62,7 +74,7 @@ impl Blob {
         }
     }
 
-    /// The file in which it was received, to be passed on as it is.
+    /// The sealed file in which it was received, which can be sent again.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
             Bytes::Own(_) => None,
@@ -72,9 +84,9 @@ impl Blob {
 }
 
 impl From<ReceivedBytes> for Blob {
-    fn from(bulk: ReceivedBytes) -> Self {
-        match bulk {
-            // Whoever keeps many must not keep as many descriptors.
+    fn from(received: ReceivedBytes) -> Self {
+        match received {
+            // A program that keeps many blobs must not run out of descriptors.
             ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
             ReceivedBytes::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
             ReceivedBytes::Own(bytes) => bytes.into(),
@@ -82,34 +94,34 @@ impl From<ReceivedBytes> for Blob {
     }
 }
 
-/// Whether a good part of the descriptors that this process may have were in use when it got this
-/// one: without any left no worker could be started, nor anything opened by anybody else.
+/// Whether half of the descriptors that this process may have were in use when it got this one. Without free
+/// descriptors no worker can be started, and other parts of the program fail.
 fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
     use rustix::process::{Resource, getrlimit};
-    // Beyond that, other things become scarce, such as mappings.
+    // Beyond that number, mappings become scarce.
     const ENOUGH: u64 = 8192;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
-    // The lowest number that is free is given out: it tells how many are not.
+    // The system gives out the lowest free number, so at least that many are in use.
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit / 2)
 }
 
 thread_local! {
-    /// What is enclosed with the texts that are being encoded, or decoded, in this thread. There may
-    /// be several, since what is encoded may itself submit tasks: those of the innermost come last.
+    /// The blobs of all texts that this thread is encoding or decoding. There can be several texts, since a
+    /// `Serialize` implementation may itself submit a task. The blobs of the innermost text are last.
     static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
-    /// Which of them belong to the innermost text. All that is looked at where there are none, as
-    /// with most tasks.
+    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only this.
     static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
 }
 
 #[derive(Clone, Copy)]
 struct Enclosing {
+    /// Blobs are set aside.
     is_on: bool,
     from: usize,
     to: usize,
 }
 
-/// Encodes something; blobs in it are set aside and given as well.
+/// Encodes something, and returns the blobs that were set aside.
 pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     let _text = Text::begin(0);
     let encoded = encode();
@@ -121,7 +133,7 @@ pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     (encoded, blobs)
 }
 
-/// Encodes something with its blobs in the text, as other bytes.
+/// Encodes something with the bytes of its blobs.
 pub(crate) fn leave_in_place<R>(encode: impl FnOnce() -> R) -> R {
     let _text = Text::begin(0);
     INNERMOST.set(Enclosing { is_on: false, ..INNERMOST.get() });
@@ -137,7 +149,7 @@ pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
     decode()
 }
 
-/// The innermost text, until it is dropped: at its end, or by a panic of the user's code.
+/// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's code.
 struct Text {
     around: Enclosing,
 }
@@ -161,7 +173,7 @@ impl Drop for Text {
     }
 }
 
-/// Sets a blob aside, if that is what is being done here and it pays.
+/// Sets a blob aside and returns its index. `None` if its bytes are to be part of the text.
 fn enclose(blob: &Blob) -> Option<usize> {
     let Enclosing { is_on, from, to } = INNERMOST.get();
     let pays = is_on && to - from < MOST && blob.len() > SHORT;
@@ -172,8 +184,7 @@ fn enclose(blob: &Blob) -> Option<usize> {
     })
 }
 
-/// A blob that was set aside. It stays for further requests: an untagged enum tries one variant after
-/// the other, and each of them may ask for it.
+/// A blob that was set aside. It stays in the list, since an untagged enum may decode it for several variants.
 fn disclose(index: usize) -> Option<Blob> {
     let Enclosing { from, to, .. } = INNERMOST.get();
     let at = from.checked_add(index).filter(|at| *at < to)?;
@@ -181,17 +192,17 @@ fn disclose(index: usize) -> Option<Blob> {
 }
 
 thread_local! {
-    /// A blob asks its deserializer for any value.
+    /// `Blob::deserialize` is calling `deserialize_any`.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether it is a blob that has just asked for any value. It reads back what it wrote, unlike a
-/// type that finds out from the value what it is.
+/// Whether a blob has called `deserialize_any`. A blob decodes to what it was, unlike a type that inspects a value
+/// to find out what it is, so the value need not be verified.
 pub(crate) fn is_asking() -> bool {
     IS_ASKING.replace(false)
 }
 
-/// The name under which a blob that was set aside is mentioned in the JSON.
+/// The key of the object that stands for a blob that was set aside.
 const MENTION: &str = "$blob";
 
 impl Serialize for Blob {
@@ -238,7 +249,7 @@ impl<'de> Visitor<'de> for BlobVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
-        // The key is owned: what was buffered, as in a `serde_json::Value`, lends none.
+        // Owned, since a buffered map, such as a `serde_json::Value`, lends no key.
         let key = map.next_key::<String>()?;
         if key.as_deref() != Some(MENTION) {
             return Err(A::Error::custom("an object that stands for no blob"));
@@ -303,7 +314,7 @@ mod tests {
     use crate::panics;
 
     #[test]
-    fn elsewhere_a_blob_is_a_sequence_of_bytes() {
+    fn outside_of_tasks_a_blob_is_a_sequence_of_bytes() {
         let json = serde_json::to_string(&Blob::from(vec![1; 300])).expect("JSON");
         assert!(json.starts_with("[1,1,"));
         assert_eq!(serde_json::from_str::<Blob>(&json).expect("a blob"), vec![1; 300].into());
@@ -313,13 +324,13 @@ mod tests {
     }
 
     #[test]
-    fn on_the_way_only_its_mention_is_in_the_json() {
+    fn a_blob_that_is_set_aside_is_an_index_in_the_json() {
         let blobs: Vec<Blob> = [300, 3, 400].map(|len| vec![7; len].into()).into();
         let (json, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
         assert_eq!(json, r#"[{"$blob":0},[7,7,7],{"$blob":1}]"#);
         let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
         assert_eq!(back.expect("blobs"), blobs);
-        // One within the other: what is encoded, or decoded, may itself submit tasks.
+        // A text within a text, as in a `Serialize` implementation that submits a task.
         let (outer, outside) = set_aside(|| {
             let first = serde_json::to_string(&blobs[0]).expect("JSON");
             let (inner, inside) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
@@ -337,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_nothing_behind() {
+    fn a_panic_leaves_no_blobs_in_the_list() {
         let blob = Blob::from(vec![7; 300]);
         let _ = panics::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
         let _ = panics::catch(|| {

@@ -1,8 +1,16 @@
-//! How values become bytes and are read back: tasks on their way to a worker, and outputs on
-//! their way back. A value is read back equal, or it is refused before it is sent; where only the
-//! reader can see that it is not equal, the reader gives an error.
+//! Encodes tasks for a worker and outputs for the coordinator, and decodes them.
+//!
+//! A value is decoded equal, or it is refused. Two checks see to that:
+//!
+//! | check | by | when a value is written or read that | costs |
+//! |---|---|---|---|
+//! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields | 2 to 3 times the encoding |
+//! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like | the encoding once |
+//!
+//! `docs/encodings.md` has the table of what each encoding holds.
 
 mod binary;
+mod compound;
 mod json;
 mod refusal;
 
@@ -14,24 +22,45 @@ use crate::blob::{self, Blob};
 use crate::error::TaskError;
 use crate::panics;
 
-/// How a task and its output are written when they cross the border of a process; see
+/// The encoding of a task and of its output between processes, set by
 /// [`Task::ENCODING`](crate::Task::ENCODING).
+///
+/// A value that the encoding cannot hold is an error
+/// ([`TaskError::Unencodable`](crate::TaskError::Unencodable)), which names the field.
+///
+/// ```
+/// use procession::{Context, Encoding, Failure, Task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Mean(Vec<f64>);
+///
+/// impl Task for Mean {
+///     const NAME: &'static str = "mean";
+///     const ENCODING: Encoding = Encoding::Binary; // the mean of nothing is NaN
+///     type Output = f64;
+///     fn run(self, _: &Context) -> Result<f64, Failure> {
+///         Ok(self.0.iter().sum::<f64>() / self.0.len() as f64)
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// JSON, exact in every number. What JSON cannot hold is refused with an error: NaN and
-    /// infinities, `Some(x)` where `x` is written as `null`, and map keys that are neither texts,
-    /// numbers, booleans nor variants without data.
+    /// JSON. All finite numbers are exact. Refused are NaN and infinities, `Some(x)` where `x` is written as
+    /// `null`, map keys other than texts, numbers, booleans and variants without data, and values that are
+    /// nested more than 127 levels deep.
     #[default]
     Json,
-    /// A compact form of serde's own data model, which holds all of that as well: floats by their
-    /// bits, nested options, and maps with keys of every type.
+    /// A compact form of serde's data model. It also holds NaN (with its bits) and infinities, nested options,
+    /// and map keys of all types. Refused are values that are nested more than 512 levels deep.
     Binary,
 }
 
-/// Appends a value. Where it is refused, what was appended is of no use.
+/// Appends a value to `out` and returns the blobs that are sent beside it. After a refusal, the appended bytes
+/// are to be discarded.
 ///
-/// `Serialize` and `Deserialize` are the user's code: what they panic with is a refusal.
+/// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's message.
 pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     value: &T,
@@ -40,12 +69,12 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     let before = out.len();
     let (written, blobs) = blob::set_aside(|| panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        look_again(encoding, value, &out[before..], Some(&blobs))?;
+        check_before_sending(encoding, value, &out[before..], Some(&blobs))?;
     }
     Ok(blobs)
 }
 
-/// The same with blobs in the text, as any other bytes.
+/// The same with the bytes of blobs in `out`.
 pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     value: &T,
@@ -54,12 +83,12 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     let before = out.len();
     let written = blob::leave_in_place(|| panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        look_again(encoding, value, &out[before..], None)?;
+        check_before_sending(encoding, value, &out[before..], None)?;
     }
     Ok(())
 }
 
-/// Reads a value back. The error says why that is not possible.
+/// Decodes a value with its blobs. The error is the reason, for `TaskError::Undecodable`.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
@@ -70,7 +99,7 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     if is_doubtful { verified(encoding, value, bytes, has_blobs) } else { Ok(value) }
 }
 
-/// The same where there are no blobs and panics are caught by the caller.
+/// The same without blobs. The caller catches panics.
 #[inline]
 pub(crate) fn read<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
@@ -80,8 +109,7 @@ pub(crate) fn read<T: Serialize + DeserializeOwned>(
     if is_doubtful { verified(encoding, value, bytes, false) } else { Ok(value) }
 }
 
-/// Reads a value whose blobs were set aside, and says whether it may be another than the one that
-/// was written.
+/// Decodes a value. The second part of the result says whether the value has to be verified.
 fn parse_with<T: DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
@@ -99,9 +127,8 @@ fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bo
     }
 }
 
-/// A type that finds out from a value what it is, such as an untagged enum, may take it for
-/// something else. That is seen only by the one who reads it: what was read must be written as the
-/// same bytes.
+/// Checks that a decoded value encodes to the same bytes. A type that inspects the value to find out what it is,
+/// such as an untagged enum, may have become another value.
 #[cold]
 fn verified<T: Serialize>(
     encoding: Encoding,
@@ -119,14 +146,14 @@ fn verified<T: Serialize>(
 }
 
 impl Refusal {
-    /// The error of a task whose encoding ended like this.
+    /// The refusal as an error of a task: `what` is "task" or "output".
     pub(crate) fn into_error(self, what: &str, task: &str) -> TaskError {
         let (what, task, field) = (what.to_owned(), task.to_owned(), self.field());
         TaskError::Unencodable { what, task, field, reason: self.into_reason() }
     }
 }
 
-/// Says whether what was written has to be looked at once more.
+/// Encodes a value, and returns whether it needs [`check_before_sending`].
 #[inline]
 fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Result<bool, Refusal> {
     match encoding {
@@ -143,13 +170,11 @@ fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Resu
     }
 }
 
-/// Some values can be written and are then not read back, or read back as another value, for
-/// reasons that only the type knows: integers above 64 bits, or map keys that are numbers, inside
-/// of an enum with an internal tag; an optional struct that is flattened. Where such a thing was
-/// written, the value is read here before it is sent. There are no blobs where they were written
-/// as other bytes.
+/// Decodes what was written, and refuses it if the result is an error or another value. For values that some
+/// types cannot decode: integers above 64 bits or map keys that are numbers, inside an internally tagged enum;
+/// an optional struct that is flattened. `blobs` is `None` if their bytes are in `written`.
 #[cold]
-fn look_again<T: Serialize + DeserializeOwned>(
+fn check_before_sending<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     value: &T,
     written: &[u8],
@@ -162,18 +187,18 @@ fn look_again<T: Serialize + DeserializeOwned>(
     let again = again?;
     let is_same = match encoding {
         Encoding::Binary => is_same(written, &again),
-        // In JSON a key that is a number and one that is a text are the same.
+        // In JSON, keys 1 and "1" are the same bytes.
         Encoding::Json => is_same(&in_kinds(value, blobs.is_some())?, &again),
     };
     if is_same { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
 }
 
-/// A value in the encoding in which each value says of which kind it is.
+/// Encodes a value with the kind of each part, for a comparison.
 fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Vec<u8>, Refusal> {
     rewritten(Encoding::Binary, value, with_blobs)
 }
 
-/// A value as bytes for a comparison.
+/// Encodes a value for a comparison, without further checks.
 fn rewritten<T: Serialize>(
     encoding: Encoding,
     value: &T,
@@ -186,7 +211,8 @@ fn rewritten<T: Serialize>(
     Ok(bytes)
 }
 
-/// Whether both are of the same value. The entries of a hash map may come in another order.
+/// Whether two encodings are of the same value. Entries of a hash map may have another order, so the
+/// frequencies of bytes are compared where the bytes differ.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other || frequencies(one) == frequencies(other)
 }
@@ -211,13 +237,13 @@ mod tests {
     struct Buffered {
         raw: Box<RawValue>,
         any: serde_json::Value,
-        /// Read again before it is sent.
+        /// With keys that are checked before sending.
         numbers: BTreeMap<u64, f64>,
         blob: Blob,
     }
 
     #[test]
-    fn what_is_read_and_verified_is_equal_with_blobs_set_aside_or_in_the_text() {
+    fn verified_values_are_equal_with_blobs_beside_or_inside_their_bytes() {
         let value = Buffered {
             raw: RawValue::from_string(r#"{ "a":[1 , 2.50]}"#.to_owned()).expect("JSON"),
             any: serde_json::json!({"b": [u64::MAX, -1, 0.1, null, "x"]}),

@@ -1,13 +1,23 @@
-//! What a worker process may use, and when it is replaced by a fresh one.
+//! Limits of worker processes, and when workers are replaced.
 
 use serde::{Deserialize, Serialize};
 
-/// Limits that the operating system imposes on each worker process, from before its first task.
-/// Nothing is limited unless asked for.
+/// Limits that the operating system imposes on each worker process, from before its first task. The default is
+/// [`none`](Self::none).
 ///
-/// ```
-/// # use procession::Limits;
-/// let limits = Limits::none().address_space(2 << 30).open_files(256).niceness(10);
+/// A limit above what this process itself may use is cut to that. A worker that cannot impose its limits
+/// does not start; the pool reports that as
+/// [`PoolError::CannotStart`](crate::PoolError::CannotStart).
+///
+/// ```no_run
+/// # use procession::{Limits, ProcessPool};
+/// let limits = Limits::none()
+///     .address_space(2 << 30) // bytes
+///     .cpu_seconds(3600)
+///     .open_files(256)
+///     .niceness(10);
+/// let pool = ProcessPool::builder().limits(limits).build()?;
+/// # Ok::<(), procession::PoolError>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
@@ -19,44 +29,45 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limits but those of this process.
+    /// No limits but those of this process, which workers inherit.
     pub const fn none() -> Self {
         Self { address_space: None, cpu_seconds: None, open_files: None, niceness: None }
     }
 
-    /// The most virtual memory, in bytes. A task that needs more sees its allocations fail, which
-    /// in Rust code aborts the worker. Threads and shared memory count as well.
+    /// The most virtual memory, in bytes (`RLIMIT_AS`). Stacks of threads and shared memory count as well. An
+    /// allocation above the limit fails; in most Rust code that aborts the worker, and the task ends with
+    /// `WorkerDied`.
     pub const fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
     }
 
-    /// The most CPU time of a worker over its whole life, in seconds; beyond it, SIGXCPU ends the
-    /// worker.
+    /// The most CPU time of a worker process, in seconds from its start (`RLIMIT_CPU`). Beyond it SIGXCPU ends
+    /// the worker, and the task that runs ends with `WorkerDied`.
     pub const fn cpu_seconds(mut self, seconds: u64) -> Self {
         self.cpu_seconds = Some(seconds);
         self
     }
 
-    /// The most open files. The worker itself needs about a dozen.
+    /// The most open file descriptors (`RLIMIT_NOFILE`). The worker itself uses about a dozen.
     pub const fn open_files(mut self, files: u64) -> Self {
         self.open_files = Some(files);
         self
     }
 
-    /// By how much workers yield to other processes: from 0, not at all, to 19. Workers inherit
-    /// this process's niceness, to which this is added.
+    /// Added to the niceness that workers inherit from this process: 0 for the same priority, up to 19 for the
+    /// lowest.
     pub const fn niceness(mut self, increment: i32) -> Self {
         self.niceness = Some(increment);
         self
     }
 
-    /// Whether anything is limited.
+    /// Whether there is a limit.
     pub(crate) fn is_any(&self) -> bool {
         *self != Self::none()
     }
 
-    /// Imposes the limits on this process.
+    /// Imposes the limits on this process. The error names the limit.
     pub(crate) fn impose(&self) -> Result<(), String> {
         use rustix::process::{Resource, nice};
         let Self { address_space, cpu_seconds, open_files, niceness } = *self;
@@ -77,7 +88,7 @@ impl Limits {
     }
 }
 
-/// Never above what the process may be limited to, nor above what it is limited to now.
+/// Lowers a limit of this process. Never raises it, which could be an error.
 fn lower(resource: rustix::process::Resource, limit: u64) -> rustix::io::Result<()> {
     use rustix::process::{Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(resource);
@@ -85,12 +96,17 @@ fn lower(resource: rustix::process::Resource, limit: u64) -> rustix::io::Result<
     setrlimit(resource, Rlimit { current, maximum })
 }
 
-/// When a worker is replaced by a fresh one, between two tasks and without losing any: the remedy
-/// for code that leaks. Never, unless asked for.
+/// When a worker process is replaced by a new one, for code that leaks memory or descriptors. The default is
+/// [`never`](Self::never).
 ///
-/// ```
-/// # use procession::Recycling;
-/// let recycling = Recycling::never().after_tasks(1000).above_memory(500 << 20);
+/// A worker is replaced between two tasks; none is lost. Both conditions may be set: the first that is met
+/// counts.
+///
+/// ```no_run
+/// # use procession::{ProcessPool, Recycling};
+/// let recycling = Recycling::never().after_tasks(1000).above_memory(500 << 20); // 500 MiB
+/// let pool = ProcessPool::builder().recycling(recycling).build()?;
+/// # Ok::<(), procession::PoolError>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
@@ -100,26 +116,27 @@ pub struct Recycling {
 }
 
 impl Recycling {
-    /// Workers live as long as the pool.
+    /// Workers are replaced only when they die.
     pub const fn never() -> Self {
         Self { after_tasks: None, above_memory: None }
     }
 
-    /// After this many tasks, at least 1. The replacement starts while the last of them runs.
+    /// After this number of tasks, at least 1. The new worker starts while the last of them runs.
     pub const fn after_tasks(mut self, tasks: u64) -> Self {
         self.after_tasks = Some(tasks);
         self
     }
 
-    /// After the task that left the worker with more resident memory than this, in bytes. Only on
-    /// Linux.
+    /// After a task at whose end the worker has more resident memory than this, in bytes. Linux only: elsewhere
+    /// there is no such check.
     pub const fn above_memory(mut self, bytes: u64) -> Self {
         self.above_memory = Some(bytes);
         self
     }
 }
 
-/// The resident memory of a process, in bytes, where that can be known.
+/// The resident memory of a process, in bytes. `None` if there is no such process, and on systems other than
+/// Linux.
 pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;

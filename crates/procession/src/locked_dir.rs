@@ -1,16 +1,16 @@
-//! Temporary directories that are removed even if their process was killed: by the next process
-//! that makes one.
+//! Temporary directories that are removed even if their process was killed. The next process that creates one
+//! removes those that were left.
 //!
-//! ```text
-//!   /tmp/procession-1000-x7Kq0aTzP4mD/   locked: its process lives
-//!   /tmp/procession-1000-Qm2w9dLe81Rs/   not locked: its process is gone, and it may be removed
-//! ```
+//! | directory | lock on it | removed by |
+//! |---|---|---|
+//! | in use | shared, held by its process | `drop` |
+//! | left by a process that ended | none | [`sweep`] of another process |
+//! | being swept | exclusive, held by the sweeper | - |
+//! | created and not locked yet | none | a sweep may remove it; `create_in` then tries again |
 //!
-//! The lock is a shared `flock` of the directory. The system releases it when the process ends,
-//! however it ends. A process id would not do: in containers that share a directory each has
-//! process ids of its own, so that a living process of one is not found in another. Whoever removes
-//! a directory holds the exclusive lock meanwhile, so none is removed between its making and its
-//! locking.
+//! The lock is a `flock` of the directory itself. The system releases it when the process ends in any way. A
+//! process id in the name would not do: containers that share the directory have process ids of their own, so
+//! a process of one container does not exist in another.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -21,22 +21,23 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::getuid;
 
-/// Random characters at the end of a name.
+/// The number of random characters at the end of a name.
 const RANDOM: usize = 12;
-/// Another process may take a new directory for one that was left, so often.
+/// The number of new directories that other processes may sweep before `create_in` fails.
 const TRIES: usize = 100;
 
-/// A temporary directory of this process. It is removed with its contents when this is dropped.
+/// A temporary directory of this process. `drop` removes it with its contents.
 #[derive(Debug)]
 pub(crate) struct LockedDir {
     path: PathBuf,
-    /// In a process that was forked from this one the directory is not removed.
+    /// The process that removes it. A forked copy of that process does not.
     owner: u32,
     _lock: File,
 }
 
 impl LockedDir {
-    /// Makes a directory in `base` that only this user may enter: `purpose-1000-x7Kq0aTzP4mD`.
+    /// Creates `base/purpose-1000-x7Kq0aTzP4mD`, where 1000 is the user id. Only this user may enter it (mode
+    /// 0700).
     pub(crate) fn create_in(base: &Path, purpose: &str) -> io::Result<Self> {
         let prefix = prefix(purpose);
         for _ in 0..TRIES {
@@ -47,14 +48,14 @@ impl LockedDir {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            // On a file system without locks the exclusive lock is refused as well, so nothing is
-            // removed there.
+            // On a file system without locks `flock` fails here. It fails in `sweep` as well, so no directory
+            // is removed there by mistake.
             let is_locked = flock(&lock, FlockOperation::NonBlockingLockShared);
             if is_locked != Err(Errno::WOULDBLOCK) && is_the_same(&lock, made.path()) {
                 return Ok(Self { path: made.keep(), owner: std::process::id(), _lock: lock });
             }
         }
-        Err(io::Error::other("other processes remove every temporary directory that is made"))
+        Err(io::Error::other("other processes remove each temporary directory before it is locked"))
     }
 
     /// The directory.
@@ -71,8 +72,8 @@ impl Drop for LockedDir {
     }
 }
 
-/// Removes the directories for this purpose that processes of this user have left in `base`, and
-/// gives their number.
+/// Removes the directories for this purpose that processes of this user have left in `base`. Returns their
+/// number.
 pub(crate) fn sweep(base: &Path, purpose: &str) -> usize {
     let prefix = prefix(purpose);
     let is_ours = |entry: &fs::DirEntry| {
@@ -98,7 +99,7 @@ fn remove_if_left(dir: &Path) -> bool {
         && fs::remove_dir_all(dir).is_ok()
 }
 
-/// Whether the path still leads to the directory that was opened.
+/// Whether the path still is that of the opened directory.
 fn is_the_same(open: &File, path: &Path) -> bool {
     let of = |file: fs::Metadata| (file.dev(), file.ino());
     let there = fs::symlink_metadata(path).map(of);
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_removed_and_nothing_else() {
+    fn directories_that_were_left_are_removed_and_others_are_kept() {
         let base = tempfile::tempdir().unwrap();
         let uid = getuid().as_raw();
         let make = |name: String| {
@@ -134,7 +135,7 @@ mod tests {
         };
         let left = make(format!("mine-{uid}-{}", "x".repeat(RANDOM)));
         let kept = [
-            // Of a version whose names end in a process id, and holds no lock.
+            // Of another version, whose names end in a process id.
             make(format!("mine-{uid}-4711")),
             make(format!("mine-{uid}-{}", "-".repeat(RANDOM))),
             make(format!("other-{uid}-{}", "x".repeat(RANDOM))),
@@ -147,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_was_started_meanwhile_does_not_keep_the_lock() {
+    fn a_program_that_was_started_by_the_process_does_not_keep_the_lock() {
         let base = tempfile::tempdir().unwrap();
         let mut dir = LockedDir::create_in(base.path(), "mine").unwrap();
         let mut sleeper = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
         // As if this process had been killed.
         dir.owner = 0;
         drop(dir);
-        // Another test may be starting a program: until its `exec`, that one holds the lock too.
+        // Another test may be starting a program, which has the lock until its `exec`.
         let begun = Instant::now();
         let mut swept = sweep(base.path(), "mine");
         while swept == 0 && begun.elapsed() < Duration::from_secs(30) {
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn makers_and_sweepers_do_not_disturb_each_other() {
+    fn directories_can_be_created_and_swept_at_the_same_time() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
         std::thread::scope(|scope| {

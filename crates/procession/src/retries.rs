@@ -1,16 +1,21 @@
-//! Whether a task that came to grief is tried again, and when.
+//! Retries: after which faults a task has another attempt, and after which pause.
 
 use std::fmt;
 use std::time::Duration;
 
-/// When a task is run again: never, unless this is asked for.
+/// How often, after which [`Fault`]s and after which pauses a task is run again. The default is
+/// [`none`](Self::none).
+///
+/// An attempt counts when the task has begun. A task that was sent to a worker which died before it began the
+/// task is sent to another one, whatever its retries. After the last attempt the future completes with the
+/// error of that attempt.
 ///
 /// ```
 /// # use procession::Retries;
 /// # use std::time::Duration;
-/// // Up to three runs in all, if its worker crashes or it takes too long:
+/// // At most three attempts, if the worker crashes or the task exceeds its timeout:
 /// let retries = Retries::times(2);
-/// // Also if it returns an error or panics, and with longer pauses:
+/// // Also if the task returns an error or panics, with pauses of about 1 s, 2 s, 4 s, … 60 s:
 /// let retries = retries.on_failure(true).backoff(Duration::from_secs(1), Duration::from_secs(60));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,19 +25,19 @@ pub struct Retries {
     on_crash: bool,
     on_timeout: bool,
     on_failure: bool,
-    first: Duration,
-    longest: Duration,
+    first_pause: Duration,
+    longest_pause: Duration,
 }
 
-/// What came between a task and its output.
+/// Why an attempt of a task gave no output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Its worker died.
+    /// The worker died.
     Crash,
-    /// It ran longer than it may.
+    /// The task ran for longer than its timeout, and the worker was killed.
     Timeout,
-    /// It returned an error or panicked.
+    /// The task returned an error or panicked.
     Failure,
 }
 
@@ -47,66 +52,66 @@ impl fmt::Display for Fault {
 }
 
 impl Retries {
-    /// Each task is run once.
+    /// One attempt.
     pub const fn none() -> Self {
         Self::times(0)
     }
 
-    /// Up to `times` further runs after a crash or a timeout, but not after a failure, which a
-    /// task usually repeats; with pauses of 10 ms, 20 ms, … up to 1 s between them.
+    /// Up to `times` further attempts after a crash or a timeout, with pauses of 10 ms, 20 ms, … up to 1 s. A
+    /// failure is not retried, since most tasks would fail again: see [`on_failure`](Self::on_failure).
     pub const fn times(times: u32) -> Self {
         Self {
             times,
             on_crash: true,
             on_timeout: true,
             on_failure: false,
-            first: Duration::from_millis(10),
-            longest: Duration::from_secs(1),
+            first_pause: Duration::from_millis(10),
+            longest_pause: Duration::from_secs(1),
         }
     }
 
-    /// Whether to run a task again whose worker died.
+    /// Whether a task is retried after a crash. Default of [`times`](Self::times): yes.
     pub const fn on_crash(mut self, yes: bool) -> Self {
         self.on_crash = yes;
         self
     }
 
-    /// Whether to run a task again that ran longer than it may.
+    /// Whether a task is retried after a timeout. Default of [`times`](Self::times): yes.
     pub const fn on_timeout(mut self, yes: bool) -> Self {
         self.on_timeout = yes;
         self
     }
 
-    /// Whether to run a task again that returned an error or panicked.
+    /// Whether a task is retried after an error or a panic of its own. Default: no.
     pub const fn on_failure(mut self, yes: bool) -> Self {
         self.on_failure = yes;
         self
     }
 
-    /// The pause before the second run, which doubles with each further one, and the longest. Each
-    /// is shortened by up to a half, by chance, so that tasks that failed together do not come
-    /// back together. A `first` of zero is no pause at all.
+    /// The pauses: `first` before the second attempt, twice as long before each further one, and at most
+    /// `longest`. Each is shortened by a random part of up to a half, so that tasks that failed together do not
+    /// run again together. With a `first` of zero there is no pause.
     pub const fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.first = first;
-        self.longest = longest;
+        self.first_pause = first;
+        self.longest_pause = longest;
         self
     }
 
-    /// The pause before the next run of a task that was begun `begun` times, or `None` if there is
-    /// to be no further one. `salt` decides about the jitter.
-    pub(crate) fn pause(&self, fault: Fault, begun: u32, salt: u64) -> Option<Duration> {
+    /// The pause after the attempt number `attempts` ended with a fault. `None` if there is no further attempt.
+    /// `salt` seeds the random part.
+    pub(crate) fn pause(&self, fault: Fault, attempts: u32, salt: u64) -> Option<Duration> {
         let is_covered = match fault {
             Fault::Crash => self.on_crash,
             Fault::Timeout => self.on_timeout,
             Fault::Failure => self.on_failure,
         };
-        if !is_covered || begun > self.times {
+        if !is_covered || attempts > self.times {
             return None;
         }
-        let doublings = 2u32.saturating_pow(begun.saturating_sub(1));
-        let whole = self.first.saturating_mul(doublings).min(self.longest);
-        let mut chance = fastrand::Rng::with_seed(salt.wrapping_add(u64::from(begun) << 48));
-        Some(whole.mul_f64(0.5 + chance.f64() / 2.0))
+        let doublings = 2u32.saturating_pow(attempts.saturating_sub(1));
+        let whole = self.first_pause.saturating_mul(doublings).min(self.longest_pause);
+        let mut rng = fastrand::Rng::with_seed(salt.wrapping_add(u64::from(attempts) << 48));
+        Some(whole.mul_f64(0.5 + rng.f64() / 2.0))
     }
 }
 
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_begun_as_often_as_allowed_and_only_after_what_is_covered() {
+    fn a_task_is_retried_as_often_as_allowed_and_only_after_covered_faults() {
         let retries = Retries::times(2);
         assert!(retries.pause(Fault::Crash, 1, 0).is_some());
         assert!(retries.pause(Fault::Timeout, 2, 0).is_some());
@@ -132,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_are_shortened_by_chance() {
+    fn pauses_double_up_to_the_longest_and_have_a_random_part() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_millis(300));
         let retries = Retries::times(u32::MAX).backoff(first, longest);
-        for (begun, whole) in [(1, 100), (2, 200), (3, 300), (40, 300), (u32::MAX, 300)] {
+        for (attempts, whole) in [(1, 100), (2, 200), (3, 300), (40, 300), (u32::MAX, 300)] {
             let whole = Duration::from_millis(whole);
             for salt in 0..100 {
-                let pause = retries.pause(Fault::Crash, begun, salt).expect("a retry");
-                assert!((whole / 2..=whole).contains(&pause), "{begun}: {pause:?}");
+                let pause = retries.pause(Fault::Crash, attempts, salt).expect("a retry");
+                assert!((whole / 2..=whole).contains(&pause), "{attempts}: {pause:?}");
             }
         }
     }

@@ -72,8 +72,7 @@ fn advice(comparison: &Comparison) -> Option<String> {
     if !ratios().any(|ratio| ratio.verdict() == Verdict::CannotTell) {
         return None;
     }
-    let is_quiet =
-        comparison.background_load.is_some_and(|load| load < NOTEWORTHY);
+    let is_quiet = comparison.background_load.is_some_and(|load| load < NOTEWORTHY);
     Some(if ratios().any(|ratio| ratio.interval.is_none()) {
         "A single run does not show how far runs lie apart: make 2 or more of each mode \
          (--runs N)."

@@ -1,11 +1,19 @@
-//! serde's data model as bytes: each value says what it is, so that types which have to look at it
-//! first (untagged, internally tagged, flattened) can.
+//! The binary encoding: serde's data model, with the kind of each value. So types that inspect a value before
+//! they decode it (untagged, internally tagged, flattened) work.
 //!
-//! A value is one byte that tells its kind, and what belongs to it: a number of one byte as it is,
-//! larger integers in groups of seven bits (signed ones zigzag), floats by their bits, texts and
-//! bytes behind their length, sequences and maps behind the number of their elements in four
-//! bytes, a variant's name behind its length. `Some` is a kind of its own in front of its value,
-//! so nested options stay what they are.
+//! A value is one byte for its kind, and its contents:
+//!
+//! | kinds | contents |
+//! |---|---|
+//! | unit, none, false, true | - |
+//! | some | a value |
+//! | u8, i8 | 1 byte |
+//! | u16 to u128, char, lengths | groups of 7 bits, lowest first; bit 7 is set if another group follows |
+//! | i16 to i128 | zigzag, then as unsigned |
+//! | f32, f64 | the bits, little-endian |
+//! | str, bytes, unit variant (its name) | length, bytes |
+//! | seq, map (and structs) | number of elements or entries (4 bytes, little-endian), values |
+//! | variant | length of its name, name, value |
 
 mod read;
 mod write;
@@ -14,10 +22,10 @@ use serde::de::DeserializeOwned;
 
 pub(super) use self::write::Writer;
 
-/// What is nested more deeply might exhaust the stack of the thread that reads it.
+/// The deepest nesting. Deeper values could overflow the stack of the thread that decodes them.
 const DEEPEST: u32 = 512;
 
-/// The kinds of values.
+/// The first byte of a value.
 mod kind {
     pub(super) const UNIT: u8 = 0;
     pub(super) const NONE: u8 = 1;
@@ -47,8 +55,7 @@ mod kind {
     pub(super) const VARIANT: u8 = 23;
 }
 
-/// Reads one value, of which nothing may be left, and says whether it may be another than the one
-/// that was written.
+/// Decodes one value, which must use all bytes. The second part of the result says whether it has to be verified.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), read::Malformed> {
     let mut reader = read::Reader::new(bytes);
     let value = T::deserialize(&mut reader)?;
@@ -65,7 +72,7 @@ mod tests {
     type Value = (Option<Option<i128>>, Vec<(char, f32)>, Result<String, u64>, serde_json::Value);
 
     #[test]
-    fn bytes_that_are_no_value_are_an_error_and_never_a_panic() {
+    fn malformed_bytes_are_an_error_and_never_a_panic() {
         let value: Value = (
             Some(None),
             vec![('ü', -0.0)],
@@ -78,7 +85,7 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(read::<Value>(&bytes[..end]).is_err(), "cut at {end}");
         }
-        // A changed byte may make another value, and nothing worse.
+        // A changed byte makes another value or an error.
         for at in 0..bytes.len() {
             for byte in 0..=255 {
                 let mut changed = bytes.clone();
@@ -88,6 +95,9 @@ mod tests {
             }
         }
         assert!(read::<serde_json::Value>(&[kind::SOME; 100_000]).is_err(), "too deep");
-        assert!(read::<Vec<u8>>(&[kind::SEQ, 255, 255, 255, 255]).is_err(), "longer than it is");
+        assert!(
+            read::<Vec<u8>>(&[kind::SEQ, 255, 255, 255, 255]).is_err(),
+            "more elements than bytes"
+        );
     }
 }

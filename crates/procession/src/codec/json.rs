@@ -1,8 +1,7 @@
-//! JSON that is refused where it would not be read back as the same value.
+//! The JSON encoding, without values that would be decoded as others.
 //!
-//! `serde_json` writes NaN, infinities, `None` and `()` all as `null`, so `Some(NaN)`,
-//! `Some(None)` and `Some(())` would be read back as `None`. [`Writer`] writes the same text and
-//! refuses these. Texts and numbers are written by `serde_json`.
+//! `serde_json` writes NaN, infinities, `None` and `()` all as `null`. So it would decode `Some(NaN)`,
+//! `Some(None)` and `Some(())` as `None`. [`Writer`] writes the same text as `serde_json` and refuses these.
 
 mod key;
 mod watch;
@@ -10,23 +9,20 @@ mod watch;
 use std::cell::Cell;
 
 use serde::de::DeserializeOwned;
-use serde::ser::{
-    Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
-    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
-};
+use serde::ser::{Error as _, Serialize, Serializer};
 
 use self::key::Key;
 use self::watch::Watch;
+use super::compound::impl_compound;
 use super::refusal::Refusal;
 
-/// `serde_json` refuses to read what is nested more deeply.
+/// The deepest nesting that `serde_json` decodes.
 const DEEPEST: u32 = 127;
 
-/// Names under which `serde_json` hands over JSON text that is to be written as it is.
+/// The names of structs whose only field `serde_json` writes as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
 
-/// Reads one value, of which nothing may be left, and says whether it may be another than the one
-/// that was written.
+/// Decodes one value, which must use all bytes. The second part of the result says whether it has to be verified.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, bool)> {
     let is_doubtful = Cell::new(false);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -35,11 +31,11 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, 
     Ok((value, is_doubtful.get()))
 }
 
-/// Writes one value.
+/// Appends one value.
 pub(super) struct Writer<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
-    /// What was written may be read back as something else, or not at all: see [`super::look_again`].
+    /// The value needs [`check_before_sending`](super::check_before_sending).
     pub(super) is_doubtful: bool,
 }
 
@@ -100,7 +96,7 @@ fn not_finite(number: f64) -> Refusal {
     Refusal::new(format!("JSON has no number {number}"))
 }
 
-/// A number above these is read into a buffer, where a type needs one, as a float.
+/// Types that buffer a number before they decode it get a float for one above 64 bits.
 fn fits_64_bits(number: i128) -> bool {
     i64::try_from(number).is_ok() || u64::try_from(number).is_ok()
 }
@@ -251,7 +247,7 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
-        // A struct with flattened fields does not know how many it has.
+        // No length: most likely a struct with flattened fields.
         self.is_doubtful |= len.is_none();
         self.open(b"{", b"}")
     }
@@ -280,13 +276,13 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
 pub(super) struct Compound<'a, 'w> {
     writer: &'a mut Writer<'w>,
     close: &'static [u8],
-    /// How many levels it nests.
+    /// The levels of nesting that it adds.
     levels: u32,
-    /// How many elements were written.
+    /// The number of elements so far.
     index: usize,
-    /// Where the last key lies in the text.
+    /// The range of the last key in the text.
     key: (usize, usize),
-    /// The only field is JSON text that is written as it is.
+    /// Its only field is JSON text, to be written as it is.
     is_raw: bool,
 }
 
@@ -335,93 +331,7 @@ impl Compound<'_, '_> {
     }
 
     #[inline]
-    fn close(self) -> Result<(), Refusal> {
-        self.writer.put(self.close);
-        self.writer.depth -= self.levels;
-        Ok(())
-    }
-}
-
-impl SerializeSeq for Compound<'_, '_> {
-    type Ok = ();
-    type Error = Refusal;
-
-    #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-        self.element(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), Refusal> {
-        self.close()
-    }
-}
-
-impl SerializeTuple for Compound<'_, '_> {
-    type Ok = ();
-    type Error = Refusal;
-
-    #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-        self.item(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), Refusal> {
-        self.close()
-    }
-}
-
-macro_rules! positional {
-    ($($trait:ident)*) => {
-        $(impl $trait for Compound<'_, '_> {
-            type Ok = ();
-            type Error = Refusal;
-
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-                self.item(value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Refusal> {
-                self.close()
-            }
-        })*
-    };
-}
-positional!(SerializeTupleStruct SerializeTupleVariant);
-
-macro_rules! named {
-    ($($trait:ident)*) => {
-        $(impl $trait for Compound<'_, '_> {
-            type Ok = ();
-            type Error = Refusal;
-
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                name: &'static str,
-                value: &T,
-            ) -> Result<(), Refusal> {
-                self.field(name, value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Refusal> {
-                self.close()
-            }
-        })*
-    };
-}
-named!(SerializeStruct SerializeStructVariant);
-
-impl SerializeMap for Compound<'_, '_> {
-    type Ok = ();
-    type Error = Refusal;
-
-    #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
         self.separate();
         let before = self.writer.out.len();
         let result = key.serialize(Key(self.writer));
@@ -431,14 +341,18 @@ impl SerializeMap for Compound<'_, '_> {
     }
 
     #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         self.writer.put(b":");
         let result = value.serialize(&mut *self.writer);
         result.map_err(|refusal| refusal.under_key(&self.writer.out[self.key.0..self.key.1]))
     }
 
     #[inline]
-    fn end(self) -> Result<(), Refusal> {
-        self.close()
+    fn close(self) -> Result<(), Refusal> {
+        self.writer.put(self.close);
+        self.writer.depth -= self.levels;
+        Ok(())
     }
 }
+
+impl_compound!(Compound<'_, '_>);

@@ -1,12 +1,12 @@
-//! Why a value was not encoded, and where in it.
+//! The error of the writers: why a value is not encoded, and at which field.
 
 use std::fmt;
 
-/// The value cannot be encoded so that the same value is decoded.
+/// A value that cannot be encoded so that an equal value is decoded.
 pub(crate) struct Refusal(Box<Inner>);
 
 struct Inner {
-    /// The steps from the refused part outwards.
+    /// The steps of the path, innermost first.
     path: Vec<String>,
     reason: String,
 }
@@ -16,19 +16,19 @@ impl Refusal {
         Self(Box::new(Inner { path: Vec::new(), reason: reason.into() }))
     }
 
-    /// The same, seen from the value that has the refused part as this field, or variant.
+    /// Adds a field or variant to the path.
     #[cold]
     pub(super) fn in_field(self, name: &str) -> Self {
         self.within(format!(".{name}"))
     }
 
-    /// The same, seen from the sequence that has the refused part as this element.
+    /// Adds an element of a sequence to the path.
     #[cold]
     pub(super) fn in_element(self, index: usize) -> Self {
         self.within(format!("[{index}]"))
     }
 
-    /// The same, seen from the map that has the refused part under this key, as JSON has it.
+    /// Adds a map key to the path, given as JSON, cut to 100 bytes.
     #[cold]
     pub(super) fn under_key(self, json: &[u8]) -> Self {
         const MOST: usize = 100;
@@ -36,7 +36,7 @@ impl Refusal {
         let name = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
         let is_plain = |c: char| c.is_alphanumeric() || c == '_';
         match name {
-            // The fields of a flattened struct are written as the keys of a map.
+            // Fields of a struct with flattened fields are written as map keys.
             Some(name) if name.starts_with(char::is_alphabetic) && name.chars().all(is_plain) => {
                 self.in_field(name)
             }
@@ -49,7 +49,7 @@ impl Refusal {
         self
     }
 
-    /// The path of the refused part, such as `.items[3].ratio`; empty for the value itself.
+    /// The path of the refused part, such as `.items[3].ratio`. Empty for the whole value.
     pub(crate) fn field(&self) -> String {
         self.0.path.iter().rev().map(String::as_str).collect()
     }

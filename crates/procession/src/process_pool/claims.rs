@@ -119,7 +119,7 @@ impl Claims {
             let Some(items) = region.claim(claim).map(|claim| claim.revoke()) else { continue };
             if items < call.items {
                 call.items = items.max(call.answered);
-                shortened.push(Begun { seq: call.seq, items, ran_for: Duration::ZERO });
+                shortened.push(Begun { seq: call.seq, count: items, ran_for: Duration::ZERO });
             }
             if call.answered == call.items {
                 *place = None;
@@ -140,7 +140,7 @@ impl Claims {
         let begun = |(claim, call): (u32, &SentCall)| {
             let Progress { begun: items, runs_for } = region.claim(claim)?.progress(at);
             let ran_for = runs_for.unwrap_or_default();
-            (items > 0).then_some(Begun { seq: call.seq, items, ran_for })
+            (items > 0).then_some(Begun { seq: call.seq, count: items, ran_for })
         };
         self.assigned().filter_map(begun).collect()
     }

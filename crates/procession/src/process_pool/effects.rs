@@ -70,7 +70,7 @@ impl PoolInner {
                     self.counts().respawned += u64::from(is_replacement);
                     let _ = self.supervisor.send(SupervisorMessage::Start(handle));
                 }
-                Action::Send { worker_id, seq, attempt, job: work_item, first, items } => {
+                Action::Send { worker_id, seq, attempt, job: work_item, first, count } => {
                     let Some(handle) = state.handles.get(&worker_id) else { continue };
                     work_item.set_running(true);
                     if self.listeners.want_starts() {
@@ -81,7 +81,7 @@ impl PoolInner {
                             attempt,
                         });
                     }
-                    let items = first..first + items;
+                    let items = first..first + count;
                     handle.enqueue(Outgoing { seq, attempt, work_item, items });
                     effects.flush(handle);
                 }
@@ -105,8 +105,8 @@ impl PoolInner {
                     let task = TaskId(job.id.0 + u64::from(first));
                     effects.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
                 }
-                Action::Complete { job, first, items, verdict } => {
-                    effects.completed.push((job, first..first + items, verdict));
+                Action::Complete { job, first, count, verdict } => {
+                    effects.completed.push((job, first..first + count, verdict));
                 }
                 Action::TakenBack { job, .. } => job.set_running(false),
                 Action::End => effects.is_end = true,
@@ -150,7 +150,7 @@ impl PoolInner {
                 let (outcome, returned) = handle.end_call(seq, allowed);
                 self.report_returned(handle, returned);
                 if let TerminateOutcome::Postponed(claimed) = outcome {
-                    self.handle(Event::NotYet { worker_id: handle.worker_id, seq, claimed });
+                    self.handle(Event::NotEnded { worker_id: handle.worker_id, seq, claimed });
                 }
             }
             Command::Dismiss => handle.dismiss(),

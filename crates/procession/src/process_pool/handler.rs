@@ -30,7 +30,7 @@ use super::start_failure::StartFailure;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
 use crate::panics;
-use crate::scheduler::{Again, Event, Misuse};
+use crate::scheduler::{Event, NextStart, UnfitProgram};
 use crate::transport::{Hello, Invitation, RunnerThreads};
 
 /// The arguments of [`attend`].
@@ -105,7 +105,7 @@ fn end_start(
     let kill_reason = handle.kill_reason();
     if early.as_ref().err() == Some(&RecvTimeoutError::Timeout) && kill_reason.is_none() {
         let reason = "it closed its standard input and went on without reporting".to_owned();
-        failure = StartFailure::Misused(Misuse::Wrapper, reason);
+        failure = StartFailure::Misused(UnfitProgram::Wrapper, reason);
     }
     handle.kill(KillReason::Unusable);
     let end = match early {
@@ -120,11 +120,11 @@ fn end_start(
     let was_needed = kill_reason != Some(KillReason::Unneeded);
     let reason = cause.clone();
     pool.listeners.event(|| PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed });
-    if again == Again::AfterShortage {
+    if again == NextStart::AfterShortage {
         let reason = cause.clone();
         pool.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
     }
-    pool.handle(Event::StartFailed { worker_id, cause, again });
+    pool.handle(Event::StartFailed { worker_id, cause, next_start: again });
 }
 
 /// Waits for the report of the watch thread.

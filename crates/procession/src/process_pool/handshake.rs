@@ -11,7 +11,7 @@ use super::inner::PoolInner;
 use super::receive;
 use super::start_failure::{CLEARED_ENVIRONMENT, StartFailure};
 use super::worker_handle::{Outgoing, Process, WorkerHandle};
-use crate::scheduler::Misuse;
+use crate::scheduler::UnfitProgram;
 use crate::transport::{
     self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
     Welcome,
@@ -109,14 +109,14 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
         Ok(Some((HandshakeMessage::HelloSent, _))) => Ok(()),
         Ok(Some((HandshakeMessage::NotServing, _))) => {
             let reason = "it builds a pool of its own in place of serving".to_owned();
-            Err(StartFailure::Misused(Misuse::NotServing, reason))
+            Err(StartFailure::Misused(UnfitProgram::NotServing, reason))
         }
         Ok(Some((HandshakeMessage::Wrapped { pid }, _))) => {
             let reason = format!("it started the program as another process, {pid}");
-            Err(StartFailure::Misused(Misuse::Wrapper, reason))
+            Err(StartFailure::Misused(UnfitProgram::Wrapper, reason))
         }
         Ok(Some((HandshakeMessage::NoEnvironment, _))) => {
-            Err(StartFailure::Misused(Misuse::Wrapper, CLEARED_ENVIRONMENT.to_owned()))
+            Err(StartFailure::Misused(UnfitProgram::Wrapper, CLEARED_ENVIRONMENT.to_owned()))
         }
         Ok(Some((HandshakeMessage::Refused(reason), _))) => Err(StartFailure::System(reason)),
         Ok(Some(_)) | Err(Garbled) => Err(StartFailure::another_protocol()),

@@ -20,7 +20,7 @@ use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
 use crate::limits::Limits;
 use crate::panics;
-use crate::scheduler::{Event, MOST_AHEAD, ResolvedOptions, Settings};
+use crate::scheduler::{Event, MAX_CALLS_AHEAD, ResolvedOptions, Settings};
 use crate::waiting::{CallSink, CallSinkGuard, RoleGuard};
 use procession_os::fork::Origin;
 
@@ -72,7 +72,7 @@ impl Setup {
     pub(super) fn max_calls(&self, worker: usize) -> usize {
         // Twice the number of calls that are ever sent, so that a free claim is never what a call
         // waits for: no reply announces one if the ring of calls is empty.
-        2 * (self.scheduling.slots[worker] + MOST_AHEAD)
+        2 * (self.scheduling.slots[worker] + MAX_CALLS_AHEAD)
     }
 }
 

@@ -364,7 +364,7 @@ impl<'r> ReplyEvents<'r> {
         self.events.push(Event::Progressed {
             worker_id,
             seq,
-            items,
+            count: items,
             ran_for,
             is_over_memory_limit,
         });

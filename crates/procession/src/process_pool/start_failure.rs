@@ -8,7 +8,7 @@ use super::inner::PoolInner;
 use super::start_worker::is_shortage_message;
 use super::worker_handle::KillReason;
 use crate::error::Exit;
-use crate::scheduler::{Again, Misuse};
+use crate::scheduler::{NextStart, UnfitProgram};
 use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
 /// Why a started process did not become a worker.
@@ -22,7 +22,7 @@ pub(super) enum StartFailure {
     /// The process ended in its initializer.
     GoneInItsInitializer,
     /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
-    Misused(Misuse, String),
+    Misused(UnfitProgram, String),
     /// The process ended before its first message.
     Mute,
     /// The process ended after its first message and before it was ready.
@@ -52,39 +52,39 @@ impl StartFailure {
         rank: usize,
         kill_reason: Option<KillReason>,
         end: &Ended,
-    ) -> (String, Again) {
+    ) -> (String, NextStart) {
         let (exit, start_timeout) = (end.exit, pool.setup.scheduling.start_timeout);
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
         let said = said.unwrap_or_default();
         let (reason, again) = match self {
             // These do not depend on the program.
-            Self::System(reason) => return (reason, Again::WithBackoff),
-            Self::Short(reason) => return (reason, Again::AfterShortage),
-            Self::Uninitialized(reason) => return (format!("{reason}{said}"), Again::Never),
+            Self::System(reason) => return (reason, NextStart::WithBackoff),
+            Self::Short(reason) => return (reason, NextStart::AfterShortage),
+            Self::Uninitialized(reason) => return (format!("{reason}{said}"), NextStart::Never),
             Self::GoneInItsInitializer => {
                 let reason = match is_late {
                     true => format!("its initializer was not done within {start_timeout:?}"),
                     false => format!("it ended with {exit} in its initializer"),
                 };
-                return (format!("{reason}{said}"), Again::WithBackoff);
+                return (format!("{reason}{said}"), NextStart::WithBackoff);
             }
             Self::Gone | Self::Mute if kill_reason == Some(KillReason::Unneeded) => {
-                return ("it was not needed any more".to_owned(), Again::WithBackoff);
+                return ("it was not needed any more".to_owned(), NextStart::WithBackoff);
             }
             // After these another program is tried, if there is one.
-            Self::Stranger(reason) => (reason, Again::Never),
-            Self::Misused(how, reason) => (format!("{reason}{said}"), Again::Misused(how)),
+            Self::Stranger(reason) => (reason, NextStart::Never),
+            Self::Misused(how, reason) => (format!("{reason}{said}"), NextStart::Unfit(how)),
             Self::Mute if is_late => silent_until_timeout(pool, rank, &said),
             Self::Mute => ended_silently(pool, rank, end, &said),
             Self::Gone if is_late => {
-                (format!("it was not ready within {start_timeout:?}{said}"), Again::WithBackoff)
+                (format!("it was not ready within {start_timeout:?}{said}"), NextStart::WithBackoff)
             }
             Self::Gone => {
-                (format!("it ended with {exit} before it was ready{said}"), Again::WithBackoff)
+                (format!("it ended with {exit} before it was ready{said}"), NextStart::WithBackoff)
             }
         };
-        let again = if pool.pass_over(rank, &reason) { Again::AtOnce } else { again };
+        let again = if pool.pass_over(rank, &reason) { NextStart::AtOnce } else { again };
         let path = pool.setup.programs.path(rank);
         let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
         (format!("worker program {}: {reason}", path.display()), again)
@@ -92,35 +92,35 @@ impl StartFailure {
 }
 
 /// A process sent no message until the start timeout.
-fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, Again) {
+fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, NextStart) {
     let start_timeout = pool.setup.scheduling.start_timeout;
     let reason = format!("it had not reported after {start_timeout:?}");
     // A program that served before is slow because the machine is busy.
     if pool.setup.programs.has_served(rank) {
-        return (format!("{reason}{said}"), Again::WithBackoff);
+        return (format!("{reason}{said}"), NextStart::WithBackoff);
     }
     // A slow start and a program that does not serve look the same.
     let hint = "it may need a longer Builder::start_timeout, or never call \
                 procession::worker::serve_if_asked";
-    (format!("{reason}: {hint}{said}"), Again::Never)
+    (format!("{reason}: {hint}{said}"), NextStart::Never)
 }
 
 /// A process ended before its first message.
-fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (String, Again) {
+fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (String, NextStart) {
     /// Exit code of a program that the loader could not load, for lack of memory.
     const NOT_LOADED: i32 = 127;
     let Ended { exit, usage: _, last_output } = end;
     if let Some(removed) = removed_by_wrapper(last_output) {
-        return (format!("{removed}{said}"), Again::Misused(Misuse::Wrapper));
+        return (format!("{removed}{said}"), NextStart::Unfit(UnfitProgram::Wrapper));
     }
     let programs = &pool.setup.programs;
     let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
     let does_not_serve = has_left && programs.is_this(rank) && !programs.has_served(rank);
     let again = match does_not_serve {
         // Code before `serve_if_asked` may need threads or descriptors as well.
-        true if is_shortage_message(said) => Again::AfterShortage,
-        true => Again::Misused(Misuse::NotServing),
-        false => Again::WithBackoff,
+        true if is_shortage_message(said) => NextStart::AfterShortage,
+        true => NextStart::Unfit(UnfitProgram::NotServing),
+        false => NextStart::WithBackoff,
     };
     (format!("it ended with {exit} before it was ready{said}"), again)
 }

@@ -84,8 +84,8 @@ impl PoolInner {
     }
 
     fn schedule(&self, job: Arc<WorkItem>, options: ResolvedOptions) {
-        let (id, items, bytes) = (job.id, job.items(), job.bytes());
-        self.handle(Event::Submitted { id, job, items, bytes, options });
+        let (id, count, bytes) = (job.id, job.items(), job.bytes());
+        self.handle(Event::Submitted { id, job, count, bytes, options });
     }
 
     /// Number of tasks of a `map` that are sent in one chunk. One, if each task has an event of its

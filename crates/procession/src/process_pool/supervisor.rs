@@ -13,7 +13,7 @@ use super::inner::PoolInner;
 use super::start_worker::{self, NotStarted};
 use super::worker_handle::WorkerHandle;
 use crate::panics;
-use crate::scheduler::{Again, Event};
+use crate::scheduler::{Event, NextStart};
 
 /// A message to the supervisor.
 pub(crate) enum SupervisorMessage {
@@ -58,10 +58,10 @@ fn receive_messages(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage
                 if let Err(NotStarted { cause, again }) = start_worker::start(pool, &handle) {
                     let (worker_id, worker, reason) =
                         (handle.worker_id, handle.worker(), cause.clone());
-                    if again != Again::AtOnce {
+                    if again != NextStart::AtOnce {
                         pool.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
                     }
-                    pool.handle(Event::StartFailed { worker_id, cause, again });
+                    pool.handle(Event::StartFailed { worker_id, cause, next_start: again });
                 }
             }
             Ok(SupervisorMessage::CheckAgain) => {}

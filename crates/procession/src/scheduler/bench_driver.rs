@@ -1,5 +1,5 @@
-//! Calls the `Scheduler` alone, without workers and without faults, as fast as it goes: `cargo bench`
-//! measures this. Whether its decisions are right is tested by [`simulation`](super::simulation).
+//! Drives the `Scheduler` alone, without workers and without faults, for `cargo bench`. The tests of its
+//! decisions are in [`simulation`](super::simulation).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::{Action, Event, ResolvedOptions, Scheduler, Settings, WorkerId};
 use crate::task::TaskId;
 
-/// Submits all tasks, lets the workers answer in turn what they are sent, and gives the number of
-/// events that the scheduler handled.
+/// Submits `tasks` tasks to a pool of `workers`, and replies to each call in the order of the `Send` actions.
+/// Returns the number of events that the scheduler handled.
 ///
 /// # Panics
 ///
-/// If it leaves a task undone.
+/// If a task is not completed.
 pub fn run(workers: usize, tasks: u64) -> u64 {
     let mut now = Instant::now();
     let (mut scheduler, actions) = Scheduler::new(settings(workers), now);
@@ -37,7 +37,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
     for id in 0..tasks {
         let options = ResolvedOptions::default();
         handle(
-            Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, options },
+            Event::Submitted { id: TaskId(id), job: id, count: 1, bytes: 4, options },
             &mut sent,
         );
     }

@@ -1,23 +1,79 @@
-//! What the end of a worker means for the tasks that it had: which of them are charged with an
-//! attempt.
+//! The end of a worker: which of its tasks are charged with an attempt, and which return to the queue.
+//!
+//! | at the worker's end, a task | is |
+//! |---|---|
+//! | had begun, by its claim | charged with an attempt: `TimedOut` if the worker was killed after its deadline, else `Died` |
+//! | had not begun, and could not have | put back at the head of the queue |
+//! | had not begun, but a slot was free for it | put back; charged once its suspicion reaches [`BLAME_THRESHOLD`] |
+//!
+//! The last row is for claims that are false: a task can overwrite its own claim and then end its worker.
+//! Without a limit it would end one worker after the other.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
+use super::chunks::ChunkId;
 use super::lifecycle::MIN_LIFETIME;
-use super::messages::{Action, Begun, Verdict, WorkerId};
-use super::worker::{EndReason, EndedCall, Sent, Stage};
+use super::messages::{Action, Begun, Verdict, WorkerId, WorkerIndex};
+use super::worker::{EndReason, EndedCall, InFlightCall, Stage};
 use crate::error::Exit;
 use crate::retries::Fault;
-use crate::task::TaskId;
 
-/// A call is charged with the end of workers that had not claimed it when it comes to this much:
-/// after two workers that had begun nothing at all, or eight that had begun something else.
-const CONVICTED: u32 = 8;
-const MOST_LIKELY: u32 = 4;
-const HARDLY: u32 = 1;
-/// A call that this many fresh workers could not receive is given to no other.
-const NOT_RECEIVED: u32 = 2;
+/// The suspicion at which a task is charged although its claim says that it had not begun: after two
+/// workers in which no task had begun, or eight in which another one had.
+const BLAME_THRESHOLD: u32 = 8;
+/// Added when a worker ends in which no task had begun.
+const SUSPICION_ALONE: u32 = 4;
+/// Added when a worker ends in which another task had begun.
+const SUSPICION_BESIDE_OTHERS: u32 = 1;
+
+/// The number of new workers that could not receive a call until it is sent to no other.
+const MAX_NOT_RECEIVED: u32 = 2;
+
+/// A worker that ended, as it was before its exit.
+struct EndedWorker<'b> {
+    index: WorkerIndex,
+    exit: Exit,
+    stage: Stage,
+    slots: usize,
+    idle_for: Duration,
+    /// When the pool decided to end it, if it did, and why.
+    killed: Option<(Instant, EndReason)>,
+    calls: VecDeque<InFlightCall>,
+    begun: &'b [Begun],
+}
+
+impl EndedWorker<'_> {
+    /// How far a call got, if a task of it had begun and was not answered.
+    fn begun(&self, call: &InFlightCall) -> Option<&Begun> {
+        let begun = self.begun.iter().find(|begun| begun.seq == call.seq);
+        begun.filter(|begun| begun.count > call.answered)
+    }
+
+    fn has_begun_a_call(&self) -> bool {
+        self.calls.iter().any(|call| self.begun(call).is_some())
+    }
+
+    /// The pool killed the worker because of one call.
+    fn was_killed_for_a_call(&self) -> bool {
+        matches!(
+            self.killed,
+            Some((_, EndReason::TimedOut | EndReason::Cancelled | EndReason::Stalled))
+        )
+    }
+
+    /// The timeout of a call that is charged as `TimedOut`.
+    fn exceeded_timeout(&self, call: &InFlightCall, is_blamed: bool) -> Option<Duration> {
+        let (at, why) = self.killed?;
+        let has_timed_out = match why {
+            EndReason::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
+            EndReason::Stalled => is_blamed,
+            EndReason::Cancelled | EndReason::Unneeded => false,
+        };
+        call.timeout.filter(|_| has_timed_out)
+    }
+}
 
 impl<J: Clone> Scheduler<J> {
     pub(super) fn exited(
@@ -28,90 +84,112 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.workers[worker_id.worker_index];
-        if state.is_successor(worker_id) {
-            state.successor = None;
-            state.has_no_successor = true;
+        let index = worker_id.worker_index;
+        let worker = &mut self.workers[index];
+        if worker.is_successor(worker_id) {
+            worker.successor = None;
+            worker.has_no_successor = true;
             let cause = format!("a worker ended without a task: {exit}");
-            return self.note_early_failure(worker_id.worker_index, &cause, now, actions);
+            return self.note_early_failure(index, &cause, now, actions);
         }
-        if !state.is_present(worker_id) {
+        if !worker.is_current(worker_id) {
             return;
         }
-        let (stage, idle_since, slots) = (state.stage, state.idle_since, state.slots);
+        let (stage, slots, idle_since) = (worker.stage, worker.slots, worker.idle_since);
         let killed = match stage {
             Stage::Killed { at, why } => Some((at, why)),
-            _ => state.ending.map(|EndedCall { at, why, .. }| (at, why)),
+            _ => worker.ending.map(|EndedCall { at, why, .. }| (at, why)),
         };
-        let calls = state.vacate(now);
-        // Those of a call's tasks that were answered are no matter any more, so it is the first of
-        // the others that was begun, if any was.
-        let begun_of = |call: &Sent| {
-            let begun = begun.iter().find(|begun| begun.seq == call.seq);
-            begun.filter(|begun| begun.items > call.answered)
-        };
-        let was_idle_for = now.saturating_duration_since(idle_since);
-        let has_begun = calls.iter().any(|call| begun_of(call).is_some());
-        let convicted = match killed {
-            Some((_, EndReason::Cancelled | EndReason::Unneeded)) => Vec::new(),
-            _ => {
-                let suspects = calls.iter().take(slots).filter(|call| begun_of(call).is_none());
-                let suspects: Vec<_> = suspects.map(|call| call.id).collect();
-                self.convicted(&suspects, has_begun)
-            }
-        };
-        if calls.is_empty() && stage == Stage::Ready && was_idle_for < MIN_LIFETIME {
-            let cause = format!("a worker ended without a task: {exit}");
-            self.note_early_failure(worker_id.worker_index, &cause, now, actions);
-        } else if !(calls.is_empty() || has_begun)
-            && convicted.is_empty()
-            && killed.is_none()
-            && self.may_begin_tasks()
-        {
-            // The next one is given these calls, too, and that must come to an end.
-            let cause = format!("a worker ended before it began what it was given: {exit}");
-            self.note_early_failure(worker_id.worker_index, &cause, now, actions);
-        }
+        let idle_for = now.saturating_duration_since(idle_since);
+        let calls = worker.exited(now);
+        let ended = EndedWorker { index, exit, stage, slots, idle_for, killed, calls, begun };
+        let blamed = self.blame_unclaimed(&ended);
+        self.note_useless_end(&ended, &blamed, now, actions);
         let mut not_begun = Vec::new();
-        for call in &calls {
-            // More than one, if a reply was lost: its task may have ended, but that is not known.
-            let (charged, ran_for) = match begun_of(call) {
-                Some(begun) => (begun.items.min(call.items) - call.answered, begun.ran_for),
-                None if convicted.contains(&call.id) => {
-                    (1, now.saturating_duration_since(call.could_run_since.unwrap_or(now)))
-                }
-                None => (0, Duration::ZERO),
-            };
-            let timed_out = killed.is_some_and(|(at, why)| match why {
-                EndReason::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
-                EndReason::Stalled => convicted.contains(&call.id) && call.timeout.is_some(),
-                EndReason::Cancelled | EndReason::Unneeded => false,
-            });
-            let after = timed_out.then(|| call.timeout.unwrap_or(ran_for));
-            let why = killed.map(|(_, why)| why);
-            let is_collateral = matches!(
-                why,
-                Some(EndReason::TimedOut | EndReason::Cancelled | EndReason::Stalled)
-            );
-            let mut has_rest = true;
-            for _ in 0..charged {
-                let culprit = self.cut(call.id, 1);
-                self.charge(culprit, after, (exit, ran_for, is_collateral), now, actions);
-                has_rest = culprit != call.id;
-                if !has_rest {
-                    break;
-                }
-            }
-            if has_rest {
-                not_begun.push(call.id);
-            }
+        for call in &ended.calls {
+            let is_blamed = blamed.contains(&call.id);
+            not_begun.extend(self.charge_call(&ended, call, is_blamed, now, actions));
         }
         self.take_back(not_begun, actions);
     }
 
-    /// A worker says that it is in no state to run further tasks: it gets none. A call that it could not
-    /// receive goes to another worker. If it was the worker's first, no task before it is to blame: it
-    /// may be too large for any worker.
+    /// Raises the suspicion of the calls that could have run and were not claimed. Returns those that are
+    /// charged with an attempt.
+    fn blame_unclaimed(&mut self, ended: &EndedWorker<'_>) -> Vec<ChunkId> {
+        if let Some((_, EndReason::Cancelled | EndReason::Unneeded)) = ended.killed {
+            return Vec::new();
+        }
+        let suspicion =
+            if ended.has_begun_a_call() { SUSPICION_BESIDE_OTHERS } else { SUSPICION_ALONE };
+        let mut blamed = Vec::new();
+        let suspects = ended.calls.iter().take(ended.slots);
+        for call in suspects.filter(|call| ended.begun(call).is_none()) {
+            let Some(chunk) = self.chunks.get_mut(&call.id) else { continue };
+            chunk.suspicion += suspicion;
+            if chunk.suspicion >= BLAME_THRESHOLD {
+                chunk.suspicion = 0;
+                blamed.push(call.id);
+            }
+        }
+        blamed
+    }
+
+    /// Counts an end that says that workers may be of no use at all, so that the pool gives up after a
+    /// number of them.
+    fn note_useless_end(
+        &mut self,
+        ended: &EndedWorker<'_>,
+        blamed: &[ChunkId],
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let EndedWorker { index, exit, .. } = *ended;
+        let is_idle = ended.calls.is_empty();
+        if is_idle && ended.stage == Stage::Ready && ended.idle_for < MIN_LIFETIME {
+            let cause = format!("a worker ended without a task: {exit}");
+            self.note_early_failure(index, &cause, now, actions);
+        } else if !(is_idle || ended.has_begun_a_call())
+            && blamed.is_empty()
+            && ended.killed.is_none()
+            && self.may_begin_tasks()
+        {
+            // The next worker gets the same calls. Without a count that could go on for ever.
+            let cause = format!("a worker ended before it began what it was given: {exit}");
+            self.note_early_failure(index, &cause, now, actions);
+        }
+    }
+
+    /// Charges the tasks of a call that had begun. Returns the chunk of the others, if there are any.
+    fn charge_call(
+        &mut self,
+        ended: &EndedWorker<'_>,
+        call: &InFlightCall,
+        is_blamed: bool,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) -> Option<ChunkId> {
+        // More than one task is charged if replies were lost: whether those tasks ended is not known.
+        let (charged, ran_for) = match ended.begun(call) {
+            Some(begun) => (begun.count.min(call.count) - call.answered, begun.ran_for),
+            None if is_blamed => {
+                (1, now.saturating_duration_since(call.could_run_since.unwrap_or(now)))
+            }
+            None => (0, Duration::ZERO),
+        };
+        let after = ended.exceeded_timeout(call, is_blamed);
+        for _ in 0..charged {
+            let task = self.split_off_first(call.id, 1);
+            self.charge(task, after, ran_for, ended, now, actions);
+            if task == call.id {
+                return None;
+            }
+        }
+        Some(call.id)
+    }
+
+    /// The worker reports that its process is not fit to run further tasks, so it is replaced. If it could not
+    /// receive the call `seq`, that goes to another worker. If no task ran in this worker before, none of them
+    /// is the cause: the call may be too large for any worker.
     pub(super) fn unfit(
         &mut self,
         worker_id: WorkerId,
@@ -119,38 +197,39 @@ impl<J: Clone> Scheduler<J> {
         reason: String,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.workers[worker_id.worker_index];
-        if !state.is_present(worker_id) {
+        let worker = &mut self.workers[worker_id.worker_index];
+        if !worker.is_current(worker_id) {
             return;
         }
-        state.is_unfit = true;
+        worker.is_unfit = true;
         self.may_need_recycling = true;
-        let call = seq.and_then(|seq| state.calls.iter().find(|call| call.seq == seq));
+        let call = seq.and_then(|seq| worker.calls.iter().find(|call| call.seq == seq));
         let Some((seq, id)) = call.map(|call| (call.seq, call.id)) else { return };
-        let is_first = !state.has_answered;
-        // One that runs is not taken back: the worker's claim decides.
+        let is_first = !worker.has_answered;
+        // The claim decides whether it is taken back: it is not if it runs.
         actions.push(Action::Recall { worker_id, from: seq, through: seq });
-        let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.not_received += u32::from(is_first);
-        let workers = task.not_received;
-        if workers >= NOT_RECEIVED {
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.not_received += u32::from(is_first);
+        let workers = chunk.not_received;
+        if workers >= MAX_NOT_RECEIVED {
             self.complete(id, Verdict::NotReceived { reason, workers }, actions);
         }
     }
 
-    /// A task had begun when its worker ended: it had its attempt. It ran for too long if there is a
-    /// time after which.
+    /// Charges one task with an attempt: it timed out `after` this time, or died with its worker.
     fn charge(
         &mut self,
-        id: TaskId,
+        id: ChunkId,
         after: Option<Duration>,
-        (exit, ran_for, is_collateral): (Exit, Duration, bool),
+        ran_for: Duration,
+        ended: &EndedWorker<'_>,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.begun += 1;
-        let attempts = task.begun;
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.attempts += 1;
+        let attempts = chunk.attempts;
+        let (exit, is_collateral) = (ended.exit, ended.was_killed_for_a_call());
         let (fault, verdict) = match after {
             Some(after) => (Fault::Timeout, Verdict::TimedOut { after, attempts }),
             None => (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral }),
@@ -158,22 +237,5 @@ impl<J: Clone> Scheduler<J> {
         if !self.retry(id, fault, now, actions) {
             self.complete(id, verdict, actions);
         }
-    }
-
-    /// A worker has ended, and these calls could have run in it, but were not claimed. Claims can be
-    /// false: a task may undo its own and then end its worker. So that it does not go round for
-    /// ever, it is charged with an attempt if that happens again. Gives those that are.
-    fn convicted(&mut self, suspects: &[TaskId], has_begun_others: bool) -> Vec<TaskId> {
-        let suspicion = if has_begun_others { HARDLY } else { MOST_LIKELY };
-        let mut convicted = Vec::new();
-        for id in suspects {
-            let Some(task) = self.tasks.get_mut(id) else { continue };
-            task.suspicion += suspicion;
-            if task.suspicion >= CONVICTED {
-                task.suspicion = 0;
-                convicted.push(*id);
-            }
-        }
-        convicted
     }
 }

@@ -1,132 +1,151 @@
-//! Who gets what: hands pending tasks to workers, and takes back what turns out to be stuck there.
+//! Sends pending chunks to workers, and recalls calls that wait behind a long one.
 //!
-//! **How many calls to send ahead.** While a worker does one call, the next may already lie
-//! before it, which spares it a round trip. For short tasks that is most of the time, for long
-//! ones it is nothing, while a call that lies behind a long one is stuck there. So the number
-//! depends on how long tasks took so far, and calls that turn out to be stuck behind a long one
-//! while another worker is idle are taken back.
+//! **Calls ahead.** A worker may be sent more calls than it has slots, so that it need not wait for the
+//! coordinator between two of them. For short tasks that wait is most of the time; for long tasks it is
+//! nothing, and a call behind a long one waits while other workers may be idle. So the number of calls ahead
+//! follows from the run times so far, and calls behind a long one are recalled when another worker is idle.
 
 use std::time::{Duration, Instant};
 
 use super::Scheduler;
-use super::lifecycle::is_due_for_recycling;
+use super::chunks::{Chunk, ChunkId, ChunkState};
 use super::messages::{Action, WorkerIndex};
-use super::tasks::{Entry, Place};
 use super::worker::{Stage, WorkerState};
 
-/// Calls that lie ahead never exceed this many bytes of text, nor [`MOST_AHEAD`]: both are well
-/// below what fills the memory that is shared with a worker.
-const BYTES_AHEAD: usize = 64 * 1024;
-pub(crate) const MOST_AHEAD: usize = 256;
-/// Tasks that are sent together are never more than this.
-const LARGEST_CHUNK: u32 = 1024;
-/// Calls sent ahead should keep a worker busy for about this long.
+/// The calls of a worker never exceed this many encoded bytes (but for one call alone), nor its slots plus
+/// [`MAX_CALLS_AHEAD`]. Both are well below what fills the memory that is shared with a worker.
+const MAX_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_CALLS_AHEAD: usize = 256;
+/// The most tasks in one call.
+const MAX_CHUNK: u32 = 1024;
+/// The run time of the tasks that are sent ahead, about.
 const WORK_AHEAD: Duration = Duration::from_millis(1);
-/// About what it takes to wake a worker.
-const WAKE: Duration = Duration::from_micros(50);
-const MOST_PACKED: usize = 32;
-/// Tasks that take longer than this gain nothing from lying ahead.
+/// The time that it takes to wake a worker, about.
+const WAKE_UP: Duration = Duration::from_micros(50);
+/// The most calls that a worker has before the next worker is woken.
+const MAX_CALLS_PACKED: usize = 32;
+/// Tasks that run longer than this are not sent ahead.
 const LONG: Duration = Duration::from_millis(5);
-/// A call that lies behind one that has run for this long is recalled if a worker is idle.
-pub(super) const STUCK: Duration = Duration::from_millis(5);
+/// Calls are recalled from behind one that has run for this long, if a worker is idle.
+pub(super) const STUCK_AFTER: Duration = Duration::from_millis(5);
 
 impl<J: Clone> Scheduler<J> {
-    /// How many tasks it is good to send together: as many as keep a worker busy for about as long
-    /// as it should be, by what tasks took so far.
+    /// The number of tasks to put into one call: about [`WORK_AHEAD`] of work, by the run times so far.
     pub(crate) fn chunk_size(&self) -> u32 {
-        match self.typical {
-            Some(typical) if typical <= LONG => {
-                let items = WORK_AHEAD.as_nanos() / typical.as_nanos().max(1);
-                u32::try_from(items).unwrap_or(u32::MAX).clamp(1, LARGEST_CHUNK)
+        match self.typical_run_time {
+            Some(run_time) if run_time <= LONG => {
+                let count = WORK_AHEAD.as_nanos() / run_time.as_nanos().max(1);
+                u32::try_from(count).unwrap_or(u32::MAX).clamp(1, MAX_CHUNK)
             }
             _ => 1,
         }
     }
 
-    /// Hands pending tasks to the workers that have the least to do.
+    /// Sends pending chunks as long as a worker has room for the first of them.
     pub(super) fn dispatch(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let (ahead, chunk_size, packed) =
-            (self.calls_ahead(), self.chunk_size(), self.calls_packed());
+        if self.pending == 0 {
+            return;
+        }
+        let (ahead, packed) = (self.calls_ahead(), self.calls_packed());
+        let chunk_size = self.chunk_size();
         while self.pending > 0 {
-            let id = self.queue.front().expect("what is pending is queued");
-            let is_pending = |task: &&Entry<J>| task.place == Place::Pending;
-            let Some(task) = self.tasks.get(&id).filter(is_pending) else {
+            let id = self.queue.front().expect("a pending chunk is in the queue");
+            let is_pending = |chunk: &&Chunk<J>| chunk.state == ChunkState::Pending;
+            let Some(chunk) = self.chunks.get(&id).filter(is_pending) else {
                 self.queue.pop();
                 continue;
             };
-            let items = task.items.min(chunk_size);
-            // Of what is a chunk of its own, one lies ahead.
-            let ahead = if items > 1 { ahead.min(1) } else { ahead };
-            let bytes = share(task.bytes, items, task.items);
-            let most = self.settings.max_tasks;
-            let room = |state: &&mut WorkerState| {
-                let free = state.calls.len() < state.slots;
-                let room_ahead = state.calls.len() < state.slots.saturating_add(ahead)
-                    && state.bytes.saturating_add(bytes) <= BYTES_AHEAD
-                    // Not behind a call that takes long.
-                    && state.calls.front().and_then(|call| call.since) > now.checked_sub(STUCK);
-                let is_sound = state.stage == Stage::Ready && state.ending.is_none();
-                is_sound && !is_due_for_recycling(state, most) && (free || room_ahead)
-            };
-            // Rather one that is awake and soon free than one that would have to be woken; else
-            // the one that has the least to do.
-            let is_awake = |state: &&mut WorkerState| {
-                !state.calls.is_empty() && state.calls.len() < packed && room(state)
-            };
-            let awake = if packed > 1 { self.workers.iter_mut().find(is_awake) } else { None };
-            let load = |state: &&mut WorkerState| state.calls.len() * 1024 / state.slots;
-            let Some(state) = (match awake {
-                Some(awake) => Some(awake),
-                None => self.workers.iter_mut().filter(room).min_by_key(load),
-            }) else {
-                return;
-            };
-            let (worker_id, left) =
-                (state.worker_id(), most.map_or(u64::MAX, |most| most.saturating_sub(state.given)));
-            let items = items.min(u32::try_from(left).unwrap_or(u32::MAX));
-            let whole = self.cut(id, items);
-            if whole == id {
-                self.queue.pop();
-            }
-            self.pending -= 1;
-            let task = self.tasks.get_mut(&whole).expect("just cut off");
-            task.place = Place::InFlight(worker_id.worker_index);
-            let (first, attempt, job) = (task.first, task.begun + 1, task.job.clone());
-            let state = &mut self.workers[worker_id.worker_index];
-            let seq = state.give(whole, items, task.bytes, task.options.timeout, now);
-            if items > 1 || state.calls.len() > state.slots {
-                self.stuck_check.get_or_insert(now + STUCK);
-            }
-            actions.push(Action::Send { worker_id, seq, attempt, job, first, items });
+            let count = chunk.count.min(chunk_size);
+            // One call of several tasks is work enough to lie ahead.
+            let ahead = if count > 1 { ahead.min(1) } else { ahead };
+            let bytes = share(chunk.bytes, count, chunk.count);
+            let Some(worker_index) = self.choose_worker(ahead, packed, bytes, now) else { return };
+            self.send(id, count, worker_index, now, actions);
         }
     }
 
-    /// How many calls a worker is given beyond those it runs.
+    /// Prefers a worker that is awake and soon free to one that would have to be woken; else takes the one
+    /// with the lowest load.
+    fn choose_worker(
+        &mut self,
+        ahead: usize,
+        packed: usize,
+        bytes: usize,
+        now: Instant,
+    ) -> Option<WorkerIndex> {
+        let max_tasks = self.settings.max_tasks;
+        let long_since = now.checked_sub(STUCK_AFTER);
+        let has_room = |worker: &WorkerState| {
+            let is_free = worker.calls.len() < worker.slots;
+            let has_room_ahead = || {
+                worker.calls.len() < worker.slots.saturating_add(ahead)
+                    && worker.bytes.saturating_add(bytes) <= MAX_BYTES
+                    // Not behind a call that takes long.
+                    && worker.calls.front().and_then(|call| call.since) > long_since
+            };
+            worker.stage == Stage::Ready
+                && worker.ending.is_none()
+                && !worker.is_due_for_recycling(max_tasks)
+                && (is_free || has_room_ahead())
+        };
+        let busy = if packed > 1 { self.workers.first_busy(packed, has_room) } else { None };
+        busy.or_else(|| self.workers.least_loaded(ahead, has_room))
+    }
+
+    fn send(
+        &mut self,
+        id: ChunkId,
+        count: u32,
+        worker_index: WorkerIndex,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let max_tasks = self.settings.max_tasks;
+        let tasks_given = self.workers[worker_index].tasks_given;
+        let tasks_left = max_tasks.map(|max| max.saturating_sub(tasks_given));
+        let count =
+            tasks_left.map_or(count, |left| count.min(u32::try_from(left).unwrap_or(count)));
+        let sent = self.split_off_first(id, count);
+        if sent == id {
+            self.queue.pop();
+        }
+        self.pending -= 1;
+        let chunk = self.chunks.get_mut(&sent).expect("a chunk that was just split off");
+        chunk.state = ChunkState::InFlight(worker_index);
+        let (first, attempt, job) = (chunk.first, chunk.attempts + 1, chunk.job.clone());
+        let worker = &mut self.workers[worker_index];
+        let seq = worker.give(sent, count, chunk.bytes, chunk.options.timeout, now);
+        if count > 1 || worker.calls.len() > worker.slots {
+            self.stuck_check.get_or_insert(now + STUCK_AFTER);
+        }
+        self.may_need_recycling |= worker.is_due_for_recycling(max_tasks);
+        let worker_id = worker.worker_id();
+        actions.push(Action::Send { worker_id, seq, attempt, job, first, count });
+    }
+
+    /// The number of calls that a worker gets beyond its slots.
     fn calls_ahead(&self) -> usize {
-        match self.typical {
-            Some(typical) if typical <= LONG => {
-                let ahead = WORK_AHEAD.as_nanos().div_ceil(typical.as_nanos().max(1));
-                usize::try_from(ahead).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)
+        match self.typical_run_time {
+            Some(run_time) if run_time <= LONG => {
+                let ahead = WORK_AHEAD.as_nanos().div_ceil(run_time.as_nanos().max(1));
+                usize::try_from(ahead).unwrap_or(MAX_CALLS_AHEAD).min(MAX_CALLS_AHEAD)
             }
             _ => 0,
         }
     }
 
-    /// How many calls a worker may have until another one is woken for the next: as many as take
-    /// about as long as to wake it.
+    /// The number of calls that a worker gets before the next worker is woken: as many as run for about
+    /// [`WAKE_UP`].
     fn calls_packed(&self) -> usize {
-        let Some(typical) = self.typical else { return 1 };
-        let packed = WAKE.as_nanos() / typical.as_nanos().max(1);
-        usize::try_from(packed).unwrap_or(MOST_PACKED).min(MOST_PACKED)
+        let Some(run_time) = self.typical_run_time else { return 1 };
+        let packed = WAKE_UP.as_nanos() / run_time.as_nanos().max(1);
+        usize::try_from(packed).unwrap_or(MAX_CALLS_PACKED).min(MAX_CALLS_PACKED)
     }
 
-    fn has_free_slot(&self) -> bool {
-        self.workers.iter().any(|state| state.free_slots() > 0)
-    }
-
-    /// Takes back what lies behind a call that takes long, if somebody is free for it.
-    pub(super) fn recall_stuck(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        if self.pending == 0 && self.has_free_slot() {
+    /// Recalls calls from behind long ones, if another worker has a free slot.
+    pub(super) fn recall_stuck_calls(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+        let has_free_slot = self.workers.iter().any(|worker| worker.free_slots() > 0);
+        if self.pending == 0 && has_free_slot {
             for worker_index in 0..self.workers.len() {
                 if stuck_from(&self.workers[worker_index]).is_some_and(|from| from <= now) {
                     self.recall(worker_index, actions);
@@ -134,26 +153,26 @@ impl<J: Clone> Scheduler<J> {
             }
         }
         let next = self.workers.iter().filter_map(stuck_from).min();
-        self.stuck_check = next.map(|next| next.max(now + STUCK));
+        self.stuck_check = next.map(|next| next.max(now + STUCK_AFTER));
     }
 
-    /// Takes back what lies behind the calls that run.
+    /// Recalls the calls behind those that run.
     pub(super) fn recall(&mut self, worker_index: WorkerIndex, actions: &mut Vec<Action<J>>) {
-        let state = &mut self.workers[worker_index];
-        if let Some((from, through)) = state.recall() {
-            actions.push(Action::Recall { worker_id: state.worker_id(), from, through });
+        let worker = &mut self.workers[worker_index];
+        if let Some((from, through)) = worker.recall() {
+            actions.push(Action::Recall { worker_id: worker.worker_id(), from, through });
         }
     }
 }
 
-/// The bytes of some of the items, if all of them have so many.
+/// The bytes of `some` of `all` tasks, if all have the same length.
 pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
     let share = bytes as u128 * u128::from(some) / u128::from(all.max(1));
     usize::try_from(share).unwrap_or(bytes)
 }
 
-/// From when on the calls that lie ahead on this seat count as stuck.
-fn stuck_from(state: &WorkerState) -> Option<Instant> {
-    let since = state.calls.front()?.since?;
-    state.has_tasks_ahead().then_some(since + STUCK)
+/// The time from which on the calls ahead at this worker count as stuck.
+fn stuck_from(worker: &WorkerState) -> Option<Instant> {
+    let since = worker.calls.front()?.since?;
+    worker.has_calls_ahead().then_some(since + STUCK_AFTER)
 }

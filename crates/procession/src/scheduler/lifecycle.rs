@@ -1,26 +1,34 @@
-//! Who works: when a process is started on a seat, replaced, let go or killed, and when the pool
-//! gives up.
+//! Workers: when a process is started, replaced, dismissed or killed, and when the pool gives up.
+//!
+//! | after a failure of | the worker index is started again | the pool breaks |
+//! |---|---|---|
+//! | a start, `NextStart::AtOnce` | at once | no |
+//! | a start, `NextStart::WithBackoff` | after a pause | after [`Settings::start_tries`](super::Settings) tries, if no worker is ready |
+//! | a start, `NextStart::AfterShortage` | after a pause | after [`LONGEST_SHORTAGE`], if no worker is ready |
+//! | a start, `NextStart::Never` | after a pause | at once, if no worker is ready |
+//! | a start, `NextStart::Unfit` | - | at once |
+//! | a worker that had begun no task | after a pause | after `start_tries` tries |
 
 use std::time::{Duration, Instant};
 
-use super::messages::{Action, Again, Verdict, WorkerId, WorkerIndex};
+use super::messages::{Action, NextStart, Verdict, WorkerId, WorkerIndex};
 use super::worker::{EndReason, Stage, Successor, WorkerState, later};
 use super::{Phase, Scheduler};
 use crate::error::PoolError;
 
-/// How long a worker may take to leave after it was told to.
-const LEAVE: Duration = Duration::from_secs(5);
-/// Failures that lie further apart than this are no series.
+/// The time from a dismissal until the worker is killed.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures that are further apart than this are not counted together.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
-/// A worker that ends without a task sooner than this was of no use. One that was there for longer
-/// was most likely killed by somebody.
+/// The end of a worker that was idle for less than this counts as a failure. After a longer time the worker
+/// was most likely killed from outside.
 pub(super) const MIN_LIFETIME: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-/// How long a pool without any worker goes on trying while the system is short of something.
+/// For how long a pool without a worker retries while the system lacks a resource.
 const LONGEST_SHORTAGE: Duration = Duration::from_secs(30);
 
-/// The pause after so many failures before.
+/// The pause after this number of earlier failures.
 fn backoff(failures: u32) -> Duration {
     FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_BACKOFF)
 }
@@ -30,58 +38,58 @@ impl<J: Clone> Scheduler<J> {
         &mut self,
         worker_id: WorkerId,
         cause: String,
-        again: Again,
+        next_start: NextStart,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) {
-        let state = &mut self.workers[worker_id.worker_index];
-        if state.is_successor(worker_id) {
-            state.successor = None;
-            state.has_no_successor = again != Again::AtOnce;
-        } else if state.is_present(worker_id) {
-            state.vacate(now);
+        let worker = &mut self.workers[worker_id.worker_index];
+        if worker.is_successor(worker_id) {
+            worker.successor = None;
+            worker.has_no_successor = next_start != NextStart::AtOnce;
+        } else if worker.is_current(worker_id) {
+            worker.exited(now);
         } else {
             return;
         }
-        if self.phase != Phase::Open && self.tasks.is_empty() {
-            return; // Nobody needs it any more; it was most likely killed for that reason.
+        if self.phase != Phase::Open && self.chunks.is_empty() {
+            return; // The worker was not needed any more, and most likely killed for that reason.
         }
-        // What keeps one worker from starting must not end those that work.
-        let is_at_work = self.workers.iter().any(|state| state.stage == Stage::Ready);
-        match again {
-            Again::AtOnce => {}
-            Again::AfterShortage if self.is_short_for_too_long(is_at_work, now) => {
+        // A failed start of one worker must not end those that are ready.
+        let has_ready_worker = self.workers.iter().any(|worker| worker.stage == Stage::Ready);
+        match next_start {
+            NextStart::AtOnce => {}
+            NextStart::AfterShortage if self.shortage_is_too_long(has_ready_worker, now) => {
                 self.break_down(self.failed_starts, cause, now, actions);
             }
-            Again::AfterShortage => self.leave_vacant(worker_id.worker_index, now),
-            Again::WithBackoff | Again::Never if is_at_work => {
-                self.leave_vacant(worker_id.worker_index, now)
+            NextStart::AfterShortage => self.delay_start(worker_id.worker_index, now),
+            NextStart::WithBackoff | NextStart::Never if has_ready_worker => {
+                self.delay_start(worker_id.worker_index, now)
             }
-            Again::WithBackoff => {
+            NextStart::WithBackoff => {
                 self.note_early_failure(worker_id.worker_index, &cause, now, actions)
             }
-            Again::Never => self.break_down(1, cause, now, actions),
-            Again::Misused(how) => self.break_with(how.error(cause), now, actions),
+            NextStart::Never => self.break_down(1, cause, now, actions),
+            NextStart::Unfit(how) => self.break_with(how.error(cause), now, actions),
         }
     }
 
-    /// A worker is ready: whatever kept others from starting, it is no matter of all.
+    /// A worker is ready, so earlier failures do not concern the whole pool.
     pub(super) fn note_started(&mut self) {
         self.failed_starts = 0;
-        self.short_since = None;
+        self.shortage_since = None;
     }
 
-    fn is_short_for_too_long(&mut self, is_at_work: bool, now: Instant) -> bool {
-        if is_at_work {
-            self.short_since = None;
+    fn shortage_is_too_long(&mut self, has_ready_worker: bool, now: Instant) -> bool {
+        if has_ready_worker {
+            self.shortage_since = None;
             return false;
         }
-        let since = *self.short_since.get_or_insert(now);
+        let since = *self.shortage_since.get_or_insert(now);
         now.saturating_duration_since(since) >= LONGEST_SHORTAGE
     }
 
-    /// Leaves a seat vacant for a while, longer with each start that fails in a row.
-    fn leave_vacant(&mut self, worker_index: WorkerIndex, now: Instant) {
+    /// Delays the next start of a worker index, longer with each failed start in a row.
+    fn delay_start(&mut self, worker_index: WorkerIndex, now: Instant) {
         let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
         let round = self.failed_starts / workers;
         self.failed_starts = self.failed_starts.saturating_add(1);
@@ -90,7 +98,7 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Leaves the seat vacant for a while, longer each time; gives up when it is of no use.
+    /// Counts a failure. Delays the next start of the worker index, or breaks the pool after `start_tries`.
     pub(super) fn note_early_failure(
         &mut self,
         worker_index: WorkerIndex,
@@ -103,7 +111,7 @@ impl<J: Clone> Scheduler<J> {
         }
         self.last_early_failure = now;
         self.early_failures += 1;
-        // All seats may fail for one reason at one time: that is one try, not many.
+        // All workers may fail at one time for one reason: that counts as one try.
         let tries =
             self.early_failures.div_ceil(u32::try_from(self.workers.len()).unwrap_or(u32::MAX));
         if tries >= self.settings.start_tries {
@@ -130,12 +138,12 @@ impl<J: Clone> Scheduler<J> {
         self.kill_all(now, actions);
     }
 
-    /// Gives all jobs up, whatever state they are in; nothing is decided any more.
+    /// Removes all jobs and returns them, each one once for each of its chunks.
     pub(crate) fn abandon(&mut self) -> Vec<J> {
-        self.tasks.drain().map(|(_, task)| task.job).collect()
+        self.chunks.drain().map(|(_, chunk)| chunk.job).collect()
     }
 
-    /// Ends the process on a seat, and its successor if it is not needed, either.
+    /// Kills a worker; also its successor, if the worker is not needed.
     pub(super) fn kill(
         &mut self,
         worker_index: WorkerIndex,
@@ -144,15 +152,15 @@ impl<J: Clone> Scheduler<J> {
         actions: &mut Vec<Action<J>>,
     ) {
         self.is_stable = false;
-        let state = &mut self.workers[worker_index];
+        let worker = &mut self.workers[worker_index];
         if why == EndReason::Unneeded {
-            kill_successor(state, false, now, actions);
+            kill_successor(worker, false, now, actions);
         }
-        match state.stage {
+        match worker.stage {
             Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
-                state.stage = Stage::Killed { at: now, why };
+                worker.stage = Stage::Killed { at: now, why };
                 let is_late = why != EndReason::Unneeded;
-                actions.push(Action::Kill { worker_id: state.worker_id(), is_late });
+                actions.push(Action::Kill { worker_id: worker.worker_id(), is_late });
             }
             Stage::Vacant { .. } | Stage::Killed { .. } | Stage::Closed => {}
         }
@@ -164,42 +172,42 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Starts processes on vacant seats: those that are always wanted, and others as long as there
-    /// are more tasks than slots for them.
+    /// Starts workers: up to `min_workers`, and more while there are more pending chunks than free slots.
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let min_workers = match self.phase {
             Phase::Open => self.settings.min_workers,
             Phase::ShuttingDown(_) => 0,
             Phase::Broken(_) => return,
         };
-        if self.workers.iter().all(|state| !matches!(state.stage, Stage::Vacant { .. })) {
+        if self.workers.iter().all(|worker| !matches!(worker.stage, Stage::Vacant { .. })) {
             return;
         }
-        let mut occupied = self.workers.iter().filter(|state| state.is_occupied()).count();
-        let coming = |state: &WorkerState| match state.stage {
-            Stage::Starting { .. } => state.slots,
-            _ => state.free_slots(),
+        let mut processes = self.workers.iter().filter(|worker| worker.has_process()).count();
+        let free_soon = |worker: &WorkerState| match worker.stage {
+            Stage::Starting { .. } => worker.slots,
+            _ => worker.free_slots(),
         };
-        let mut room = self.workers.iter().map(coming).fold(0, usize::saturating_add);
-        for state in &mut self.workers {
-            let is_wanted = occupied < min_workers || self.pending > room;
-            if is_wanted && state.stage == (Stage::Vacant { until: None }) {
-                let worker_id = state.fill(later(now, self.settings.start_timeout));
+        let mut free_slots = self.workers.iter().map(free_soon).fold(0, usize::saturating_add);
+        let pending = self.pending;
+        let until = later(now, self.settings.start_timeout);
+        for worker in self.workers.iter_mut() {
+            let is_wanted = processes < min_workers || pending > free_slots;
+            if is_wanted && worker.stage == (Stage::Vacant { until: None }) {
+                let worker_id = worker.start(until);
                 actions.push(Action::Spawn { worker_id });
-                occupied += 1;
-                room = room.saturating_add(state.slots);
+                processes += 1;
+                free_slots = free_slots.saturating_add(worker.slots);
             }
         }
     }
 
-    /// Workers that have served their time are let go when they have done what they have, and
-    /// their successors start meanwhile.
+    /// Replaces workers that are due: starts their successors, and dismisses them when they have no calls.
     pub(super) fn recycle_workers(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let most = self.settings.max_tasks;
+        let max_tasks = self.settings.max_tasks;
         self.may_need_recycling = false;
         for worker_index in 0..self.workers.len() {
-            let state = &mut self.workers[worker_index];
-            if state.stage != Stage::Ready || !is_due_for_recycling(state, most) {
+            let worker = &mut self.workers[worker_index];
+            if worker.stage != Stage::Ready || !worker.is_due_for_recycling(max_tasks) {
                 continue;
             }
             (self.may_need_recycling, self.is_stable) = (true, false);
@@ -208,14 +216,14 @@ impl<J: Clone> Scheduler<J> {
                 Phase::ShuttingDown(_) => self.pending > 0,
                 Phase::Broken(_) => false,
             };
-            if is_wanted && state.successor.is_none() && !state.has_no_successor {
-                let worker_id = state.call_successor(later(now, self.settings.start_timeout));
+            if is_wanted && worker.successor.is_none() && !worker.has_no_successor {
+                let worker_id = worker.start_successor(later(now, self.settings.start_timeout));
                 actions.push(Action::Spawn { worker_id });
             }
-            if state.calls.is_empty() {
-                state.stage = Stage::Leaving { until: now + LEAVE };
-                actions.push(Action::Dismiss { worker_id: state.worker_id() });
-            } else if state.is_over_memory_limit || state.is_unfit {
+            if worker.calls.is_empty() {
+                worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
+                actions.push(Action::Dismiss { worker_id: worker.worker_id() });
+            } else if worker.is_over_memory_limit || worker.is_unfit {
                 self.recall(worker_index, actions);
             }
         }
@@ -224,72 +232,65 @@ impl<J: Clone> Scheduler<J> {
     pub(super) fn may_shrink(&self) -> bool {
         self.settings.idle_timeout.is_some()
             && self.phase == Phase::Open
-            && self.workers.iter().filter(|state| state.is_staying()).count()
+            && self.workers.iter().filter(|worker| worker.is_staying()).count()
                 > self.settings.min_workers
     }
 
-    pub(super) fn dismiss_the_idle(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
+    pub(super) fn dismiss_idle(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let Some(timeout) = self.settings.idle_timeout else { return };
-        // From the last seat on, since the first ones are given tasks first.
+        // From the last on, since the first workers get tasks first.
         for worker_index in (0..self.workers.len()).rev() {
             if !self.may_shrink() {
                 return;
             }
-            let state = &mut self.workers[worker_index];
-            if state.stage == Stage::Ready
-                && state.calls.is_empty()
-                && later(state.idle_since, timeout) <= now
+            let worker = &mut self.workers[worker_index];
+            if worker.stage == Stage::Ready
+                && worker.calls.is_empty()
+                && later(worker.idle_since, timeout) <= now
             {
                 self.is_stable = false;
-                state.stage = Stage::Leaving { until: now + LEAVE };
-                actions.push(Action::Dismiss { worker_id: state.worker_id() });
+                worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
+                actions.push(Action::Dismiss { worker_id: worker.worker_id() });
             }
         }
     }
 
-    /// In a shutdown, lets workers go when there is nothing left for them, and notes the end.
+    /// In a shutdown without tasks, dismisses or kills the workers. Returns [`Action::End`] after the last.
     pub(super) fn end_if_done(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        if self.phase == Phase::Open || self.has_ended || !self.tasks.is_empty() {
+        if self.phase == Phase::Open || self.has_ended || !self.chunks.is_empty() {
             return;
         }
-        for state in &mut self.workers {
-            kill_successor(state, false, now, actions);
-            match state.stage {
-                Stage::Ready if state.calls.is_empty() => {
-                    state.stage = Stage::Leaving { until: now + LEAVE };
-                    actions.push(Action::Dismiss { worker_id: state.worker_id() });
+        for worker in self.workers.iter_mut() {
+            kill_successor(worker, false, now, actions);
+            match worker.stage {
+                Stage::Ready if worker.calls.is_empty() => {
+                    worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
+                    actions.push(Action::Dismiss { worker_id: worker.worker_id() });
                 }
-                // What still runs was cancelled; and who is starting has nothing to lose.
+                // Its calls were cancelled, or it has not started yet.
                 Stage::Ready | Stage::Starting { .. } => {
-                    state.stage = Stage::Killed { at: now, why: EndReason::Unneeded };
-                    actions.push(Action::Kill { worker_id: state.worker_id(), is_late: false });
+                    worker.stage = Stage::Killed { at: now, why: EndReason::Unneeded };
+                    actions.push(Action::Kill { worker_id: worker.worker_id(), is_late: false });
                 }
-                Stage::Vacant { .. } => state.stage = Stage::Closed,
+                Stage::Vacant { .. } => worker.stage = Stage::Closed,
                 Stage::Leaving { .. } | Stage::Killed { .. } | Stage::Closed => {}
             }
         }
-        if self.workers.iter().all(|state| state.stage == Stage::Closed) {
+        if self.workers.iter().all(|worker| worker.stage == Stage::Closed) {
             self.has_ended = true;
             actions.push(Action::End);
         }
     }
 }
 
-/// Whether the worker gets no further task: it has done as many as it may, or grown too large.
-pub(super) fn is_due_for_recycling(state: &WorkerState, max_tasks: Option<u64>) -> bool {
-    state.is_over_memory_limit
-        || state.is_unfit
-        || max_tasks.is_some_and(|most| state.given >= most)
-}
-
 pub(super) fn kill_successor<J>(
-    state: &mut WorkerState,
+    worker: &mut WorkerState,
     is_late: bool,
     now: Instant,
     actions: &mut Vec<Action<J>>,
 ) {
-    let worker_index = state.worker_id().worker_index;
-    if let Some(Successor { generation, stage, .. }) = &mut state.successor
+    let worker_index = worker.worker_id().worker_index;
+    if let Some(Successor { generation, stage, .. }) = &mut worker.successor
         && !matches!(stage, Stage::Killed { .. })
     {
         *stage = Stage::Killed { at: now, why: EndReason::Unneeded };

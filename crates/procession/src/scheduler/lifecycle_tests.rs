@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Exit, PoolError};
 use crate::scheduler::{
-    Action, Again, Begun, Event, ResolvedOptions, Scheduler, Settings, Verdict,
+    Action, Begun, Event, NextStart, ResolvedOptions, Scheduler, Settings, Verdict,
 };
 use crate::task::TaskId;
 
@@ -26,7 +26,7 @@ fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Ver
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
     for id in 0..20 {
         let (options, bytes) = (ResolvedOptions::default(), 4);
-        let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, options };
+        let task = Event::Submitted { id: TaskId(id), job: id, count: 1, bytes, options };
         actions.extend(scheduler.handle([task], now));
     }
     let (mut ended, mut verdicts) = (0, Vec::new());
@@ -50,7 +50,7 @@ fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Ver
                         continue;
                     }
                     ended += 1;
-                    let begun = Begun { seq, items: begun, ran_for };
+                    let begun = Begun { seq, count: begun, ran_for };
                     let exit = Exit::Signal(9);
                     events.push(Event::WorkerExited { worker_id, exit, begun: vec![begun] });
                 }
@@ -75,7 +75,11 @@ fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Ver
 
 /// A pool of two, of which no start but the first succeeds, for this long. Gives the number of
 /// starts that failed, and what became of the task that ran all the time.
-fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Vec<Verdict>) {
+fn second_start_fails(
+    next_start: NextStart,
+    first: bool,
+    for_long: Duration,
+) -> (u32, Vec<Verdict>) {
     let settings = Settings {
         slots: vec![1; 2],
         min_workers: 2,
@@ -88,7 +92,7 @@ fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Ve
     let mut now = begin;
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
     let (id, options) = (TaskId(1), ResolvedOptions::default());
-    let task = Event::Submitted { id, job: 1, items: 1, bytes: 4, options };
+    let task = Event::Submitted { id, job: 1, count: 1, bytes: 4, options };
     actions.extend(scheduler.handle([task], now));
     let (mut failed, mut verdicts) = (0, Vec::new());
     while now < begin + for_long {
@@ -101,7 +105,7 @@ fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Ve
                 Action::Spawn { worker_id } => {
                     failed += 1;
                     let cause = "of a reason".to_owned();
-                    events.push(Event::StartFailed { worker_id, cause, again });
+                    events.push(Event::StartFailed { worker_id, cause, next_start });
                 }
                 Action::Kill { .. } if first => panic!("the worker at work is killed"),
                 Action::Complete { verdict, .. } => verdicts.push(verdict),
@@ -122,17 +126,17 @@ fn second_start_fails(again: Again, first: bool, for_long: Duration) -> (u32, Ve
 
 #[test]
 fn a_start_that_fails_does_not_end_a_worker_at_work() {
-    for again in [Again::AfterShortage, Again::WithBackoff, Again::Never] {
-        let (failed, verdicts) = second_start_fails(again, true, Duration::from_secs(300));
+    for next_start in [NextStart::AfterShortage, NextStart::WithBackoff, NextStart::Never] {
+        let (failed, verdicts) = second_start_fails(next_start, true, Duration::from_secs(300));
         // With a backoff of two seconds.
-        assert!((100..400).contains(&failed), "{again:?}: {failed} starts");
-        assert_eq!(verdicts, [], "{again:?}");
+        assert!((100..400).contains(&failed), "{next_start:?}: {failed} starts");
+        assert_eq!(verdicts, [], "{next_start:?}");
     }
 }
 
 #[test]
 fn a_shortage_breaks_a_pool_without_any_worker_only_after_a_while() {
-    let short = Again::AfterShortage;
+    let short = NextStart::AfterShortage;
     let (failed, verdicts) = second_start_fails(short, false, Duration::from_secs(25));
     assert!(failed > 20 && verdicts.is_empty(), "{failed}, {verdicts:?}");
     let (_, verdicts) = second_start_fails(short, false, Duration::from_secs(60));
@@ -170,7 +174,7 @@ fn a_task_that_hides_its_claim_and_ends_its_worker_is_charged_the_second_time() 
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
     for id in 0..3 {
         let (options, bytes) = (ResolvedOptions::default(), 4);
-        let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes, options };
+        let task = Event::Submitted { id: TaskId(id), job: id, count: 1, bytes, options };
         actions.extend(scheduler.handle([task], now));
     }
     let (mut runs, mut verdicts) = ([0; 3], Vec::new());

@@ -1,4 +1,4 @@
-//! The words in which the scheduler is spoken to, and answers. No logic here.
+//! The scheduler's events and actions, and the types in them.
 
 use std::time::Duration;
 
@@ -7,154 +7,154 @@ use crate::executor::Shutdown;
 use crate::retries::{Fault, Retries};
 use crate::task::TaskId;
 
-/// What a scheduler is told at its start.
+/// The settings of a scheduler, which never change.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// How many tasks each worker runs at a time; as many seats as entries.
+    /// The number of tasks that each worker runs at a time, by worker index.
     pub slots: Vec<usize>,
-    /// How many seats are filled even if there is nothing to do.
+    /// The number of workers that are kept without tasks.
     pub min_workers: usize,
-    /// After how long without a task a worker beyond these is let go.
+    /// A worker beyond `min_workers` that is idle for this long is dismissed.
     pub idle_timeout: Option<Duration>,
-    /// After how many tasks a worker is replaced.
+    /// The number of tasks after which a worker is replaced.
     pub max_tasks: Option<u64>,
-    /// How long a worker may take from its start until it is ready.
+    /// The time from the start of a worker until it must be ready.
     pub start_timeout: Duration,
-    /// After how many starts in a row that led to nothing the pool gives up.
+    /// The number of useless starts in a row after which the pool gives up.
     pub start_tries: u32,
 }
 
-/// Under which terms a task is run.
+/// The options of a task: its own, or else the pool's.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ResolvedOptions {
-    /// How long it may run.
+    /// The longest run time of an attempt.
     pub timeout: Option<Duration>,
-    /// Tasks of higher priority go first.
+    /// Tasks of higher priority are sent first.
     pub priority: i32,
     pub retries: Retries,
 }
 
-/// A place for a worker process; filled again when the process ends.
+/// Counts the places for workers in a pool, from 0. When the process at a worker index ends, another one
+/// follows it.
 pub(crate) type WorkerIndex = usize;
 
-/// A worker process: on which seat, and the how manieth there, so that news of an earlier one is
-/// not taken for news of the present one.
+/// A worker process: worker index and generation. Events of an older generation are stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkerId {
     pub worker_index: WorkerIndex,
     pub generation: u64,
 }
 
-/// How far a worker got with the call of this turn.
+/// The progress of a call, from its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
     pub seq: u64,
-    /// How many of its tasks were begun.
-    pub items: u32,
-    /// For how long the last of them has run.
+    /// The number of its tasks that have begun.
+    pub count: u32,
+    /// The run time of the last of these.
     pub ran_for: Duration,
 }
 
-/// Why a call was not ended. A worker may claim what it likes, so this can put off the end of a call
-/// only by a bounded time.
+/// Why a call was not ended, from its claim. A worker can write any claim, so the scheduler lets a claim
+/// postpone the end for a bounded time only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claimed {
-    /// It has not begun, or was not even sent.
+    /// The call has not begun, or was not even sent.
     NotBegun,
-    /// It has run for less than it may.
+    /// Its task has run for less than it is allowed.
     RunsFor(Duration),
-    /// Its task has ended, or another one of the same call runs; the reply has not been read.
+    /// The task has ended, or another task of the same call runs. The reply has not been read.
     Ended {
-        /// Replies are being read that may include the one to this call.
+        /// The coordinator is reading replies, among which this one may be.
         is_being_read: bool,
     },
 }
 
-/// What happened.
+/// Something that happened, in the order in which the scheduler is to handle it.
 #[derive(Debug)]
 pub(crate) enum Event<J> {
-    /// One task, or several that are sent together as far as that is good.
+    /// A job of `count` tasks. They may be sent in one call or in several.
     Submitted {
         id: TaskId,
         job: J,
-        items: u32,
+        count: u32,
         bytes: usize,
         options: ResolvedOptions,
     },
+    /// Cancels a job of one task, which is ended if it runs.
     Cancelled {
         id: TaskId,
     },
-    /// Of what was submitted under this id, what has not begun is cancelled; what runs ends by
-    /// itself.
+    /// Cancels the tasks of a job that have not begun. Running tasks finish.
     Abandoned {
         id: TaskId,
     },
     WorkerReady {
         worker_id: WorkerId,
     },
-    /// A worker that is about to be ready can run fewer tasks at a time than was asked for.
+    /// A starting worker has fewer slots than configured.
     Narrowed {
         worker_id: WorkerId,
         slots: usize,
     },
-    /// The worker answered the call of this turn; or its next task, where it has several.
+    /// The worker answered the next task of a call.
     Replied {
         worker_id: WorkerId,
         seq: u64,
-        /// As it says itself.
+        /// Measured by the worker.
         ran_for: Duration,
-        /// With an error or a panic.
+        /// The task returned an error or panicked.
         has_failed: bool,
-        /// It has grown beyond the memory that it may use.
+        /// The worker uses more memory than it may.
         is_over_memory_limit: bool,
     },
-    /// The worker gave the outputs of so many of the tasks of a call, and they were passed on.
+    /// The worker returned the outputs of the next `count` tasks of a call. They are delivered already.
     Progressed {
         worker_id: WorkerId,
         seq: u64,
-        items: u32,
-        /// Each of them, on average.
+        count: u32,
+        /// The average of these tasks.
         ran_for: Duration,
         is_over_memory_limit: bool,
     },
-    /// The worker says that its process is in no state to run further tasks; and that it could not
-    /// receive the call of this number, if one is named, and has not begun it.
+    /// The worker's process is not fit to run further tasks. If `seq` is given, it could not receive that call,
+    /// and has not begun it.
     Unfit {
         worker_id: WorkerId,
         seq: Option<u64>,
         reason: String,
     },
-    /// These calls were taken back from the worker, but for those of their tasks that it had begun.
+    /// These calls were recalled. The tasks that had begun stay with the worker.
     Returned {
         worker_id: WorkerId,
         calls: Vec<Begun>,
     },
-    /// No process could be started, or it ended before it was ready.
+    /// A process could not be started, or ended before it was ready.
     StartFailed {
         worker_id: WorkerId,
         cause: String,
-        again: Again,
+        next_start: NextStart,
     },
     /// A process that had been ready ended.
     WorkerExited {
         worker_id: WorkerId,
         exit: Exit,
-        /// The calls that it had begun and not answered.
+        /// The calls that had begun and were not answered.
         begun: Vec<Begun>,
     },
-    /// The call of this turn was to be ended, but its claim says that it should not.
-    NotYet {
+    /// [`Action::EndCall`] had no effect, because of the call's claim.
+    NotEnded {
         worker_id: WorkerId,
         seq: u64,
         claimed: Claimed,
     },
-    /// A time that [`Scheduler::wake_at`](super::Scheduler::wake_at) named has come.
+    /// The time of [`Scheduler::wake_at`](super::Scheduler::wake_at) has come.
     Tick,
     ShutDown(Shutdown),
 }
 
 impl<J> Event<J> {
-    /// Whether it leaves the processes as they are, whatever is decided because of it.
+    /// Whether the event itself changes no [`Stage`](super::worker::Stage).
     pub(crate) fn is_about_tasks(&self) -> bool {
         matches!(
             self,
@@ -168,28 +168,30 @@ impl<J> Event<J> {
     }
 }
 
-/// Whether a failed start says something about the next.
+/// After a failed start: whether and when the next one is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
-    /// The next attempt is made of something else (another program): at once.
+pub(crate) enum NextStart {
+    /// At once, because it uses another program.
     AtOnce,
     WithBackoff,
-    /// The system is short of something, which says nothing about the program.
+    /// With backoff. The cause is a lack of a system resource, and not the program.
     AfterShortage,
-    /// It is certain to fail the same way.
+    /// It would fail in the same way.
     Never,
-    /// The same, because the worker program is not made for it.
-    Misused(Misuse),
+    /// The same, because the program cannot be a worker.
+    Unfit(UnfitProgram),
 }
 
-/// What is wrong with a worker program.
+/// Why a program cannot be a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misuse {
+pub(crate) enum UnfitProgram {
+    /// It does not call `serve_if_asked`.
     NotServing,
+    /// It starts the worker as a child of its own.
     Wrapper,
 }
 
-impl Misuse {
+impl UnfitProgram {
     pub(crate) fn error(self, cause: String) -> PoolError {
         match self {
             Self::NotServing => PoolError::WorkerNotServing { cause },
@@ -198,63 +200,62 @@ impl Misuse {
     }
 }
 
-/// What is to be done about it, in this order.
+/// Something that the coordinator must do.
 #[derive(Debug)]
 pub(crate) enum Action<J> {
     Spawn {
         worker_id: WorkerId,
     },
+    /// Send the tasks `first..first + count` of a job as one call.
     Send {
         worker_id: WorkerId,
         seq: u64,
         attempt: u32,
         job: J,
-        /// Which of the job's tasks, and how many.
         first: u32,
-        items: u32,
+        count: u32,
     },
-    /// Take back those of the calls of these turns that have not begun.
+    /// Take back the tasks of the calls `from..=through` that have not begun, and report `Returned`.
     Recall {
         worker_id: WorkerId,
         from: u64,
         through: u64,
     },
-    /// End the call of this turn, together with its process, if it still runs.
+    /// End a call by killing its process, or report `NotEnded`.
     EndCall {
         worker_id: WorkerId,
         seq: u64,
-        /// Unless it has run for less than this. Nobody waits for it if there is no such time:
-        /// then it is taken back if it has not begun.
+        /// The call is ended if it has run for at least this long. `None` means cancelled: it is ended if it
+        /// runs, and taken back if it has not begun.
         allowed: Option<Duration>,
     },
-    /// Let the worker leave: no call will follow.
+    /// Let the process exit. It gets no further call.
     Dismiss {
         worker_id: WorkerId,
     },
     Kill {
         worker_id: WorkerId,
-        /// Because it took too long, be it to start, to work or to leave; else because nobody
-        /// needs it any more.
+        /// A task, the start or the exit took too long. Else the process is not needed any more.
         is_late: bool,
     },
+    /// The tasks `first..first + count` of a job are done.
     Complete {
         job: J,
-        /// Which of the job's tasks, and how many.
         first: u32,
-        items: u32,
+        count: u32,
         verdict: Verdict,
     },
-    /// Tasks that had been handed over are pending again, at no cost.
+    /// Tasks that were in flight are pending again. They are not charged with an attempt.
     #[cfg_attr(
         not(any(test, feature = "simulation")),
-        expect(dead_code, reason = "only the simulation asks which of a job's tasks")
+        expect(dead_code, reason = "only the simulation reads which of the tasks")
     )]
     TakenBack {
         job: J,
         first: u32,
-        items: u32,
+        count: u32,
     },
-    /// A task will be run again after a pause.
+    /// The task `first` of a job has another attempt after `pause`.
     Retry {
         job: J,
         first: u32,
@@ -262,30 +263,30 @@ pub(crate) enum Action<J> {
         attempt: u32,
         pause: Duration,
     },
-    /// No worker is left and none will come.
+    /// The shutdown is complete: no worker exists, and none will be started.
     End,
 }
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// With the reply that was just reported.
+    /// With the reply of the event that is being handled.
     Answered,
     /// With its worker.
     Died {
         exit: Exit,
         attempts: u32,
         ran_for: Duration,
-        /// The pool itself ended the worker, because of another task.
+        /// The pool killed the worker because of another task.
         is_collateral: bool,
     },
-    /// It ran longer than it may, and was ended with its worker.
+    /// It ran for longer than its timeout `after`, and its worker was killed.
     TimedOut {
         after: Duration,
         attempts: u32,
     },
     Cancelled,
-    /// Several workers could not receive it, the last of them for this reason.
+    /// This number of workers could not receive it, the last one for this reason.
     NotReceived {
         reason: String,
         workers: u32,

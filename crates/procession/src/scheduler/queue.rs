@@ -1,47 +1,47 @@
-//! The tasks that wait for a worker, best first: by priority, then in order of submission; and
-//! those that wait for their next attempt.
+//! The ids of chunks that wait: pending ones by priority and then in order, and paused ones by the end of
+//! their pause.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use crate::task::TaskId;
+use super::chunks::ChunkId;
 
-/// This many ids of tasks that ceased to wait are not worth a search.
-const SPARE: usize = 1024;
+/// The number of stale ids that are kept without a search.
+const MAX_STALE: usize = 1024;
 
-/// Ids of waiting tasks. One that ceased to wait is not looked for: whoever takes ids out skips
-/// those that are no longer pending, and [`tidy`](Queue::tidy) removes them when they are many.
+/// Ids of waiting chunks. The id of a chunk that does not wait any more is stale: `dispatch` and `tick` skip
+/// it, and [`tidy`](Queue::tidy) removes stale ids when there are many.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// How many ids there are, with those of tasks that ceased to wait.
+    /// The number of ids, with stale ones.
     len: usize,
-    lanes: BTreeMap<Reverse<i32>, VecDeque<TaskId>>,
-    paused: BTreeSet<(Instant, TaskId)>,
+    lanes: BTreeMap<Reverse<i32>, VecDeque<ChunkId>>,
+    paused: BTreeSet<(Instant, ChunkId)>,
 }
 
 impl Queue {
-    pub(crate) fn push_back(&mut self, priority: i32, id: TaskId) {
+    pub(crate) fn push_back(&mut self, priority: i32, id: ChunkId) {
         self.len += 1;
         self.lane(priority).push_back(id);
     }
 
-    /// Ahead of all others of its priority: for what had its turn before.
-    pub(crate) fn push_front(&mut self, priority: i32, id: TaskId) {
+    /// Puts a chunk ahead of all others of its priority. It was in flight or paused before.
+    pub(crate) fn push_front(&mut self, priority: i32, id: ChunkId) {
         self.len += 1;
         self.lane(priority).push_front(id);
     }
 
-    fn lane(&mut self, priority: i32) -> &mut VecDeque<TaskId> {
-        // No lane may be empty beside others: see `pop`.
+    fn lane(&mut self, priority: i32) -> &mut VecDeque<ChunkId> {
+        // `pop` leaves an empty lane only where it is the only one.
         if self.lanes.len() == 1 && !self.lanes.contains_key(&Reverse(priority)) {
             self.lanes.retain(|_, lane| !lane.is_empty());
         }
         self.lanes.entry(Reverse(priority)).or_default()
     }
 
-    /// The next in line.
-    pub(crate) fn front(&self) -> Option<TaskId> {
+    /// The first id of the highest priority.
+    pub(crate) fn front(&self) -> Option<ChunkId> {
         self.lanes.first_key_value().and_then(|(_, lane)| lane.front()).copied()
     }
 
@@ -49,25 +49,25 @@ impl Queue {
         let is_only_lane = self.lanes.len() == 1;
         if let Some(mut lane) = self.lanes.first_entry() {
             self.len -= usize::from(lane.get_mut().pop_front().is_some());
-            // The only lane stays, for the next task is most likely of the same priority.
+            // The next chunk most likely has the same priority, so the only lane stays.
             if lane.get().is_empty() && !is_only_lane {
                 lane.remove();
             }
         }
     }
 
-    /// Keeps a task until its time comes.
-    pub(crate) fn pause(&mut self, until: Instant, id: TaskId) {
+    /// Keeps a chunk until the end of its pause.
+    pub(crate) fn pause(&mut self, until: Instant, id: ChunkId) {
         self.len += usize::from(self.paused.insert((until, id)));
     }
 
-    /// When the next paused task is due.
+    /// The end of the first pause.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         self.paused.first().map(|(until, _)| *until)
     }
 
-    /// Takes out a paused task that is due.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<TaskId> {
+    /// Removes a chunk whose pause is over.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<ChunkId> {
         let is_due = self.due_at().is_some_and(|at| at <= now);
         let (_, id) = is_due.then(|| self.paused.pop_first())??;
         self.len -= 1;
@@ -80,15 +80,15 @@ impl Queue {
         self.len = 0;
     }
 
-    /// Removes the ids of tasks that ceased to wait if they are more than those that still do, of
-    /// which there are this many. The cost of a call is constant on average.
-    pub(crate) fn tidy(&mut self, waiting: usize, is_waiting: impl Fn(TaskId) -> bool) {
-        if self.len <= 2 * waiting + SPARE {
+    /// Removes stale ids if there are more of them than of `waiting` chunks. The cost of a call is constant
+    /// on average.
+    pub(crate) fn tidy(&mut self, waiting: usize, is_waiting: impl Fn(ChunkId) -> bool) {
+        if self.len <= 2 * waiting + MAX_STALE {
             return;
         }
         for lane in self.lanes.values_mut() {
             lane.retain(|id| is_waiting(*id));
-            lane.shrink_to(SPARE);
+            lane.shrink_to(MAX_STALE);
         }
         self.paused.retain(|(_, id)| is_waiting(*id));
         self.lanes.retain(|_, lane| !lane.is_empty());
@@ -99,45 +99,50 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::TaskId;
+
+    const fn id(n: u64) -> ChunkId {
+        ChunkId::whole(TaskId(n))
+    }
 
     #[test]
     fn higher_priority_goes_first_then_the_order_of_submission() {
         let mut queue = Queue::default();
-        for (priority, id) in [(0, 1), (5, 2), (0, 3), (-1, 4), (5, 5)] {
-            queue.push_back(priority, TaskId(id));
+        for (priority, n) in [(0, 1), (5, 2), (0, 3), (-1, 4), (5, 5)] {
+            queue.push_back(priority, id(n));
         }
-        queue.push_front(0, TaskId(6));
+        queue.push_front(0, id(6));
         let order = std::iter::from_fn(|| {
             let id = queue.front()?;
             queue.pop();
-            Some(id.0)
+            Some(id.task.0)
         });
         assert_eq!(order.collect::<Vec<_>>(), [2, 5, 6, 1, 3, 4]);
     }
 
     #[test]
-    fn ids_of_tasks_that_were_cancelled_do_not_pile_up() {
+    fn stale_ids_of_cancelled_tasks_do_not_pile_up() {
         let mut queue = Queue::default();
         let now = Instant::now();
-        queue.push_back(0, TaskId(0));
-        queue.pause(now, TaskId(1));
-        for id in 2..1_000_000 {
-            match id % 3 {
-                0 => queue.pause(now, TaskId(id)),
-                n => queue.push_back(n as i32, TaskId(id)),
+        queue.push_back(0, id(0));
+        queue.pause(now, id(1));
+        for n in 2..1_000_000 {
+            match n % 3 {
+                0 => queue.pause(now, id(n)),
+                priority => queue.push_back(priority as i32, id(n)),
             }
-            queue.tidy(2, |id| id.0 < 2);
-            assert!(queue.len <= SPARE + 5, "{} ids", queue.len);
+            queue.tidy(2, |id| id.task.0 < 2);
+            assert!(queue.len <= MAX_STALE + 5, "{} ids", queue.len);
         }
-        queue.push_front(0, TaskId(7));
+        queue.push_front(0, id(7));
         let left = std::iter::from_fn(|| {
             let id = queue.front()?;
             queue.pop();
-            Some(id.0)
+            Some(id.task.0)
         });
         let waiting: Vec<_> = left.filter(|id| [0, 7].contains(id)).collect();
         assert_eq!(waiting, [7, 0]);
-        assert_eq!(queue.pop_due(now), Some(TaskId(1)));
+        assert_eq!(queue.pop_due(now), Some(id(1)));
     }
 
     #[test]
@@ -155,10 +160,10 @@ mod tests {
         let (mut scheduler, _) = Scheduler::new(settings, now);
         for id in 0..1_000_000 {
             let options = ResolvedOptions { priority: id as i32 % 5, ..ResolvedOptions::default() };
-            let task = Event::Submitted { id: TaskId(id), job: id, items: 1, bytes: 4, options };
+            let task = Event::Submitted { id: TaskId(id), job: id, count: 1, bytes: 4, options };
             let actions = scheduler.handle([task, Event::Cancelled { id: TaskId(id) }], now);
             assert_eq!(actions.len(), 1);
-            assert!(scheduler.queue.len <= SPARE + 1, "{} ids", scheduler.queue.len);
+            assert!(scheduler.queue.len <= MAX_STALE + 1, "{} ids", scheduler.queue.len);
         }
         assert_eq!(scheduler.waiting(), 0);
     }

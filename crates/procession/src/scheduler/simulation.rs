@@ -4,7 +4,7 @@
 //! - `schedules`: what happens, at random: callers submit, cancel and shut down; workers start, fail
 //!   to start, answer, crash, stop for a while, lie; time passes.
 //! - `world`: the coordinator's threads: they carry out actions late and in any order that the real
-//!   world allows, and pass on what they learn.
+//!   world allows, and pass on what they note_run_time.
 //! - `workers`: a worker process, and the memory between it and the coordinator, which can be full.
 //! - `laws`: what must hold after every step.
 //!
@@ -45,7 +45,7 @@ pub struct Summary {
     /// Claims that did not say what was the case.
     pub lies: u64,
     /// Tasks that were charged with the end of workers that had not claimed them.
-    pub convicted: u64,
+    pub blamed: u64,
     /// Workers that were killed because a deadline had passed whatever they claimed.
     pub overdue: u64,
     /// Calls of several tasks that were sent to a worker with several slots.
@@ -71,7 +71,7 @@ impl std::ops::Add for Summary {
             succeeded: self.succeeded + other.succeeded,
             blocked: self.blocked + other.blocked,
             lies: self.lies + other.lies,
-            convicted: self.convicted + other.convicted,
+            blamed: self.blamed + other.blamed,
             overdue: self.overdue + other.overdue,
             chunks_ahead: self.chunks_ahead + other.chunks_ahead,
             narrowed: self.narrowed + other.narrowed,
@@ -126,7 +126,7 @@ mod tests {
         ] {
             assert!(count > schedules / 20, "only {count} {what}");
         }
-        for (what, count) in [("convicted", total.convicted), ("overdue", total.overdue)] {
+        for (what, count) in [("blamed", total.blamed), ("overdue", total.overdue)] {
             assert!(count > schedules / 200, "only {count} {what}");
         }
     }

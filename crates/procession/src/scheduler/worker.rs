@@ -1,146 +1,136 @@
-//! One seat: the process on it, the calls that it has, and its successor, if it is about to be
-//! replaced.
+//! One worker index: its process, the calls of that process, and the successor of a process that is due
+//! for recycling.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::chunks::ChunkId;
 use super::messages::{Begun, Claimed, WorkerId, WorkerIndex};
-use crate::task::TaskId;
 
-/// The time after this long; a century counts as never, so that no sum overflows.
+/// `now + duration`, cut to a century from now, so that it never overflows.
 pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-    now + duration.min(NEVER)
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now + duration.min(CENTURY)
 }
 
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     worker_index: WorkerIndex,
-    /// How many tasks the worker runs at a time.
+    /// The number of tasks that the process runs at a time.
     pub slots: usize,
-    /// The same for a worker that has started all its threads.
-    most_slots: usize,
-    /// The generation that was given out last.
-    generations: u64,
+    /// The same as configured; a process that could not start all its threads has fewer.
+    max_slots: usize,
+    /// The newest generation, which may be that of the successor.
+    last_generation: u64,
     /// The generation of the process that is here, or was last.
-    pub present: u64,
+    generation: u64,
     pub stage: Stage,
-    /// Calls without an answer, in the order of their turns.
-    pub calls: VecDeque<Sent>,
-    /// The bytes of their texts.
+    /// Calls without a complete answer, by `seq`. The first `slots` of them run.
+    pub calls: VecDeque<InFlightCall>,
+    /// The sum of the encoded bytes of `calls`.
     pub bytes: usize,
-    /// Turns given out to this process.
-    pub seqs: u64,
-    /// Tasks that it was given and has not returned.
-    pub given: u64,
-    /// The turn up to which calls were recalled.
-    pub recalled: u64,
-    /// It uses more memory than it may.
+    /// The `seq` of the newest call of this process.
+    last_seq: u64,
+    /// The number of tasks that the process was sent and has not returned.
+    pub tasks_given: u64,
+    /// Calls up to this `seq` were recalled.
+    recalled_through: u64,
+    /// The process uses more memory than [`Recycling`](crate::Recycling) allows.
     pub is_over_memory_limit: bool,
-    /// It has answered a task.
+    /// The process has answered a task.
     pub has_answered: bool,
-    /// It says that it is in no state to run further tasks.
+    /// The process has reported that it is not fit to run further tasks.
     pub is_unfit: bool,
-    /// Since when it has had nothing to do.
+    /// When `calls` became empty.
     pub idle_since: Instant,
-    /// The call that is to be ended, together with the process.
+    /// The call that is being ended, together with the process.
     pub ending: Option<EndedCall>,
-    /// The process that will take this one's place; it gets no task before.
     pub successor: Option<Successor>,
-    /// Its successor could not start; the next one is called when this one is gone.
+    /// The successor could not start. The next one is started after the exit of this process.
     pub has_no_successor: bool,
 }
 
-/// A call on its way to a worker, or at work there.
+/// A call that was sent to a worker and is not answered.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub id: TaskId,
+pub(crate) struct InFlightCall {
+    pub id: ChunkId,
     pub seq: u64,
-    /// How many tasks it consists of, and how many of them are answered.
-    pub items: u32,
+    /// The number of its tasks.
+    pub count: u32,
+    /// The number of its tasks that are answered.
     pub answered: u32,
     pub bytes: usize,
     pub timeout: Option<Duration>,
-    /// Since when it runs, as far as can be told from here: one of the worker's slots was free
-    /// for it from then on.
+    /// When its current task began, as far as known: the first task begins at the latest when a slot is
+    /// free; claims may move the time.
     pub since: Option<Instant>,
-    /// Since when it could run by the coordinator's own clock, whatever the worker claims.
+    /// When its current task could begin, by the coordinator's clock. Claims do not change this.
     pub could_run_since: Option<Instant>,
 }
 
-impl Sent {
+impl InFlightCall {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         Some(later(self.since?, self.timeout?))
     }
 
-    /// It runs, or could, from this time on.
     fn begins(&mut self, now: Instant) {
         self.since = Some(now);
         self.could_run_since = Some(now);
     }
 
-    /// How many of its tasks have no answer.
-    pub(crate) fn left(&self) -> u32 {
-        self.items.saturating_sub(self.answered)
+    fn unanswered(&self) -> u32 {
+        self.count.saturating_sub(self.answered)
     }
 }
 
-/// What follows from the claim of a call that was not ended though its time was over.
+/// What to do with a call that was not ended after its deadline, because of its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Respite {
-    /// It is looked at again later.
+pub(crate) enum Postponement {
+    /// The deadline is moved.
     Granted,
-    /// The worker does not begin the call.
+    /// The worker does not begin the call: it is killed.
     Stalled,
-    /// The call has had its time and [`STALLED`] by the coordinator's clock.
-    OverDue,
+    /// The call has had its timeout and [`MAX_POSTPONEMENT`]: its worker is killed.
+    Overdue,
 }
 
-/// A worker that does not begin a call with a deadline for this long is of no use: it is stopped,
-/// or the machine is in great trouble. No claim of a worker can put off a deadline for longer.
-pub(crate) const STALLED: Duration = Duration::from_secs(1);
+/// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a deadline
+/// for this long is stopped or starved.
+const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
 
+/// The stages of a process: see the table in `scheduler.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No process; and none comes before this time, if there is one.
-    Vacant {
-        until: Option<Instant>,
-    },
-    Starting {
-        until: Instant,
-    },
+    Vacant { until: Option<Instant> },
+    Starting { until: Instant },
     Ready,
-    /// Told to leave, to be killed if it has not by then.
-    Leaving {
-        until: Instant,
-    },
-    /// Killed, and not gone yet.
-    Killed {
-        at: Instant,
-        why: EndReason,
-    },
-    /// No process, for good.
+    Leaving { until: Instant },
+    Killed { at: Instant, why: EndReason },
     Closed,
 }
 
-/// Why the pool killed a worker.
+/// Why the pool ends a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
+    /// A task, the start or the exit took too long.
     TimedOut,
+    /// Its task was cancelled.
     Cancelled,
     Unneeded,
-    /// It does not begin what it has.
+    /// It did not begin a call.
     Stalled,
 }
 
+/// A call whose end was ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EndedCall {
     pub seq: u64,
-    /// When that was decided.
+    /// When the end was ordered.
     pub at: Instant,
     pub why: EndReason,
 }
 
+/// A process that takes the worker index over when its predecessor exits. It gets no call before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Successor {
     pub generation: u64,
@@ -153,15 +143,15 @@ impl WorkerState {
         Self {
             worker_index,
             slots,
-            most_slots: slots,
-            generations: 0,
-            present: 0,
+            max_slots: slots,
+            last_generation: 0,
+            generation: 0,
             stage: Stage::Vacant { until: None },
             calls: VecDeque::new(),
             bytes: 0,
-            seqs: 0,
-            given: 0,
-            recalled: 0,
+            last_seq: 0,
+            tasks_given: 0,
+            recalled_through: 0,
             is_over_memory_limit: false,
             has_answered: false,
             is_unfit: false,
@@ -173,37 +163,44 @@ impl WorkerState {
     }
 
     pub(crate) fn worker_id(&self) -> WorkerId {
-        WorkerId { worker_index: self.worker_index, generation: self.present }
+        WorkerId { worker_index: self.worker_index, generation: self.generation }
     }
 
-    /// Whether there is a process on the seat, whatever it does.
-    pub(crate) fn is_occupied(&self) -> bool {
+    /// Whether a process exists, in any stage.
+    pub(crate) fn has_process(&self) -> bool {
         !matches!(self.stage, Stage::Vacant { .. } | Stage::Closed)
     }
 
-    /// Whether there is a process that is neither leaving nor killed.
+    /// Whether a process exists that is neither leaving nor killed.
     pub(crate) fn is_staying(&self) -> bool {
         matches!(self.stage, Stage::Starting { .. } | Stage::Ready)
     }
 
-    /// Whether this is the process that sits here now.
-    pub(crate) fn is_present(&self, worker_id: WorkerId) -> bool {
-        self.present == worker_id.generation && self.is_occupied()
+    /// Whether this is the process that exists now. Events of other generations are stale.
+    pub(crate) fn is_current(&self, worker_id: WorkerId) -> bool {
+        self.generation == worker_id.generation && self.has_process()
     }
 
     pub(crate) fn is_successor(&self, worker_id: WorkerId) -> bool {
         self.successor.is_some_and(|successor| successor.generation == worker_id.generation)
     }
 
-    fn next_tenant(&mut self) -> WorkerId {
-        self.generations += 1;
-        WorkerId { worker_index: self.worker_index, generation: self.generations }
+    /// Whether the worker gets no further task: it was given `max_tasks`, uses too much memory, or is unfit.
+    pub(crate) fn is_due_for_recycling(&self, max_tasks: Option<u64>) -> bool {
+        self.is_over_memory_limit
+            || self.is_unfit
+            || max_tasks.is_some_and(|max| self.tasks_given >= max)
     }
 
-    /// A process that is starting can run fewer tasks at a time than was asked for.
+    fn next_worker_id(&mut self) -> WorkerId {
+        self.last_generation += 1;
+        WorkerId { worker_index: self.worker_index, generation: self.last_generation }
+    }
+
+    /// A process that is starting reports that it has fewer slots than configured.
     pub(crate) fn narrow(&mut self, worker_id: WorkerId, slots: usize) {
-        let slots = slots.clamp(1, self.most_slots);
-        if self.is_present(worker_id) && matches!(self.stage, Stage::Starting { .. }) {
+        let slots = slots.clamp(1, self.max_slots);
+        if self.is_current(worker_id) && matches!(self.stage, Stage::Starting { .. }) {
             self.slots = slots;
         } else if let Some(successor) = &mut self.successor
             && successor.generation == worker_id.generation
@@ -213,30 +210,29 @@ impl WorkerState {
         }
     }
 
-    /// Seats a new process on a vacant seat.
-    pub(crate) fn fill(&mut self, until: Instant) -> WorkerId {
-        let worker_id = self.next_tenant();
-        self.occupy(worker_id.generation, Stage::Starting { until }, self.most_slots);
+    /// Starts a process where there is none.
+    pub(crate) fn start(&mut self, until: Instant) -> WorkerId {
+        let worker_id = self.next_worker_id();
+        self.take_over(worker_id.generation, Stage::Starting { until }, self.max_slots);
         worker_id
     }
 
-    /// Calls the process that will follow this one.
-    pub(crate) fn call_successor(&mut self, until: Instant) -> WorkerId {
-        let worker_id = self.next_tenant();
+    pub(crate) fn start_successor(&mut self, until: Instant) -> WorkerId {
+        let worker_id = self.next_worker_id();
         let stage = Stage::Starting { until };
-        let (generation, slots) = (worker_id.generation, self.most_slots);
+        let (generation, slots) = (worker_id.generation, self.max_slots);
         self.successor = Some(Successor { generation, stage, slots });
         worker_id
     }
 
-    /// The process is gone: its successor takes the seat, if there is one. Gives its calls.
-    pub(crate) fn vacate(&mut self, now: Instant) -> VecDeque<Sent> {
+    /// The process has exited: its successor takes over, if there is one. Returns its calls.
+    pub(crate) fn exited(&mut self, now: Instant) -> VecDeque<InFlightCall> {
         let calls = std::mem::take(&mut self.calls);
         self.bytes = 0;
         self.ending = None;
         match self.successor.take() {
             Some(Successor { generation, stage, slots }) => {
-                self.occupy(generation, stage, slots);
+                self.take_over(generation, stage, slots);
             }
             None => self.stage = Stage::Vacant { until: None },
         }
@@ -244,38 +240,38 @@ impl WorkerState {
         calls
     }
 
-    fn occupy(&mut self, generation: u64, stage: Stage, slots: usize) {
-        self.present = generation;
+    fn take_over(&mut self, generation: u64, stage: Stage, slots: usize) {
+        self.generation = generation;
         self.stage = stage;
         self.slots = slots;
-        self.seqs = 0;
-        self.given = 0;
-        self.recalled = 0;
+        self.last_seq = 0;
+        self.tasks_given = 0;
+        self.recalled_through = 0;
         self.is_over_memory_limit = false;
         self.has_answered = false;
         self.is_unfit = false;
         self.has_no_successor = false;
     }
 
-    /// Gives the process a call, which begins at once if a slot is free.
+    /// Adds a call, which begins now if a slot is free. Returns its `seq`.
     pub(crate) fn give(
         &mut self,
-        id: TaskId,
-        items: u32,
+        id: ChunkId,
+        count: u32,
         bytes: usize,
         timeout: Option<Duration>,
         now: Instant,
     ) -> u64 {
-        self.seqs += 1;
-        self.given += u64::from(items);
+        self.last_seq += 1;
+        self.tasks_given += u64::from(count);
         self.bytes = self.bytes.saturating_add(bytes);
-        let (seq, answered) = (self.seqs, 0);
+        let (seq, answered) = (self.last_seq, 0);
         let since = (self.calls.len() < self.slots).then_some(now);
         let could_run_since = since;
-        self.calls.push_back(Sent {
+        self.calls.push_back(InFlightCall {
             id,
             seq,
-            items,
+            count,
             answered,
             bytes,
             timeout,
@@ -285,31 +281,30 @@ impl WorkerState {
         seq
     }
 
-    /// So many of the tasks of a call were answered; when all are, it is struck off the list. Gives
-    /// the id; none if it was not on the list.
-    pub(crate) fn answered(&mut self, seq: u64, items: u32, now: Instant) -> Option<TaskId> {
+    /// The next `count` tasks of a call were answered. A call with all tasks answered is removed. `None` if
+    /// there is no such call.
+    pub(crate) fn answered(&mut self, seq: u64, count: u32, now: Instant) -> Option<ChunkId> {
         let index = self.calls.iter().position(|call| call.seq == seq)?;
         let call = &mut self.calls[index];
-        call.answered = call.answered.saturating_add(items).min(call.items);
-        self.has_answered |= items > 0;
-        // What is about to be ended runs since before: this is old news of what came before it.
+        call.answered = call.answered.saturating_add(count).min(call.count);
+        self.has_answered |= count > 0;
+        // The answer is to a task before the one that is being ended, which has begun already.
         if self.ending.is_none_or(|ending| ending.seq != seq) {
             call.begins(now);
         }
         let id = call.id;
-        if call.answered >= call.items {
-            self.revoke(index, now);
+        if call.answered >= call.count {
+            self.remove_call(index, now);
         }
         Some(id)
     }
 
-    /// Strikes a call off the list.
-    fn revoke(&mut self, index: usize, now: Instant) -> Sent {
-        let call = self.calls.remove(index).expect("a call on the list");
+    fn remove_call(&mut self, index: usize, now: Instant) {
+        let call = self.calls.remove(index).expect("an index into the calls");
         self.bytes = self.bytes.saturating_sub(call.bytes);
-        // It was faster than the word to end it.
+        // The call was complete before it was ended.
         self.ending.take_if(|ending| ending.seq == call.seq);
-        // The slot is free for the next in line.
+        // The next call takes the free slot.
         if let Some(next) = self.calls.get_mut(self.slots - 1)
             && next.since.is_none()
         {
@@ -318,58 +313,63 @@ impl WorkerState {
         if self.calls.is_empty() {
             self.idle_since = now;
         }
-        call
     }
 
-    /// Takes back what was not begun of a call: gives its id, and how many of its tasks stay with
-    /// the worker.
-    pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(TaskId, u32)> {
+    /// The worker returned the tasks of a call that had not begun. Returns the chunk of the call, and the
+    /// number of tasks that stay with the worker.
+    pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(ChunkId, u32)> {
         let index = self.calls.iter().position(|call| call.seq == begun.seq)?;
         let call = &mut self.calls[index];
-        // Neither more than it was given nor less than it has answered, whatever it claims.
-        let items = begun.items.clamp(call.answered, call.items);
-        self.given = self.given.saturating_sub(u64::from(call.items - items));
-        call.items = items;
-        let (id, staying) = (call.id, call.left());
+        // A claim may hold any number: at least the answered tasks stay, at most all.
+        let count = begun.count.clamp(call.answered, call.count);
+        self.tasks_given = self.tasks_given.saturating_sub(u64::from(call.count - count));
+        call.count = count;
+        let (id, staying) = (call.id, call.unanswered());
         if staying == 0 {
-            self.revoke(index, now);
+            self.remove_call(index, now);
         }
         Some((id, staying))
     }
 
-    /// The call was not ended, because of what its claim says. A claim may move the beginning of
-    /// the call by [`STALLED`] at most.
-    pub(crate) fn put_off(&mut self, seq: u64, claimed: Claimed, now: Instant) -> Respite {
+    /// The call was not ended, because of what its claim says. Moves its deadline, by [`MAX_POSTPONEMENT`] at
+    /// most.
+    pub(crate) fn postpone_end(
+        &mut self,
+        seq: u64,
+        claimed: Claimed,
+        now: Instant,
+    ) -> Postponement {
         self.ending.take_if(|ending| ending.seq == seq);
         let Some(call) = self.calls.iter_mut().find(|call| call.seq == seq) else {
-            return Respite::Granted;
+            return Postponement::Granted;
         };
         if let Claimed::Ended { is_being_read: true } = claimed {
-            // It is the coordinator that takes long: it looks again after the same respite.
-            let looks_again = later(now, STALLED);
-            call.since = call.timeout.and_then(|timeout| looks_again.checked_sub(timeout));
+            // The coordinator is late, not the worker. The next check is a full postponement from now.
+            let next_check = later(now, MAX_POSTPONEMENT);
+            call.since = call.timeout.and_then(|timeout| next_check.checked_sub(timeout));
             call.since = call.since.or(Some(now));
-            call.could_run_since = call.since.and_then(|since| since.checked_sub(STALLED));
-            return Respite::Granted;
+            call.could_run_since = call.since.and_then(|since| since.checked_sub(MAX_POSTPONEMENT));
+            return Postponement::Granted;
         }
         let could_run_since = *call.could_run_since.get_or_insert(call.since.unwrap_or(now));
         let waited = now.saturating_duration_since(could_run_since);
-        if claimed == Claimed::NotBegun && waited >= STALLED {
-            return Respite::Stalled;
+        if claimed == Claimed::NotBegun && waited >= MAX_POSTPONEMENT {
+            return Postponement::Stalled;
         }
-        if call.timeout.is_some_and(|timeout| waited >= timeout.saturating_add(STALLED)) {
+        let is_overdue = |timeout: Duration| waited >= timeout.saturating_add(MAX_POSTPONEMENT);
+        if call.timeout.is_some_and(is_overdue) {
             call.since = Some(could_run_since);
-            return Respite::OverDue;
+            return Postponement::Overdue;
         }
         let since = match claimed {
             Claimed::RunsFor(ran_for) => now.checked_sub(ran_for).or(call.since).unwrap_or(now),
             Claimed::NotBegun | Claimed::Ended { .. } => now,
         };
-        call.since = Some(since.min(later(could_run_since, STALLED)));
-        Respite::Granted
+        call.since = Some(since.min(later(could_run_since, MAX_POSTPONEMENT)));
+        Postponement::Granted
     }
 
-    /// How many more calls could begin at once.
+    /// The number of calls that would begin at once.
     pub(crate) fn free_slots(&self) -> usize {
         match self.stage {
             Stage::Ready if self.ending.is_none() => self.slots.saturating_sub(self.calls.len()),
@@ -377,49 +377,49 @@ impl WorkerState {
         }
     }
 
-    /// The calls that run.
-    pub(crate) fn running(&self) -> impl Iterator<Item = &Sent> {
+    /// The calls that have a slot.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &InFlightCall> {
         self.calls.iter().take(self.slots)
     }
 
-    /// The first running call that has run for too long.
+    /// The index of the first running call whose deadline has passed.
     pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
-        let is_overdue = |call: &Sent| call.deadline().is_some_and(|deadline| deadline <= now);
+        let is_overdue =
+            |call: &InFlightCall| call.deadline().is_some_and(|deadline| deadline <= now);
         self.running().position(is_overdue)
     }
 
-    /// When the first of the running calls will have run for too long.
+    /// The earliest deadline of the running calls.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Ready if self.ending.is_none() => {
-                self.running().filter_map(Sent::deadline).min()
+                self.running().filter_map(InFlightCall::deadline).min()
             }
             _ => None,
         }
     }
 
-    /// The turn of the first call of which something has not begun, as far as can be told.
+    /// The `seq` of the first call with a task that has not begun, as far as known here.
     fn first_ahead(&self) -> Option<u64> {
-        let has_rest = |call: &&Sent| self.slots == 1 && call.left() > 1;
+        let has_rest = |call: &&InFlightCall| self.slots == 1 && call.unanswered() > 1;
         let first = self.calls.front().filter(has_rest).or_else(|| self.calls.get(self.slots));
         first.map(|call| call.seq)
     }
 
-    /// Whether tasks lie behind those that run, and were not recalled yet.
-    pub(crate) fn has_tasks_ahead(&self) -> bool {
+    /// Whether there are tasks behind the running ones that were not recalled yet.
+    pub(crate) fn has_calls_ahead(&self) -> bool {
         self.stage == Stage::Ready
             && self.first_ahead().is_some()
-            && self.calls.back().is_some_and(|call| call.seq > self.recalled)
+            && self.calls.back().is_some_and(|call| call.seq > self.recalled_through)
     }
 
-    /// The turns of the calls of which something may lie behind what runs, and was not recalled
-    /// yet; now it is.
+    /// Notes a recall of all tasks behind the running ones. Returns the first and the last `seq` to recall.
     pub(crate) fn recall(&mut self) -> Option<(u64, u64)> {
-        if !self.has_tasks_ahead() {
+        if !self.has_calls_ahead() {
             return None;
         }
-        let from = self.first_ahead()?.max(self.recalled + 1);
-        self.recalled = self.seqs;
-        Some((from, self.seqs))
+        let from = self.first_ahead()?.max(self.recalled_through + 1);
+        self.recalled_through = self.last_seq;
+        Some((from, self.last_seq))
     }
 }

@@ -1,16 +1,16 @@
-//! What is too large for a record, and travels beside it through the socket.
+//! Attachments: a long text and the blobs of a record, sent through the socket.
 //!
-//! A message consists of a head, the lengths of its items, and the bytes of those that are short;
-//! each longer one is a sealed memory file, of which the message carries the descriptor. Where
-//! there are no such files, it is an unlinked file, which the other side reads.
+//! An attachment is sent in one or more messages. Items up to [`SHORT`] bytes are in the message. A longer
+//! item is a sealed memory file, whose descriptor goes with the message. Where the system has no sealed
+//! files, it is an unlinked file, which the other side copies.
 //!
 //! ```text
-//!   kind │ flags │ number of items │ length of each, the top bit set if its bytes follow │ bytes
+//!   kind (1) │ flags (1) │ number of items (1) │ length of each (8), top bit set if inline │ inline bytes
 //! ```
 //!
-//! The messages are sent before the record that needs them, and nothing here ever blocks: where the
-//! socket has no room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record, upon which the
-//! other side takes in what is there, and goes on later from where it stopped.
+//! The messages are sent before the record that needs them, and nothing here blocks. If the socket has no
+//! room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in
+//! the socket ([`Assembly::take_in`]), and the sender continues later with the first item that was not sent.
 
 use std::fmt;
 use std::fs::File;
@@ -31,19 +31,22 @@ use procession_os::sealed::{self, Sealed};
 /// The first byte of these messages.
 pub(super) const KIND: u8 = 2;
 
+/// The first message of an attachment.
 const IS_FIRST: u8 = 1;
-const GOES_ON: u8 = 2;
+/// Another message of the same attachment follows.
+const HAS_MORE: u8 = 2;
+/// The first item is the text.
 const HAS_TEXT: u8 = 4;
-/// Set in the length of an item whose bytes are in the message.
+/// A flag in the length of an item whose bytes are in the message.
 const INLINE: u64 = 1 << 63;
 const HEAD: usize = 3;
 const LENGTH: usize = 8;
-/// Up to this length an item is sent in the message.
+/// The longest item that is sent in the message, in bytes.
 const SHORT: usize = 1024;
-/// More items belong to no record.
+/// The most items of an attachment: a text and the blobs.
 const MOST_ITEMS: usize = blob::MOST + 1;
 
-/// Bytes beside a record, as they were received.
+/// One received item.
 #[derive(Debug)]
 pub(crate) enum ReceivedBytes {
     Sealed(Sealed),
@@ -62,8 +65,8 @@ impl Deref for ReceivedBytes {
 }
 
 impl ReceivedBytes {
-    /// An error of the kind `InvalidData` means that it is not what was announced; any other, that the
-    /// system lacks something.
+    /// An error of kind `InvalidData` means that the file does not fit its length; any other, that the system
+    /// lacks a resource.
     fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
         let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         let len = usize::try_from(len).map_err(|_| refused("an impossible length"))?;
@@ -91,62 +94,63 @@ fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// What a record lacks.
+/// The attachment of a record.
 #[derive(Debug, Default)]
 pub(crate) struct Attachment {
     /// The text, if it is not in the record.
     text: Option<ReceivedBytes>,
-    /// What the text mentions.
+    /// The blobs of the text, by their indices there.
     blobs: Vec<ReceivedBytes>,
-    /// Why not all of it is here, if so.
+    /// Why it could not be received, if it could not.
     lost: Option<String>,
 }
 
 impl Attachment {
-    /// The text, which may have come in the record.
+    /// The text: the attached one, or else that in the record.
     pub(crate) fn text<'t>(&'t self, record: &'t [u8]) -> &'t [u8] {
         self.text.as_deref().unwrap_or(record)
     }
 
-    /// Why it could not be received, for want of something in this process.
+    /// Why it could not be received. The cause is a shortage in this process.
     pub(crate) fn lost(&self) -> Option<&str> {
         self.lost.as_deref()
     }
 
-    /// One that could not be received.
+    /// An attachment that could not be received.
     pub(crate) fn lost_because(reason: impl fmt::Display) -> Self {
         Self { lost: Some(reason.to_string()), ..Self::default() }
     }
 
-    /// The blobs as they are for whoever has them now.
+    /// Takes the blobs.
     pub(crate) fn take_blobs(&mut self) -> Vec<Blob> {
         std::mem::take(&mut self.blobs).into_iter().map(Blob::from).collect()
     }
 }
 
-/// For how long it is waited for what is short where a message is to be received. What is short for
-/// longer is not waited for again before a message was received.
+/// How long a receiver waits for a resource that it lacks. After such a wait in vain it does not wait again
+/// until it has received a message.
 #[derive(Debug)]
 pub(crate) struct Patience {
+    /// The end of the present wait.
     until: Option<Instant>,
     longest: Duration,
 }
 
 impl Patience {
-    /// How long it waits between two tries.
+    /// The pause between two tries.
     const PAUSE: Duration = Duration::from_millis(5);
 
-    /// It does not wait.
+    /// No wait.
     pub(crate) fn none() -> Self {
         Self::of(Duration::ZERO)
     }
 
-    /// It waits for this long in all.
+    /// Waits for at most `longest` in all.
     pub(crate) fn of(longest: Duration) -> Self {
         Self { until: None, longest }
     }
 
-    /// Waits for a moment; false if it has waited for long enough.
+    /// Waits for [`PAUSE`](Self::PAUSE). False, without a pause, if the wait is over.
     fn waits(&mut self) -> bool {
         let now = Instant::now();
         let is_left = *self.until.get_or_insert(now + self.longest) > now;
@@ -157,17 +161,19 @@ impl Patience {
     }
 }
 
-/// Puts together what comes in several messages.
+/// Assembles attachments from messages.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
+    /// More messages of it will come.
     part: Option<Attachment>,
+    /// The record of it was not read yet.
     whole: Option<Attachment>,
 }
 
 impl Assembly {
-    /// What the record lacks that was just taken: all of it was sent before. Where something is too
-    /// short to receive it, that is waited for; and if it stays so, what is there is
-    /// [lost](Attachment::lost), and the next one can be received.
+    /// The attachment of the record that was just read. All of it was sent before the record. If this process
+    /// lacks a resource to receive it for longer than `patience`, the attachment is [lost](Attachment::lost),
+    /// and the next one can be received.
     pub(crate) fn next(
         &mut self,
         from: &Socket,
@@ -183,7 +189,7 @@ impl Assembly {
         }
     }
 
-    /// Takes in what is there, to make room for the rest of what the next record lacks.
+    /// Receives the messages that are in the socket, to make room for the rest of an attachment.
     pub(crate) fn take_in(
         &mut self,
         from: &Socket,
@@ -193,7 +199,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Takes in the next message; false if there is none.
+    /// Receives the next message; false if there is none.
     fn receive(&mut self, from: &Socket, patience: &mut Patience) -> Result<bool, Garbled> {
         match from.receive() {
             Received::Message(message) => {
@@ -205,7 +211,7 @@ impl Assembly {
             Received::Short(_) if patience.waits() => {}
             Received::Short(error) => {
                 let Some(bytes) = from.discard() else {
-                    // Nor can it be taken out: a task may have closed the socket of its process.
+                    // It cannot be removed either: a task may have closed the socket of its process.
                     self.part = None;
                     self.whole = Some(Attachment::lost_because(io::Error::from(error)));
                     return Ok(true);
@@ -216,7 +222,7 @@ impl Assembly {
         Ok(true)
     }
 
-    /// Adds a message, which may have lost its descriptors.
+    /// Adds a message, without its descriptors if there was a `shortage`.
     fn add(
         &mut self,
         Message { bytes, fds }: Message,
@@ -228,11 +234,11 @@ impl Assembly {
         let (lengths, mut inline) =
             rest.split_at_checked(LENGTH * usize::from(*items)).ok_or(Garbled)?;
         let mut fds = fds.into_iter();
-        let mut bulks = Vec::with_capacity(usize::from(*items));
+        let mut items_received = Vec::with_capacity(usize::from(*items));
         let mut lost = shortage.map(|error| io::Error::from(error).to_string());
         for length in lengths.chunks_exact(LENGTH) {
             let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
-            bulks.push(if length & INLINE != 0 {
+            items_received.push(if length & INLINE != 0 {
                 let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
                 inline = rest;
@@ -256,29 +262,29 @@ impl Assembly {
         if !inline.is_empty() || fds.next().is_some() {
             return Err(Garbled);
         }
-        // What came before the first one was given up by the sender.
+        // A part before `IS_FIRST` belongs to an attachment that the sender gave up.
         let part =
             if flags & IS_FIRST != 0 { None } else { Some(self.part.take().ok_or(Garbled)?) };
         let mut part = part.unwrap_or_default();
-        let mut bulks = bulks.into_iter();
+        let mut items_received = items_received.into_iter();
         if flags & HAS_TEXT != 0 {
-            part.text = bulks.next();
+            part.text = items_received.next();
         }
-        part.blobs.extend(bulks);
+        part.blobs.extend(items_received);
         if part.blobs.len() > MOST_ITEMS {
             return Err(Garbled);
         }
         if let Some(reason) = lost.or(part.lost.take()) {
-            // The rest of it is of no use.
+            // The other items are of no use.
             part = Attachment::lost_because(reason);
         }
-        let place = if flags & GOES_ON != 0 { &mut self.part } else { &mut self.whole };
+        let place = if flags & HAS_MORE != 0 { &mut self.part } else { &mut self.whole };
         *place = Some(part);
         Ok(())
     }
 }
 
-/// What is to be enclosed.
+/// An item to send.
 #[derive(Clone, Copy)]
 enum Item<'i> {
     Text(&'i [u8]),
@@ -293,7 +299,7 @@ impl<'i> Item<'i> {
         }
     }
 
-    /// The file in which it is, where it was received.
+    /// The sealed file in which it was received, which can be sent again.
     fn file(self) -> Option<BorrowedFd<'i>> {
         match self {
             Self::Text(_) => None,
@@ -302,31 +308,31 @@ impl<'i> Item<'i> {
     }
 }
 
-/// How far the sending of what a record will lack has got.
+/// The progress of sending an attachment.
 #[derive(Debug)]
 pub(crate) enum Passed {
-    /// The record lacks nothing.
+    /// There is nothing to attach.
     Nothing,
     All,
-    /// So many items were sent. The socket has no room for more now.
+    /// This number of items was sent. The socket has no room for more now.
     Part(usize),
-    /// The system has too little for the next one.
+    /// The system lacks a resource for the next item; this number was sent.
     Stuck(Stuck, usize),
 }
 
-/// What a record lacks could not be sent, and why.
+/// Why an attachment could not be sent.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot send what is large: {0}")]
+#[error("cannot send an attachment: {0}")]
 pub(crate) struct Stuck(io::Error);
 
-/// Sends what a record will lack, from this item on.
+/// Sends the attachment of a record, from item `from` on.
 pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket) -> Passed {
     if text.is_none() && blobs.is_empty() {
         return Passed::Nothing;
     }
     let number = usize::from(text.is_some()) + blobs.len();
     let mut next = from;
-    // Fewer at a time where memory is short.
+    // Halved where the system lacks a resource.
     let mut most = MOST_FDS;
     while next < number {
         let skipped = next.saturating_sub(usize::from(text.is_some()));
@@ -339,12 +345,12 @@ pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket
         };
         let flags = [
             if next == 0 { IS_FIRST } else { 0 },
-            if end < number { GOES_ON } else { 0 },
+            if end < number { HAS_MORE } else { 0 },
             if text.is_some() { HAS_TEXT } else { 0 },
         ];
         match draft.send(flags.iter().sum(), to) {
             Sent::Yes => next = end,
-            // Its end will be known soon.
+            // The exit of the other side is reported elsewhere.
             Sent::Gone => break,
             Sent::NoRoom => return Passed::Part(next),
             Sent::Short(error) if end - next == 1 => {
@@ -356,7 +362,7 @@ pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket
     Passed::All
 }
 
-/// A message that is being put together.
+/// A message to send.
 #[derive(Default)]
 struct Draft<'i> {
     lengths: Vec<u64>,
@@ -379,8 +385,8 @@ impl AsFd for Sending<'_> {
 }
 
 impl<'i> Draft<'i> {
-    /// As many of the items as go into a message; and what there was too little of for more. Each
-    /// new file takes a descriptor until the message was sent.
+    /// A message with as many of the items as fit, and the error that excluded the next one, if there was one.
+    /// Each new file takes a descriptor until the message is sent.
     fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
         let mut draft = Self::default();
         for item in items {
@@ -455,12 +461,12 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_continued_and_what_is_given_up_is_forgotten() {
+    fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_dropped() {
         let (one, other) = pair();
         let mut assembly = Assembly::default();
-        // Begun and given up, until there is no room.
+        // First messages of attachments that are given up fill the socket.
         let given_up = Draft::of(iter::once(Item::Text(b"given up"))).0;
-        while given_up.send(IS_FIRST | GOES_ON | HAS_TEXT, &one) == Sent::Yes {}
+        while given_up.send(IS_FIRST | HAS_MORE | HAS_TEXT, &one) == Sent::Yes {}
         let many = blobs(iter::repeat_n(900, 256));
         let (mut from, mut rounds) = (0, 0);
         loop {
@@ -479,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_make_no_sense_are_refused() {
+    fn malformed_messages_are_errors() {
         let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
             let (one, other) = pair();
             assert_eq!(one.send(bytes, fds), Sent::Yes);
@@ -492,7 +498,7 @@ mod tests {
         };
         assert!(!garbled(&head(IS_FIRST, 0), &[]));
         assert!(garbled(b"x", &[]) && garbled(&[9, IS_FIRST, 0], &[]));
-        assert!(garbled(&head(0, 0), &[]), "the rest of nothing");
+        assert!(garbled(&head(0, 0), &[]), "not the first of an attachment");
         assert!(garbled(&head(IS_FIRST, 1), &[]), "no length");
         assert!(garbled(&with(head(IS_FIRST, 1), 1 << 45), &[]), "no descriptor");
         assert!(garbled(&with(head(IS_FIRST, 1), INLINE | 1 << 45), &[]), "no bytes");

@@ -1,5 +1,5 @@
-//! The channel of the handshake, where a signal may interrupt a call: the program may have set a
-//! timer.
+//! The channels of the handshake. Calls of the channel library fail when a signal interrupts them, for
+//! example of a timer of the program; here they are repeated.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::socket::descriptors_are_free;
 use crate::panics;
 
-/// Sends a message, which is made anew for each try: to send it is to give it away.
+/// Sends a message. Each try consumes one, so `message` makes them.
 pub(crate) fn send<M: Serialize>(
     to: &IpcSender<M>,
     mut message: impl FnMut() -> M,
@@ -41,11 +41,11 @@ fn is_interruption(error: &IpcError) -> bool {
     matches!(error, IpcError::Io(error) if error.kind() == io::ErrorKind::Interrupted)
 }
 
-/// As many descriptors as a handshake takes, and some for what other threads do meanwhile.
+/// The descriptors that a handshake needs, and some for other threads.
 const ENOUGH: usize = 12;
 
-/// Makes sure that the channel library finds the descriptors for a handshake: it panics where there
-/// are none, and what it settles at its first use would stay as it was settled then.
+/// Checks that enough descriptors are free for a handshake. Without them the channel library panics, and a
+/// panic at its first use leaves its statics in a broken state for good. So the first use is here.
 pub(crate) fn prepare() -> Result<(), Short> {
     if !descriptors_are_free(ENOUGH) {
         return Err(Short);

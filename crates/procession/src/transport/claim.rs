@@ -1,66 +1,77 @@
-//! Claims: which side has a call, and how far the worker has got with it.
+//! Claims: one set of words in shared memory for each call in flight. They decide whether the worker or the
+//! coordinator has a task, and can be read after the worker's death.
+//!
+//! ```text
+//!   state, 64 bits:   seq of the call (32) │ revoked (1) │ number of tasks that have begun (31)
+//! ```
+//!
+//! | step | by | effect on `state` |
+//! |---|---|---|
+//! | [`publish`](Claim::publish) | coordinator, before it sends the call | new `seq`, not revoked, 0 begun |
+//! | [`begin`](Claim::begin) | worker, before each task | 1 more begun; fails if revoked or of another `seq` |
+//! | [`revoke`](Claim::revoke) | coordinator, to take back the rest | revoked; returns the number begun |
+//!
+//! `begin` and `revoke` are single atomic steps on the same word, so each task either begins or is taken back.
 
 use std::time::Duration;
 
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Set in a claim's state when the rest was taken back; below it stands the number of tasks that
-/// were begun, above it the turn of the call.
-const STRUCK: u64 = 1 << 31;
+/// The bit in `state` that says that the rest of the call was taken back.
+const REVOKED: u64 = 1 << 31;
 
-/// Who has a call. It may consist of several tasks, which are begun one after the other.
+/// The words of one claim. The tasks of its call begin one after the other.
 pub(crate) struct Claim<'m> {
     pub state: &'m AtomicU64,
+    /// The number of tasks that have ended. Only the worker's thread that began them writes it.
     pub ended: &'m AtomicU32,
+    /// When the last task began, by [`now`](super::now).
     pub begun_at: &'m AtomicU64,
 }
 
-/// What the coordinator learns from a claim.
+/// The progress of a call, read from its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// How many of the call's tasks were begun.
+    /// The number of tasks that have begun.
     pub begun: u32,
-    /// For how long the last of them runs, if it does.
+    /// The run time of the last of them, if it still runs.
     pub runs_for: Option<Duration>,
 }
 
 impl Claim<'_> {
-    /// The coordinator lays the claim out for a call. The turn tells it from those that used the
-    /// same words before and may still lie in the ring.
+    /// Prepares the claim for a call. Earlier calls that used the same words may still be in the ring; they
+    /// have another `seq`.
     pub(crate) fn publish(&self, seq: u32) {
         self.ended.store(0, Ordering::Release);
         self.state.store(u64::from(seq) << 32, Ordering::SeqCst);
     }
 
-    /// The worker is about to begin the next task of the call, at this time by [`now`]; false if
-    /// the coordinator has taken it back.
+    /// Begins the next task of the call, at time `now`. False if the coordinator has taken it back.
     pub(crate) fn begin(&self, seq: u32, now: u64) -> bool {
-        let is_ours = |state: u64| state >> 32 == u64::from(seq) && state & STRUCK == 0;
+        let is_ours = |state: u64| state >> 32 == u64::from(seq) && state & REVOKED == 0;
         if !is_ours(self.state.load(Ordering::SeqCst)) {
             return false;
         }
-        // The time first: whoever sees that the task has begun must see when.
-        // Never back: of several threads, one that was held up here may find the claim laid out
-        // for another call, which a second one has begun.
+        // Before `state`, so that a reader who sees that the task has begun also sees when.
+        // `max`, since a thread that was delayed here may find the claim published for another call, which
+        // another thread has begun at a later time.
         self.begun_at.fetch_max(now, Ordering::AcqRel);
         let begin = |state| is_ours(state).then_some(state + 1);
         self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin).is_ok()
     }
 
-    /// The task has ended, if not yet been replied to: from here on a word to end it comes too
-    /// late.
+    /// The current task has ended; its reply may not be published yet. It is not ended by force any more.
     pub(crate) fn end(&self) {
-        // Only whoever began it writes this word. At once or a moment later is the same: nobody
-        // sees the reply before.
+        // One writer, so load and store need not be one step. `Release`: visible before the reply is.
         self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// The coordinator takes back what was not begun. Gives the number of tasks that were.
+    /// Takes back the tasks that have not begun. Returns the number of those that have.
     pub(crate) fn revoke(&self) -> u32 {
-        begun(self.state.fetch_or(STRUCK, Ordering::SeqCst))
+        begun(self.state.fetch_or(REVOKED, Ordering::SeqCst))
     }
 
-    /// What the worker has done by this time by [`now`].
+    /// The progress at time `at`.
     pub(crate) fn progress(&self, at: u64) -> Progress {
         let begun = begun(self.state.load(Ordering::SeqCst));
         let runs = begun > self.ended.load(Ordering::SeqCst);
@@ -69,7 +80,7 @@ impl Claim<'_> {
     }
 }
 
-/// The number of tasks that were begun.
+/// The number of tasks that have begun.
 fn begun(state: u64) -> u32 {
-    u32::try_from(state & (STRUCK - 1)).expect("31 bits")
+    u32::try_from(state & (REVOKED - 1)).expect("31 bits")
 }

@@ -1,62 +1,63 @@
-//! An event count in shared memory: one side sleeps until the other has published something, and a
-//! notification costs next to nothing while no thread sleeps.
+//! An event count in shared memory: threads of one side sleep until the other side has published something.
+//! A notification costs two loads while no thread sleeps.
 //!
 //! | step | the thread that waits | the thread that notifies |
 //! |---|---|---|
-//! | 1 | reads the count | publishes |
-//! | 2 | sets the note that there is a sleeper | takes the note, if it is set |
-//! | 3 | looks once more for what it waits for | adds 1 to the count, if it took a note |
-//! | 4 | sleeps, unless the count has changed | wakes the sleepers |
+//! | 1 | reads `count` | publishes |
+//! | 2 | sets `sleepers` (or `dozers`) | clears `sleepers`, if it is set |
+//! | 3 | checks once more for what it waits for | adds 1 to `count`, if it cleared `sleepers` |
+//! | 4 | sleeps, unless `count` has changed | wakes all threads that sleep at `count` |
 //!
-//! A note that was taken is always followed by a change of the count, so no wake-up is lost. A note
-//! that was not taken is found by the next notification. Sleepers that were woken and have no CPU yet
-//! are not woken again.
+//! Clearing `sleepers` is always followed by an increment of `count`, so no wake-up is lost. If the notifier
+//! does not see `sleepers`, the next one does. Threads that were woken and have no CPU yet are not woken again.
 //!
-//! No fence is needed, but there must be one order of these steps for all threads: what is waited for
-//! is published, and looked for, with `SeqCst` as well, or under a lock. Then either the notifier finds
-//! the note, or the sleeper finds what was published.
+//! All threads must see these steps in one order. So the published value is written and read with `SeqCst`
+//! too, or under a lock. Then either the notifier sees `sleepers`, or the sleeper sees the value.
 
 use std::time::Duration;
 
 use super::sync::{AtomicBool, AtomicU32, Instant, Ordering, sleep, wake, yield_now};
 
-/// Words of shared memory: the count of notifications, the note that a thread may sleep, and the
-/// note that a thread may doze (sleep for a short while, to find many records at once).
+/// The words of an event count. A thread may sleep, or doze: sleep for [`DOZE`] at most, to find many records
+/// at once.
 pub(crate) struct EventCount<'m> {
+    /// The number of notifications, wrapping.
     pub count: &'m AtomicU32,
+    /// 1 if a thread may sleep.
     pub sleepers: &'m AtomicU32,
+    /// 1 if a thread may doze.
     pub dozers: &'m AtomicU32,
-    /// How long one sleeps at most, where the other side may write into these words what it likes.
+    /// The longest sleep. Set where the other side is not trusted: it could write words that lose a wake-up.
     pub longest: Option<Duration>,
 }
 
-/// How long a doze takes without a notification.
+/// The longest doze.
 const DOZE: Duration = Duration::from_micros(200);
 
 impl EventCount<'_> {
-    /// Wakes all threads that sleep or doze. Publish first.
+    /// Wakes all threads that sleep or doze. To be called after publishing, as all `notify` methods.
     pub(crate) fn notify(&self) {
-        // Both notes, since the count wakes all.
-        if take_down(self.sleepers) | take_down(self.dozers) {
+        // Both words are cleared, since the count wakes all. Not `||`, which would skip the second.
+        if clear(self.sleepers) | clear(self.dozers) {
             self.advance();
         }
     }
 
-    /// Wakes all threads that sleep. Dozing ones wake by themselves soon.
+    /// Wakes all threads if one sleeps. Dozing threads wake by themselves soon.
     pub(crate) fn notify_if_asleep(&self) {
-        if take_down(self.sleepers) {
+        if clear(self.sleepers) {
             self.advance();
         }
     }
 
-    /// Wakes all threads that doze, when nothing more will come for now.
+    /// Wakes all threads if one dozes: no further records come for now.
     pub(crate) fn notify_dozing(&self) {
-        if take_down(self.dozers) {
+        if clear(self.dozers) {
             self.advance();
         }
     }
 
-    /// Wakes all threads, also where no note is set: the other side may have written false notes.
+    /// Wakes all threads whatever the words say: the other side may have overwritten them.
     pub(crate) fn notify_always(&self) {
         self.advance();
     }
@@ -66,25 +67,24 @@ impl EventCount<'_> {
         wake(self.count);
     }
 
-    /// Sleeps until a notification, and not at all if there is something already. May return early:
-    /// the caller looks again.
+    /// Sleeps until a notification, unless `is_there`. May return early, so the caller checks again.
     pub(crate) fn sleep_unless(&self, is_there: impl Fn() -> bool) {
         self.sleep_among(self.sleepers, is_there, self.longest);
     }
 
-    /// Sleeps for a short while, or until a notification that wakes dozing threads.
+    /// Sleeps for [`DOZE`], or until a notification that wakes dozing threads.
     pub(crate) fn doze_unless(&self, is_there: impl Fn() -> bool) {
         self.sleep_among(self.dozers, is_there, Some(DOZE));
     }
 
-    /// Sleeps until a notification, but not for longer than this.
+    /// Sleeps until a notification, for `timeout` at most.
     pub(crate) fn sleep_at_most(&self, timeout: Duration, is_there: impl Fn() -> bool) {
         self.sleep_among(self.sleepers, is_there, Some(timeout));
     }
 
-    /// Sleeps until a notification, but stays awake for a moment where that is likely to save time.
-    pub(crate) fn wait_unless(&self, patience: &AdaptiveSpin, is_there: impl Fn() -> bool) {
-        patience.wait(&is_there, || self.sleep_unless(&is_there));
+    /// Sleeps until a notification, after a spin where that is likely to save time.
+    pub(crate) fn wait_unless(&self, spin: &AdaptiveSpin, is_there: impl Fn() -> bool) {
+        spin.wait(&is_there, || self.sleep_unless(&is_there));
     }
 
     fn sleep_among(
@@ -98,27 +98,28 @@ impl EventCount<'_> {
         if !is_there() {
             sleep(self.count, count, timeout);
         }
-        // The note stays, for other threads may sleep as well: that costs one needless wake-up at most.
+        // Not cleared, since other threads may sleep as well. That costs one needless wake-up at most.
     }
 }
 
-/// Takes a note of sleepers down; false if there was none.
-fn take_down(sleepers: &AtomicU32) -> bool {
+/// Clears a word; false if it was clear.
+fn clear(sleepers: &AtomicU32) -> bool {
     sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0
 }
 
-/// Whether it pays to stay awake: to sleep and to be woken takes longer than many a short task. As
-/// long as waits are short, the next one is awaited awake for a moment; one that is not costs no
-/// more than that moment, and the next ones nothing.
+/// Decides whether a thread spins before it sleeps. Sleep and wake-up take longer than many short tasks. While
+/// waits are short, the next wait begins with a spin of at most [`SPIN`]. After a long wait the next ones sleep
+/// at once, until a wait is short again.
 ///
-/// A thread that stays awake yields the CPU to all others.
+/// A spinning thread yields the CPU at each turn.
 #[derive(Debug, Default)]
 pub(crate) struct AdaptiveSpin {
+    /// The last wait was short.
     pays: AtomicBool,
 }
 
-/// About what it takes to sleep and be woken.
-const MOMENT: Duration = Duration::from_micros(50);
+/// The time that sleep and wake-up take, about.
+const SPIN: Duration = Duration::from_micros(50);
 
 impl AdaptiveSpin {
     fn wait(&self, is_there: impl Fn() -> bool, sleep: impl FnOnce()) {
@@ -127,7 +128,7 @@ impl AdaptiveSpin {
         }
         let begun = Instant::now();
         if self.pays.load(Ordering::Relaxed) {
-            while begun.elapsed() < MOMENT {
+            while begun.elapsed() < SPIN {
                 yield_now();
                 if is_there() {
                     return;
@@ -135,6 +136,6 @@ impl AdaptiveSpin {
             }
         }
         sleep();
-        self.pays.store(begun.elapsed() < 2 * MOMENT, Ordering::Relaxed);
+        self.pays.store(begun.elapsed() < 2 * SPIN, Ordering::Relaxed);
     }
 }

@@ -1,52 +1,146 @@
-//! What a worker and its coordinator tell each other through the socket until the worker is ready.
+//! The handshake: the messages between a worker and its coordinator until the worker is ready, and for each
+//! reason why it will not be. The order is in `transport.rs`.
 
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use ipc_channel::ipc::IpcSender;
 use serde::{Deserialize, Serialize};
 
 use super::ring::Garbled;
 use super::socket::{self, LONGEST, Message, Received, Sent, Socket};
+use crate::limits::Limits;
 
-/// The first byte of these messages.
+/// Incremented with every change of the types that cross the border.
+pub(crate) const PROTOCOL: u32 = 6;
+
+/// The build of this crate: sources, version and profile. Both sides must have the same.
+const BUILD: &str = env!("PROCESSION_BUILD");
+
+/// The build of this crate, and that of the program that uses it, if it has one.
+pub(crate) fn build_with(program: &str) -> String {
+    if program.is_empty() { BUILD.to_owned() } else { format!("{BUILD}-{program}") }
+}
+
+/// The value of an environment variable of a worker process, in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Invitation {
+    /// The name of the one-shot server for the [`Hello`].
+    pub socket: String,
+    /// Sent back in the [`Hello`]: tells the coordinator that it comes from the process that it started.
+    pub token: String,
+    /// The process id of the coordinator. A worker with another parent was started by a wrapper.
+    pub coordinator: u32,
+    /// The identity of the socket that is the worker's standard input. A process with another standard input
+    /// is not the worker: it inherited the environment of one.
+    pub input: u64,
+    /// The worker index.
+    pub worker: usize,
+    /// The descriptor whose name is the [`Marking`], for a process that has lost its environment. The worker
+    /// closes it.
+    pub mark: Option<i32>,
+}
+
+impl Invitation {
+    pub(crate) const VARIABLE: &str = "PROCESSION_INVITATION";
+
+    pub(crate) fn marking(&self) -> Marking {
+        let Self { coordinator, input, worker, .. } = *self;
+        Marking { coordinator, input, worker }
+    }
+}
+
+/// The name of the mark of a worker: the part of its [`Invitation`] that says that it is a worker, as
+/// `coordinator:input:worker`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marking {
+    pub coordinator: u32,
+    pub input: u64,
+    pub worker: usize,
+}
+
+impl Marking {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':');
+        Some(Self {
+            coordinator: numbers.next()?.parse().ok()?,
+            input: numbers.next()?.parse().ok()?,
+            worker: numbers.next()?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Marking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { coordinator, input, worker } = self;
+        write!(f, "{coordinator}:{input}:{worker}")
+    }
+}
+
+/// The first message of a worker.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub token: String,
+    pub protocol: u32,
+    pub build: String,
+    pub pid: u32,
+    /// For the answer.
+    pub welcome: IpcSender<Welcome>,
+    /// The coordinator keeps this end until it ends.
+    pub lifeline: IpcSender<()>,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    /// The number of tasks that the worker runs at a time, each on a thread.
+    pub threads: usize,
+    /// Imposed before the first task.
+    pub limits: Limits,
+    /// The stack size of each thread, in bytes. `None` means the default.
+    pub stack: Option<usize>,
+}
+
+/// The first byte of these messages in the socket; JSON follows.
 const KIND: u8 = 1;
-/// A reason is cut here, in bytes: escaped it must fit into a message.
+/// Reasons are cut to this length, in bytes. With all characters escaped they still fit into a message.
 const LONGEST_REASON: usize = 800;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HandshakeMessage {
-    /// To the worker: the descriptor of the memory that both share.
+    /// To the worker, with the descriptor of the shared region.
     Memory,
-    /// To the worker: the welcome was sent.
+    /// To the worker: the [`Welcome`] is in its channel.
     Welcomed,
-    /// The hello was sent, so that the coordinator finds it without waiting.
+    /// The [`Hello`] is in its channel.
     HelloSent,
-    /// The worker has its limits and its threads, and takes calls from now on.
+    /// The worker has its limits and its threads, and takes calls.
     Ready(RunnerThreads),
-    /// It cannot work, and no other will under the same settings.
+    /// The worker cannot work, and no other worker could with the same settings.
     CannotServe(String),
-    /// The system refused something that it needs; the next one may have better luck.
+    /// The system refused something that the worker needs. The next worker may get it.
     Refused(String),
-    /// It cannot work now, since the system is short of something.
+    /// The system lacks a resource now.
     Short(String),
-    /// Its program builds a pool of its own, or does other things, in place of serving.
+    /// The program builds a pool of its own or does other work, and does not serve.
     NotServing,
-    /// It is not the process that the coordinator started, but was started by that one.
+    /// The worker was started by a child of the coordinator, and is not that child.
     Wrapped { pid: u32 },
     /// It is a worker by its mark or its standard input, but has lost its environment.
     NoEnvironment,
 }
 
-/// With how many threads a worker runs calls.
+/// The threads of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunnerThreads {
     pub threads: usize,
-    /// Why there are no more of them, if fewer than asked for.
+    /// Why there are fewer threads than configured, if there are.
     pub refused: Option<String>,
 }
 
 impl HandshakeMessage {
-    /// Cuts a reason to a length that can be sent.
+    /// Cuts a reason to a length that can be sent, and removes control characters.
     pub(crate) fn reason(text: &str) -> String {
         let mut end = text.len().min(LONGEST_REASON);
         while !text.is_char_boundary(end) {
@@ -66,21 +160,21 @@ impl HandshakeMessage {
         to.send(&self.to_bytes(), fds)
     }
 
-    /// Sends it through any descriptor of the worker's end.
+    /// Sends through any descriptor of the worker's end.
     pub(crate) fn send_to(&self, end: BorrowedFd<'_>) -> Sent {
         socket::send_to(end, &self.to_bytes(), &[])
     }
 
-    /// Waits for the next one. `None` if none will come any more.
+    /// Waits for the next message. `None` if the other end is closed.
     pub(crate) fn receive(from: &Socket) -> Result<Option<(Self, Vec<OwnedFd>)>, Garbled> {
-        // A bound for each poll, so that nothing can be missed for longer.
+        // A bound for each wait, so that a missed wake-up delays a message by no more.
         const LONGEST_WAIT: Duration = Duration::from_secs(1);
         loop {
             match from.receive() {
                 Received::Message(Message { bytes, fds }) => {
                     let json = bytes.strip_prefix(&[KIND]).ok_or(Garbled)?;
-                    let note = serde_json::from_slice(json).map_err(|_| Garbled)?;
-                    return Ok(Some((note, fds)));
+                    let message = serde_json::from_slice(json).map_err(|_| Garbled)?;
+                    return Ok(Some((message, fds)));
                 }
                 Received::Nothing => from.wait_readable(Some(LONGEST_WAIT)),
                 Received::Gone => return Ok(None),
@@ -95,23 +189,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_arrive_and_what_is_none_is_refused() {
+    fn messages_arrive_and_other_bytes_are_refused() {
         let (one, other) = Socket::pair().expect("a pair");
         let reason = HandshakeMessage::reason(&"ü\"\\\n".repeat(10_000));
         let longest =
             HandshakeMessage::Ready(RunnerThreads { threads: usize::MAX, refused: Some(reason) });
-        let notes = [
+        let messages = [
             HandshakeMessage::HelloSent,
             longest,
             HandshakeMessage::Wrapped { pid: u32::MAX },
             HandshakeMessage::NotServing,
         ];
-        for note in &notes {
-            assert_eq!(note.send_to(std::os::fd::AsFd::as_fd(&other)), Sent::Yes);
+        for message in &messages {
+            assert_eq!(message.send_to(std::os::fd::AsFd::as_fd(&other)), Sent::Yes);
         }
-        for note in notes {
-            let (got, fds) = HandshakeMessage::receive(&one).expect("sound").expect("a note");
-            assert_eq!((got, fds.len()), (note, 0));
+        for message in messages {
+            let (got, fds) = HandshakeMessage::receive(&one).expect("sound").expect("a message");
+            assert_eq!((got, fds.len()), (message, 0));
         }
         let refused = |bytes: &[u8]| {
             assert_eq!(socket::send_to(std::os::fd::AsFd::as_fd(&other), bytes, &[]), Sent::Yes);

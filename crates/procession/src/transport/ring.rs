@@ -1,18 +1,26 @@
 //! A ring of records in shared memory, from one writer to one reader.
 //!
-//! The writer publishes a record by moving `tail`, the reader frees it by moving `head`; each side
-//! keeps its own position to itself and takes from the memory only that of the other, so neither
-//! can be led astray by what the other writes there. A writer that dies in the middle of a record
-//! has not published it: nobody ever sees half of one.
+//! | word | written by | meaning |
+//! |---|---|---|
+//! | `tail` | writer | bytes published since the start |
+//! | `head` | reader | bytes read and freed since the start |
 //!
-//! Positions are moved in the one order that all see alike (`SeqCst`), on which the bells rely.
+//! Each side keeps its own position in private memory and takes only the other's from the shared words, with
+//! a check of its bounds. So a wrong value makes an error, and never an access outside the ring. A writer that
+//! dies in the middle of a record has not moved `tail`, so the record is not seen.
+//!
+//! ```text
+//!   record:   length (4 bytes, little-endian) │ kind (1) │ unused (3) │ bytes │ padding to 8
+//! ```
+//!
+//! Positions are stored with `SeqCst`, which the event counts need (see `event_count.rs`).
 
 use super::sync::{AtomicU64, Bytes, Ordering};
 
-/// How many bytes stand before each record: its length, and what kind it is.
+/// The bytes before each record, and its alignment.
 pub(crate) const HEADER: usize = 8;
 
-/// Records that are shorter than this are put together before they are written.
+/// Records up to this length, with header, are assembled on the stack and copied at once.
 const SHORT: usize = 64;
 
 /// The shared part of a ring.
@@ -23,37 +31,38 @@ pub(crate) struct Ring<'m> {
     pub bytes: Bytes<'m>,
 }
 
-/// What lies in the memory cannot be: the other side has lost its mind, or somebody wrote where
-/// they should not.
+/// The other side, or a stray write, left data that break the protocol. The connection is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Garbled;
 
-/// The writer's own part: up to where it has written.
+/// The private part of the writer.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
+    /// The position up to which it has written.
     at: u64,
-    /// The reader's position as it was seen last.
+    /// The reader's position when it was last loaded.
     head: u64,
 }
 
-/// The reader's own part: up to where it has read.
+/// The private part of the reader.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
+    /// The position up to which it has read.
     at: u64,
 }
 
 impl Ring<'_> {
-    /// Whether there is something that the reader has not read.
+    /// Whether there are records that were not read.
     pub(crate) fn has_unread(&self) -> bool {
         self.tail.load(Ordering::SeqCst) != self.head.load(Ordering::SeqCst)
     }
 
-    /// Up to where the writer has written, by its own word.
+    /// The writer's position, unchecked.
     pub(crate) fn tail(&self) -> u64 {
         self.tail.load(Ordering::SeqCst)
     }
 
-    /// Whether so much is unread that it should be read soon.
+    /// Whether more than 1/64 of the ring is unread, so that it should be read soon.
     pub(crate) fn is_filling(&self) -> bool {
         let unread =
             self.tail.load(Ordering::SeqCst).wrapping_sub(self.head.load(Ordering::SeqCst));
@@ -88,14 +97,15 @@ impl Ring<'_> {
 }
 
 impl Writer {
-    /// Whether there is room for a record of these parts, if the memory is sound.
+    /// Whether there is room for a record of these parts. True if `head` is out of bounds: then `write` returns
+    /// the error.
     pub(crate) fn fits(&self, ring: &Ring<'_>, parts: &[&[u8]]) -> bool {
         let unread = self.at.checked_sub(ring.head.load(Ordering::SeqCst));
         let unread = unread.filter(|unread| *unread <= ring.capacity());
         unread.is_none_or(|unread| unread + room_for(parts) <= ring.capacity())
     }
 
-    /// Writes one record in several parts and publishes it; false if there is no room for it now.
+    /// Writes a record that consists of `parts`, and publishes it. False if there is no room for it now.
     pub(crate) fn write(
         &mut self,
         ring: &Ring<'_>,
@@ -117,7 +127,6 @@ impl Writer {
         header[..4].copy_from_slice(&u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes());
         header[4] = kind;
         let parts = std::iter::once(&header[..]).chain(parts.iter().copied());
-        // Most are short, and put at once.
         let mut short = [0; SHORT];
         if let Some(mut rest) = short.get_mut(..HEADER + len) {
             for part in parts {
@@ -139,29 +148,29 @@ impl Writer {
     }
 }
 
-/// How many bytes a record of these parts takes.
+/// The bytes that a record of these parts takes.
 fn room_for(parts: &[&[u8]]) -> u64 {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     (HEADER + len).next_multiple_of(HEADER) as u64
 }
 
 impl Reader {
-    /// Whether there is something to read.
+    /// Whether there are records to read.
     pub(crate) fn is_ready(&self, ring: &Ring<'_>) -> bool {
         ring.tail.load(Ordering::SeqCst) != self.at
     }
 
-    /// Whether all was read that lay before this position.
+    /// Whether all records before this position were read.
     pub(crate) fn has_passed(&self, tail: u64) -> bool {
         self.at >= tail
     }
 
-    /// Moves all that was published to the end of `records`, and frees its room.
+    /// Moves all published records to the end of `records`, and frees their room. False if there are none.
     pub(crate) fn read(&mut self, ring: &Ring<'_>, records: &mut Records) -> Result<bool, Garbled> {
         let tail = ring.tail.load(Ordering::Acquire);
         let unread = tail.checked_sub(self.at).filter(|unread| *unread <= ring.capacity());
         let unread = usize::try_from(unread.ok_or(Garbled)?).map_err(|_| Garbled)?;
-        // What only we write, and others look at to see whether there is something for us.
+        // Only this reader writes `head`, but others compare it with `tail` to find unread records.
         if ring.head.load(Ordering::Relaxed) != self.at {
             return Err(Garbled);
         }
@@ -180,14 +189,14 @@ impl Reader {
     }
 }
 
-/// Records that were read and have not been looked at yet.
+/// Records that were copied out of the ring, as a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     bytes: Vec<u8>,
     at: usize,
 }
 
-/// What kind of record, and where in the [`Records`] it lies.
+/// A record in [`Records`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
     pub kind: u8,
@@ -205,7 +214,7 @@ impl Records {
         self.at = 0;
     }
 
-    /// The next record.
+    /// Takes the next record.
     pub(crate) fn next(&mut self) -> Result<Option<Record>, Garbled> {
         let Some(header) = self.bytes.get(self.at..self.at + HEADER) else {
             return if self.is_empty() { Ok(None) } else { Err(Garbled) };

@@ -1,4 +1,4 @@
-//! One thread on both sides of a ring. What several do is `tests/models`.
+//! Tests of a ring with one thread on both sides. Those with several threads are in `tests/models`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use procession_os::shared::SharedBytes;
 
 use super::ring::*;
 
-/// A ring in this process's own memory.
+/// Runs a test with a ring in private memory.
 fn with_ring(len: usize, test: impl FnOnce(&Ring<'_>)) {
     let mut memory = vec![0; len];
     let (tail, head) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -22,7 +22,7 @@ fn read_all(reader: &mut Reader, ring: &Ring<'_>) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn records_of_every_length_go_round_and_round() {
+fn records_of_every_length_arrive_while_the_ring_wraps() {
     with_ring(256, |ring| {
         let (mut writer, mut reader) = (Writer::default(), Reader::default());
         for round in 0..2_000_usize {
@@ -36,7 +36,7 @@ fn records_of_every_length_go_round_and_round() {
 }
 
 #[test]
-fn a_full_ring_takes_no_more_until_it_was_read() {
+fn a_full_ring_takes_no_record_until_it_is_read() {
     with_ring(256, |ring| {
         let (mut writer, mut reader) = (Writer::default(), Reader::default());
         let fitted = (0..100).take_while(|_| writer.write(ring, 1, &[&[7; 24]]) == Ok(true));
@@ -48,25 +48,25 @@ fn a_full_ring_takes_no_more_until_it_was_read() {
 }
 
 #[test]
-fn what_cannot_be_is_told_and_never_followed() {
+fn impossible_lengths_and_positions_are_errors() {
     with_ring(256, |ring| {
         let (mut writer, mut reader) = (Writer::default(), Reader::default());
         let mut records = Records::default();
         ring.tail.store(1 << 40, Ordering::Release);
         assert_eq!(reader.read(ring, &mut records), Err(Garbled));
-        // A record that claims to be longer than what there is.
+        // A record that is longer than the ring.
         ring.bytes.subslice(0, 4).expect("within").copy_from(&u32::MAX.to_le_bytes());
         ring.tail.store(64, Ordering::Release);
         assert_eq!(reader.read(ring, &mut records), Ok(true));
         assert_eq!(records.next().err(), Some(Garbled));
-        // Somebody else moved what only the reader moves.
+        // `head` was moved by something other than the reader.
         ring.head.store(8, Ordering::Release);
         assert_eq!(reader.read(ring, &mut records), Err(Garbled));
         ring.head.store(0, Ordering::Release);
-        // A reader that claims to have read what was never written.
+        // `head` is ahead of the writer.
         ring.head.store(1 << 40, Ordering::Release);
-        assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Ok(true), "it has not looked yet");
+        assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Ok(true), "`head` is not loaded yet");
         assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled));
-        assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled), "still");
+        assert_eq!(writer.write(ring, 1, &[&[0; 200]]), Err(Garbled), "again");
     });
 }

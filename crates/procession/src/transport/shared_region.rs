@@ -1,20 +1,20 @@
-//! The memory that a coordinator shares with one worker: everything that is in a hurry goes
-//! through here, and what has happened can be read here even after the worker's death.
+//! The memory that a coordinator shares with one worker. It outlives the worker, so its last records and
+//! claims can be read after its death.
 //!
-//! ```text
-//!   calls      ring      coordinator ──► worker      tasks, with their claims
-//!   replies    ring      worker ──► coordinator      replies
-//!   claims     a word for each call on its way       who has it: nobody yet, the worker, or
-//!                                                    the coordinator again, which took it back
-//!   bells      two for the worker, for calls and for room; two for the coordinator, for its
-//!              handler and for a caller that waits by itself
-//! ```
+//! | part | written by | for |
+//! |---|---|---|
+//! | ring of calls | coordinator | records of calls |
+//! | ring of replies | worker | records of replies, outputs, lines |
+//! | claims | both | which side has a task: see `claim.rs` |
+//! | event count of calls | coordinator | the worker's threads sleep here until there are calls |
+//! | event count of space | coordinator | the worker's threads sleep here until the ring of replies has room |
+//! | event count of replies | worker | the handler sleeps here until there are replies |
+//! | event count of the caller | worker | a caller that waits for one reply itself sleeps here |
+//! | `AWAITED`, `IS_CLOSED` | coordinator | the claim of that one reply, plus 1; no further call will come |
+//! | `IS_IDLE` | worker | the worker has no calls |
 //!
-//! **Claims.** A worker claims a call before it begins it, and the coordinator strikes a call that
-//! it wants back; both change the same word in one step, so exactly one of them has it, and it is
-//! known at once which. After a worker's death the claims tell which calls had begun.
-//!
-//! The worker gets the memory's descriptor through the socket that is its standard input.
+//! The worker gets the descriptor of the memory through the socket that is its standard input. The memory is
+//! sealed against a change of its size, so that no access to it can fault.
 
 use std::fs::File;
 use std::io;
@@ -28,12 +28,12 @@ use super::claim::Claim;
 use super::event_count::EventCount;
 use super::ring::Ring;
 
-/// The length of each ring. Much more than what is sent ahead, so that it is hardly ever full.
+/// The length of each ring, in bytes: several times the calls that are sent ahead.
 const RING: usize = 256 * 1024;
-/// Words that are written by different processes lie in different lines of the cache.
+/// The size of a cache line. Words that different processes write are in different lines.
 const LINE: usize = 64;
 
-// Where things lie; each at the beginning of a line.
+// Offsets in the region.
 const CALLS_TAIL: usize = 0;
 const CALLS_HEAD: usize = LINE;
 const REPLIES_TAIL: usize = 2 * LINE;
@@ -48,20 +48,20 @@ const IS_IDLE: usize = 10 * LINE;
 const NUMBER_OF_CLAIMS: usize = 11 * LINE;
 const CLAIMS: usize = 12 * LINE;
 
-/// Of one claim: whose it is and how many of the call's tasks were begun, how many have ended, and
-/// when the last one was begun.
+// Offsets in a claim, and its size.
 const STATE: usize = 0;
 const BEGUN_AT: usize = 8;
 const ENDED: usize = 16;
 const CLAIM: usize = 32;
 
-/// How long the coordinator sleeps at most. A worker, or a process that it has left behind, can write
-/// into the words of a bell such that a ring is lost.
+/// The longest sleep of the coordinator. A worker, or a process that it has left behind, can overwrite the
+/// words of an event count so that a wake-up is lost.
 const LONGEST: Option<Duration> = Some(Duration::from_secs(1));
 
-/// The memory, as either side maps it.
+/// A mapping of the memory, on either side.
 pub(crate) struct SharedRegion {
     memory: SharedMemory,
+    /// The number of claims.
     claims: usize,
 }
 
@@ -72,12 +72,12 @@ impl std::fmt::Debug for SharedRegion {
 }
 
 impl SharedRegion {
-    /// The size of the memory for so many calls at a time, in bytes.
+    /// The size of a region for this number of calls at a time, in bytes.
     pub(crate) fn size(claims: usize) -> usize {
         rings_at(claims) + 2 * RING
     }
 
-    /// New memory with room for so many calls at a time, and the file by which a worker maps it.
+    /// A new region for this number of calls at a time, and the file by which a worker maps it.
     pub(crate) fn create(claims: usize) -> io::Result<(Self, File)> {
         let file = new_file(Self::size(claims))?;
         let region = Self::map(&file, claims)?;
@@ -86,7 +86,7 @@ impl SharedRegion {
         Ok((region, file))
     }
 
-    /// The memory of this file, which a coordinator has sent.
+    /// Maps the file that a coordinator has sent.
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("what was sent is not the coordinator's memory");
@@ -112,24 +112,24 @@ impl SharedRegion {
         self.ring(REPLIES_TAIL, REPLIES_HEAD, rings_at(self.claims) + RING)
     }
 
-    /// Rung for the worker when there are calls, or none will come any more.
+    /// Notified when there are calls, or the region is closed.
     pub(crate) fn call_events(&self) -> EventCount<'_> {
-        self.bell(CALL_EVENTS, None)
+        self.event_count(CALL_EVENTS, None)
     }
 
-    /// Rung for the handler when there are replies, or the worker has ended.
+    /// Notified when there are replies, or the worker has ended.
     pub(crate) fn reply_events(&self) -> EventCount<'_> {
-        self.bell(REPLY_EVENTS, LONGEST)
+        self.event_count(REPLY_EVENTS, LONGEST)
     }
 
-    /// Rung for a caller that receives the reply it waits for by itself.
+    /// Notified when the awaited reply has come, or the worker has ended.
     pub(crate) fn caller_events(&self) -> EventCount<'_> {
-        self.bell(CALLER_EVENTS, LONGEST)
+        self.event_count(CALLER_EVENTS, LONGEST)
     }
 
-    /// Rung for the worker when replies were read, so that there is room for more.
+    /// Notified when replies were read.
     pub(crate) fn space_events(&self) -> EventCount<'_> {
-        self.bell(SPACE_EVENTS, None)
+        self.event_count(SPACE_EVENTS, None)
     }
 
     /// Tells the worker that no further call will come.
@@ -142,14 +142,14 @@ impl SharedRegion {
         self.memory.word32(IS_CLOSED).load(Ordering::SeqCst) != 0
     }
 
-    /// Notes which call's reply a caller waits for by itself, if any.
+    /// Sets the call whose reply a caller receives itself, if any.
     pub(crate) fn set_awaited(&self, claim: Option<u32>) {
         let awaited = claim.map_or(0, |claim| claim + 1);
         self.memory.word32(AWAITED).store(awaited, Ordering::SeqCst);
     }
 
-    /// Wakes whoever waits for the reply to this call, which was published. As long as the worker
-    /// has more to do, a handler that dozes may doze on, and take many replies at once.
+    /// Wakes the thread that waits for the reply to this call; the reply is published. A dozing handler is woken
+    /// only if the reply `is_urgent`; else it reads many replies at once later.
     pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
         if self.memory.word32(AWAITED).load(Ordering::SeqCst) == claim + 1 {
             self.caller_events().notify();
@@ -160,7 +160,7 @@ impl SharedRegion {
         }
     }
 
-    /// Notes whether the worker has nothing to do.
+    /// Sets whether the worker has no calls.
     pub(crate) fn set_idle(&self, is_idle: bool) {
         self.memory.word32(IS_IDLE).store(u32::from(is_idle), Ordering::SeqCst);
     }
@@ -179,7 +179,7 @@ impl SharedRegion {
         })
     }
 
-    fn bell(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
+    fn event_count(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
         let [count, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.memory.word32(at));
         EventCount { count, sleepers, dozers, longest }
     }
@@ -190,12 +190,12 @@ impl SharedRegion {
     }
 }
 
-/// Where the rings lie, behind the claims.
+/// The offset of the rings, behind the claims.
 fn rings_at(claims: usize) -> usize {
     (CLAIMS + claims * CLAIM).next_multiple_of(LINE)
 }
 
-/// Nanoseconds by a clock that all processes of the machine share.
+/// The time in nanoseconds, of a clock that all processes of the machine share.
 pub(crate) fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
@@ -209,7 +209,7 @@ fn new_file(len: usize) -> io::Result<File> {
     };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create("procession", flags)?;
-    // All of it now: where there is no memory left, that is an error here, not a signal later.
+    // Allocates all pages. If memory is short, this is an error here instead of a SIGBUS later.
     fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(file.into())
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_the_workers_or_the_coordinators_never_both() {
+    fn a_task_begins_or_is_taken_back_and_never_both() {
         let (region, _file) = SharedRegion::create(3).expect("memory");
         assert!(region.claim(3).is_none());
         let claim = region.claim(2).expect("the last one");

@@ -1,8 +1,8 @@
-//! A socket pair between a coordinator and one worker: small messages, with descriptors.
+//! A socket pair between a coordinator and one worker, for small messages with descriptors.
 //!
-//! Neither end ever blocks but in `wait_…`, and [`shut_down`](Socket::shut_down) ends such a wait
-//! without any resource. A message is read into memory of a fixed size, with a fixed number of
-//! descriptors, whatever the other side sends.
+//! Only the `wait_…` methods block. [`shut_down`](Socket::shut_down) ends such a wait and needs no resource
+//! for that. A message is read into memory of a fixed size, with a fixed number of descriptors, whatever the
+//! other side sends.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,39 +18,39 @@ use rustix::net::{
     recvmsg, sendmsg, shutdown, socketpair,
 };
 
-/// The longest message, in bytes. Some systems have no longer ones.
+/// The longest message, in bytes: what all systems support.
 pub(crate) const LONGEST: usize = 2048;
-/// The most descriptors that go with a message.
+/// The most descriptors in a message.
 pub(crate) const MOST_FDS: usize = 32;
 
 /// One end of the pair.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
 
-/// What became of a message that was to be sent.
+/// The result of sending a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     Yes,
-    /// The other side has to receive some first.
+    /// Not sent: the other side must receive messages first.
     NoRoom,
     /// The other end is closed.
     Gone,
-    /// The system has too little of something.
+    /// Not sent: the system lacks a resource.
     Short(Errno),
 }
 
-/// What was received.
+/// The result of receiving a message.
 #[derive(Debug)]
 pub(crate) enum Received {
     Message(Message),
-    /// Nothing is there now.
+    /// There is no message now.
     Nothing,
-    /// The other end is closed, or this one was shut down; nothing will come any more.
+    /// The other end is closed, or this one was shut down. No message will come.
     Gone,
-    /// A message too long, or with more descriptors than any has.
+    /// A message was too long, or had more than [`MOST_FDS`] descriptors.
     Cut,
-    /// The system lacks what it takes to receive the message, most often descriptors. On Linux the
-    /// message stays there for the next try; elsewhere its descriptors are lost.
+    /// The system lacks a resource for the message, most often descriptors. On Linux the message stays in the
+    /// socket for the next try; elsewhere its descriptors are lost.
     Short(Errno),
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct Message {
 }
 
 impl Socket {
-    /// Both ends. They are not inherited by other processes.
+    /// Both ends, non-blocking, and closed in programs that this process executes.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
-        // Apple's system has packets without their order only, which a local socket keeps.
+        // Apple's systems have no `SEQPACKET`. Local datagrams keep their order there as well.
         let kind =
             if cfg!(target_vendor = "apple") { SocketType::DGRAM } else { SocketType::SEQPACKET };
         #[cfg(not(target_vendor = "apple"))]
@@ -82,9 +82,9 @@ impl Socket {
         Ok((Self(ours), theirs))
     }
 
-    /// Another descriptor for the same end, for this process alone.
+    /// Duplicates a descriptor of an end. The new one is closed in programs that this process executes.
     pub(crate) fn of(end: BorrowedFd<'_>) -> io::Result<Self> {
-        // Beyond the standard ones, which programs expect to have other meanings.
+        // From 3 on: 0 to 2 are the standard descriptors.
         Ok(Self(fcntl_dupfd_cloexec(end, 3)?))
     }
 
@@ -92,14 +92,14 @@ impl Socket {
         send_to(self.0.as_fd(), bytes, fds)
     }
 
-    /// Receives the next message, if one is there. Descriptors that are short cost no message: it is
-    /// taken out of the socket only when it was received whole.
+    /// Receives the next message, if there is one. On Linux it is removed from the socket only after it was
+    /// received with all its descriptors.
     pub(crate) fn receive(&self) -> Received {
         #[cfg(target_os = "linux")]
         let looked = {
             let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK);
             if matches!(looked, Received::Message(_)) {
-                // The descriptors that were given at the first look are kept.
+                // The descriptors came with the first read.
                 self.discard();
             }
             looked
@@ -111,7 +111,8 @@ impl Socket {
         looked
     }
 
-    /// Takes the next message out of the socket without its descriptors, which takes none.
+    /// Removes the next message from the socket without its descriptors, which needs no free descriptor. Returns
+    /// its bytes.
     pub(crate) fn discard(&self) -> Option<Vec<u8>> {
         let mut bytes = [0; LONGEST];
         loop {
@@ -135,7 +136,7 @@ impl Socket {
                 Ok(received) => received,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Received::Nothing,
-                // Told once, where the other side left something unread, and before what it sent.
+                // Reported once before the messages, if the other side closed with unread messages.
                 Err(Errno::CONNRESET) if !was_reset => {
                     was_reset = true;
                     continue;
@@ -153,7 +154,7 @@ impl Socket {
             for fd in &fds {
                 let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
             }
-            // As many as there may be, and more.
+            // All that may be there came, and others were cut.
             let are_too_many = fds.len() >= MOST_FDS;
             match received.flags {
                 flags if flags.contains(ReturnFlags::TRUNC) => return Received::Cut,
@@ -168,12 +169,12 @@ impl Socket {
         }
     }
 
-    /// Waits until there is something to receive, or nothing will come any more. May return early.
+    /// Waits until there is a message, or none will come. May return early.
     pub(crate) fn wait_readable(&self, timeout: Option<Duration>) {
         self.wait(PollFlags::IN, timeout);
     }
 
-    /// Waits until there is room for a message, or nobody would read it. May return early.
+    /// Waits until there is room for a message, or the other end is closed. May return early.
     pub(crate) fn wait_writable(&self, timeout: Duration) {
         self.wait(PollFlags::OUT, Some(timeout));
     }
@@ -183,8 +184,8 @@ impl Socket {
         let _ = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
     }
 
-    /// Ends each wait at this end, now and later. What was sent to it can still be received on
-    /// Linux; elsewhere it may be lost.
+    /// Ends all waits at this end, now and later. Messages that were sent to it can still be received on Linux;
+    /// elsewhere they may be lost.
     pub(crate) fn shut_down(&self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
@@ -205,7 +206,7 @@ pub(crate) fn send_to(end: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
         return match sendmsg(end, &[IoSlice::new(bytes)], &mut control, flags) {
             Ok(_) => Sent::Yes,
             Err(Errno::INTR) => continue,
-            // The latter: too many descriptors of this user's are on their way.
+            // `TOOMANYREFS`: too many descriptors of this user are in sockets.
             Err(Errno::AGAIN | Errno::TOOMANYREFS) => Sent::NoRoom,
             Err(Errno::NOBUFS) if !cfg!(target_os = "linux") => Sent::NoRoom,
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => Sent::Gone,
@@ -214,7 +215,7 @@ pub(crate) fn send_to(end: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     }
 }
 
-/// What tells this end from all others, if it is a socket.
+/// A number that identifies this end among all sockets of the system. `None` if it is not a socket.
 pub(crate) fn identity(end: BorrowedFd<'_>) -> Option<u64> {
     let stat = fstat(end).ok()?;
     #[allow(clippy::unnecessary_cast, reason = "other systems have other types")]
@@ -222,7 +223,7 @@ pub(crate) fn identity(end: BorrowedFd<'_>) -> Option<u64> {
     (FileType::from_raw_mode(stat.st_mode) == FileType::Socket).then_some(inode)
 }
 
-/// Which process made the pair, if it is an end of one.
+/// The process that created the pair. `None` if this is not an end of one.
 #[cfg(target_os = "linux")]
 pub(crate) fn maker(end: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
     use rustix::net::sockopt::{socket_domain, socket_peercred, socket_type};
@@ -231,13 +232,13 @@ pub(crate) fn maker(end: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
     is_one.then(|| socket_peercred(end).ok()).flatten().map(|maker| maker.pid)
 }
 
-/// Which process made the pair; not known on this system.
+/// The process that created the pair, which this system does not tell.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn maker(_: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
     None
 }
 
-/// Whether so many descriptors are free in this process now.
+/// Whether this process can open this number of descriptors now.
 pub(crate) fn descriptors_are_free(number: usize) -> bool {
     let Ok((one, _other)) = io::pipe() else { return false };
     let more = (0..number).map(|_| one.try_clone());
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_keep_their_bounds_and_bring_descriptors() {
+    fn messages_keep_their_boundaries_and_carry_descriptors() {
         let (one, other) = pair();
         let (mut reader, writer) = io::pipe().expect("a pipe");
         assert_eq!(one.send(b"first", &[writer.as_fd(); MOST_FDS]), Sent::Yes);
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_reads_is_full_and_never_blocks() {
+    fn an_end_that_is_not_read_becomes_full_and_does_not_block() {
         let (one, other) = pair();
         let sent = std::iter::from_fn(|| (one.send(&[7; 500], &[]) == Sent::Yes).then_some(()));
         let sent = sent.take(100_000).count();
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_noticed() {
+    fn a_message_that_is_too_long_is_an_error() {
         let (one, other) = pair();
         assert_eq!(one.send(&[7; LONGEST + 1], &[]), Sent::Yes);
         assert!(matches!(other.receive(), Received::Cut));
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_message_that_was_discarded_is_gone_with_its_descriptors() {
+    fn a_discarded_message_is_removed_with_its_descriptors() {
         let (one, other) = pair();
         let (mut reader, writer) = io::pipe().expect("a pipe");
         assert_eq!(one.send(b"first", &[writer.as_fd()]), Sent::Yes);
@@ -322,13 +323,13 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_closed_or_shut_down_ends_the_wait() {
+    fn a_closed_or_shut_down_end_ends_the_wait() {
         let (one, other) = pair();
         assert_eq!(one.send(b"never read", &[]), Sent::Yes);
-        assert_eq!(other.send(b"last words", &[]), Sent::Yes);
+        assert_eq!(other.send(b"before the close", &[]), Sent::Yes);
         drop(other);
         one.wait_readable(None);
-        assert_eq!(message(one.receive()).bytes, b"last words");
+        assert_eq!(message(one.receive()).bytes, b"before the close");
         assert!(matches!(one.receive(), Received::Gone));
         assert_eq!(one.send(b"x", &[]), Sent::Gone);
         let (one, _other) = pair();

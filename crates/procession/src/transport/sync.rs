@@ -1,6 +1,5 @@
-//! What event counts, rings and claims are made of: atomics, memory, the clock, and sleep at a
-//! word of memory. A model puts its own in place of these (see `tests/models`), so that the code
-//! itself is tried under every order of steps.
+//! The primitives of event counts, rings and claims: atomics, memory, the clock, and sleep at a word of memory.
+//! `tests/models` compiles the same code with primitives of a model, and explores the orders of their steps.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(super) use std::thread::yield_now;
 pub(super) use std::time::Instant;
 
-/// Wakes all that sleep at the word.
+/// Wakes all threads that sleep at the word.
 #[cfg(target_os = "linux")]
 pub(super) fn wake(word: &AtomicU32) {
     use rustix::thread::futex;
@@ -17,16 +16,16 @@ pub(super) fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), all);
 }
 
-/// Sleeps until the word is woken, and not at all if it is not as it was seen.
+/// Sleeps until the word is woken, unless its value is not `as_seen` any more.
 #[cfg(target_os = "linux")]
 pub(super) fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
     use rustix::thread::futex;
     let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-    // Woken, rung meanwhile, interrupted or too late: it is all the same here.
+    // The caller checks again, so it makes no difference why this returns.
     let _ = futex::wait(word, futex::Flags::empty(), as_seen, timeout.as_ref());
 }
 
-/// Other systems have no word in shared memory to sleep at, so a sleeper looks from time to time.
+/// Without a futex in shared memory, sleepers poll.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn wake(_: &AtomicU32) {}
 

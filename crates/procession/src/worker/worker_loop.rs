@@ -235,7 +235,7 @@ impl WorkerLoop {
             let reason = format!("a task has closed the {stream} of this process");
             return self.reply_sender.report(NOT_RECEIVED, call.claim, &reason);
         }
-        for item in 0..u64::from(call.items) {
+        for item in 0..u64::from(call.count) {
             if !claim.begin(call.seq, now) {
                 // It was taken back. There may be more that found no room behind it.
                 self.region.reply_events().notify();
@@ -244,7 +244,7 @@ impl WorkerLoop {
             context.task = TaskId(call.id + item);
             reply_buffer.data.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
-            let task = if call.items == 1 { text } else { texts.next().unwrap_or_default() };
+            let task = if call.count == 1 { text } else { texts.next().unwrap_or_default() };
             let status = match runner {
                 Some(run) => run(task, &context, reply_buffer),
                 None => {
@@ -263,7 +263,7 @@ impl WorkerLoop {
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
             let blobs = std::mem::take(&mut reply_buffer.blobs);
-            let sent = if call.items > 1 && status == Status::Ok && blobs.is_empty() {
+            let sent = if call.count > 1 && status == Status::Ok && blobs.is_empty() {
                 self.reply_sender.output(Timed { claim: call.claim, ran_for }, &reply_buffer.data)
             } else {
                 let reply = transport::envelope(call.id + item, status, reply_buffer, ran_for);

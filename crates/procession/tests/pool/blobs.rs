@@ -312,7 +312,7 @@ fn an_output_that_finds_no_descriptor_costs_only_its_task() {
             panic!("{lost:?}")
         };
         assert_eq!(what, "output");
-        assert!(reason.starts_with("the worker cannot send what is large: Too many"), "{reason}");
+        assert!(reason.starts_with("the worker cannot send an attachment: Too many"), "{reason}");
         succeeds_with(&pool, 20);
     }
 }

@@ -166,7 +166,7 @@ fn an_output_that_cannot_be_sent_from_a_spoiled_worker_costs_only_its_task() {
         match pool.submit(tasks::Repeat("x".to_owned(), LARGE)).result() {
             Err(TaskError::Undelivered { what, reason }) => {
                 assert_eq!(what, "output", "{how:?}");
-                assert!(reason.starts_with("the worker cannot send what is large: "), "{reason}");
+                assert!(reason.starts_with("the worker cannot send an attachment: "), "{reason}");
             }
             other => panic!("{how:?}: {other:?}"),
         }

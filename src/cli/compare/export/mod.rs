@@ -74,10 +74,7 @@ impl ExportFile {
 }
 
 fn create_draft(path: &Path) -> io::Result<NamedTempFile> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }

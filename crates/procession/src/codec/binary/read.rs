@@ -1,17 +1,17 @@
-//! Reads values in the binary encoding. Bytes that are no such value are an error, whatever they
-//! are.
+//! The reader of the binary encoding. All malformed bytes are errors.
+
+mod access;
 
 use std::fmt;
 
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{Deserializer, Error, Visitor};
 
+use self::access::{AsEntry, Elements, Variant};
 use super::{DEEPEST, kind};
 use crate::blob;
 
-/// The bytes are not what was to be read.
+/// The bytes are no value of the wanted type.
 #[derive(Debug)]
 pub(in crate::codec) struct Malformed(Box<str>);
 
@@ -38,14 +38,14 @@ impl fmt::Display for Malformed {
 
 type Result<T> = std::result::Result<T, Malformed>;
 
-/// The names under which `serde_json` asks for JSON text as it was written.
+/// The name under which `serde_json` asks for JSON text as it was written.
 const RAW: &str = "$serde_json::private::RawValue";
 
-/// Reads one value.
+/// Decodes one value.
 pub(super) struct Reader<'de> {
     rest: &'de [u8],
     depth: u32,
-    /// The type finds out from the value what it is, so it may take it for something else.
+    /// A type inspected a value to find out what it is, so it may have become another value.
     pub(super) is_doubtful: bool,
 }
 
@@ -54,7 +54,7 @@ impl<'de> Reader<'de> {
         Self { rest: bytes, depth: 0, is_doubtful: false }
     }
 
-    /// Nothing may be left.
+    /// Checks that all bytes were used.
     pub(super) fn end(&self) -> Result<()> {
         match self.rest.len() {
             0 => Ok(()),
@@ -140,7 +140,7 @@ impl<'de> Reader<'de> {
         std::str::from_utf8(self.sized()?).map_err(Malformed::custom)
     }
 
-    /// The number of elements of a sequence or map, each of which has a byte at least.
+    /// The number of elements of a sequence or map. Each element has at least one byte, which bounds the number.
     fn number(&mut self) -> Result<usize> {
         let number = u32::from_le_bytes(self.array()?) as usize;
         if number > self.rest.len() {
@@ -149,7 +149,7 @@ impl<'de> Reader<'de> {
         Ok(number)
     }
 
-    /// Reads what is nested in a value.
+    /// Decodes something one level deeper.
     #[inline]
     fn nested<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         self.depth += 1;
@@ -174,7 +174,7 @@ impl<'de> Reader<'de> {
         })
     }
 
-    /// A value as what it says it is.
+    /// Decodes a value as its kind says.
     fn any<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         match self.byte()? {
             kind::UNIT => visitor.visit_unit(),
@@ -192,7 +192,7 @@ impl<'de> Reader<'de> {
             kind::I64 => visitor.visit_i64(self.signed()?),
             kind::U128 => {
                 let number = self.groups()?;
-                // What buffers values knows no larger integers.
+                // serde's buffer for untagged types holds 64 bits.
                 match u64::try_from(number) {
                     Ok(short) => visitor.visit_u64(short),
                     Err(_) => visitor.visit_u128(number),
@@ -219,7 +219,7 @@ impl<'de> Reader<'de> {
             kind::BYTES => visitor.visit_borrowed_bytes(self.sized()?),
             kind::SEQ => self.elements(|elements| visitor.visit_seq(elements)),
             kind::MAP => self.elements(|elements| visitor.visit_map(elements)),
-            // As in JSON: a map of one entry.
+            // As in JSON, a map of one entry.
             kind::VARIANT => {
                 let name = Some(self.text()?);
                 self.nested(|reader| visitor.visit_map(AsEntry { reader, name }))
@@ -228,9 +228,9 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// What lies behind any `Some` that the type does not ask for.
+    /// Skips `Some`, where the type does not ask for an option.
     #[inline]
-    fn behind_some(&mut self) -> Result<&mut Self> {
+    fn skip_some(&mut self) -> Result<&mut Self> {
         while self.peek()? == kind::SOME {
             self.byte()?;
         }
@@ -247,7 +247,7 @@ macro_rules! as_it_is {
     ($($method:ident)*) => {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-            self.behind_some()?.any(visitor)
+            self.skip_some()?.any(visitor)
         })*
     };
 }
@@ -270,14 +270,14 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     #[inline]
     fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        // Another number may be rounded.
-        self.is_doubtful |= self.behind_some()?.peek()? != kind::F32;
+        // A number of another kind may be rounded.
+        self.is_doubtful |= self.skip_some()?.peek()? != kind::F32;
         self.any(visitor)
     }
 
     #[inline]
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.is_doubtful |= self.behind_some()?.peek()? != kind::F64;
+        self.is_doubtful |= self.skip_some()?.peek()? != kind::F64;
         self.any(visitor)
     }
 
@@ -301,7 +301,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        if self.behind_some()?.peek()? == kind::NONE {
+        if self.skip_some()?.peek()? == kind::NONE {
             self.byte()?;
             return visitor.visit_unit();
         }
@@ -329,7 +329,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
-        self.behind_some()?.any(visitor)
+        self.skip_some()?.any(visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -338,7 +338,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         _: usize,
         visitor: V,
     ) -> Result<V::Value> {
-        self.behind_some()?.any(visitor)
+        self.skip_some()?.any(visitor)
     }
 
     #[inline]
@@ -348,7 +348,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.behind_some()?.any(visitor)
+        self.skip_some()?.any(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -357,7 +357,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        match self.behind_some()?.byte()? {
+        match self.skip_some()?.byte()? {
             kind::UNIT_VARIANT | kind::STR => {
                 let name: BorrowedStrDeserializer<'_, Malformed> =
                     BorrowedStrDeserializer::new(self.text()?);
@@ -367,7 +367,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                 let name = self.text()?;
                 self.nested(|reader| visitor.visit_enum(Variant { reader, name }))
             }
-            // Written by a type as what its enum looks like in JSON.
+            // The type wrote a map that looks like an enum in JSON.
             kind::MAP if self.number()? == 1 => match self.byte()? {
                 kind::STR => {
                     let name = self.text()?;
@@ -377,108 +377,5 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             },
             _ => Err(Malformed::new("it is no enum")),
         }
-    }
-}
-
-/// A sequence or a map that is being read.
-struct Elements<'r, 'de> {
-    reader: &'r mut Reader<'de>,
-    left: usize,
-}
-
-impl<'de> SeqAccess<'de> for &mut Elements<'_, 'de> {
-    type Error = Malformed;
-
-    #[inline]
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        match self.left.checked_sub(1) {
-            None => Ok(None),
-            Some(left) => {
-                self.left = left;
-                seed.deserialize(&mut *self.reader).map(Some)
-            }
-        }
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
-    type Error = Malformed;
-
-    #[inline]
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        self.next_element_seed(seed)
-    }
-
-    #[inline]
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
-        seed.deserialize(&mut *self.reader)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
-    }
-}
-
-/// A variant with data.
-struct Variant<'r, 'de> {
-    reader: &'r mut Reader<'de>,
-    name: &'de str,
-}
-
-impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
-    type Error = Malformed;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self)> {
-        let name: BorrowedStrDeserializer<'_, Malformed> = BorrowedStrDeserializer::new(self.name);
-        Ok((seed.deserialize(name)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
-    type Error = Malformed;
-
-    fn unit_variant(self) -> Result<()> {
-        serde::Deserialize::deserialize(self.reader)
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value> {
-        seed.deserialize(self.reader)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
-        self.reader.deserialize_tuple(len, visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value> {
-        self.reader.deserialize_map(visitor)
-    }
-}
-
-/// A variant with data as a map of one entry.
-struct AsEntry<'r, 'de> {
-    reader: &'r mut Reader<'de>,
-    name: Option<&'de str>,
-}
-
-impl<'de> MapAccess<'de> for AsEntry<'_, 'de> {
-    type Error = Malformed;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        let Some(name) = self.name.take() else { return Ok(None) };
-        let name: BorrowedStrDeserializer<'_, Malformed> = BorrowedStrDeserializer::new(name);
-        seed.deserialize(name).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
-        seed.deserialize(&mut *self.reader)
     }
 }

@@ -1,18 +1,16 @@
-//! Writes values in the binary encoding.
+//! The writer of the binary encoding.
 
-use serde::ser::{
-    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
-    SerializeTupleStruct, SerializeTupleVariant, Serializer,
-};
+use serde::ser::{Serialize, Serializer};
 
 use super::{DEEPEST, kind};
+use crate::codec::compound::impl_compound;
 use crate::codec::refusal::Refusal;
 
-/// Writes one value.
+/// Appends one value.
 pub(in crate::codec) struct Writer<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
-    /// See [`look_again`](crate::codec::look_again).
+    /// The value needs [`check_before_sending`](crate::codec::check_before_sending).
     pub(in crate::codec) is_doubtful: bool,
 }
 
@@ -37,7 +35,7 @@ impl<'w> Writer<'w> {
         self.out.push(number as u8);
     }
 
-    /// The same for numbers that fit, which is faster.
+    /// The same for 64 bits, which is faster.
     #[inline]
     fn short_groups(&mut self, mut number: u64) {
         while number >= 0x80 {
@@ -85,7 +83,7 @@ impl<'w> Writer<'w> {
         Ok(Compound { writer: self, at, number: 0, levels: 1 })
     }
 
-    /// What belongs to a variant.
+    /// A variant whose value is a sequence or map.
     fn open_variant(&mut self, name: &str, kind: u8) -> Result<Compound<'_, 'w>, Refusal> {
         self.descend()?;
         self.sized(kind::VARIANT, name.as_bytes())?;
@@ -280,7 +278,7 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
-        // A struct with flattened fields does not know how many it has.
+        // No length: most likely a struct with flattened fields.
         self.is_doubtful |= len.is_none();
         self.open(kind::MAP)
     }
@@ -304,10 +302,10 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
 /// A sequence or a map that is being written.
 pub(in crate::codec) struct Compound<'a, 'w> {
     writer: &'a mut Writer<'w>,
-    /// Where the number of its elements goes.
+    /// The offset of the number of elements.
     at: usize,
     number: usize,
-    /// How many levels it nests.
+    /// The levels of nesting that it adds.
     levels: u32,
 }
 
@@ -335,6 +333,19 @@ impl Compound<'_, '_> {
     }
 
     #[inline]
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
+        self.number += 1;
+        let result = key.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_field(&format!("key {}", self.number - 1)))
+    }
+
+    #[inline]
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        let result = value.serialize(&mut *self.writer);
+        result.map_err(|refusal| refusal.in_element(self.number - 1))
+    }
+
+    #[inline]
     fn close(self) -> Result<(), Refusal> {
         let number = u32::try_from(self.number)
             .map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
@@ -344,74 +355,4 @@ impl Compound<'_, '_> {
     }
 }
 
-macro_rules! compound {
-    ($($trait:ident $method:ident $does:ident),*) => {
-        $(impl $trait for Compound<'_, '_> {
-            type Ok = ();
-            type Error = Refusal;
-
-            #[inline]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-                self.$does(value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Refusal> {
-                self.close()
-            }
-        })*
-    };
-}
-compound!(
-    SerializeSeq serialize_element element,
-    SerializeTuple serialize_element item,
-    SerializeTupleStruct serialize_field item,
-    SerializeTupleVariant serialize_field item
-);
-
-macro_rules! named {
-    ($($trait:ident)*) => {
-        $(impl $trait for Compound<'_, '_> {
-            type Ok = ();
-            type Error = Refusal;
-
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                name: &'static str,
-                value: &T,
-            ) -> Result<(), Refusal> {
-                self.field(name, value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Refusal> {
-                self.close()
-            }
-        })*
-    };
-}
-named!(SerializeStruct SerializeStructVariant);
-
-impl SerializeMap for Compound<'_, '_> {
-    type Ok = ();
-    type Error = Refusal;
-
-    #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
-        self.number += 1;
-        let result = key.serialize(&mut *self.writer);
-        result.map_err(|refusal| refusal.in_field(&format!("key {}", self.number - 1)))
-    }
-
-    #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-        let result = value.serialize(&mut *self.writer);
-        result.map_err(|refusal| refusal.in_element(self.number - 1))
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), Refusal> {
-        self.close()
-    }
-}
+impl_compound!(Compound<'_, '_>);

@@ -1,4 +1,5 @@
-//! The keys of JSON objects, which are texts: what is written as one is read back from it.
+//! The writer of map keys, which JSON has as texts only. Numbers, booleans, characters and unit variants are
+//! written as texts; other keys are refused.
 
 use std::fmt::Display;
 
@@ -13,8 +14,8 @@ pub(super) struct Key<'a, 'w>(pub(super) &'a mut Writer<'w>);
 type Never = Impossible<(), Refusal>;
 
 impl Key<'_, '_> {
-    /// A key that is no text itself. Types that have to be buffered while they are read, such as
-    /// untagged enums, see only the text.
+    /// Writes a key that is no text. A type that inspects it, such as an untagged enum, decodes a text, so the
+    /// value is doubtful.
     fn quoted(self, value: impl Display) -> Result<(), Refusal> {
         use std::io::Write;
         self.0.is_doubtful = true;

@@ -1,6 +1,5 @@
-//! A deserializer around that of `serde_json`, which notes whether the type that is read finds out
-//! from a value what it is: an untagged enum, for instance, asks for any value and buffers it. Such
-//! a type may take a value for something else.
+//! A wrapper of the deserializer of `serde_json` that notes calls of `deserialize_any`. A type that calls it,
+//! such as an untagged enum, inspects the value to find out what it is, and may become another value.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,7 +10,7 @@ use serde::de::{
 
 use crate::blob;
 
-/// Hands everything on; what is nested is wrapped in the same way.
+/// Forwards all calls, and wraps nested deserializers, visitors and accesses in the same way.
 pub(super) struct Watch<'w, I> {
     inner: I,
     is_doubtful: &'w Cell<bool>,
@@ -24,16 +23,16 @@ impl<'w, I> Watch<'w, I> {
     }
 
     #[inline]
-    fn around<J>(&self, inner: J) -> Watch<'w, J> {
+    fn wrap<J>(&self, inner: J) -> Watch<'w, J> {
         Watch { inner, is_doubtful: self.is_doubtful }
     }
 }
 
-macro_rules! hand_on {
+macro_rules! forward {
     ($($method:ident($($name:ident: $type:ty),*))*) => {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            let visitor = self.around(visitor);
+            let visitor = self.wrap(visitor);
             self.inner.$method($($name,)* visitor)
         })*
     };
@@ -46,11 +45,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         if !blob::is_asking() {
             self.is_doubtful.set(true);
         }
-        let visitor = self.around(visitor);
+        let visitor = self.wrap(visitor);
         self.inner.deserialize_any(visitor)
     }
 
-    hand_on! {
+    forward! {
         deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
         deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
         deserialize_u128() deserialize_f32() deserialize_f64() deserialize_char() deserialize_str()
@@ -71,7 +70,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
     }
 }
 
-macro_rules! visit {
+macro_rules! forward_visit {
     ($($method:ident: $type:ty),*) => {
         $(#[inline]
         fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
@@ -80,11 +79,11 @@ macro_rules! visit {
     };
 }
 
-macro_rules! visit_nested {
+macro_rules! forward_visit_nested {
     ($($method:ident: $trait:ident),*) => {
         $(#[inline]
         fn $method<A: $trait<'de>>(self, nested: A) -> Result<V::Value, A::Error> {
-            let nested = self.around(nested);
+            let nested = self.wrap(nested);
             self.inner.$method(nested)
         })*
     };
@@ -97,7 +96,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Watch<'_, V> {
         self.inner.expecting(f)
     }
 
-    visit!(
+    forward_visit!(
         visit_bool: bool, visit_i8: i8, visit_i16: i16, visit_i32: i32, visit_i64: i64,
         visit_i128: i128, visit_u8: u8, visit_u16: u16, visit_u32: u32, visit_u64: u64,
         visit_u128: u128, visit_f32: f32, visit_f64: f64, visit_char: char, visit_str: &str,
@@ -115,7 +114,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Watch<'_, V> {
         self.inner.visit_unit()
     }
 
-    visit_nested!(
+    forward_visit_nested!(
         visit_some: Deserializer, visit_newtype_struct: Deserializer, visit_seq: SeqAccess,
         visit_map: MapAccess, visit_enum: EnumAccess
     );
@@ -126,7 +125,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Watch<'_, S> {
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        let deserializer = self.around(deserializer);
+        let deserializer = self.wrap(deserializer);
         self.inner.deserialize(deserializer)
     }
 }
@@ -139,7 +138,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Watch<'_, A> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, A::Error> {
-        let seed = self.around(seed);
+        let seed = self.wrap(seed);
         self.inner.next_element_seed(seed)
     }
 
@@ -157,13 +156,13 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Watch<'_, A> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        let seed = self.around(seed);
+        let seed = self.wrap(seed);
         self.inner.next_key_seed(seed)
     }
 
     #[inline]
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
-        let seed = self.around(seed);
+        let seed = self.wrap(seed);
         self.inner.next_value_seed(seed)
     }
 
@@ -182,7 +181,7 @@ impl<'de, 'w, A: EnumAccess<'de>> EnumAccess<'de> for Watch<'w, A> {
         self,
         seed: T,
     ) -> Result<(T::Value, Self::Variant), A::Error> {
-        let seed = self.around(seed);
+        let seed = self.wrap(seed);
         let (value, variant) = self.inner.variant_seed(seed)?;
         Ok((value, Watch { inner: variant, is_doubtful: self.is_doubtful }))
     }
@@ -198,13 +197,13 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
 
     #[inline]
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, A::Error> {
-        let seed = self.around(seed);
+        let seed = self.wrap(seed);
         self.inner.newtype_variant_seed(seed)
     }
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let visitor = self.around(visitor);
+        let visitor = self.wrap(visitor);
         self.inner.tuple_variant(len, visitor)
     }
 
@@ -214,7 +213,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let visitor = self.around(visitor);
+        let visitor = self.wrap(visitor);
         self.inner.struct_variant(fields, visitor)
     }
 }

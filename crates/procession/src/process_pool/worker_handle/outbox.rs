@@ -136,8 +136,8 @@ impl WorkerHandle {
         let mut back = sending.claims.revoke(region, &seqs);
         outbox.retain(|call| {
             let stays = !seqs.contains(&call.seq);
-            let (seq, items, ran_for) = (call.seq, 0, Duration::ZERO);
-            back.extend((!stays).then_some(Begun { seq, items, ran_for }));
+            let (seq, count, ran_for) = (call.seq, 0, Duration::ZERO);
+            back.extend((!stays).then_some(Begun { seq, count, ran_for }));
             stays
         });
         let has_more = !outbox.is_empty();
@@ -186,7 +186,7 @@ impl Sending {
             attempt: *attempt,
             claim,
             name_len: u32::try_from(work_item.name.len()).map_err(|_| Garbled)?,
-            items: number,
+            count: number,
         };
         let (head, text) = (head.to_bytes(), work_item.text(items));
         let is_inline = text.len() <= INLINE_LIMIT;

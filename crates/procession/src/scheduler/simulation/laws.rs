@@ -53,9 +53,9 @@ impl World {
     fn is_in_charge(&self, worker_id: WorkerId, process: &Process) -> bool {
         let mut present =
             self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
-        let is_present = present.next() == Some(&worker_id);
+        let is_current = present.next() == Some(&worker_id);
         let may_stay = !(process.is_killed || process.is_dismissed);
-        is_present && process.is_ready && may_stay && process.ending.is_none()
+        is_current && process.is_ready && may_stay && process.ending.is_none()
     }
 
     /// Each deadline of a call that runs, or could, is ordered or will be looked at in time.
@@ -167,7 +167,7 @@ impl World {
                 continue;
             };
             let is_of = |begun: &&Begun| begun.seq == call.seq;
-            let claimed = begun.iter().find(is_of).map_or(0, |begun| begun.items);
+            let claimed = begun.iter().find(is_of).map_or(0, |begun| begun.count);
             task.unclaimed += u32::from(claimed <= call.answered);
             task.ends += u32::from(!was_ended);
             if task.ends > task.allowed * if are_alone && !task.met_liar { 2 } else { 8 } {
@@ -219,7 +219,7 @@ impl World {
             return Ok(());
         }
         if task.unclaimed >= 2 {
-            self.summary.convicted += 1;
+            self.summary.blamed += 1;
             task.unclaimed = 0;
             task.begun = task.sent;
         } else if !task.is_doubtful {
@@ -285,7 +285,7 @@ impl Process {
     fn will_hear_of(&self, seq: u64) -> bool {
         let is_ordered = |order: &Order| matches!(order, Order::End { seq: of, .. } if *of == seq);
         let is_told =
-            |news: &Event<u64>| matches!(news, Event::NotYet { seq: of, .. } if *of == seq);
+            |news: &Event<u64>| matches!(news, Event::NotEnded { seq: of, .. } if *of == seq);
         self.is_killed
             || self.is_dead
             || self.orders.iter().any(is_ordered)

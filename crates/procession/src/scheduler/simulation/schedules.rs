@@ -9,7 +9,7 @@ use super::world::{Place, SimTask, World};
 use crate::error::Exit;
 use crate::executor::Shutdown;
 use crate::retries::Retries;
-use crate::scheduler::{Again, Event, ResolvedOptions, Verdict, WorkerId};
+use crate::scheduler::{Event, NextStart, ResolvedOptions, Verdict, WorkerId};
 use crate::task::TaskId;
 
 impl World {
@@ -50,8 +50,8 @@ impl World {
             0..8 if !self.is_shut_down => {
                 for _ in 0..self.rng.u32(1..5) {
                     let is_chunk = self.rng.u8(0..6) == 0;
-                    let items = if is_chunk { self.rng.u64(2..20) } else { 1 };
-                    self.submit(items)?;
+                    let count = if is_chunk { self.rng.u64(2..20) } else { 1 };
+                    self.submit(count)?;
                 }
                 Ok(())
             }
@@ -89,9 +89,9 @@ impl World {
     }
 
     /// One task, or several together.
-    fn submit(&mut self, items: u64) -> Result<(), String> {
+    fn submit(&mut self, count: u64) -> Result<(), String> {
         let first = self.summary.tasks;
-        self.summary.tasks += items;
+        self.summary.tasks += count;
         let bytes = *self.rng.choice(&[2, 100, 5_000, 65_536]).expect("four");
         let times = *self.rng.choice(&[0, 0, 1, 3]).expect("four");
         let retries = Retries::times(times)
@@ -101,7 +101,7 @@ impl World {
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
         let priority = self.rng.i32(-1..=1);
         let options = ResolvedOptions { timeout, priority, retries };
-        for id in first..first + items {
+        for id in first..first + count {
             // What hangs without a timeout would keep a shutdown waiting, and rightly so.
             let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
             let hides = self.is_hostile && self.rng.u8(0..30) == 0;
@@ -113,8 +113,8 @@ impl World {
             self.pending.insert(id);
             self.fresh.insert((Reverse(priority), id));
         }
-        let items = u32::try_from(items).expect("few");
-        self.handle(Event::Submitted { id: TaskId(first), job: first, items, bytes, options })
+        let count = u32::try_from(count).expect("few");
+        self.handle(Event::Submitted { id: TaskId(first), job: first, count, bytes, options })
     }
 
     fn cancel(&mut self) -> Result<(), String> {
@@ -194,13 +194,13 @@ impl World {
     fn start(&mut self, worker_id: WorkerId, crashes: bool) -> Result<(), String> {
         if crashes || self.rng.u8(0..20) == 0 {
             self.processes.remove(&worker_id);
-            let again = match self.rng.u8(0..30) {
-                0 => Again::Never,
-                1..10 => Again::AtOnce,
-                _ => Again::WithBackoff,
+            let next_start = match self.rng.u8(0..30) {
+                0 => NextStart::Never,
+                1..10 => NextStart::AtOnce,
+                _ => NextStart::WithBackoff,
             };
             let cause = "simulated".to_owned();
-            return self.handle(Event::StartFailed { worker_id, cause, again });
+            return self.handle(Event::StartFailed { worker_id, cause, next_start });
         }
         let process = self.processes.get_mut(&worker_id).expect("a process");
         if process.slots > 1 && self.rng.u8(0..3) == 0 {
@@ -264,7 +264,7 @@ impl World {
                 events.push(Event::Progressed {
                     worker_id,
                     seq,
-                    items: 1,
+                    count: 1,
                     ran_for,
                     is_over_memory_limit,
                 });

@@ -22,8 +22,7 @@ pub(super) struct Process {
     pub slots: usize,
     /// The task for which it was ended, as it had run for too long.
     pub too_long: Option<u64>,
-    /// The scheduler knows that it has grown beyond what it may use.
-    /// It uses too much memory, or has said that it is in no state to go on.
+    /// The scheduler knows that the process uses too much memory, or is unfit for further tasks.
     pub is_over_memory_limit: bool,
     /// It ended; the scheduler does not know that yet, and may still send it calls.
     pub is_dead: bool,
@@ -69,7 +68,7 @@ pub(super) struct Call {
 pub(super) struct Booked {
     /// Those that are not answered.
     pub tasks: VecDeque<u64>,
-    pub items: u32,
+    pub count: u32,
     pub answered: u32,
 }
 
@@ -100,8 +99,8 @@ impl Process {
         while self.calls.len() < self.room
             && let Some(call) = self.outbox.pop_front()
         {
-            let items = call.tasks.len() as u32;
-            let booked = Booked { tasks: call.tasks.clone(), items, answered: 0 };
+            let count = call.tasks.len() as u32;
+            let booked = Booked { tasks: call.tasks.clone(), count, answered: 0 };
             self.book.insert(call.seq, booked);
             self.calls.push_back(call);
         }
@@ -189,11 +188,11 @@ impl Process {
     ) -> Vec<Begun> {
         let mut begun = Vec::new();
         for &seq in self.book.keys() {
-            let (items, is_true) = self.claimed(seq, rng, tasks);
+            let (count, is_true) = self.claimed(seq, rng, tasks);
             *lies += u64::from(!is_true);
             let longest = if is_true { 50_000 } else { u64::MAX / 2 };
             let ran_for = Duration::from_micros(rng.u64(0..longest));
-            begun.extend((items > 0).then_some(Begun { seq, items, ran_for }));
+            begun.extend((count > 0).then_some(Begun { seq, count, ran_for }));
         }
         begun
     }
@@ -212,7 +211,11 @@ impl Process {
             }
             Order::End { seq, allowed } => {
                 let claimed = self.end(worker_id, seq, allowed, rng, tasks, lies);
-                self.news.extend(claimed.map(|claimed| Event::NotYet { worker_id, seq, claimed }));
+                self.news.extend(claimed.map(|claimed| Event::NotEnded {
+                    worker_id,
+                    seq,
+                    claimed,
+                }));
             }
         }
     }
@@ -288,12 +291,12 @@ impl Process {
         let mut back = Vec::new();
         let meant: Vec<_> = self.book.range(seqs.clone()).map(|(seq, _)| *seq).collect();
         for seq in meant {
-            let (items, is_true) = self.claimed(seq, rng, tasks);
+            let (count, is_true) = self.claimed(seq, rng, tasks);
             let call = self.book.get_mut(&seq).expect("just seen");
-            if items < call.items {
-                call.items = items.max(call.answered);
-                call.tasks.truncate((call.items - call.answered) as usize);
-                back.push(Begun { seq, items, ran_for: Duration::ZERO });
+            if count < call.count {
+                call.count = count.max(call.answered);
+                call.tasks.truncate((call.count - call.answered) as usize);
+                back.push(Begun { seq, count, ran_for: Duration::ZERO });
                 if call.tasks.is_empty() {
                     self.book.remove(&seq);
                 }
@@ -303,7 +306,7 @@ impl Process {
         self.outbox.retain(|call| {
             let is_meant = seqs.contains(&call.seq);
             let ran_for = Duration::ZERO;
-            back.extend(is_meant.then_some(Begun { seq: call.seq, items: 0, ran_for }));
+            back.extend(is_meant.then_some(Begun { seq: call.seq, count: 0, ran_for }));
             !is_meant
         });
         if !back.is_empty() {

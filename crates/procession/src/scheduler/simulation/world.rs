@@ -180,8 +180,8 @@ impl World {
                 self.has_looked = true;
                 return;
             }
-            Event::NotYet { worker_id, seq, claimed } => {
-                return self.hear_not_yet(*worker_id, *seq, *claimed);
+            Event::NotEnded { worker_id, seq, claimed } => {
+                return self.hear_not_ended(*worker_id, *seq, *claimed);
             }
             Event::Replied { worker_id, .. }
             | Event::Progressed { worker_id, .. }
@@ -192,19 +192,19 @@ impl World {
         let slots = process.slots;
         match event {
             Event::Replied { seq, .. } => process.hear_answers(*seq, 1, slots, now),
-            Event::Progressed { seq, items, .. } => {
-                process.hear_answers(*seq, *items, slots, now);
+            Event::Progressed { seq, count, .. } => {
+                process.hear_answers(*seq, *count, slots, now);
             }
             Event::Returned { calls, .. } => {
                 for call in calls {
-                    process.hear_returned(call.seq, call.items, slots, now);
+                    process.hear_returned(call.seq, call.count, slots, now);
                 }
             }
             _ => {}
         }
     }
 
-    fn hear_not_yet(&mut self, worker_id: WorkerId, seq: u64, claimed: Claimed) {
+    fn hear_not_ended(&mut self, worker_id: WorkerId, seq: u64, claimed: Claimed) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&worker_id) else { return };
         process.ending.take_if(|ending| *ending == seq);
@@ -225,8 +225,8 @@ impl World {
         for action in actions {
             match action {
                 Action::Spawn { worker_id } => self.spawned(worker_id)?,
-                Action::Send { worker_id, seq, job, attempt, first, items } => {
-                    let tasks = range(job, first, items).collect();
+                Action::Send { worker_id, seq, job, attempt, first, count } => {
+                    let tasks = range(job, first, count).collect();
                     self.sent_call(worker_id, seq, attempt, tasks)?;
                 }
                 Action::Recall { worker_id, from, through } => {
@@ -249,9 +249,9 @@ impl World {
                 Action::Kill { worker_id, is_late: _ } => {
                     self.processes.get_mut(&worker_id).ok_or("killed nobody")?.is_killed = true;
                 }
-                Action::TakenBack { job, first, items } => {
+                Action::TakenBack { job, first, count } => {
                     self.summary.taken_back += 1;
-                    for id in range(job, first, items) {
+                    for id in range(job, first, count) {
                         self.taken_back(id)?;
                     }
                 }
@@ -260,8 +260,8 @@ impl World {
                     let until = self.now + pause;
                     self.retried(job + u64::from(first), attempt, fault, until)?;
                 }
-                Action::Complete { job, first, items, verdict } => {
-                    for id in range(job, first, items) {
+                Action::Complete { job, first, count, verdict } => {
+                    for id in range(job, first, count) {
                         self.completed(id, &verdict)?;
                     }
                 }
@@ -337,19 +337,19 @@ impl World {
     }
 }
 
-fn range(job: u64, first: u32, items: u32) -> Range<u64> {
+fn range(job: u64, first: u32, count: u32) -> Range<u64> {
     let first = job + u64::from(first);
-    first..first + u64::from(items)
+    first..first + u64::from(count)
 }
 
 impl Process {
     /// The scheduler hears that tasks of a call were answered.
-    fn hear_answers(&mut self, seq: u64, items: u32, slots: usize, now: Instant) {
+    fn hear_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
         let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
         let is_to_end = self.ending == Some(seq);
         let call = &mut self.view[index];
-        call.tasks.drain(..call.tasks.len().min(items as usize));
-        call.answered += items;
+        call.tasks.drain(..call.tasks.len().min(count as usize));
+        call.answered += count;
         if !is_to_end {
             call.could_run_since = Some(now);
         }

@@ -1,0 +1,346 @@
+//! The records that a worker sends: each is a number of 8 bytes and a text.
+//!
+//! | kind | number | text |
+//! |---|---|---|
+//! | `REPLY` | the claim of the call | the envelope of a [`Reply`], with its data |
+//! | `OUTPUT` | a [`Timed`] claim | an output |
+//! | `SAID` | a task id | a line |
+//! | `NOT_RECEIVED` | the claim of the call | the reason |
+//! | `UNFIT` | 0 | the reason |
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::ring::Garbled;
+use crate::blob::Blob;
+use crate::codec::{self, Encoding};
+use crate::error::{Cause, TaskError};
+use crate::panics;
+use crate::task::Task;
+
+/// Splits a record of a worker into its number and its text.
+pub(crate) fn split(record: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, text) = record.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*number), text))
+}
+
+/// The number of an output's record: the claim of the call, and the run time of the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timed {
+    pub claim: u32,
+    /// Cut to 2^32 - 1 ns (4.3 s). Tasks that are sent in one call run for much less.
+    pub ran_for: Duration,
+}
+
+impl Timed {
+    pub(crate) fn to_number(self) -> u64 {
+        let nanos = u32::try_from(self.ran_for.as_nanos()).unwrap_or(u32::MAX);
+        u64::from(nanos) << 32 | u64::from(self.claim)
+    }
+
+    pub(crate) fn from_number(number: u64) -> Self {
+        let claim = (number % (1 << 32)) as u32;
+        Self { claim, ran_for: Duration::from_nanos(number >> 32) }
+    }
+}
+
+/// The reply to one task, borrowed from its record or attachment.
+#[derive(Debug)]
+pub(crate) struct Reply<'r> {
+    pub id: u64,
+    pub status: Status,
+    /// The run time of the task, in microseconds.
+    pub run_us: u64,
+    data: &'r [u8],
+    encoding: Encoding,
+    /// The blobs of the output. Taken when it is decoded.
+    pub blobs: RefCell<Vec<Blob>>,
+}
+
+/// The envelope of a reply, as JSON: `{"id":7,"status":"ok","data":"BR","run_us":1900}`. A binary
+/// output follows its envelope: `{"id":7,"status":"ok","data":null,"len":3,"run_us":1900}`.
+#[derive(Deserialize)]
+struct Envelope<'r> {
+    id: u64,
+    status: Status,
+    #[serde(borrow)]
+    data: &'r RawValue,
+    len: Option<usize>,
+    #[serde(default)]
+    run_us: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// `data` is the task's output.
+    Ok,
+    /// `data` is the task's own error, a [`Cause`].
+    Failed,
+    /// `data` is a [`Panicked`].
+    Panicked,
+    /// The task could not be decoded. `data` is the reason, a string.
+    Undecodable,
+    /// The output could not be encoded. `data` is a [`Refused`].
+    Unencodable,
+    /// The output could not be sent or received. `data` is the reason, a string.
+    Undelivered,
+}
+
+/// Why an output was not encoded.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refused {
+    task: String,
+    field: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Panicked {
+    message: String,
+    location: Option<String>,
+}
+
+/// Holds the blobs of a task before it runs, then the data and blobs of its reply.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyBuffer {
+    /// The data of the reply.
+    pub data: Vec<u8>,
+    /// The encoding of `data`.
+    encoding: Encoding,
+    /// The blobs of the task, then those of `data`.
+    pub blobs: Vec<Blob>,
+}
+
+impl ReplyBuffer {
+    /// Encodes the result of a task.
+    pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
+        self.encoding = Encoding::Json;
+        let data = &mut self.data;
+        let (status, plain) = match result {
+            Ok(output) => {
+                let encoded = codec::encode(T::ENCODING, &output, data);
+                panics::discard(output);
+                match encoded {
+                    Ok(blobs) => {
+                        (self.blobs, self.encoding) = (blobs, T::ENCODING);
+                        return Status::Ok;
+                    }
+                    Err(refusal) => {
+                        data.clear();
+                        let (task, field) = (T::NAME.to_owned(), refusal.field());
+                        let refused = Refused { task, field, reason: refusal.into_reason() };
+                        (Status::Unencodable, serde_json::to_writer(data, &refused))
+                    }
+                }
+            }
+            Err(TaskError::Panicked { message, location }) => {
+                (Status::Panicked, serde_json::to_writer(data, &Panicked { message, location }))
+            }
+            Err(TaskError::Failed(cause)) => (Status::Failed, serde_json::to_writer(data, &cause)),
+            Err(other) => unreachable!("a task that ran does not end as {other:?}"),
+        };
+        plain.expect("text and numbers are always encodable");
+        status
+    }
+
+    /// Encodes the reason why there is neither an output nor an error of the task.
+    pub(crate) fn put_reason(&mut self, status: Status, reason: &str) -> Status {
+        self.encoding = Encoding::Json;
+        self.data.clear();
+        serde_json::to_writer(&mut self.data, reason).expect("text is always encodable");
+        status
+    }
+}
+
+/// The text of a reply that takes the place of one that could not be sent or received.
+pub(crate) fn undelivered(id: u64, reason: &str, ran_for: Duration) -> Vec<u8> {
+    let mut buffer = ReplyBuffer::default();
+    let status = buffer.put_reason(Status::Undelivered, reason);
+    envelope(id, status, &buffer, ran_for)
+}
+
+/// The text of a reply: its envelope with JSON data in it, or binary data behind it.
+pub(crate) fn envelope(
+    id: u64,
+    status: Status,
+    reply_buffer: &ReplyBuffer,
+    ran_for: Duration,
+) -> Vec<u8> {
+    let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
+    let status = serde_json::to_string(&status).expect("text is always encodable");
+    let (len, encoding) = (reply_buffer.data.len(), reply_buffer.encoding);
+    let mut reply = Vec::with_capacity(100 + len);
+    let head = write!(reply, r#"{{"id":{id},"status":{status},"data":"#);
+    let tail = match encoding {
+        Encoding::Json => {
+            reply.extend_from_slice(&reply_buffer.data);
+            write!(reply, r#","run_us":{run_us}}}"#)
+        }
+        Encoding::Binary => {
+            let tail = write!(reply, r#"null,"len":{len},"run_us":{run_us}}}"#);
+            reply.extend_from_slice(&reply_buffer.data);
+            tail
+        }
+    };
+    head.and(tail).expect("memory takes any bytes");
+    reply
+}
+
+impl<'r> Reply<'r> {
+    /// Parses a text. `Err` if anything is missing, malformed or left over.
+    pub(crate) fn parse(bytes: &'r [u8]) -> Result<Self, Garbled> {
+        let mut envelopes = serde_json::Deserializer::from_slice(bytes).into_iter();
+        let Some(Ok(Envelope { id, status, data, len, run_us })) = envelopes.next() else {
+            return Err(Garbled);
+        };
+        let behind = bytes.get(envelopes.byte_offset()..).ok_or(Garbled)?;
+        let (data, encoding) = match len {
+            None if behind.is_empty() => (data.get().as_bytes(), Encoding::Json),
+            Some(len) if behind.len() == len => (behind, Encoding::Binary),
+            _ => return Err(Garbled),
+        };
+        Ok(Self { id, status, run_us, data, encoding, blobs: RefCell::default() })
+    }
+
+    /// Decodes the output or the error. Takes the blobs.
+    pub(crate) fn result<O>(&self) -> Result<O, TaskError>
+    where
+        O: Serialize + DeserializeOwned,
+    {
+        let data = self.data;
+        let undecodable =
+            |what: &str, reason: String| TaskError::Undecodable { what: what.to_owned(), reason };
+        let broken = |error: serde_json::Error| undecodable("reply", error.to_string());
+        match self.status {
+            Status::Ok => codec::decode(self.encoding, data, self.blobs.take())
+                .map_err(|reason| undecodable("output", reason)),
+            Status::Failed => {
+                Err(serde_json::from_slice::<Cause>(data).map_or_else(broken, TaskError::Failed))
+            }
+            Status::Panicked => Err(serde_json::from_slice(data).map_or_else(
+                broken,
+                |Panicked { message, location }| TaskError::Panicked { message, location },
+            )),
+            Status::Undecodable => {
+                let reason = serde_json::from_slice::<String>(data);
+                Err(undecodable("task", reason.unwrap_or_else(|error| error.to_string())))
+            }
+            Status::Undelivered => {
+                let reason = serde_json::from_slice::<String>(data);
+                let reason = reason.unwrap_or_else(|error| error.to_string());
+                Err(TaskError::Undelivered { what: "output".to_owned(), reason })
+            }
+            Status::Unencodable => Err(serde_json::from_slice(data).map_or_else(
+                broken,
+                |Refused { task, field, reason }| TaskError::Unencodable {
+                    what: "output".to_owned(),
+                    task,
+                    field,
+                    reason,
+                },
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeMap;
+    use std::marker::PhantomData;
+
+    use crate::Failure;
+    use crate::task::Context;
+
+    /// A task that has this output, in either encoding.
+    #[derive(Serialize, Deserialize)]
+    struct Gives<O, const IS_BINARY: bool>(PhantomData<O>);
+
+    impl<O, const IS_BINARY: bool> Task for Gives<O, IS_BINARY>
+    where
+        O: Serialize + DeserializeOwned + Send + 'static,
+    {
+        const NAME: &'static str = "gives";
+        const ENCODING: Encoding = if IS_BINARY { Encoding::Binary } else { Encoding::Json };
+        type Output = O;
+        fn run(self, _: &Context) -> Result<O, Failure> {
+            Err(Failure::msg("not to be run"))
+        }
+    }
+
+    fn round_trip<T: Task>(result: Result<T::Output, TaskError>) -> Result<T::Output, TaskError> {
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<T>(result);
+        let bytes = envelope(7, status, &reply_buffer, Duration::from_micros(5));
+        let reply = Reply::parse(&bytes).expect("an envelope");
+        assert_eq!((reply.id, reply.run_us), (7, 5));
+        assert!(Reply::parse(&bytes[..bytes.len() - 1]).is_err(), "cut short");
+        assert!(Reply::parse(&[&bytes[..], b"1"].concat()).is_err(), "too long");
+        reply.result()
+    }
+
+    fn both_ways<O>(result: Result<O, TaskError>) -> Result<O, TaskError>
+    where
+        O: Serialize + DeserializeOwned + Send + Clone + PartialEq + 'static,
+        O: std::fmt::Debug,
+    {
+        let json = round_trip::<Gives<O, false>>(result.clone());
+        assert_eq!(round_trip::<Gives<O, true>>(result), json);
+        json
+    }
+
+    #[test]
+    fn a_reply_is_json_with_status_and_data() {
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<Gives<String, false>>(Ok("BR".to_owned()));
+        let json = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
+        assert_eq!(json, br#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
+    }
+
+    #[test]
+    fn an_output_that_is_not_json_follows_its_envelope() {
+        let mut reply_buffer = ReplyBuffer::default();
+        let status = reply_buffer.put::<Gives<u8, true>>(Ok(200));
+        let reply = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
+        let envelope = &br#"{"id":7,"status":"ok","data":null,"len":2,"run_us":1900}"#[..];
+        assert_eq!(reply.strip_prefix(envelope), Some(&[5, 200][..]));
+    }
+
+    #[test]
+    fn outputs_and_errors_survive_the_border() {
+        assert_eq!(both_ways(Ok(u64::MAX)), Ok(u64::MAX));
+        assert_eq!(both_ways(Ok("ünï \u{0} \u{1F1E7}".to_owned())), Ok("ünï \0 🇧".to_owned()));
+        let failed = TaskError::Failed(Failure::msg("no such city").into_cause());
+        assert_eq!(both_ways::<()>(Err(failed.clone())), Err(failed));
+        let panicked =
+            TaskError::Panicked { message: "oh".to_owned(), location: Some("a.rs:1".to_owned()) };
+        assert_eq!(both_ways::<()>(Err(panicked.clone())), Err(panicked));
+    }
+
+    #[test]
+    fn an_output_that_refuses_to_be_encoded_is_a_typed_error() {
+        let output = BTreeMap::from([("a", vec![1.0, f64::NAN])]);
+        let output: BTreeMap<String, Vec<f64>> =
+            output.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let refused = round_trip::<Gives<_, false>>(Ok(output)).expect_err("refused");
+        assert_eq!(
+            refused.to_string(),
+            r#"cannot encode the output of task "gives" at .a[1]: JSON has no number NaN"#
+        );
+    }
+
+    #[test]
+    fn a_claim_travels_with_its_time() {
+        let timed = Timed { claim: u32::MAX, ran_for: Duration::from_nanos(150) };
+        assert_eq!(Timed::from_number(timed.to_number()), timed);
+        let long = Timed { claim: 1, ran_for: Duration::from_secs(60) };
+        assert_eq!(Timed::from_number(long.to_number()).claim, 1);
+    }
+}
