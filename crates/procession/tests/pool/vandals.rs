@@ -3,10 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-#[cfg(target_os = "linux")]
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{process, thread};
 
@@ -15,9 +12,6 @@ use procession::{
     Context, Executor, Failure, ProcessPool, Registry, Retries, Shutdown, Task, TaskError,
     as_completed,
 };
-#[cfg(target_os = "linux")]
-#[cfg(target_os = "linux")]
-use procession_os::shared::SharedMemory;
 use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Length, await_workers, quiet, succeeds_with};
@@ -93,23 +87,13 @@ impl Task for Vandalize {
     }
 }
 
-/// Wakes whoever sleeps there. Elsewhere than on Linux, sleepers look by themselves.
-fn ring(_bell: u64) {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::thread::futex;
-        static MAP: OnceLock<SharedMemory> = OnceLock::new();
-        let map = MAP.get_or_init(|| {
-            let len = memory().metadata().expect("a length").len() as usize;
-            SharedMemory::map(memory(), len).expect("the same memory")
-        });
-        let strokes = map.word32(_bell as usize);
-        strokes.fetch_add(1, Ordering::SeqCst);
-        futex::wake(strokes, futex::Flags::empty(), i32::MAX as u32).expect("woken");
-    }
+/// Counts an event without waking its sleepers. Those of the coordinator look once a second.
+fn ring(events: u64) {
+    let count = u32::from_le_bytes(read(events).to_le_bytes()[..4].try_into().expect("a word"));
+    write(events, &count.wrapping_add(1).to_le_bytes());
 }
 
-// Where things lie, see `src/transport/exchange.rs`; the rings at the end.
+// Where things lie, see `src/transport/shared_region.rs`; the rings at the end.
 const CALLS_HEAD: u64 = 64;
 const REPLIES_TAIL: u64 = 2 * 64;
 const REPLIES_HEAD: u64 = 3 * 64;
@@ -118,22 +102,32 @@ const CALLER_EVENTS: u64 = 6 * 64;
 const SLEEPERS: u64 = 4;
 const NUMBER_OF_CLAIMS: u64 = 11 * 64;
 const CLAIMS: u64 = 12 * 64;
+const CLAIM: u64 = 32;
 const RING: u64 = 256 * 1024;
 
-/// The memory that this process, a worker, shares with the coordinator.
-fn memory() -> &'static File {
-    static MEMORY: OnceLock<File> = OnceLock::new();
-    MEMORY.get_or_init(|| {
-        let name = Path::new("/memfd:procession (deleted)");
-        let open = fs::read_dir("/proc/self/fd").expect("a directory").flatten();
-        let is_it = |path: &PathBuf| fs::read_link(path).is_ok_and(|link| link == name);
-        let path = open.map(|entry| entry.path()).find(is_it).expect("the memory");
-        File::options().read(true).write(true).open(path).expect("the same memory")
+/// The memory of this process, a worker, and where that begins which it shares with the coordinator.
+struct Shared {
+    memory: File,
+    /// The address of its first byte.
+    from: u64,
+}
+
+fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let maps = fs::read_to_string("/proc/self/maps").expect("the mappings");
+        let mut lines = maps.lines();
+        let map = lines.find(|line| line.ends_with("/memfd:procession (deleted)"));
+        let from = map.and_then(|map| map.split('-').next()).expect("the shared memory");
+        let memory = File::options().read(true).write(true).open("/proc/self/mem");
+        let memory = memory.expect("the memory of this process");
+        Shared { memory, from: u64::from_str_radix(from, 16).expect("an address") }
     })
 }
 
 fn write(at: u64, bytes: &[u8]) {
-    memory().write_all_at(bytes, at).expect("written memory");
+    let shared = shared();
+    shared.memory.write_all_at(bytes, shared.from + at).expect("written memory");
 }
 
 fn read_tail() -> u64 {
@@ -142,7 +136,8 @@ fn read_tail() -> u64 {
 
 fn read(at: u64) -> u64 {
     let mut number = [0; 8];
-    memory().read_exact_at(&mut number, at).expect("a number");
+    let shared = shared();
+    shared.memory.read_exact_at(&mut number, shared.from + at).expect("a number");
     u64::from_le_bytes(number)
 }
 
@@ -167,7 +162,8 @@ fn record_len(text: &str) -> u64 {
 }
 
 fn write_record(at: u64, kind: u8, number: u64, text: &str) {
-    let ring = memory().metadata().expect("a length").len() - RING;
+    let claims = read(NUMBER_OF_CLAIMS) & u64::from(u32::MAX);
+    let ring = (CLAIMS + claims * CLAIM).next_multiple_of(64) + RING;
     let len = u32::try_from(8 + text.len()).expect("a short text").to_le_bytes();
     let header = [len[0], len[1], len[2], len[3], kind, 0, 0, 0];
     write(ring + at % RING, &[&header[..], &number.to_le_bytes(), text.as_bytes()].concat());
