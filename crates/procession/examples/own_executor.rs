@@ -116,8 +116,8 @@ impl Engine for OneThread {
         };
         drop(state);
         self.queue.changed.notify_all();
-        // A dropped job cancels its future and calls its callbacks: not under the lock.
-        drop(cancelled);
+        // Not under the lock: this calls callbacks.
+        cancelled.into_values().for_each(|job| job.fail(TaskError::Cancelled));
         if thread::current().id() == self.thread_id {
             return; // In a callback: the thread ends after it.
         }
@@ -136,7 +136,7 @@ impl Engine for OneThread {
 impl Cancel for Queue {
     fn cancel(&self, id: TaskId) -> bool {
         let job = self.lock().pending.remove(&id);
-        job.is_some()
+        job.map(|job| job.fail(TaskError::Cancelled)).is_some()
     }
 
     /// A task or callback on the only thread cannot wait for a task that is behind it in the queue.

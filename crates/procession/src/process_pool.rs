@@ -227,6 +227,11 @@ impl ProcessPool {
                 end: EndSignal::default(),
             }
         });
+        // Before the supervisor may send a `Tick`: an action on a worker that is not in the table of
+        // processes yet would be lost.
+        let mut state = inner.lock_state();
+        let effects = inner.apply_actions(&mut state, actions);
+        drop(state);
         let supervised = Arc::clone(&inner);
         let thread = inner
             .start_first_thread("supervisor".to_owned(), move || {
@@ -235,9 +240,6 @@ impl ProcessPool {
             .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;
         inner.add_thread(thread, None);
         suspension::register(&inner);
-        let mut state = inner.lock_state();
-        let effects = inner.apply_actions(&mut state, actions);
-        drop(state);
         inner.run_effects(effects, None);
         Ok(Self { inner })
     }

@@ -61,9 +61,8 @@ use crate::task::TaskId;
 /// executor.shutdown(Shutdown::Wait);
 /// ```
 pub trait Engine: Send + Sync {
-    /// Takes a job. It completes the job sooner or later: by [`JobRunner::run`], by [`Job::fail`], or
-    /// by dropping it, which cancels its future. It does not fail by itself: a job that cannot be run
-    /// is completed with an error, such as
+    /// Takes a job. The executor completes it, now or later, by [`JobRunner::run`] or [`Job::fail`]. This
+    /// includes a job that cannot be run: after a shutdown, the error is
     /// [`PoolError::ShutDown`](crate::PoolError::ShutDown).
     fn enqueue(&self, job: Job);
 
@@ -91,10 +90,11 @@ pub trait Engine: Send + Sync {
 
 /// The part of an [`Engine`] that its futures use; see [`Canceller`].
 pub trait Cancel: Send + Sync + 'static {
-    /// Cancels a task that has not begun: takes its [`Job`] out of the queue and drops it. Returns
-    /// whether it was in the queue.
+    /// Cancels a task that has not begun: takes its [`Job`] out of the queue and completes it by
+    /// [`Job::fail`] with [`TaskError::Cancelled`](crate::TaskError::Cancelled). Returns whether it was
+    /// in the queue.
     ///
-    /// Release the lock of the queue before the job is dropped, because that calls callbacks.
+    /// Release the lock of the queue before [`Job::fail`], which calls callbacks.
     fn cancel(&self, id: TaskId) -> bool;
 
     /// Called when a thread that runs a task or a callback is about to wait for the task `id`. Returns

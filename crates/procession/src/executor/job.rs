@@ -20,7 +20,8 @@ use crate::transport::Reply;
 
 /// A submitted task and the promise of its output, for an [`Engine`](super::Engine).
 ///
-/// On drop, its future is completed with [`TaskError::Cancelled`].
+/// It is completed by [`JobRunner::run`](super::JobRunner::run) or by [`fail`](Self::fail). On drop, its
+/// future is completed with [`TaskError::Cancelled`].
 pub struct Job {
     id: TaskId,
     name: &'static str,
@@ -49,7 +50,8 @@ impl Job {
         self.work.run(context);
     }
 
-    /// Completes the future with an error, and calls its callbacks on this thread.
+    /// Completes the future with an error, and calls its callbacks on this thread. To cancel a task, the
+    /// error is [`TaskError::Cancelled`]. Panics of the callbacks and of `Drop` of the task are caught.
     pub fn fail(self, error: TaskError) {
         self.work.into_promise().fail(error);
     }

@@ -8,8 +8,8 @@ use crate::task::{Context, Locals};
 use crate::waiting::{Obligation, RoleGuard};
 
 /// Runs the jobs of an [`Engine`](super::Engine) in this process. It has what their tasks share: the
-/// values of [`Context::local`], and the function that [`Context::say`] calls.
-#[derive(Debug, Default)]
+/// values of [`Context::local`], and the function that [`Context::say`] calls. Clones share both.
+#[derive(Debug, Clone, Default)]
 pub struct JobRunner {
     locals: Arc<Locals>,
     lines: LineSink,

@@ -15,12 +15,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::callbacks;
-use super::{Canceller, Engine, Job, Shutdown};
+use super::{Canceller, Engine, Job, JobRunner, Shutdown};
 use crate::error::{PoolError, TaskError};
 use crate::future::TaskControl;
 use crate::panics::{self, Panic};
-use crate::progress_lines::{LineSink, Said};
-use crate::task::{Context, Locals, TaskId};
+use crate::progress_lines::Said;
+#[cfg(doc)]
+use crate::task::Context;
+use crate::task::TaskId;
 use crate::waiting::{self, HandOver, Need, Obligation, RoleGuard};
 use procession_os::fork::Origin;
 use procession_os::threads::{self, ThreadSpec};
@@ -60,7 +62,6 @@ struct ThreadPoolInner {
     changed: Condvar,
     /// Notified when a thread has ended.
     ended: Condvar,
-    locals: Arc<Locals>,
     origin: Origin,
 }
 
@@ -73,7 +74,7 @@ struct Queue {
     awaited: BTreeSet<TaskId>,
     /// Number of threads that wait for tasks, in a task or a callback.
     waiting: usize,
-    lines: LineSink,
+    runner: JobRunner,
     /// Stack size of each thread, in bytes. `None`: the default of the standard library.
     stack: Option<usize>,
     /// The error of the last failed start of a thread.
@@ -102,7 +103,6 @@ impl ThreadPool {
             queue: Mutex::default(),
             changed: Condvar::new(),
             ended: Condvar::new(),
-            locals: Arc::default(),
             origin: Origin::here(),
         };
         Self { inner: Arc::new(inner) }
@@ -111,7 +111,7 @@ impl ThreadPool {
     /// Sets the function that is called with each line that a task reports by [`Context::say`], on the
     /// thread of the task. Default: writes it to standard output.
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.inner.lock().lines = LineSink::calling(Box::new(call));
+        self.inner.lock().runner.set_on_say(call);
         self
     }
 
@@ -179,16 +179,10 @@ impl ThreadPoolInner {
                 next => next,
             };
             if let Some(job) = next {
-                let context = Context {
-                    task: job.id(),
-                    worker,
-                    attempt: 1,
-                    locals: Arc::clone(&self.locals),
-                    lines: queue.lines.clone(),
-                };
+                let runner = queue.runner.clone();
                 drop(queue);
                 let obligation = Obligation::to_end(job.id());
-                job.run(&context);
+                runner.run_in_role(job, worker);
                 drop(obligation);
                 role.take_back();
                 queue = self.lock();
@@ -380,7 +374,8 @@ impl Engine for ThreadPool {
         for thread in threads {
             let _ = thread.join();
         }
-        self.inner.locals.clear();
+        let runner = self.inner.lock().runner.clone();
+        runner.clear_locals();
     }
 }
 
