@@ -319,7 +319,6 @@ impl Builder {
             WorkerProgram::At(path) => Programs::only(&path)?,
         };
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
-        let listeners = ListenerFns { on_event, wants_starts, on_output, on_say };
         let setup = Setup {
             scheduling: Settings {
                 slots,
@@ -339,7 +338,7 @@ impl Builder {
             worker_env,
             build_id,
         };
-        ProcessPool::start(setup, listeners)
+        ProcessPool::start(setup, ListenerFns { on_event, wants_starts, on_output, on_say })
     }
 }
 

@@ -104,7 +104,7 @@ fn end_start(
     };
     let kill_reason = handle.kill_reason();
     if early.as_ref().err() == Some(&RecvTimeoutError::Timeout) && kill_reason.is_none() {
-        let reason = "it closed its standard input and went on without reporting".to_owned();
+        let reason = "it closed its standard input and did not report".to_owned();
         failure = StartFailure::Misused(UnfitProgram::Wrapper, reason);
     }
     handle.kill(KillReason::Unusable);
@@ -115,16 +115,16 @@ fn end_start(
         }
         Err(_) => until_ended(handle, ended),
     };
-    let (cause, again) = failure.classify(pool, rank, kill_reason, &end);
+    let (cause, next_start) = failure.classify(pool, rank, kill_reason, &end);
     let (worker_id, worker, pid) = (handle.worker_id, handle.worker(), handle.pid());
     let was_needed = kill_reason != Some(KillReason::Unneeded);
     let reason = cause.clone();
     pool.listeners.event(|| PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed });
-    if again == NextStart::AfterShortage {
+    if next_start == NextStart::AfterShortage {
         let reason = cause.clone();
         pool.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
     }
-    pool.handle(Event::StartFailed { worker_id, cause, next_start: again });
+    pool.handle(Event::StartFailed { worker_id, cause, next_start });
 }
 
 /// Waits for the report of the watch thread.

@@ -31,7 +31,7 @@ pub(super) fn perform(
     await_hello(socket)?;
     await_descriptors(handle)?;
     let Some(server) = server.take() else {
-        return Err(StartFailure::System("there is no server to greet the worker".to_owned()));
+        return Err(StartFailure::System("there is no server for the handshake".to_owned()));
     };
     let welcome = accept(pool, handle, server, invitation)?;
     let threads = pool.setup.scheduling.slots[handle.worker()];
@@ -64,7 +64,7 @@ fn accept(
     };
     let Hello { token, protocol, build, pid, welcome, lifeline } = hello;
     if token != invitation.token || pid != handle.pid() {
-        return Err(StartFailure::System(format!("process {pid} connected uninvited")));
+        return Err(StartFailure::System(format!("process {pid} connected without an invitation")));
     }
     let ours = transport::build_with(&pool.setup.build_id);
     if protocol != PROTOCOL || build != ours {
@@ -108,7 +108,7 @@ fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
     match HandshakeMessage::receive(socket) {
         Ok(Some((HandshakeMessage::HelloSent, _))) => Ok(()),
         Ok(Some((HandshakeMessage::NotServing, _))) => {
-            let reason = "it builds a pool of its own in place of serving".to_owned();
+            let reason = "it builds a pool instead of serving".to_owned();
             Err(StartFailure::Misused(UnfitProgram::NotServing, reason))
         }
         Ok(Some((HandshakeMessage::Wrapped { pid }, _))) => {
@@ -132,7 +132,9 @@ fn await_descriptors(handle: &WorkerHandle) -> Result<(), StartFailure> {
     let since = Instant::now();
     while let Err(short) = transport::prepare() {
         if handle.has_ended() || since.elapsed() >= LONGEST_WAIT {
-            return Err(StartFailure::Short(format!("cannot greet a worker: {short}")));
+            return Err(StartFailure::Short(format!(
+                "cannot start the handshake with a worker: {short}"
+            )));
         }
         thread::sleep(PAUSE);
     }

@@ -33,7 +33,7 @@ pub(super) enum StartFailure {
 
 impl StartFailure {
     pub(super) fn another_protocol() -> Self {
-        Self::Stranger("it speaks another protocol".to_owned())
+        Self::Stranger("it uses another version of the protocol".to_owned())
     }
 
     /// A panic in the handshake, by its message.
@@ -57,7 +57,7 @@ impl StartFailure {
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
         let said = said.unwrap_or_default();
-        let (reason, again) = match self {
+        let (reason, next_start) = match self {
             // These do not depend on the program.
             Self::System(reason) => return (reason, NextStart::WithBackoff),
             Self::Short(reason) => return (reason, NextStart::AfterShortage),
@@ -84,10 +84,10 @@ impl StartFailure {
                 (format!("it ended with {exit} before it was ready{said}"), NextStart::WithBackoff)
             }
         };
-        let again = if pool.pass_over(rank, &reason) { NextStart::AtOnce } else { again };
+        let next_start = if pool.pass_over(rank, &reason) { NextStart::AtOnce } else { next_start };
         let path = pool.setup.programs.path(rank);
         let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
-        (format!("worker program {}: {reason}", path.display()), again)
+        (format!("worker program {}: {reason}", path.display()), next_start)
     }
 }
 
@@ -116,13 +116,13 @@ fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (St
     let programs = &pool.setup.programs;
     let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
     let does_not_serve = has_left && programs.is_this(rank) && !programs.has_served(rank);
-    let again = match does_not_serve {
+    let next_start = match does_not_serve {
         // Code before `serve_if_asked` may need threads or descriptors as well.
         true if is_shortage_message(said) => NextStart::AfterShortage,
         true => NextStart::Unfit(UnfitProgram::NotServing),
         false => NextStart::WithBackoff,
     };
-    (format!("it ended with {exit} before it was ready{said}"), again)
+    (format!("it ended with {exit} before it was ready{said}"), next_start)
 }
 
 pub(super) const CLEARED_ENVIRONMENT: &str = "it cleared the environment of the program";

@@ -27,7 +27,7 @@ use procession_os::mark::Mark;
 pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result<(), NotStarted> {
     transport::prepare().map_err(|short| NotStarted {
         cause: format!("cannot start a worker: {short}"),
-        again: NextStart::AfterShortage,
+        next_start: NextStart::AfterShortage,
     })?;
     let (server, server_name) = create_server()?;
     let (socket, input) =
@@ -65,14 +65,16 @@ fn create_server() -> Result<(IpcOneShotServer<Hello>, String), NotStarted> {
             let not_started = NotStarted::new("make a socket for a worker", &error);
             // The library reports a socket that it could not make as EBADF.
             let has_no_socket = Errno::from_io_error(&error) == Some(Errno::BADF);
-            let again = if has_no_socket { NextStart::AfterShortage } else { not_started.again };
-            NotStarted { again, ..not_started }
+            let next_start =
+                if has_no_socket { NextStart::AfterShortage } else { not_started.next_start };
+            NotStarted { next_start, ..not_started }
         }),
         Err(Panic { message, .. }) => {
             let cause = format!("cannot make a socket for a worker: {message}");
             let is_short = is_shortage_message(&message);
-            let again = if is_short { NextStart::AfterShortage } else { NextStart::WithBackoff };
-            Err(NotStarted { cause, again })
+            let next_start =
+                if is_short { NextStart::AfterShortage } else { NextStart::WithBackoff };
+            Err(NotStarted { cause, next_start })
         }
     }
 }
@@ -106,11 +108,11 @@ fn spawn(
     let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // A shortage is not a fault of the program.
-        let is_its_fault = not_started.again != NextStart::AfterShortage
+        let is_its_fault = not_started.next_start != NextStart::AfterShortage
             && error.kind() != io::ErrorKind::Interrupted;
         let is_passed_over = is_its_fault && pool.pass_over(rank, &error.to_string());
         match is_passed_over {
-            true => NotStarted { again: NextStart::AtOnce, ..not_started },
+            true => NotStarted { next_start: NextStart::AtOnce, ..not_started },
             false => not_started,
         }
     })?;
@@ -146,15 +148,15 @@ fn start_watching(
 /// Why no worker was started. No process is left behind.
 pub(super) struct NotStarted {
     pub(super) cause: String,
-    pub(super) again: NextStart,
+    pub(super) next_start: NextStart,
 }
 
 impl NotStarted {
     fn new(what: &str, error: &io::Error) -> Self {
         let cause = format!("cannot {what}: {error}");
-        let again =
+        let next_start =
             if is_shortage(error) { NextStart::AfterShortage } else { NextStart::WithBackoff };
-        Self { cause, again }
+        Self { cause, next_start }
     }
 }
 
@@ -167,7 +169,7 @@ fn check_file_size_limit(size: usize) -> Result<(), NotStarted> {
                 "cannot make memory to share with a worker: it takes {size} bytes, but no file of \
                  this process may be larger than {limit} (ulimit -f)"
             );
-            Err(NotStarted { cause, again: NextStart::Never })
+            Err(NotStarted { cause, next_start: NextStart::Never })
         }
         _ => Ok(()),
     }
@@ -200,7 +202,7 @@ fn share_memory(worker: &Socket, claims: usize) -> Result<SharedRegion, NotStart
         Sent::Yes | Sent::Gone => Ok(region),
         Sent::NoRoom | Sent::Short(_) => Err(NotStarted {
             cause: "cannot send a worker its memory: the system has no room".to_owned(),
-            again: NextStart::AfterShortage,
+            next_start: NextStart::AfterShortage,
         }),
     }
 }

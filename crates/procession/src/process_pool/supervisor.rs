@@ -55,13 +55,13 @@ fn receive_messages(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage
         };
         match message {
             Ok(SupervisorMessage::Start(handle)) => {
-                if let Err(NotStarted { cause, again }) = start_worker::start(pool, &handle) {
+                if let Err(NotStarted { cause, next_start }) = start_worker::start(pool, &handle) {
                     let (worker_id, worker, reason) =
                         (handle.worker_id, handle.worker(), cause.clone());
-                    if again != NextStart::AtOnce {
+                    if next_start != NextStart::AtOnce {
                         pool.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
                     }
-                    pool.handle(Event::StartFailed { worker_id, cause, next_start: again });
+                    pool.handle(Event::StartFailed { worker_id, cause, next_start });
                 }
             }
             Ok(SupervisorMessage::CheckAgain) => {}

@@ -255,7 +255,7 @@ fn never_has_enough_for_a_handshake() {
     let is_broken = matches!(
         &lost,
         Err(TaskError::PoolBroken(procession::PoolError::CannotStart { cause, .. }))
-            if cause.contains("cannot greet a worker: too few file descriptors are free")
+            if cause.contains("cannot start the handshake with a worker: too few file descriptors are free")
     );
     assert!(is_broken, "{lost:?}");
     println!("it works");

@@ -181,7 +181,7 @@ fn a_worker_of_another_build_of_the_users_program_breaks_the_pool_at_the_first_t
 fn a_worker_that_speaks_another_language_breaks_the_pool_at_the_first_try() {
     let (tries, cause) = breaks(&pool_of(Guise::Mumbles).build().expect("a pool"));
     assert_eq!(tries, 1);
-    assert!(cause.contains("it speaks another protocol"), "{cause}");
+    assert!(cause.contains("it uses another version of the protocol"), "{cause}");
 }
 
 fn a_worker_that_dies_again_and_again_breaks_the_pool() {
@@ -209,7 +209,7 @@ fn a_main_that_never_serves_is_told_so_and_starts_no_swarm() {
     let error = refuses(&pool_of(Guise::NeverServes).build().expect("a pool"));
     assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("it builds a pool of its own in place of serving"), "{text}");
+    assert!(text.contains("it builds a pool instead of serving"), "{text}");
     assert!(text.contains("procession::worker::serve_if_asked(registry) first thing"), "{text}");
 }
 
@@ -241,10 +241,13 @@ fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
 }
 
 fn a_worker_that_gets_no_time_to_report_is_not_said_not_to_serve() {
-    let pool = quiet().workers(1).start_timeout(Duration::ZERO).build().expect("a pool");
-    let (tries, cause) = breaks(&pool);
-    assert_eq!(tries, 1);
-    assert!(cause.contains("it had not reported after 0ns"), "{cause}");
+    // Repeated: the timeout passes before, while or after the pool is being built.
+    for _ in 0..20 {
+        let pool = quiet().workers(1).start_timeout(Duration::ZERO).build().expect("a pool");
+        let (tries, cause) = breaks(&pool);
+        assert_eq!(tries, 1);
+        assert!(cause.contains("it had not reported after 0ns"), "{cause}");
+    }
 }
 
 fn a_main_that_panics_before_it_serves_is_quoted() {
@@ -364,7 +367,7 @@ fn a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try() {
         let error = refuses(&pool);
         assert!(matches!(error, PoolError::WorkerNotServing { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains("it builds a pool of its own in place of serving"), "{text}");
+        assert!(text.contains("it builds a pool instead of serving"), "{text}");
     }
 }
 
