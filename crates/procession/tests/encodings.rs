@@ -1,5 +1,5 @@
-//! Which values arrive as they were, in either encoding: the table in `docs/encodings.md`, and the
-//! law that every executor gives equal values or refuses them before they are sent.
+//! Which values the encodings hold: writes and checks the table in `docs/encodings.md`, and checks that every
+//! executor returns an equal value or refuses it before it is sent.
 
 #[path = "support/harness.rs"]
 mod harness;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::zoo::{Animal, F32, F64};
 
-/// Gives an animal back, by way of JSON.
+/// Returns an animal, in JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Carry(Animal);
 
@@ -32,7 +32,7 @@ impl Task for Carry {
     }
 }
 
-/// The same in the binary encoding.
+/// Returns an animal, in the binary encoding.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct CarryBinary(Animal);
 
@@ -45,7 +45,7 @@ impl Task for CarryBinary {
     }
 }
 
-/// Its output has what JSON cannot hold.
+/// Returns a report with NaN, which JSON cannot hold.
 #[derive(Serialize, Deserialize)]
 struct Measure;
 
@@ -72,7 +72,7 @@ fn report() -> Report {
     Report { items: ratios.map(|ratio| Item { ratio }).into() }
 }
 
-/// A task with parts of its own that travel beside it.
+/// Returns its blobs, a text and bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Blobs(Vec<Blob>, String, Vec<u8>);
 
@@ -85,7 +85,7 @@ impl Task for Blobs {
     }
 }
 
-/// Untagged enums whose variants may be mistaken for each other.
+/// Untagged enums with variants that can be decoded as each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Alike {
     Keys(BTreeMap<Key, u8>),
@@ -116,7 +116,7 @@ enum NarrowFirst {
     Large(u64),
 }
 
-/// Gives its value back, in the encoding of this number.
+/// Returns its value; `ENCODING` is 0 for JSON and 1 for binary.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Pair<const ENCODING: u8>(Alike);
 
@@ -145,9 +145,9 @@ fn main() {
         every_executor_gives_equal_values_or_refuses_them,
         a_refused_task_is_not_run_and_names_its_field,
         a_refused_output_names_its_task_and_field,
-        binary_tasks_of_all_sizes_arrive_and_come_back,
-        a_map_key_that_is_a_number_is_never_read_back_as_a_text,
-        what_a_binary_untagged_enum_takes_for_another_variant_is_an_error,
+        binary_tasks_of_all_sizes_return_equal,
+        a_numeric_map_key_is_not_decoded_as_a_text,
+        a_binary_untagged_enum_that_becomes_another_variant_is_an_error,
         a_number_that_a_json_untagged_enum_changes_is_an_error,
     ];
     harness::run(trials);
@@ -157,43 +157,43 @@ fn pool() -> ProcessPool {
     ProcessPool::builder().workers(2).on_output(|_| {}).build().expect("a pool")
 }
 
-/// What became of a value.
+/// What happened to a value, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
+enum RoundTrip {
     Equal,
     Refused,
-    /// Refused too late, by the one who was to read it.
+    /// Refused too late, by the reader.
     Unread,
     Changed,
 }
 
-fn fate(animal: &Animal, result: &Result<Animal, TaskError>) -> Fate {
+fn round_trip(animal: &Animal, result: &Result<Animal, TaskError>) -> RoundTrip {
     match result {
-        Ok(back) if back == animal => Fate::Equal,
-        Ok(_) => Fate::Changed,
-        Err(TaskError::Unencodable { what, .. }) if what == "task" => Fate::Refused,
-        Err(_) => Fate::Unread,
+        Ok(back) if back == animal => RoundTrip::Equal,
+        Ok(_) => RoundTrip::Changed,
+        Err(TaskError::Unencodable { what, .. }) if what == "task" => RoundTrip::Refused,
+        Err(_) => RoundTrip::Unread,
     }
 }
 
-fn fates<T: Task<Output = Animal>>(
+fn round_trips<T: Task<Output = Animal>>(
     pool: &ProcessPool,
     animals: &[Animal],
     task: fn(Animal) -> T,
-) -> Vec<Fate> {
+) -> Vec<RoundTrip> {
     let results = pool.map(animals.iter().cloned().map(task));
-    animals.iter().zip(results).map(|(animal, result)| fate(animal, &result)).collect()
+    animals.iter().zip(results).map(|(animal, result)| round_trip(animal, &result)).collect()
 }
 
-fn cell(fates: &[Fate]) -> String {
-    let count = |fate| fates.iter().filter(|other| **other == fate).count();
+fn cell(trips: &[RoundTrip]) -> String {
+    let count = |trip| trips.iter().filter(|other| **other == trip).count();
     let names = [
-        (Fate::Equal, "equal"),
-        (Fate::Refused, "refused"),
-        (Fate::Unread, "NOT READ"),
-        (Fate::Changed, "CHANGED"),
+        (RoundTrip::Equal, "equal"),
+        (RoundTrip::Refused, "refused"),
+        (RoundTrip::Unread, "NOT READ"),
+        (RoundTrip::Changed, "CHANGED"),
     ];
-    let there: Vec<_> = names.into_iter().filter(|(fate, _)| count(*fate) > 0).collect();
+    let there: Vec<_> = names.into_iter().filter(|(trip, _)| count(*trip) > 0).collect();
     match there[..] {
         [(_, name)] => name.to_owned(),
         _ => there
@@ -214,12 +214,12 @@ fn the_table_in_the_docs_is_what_the_encodings_hold() {
     let mut table = "| | JSON | binary |\n|---|---|---|\n".to_owned();
     let (mut json_holds, mut binary_holds) = (0, 0);
     for (name, about, animals) in &all {
-        let json = fates(&pool, animals, Carry);
-        let binary = fates(&pool, animals, CarryBinary);
+        let json = round_trips(&pool, animals, Carry);
+        let binary = round_trips(&pool, animals, CarryBinary);
         let worst = json.iter().chain(&binary).max();
-        assert!(worst <= Some(&Fate::Refused), "{name}: {json:?} {binary:?}");
-        json_holds += usize::from(json.iter().all(|fate| *fate == Fate::Equal));
-        binary_holds += usize::from(binary.iter().all(|fate| *fate == Fate::Equal));
+        assert!(worst <= Some(&RoundTrip::Refused), "{name}: {json:?} {binary:?}");
+        json_holds += usize::from(json.iter().all(|trip| *trip == RoundTrip::Equal));
+        binary_holds += usize::from(binary.iter().all(|trip| *trip == RoundTrip::Equal));
         writeln!(table, "| {about} | {} | {} |", cell(&json), cell(&binary)).expect("a text");
     }
     let number = all.len();
@@ -241,7 +241,7 @@ fn the_table_in_the_docs_is_what_the_encodings_hold() {
     }
 }
 
-/// Any animal, and others of which each bit is drawn.
+/// Known animals, and animals with random bits.
 fn animals() -> impl Strategy<Value = Vec<Animal>> {
     let known: Vec<_> = zoo::all().into_iter().flat_map(|(_, _, animals)| animals).collect();
     let float = any::<u64>().prop_map(|bits| F64(f64::from_bits(bits)));
@@ -265,14 +265,14 @@ fn animals() -> impl Strategy<Value = Vec<Animal>> {
 
 fn every_executor_gives_equal_values_or_refuses_them() {
     let (sequential, threads, processes) = (Sequential::new(), ThreadPool::new(2), pool());
-    // Until the tasks of a map are known to be so short that they travel together.
+    // After these the pool knows that the tasks are short, and sends them in chunks.
     let short = || (0..2000_u64).map(|n| Animal::Int64((0, n)));
     assert!(processes.map(short().map(Carry)).zip(short()).all(|(is, was)| is == Ok(was)));
     let config = Config { cases: 100, failure_persistence: None, ..Config::default() };
     let test = |animals: Vec<Animal>| {
         let equal = |results: Vec<Result<Animal, TaskError>>| {
             for (animal, result) in animals.iter().zip(results) {
-                prop_assert_eq!(fate(animal, &result), Fate::Equal, "{:?}", result);
+                prop_assert_eq!(round_trip(animal, &result), RoundTrip::Equal, "{:?}", result);
             }
             Ok(())
         };
@@ -282,7 +282,10 @@ fn every_executor_gives_equal_values_or_refuses_them() {
         let one_by_one: Vec<_> = carry().map(|task| threads.submit(task)).collect();
         equal(one_by_one.into_iter().map(|future| future.result()).collect())?;
 
-        let mapped = [fates(&processes, &animals, Carry), fates(&processes, &animals, CarryBinary)];
+        let mapped = [
+            round_trips(&processes, &animals, Carry),
+            round_trips(&processes, &animals, CarryBinary),
+        ];
         let json: Vec<_> = carry().map(|task| processes.submit(task)).collect();
         let binary = animals.iter().cloned().map(CarryBinary);
         let binary: Vec<_> = binary.map(|task| processes.submit(task)).collect();
@@ -291,15 +294,15 @@ fn every_executor_gives_equal_values_or_refuses_them() {
             animals
                 .iter()
                 .zip(results)
-                .map(|(animal, result)| fate(animal, &result))
+                .map(|(animal, result)| round_trip(animal, &result))
                 .collect::<Vec<_>>()
         });
         prop_assert_eq!(&mapped, &submitted);
         let worst = mapped.iter().flatten().max();
-        prop_assert!(worst <= Some(&Fate::Refused), "{:?}", mapped);
+        prop_assert!(worst <= Some(&RoundTrip::Refused), "{:?}", mapped);
         Ok(())
     };
-    TestRunner::new(config).run(&animals(), test).expect("the law");
+    TestRunner::new(config).run(&animals(), test).expect("equal or refused");
 }
 
 fn a_refused_task_is_not_run_and_names_its_field() {
@@ -332,7 +335,7 @@ fn a_refused_output_names_its_task_and_field() {
     );
 }
 
-fn binary_tasks_of_all_sizes_arrive_and_come_back() {
+fn binary_tasks_of_all_sizes_return_equal() {
     let pool = pool();
     for size in [0, 1, 257, 65_450, 65_536, 70_000, 3_000_000] {
         let bytes: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
@@ -344,7 +347,7 @@ fn binary_tasks_of_all_sizes_arrive_and_come_back() {
     }
 }
 
-fn a_map_key_that_is_a_number_is_never_read_back_as_a_text() {
+fn a_numeric_map_key_is_not_decoded_as_a_text() {
     let pool = pool();
     let keys = |keys: &[Key]| Alike::Keys(keys.iter().cloned().map(|key| (key, 2)).collect());
     let texts = keys(&[Key::Text("x".to_owned()), Key::Text("1".to_owned())]);
@@ -357,7 +360,7 @@ fn a_map_key_that_is_a_number_is_never_read_back_as_a_text() {
     }
 }
 
-fn what_a_binary_untagged_enum_takes_for_another_variant_is_an_error() {
+fn a_binary_untagged_enum_that_becomes_another_variant_is_an_error() {
     use {FloatFirst as F, NarrowFirst as N};
     let equal = [
         Alike::FloatFirst(vec![F::Float(0.1), F::Float(-0.0), F::Float(1e300)]),

@@ -1,4 +1,4 @@
-//! Tests: failed starts and early ends of workers, and when they break the pool.
+//! Tests of failed starts and early ends of workers, and of when they break the pool.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::task::TaskId;
 
 const TRIES: u32 = 5;
 
-/// A pool whose workers end as soon as they have a call, after so many answers each. Gives the
-/// number of workers that there were, and what became of the calls, until nothing is left to do
-/// or there were very many workers.
+/// Runs a pool with 20 tasks whose workers each give `answers` replies and end at their next call, of which
+/// `begun` tasks have begun. Returns the number of workers that ended and the verdicts, when no event is due
+/// or 1000 workers have ended.
 fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
     let settings = Settings {
         slots: vec![1; workers],
@@ -73,8 +73,8 @@ fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Ver
     (ended, verdicts)
 }
 
-/// A pool of two, of which no start but the first succeeds, for this long. Gives the number of
-/// starts that failed, and what became of the task that ran all the time.
+/// Runs a pool of two workers and one task for this long. All starts fail but, if `first`, those of worker 0.
+/// Returns the number of failed starts, and the verdicts.
 fn second_start_fails(
     next_start: NextStart,
     first: bool,
@@ -104,10 +104,10 @@ fn second_start_fails(
                 }
                 Action::Spawn { worker_id } => {
                     failed += 1;
-                    let cause = "of a reason".to_owned();
+                    let cause = "simulated".to_owned();
                     events.push(Event::StartFailed { worker_id, cause, next_start });
                 }
-                Action::Kill { .. } if first => panic!("the worker at work is killed"),
+                Action::Kill { .. } if first => panic!("the ready worker is killed"),
                 Action::Complete { verdict, .. } => verdicts.push(verdict),
                 _ => {}
             }
@@ -125,10 +125,10 @@ fn second_start_fails(
 }
 
 #[test]
-fn a_start_that_fails_does_not_end_a_worker_at_work() {
+fn a_failed_start_does_not_end_a_ready_worker() {
     for next_start in [NextStart::AfterShortage, NextStart::WithBackoff, NextStart::Never] {
         let (failed, verdicts) = second_start_fails(next_start, true, Duration::from_secs(300));
-        // With a backoff of two seconds.
+        // The longest backoff is two seconds.
         assert!((100..400).contains(&failed), "{next_start:?}: {failed} starts");
         assert_eq!(verdicts, [], "{next_start:?}");
     }
@@ -144,10 +144,10 @@ fn a_shortage_breaks_a_pool_without_any_worker_only_after_a_while() {
 }
 
 #[test]
-fn workers_that_begin_nothing_break_the_pool() {
+fn workers_that_begin_no_task_break_the_pool() {
     for workers in [1, 3] {
         let (ended, verdicts) = workers_that_end(workers, 0, 0);
-        // Every second of those that are given the same call is that call's own affair.
+        // Every second end is charged to a task, and does not count.
         assert!(ended.div_ceil(workers as u32) <= 2 * TRIES, "{ended} of {workers} workers");
         let is_broken = |verdict: &&Verdict| {
             matches!(verdict, Verdict::Broken(PoolError::CannotStart { tries: TRIES, cause })
@@ -161,7 +161,7 @@ fn workers_that_begin_nothing_break_the_pool() {
 }
 
 #[test]
-fn a_task_that_hides_its_claim_and_ends_its_worker_is_charged_the_second_time() {
+fn a_task_that_ends_its_worker_without_a_claim_is_charged_the_second_time() {
     let settings = Settings {
         slots: vec![1],
         min_workers: 1,
@@ -204,7 +204,7 @@ fn a_task_that_hides_its_claim_and_ends_its_worker_is_charged_the_second_time() 
             }
         }
         if events.is_empty() && verdicts.len() < 3 {
-            now = scheduler.wake_at().expect("a vacant seat is filled").max(now);
+            now = scheduler.wake_at().expect("a worker is started again").max(now);
             events.push(Event::Tick);
         }
         for event in events {
@@ -225,7 +225,7 @@ fn a_task_that_hides_its_claim_and_ends_its_worker_is_charged_the_second_time() 
 }
 
 #[test]
-fn workers_that_do_something_before_are_good_for_the_pool() {
+fn workers_that_answer_a_task_before_they_end_do_not_break_the_pool() {
     let (ended, verdicts) = workers_that_end(1, 1, 0);
     assert!(ended >= 19, "{ended}");
     assert_eq!(verdicts, vec![Verdict::Answered; 20]);

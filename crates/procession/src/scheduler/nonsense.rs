@@ -1,4 +1,4 @@
-//! Events that cannot be, in any order: the scheduler may decide what it likes, but never panics, and
+//! A test with impossible events in any order. The scheduler may take any decision, but does not panic, and
 //! after a shutdown it has completed each task once.
 
 use std::time::{Duration, Instant};
@@ -118,7 +118,7 @@ impl Nonsense {
 }
 
 #[test]
-fn events_that_cannot_be_never_panic_and_a_shutdown_completes_each_task_once() {
+fn impossible_events_do_not_panic_and_a_shutdown_completes_each_task_once() {
     for seed in 0..2_000 {
         let mut nonsense = Nonsense { rng: Rng::with_seed(seed), submitted: 0 };
         let mut now = Instant::now();
@@ -130,7 +130,7 @@ fn events_that_cannot_be_never_panic_and_a_shutdown_completes_each_task_once() {
             if let Event::Submitted { job, count, .. } = event {
                 left.insert(job, u64::from(count));
             }
-            // Outputs that are passed on at once: the scheduler says nothing about them.
+            // `Progressed` completes tasks without an action.
             let is_progress = matches!(event, Event::Progressed { .. });
             now += Duration::from_millis(nonsense.rng.u64(0..100));
             let waiting = scheduler.chunks.values().map(|chunk| u64::from(chunk.count));

@@ -1,14 +1,13 @@
-//! Drives the `Scheduler` through random schedules in a simulated world, and checks its laws
-//! after every step.
+//! A simulation: drives the `Scheduler` through random schedules, and checks its laws after each step.
 //!
-//! - `schedules`: what happens, at random: callers submit, cancel and shut down; workers start, fail
-//!   to start, answer, crash, stop for a while, lie; time passes.
-//! - `world`: the coordinator's threads: they carry out actions late and in any order that the real
-//!   world allows, and pass on what they note_run_time.
-//! - `workers`: a worker process, and the memory between it and the coordinator, which can be full.
-//! - `laws`: what must hold after every step.
+//! | module | simulates |
+//! |---|---|
+//! | `schedules` | callers that submit, cancel and shut down; workers that start, fail to start, answer, crash, stop for a while or lie; time |
+//! | `world` | the coordinator's threads, which carry out actions late and in any order that is possible in a real pool |
+//! | `workers` | a worker process, and the memory that it shares with the coordinator, which can be full |
+//! | `laws` | nothing: checks the laws |
 //!
-//! A schedule follows from its seed alone, so a failure can be replayed: [`run`] it again.
+//! A schedule follows from its seed alone. So a failure is replayed by [`run`] with the same seed.
 
 mod laws;
 mod schedules;
@@ -17,40 +16,40 @@ mod world;
 
 use self::world::World;
 
-/// What one schedule was made of.
+/// What happened in one schedule, or in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Events that the scheduler handled.
     pub steps: u64,
     /// Tasks that were submitted.
     pub tasks: u64,
-    /// Tasks that were answered.
+    /// Tasks with a reply.
     pub answered: u64,
-    /// Tasks that ended with their worker.
+    /// Tasks that died with their worker.
     pub died: u64,
     /// Tasks that were cancelled.
     pub cancelled: u64,
-    /// Tasks that were refused, or lost to a pool that could not work.
+    /// Tasks that were refused after a shutdown, or ended by a broken pool.
     pub broken: u64,
-    /// Tasks that ran longer than they may.
+    /// Tasks that ran for longer than their timeout.
     pub timed_out: u64,
-    /// Calls that were given back, or taken from a worker that ended.
+    /// Chunks that were returned by a worker, or taken back after its end.
     pub taken_back: u64,
-    /// Further attempts.
+    /// Attempts after the first.
     pub retried: u64,
-    /// Workers that took the seat of another while that was still there.
+    /// Workers that started beside their predecessor.
     pub succeeded: u64,
-    /// Calls that found no room in the memory shared with their worker.
+    /// Calls for which the shared memory had no room.
     pub blocked: u64,
-    /// Claims that did not say what was the case.
+    /// False claims.
     pub lies: u64,
-    /// Tasks that were charged with the end of workers that had not claimed them.
+    /// Tasks that were charged with the end of workers, although their claims said that they had not begun.
     pub blamed: u64,
-    /// Workers that were killed because a deadline had passed whatever they claimed.
+    /// Workers that were killed after a deadline against their claims.
     pub overdue: u64,
-    /// Calls of several tasks that were sent to a worker with several slots.
+    /// Calls of several tasks to a worker with several slots.
     pub chunks_ahead: u64,
-    /// Workers that run fewer tasks at a time than they were to.
+    /// Workers with fewer slots than configured.
     pub narrowed: u64,
 }
 
@@ -79,11 +78,11 @@ impl std::ops::Add for Summary {
     }
 }
 
-/// Runs the schedule of this seed; an error tells which law was broken, and when.
+/// Runs the schedule of this seed. The error names the law that was broken, and the step.
 pub fn run(seed: u64) -> Result<Summary, String> {
     let mut world = World::new(seed);
     world
-        .live()
+        .run_schedule()
         .map_err(|broken| format!("schedule {seed}, step {}: {broken}", world.summary.steps))?;
     Ok(world.summary)
 }
@@ -109,7 +108,7 @@ mod tests {
             let parts = parts.into_iter().map(|part| part.join().expect("the laws hold"));
             parts.fold(Summary::default(), |total, one| total + one)
         });
-        // A simulation in which nothing happens would prove nothing.
+        // A simulation without these events would test nothing.
         for (what, count) in [
             ("answered", total.answered),
             ("died", total.died),

@@ -1,5 +1,4 @@
-//! A call is the worker's or the coordinator's, never both, never neither's: no task is run twice or
-//! lost between the two.
+//! A task begins in the worker or is taken back by the coordinator. No task is run twice, and none is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,14 +26,14 @@ struct Call {
     claim: usize,
     seq: u32,
     first: usize,
-    items: usize,
+    count: usize,
 }
 
 #[derive(Default)]
 struct Shared {
     claims: [Words; 2],
     calls: Lock<(VecDeque<Call>, bool)>,
-    /// How often each task was run by the worker.
+    /// The number of runs of each task.
     runs: [Plain; 8],
     clock: Plain,
 }
@@ -49,7 +48,7 @@ impl Shared {
         self.calls.with(|(calls, _)| calls.push_back(call));
     }
 
-    /// As a worker's thread does.
+    /// Like a worker's thread.
     fn work(&self) {
         loop {
             let (call, is_closed) =
@@ -62,23 +61,23 @@ impl Shared {
                 continue;
             };
             let claim = self.claims[call.claim].claim();
-            for item in 0..call.items {
+            for index in 0..call.count {
                 if !claim.begin(call.seq, self.now()) {
                     break;
                 }
-                self.runs[call.first + item].fetch_add(1, SeqCst);
+                self.runs[call.first + index].fetch_add(1, SeqCst);
                 claim.end();
             }
         }
     }
 
-    fn runs(&self, first: usize, items: usize) -> u64 {
-        self.runs[first..first + items].iter().map(|runs| runs.load(SeqCst)).sum()
+    fn runs(&self, first: usize, count: usize) -> u64 {
+        self.runs[first..first + count].iter().map(|runs| runs.load(SeqCst)).sum()
     }
 }
 
-/// The coordinator takes calls back from a worker with so many threads, and gives the claim to
-/// another call, while the first may still lie in the ring.
+/// The coordinator takes calls back from a worker with `threads` threads, and uses the claim for another call
+/// while the first may still be in the ring.
 fn each_task_has_one_owner(threads: usize) {
     explore(move || {
         let shared = Arc::new(Shared::default());
@@ -87,8 +86,8 @@ fn each_task_has_one_owner(threads: usize) {
             spawn(move || shared.work())
         };
         let workers: Vec<_> = (0..threads).map(work).collect();
-        shared.send(Call { claim: 0, seq: 1, first: 0, items: 2 });
-        shared.send(Call { claim: 1, seq: 1, first: 2, items: 1 });
+        shared.send(Call { claim: 0, seq: 1, first: 0, count: 2 });
+        shared.send(Call { claim: 1, seq: 1, first: 2, count: 1 });
         for _ in 0..chance(12) {
             yield_now();
         }
@@ -96,7 +95,7 @@ fn each_task_has_one_owner(threads: usize) {
         begun[0].2 = shared.claims[0].claim().revoke();
         let is_free = begun[0].2 == 0;
         if is_free {
-            shared.send(Call { claim: 0, seq: 2, first: 3, items: 2 });
+            shared.send(Call { claim: 0, seq: 2, first: 3, count: 2 });
         }
         begun[1].2 = shared.claims[1].claim().revoke();
         if is_free {
@@ -107,9 +106,9 @@ fn each_task_has_one_owner(threads: usize) {
         }
         shared.calls.with(|(_, is_closed)| *is_closed = true);
         workers.into_iter().for_each(|worker| worker.join());
-        for (first, items, begun) in begun {
-            // What was begun was run, once each; what was not is the coordinator's.
-            assert_eq!(shared.runs(first, items), u64::from(begun), "tasks from {first}");
+        for (first, count, begun) in begun {
+            // The tasks that have begun were run once each, and the others were not run.
+            assert_eq!(shared.runs(first, count), u64::from(begun), "tasks from {first}");
         }
         assert!(shared.runs.iter().all(|runs| runs.load(SeqCst) <= 1));
     });
@@ -123,7 +122,7 @@ fn a_task_is_run_once_or_taken_back_whatever_the_order() {
 }
 
 #[test]
-fn whoever_sees_that_a_task_runs_sees_since_when() {
+fn a_reader_that_sees_a_task_run_sees_since_when() {
     explore(|| {
         let shared = Arc::new(Shared::default());
         let works = Arc::clone(&shared);
@@ -132,7 +131,7 @@ fn whoever_sees_that_a_task_runs_sees_since_when() {
         let mut ended = false;
         for (seq, first) in [(1, 0), (2, 2)] {
             let sent_at = shared.now();
-            shared.send(Call { claim: 0, seq, first, items: 2 });
+            shared.send(Call { claim: 0, seq, first, count: 2 });
             while !ended {
                 let at = shared.now();
                 let progress = claim.progress(at);

@@ -1,4 +1,4 @@
-//! Whoever sleeps or dozes is woken when something was published.
+//! Threads that sleep or doze are woken after something is published.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ struct Shared {
     count: AtomicU32,
     sleepers: AtomicU32,
     dozers: AtomicU32,
-    /// What was published by each of those who ring.
+    /// The value published by each notifier.
     published: [AtomicU64; 2],
 }
 
@@ -27,67 +27,67 @@ impl Shared {
 }
 
 type Wait = fn(&EventCount<'_>, &AdaptiveSpin, &dyn Fn() -> bool);
-type Ring = fn(&EventCount<'_>);
+type Notify = fn(&EventCount<'_>);
 
 const SLEEP: Wait = |events, _, is_there| events.sleep_unless(is_there);
 const DOZE: Wait = |events, _, is_there| events.doze_unless(is_there);
-const WAIT: Wait = |events, patience, is_there| events.wait_unless(patience, is_there);
+const WAIT: Wait = |events, spin, is_there| events.wait_unless(spin, is_there);
 
-/// Each of so many threads publishes twice and rings; so many others wait until they have seen all.
-fn all_is_seen(waiters: &'static [Wait], ringers: u64, ring: Ring) {
+/// Each notifier publishes twice and notifies; each waiter waits until it has seen all.
+fn all_is_seen(waiters: &'static [Wait], notifiers: u64, notify: Notify) {
     explore(move || {
         let shared = Arc::new(Shared::default());
         let waits = waiters.iter().map(|wait| {
             let shared = Arc::clone(&shared);
             spawn(move || {
-                let patience = AdaptiveSpin::default();
+                let spin = AdaptiveSpin::default();
                 let mut seen = shared.sum();
-                while seen < 2 * ringers {
-                    wait(&shared.events(), &patience, &|| shared.sum() != seen);
+                while seen < 2 * notifiers {
+                    wait(&shared.events(), &spin, &|| shared.sum() != seen);
                     seen = shared.sum();
                 }
             })
         });
-        let rings = (0..ringers as usize).map(|ringer| {
+        let notifies = (0..notifiers as usize).map(|notifier| {
             let shared = Arc::clone(&shared);
             spawn(move || {
                 for number in 1..=2 {
-                    shared.published[ringer].store(number, Ordering::SeqCst);
-                    ring(&shared.events());
+                    shared.published[notifier].store(number, Ordering::SeqCst);
+                    notify(&shared.events());
                 }
             })
         });
-        let threads: Vec<_> = waits.chain(rings).collect();
+        let threads: Vec<_> = waits.chain(notifies).collect();
         threads.into_iter().for_each(|thread| thread.join());
     });
 }
 
 #[test]
-fn whoever_sleeps_is_woken_by_a_ring() {
+fn sleeping_threads_are_woken_by_notify() {
     all_is_seen(&[SLEEP], 1, |events| events.notify());
     all_is_seen(&[SLEEP, SLEEP, SLEEP], 2, |events| events.notify());
 }
 
 #[test]
-fn whoever_sleeps_is_woken_by_a_soft_ring() {
+fn sleeping_threads_are_woken_by_notify_if_asleep() {
     all_is_seen(&[SLEEP], 1, |events| events.notify_if_asleep());
     all_is_seen(&[SLEEP, SLEEP], 2, |events| events.notify_if_asleep());
 }
 
 #[test]
-fn whoever_dozes_is_woken_by_a_ring_or_roused() {
+fn dozing_threads_are_woken_by_notify_and_notify_dozing() {
     all_is_seen(&[DOZE], 1, |events| events.notify());
     all_is_seen(&[DOZE], 1, |events| events.notify_dozing());
     all_is_seen(&[DOZE, DOZE], 2, |events| events.notify_dozing());
 }
 
 #[test]
-fn whoever_stays_awake_for_a_moment_and_then_sleeps_is_woken() {
+fn threads_that_spin_and_then_sleep_are_woken() {
     all_is_seen(&[WAIT], 1, |events| events.notify());
     all_is_seen(&[WAIT, WAIT], 2, |events| events.notify_if_asleep());
 }
 
 #[test]
-fn those_who_sleep_and_those_who_doze_are_woken_by_one_ring() {
+fn sleeping_and_dozing_threads_are_woken_by_one_notify() {
     all_is_seen(&[SLEEP, DOZE, WAIT], 1, |events| events.notify());
 }

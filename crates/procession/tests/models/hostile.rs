@@ -1,5 +1,5 @@
-//! The other side writes what it likes into the shared words: the coordinator gets an error or goes
-//! on; it never panics, reads beyond, loops or sleeps for ever.
+//! The other side writes any values into the shared words. The coordinator gets an error or continues. It does
+//! not panic, read out of bounds, loop or sleep for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::ring::Writer;
 use super::rings::Shared;
 use super::sync::{Ordering, chance, let_timeouts_pass, spawn};
 
-/// Words that may hurt.
+/// A value that may do harm.
 fn word(shared: &Shared) -> u64 {
     let near = shared.tail.load(Ordering::SeqCst);
     match chance(7) {
@@ -23,14 +23,14 @@ fn word(shared: &Shared) -> u64 {
     }
 }
 
-fn do_something(shared: &Shared) {
+fn write_something(shared: &Shared) {
     let word = word(shared);
-    let [count, sleepers, dozers] = &shared.bells[0];
+    let [count, sleepers, dozers] = &shared.event_counts[0];
     match chance(8) {
         0 | 1 => shared.tail.store(word, Ordering::SeqCst),
         2 => shared.head.store(word, Ordering::SeqCst),
         3 => {
-            // Such that a stroke is not noticed.
+            // So that an increment goes unnoticed.
             let before = count.load(Ordering::SeqCst);
             count.store(before.wrapping_sub(chance(3) as u32), Ordering::SeqCst);
         }
@@ -52,12 +52,12 @@ fn new(len: usize) -> Arc<Shared> {
 }
 
 #[test]
-fn whatever_a_writer_does_the_reader_comes_to_an_end() {
+fn a_reader_ends_whatever_the_writer_does() {
     explore(|| {
         let shared = new(64);
         let hostile = Arc::clone(&shared);
-        // A process that the worker has left behind may go on after its end.
-        let hostile = spawn(move || (0..12).for_each(|_| do_something(&hostile)));
+        // Like a process that outlives its worker, this may write after the worker's end.
+        let hostile = spawn(move || (0..12).for_each(|_| write_something(&hostile)));
         let notes = Arc::clone(&shared);
         let watch = spawn(move || notes.note_end());
         let _ = shared.receive(1_000);
@@ -67,11 +67,11 @@ fn whatever_a_writer_does_the_reader_comes_to_an_end() {
 }
 
 #[test]
-fn whatever_a_reader_does_the_writer_goes_on_or_gets_an_error() {
+fn a_writer_continues_or_gets_an_error_whatever_the_reader_does() {
     explore(|| {
         let shared = new(64);
         let hostile = Arc::clone(&shared);
-        let hostile = spawn(move || (0..12).for_each(|_| do_something(&hostile)));
+        let hostile = spawn(move || (0..12).for_each(|_| write_something(&hostile)));
         let mut writer = Writer::default();
         for number in 0..6 {
             let parts = [&[number; 8][..], &[0; 20][..usize::from(number)]];

@@ -1,16 +1,18 @@
-//! The bell, the rings and the claims under a scheduler that tries many orders of their steps: the
-//! code of the library itself, with atomics, memory and sleep of a model in place of the real ones.
+//! Models of event counts, rings and claims: the code of the library, compiled with the atomics, memory and
+//! sleep of `sync.rs`, under a scheduler that explores orders of their steps.
 //!
-//! The steps of all threads are interleaved at random, and in half of the schedules by priorities
-//! that change a few times (PCT). In addition, a store that is not `SeqCst` becomes visible to the
-//! other threads later than to its own, and a relaxed one, or bytes, out of order.
+//! | in the model | |
+//! |---|---|
+//! | order of threads | random; in half of the schedules by priorities that change a few times (PCT) |
+//! | a store that is not `SeqCst` | becomes visible to other threads later than to its own |
+//! | a relaxed store, or bytes | may also become visible out of order |
+//! | a thread that sleeps for ever | fails as a deadlock |
+//! | a thread that loops for ever | fails by its number of steps |
+//! | loads that are carried out early | not modelled |
+//! | a read-modify-write that becomes visible late | not modelled |
 //!
-//! What the model does not know: loads that are carried out early, and a read-modify-write that
-//! becomes visible late. A thread that sleeps for ever is found as a deadlock, one that loops for
-//! ever by its number of steps.
-//!
-//! `PROCESSION_SCHEDULES=1000000 cargo test --release --test models` tries more of them. The schedule
-//! of a failure is printed; `shuttle::replay` plays it again.
+//! `PROCESSION_SCHEDULES=1000000 cargo test -p procession --release --test models` explores more schedules. The
+//! schedule of a failure is printed; `shuttle::replay` runs it again.
 
 #[path = "../../src/transport/claim.rs"]
 #[allow(dead_code)]
@@ -33,12 +35,12 @@ use std::time::Instant;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
-/// How many schedules of each model are tried, unless the environment says otherwise.
+/// The number of schedules of each model, unless `PROCESSION_SCHEDULES` is set.
 const SCHEDULES: usize = 600;
-/// More steps than any schedule takes in which nobody goes round in circles.
+/// More steps than a schedule without an endless loop takes.
 const MOST_STEPS: usize = 50_000;
 
-/// Tries schedules of a model; fails with the first one that panics, or in which all threads sleep.
+/// Runs schedules of a model. Panics at the first one that panics, or in which all threads sleep.
 fn explore(model: impl Fn() + Clone + Send + Sync + 'static) {
     let number = std::env::var("PROCESSION_SCHEDULES").ok();
     let number = number.map_or(SCHEDULES, |number| number.parse().expect("a number"));

@@ -1,5 +1,5 @@
-//! Each record is delivered once, in order and whole: also where the ring is full, where it begins
-//! again, where several threads write, and where the writer dies.
+//! Each record is delivered once, in order and whole: also if the ring is full or wraps, if several threads
+//! write, and if the writer dies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +10,12 @@ use super::sync::{
     AtomicBool, AtomicU32, AtomicU64, Lock, Memory, Ordering, chance, spawn, spawn_mortal,
 };
 
-/// Replies on their way from a worker to the coordinator, with the words beside them.
+/// The ring of replies from a worker to the coordinator, with the words beside it.
 pub(crate) struct Shared {
     pub tail: AtomicU64,
     pub head: AtomicU64,
     pub memory: Memory,
-    pub bells: [[AtomicU32; 3]; 2],
+    pub event_counts: [[AtomicU32; 3]; 2],
     pub is_idle: AtomicBool,
     pub has_ended: AtomicBool,
     pub longest: Option<std::time::Duration>,
@@ -28,7 +28,7 @@ impl Shared {
             tail: AtomicU64::new(0),
             head: AtomicU64::new(0),
             memory: Memory::new(len),
-            bells: Default::default(),
+            event_counts: Default::default(),
             is_idle: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             longest: None,
@@ -40,26 +40,26 @@ impl Shared {
         Ring { tail: &self.tail, head: &self.head, bytes: self.memory.all() }
     }
 
-    fn bell(&self, which: usize) -> EventCount<'_> {
-        let [count, sleepers, dozers] = &self.bells[which];
+    fn event_count(&self, which: usize) -> EventCount<'_> {
+        let [count, sleepers, dozers] = &self.event_counts[which];
         EventCount { count, sleepers, dozers, longest: self.longest }
     }
 
     pub(crate) fn reply_events(&self) -> EventCount<'_> {
-        self.bell(0)
+        self.event_count(0)
     }
 
     pub(crate) fn space_events(&self) -> EventCount<'_> {
-        self.bell(1)
+        self.event_count(1)
     }
 
-    /// As the thread does that waits for the worker's end.
+    /// Like the watch thread, at the worker's end.
     pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::SeqCst);
         self.reply_events().notify_always();
     }
 
-    /// As a worker's thread does that has a reply.
+    /// Like a worker's thread, with a reply.
     fn send(&self, outbox: &Lock<Writer>, record: &[u8], written: impl FnOnce()) {
         outbox.with(|writer| {
             let ring = self.ring();
@@ -76,7 +76,7 @@ impl Shared {
         }
     }
 
-    /// As a worker's thread does that has nothing to do.
+    /// Like a worker's thread, without further calls.
     fn done(&self) {
         if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.is_idle.store(true, Ordering::SeqCst);
@@ -84,17 +84,16 @@ impl Shared {
         }
     }
 
-    /// As the coordinator's handler does, until there have been so many records or the worker has
-    /// ended.
+    /// Like the coordinator's handler, until it has received `most` records or the worker has ended.
     pub(crate) fn receive(&self, most: usize) -> Result<Vec<Vec<u8>>, Garbled> {
         let (mut reader, mut records) = (Reader::default(), Records::default());
-        let patience = AdaptiveSpin::default();
+        let spin = AdaptiveSpin::default();
         let mut received = Vec::new();
         while received.len() < most {
             let has_ended = self.has_ended.load(Ordering::SeqCst);
-            let mut were_there = false;
+            let mut has_read = false;
             while reader.read(&self.ring(), &mut records)? {
-                were_there = true;
+                has_read = true;
                 self.space_events().notify();
                 while let Some(record) = records.next()? {
                     received.push(records.bytes(record).to_vec());
@@ -108,19 +107,19 @@ impl Shared {
             }
             let ring = self.ring();
             let ended = || self.has_ended.load(Ordering::SeqCst);
-            if were_there && chance(2) == 0 {
+            if has_read && chance(2) == 0 {
                 let is_urgent =
                     || self.is_idle.load(Ordering::SeqCst) || ring.is_filling() || ended();
                 self.reply_events().doze_unless(is_urgent);
-            } else if !were_there || chance(2) == 0 {
-                self.reply_events().wait_unless(&patience, || ring.has_unread() || ended());
+            } else if !has_read || chance(2) == 0 {
+                self.reply_events().wait_unless(&spin, || ring.has_unread() || ended());
             }
         }
         Ok(received)
     }
 }
 
-/// Thread, number, and bytes that follow from these.
+/// A record: the thread, the number, and bytes that follow from both.
 fn record(thread: u8, number: u8) -> Vec<u8> {
     let len = usize::from(number * 7 + thread * 3) % 30;
     let mut record = vec![thread, number];
@@ -128,7 +127,7 @@ fn record(thread: u8, number: u8) -> Vec<u8> {
     record
 }
 
-/// So many threads of a worker send so many records each through a ring of this length.
+/// `threads` threads of a worker send `each` records each, through a ring of `len` bytes.
 fn all_are_delivered(len: usize, threads: u8, each: u8) {
     explore(move || {
         let shared = Arc::new(Shared::new(len, u64::from(threads)));
@@ -167,7 +166,7 @@ fn a_ring_with_room_delivers_each_record_once_in_order_and_whole() {
 }
 
 #[test]
-fn what_was_published_before_the_writers_death_is_read_and_no_part_of_more() {
+fn records_published_before_the_writers_death_are_read_and_no_part_of_others() {
     for len in [64, 4096] {
         explore(move || {
             let shared = Arc::new(Shared::new(len, 1));
@@ -191,7 +190,7 @@ fn what_was_published_before_the_writers_death_is_read_and_no_part_of_more() {
             let received = shared.receive(usize::MAX).expect("sound");
             watch.join();
             let written = *written.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may have died between publishing one and counting it.
+            // The writer may have died after it published a record, and before it counted it.
             assert!((written..=written + 1).contains(&received.len()), "{written}");
             let sent: Vec<_> = (0..received.len()).map(|n| record(0, n as u8)).collect();
             assert_eq!(received, sent);

@@ -1,4 +1,4 @@
-//! The model's own atomics, memory, clock and sleep.
+//! Atomics, memory, clock and sleep of the models.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,23 +15,22 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex as Blocking};
 
 thread_local! {
-    /// All threads of a schedule run on one thread of the system.
+    /// The state of the schedule. All its threads run on one thread of the system.
     static WORLD: RefCell<World> = RefCell::default();
 }
 
 #[derive(Default)]
 struct World {
-    /// What each thread has stored and the others do not see yet, in order.
+    /// The stores of each thread that the others do not see yet, in order.
     stores: Vec<(TaskId, VecDeque<Store>)>,
-    /// Threads that will die after so many steps.
+    /// Threads that die, and the number of their steps until then.
     mortals: Vec<(TaskId, usize)>,
-    /// Whether a sleep with a timeout ends by itself. Else it has to be ended, so that a wake-up
-    /// that was lost is found.
+    /// A sleep with a timeout ends by itself. Else it must be woken, so that a lost wake-up is found.
     has_timeouts: bool,
 }
 
 struct Store {
-    /// It may become visible before those that were made earlier.
+    /// It may become visible before earlier stores.
     is_relaxed: bool,
     what: What,
 }
@@ -61,17 +60,17 @@ impl What {
     }
 }
 
-/// To be called at the beginning of a schedule.
+/// Must be called at the start of a schedule.
 pub(crate) fn begin() {
     WORLD.take();
 }
 
-/// From now on, a sleep with a timeout ends by itself.
+/// Lets sleeps with a timeout end by themselves.
 pub(crate) fn let_timeouts_pass() {
     WORLD.with_borrow_mut(|world| world.has_timeouts = true);
 }
 
-/// One step of a thread: another one may go on instead, what was stored may become visible.
+/// A step of a thread: another thread may run before it, and stores may become visible.
 fn step(point: &shuttle::sync::atomic::AtomicBool) {
     let _ = point.load(Ordering::SeqCst);
     let dies = WORLD.with_borrow_mut(|world| {
@@ -93,7 +92,7 @@ fn step(point: &shuttle::sync::atomic::AtomicBool) {
 }
 
 impl World {
-    /// Some store of some thread becomes visible.
+    /// A random store becomes visible.
     fn show_one(&mut self) {
         let index = thread_rng().gen_range(0..self.stores.len());
         let (_, stores) = &mut self.stores[index];
@@ -124,7 +123,7 @@ impl World {
     }
 }
 
-/// All that this thread has stored becomes visible.
+/// All stores of this thread become visible.
 fn show_all() {
     show_all_of(me());
 }
@@ -138,7 +137,7 @@ fn store(what: What, is_relaxed: bool) {
     WORLD.with_borrow_mut(|world| world.own().push_back(Store { is_relaxed, what }));
 }
 
-/// A word of memory, at which threads can sleep.
+/// A word of memory at which threads can sleep.
 #[derive(Debug, Default)]
 struct Cell {
     value: std::sync::atomic::AtomicU64,
@@ -274,7 +273,7 @@ pub(crate) fn yield_now() {
     shuttle::thread::yield_now();
 }
 
-/// A moment of a clock that goes by as it likes.
+/// A time of a clock that advances at random.
 pub(crate) struct Instant;
 
 impl Instant {
@@ -287,7 +286,7 @@ impl Instant {
     }
 }
 
-/// Memory that is read and written bytewise.
+/// Memory that is read and written as bytes.
 #[derive(Debug)]
 pub(crate) struct Memory {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -334,7 +333,7 @@ impl<'m> Bytes<'m> {
     }
 
     pub(crate) fn copy_to(&self, bytes: &mut [u8]) {
-        // In two halves, between which others may write.
+        // In two halves. Other threads may write in between.
         let half = bytes.len() / 2;
         for part in [0..half, half..bytes.len().min(self.len)] {
             step(&self.memory.point);
@@ -344,7 +343,7 @@ impl<'m> Bytes<'m> {
     }
 }
 
-/// What a thread dies of that is to die.
+/// The panic of a thread that dies as planned.
 struct Died;
 
 /// A thread of the model.
@@ -358,7 +357,7 @@ pub(crate) fn spawn(run: impl FnOnce() + Send + 'static) -> Thread {
     }))
 }
 
-/// A thread that ends after so many steps, wherever it is.
+/// A thread that ends after `steps` steps, wherever it is.
 pub(crate) fn spawn_mortal(steps: usize, run: impl FnOnce() + Send + 'static) -> Thread {
     spawn(move || {
         WORLD.with_borrow_mut(|world| world.mortals.push((me(), steps.max(1))));
@@ -368,7 +367,7 @@ pub(crate) fn spawn_mortal(steps: usize, run: impl FnOnce() + Send + 'static) ->
 }
 
 impl Thread {
-    /// Waits for its end; panics if it did, unless it was to die.
+    /// Waits for its end. Panics if the thread did, unless it died as planned.
     pub(crate) fn join(self) {
         let ended = self.0.join().unwrap_or_else(|panic| resume_unwind(panic));
         if let Err(panic) = ended
@@ -379,7 +378,7 @@ impl Thread {
     }
 }
 
-/// A lock. What its last owner has stored is visible to the next, but not to others.
+/// A lock. The stores of its last owner are visible to the next, but not yet to others.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Blocking<(T, Option<TaskId>)>);
 
@@ -398,7 +397,7 @@ impl<T> Lock<T> {
     }
 }
 
-/// A number below this one, by chance.
+/// A random number below this one.
 pub(crate) fn chance(below: u64) -> u64 {
     thread_rng().gen_range(0..below)
 }

@@ -1,4 +1,4 @@
-//! What must hold after every step of a schedule, by the simulation's own account.
+//! The laws, checked after each step of a schedule against the simulation's own record of events.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -8,49 +8,48 @@ use super::world::{Place, World};
 use crate::retries::Fault;
 use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 
-/// No claim of a worker puts off a deadline for longer.
-const STALLED: Duration = Duration::from_secs(1);
+/// No claim of a worker postpones a deadline for longer.
+const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
 
 impl World {
-    /// The laws that are about the world as a whole.
+    /// The laws about the whole world. Those about single actions are checked where the actions are carried out.
     pub(super) fn check(&mut self) -> Result<(), String> {
         if self.ended && !self.processes.is_empty() {
-            return Err("the end was declared with processes left".to_owned());
+            return Err("the scheduler returned `End` with processes left".to_owned());
         }
-        for (worker_id, reason) in std::mem::take(&mut self.condemned) {
+        for (worker_id, reason) in std::mem::take(&mut self.must_be_killed) {
             if self.processes.get(&worker_id).is_some_and(|process| !process.is_killed) {
                 return Err(format!("{worker_id:?} was not killed: {reason}"));
             }
         }
-        self.works_as_long_as_there_is_work()?;
-        let has_looked = std::mem::take(&mut self.has_looked);
-        self.deadlines_will_fire(has_looked)
+        self.no_slot_is_free_while_a_task_is_pending()?;
+        let was_ticked = std::mem::take(&mut self.was_ticked);
+        self.deadlines_will_fire(was_ticked)
     }
 
-    /// No worker has a free slot while a task is pending.
-    fn works_as_long_as_there_is_work(&self) -> Result<(), String> {
+    fn no_slot_is_free_while_a_task_is_pending(&self) -> Result<(), String> {
         let Some(id) = self.pending.first() else { return Ok(()) };
         for (worker_id, process) in &self.processes {
             let is_due_for_recycling = self.max_tasks.is_some_and(|most| process.given >= most);
             let is_free = process.view.len() < process.slots;
             if is_free
-                && self.is_in_charge(*worker_id, process)
+                && self.may_get_calls(*worker_id, process)
                 && !is_due_for_recycling
                 && !process.is_over_memory_limit
             {
                 return Err(format!("task {id} was pending while {worker_id:?} had a free slot"));
             }
         }
-        // And somebody will come, or be free, or look again.
-        let is_due = self.scheduler.wake_at().is_some() || !self.late_news.is_empty();
+        // A process is there, or an event is due.
+        let is_due = self.scheduler.wake_at().is_some() || !self.late_events.is_empty();
         match self.processes.is_empty() && !is_due {
             true => Err(format!("task {id} was pending, and nothing is due")),
             false => Ok(()),
         }
     }
 
-    /// Whether a process is the one on its seat that is given calls.
-    fn is_in_charge(&self, worker_id: WorkerId, process: &Process) -> bool {
+    /// Whether a process is the one of its worker index that gets calls.
+    fn may_get_calls(&self, worker_id: WorkerId, process: &Process) -> bool {
         let mut present =
             self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
         let is_current = present.next() == Some(&worker_id);
@@ -58,32 +57,34 @@ impl World {
         is_current && process.is_ready && may_stay && process.ending.is_none()
     }
 
-    /// Each deadline of a call that runs, or could, is ordered or will be looked at in time.
-    fn deadlines_will_fire(&self, has_looked: bool) -> Result<(), String> {
+    /// Each call with a deadline is being ended, or the scheduler wakes by then. So does it for each pause.
+    fn deadlines_will_fire(&self, was_ticked: bool) -> Result<(), String> {
         let wake_at = self.scheduler.wake_at();
         if let Some((until, id)) = self.paused.first()
             && wake_at.is_none_or(|at| at > *until)
         {
-            return Err(format!("the pause of task {id} is not looked at in time"));
+            return Err(format!("the pause of task {id} is missed by `wake_at`"));
         }
         for (worker_id, process) in &self.processes {
             if let Some(seq) = process.ending
-                && !process.will_hear_of(seq)
+                && !process.will_end_or_report(seq)
             {
-                return Err(format!("{worker_id:?} will hear no more of the end of call {seq}"));
+                return Err(format!(
+                    "nothing will come of the order to end call {seq} of {worker_id:?}"
+                ));
             }
-            if !self.is_in_charge(*worker_id, process) {
+            if !self.may_get_calls(*worker_id, process) {
                 continue;
             }
             let running = process.view.iter().take(process.slots);
             let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
-            if has_looked && latest <= self.now {
-                return Err(format!("a deadline of {worker_id:?} was due and nothing came of it"));
+            if was_ticked && latest <= self.now {
+                return Err(format!("a deadline of {worker_id:?} passed without an action"));
             }
             if wake_at.is_none_or(|at| at > latest) {
                 let late = wake_at.map(|at| at.saturating_duration_since(latest));
                 return Err(format!(
-                    "a deadline of {worker_id:?} is not looked at in time: {late:?}"
+                    "a deadline of {worker_id:?} is missed by `wake_at`: {late:?}"
                 ));
             }
         }
@@ -97,9 +98,11 @@ impl World {
         };
         match process {
             Process { is_over_memory_limit: true, .. } => {
-                Err("a call was sent to a worker that is too large")
+                Err("a call was sent to a worker that is to be recycled")
             }
-            Process { is_dismissed: true, .. } => Err("a call was sent to a worker that may leave"),
+            Process { is_dismissed: true, .. } => {
+                Err("a call was sent to a worker that was dismissed")
+            }
             Process { is_killed: true, .. } => Err("a call was sent to a worker that was killed"),
             _ => Ok(()),
         }
@@ -115,8 +118,8 @@ impl World {
         let is_liar = self.processes.get(&worker_id).is_some_and(|process| process.is_liar);
         let before = self.put(id, Place::Sent(worker_id));
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
-        if let Some(fate) = &task.fate {
-            return Err(format!("task {id} was sent after it ended: {fate:?}"));
+        if let Some(verdict) = &task.verdict {
+            return Err(format!("task {id} was sent after it ended: {verdict:?}"));
         }
         if let Place::Sent(_) | Place::Done = before {
             return Err(format!("task {id} was sent while it was {before:?}"));
@@ -131,7 +134,7 @@ impl World {
         if self.is_closing {
             return Err(format!("task {id} was sent though pending ones are cancelled"));
         }
-        // Those that were handed over before go first among their equals.
+        // Among tasks of equal priority, those that were sent before go first.
         let is_fresh = self.fresh.contains(&(Reverse(task.priority), id));
         if let Some((Reverse(first), before)) = self.fresh.first()
             && (task.priority < *first || is_fresh && *before != id)
@@ -142,7 +145,9 @@ impl World {
             && is_fresh
             && *first >= task.priority
         {
-            return Err(format!("task {id} was sent before task {before}, which had its turn"));
+            return Err(format!(
+                "task {id} was sent before task {before}, which had been sent earlier"
+            ));
         }
         self.fresh.remove(&(Reverse(task.priority), id));
         Ok(())
@@ -157,7 +162,7 @@ impl World {
         Ok(())
     }
 
-    /// A worker ended: whom that may be charged to.
+    /// A worker ended: notes the tasks that may be charged with that.
     pub(super) fn note_end(&mut self, process: &Process, begun: &[Begun]) -> Result<(), String> {
         let slots = process.slots;
         let was_ended = process.is_killed || process.was_ended || process.ending.is_some();
@@ -202,16 +207,19 @@ impl World {
         }
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         if self.too_long == Some(id) && fault != Fault::Timeout && !task.is_doubtful {
-            return Err(format!("task {id} ran for too long, not as told: {fault:?}"));
+            return Err(format!(
+                "task {id} ran for too long and is retried after another fault: {fault:?}"
+            ));
         }
-        if attempt > task.allowed || self.is_closing || task.fate.is_some() {
-            return Err(format!("task {id} is to have attempt {attempt}"));
+        if attempt > task.allowed || self.is_closing || task.verdict.is_some() {
+            return Err(format!("task {id} gets attempt {attempt}"));
         }
         self.put(id, Place::Paused(until));
         Ok(())
     }
 
-    /// A task is charged with an attempt: it had begun, or two workers ended that said it had not.
+    /// Checks that a task may be charged with an attempt: it had begun, or two workers ended that claimed it had
+    /// not.
     fn blamed(&mut self, id: u64) -> Result<(), String> {
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         let had_begun = task.begun == task.sent;
@@ -246,13 +254,15 @@ impl World {
         let is_certain = !task.is_doubtful;
         let is_victim = matches!(verdict, Verdict::Died { is_collateral: false, .. });
         if self.one_was_ended && is_victim && is_certain {
-            return Err(format!("task {id} was taken for the victim of a crash"));
+            return Err(format!(
+                "task {id} died with a worker that was ended for a call, and is not collateral"
+            ));
         }
         if self.too_long == Some(id) && matches!(verdict, Verdict::Died { .. }) && is_certain {
-            return Err(format!("task {id} ran for too long and was told something else"));
+            return Err(format!("task {id} ran for too long and did not end as `TimedOut`"));
         }
         let priority = task.priority;
-        let before = task.fate.replace(verdict.clone());
+        let before = task.verdict.replace(verdict.clone());
         self.put(id, Place::Done);
         self.fresh.remove(&(Reverse(priority), id));
         match before {
@@ -263,32 +273,32 @@ impl World {
 }
 
 impl Viewed {
-    /// When the call has to be looked at, at the latest, whatever its worker claims.
+    /// When the scheduler must check the call at the latest, whatever the claim.
     fn latest_end(&self) -> Option<Instant> {
-        Some(self.could_run_since? + self.timeout? + STALLED)
+        Some(self.could_run_since? + self.timeout? + MAX_POSTPONEMENT)
     }
 
-    /// Why a call that was not ended has to be ended nevertheless.
+    /// Why a call must be ended against its claim, if it must.
     pub(super) fn must_end(&self, claimed: Claimed, now: Instant) -> Option<String> {
         let waited = now.saturating_duration_since(self.could_run_since?);
-        if claimed == Claimed::NotBegun && waited >= STALLED {
+        if claimed == Claimed::NotBegun && waited >= MAX_POSTPONEMENT {
             return Some(format!("call {} has not begun for {waited:?}", self.seq));
         }
         let timeout = self.timeout?;
-        let is_late = waited >= timeout + STALLED;
-        is_late.then(|| format!("call {} of {timeout:?} is there for {waited:?}", self.seq))
+        let is_late = waited >= timeout + MAX_POSTPONEMENT;
+        is_late.then(|| format!("call {} of {timeout:?} could run for {waited:?}", self.seq))
     }
 }
 
 impl Process {
-    /// Whether something will come of the order to end a call.
-    fn will_hear_of(&self, seq: u64) -> bool {
+    /// Whether the process ends, or `NotEnded` is reported, after the order to end a call.
+    fn will_end_or_report(&self, seq: u64) -> bool {
         let is_ordered = |order: &Order| matches!(order, Order::End { seq: of, .. } if *of == seq);
-        let is_told =
-            |news: &Event<u64>| matches!(news, Event::NotEnded { seq: of, .. } if *of == seq);
+        let is_reported =
+            |event: &Event<u64>| matches!(event, Event::NotEnded { seq: of, .. } if *of == seq);
         self.is_killed
             || self.is_dead
             || self.orders.iter().any(is_ordered)
-            || self.news.iter().any(is_told)
+            || self.reports.iter().any(is_reported)
     }
 }

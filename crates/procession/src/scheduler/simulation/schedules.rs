@@ -1,4 +1,4 @@
-//! What happens in a schedule, at random.
+//! Random schedules of callers, workers and time.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -13,13 +13,13 @@ use crate::scheduler::{Event, NextStart, ResolvedOptions, Verdict, WorkerId};
 use crate::task::TaskId;
 
 impl World {
-    pub(super) fn live(&mut self) -> Result<(), String> {
+    pub(super) fn run_schedule(&mut self) -> Result<(), String> {
         let length = self.rng.usize(1..400);
         let reliability = self.rng.u32(1..200);
         for _ in 0..length {
             self.step(reliability)?;
         }
-        // Then the end: whatever happened, a shutdown completes every future.
+        // Whatever happened, a shutdown completes all tasks.
         let how = *self
             .rng
             .choice(&[Shutdown::Wait, Shutdown::CancelPending, Shutdown::Kill])
@@ -32,9 +32,9 @@ impl World {
             self.step(200)?;
         }
         if !self.ended {
-            return Err("the shutdown never came to its end".to_owned());
+            return Err("the shutdown did not end".to_owned());
         }
-        match self.tasks.iter().find(|(_, task)| task.fate.is_none()) {
+        match self.tasks.iter().find(|(_, task)| task.verdict.is_none()) {
             Some((id, _)) => Err(format!("task {id} was pending after the end")),
             None => Ok(()),
         }
@@ -63,16 +63,16 @@ impl World {
                 self.shut_down(how)
             }
             30..45 if self.scheduler.wake_at().is_some_and(|at| at <= self.now) => self.tick(),
-            45 if !self.late_news.is_empty() => {
-                let news = self.late_news.swap_remove(0);
-                self.handle(news)
+            45 if !self.late_events.is_empty() => {
+                let event = self.late_events.swap_remove(0);
+                self.handle(event)
             }
             _ => {
-                let tenants: Vec<_> = self.processes.keys().copied().collect();
-                match self.rng.choice(&tenants) {
-                    Some(&worker_id) => self.live_process(worker_id, reliability),
+                let workers: Vec<_> = self.processes.keys().copied().collect();
+                match self.rng.choice(&workers) {
+                    Some(&worker_id) => self.run_process(worker_id, reliability),
                     None => {
-                        // Nobody is there: the world waits for the scheduler's own time.
+                        // Without a process, only the scheduler's own time can come.
                         if let Some(at) = self.scheduler.wake_at() {
                             self.now = self.now.max(at);
                             self.tick()?;
@@ -88,7 +88,7 @@ impl World {
         self.handle(Event::Tick)
     }
 
-    /// One task, or several together.
+    /// Submits a job of `count` tasks.
     fn submit(&mut self, count: u64) -> Result<(), String> {
         let first = self.summary.tasks;
         self.summary.tasks += count;
@@ -102,7 +102,7 @@ impl World {
         let priority = self.rng.i32(-1..=1);
         let options = ResolvedOptions { timeout, priority, retries };
         for id in first..first + count {
-            // What hangs without a timeout would keep a shutdown waiting, and rightly so.
+            // A task that hangs without a timeout would block the shutdown.
             let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
             let hides = self.is_hostile && self.rng.u8(0..30) == 0;
             let (allowed, origin) = (times + 1, first);
@@ -141,8 +141,8 @@ impl World {
         self.handle(Event::ShutDown(how))
     }
 
-    /// Something happens to one process, or to what it sent.
-    fn live_process(&mut self, worker_id: WorkerId, reliability: u32) -> Result<(), String> {
+    /// One step of a process, or of the coordinator's threads for it.
+    fn run_process(&mut self, worker_id: WorkerId, reliability: u32) -> Result<(), String> {
         let process = self.processes.get_mut(&worker_id).expect("a process");
         let crashes = process.is_killed || self.rng.u32(0..reliability) == 0;
         if !process.is_ready {
@@ -156,14 +156,14 @@ impl World {
             process.carry_out_one(worker_id, &mut self.rng, &self.tasks, lies);
             return Ok(());
         }
-        if !process.news.is_empty() && self.rng.bool() {
-            let news = process.news.swap_remove(self.rng.usize(0..process.news.len()));
-            return self.handle(news);
+        if !process.reports.is_empty() && self.rng.bool() {
+            let event = process.reports.swap_remove(self.rng.usize(0..process.reports.len()));
+            return self.handle(event);
         }
         if !process.replies.is_empty() {
             return self.read_replies(worker_id);
         }
-        // All that it sent has been read, so its end may be noticed now.
+        // All its replies were read, so its exit may be reported now.
         let has_left = process.is_dismissed
             && process.outbox.is_empty()
             && process.calls.is_empty()
@@ -190,7 +190,7 @@ impl World {
         Ok(())
     }
 
-    /// A process is ready, or will never be.
+    /// A process becomes ready, or its start fails.
     fn start(&mut self, worker_id: WorkerId, crashes: bool) -> Result<(), String> {
         if crashes || self.rng.u8(0..20) == 0 {
             self.processes.remove(&worker_id);
@@ -213,22 +213,22 @@ impl World {
         self.handle(Event::WorkerReady { worker_id })
     }
 
-    /// The end of a process is noticed.
+    /// The exit of a process is reported.
     fn exit(&mut self, worker_id: WorkerId, exit: Exit) -> Result<(), String> {
         let process = self.processes.remove(&worker_id).expect("still there");
         self.one_was_ended = process.was_ended;
         self.too_long = process.too_long;
         let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
         self.note_end(&process, &begun)?;
-        let Process { news, .. } = process;
-        self.late_news.extend(news);
+        let Process { reports, .. } = process;
+        self.late_events.extend(reports);
         self.handle(Event::WorkerExited { worker_id, exit, begun })?;
         self.one_was_ended = false;
         self.too_long = None;
         Ok(())
     }
 
-    /// The coordinator reads some of the replies, and decides upon them together.
+    /// The coordinator reads some replies and handles them together.
     fn read_replies(&mut self, worker_id: WorkerId) -> Result<(), String> {
         let process = self.processes.get_mut(&worker_id).expect("a process");
         let number = self.rng.usize(1..=process.replies.len());
@@ -238,9 +238,9 @@ impl World {
             let process = self.processes.get_mut(&worker_id).expect("a process");
             let Some(task) = process.answered(&reply) else {
                 if !(process.is_liar || self.tasks[&reply.task].is_doubtful) {
-                    return Err(format!("a reply to task {} made no sense", reply.task));
+                    return Err(format!("the reply to task {} does not fit its call", reply.task));
                 }
-                // Nothing it says can be trusted.
+                // The coordinator gives such a worker up.
                 process.is_dead = true;
                 process.lost.extend(replies);
                 process.lost.extend(std::mem::take(&mut process.replies));
@@ -256,11 +256,11 @@ impl World {
             let is_over_memory_limit = self.rng.u8(0..50) == 0;
             process.is_over_memory_limit |= is_over_memory_limit;
             if !has_failed && self.is_one_of_many(task) && self.rng.u8(0..4) > 0 {
-                // Passed on at once; the scheduler hears only how many there were.
+                // Delivered at once; the scheduler gets their number only.
                 self.put(task, Place::Done);
                 let task = self.tasks.get_mut(&task).expect("a task that was submitted");
-                self.summary.answered += u64::from(task.fate.is_none());
-                task.fate.get_or_insert(Verdict::Answered);
+                self.summary.answered += u64::from(task.verdict.is_none());
+                task.verdict.get_or_insert(Verdict::Answered);
                 events.push(Event::Progressed {
                     worker_id,
                     seq,
@@ -280,7 +280,7 @@ impl World {
             }
         }
         self.handle_all(events)?;
-        match outputs.iter().find(|id| self.tasks[id].fate.is_none()) {
+        match outputs.iter().find(|id| self.tasks[id].verdict.is_none()) {
             Some(id) => Err(format!("task {id} gave an output and was not completed")),
             None => Ok(()),
         }

@@ -1,5 +1,5 @@
-//! A worker process of the simulation, what the coordinator knows of it, and the memory between the
-//! two.
+//! A simulated worker process, the memory that it shares with the coordinator, and what the coordinator's threads
+//! and the scheduler know of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -10,63 +10,63 @@ use fastrand::Rng;
 use super::world::SimTask;
 use crate::scheduler::{Begun, Claimed, Event, WorkerId};
 
-/// A worker process, with what is on its way to it.
+/// A worker process, with the calls and orders for it.
 #[derive(Default)]
 pub(super) struct Process {
     pub is_ready: bool,
     pub is_killed: bool,
     pub is_dismissed: bool,
-    /// It was ended because of a call that was to be ended.
+    /// It was ended because of a call.
     pub was_ended: bool,
-    /// How many tasks it runs at a time.
+    /// The number of tasks that it runs at a time.
     pub slots: usize,
-    /// The task for which it was ended, as it had run for too long.
+    /// The task that had run for too long, for which it was ended.
     pub too_long: Option<u64>,
     /// The scheduler knows that the process uses too much memory, or is unfit for further tasks.
     pub is_over_memory_limit: bool,
-    /// It ended; the scheduler does not know that yet, and may still send it calls.
+    /// It has exited. The scheduler does not know that yet, and may still send it calls.
     pub is_dead: bool,
-    /// It is stopped: it begins and answers nothing.
+    /// It is suspended: it begins no tasks and answers none.
     pub is_stopped: bool,
-    /// Its claims say anything.
+    /// Its claims are random.
     pub is_liar: bool,
-    /// Calls that found no room in the memory, or were not written yet.
+    /// Calls that were not written into the memory yet.
     pub outbox: VecDeque<Call>,
-    /// How many calls have room in the memory.
+    /// The number of calls for which the memory has room.
     pub room: usize,
     /// Calls that it has not begun.
     pub calls: VecDeque<Call>,
     pub running: Vec<Call>,
-    /// What the coordinator's threads know that it has, by turn.
-    pub book: BTreeMap<u64, Booked>,
-    /// The same, as the scheduler knows it.
+    /// Its calls as the coordinator's threads know them, by `seq`.
+    pub claims: BTreeMap<u64, ClaimedCall>,
+    /// Its calls as the scheduler knows them.
     pub view: VecDeque<Viewed>,
-    /// Tasks that it was given and has not returned, as the scheduler knows it.
+    /// The number of tasks that it was sent and has not returned, as the scheduler knows it.
     pub given: u64,
-    /// The call that the scheduler has ordered to be ended.
+    /// The call that the scheduler has ordered to end.
     pub ending: Option<u64>,
-    /// What the coordinator's threads are about to do.
+    /// Actions that the coordinator's threads have not carried out yet.
     pub orders: Vec<Order>,
-    /// What came of that, on its way to the scheduler.
-    pub news: Vec<Event<u64>>,
+    /// Events from these actions that the scheduler has not handled yet.
+    pub reports: Vec<Event<u64>>,
     /// Replies that the coordinator has not read yet; they outlive the process.
     pub replies: VecDeque<Reply>,
-    /// Replies behind one that made no sense.
+    /// Replies behind one that did not fit its call.
     pub lost: Vec<Reply>,
 }
 
-/// A call, which may consist of several tasks.
+/// A call in the memory, or at work.
 pub(super) struct Call {
     pub seq: u64,
-    /// Those that have not ended, in order; of a running call the first one runs.
+    /// The tasks that have not ended, in order. Of a running call, the first one runs.
     pub tasks: VecDeque<u64>,
-    /// How many were begun.
+    /// The number of tasks that have begun.
     pub begun: u32,
 }
 
-/// A call in the coordinator's own book.
-pub(super) struct Booked {
-    /// Those that are not answered.
+/// A call as the coordinator's threads know it.
+pub(super) struct ClaimedCall {
+    /// The tasks that are not answered.
     pub tasks: VecDeque<u64>,
     pub count: u32,
     pub answered: u32,
@@ -75,11 +75,11 @@ pub(super) struct Booked {
 /// A call as the scheduler sees it.
 pub(super) struct Viewed {
     pub seq: u64,
-    /// Those that are not answered.
+    /// The tasks that are not answered.
     pub tasks: VecDeque<u64>,
     pub answered: u32,
     pub timeout: Option<Duration>,
-    /// Since when a slot was free for it, by the coordinator's clock.
+    /// When a slot was free for it, by the coordinator's clock.
     pub could_run_since: Option<Instant>,
 }
 
@@ -94,14 +94,14 @@ pub(super) enum Order {
 }
 
 impl Process {
-    /// Writes calls into the memory, as far as there is room. False if there is none for the next.
+    /// Writes calls into the memory. False if there is no room for the next one.
     pub(super) fn write(&mut self) -> bool {
         while self.calls.len() < self.room
             && let Some(call) = self.outbox.pop_front()
         {
             let count = call.tasks.len() as u32;
-            let booked = Booked { tasks: call.tasks.clone(), count, answered: 0 };
-            self.book.insert(call.seq, booked);
+            let claimed_call = ClaimedCall { tasks: call.tasks.clone(), count, answered: 0 };
+            self.claims.insert(call.seq, claimed_call);
             self.calls.push_back(call);
         }
         self.outbox.is_empty()
@@ -111,7 +111,7 @@ impl Process {
         !(self.is_dead || self.is_stopped)
     }
 
-    /// Begins a call; gives its first task.
+    /// Begins a call, and returns its first task.
     pub(super) fn begin_one(&mut self) -> Option<u64> {
         if !self.is_at_work() || self.running.len() >= self.slots {
             return None;
@@ -123,7 +123,7 @@ impl Process {
         first
     }
 
-    /// Ends a running task; gives the next one of its call, which is begun.
+    /// Ends a running task, and returns the next one of its call, which begins.
     pub(super) fn finish_one(
         &mut self,
         rng: &mut Rng,
@@ -152,24 +152,24 @@ impl Process {
         next
     }
 
-    /// The task that a reply is for, by the coordinator's book; none if it makes no sense.
+    /// The task of a reply, as the coordinator's threads know it. `None` if the reply does not fit its call.
     pub(super) fn answered(&mut self, reply: &Reply) -> Option<u64> {
-        let call = self.book.get_mut(&reply.seq)?;
+        let call = self.claims.get_mut(&reply.seq)?;
         let task = *call.tasks.front().filter(|task| **task == reply.task)?;
         call.tasks.pop_front();
         call.answered += 1;
         if call.tasks.is_empty() {
-            self.book.remove(&reply.seq);
+            self.claims.remove(&reply.seq);
         }
         Some(task)
     }
 
-    /// How many tasks of a call were begun, by its claim, and whether that is true.
+    /// The number of tasks of a call that have begun, by its claim, and whether that is true.
     fn claimed(&self, seq: u64, rng: &mut Rng, tasks: &BTreeMap<u64, SimTask>) -> (u32, bool) {
         let running = self.running.iter().find(|call| call.seq == seq);
         let replies = self.replies.iter().chain(&self.lost);
         let unread = replies.filter(|reply| reply.seq == seq).count() as u32;
-        let answered = self.book.get(&seq).map_or(0, |call| call.answered);
+        let answered = self.claims.get(&seq).map_or(0, |call| call.answered);
         let truth = running.map_or(answered + unread, |call| call.begun);
         let hides = running.and_then(|call| call.tasks.front()).is_some_and(|id| tasks[id].hides);
         match (self.is_liar && rng.u8(0..3) > 0, hides) {
@@ -179,7 +179,7 @@ impl Process {
         }
     }
 
-    /// The calls that were begun and not answered, by their claims, after its end.
+    /// After its exit: the calls that had begun and were not answered, by their claims.
     pub(super) fn begun(
         &self,
         rng: &mut Rng,
@@ -187,7 +187,7 @@ impl Process {
         lies: &mut u64,
     ) -> Vec<Begun> {
         let mut begun = Vec::new();
-        for &seq in self.book.keys() {
+        for &seq in self.claims.keys() {
             let (count, is_true) = self.claimed(seq, rng, tasks);
             *lies += u64::from(!is_true);
             let longest = if is_true { 50_000 } else { u64::MAX / 2 };
@@ -197,7 +197,7 @@ impl Process {
         begun
     }
 
-    /// The coordinator's threads do what the scheduler decided, in whatever order.
+    /// The coordinator's threads carry out an action, in any order.
     pub(super) fn carry_out_one(
         &mut self,
         worker_id: WorkerId,
@@ -211,7 +211,7 @@ impl Process {
             }
             Order::End { seq, allowed } => {
                 let claimed = self.end(worker_id, seq, allowed, rng, tasks, lies);
-                self.news.extend(claimed.map(|claimed| Event::NotEnded {
+                self.reports.extend(claimed.map(|claimed| Event::NotEnded {
                     worker_id,
                     seq,
                     claimed,
@@ -220,7 +220,7 @@ impl Process {
         }
     }
 
-    /// Ends the process because of a call, or says why not.
+    /// Ends the process because of a call, or returns why not.
     fn end(
         &mut self,
         worker_id: WorkerId,
@@ -231,7 +231,7 @@ impl Process {
         lies: &mut u64,
     ) -> Option<Claimed> {
         let is_being_read = !self.replies.is_empty();
-        if !self.book.contains_key(&seq) && !self.outbox.iter().any(|call| call.seq == seq) {
+        if !self.claims.contains_key(&seq) && !self.outbox.iter().any(|call| call.seq == seq) {
             return Some(Claimed::Ended { is_being_read: true });
         }
         let index = self.running.iter().position(|running| running.seq == seq);
@@ -249,9 +249,9 @@ impl Process {
             return Some(claimed);
         }
         match (index, allowed) {
-            // It may have begun later than the coordinator believes,
+            // It may have begun later than the coordinator knows,
             (Some(_), Some(allowed)) if rng.u8(0..3) == 0 => Some(Claimed::RunsFor(allowed / 2)),
-            // or end while the calls behind it are taken back.
+            // or it ends while the calls behind it are taken back.
             (Some(index), _)
                 if !tasks[&self.running[index].tasks[0]].hangs
                     && self.is_at_work()
@@ -280,7 +280,7 @@ impl Process {
         }
     }
 
-    /// Takes back what was not begun of the calls of these turns, by their claims.
+    /// Takes back the tasks of these calls that have not begun, by their claims.
     fn take_back(
         &mut self,
         worker_id: WorkerId,
@@ -289,16 +289,16 @@ impl Process {
         tasks: &BTreeMap<u64, SimTask>,
     ) {
         let mut back = Vec::new();
-        let meant: Vec<_> = self.book.range(seqs.clone()).map(|(seq, _)| *seq).collect();
+        let meant: Vec<_> = self.claims.range(seqs.clone()).map(|(seq, _)| *seq).collect();
         for seq in meant {
             let (count, is_true) = self.claimed(seq, rng, tasks);
-            let call = self.book.get_mut(&seq).expect("just seen");
+            let call = self.claims.get_mut(&seq).expect("just seen");
             if count < call.count {
                 call.count = count.max(call.answered);
                 call.tasks.truncate((call.count - call.answered) as usize);
                 back.push(Begun { seq, count, ran_for: Duration::ZERO });
                 if call.tasks.is_empty() {
-                    self.book.remove(&seq);
+                    self.claims.remove(&seq);
                 }
             }
             self.revoke(seq, is_true);
@@ -310,11 +310,11 @@ impl Process {
             !is_meant
         });
         if !back.is_empty() {
-            self.news.push(Event::Returned { worker_id, calls: back });
+            self.reports.push(Event::Returned { worker_id, calls: back });
         }
     }
 
-    /// An honest worker begins nothing that was taken back.
+    /// A worker with true claims begins no task that was taken back.
     fn revoke(&mut self, seq: u64, is_true: bool) {
         if is_true {
             self.calls.retain(|call| call.seq != seq);

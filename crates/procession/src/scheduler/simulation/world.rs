@@ -1,5 +1,5 @@
-//! The coordinator of the simulation: hands events to the scheduler, carries out its actions, and
-//! keeps its own account of what the scheduler should know.
+//! The simulated coordinator: passes events to the scheduler, carries out its actions, and keeps its own record
+//! of the state that the scheduler should have.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,35 +20,34 @@ pub(super) struct World {
     pub max_tasks: Option<u64>,
     pub processes: BTreeMap<WorkerId, Process>,
     pub tasks: BTreeMap<u64, SimTask>,
-    /// Where each task is that has not ended, and those that are pending.
+    /// The place of each task, and the pending tasks.
     pub places: BTreeMap<u64, Place>,
     pub pending: BTreeSet<u64>,
-    /// Those of them that had been handed over before, best first.
+    /// The pending tasks that had been sent before, best first.
     pub returned: BTreeSet<(Reverse<i32>, u64)>,
-    /// Those that wait for their next attempt, and until when.
+    /// The paused tasks by the end of their pause.
     pub paused: BTreeSet<(Instant, u64)>,
-    /// Some workers lie, and some tasks undo their claims and end their workers.
+    /// Some workers make false claims, and some tasks overwrite their claims and end their workers.
     pub is_hostile: bool,
     pub is_shut_down: bool,
-    /// A shutdown that waits is left to come to its end by itself: a stricter one would complete
-    /// what was lost.
+    /// No second, stricter shutdown follows. It would complete tasks that the scheduler had lost.
     pub is_patient: bool,
-    /// How long tasks take at most, in microseconds: short ones travel together.
+    /// The longest run time of tasks, in microseconds. Short tasks are sent in chunks.
     pub pace: u64,
-    /// From now on nothing that has not begun may begin.
+    /// No task may begin any more.
     pub is_closing: bool,
-    /// Tasks that were never handed over, best first: by priority, then in order.
+    /// Tasks that were never sent, best first: by priority, then in order.
     pub fresh: BTreeSet<(Reverse<i32>, u64)>,
-    /// The process whose end is being reported was ended because of a call.
+    /// The process whose exit is being reported was ended because of a call.
     pub one_was_ended: bool,
-    /// The task that had run for too long in it.
+    /// The task in it that had run for too long.
     pub too_long: Option<u64>,
-    /// News of processes that are gone.
-    pub late_news: Vec<Event<u64>>,
-    /// Processes that must have been killed when the present events are handled, and why.
-    pub condemned: Vec<(WorkerId, String)>,
-    /// The scheduler was woken to look at what is due.
-    pub has_looked: bool,
+    /// Events of processes that have exited.
+    pub late_events: Vec<Event<u64>>,
+    /// Processes that the scheduler must kill in the current step, and why.
+    pub must_be_killed: Vec<(WorkerId, String)>,
+    /// The current step has a `Tick`.
+    pub was_ticked: bool,
     pub ended: bool,
     pub summary: Summary,
 }
@@ -56,24 +55,24 @@ pub(super) struct World {
 #[derive(Default)]
 pub(super) struct SimTask {
     /// How it ended, if it has.
-    pub fate: Option<Verdict>,
+    pub verdict: Option<Verdict>,
     pub sent: u32,
     pub begun: u32,
     pub allowed: u32,
     pub timeout: Option<Duration>,
-    /// Never ends by itself.
+    /// It never ends by itself.
     pub hangs: bool,
-    /// Undoes its claim, and ends its worker.
+    /// It overwrites its claim and ends its worker.
     pub hides: bool,
-    /// A worker may have lied about it.
+    /// A claim about it may be false.
     pub is_doubtful: bool,
     pub met_liar: bool,
-    /// How many workers ended without having claimed it when it was the next to run.
+    /// The number of workers that ended without its claim when it was the next task to run.
     pub unclaimed: u32,
-    /// How many workers that the pool did not end, ended when it was the first to run.
+    /// The number of workers that ended when it was the first task to run, and were not ended by the pool.
     pub ends: u32,
     pub priority: i32,
-    /// The first of those with which it was submitted.
+    /// The first task of its job.
     pub origin: u64,
 }
 
@@ -121,9 +120,9 @@ impl World {
             fresh: BTreeSet::new(),
             one_was_ended: false,
             too_long: None,
-            late_news: Vec::new(),
-            condemned: Vec::new(),
-            has_looked: false,
+            late_events: Vec::new(),
+            must_be_killed: Vec::new(),
+            was_ticked: false,
             ended: false,
             summary: Summary::default(),
         };
@@ -131,7 +130,7 @@ impl World {
         world
     }
 
-    /// Moves a task; gives the place where it was.
+    /// Moves a task, and returns its place before.
     pub(super) fn put(&mut self, id: u64, place: Place) -> Place {
         let rank = (Reverse(self.tasks[&id].priority), id);
         let before = self.places.insert(id, place).expect("a task that was submitted");
@@ -161,15 +160,15 @@ impl World {
     pub(super) fn handle_all(&mut self, events: Vec<Event<u64>>) -> Result<(), String> {
         self.summary.steps += events.len() as u64;
         for event in &events {
-            self.hear(event);
+            self.note(event);
         }
         let actions = self.scheduler.handle(events, self.now);
         self.perform(actions)?;
         self.check()
     }
 
-    /// Notes what the scheduler knows from now on.
-    fn hear(&mut self, event: &Event<u64>) {
+    /// Notes what the scheduler knows after an event.
+    fn note(&mut self, event: &Event<u64>) {
         let (worker_id, now) = match event {
             Event::Tick => {
                 while let Some((until, id)) = self.paused.first().copied()
@@ -177,11 +176,11 @@ impl World {
                 {
                     self.put(id, Place::Pending);
                 }
-                self.has_looked = true;
+                self.was_ticked = true;
                 return;
             }
             Event::NotEnded { worker_id, seq, claimed } => {
-                return self.hear_not_ended(*worker_id, *seq, *claimed);
+                return self.note_not_ended(*worker_id, *seq, *claimed);
             }
             Event::Replied { worker_id, .. }
             | Event::Progressed { worker_id, .. }
@@ -191,25 +190,25 @@ impl World {
         let Some(process) = self.processes.get_mut(worker_id) else { return };
         let slots = process.slots;
         match event {
-            Event::Replied { seq, .. } => process.hear_answers(*seq, 1, slots, now),
+            Event::Replied { seq, .. } => process.note_answers(*seq, 1, slots, now),
             Event::Progressed { seq, count, .. } => {
-                process.hear_answers(*seq, *count, slots, now);
+                process.note_answers(*seq, *count, slots, now);
             }
             Event::Returned { calls, .. } => {
                 for call in calls {
-                    process.hear_returned(call.seq, call.count, slots, now);
+                    process.note_returned(call.seq, call.count, slots, now);
                 }
             }
             _ => {}
         }
     }
 
-    fn hear_not_ended(&mut self, worker_id: WorkerId, seq: u64, claimed: Claimed) {
+    fn note_not_ended(&mut self, worker_id: WorkerId, seq: u64, claimed: Claimed) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&worker_id) else { return };
         process.ending.take_if(|ending| *ending == seq);
         let Some(call) = process.view.iter_mut().find(|call| call.seq == seq) else { return };
-        let is_cancelled = |id| self.tasks[id].fate.is_some();
+        let is_cancelled = |id| self.tasks[id].verdict.is_some();
         if call.timeout.is_none() && call.tasks.iter().all(is_cancelled) {
             call.timeout = Some(Duration::from_millis(5));
         }
@@ -217,7 +216,7 @@ impl World {
             call.could_run_since = Some(now);
         } else if let Some(reason) = call.must_end(claimed, now) {
             self.summary.overdue += u64::from(claimed != Claimed::NotBegun);
-            self.condemned.push((worker_id, reason));
+            self.must_be_killed.push((worker_id, reason));
         }
     }
 
@@ -238,16 +237,20 @@ impl World {
                     }
                 }
                 Action::EndCall { worker_id, seq, allowed } => {
-                    let process = self.processes.get_mut(&worker_id).ok_or("ended nobody")?;
+                    let process =
+                        self.processes.get_mut(&worker_id).ok_or("`EndCall` for no process")?;
                     process.orders.push(Order::End { seq, allowed });
                     process.ending = Some(seq);
                 }
                 Action::Dismiss { worker_id } => {
-                    self.processes.get_mut(&worker_id).ok_or("dismissed nobody")?.is_dismissed =
-                        true;
+                    self.processes
+                        .get_mut(&worker_id)
+                        .ok_or("`Dismiss` for no process")?
+                        .is_dismissed = true;
                 }
                 Action::Kill { worker_id, is_late: _ } => {
-                    self.processes.get_mut(&worker_id).ok_or("killed nobody")?.is_killed = true;
+                    self.processes.get_mut(&worker_id).ok_or("`Kill` for no process")?.is_killed =
+                        true;
                 }
                 Action::TakenBack { job, first, count } => {
                     self.summary.taken_back += 1;
@@ -267,7 +270,7 @@ impl World {
                 }
                 Action::End => {
                     if std::mem::replace(&mut self.ended, true) {
-                        return Err("the end came twice".to_owned());
+                        return Err("the scheduler returned `End` twice".to_owned());
                     }
                 }
             }
@@ -332,7 +335,9 @@ impl World {
         };
         match self.processes.iter().filter(at_work).count() {
             0 | 1 => Ok(()),
-            _ => Err(format!("seat {} has two processes at work", worker_id.worker_index)),
+            _ => {
+                Err(format!("worker index {} has two processes with calls", worker_id.worker_index))
+            }
         }
     }
 }
@@ -343,8 +348,8 @@ fn range(job: u64, first: u32, count: u32) -> Range<u64> {
 }
 
 impl Process {
-    /// The scheduler hears that tasks of a call were answered.
-    fn hear_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
+    /// The scheduler knows that `count` tasks of a call were answered.
+    fn note_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
         let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
         let is_to_end = self.ending == Some(seq);
         let call = &mut self.view[index];
@@ -354,23 +359,23 @@ impl Process {
             call.could_run_since = Some(now);
         }
         if call.tasks.is_empty() {
-            self.hear_done(index, slots, now);
+            self.note_done(index, slots, now);
         }
     }
 
-    /// The scheduler hears that so many tasks of a call were begun, and the others taken back.
-    fn hear_returned(&mut self, seq: u64, begun: u32, slots: usize, now: Instant) {
+    /// The scheduler knows that `begun` tasks of a call have begun, and the others were taken back.
+    fn note_returned(&mut self, seq: u64, begun: u32, slots: usize, now: Instant) {
         let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
         let call = &mut self.view[index];
         let staying = begun.saturating_sub(call.answered) as usize;
         self.given -= call.tasks.len().saturating_sub(staying) as u64;
         call.tasks.truncate(staying);
         if call.tasks.is_empty() {
-            self.hear_done(index, slots, now);
+            self.note_done(index, slots, now);
         }
     }
 
-    fn hear_done(&mut self, index: usize, slots: usize, now: Instant) {
+    fn note_done(&mut self, index: usize, slots: usize, now: Instant) {
         let call = self.view.remove(index).expect("just found");
         self.ending.take_if(|ending| *ending == call.seq);
         if let Some(next) = self.view.get_mut(slots - 1) {
