@@ -10,18 +10,23 @@ use crate::task::TaskId;
 
 const TRIES: u32 = 5;
 
-/// Runs a pool with 20 tasks whose workers each give `answers` replies and end at their next call, of which
-/// `begun` tasks have begun. Returns the number of workers that ended and the verdicts, when no event is due
-/// or 1000 workers have ended.
-fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
-    let settings = Settings {
+/// Workers with one slot, all of which are always kept.
+fn settings(workers: usize, start_tries: u32) -> Settings {
+    Settings {
         slots: vec![1; workers],
         min_workers: workers,
         idle_timeout: None,
         max_tasks: None,
         start_timeout: Duration::from_secs(10),
-        start_tries: TRIES,
-    };
+        start_tries,
+    }
+}
+
+/// Runs a pool with 20 tasks whose workers each give `answers` replies and end at their next call, of which
+/// `begun` tasks have begun. Returns the number of workers that ended and the verdicts, when no event is due
+/// or 1000 workers have ended.
+fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
+    let settings = settings(workers, TRIES);
     let mut now = Instant::now();
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
     for id in 0..20 {
@@ -80,14 +85,7 @@ fn second_start_fails(
     first: bool,
     for_long: Duration,
 ) -> (u32, Vec<Verdict>) {
-    let settings = Settings {
-        slots: vec![1; 2],
-        min_workers: 2,
-        idle_timeout: None,
-        max_tasks: None,
-        start_timeout: Duration::from_secs(10),
-        start_tries: TRIES,
-    };
+    let settings = settings(2, TRIES);
     let begin = Instant::now();
     let mut now = begin;
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
@@ -162,14 +160,7 @@ fn workers_that_begin_no_task_break_the_pool() {
 
 #[test]
 fn a_task_that_ends_its_worker_without_a_claim_is_charged_the_second_time() {
-    let settings = Settings {
-        slots: vec![1],
-        min_workers: 1,
-        idle_timeout: None,
-        max_tasks: None,
-        start_timeout: Duration::from_secs(10),
-        start_tries: 8,
-    };
+    let settings = settings(1, 8);
     let mut now = Instant::now();
     let (mut scheduler, mut actions) = Scheduler::new(settings, now);
     for id in 0..3 {

@@ -8,23 +8,28 @@
 //!   kind (1) │ flags (1) │ number of items (1) │ length of each (8), top bit set if inline │ inline bytes
 //! ```
 //!
-//! The messages are sent before the record that needs them, and nothing here blocks. If the socket has no
-//! room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in
+//! The messages are sent before the record that needs them. Sending does not block; receiving waits only for
+//! resources that this process lacks ([`Patience`]). If the socket has no room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in
 //! the socket ([`Assembly::take_in`]), and the sender continues later with the first item that was not sent.
+
+mod send;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+pub(crate) use self::send::{Passed, Stuck, pass};
 use super::ring::Garbled;
-use super::socket::{LONGEST, MOST_FDS, Message, Received, Sent, Socket};
+use super::socket::{Message, Received, Socket};
 use crate::blob::{self, Blob};
 use procession_os::sealed::{self, Sealed};
 
@@ -82,16 +87,6 @@ impl ReceivedBytes {
         file.read_exact_at(&mut bytes, 0)?;
         Ok(Self::Own(bytes))
     }
-}
-
-/// A new file with these bytes, to be sent.
-fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    if sealed::is_available() {
-        return sealed::create(bytes);
-    }
-    let file = tempfile::tempfile()?;
-    file.write_all_at(bytes, 0)?;
-    Ok(file.into())
 }
 
 /// The attachment of a record.
@@ -281,239 +276,5 @@ impl Assembly {
         let place = if flags & HAS_MORE != 0 { &mut self.part } else { &mut self.whole };
         *place = Some(part);
         Ok(())
-    }
-}
-
-/// An item to send.
-#[derive(Clone, Copy)]
-enum Item<'i> {
-    Text(&'i [u8]),
-    Blob(&'i Blob),
-}
-
-impl<'i> Item<'i> {
-    fn bytes(self) -> &'i [u8] {
-        match self {
-            Self::Text(text) => text,
-            Self::Blob(blob) => blob,
-        }
-    }
-
-    /// The sealed file in which it was received, which can be sent again.
-    fn file(self) -> Option<BorrowedFd<'i>> {
-        match self {
-            Self::Text(_) => None,
-            Self::Blob(blob) => blob.file(),
-        }
-    }
-}
-
-/// The progress of sending an attachment.
-#[derive(Debug)]
-pub(crate) enum Passed {
-    /// There is nothing to attach.
-    Nothing,
-    All,
-    /// This number of items was sent. The socket has no room for more now.
-    Part(usize),
-    /// The system lacks a resource for the next item; this number was sent.
-    Stuck(Stuck, usize),
-}
-
-/// Why an attachment could not be sent.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot send an attachment: {0}")]
-pub(crate) struct Stuck(io::Error);
-
-/// Sends the attachment of a record, from item `from` on.
-pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket) -> Passed {
-    if text.is_none() && blobs.is_empty() {
-        return Passed::Nothing;
-    }
-    let number = usize::from(text.is_some()) + blobs.len();
-    let mut next = from;
-    // Halved where the system lacks a resource.
-    let mut most = MOST_FDS;
-    while next < number {
-        let skipped = next.saturating_sub(usize::from(text.is_some()));
-        let text = text.filter(|_| next == 0);
-        let items = text.map(Item::Text).into_iter().chain(blobs[skipped..].iter().map(Item::Blob));
-        let (draft, shortage) = Draft::of(items.take(most));
-        let Some(end) = Some(next + draft.lengths.len()).filter(|end| *end > next) else {
-            let shortage = shortage.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into());
-            return Passed::Stuck(Stuck(shortage), next);
-        };
-        let flags = [
-            if next == 0 { IS_FIRST } else { 0 },
-            if end < number { HAS_MORE } else { 0 },
-            if text.is_some() { HAS_TEXT } else { 0 },
-        ];
-        match draft.send(flags.iter().sum(), to) {
-            Sent::Yes => next = end,
-            // The exit of the other side is reported elsewhere.
-            Sent::Gone => break,
-            Sent::NoRoom => return Passed::Part(next),
-            Sent::Short(error) if end - next == 1 => {
-                return Passed::Stuck(Stuck(error.into()), next);
-            }
-            Sent::Short(_) => most = (end - next) / 2,
-        }
-    }
-    Passed::All
-}
-
-/// A message to send.
-#[derive(Default)]
-struct Draft<'i> {
-    lengths: Vec<u64>,
-    inline: Vec<u8>,
-    files: Vec<Sending<'i>>,
-}
-
-enum Sending<'i> {
-    New(OwnedFd),
-    AsReceived(BorrowedFd<'i>),
-}
-
-impl AsFd for Sending<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::New(file) => file.as_fd(),
-            Self::AsReceived(file) => *file,
-        }
-    }
-}
-
-impl<'i> Draft<'i> {
-    /// A message with as many of the items as fit, and the error that excluded the next one, if there was one.
-    /// Each new file takes a descriptor until the message is sent.
-    fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
-        let mut draft = Self::default();
-        for item in items {
-            let bytes = item.bytes();
-            if bytes.len() <= SHORT {
-                let len = HEAD + LENGTH * (draft.lengths.len() + 1) + draft.inline.len();
-                if len + bytes.len() > LONGEST {
-                    break;
-                }
-                draft.inline.extend_from_slice(bytes);
-                draft.lengths.push(bytes.len() as u64 | INLINE);
-                continue;
-            }
-            match item.file() {
-                Some(file) => draft.files.push(Sending::AsReceived(file)),
-                None => match new_file(bytes) {
-                    Ok(file) => draft.files.push(Sending::New(file)),
-                    Err(error) => return (draft, Some(error)),
-                },
-            }
-            draft.lengths.push(bytes.len() as u64);
-        }
-        (draft, None)
-    }
-
-    fn send(&self, flags: u8, to: &Socket) -> Sent {
-        let Ok(items) = u8::try_from(self.lengths.len()) else {
-            return Sent::Short(Errno::INVAL);
-        };
-        let mut bytes = vec![KIND, flags, items];
-        bytes.extend(self.lengths.iter().flat_map(|length| length.to_le_bytes()));
-        bytes.extend_from_slice(&self.inline);
-        let fds: Vec<_> = self.files.iter().map(AsFd::as_fd).collect();
-        to.send(&bytes, &fds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::iter;
-
-    fn pair() -> (Socket, Socket) {
-        let (ours, theirs) = Socket::pair().expect("a pair");
-        (ours, Socket::of(theirs.as_fd()).expect("an end"))
-    }
-
-    fn blobs(lens: impl IntoIterator<Item = usize>) -> Vec<Blob> {
-        lens.into_iter().map(|len| vec![(len % 251) as u8; len].into()).collect()
-    }
-
-    #[test]
-    fn texts_and_blobs_of_all_lengths_arrive() {
-        let (one, other) = pair();
-        let mut assembly = Assembly::default();
-        let long = "x".repeat(100_000);
-        for text in [None, Some(""), Some("ü"), Some(&long)] {
-            for lens in [vec![], vec![0, 1, 1024, 1025, 100_000], vec![700; 20], vec![5_000; 100]] {
-                let blobs = blobs(lens);
-                match pass(text.map(str::as_bytes), &blobs, 0, &one) {
-                    Passed::All => {}
-                    Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
-                    other => panic!("{other:?}"),
-                }
-                let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
-                let expected = text.unwrap_or("in the record");
-                assert_eq!(got.text(b"in the record"), expected.as_bytes());
-                assert_eq!(got.take_blobs(), blobs);
-            }
-        }
-        assert!(assembly.next(&other, &mut Patience::none()).is_err(), "nothing was sent");
-    }
-
-    #[test]
-    fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_dropped() {
-        let (one, other) = pair();
-        let mut assembly = Assembly::default();
-        // First messages of attachments that are given up fill the socket.
-        let given_up = Draft::of(iter::once(Item::Text(b"given up"))).0;
-        while given_up.send(IS_FIRST | HAS_MORE | HAS_TEXT, &one) == Sent::Yes {}
-        let many = blobs(iter::repeat_n(900, 256));
-        let (mut from, mut rounds) = (0, 0);
-        loop {
-            match pass(None, &many, from, &one) {
-                Passed::All => break,
-                Passed::Part(items) => from = items,
-                other => panic!("{other:?}"),
-            }
-            assembly.take_in(&other, &mut Patience::none()).expect("sound");
-            rounds += 1;
-        }
-        assert!(rounds > 0);
-        let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
-        assert_eq!(got.text(b"none"), b"none");
-        assert_eq!(got.take_blobs(), many);
-    }
-
-    #[test]
-    fn malformed_messages_are_errors() {
-        let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
-            let (one, other) = pair();
-            assert_eq!(one.send(bytes, fds), Sent::Yes);
-            Assembly::default().next(&other, &mut Patience::none()).is_err()
-        };
-        let head = |flags: u8, items: u8| vec![KIND, flags, items];
-        let with = |mut head: Vec<u8>, length: u64| {
-            head.extend(length.to_le_bytes());
-            head
-        };
-        assert!(!garbled(&head(IS_FIRST, 0), &[]));
-        assert!(garbled(b"x", &[]) && garbled(&[9, IS_FIRST, 0], &[]));
-        assert!(garbled(&head(0, 0), &[]), "not the first of an attachment");
-        assert!(garbled(&head(IS_FIRST, 1), &[]), "no length");
-        assert!(garbled(&with(head(IS_FIRST, 1), 1 << 45), &[]), "no descriptor");
-        assert!(garbled(&with(head(IS_FIRST, 1), INLINE | 1 << 45), &[]), "no bytes");
-        let file = new_file(&[7; 5_000]).expect("a file");
-        assert!(!garbled(&with(head(IS_FIRST, 1), 5_000), &[file.as_fd()]));
-        assert!(garbled(&head(IS_FIRST, 0), &[file.as_fd()]), "too many descriptors");
-        for wrong in [0, 1, 4_999, 5_001, 1 << 45] {
-            assert!(garbled(&with(head(IS_FIRST, 1), wrong), &[file.as_fd()]), "{wrong}");
-        }
-        let (reader, _writer) = io::pipe().expect("a pipe");
-        assert!(garbled(&with(head(IS_FIRST, 1), 5_000), &[reader.as_fd()]), "a pipe");
-        let disk = File::open(std::env::current_exe().expect("a path")).expect("a file");
-        let len = disk.metadata().expect("a length").len();
-        if sealed::is_available() {
-            assert!(garbled(&with(head(IS_FIRST, 1), len), &[disk.as_fd()]), "a file on disk");
-        }
     }
 }

@@ -89,7 +89,7 @@ impl SharedRegion {
     /// Maps the file that a coordinator has sent.
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        let not_ours = || io::Error::other("what was sent is not the coordinator's memory");
+        let not_ours = || io::Error::other("the file does not have the size of a shared region");
         let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
         let region = Self::map(&file, claims)?;
         let number = region.memory.word32(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;

@@ -1,0 +1,162 @@
+//! Sends attachments.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use procession_os::sealed;
+use rustix::io::Errno;
+
+use super::{HAS_MORE, HAS_TEXT, HEAD, INLINE, IS_FIRST, KIND, LENGTH, SHORT};
+use crate::blob::Blob;
+use crate::transport::socket::{LONGEST, MOST_FDS, Sent, Socket};
+
+/// A new file with these bytes, to be sent.
+pub(super) fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    if sealed::is_available() {
+        return sealed::create(bytes);
+    }
+    let file = tempfile::tempfile()?;
+    file.write_all_at(bytes, 0)?;
+    Ok(file.into())
+}
+
+/// An item to send.
+#[derive(Clone, Copy)]
+pub(super) enum Item<'i> {
+    Text(&'i [u8]),
+    Blob(&'i Blob),
+}
+
+impl<'i> Item<'i> {
+    fn bytes(self) -> &'i [u8] {
+        match self {
+            Self::Text(text) => text,
+            Self::Blob(blob) => blob,
+        }
+    }
+
+    /// The sealed file in which it was received, which can be sent again.
+    fn file(self) -> Option<BorrowedFd<'i>> {
+        match self {
+            Self::Text(_) => None,
+            Self::Blob(blob) => blob.file(),
+        }
+    }
+}
+
+/// The progress of sending an attachment.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    /// There is nothing to attach.
+    Nothing,
+    All,
+    /// This number of items was sent. The socket has no room for more now.
+    Part(usize),
+    /// The system lacks a resource for the next item; this number was sent.
+    Stuck(Stuck, usize),
+}
+
+/// Why an attachment could not be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send an attachment: {0}")]
+pub(crate) struct Stuck(io::Error);
+
+/// Sends the attachment of a record, from item `from` on.
+pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket) -> Passed {
+    if text.is_none() && blobs.is_empty() {
+        return Passed::Nothing;
+    }
+    let number = usize::from(text.is_some()) + blobs.len();
+    let mut next = from;
+    // Halved where the system lacks a resource.
+    let mut most = MOST_FDS;
+    while next < number {
+        let skipped = next.saturating_sub(usize::from(text.is_some()));
+        let text = text.filter(|_| next == 0);
+        let items = text.map(Item::Text).into_iter().chain(blobs[skipped..].iter().map(Item::Blob));
+        let (draft, shortage) = Draft::of(items.take(most));
+        let Some(end) = Some(next + draft.lengths.len()).filter(|end| *end > next) else {
+            let shortage = shortage.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into());
+            return Passed::Stuck(Stuck(shortage), next);
+        };
+        let flags = [
+            if next == 0 { IS_FIRST } else { 0 },
+            if end < number { HAS_MORE } else { 0 },
+            if text.is_some() { HAS_TEXT } else { 0 },
+        ];
+        match draft.send(flags.iter().sum(), to) {
+            Sent::Yes => next = end,
+            // The exit of the other side is reported elsewhere.
+            Sent::Gone => break,
+            Sent::NoRoom => return Passed::Part(next),
+            Sent::Short(error) if end - next == 1 => {
+                return Passed::Stuck(Stuck(error.into()), next);
+            }
+            Sent::Short(_) => most = (end - next) / 2,
+        }
+    }
+    Passed::All
+}
+
+/// A message to send.
+#[derive(Default)]
+pub(super) struct Draft<'i> {
+    lengths: Vec<u64>,
+    inline: Vec<u8>,
+    files: Vec<Sending<'i>>,
+}
+
+enum Sending<'i> {
+    New(OwnedFd),
+    AsReceived(BorrowedFd<'i>),
+}
+
+impl AsFd for Sending<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::New(file) => file.as_fd(),
+            Self::AsReceived(file) => *file,
+        }
+    }
+}
+
+impl<'i> Draft<'i> {
+    /// A message with as many of the items as fit, and the error that excluded the next one, if there was one.
+    /// Each new file takes a descriptor until the message is sent.
+    pub(super) fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
+        let mut draft = Self::default();
+        for item in items {
+            let bytes = item.bytes();
+            if bytes.len() <= SHORT {
+                let len = HEAD + LENGTH * (draft.lengths.len() + 1) + draft.inline.len();
+                if len + bytes.len() > LONGEST {
+                    break;
+                }
+                draft.inline.extend_from_slice(bytes);
+                draft.lengths.push(bytes.len() as u64 | INLINE);
+                continue;
+            }
+            match item.file() {
+                Some(file) => draft.files.push(Sending::AsReceived(file)),
+                None => match new_file(bytes) {
+                    Ok(file) => draft.files.push(Sending::New(file)),
+                    Err(error) => return (draft, Some(error)),
+                },
+            }
+            draft.lengths.push(bytes.len() as u64);
+        }
+        (draft, None)
+    }
+
+    pub(super) fn send(&self, flags: u8, to: &Socket) -> Sent {
+        let Ok(items) = u8::try_from(self.lengths.len()) else {
+            return Sent::Short(Errno::INVAL);
+        };
+        let mut bytes = vec![KIND, flags, items];
+        bytes.extend(self.lengths.iter().flat_map(|length| length.to_le_bytes()));
+        bytes.extend_from_slice(&self.inline);
+        let fds: Vec<_> = self.files.iter().map(AsFd::as_fd).collect();
+        to.send(&bytes, &fds)
+    }
+}

@@ -1,0 +1,96 @@
+//! Tests of attachments, from `pass` to `Assembly`.
+
+use std::iter;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::send::{Draft, Item, new_file};
+use super::*;
+use crate::transport::socket::Sent;
+
+fn pair() -> (Socket, Socket) {
+    let (ours, theirs) = Socket::pair().expect("a pair");
+    (ours, Socket::of(theirs.as_fd()).expect("an end"))
+}
+
+fn blobs(lens: impl IntoIterator<Item = usize>) -> Vec<Blob> {
+    lens.into_iter().map(|len| vec![(len % 251) as u8; len].into()).collect()
+}
+
+#[test]
+fn texts_and_blobs_of_all_lengths_arrive() {
+    let (one, other) = pair();
+    let mut assembly = Assembly::default();
+    let long = "x".repeat(100_000);
+    for text in [None, Some(""), Some("ü"), Some(&long)] {
+        for lens in [vec![], vec![0, 1, 1024, 1025, 100_000], vec![700; 20], vec![5_000; 100]] {
+            let blobs = blobs(lens);
+            match pass(text.map(str::as_bytes), &blobs, 0, &one) {
+                Passed::All => {}
+                Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
+                other => panic!("{other:?}"),
+            }
+            let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
+            let expected = text.unwrap_or("in the record");
+            assert_eq!(got.text(b"in the record"), expected.as_bytes());
+            assert_eq!(got.take_blobs(), blobs);
+        }
+    }
+    assert!(assembly.next(&other, &mut Patience::none()).is_err(), "nothing was sent");
+}
+
+#[test]
+fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_dropped() {
+    let (one, other) = pair();
+    let mut assembly = Assembly::default();
+    // First messages of attachments that are given up fill the socket.
+    let given_up = Draft::of(iter::once(Item::Text(b"given up"))).0;
+    while given_up.send(IS_FIRST | HAS_MORE | HAS_TEXT, &one) == Sent::Yes {}
+    let many = blobs(iter::repeat_n(900, 256));
+    let (mut from, mut rounds) = (0, 0);
+    loop {
+        match pass(None, &many, from, &one) {
+            Passed::All => break,
+            Passed::Part(items) => from = items,
+            other => panic!("{other:?}"),
+        }
+        assembly.take_in(&other, &mut Patience::none()).expect("sound");
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+    let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
+    assert_eq!(got.text(b"none"), b"none");
+    assert_eq!(got.take_blobs(), many);
+}
+
+#[test]
+fn malformed_messages_are_errors() {
+    let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
+        let (one, other) = pair();
+        assert_eq!(one.send(bytes, fds), Sent::Yes);
+        Assembly::default().next(&other, &mut Patience::none()).is_err()
+    };
+    let head = |flags: u8, items: u8| vec![KIND, flags, items];
+    let with = |mut head: Vec<u8>, length: u64| {
+        head.extend(length.to_le_bytes());
+        head
+    };
+    assert!(!garbled(&head(IS_FIRST, 0), &[]));
+    assert!(garbled(b"x", &[]) && garbled(&[9, IS_FIRST, 0], &[]));
+    assert!(garbled(&head(0, 0), &[]), "not the first of an attachment");
+    assert!(garbled(&head(IS_FIRST, 1), &[]), "no length");
+    assert!(garbled(&with(head(IS_FIRST, 1), 1 << 45), &[]), "no descriptor");
+    assert!(garbled(&with(head(IS_FIRST, 1), INLINE | 1 << 45), &[]), "no bytes");
+    let file = new_file(&[7; 5_000]).expect("a file");
+    assert!(!garbled(&with(head(IS_FIRST, 1), 5_000), &[file.as_fd()]));
+    assert!(garbled(&head(IS_FIRST, 0), &[file.as_fd()]), "too many descriptors");
+    for wrong in [0, 1, 4_999, 5_001, 1 << 45] {
+        assert!(garbled(&with(head(IS_FIRST, 1), wrong), &[file.as_fd()]), "{wrong}");
+    }
+    let (reader, _writer) = io::pipe().expect("a pipe");
+    assert!(garbled(&with(head(IS_FIRST, 1), 5_000), &[reader.as_fd()]), "a pipe");
+    let disk = File::open(std::env::current_exe().expect("a path")).expect("a file");
+    let len = disk.metadata().expect("a length").len();
+    if sealed::is_available() {
+        assert!(garbled(&with(head(IS_FIRST, 1), len), &[disk.as_fd()]), "a file on disk");
+    }
+}
