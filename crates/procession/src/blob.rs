@@ -1,4 +1,5 @@
-//! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in sealed memory.
+//! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in sealed
+//! memory.
 //!
 //! | while | a blob of more than 256 bytes |
 //! |---|---|
@@ -24,12 +25,13 @@ use procession_os::sealed::Sealed;
 
 /// Bytes, for a field of a task or of its output.
 ///
-/// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is sent in memory that both processes can read
-/// and none can write. It is copied once, by its sender; a blob that was received and is sent again is not
-/// copied.
+/// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is sent in memory that both
+/// processes can read and none can write. It is copied once, by its sender; a blob that was
+/// received and is sent again is not copied.
 ///
-/// Up to 256 bytes, and from the 257th blob of a task on, the bytes are part of the encoding. Outside of tasks
-/// and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an array of numbers.
+/// Up to 256 bytes, and from the 257th blob of a task on, the bytes are part of the encoding.
+/// Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an
+/// array of numbers.
 ///
 /// `clone` copies no bytes. A blob is read through `Deref<Target = [u8]>`.
 ///
@@ -59,10 +61,11 @@ enum Bytes {
     Sealed(Arc<Sealed>),
 }
 
-/// Blobs up to this length, in bytes, are part of the encoding, which is faster than a file for each.
+/// Blobs up to this length, in bytes, are part of the encoding, which is faster than a file for
+/// each.
 const SHORT: usize = 256;
-/// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor until its
-/// record is read.
+/// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor
+/// until its record is read.
 pub(crate) const MOST: usize = 256;
 
 impl Blob {
@@ -94,8 +97,8 @@ impl From<ReceivedBytes> for Blob {
     }
 }
 
-/// Whether half of the descriptors that this process may have were in use when it got this one. Without free
-/// descriptors no worker can be started, and other parts of the program fail.
+/// Whether half of the descriptors that this process may have were in use when it got this one.
+/// Without free descriptors no worker can be started, and other parts of the program fail.
 fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
     use rustix::process::{Resource, getrlimit};
     // Beyond that number, mappings become scarce.
@@ -106,10 +109,12 @@ fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
 }
 
 thread_local! {
-    /// The blobs of all texts that this thread is encoding or decoding. There can be several texts, since a
-    /// `Serialize` implementation may itself submit a task. The blobs of the innermost text are last.
+    /// The blobs of all texts that this thread is encoding or decoding. There can be several texts,
+    /// since a `Serialize` implementation may itself submit a task. The blobs of the innermost text
+    /// are last.
     static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
-    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only this.
+    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only
+    /// this.
     static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
 }
 
@@ -149,7 +154,8 @@ pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
     decode()
 }
 
-/// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's code.
+/// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
+/// code.
 struct Text {
     around: Enclosing,
 }
@@ -184,7 +190,8 @@ fn enclose(blob: &Blob) -> Option<usize> {
     })
 }
 
-/// A blob that was set aside. It stays in the list, since an untagged enum may decode it for several variants.
+/// A blob that was set aside. It stays in the list, since an untagged enum may decode it for
+/// several variants.
 fn disclose(index: usize) -> Option<Blob> {
     let Enclosing { from, to, .. } = INNERMOST.get();
     let at = from.checked_add(index).filter(|at| *at < to)?;
@@ -196,8 +203,8 @@ thread_local! {
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a blob has called `deserialize_any`. A blob decodes to what it was, unlike a type that inspects a value
-/// to find out what it is, so the value need not be verified.
+/// Whether a blob has called `deserialize_any`. A blob decodes to what it was, unlike a type that
+/// inspects a value to find out what it is, so the value need not be verified.
 pub(crate) fn is_asking() -> bool {
     IS_ASKING.replace(false)
 }

@@ -47,20 +47,22 @@ use crate::panics;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// JSON. All finite numbers are exact. Refused are NaN and infinities, `Some(x)` where `x` is written as
-    /// `null`, map keys other than texts, numbers, booleans and variants without data, and values that are
-    /// nested more than 127 levels deep.
+    /// JSON. All finite numbers are exact. Refused are NaN and infinities, `Some(x)` where `x` is
+    /// written as `null`, map keys other than texts, numbers, booleans and variants without data,
+    /// and values that are nested more than 127 levels deep.
     #[default]
     Json,
-    /// A compact form of serde's data model. It also holds NaN (with its bits) and infinities, nested options,
-    /// and map keys of all types. Refused are values that are nested more than 512 levels deep.
+    /// A compact form of serde's data model. It also holds NaN (with its bits) and infinities,
+    /// nested options, and map keys of all types. Refused are values that are nested more than 512
+    /// levels deep.
     Binary,
 }
 
-/// Appends a value to `out` and returns the blobs that are sent beside it. After a refusal, the appended bytes
-/// are to be discarded.
+/// Appends a value to `out` and returns the blobs that are sent beside it. After a refusal, the
+/// appended bytes are to be discarded.
 ///
-/// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's message.
+/// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's
+/// message.
 pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     value: &T,
@@ -127,8 +129,8 @@ fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bo
     }
 }
 
-/// Checks that a decoded value encodes to the same bytes. A type that inspects the value to find out what it is,
-/// such as an untagged enum, may have become another value.
+/// Checks that a decoded value encodes to the same bytes. A type that inspects the value to find
+/// out what it is, such as an untagged enum, may have become another value.
 #[cold]
 fn verified<T: Serialize>(
     encoding: Encoding,
@@ -170,9 +172,10 @@ fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Resu
     }
 }
 
-/// Decodes what was written, and refuses it if the result is an error or another value. For values that some
-/// types cannot decode: integers above 64 bits or map keys that are numbers, inside an internally tagged enum;
-/// an optional struct that is flattened. `blobs` is `None` if their bytes are in `written`.
+/// Decodes what was written, and refuses it if the result is an error or another value. For values
+/// that some types cannot decode: integers above 64 bits or map keys that are numbers, inside an
+/// internally tagged enum; an optional struct that is flattened. `blobs` is `None` if their bytes
+/// are in `written`.
 #[cold]
 fn check_before_sending<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
@@ -211,8 +214,8 @@ fn rewritten<T: Serialize>(
     Ok(bytes)
 }
 
-/// Whether two encodings are of the same value. Entries of a hash map may have another order, so the
-/// frequencies of bytes are compared where the bytes differ.
+/// Whether two encodings are of the same value. Entries of a hash map may have another order, so
+/// the frequencies of bytes are compared where the bytes differ.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other || frequencies(one) == frequencies(other)
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Limits that the operating system imposes on each worker process, from before its first task. The default is
-/// [`none`](Self::none).
+/// Limits that the operating system imposes on each worker process, from before its first task. The
+/// default is [`none`](Self::none).
 ///
-/// A limit above what this process itself may use is cut to that. A worker that cannot impose its limits
-/// does not start; the pool reports that as
+/// A limit above what this process itself may use is cut to that. A worker that cannot impose its
+/// limits does not start; the pool reports that as
 /// [`PoolError::CannotStart`](crate::PoolError::CannotStart).
 ///
 /// ```no_run
@@ -34,16 +34,16 @@ impl Limits {
         Self { address_space: None, cpu_seconds: None, open_files: None, niceness: None }
     }
 
-    /// The most virtual memory, in bytes (`RLIMIT_AS`). Stacks of threads and shared memory count as well. An
-    /// allocation above the limit fails; in most Rust code that aborts the worker, and the task ends with
-    /// `WorkerDied`.
+    /// The most virtual memory, in bytes (`RLIMIT_AS`). Stacks of threads and shared memory count
+    /// as well. An allocation above the limit fails; in most Rust code that aborts the worker, and
+    /// the task ends with `WorkerDied`.
     pub const fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
     }
 
-    /// The most CPU time of a worker process, in seconds from its start (`RLIMIT_CPU`). Beyond it SIGXCPU ends
-    /// the worker, and the task that runs ends with `WorkerDied`.
+    /// The most CPU time of a worker process, in seconds from its start (`RLIMIT_CPU`). Beyond it
+    /// SIGXCPU ends the worker, and the task that runs ends with `WorkerDied`.
     pub const fn cpu_seconds(mut self, seconds: u64) -> Self {
         self.cpu_seconds = Some(seconds);
         self
@@ -55,8 +55,8 @@ impl Limits {
         self
     }
 
-    /// Added to the niceness that workers inherit from this process: 0 for the same priority, up to 19 for the
-    /// lowest.
+    /// Added to the niceness that workers inherit from this process: 0 for the same priority, up to
+    /// 19 for the lowest.
     pub const fn niceness(mut self, increment: i32) -> Self {
         self.niceness = Some(increment);
         self
@@ -96,11 +96,11 @@ fn lower(resource: rustix::process::Resource, limit: u64) -> rustix::io::Result<
     setrlimit(resource, Rlimit { current, maximum })
 }
 
-/// When a worker process is replaced by a new one, for code that leaks memory or descriptors. The default is
-/// [`never`](Self::never).
+/// When a worker process is replaced by a new one, for code that leaks memory or descriptors. The
+/// default is [`never`](Self::never).
 ///
-/// A worker is replaced between two tasks; none is lost. Both conditions may be set: the first that is met
-/// counts.
+/// A worker is replaced between two tasks; none is lost. Both conditions may be set: the first that
+/// is met counts.
 ///
 /// ```no_run
 /// # use procession::{ProcessPool, Recycling};
@@ -127,16 +127,16 @@ impl Recycling {
         self
     }
 
-    /// After a task at whose end the worker has more resident memory than this, in bytes. Linux only: elsewhere
-    /// there is no such check.
+    /// After a task at whose end the worker has more resident memory than this, in bytes. Linux
+    /// only: elsewhere there is no such check.
     pub const fn above_memory(mut self, bytes: u64) -> Self {
         self.above_memory = Some(bytes);
         self
     }
 }
 
-/// The resident memory of a process, in bytes. `None` if there is no such process, and on systems other than
-/// Linux.
+/// The resident memory of a process, in bytes. `None` if there is no such process, and on systems
+/// other than Linux.
 pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;

@@ -1,5 +1,5 @@
-//! Temporary directories that are removed even if their process was killed. The next process that creates one
-//! removes those that were left.
+//! Temporary directories that are removed even if their process was killed. The next process that
+//! creates one removes those that were left.
 //!
 //! | directory | lock on it | removed by |
 //! |---|---|---|
@@ -8,9 +8,9 @@
 //! | being swept | exclusive, held by the sweeper | - |
 //! | created and not locked yet | none | a sweep may remove it; `create_in` then tries again |
 //!
-//! The lock is a `flock` of the directory itself. The system releases it when the process ends in any way. A
-//! process id in the name would not do: containers that share the directory have process ids of their own, so
-//! a process of one container does not exist in another.
+//! The lock is a `flock` of the directory itself. The system releases it when the process ends in
+//! any way. A process id in the name would not do: containers that share the directory have process
+//! ids of their own, so a process of one container does not exist in another.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -36,8 +36,8 @@ pub(crate) struct LockedDir {
 }
 
 impl LockedDir {
-    /// Creates `base/purpose-1000-x7Kq0aTzP4mD`, where 1000 is the user id. Only this user may enter it (mode
-    /// 0700).
+    /// Creates `base/purpose-1000-x7Kq0aTzP4mD`, where 1000 is the user id. Only this user may
+    /// enter it (mode 0700).
     pub(crate) fn create_in(base: &Path, purpose: &str) -> io::Result<Self> {
         let prefix = prefix(purpose);
         for _ in 0..TRIES {
@@ -48,8 +48,8 @@ impl LockedDir {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            // On a file system without locks `flock` fails here. It fails in `sweep` as well, so no directory
-            // is removed there by mistake.
+            // On a file system without locks `flock` fails here. It fails in `sweep` as well, so no
+            // directory is removed there by mistake.
             let is_locked = flock(&lock, FlockOperation::NonBlockingLockShared);
             if is_locked != Err(Errno::WOULDBLOCK) && is_the_same(&lock, made.path()) {
                 return Ok(Self { path: made.keep(), owner: std::process::id(), _lock: lock });
@@ -72,8 +72,8 @@ impl Drop for LockedDir {
     }
 }
 
-/// Removes the directories for this purpose that processes of this user have left in `base`. Returns their
-/// number.
+/// Removes the directories for this purpose that processes of this user have left in `base`.
+/// Returns their number.
 pub(crate) fn sweep(base: &Path, purpose: &str) -> usize {
     let prefix = prefix(purpose);
     let is_ours = |entry: &fs::DirEntry| {

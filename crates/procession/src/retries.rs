@@ -6,9 +6,9 @@ use std::time::Duration;
 /// How often, after which [`Fault`]s and after which pauses a task is run again. The default is
 /// [`none`](Self::none).
 ///
-/// An attempt counts when the task has begun. A task that was sent to a worker which died before it began the
-/// task is sent to another one, whatever its retries. After the last attempt the future completes with the
-/// error of that attempt.
+/// An attempt counts when the task has begun. A task that was sent to a worker which died before it
+/// began the task is sent to another one, whatever its retries. After the last attempt the future
+/// completes with the error of that attempt.
 ///
 /// ```
 /// # use procession::Retries;
@@ -57,8 +57,9 @@ impl Retries {
         Self::times(0)
     }
 
-    /// Up to `times` further attempts after a crash or a timeout, with pauses of 10 ms, 20 ms, … up to 1 s. A
-    /// failure is not retried, since most tasks would fail again: see [`on_failure`](Self::on_failure).
+    /// Up to `times` further attempts after a crash or a timeout, with pauses of 10 ms, 20 ms, … up
+    /// to 1 s. A failure is not retried, since most tasks would fail again: see
+    /// [`on_failure`](Self::on_failure).
     pub const fn times(times: u32) -> Self {
         Self {
             times,
@@ -88,17 +89,17 @@ impl Retries {
         self
     }
 
-    /// The pauses: `first` before the second attempt, twice as long before each further one, and at most
-    /// `longest`. Each is shortened by a random part of up to a half, so that tasks that failed together do not
-    /// run again together. With a `first` of zero there is no pause.
+    /// The pauses: `first` before the second attempt, twice as long before each further one, and at
+    /// most `longest`. Each is shortened by a random part of up to a half, so that tasks that
+    /// failed together do not run again together. With a `first` of zero there is no pause.
     pub const fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.first_pause = first;
         self.longest_pause = longest;
         self
     }
 
-    /// The pause after the attempt number `attempts` ended with a fault. `None` if there is no further attempt.
-    /// `salt` seeds the random part.
+    /// The pause after the attempt number `attempts` ended with a fault. `None` if there is no
+    /// further attempt. `salt` seeds the random part.
     pub(crate) fn pause(&self, fault: Fault, attempts: u32, salt: u64) -> Option<Duration> {
         let is_covered = match fault {
             Fault::Crash => self.on_crash,

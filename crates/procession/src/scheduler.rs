@@ -1,14 +1,15 @@
-//! The scheduler of the process pool: a pure state machine that assigns tasks to workers, decides what
-//! the end of a worker means for its tasks, and starts, replaces and ends workers.
+//! The scheduler of the process pool: a pure state machine that assigns tasks to workers, decides
+//! what the end of a worker means for its tasks, and starts, replaces and ends workers.
 //!
-//! [`Scheduler::handle`] takes events and the time, and returns actions. The scheduler does no I/O, reads
-//! no clock, starts no thread, and does not look into the payload `J` of a job. So a test can drive it
-//! through any schedule (`simulation.rs`).
+//! [`Scheduler::handle`] takes events and the time, and returns actions. The scheduler does no I/O,
+//! reads no clock, starts no thread, and does not look into the payload `J` of a job. So a test can
+//! drive it through any schedule (`simulation.rs`).
 //!
 //! # Chunks
 //!
-//! One `Submitted` event brings one *job* of one or more tasks. A *chunk* is a run of consecutive tasks of
-//! one job that are in the same state; it is split when only some of its tasks change state.
+//! One `Submitted` event brings one *job* of one or more tasks. A *chunk* is a run of consecutive
+//! tasks of one job that are in the same state; it is split when only some of its tasks change
+//! state.
 //!
 //! ```text
 //!            Submitted ─► Pending ──Send──► InFlight(worker) ──Replied, Progressed──► completed
@@ -44,22 +45,23 @@
 //!
 //! - Each task is in one chunk, or completed. It is completed once.
 //! - Each task begins at most as often as its options allow.
-//! - Each worker index has at most one process with calls. The successor of a worker that is due for
-//!   recycling may start beside it, and gets no call before the exit of its predecessor.
+//! - Each worker index has at most one process with calls. The successor of a worker that is due
+//!   for recycling may start beside it, and gets no call before the exit of its predecessor.
 //! - No worker has a free slot while a chunk is pending.
 //! - After a shutdown every task is completed before [`Action::End`].
 //!
 //! # Blame
 //!
 //! A worker claims each call before it begins it, in memory that outlives the worker
-//! (`transport/claim.rs`). So the calls that had begun when it died are known. Only these are charged with
-//! an attempt; the others return to the head of the queue. `blame.rs` has the exception.
+//! (`transport/claim.rs`). So the calls that had begun when it died are known. Only these are
+//! charged with an attempt; the others return to the head of the queue. `blame.rs` has the
+//! exception.
 //!
 //! # Ending one task
 //!
-//! A running task is ended by killing its process. Calls behind it that have not begun are taken back
-//! first. In a worker with one slot no other task is lost. In a worker with several slots a timeout kills
-//! the process and the other running tasks with it; a cancellation does not.
+//! A running task is ended by killing its process. Calls behind it that have not begun are taken
+//! back first. In a worker with one slot no other task is lost. In a worker with several slots a
+//! timeout kills the process and the other running tasks with it; a cancellation does not.
 
 #[cfg(any(test, feature = "simulation"))]
 pub mod bench_driver;
@@ -108,7 +110,8 @@ pub(crate) struct Scheduler<J> {
     /// The number of chunks in state `Paused`.
     paused: usize,
     workers: Workers,
-    /// The number of chunks and cancelled calls with a timeout. While it is 0, no deadlines are checked.
+    /// The number of chunks and cancelled calls with a timeout. While it is 0, no deadlines are
+    /// checked.
     timed: usize,
     /// Each worker index has a process in stage `Ready`, and no successor.
     is_stable: bool,
@@ -118,7 +121,8 @@ pub(crate) struct Scheduler<J> {
     stuck_check: Option<Instant>,
     /// Moving average of run times; each new one has a weight of 1/8.
     typical_run_time: Option<Duration>,
-    /// Failed starts, and workers that ended before they began a task, since a task was last completed.
+    /// Failed starts, and workers that ended before they began a task, since a task was last
+    /// completed.
     early_failures: u32,
     last_early_failure: Instant,
     /// Starts that failed for reasons outside the worker program, since a worker was last ready.
@@ -249,8 +253,8 @@ impl<J: Clone> Scheduler<J> {
         self.pending + self.paused
     }
 
-    /// The number of tasks that have not begun, and of tasks that run. Cancelled tasks are not counted,
-    /// even while a worker still runs them.
+    /// The number of tasks that have not begun, and of tasks that run. Cancelled tasks are not
+    /// counted, even while a worker still runs them.
     pub(crate) fn not_begun_and_running(&self) -> (usize, usize) {
         let running = self.workers.iter().flat_map(WorkerState::running);
         let running = running.filter(|call| self.chunks.contains_key(&call.id)).count();

@@ -15,13 +15,14 @@
 //!     │                                      │   coordinator ends
 //! ```
 //!
-//! Neither side blocks in the channel library. The sender first puts a message into the channel and then
-//! sends a message through the socket pair; the receiver waits for the latter. That wait ends when the other
-//! side is gone, and needs no resource for that.
+//! Neither side blocks in the channel library. The sender first puts a message into the channel and
+//! then sends a message through the socket pair; the receiver waits for the latter. That wait ends
+//! when the other side is gone, and needs no resource for that.
 //!
-//! The envelope of a reply is JSON. Tasks and outputs are encoded by [`codec`](crate::codec). Both are
-//! independent of rings and sockets, so that another kind of connection can carry them. A text above
-//! [`INLINE_LIMIT`] is sent in sealed memory, through the socket, before the record that needs it.
+//! The envelope of a reply is JSON. Tasks and outputs are encoded by [`codec`](crate::codec). Both
+//! are independent of rings and sockets, so that another kind of connection can carry them. A text
+//! above [`INLINE_LIMIT`] is sent in sealed memory, through the socket, before the record that
+//! needs it.
 
 mod attachment;
 mod call;
@@ -60,14 +61,16 @@ pub(crate) const CALL: u8 = 1;
 pub(crate) const REPLY: u8 = 2;
 /// A line that a task says while it runs.
 pub(crate) const SAID: u8 = 3;
-/// The output of the next task of a call with several tasks. The rest of its reply follows from the call.
+/// The output of the next task of a call with several tasks. The rest of its reply follows from the
+/// call.
 pub(crate) const OUTPUT: u8 = 4;
-/// Asks the reader to receive attachments from the socket, which has no room for the rest of those of the
-/// next record.
+/// Asks the reader to receive attachments from the socket, which has no room for the rest of those
+/// of the next record.
 pub(crate) const TAKE_IN: u8 = 5;
 /// The worker cannot receive the call of this claim, and has not begun it. The text is the reason.
 pub(crate) const NOT_RECEIVED: u8 = 6;
-/// A task has left the worker's process in a state that is not fit for further tasks. The text is the reason.
+/// A task has left the worker's process in a state that is not fit for further tasks. The text is
+/// the reason.
 pub(crate) const UNFIT: u8 = 7;
 /// A flag in the kind of a record that has an attachment.
 pub(crate) const ENCLOSED: u8 = 0x80;

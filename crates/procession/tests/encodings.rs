@@ -1,5 +1,5 @@
-//! Which values the encodings hold: writes and checks the table in `docs/encodings.md`, and checks that every
-//! executor returns an equal value or refuses it before it is sent.
+//! Which values the encodings hold: writes and checks the table in `docs/encodings.md`, and checks
+//! that every executor returns an equal value or refuses it before it is sent.
 
 #[path = "support/harness.rs"]
 mod harness;

@@ -1,5 +1,5 @@
-//! The binary encoding: serde's data model, with the kind of each value. So types that inspect a value before
-//! they decode it (untagged, internally tagged, flattened) work.
+//! The binary encoding: serde's data model, with the kind of each value. So types that inspect a
+//! value before they decode it (untagged, internally tagged, flattened) work.
 //!
 //! A value is one byte for its kind, and its contents:
 //!
@@ -55,7 +55,8 @@ mod kind {
     pub(super) const VARIANT: u8 = 23;
 }
 
-/// Decodes one value, which must use all bytes. The second part of the result says whether it has to be verified.
+/// Decodes one value, which must use all bytes. The second part of the result says whether it has
+/// to be verified.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), read::Malformed> {
     let mut reader = read::Reader::new(bytes);
     let value = T::deserialize(&mut reader)?;

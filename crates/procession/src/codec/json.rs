@@ -1,7 +1,8 @@
 //! The JSON encoding, without values that would be decoded as others.
 //!
-//! `serde_json` writes NaN, infinities, `None` and `()` all as `null`. So it would decode `Some(NaN)`,
-//! `Some(None)` and `Some(())` as `None`. [`Writer`] writes the same text as `serde_json` and refuses these.
+//! `serde_json` writes NaN, infinities, `None` and `()` all as `null`. So it would decode
+//! `Some(NaN)`, `Some(None)` and `Some(())` as `None`. [`Writer`] writes the same text as
+//! `serde_json` and refuses these.
 
 mod key;
 mod watch;
@@ -22,7 +23,8 @@ const DEEPEST: u32 = 127;
 /// The names of structs whose only field `serde_json` writes as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
 
-/// Decodes one value, which must use all bytes. The second part of the result says whether it has to be verified.
+/// Decodes one value, which must use all bytes. The second part of the result says whether it has
+/// to be verified.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, bool)> {
     let is_doubtful = Cell::new(false);
     let mut reader = serde_json::Deserializer::from_slice(bytes);

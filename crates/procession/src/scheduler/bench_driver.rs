@@ -1,5 +1,5 @@
-//! Drives the `Scheduler` alone, without workers and without faults, for `cargo bench`. The tests of its
-//! decisions are in [`simulation`](super::simulation).
+//! Drives the `Scheduler` alone, without workers and without faults, for `cargo bench`. The tests
+//! of its decisions are in [`simulation`](super::simulation).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Action, Event, ResolvedOptions, Scheduler, Settings, WorkerId};
 use crate::task::TaskId;
 
-/// Submits `tasks` tasks to a pool of `workers`, and replies to each call in the order of the `Send` actions.
-/// Returns the number of events that the scheduler handled.
+/// Submits `tasks` tasks to a pool of `workers`, and replies to each call in the order of the
+/// `Send` actions. Returns the number of events that the scheduler handled.
 ///
 /// # Panics
 ///

@@ -1,4 +1,5 @@
-//! The end of a worker: which of its tasks are charged with an attempt, and which return to the queue.
+//! The end of a worker: which of its tasks are charged with an attempt, and which return to the
+//! queue.
 //!
 //! | at the worker's end, a task | is |
 //! |---|---|
@@ -6,8 +7,8 @@
 //! | had not begun, and could not have | put back at the head of the queue |
 //! | had not begun, but a slot was free for it | put back; charged once its suspicion reaches [`BLAME_THRESHOLD`] |
 //!
-//! The last row is for claims that are false: a task can overwrite its own claim and then end its worker.
-//! Without a limit it would end one worker after the other.
+//! The last row is for claims that are false: a task can overwrite its own claim and then end its
+//! worker. Without a limit it would end one worker after the other.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use super::worker::{EndReason, EndedCall, InFlightCall, Stage};
 use crate::error::Exit;
 use crate::retries::Fault;
 
-/// The suspicion at which a task is charged although its claim says that it had not begun: after two
-/// workers in which no task had begun, or eight in which another one had.
+/// The suspicion at which a task is charged although its claim says that it had not begun: after
+/// two workers in which no task had begun, or eight in which another one had.
 const BLAME_THRESHOLD: u32 = 8;
 /// Added when a worker ends in which no task had begun.
 const SUSPICION_ALONE: u32 = 4;
@@ -113,8 +114,8 @@ impl<J: Clone> Scheduler<J> {
         self.take_back(not_begun, actions);
     }
 
-    /// Raises the suspicion of the calls that could have run and were not claimed. Returns those that are
-    /// charged with an attempt.
+    /// Raises the suspicion of the calls that could have run and were not claimed. Returns those
+    /// that are charged with an attempt.
     fn blame_unclaimed(&mut self, ended: &EndedWorker<'_>) -> Vec<ChunkId> {
         if let Some((_, EndReason::Cancelled | EndReason::Unneeded)) = ended.killed {
             return Vec::new();
@@ -134,8 +135,8 @@ impl<J: Clone> Scheduler<J> {
         blamed
     }
 
-    /// Counts an end that says that workers may be of no use at all, so that the pool gives up after a
-    /// number of them.
+    /// Counts an end that says that workers may be of no use at all, so that the pool gives up
+    /// after a number of them.
     fn note_useless_end(
         &mut self,
         ended: &EndedWorker<'_>,
@@ -159,7 +160,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Charges the tasks of a call that had begun. Returns the chunk of the others, if there are any.
+    /// Charges the tasks of a call that had begun. Returns the chunk of the others, if there are
+    /// any.
     fn charge_call(
         &mut self,
         ended: &EndedWorker<'_>,
@@ -168,7 +170,8 @@ impl<J: Clone> Scheduler<J> {
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) -> Option<ChunkId> {
-        // More than one task is charged if replies were lost: whether those tasks ended is not known.
+        // More than one task is charged if replies were lost: whether those tasks ended is not
+        // known.
         let (charged, ran_for) = match ended.begun(call) {
             Some(begun) => (begun.count.min(call.count) - call.answered, begun.ran_for),
             None if is_blamed => {
@@ -187,9 +190,9 @@ impl<J: Clone> Scheduler<J> {
         Some(call.id)
     }
 
-    /// The worker reports that its process is not fit to run further tasks, so it is replaced. If it could not
-    /// receive the call `seq`, that goes to another worker. If no task ran in this worker before, none of them
-    /// is the cause: the call may be too large for any worker.
+    /// The worker reports that its process is not fit to run further tasks, so it is replaced. If
+    /// it could not receive the call `seq`, that goes to another worker. If no task ran in this
+    /// worker before, none of them is the cause: the call may be too large for any worker.
     pub(super) fn unfit(
         &mut self,
         worker_id: WorkerId,

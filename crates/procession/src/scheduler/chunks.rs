@@ -1,5 +1,5 @@
-//! Chunks, from submission to completion: split, taken back, retried, completed. The states are in the
-//! table in `scheduler.rs`.
+//! Chunks, from submission to completion: split, taken back, retried, completed. The states are in
+//! the table in `scheduler.rs`.
 
 use std::time::Instant;
 
@@ -40,7 +40,8 @@ pub(super) struct Chunk<J> {
     pub options: ResolvedOptions,
     /// The number of attempts that began and ended.
     pub attempts: u32,
-    /// How likely it is that the first task ended workers without having been claimed: see `blame.rs`.
+    /// How likely it is that the first task ended workers without having been claimed: see
+    /// `blame.rs`.
     pub suspicion: u32,
     /// The number of new workers that could not receive it.
     pub not_received: u32,
@@ -100,8 +101,8 @@ impl<J: Clone> Scheduler<J> {
         self.chunks.insert(id, chunk);
     }
 
-    /// Cancels the tasks of a job that have not begun. Running tasks finish: to end them would kill their
-    /// worker, and the kill could hit another task.
+    /// Cancels the tasks of a job that have not begun. Running tasks finish: to end them would kill
+    /// their worker, and the kill could hit another task.
     pub(super) fn abandoned(&mut self, task: TaskId, actions: &mut Vec<Action<J>>) {
         for id in self.ids_in_order(|id, _| id.task == task) {
             let Some(chunk) = self.chunks.get_mut(&id) else { continue };
@@ -110,7 +111,8 @@ impl<J: Clone> Scheduler<J> {
                 continue;
             };
             chunk.is_abandoned = true;
-            // The claim decides which tasks have begun. The others come back and are cancelled then.
+            // The claim decides which tasks have begun. The others come back and are cancelled
+            // then.
             let worker = &self.workers[worker_index];
             if let Some(call) = worker.calls.iter().find(|call| call.id == id) {
                 let (worker_id, seq) = (worker.worker_id(), call.seq);
@@ -119,8 +121,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Splits the first `count` tasks off a chunk and returns the id of the new chunk, which is in the same
-    /// state. The other tasks keep `id`. A chunk with no other tasks is not split.
+    /// Splits the first `count` tasks off a chunk and returns the id of the new chunk, which is in
+    /// the same state. The other tasks keep `id`. A chunk with no other tasks is not split.
     pub(super) fn split_off_first(&mut self, id: ChunkId, count: u32) -> ChunkId {
         let Some(chunk) = self.chunks.get_mut(&id) else { return id };
         if count >= chunk.count {
@@ -142,8 +144,8 @@ impl<J: Clone> Scheduler<J> {
         new_id
     }
 
-    /// Splits all but the first `staying` tasks off a chunk and returns their id, if there are any. The
-    /// first tasks keep `id`, under which they were sent.
+    /// Splits all but the first `staying` tasks off a chunk and returns their id, if there are any.
+    /// The first tasks keep `id`, under which they were sent.
     pub(super) fn split_off_rest(&mut self, id: ChunkId, staying: u32) -> Option<ChunkId> {
         let chunk = self.chunks.get(&id)?;
         if staying == 0 {
@@ -185,7 +187,8 @@ impl<J: Clone> Scheduler<J> {
         Some(chunk)
     }
 
-    /// Schedules another attempt after a pause, and returns whether the options of the task allow one.
+    /// Schedules another attempt after a pause, and returns whether the options of the task allow
+    /// one.
     pub(super) fn retry(
         &mut self,
         id: ChunkId,
@@ -211,8 +214,8 @@ impl<J: Clone> Scheduler<J> {
         true
     }
 
-    /// Does nothing for a chunk that was completed before: a cancelled task is completed while its worker
-    /// still runs it, and the worker's reply comes later.
+    /// Does nothing for a chunk that was completed before: a cancelled task is completed while its
+    /// worker still runs it, and the worker's reply comes later.
     pub(super) fn complete(&mut self, id: ChunkId, verdict: Verdict, actions: &mut Vec<Action<J>>) {
         if let Some(Chunk { job, first, count, .. }) = self.remove(id) {
             actions.push(Action::Complete { job, first, count, verdict });

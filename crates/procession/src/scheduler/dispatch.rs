@@ -1,9 +1,10 @@
 //! Sends pending chunks to workers, and recalls calls that wait behind a long one.
 //!
-//! **Calls ahead.** A worker may be sent more calls than it has slots, so that it need not wait for the
-//! coordinator between two of them. For short tasks that wait is most of the time; for long tasks it is
-//! nothing, and a call behind a long one waits while other workers may be idle. So the number of calls ahead
-//! follows from the run times so far, and calls behind a long one are recalled when another worker is idle.
+//! **Calls ahead.** A worker may be sent more calls than it has slots, so that it need not wait for
+//! the coordinator between two of them. For short tasks that wait is most of the time; for long
+//! tasks it is nothing, and a call behind a long one waits while other workers may be idle. So the
+//! number of calls ahead follows from the run times so far, and calls behind a long one are
+//! recalled when another worker is idle.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use super::chunks::{Chunk, ChunkId, ChunkState};
 use super::messages::{Action, WorkerIndex};
 use super::worker::{Stage, WorkerState};
 
-/// The calls of a worker never exceed this many encoded bytes (but for one call alone), nor its slots plus
-/// [`MAX_CALLS_AHEAD`]. Both are well below what fills the memory that is shared with a worker.
+/// The calls of a worker never exceed this many encoded bytes (but for one call alone), nor its
+/// slots plus [`MAX_CALLS_AHEAD`]. Both are well below what fills the memory that is shared with a
+/// worker.
 const MAX_BYTES: usize = 64 * 1024;
 pub(crate) const MAX_CALLS_AHEAD: usize = 256;
 /// The most tasks in one call.
@@ -30,7 +32,8 @@ const LONG: Duration = Duration::from_millis(5);
 pub(super) const STUCK_AFTER: Duration = Duration::from_millis(5);
 
 impl<J: Clone> Scheduler<J> {
-    /// The number of tasks to put into one call: about [`WORK_AHEAD`] of work, by the run times so far.
+    /// The number of tasks to put into one call: about [`WORK_AHEAD`] of work, by the run times so
+    /// far.
     pub(crate) fn chunk_size(&self) -> u32 {
         match self.typical_run_time {
             Some(run_time) if run_time <= LONG => {
@@ -64,8 +67,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Prefers a worker that is awake and soon free to one that would have to be woken; else takes the one
-    /// with the lowest load.
+    /// Prefers a worker that is awake and soon free to one that would have to be woken; else takes
+    /// the one with the lowest load.
     fn choose_worker(
         &mut self,
         ahead: usize,
@@ -134,8 +137,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// The number of calls that a worker gets before the next worker is woken: as many as run for about
-    /// [`WAKE_UP`].
+    /// The number of calls that a worker gets before the next worker is woken: as many as run for
+    /// about [`WAKE_UP`].
     fn calls_packed(&self) -> usize {
         let Some(run_time) = self.typical_run_time else { return 1 };
         let packed = WAKE_UP.as_nanos() / run_time.as_nanos().max(1);

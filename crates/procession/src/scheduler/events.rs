@@ -1,5 +1,5 @@
-//! What events do to tasks and workers: replies, cancellations, ended and refused ends of calls, time, and
-//! shutdown. Starts and exits of workers are in `lifecycle.rs` and `blame.rs`.
+//! What events do to tasks and workers: replies, cancellations, ended and refused ends of calls,
+//! time, and shutdown. Starts and exits of workers are in `lifecycle.rs` and `blame.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use crate::task::TaskId;
 const MAX_RUN_TIME: Duration = Duration::from_secs(24 * 3600);
 
 impl<J: Clone> Scheduler<J> {
-    /// Notes that the next `count` tasks of a call were answered, each after `ran_for`. `None` if the worker
-    /// does not have the call.
+    /// Notes that the next `count` tasks of a call were answered, each after `ran_for`. `None` if
+    /// the worker does not have the call.
     pub(super) fn note_answers(
         &mut self,
         worker_id: WorkerId,
@@ -104,8 +104,9 @@ impl<J: Clone> Scheduler<J> {
                     self.timed += usize::from(!has_timeout); // Never subtracted: see below.
                 }
             }
-            // The call outlives its chunk, and its deadline is still checked. So `timed` must not fall
-            // when the chunk is removed. It stays too high until the pool ends, which is harmless.
+            // The call outlives its chunk, and its deadline is still checked. So `timed` must not
+            // fall when the chunk is removed. It stays too high until the pool ends, which is
+            // harmless.
             self.timed += usize::from(has_timeout);
         }
         self.complete(id, Verdict::Cancelled, actions);
@@ -139,7 +140,8 @@ impl<J: Clone> Scheduler<J> {
         if !worker.is_current(worker_id) {
             return;
         }
-        // Without a timeout, a cancelled call whose reply does not come would keep its slot for ever.
+        // Without a timeout, a cancelled call whose reply does not come would keep its slot for
+        // ever.
         let is_cancelled = |call: &&mut InFlightCall| {
             call.seq == seq && call.timeout.is_none() && !self.chunks.contains_key(&call.id)
         };

@@ -20,8 +20,8 @@ use crate::error::PoolError;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Failures that are further apart than this are not counted together.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
-/// The end of a worker that was idle for less than this counts as a failure. After a longer time the worker
-/// was most likely killed from outside.
+/// The end of a worker that was idle for less than this counts as a failure. After a longer time
+/// the worker was most likely killed from outside.
 pub(super) const MIN_LIFETIME: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
@@ -98,7 +98,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Counts a failure. Delays the next start of the worker index, or breaks the pool after `start_tries`.
+    /// Counts a failure. Delays the next start of the worker index, or breaks the pool after
+    /// `start_tries`.
     pub(super) fn note_early_failure(
         &mut self,
         worker_index: WorkerIndex,
@@ -172,7 +173,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Starts workers: up to `min_workers`, and more while there are more pending chunks than free slots.
+    /// Starts workers: up to `min_workers`, and more while there are more pending chunks than free
+    /// slots.
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let min_workers = match self.phase {
             Phase::Open => self.settings.min_workers,
@@ -201,7 +203,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Replaces workers that are due: starts their successors, and dismisses them when they have no calls.
+    /// Replaces workers that are due: starts their successors, and dismisses them when they have no
+    /// calls.
     pub(super) fn recycle_workers(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let max_tasks = self.settings.max_tasks;
         self.may_need_recycling = false;
@@ -255,7 +258,8 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// In a shutdown without tasks, dismisses or kills the workers. Returns [`Action::End`] after the last.
+    /// In a shutdown without tasks, dismisses or kills the workers. Returns [`Action::End`] after
+    /// the last.
     pub(super) fn end_if_done(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         if self.phase == Phase::Open || self.has_ended || !self.chunks.is_empty() {
             return;

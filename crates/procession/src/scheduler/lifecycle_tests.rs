@@ -22,9 +22,9 @@ fn settings(workers: usize, start_tries: u32) -> Settings {
     }
 }
 
-/// Runs a pool with 20 tasks whose workers each give `answers` replies and end at their next call, of which
-/// `begun` tasks have begun. Returns the number of workers that ended and the verdicts, when no event is due
-/// or 1000 workers have ended.
+/// Runs a pool with 20 tasks whose workers each give `answers` replies and end at their next call,
+/// of which `begun` tasks have begun. Returns the number of workers that ended and the verdicts,
+/// when no event is due or 1000 workers have ended.
 fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Verdict>) {
     let settings = settings(workers, TRIES);
     let mut now = Instant::now();
@@ -78,8 +78,8 @@ fn workers_that_end(workers: usize, answers: usize, begun: u32) -> (u32, Vec<Ver
     (ended, verdicts)
 }
 
-/// Runs a pool of two workers and one task for this long. All starts fail but, if `first`, those of worker 0.
-/// Returns the number of failed starts, and the verdicts.
+/// Runs a pool of two workers and one task for this long. All starts fail but, if `first`, those of
+/// worker 0. Returns the number of failed starts, and the verdicts.
 fn second_start_fails(
     next_start: NextStart,
     first: bool,

@@ -34,8 +34,8 @@ pub(crate) struct ResolvedOptions {
     pub retries: Retries,
 }
 
-/// Counts the places for workers in a pool, from 0. When the process at a worker index ends, another one
-/// follows it.
+/// Counts the places for workers in a pool, from 0. When the process at a worker index ends,
+/// another one follows it.
 pub(crate) type WorkerIndex = usize;
 
 /// A worker process: worker index and generation. Events of an older generation are stale.
@@ -55,8 +55,8 @@ pub(crate) struct Begun {
     pub ran_for: Duration,
 }
 
-/// Why a call was not ended, from its claim. A worker can write any claim, so the scheduler lets a claim
-/// postpone the end for a bounded time only.
+/// Why a call was not ended, from its claim. A worker can write any claim, so the scheduler lets a
+/// claim postpone the end for a bounded time only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claimed {
     /// The call has not begun, or was not even sent.
@@ -108,7 +108,8 @@ pub(crate) enum Event<J> {
         /// The worker uses more memory than it may.
         is_over_memory_limit: bool,
     },
-    /// The worker returned the outputs of the next `count` tasks of a call. They are delivered already.
+    /// The worker returned the outputs of the next `count` tasks of a call. They are delivered
+    /// already.
     Progressed {
         worker_id: WorkerId,
         seq: u64,
@@ -117,8 +118,8 @@ pub(crate) enum Event<J> {
         ran_for: Duration,
         is_over_memory_limit: bool,
     },
-    /// The worker's process is not fit to run further tasks. If `seq` is given, it could not receive that call,
-    /// and has not begun it.
+    /// The worker's process is not fit to run further tasks. If `seq` is given, it could not
+    /// receive that call, and has not begun it.
     Unfit {
         worker_id: WorkerId,
         seq: Option<u64>,
@@ -215,7 +216,8 @@ pub(crate) enum Action<J> {
         first: u32,
         count: u32,
     },
-    /// Take back the tasks of the calls `from..=through` that have not begun, and report `Returned`.
+    /// Take back the tasks of the calls `from..=through` that have not begun, and report
+    /// `Returned`.
     Recall {
         worker_id: WorkerId,
         from: u64,
@@ -225,8 +227,8 @@ pub(crate) enum Action<J> {
     EndCall {
         worker_id: WorkerId,
         seq: u64,
-        /// The call is ended if it has run for at least this long. `None` means cancelled: it is ended if it
-        /// runs, and taken back if it has not begun.
+        /// The call is ended if it has run for at least this long. `None` means cancelled: it is
+        /// ended if it runs, and taken back if it has not begun.
         allowed: Option<Duration>,
     },
     /// Let the process exit. It gets no further call.

@@ -1,5 +1,5 @@
-//! A test with impossible events in any order. The scheduler may take any decision, but does not panic, and
-//! after a shutdown it has completed each task once.
+//! A test with impossible events in any order. The scheduler may take any decision, but does not
+//! panic, and after a shutdown it has completed each task once.
 
 use std::time::{Duration, Instant};
 

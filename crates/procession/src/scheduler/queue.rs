@@ -1,5 +1,5 @@
-//! The ids of chunks that wait: pending ones by priority and then in order, and paused ones by the end of
-//! their pause.
+//! The ids of chunks that wait: pending ones by priority and then in order, and paused ones by the
+//! end of their pause.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,8 +10,8 @@ use super::chunks::ChunkId;
 /// The number of stale ids that are kept without a search.
 const MAX_STALE: usize = 1024;
 
-/// Ids of waiting chunks. The id of a chunk that does not wait any more is stale: `dispatch` and `tick` skip
-/// it, and [`tidy`](Queue::tidy) removes stale ids when there are many.
+/// Ids of waiting chunks. The id of a chunk that does not wait any more is stale: `dispatch` and
+/// `tick` skip it, and [`tidy`](Queue::tidy) removes stale ids when there are many.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// The number of ids, with stale ones.
@@ -80,8 +80,8 @@ impl Queue {
         self.len = 0;
     }
 
-    /// Removes stale ids if there are more of them than of `waiting` chunks. The cost of a call is constant
-    /// on average.
+    /// Removes stale ids if there are more of them than of `waiting` chunks. The cost of a call is
+    /// constant on average.
     pub(crate) fn tidy(&mut self, waiting: usize, is_waiting: impl Fn(ChunkId) -> bool) {
         if self.len <= 2 * waiting + MAX_STALE {
             return;

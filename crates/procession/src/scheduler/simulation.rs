@@ -1,4 +1,5 @@
-//! A simulation: drives the `Scheduler` through random schedules, and checks its laws after each step.
+//! A simulation: drives the `Scheduler` through random schedules, and checks its laws after each
+//! step.
 //!
 //! | module | simulates |
 //! |---|---|
@@ -43,7 +44,8 @@ pub struct Summary {
     pub blocked: u64,
     /// False claims.
     pub lies: u64,
-    /// Tasks that were charged with the end of workers, although their claims said that they had not begun.
+    /// Tasks that were charged with the end of workers, although their claims said that they had
+    /// not begun.
     pub blamed: u64,
     /// Workers that were killed after a deadline against their claims.
     pub overdue: u64,

@@ -1,5 +1,5 @@
-//! One worker index: its process, the calls of that process, and the successor of a process that is due
-//! for recycling.
+//! One worker index: its process, the calls of that process, and the successor of a process that is
+//! due for recycling.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ pub(crate) struct InFlightCall {
     pub answered: u32,
     pub bytes: usize,
     pub timeout: Option<Duration>,
-    /// When its current task began, as far as known: the first task begins at the latest when a slot is
-    /// free; claims may move the time.
+    /// When its current task began, as far as known: the first task begins at the latest when a
+    /// slot is free; claims may move the time.
     pub since: Option<Instant>,
     /// When its current task could begin, by the coordinator's clock. Claims do not change this.
     pub could_run_since: Option<Instant>,
@@ -94,8 +94,8 @@ pub(crate) enum Postponement {
     Overdue,
 }
 
-/// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a deadline
-/// for this long is stopped or starved.
+/// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a
+/// deadline for this long is stopped or starved.
 const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
 
 /// The stages of a process: see the table in `scheduler.rs`.
@@ -185,7 +185,8 @@ impl WorkerState {
         self.successor.is_some_and(|successor| successor.generation == worker_id.generation)
     }
 
-    /// Whether the worker gets no further task: it was given `max_tasks`, uses too much memory, or is unfit.
+    /// Whether the worker gets no further task: it was given `max_tasks`, uses too much memory, or
+    /// is unfit.
     pub(crate) fn is_due_for_recycling(&self, max_tasks: Option<u64>) -> bool {
         self.is_over_memory_limit
             || self.is_unfit
@@ -281,8 +282,8 @@ impl WorkerState {
         seq
     }
 
-    /// The next `count` tasks of a call were answered. A call with all tasks answered is removed. `None` if
-    /// there is no such call.
+    /// The next `count` tasks of a call were answered. A call with all tasks answered is removed.
+    /// `None` if there is no such call.
     pub(crate) fn answered(&mut self, seq: u64, count: u32, now: Instant) -> Option<ChunkId> {
         let index = self.calls.iter().position(|call| call.seq == seq)?;
         let call = &mut self.calls[index];
@@ -315,8 +316,8 @@ impl WorkerState {
         }
     }
 
-    /// The worker returned the tasks of a call that had not begun. Returns the chunk of the call, and the
-    /// number of tasks that stay with the worker.
+    /// The worker returned the tasks of a call that had not begun. Returns the chunk of the call,
+    /// and the number of tasks that stay with the worker.
     pub(crate) fn take_returned(&mut self, begun: &Begun, now: Instant) -> Option<(ChunkId, u32)> {
         let index = self.calls.iter().position(|call| call.seq == begun.seq)?;
         let call = &mut self.calls[index];
@@ -331,8 +332,8 @@ impl WorkerState {
         Some((id, staying))
     }
 
-    /// The call was not ended, because of what its claim says. Moves its deadline, by [`MAX_POSTPONEMENT`] at
-    /// most.
+    /// The call was not ended, because of what its claim says. Moves its deadline, by
+    /// [`MAX_POSTPONEMENT`] at most.
     pub(crate) fn postpone_end(
         &mut self,
         seq: u64,
@@ -344,7 +345,8 @@ impl WorkerState {
             return Postponement::Granted;
         };
         if let Claimed::Ended { is_being_read: true } = claimed {
-            // The coordinator is late, not the worker. The next check is a full postponement from now.
+            // The coordinator is late, not the worker. The next check is a full postponement from
+            // now.
             let next_check = later(now, MAX_POSTPONEMENT);
             call.since = call.timeout.and_then(|timeout| next_check.checked_sub(timeout));
             call.since = call.since.or(Some(now));
@@ -413,7 +415,8 @@ impl WorkerState {
             && self.calls.back().is_some_and(|call| call.seq > self.recalled_through)
     }
 
-    /// Notes a recall of all tasks behind the running ones. Returns the first and the last `seq` to recall.
+    /// Notes a recall of all tasks behind the running ones. Returns the first and the last `seq` to
+    /// recall.
     pub(crate) fn recall(&mut self) -> Option<(u64, u64)> {
         if !self.has_calls_ahead() {
             return None;

@@ -1,12 +1,14 @@
-//! The workers of a pool, with an index that finds the one for the next call without a visit to each.
+//! The workers of a pool, with an index that finds the one for the next call without a visit to
+//! each.
 //!
-//! The index is a binary tree. A leaf holds what dispatch compares of one worker; an inner node holds the
-//! minimum of its two children. A search skips each subtree that cannot hold a better worker, so it visits
-//! about log2(n) nodes. Where workers are excluded for reasons that are not in the index (too many bytes
-//! ahead, a call that takes long), it visits more of them.
+//! The index is a binary tree. A leaf holds what dispatch compares of one worker; an inner node
+//! holds the minimum of its two children. A search skips each subtree that cannot hold a better
+//! worker, so it visits about log2(n) nodes. Where workers are excluded for reasons that are not in
+//! the index (too many bytes ahead, a call that takes long), it visits more of them.
 //!
-//! Mutable access to a worker notes that its leaf may be out of date. Each search updates the noted leaves
-//! first. Pools of fewer than [`MIN_INDEXED`] workers have no index, since there a visit to each is cheaper.
+//! Mutable access to a worker notes that its leaf may be out of date. Each search updates the noted
+//! leaves first. Pools of fewer than [`MIN_INDEXED`] workers have no index, since there a visit to
+//! each is cheaper.
 
 use std::ops::{Index, IndexMut};
 use std::time::Instant;
@@ -57,7 +59,8 @@ pub(super) struct Workers {
     max_tasks: Option<u64>,
     /// The fewest slots of a worker, so far.
     min_slots: usize,
-    /// Node 1 is the root, and node `n` has the children `2 * n` and `2 * n + 1`. Empty without an index.
+    /// Node 1 is the root, and node `n` has the children `2 * n` and `2 * n + 1`. Empty without an
+    /// index.
     nodes: Vec<Node>,
     /// Workers whose leaves may be out of date, each once.
     changed: Vec<WorkerIndex>,
@@ -96,8 +99,8 @@ impl Workers {
         self.workers.iter_mut()
     }
 
-    /// The worker with the lowest load that `has_room`; the first of several. Workers with room have at most
-    /// `ahead` calls beyond their slots.
+    /// The worker with the lowest load that `has_room`; the first of several. Workers with room
+    /// have at most `ahead` calls beyond their slots.
     pub(super) fn least_loaded(
         &mut self,
         ahead: usize,
@@ -109,7 +112,8 @@ impl Workers {
             return least.map(|worker| worker.worker_id().worker_index);
         }
         self.update();
-        // With fewer slots, the same number of calls ahead is a higher load. Plus 1, for the rounding.
+        // With fewer slots, the same number of calls ahead is a higher load. Plus 1, for the
+        // rounding.
         let limit = per_slot(self.min_slots.saturating_add(ahead), self.min_slots);
         let limit = if self.min_slots == 1 { limit } else { limit + 1 };
         let mut best = None;

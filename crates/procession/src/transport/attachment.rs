@@ -1,16 +1,18 @@
 //! Attachments: a long text and the blobs of a record, sent through the socket.
 //!
-//! An attachment is sent in one or more messages. Items up to [`SHORT`] bytes are in the message. A longer
-//! item is a sealed memory file, whose descriptor goes with the message. Where the system has no sealed
-//! files, it is an unlinked file, which the other side copies.
+//! An attachment is sent in one or more messages. Items up to [`SHORT`] bytes are in the message. A
+//! longer item is a sealed memory file, whose descriptor goes with the message. Where the system
+//! has no sealed files, it is an unlinked file, which the other side copies.
 //!
 //! ```text
 //!   kind (1) │ flags (1) │ number of items (1) │ length of each (8), top bit set if inline │ inline bytes
 //! ```
 //!
-//! The messages are sent before the record that needs them. Sending does not block; receiving waits only for
-//! resources that this process lacks ([`Patience`]). If the socket has no room, the sender publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in
-//! the socket ([`Assembly::take_in`]), and the sender continues later with the first item that was not sent.
+//! The messages are sent before the record that needs them. Sending does not block; receiving waits
+//! only for resources that this process lacks ([`Patience`]). If the socket has no room, the sender
+//! publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in the
+//! socket ([`Assembly::take_in`]), and the sender continues later with the first item that was not
+//! sent.
 
 mod send;
 #[cfg(test)]
@@ -70,8 +72,8 @@ impl Deref for ReceivedBytes {
 }
 
 impl ReceivedBytes {
-    /// An error of kind `InvalidData` means that the file does not fit its length; any other, that the system
-    /// lacks a resource.
+    /// An error of kind `InvalidData` means that the file does not fit its length; any other, that
+    /// the system lacks a resource.
     fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
         let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         let len = usize::try_from(len).map_err(|_| refused("an impossible length"))?;
@@ -122,8 +124,8 @@ impl Attachment {
     }
 }
 
-/// How long a receiver waits for a resource that it lacks. After such a wait in vain it does not wait again
-/// until it has received a message.
+/// How long a receiver waits for a resource that it lacks. After such a wait in vain it does not
+/// wait again until it has received a message.
 #[derive(Debug)]
 pub(crate) struct Patience {
     /// The end of the present wait.
@@ -166,9 +168,9 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    /// The attachment of the record that was just read. All of it was sent before the record. If this process
-    /// lacks a resource to receive it for longer than `patience`, the attachment is [lost](Attachment::lost),
-    /// and the next one can be received.
+    /// The attachment of the record that was just read. All of it was sent before the record. If
+    /// this process lacks a resource to receive it for longer than `patience`, the attachment is
+    /// [lost](Attachment::lost), and the next one can be received.
     pub(crate) fn next(
         &mut self,
         from: &Socket,
@@ -206,7 +208,8 @@ impl Assembly {
             Received::Short(_) if patience.waits() => {}
             Received::Short(error) => {
                 let Some(bytes) = from.discard() else {
-                    // It cannot be removed either: a task may have closed the socket of its process.
+                    // It cannot be removed either: a task may have closed the socket of its
+                    // process.
                     self.part = None;
                     self.whole = Some(Attachment::lost_because(io::Error::from(error)));
                     return Ok(true);

@@ -1,4 +1,5 @@
-//! The record of a call: a head, the name of the task type, the lengths of the tasks' texts, and the texts.
+//! The record of a call: a head, the name of the task type, the lengths of the tasks' texts, and
+//! the texts.
 //!
 //! ```text
 //!   Call, 28 bytes │ name │ 4 bytes a task if there are several: lengths │ texts, unless attached
@@ -67,8 +68,8 @@ pub(crate) struct Parts<'r> {
 }
 
 impl Parts<'_> {
-    /// Splits a text, which may have come as an attachment, into those of the tasks. Ends early if it is too
-    /// short.
+    /// Splits a text, which may have come as an attachment, into those of the tasks. Ends early if
+    /// it is too short.
     pub(crate) fn texts<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
         let lengths = self.lengths.chunks_exact(4).filter_map(|length| length.try_into().ok());
         let mut rest = text;

@@ -1,5 +1,5 @@
-//! The channels of the handshake. Calls of the channel library fail when a signal interrupts them, for
-//! example of a timer of the program; here they are repeated.
+//! The channels of the handshake. Calls of the channel library fail when a signal interrupts them,
+//! for example of a timer of the program; here they are repeated.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,8 +44,9 @@ fn is_interruption(error: &IpcError) -> bool {
 /// The descriptors that a handshake needs, and some for other threads.
 const ENOUGH: usize = 12;
 
-/// Checks that enough descriptors are free for a handshake. Without them the channel library panics, and a
-/// panic at its first use leaves its statics in a broken state for good. So the first use is here.
+/// Checks that enough descriptors are free for a handshake. Without them the channel library
+/// panics, and a panic at its first use leaves its statics in a broken state for good. So the first
+/// use is here.
 pub(crate) fn prepare() -> Result<(), Short> {
     if !descriptors_are_free(ENOUGH) {
         return Err(Short);

@@ -1,5 +1,5 @@
-//! Claims: one set of words in shared memory for each call in flight. They decide whether the worker or the
-//! coordinator has a task, and can be read after the worker's death.
+//! Claims: one set of words in shared memory for each call in flight. They decide whether the
+//! worker or the coordinator has a task, and can be read after the worker's death.
 //!
 //! ```text
 //!   state, 64 bits:   seq of the call (32) │ revoked (1) │ number of tasks that have begun (31)
@@ -11,7 +11,8 @@
 //! | [`begin`](Claim::begin) | worker, before each task | 1 more begun; fails if revoked or of another `seq` |
 //! | [`revoke`](Claim::revoke) | coordinator, to take back the rest | revoked; returns the number begun |
 //!
-//! `begin` and `revoke` are single atomic steps on the same word, so each task either begins or is taken back.
+//! `begin` and `revoke` are single atomic steps on the same word, so each task either begins or is
+//! taken back.
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub(crate) struct Progress {
 }
 
 impl Claim<'_> {
-    /// Prepares the claim for a call. Earlier calls that used the same words may still be in the ring; they
-    /// have another `seq`.
+    /// Prepares the claim for a call. Earlier calls that used the same words may still be in the
+    /// ring; they have another `seq`.
     pub(crate) fn publish(&self, seq: u32) {
         self.ended.store(0, Ordering::Release);
         self.state.store(u64::from(seq) << 32, Ordering::SeqCst);
@@ -52,17 +53,19 @@ impl Claim<'_> {
         if !is_ours(self.state.load(Ordering::SeqCst)) {
             return false;
         }
-        // Before `state`, so that a reader who sees that the task has begun also sees when.
-        // `max`, since a thread that was delayed here may find the claim published for another call, which
+        // Before `state`, so that a reader who sees that the task has begun also sees when. `max`,
+        // since a thread that was delayed here may find the claim published for another call, which
         // another thread has begun at a later time.
         self.begun_at.fetch_max(now, Ordering::AcqRel);
         let begin = |state| is_ours(state).then_some(state + 1);
         self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin).is_ok()
     }
 
-    /// The current task has ended; its reply may not be published yet. It is not ended by force any more.
+    /// The current task has ended; its reply may not be published yet. It is not ended by force any
+    /// more.
     pub(crate) fn end(&self) {
-        // One writer, so load and store need not be one step. `Release`: visible before the reply is.
+        // One writer, so load and store need not be one step. `Release`: visible before the reply
+        // is.
         self.ended.store(self.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 

@@ -1,5 +1,5 @@
-//! An event count in shared memory: threads of one side sleep until the other side has published something.
-//! A notification costs two loads while no thread sleeps.
+//! An event count in shared memory: threads of one side sleep until the other side has published
+//! something. A notification costs two loads while no thread sleeps.
 //!
 //! | step | the thread that waits | the thread that notifies |
 //! |---|---|---|
@@ -8,18 +8,20 @@
 //! | 3 | checks once more for what it waits for | adds 1 to `count`, if it cleared `sleepers` |
 //! | 4 | sleeps, unless `count` has changed | wakes all threads that sleep at `count` |
 //!
-//! Clearing `sleepers` is always followed by an increment of `count`, so no wake-up is lost. If the notifier
-//! does not see `sleepers`, the next one does. Threads that were woken and have no CPU yet are not woken again.
+//! Clearing `sleepers` is always followed by an increment of `count`, so no wake-up is lost. If the
+//! notifier does not see `sleepers`, the next one does. Threads that were woken and have no CPU yet
+//! are not woken again.
 //!
-//! All threads must see these steps in one order. So the published value is written and read with `SeqCst`
-//! too, or under a lock. Then either the notifier sees `sleepers`, or the sleeper sees the value.
+//! All threads must see these steps in one order. So the published value is written and read with
+//! `SeqCst` too, or under a lock. Then either the notifier sees `sleepers`, or the sleeper sees the
+//! value.
 
 use std::time::Duration;
 
 use super::sync::{AtomicBool, AtomicU32, Instant, Ordering, sleep, wake, yield_now};
 
-/// The words of an event count. A thread may sleep, or doze: sleep for [`DOZE`] at most, to find many records
-/// at once.
+/// The words of an event count. A thread may sleep, or doze: sleep for [`DOZE`] at most, to find
+/// many records at once.
 pub(crate) struct EventCount<'m> {
     /// The number of notifications, wrapping.
     pub count: &'m AtomicU32,
@@ -27,7 +29,8 @@ pub(crate) struct EventCount<'m> {
     pub sleepers: &'m AtomicU32,
     /// 1 if a thread may doze.
     pub dozers: &'m AtomicU32,
-    /// The longest sleep. Set where the other side is not trusted: it could write words that lose a wake-up.
+    /// The longest sleep. Set where the other side is not trusted: it could write words that lose a
+    /// wake-up.
     pub longest: Option<Duration>,
 }
 
@@ -35,7 +38,8 @@ pub(crate) struct EventCount<'m> {
 const DOZE: Duration = Duration::from_micros(200);
 
 impl EventCount<'_> {
-    /// Wakes all threads that sleep or doze. To be called after publishing, as all `notify` methods.
+    /// Wakes all threads that sleep or doze. To be called after publishing, as all `notify`
+    /// methods.
     pub(crate) fn notify(&self) {
         // Both words are cleared, since the count wakes all. Not `||`, which would skip the second.
         if clear(self.sleepers) | clear(self.dozers) {
@@ -67,7 +71,8 @@ impl EventCount<'_> {
         wake(self.count);
     }
 
-    /// Sleeps until a notification, unless `is_there`. May return early, so the caller checks again.
+    /// Sleeps until a notification, unless `is_there`. May return early, so the caller checks
+    /// again.
     pub(crate) fn sleep_unless(&self, is_there: impl Fn() -> bool) {
         self.sleep_among(self.sleepers, is_there, self.longest);
     }
@@ -98,7 +103,8 @@ impl EventCount<'_> {
         if !is_there() {
             sleep(self.count, count, timeout);
         }
-        // Not cleared, since other threads may sleep as well. That costs one needless wake-up at most.
+        // Not cleared, since other threads may sleep as well. That costs one needless wake-up at
+        // most.
     }
 }
 
@@ -107,9 +113,9 @@ fn clear(sleepers: &AtomicU32) -> bool {
     sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0
 }
 
-/// Decides whether a thread spins before it sleeps. Sleep and wake-up take longer than many short tasks. While
-/// waits are short, the next wait begins with a spin of at most [`SPIN`]. After a long wait the next ones sleep
-/// at once, until a wait is short again.
+/// Decides whether a thread spins before it sleeps. Sleep and wake-up take longer than many short
+/// tasks. While waits are short, the next wait begins with a spin of at most [`SPIN`]. After a long
+/// wait the next ones sleep at once, until a wait is short again.
 ///
 /// A spinning thread yields the CPU at each turn.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! The handshake: the messages between a worker and its coordinator until the worker is ready, and for each
-//! reason why it will not be. The order is in `transport.rs`.
+//! The handshake: the messages between a worker and its coordinator until the worker is ready, and
+//! for each reason why it will not be. The order is in `transport.rs`.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -28,17 +28,18 @@ pub(crate) fn build_with(program: &str) -> String {
 pub(crate) struct Invitation {
     /// The name of the one-shot server for the [`Hello`].
     pub socket: String,
-    /// Sent back in the [`Hello`]: tells the coordinator that it comes from the process that it started.
+    /// Sent back in the [`Hello`]: tells the coordinator that it comes from the process that it
+    /// started.
     pub token: String,
     /// The process id of the coordinator. A worker with another parent was started by a wrapper.
     pub coordinator: u32,
-    /// The identity of the socket that is the worker's standard input. A process with another standard input
-    /// is not the worker: it inherited the environment of one.
+    /// The identity of the socket that is the worker's standard input. A process with another
+    /// standard input is not the worker: it inherited the environment of one.
     pub input: u64,
     /// The worker index.
     pub worker: usize,
-    /// The descriptor whose name is the [`Marking`], for a process that has lost its environment. The worker
-    /// closes it.
+    /// The descriptor whose name is the [`Marking`], for a process that has lost its environment.
+    /// The worker closes it.
     pub mark: Option<i32>,
 }
 
@@ -51,8 +52,8 @@ impl Invitation {
     }
 }
 
-/// The name of the mark of a worker: the part of its [`Invitation`] that says that it is a worker, as
-/// `coordinator:input:worker`.
+/// The name of the mark of a worker: the part of its [`Invitation`] that says that it is a worker,
+/// as `coordinator:input:worker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marking {
     pub coordinator: u32,
@@ -104,7 +105,8 @@ pub(crate) struct Welcome {
 
 /// The first byte of these messages in the socket; JSON follows.
 const KIND: u8 = 1;
-/// Reasons are cut to this length, in bytes. With all characters escaped they still fit into a message.
+/// Reasons are cut to this length, in bytes. With all characters escaped they still fit into a
+/// message.
 const LONGEST_REASON: usize = 800;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,9 +5,10 @@
 //! | `tail` | writer | bytes published since the start |
 //! | `head` | reader | bytes read and freed since the start |
 //!
-//! Each side keeps its own position in private memory and takes only the other's from the shared words, with
-//! a check of its bounds. So a wrong value makes an error, and never an access outside the ring. A writer that
-//! dies in the middle of a record has not moved `tail`, so the record is not seen.
+//! Each side keeps its own position in private memory and takes only the other's from the shared
+//! words, with a check of its bounds. So a wrong value makes an error, and never an access outside
+//! the ring. A writer that dies in the middle of a record has not moved `tail`, so the record is
+//! not seen.
 //!
 //! ```text
 //!   record:   length (4 bytes, little-endian) │ kind (1) │ unused (3) │ bytes │ padding to 8
@@ -97,15 +98,16 @@ impl Ring<'_> {
 }
 
 impl Writer {
-    /// Whether there is room for a record of these parts. True if `head` is out of bounds: then `write` returns
-    /// the error.
+    /// Whether there is room for a record of these parts. True if `head` is out of bounds: then
+    /// `write` returns the error.
     pub(crate) fn fits(&self, ring: &Ring<'_>, parts: &[&[u8]]) -> bool {
         let unread = self.at.checked_sub(ring.head.load(Ordering::SeqCst));
         let unread = unread.filter(|unread| *unread <= ring.capacity());
         unread.is_none_or(|unread| unread + room_for(parts) <= ring.capacity())
     }
 
-    /// Writes a record that consists of `parts`, and publishes it. False if there is no room for it now.
+    /// Writes a record that consists of `parts`, and publishes it. False if there is no room for it
+    /// now.
     pub(crate) fn write(
         &mut self,
         ring: &Ring<'_>,
@@ -165,7 +167,8 @@ impl Reader {
         self.at >= tail
     }
 
-    /// Moves all published records to the end of `records`, and frees their room. False if there are none.
+    /// Moves all published records to the end of `records`, and frees their room. False if there
+    /// are none.
     pub(crate) fn read(&mut self, ring: &Ring<'_>, records: &mut Records) -> Result<bool, Garbled> {
         let tail = ring.tail.load(Ordering::Acquire);
         let unread = tail.checked_sub(self.at).filter(|unread| *unread <= ring.capacity());

@@ -1,5 +1,5 @@
-//! The memory that a coordinator shares with one worker. It outlives the worker, so its last records and
-//! claims can be read after its death.
+//! The memory that a coordinator shares with one worker. It outlives the worker, so its last
+//! records and claims can be read after its death.
 //!
 //! | part | written by | for |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! | `AWAITED`, `IS_CLOSED` | coordinator | the claim of that one reply, plus 1; no further call will come |
 //! | `IS_IDLE` | worker | the worker has no calls |
 //!
-//! The worker gets the descriptor of the memory through the socket that is its standard input. The memory is
-//! sealed against a change of its size, so that no access to it can fault.
+//! The worker gets the descriptor of the memory through the socket that is its standard input. The
+//! memory is sealed against a change of its size, so that no access to it can fault.
 
 use std::fs::File;
 use std::io;
@@ -54,8 +54,8 @@ const BEGUN_AT: usize = 8;
 const ENDED: usize = 16;
 const CLAIM: usize = 32;
 
-/// The longest sleep of the coordinator. A worker, or a process that it has left behind, can overwrite the
-/// words of an event count so that a wake-up is lost.
+/// The longest sleep of the coordinator. A worker, or a process that it has left behind, can
+/// overwrite the words of an event count so that a wake-up is lost.
 const LONGEST: Option<Duration> = Some(Duration::from_secs(1));
 
 /// A mapping of the memory, on either side.
@@ -148,8 +148,8 @@ impl SharedRegion {
         self.memory.word32(AWAITED).store(awaited, Ordering::SeqCst);
     }
 
-    /// Wakes the thread that waits for the reply to this call; the reply is published. A dozing handler is woken
-    /// only if the reply `is_urgent`; else it reads many replies at once later.
+    /// Wakes the thread that waits for the reply to this call; the reply is published. A dozing
+    /// handler is woken only if the reply `is_urgent`; else it reads many replies at once later.
     pub(crate) fn announce_reply(&self, claim: u32, is_urgent: bool) {
         if self.memory.word32(AWAITED).load(Ordering::SeqCst) == claim + 1 {
             self.caller_events().notify();

@@ -1,8 +1,8 @@
 //! A socket pair between a coordinator and one worker, for small messages with descriptors.
 //!
-//! Only the `wait_…` methods block. [`shut_down`](Socket::shut_down) ends such a wait and needs no resource
-//! for that. A message is read into memory of a fixed size, with a fixed number of descriptors, whatever the
-//! other side sends.
+//! Only the `wait_…` methods block. [`shut_down`](Socket::shut_down) ends such a wait and needs no
+//! resource for that. A message is read into memory of a fixed size, with a fixed number of
+//! descriptors, whatever the other side sends.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -49,8 +49,8 @@ pub(crate) enum Received {
     Gone,
     /// A message was too long, or had more than [`MOST_FDS`] descriptors.
     Cut,
-    /// The system lacks a resource for the message, most often descriptors. On Linux the message stays in the
-    /// socket for the next try; elsewhere its descriptors are lost.
+    /// The system lacks a resource for the message, most often descriptors. On Linux the message
+    /// stays in the socket for the next try; elsewhere its descriptors are lost.
     Short(Errno),
 }
 
@@ -82,7 +82,8 @@ impl Socket {
         Ok((Self(ours), theirs))
     }
 
-    /// Duplicates a descriptor of an end. The new one is closed in programs that this process executes.
+    /// Duplicates a descriptor of an end. The new one is closed in programs that this process
+    /// executes.
     pub(crate) fn of(end: BorrowedFd<'_>) -> io::Result<Self> {
         // From 3 on: 0 to 2 are the standard descriptors.
         Ok(Self(fcntl_dupfd_cloexec(end, 3)?))
@@ -92,8 +93,8 @@ impl Socket {
         send_to(self.0.as_fd(), bytes, fds)
     }
 
-    /// Receives the next message, if there is one. On Linux it is removed from the socket only after it was
-    /// received with all its descriptors.
+    /// Receives the next message, if there is one. On Linux it is removed from the socket only
+    /// after it was received with all its descriptors.
     pub(crate) fn receive(&self) -> Received {
         #[cfg(target_os = "linux")]
         let looked = {
@@ -111,8 +112,8 @@ impl Socket {
         looked
     }
 
-    /// Removes the next message from the socket without its descriptors, which needs no free descriptor. Returns
-    /// its bytes.
+    /// Removes the next message from the socket without its descriptors, which needs no free
+    /// descriptor. Returns its bytes.
     pub(crate) fn discard(&self) -> Option<Vec<u8>> {
         let mut bytes = [0; LONGEST];
         loop {
@@ -184,8 +185,8 @@ impl Socket {
         let _ = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
     }
 
-    /// Ends all waits at this end, now and later. Messages that were sent to it can still be received on Linux;
-    /// elsewhere they may be lost.
+    /// Ends all waits at this end, now and later. Messages that were sent to it can still be
+    /// received on Linux; elsewhere they may be lost.
     pub(crate) fn shut_down(&self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }

@@ -1,5 +1,6 @@
-//! The primitives of event counts, rings and claims: atomics, memory, the clock, and sleep at a word of memory.
-//! `tests/models` compiles the same code with primitives of a model, and explores the orders of their steps.
+//! The primitives of event counts, rings and claims: atomics, memory, the clock, and sleep at a
+//! word of memory. `tests/models` compiles the same code with primitives of a model, and explores
+//! the orders of their steps.
 
 use std::time::Duration;
 

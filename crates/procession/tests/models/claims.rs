@@ -1,4 +1,5 @@
-//! A task begins in the worker or is taken back by the coordinator. No task is run twice, and none is lost.
+//! A task begins in the worker or is taken back by the coordinator. No task is run twice, and none
+//! is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ impl Shared {
     }
 }
 
-/// The coordinator takes calls back from a worker with `threads` threads, and uses the claim for another call
-/// while the first may still be in the ring.
+/// The coordinator takes calls back from a worker with `threads` threads, and uses the claim for
+/// another call while the first may still be in the ring.
 fn each_task_has_one_owner(threads: usize) {
     explore(move || {
         let shared = Arc::new(Shared::default());

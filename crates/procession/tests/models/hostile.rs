@@ -1,5 +1,5 @@
-//! The other side writes any values into the shared words. The coordinator gets an error or continues. It does
-//! not panic, read out of bounds, loop or sleep for ever.
+//! The other side writes any values into the shared words. The coordinator gets an error or
+//! continues. It does not panic, read out of bounds, loop or sleep for ever.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Models of event counts, rings and claims: the code of the library, compiled with the atomics, memory and
-//! sleep of `sync.rs`, under a scheduler that explores orders of their steps.
+//! Models of event counts, rings and claims: the code of the library, compiled with the atomics,
+//! memory and sleep of `sync.rs`, under a scheduler that explores orders of their steps.
 //!
 //! | in the model | |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | loads that are carried out early | not modelled |
 //! | a read-modify-write that becomes visible late | not modelled |
 //!
-//! `PROCESSION_SCHEDULES=1000000 cargo test -p procession --release --test models` explores more schedules. The
-//! schedule of a failure is printed; `shuttle::replay` runs it again.
+//! `PROCESSION_SCHEDULES=1000000 cargo test -p procession --release --test models` explores more
+//! schedules. The schedule of a failure is printed; `shuttle::replay` runs it again.
 
 #[path = "../../src/transport/claim.rs"]
 #[allow(dead_code)]

@@ -1,5 +1,5 @@
-//! Each record is delivered once, in order and whole: also if the ring is full or wraps, if several threads
-//! write, and if the writer dies.
+//! Each record is delivered once, in order and whole: also if the ring is full or wraps, if several
+//! threads write, and if the writer dies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,7 +84,8 @@ impl Shared {
         }
     }
 
-    /// Like the coordinator's handler, until it has received `most` records or the worker has ended.
+    /// Like the coordinator's handler, until it has received `most` records or the worker has
+    /// ended.
     pub(crate) fn receive(&self, most: usize) -> Result<Vec<Vec<u8>>, Garbled> {
         let (mut reader, mut records) = (Reader::default(), Records::default());
         let spin = AdaptiveSpin::default();

@@ -25,7 +25,8 @@ struct World {
     stores: Vec<(TaskId, VecDeque<Store>)>,
     /// Threads that die, and the number of their steps until then.
     mortals: Vec<(TaskId, usize)>,
-    /// A sleep with a timeout ends by itself. Else it must be woken, so that a lost wake-up is found.
+    /// A sleep with a timeout ends by itself. Else it must be woken, so that a lost wake-up is
+    /// found.
     has_timeouts: bool,
 }
 

@@ -140,7 +140,8 @@ impl<'de> Reader<'de> {
         std::str::from_utf8(self.sized()?).map_err(Malformed::custom)
     }
 
-    /// The number of elements of a sequence or map. Each element has at least one byte, which bounds the number.
+    /// The number of elements of a sequence or map. Each element has at least one byte, which
+    /// bounds the number.
     fn number(&mut self) -> Result<usize> {
         let number = u32::from_le_bytes(self.array()?) as usize;
         if number > self.rest.len() {

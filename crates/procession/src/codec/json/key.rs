@@ -1,5 +1,5 @@
-//! The writer of map keys, which JSON has as texts only. Numbers, booleans, characters and unit variants are
-//! written as texts; other keys are refused.
+//! The writer of map keys, which JSON has as texts only. Numbers, booleans, characters and unit
+//! variants are written as texts; other keys are refused.
 
 use std::fmt::Display;
 
@@ -14,8 +14,8 @@ pub(super) struct Key<'a, 'w>(pub(super) &'a mut Writer<'w>);
 type Never = Impossible<(), Refusal>;
 
 impl Key<'_, '_> {
-    /// Writes a key that is no text. A type that inspects it, such as an untagged enum, decodes a text, so the
-    /// value is doubtful.
+    /// Writes a key that is no text. A type that inspects it, such as an untagged enum, decodes a
+    /// text, so the value is doubtful.
     fn quoted(self, value: impl Display) -> Result<(), Refusal> {
         use std::io::Write;
         self.0.is_doubtful = true;

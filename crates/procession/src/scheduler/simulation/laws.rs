@@ -12,7 +12,8 @@ use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
 
 impl World {
-    /// The laws about the whole world. Those about single actions are checked where the actions are carried out.
+    /// The laws about the whole world. Those about single actions are checked where the actions are
+    /// carried out.
     pub(super) fn check(&mut self) -> Result<(), String> {
         if self.ended && !self.processes.is_empty() {
             return Err("the scheduler returned `End` with processes left".to_owned());
@@ -57,7 +58,8 @@ impl World {
         is_current && process.is_ready && may_stay && process.ending.is_none()
     }
 
-    /// Each call with a deadline is being ended, or the scheduler wakes by then. So does it for each pause.
+    /// Each call with a deadline is being ended, or the scheduler wakes by then. So does it for
+    /// each pause.
     fn deadlines_will_fire(&self, was_ticked: bool) -> Result<(), String> {
         let wake_at = self.scheduler.wake_at();
         if let Some((until, id)) = self.paused.first()
@@ -218,8 +220,8 @@ impl World {
         Ok(())
     }
 
-    /// Checks that a task may be charged with an attempt: it had begun, or two workers ended that claimed it had
-    /// not.
+    /// Checks that a task may be charged with an attempt: it had begun, or two workers ended that
+    /// claimed it had not.
     fn blamed(&mut self, id: u64) -> Result<(), String> {
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         let had_begun = task.begun == task.sent;

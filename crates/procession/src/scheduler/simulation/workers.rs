@@ -1,5 +1,5 @@
-//! A simulated worker process, the memory that it shares with the coordinator, and what the coordinator's threads
-//! and the scheduler know of it.
+//! A simulated worker process, the memory that it shares with the coordinator, and what the
+//! coordinator's threads and the scheduler know of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -152,7 +152,8 @@ impl Process {
         next
     }
 
-    /// The task of a reply, as the coordinator's threads know it. `None` if the reply does not fit its call.
+    /// The task of a reply, as the coordinator's threads know it. `None` if the reply does not fit
+    /// its call.
     pub(super) fn answered(&mut self, reply: &Reply) -> Option<u64> {
         let call = self.claims.get_mut(&reply.seq)?;
         let task = *call.tasks.front().filter(|task| **task == reply.task)?;

@@ -1,5 +1,5 @@
-//! The simulated coordinator: passes events to the scheduler, carries out its actions, and keeps its own record
-//! of the state that the scheduler should have.
+//! The simulated coordinator: passes events to the scheduler, carries out its actions, and keeps
+//! its own record of the state that the scheduler should have.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,7 +69,8 @@ pub(super) struct SimTask {
     pub met_liar: bool,
     /// The number of workers that ended without its claim when it was the next task to run.
     pub unclaimed: u32,
-    /// The number of workers that ended when it was the first task to run, and were not ended by the pool.
+    /// The number of workers that ended when it was the first task to run, and were not ended by
+    /// the pool.
     pub ends: u32,
     pub priority: i32,
     /// The first task of its job.

@@ -122,8 +122,8 @@ impl AsFd for Sending<'_> {
 }
 
 impl<'i> Draft<'i> {
-    /// A message with as many of the items as fit, and the error that excluded the next one, if there was one.
-    /// Each new file takes a descriptor until the message is sent.
+    /// A message with as many of the items as fit, and the error that excluded the next one, if
+    /// there was one. Each new file takes a descriptor until the message is sent.
     pub(super) fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
         let mut draft = Self::default();
         for item in items {
