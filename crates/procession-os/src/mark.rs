@@ -17,7 +17,7 @@ pub struct Mark(OwnedFd);
 
 impl Mark {
     /// A mark with this text, of at most 200 bytes; `None` where there are no such files.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     pub fn create(text: &str) -> io::Result<Option<Self>> {
         use rustix::fs::{MemfdFlags, memfd_create};
         let file = memfd_create(format!("procession-mark:{text}"), MemfdFlags::CLOEXEC)?;
@@ -26,7 +26,7 @@ impl Mark {
     }
 
     /// A mark with this text; `None` where there are no such files.
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
     pub fn create(_text: &str) -> io::Result<Option<Self>> {
         Ok(None)
     }
@@ -79,7 +79,7 @@ fn text(link: &Path) -> Option<String> {
     Some(text.strip_suffix(SUFFIX).unwrap_or(text).to_owned())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(feature = "portable")))]
 mod tests {
     use super::*;
 

@@ -56,7 +56,7 @@ pub fn has_room(bytes: usize) -> bool {
     let (null, protection) = (std::ptr::null_mut(), libc::PROT_READ | libc::PROT_WRITE);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
     // Only the limits are to be tried, not how much memory the machine has.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     let flags = flags | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at a free address of the kernel's choice is made
     // and removed.
@@ -70,7 +70,7 @@ pub fn has_room(bytes: usize) -> bool {
 /// reserves 64 MiB of addresses for each of the first threads, 128 MiB for a moment, and with some
 /// hundred MiB in all no room is left for stacks.
 pub fn reserve_little() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[cfg(all(target_os = "linux", not(feature = "portable"), target_env = "gnu"))]
     if let Some(limit) = LIMITS.iter().filter_map(|limit| getrlimit(*limit).current).min() {
         /// Without a limit there are as many on four CPUs.
         const MANY: u64 = 32;
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     fn what_is_mapped_counts_as_such() {
         let [total, data] = mapped();
         assert!(total > data && data > 100_000, "{total} {data}");

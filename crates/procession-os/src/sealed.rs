@@ -9,15 +9,15 @@ pub fn is_available() -> bool {
     use std::sync::OnceLock;
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     let is_on = || std::env::var_os("PROCESSION_TEST_NO_MEMFD").is_none();
-    *AVAILABLE.get_or_init(|| cfg!(target_os = "linux") && is_on())
+    *AVAILABLE.get_or_init(|| cfg!(all(target_os = "linux", not(feature = "portable"))) && is_on())
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub use self::linux::{Sealed, create};
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub use self::none::{Sealed, create};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux {
     use std::fmt;
     use std::io;
@@ -178,7 +178,7 @@ mod linux {
 }
 
 /// Other systems have no such files.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 mod none {
     use std::io;
     use std::ops::Deref;

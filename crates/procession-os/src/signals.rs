@@ -46,7 +46,7 @@ fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
 ///
 /// The setting is a thread's own and survives exec, while a handler does not: whatever image a task
 /// replaces its process with is ended by the signal itself.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub fn end_with_the_parent() {
     let signal = parents_death();
     catch(signal, end_the_group);
@@ -57,16 +57,16 @@ pub fn end_with_the_parent() {
 }
 
 /// Elsewhere the parent is only asked for; see `worker.rs`.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub fn end_with_the_parent() {}
 
 /// A real-time signal near the upper end: libraries that need one begin at the lower end.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn parents_death() -> i32 {
     libc::SIGRTMAX() - 3
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 extern "C" fn end_the_group(_: libc::c_int) {
     // SAFETY: `kill` and `getpid` are async-signal-safe. The group of this number can only be one
     // that this process was the leader of.

@@ -57,7 +57,7 @@ impl Image {
     /// Replaces this process; returns only if that is refused.
     ///
     /// The standard library would give a file that is no program to a shell.
-    #[cfg(any(test, not(target_os = "linux")))]
+    #[cfg(any(test, not(all(target_os = "linux", not(feature = "portable")))))]
     fn replace_this_process(&self) -> io::Error {
         // SAFETY: the texts end with a zero, the arrays with a null pointer, and all of them live.
         unsafe { libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
@@ -68,14 +68,14 @@ impl Image {
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
 /// and error, and with the mark under its number. On Linux the kernel ends it when the calling thread
 /// ends.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
     sharing_memory::spawn(&image, streams, mark)
 }
 
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
 /// and error.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
     by_fork::spawn(image, streams, mark)
 }
@@ -107,7 +107,7 @@ unsafe fn reset_signals() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod sharing_memory {
     use std::ffi::c_void;
     use std::io;
@@ -229,7 +229,7 @@ mod sharing_memory {
 
 /// For systems on which a new process cannot share the memory; it cannot be tied to the life of this
 /// process there, either.
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(test, not(all(target_os = "linux", not(feature = "portable")))))]
 mod by_fork {
     use std::io;
     use std::os::fd::OwnedFd;

@@ -108,12 +108,12 @@ pub fn pauses() -> impl Iterator<Item = Duration> {
 /// Names the calling thread; in the main thread, on Linux, that is what the process list shows. Elsewhere
 /// it does nothing.
 pub fn name_this_thread(name: &std::ffi::CStr) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     {
         // A name that is too long is cut; nothing depends on it.
         let _ = rustix::thread::set_name(name);
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
     let _ = name;
 }
 

@@ -138,7 +138,7 @@ impl Recycling {
 /// The resident memory of a process, in bytes. `None` if there is no such process, and on systems
 /// other than Linux.
 pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
         return None;
     }
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -146,7 +146,7 @@ pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(feature = "portable")))]
 mod tests {
     use super::*;
 

@@ -306,7 +306,7 @@ fn hold_the_lifeline(
     let thread = ThreadSpec::new("lifeline").with_stack(stack);
     let thread = thread.start_with_retries(move || {
         // This process may be stopped; then its other threads cannot end it before it goes on.
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(feature = "portable")))]
         let _ =
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
         while is_child_of(coordinator) {

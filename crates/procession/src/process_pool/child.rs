@@ -263,23 +263,23 @@ const LONGEST_REAP: Duration = Duration::from_secs(2);
 /// Polling interval where the end of a process cannot be waited for.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn pidfd(pid: Pid) -> Option<OwnedFd> {
     // Missing on old kernels and at the limit of descriptors; the process id is used then.
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 fn pidfd(_: Pid) -> Option<OwnedFd> {
     None
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn signal_by(pidfd: &OwnedFd, signal: Signal) -> rustix::io::Result<()> {
     rustix::process::pidfd_send_signal(pidfd, signal)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
 }

@@ -117,7 +117,7 @@ fn this_program() -> Result<Program, PoolError> {
     })?;
     // The file at the path may have been replaced; the link always leads to the running executable.
     let link = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && link.exists() {
+    if cfg!(all(target_os = "linux", not(feature = "portable"))) && link.exists() {
         return Ok(Program { path: link.to_owned(), shown_as: Some(path.into_os_string()) });
     }
     Ok(Program { path, shown_as: None })

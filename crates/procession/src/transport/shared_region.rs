@@ -202,7 +202,7 @@ pub(crate) fn now() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn new_file(len: usize) -> io::Result<File> {
     use rustix::fs::{
         FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create,
@@ -215,7 +215,7 @@ fn new_file(len: usize) -> io::Result<File> {
     Ok(file.into())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 fn new_file(len: usize) -> io::Result<File> {
     let file = tempfile::tempfile()?;
     file.set_len(len as u64)?;

@@ -96,7 +96,7 @@ impl Socket {
     /// Receives the next message, if there is one. On Linux it is removed from the socket only
     /// after it was received with all its descriptors.
     pub(crate) fn receive(&self) -> Received {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(feature = "portable")))]
         let looked = {
             let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK);
             if matches!(looked, Received::Message(_)) {
@@ -105,7 +105,10 @@ impl Socket {
             }
             looked
         };
-        #[cfg(all(not(target_os = "linux"), not(target_vendor = "apple")))]
+        #[cfg(all(
+            not(all(target_os = "linux", not(feature = "portable"))),
+            not(target_vendor = "apple")
+        ))]
         let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC);
         #[cfg(target_vendor = "apple")]
         let looked = self.receive_with(RecvFlags::empty());
@@ -209,7 +212,9 @@ pub(crate) fn send_to(end: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
             Err(Errno::INTR) => continue,
             // `TOOMANYREFS`: too many descriptors of this user are in sockets.
             Err(Errno::AGAIN | Errno::TOOMANYREFS) => Sent::NoRoom,
-            Err(Errno::NOBUFS) if !cfg!(target_os = "linux") => Sent::NoRoom,
+            Err(Errno::NOBUFS) if !cfg!(all(target_os = "linux", not(feature = "portable"))) => {
+                Sent::NoRoom
+            }
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => Sent::Gone,
             Err(error) => Sent::Short(error),
         };
@@ -225,7 +230,7 @@ pub(crate) fn identity(end: BorrowedFd<'_>) -> Option<u64> {
 }
 
 /// The process that created the pair. `None` if this is not an end of one.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub(crate) fn maker(end: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
     use rustix::net::sockopt::{socket_domain, socket_peercred, socket_type};
     let is_one = socket_domain(end) == Ok(AddressFamily::UNIX)
@@ -234,7 +239,7 @@ pub(crate) fn maker(end: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
 }
 
 /// The process that created the pair, which this system does not tell.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub(crate) fn maker(_: BorrowedFd<'_>) -> Option<rustix::process::Pid> {
     None
 }
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     fn a_discarded_message_is_removed_with_its_descriptors() {
         let (one, other) = pair();
         let (mut reader, writer) = io::pipe().expect("a pipe");

@@ -10,7 +10,7 @@ pub(super) use std::thread::yield_now;
 pub(super) use std::time::Instant;
 
 /// Wakes all threads that sleep at the word.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub(super) fn wake(word: &AtomicU32) {
     use rustix::thread::futex;
     let all = i32::MAX.unsigned_abs();
@@ -18,7 +18,7 @@ pub(super) fn wake(word: &AtomicU32) {
 }
 
 /// Sleeps until the word is woken, unless its value is not `as_seen` any more.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub(super) fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
     use rustix::thread::futex;
     let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
@@ -27,13 +27,22 @@ pub(super) fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
 }
 
 /// Without a futex in shared memory, sleepers poll.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub(super) fn wake(_: &AtomicU32) {}
 
-#[cfg(not(target_os = "linux"))]
+/// Polls the word, with pauses of a quarter of the time that the sleep has lasted: a wake-up is noticed
+/// late by a quarter of the wait or 20 ms, whichever is less, and an idle sleeper polls 50 times a second.
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub(super) fn sleep(word: &AtomicU32, as_seen: u32, timeout: Option<Duration>) {
-    const LONGEST: Duration = Duration::from_micros(200);
-    if word.load(Ordering::SeqCst) == as_seen {
-        std::thread::sleep(timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST)));
+    const SHORTEST: Duration = Duration::from_micros(50);
+    const LONGEST: Duration = Duration::from_millis(20);
+    let since = Instant::now();
+    while word.load(Ordering::SeqCst) == as_seen {
+        let asleep = since.elapsed();
+        let left = timeout.map_or(LONGEST, |timeout| timeout.saturating_sub(asleep));
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep((asleep / 4).clamp(SHORTEST, LONGEST).min(left));
     }
 }

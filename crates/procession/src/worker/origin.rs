@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     fn the_parent_of_a_process_is_found_whatever_its_name() {
         let own = Stat::of(rustix::process::getpid()).expect("this process");
         assert_eq!(own.parent(), rustix::process::getppid());

@@ -196,7 +196,7 @@ fn three_hundred_tasks_at_a_time_with_a_blob_each_are_all_done() {
 }
 
 fn a_blob_that_is_kept_is_inherited_by_no_program() {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
         return;
     }
     let pool = pool(1);
@@ -213,7 +213,7 @@ fn a_blob_that_is_kept_is_inherited_by_no_program() {
 }
 
 fn nobody_can_write_to_what_a_task_has_received() {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
         return;
     }
     let pool = quiet().workers(2).retries(Retries::times(1).on_crash(true)).build();

@@ -105,19 +105,19 @@ fn end_with_the_program(play: &str, workers: usize) {
 }
 
 fn a_process_that_a_task_replaced_ends_with_the_program() {
-    if cfg!(target_os = "linux") {
+    if cfg!(all(target_os = "linux", not(feature = "portable"))) {
         end_with_the_program("runs what is replaced", 1);
     }
 }
 
 fn a_process_that_one_of_several_tasks_replaced_ends_with_the_program() {
-    if cfg!(target_os = "linux") {
+    if cfg!(all(target_os = "linux", not(feature = "portable"))) {
         end_with_the_program("runs what is replaced, of three", 1);
     }
 }
 
 fn workers_that_have_not_reported_end_with_the_program() {
-    if cfg!(target_os = "linux") {
+    if cfg!(all(target_os = "linux", not(feature = "portable"))) {
         end_with_the_program("waits for workers that do not report", 2);
     }
 }

@@ -39,6 +39,8 @@ mod unruly;
 mod vandals;
 mod works;
 
+use libtest_mimic::Trial;
+
 fn main() {
     harness::hush_panics_on_purpose();
     impostor::play_if_asked();
@@ -74,5 +76,32 @@ fn main() {
         vandals::trials(),
         liars::trials(),
     ];
-    harness::run(trials.into_iter().flatten().collect());
+    let trials = trials.into_iter().flatten();
+    harness::run(trials.map(ignored_without_linux).collect());
+}
+
+/// What needs parts of Linux that the library does without on other systems, by the beginning of the
+/// names of tests.
+const ONLY_ON_LINUX: &[&str] = &[
+    // These change the shared memory, which they find as a memory file in `/proc/self/maps`.
+    "vandals::",
+    "liars::who_claims_not_to_have_begun",
+    "liars::who_undoes_its_claim",
+    // Without sealed memory files, large data is sent in pieces: no descriptor, no file is needed.
+    "spoilers::what_cannot_be_received",
+    "spoilers::an_output_that_cannot_be_sent",
+    "spoilers::what_no_worker_can_receive",
+    "spoilers::a_coordinator_that_is_short",
+    "blobs::blobs_that_no_worker_can_take_in",
+    // Workers are started by `/proc/self/exe`.
+    "environment::it_works_after_its_program_file_was_deleted",
+];
+
+fn ignored_without_linux(trial: Trial) -> Trial {
+    let needs_linux = ONLY_ON_LINUX.iter().any(|name| trial.name().starts_with(name));
+    let has_linux = cfg!(all(target_os = "linux", not(feature = "portable")));
+    match needs_linux && !has_linux {
+        true => trial.with_ignored_flag(true),
+        false => trial,
+    }
 }

@@ -271,7 +271,7 @@ fn a_wrapper_that_does_not_exec_is_told_so_at_the_first_try() {
 }
 
 fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
-    if cfg!(not(target_os = "linux")) {
+    if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
         return;
     }
     let this = std::env::current_exe().expect("a path");
@@ -302,7 +302,7 @@ const CLEARING: [&str; 8] = [
 ];
 
 fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
-    if cfg!(not(target_os = "linux")) {
+    if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
         return;
     }
     for (text, how) in CLEARING.iter().flat_map(|text| [(text, SWARMS), (text, SWARMS_UNSERVED)]) {
@@ -318,7 +318,7 @@ fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
 }
 
 fn a_wrapper_that_leaves_a_copy_of_the_program_behind_starts_no_swarm() {
-    if cfg!(not(target_os = "linux")) {
+    if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
         return;
     }
     // The process that was started ends at once, and the program is not its child any more.
