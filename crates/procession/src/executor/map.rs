@@ -1,4 +1,4 @@
-//! [`Map`], the iterator of [`Executor::map`](super::Executor::map): many tasks, their results in order.
+//! [`Map`], the iterator of [`Executor::map`]: many tasks, their results in order.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;

@@ -328,8 +328,8 @@ fn each_task_is_counted_once_however_it_ends() {
     assert_eq!(done, taken + 1_000, "{after:?}");
 }
 
-/// Number of tasks that are taken out of their iterator before the first result: four chunks with one
-/// worker.
+/// Number of tasks that are taken out of their iterator before the first result, with one worker: four
+/// chunks, which without a limit of their text have at least 100 tasks each.
 fn taken_for_the_first(len: usize) -> usize {
     let pool = warm(quiet().workers(1));
     let (mut taken, text) = (0, "x".repeat(len));
@@ -346,8 +346,11 @@ fn tasks_with_long_texts_are_sent_in_small_chunks() {
     let len = |n| [1, 1_000, 100_000, 30_000][n / 7 % 4] + n;
     let lens = pool.map((0..1_000).map(|n| Length("x".repeat(len(n)))));
     assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
-    assert!((5..=4 * 33).contains(&taken_for_the_first(1_000)));
-    assert_eq!(taken_for_the_first(100_000), 4);
+    // On a busy machine the pool may take tasks for long ones meanwhile, and send up to 66 singly.
+    let taken = taken_for_the_first(1_000);
+    assert!((5..=4 * 33 + 66).contains(&taken), "{taken}");
+    let taken = taken_for_the_first(100_000);
+    assert!((4..=4 + 66).contains(&taken), "{taken}");
 }
 
 /// Checks a map whose iterator panics once, with a caller that continues.
