@@ -1,8 +1,8 @@
-//! Names the build of the programs: a number that changes whenever their sources, the dependencies, the
-//! version or the profile do.
+//! Sets the build id: a number that changes with the sources, the dependencies, the version, the
+//! features, the target and the profile.
 //!
-//! A coordinator and a worker that were built apart may disagree about what a task looks like.
-//! Both carry this name, and the handshake compares it.
+//! A coordinator and a worker of different builds may encode tasks differently. Both have the id of
+//! their build, and the handshake compares the two.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use std::{env, fs};
 fn main() {
     let mut files = vec![PathBuf::from("Cargo.toml")];
     collect(Path::new("src"), &mut files);
-    // What crosses the process border is encoded by other crates. Not every package has this file.
+    // Messages are encoded by other crates, whose versions are in this file. A packaged library has none.
     files.extend(Some(PathBuf::from("Cargo.lock")).filter(|lock| lock.exists()));
     files.sort();
 

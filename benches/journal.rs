@@ -1,5 +1,5 @@
-//! What it costs to write down what is done: lines alone, and a download of all flags from the
-//! embedded server with and without the logs of the workers.
+//! The cost of logs: of a line alone, and of a download of all flags from the embedded server with and
+//! without the logs of the workers.
 
 use std::env;
 use std::fmt;
@@ -17,7 +17,7 @@ use procession_journal::{Journal, Level, LogEvent, TaskEnd};
 
 const WORKERS: usize = 2;
 
-/// Tells a worker that it is to keep a journal, and where.
+/// The variable with the directory of a worker's journal, if it keeps one.
 const VARIABLE: &str = "PROCESSION_BENCH_JOURNAL";
 
 fn main() {
@@ -29,7 +29,7 @@ fn main() {
         let ended = asked.serve(Registry::new().with::<Download>());
         std::process::exit(ended.is_err().into());
     }
-    // What other test programs take, and this one does not know.
+    // `cargo test` passes this option to every test program; divan refuses it.
     match env::args().any(|arg| arg.starts_with("--test-threads")) {
         true => divan::Divan::default().test_benches(),
         false => divan::main(),

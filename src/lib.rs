@@ -1,5 +1,5 @@
 //! The two programs, `coordinator` and `worker`: a download of the flags of the world that can run
-//! in sequence, on threads or in worker processes, and what compares, shows and serves it.
+//! in sequence, on threads or in worker processes, and commands that compare, show and serve it.
 
 #![deny(unsafe_code)]
 

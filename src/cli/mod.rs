@@ -119,7 +119,7 @@ fn report_error(error: anyhow::Error) -> ProgramExit {
 fn print_usage_error(usage: &UsageError) {
     let message = match misplaced_command(usage) {
         Some(command) => command_comes_first(&command),
-        None => usage.to_string(),
+        None => usage.message(),
     };
     let mut command = CoordinatorArgs::command();
     // Gives the subcommands their full names.

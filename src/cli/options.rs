@@ -38,8 +38,8 @@ pub(super) struct CodeArgs {
 pub(super) enum CodeArgsError {
     #[error("{0}")]
     Selection(#[from] SelectionError),
-    #[error("--codes-file FILE must be readable text: {}: {cause}", file.display())]
-    CodesFile { file: PathBuf, cause: io::Error },
+    #[error("--codes-file FILE must be readable text: {}", file.display())]
+    CodesFile { file: PathBuf, source: io::Error },
 }
 
 impl CodeArgs {
@@ -59,7 +59,7 @@ fn read_codes_file(file: &Path) -> Result<CodesFile, CodeArgsError> {
     } else {
         fs::read_to_string(file)
     };
-    let text = text.map_err(|cause| CodeArgsError::CodesFile { file: file.to_owned(), cause })?;
+    let text = text.map_err(|source| CodeArgsError::CodesFile { file: file.to_owned(), source })?;
     let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
     Ok(CodesFile { name, text })
 }

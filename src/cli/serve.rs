@@ -17,7 +17,7 @@ use super::dashboard::{Dashboard, DashboardArgs};
 use super::exit::ProgramExit;
 use super::usage_error::UsageError;
 use super::{signals, stderr, value};
-use crate::flag_server::{Access, DEFAULT_SEED, FlagServer, ServerKind};
+use crate::flag_server::{DEFAULT_SEED, FlagServer, RequestInfo, ServerKind, StartError};
 use crate::flags::outcome::milliseconds;
 
 /// Run the flag servers LOCAL, DELAY and ERROR until Ctrl-C
@@ -96,7 +96,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ProgramExit> {
     if let Err(error) = printed
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        return Err(error).context("cannot tell the addresses");
+        return Err(error).context("cannot print the addresses");
     }
     stderr::print(format_args!("serving as process {}; Ctrl-C ends", process::id()));
     let _ = signal.recv();
@@ -110,7 +110,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ProgramExit> {
 fn start_servers(
     args: &ServeArgs,
     dashboard: Option<&Dashboard>,
-) -> io::Result<Vec<(ServerKind, FlagServer)>> {
+) -> Result<Vec<(ServerKind, FlagServer)>, StartError> {
     let show = dashboard.map(|dashboard| Arc::new(dashboard.entry_sink("coordinator serve")));
     let mut servers = Vec::new();
     for (kind, _, port) in args.ports() {
@@ -118,12 +118,12 @@ fn start_servers(
         let mut server = FlagServer::builder(kind).addr(address).seed(args.seed);
         if args.verbose || show.is_some() {
             let (verbose, show) = (args.verbose, show.clone());
-            server = server.on_request(move |access| {
+            server = server.on_request(move |request| {
                 if verbose {
-                    print_access(kind, access);
+                    print_request(kind, request);
                 }
                 if let Some(show) = &show {
-                    show(as_entry(kind, access));
+                    show(as_entry(kind, request));
                 }
             });
         }
@@ -132,15 +132,15 @@ fn start_servers(
     Ok(servers)
 }
 
-fn print_access(kind: ServerKind, access: &Access<'_>) {
-    let delayed = if access.delayed { " (delayed)" } else { "" };
-    let (method, path, status) = (access.method, access.path, access.status);
+fn print_request(kind: ServerKind, request: &RequestInfo<'_>) {
+    let delayed = if request.delayed { " (delayed)" } else { "" };
+    let (method, path, status) = (request.method, request.path, request.status);
     stderr::print(format_args!("{kind} {method} {path} {status}{delayed}"));
 }
 
 /// A request as the dashboard draws it: as a task of its server.
-fn as_entry(kind: ServerKind, access: &Access<'_>) -> LogEntry {
-    let Access { method: _, path, status, delayed: _, took } = *access;
+fn as_entry(kind: ServerKind, request: &RequestInfo<'_>) -> LogEntry {
+    let RequestInfo { method: _, path, status, delayed: _, took } = *request;
     let cc = path.strip_prefix("/flags/").and_then(|path| path.split_once('/'));
     let (name, error) = match status {
         200..400 => ("ok", None),

@@ -31,6 +31,21 @@ impl UsageError {
         }
     }
 
+    /// The error with its causes. An error that forwards its cause has the same text, which is shown
+    /// once.
+    pub(super) fn message(&self) -> String {
+        let mut last = self.to_string();
+        let mut message = last.clone();
+        for cause in std::iter::successors(self.source(), |&error| error.source()) {
+            let text = cause.to_string();
+            if text != last {
+                message = format!("{message}: {text}");
+                last = text;
+            }
+        }
+        message
+    }
+
     pub(super) fn subcommand(&self) -> &'static [&'static str] {
         self.subcommand
     }

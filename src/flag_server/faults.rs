@@ -1,9 +1,8 @@
-//! What goes wrong, and when: the trouble that a server makes for a request, as a pure function.
+//! The faults of a server: which delay and which error a request gets, as a pure function.
 //!
-//! The faults must look like chance and yet be the same in every run, so that the ways of
-//! downloading can be compared under the same trouble. So the dice are a hash of the seed, the
-//! code and the attempt. This file must never look at a clock, at the order of requests or at any
-//! other state, and its hash must never change: [`DEFAULT_SEED`] was searched with it.
+//! The faults are random but the same in every run, so that the modes can be compared with the same
+//! faults. So they follow from a hash of the seed, the code and the attempt, and from nothing else. The
+//! hash must never change, since [`DEFAULT_SEED`] was searched with it.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,15 +10,14 @@ use std::time::Duration;
 /// How long a delayed request waits for its answer.
 pub const DELAY: Duration = Duration::from_millis(500);
 
-/// The seed with which the ERROR server, asked once for each of the 676 codes from AA to ZZ,
-/// answers with 150 flags, 361 "not found" and 165 errors: the counts of the sample run in
-/// *Fluent Python*.
+/// The seed with which the ERROR server answers one request for each of the 676 codes from AA to ZZ
+/// with 150 flags, 361 "not found" and 165 errors: the counts of the sample run in *Fluent Python*.
 pub const DEFAULT_SEED: u64 = 642;
 
-/// The errors to choose from: those that a client may well get over by asking again.
+/// The errors to choose from, which a client may retry.
 const STATUSES: [u16; 4] = [500, 502, 503, 504];
 
-/// The three servers of the book: how well each one treats its clients.
+/// The three servers of the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServerKind {
     /// Answers at once, and never fails.
@@ -50,12 +48,12 @@ impl fmt::Display for ServerKind {
     }
 }
 
-/// What will happen to one request.
+/// The faults of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    /// How long to wait before answering, whatever the answer.
+    /// The delay before the response.
     pub delay: Option<Duration>,
-    /// The 5xx status to answer with, instead of what was asked for.
+    /// The 5xx status of the response, instead of the flag.
     pub status: Option<u16>,
 }
 
@@ -64,24 +62,23 @@ pub struct FaultPlan {
 pub struct Faults {
     /// Which server this is.
     pub kind: ServerKind,
-    /// The number that all chance comes from; only [`ServerKind::Error`] takes chances.
+    /// The seed of the random numbers; only [`ServerKind::Error`] uses them.
     pub seed: u64,
 }
 
 impl Faults {
-    /// What happens when code `cc` is asked for the `attempt`-th time, counted from 1.
+    /// The faults of the request for code `cc` that is its `attempt`-th, counted from 1.
     ///
-    /// Always the same for the same seed, code and attempt. Each attempt throws the dice anew, so
-    /// a client that tries again usually gets through.
+    /// Always the same for the same seed, code and attempt. Each attempt has other random numbers, so
+    /// a retry usually succeeds.
     pub fn plan(&self, cc: &str, attempt: u32) -> FaultPlan {
         match self.kind {
             ServerKind::Local => FaultPlan::default(),
             ServerKind::Delay => FaultPlan { delay: Some(DELAY), status: None },
             ServerKind::Error => {
-                let mut dice = Dice::new(self.seed, cc, attempt);
-                // One throw for each question, always in this order, so the answers are
-                // independent of each other.
-                let (fails, status, waits) = (dice.throw(), dice.throw(), dice.throw());
+                let mut random = SplitMix::new(self.seed, cc, attempt);
+                // Always three numbers in this order, so that they are independent of each other.
+                let (fails, status, waits) = (random.next(), random.next(), random.next());
                 FaultPlan {
                     delay: (waits % 2 == 0).then_some(DELAY),
                     status: (fails % 4 == 0).then_some(STATUSES[(status % 4) as usize]),
@@ -91,21 +88,21 @@ impl Faults {
     }
 }
 
-/// A stream of numbers that look random, by [SplitMix64](https://doi.org/10.1145/2660193.2660195).
+/// Pseudorandom numbers by [SplitMix64](https://doi.org/10.1145/2660193.2660195).
 ///
-/// The hasher of the standard library would be shorter, but promises no stable values.
-struct Dice(u64);
+/// The values of the standard library's hasher may change from version to version.
+struct SplitMix(u64);
 
-impl Dice {
+impl SplitMix {
     fn new(seed: u64, cc: &str, attempt: u32) -> Self {
-        let mut dice = Dice(seed);
+        let mut random = SplitMix(seed);
         for byte in cc.bytes() {
-            dice = Dice(dice.throw() ^ u64::from(byte));
+            random = SplitMix(random.next() ^ u64::from(byte));
         }
-        Dice(dice.throw() ^ u64::from(attempt))
+        SplitMix(random.next() ^ u64::from(attempt))
     }
 
-    fn throw(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -126,7 +123,7 @@ mod tests {
         })
     }
 
-    /// How many flags, "not found" and errors a run without retries gets from the ERROR server.
+    /// The flags, "not found" and errors of a run without retries with the ERROR server.
     fn counts(seed: u64) -> (usize, usize, usize) {
         let faults = Faults { kind: ServerKind::Error, seed };
         let (mut flags, mut not_found, mut errors) = (0, 0, 0);
@@ -147,7 +144,7 @@ mod tests {
         assert_eq!(counts(DEFAULT_SEED), (150, 361, 165));
     }
 
-    /// How the default seed was found, should it ever have to be found again.
+    /// How the default seed was found.
     #[test]
     #[ignore = "a search, not a check"]
     fn search_for_the_default_seed() {
@@ -202,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn trying_again_helps() {
+    fn few_codes_fail_in_four_attempts() {
         let faults = Faults { kind: ServerKind::Error, seed: DEFAULT_SEED };
         let stuck = all_codes()
             .filter(|cc| (1..=4).all(|attempt| faults.plan(cc, attempt).status.is_some()))
@@ -211,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn local_does_no_harm_and_delay_only_delays() {
+    fn local_has_no_faults_and_delay_only_delays() {
         let (local, delay) =
             [ServerKind::Local, ServerKind::Delay].map(|kind| Faults { kind, seed: 7 }).into();
         for cc in all_codes() {

@@ -1,17 +1,18 @@
-//! The pictures: one small GIF for each of the 194 codes that have a flag.
+//! The images: one small GIF for each of the 194 codes that have a flag.
 //!
-//! The artwork is Twemoji's (licensed CC-BY 4.0), which comes as PNG. The book's servers hand out
-//! GIFs, so each PNG is redrawn as a GIF when it is first asked for, and kept. The same code
-//! always gives the same bytes, on every machine. This room must never touch the disk or the net.
+//! The artwork is Twemoji's (licensed CC-BY 4.0), which comes as PNG. The book's servers serve
+//! GIFs, so each PNG is redrawn as a GIF at the first request, and kept. A code has the same bytes on
+//! every machine.
 
 use std::sync::OnceLock;
 
 use axum::body::Bytes;
+use thiserror::Error;
 use twemoji_assets::png::PngTwemojiAsset;
 
 use crate::flags::codes::AVAILABLE;
 
-/// Below this alpha a pixel counts as see-through: GIF has no half-transparent pixels.
+/// Below this alpha a pixel counts as transparent: GIF has no half-transparent pixels.
 const OPAQUE_FROM: u8 = 128;
 
 /// How hard the encoder searches for the best 256 colours, from 1 (most) to 30 (least). Flags have
@@ -43,7 +44,7 @@ pub fn image(cc: &str) -> Option<Bytes> {
     Some(gif.clone())
 }
 
-/// By what an image can be told from another one: its length, and a hash of it (FNV-1a).
+/// The entity tag of an image: its length and a hash of it (FNV-1a).
 pub(super) fn entity_tag(gif: &[u8]) -> String {
     let hash = gif.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -61,12 +62,22 @@ fn drawing(cc: &str) -> Option<&'static [u8]> {
     PngTwemojiAsset::from_emoji(&emoji).map(|asset| &***asset)
 }
 
+#[derive(Debug, Error)]
+enum RedrawError {
+    #[error("the PNG cannot be decoded")]
+    Decode(#[from] png::DecodingError),
+    #[error("the PNG is too large")]
+    TooLarge,
+    #[error("the GIF cannot be encoded")]
+    Encode(#[from] gif::EncodingError),
+}
+
 /// A PNG made into a GIF of the same size.
-fn redraw(png: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+fn redraw(png: &[u8]) -> Result<Vec<u8>, RedrawError> {
     let (width, height, mut pixels) = rgba(png)?;
     for pixel in pixels.chunks_exact_mut(4) {
         if pixel[3] < OPAQUE_FROM {
-            // All see-through pixels get one colour, so that they cost one palette entry.
+            // All transparent pixels get one colour, which needs one palette entry.
             pixel.fill(0);
         } else {
             pixel[3] = u8::MAX;
@@ -79,13 +90,13 @@ fn redraw(png: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
 }
 
 /// The width, the height and the pixels of a PNG, as red, green, blue and alpha bytes.
-fn rgba(png: &[u8]) -> Result<(u16, u16, Vec<u8>), Box<dyn std::error::Error>> {
+fn rgba(png: &[u8]) -> Result<(u16, u16, Vec<u8>), RedrawError> {
     let mut decoder = png::Decoder::new(std::io::Cursor::new(png));
     decoder.set_transformations(
         png::Transformations::normalize_to_color8() | png::Transformations::ALPHA,
     );
     let mut reader = decoder.read_info()?;
-    let mut pixels = vec![0; reader.output_buffer_size().ok_or("too large")?];
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or(RedrawError::TooLarge)?];
     let info = reader.next_frame(&mut pixels)?;
     pixels.truncate(info.buffer_size());
     if info.color_type == png::ColorType::GrayscaleAlpha {
@@ -94,7 +105,8 @@ fn rgba(png: &[u8]) -> Result<(u16, u16, Vec<u8>), Box<dyn std::error::Error>> {
             .flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]])
             .collect();
     }
-    Ok((info.width.try_into()?, info.height.try_into()?, pixels))
+    let side = |pixels: u32| u16::try_from(pixels).map_err(|_| RedrawError::TooLarge);
+    Ok((side(info.width)?, side(info.height)?, pixels))
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@
 //!   server   starts and stops all that
 //! ```
 //!
-//! A [`FlagServer`] belongs to whoever started it and ends with its owner. It must never write a
-//! file, print, or know who is downloading: it is a server like any other, reached by HTTP alone.
+//! A [`FlagServer`] ends when it is dropped. It is reached by HTTP alone; it writes no file and prints
+//! nothing.
 
 mod faults;
 mod images;
@@ -18,5 +18,5 @@ mod site;
 
 pub use faults::{DEFAULT_SEED, DELAY, FaultPlan, Faults, ServerKind};
 pub use images::image;
-pub use server::{FlagServer, FlagServerBuilder};
-pub use site::{ATTEMPT_HEADER, Access};
+pub use server::{FlagServer, FlagServerBuilder, StartError};
+pub use site::{ATTEMPT_HEADER, RequestInfo};

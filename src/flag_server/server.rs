@@ -1,7 +1,6 @@
-//! The life of a server: bind, run in a thread of its own, stop at once.
+//! Starts a server in a thread of its own and stops it.
 //!
-//! It must never outlive its [`FlagServer`] nor keep its owner waiting: dropping it abandons
-//! whatever requests are still held back.
+//! A server ends with its [`FlagServer`], at once: requests that are still delayed get no response.
 
 use std::fmt;
 use std::io;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use axum::serve::ListenerExt;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use procession_os::threads::ThreadSpec;
 
 use super::faults::{DEFAULT_SEED, Faults, ServerKind};
-use super::site::{Access, RequestHook, ServerState, router};
+use super::site::{RequestHook, RequestInfo, ServerState, router};
 
 /// How many connections may wait to be accepted. A thousand clients that start together must not
 /// meet a full queue, for then TCP makes them wait a second and more. The system may allow less.
@@ -26,22 +26,22 @@ const BACKLOG: u32 = 4096;
 /// A running server of flags; it stops when dropped.
 ///
 /// ```
-/// use procession_cli::flag_server::{FlagServer, Kind};
+/// use procession_cli::flag_server::{FlagServer, ServerKind};
 ///
-/// let server = FlagServer::builder(Kind::Local).start()?;
+/// let server = FlagServer::builder(ServerKind::Local).start()?;
 /// println!("flags at {}/br/br.gif", server.base_url());
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), procession_cli::flag_server::StartError>(())
 /// ```
 pub struct FlagServer {
     addr: SocketAddr,
     site: Arc<ServerState>,
-    /// Dropping this half tells the thread to end.
+    /// The thread ends when this is dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FlagServer {
-    /// Begins to describe a server; [`FlagServerBuilder::start`] starts it.
+    /// The settings of a server; [`FlagServerBuilder::start`] starts it.
     pub fn builder(kind: ServerKind) -> FlagServerBuilder {
         FlagServerBuilder {
             faults: Faults { kind, seed: DEFAULT_SEED },
@@ -50,12 +50,12 @@ impl FlagServer {
         }
     }
 
-    /// The address that the server listens on, with the port that it really got.
+    /// The address that the server listens on, with its real port.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where a client on this machine finds the flags, such as `http://127.0.0.1:8001/flags`.
+    /// The base URL for a client on this machine, such as `http://127.0.0.1:8001/flags`.
     pub fn base_url(&self) -> String {
         let ip = match self.addr.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -65,7 +65,7 @@ impl FlagServer {
         format!("http://{}/flags", SocketAddr::new(ip, self.addr.port()))
     }
 
-    /// The same place as people write it: `http://localhost:8001/flags` if it is this machine.
+    /// The base URL for reports: `http://localhost:8001/flags` if it is this machine.
     pub fn shown_url(&self) -> String {
         let ip = self.addr.ip();
         if ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST {
@@ -75,7 +75,7 @@ impl FlagServer {
         }
     }
 
-    /// How many requests were answered so far, with whatever status.
+    /// The number of requests that were answered so far, with any status.
     pub fn served(&self) -> u64 {
         self.site.served()
     }
@@ -85,7 +85,7 @@ impl Drop for FlagServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic in there was already reported; there is nothing left to save.
+            // A panic of the thread was printed when it happened.
             let _ = thread.join();
         }
     }
@@ -123,44 +123,42 @@ impl FlagServerBuilder {
 
     /// Calls `hook` for each request, when its answer is ready to be sent.
     ///
-    /// It runs in the server's only thread, so it must be quick.
-    pub fn on_request(mut self, hook: impl Fn(&Access<'_>) + Send + Sync + 'static) -> Self {
+    /// It runs in the server's only thread, so it must be fast.
+    pub fn on_request(mut self, hook: impl Fn(&RequestInfo<'_>) + Send + Sync + 'static) -> Self {
         self.on_request = Some(Box::new(hook));
         self
     }
 
-    /// Starts the server. It can be asked as soon as this returns.
+    /// Starts the server. It accepts requests when this returns.
     ///
     /// # Errors
     ///
-    /// If it cannot listen, most often because the address is in use; the error names the address
-    /// and keeps its [`io::ErrorKind`]. Or if the system has no thread left.
-    pub fn start(self) -> io::Result<FlagServer> {
+    /// If it cannot listen, most often because the address is in use, or if the system has no thread
+    /// or no descriptor left.
+    pub fn start(self) -> Result<FlagServer, StartError> {
         let FlagServerBuilder { faults, addr, on_request } = self;
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let kind = faults.kind;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| StartError::Runtime { kind, source })?;
+        let cannot_listen = |source| StartError::Listen { kind, addr, source };
         let listener = {
             let _runtime = runtime.enter();
-            listen(addr).map_err(|error| cannot_listen(faults.kind, addr, &error))?
+            listen(addr).map_err(cannot_listen)?
         };
-        let addr = listener.local_addr()?;
+        let addr = listener.local_addr().map_err(cannot_listen)?;
         let site = Arc::new(ServerState::new(faults, on_request));
         let app = router(site.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = ThreadSpec::new(format!("flag server {}", faults.kind));
+        let thread = ThreadSpec::new(format!("flag server {kind}"));
         let thread = thread.start_with_retries(move || {
             // Without this, half of the answers could wait for the client to acknowledge
             // their first packet. If it fails, the client has already gone.
             let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
             runtime.spawn(axum::serve(listener, app).into_future());
             let _ = runtime.block_on(stopped);
-            // The runtime ends here, and with it all connections, in whatever state.
+            // The runtime ends here, and with it all connections.
         });
-        let no_thread = |error: io::Error| {
-            let message =
-                format!("no thread can be started for the {} server: {error}", faults.kind);
-            io::Error::new(error.kind(), message)
-        };
-        let thread = thread.map_err(no_thread)?;
+        let thread = thread.map_err(|source| StartError::Thread { kind, source })?;
         Ok(FlagServer { addr, site, stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -175,12 +173,41 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn cannot_listen(kind: ServerKind, addr: SocketAddr, error: &io::Error) -> io::Error {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "; choose another port, or end the program that listens there",
-        io::ErrorKind::PermissionDenied => "; choose a port above 1023",
+/// Why a server was not started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// It could not listen.
+    #[error("failed to start the {kind} server on {addr}{}", advice(source))]
+    Listen {
+        /// Which server.
+        kind: ServerKind,
+        /// The address.
+        addr: SocketAddr,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// Its thread could not be started.
+    #[error("no thread can be started for the {kind} server")]
+    Thread {
+        /// Which server.
+        kind: ServerKind,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The event loop of its thread could not be made.
+    #[error("failed to start the {kind} server")]
+    Runtime {
+        /// Which server.
+        kind: ServerKind,
+        /// The error of the system.
+        source: io::Error,
+    },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (choose another port, or end the program that listens there)",
+        io::ErrorKind::PermissionDenied => " (choose a port above 1023)",
         _ => "",
-    };
-    let message = format!("failed to start the {kind} server on {addr}: {error}{advice}");
-    io::Error::new(error.kind(), message)
+    }
 }

@@ -1,7 +1,7 @@
-//! What the server says: from a request to its answer.
+//! The pages of the server: from a request to its response.
 //!
-//! Only `/flags/br/br.gif` and its like can meet faults; everything else is a plain page or a
-//! plain 404. This file must never block: one thread answers everyone.
+//! Only `/flags/br/br.gif` and the like have faults; every other path is a plain page or a 404. Nothing
+//! here may block, since one thread serves all connections.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,66 +19,66 @@ use axum::routing::get;
 use super::faults::Faults;
 use super::images;
 
-/// The request header by which a client says which attempt this is, counted from 1.
+/// The request header with the number of the attempt, counted from 1.
 ///
-/// A client that sends it meets the same faults in every run, whatever was asked before and in
-/// whatever order. For others the server counts how often each code was asked for, so that curl,
-/// too, meets faults that go away.
+/// A client that sends it gets the same faults in every run, in any order of requests. For other
+/// clients the server counts the requests for each code, so that a retry with curl can succeed, too.
 pub const ATTEMPT_HEADER: &str = "x-attempt";
 
-/// One answered request, as told to the hook of [`FlagServerBuilder::on_request`](super::Builder::on_request).
+/// One answered request, for the hook of
+/// [`FlagServerBuilder::on_request`](super::FlagServerBuilder::on_request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access<'a> {
+pub struct RequestInfo<'a> {
     /// The HTTP method, such as `GET`.
     pub method: &'a str,
-    /// The path that was asked for, without the query.
+    /// The path, without the query.
     pub path: &'a str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// Whether the answer was held back on purpose.
+    /// Whether the response was delayed on purpose.
     pub delayed: bool,
-    /// From the request to its answer.
+    /// The time from the request to its response.
     pub took: Duration,
 }
 
-/// Whoever wants to hear of each request.
-pub(super) type RequestHook = Box<dyn Fn(&Access<'_>) + Send + Sync>;
+/// Is called for each request.
+pub(super) type RequestHook = Box<dyn Fn(&RequestInfo<'_>) + Send + Sync>;
 
-/// All that the server knows while it runs.
+/// The state of a running server.
 pub(super) struct ServerState {
     faults: Faults,
     on_request: Option<RequestHook>,
     served: AtomicU64,
-    /// How often each code was asked for by clients that do not count themselves. At most 676
-    /// entries, for only two-letter codes get here.
-    asked: Mutex<HashMap<String, u32>>,
+    /// The number of requests for each code without [`ATTEMPT_HEADER`]. At most 676 entries, since
+    /// only two-letter codes are counted.
+    requests: Mutex<HashMap<String, u32>>,
 }
 
 impl ServerState {
     pub(super) fn new(faults: Faults, on_request: Option<RequestHook>) -> Self {
-        ServerState { faults, on_request, served: AtomicU64::new(0), asked: Mutex::default() }
+        ServerState { faults, on_request, served: AtomicU64::new(0), requests: Mutex::default() }
     }
 
     pub(super) fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Which attempt at `cc` a request is.
+    /// The number of the attempt at `cc` that a request is.
     fn attempt(&self, cc: &str, headers: &HeaderMap) -> u32 {
-        let told = headers
+        let number = headers
             .get(ATTEMPT_HEADER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.trim().parse().ok());
-        told.unwrap_or_else(|| {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = asked.entry(cc.to_owned()).or_default();
+        number.unwrap_or_else(|| {
+            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = requests.entry(cc.to_owned()).or_default();
             *count = count.wrapping_add(1);
             *count
         })
     }
 }
 
-/// Marks a response that was held back, for the access record.
+/// Marks a delayed response, for its [`RequestInfo`].
 #[derive(Clone)]
 struct Delayed;
 
@@ -124,12 +124,12 @@ async fn flag(State(site): State<Arc<ServerState>>, uri: Uri, headers: HeaderMap
     response
 }
 
-/// The flag; or that it has not changed, to a client that has it.
-fn picture(gif: Bytes, asked: &HeaderMap) -> Response {
+/// The flag, or 304 to a client that has it.
+fn picture(gif: Bytes, headers: &HeaderMap) -> Response {
     let tag = images::entity_tag(&gif);
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     let is_known = known.flat_map(|tags| tags.split(',')).any(|known| {
-        // As RFC 9110 has it, a weak tag will do.
+        // RFC 9110 allows a weak tag here.
         let known = known.trim();
         known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
     });
@@ -157,7 +157,7 @@ fn fault(status: u16) -> Response {
     (status, format!("{status}: a fault made on purpose\n")).into_response()
 }
 
-/// Counts each answer and tells the hook, around all of the above.
+/// Counts each response and calls the hook.
 async fn record(State(site): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let uri = request.uri().clone();
@@ -165,7 +165,7 @@ async fn record(State(site): State<Arc<ServerState>>, request: Request, next: Ne
     let response = next.run(request).await;
     site.served.fetch_add(1, Ordering::Relaxed);
     if let Some(on_request) = &site.on_request {
-        on_request(&Access {
+        on_request(&RequestInfo {
             method: method.as_str(),
             path: uri.path(),
             status: response.status().as_u16(),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_tells_the_attempt_and_without_it_the_server_counts() {
+    fn the_attempt_is_that_of_the_header_or_counted_by_the_server() {
         let faults = Faults { kind: ServerKind::Local, seed: 0 };
         let site = ServerState::new(faults, None);
         let headers = |value: &'static str| {

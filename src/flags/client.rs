@@ -1,6 +1,6 @@
-//! The HTTP client: how it is to fetch, and the agent that does.
+//! The HTTP client and its settings.
 //!
-//! Must never be made for every request: an agent keeps the connections that the next ones use.
+//! One agent serves many requests, since it keeps the connections that later ones use.
 
 use std::time::Duration;
 
@@ -13,20 +13,19 @@ use super::codes::Code;
 use super::fetch_error::FetchLimits;
 use super::lookup::{self, Lookup};
 
-/// A connection that does not come about in this time will not: a longer timeout is meant for
-/// slow answers.
+/// The most time for connecting. A longer timeout is meant for slow responses.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// As good as none. The client adds the timeout to the time of day, which overflows for much more.
+/// The longest timeout. The client adds it to the time of day, which overflows for much more.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The client clears its buffers when a connection begins, so they should not be larger than what
-/// they must hold: the longest head of an answer that it accepts and somewhat more, and the head of
-/// a request, without the base URL.
+/// they must hold: the longest head of a response that it accepts and some more, and the head of a
+/// request, without the base URL.
 const INPUT_BUFFER: usize = 68 * 1024;
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
-/// How to fetch. Small, so that it can travel with every task.
+/// How to fetch. Small, since every task carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSettings {
     /// The server, without a trailing slash; `/br/br.gif` is appended.
@@ -41,9 +40,9 @@ pub struct FetchSettings {
     /// Whether the environment's proxy (`HTTPS_PROXY` and the like) is honoured. A loopback
     /// server is always reached directly.
     pub proxy: bool,
-    /// What this server is called, wherever it listens: that its validators are kept under.
+    /// The name of the server, wherever it listens. Its validators are kept under this name.
     pub server: String,
-    /// How many requests run at once in this process: so many idle connections are kept.
+    /// The most requests at once in this process, and the most idle connections that are kept.
     pub connections: usize,
 }
 
@@ -62,7 +61,7 @@ impl FetchSettings {
         }
     }
 
-    /// Where a flag lies, `{base}/{cc}/{cc}.gif`.
+    /// The URL of a flag, `{base}/{cc}/{cc}.gif`.
     pub fn url(&self, code: Code) -> String {
         let cc = code.lower();
         format!("{}/{cc}/{cc}.gif", self.base_url)
@@ -84,7 +83,7 @@ pub fn agent(settings: &FetchSettings) -> Agent {
     let proxied = settings.proxy && !is_loopback(&settings.base_url);
     let limits = settings.limits();
     let config = Agent::config_builder()
-        // An error status is an answer like any other: we want its code and its headers.
+        // The status and the headers of an error response are needed.
         .http_status_as_error(false)
         // Followed by redirect.rs.
         .max_redirects(0)
@@ -134,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_lies_under_its_lower_case_code() {
+    fn the_url_of_a_flag_has_its_code_in_lower_case() {
         let settings = FetchSettings::new("http://localhost/flags");
         assert_eq!(settings.url("BR".parse().unwrap()), "http://localhost/flags/br/br.gif");
     }
 
     #[test]
-    fn settings_travel() {
+    fn settings_are_the_same_after_json() {
         let settings = FetchSettings::new("http://localhost/flags");
         let json = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<FetchSettings>(&json).unwrap(), settings);

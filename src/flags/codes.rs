@@ -1,6 +1,4 @@
-//! Which flags there are: the country codes, and the tables of those that matter here.
-//!
-//! Must never hold anything but facts: what a user selects of them is selection.rs.
+//! The country codes, and the tables of those with a flag and of the most populous countries.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-/// The 20 most populous countries, most populous first: what is fetched when nothing is asked.
+/// The 20 most populous countries, most populous first: the default selection.
 pub const POP20: [&str; 20] = [
     "CN", "IN", "US", "ID", "BR", "PK", "NG", "BD", "RU", "JP", "MX", "PH", "VN", "ET", "EG", "DE",
     "IR", "TR", "CD", "FR",
@@ -49,7 +47,7 @@ impl Code {
         std::str::from_utf8(&self.0).expect("a code is two ASCII letters")
     }
 
-    /// The code as it stands in URLs and file names, `br`.
+    /// The code as in URLs and file names, `br`.
     pub fn lower(self) -> String {
         self.as_str().to_ascii_lowercase()
     }
@@ -94,7 +92,7 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
-/// A text that should be one code is not.
+/// A text that is not a code.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a country code is two letters, AA to ZZ, not {0:?}")]
 pub struct InvalidCode(String);
@@ -104,14 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_are_sorted_and_without_doubles() {
+    fn the_tables_are_sorted_and_have_each_code_once() {
         assert!(AVAILABLE.is_sorted_by(|a, b| a < b));
         assert_eq!(AVAILABLE.iter().filter(|code| code.parse::<Code>().is_ok()).count(), 194);
         assert!(POP20.iter().all(|code| AVAILABLE.contains(code)));
     }
 
     #[test]
-    fn a_code_travels_as_a_string() {
+    fn a_code_is_a_string_in_json() {
         let code: Code = "br".parse().unwrap();
         assert_eq!(serde_json::to_string(&code).unwrap(), r#""BR""#);
         assert_eq!(serde_json::from_str::<Code>(r#""BR""#).unwrap(), code);

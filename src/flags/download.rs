@@ -1,6 +1,6 @@
-//! One flag from the server to the disk: fetch, check, save, timed.
+//! Downloads one flag: fetch, check, save, timed.
 //!
-//! Must never panic or print: whatever happens is in the outcome.
+//! Every error is in the outcome; nothing is printed.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,50 +9,49 @@ use ureq::Agent;
 
 use super::client::FetchSettings;
 use super::codes::Code;
-use super::fetch::{Fetched, RetryNotice, fetch_changed};
+use super::fetch::{Fetched, RetryNotice, fetch_if_changed};
 use super::fetch_error::FetchError;
 use super::outcome::{DownloadOutcome, DownloadStatus, milliseconds};
 use super::save;
 use super::validators::{KnownFlag, ValidatorCache};
 
-/// Where flags are saved, and what is known of the one that is there.
+/// Where a flag is saved, and what is known of the one that is already there.
 #[derive(Debug, Clone, Copy)]
 pub struct SaveTarget<'p> {
     /// The directory, which must exist.
     pub dest: &'p Path,
-    /// Where validators are written down.
+    /// Where the validators of the response are kept.
     pub cache: Option<&'p ValidatorCache>,
-    /// Of the flag that was saved before; one that has changed since is fetched as if it were not
-    /// there.
+    /// The record of the flag that was saved before. If its file has changed since, it is ignored.
     pub known: Option<&'p KnownFlag>,
 }
 
 impl<'p> SaveTarget<'p> {
-    /// A directory of which nothing is known.
+    /// A directory without validators.
     pub fn new(dest: &'p Path) -> Self {
         Self { dest, cache: None, known: None }
     }
 }
 
-/// Downloads the flag of `code`. The outcome names this process and no worker; a worker puts in its
-/// own number. Tries that fail and are followed by others are told as they happen.
+/// Downloads the flag of `code`. The outcome has the id of this process and no worker index; a worker
+/// adds its own. `on_retry` is called before each retry.
 pub fn download(
     agent: &Agent,
     settings: &FetchSettings,
-    place: SaveTarget<'_>,
+    target: SaveTarget<'_>,
     code: Code,
-    tell: impl FnMut(&RetryNotice<'_>),
+    on_retry: impl FnMut(&RetryNotice<'_>),
 ) -> DownloadOutcome {
     let start = Instant::now();
-    let SaveTarget { dest, cache, known } = place;
+    let SaveTarget { dest, cache, known } = target;
     let known = known.filter(|known| known.fits(dest, code));
-    let asked = known.map(|known| known.validators.clone()).unwrap_or_default();
+    let sent = known.map(|known| known.validators.clone()).unwrap_or_default();
     let Fetched { result, http_status, attempts, validators } =
-        fetch_changed(agent, settings, code, &asked, tell);
+        fetch_if_changed(agent, settings, code, &sent, on_retry);
     let saved = result.and_then(|bytes| {
         save::save(dest, code, &bytes)?;
         if let (Some(cache), false) = (cache, validators.is_empty()) {
-            cache.note(&settings.server, code, &validators);
+            cache.append(&settings.server, code, &validators);
         }
         Ok(bytes.len() as u64)
     });
@@ -63,7 +62,7 @@ pub fn download(
             (DownloadStatus::Ok, known.map(|known| known.bytes), None, None)
         }
         Err(FetchError::NotFound) => (DownloadStatus::NotFound, None, None, None),
-        Err(error) => (DownloadStatus::Error, None, Some(error.to_string()), error.cause()),
+        Err(error) => (DownloadStatus::Error, None, Some(error.message()), error.cause()),
     };
     DownloadOutcome {
         status,

@@ -1,4 +1,4 @@
-//! One flag over HTTP: a GET with a deadline, a size limit and retries.
+//! Fetches one flag over HTTP: a GET with a deadline, a size limit and retries.
 //!
 //! ```text
 //!  fetch ─► try 1 ─► GET ─► redirects ─► status 200? ─► body, within the limit ─► whole GIF?
@@ -6,7 +6,7 @@
 //!             └──────── backoff, when the error may pass and tries are left ◄────────┘
 //! ```
 //!
-//! Must never hang, hold more than one body in memory, or hand out a body that was not checked.
+//! Each request has a deadline, at most one body is in memory, and only a checked body is returned.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -25,17 +25,17 @@ use super::{image, redirect};
 /// More redirects than that are a loop.
 const MAX_REDIRECTS: u32 = 10;
 
-/// A server may ask for a pause before the next try. One longer than this is not waited for: the
-/// next try then comes at our own pace.
+/// The longest `Retry-After` that is honoured. After a longer one the next try follows the usual
+/// backoff.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Room is made for as many bytes before they come. Flags are smaller.
+/// The most that is allocated for a body in advance, in bytes. Flags are smaller.
 const USUAL_BYTES: u64 = 64 * 1024;
 
-/// Bodies of errors are read up to here, so that the connection can be used again.
+/// The bodies of errors are read up to this size, so that the connection can be used again.
 const DRAIN_BYTES: u64 = 16 * 1024;
 
-/// What became of a fetch.
+/// The outcome of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
     /// The flag, checked to be a whole GIF; or why there is none.
@@ -44,35 +44,35 @@ pub struct Fetched {
     pub http_status: Option<u16>,
     /// How many requests were tried, 1 or more (redirects do not count).
     pub attempts: u32,
-    /// What the server said by which it can tell later whether the flag has changed.
+    /// The validators of the last response.
     pub validators: Validators,
 }
 
-/// A try that failed, and is to be followed by another.
+/// A try that failed and is followed by another.
 #[derive(Debug)]
 pub struct RetryNotice<'e> {
     /// The number of the try, from 1.
     pub attempt: u32,
-    /// What went wrong.
+    /// Its error.
     pub error: &'e FetchError,
-    /// How long until the next one.
+    /// The time until the next one.
     pub pause: Duration,
 }
 
 /// Fetches the flag of `code`, trying again as `settings` allow. Blocks for at most
 /// `timeout * (1 + retries)` and the pauses between.
 pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
-    fetch_changed(agent, settings, code, &Validators::default(), |_| {})
+    fetch_if_changed(agent, settings, code, &Validators::default(), |_| {})
 }
 
-/// The same, unless the server says that the flag has not changed since these were its validators:
-/// then it is [`FetchError::NotModified`]. Tells before each pause why there is one.
-pub fn fetch_changed(
+/// As [`fetch`], unless the flag still has the validators `known`: then the result is
+/// [`FetchError::NotModified`]. Calls `on_retry` before each pause.
+pub fn fetch_if_changed(
     agent: &Agent,
     settings: &FetchSettings,
     code: Code,
     known: &Validators,
-    mut tell: impl FnMut(&RetryNotice<'_>),
+    mut on_retry: impl FnMut(&RetryNotice<'_>),
 ) -> Fetched {
     let mut backoff = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(100))
@@ -80,7 +80,7 @@ pub fn fetch_changed(
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(settings.retries as usize)
         .with_jitter()
-        // Else all pauses of all processes would be the same.
+        // Without a seed, the pauses of all processes would be the same.
         .with_jitter_seed(fastrand::u64(..))
         .build();
     let mut attempts = 0;
@@ -96,12 +96,12 @@ pub fn fetch_changed(
             return Fetched { result, http_status: status, attempts, validators };
         };
         let pause = answer.retry_after.unwrap_or_default().max(pause);
-        tell(&RetryNotice { attempt: attempts, error, pause });
+        on_retry(&RetryNotice { attempt: attempts, error, pause });
         std::thread::sleep(pause);
     }
 }
 
-/// What is told of an answer besides its body.
+/// A response without its body.
 #[derive(Default)]
 struct ResponseInfo {
     status: Option<u16>,
@@ -131,7 +131,7 @@ fn try_once(
     if status != StatusCode::OK {
         drain(&mut response);
         let error = match status {
-            // Whoever did not ask for this has nothing to show for it.
+            // Without validators in the request this status is an error: there is no earlier flag.
             StatusCode::NOT_MODIFIED if !known.is_empty() => FetchError::NotModified,
             status => FetchError::from_status(status),
         };
@@ -142,9 +142,10 @@ fn try_once(
     (result, answer)
 }
 
-/// No final answer: with the status of the last redirect, if there was one.
+/// There was no final response.
 struct NoResponse {
     error: FetchError,
+    /// The status of the last redirect, if there was one.
     status: Option<u16>,
 }
 
@@ -195,7 +196,7 @@ fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u
         return Err(FetchError::TooLarge { limit: settings.max_bytes });
     }
     let length = response.body().content_length().unwrap_or_default();
-    // One byte more, to see the end without growing. What is announced need not come.
+    // One byte more, to see the end without growing. The header may be wrong.
     let mut bytes = Vec::with_capacity(length.min(USUAL_BYTES) as usize + 1);
     let mut body = response.body_mut().with_config().limit(limit).reader();
     match body.read_to_end(&mut bytes) {
@@ -204,13 +205,12 @@ fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u
     }
 }
 
-/// Reads away the body of an answer whose status says it all. What fails here costs only the
-/// connection.
+/// Reads a body that is not used, so that the connection can be used again.
 fn drain(response: &mut Response<Body>) {
     let _ = response.body_mut().with_config().limit(DRAIN_BYTES).read_to_vec();
 }
 
-/// The pause that the server asks for, if it is given in seconds and not too long.
+/// The pause of `Retry-After`, if it is given in seconds and not longer than the limit.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds)).filter(|pause| *pause <= LONGEST_RETRY_AFTER)

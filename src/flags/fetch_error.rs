@@ -1,8 +1,8 @@
-//! What can go wrong with one flag, typed, and whether another try may help.
-//!
-//! Must never lose what the user needs to act: messages are short but name the cause.
+//! The errors of the download of one flag, and whether another try may help.
 
+use std::error::Error as _;
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,22 +13,22 @@ use super::save::SaveError;
 /// Why a flag was not downloaded.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// The server answered 404: there is no such flag.
+    /// The status is 404: there is no such flag.
     #[error("not found")]
     NotFound,
-    /// The server answered 304, as it was asked to: the flag is the one that we have.
+    /// The status is 304: the flag has not changed since the given validators.
     #[error("not modified")]
     NotModified,
-    /// The server answered neither 200 nor 404.
+    /// The status is neither 200 nor 404.
     #[error("HTTP {status} - {reason}")]
     Http {
         /// The status code.
         status: u16,
-        /// Its canonical reason phrase, or `Unknown DownloadStatus`. What the server itself said is not
-        /// kept by the HTTP client.
+        /// Its canonical reason phrase, or `Unknown Status`. The HTTP client does not keep the
+        /// server's own phrase.
         reason: &'static str,
     },
-    /// No connection, or one that broke before the answer began.
+    /// No connection, or one that broke before the response began.
     #[error("connection error: {0}")]
     Connection(String),
     /// The request took longer than it may.
@@ -44,12 +44,12 @@ pub enum FetchError {
         limit: usize,
     },
     /// The body is no whole GIF.
-    #[error("not a GIF image: {0}")]
+    #[error("not a GIF image")]
     InvalidGif(#[from] InvalidGif),
-    /// The server sent us on and on.
+    /// There were more redirects than allowed.
     #[error("too many redirects: gave up after {0}")]
     TooManyRedirects(u32),
-    /// The answer is not HTTP as we know it, or the server's identity was not proven.
+    /// The response is not valid HTTP, or the server's certificate was refused.
     #[error("bad answer: {0}")]
     Protocol(String),
     /// The flag came, but could not be saved.
@@ -74,8 +74,14 @@ impl FetchError {
         }
     }
 
-    /// The same for all flags that it can befall: what errors are grouped by. `None` where the
-    /// message is no other for each flag.
+    /// The error with its causes, in one line.
+    pub fn message(&self) -> String {
+        let causes = iter::successors(self.source(), |&error| error.source());
+        causes.fold(self.to_string(), |message, cause| format!("{message}: {cause}"))
+    }
+
+    /// A text that is the same for all flags, by which errors are grouped. `None` where the message
+    /// itself is the same.
     pub fn cause(&self) -> Option<String> {
         match self {
             FetchError::Save(error) => error.cause(),
@@ -140,11 +146,11 @@ pub(super) struct FetchLimits {
     pub(super) bytes: usize,
 }
 
-/// An I/O error in our house style: `connection refused`, not `Connection refused (os error 111)`.
+/// An I/O error as `connection refused`, not `Connection refused (os error 111)`.
 fn io_text(error: &io::Error) -> String {
     let kind = error.kind().to_string();
-    let kind_says_it = error.raw_os_error().is_some() && kind != "uncategorized error";
-    if kind_says_it { kind } else { error.to_string() }
+    let has_kind = error.raw_os_error().is_some() && kind != "uncategorized error";
+    if has_kind { kind } else { error.to_string() }
 }
 
 #[cfg(test)]
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_read_as_people_know_them() {
+    fn a_status_has_its_reason_phrase() {
         assert_eq!(status(404).to_string(), "not found");
         assert_eq!(status(503).to_string(), "HTTP 503 - Service Unavailable");
         assert_eq!(status(418).to_string(), "HTTP 418 - I'm a teapot");
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_is_quoted_in_house_style() {
+    fn errors_of_the_system_are_shown_without_their_number() {
         let refused = io::Error::from_raw_os_error(111).into();
         let error = FetchError::before_answer(refused, &LIMITS);
         assert_eq!(error.to_string(), "connection error: connection refused");
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_say_how_long() {
+    fn the_message_of_a_timeout_has_its_duration() {
         let whole = FetchError::in_body(ureq::Error::Timeout(ureq::Timeout::Global), &LIMITS);
         assert_eq!(whole.to_string(), "timed out after 10 s");
         let connect =

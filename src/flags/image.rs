@@ -1,7 +1,7 @@
-//! Is it a flag: a body counts only when it is one whole GIF.
+//! Checks that a body is one whole GIF.
 //!
-//! Must never decode pixels: it walks over the blocks up to the trailer, so a check costs
-//! microseconds and a small file cannot unpack into a huge one.
+//! No pixels are decoded: only the blocks up to the trailer are read, so a check takes microseconds
+//! and a small file cannot unpack into a huge one.
 
 use gif::{DecodeOptions, DecodingError};
 use thiserror::Error;
@@ -12,16 +12,16 @@ pub enum InvalidGif {
     /// No bytes at all.
     #[error("it is empty")]
     Empty,
-    /// Something else: an HTML page, say.
+    /// Another format, such as an HTML page.
     #[error("it does not start as a GIF does")]
     OtherFormat,
-    /// It starts well, but its end is missing.
+    /// Its end is missing.
     #[error("it ends after {0} bytes, before the image does")]
     CutShort(usize),
     /// A GIF without a picture.
     #[error("it has no picture in it")]
     NoPicture,
-    /// The blocks make no sense.
+    /// The blocks are invalid.
     #[error("{0}")]
     Malformed(String),
 }
@@ -43,7 +43,7 @@ pub fn check(bytes: &[u8]) -> Result<(), InvalidGif> {
     options.skip_frame_decoding(true);
     let mut decoder = options.read_info(bytes).map_err(why)?;
     let mut pictures = 0;
-    // The end of the walk is the trailer: without it the decoder reports the missing bytes.
+    // Where the trailer is missing, the decoder reports missing bytes.
     while decoder.next_frame_info().map_err(why)?.is_some() {
         pictures += 1;
     }

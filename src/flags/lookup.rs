@@ -1,10 +1,10 @@
-//! From the name of a server to its addresses.
+//! Resolves the name of a server to its addresses.
 //!
-//! The client asks before each request, even one for which it has a connection already, and a lookup
-//! takes a thread of its own, since it cannot be given a timeout otherwise. So an address is taken as
-//! it is, and what was found for a name is good for a while. The client's own resolver panics where no
-//! thread can be started; this one waits for a while and then looks the name up without a timeout,
-//! but for the system's.
+//! The client resolves the name before each request, even one for which it has a connection already,
+//! and a lookup with a timeout needs a thread. So an address is taken as it is, and the addresses of a
+//! name are cached for ten seconds. The client's own resolver panics where no thread can be started;
+//! this one retries for a while and then resolves the name in the calling thread, with the system's
+//! timeout alone.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,10 +19,10 @@ use ureq::unversioned::transport::{NextTimeout, time};
 
 use procession_os::threads::ThreadSpec;
 
-/// Servers move, but not from one flag to the next.
+/// How long the addresses of a name are used.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Looks names up, and remembers them for a while.
+/// A resolver that caches the addresses of names.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
     found: Mutex<HashMap<HostAndPort, (Instant, ResolvedSocketAddrs)>>,
@@ -61,10 +61,10 @@ impl Resolver for Lookup {
     }
 }
 
-/// The stack of a thread that looks a name up, in bytes.
+/// The stack of a thread that resolves a name, in bytes.
 const STACK: usize = 512 * 1024;
 
-/// Asks the system, in a thread for whose answer this one waits no longer than it may.
+/// Resolves a name with the system's resolver, in another thread if there is a timeout.
 fn look_up(uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
     let in_this_thread = move |uri: &Uri, config: &Config| {
         // Without a timeout this resolver starts no thread.
@@ -75,9 +75,9 @@ fn look_up(uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedS
         return in_this_thread(uri, config);
     }
     let began = Instant::now();
-    let (told, answer) = mpsc::channel();
+    let (sender, answer) = mpsc::channel();
     let (its_uri, its_config) = (uri.clone(), config.clone());
-    let body = move || told.send(in_this_thread(&its_uri, &its_config)).ok();
+    let body = move || sender.send(in_this_thread(&its_uri, &its_config)).ok();
     let thread = ThreadSpec::new("lookup").with_stack(Some(STACK));
     if thread.start_with_retries(body).is_err() {
         return in_this_thread(uri, config);
@@ -95,7 +95,7 @@ fn server(uri: &Uri) -> Option<HostAndPort> {
     Some((uri.host()?.to_ascii_lowercase(), uri.port_u16().unwrap_or(usual)))
 }
 
-/// The address that stands in the place of a host's name.
+/// The address, if the host is given as one.
 pub(super) fn address(host: &str) -> Option<IpAddr> {
     let ip_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     ip_v6.unwrap_or(host).parse().ok()

@@ -1,4 +1,4 @@
-//! The flagship application: the flags of the world, fetched one file a country.
+//! The download of the flags of the world, one file a country.
 //!
 //! ```text
 //!  selection ─► codes      site ─► base URL
@@ -9,8 +9,8 @@
 //!                      outcome ─► report
 //! ```
 //!
-//! Everything here is plain functions and values, and one [`task`] that wraps them: nothing knows
-//! which executor runs it.
+//! Everything here is plain functions and values, and one [`task`] that wraps them: nothing depends
+//! on the executor.
 
 pub mod client;
 pub mod codes;

@@ -1,10 +1,10 @@
-//! What became of one flag, as a value that travels and as the line that `--json` prints.
+//! The outcome of one flag, as a value between processes and as a line of `--json`.
 //!
 //! ```json
 //! {"status":"ok","data":"BR","bytes":590,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}
 //! ```
 //!
-//! Must never hold the flag itself: an outcome crosses process borders, images do not.
+//! It does not hold the image: outcomes are sent between processes, images are not.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use super::codes::Code;
 pub enum DownloadStatus {
     /// The flag is saved.
     Ok,
-    /// The server says that there is no such flag.
+    /// The server has no such flag.
     NotFound,
     /// Anything else.
     Error,
-    /// It was not asked for, or given up before there was an answer: the run ended before.
+    /// The run ended before it was requested or before there was a response.
     NotDone,
 }
 
@@ -38,36 +38,36 @@ impl DownloadStatus {
     }
 }
 
-/// What became of one flag.
+/// The outcome of one flag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "OutcomeLine", into = "OutcomeLine")]
 pub struct DownloadOutcome {
     /// How it ended.
     pub status: DownloadStatus,
-    /// Whose flag.
+    /// The code of the flag.
     pub data: Code,
     /// The size of the saved flag.
     pub bytes: Option<u64>,
-    /// Whether the flag that was saved before is still the newest, so that nothing was downloaded.
+    /// Whether the flag that was saved before has not changed, so that nothing was downloaded.
     pub unchanged: bool,
     /// The time it took, retries included, in milliseconds with three decimals.
     pub elapsed_ms: f64,
-    /// How many requests were tried; 0 when the task never ran.
+    /// How many requests were tried; 0 if the task never ran.
     pub attempts: u32,
     /// The status of the last answer, if there was one.
     pub http_status: Option<u16>,
-    /// What went wrong, when `status` is an error.
+    /// The error, if `status` is an error.
     pub error: Option<String>,
-    /// What errors of this kind have in common, where their messages differ.
+    /// The text by which errors are grouped, where it is not the message itself.
     pub cause: Option<String>,
     /// Which worker of its executor ran it: a process, or a thread.
     pub worker: Option<usize>,
-    /// The process that ran it; of one that never ran, the coordinator.
+    /// The process that ran it, or the coordinator if none did.
     pub pid: u32,
 }
 
 impl DownloadOutcome {
-    /// The outcome of a task that gave none itself: cancelled, or lost with its worker.
+    /// The outcome of a task that returned none itself: cancelled, or lost with its worker.
     pub fn failed(code: Code, error: impl Into<String>, elapsed: Duration) -> Self {
         DownloadOutcome {
             status: DownloadStatus::Error,
@@ -84,17 +84,16 @@ impl DownloadOutcome {
         }
     }
 
-    /// The outcome of a task that the run did not get to; `why` is what prevented it, if that was
-    /// no request to end.
-    pub fn not_done(code: Code, why: Option<String>) -> Self {
+    /// The outcome of a task that was not done; `error` is the reason, unless the run was interrupted.
+    pub fn not_done(code: Code, error: Option<String>) -> Self {
         DownloadOutcome {
             status: DownloadStatus::NotDone,
-            error: why,
+            error,
             ..Self::failed(code, String::new(), Duration::ZERO)
         }
     }
 
-    /// What errors are grouped by.
+    /// The text by which errors are grouped.
     pub fn kind(&self) -> &str {
         self.cause.as_deref().or(self.error.as_deref()).unwrap_or("unknown")
     }
@@ -105,8 +104,8 @@ pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// An outcome as it is printed. The HTTP status stands only where it tells something new: `ok` is
-/// always 200 (304 if nothing has changed), and `not_found` always 404.
+/// An outcome as it is printed. The HTTP status is left out where it is implied: `ok` is always 200
+/// (304 if nothing has changed), and `not_found` always 404.
 #[derive(Serialize, Deserialize)]
 struct OutcomeLine {
     status: DownloadStatus,

@@ -1,12 +1,12 @@
-//! Where a redirect points.
+//! The target of a redirect.
 //!
-//! The redirects are followed here and not by the HTTP client, because the client forgets the
-//! status of a redirect that it cannot follow. Must never lead away from http and https.
+//! The redirects are followed here and not by the HTTP client, because the client does not keep the
+//! status of a redirect that it cannot follow. A target is always http or https.
 
 use ureq::http::{Response, Uri, header::LOCATION};
 
-/// The URL that the answer to a request for `from` redirects to. None when it is no redirect, or
-/// one that names no URL we can follow. Dot segments (`../`) are left to the server.
+/// The URL that the response to a request for `from` redirects to. `None` if it is no redirect, or one
+/// without a valid URL. Dot segments (`../`) are left to the server.
 pub fn target<B>(from: &Uri, response: &Response<B>) -> Option<Uri> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

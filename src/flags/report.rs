@@ -1,7 +1,7 @@
-//! What a person reads: the report before, the report after, a line a flag, and the summary that
-//! ends `--json`.
+//! The texts of a download: the report before, the report after, a line for each flag, and the summary
+//! at the end of `--json`.
 //!
-//! Must never print: these are pure functions from facts to text, so the exact words are tested.
+//! These are pure functions, so the exact texts are tested.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::codes::Code;
 use super::outcome::{DownloadOutcome, DownloadStatus, OutcomeCounts};
 
-/// Up to so many codes are listed one by one.
+/// The most codes that are listed one by one.
 const LISTED: usize = 10;
 
-/// Up to so many causes of errors are listed one by one.
+/// The most causes of errors that are listed one by one.
 const CAUSES: usize = 8;
 
-/// How the downloads are run, as far as a person wants to know.
+/// How the downloads are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecutionStyle {
-    /// In this process, with so many connections.
+    /// In this process.
     InProcess {
         /// Most concurrent requests.
         connections: usize,
@@ -78,14 +78,14 @@ pub fn final_report(counts: &OutcomeCounts, elapsed: Duration) -> String {
     text
 }
 
-/// The errors that have a cause in common.
+/// The errors with the same cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CauseGroup {
-    /// What they have in common.
+    /// Their cause.
     pub cause: String,
-    /// How many they are.
+    /// Their number.
     pub count: u64,
-    /// Which codes have them, sorted.
+    /// Their codes, sorted.
     pub codes: Vec<Code>,
 }
 
@@ -107,8 +107,8 @@ pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<Caus
 /// A line for each cause, each with its line feed: `3 x connection refused: BR CN US`.
 pub fn causes_report(causes: &[CauseGroup]) -> String {
     let mut text = String::new();
-    let (told, rest) = causes.split_at(causes.len().min(CAUSES));
-    for CauseGroup { cause, count, codes } in told {
+    let (shown, rest) = causes.split_at(causes.len().min(CAUSES));
+    for CauseGroup { cause, count, codes } in shown {
         let listed: Vec<_> = codes.iter().take(LISTED).map(Code::as_str).collect();
         let more = match codes.len() - listed.len() {
             0 => String::new(),
@@ -148,7 +148,7 @@ fn s(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// What a whole run came to.
+/// The summary of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
     /// The server: its label, or the URL of one without a label.
@@ -159,10 +159,10 @@ pub struct RunSummary {
     pub workers: usize,
     /// Most concurrent requests.
     pub connections: usize,
-    /// How many ended how.
+    /// How many flags have each status.
     #[serde(flatten)]
     pub counts: OutcomeCounts,
-    /// All of them.
+    /// The number of flags.
     pub total: u64,
     /// The time of the run, in seconds with three decimals.
     pub elapsed_s: f64,
@@ -171,7 +171,7 @@ pub struct RunSummary {
     /// The errors by their causes, if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<CauseGroup>,
-    /// The command that goes on from here, if something is left and logs are kept.
+    /// The command that resumes the run, if something is left to do and logs are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -204,7 +204,7 @@ mod tests {
     const URL: &str = "http://localhost:40761/flags";
 
     #[test]
-    fn many_codes_are_told_by_their_ends() {
+    fn of_many_codes_the_first_and_the_last_are_shown() {
         let all = Selection { all: true, ..Default::default() }.expand().unwrap();
         assert_eq!(
             initial("LOCAL", URL, &all, ExecutionStyle::Processes { workers: 2, connections: 2 }),
@@ -271,14 +271,15 @@ mod tests {
         let all = Selection { every: true, ..Default::default() }.expand().unwrap();
         let refused = codes(&["US", "BR", "CN"]);
         let refused = refused.iter().map(|code| (*code, "connection refused"));
-        let told = causes_report(&causes(refused.chain([(all[0], "HTTP 503")])));
-        assert_eq!(told, "3 x connection refused: BR CN US\n1 x HTTP 503: AA\n");
-        let told = causes_report(&causes(all.iter().map(|code| (*code, "late"))));
-        assert_eq!(told, "676 x late: AA AB AC AD AE AF AG AH AI AJ and 666 more\n");
+        let report = causes_report(&causes(refused.chain([(all[0], "HTTP 503")])));
+        assert_eq!(report, "3 x connection refused: BR CN US\n1 x HTTP 503: AA\n");
+        let report = causes_report(&causes(all.iter().map(|code| (*code, "late"))));
+        assert_eq!(report, "676 x late: AA AB AC AD AE AF AG AH AI AJ and 666 more\n");
         let each: Vec<_> = (0..20).map(|n| format!("cause {n}")).collect();
-        let told = causes_report(&causes(all.iter().copied().zip(each.iter().map(String::as_str))));
-        assert!(told.ends_with("\n12 more errors of 12 other causes\n"), "{told}");
-        assert_eq!(told.lines().count(), CAUSES + 1);
+        let report =
+            causes_report(&causes(all.iter().copied().zip(each.iter().map(String::as_str))));
+        assert!(report.ends_with("\n12 more errors of 12 other causes\n"), "{report}");
+        assert_eq!(report.lines().count(), CAUSES + 1);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Where flags go: `DEST/br.gif`, written whole or not at all.
+//! Saves flags as `DEST/br.gif`, written whole or not at all.
 //!
 //! ```text
 //!  bytes ─► DEST/.br.gif.x7Kq0aTzP4mD.part ─► rename ─► DEST/br.gif
 //! ```
 //!
-//! Must never show a half-written flag under its name, whenever the process dies. The temporary
-//! file lies beside the flag because a rename is atomic only within one file system. It is locked
+//! No half-written flag has the flag's name, whenever the process dies. The temporary
+//! file is in the same directory because a rename is atomic only within one file system. It is locked
 //! while it is written: a file without a lock was left by a process that is gone, and is removed by
 //! a later run. A process id in its name would not do, since containers that share a destination
 //! have process ids of their own.
@@ -28,12 +28,12 @@ use super::validators;
 #[derive(Debug, Error)]
 pub enum SaveError {
     /// The destination is missing and could not be made.
-    #[error("cannot make the directory {}: {cause}", path.display())]
+    #[error("cannot make the directory {}", path.display())]
     CannotMake {
         /// The destination.
         path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
+        /// The error of the system.
+        source: io::Error,
     },
     /// The destination is something else than a directory.
     #[error("{} is not a directory: name another destination", path.display())]
@@ -42,30 +42,30 @@ pub enum SaveError {
         path: PathBuf,
     },
     /// No file can be made in the destination.
-    #[error("cannot write in the directory {}: {cause}", path.display())]
+    #[error("cannot write in the directory {}", path.display())]
     NotWritable {
         /// The destination.
         path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
+        /// The error of the system.
+        source: io::Error,
     },
     /// A flag could not be written.
-    #[error("cannot save {}: {cause}", path.display())]
+    #[error("cannot save {}", path.display())]
     CannotSave {
         /// The flag's file.
         path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
+        /// The error of the system.
+        source: io::Error,
     },
 }
 
 impl SaveError {
-    /// What went wrong with a flag, without its file.
+    /// The error without the name of the flag's file, so that it is the same for all flags.
     pub(super) fn cause(&self) -> Option<String> {
         match self {
-            SaveError::CannotSave { path, cause } => {
+            SaveError::CannotSave { path, source } => {
                 let dest = path.parent().unwrap_or(path);
-                Some(format!("cannot save in {}: {cause}", dest.display()))
+                Some(format!("cannot save in {}: {source}", dest.display()))
             }
             _ => None,
         }
@@ -79,12 +79,12 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
     if dest.exists() && !dest.is_dir() {
         return Err(SaveError::NotADirectory { path: path() });
     }
-    fs::create_dir_all(dest).map_err(|cause| SaveError::CannotMake { path: path(), cause })?;
-    // Only a try tells: permissions, read-only mounts and quotas all have their say. The file has
-    // no name where the system allows that, so that nothing is left if we are killed here.
+    fs::create_dir_all(dest).map_err(|source| SaveError::CannotMake { path: path(), source })?;
+    // Permissions, read-only mounts and quotas can each prevent it, so a file is made. It has no
+    // name where the system allows that, so that nothing is left if this process is killed here.
     tempfile::tempfile_in(dest)
         .map(drop)
-        .map_err(|cause| SaveError::NotWritable { path: path(), cause })
+        .map_err(|source| SaveError::NotWritable { path: path(), source })
 }
 
 /// Where a flag is saved.
@@ -97,7 +97,7 @@ pub fn path(dest: &Path, code: Code) -> PathBuf {
 pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
     let path = path(dest, code);
     write_and_rename(dest, code, bytes, &path)
-        .map_err(|cause| SaveError::CannotSave { path, cause })
+        .map_err(|source| SaveError::CannotSave { path, source })
 }
 
 fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
@@ -110,7 +110,7 @@ fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::R
 
 /// Random characters in the name of a temporary file.
 const RANDOM: usize = 12;
-/// Another process may take a new file for one that was left, so often.
+/// How often another process may take a new file for one that was left.
 const TRIES: usize = 100;
 
 /// Makes the temporary file that will be renamed to `name`, and is locked until then.
@@ -133,8 +133,8 @@ pub(super) fn create_part(dest: &Path, name: &str) -> io::Result<NamedTempFile> 
     Err(io::Error::other("other processes remove every temporary file that is made"))
 }
 
-/// Removes what killed processes left half written in `dest`, and tells how many files that were.
-/// Files of processes that still run are let be; so is everything that cannot be removed.
+/// Removes the temporary files that killed processes left in `dest`, and returns their number. Files
+/// of running processes stay, and files that cannot be removed.
 pub fn sweep(dest: &Path) -> usize {
     let Ok(entries) = fs::read_dir(dest) else {
         return 0;
@@ -165,7 +165,7 @@ fn is_part(name: &str) -> bool {
     })
 }
 
-/// Where there are no locks, a file that was not written to for so long was left.
+/// Where there are no locks, a file that was not written to for this time was left.
 const AGE: Duration = Duration::from_secs(3600);
 
 /// Removes the file unless a process writes to it.
@@ -179,7 +179,7 @@ fn remove_if_left(part: &Path) -> bool {
             matches!(age, Ok(Ok(age)) if age > AGE)
         }
     };
-    // Still locked: its maker, if it has just made it, finds that and makes another.
+    // It is still locked here: if it was made just now, its process sees that and makes another.
     is_left && fs::remove_file(part).is_ok()
 }
 
@@ -221,6 +221,7 @@ mod tests {
         let below = prepare(&file.join("b")).unwrap_err();
         assert!(matches!(below, SaveError::CannotMake { .. }), "{below}");
         assert!(below.to_string().contains(file.to_str().unwrap()), "{below}");
+        assert!(std::error::Error::source(&below).is_some());
     }
 
     #[test]
@@ -252,7 +253,7 @@ mod tests {
         let in_the_way = dir.path().join("br.gif");
         fs::create_dir(&in_the_way).unwrap();
         let error = save(dir.path(), br(), b"x").unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot save {}: ", in_the_way.display())), "{error}");
+        assert_eq!(error, format!("cannot save {}", in_the_way.display()));
         assert_eq!(names(dir.path()), ["br.gif"]);
         assert!(save(&dir.path().join("missing"), br(), b"x").is_err());
     }

@@ -1,6 +1,4 @@
-//! Which flags are asked for: how the command line becomes a list of codes.
-//!
-//! Must never touch a file: the text of a codes file is read by the caller.
+//! Which flags are selected: turns the arguments of the command line into a list of codes.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +57,7 @@ impl CodesFile {
     }
 }
 
-/// What was asked for, as typed. All parts add up.
+/// The selection as typed. Its parts add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Codes (`br`) and first letters (`B`), in any case.
@@ -70,12 +68,12 @@ pub struct Selection {
     pub every: bool,
     /// The codes of a file.
     pub codes_file: Option<CodesFile>,
-    /// Keep only so many, after sorting.
+    /// The most codes that are kept, after sorting.
     pub limit: Option<usize>,
 }
 
 impl Selection {
-    /// The codes asked for: sorted, each once, the first `limit` of them. When nothing is asked,
+    /// The selected codes: sorted, each once, the first `limit` of them. If nothing is selected,
     /// [`POP20`].
     pub fn expand(&self) -> Result<Vec<Code>, SelectionError> {
         let Selection { args, all, every, codes_file, limit } = self;

@@ -1,6 +1,4 @@
-//! From where: the servers that can be named, or a base URL of the user's own.
-//!
-//! Must never connect to anything: it only tells names from URLs.
+//! The servers that have a name, and any other by its base URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +26,7 @@ pub enum Site {
 }
 
 impl Site {
-    /// The name shown to people: `LOCAL`, or `Custom` for a URL.
+    /// The name in reports: `LOCAL`, or `Custom` for a URL.
     pub fn label(&self) -> &'static str {
         match self {
             Site::Local => "LOCAL",
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_what_is_taken() {
+    fn other_texts_are_refused_and_the_message_has_the_valid_ones() {
         for bad in [
             "",
             "LOCALE",

@@ -14,26 +14,25 @@ use procession::{Context, Failure, Task};
 use procession_journal as journal;
 use procession_journal::{Journal, Level, LogEvent, TaskEnd, TaskSlot};
 
-/// Downloads one flag. All that it must know travels with it, so that workers need no settings of
-/// their own.
+/// Downloads one flag. It holds all its settings, so that workers need none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Download {
-    /// Whose flag.
+    /// The code of the flag.
     pub code: Code,
-    /// From where, and how.
+    /// The server, and how to fetch.
     pub fetch: FetchSettings,
     /// The directory to save it in, which exists.
     pub dest: PathBuf,
-    /// What is known of the flag that was saved before, if it need not be fetched again.
+    /// The record of the flag that was saved before; an unchanged flag is not fetched again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<KnownFlag>,
-    /// Whether what the server tells of the flag is noted beside it, for a later run.
+    /// Whether the validators of the response are kept beside the flag, for a later run.
     #[serde(default)]
     pub records_validators: bool,
 }
 
 impl Download {
-    /// Of a flag of which nothing is known or noted.
+    /// A download without validators.
     pub fn new(code: Code, fetch: FetchSettings, dest: PathBuf) -> Self {
         Self { code, fetch, dest, known: None, records_validators: false }
     }
@@ -43,27 +42,27 @@ impl Task for Download {
     const NAME: &'static str = "download";
     type Output = DownloadOutcome;
 
-    /// Never fails as a task: what went wrong with the download is in its outcome.
+    /// Never fails as a task: an error of the download is in its outcome.
     fn run(self, context: &Context) -> Result<DownloadOutcome, Failure> {
-        let log = Log::open(context, self.code);
+        let log = TaskLog::open(context, self.code);
         log.started(context.attempt());
         let agent = context.local(|| client::agent(&self.fetch));
         let cache = context.local(|| ValidatorCache::open(&self.dest));
         let cache = self.records_validators.then_some(&*cache);
-        let place = SaveTarget { dest: &self.dest, cache, known: self.known.as_ref() };
+        let target = SaveTarget { dest: &self.dest, cache, known: self.known.as_ref() };
         let mut outcome =
-            download(&agent, &self.fetch, place, self.code, |again| log.tries_again(again));
+            download(&agent, &self.fetch, target, self.code, |retry| log.try_failed(retry));
         outcome.worker = Some(context.worker());
-        // Those of earlier runs, which did not live to tell how many requests they made, count one
-        // each.
+        // Earlier attempts of this task ended with their worker: their requests are not known, and
+        // each counts as one.
         outcome.attempts += context.attempt() - 1;
         log.ended(&outcome);
         Ok(outcome)
     }
 }
 
-/// What a running download writes into the journal of its process, if that keeps one.
-struct Log {
+/// Writes the events of a download into the journal of its process, if that keeps one.
+struct TaskLog {
     journal: Option<(&'static Journal, TaskLane)>,
     code: Code,
 }
@@ -76,21 +75,21 @@ enum TaskLane {
     Thread(usize),
 }
 
-impl Log {
+impl TaskLog {
     fn open(context: &Context, code: Code) -> Self {
-        let place = |journal: &Journal| match journal.worker_index() {
+        let lane = |journal: &Journal| match journal.worker_index() {
             Some(_) => TaskLane::Slot(TaskSlot::take()),
             None => TaskLane::Thread(context.worker()),
         };
-        Self { journal: journal::current().map(|journal| (journal, place(journal))), code }
+        Self { journal: journal::current().map(|journal| (journal, lane(journal))), code }
     }
 
     fn started(&self, run: u32) {
         self.record(Level::Debug, |code, slot| LogEvent::TaskStarted { code, slot, run });
     }
 
-    fn tries_again(&self, RetryNotice { attempt, error, pause }: &RetryNotice<'_>) {
-        let (error, attempt) = (error.to_string(), *attempt);
+    fn try_failed(&self, RetryNotice { attempt, error, pause }: &RetryNotice<'_>) {
+        let (error, attempt) = (error.message(), *attempt);
         let pause_ms = milliseconds(*pause);
         let event = |code, slot| LogEvent::TryFailed { code, slot, attempt, error, pause_ms };
         self.record(Level::Warn, event);
@@ -102,8 +101,8 @@ impl Log {
     }
 
     fn record(&self, level: Level, event: impl FnOnce(String, usize) -> LogEvent) {
-        if let Some((journal, place)) = &self.journal {
-            let slot = match place {
+        if let Some((journal, lane)) = &self.journal {
+            let slot = match lane {
                 TaskLane::Slot(slot) => slot.number(),
                 TaskLane::Thread(number) => *number,
             };
@@ -112,9 +111,9 @@ impl Log {
     }
 }
 
-/// Writes down what became of a task that gave no outcome itself. `by` is the worker, and its
-/// process, that had it last, where that is known.
-pub fn note_lost(outcome: &DownloadOutcome, by: Option<(usize, u32)>) {
+/// Logs the outcome of a task that returned none itself. `by` is the worker that had it last, and its
+/// process id, where they are known.
+pub fn log_lost(outcome: &DownloadOutcome, by: Option<(usize, u32)>) {
     if let Some(journal) = journal::current() {
         journal.record(level(outcome), task_event(outcome, None, by));
     }
@@ -129,7 +128,7 @@ fn task_event(
     slot: Option<usize>,
     by: Option<(usize, u32)>,
 ) -> LogEvent {
-    // All of it, so that a new field cannot be forgotten.
+    // All fields, so that a new one cannot be forgotten.
     let DownloadOutcome {
         status,
         data,

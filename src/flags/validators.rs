@@ -1,14 +1,14 @@
-//! By what a server can tell whether a flag has changed: its entity tag, and the date of its last
-//! change (RFC 9110, section 8.8). They are kept beside the flags, and sent along with the next
-//! request for them.
+//! Validators, from which a server knows whether a flag has changed: its entity tag, and the date of
+//! its last change (RFC 9110, section 8.8). They are kept beside the flags and sent with the next
+//! request.
 //!
 //! ```text
 //!  DEST/.validators.jsonl   {"server":"LOCAL","code":"BR","etag":"\"5d41\"","bytes":590,"written_ns":…}
 //! ```
 //!
-//! A line a flag, appended in one piece, so that any number of processes can write; the last one
-//! of a flag counts, and only for the very file that was written with it. So what is lost, or does
-//! not fit any more, costs a download and nothing else.
+//! Each line is one flag and is appended by one write, so that any number of processes can write. The
+//! last line of a flag counts, and only for the file that was saved with it. A line that is lost, or
+//! whose file has changed, costs a download and nothing else.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -24,16 +24,16 @@ use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
 use super::codes::Code;
 use super::save;
 
-/// Where they are kept.
+/// The name of the file.
 pub const FILE: &str = ".validators.jsonl";
 
-/// A file that is larger is written anew without what has been superseded.
+/// A file that is larger is rewritten without superseded lines.
 const LARGE: u64 = 256 * 1024;
 
 /// A validator that is longer is not kept.
 const LONGEST: usize = 1024;
 
-/// By what a server can tell whether a flag has changed.
+/// The validators of a flag.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
     /// `ETag`, sent back as `If-None-Match`.
@@ -45,7 +45,7 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Those of an answer.
+    /// The validators in the headers of a response.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name: HeaderName| {
             let value = headers.get(name)?.to_str().ok()?.trim();
@@ -69,10 +69,10 @@ struct ValidatorRecord {
     known: KnownFlag,
 }
 
-/// The validators of a flag that was saved, and which file that was.
+/// The validators of a flag that was saved, and the size and time of its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownFlag {
-    /// The server's.
+    /// From the server.
     #[serde(flatten)]
     pub validators: Validators,
     /// The size of the flag.
@@ -95,23 +95,22 @@ fn stamp(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.len(), u64::try_from(written).unwrap_or(0)))
 }
 
-/// Writes validators down; one for each process.
+/// Appends validators to the file; one for each process.
 #[derive(Debug)]
 pub struct ValidatorCache {
     dest: PathBuf,
-    /// Made when there is something to write. Without it the next run downloads again what it need
-    /// not.
+    /// Opened at the first write. If that fails, the next run downloads unchanged flags again.
     file: OnceLock<Option<File>>,
 }
 
 impl ValidatorCache {
-    /// Of the flags in `dest`.
+    /// For the flags in `dest`.
     pub fn open(dest: &Path) -> Self {
         Self { dest: dest.to_owned(), file: OnceLock::new() }
     }
 
-    /// Notes those of a flag that was just saved.
-    pub fn note(&self, server: &str, code: Code, validators: &Validators) {
+    /// Appends the validators of a flag that was just saved.
+    pub fn append(&self, server: &str, code: Code, validators: &Validators) {
         let path = || self.dest.join(FILE);
         let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
@@ -119,13 +118,13 @@ impl ValidatorCache {
         let known = KnownFlag { validators: validators.clone(), bytes, written_ns };
         let record = ValidatorRecord { server: server.to_owned(), code, known };
         if let Ok(json) = serde_json::to_string(&record) {
-            // In one piece. If the line before was torn, only that one is spoilt.
+            // One write. If the line before is incomplete, only that one is lost.
             let _ = file.write_all(format!("{json}\n").as_bytes());
         }
     }
 }
 
-/// What is known of the flags in `dest` from this server.
+/// The records of the flags in `dest` from this server.
 pub fn read(dest: &Path, server: &str) -> HashMap<Code, KnownFlag> {
     let records = records(dest).into_iter().filter(|record| record.server == server);
     records.map(|ValidatorRecord { code, known, .. }| (code, known)).collect()
@@ -175,15 +174,15 @@ mod tests {
         let dest = dir.path();
         let cache = ValidatorCache::open(dest);
         save::save(dest, code(), b"one").unwrap();
-        cache.note("LOCAL", code(), &etag("1"));
+        cache.append("LOCAL", code(), &etag("1"));
         save::save(dest, code(), b"other").unwrap();
-        cache.note("LOCAL", code(), &etag("2"));
-        cache.note("DELAY", code(), &etag("3"));
+        cache.append("LOCAL", code(), &etag("2"));
+        cache.append("DELAY", code(), &etag("3"));
         let known = read(dest, "LOCAL");
         assert_eq!((known.len(), &known[&code()].validators), (1, &etag("2")));
         assert!(known[&code()].fits(dest, code()));
         fs::write(save::path(dest, code()), "OTHER").unwrap();
-        assert!(!known[&code()].fits(dest, code()), "it was written by somebody else");
+        assert!(!known[&code()].fits(dest, code()), "another program wrote the file");
         fs::remove_file(save::path(dest, code())).unwrap();
         assert!(!known[&code()].fits(dest, code()));
     }
@@ -195,7 +194,7 @@ mod tests {
         assert!(read(dest, "LOCAL").is_empty());
         save::save(dest, code(), b"one").unwrap();
         fs::write(dest.join(FILE), "\u{0}garbage\n{}\n".repeat(30_000)).unwrap();
-        ValidatorCache::open(dest).note("LOCAL", code(), &etag("1"));
+        ValidatorCache::open(dest).append("LOCAL", code(), &etag("1"));
         let before = read(dest, "LOCAL");
         assert_eq!(before.len(), 1);
         tidy(dest);

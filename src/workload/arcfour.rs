@@ -1,12 +1,12 @@
-//! RC4, the cipher that the book burns CPU time with: a text is enciphered, deciphered, and has to
-//! be the same as before.
+//! RC4, with which the book uses CPU time: a text is enciphered and deciphered, and must then be the
+//! same as before.
 
 use rc4::{KeyInit, Rc4, StreamCipher};
 use serde::{Deserialize, Serialize};
 
 use procession::{Context, Failure, Task};
 
-/// Enciphers so many bytes and deciphers them; gives their number.
+/// Enciphers and deciphers `bytes` bytes; returns their number.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Arcfour {
     pub seed: u64,

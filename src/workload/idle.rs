@@ -1,4 +1,4 @@
-//! Tasks that leave the CPU alone.
+//! Tasks that use next to no CPU time.
 
 use std::thread;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use procession::{Context, Failure, Task};
 
-/// Sleeps for so many milliseconds; gives their number.
+/// Sleeps for a number of milliseconds and returns it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sleep(pub u64);
 

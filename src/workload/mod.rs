@@ -1,7 +1,7 @@
 //! Tasks to compare executors with: work for the CPU, waiting, and nothing at all.
 //!
-//! Each is the same work on every executor, gives the same output there, and is known to every
-//! worker program. Must never touch the network, the disk or the terminal.
+//! Each is the same work with the same output on every executor, and every worker program has it in
+//! its registry. None uses the network, the disk or the terminal.
 
 mod arcfour;
 mod idle;
@@ -21,7 +21,7 @@ use self::idle::Sleep;
 use self::primes::IsPrime;
 use self::sha::Sha;
 
-/// Adds all of these tasks.
+/// Adds all of these tasks to a registry.
 pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<Sha>().with::<Arcfour>().with::<IsPrime>().with::<Sleep>().with::<Noop>()
 }
@@ -37,7 +37,7 @@ pub(crate) enum WorkKind {
     Primes,
     /// Sleep; the size is in milliseconds.
     Sleep,
-    /// Nothing: what remains is the price of a task.
+    /// Nothing, which measures the cost of a task itself.
     Noop,
 }
 
@@ -63,12 +63,12 @@ impl WorkKind {
         }
     }
 
-    /// So many of these jobs take a second or so.
+    /// The number of these jobs that take about a second.
     pub(crate) fn usual_jobs(self) -> usize {
         if self == Self::Noop { 20_000 } else { 40 }
     }
 
-    /// The sizes that make sense.
+    /// The valid sizes.
     pub(crate) fn sizes(self) -> std::ops::RangeInclusive<u64> {
         match self {
             Self::Sha | Self::Arcfour => 1..=1 << 30,
@@ -94,9 +94,8 @@ impl WorkKind {
         }
     }
 
-    /// Runs so many jobs and gives their outputs, or what became of them, in order, and the time
-    /// from the first to the last.
-    pub(crate) fn run(self, engine: &dyn Engine, jobs: usize, size: u64) -> (Outputs, Duration) {
+    /// Runs `jobs` jobs. Returns their results in order, and the time from the first to the last.
+    pub(crate) fn run(self, engine: &dyn Engine, jobs: usize, size: u64) -> (JobResults, Duration) {
         let seeds = 0..jobs as u64;
         match self {
             Self::Sha => collect(engine, seeds.map(|seed| Sha { seed, bytes: size })),
@@ -117,13 +116,13 @@ impl fmt::Display for WorkKind {
     }
 }
 
-/// What the jobs gave, as text.
-pub(crate) type Outputs = Vec<Result<String, TaskError>>;
+/// The results of jobs, as text.
+pub(crate) type JobResults = Vec<Result<String, TaskError>>;
 
 fn collect<T: Task<Output: fmt::Display>>(
     engine: &dyn Engine,
     tasks: impl Iterator<Item = T>,
-) -> (Outputs, Duration) {
+) -> (JobResults, Duration) {
     let began = Instant::now();
     let outputs: Vec<_> = engine.map(tasks).collect();
     let took = began.elapsed();

@@ -1,10 +1,10 @@
-//! Primality the hard way, which takes the CPU and nothing else.
+//! Primality by trial division, which uses CPU time and nothing else.
 
 use serde::{Deserialize, Serialize};
 
 use procession::{Context, Failure, Task};
 
-/// Tells whether the number is prime, by trial division.
+/// Whether the number is prime, by trial division.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IsPrime(pub u64);
 
@@ -22,8 +22,8 @@ impl Task for IsPrime {
     }
 }
 
-/// Primes of so many digits, the smallest first, found the easy way: they all take equally long
-/// to be found prime the hard way, which other numbers do not. Where they run out, it begins anew.
+/// Primes of this number of digits, the smallest first, found by a fast test. All of them take about
+/// the same time by trial division, unlike other numbers. After the last one the first one follows.
 pub(super) fn of(digits: u32) -> impl Iterator<Item = u64> {
     let first = 10_u64.pow(digits - 1);
     let last = first.checked_mul(10).map_or(u64::MAX, |next| next - 1);

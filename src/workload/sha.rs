@@ -1,8 +1,8 @@
-//! SHA-256 of data that is generated on the spot, so that next to nothing has to travel.
+//! SHA-256 of data that the task generates, so that the task itself is small.
 //!
-//! The data comes in pieces of [`PIECE`] bytes, and the same in the script for CPython, for a
-//! reason: CPython's `hashlib` lets other threads run while it hashes more than 2047 bytes at
-//! once. Larger pieces would hide what the GIL costs code that does not let go of it.
+//! The data is hashed in pieces of [`PIECE`] bytes, as in the script for CPython: CPython's `hashlib`
+//! releases the GIL while it hashes more than 2047 bytes at once, and larger pieces would hide the
+//! cost of the GIL for code that does not release it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use procession::{Context, Failure, Task};
 
 const PIECE: usize = 1024;
 
-/// Hashes so many bytes; gives the digest in hexadecimal.
+/// Hashes `bytes` bytes; returns the digest in hexadecimal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sha {
     pub seed: u64,

@@ -15,7 +15,7 @@ use crate::cli::exit::ProgramExit;
 use crate::cli::{run_log, signals};
 use crate::flags::codes::Code;
 use crate::flags::outcome::{DownloadOutcome, DownloadStatus};
-use crate::flags::task::note_lost;
+use crate::flags::task::log_lost;
 
 /// How long requests in flight may continue after the first signal.
 const GRACE: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Collector {
                     self.pool_error.get_or_insert_with(|| error.clone());
                 }
                 let outcome = outcome_of_error(code, &error, self.began.elapsed());
-                note_lost(&outcome, worker_of_error(&error));
+                log_lost(&outcome, worker_of_error(&error));
                 outcome
             }
         };

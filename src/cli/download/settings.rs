@@ -71,8 +71,8 @@ pub(super) enum SettingsError {
     DashboardAddress(#[from] AddressError),
     #[error("--dashboard shows what the logs tell, so it cannot be used with --no-logs")]
     DashboardWithoutLogs,
-    #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}: {cause}", path.display())]
-    Dest { path: PathBuf, cause: io::Error },
+    #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}", path.display())]
+    Dest { path: PathBuf, source: io::Error },
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}: it is not UTF-8", .0.display())]
     DestNotUnicode(PathBuf),
 }
@@ -150,7 +150,7 @@ impl WorkerSettings {
 /// another working directory.
 fn resolve_dest(dest: &Path) -> Result<PathBuf, SettingsError> {
     let absolute = std::path::absolute(dest)
-        .map_err(|cause| SettingsError::Dest { path: dest.to_owned(), cause })?;
+        .map_err(|source| SettingsError::Dest { path: dest.to_owned(), source })?;
     match absolute.to_str() {
         Some(_) => Ok(absolute),
         None => Err(SettingsError::DestNotUnicode(dest.to_owned())),
