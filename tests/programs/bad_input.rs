@@ -5,11 +5,11 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::hostile::{Behaviour, Hostile};
-use crate::programs::{MODES, Place, Ran, Running};
+use crate::hostile::{Behaviour, HostileServer};
+use crate::programs::{FinishedProgram, MODES, RunningProgram, Sandbox};
 
 /// Asserts that this is refused in each mode, with this complaint, before anything is done.
-fn refused(place: &Place, args: &[&str], complaint: &str) {
+fn refused(place: &Sandbox, args: &[&str], complaint: &str) {
     for mode in MODES {
         let ran = place.run(&[args, &["--mode", mode]].concat()).expect(2);
         assert!(ran.stderr.contains(complaint), "{args:?}: {ran:#?}");
@@ -21,7 +21,7 @@ fn refused(place: &Place, args: &[&str], complaint: &str) {
 
 #[test]
 fn usage_errors_name_the_option_and_what_it_takes() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let long = "b".repeat(300);
     for (args, complaint) in [
         (&["b1"][..], "each CC argument must be A to Z or AA to ZZ, not \"b1\""),
@@ -47,7 +47,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
     }
     let no_text = std::ffi::OsStr::from_bytes(b"\xff");
     let mut command = place.coordinator(&["br", "-d"]);
-    let ran = crate::programs::Running::start(command.arg(no_text)).wait().expect(2);
+    let ran = crate::programs::RunningProgram::start(command.arg(no_text)).wait().expect(2);
     assert!(ran.stderr.contains("--dest DIR must be a UTF-8 path"), "{ran:?}");
     let ran = place.run(&["--mode", "fibers"]).expect(2);
     assert!(ran.stderr.contains("[possible values: sequential, threads, processes]"), "{ran:?}");
@@ -55,7 +55,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
 
 #[test]
 fn a_server_is_a_label_or_a_base_url() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for server in ["nowhere", "", "localhost:8001", "ftp://host/flags", "http://", "http://h:x/"] {
         let complaint = "--server LABEL must be one of DELAY, ERROR, LOCAL, REMOTE or a base URL";
         refused(&place, &["-s", server], complaint);
@@ -64,7 +64,7 @@ fn a_server_is_a_label_or_a_base_url() {
 
 #[test]
 fn a_codes_file_must_be_there_and_hold_codes() {
-    let place = Place::new();
+    let place = Sandbox::new();
     refused(&place, &["--codes-file", "none.txt"], "none.txt: No such file");
     std::fs::create_dir(place.path("folder")).unwrap();
     refused(&place, &["--codes-file", "folder"], "--codes-file FILE must be readable text: folder");
@@ -82,7 +82,7 @@ fn a_codes_file_must_be_there_and_hold_codes() {
 
 #[test]
 fn a_destination_must_be_a_directory_to_write_in() {
-    let place = Place::new();
+    let place = Sandbox::new();
     place.file("file", "");
     for mode in MODES {
         for (dest, complaint) in [
@@ -104,7 +104,7 @@ fn a_destination_must_be_a_directory_to_write_in() {
 
 #[test]
 fn a_flag_that_cannot_be_saved_costs_only_itself() {
-    let place = Place::new();
+    let place = Sandbox::new();
     std::fs::create_dir_all(place.path("downloads/br.gif/in the way")).unwrap();
     for mode in MODES {
         let ran = place.run(&["br", "us", "--json", "--mode", mode]).expect(1);
@@ -116,7 +116,7 @@ fn a_flag_that_cannot_be_saved_costs_only_itself() {
 
 #[test]
 fn logs_that_were_asked_for_must_be_possible_but_others_can_be_done_without() {
-    let place = Place::new();
+    let place = Sandbox::new();
     place.file("logs", "in the way");
     for mode in MODES {
         let ran = place.run(&["br", "--log-dir", "logs", "--mode", mode]).expect(3);
@@ -135,8 +135,8 @@ fn logs_that_were_asked_for_must_be_possible_but_others_can_be_done_without() {
 /// Three codes from a bad server: each is an error that says this, and nothing is left behind.
 fn fails(behaviour: Behaviour, timeout: &str, complaint: &str) {
     for mode in ["processes", "threads"] {
-        let place = Place::new();
-        let server = Hostile::start(behaviour);
+        let place = Sandbox::new();
+        let server = HostileServer::start(behaviour);
         let url = server.base_url();
         let how = ["--json", "--timeout", timeout, "--mode", mode, "-m", "3", "-s", &url];
         let ran = place.run(&[&["br", "cn", "us"][..], &how].concat()).expect(1);
@@ -181,10 +181,10 @@ fn a_redirect_loop_or_a_strange_status_is_an_error() {
 }
 
 /// Reads the first line of the program's stdout, then closes it.
-fn first_line(place: &Place, args: &[&str]) -> (String, Ran) {
+fn first_line(place: &Sandbox, args: &[&str]) -> (String, FinishedProgram) {
     let mut command = place.coordinator(args);
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let running = crate::programs::Running::start(command.stdout(writer));
+    let running = crate::programs::RunningProgram::start(command.stdout(writer));
     // The command holds the other end as well.
     drop(command);
     let mut line = Vec::new();
@@ -199,7 +199,7 @@ fn first_line(place: &Place, args: &[&str]) -> (String, Ran) {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for mode in MODES {
         for how in ["--json", "--verbose"] {
             let args = ["--all", "-s", "DELAY", how, "--mode", mode];
@@ -211,10 +211,10 @@ fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
 }
 
 /// Runs the program with a stdout that nobody reads any more.
-fn unread(place: &Place, args: &[&str]) -> Ran {
+fn unread(place: &Sandbox, args: &[&str]) -> FinishedProgram {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    Running::start(place.coordinator(args).stdout(writer)).wait()
+    RunningProgram::start(place.coordinator(args).stdout(writer)).wait()
 }
 
 /// Whatever writes to standard output.
@@ -239,7 +239,7 @@ const WRITING: [&[&str]; 16] = [
 
 #[test]
 fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
-    let place = Place::new();
+    let place = Sandbox::new();
     place.run(&["br"]).expect(0);
     for args in WRITING {
         let ran = unread(&place, args).expect(141);
@@ -252,8 +252,8 @@ fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
 }
 
 #[test]
-fn the_log_of_a_run_whose_reader_is_gone_tells_that_and_what_was_left() {
-    let place = Place::new();
+fn the_log_of_a_run_whose_reader_is_gone_has_the_reason_and_what_was_left() {
+    let place = Sandbox::new();
     for mode in MODES {
         let args = ["--every", "-s", "DELAY", "--json", "--mode", mode];
         let (_, ran) = first_line(&place, &args);
@@ -275,43 +275,44 @@ fn the_log_of_a_run_whose_reader_is_gone_tells_that_and_what_was_left() {
 }
 
 #[test]
-fn nobody_who_listens_to_stderr_is_no_reason_to_stop() {
-    let place = Place::new();
+fn a_closed_stderr_does_not_end_a_run() {
+    let place = Sandbox::new();
     for mode in MODES {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = place.coordinator(&["br", "us", "--mode", mode]);
-        let running = crate::programs::Running::start(command.stderr(writer));
+        let running = crate::programs::RunningProgram::start(command.stderr(writer));
         assert!(running.wait().expect(0).stdout.contains("2 flags downloaded."));
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_under_stdout_is_told() {
-    let place = Place::new();
+fn a_full_disk_under_stdout_is_reported() {
+    let place = Sandbox::new();
     place.run(&["br"]).expect(0);
     for args in WRITING {
         let mut command = place.coordinator(args);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let ran = crate::programs::Running::start(command.stdout(std::process::Stdio::from(full)))
-            .wait()
-            .expect(3);
+        let ran =
+            crate::programs::RunningProgram::start(command.stdout(std::process::Stdio::from(full)))
+                .wait()
+                .expect(3);
         assert!(ran.stderr.contains("coordinator: cannot write "), "{args:?}: {ran:?}");
         assert!(ran.stderr.contains("No space left on device"), "{ran:?}");
     }
 }
 
 #[test]
-fn a_command_in_the_wrong_place_is_told_where_it_belongs() {
-    let place = Place::new();
+fn the_error_of_a_command_in_the_wrong_place_names_the_right_one() {
+    let place = Sandbox::new();
     let ran = place.run(&["--all", "serve"]).expect(2);
     assert!(ran.stderr.contains("serve is a command, which must come first"), "{}", ran.stderr);
 }
 
 #[test]
 fn a_mistyped_command_is_no_code() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for (args, meant) in [
         (&["lo"][..], "logs"),
         (&["ti"], "timeline"),
@@ -330,7 +331,7 @@ fn a_mistyped_command_is_no_code() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused_with_both_names() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let file = place.file("codes.txt", "br");
     for (args, one, other) in [
         (&["-m", "5", "--mode", "sequential"][..], "--max_req 5", "--mode sequential"),
@@ -369,12 +370,12 @@ fn options_that_contradict_each_other_are_refused_with_both_names() {
 #[test]
 fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
     for mode in ["threads", "processes"] {
-        let place = Place::new();
+        let place = Sandbox::new();
         let mut command = place.command(Path::new("sh"), &["-c"]);
         let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
         let script =
             format!("ulimit -n 64; exec '{coordinator}' --all --json -m 100 --mode {mode}");
-        let ran = Running::start(command.arg(script)).wait().expect(0);
+        let ran = RunningProgram::start(command.arg(script)).wait().expect(0);
         assert_eq!(ran.summary().counts(), [194, 0, 0]);
         assert!(ran.stderr.contains("the limit of open files (ulimit -n)"), "{}", ran.stderr);
     }
@@ -382,11 +383,11 @@ fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
 
 #[test]
 fn a_low_limit_of_open_files_leaves_several_workers_where_many_were_asked_for() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let mut command = place.command(Path::new("sh"), &["-c"]);
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("ulimit -n 64; exec '{coordinator}' --every --json -w 200 -m 200");
-    let ran = Running::start(command.arg(script)).wait().expect(0);
+    let ran = RunningProgram::start(command.arg(script)).wait().expect(0);
     assert_eq!(ran.summary().counts(), [194, 482, 0]);
     let told =
         "the limit of open files (ulimit -n) is 64: no more than 3 workers and 12 connections";

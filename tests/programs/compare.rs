@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::programs::{Place, Ran, Running, wait_until, wait_until_gone};
+use crate::programs::{FinishedProgram, RunningProgram, Sandbox, wait_until, wait_until_gone};
 use procession_cli::flag_server::{FlagServer, ServerKind};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,14 +16,14 @@ use serde_json::Value;
 const MODES: &str = "sequential,threads:3,processes:2x2";
 
 /// Runs `coordinator compare ARGS` with an export to `out.json`, and gives that, too.
-fn compare(place: &Place, args: &[&str], code: i32) -> (Ran, Value) {
+pub(crate) fn compare(place: &Sandbox, args: &[&str], code: i32) -> (FinishedProgram, Value) {
     let ran = place.run(&[&["compare", "--export", "out.json"], args].concat()).expect(code);
     let json = fs::read_to_string(place.path("out.json")).expect("an export");
     (ran, serde_json::from_str(&json).expect("JSON"))
 }
 
 /// The results by mode.
-fn results(json: &Value) -> BTreeMap<&str, &Value> {
+pub(crate) fn results(json: &Value) -> BTreeMap<&str, &Value> {
     let results = json["results"].as_array().unwrap();
     results.iter().map(|result| (result["mode"].as_str().unwrap(), result)).collect()
 }
@@ -37,7 +37,7 @@ fn assert_is_clean(dir: &Path) {
 
 #[test]
 fn each_mode_is_measured_and_compared_with_the_first() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = ["br", "cn", "us", "zz", "--modes", MODES, "--runs", "3"];
     let (ran, json) = compare(&place, &args, 0);
     let lines: Vec<_> = ran.stdout.lines().collect();
@@ -83,8 +83,8 @@ fn each_mode_is_measured_and_compared_with_the_first() {
 }
 
 #[test]
-fn the_reference_can_be_chosen_and_modes_that_ask_for_too_much_are_told() {
-    let place = Place::new();
+fn the_reference_can_be_chosen_and_modes_that_are_too_large_are_reported() {
+    let place = Sandbox::new();
     let args = ["b", "-l", "4", "--modes", "threads:50,processes:1", "--runs", "2"];
     let (ran, json) = compare(&place, &[&args[..], &["--reference", "process:1"]].concat(), 0);
     assert_eq!(json["reference"], "processes:1");
@@ -95,7 +95,7 @@ fn the_reference_can_be_chosen_and_modes_that_ask_for_too_much_are_told() {
 
 #[test]
 fn the_exports_tell_the_same() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let files = ["out.md", "out.csv", "out.html", "out.svg"];
     let exports = files.map(|file| ["--export", file]).concat();
     let args = ["br", "us", "--modes", MODES, "--runs", "2"];
@@ -154,7 +154,7 @@ fn the_exports_tell_the_same() {
 }
 
 /// Where there is a Chromium: opens both pictures, and finds the bars on them.
-fn assert_is_drawn_by_a_browser(place: &Place) {
+fn assert_is_drawn_by_a_browser(place: &Sandbox) {
     let browsers = ["chromium", "chromium-browser", "google-chrome"];
     let is_there = |name: &&&str| {
         let version = Command::new(name).arg("--version").stdout(Stdio::null()).status();
@@ -187,7 +187,7 @@ fn assert_is_drawn_by_a_browser(place: &Place) {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for (args, reason) in [
         (&["--runs", "0"][..], "--runs N must be >= 1"),
         (&["--warmup", "-1"], "--warmup N must be a whole number >= 0"),
@@ -224,18 +224,18 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
 
 /// A comparison of three flags from a server of the test's own, in so many runs; begun, so that
 /// some of them are done.
-fn begun(place: &Place, server: &FlagServer) -> Running {
+fn begun(place: &Sandbox, server: &FlagServer) -> RunningProgram {
     let url = server.base_url();
     let modes = ["--modes", "sequential,processes:2", "--warmup", "0", "--runs", "1000"];
     let args = ["compare", "br", "cn", "fr", "-s", &url, "--export", "out.json"];
     fs::create_dir(place.path("tmp")).unwrap();
     let mut command = place.coordinator(&[&args[..], &modes].concat());
-    let run = Running::start(command.env("TMPDIR", place.path("tmp")));
+    let run = RunningProgram::start(command.env("TMPDIR", place.path("tmp")));
     wait_until("some runs are done", || server.served() > 3 * 2 * 3);
     run
 }
 
-fn exported(place: &Place) -> Value {
+fn exported(place: &Sandbox) -> Value {
     serde_json::from_str(&fs::read_to_string(place.path("out.json")).unwrap()).unwrap()
 }
 
@@ -247,7 +247,7 @@ fn runs(json: &Value) -> Vec<u64> {
 #[test]
 fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let place = Place::new();
+        let place = Sandbox::new();
         let server = FlagServer::builder(ServerKind::Local).start().unwrap();
         let run = begun(&place, &server);
         let children = run.children();
@@ -267,7 +267,7 @@ fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
 
 #[test]
 fn what_a_killed_comparison_left_goes_with_the_next_one() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     let children = run.children();
@@ -278,7 +278,7 @@ fn what_a_killed_comparison_left_goes_with_the_next_one() {
     let args = ["compare", "br", "-s", &url, "--modes", "sequential", "--runs", "1"];
     let next = || {
         let mut command = place.coordinator(&args);
-        Running::start(command.env("TMPDIR", place.path("tmp"))).wait().expect(0);
+        RunningProgram::start(command.env("TMPDIR", place.path("tmp"))).wait().expect(0);
         place.path("tmp").read_dir().unwrap().count()
     };
     // A run that the killed one had begun may have been at it still.
@@ -286,8 +286,8 @@ fn what_a_killed_comparison_left_goes_with_the_next_one() {
 }
 
 #[test]
-fn an_interrupt_before_anything_was_measured_is_told() {
-    let place = Place::new();
+fn an_interrupt_before_anything_was_measured_is_reported() {
+    let place = Sandbox::new();
     let server = FlagServer::builder(ServerKind::Delay).start().unwrap();
     let url = server.base_url();
     let run = place.start(&["compare", "-s", &url, "--modes", "processes:2"]);
@@ -300,7 +300,7 @@ fn an_interrupt_before_anything_was_measured_is_told() {
 
 #[test]
 fn a_server_that_dies_between_two_runs_ends_the_comparison() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     drop(server);
@@ -314,8 +314,8 @@ fn a_server_that_dies_between_two_runs_ends_the_comparison() {
 }
 
 #[test]
-fn runs_that_bring_something_else_are_told_and_do_not_count() {
-    let place = Place::new();
+fn runs_with_other_results_are_reported_and_do_not_count() {
+    let place = Sandbox::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let addr = server.addr();
     let url = server.base_url();
@@ -355,7 +355,7 @@ fn runs_that_bring_something_else_are_told_and_do_not_count() {
 
 #[test]
 fn faults_that_are_the_same_for_all_are_no_difference() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let modes = ["--modes", "threads:40,processes:2x20", "--runs", "1"];
     let (ran, json) =
         compare(&place, &[&["--every", "-l", "40", "-s", "ERROR"], &modes[..]].concat(), 0);
@@ -365,111 +365,9 @@ fn faults_that_are_the_same_for_all_are_no_difference() {
 
 #[test]
 fn a_closed_pipe_ends_a_comparison_quietly() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let args = ["compare", "br", "--runs", "1", "--modes", "threads"];
-    Running::start(place.coordinator(&args).stdout(writer)).wait().expect(141);
-}
-
-/// Small jobs of each kind.
-const TASKS: [(&str, &str); 5] =
-    [("sha", "64k"), ("arcfour", "10000"), ("primes", "9"), ("sleep", "2"), ("noop", "0")];
-
-#[test]
-fn every_task_is_compared_by_the_number_of_workers() {
-    let _cores = crate::programs::all_cores();
-    for (task, size) in TASKS {
-        let place = Place::new();
-        let how = ["--jobs", "8", "--runs", "1", "--warmup", "0", "--workers", "2"];
-        let (ran, json) =
-            compare(&place, &[&["--task", task, "--size", size], &how[..]].concat(), 0);
-        let modes: Vec<_> = results(&json).into_keys().collect();
-        let expected = ["processes:1", "processes:2", "sequential", "threads:1", "threads:2"];
-        assert_eq!(modes, expected, "{task}");
-        for (mode, result) in results(&json) {
-            assert_eq!((&result["ok"], &result["error"]), (&8.into(), &0.into()), "{task} {mode}");
-        }
-        assert!(ran.stdout.contains("\nEvery run gave the same results.\n"), "{ran:#?}");
-        assert!(ran.stdout.contains("\nSpeed-up over one worker "), "{ran:#?}");
-        // Of a single run each, nothing follows.
-        let claims = [" times faster than ", " times slower than ", "as fast as", "In Rust"];
-        for claim in claims {
-            assert!(!ran.stdout.contains(claim), "{claim}: {ran:#?}");
-        }
-        assert_eq!(ran.stdout.matches("cannot tell whether it is").count(), 4, "{ran:#?}");
-        let points = json["scaling"].as_array().unwrap();
-        assert_eq!(points.len(), 4, "{task}");
-        let prices = json["price_s"].as_array().unwrap();
-        let priced: Vec<_> = prices.iter().map(|price| price["mode"].as_str().unwrap()).collect();
-        assert_eq!(priced, ["sequential", "threads:1", "processes:1"], "{json:#}");
-        assert!(prices.iter().all(|price| price["seconds"].as_f64().unwrap() > 0.0), "{json:#}");
-        assert!(ran.stdout.contains("threads:1 ") && ran.stdout.contains(" µs"), "{ran:#?}");
-    }
-}
-
-#[test]
-fn cpu_time_and_memory_are_those_of_the_workers_as_well() {
-    let _cores = crate::programs::all_cores();
-    let place = Place::new();
-    let size = ["--task", "arcfour", "--size", "10M", "--jobs", "2", "--runs", "1"];
-    let modes = ["--modes", "sequential,processes:2"];
-    let (_, json) = compare(&place, &[&size[..], &modes].concat(), 0);
-    let of = |mode: &str, name: &str| results(&json)[mode][name].as_f64().unwrap();
-    let (alone, together) = (of("sequential", "cpu_s"), of("processes:2", "cpu_s"));
-    assert!(together > alone / 2.0, "{together} s of CPU, not {alone}");
-    // Each task holds its text twice.
-    let (alone, together) =
-        (of("sequential", "peak_rss_bytes"), of("processes:2", "peak_rss_bytes"));
-    assert!(alone > 20e6, "{alone} bytes");
-    assert!(together > 40e6, "{together} bytes");
-}
-
-/// Whether this machine has a CPython, as the program looks for it.
-fn has_python() -> bool {
-    let version = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    version.is_ok_and(|status| status.success())
-}
-
-#[test]
-fn cpython_does_the_same_work_where_there_is_one() {
-    let _cores = crate::programs::all_cores();
-    let place = Place::new();
-    let how = ["--jobs", "6", "--size", "50001", "--runs", "1", "--warmup", "0", "-w", "2"];
-    let (ran, json) = compare(&place, &[&["--task", "python"], &how[..]].concat(), 0);
-    let modes: Vec<_> = results(&json).into_keys().filter(|mode| mode.starts_with("py")).collect();
-    if !has_python() {
-        assert!(ran.stdout.contains("\npython3 was not found, so CPython is not compared"));
-        assert_eq!(modes, [""; 0]);
-        return;
-    }
-    assert_eq!(
-        modes,
-        [
-            "python-processes:1",
-            "python-processes:2",
-            "python-sequential",
-            "python-threads:1",
-            "python-threads:2"
-        ]
-    );
-    // Digest for digest, also of data that is no whole number of pieces.
-    assert!(ran.stdout.contains("\nEvery run gave the same results.\n"), "{ran:#?}");
-    assert!(json["python"].as_str().unwrap().contains("Python 3."), "{json:#}");
-}
-
-#[test]
-fn without_a_python_the_comparison_goes_without_unless_it_was_named() {
-    let place = Place::new();
-    fs::create_dir(place.path("empty")).unwrap();
-    let run = |args: &[&str]| {
-        let mut command = place.coordinator(&[&["compare", "--runs", "1"], args].concat());
-        Running::start(command.env("PATH", place.path("empty"))).wait()
-    };
-    let small = ["--jobs", "2", "--size", "1k", "-w", "1", "--warmup", "0"];
-    let ran = run(&[&["--task", "python"], &small[..]].concat()).expect(0);
-    let words = ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("python3 was not found, so CPython is not compared"), "{ran:#?}");
-    let ran = run(&["--task", "sha", "--modes", "threads:1,python-threads:1"]).expect(2);
-    assert!(ran.stderr.contains("--modes python-threads:1: python3 was not found"), "{ran:#?}");
+    RunningProgram::start(place.coordinator(&args).stdout(writer)).wait().expect(141);
 }

@@ -2,13 +2,13 @@
 
 #![cfg(target_os = "linux")]
 
-use crate::hostile::{Behaviour, Hostile};
-use crate::programs::{MODES, Place, Ran, Running, wait_until_gone};
+use crate::hostile::{Behaviour, HostileServer};
+use crate::programs::{FinishedProgram, MODES, RunningProgram, Sandbox, wait_until_gone};
 use rustix::process::Signal;
 
 const BOOK: &str = "CN IN US ID BR PK NG BD RU JP MX PH VN ET EG DE IR TR CD FR";
 
-fn demo(place: &Place, args: &[&str]) -> Ran {
+fn demo(place: &Sandbox, args: &[&str]) -> FinishedProgram {
     place.run(&[&["demo"], args].concat())
 }
 
@@ -24,7 +24,7 @@ fn before_seconds(line: &str) -> &str {
 #[test]
 fn flags_are_named_as_they_arrive_then_counted() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let ran = demo(&place, &["flags", "-s", "LOCAL", "--mode", mode]).expect(0);
         let [codes, last] = ran.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{ran:#?}") };
         assert_eq!(before_seconds(last), "20 flags downloaded in");
@@ -42,9 +42,9 @@ fn flags_are_named_as_they_arrive_then_counted() {
 }
 
 #[test]
-fn flags_that_fail_are_told_and_not_counted() {
-    let place = Place::new();
-    let server = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+fn flags_that_fail_are_reported_and_not_counted() {
+    let place = Sandbox::new();
+    let server = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     for mode in MODES {
         let ran = demo(&place, &["flags", "-s", &server.base_url(), "--mode", mode]).expect(1);
         let told = "\n*** Error for BR: HTTP 503 - Service Unavailable\n";
@@ -56,10 +56,10 @@ fn flags_that_fail_are_told_and_not_counted() {
 #[test]
 fn futures_are_shown_when_they_are_made_and_when_they_are_done() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let show = || demo(&place, &["futures", "--mode", mode]).expect(0);
         // If the program itself is held up for half a second, workers are free again.
-        let is_held_up = |ran: &Ran| ran.stdout.matches("state=running").count() > 3;
+        let is_held_up = |ran: &FinishedProgram| ran.stdout.matches("state=running").count() > 3;
         let ran = (0..5).map(|_| show()).find(|ran| !is_held_up(ran)).expect("a quiet moment");
         let scheduled = |code: &str, state: &str| {
             let line = format!("Scheduled for {code}: <Future state={state}>\n");
@@ -85,7 +85,7 @@ fn futures_are_shown_when_they_are_made_and_when_they_are_done() {
 #[test]
 fn map_gives_results_in_order_while_later_ones_run() {
     for mode in MODES {
-        let ran = demo(&Place::new(), &["map", "--mode", mode, "--speed", "5"]).expect(0);
+        let ran = demo(&Sandbox::new(), &["map", "--mode", mode, "--speed", "5"]).expect(0);
         // Each with the time of day before it.
         let unstamped = |line: &str| {
             let (time, line) = line.split_at(11);
@@ -116,7 +116,7 @@ fn map_gives_results_in_order_while_later_ones_run() {
 fn cpu_shows_what_workers_are_worth_and_where_they_are_not() {
     let args = ["cpu", "--jobs", "1", "--workers", "2", "--mode"];
     for (mode, who) in [("threads", ["1 thread", "2 threads"]), ("processes", WORKERS)] {
-        let ran = demo(&Place::new(), &[&args[..], &[mode]].concat()).expect(0);
+        let ran = demo(&Sandbox::new(), &[&args[..], &[mode]].concat()).expect(0);
         let lines: Vec<_> = ran.stdout.lines().collect();
         assert_eq!(lines.len(), 3 + 3 + 3, "{ran:#?}");
         for kind in [0, 3] {
@@ -145,7 +145,7 @@ fn assert_in_order(text: &str, parts: &[&str]) {
 
 #[test]
 fn a_crash_costs_a_process_pool_one_flag() {
-    let ran = demo(&Place::new(), &["crash", "-s", "LOCAL", "-w", "2"]).expect(0);
+    let ran = demo(&Sandbox::new(), &["crash", "-s", "LOCAL", "-w", "2"]).expect(0);
     assert_in_order(
         &ran.stdout,
         &[
@@ -168,7 +168,7 @@ fn a_crash_costs_a_process_pool_one_flag() {
 #[test]
 fn a_crash_costs_everything_where_all_share_a_process() {
     for (mode, who) in [("sequential", "one after the other"), ("threads", "4 threads")] {
-        let ran = demo(&Place::new(), &["crash", "-s", "LOCAL", "--mode", mode]).expect(0);
+        let ran = demo(&Sandbox::new(), &["crash", "-s", "LOCAL", "--mode", mode]).expect(0);
         assert_in_order(
             &ran.stdout,
             &[
@@ -185,10 +185,10 @@ fn a_crash_costs_everything_where_all_share_a_process() {
 
 #[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
-    let place = Place::new();
+    let place = Sandbox::new();
     std::fs::create_dir(place.path("tmp")).unwrap();
     let mut command = place.coordinator(&["demo", "crash", "-w", "2"]);
-    let run = Running::start(command.env("TMPDIR", place.path("tmp")));
+    let run = RunningProgram::start(command.env("TMPDIR", place.path("tmp")));
     run.wait_for_stdout(" is there, by worker ");
     let workers = run.workers(2);
     run.signal(Signal::INT);
@@ -201,15 +201,15 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
 }
 
 #[test]
-fn whoever_has_seen_enough_may_close_the_pipe() {
+fn a_reader_may_close_the_pipe_early() {
     for demo in ["map", "flags", "crash"] {
-        let place = Place::new();
+        let place = Sandbox::new();
         std::fs::create_dir(place.path("tmp")).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = place.coordinator(&["demo", demo]);
         command.env("TMPDIR", place.path("tmp")).stdout(writer);
-        Running::start(&mut command).wait().expect(141);
+        RunningProgram::start(&mut command).wait().expect(141);
         let left: Vec<_> = place.path("tmp").read_dir().unwrap().flatten().collect();
         assert!(left.is_empty(), "{demo}: {left:?}");
     }
@@ -217,7 +217,7 @@ fn whoever_has_seen_enough_may_close_the_pipe() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for (args, reason) in [
         (&["nothing"][..], "unrecognized subcommand 'nothing'"),
         (&[], "Usage: coordinator demo <COMMAND>"),

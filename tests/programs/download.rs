@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::gate::Gate;
-use crate::hostile::{Behaviour, Hostile};
-use crate::programs::{MODES, Place};
+use crate::gate::GateServer;
+use crate::hostile::{Behaviour, HostileServer};
+use crate::programs::{MODES, Sandbox};
 use procession_cli::flag_server::image;
 use procession_cli::flags::codes::{AVAILABLE, POP20};
 
@@ -20,7 +20,7 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
         .map(|cc| (format!("{cc}.gif"), image(&cc).unwrap().to_vec()))
         .collect();
     assert_eq!(expected.len(), 194);
-    let place = Place::new();
+    let place = Sandbox::new();
     for mode in MODES {
         place.run(&["--all", "--mode", mode, "-d", mode]).expect(0);
         let mut files = place.files(mode);
@@ -31,7 +31,7 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
 
 #[test]
 fn the_most_populous_countries_are_the_default() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let ran = place.run(&[]).expect(0);
     assert!(ran.stdout.contains("Searching for 20 flags: from BD to VN\n"), "{ran:?}");
     assert_eq!(place.flags("downloads"), set(&POP20));
@@ -39,7 +39,7 @@ fn the_most_populous_countries_are_the_default() {
 
 #[test]
 fn a_letter_means_all_codes_that_begin_with_it() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let summary = place.run(&["B", "--json"]).expect(0).summary();
     assert_eq!(summary.counts(), [17, 9, 0]);
     let with_b: Vec<_> = AVAILABLE.into_iter().filter(|code| code.starts_with('B')).collect();
@@ -48,7 +48,7 @@ fn a_letter_means_all_codes_that_begin_with_it() {
 
 #[test]
 fn codes_letters_and_tables_add_up_and_are_limited_after_sorting() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let ran = place.run(&["us", "b", "Br", "-l", "4"]).expect(0);
     assert!(ran.stdout.contains("Searching for 4 flags: BA, BB, BC, BD\n"), "{ran:?}");
     assert_eq!(place.flags("downloads"), set(&["BA", "BB", "BD"]));
@@ -57,7 +57,7 @@ fn codes_letters_and_tables_add_up_and_are_limited_after_sorting() {
 
 #[test]
 fn a_codes_file_may_be_written_in_any_way() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let text = "\u{feff}br us\r\n\n  CN\tbr # and so on\n# nothing\nUS\n\n";
     let file = place.file("codes.txt", text);
     let wanted = set(&["BR", "CN", "US"]);
@@ -71,7 +71,7 @@ fn a_codes_file_may_be_written_in_any_way() {
 
 #[test]
 fn the_error_server_gives_the_same_outcomes_in_each_mode() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let outcomes = |how: &[&str]| {
         let args = [&["b", "-l", "16", "-s", "error", "--json", "-d", "flags"], how].concat();
         let ran = place.run(&args).expect(1);
@@ -95,7 +95,7 @@ fn the_error_server_gives_the_same_outcomes_in_each_mode() {
 
 #[test]
 fn every_code_from_the_error_server_gives_the_counts_of_the_book() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let summary = place.run(&["-e", "-s", "ERROR", "-m", "60", "--json"]).expect(1).summary();
     assert_eq!(summary.counts(), [150, 361, 165]);
     assert_eq!(place.flags("downloads").len(), 150);
@@ -103,10 +103,10 @@ fn every_code_from_the_error_server_gives_the_counts_of_the_book() {
 
 #[test]
 fn a_request_is_tried_again_as_often_as_asked() {
-    let server = |fails| Hostile::start(Behaviour::FlakyThenOk { fails });
+    let server = |fails| HostileServer::start(Behaviour::FlakyThenOk { fails });
     for mode in MODES {
-        let place = Place::new();
-        let run = |server: &Hostile, retries| {
+        let place = Sandbox::new();
+        let run = |server: &HostileServer, retries| {
             let url = server.base_url();
             place.run(&["br", "-s", &url, "--retries", retries, "--mode", mode, "--json"])
         };
@@ -121,7 +121,7 @@ fn a_request_is_tried_again_as_often_as_asked() {
 
 #[test]
 fn missing_flags_are_a_failure_only_if_asked() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = |mode| ["br", "aa", "--mode", mode, "--fail-on-missing"];
     for mode in MODES {
         place.run(&args(mode)[..4]).expect(0);
@@ -132,7 +132,7 @@ fn missing_flags_are_a_failure_only_if_asked() {
 
 #[test]
 fn flags_of_an_earlier_run_are_replaced_and_its_leftovers_swept_up() {
-    let place = Place::new();
+    let place = Sandbox::new();
     std::fs::create_dir(place.path("downloads")).unwrap();
     place.file("downloads/br.gif", "old");
     // No system has a process of this number.
@@ -143,9 +143,9 @@ fn flags_of_an_earlier_run_are_replaced_and_its_leftovers_swept_up() {
 
 /// Runs 120 downloads and tells how many of them were in flight at once.
 fn at_once(opens_at: usize, how: &[&str]) -> usize {
-    let gate = Gate::start(opens_at);
+    let gate = GateServer::start(opens_at);
     let args = [&["a", "b", "c", "d", "e", "-l", "120", "--json", "-s", &gate.base_url()], how];
-    let summary = Place::new().run(&args.concat()).expect(0).summary();
+    let summary = Sandbox::new().run(&args.concat()).expect(0).summary();
     assert_eq!(summary.ok, 120);
     gate.peak()
 }
@@ -165,8 +165,8 @@ fn as_many_requests_are_in_flight_as_were_asked_for() {
 fn a_run_has_exactly_as_many_workers_as_asked_and_leaves_none() {
     use std::time::{Duration, Instant};
 
-    let server = Hostile::start(Behaviour::Stall);
-    let place = Place::new();
+    let server = HostileServer::start(Behaviour::Stall);
+    let place = Sandbox::new();
     let run = place.start(&["--all", "-s", &server.base_url(), "-w", "3", "-m", "194"]);
     let workers = run.workers(3);
     let a_while = Instant::now() + Duration::from_millis(500);

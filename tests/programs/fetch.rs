@@ -2,134 +2,18 @@
 //!
 //! The sockets are real; every wait has a deadline, and no test depends on something being fast.
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::scripted_server::{DEADLINE, Response, ScriptedServer, fetch_with, within};
 use procession_cli::flags::client::{FetchSettings, agent};
 use procession_cli::flags::download::{SaveTarget, download};
 use procession_cli::flags::fetch::{Fetched, fetch};
 use procession_cli::flags::fetch_error::FetchError;
 use procession_cli::flags::image::InvalidGif;
 use procession_cli::flags::outcome::DownloadStatus;
-
-/// Longer than anything here may take; a test that meets it has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What the server does with a request.
-enum Response {
-    /// Answer, and keep the connection.
-    Answer(Vec<u8>),
-    /// Answer, and close the connection.
-    AnswerAndClose(Vec<u8>),
-    /// Answer, then repeat the second part until the client has had enough, with pauses.
-    Endless(Vec<u8>, Vec<u8>, Duration),
-    /// Say nothing until the client has had enough.
-    Stall,
-}
-
-/// A request as the server saw it.
-#[derive(Debug, Clone)]
-struct SeenRequest {
-    peer: SocketAddr,
-    at: Instant,
-    path: String,
-    headers: Vec<String>,
-}
-
-struct ScriptedServer {
-    url: String,
-    seen: Arc<Mutex<Vec<SeenRequest>>>,
-}
-
-impl ScriptedServer {
-    /// Serves until the test program ends. `act` is given the number of the request, from 0.
-    fn start(act: impl Fn(usize, &str) -> Response + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let url = format!("http://{}/flags", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let server = ScriptedServer { url, seen: Arc::clone(&seen) };
-        let act = Arc::new(act);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (act, seen) = (Arc::clone(&act), Arc::clone(&seen));
-                // The client may leave at any time.
-                thread::spawn(move || serve(stream, &*act, &seen).ok());
-            }
-        });
-        server
-    }
-
-    /// Always does the same.
-    fn always(act: impl Fn() -> Response + Send + Sync + 'static) -> Self {
-        Self::start(move |_, _| act())
-    }
-
-    fn seen(&self) -> Vec<SeenRequest> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn settings(&self) -> FetchSettings {
-        FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::new(&self.url) }
-    }
-
-    fn fetch(&self) -> Fetched {
-        fetch_with(self.settings())
-    }
-}
-
-fn serve(
-    mut stream: TcpStream,
-    act: &dyn Fn(usize, &str) -> Response,
-    seen: &Mutex<Vec<SeenRequest>>,
-) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut head = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            match line.trim_end() {
-                "" => break,
-                text => head.push(text.to_owned()),
-            }
-        }
-        let path = head[0].split(' ').nth(1).unwrap().to_owned();
-        let request = SeenRequest {
-            peer: stream.peer_addr()?,
-            at: Instant::now(),
-            path: path.clone(),
-            headers: head[1..].iter().map(|line| line.to_lowercase()).collect(),
-        };
-        let number = {
-            let mut seen = seen.lock().unwrap();
-            seen.push(request);
-            seen.len() - 1
-        };
-        match act(number, &path) {
-            Response::Answer(bytes) => stream.write_all(&bytes)?,
-            Response::AnswerAndClose(bytes) => return stream.write_all(&bytes),
-            Response::Endless(first, then, pause) => {
-                stream.write_all(&first)?;
-                let start = Instant::now();
-                while start.elapsed() < DEADLINE {
-                    stream.write_all(&then)?;
-                    thread::sleep(pause);
-                }
-            }
-            Response::Stall => {
-                reader.fill_buf()?;
-                return Ok(());
-            }
-        }
-    }
-}
 
 fn answer(status: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
@@ -152,18 +36,8 @@ fn flag() -> Vec<u8> {
     bytes
 }
 
-fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(DEADLINE).expect("it should have come to an end")
-}
-
-fn fetch_with(settings: FetchSettings) -> Fetched {
-    within(move || fetch(&agent(&settings), &settings, "BR".parse().unwrap()))
-}
-
 fn error(fetched: &Fetched) -> String {
-    fetched.result.as_ref().expect_err("it should have failed").to_string()
+    fetched.result.as_ref().expect_err("it should have failed").message()
 }
 
 #[test]
@@ -218,7 +92,7 @@ fn a_404_is_not_found_and_is_not_tried_again() {
 }
 
 #[test]
-fn statuses_are_told_by_their_canonical_reason() {
+fn statuses_are_reported_with_their_canonical_reason() {
     for (sent, told) in [
         ("503 Gone Fishing", "HTTP 503 - Service Unavailable"),
         ("503", "HTTP 503 - Service Unavailable"),
@@ -339,7 +213,7 @@ fn the_timeout_covers_all_redirects() {
 }
 
 #[test]
-fn a_refused_connection_is_told_and_tried_again() {
+fn a_refused_connection_is_reported_and_retried() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     // The client end of a connection: an address that is taken, and where nobody listens.
     let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -434,7 +308,7 @@ fn a_server_may_ask_for_a_longer_pause() {
 }
 
 #[test]
-fn a_download_is_saved_and_told() {
+fn a_download_is_saved_and_reported() {
     let server = ScriptedServer::start(|_, path| match path {
         "/flags/br/br.gif" => Response::Answer(answer("200 OK", &flag())),
         "/flags/ke/ke.gif" => Response::Answer(answer("503 Service Unavailable", b"")),

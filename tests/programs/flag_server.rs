@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::hostile::{Behaviour, Hostile, TINY_GIF};
+use crate::hostile::{Behaviour, HostileServer, TINY_GIF};
 use procession_cli::flag_server::{
     DEFAULT_SEED, DELAY, Faults, FlagServer, ServerKind, StartError, image,
 };
@@ -77,7 +77,7 @@ fn all_available_flags_are_served_as_gifs() {
 }
 
 #[test]
-fn all_else_is_not_found_and_says_so_in_plain_text() {
+fn all_other_paths_are_not_found_with_a_plain_text() {
     let server = start(ServerKind::Local);
     for path in [
         "/zz/zz.gif",
@@ -116,7 +116,7 @@ fn head_gives_the_length_without_the_image() {
 }
 
 #[test]
-fn the_front_page_says_what_this_is_and_whose_drawings_they_are() {
+fn the_front_page_names_the_server_and_the_source_of_the_images() {
     let server = start(ServerKind::Delay);
     let origin = server.base_url().replace("/flags", "");
     for path in ["/", "/flags", "/flags/"] {
@@ -351,8 +351,8 @@ fn urls_are_for_clients_and_for_people() {
 // The hostile server is a tool for other tests, so it must be right itself.
 
 #[test]
-fn hostile_flaky_fails_as_often_as_told_for_each_path_and_then_sends_a_sound_gif() {
-    let server = Hostile::start(Behaviour::FlakyThenOk { fails: 2 });
+fn hostile_flaky_fails_the_given_number_of_times_for_each_path_and_then_sends_a_valid_gif() {
+    let server = HostileServer::start(Behaviour::FlakyThenOk { fails: 2 });
     let agent = agent();
     for cc in ["br", "cn"] {
         let url = format!("{}/{cc}/{cc}.gif", server.base_url());
@@ -376,24 +376,24 @@ fn hostile_flaky_fails_as_often_as_told_for_each_path_and_then_sends_a_sound_gif
 
 #[test]
 fn hostile_reset_resets_and_refuse_refuses() {
-    let kind_of = |server: &Hostile| {
+    let kind_of = |server: &HostileServer| {
         let url = format!("{}/br/br.gif", server.base_url());
         match agent().get(&url).call() {
             Err(ureq::Error::Io(error)) => error.kind(),
             other => panic!("{other:?}"),
         }
     };
-    let reset = Hostile::start(Behaviour::Reset);
+    let reset = HostileServer::start(Behaviour::Reset);
     assert_eq!(kind_of(&reset), io::ErrorKind::ConnectionReset);
     assert_eq!(reset.connections(), 1);
-    let refuse = Hostile::start(Behaviour::Refuse);
+    let refuse = HostileServer::start(Behaviour::Refuse);
     assert_eq!(kind_of(&refuse), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
 fn hostile_bodies_are_broken_as_promised() {
     let ask = |behaviour, limit| {
-        let server = Hostile::start(behaviour);
+        let server = HostileServer::start(behaviour);
         let url = format!("{}/br/br.gif", server.base_url());
         let agent: ureq::Agent =
             ureq::Agent::config_builder().timeout_recv_body(Some(limit)).build().into();
@@ -421,7 +421,7 @@ fn hostile_bodies_are_broken_as_promised() {
 
 #[test]
 fn a_hostile_server_stops_while_a_client_is_stalled() {
-    let server = Hostile::start(Behaviour::Stall);
+    let server = HostileServer::start(Behaviour::Stall);
     let addr = server.base_url().replace("http://", "").replace("/flags", "");
     let mut client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();

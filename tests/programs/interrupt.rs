@@ -7,10 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::gate::Gate;
-use crate::hostile::{Behaviour, Hostile};
+use crate::gate::GateServer;
+use crate::hostile::{Behaviour, HostileServer};
 use crate::programs::{
-    MODES, PATIENCE, Place, Ran, Running, how, kill, wait_until, wait_until_gone,
+    FinishedProgram, MODES, PATIENCE, RunningProgram, Sandbox, how, kill, wait_until,
+    wait_until_gone,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -19,7 +20,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Every code has its line, and those that were not done say so; gives the number of these.
 #[track_caller]
-fn not_done(ran: &Ran, total: usize) -> usize {
+fn not_done(ran: &FinishedProgram, total: usize) -> usize {
     let summary = ran.summary();
     assert_eq!(summary.all["total"], total);
     assert_eq!(summary.all["interrupted"], true);
@@ -28,12 +29,12 @@ fn not_done(ran: &Ran, total: usize) -> usize {
 }
 
 /// Interrupts a run that has begun, and waits for its end, which must come soon.
-fn interrupt(run: Running, signal: Signal, code: i32) -> Ran {
+fn interrupt(run: RunningProgram, signal: Signal, code: i32) -> FinishedProgram {
     signal_and_wait(run, &[signal]).expect(code)
 }
 
 /// As [`interrupt`], with several signals that come at once.
-fn signal_and_wait(run: Running, signals: &[Signal]) -> Ran {
+fn signal_and_wait(run: RunningProgram, signals: &[Signal]) -> FinishedProgram {
     let workers = run.children();
     let began = Instant::now();
     signals.iter().for_each(|&signal| run.signal(signal));
@@ -47,7 +48,7 @@ fn signal_and_wait(run: Running, signals: &[Signal]) -> Ran {
 fn an_interrupted_run_finishes_what_is_in_flight_and_reports_the_rest() {
     for mode in MODES {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-            let place = Place::new();
+            let place = Sandbox::new();
             let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
             run.wait_for_stdout("\n");
             let ran = interrupt(run, signal, code);
@@ -70,9 +71,9 @@ fn an_interrupted_run_finishes_what_is_in_flight_and_reports_the_rest() {
 fn a_server_that_stalls_cannot_hold_up_the_end() {
     for mode in MODES {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-            let server = Hostile::start(Behaviour::Stall);
+            let server = HostileServer::start(Behaviour::Stall);
             let url = server.base_url();
-            let place = Place::new();
+            let place = Sandbox::new();
             let run =
                 place.start(&[&["--all", "-s", &url, "--json"], &how(mode, "4", "4")[..]].concat());
             let in_flight = if mode == "sequential" { 1 } else { 4 };
@@ -87,7 +88,7 @@ fn a_server_that_stalls_cannot_hold_up_the_end() {
 #[test]
 fn a_person_gets_the_report_of_an_interrupted_run() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let run = place.start(&["--all", "-s", "DELAY", "--mode", mode]);
         run.wait_for_stdout("will be used.\n");
         let ran = interrupt(run, Signal::INT, 130);
@@ -102,13 +103,13 @@ fn a_person_gets_the_report_of_an_interrupted_run() {
 }
 
 #[test]
-fn whoever_insists_is_obeyed_at_once() {
+fn a_second_signal_ends_the_program_at_once() {
     for mode in MODES {
-        let server = Hostile::start(Behaviour::Stall);
+        let server = HostileServer::start(Behaviour::Stall);
         let url = server.base_url();
         // Less than the grace would take; but a busy machine may need more than one try.
         let is_quick = || {
-            let place = Place::new();
+            let place = Sandbox::new();
             let run = place.start(&["--all", "-s", &url, "--mode", mode, "--json"]);
             let before = server.connections();
             wait_until("a request is in flight", || server.connections() > before);
@@ -132,7 +133,7 @@ fn whoever_insists_is_obeyed_at_once() {
 #[test]
 fn a_terminal_that_is_gone_is_a_request_to_end_in_order() {
     for (signal, code) in [(Signal::HUP, 129), (Signal::QUIT, 131)] {
-        let place = Place::new();
+        let place = Sandbox::new();
         let run = place.start(&["--all", "-s", "DELAY", "--json"]);
         run.wait_for_stdout("\n");
         let ran = interrupt(run, signal, code);
@@ -145,11 +146,11 @@ fn a_terminal_that_is_gone_is_a_request_to_end_in_order() {
 
 #[test]
 fn a_program_that_was_started_to_outlive_its_terminal_does() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("trap '' HUP; exec '{coordinator}' B -s DELAY --json");
     let mut command = place.command(std::path::Path::new("sh"), &["-c", &script]);
-    let run = Running::start(&mut command);
+    let run = RunningProgram::start(&mut command);
     run.wait_for_stdout("\n");
     run.signal(Signal::HUP);
     assert_eq!(run.wait().expect(0).summary().counts(), [17, 9, 0]);
@@ -158,7 +159,7 @@ fn a_program_that_was_started_to_outlive_its_terminal_does() {
 #[test]
 fn signals_that_come_at_once_are_one_request() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
         run.wait_for_stdout("\n");
         // As `timeout` does it: the program, then its group.
@@ -178,13 +179,13 @@ fn signals_that_come_at_once_are_one_request() {
 #[test]
 fn the_second_signal_ends_the_program_though_its_main_thread_hangs() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let place = Place::new();
+        let place = Sandbox::new();
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         // Nearly all that a pipe holds.
         std::io::Write::write_all(&mut writer, &[b'\n'; 60 << 10]).unwrap();
         let args = ["--every", "--json", "-m", "60"];
         let mut command = place.coordinator(&args);
-        let run = Running::start(command.stdout(writer));
+        let run = RunningProgram::start(command.stdout(writer));
         drop(command);
         let workers = run.workers(num_cpus::get().min(60));
         // Nobody reads: the main thread is held up in a write.
@@ -208,7 +209,7 @@ fn the_second_signal_ends_the_program_though_its_main_thread_hangs() {
 fn a_signal_that_comes_while_starting_is_heeded() {
     for mode in MODES {
         for delay in [0, 1, 2, 4, 8, 16, 32] {
-            let place = Place::new();
+            let place = Sandbox::new();
             let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
             thread::sleep(Duration::from_millis(delay));
             let (signal, code) =
@@ -224,10 +225,10 @@ fn a_signal_that_comes_while_starting_is_heeded() {
 
 #[test]
 fn a_ctrl_c_in_the_terminal_is_for_the_coordinator_alone() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = ["--all", "-s", "DELAY", "--json", "-w", "2", "-m", "20"];
     // A terminal signals the whole group of processes in its foreground.
-    let run = Running::start(place.coordinator(&args).process_group(0));
+    let run = RunningProgram::start(place.coordinator(&args).process_group(0));
     run.wait_for_stdout("\n");
     let group = Pid::from_raw(run.pid().try_into().unwrap()).unwrap();
     kill_process_group(group, Signal::INT).unwrap();
@@ -243,9 +244,9 @@ fn a_ctrl_c_in_the_terminal_is_for_the_coordinator_alone() {
 #[test]
 fn a_killed_worker_costs_the_flag_it_was_at() {
     // It opens when a third request comes, which only a new worker can make.
-    let server = Gate::start(3);
+    let server = GateServer::start(3);
     let url = server.base_url();
-    let place = Place::new();
+    let place = Sandbox::new();
     let run = place.start(&["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--json"]);
     wait_until("both workers are busy", || server.peak() == 2);
     let workers = run.workers(2);
@@ -272,7 +273,7 @@ fn a_killed_worker_costs_the_flag_it_was_at() {
 
 #[test]
 fn workers_that_are_killed_again_and_again_cost_no_more_than_their_flags() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let run = place.start(&["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"]);
     run.wait_for_stdout("\n");
     for _ in 0..3 {
@@ -295,9 +296,9 @@ fn workers_that_are_killed_again_and_again_cost_no_more_than_their_flags() {
 #[test]
 fn the_workers_of_a_killed_coordinator_end_with_it() {
     for server in ["DELAY", "stalling"] {
-        let stalling = Hostile::start(Behaviour::Stall);
+        let stalling = HostileServer::start(Behaviour::Stall);
         let url = stalling.base_url();
-        let place = Place::new();
+        let place = Sandbox::new();
         let args = ["--all", "-w", "4", "-m", "60", "--json", "-s"];
         let run = match server {
             "DELAY" => place.start(&[&args[..], &["DELAY"]].concat()),

@@ -7,16 +7,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::programs::{Place, Ran, Running};
+use crate::programs::{FinishedProgram, RunningProgram, Sandbox};
 
 /// All codes, as the flag servers answer them.
 const ALL: [usize; 3] = [194, 482, 0];
 
 /// Runs `coordinator --every --json ARGS` under a limit that a shell sets.
-fn limited(place: &Place, ulimit: &str, args: &str) -> Ran {
+fn limited(place: &Sandbox, ulimit: &str, args: &str) -> FinishedProgram {
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("{ulimit}; exec '{coordinator}' --every --json {args}");
-    Running::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait()
+    RunningProgram::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait()
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_limit_of_memory_costs_connections_and_no_flags() {
         ("-d 100000", "-m 1000"),
         ("-d 100000", "-m 1000 --mode threads"),
     ] {
-        let ran = limited(&Place::new(), &format!("ulimit {limit}"), args).expect(0);
+        let ran = limited(&Sandbox::new(), &format!("ulimit {limit}"), args).expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{limit} {args}: {}", ran.stderr);
         let connections = ran.summary().all["connections"].as_u64().unwrap();
         let is_less = connections < if args.contains("200") { 200 } else { 676 };
@@ -46,7 +46,7 @@ fn a_limit_of_memory_costs_connections_and_no_flags() {
 #[test]
 fn a_limit_of_memory_under_which_nothing_works_is_one_clear_error() {
     for mode in ["processes", "threads"] {
-        let place = Place::new();
+        let place = Sandbox::new();
         let ran = limited(&place, "ulimit -v 45000", &format!("-m 1000 --mode {mode}")).expect(3);
         assert_eq!(ran.stdout, "");
         let told = "coordinator: the limit of memory (ulimit -v) is 43 MiB: that is too little";
@@ -61,7 +61,7 @@ fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() 
     for (files, mode) in tries.into_iter().chain([(8, "threads"), (16, "threads")]) {
         let began = Instant::now();
         let args = format!("--server LOCAL --mode {mode}");
-        let ran = limited(&Place::new(), &format!("ulimit -n {files}"), &args).expect(3);
+        let ran = limited(&Sandbox::new(), &format!("ulimit -n {files}"), &args).expect(3);
         // To try for half a minute to start a worker would take longer.
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert_eq!(ran.stdout, "");
@@ -70,14 +70,14 @@ fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() 
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
         let (_, least) = ran.stderr.trim_end().rsplit_once(' ').expect("words");
         // What is announced is true.
-        let ran = limited(&Place::new(), &format!("ulimit -n {least}"), &args).expect(0);
+        let ran = limited(&Sandbox::new(), &format!("ulimit -n {least}"), &args).expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{least}: {}", ran.stderr);
     }
 }
 
 /// The same with a limit of threads, which counts all of a user's: as a user of whom there are no
 /// others. None if only the present user can be had.
-fn with_threads(place: &Place, threads: usize, args: &str) -> Option<Ran> {
+fn with_threads(place: &Sandbox, threads: usize, args: &str) -> Option<FinishedProgram> {
     let is_root = rustix::process::geteuid().is_root();
     let can_change = std::process::Command::new("setpriv").arg("--version").output().is_ok();
     if !(is_root && can_change) {
@@ -97,7 +97,7 @@ fn with_threads(place: &Place, threads: usize, args: &str) -> Option<Ran> {
     );
     let change = ["--reuid", &user.to_string(), "--regid", "65534", "--clear-groups", "sh", "-c"];
     let mut command = place.command(Path::new("setpriv"), &change);
-    Some(Running::start(command.arg(script)).wait())
+    Some(RunningProgram::start(command.arg(script)).wait())
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
         (60, "-m 1000 -w 2", " connections in place of 338: "),
         (60, "-m 200 -w 200", " cannot be started now: "),
     ] {
-        let Some(ran) = with_threads(&Place::new(), threads, args) else { return };
+        let Some(ran) = with_threads(&Sandbox::new(), threads, args) else { return };
         let ran = ran.expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{args}: {}", ran.stderr);
         let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
@@ -119,7 +119,7 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
 #[test]
 fn a_limit_of_threads_under_which_nothing_works_is_one_clear_error() {
     for threads in [1, 3] {
-        let Some(ran) = with_threads(&Place::new(), threads, "--mode threads") else { return };
+        let Some(ran) = with_threads(&Sandbox::new(), threads, "--mode threads") else { return };
         let ran = ran.expect(3);
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.contains("Resource temporarily unavailable"), "{}", ran.stderr);

@@ -7,12 +7,14 @@ use std::fs;
 use std::io::{BufRead, Write};
 use std::process::Stdio;
 
-use crate::programs::{MODES, Place, Ran, Running, kill, wait_until, wait_until_gone};
+use crate::programs::{
+    FinishedProgram, MODES, RunningProgram, Sandbox, kill, wait_until, wait_until_gone,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// What `logs --summary --json` tells of the latest run.
-fn summary(place: &Place) -> Value {
+fn summary(place: &Sandbox) -> Value {
     let ran = place.run(&["logs", "--summary", "--json"]).expect(0);
     assert_eq!(ran.stderr, "");
     ran.json().pop().unwrap()
@@ -30,7 +32,7 @@ fn sum(summary: &Value, number: &str) -> u64 {
 #[test]
 fn the_numbers_are_those_of_the_report_in_every_mode() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let ran = place.run(&["a", "b", "-s", "LOCAL", "--mode", mode, "--json"]).expect(0);
         let told = summary(&place);
         let summary = &told["summary"];
@@ -45,8 +47,8 @@ fn the_numbers_are_those_of_the_report_in_every_mode() {
 }
 
 #[test]
-fn a_worker_that_was_killed_in_the_midst_is_told_with_what_it_took_along() {
-    let place = Place::new();
+fn a_worker_that_was_killed_is_reported_with_the_tasks_that_were_lost() {
+    let place = Sandbox::new();
     let args = ["-e", "-l", "200", "-s", "ERROR", "--seed", "7", "-w", "2", "-m", "30"];
     let run = place.start(&[&args[..], &["--retries", "2", "--json"]].concat());
     wait_until("half is done", || run.stdout().lines().count() > 100);
@@ -79,7 +81,7 @@ fn a_worker_that_was_killed_in_the_midst_is_told_with_what_it_took_along() {
 
 #[test]
 fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = ["-e", "-l", "60", "-s", "ERROR", "-w", "2", "-m", "20", "--json"];
     let ran = place.run(&args);
     let report = ran.summary();
@@ -110,8 +112,8 @@ fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
 }
 
 #[test]
-fn a_run_that_goes_on_is_followed_to_its_end_from_before_it_began() {
-    let place = Place::new();
+fn a_run_in_progress_is_followed_to_its_end_from_before_it_began() {
+    let place = Sandbox::new();
     let follower = place.start(&["logs", "--follow"]);
     wait_until("it waits for a run", || follower.stderr().contains("waiting for a run in logs"));
     // It would take most of a minute.
@@ -139,7 +141,7 @@ fn a_run_that_goes_on_is_followed_to_its_end_from_before_it_began() {
 
 #[test]
 fn whatever_lies_among_the_logs_the_rest_is_shown() {
-    let place = Place::new();
+    let place = Sandbox::new();
     place.run(&["br", "zz", "--mode", "threads"]).expect(0);
     let whole = place.run(&["logs"]).expect(0);
     assert_eq!((whole.stderr.as_str(), whole.stdout.matches("BR ok").count()), ("", 1));
@@ -192,7 +194,7 @@ fn whatever_lies_among_the_logs_the_rest_is_shown() {
 
 #[test]
 fn so_many_runs_are_kept_and_each_can_be_named() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let names: Vec<String> = (0..4)
         .map(|_| {
             let ran = place.run(&["br", "--mode", "sequential", "--keep-runs", "2"]).expect(0);
@@ -211,8 +213,8 @@ fn so_many_runs_are_kept_and_each_can_be_named() {
 }
 
 #[test]
-fn a_run_that_could_write_nothing_is_told_as_such() {
-    let place = Place::new();
+fn a_run_that_could_write_nothing_is_reported_as_such() {
+    let place = Sandbox::new();
     let ran = place.run(&["br", "--mode", "sequential"]).expect(0);
     for log in place.logs().keys() {
         fs::write(place.path("logs/latest").join(log), "").unwrap();
@@ -234,7 +236,7 @@ fn a_run_that_could_write_nothing_is_told_as_such() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let none = place.run(&["logs"]).expect(3);
     assert!(none.stderr.contains("there are no logs of runs in logs"), "{none:?}");
     assert!(place.run(&["logs", "--list"]).expect(0).stdout.contains("no logs of runs"));
@@ -254,7 +256,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         (&["--list", "--worker", "1"], 2, "cannot be used with '--worker"),
         (&["--summary", "--code", "BR"], 2, "cannot be used with '--code"),
     ] {
-        let ran: Ran = place.run(&[&["logs"], args].concat()).expect(code);
+        let ran: FinishedProgram = place.run(&[&["logs"], args].concat()).expect(code);
         assert!(ran.stderr.contains(told), "{ran:?}");
     }
     let refused = place.run(&["br", "--keep-runs", "0"]).expect(2);
@@ -273,7 +275,7 @@ fn most_memory(pid: u32) -> u64 {
 fn a_million_lines_need_next_to_no_memory() {
     let _cores = crate::programs::all_cores();
     const LINES: u64 = 1_000_000;
-    let place = Place::new();
+    let place = Sandbox::new();
     let dir = place.path("logs/2026-11-22T23-49-32-7");
     fs::create_dir_all(&dir).unwrap();
     let file = |worker: u64| {
@@ -312,11 +314,11 @@ fn a_million_lines_need_next_to_no_memory() {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
-    let place = Place::new();
+    let place = Sandbox::new();
     place.run(&["-a", "--mode", "threads"]).expect(0);
     let mut command = place.coordinator(&["logs"]);
     command.stdout(Stdio::null());
-    let ran = Running::start(&mut command).wait().expect(0);
+    let ran = RunningProgram::start(&mut command).wait().expect(0);
     assert_eq!(ran.stderr, "");
     let mut child = place.coordinator(&["logs"]).spawn().unwrap();
     drop(child.stdout.take());
@@ -324,10 +326,10 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
 }
 
 /// A file system of so many KiB, until this is dropped; none where that is not permitted.
-struct SmallDisk<'p>(&'p Place, &'static str);
+struct SmallDisk<'p>(&'p Sandbox, &'static str);
 
 impl<'p> SmallDisk<'p> {
-    fn mount(place: &'p Place, name: &'static str, size: &str) -> Option<Self> {
+    fn mount(place: &'p Sandbox, name: &'static str, size: &str) -> Option<Self> {
         fs::create_dir(place.path(name)).unwrap();
         let args = ["-t", "tmpfs", "-o", &format!("size={size}"), "none", name];
         let mounted = place.command("mount".as_ref(), &args).status();
@@ -347,9 +349,9 @@ impl Drop for SmallDisk<'_> {
 }
 
 #[test]
-fn a_log_on_a_full_disk_tells_how_the_run_ended_and_how_many_lines_are_missing() {
+fn a_log_on_a_full_disk_has_the_end_of_the_run_and_the_number_of_missing_lines() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let Some(_disk) = SmallDisk::mount(&place, "disk", "200k") else { return };
         let dirs = ["--log-dir", "disk/logs", "--dest", "disk/flags"];
         let ran = place.run(&[&["-e", "--json", "--mode", mode], &dirs[..]].concat()).expect(1);
@@ -397,8 +399,8 @@ fn a_log_on_a_full_disk_tells_how_the_run_ended_and_how_many_lines_are_missing()
 }
 
 #[test]
-fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_told_as_killed() {
-    let place = Place::new();
+fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_reported_as_killed() {
+    let place = Sandbox::new();
     place.run(&["br"]).expect(0);
     assert!(!place.files("logs/latest").contains_key("reserve.jsonl"));
     let run = place.start(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
@@ -416,18 +418,18 @@ fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_told_as_killed
 }
 
 /// The same, where its words on stderr are not looked at.
-fn summary_of(place: &Place) -> Value {
+fn summary_of(place: &Sandbox) -> Value {
     let told = place.run(&["logs", "--summary", "--json"]).expect(0).json().pop().unwrap();
     told["summary"].clone()
 }
 
 #[test]
-fn a_limit_of_file_sizes_ends_no_program_and_is_told() {
-    let place = Place::new();
+fn a_limit_of_file_sizes_ends_no_program_and_is_reported() {
+    let place = Sandbox::new();
     let program = place.coordinator(&[]).get_program().to_str().unwrap().to_owned();
     // In units of 512 bytes or of 1 KiB, by the shell: enough for a flag and not for a log.
     let script = format!("ulimit -f 16; exec {program} -e --mode threads --json");
-    let ran = Running::start(&mut place.command("sh".as_ref(), &["-c", &script])).wait();
+    let ran = RunningProgram::start(&mut place.command("sh".as_ref(), &["-c", &script])).wait();
     let ran = ran.expect(0);
     assert_eq!(ran.summary().counts(), [194, 482, 0]);
     let told = summary_of(&place);

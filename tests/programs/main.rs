@@ -11,10 +11,13 @@ mod gate;
 mod hostile;
 #[path = "../support/programs.rs"]
 mod programs;
+#[path = "../support/scripted_server.rs"]
+mod scripted_server;
 
 mod bad_input;
 mod bench;
 mod compare;
+mod compare_tasks;
 mod dashboard;
 mod demo;
 mod documents;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::hostile::{Behaviour, Hostile};
-use crate::programs::{MODES, Place, Ran, how};
+use crate::hostile::{Behaviour, HostileServer};
+use crate::programs::{FinishedProgram, MODES, Sandbox, how};
 use serde_json::{Value, json};
 
 /// The report with what differs from run to run left out, after it was found to be a port and a
 /// number of seconds.
-fn report(ran: &Ran) -> String {
+fn report(ran: &FinishedProgram) -> String {
     let blank = |text: &str, before: &str, after: &str| {
         let begin = text.find(before).unwrap_or_else(|| panic!("no {before}: {ran:#?}"));
         let begin = begin + before.len();
@@ -26,7 +26,7 @@ fn report(ran: &Ran) -> String {
 
 #[test]
 fn the_report_is_worded_as_in_the_book() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for (mode, third_line) in [
         ("sequential", "1 concurrent connection will be used."),
         ("threads", "30 concurrent connections will be used."),
@@ -47,8 +47,8 @@ fn the_report_is_worded_as_in_the_book() {
 }
 
 #[test]
-fn one_of_something_is_told_in_the_singular() {
-    let place = Place::new();
+fn one_of_something_is_in_the_singular() {
+    let place = Sandbox::new();
     let run = |args: &[&str]| report(&place.run(args));
     assert_eq!(
         run(&["br", "-w", "9"]),
@@ -69,7 +69,7 @@ fn one_of_something_is_told_in_the_singular() {
          2 not found.\n\
          Elapsed time: _s\n"
     );
-    let server = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+    let server = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     let url = server.base_url().replace("127.0.0.1", "localhost");
     for (codes, end) in [(&["br"][..], "1 error."), (&["br", "us"], "2 errors.")] {
         let text = run(&[codes, &["-s", &url, "--mode", "threads"]].concat());
@@ -85,11 +85,11 @@ fn one_of_something_is_told_in_the_singular() {
 }
 
 #[test]
-fn errors_are_told_by_their_causes_with_the_command_that_goes_on() {
-    let server = Hostile::start(Behaviour::Refuse);
+fn errors_are_grouped_by_cause_and_the_command_that_resumes_is_shown() {
+    let server = HostileServer::start(Behaviour::Refuse);
     let url = server.base_url();
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let args = ["br", "cn", "us", "-s", &url, "--mode", mode];
         let ran = place.run(&args).expect(1);
         let end = "\n3 x connection error: connection refused: BR CN US\n\
@@ -110,7 +110,7 @@ fn errors_are_told_by_their_causes_with_the_command_that_goes_on() {
 #[test]
 fn errors_whose_messages_differ_are_one_cause() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         for code in ["br", "cn"] {
             let dir = place.path(format!("downloads/{code}.gif/in the way"));
             std::fs::create_dir_all(dir).unwrap();
@@ -119,8 +119,8 @@ fn errors_whose_messages_differ_are_one_cause() {
         let line = ran.stdout.lines().find(|line| line.starts_with("2 x cannot save in "));
         assert!(line.is_some_and(|line| line.ends_with(": BR CN")), "{ran:#?}");
     }
-    let place = Place::new();
-    let stalling = Hostile::start(Behaviour::Stall);
+    let place = Sandbox::new();
+    let stalling = HostileServer::start(Behaviour::Stall);
     let args = ["br", "cn", "-s", &stalling.base_url(), "--task-timeout", "0.3"];
     let ran = place.run(&args).expect(1);
     assert!(ran.stdout.contains("\n2 x task ran longer than 300ms: BR CN\n"), "{ran:#?}");
@@ -128,7 +128,7 @@ fn errors_whose_messages_differ_are_one_cause() {
 
 #[test]
 fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for mode in MODES {
         let ran = place.run(&["br", "us", "--mode", mode]).expect(0);
         assert_eq!(ran.stdout.lines().count(), 6, "{ran:#?}");
@@ -139,10 +139,12 @@ fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
 }
 
 #[test]
-fn verbose_tells_each_flag_by_a_line() {
-    let place = Place::new();
-    let told = |ran: &Ran| ran.stdout.lines().skip(3).map(str::to_owned).collect::<BTreeSet<_>>();
-    let busy = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+fn verbose_prints_a_line_for_each_flag() {
+    let place = Sandbox::new();
+    let told = |ran: &FinishedProgram| {
+        ran.stdout.lines().skip(3).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let busy = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     for mode in MODES {
         let ran = place.run(&["br", "zz", "-v", "--mode", mode]).expect(0);
         assert!(told(&ran).is_superset(&["BR ok", "ZZ not found"].map(str::to_owned).into()));
@@ -158,8 +160,8 @@ fn keys(object: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
-    let place = Place::new();
-    let busy = Hostile::start(Behaviour::StrangeStatus(503, "Busy"));
+    let place = Sandbox::new();
+    let busy = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     let url = busy.base_url();
     for (mode, workers, connections) in
         [("sequential", 0, 1), ("threads", 0, 2), ("processes", 2, 2)]
@@ -212,7 +214,7 @@ fn each_process_keeps_a_log() {
     for (mode, workers, server) in
         [("sequential", 0, "LOCAL"), ("threads", 0, "LOCAL"), ("processes", 2, "DELAY")]
     {
-        let place = Place::new();
+        let place = Sandbox::new();
         place.run(&[&["b", "c", "-s", server], &how(mode, "2", "26")[..]].concat()).expect(0);
         let logs = place.logs();
         assert_eq!(logs.len(), workers + 1, "{:?}", logs.keys());
@@ -247,7 +249,7 @@ fn each_process_keeps_a_log() {
 
 #[test]
 fn logs_lie_where_they_are_asked_for_or_nowhere() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for mode in MODES {
         let ran = place.run(&["br", "--no-logs", "--mode", mode]).expect(0);
         assert_eq!(ran.stderr, "");
@@ -261,7 +263,7 @@ fn logs_lie_where_they_are_asked_for_or_nowhere() {
 
 #[test]
 fn there_are_no_escape_codes_unless_asked_for_or_on_a_terminal() {
-    let place = Place::new();
+    let place = Sandbox::new();
     for mode in MODES {
         for args in [&["br", "zz"][..], &["br", "zz", "-v"], &["br", "zz", "--json"]] {
             let ran = place.run(&[args, &["--mode", mode]].concat()).expect(0);
@@ -276,7 +278,7 @@ fn there_are_no_escape_codes_unless_asked_for_or_on_a_terminal() {
 
 #[test]
 fn the_bar_is_drawn_on_stderr_and_can_be_asked_for() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let coloured = |args: &[&str]| {
         let ran = place.run(&[args, &["br", "us", "--progress", "bar"]].concat()).expect(0);
         assert!(!ran.stdout.contains('\x1b'), "{ran:?}");

@@ -9,16 +9,16 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::gate::Gate;
-use crate::hostile::{Behaviour, Hostile};
-use crate::programs::{Place, Running, kill, wait_until, wait_until_gone};
+use crate::gate::GateServer;
+use crate::hostile::{Behaviour, HostileServer};
+use crate::programs::{RunningProgram, Sandbox, kill, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 #[test]
 fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
-    let server = Gate::start(3);
+    let server = GateServer::start(3);
     let url = server.base_url();
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = ["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--retries", "1", "--json"];
     let run = place.start(&args);
     wait_until("both workers are busy", || server.peak() == 2);
@@ -32,7 +32,7 @@ fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
 
 #[test]
 fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"];
     let run = place.start(&[&args[..], &["--task-timeout", "2", "--retries", "2"]].concat());
     run.wait_for_stdout("\n");
@@ -44,9 +44,9 @@ fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
 }
 
 #[test]
-fn a_flag_that_takes_too_long_is_an_error_that_says_so() {
-    let stalling = Hostile::start(Behaviour::Stall);
-    let place = Place::new();
+fn a_flag_that_takes_too_long_is_an_error_with_its_reason() {
+    let stalling = HostileServer::start(Behaviour::Stall);
+    let place = Sandbox::new();
     let url = stalling.base_url();
     let ran = place.run(&["br", "us", "-s", &url, "--task-timeout", "0.3", "--json"]).expect(1);
     assert_eq!(ran.summary().counts(), [0, 0, 2]);
@@ -57,7 +57,7 @@ fn a_flag_that_takes_too_long_is_an_error_that_says_so() {
 
 #[test]
 fn workers_are_replaced_after_so_many_flags() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let ran = place.run(&["--all", "-w", "2", "--max-tasks-per-worker", "10", "--json"]).expect(0);
     assert_eq!(ran.summary().counts(), [194, 0, 0]);
     let mut flags = std::collections::BTreeMap::<u64, u32>::new();
@@ -72,7 +72,7 @@ fn workers_are_replaced_after_so_many_flags() {
 
 #[test]
 fn what_only_worker_processes_can_do_is_refused_in_other_modes() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let ran = place.run(&["--mode", "threads", "--task-timeout", "3"]).expect(2);
     assert!(ran.stderr.contains("--task-timeout SECS needs --mode processes"), "{}", ran.stderr);
     assert!(place.files("downloads").is_empty());
@@ -82,14 +82,14 @@ fn what_only_worker_processes_can_do_is_refused_in_other_modes() {
 /// is about to end.
 #[test]
 fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
-    let place = Place::new();
+    let place = Sandbox::new();
     let tmp = place.path("tmp");
     fs::create_dir(&tmp).unwrap();
     let start = || {
         let args = ["--all", "-w", "2", "-m", "8", "--no-logs", "--json"];
         let mut command = place.coordinator(&args);
         command.env("TMPDIR", &tmp);
-        crate::programs::Running::start(&mut command)
+        crate::programs::RunningProgram::start(&mut command)
     };
     let left = || fs::read_dir(&tmp).unwrap().count();
     let mut most = 0;
@@ -116,7 +116,7 @@ fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
 /// a process of another lives.
 #[test]
 fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
-    let place = Place::new();
+    let place = Sandbox::new();
     fs::create_dir(place.path("tmp")).unwrap();
     let coordinator = |args: &[&str]| {
         let mut command = place.coordinator(args);
@@ -136,12 +136,12 @@ fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
     }
     let slow = ["-s", "DELAY", "-w", "2", "-m", "20", "--max-tasks-per-worker", "5", "--json"];
     let long = [&["--all", "-l", "40"], &slow[..]].concat();
-    let first = Running::start(&mut coordinator(&long));
+    let first = RunningProgram::start(&mut coordinator(&long));
     first.wait_for_stdout("\n");
-    let second = Running::start(&mut unshared(&long));
+    let second = RunningProgram::start(&mut unshared(&long));
     second.wait_for_stdout("\n");
     for run in [unshared(&["br", "--json"]), coordinator(&["br", "--json"])].iter_mut() {
-        assert_eq!(Running::start(run).wait().expect(0).summary().counts(), [1, 0, 0]);
+        assert_eq!(RunningProgram::start(run).wait().expect(0).summary().counts(), [1, 0, 0]);
     }
     for run in [first, second] {
         assert_eq!(run.wait().expect(0).summary().counts(), [40, 0, 0]);
@@ -154,10 +154,11 @@ fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
 
 #[test]
 fn what_a_killed_program_left_is_removed_by_the_next() {
-    let place = Place::new();
+    let place = Sandbox::new();
     fs::create_dir(place.path("tmp")).unwrap();
-    let start =
-        |args: &[&str]| Running::start(place.coordinator(args).env("TMPDIR", place.path("tmp")));
+    let start = |args: &[&str]| {
+        RunningProgram::start(place.coordinator(args).env("TMPDIR", place.path("tmp")))
+    };
     let left = || fs::read_dir(place.path("tmp")).unwrap().count();
     let run = start(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
     run.wait_for_stdout("\n");

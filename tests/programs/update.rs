@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::SystemTime;
 
-use crate::programs::{MODES, Place, Ran};
+use crate::programs::{FinishedProgram, MODES, Sandbox};
 
-fn unchanged(ran: &Ran) -> u64 {
+fn unchanged(ran: &FinishedProgram) -> u64 {
     ran.summary().all["unchanged"].as_u64().unwrap_or(0)
 }
 
-fn written(place: &Place) -> BTreeMap<String, SystemTime> {
+fn written(place: &Sandbox) -> BTreeMap<String, SystemTime> {
     let names = place.flags("downloads").into_iter();
     let time = |name: &String| {
         let path = place.path(format!("downloads/{}.gif", name.to_lowercase()));
@@ -26,7 +26,7 @@ fn written(place: &Place) -> BTreeMap<String, SystemTime> {
 #[test]
 fn only_what_is_new_missing_or_was_touched_is_downloaded() {
     for mode in MODES {
-        let place = Place::new();
+        let place = Sandbox::new();
         let args = ["b", "--mode", mode, "--json"];
         let first = place.run(&args).expect(0);
         assert_eq!((unchanged(&first), first.summary().ok), (0, 17));
@@ -58,13 +58,13 @@ fn only_what_is_new_missing_or_was_touched_is_downloaded() {
 }
 
 /// A server that knows only dates, and notes the conditions that it was asked under.
-struct Dated {
+struct DatedServer {
     port: u16,
     conditions: Arc<Mutex<Vec<String>>>,
     date: Arc<Mutex<&'static str>>,
 }
 
-impl Dated {
+impl DatedServer {
     fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -102,8 +102,8 @@ fn answer(mut client: &TcpStream, conditions: &Mutex<Vec<String>>, date: &str) {
 
 #[test]
 fn a_server_that_knows_only_dates_will_do() {
-    let server = Dated::start();
-    let place = Place::new();
+    let server = DatedServer::start();
+    let place = Sandbox::new();
     let url = format!("http://127.0.0.1:{}/flags", server.port);
     let args = ["br", "-s", &url, "--update", "--json"];
     let run = || unchanged(&place.run(&args).expect(0));
@@ -114,7 +114,7 @@ fn a_server_that_knows_only_dates_will_do() {
     assert_eq!(run(), 0);
     assert_eq!(run(), 1);
     // What another server said does not count.
-    let other = Dated::start();
+    let other = DatedServer::start();
     let url = format!("http://127.0.0.1:{}/flags", other.port);
     assert_eq!(unchanged(&place.run(&["br", "-s", &url, "--update", "--json"]).expect(0)), 0);
     assert_eq!(other.conditions.lock().unwrap().len(), 0);

@@ -7,25 +7,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::programs::{Place, Running};
+use crate::programs::{RunningProgram, Sandbox};
 use assert_cmd::cargo::cargo_bin;
 use rustix::process::Signal;
 
 /// A coordinator in a directory of its own, maybe with something beside it that is called `worker`.
-struct Installed {
-    place: Place,
+struct InstalledPrograms {
+    place: Sandbox,
 }
 
-impl Installed {
+impl InstalledPrograms {
     fn new() -> Self {
-        let place = Place::new();
+        let place = Sandbox::new();
         fs::create_dir(place.path("bin")).unwrap();
         let (from, to) = (cargo_bin!("coordinator"), place.path("bin/coordinator"));
         // The program is large, but there may be another disk between.
         if fs::hard_link(from, &to).is_err() {
             fs::copy(from, &to).unwrap();
         }
-        Installed { place }
+        InstalledPrograms { place }
     }
 
     fn with_worker(content: &str, mode: u32) -> Self {
@@ -36,9 +36,9 @@ impl Installed {
         installed
     }
 
-    fn start(&self) -> Running {
+    fn start(&self) -> RunningProgram {
         let args = ["br", "us", "cn", "-w", "2", "--json"];
-        Running::start(&mut self.place.command(&self.place.path("bin/coordinator"), &args))
+        RunningProgram::start(&mut self.place.command(&self.place.path("bin/coordinator"), &args))
     }
 
     /// Asserts that a run succeeds and says one line about the worker program.
@@ -57,21 +57,21 @@ impl Installed {
 
 #[test]
 fn without_a_worker_beside_it_the_coordinator_is_its_own() {
-    let ran = Installed::new().start().wait().expect(0);
+    let ran = InstalledPrograms::new().start().wait().expect(0);
     assert_eq!(ran.summary().ok, 3);
     assert!(ran.stderr.starts_with("logs: "), "{ran:?}");
 }
 
 #[test]
 fn the_worker_beside_it_is_used() {
-    let installed = Installed::new();
+    let installed = InstalledPrograms::new();
     let worker = installed.place.path("bin/worker");
     if fs::hard_link(cargo_bin!("worker"), &worker).is_err() {
         fs::copy(cargo_bin!("worker"), &worker).unwrap();
     }
     let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "26", "--no-logs"];
     let coordinator = installed.place.path("bin/coordinator");
-    let run = Running::start(&mut installed.place.command(&coordinator, &args));
+    let run = RunningProgram::start(&mut installed.place.command(&coordinator, &args));
     let program = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
     let is_used = |pid: &u32| program(*pid).as_ref() == Some(&worker);
     crate::programs::wait_until("workers run the worker program", || {
@@ -82,32 +82,35 @@ fn the_worker_beside_it_is_used() {
 
 #[test]
 fn a_program_that_is_no_worker_is_passed_over() {
-    Installed::with_worker("#!/bin/sh\nexit 3\n", 0o755).passes_over_the_worker("");
-    Installed::with_worker("#!/bin/sh\ncat\necho hello\n", 0o755).passes_over_the_worker("");
+    InstalledPrograms::with_worker("#!/bin/sh\nexit 3\n", 0o755).passes_over_the_worker("");
+    InstalledPrograms::with_worker("#!/bin/sh\ncat\necho hello\n", 0o755)
+        .passes_over_the_worker("");
 }
 
 #[test]
 fn a_program_that_does_not_answer_is_passed_over() {
-    let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
+    let sleeps = InstalledPrograms::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
     sleeps.passes_over_the_worker("it had not reported after 10s");
 }
 
 #[test]
-fn what_is_wrong_with_a_program_is_told() {
-    let ends = Installed::with_worker("#!/bin/sh\necho no such option >&2\nexit 3\n", 0o755);
+fn the_error_of_a_worker_program_is_reported() {
+    let ends =
+        InstalledPrograms::with_worker("#!/bin/sh\necho no such option >&2\nexit 3\n", 0o755);
     ends.passes_over_the_worker("it ended with exit code 3 before it was ready");
     ends.passes_over_the_worker("it last said: no such option");
 }
 
 #[test]
 fn a_file_that_is_no_program_is_passed_over() {
-    Installed::with_worker("not to be run", 0o644).passes_over_the_worker("Permission denied");
-    Installed::with_worker("no program", 0o755).passes_over_the_worker("Exec format error");
+    InstalledPrograms::with_worker("not to be run", 0o644)
+        .passes_over_the_worker("Permission denied");
+    InstalledPrograms::with_worker("no program", 0o755).passes_over_the_worker("Exec format error");
 }
 
 #[test]
 fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
-    let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
+    let sleeps = InstalledPrograms::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
     let run = sleeps.start();
     let workers = run.workers(2);
     let began = Instant::now();
@@ -120,7 +123,7 @@ fn a_worker_that_does_not_answer_cannot_hold_up_the_end() {
 
 #[test]
 fn a_run_that_ends_while_workers_start_does_not_blame_them() {
-    let sleeps = Installed::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
+    let sleeps = InstalledPrograms::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
     let run = sleeps.start();
     run.workers(2);
     run.signal(Signal::INT);

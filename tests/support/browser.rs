@@ -6,7 +6,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::programs::{Place, Running};
+use crate::programs::{RunningProgram, Sandbox};
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
@@ -24,14 +24,14 @@ pub(crate) fn chromium() -> Option<PathBuf> {
 }
 
 /// The page's elements after its script has run, as the browser would save them.
-pub(crate) fn dom(browser: &Path, place: &Place, url: &str, args: &[&str]) -> String {
+pub(crate) fn dom(browser: &Path, place: &Sandbox, url: &str, args: &[&str]) -> String {
     let profile = format!("--user-data-dir={}", place.path("chromium").display());
     let mut all = vec!["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"];
     all.extend(["--disable-dev-shm-usage", "--window-size=1200,900", &profile, "--dump-dom"]);
     all.extend(args);
     all.push(url);
     let mut command = place.command(browser, &all);
-    let ran = Running::start(&mut command).wait();
+    let ran = RunningProgram::start(&mut command).wait();
     assert_eq!(ran.code(), 0, "{ran:#?}");
     ran.stdout
 }

@@ -16,30 +16,30 @@ use crate::hostile::TINY_GIF;
 const STAY: Duration = Duration::from_millis(100);
 
 /// The server; it ends with the test program.
-pub(crate) struct Gate {
+pub(crate) struct GateServer {
     addr: SocketAddr,
-    hall: Arc<Hall>,
+    hall: Arc<GateState>,
 }
 
-struct Hall {
+struct GateState {
     /// So many open the gate.
     opens_at: usize,
-    inside: Mutex<Inside>,
+    inside: Mutex<OpenRequest>,
     came: Condvar,
 }
 
 #[derive(Default)]
-struct Inside {
+struct OpenRequest {
     now: usize,
     peak: usize,
 }
 
-impl Gate {
+impl GateServer {
     /// Starts a server that opens when `opens_at` requests are there.
     pub(crate) fn start(opens_at: usize) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = listener.local_addr().unwrap();
-        let hall = Arc::new(Hall { opens_at, inside: Mutex::default(), came: Condvar::new() });
+        let hall = Arc::new(GateState { opens_at, inside: Mutex::default(), came: Condvar::new() });
         let shared = Arc::clone(&hall);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -47,7 +47,7 @@ impl Gate {
                 thread::spawn(move || hall.receive(&client));
             }
         });
-        Gate { addr, hall }
+        GateServer { addr, hall }
     }
 
     pub(crate) fn base_url(&self) -> String {
@@ -60,7 +60,7 @@ impl Gate {
     }
 }
 
-impl Hall {
+impl GateState {
     fn receive(&self, mut client: &TcpStream) {
         let lines = BufReader::new(client).lines();
         if lines.map_while(Result::ok).take_while(|line| !line.is_empty()).count() == 0 {

@@ -53,7 +53,7 @@ pub(crate) enum Behaviour {
 }
 
 /// A badly behaving server on a free port of this machine; dropped means stopped.
-pub(crate) struct Hostile {
+pub(crate) struct HostileServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -76,9 +76,9 @@ impl Shared {
     }
 }
 
-impl Hostile {
+impl HostileServer {
     /// Starts the server; it can be asked as soon as this returns.
-    pub(crate) fn start(behaviour: Behaviour) -> Hostile {
+    pub(crate) fn start(behaviour: Behaviour) -> HostileServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let shared = Arc::new(Shared::default());
         let addr = listener.local_addr().unwrap();
@@ -87,7 +87,7 @@ impl Hostile {
             // not listen on it.
             let near = TcpStream::connect(addr).unwrap();
             let far = listener.accept().unwrap().0;
-            return Hostile {
+            return HostileServer {
                 addr: near.local_addr().unwrap(),
                 shared,
                 acceptor: None,
@@ -98,7 +98,7 @@ impl Hostile {
             let shared = shared.clone();
             thread::spawn(move || accept(&listener, behaviour, &shared))
         };
-        Hostile { addr, shared, acceptor: Some(acceptor), _reserved: None }
+        HostileServer { addr, shared, acceptor: Some(acceptor), _reserved: None }
     }
 
     /// Such as `http://127.0.0.1:40123/flags`.
@@ -112,7 +112,7 @@ impl Hostile {
     }
 }
 
-impl Drop for Hostile {
+impl Drop for HostileServer {
     fn drop(&mut self) {
         let Some(acceptor) = self.acceptor.take() else {
             return;

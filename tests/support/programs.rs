@@ -35,13 +35,13 @@ pub(crate) fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a
 }
 
 /// An empty directory to run programs in: `downloads` and `logs` come to lie here.
-pub(crate) struct Place {
+pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Sandbox {
     pub(crate) fn new() -> Self {
-        Place { dir: tempfile::tempdir().unwrap() }
+        Sandbox { dir: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -72,21 +72,21 @@ impl Place {
     }
 
     /// Runs `coordinator ARGS` to its end.
-    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> FinishedProgram {
         self.start(args).wait()
     }
 
     /// The same, with something to read on standard input.
-    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Ran {
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> FinishedProgram {
         let mut command = self.coordinator(args);
-        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let mut running = RunningProgram::start(command.stdin(Stdio::piped()));
         running.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         running.wait()
     }
 
     /// Starts `coordinator ARGS`.
-    pub(crate) fn start(&self, args: &[&str]) -> Running {
-        Running::start(&mut self.coordinator(args))
+    pub(crate) fn start(&self, args: &[&str]) -> RunningProgram {
+        RunningProgram::start(&mut self.coordinator(args))
     }
 
     /// The names and contents of the files in a directory here; none if there is no such directory.
@@ -122,13 +122,13 @@ impl Place {
 
 /// A program that was run to its end.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct FinishedProgram {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ran {
+impl FinishedProgram {
     /// Its exit code; a signal counts as in a shell.
     pub(crate) fn code(&self) -> i32 {
         let code = self.status.code().or(self.status.signal().map(|signal| 128 + signal));
@@ -220,19 +220,19 @@ fn hear_interrupts() {
 }
 
 /// A program that runs; killed when dropped.
-pub(crate) struct Running {
+pub(crate) struct RunningProgram {
     child: Child,
-    stdout: Heard,
-    stderr: Heard,
+    stdout: CapturedOutput,
+    stderr: CapturedOutput,
 }
 
-impl Running {
+impl RunningProgram {
     pub(crate) fn start(command: &mut Command) -> Self {
         hear_interrupts();
         let mut child = command.spawn().unwrap();
-        let stdout = Heard::listen(child.stdout.take());
-        let stderr = Heard::listen(child.stderr.take());
-        Running { child, stdout, stderr }
+        let stdout = CapturedOutput::listen(child.stdout.take());
+        let stderr = CapturedOutput::listen(child.stderr.take());
+        RunningProgram { child, stdout, stderr }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -261,7 +261,7 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn wait(mut self) -> Ran {
+    pub(crate) fn wait(mut self) -> FinishedProgram {
         let mut status = None;
         wait_until("the program ends", || {
             status = self.child.try_wait().unwrap();
@@ -269,7 +269,7 @@ impl Running {
         });
         // Its outputs are closed as soon as no process of it is left.
         wait_until("its outputs are closed", || self.stdout.is_over() && self.stderr.is_over());
-        Ran { status: status.unwrap(), stdout: self.stdout(), stderr: self.stderr() }
+        FinishedProgram { status: status.unwrap(), stdout: self.stdout(), stderr: self.stderr() }
     }
 
     /// The processes that it has started and that live.
@@ -287,7 +287,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
@@ -297,12 +297,12 @@ impl Drop for Running {
 }
 
 /// What a program writes, read in a thread of its own.
-struct Heard {
+struct CapturedOutput {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Heard {
+impl CapturedOutput {
     fn listen(pipe: Option<impl Read + Send + 'static>) -> Self {
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let heard = Arc::clone(&bytes);
@@ -314,7 +314,7 @@ impl Heard {
                 }
             })
         });
-        Heard { bytes, reader }
+        CapturedOutput { bytes, reader }
     }
 
     fn text(&self) -> String {
