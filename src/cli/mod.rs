@@ -67,11 +67,27 @@ fn pool() -> procession::Builder {
 
 /// The `coordinator` program.
 pub fn coordinator() -> ExitCode {
+    on_a_stack_of_known_size(run_coordinator)
+}
+
+/// Runs a program on a thread of its own where the stack of this one is limited (`ulimit -s`).
+fn on_a_stack_of_known_size(program: fn() -> ExitCode) -> ExitCode {
+    os::threads::with_enough_stack(program).unwrap_or_else(|error| {
+        stderr::print(format_args!(
+            "procession: the limit of stacks (ulimit -s) is too low for this program, and it cannot \
+             start a thread: {error}"
+        ));
+        ProgramExit::CouldNotWork.into()
+    })
+}
+
+fn run_coordinator() -> ExitCode {
     survive_limits_of_file_sizes();
     os::memory::reserve_little();
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
+    stdout::fail_if_closed();
     run().unwrap_or_else(report_error).into()
 }
 
@@ -85,6 +101,9 @@ fn run() -> anyhow::Result<ProgramExit> {
     };
     // Without these threads only Ctrl-Z and the reaping of orphans do not work.
     let _ = job_control::watch();
+    if command.is_some() {
+        stdout::ensure_open()?;
+    }
     match command {
         None => run_download(download, &matches),
         Some(command) => command.run(),
@@ -175,6 +194,10 @@ fn survive_limits_of_file_sizes() {
 
 /// The `worker` program.
 pub fn worker() -> ExitCode {
+    on_a_stack_of_known_size(run_worker)
+}
+
+fn run_worker() -> ExitCode {
     survive_limits_of_file_sizes();
     os::memory::reserve_little();
     match worker::asked() {

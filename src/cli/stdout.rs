@@ -7,8 +7,10 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Context;
 use console::Term;
+use procession_os::{descriptors, startup};
 
 use super::options::ColorOption;
+
 /// Standard output, locked.
 pub(super) struct Stdout {
     out: BufWriter<AutoStream<StdoutLock<'static>>>,
@@ -54,9 +56,41 @@ pub(super) fn has_unicode() -> bool {
 #[error("standard output was closed by its reader")]
 pub(super) struct ClosedPipe;
 
+/// Makes each write to a standard output that was closed when this program was started (`>&-`) an error:
+/// without that it would succeed and arrive nowhere.
+pub(super) fn fail_if_closed() {
+    if startup::had_no_stdout() {
+        // Without a pipe only the end of a command cannot tell.
+        let _ = descriptors::break_stdout();
+    }
+}
+
+/// For commands that do nothing but write to standard output: an error before they begin, if it was
+/// closed.
+pub(super) fn ensure_open() -> anyhow::Result<()> {
+    written(if startup::had_no_stdout() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) })
+}
+
+/// Standard output was closed when this program was started.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub(super) struct Closed;
+
+/// Why nothing arrives at standard output, if that is not because its reader has closed it.
+pub(super) fn failure(error: &io::Error) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe if startup::had_no_stdout() => Some(Closed.to_string()),
+        io::ErrorKind::BrokenPipe => None,
+        _ => Some(error.to_string()),
+    }
+}
+
 /// The result of a write to standard output.
 pub(super) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe && startup::had_no_stdout() => {
+            Err(Closed).context("cannot write to standard output")
+        }
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClosedPipe.into()),
         result => result.context("cannot write to standard output"),
     }

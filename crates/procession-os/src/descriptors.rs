@@ -19,6 +19,12 @@ pub fn open_standard() -> u8 {
     fds.iter().enumerate().map(open).sum()
 }
 
+/// Makes each write to standard output an error (`EPIPE`), for a program that was started without one.
+pub fn break_stdout() -> std::io::Result<()> {
+    let (_reader, writer) = std::io::pipe()?;
+    Ok(rustix::stdio::dup2_stdout(writer)?)
+}
+
 /// Opens `/dev/null` in place of standard descriptors that are closed. The next file that is opened
 /// would get such a number otherwise, be it a pipe or shared memory, and what the program prints
 /// would be written into it.

@@ -15,5 +15,6 @@ pub mod sealed;
 pub mod shared;
 pub mod signals;
 pub mod spawn;
+pub mod startup;
 pub mod terminal;
 pub mod threads;

@@ -35,16 +35,25 @@ pub struct Left {
     pub option: &'static str,
 }
 
+/// How much address space this process uses, in bytes, where that can be known.
+pub fn used() -> Option<u64> {
+    known().map(|[total, _]| total)
+}
+
 /// What this process has mapped, in bytes: all of it, and what counts as data.
 fn mapped() -> [u64; 2] {
     /// Where that cannot be known.
     const USUAL: [u64; 2] = [64 << 20, 16 << 20];
-    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return USUAL };
+    known().unwrap_or(USUAL)
+}
+
+fn known() -> Option<[u64; 2]> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: Vec<u64> = statm.split_whitespace().filter_map(|pages| pages.parse().ok()).collect();
     let page = rustix::param::page_size() as u64;
     match pages[..] {
-        [total, _, _, _, _, data, ..] => [total * page, data * page],
-        _ => USUAL,
+        [total, _, _, _, _, data, ..] => Some([total * page, data * page]),
+        _ => None,
     }
 }
 

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::memory;
 
-/// What a thread's stack takes where nothing else is asked for.
-const USUAL_STACK: usize = 2 << 20;
+/// What a thread's stack takes where nothing else is asked for, in bytes.
+pub const USUAL_STACK: usize = 2 << 20;
 
 /// A thread with a smaller stack than this would overflow it, which ends the whole program: code that
 /// is not optimized takes several times as much as code that is.
@@ -20,6 +20,32 @@ const LEAST_STACK: usize = 256 * 1024;
 /// What a limit of memory must leave for all that is not a stack. A thread that took the last of it
 /// would have the next allocation end the process.
 const LEFT_FOR_THE_REST: usize = 16 << 20;
+
+/// Whether the first thread of this process, whose stack is limited by `ulimit -s`, may use less than
+/// this many bytes of it.
+pub fn main_has_less_than(bytes: usize) -> bool {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Stack).current.is_some_and(|most| most < bytes as u64)
+}
+
+/// What a program's main thread may count on, in bytes.
+const MAIN_STACK: usize = 1 << 20;
+
+/// Runs the body of a program's `main` with a stack that does not depend on `ulimit -s`: on a thread of
+/// its own where that limit is low.
+///
+/// # Errors
+///
+/// If there is no such thread, in which case the body does not run.
+pub fn with_enough_stack<R: Send + 'static>(
+    body: impl FnOnce() -> R + Send + 'static,
+) -> io::Result<R> {
+    if !main_has_less_than(MAIN_STACK) {
+        return Ok(body());
+    }
+    let thread = ThreadSpec::new("main").with_stack(Some(USUAL_STACK)).start_with_retries(body)?;
+    thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+}
 
 /// The name and the stack of a thread.
 #[derive(Debug, Clone)]

@@ -76,6 +76,15 @@ impl Limits {
             (Resource::Cpu, "CPU time", cpu_seconds),
             (Resource::Nofile, "open files", open_files),
         ];
+        // Beyond such a limit nothing could be said about it any more.
+        if let (Some(most), Some(used)) = (address_space, procession_os::memory::used())
+            && most < used
+        {
+            return Err(format!(
+                "cannot limit the address space to {most} bytes: this process uses {used} bytes \
+                 before its first task"
+            ));
+        }
         for (resource, name, limit) in limits {
             if let Some(limit) = limit {
                 lower(resource, limit).map_err(|e| format!("cannot limit the {name}: {e}"))?;

@@ -47,8 +47,8 @@ pub fn serve_if_asked(registry: Registry) {
         match asked.serve(registry) {
             Ok(()) => process::exit(0),
             Err(error) => {
-                // With stderr closed, nobody can be told.
-                let _ = writeln!(io::stderr(), "worker: {error}");
+                // In one piece, so that all of it is the last line. Where stderr is closed, it is lost.
+                let _ = io::stderr().write_all(format!("worker: {error}\n").as_bytes());
                 process::exit(1);
             }
         }
@@ -174,9 +174,11 @@ impl Asked {
             os::memory::reserve_little();
             hold_the_lifeline(lifeline, coordinator, stack)
         };
+        // The first thread has the stack that `ulimit -s` gives it, which may be too little for tasks.
+        let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
+        let first = usize::from(runs_here);
         let runners = match set_up() {
-            // This thread is one of those that run calls.
-            Ok(()) => worker_loop.start_runners(threads, stack),
+            Ok(()) => worker_loop.start_runners(first..threads, stack),
             Err(error) => {
                 // The worker's own limits are the same the next time.
                 let is_short = threads::is_short(&error) && !limits.is_any();
@@ -186,7 +188,9 @@ impl Asked {
                 return Err(error.into());
             }
         };
-        let threads = runners.threads.len() + 1;
+        // Without any other, this thread has to do.
+        let runs_here = runs_here || runners.threads.is_empty();
+        let threads = runners.threads.len() + usize::from(runs_here);
         let refused = runners.refused.map(|error| HandshakeMessage::reason(&error.to_string()));
         // Without a word of it nobody would ever send a call.
         if HandshakeMessage::Ready(RunnerThreads { threads, refused }).send(&socket, &[])
@@ -196,7 +200,9 @@ impl Asked {
         }
         drop(socket);
 
-        worker_loop.run_or_end(threads);
+        if runs_here {
+            worker_loop.run_or_end(threads);
+        }
         for runner in runners.threads {
             let _ = runner.join();
         }

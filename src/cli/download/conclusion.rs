@@ -1,6 +1,5 @@
 //! The end of a run: the report, the last lines of the log, the exit code.
 
-use std::io;
 use std::time::Duration;
 
 use procession_journal as journal;
@@ -75,7 +74,8 @@ fn report(
 ) -> RunEnd {
     let Collector { mut display, interrupted_by, pool_error, .. } = collector;
     let counts = display.counts();
-    let has_log = run.log_dir.is_some() && journal::current().is_none_or(|log| log.lost() == 0);
+    let has_lost_lines = journal::current().is_some_and(|log| log.lost() > 0);
+    let has_log = run.log_dir.is_some() && !has_lost_lines;
     let summary = RunSummary {
         server: run.settings.site.to_string(),
         mode: run.parallelism.mode().to_owned(),
@@ -91,9 +91,11 @@ fn report(
     display.end(&summary, elapsed);
     let (is_unread, unwritten) = match display.write_error() {
         None => (false, None),
-        // The reader has closed the pipe on purpose.
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => (true, None),
-        Some(error) => (false, Some(format!("cannot write the report: {error}"))),
+        Some(error) => match stdout::failure(error) {
+            // The reader has closed the pipe on purpose.
+            None => (true, None),
+            Some(why) => (false, Some(format!("cannot write the report: {why}"))),
+        },
     };
     drop(display);
     let why = pool_error.map(|error| error.to_string()).or(failure).or(unwritten);
@@ -101,9 +103,11 @@ fn report(
         stderr::print(format_args!("coordinator: {why}"));
     }
     if !is_unread && counts.error + counts.not_done > 0 && summary.next.is_none() {
-        stderr::print(format_args!(
-            "coordinator: no log was kept of this run, so no other can go on with it"
-        ));
+        let log = match run.log_dir {
+            Some(_) if has_lost_lines => "the log of this run could not be written whole",
+            _ => "no log was kept of this run",
+        };
+        stderr::print(format_args!("coordinator: {log}, so no other can go on with it"));
     }
     let is_missing = run.settings.fail_on_missing && counts.not_found > 0;
     let exit = match interrupted_by {

@@ -1,6 +1,7 @@
 //! Where a worker does its work: takes the next call, claims it, runs it and replies.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -116,10 +117,16 @@ impl WorkerLoop {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts, beside the calling thread, those that run calls: as many as the system allows.
-    pub(super) fn start_runners(self: &Arc<Self>, threads: usize, stack: Option<usize>) -> Runners {
+    /// Starts threads of these numbers that run calls, beside the calling thread: as many as the system
+    /// allows.
+    pub(super) fn start_runners(
+        self: &Arc<Self>,
+        numbers: Range<usize>,
+        stack: Option<usize>,
+    ) -> Runners {
         let mut runners = Runners::default();
-        for n in 1..threads {
+        let threads = numbers.end;
+        for n in numbers {
             let worker_loop = Arc::clone(self);
             let thread = ThreadSpec::new(format!("runner-{n}")).with_stack(stack);
             match thread.start(move || worker_loop.run_or_end(threads)) {

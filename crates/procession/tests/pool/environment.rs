@@ -8,11 +8,11 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Limits, PoolEvent};
+use procession::{Executor, Limits, PoolError, PoolEvent, TaskError};
 
 use crate::harness::Gate;
 use crate::program::{ABORTS, LEFT, assert_works, command, command_after, command_of};
-use crate::tasks::{Pass, quiet};
+use crate::tasks::{Pass, Pid, quiet};
 
 /// For an event of a pool.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         descriptors_that_are_short_at_the_first_handshake_are_awaited_and_a_later_pool_works,
         descriptors_that_are_short_at_the_first_handshake_cause_no_panic,
         a_worker_that_cannot_start_all_its_threads_runs_fewer_tasks_at_a_time,
+        a_limit_of_memory_below_what_a_worker_uses_is_told_with_both_numbers,
         it_works_with_the_current_directory_deleted,
         it_works_with_a_umask_of_0,
         it_works_with_the_signal_for_broken_pipes_ignored,
@@ -157,6 +158,24 @@ fn a_worker_that_cannot_start_all_its_threads_runs_fewer_tasks_at_a_time() {
     assert_eq!((pool.stats().running, gate.arrivals()), (threads, threads));
     gate.open();
     assert!(futures.into_iter().all(|future| future.result().is_ok()));
+}
+
+fn a_limit_of_memory_below_what_a_worker_uses_is_told_with_both_numbers() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    for bytes in [0, 1, 1 << 20] {
+        let limits = Limits::none().address_space(bytes);
+        let pool = quiet().workers(2).limits(limits).build().expect("a pool");
+        match pool.submit(Pid()).result() {
+            Err(TaskError::PoolBroken(PoolError::CannotStart { tries: 1, cause })) => {
+                let told = format!("cannot limit the address space to {bytes} bytes: this process");
+                assert!(cause.contains(&told), "{cause}");
+                assert!(!cause.trim_end().ends_with(':'), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 fn it_works_with_the_current_directory_deleted() {
