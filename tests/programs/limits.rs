@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::programs::{FinishedProgram, RunningProgram, Sandbox};
+use crate::programs::{FinishedProgram, RunningProgram, Sandbox, skipped};
 
 /// All codes, as the flag servers answer them.
 const ALL: [usize; 3] = [194, 482, 0];
@@ -75,6 +75,44 @@ fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() 
     }
 }
 
+/// Runs `coordinator ARGS` under a limit that a shell sets, and says how long that took.
+fn measured(ulimit: &str, args: &str) -> (FinishedProgram, Duration) {
+    let (place, began) = (Sandbox::new(), Instant::now());
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let script = format!("{ulimit}; exec '{coordinator}' {args}");
+    let ran = RunningProgram::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait();
+    (ran, began.elapsed())
+}
+
+#[test]
+fn commands_that_measure_or_show_something_use_as_many_workers_as_the_limits_allow() {
+    let compare = "compare --task noop --jobs 10 --runs 1 --warmup 0 --modes processes:60";
+    for (limit, args) in [
+        ("-n 64", "demo map --mode processes -w 60 --speed 50"),
+        ("-v 200000", "demo map --mode processes -w 60 --speed 50"),
+        ("-n 128", compare),
+    ] {
+        let (ran, _) = measured(&format!("ulimit {limit}"), args);
+        assert_eq!(ran.code(), 0, "{limit} {args}: {ran:#?}");
+        let option = &limit[..2];
+        let told = format!("the limit of {}", if option == "-n" { "open files" } else { "memory" });
+        assert!(ran.stderr.contains(&told), "{limit} {args}: {ran:#?}");
+    }
+}
+
+#[test]
+fn commands_that_can_have_no_worker_say_so_at_once() {
+    for limit in ["-n 20", "-v 45000"] {
+        for args in ["bench --quick", "demo map --mode processes", "demo crash"] {
+            let (ran, took) = measured(&format!("ulimit {limit}"), args);
+            assert_eq!(ran.code(), 3, "{limit} {args}: {ran:#?}");
+            assert!(ran.stderr.contains("the limit of "), "{limit} {args}: {ran:#?}");
+            // To try for half a minute to start a worker would take longer.
+            assert!(took < Duration::from_secs(20), "{limit} {args}: {took:?}");
+        }
+    }
+}
+
 /// The same with a limit of threads, which counts all of a user's: as a user of whom there are no
 /// others. None if only the present user can be had.
 fn with_threads(place: &Sandbox, threads: usize, args: &str) -> Option<FinishedProgram> {
@@ -100,6 +138,8 @@ fn with_threads(place: &Sandbox, threads: usize, args: &str) -> Option<FinishedP
     Some(RunningProgram::start(command.arg(script)).wait())
 }
 
+const NO_OTHER_USER: &str = "it takes a superuser and the program setpriv";
+
 #[test]
 fn a_limit_of_threads_costs_connections_and_no_flags() {
     for (threads, args, told) in [
@@ -107,7 +147,9 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
         (60, "-m 1000 -w 2", " connections in place of 338: "),
         (60, "-m 200 -w 200", " cannot be started now: "),
     ] {
-        let Some(ran) = with_threads(&Sandbox::new(), threads, args) else { return };
+        let Some(ran) = with_threads(&Sandbox::new(), threads, args) else {
+            return skipped(NO_OTHER_USER);
+        };
         let ran = ran.expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{args}: {}", ran.stderr);
         let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
@@ -119,7 +161,9 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
 #[test]
 fn a_limit_of_threads_under_which_nothing_works_is_one_clear_error() {
     for threads in [1, 3] {
-        let Some(ran) = with_threads(&Sandbox::new(), threads, "--mode threads") else { return };
+        let Some(ran) = with_threads(&Sandbox::new(), threads, "--mode threads") else {
+            return skipped(NO_OTHER_USER);
+        };
         let ran = ran.expect(3);
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.contains("Resource temporarily unavailable"), "{}", ran.stderr);

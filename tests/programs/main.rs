@@ -32,6 +32,7 @@ mod output;
 mod recovery;
 mod resume;
 mod serve;
+mod surroundings;
 mod timeline;
 mod update;
 mod worker_program;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::gate::GateServer;
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{RunningProgram, Sandbox, kill, wait_until, wait_until_gone};
+use crate::programs::{RunningProgram, Sandbox, kill, skipped, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 #[test]
@@ -131,8 +131,7 @@ fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
     };
     let trial = unshared(&["--version"]).output();
     if !trial.is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: this system does not let its users make namespaces of process ids");
-        return;
+        return skipped("this system does not let its users make namespaces of process ids");
     }
     let slow = ["-s", "DELAY", "-w", "2", "-m", "20", "--max-tasks-per-worker", "5", "--json"];
     let long = [&["--all", "-l", "40"], &slow[..]].concat();

@@ -16,9 +16,8 @@ use super::figures::{
 use super::tasks::{BenchNoop, Echo, ExitProcess, Spin};
 use crate::cli::background_load::BackgroundLoad;
 use crate::cli::bar;
-use procession::{
-    Builder, Engine, Executor, PoolEvent, ProcessPool, Sequential, ThreadPool, as_completed,
-};
+use crate::cli::warm_pool::{Shortage, Start};
+use procession::{Builder, Engine, Executor, ProcessPool, Sequential, ThreadPool, as_completed};
 
 /// Minimum number of tries of a median.
 const MIN_TRIES: usize = 7;
@@ -183,23 +182,34 @@ impl Benchmark {
     fn pool(&self, workers: usize) -> Result<ProcessPool, BenchError> {
         let (started, starts) = mpsc::channel();
         let pool = builder(workers).on_event_except_starts(move |event| {
-            if matches!(event, PoolEvent::WorkerStarted { .. }) {
-                let _ = started.send(());
+            if let Some(start) = Start::of(event) {
+                let _ = started.send(start);
             }
         });
         let pool = pool.build().map_err(|error| BenchError::Failed(error.into()))?;
-        // The error says why no worker can start.
-        pool.submit(BenchNoop).result()?;
-        let (mut ready, mut latest) = (0, Instant::now());
+        let first = pool.submit(BenchNoop);
+        let (mut ready, mut latest, mut shortage) = (0, Instant::now(), Shortage::default());
         while ready < workers {
             self.interrupt.check()?;
-            if starts.recv_timeout(POLL_INTERVAL).is_ok() {
-                (ready, latest) = (ready + 1, Instant::now());
-            } else if latest.elapsed() > START_TIMEOUT {
+            match starts.recv_timeout(POLL_INTERVAL) {
+                Ok(Start::Done) => (ready, latest) = (ready + 1, Instant::now()),
+                Ok(Start::Delayed(reason)) => shortage.note(reason),
+                Err(_) => {}
+            }
+            if ready == 0 && first.is_done() {
+                // The error, if there is one, says why no worker can start.
+                pool.submit(BenchNoop).result()?;
+            }
+            if let Some(why) = shortage.lasting() {
+                let why = anyhow!("only {ready} of {workers} workers could be started: {why}");
+                return Err(BenchError::Failed(why));
+            }
+            if latest.elapsed() > START_TIMEOUT {
                 let why = anyhow!("only {ready} of {workers} workers have started");
                 return Err(BenchError::Failed(why));
             }
         }
+        first.result()?;
         Ok(pool)
     }
 

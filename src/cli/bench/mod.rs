@@ -15,16 +15,15 @@ mod tasks;
 
 use std::io::{self, IsTerminal};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use console::Term;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(super) use self::args::BenchArgs;
 use self::error::{BenchError, Interrupt};
 use self::measure::{Benchmark, Effort};
 pub(super) use self::tasks::add_to;
 use super::exit::ProgramExit;
-use super::{signals, stderr, stdout};
+use super::{download, signals, stderr, stdout};
 use procession::PrivateDir;
 
 /// Width of the lines where there is no terminal.
@@ -40,7 +39,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
     let _sockets = PrivateDir::create();
     let effort = if quick { Effort::QUICK } else { Effort::FULL };
     let workers = workers.unwrap_or_else(num_cpus::get);
-    raise_limit_of_open_files(workers)?;
+    let workers = download::possible_workers(workers)?;
     let figures = match Benchmark::new(workers, effort, interrupt).run() {
         Ok(figures) => figures,
         Err(BenchError::Interrupted(exit)) => {
@@ -55,22 +54,6 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
     };
     stdout::print(&text)?;
     Ok(ProgramExit::Answered)
-}
-
-/// Raises the limit of open files: each worker needs pipes and sockets.
-fn raise_limit_of_open_files(workers: usize) -> anyhow::Result<()> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        // An error leaves the limits unchanged.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
-    let needed = workers.saturating_mul(12).saturating_add(16);
-    match getrlimit(Resource::Nofile).current {
-        Some(files) if files < needed as u64 => {
-            bail!("the limit of open files (ulimit -n) is too low for {workers} workers: {files}")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn columns() -> usize {

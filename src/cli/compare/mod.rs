@@ -41,6 +41,7 @@ pub(super) use self::args::CompareArgs;
 use self::comparison::{Comparison, MeasurementContext};
 use self::export::ExportFile;
 use self::flags_job::FlagsJob;
+use self::mode::{ExecutorSpec, MeasuredMode};
 use self::plan::{ComparisonPlan, JobSpec};
 use self::progress::ComparisonProgress;
 use self::rounds::{ComparisonEnd, RoundMessages};
@@ -50,7 +51,7 @@ use super::dashboard::Dashboard;
 use super::exit::ProgramExit;
 use super::options::{ColorOption, ServerArgs};
 use super::usage_error::UsageError;
-use super::{embedded_server, stderr, stdout};
+use super::{download, embedded_server, stderr, stdout};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
 use procession::PrivateDir;
 
@@ -64,7 +65,8 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ProgramExit> {
     }
 }
 
-fn compare(plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
+fn compare(mut plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
+    plan.remarks.extend(fewer_workers(&plan.modes)?);
     let messages = RoundMessages::open().context("cannot listen to signals")?;
     // The destinations of the runs are in this directory. The next program that creates one removes
     // the directories of programs that were killed. An error is ignored.
@@ -84,6 +86,21 @@ fn compare(plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
         dashboard.end();
     }
     exit
+}
+
+/// A remark that modes have fewer workers than their names say, if the limits of this process allow no
+/// more.
+fn fewer_workers(modes: &[MeasuredMode]) -> anyhow::Result<Option<String>> {
+    let workers = modes.iter().filter_map(|mode| match mode.executor {
+        ExecutorSpec::Processes(size) => Some(size.map_or(1, |size| size.workers)),
+        _ => None,
+    });
+    let Some(most) = workers.max() else { return Ok(None) };
+    let possible = download::possible_workers(most)?;
+    let are = if possible == 1 { "worker is" } else { "workers are" };
+    Ok((possible < most).then(|| {
+        format!("No more than {possible} {are} possible here: modes of more have {possible}.")
+    }))
 }
 
 /// What the measurement of a plan uses.

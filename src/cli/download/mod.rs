@@ -34,6 +34,7 @@ use clap::ArgMatches;
 
 pub(super) use self::args::DownloadArgs;
 use self::prepared_run::PreparedRun;
+pub(super) use self::resource_limits::possible_workers;
 use self::resume::ResumePlan;
 use self::settings::DownloadSettings;
 use super::exit::ProgramExit;

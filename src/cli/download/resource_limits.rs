@@ -47,6 +47,13 @@ pub(super) fn apply(mut parallelism: Parallelism, has_server: bool) -> anyhow::R
     Ok(parallelism)
 }
 
+/// The number of workers with one task at a time that the limits of this process allow, at most this
+/// one; a smaller number is reported on stderr.
+pub(in crate::cli) fn possible_workers(workers: usize) -> anyhow::Result<usize> {
+    let requested = Parallelism::Processes { workers, connections: workers };
+    Ok(apply(requested, false)?.workers())
+}
+
 /// Memory that a limit must leave at the start, in bytes.
 const MIN_MEMORY: u64 = 24 << 20;
 

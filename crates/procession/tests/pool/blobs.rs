@@ -197,7 +197,7 @@ fn three_hundred_tasks_at_a_time_with_a_blob_each_are_all_done() {
 
 fn a_blob_that_is_kept_is_inherited_by_no_program() {
     if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
-        return;
+        crate::harness::skip("it is about Linux");
     }
     let pool = pool(1);
     let back = pool.submit(turn(vec![bytes(100_000)], How::Back)).result().expect("an output");
@@ -214,7 +214,7 @@ fn a_blob_that_is_kept_is_inherited_by_no_program() {
 
 fn nobody_can_write_to_what_a_task_has_received() {
     if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
-        return;
+        crate::harness::skip("it is about Linux");
     }
     let pool = quiet().workers(2).retries(Retries::times(1).on_crash(true)).build();
     let pool = pool.expect("a pool");

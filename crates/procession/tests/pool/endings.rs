@@ -216,8 +216,7 @@ fn a_task_that_reads_the_terminal_gets_an_error() {
         script.env(name, value.expect("a value"));
     }
     let Ok(output) = script.output() else {
-        println!("not tried: there is no program `script`");
-        return;
+        harness::skip("there is no program `script`");
     };
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("it works"), "{said}");

@@ -241,8 +241,10 @@ pub(crate) fn receives_with_no_descriptors() {
     assert!(!future.is_done());
     drop(all);
     assert_eq!(future.result().expect("an output").len(), LARGE);
-    // For good.
-    let all = hold();
+    // For good. What was received is let go of a moment after it was passed on.
+    let mut all = hold();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    all.extend(hold());
     let others: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
     match pool.submit(give()).result() {
         Err(TaskError::Undelivered { what, reason }) => {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tempfile::TempDir;
 
 /// Far longer than any test takes, even on a machine that is busy with other things.
@@ -25,7 +25,7 @@ pub(crate) const ON_PURPOSE: &str = "on purpose";
 pub(crate) fn trial(path: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     // The name of the test program goes without saying.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
-    Trial::test(name, move || within(DEADLINE, body))
+    Trial::ignorable_test(name, move || within(DEADLINE, body))
 }
 
 /// Runs the tests, in this order, as many at a time as `RUST_TEST_THREADS` says.
@@ -36,7 +36,15 @@ pub(crate) fn run(trials: Vec<Trial>) -> ! {
     libtest_mimic::run(&arguments, trials).exit()
 }
 
-fn within(deadline: Duration, body: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
+/// Why a test was not done.
+struct Skipped(String);
+
+/// Ends the test, which is reported as ignored for this reason: something that it needs is not here.
+pub(crate) fn skip(why: &str) -> ! {
+    panic::resume_unwind(Box::new(Skipped(why.to_owned())))
+}
+
+fn within(deadline: Duration, body: impl FnOnce() + Send + 'static) -> Result<Completion, Failed> {
     let (sender, ended) = mpsc::channel();
     let runner = thread::spawn(move || {
         body();
@@ -44,9 +52,13 @@ fn within(deadline: Duration, body: impl FnOnce() + Send + 'static) -> Result<()
     });
     match ended.recv_timeout(deadline) {
         Err(RecvTimeoutError::Timeout) => Err(format!("still runs after {deadline:?}").into()),
-        Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-            runner.join().map_err(|panic| message(&*panic).into())
-        }
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => match runner.join() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(panic) => match panic.downcast_ref::<Skipped>() {
+                Some(Skipped(why)) => Ok(Completion::ignored_with(why)),
+                None => Err(message(&*panic).into()),
+            },
+        },
     }
 }
 

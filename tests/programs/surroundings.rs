@@ -1,0 +1,90 @@
+//! Odd surroundings of the programs: small stacks, standard streams that are closed or full, and limits
+//! of file sizes.
+
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+
+use crate::programs::{FinishedProgram, RunningProgram, Sandbox};
+
+/// Runs `coordinator ARGS` as a shell does that prepares the ground and redirects.
+fn within(before: &str, args: &str, redirections: &str) -> FinishedProgram {
+    let place = Sandbox::new();
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let script = format!("{before} '{coordinator}' {args} {redirections}");
+    RunningProgram::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait()
+}
+
+#[test]
+fn a_small_stack_is_no_matter() {
+    for kib in [16, 64, 512] {
+        for mode in ["sequential", "threads", "processes"] {
+            let before = format!("ulimit -s {kib};");
+            let ran = within(&before, &format!("br cn us --json --mode {mode}"), "").expect(0);
+            assert_eq!(ran.summary().counts(), [3, 0, 0], "{kib} {mode}: {ran:#?}");
+        }
+        within(&format!("ulimit -s {kib};"), "demo map --mode processes -w 1 --speed 50", "")
+            .expect(0);
+    }
+}
+
+const COMMANDS: [&str; 9] = [
+    "br",
+    "br --json",
+    "br -v --mode threads",
+    "--help",
+    "--version",
+    "logs --list",
+    "bench --quick --json",
+    "completions bash",
+    "compare --task noop --jobs 2 --runs 1 --warmup 0 --modes sequential",
+];
+
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    for args in COMMANDS {
+        for redirections in [">&-", "<&- >&-"] {
+            let ran = within("", args, redirections).expect(3);
+            assert_eq!(ran.stdout, "", "{args}");
+            let lines = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
+            let lines: Vec<_> = lines.collect();
+            let is_told = lines.len() == 1 && lines[0].ends_with(": standard output is closed");
+            assert!(is_told, "{args} {redirections}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_standard_output_that_is_full_is_an_error() {
+    for args in
+        COMMANDS.iter().filter(|args| !(args.starts_with("bench") || args.starts_with("logs")))
+    {
+        let ran = within("", args, "> /dev/full").expect(3);
+        assert!(ran.stderr.contains("No space left on device"), "{args}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn other_standard_streams_may_be_closed_or_full() {
+    for redirections in ["<&-", "2>&-", "<&- 2>&-", "2> /dev/full"] {
+        let ran = within("", "br cn us --json -w 2 -m 2", redirections).expect(0);
+        assert_eq!(ran.summary().counts(), [3, 0, 0], "{redirections}: {ran:#?}");
+    }
+    // With nothing left to tell it by, the exit status does.
+    within("", "br", "<&- >&- 2>&-").expect(3);
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_told_without_a_contradiction() {
+    for mode in ["processes", "threads"] {
+        let ran = within("ulimit -f 1;", &format!("br --mode {mode}"), "");
+        assert_ne!(ran.code(), 0, "{ran:#?}");
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(text.contains("ulimit -f") || text.contains("File too large"), "{text}");
+        assert!(
+            text.contains("the log of this run could not be written whole, so no other"),
+            "{text}"
+        );
+        assert!(!text.contains("no log was kept"), "{text}");
+    }
+}
