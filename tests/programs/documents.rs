@@ -52,6 +52,7 @@ fn every_path_in_the_documents_exists() {
         "README.md",
         "SECURITY.md",
         "docs/benchmarks.md",
+        "docs/cookbook.md",
         "docs/coordinator.md",
         "docs/encodings.md",
         "docs/which-style.md",

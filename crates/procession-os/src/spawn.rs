@@ -23,7 +23,7 @@ use crate::mark::Mark;
 pub struct Image {
     path: CString,
     /// Pointers to `texts`, with a null pointer at the end of each.
-    argv: [*const c_char; 2],
+    argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     _texts: Vec<CString>,
 }
@@ -34,15 +34,20 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    /// The program at the path, with this process's environment and these variables.
+    /// The program at the path with these arguments, and with this process's environment and these
+    /// variables.
     pub fn new(
         path: &Path,
         shown_as: &OsStr,
+        arguments: &[OsString],
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> io::Result<Self> {
         let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
         let environment: BTreeMap<_, _> = env::vars_os().chain(variables).collect();
         let mut texts = vec![text(shown_as.to_owned())?];
+        for argument in arguments {
+            texts.push(text(argument.clone())?);
+        }
         for (mut entry, value) in environment {
             entry.push("=");
             entry.push(value);
@@ -50,7 +55,8 @@ impl Image {
         }
         let pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
         let null = std::ptr::null();
-        let (argv, envp) = ([pointers[0], null], [&pointers[1..], &[null]].concat());
+        let (argv, envp) = pointers.split_at(1 + arguments.len());
+        let (argv, envp) = ([argv, &[null]].concat(), [envp, &[null]].concat());
         Ok(Self { path: text(path.into())?, argv, envp, _texts: texts })
     }
 
@@ -281,7 +287,7 @@ mod tests {
         std::fs::set_permissions(&program, mode).expect("a mode");
         let image = || {
             let variables = [("TOLD".into(), "yes".into())];
-            Image::new(&program, program.as_os_str(), variables).expect("an image")
+            Image::new(&program, program.as_os_str(), &[], variables).expect("an image")
         };
         let (mut output, its_output) = io::pipe().expect("a pipe");
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("a file"));
@@ -311,7 +317,8 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_no_process() {
         for way in WAYS {
-            let image = Image::new(Path::new("/nowhere"), OsStr::new("x"), []).expect("an image");
+            let image =
+                Image::new(Path::new("/nowhere"), OsStr::new("x"), &[], []).expect("an image");
             let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("a file"));
             let error = way(image, [null(), null(), null()], None).expect_err("nothing to start");
             assert_eq!(error.kind(), io::ErrorKind::NotFound);

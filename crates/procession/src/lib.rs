@@ -16,10 +16,40 @@
 //!
 //! A [`Task`] is a value that knows how to run itself, so the same line of code runs it in a
 //! worker process ([`ProcessPool`]), on a thread ([`ThreadPool`]) or where it stands
-//! ([`Sequential`]): all three are [`Executor`]s.
+//! ([`Sequential`]): all three are [`Executor`]s. Mostly a task is a function with the attribute
+//! [`task`](macro@task):
 //!
 //! ```standalone_crate
-//! use procession::{Context, Executor, Failure, ProcessPool, Registry, Task, as_completed, worker};
+//! # #[cfg(feature = "macros")] mod example {
+//! use procession::{Executor, ProcessPool, as_completed};
+//!
+//! #[procession::task]
+//! fn checksum(bytes: Vec<u8>) -> u32 {
+//!     bytes.iter().map(|&byte| u32::from(byte)).sum() // or a C library that may segfault
+//! }
+//!
+//! #[procession::main] // this program is its own worker
+//! # pub
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let pool = ProcessPool::builder().workers(2).build()?;
+//!     let futures = (0..10).map(|n| pool.submit(checksum(vec![n; 100])));
+//!     for future in as_completed(futures) {
+//!         match future.result() {
+//!             Ok(sum) => println!("{sum}"),
+//!             Err(error) => eprintln!("{error}"), // "worker 0 (pid 4712) died of signal 11 (SIGSEGV) …"
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! # }
+//! # #[cfg(not(feature = "macros"))] mod example { pub fn main() -> Result<(), ()> { Ok(()) } }
+//! # fn main() { example::main().unwrap() }
+//! ```
+//!
+//! The same by hand, which needs no macro and works for generic types:
+//!
+//! ```standalone_crate
+//! use procession::{Context, Executor, Failure, ProcessPool, Registry, Task, worker};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -29,23 +59,22 @@
 //!     const NAME: &'static str = "checksum";
 //!     type Output = u32;
 //!     fn run(self, _: &Context) -> Result<u32, Failure> {
-//!         Ok(self.0.iter().map(|&byte| u32::from(byte)).sum()) // or a C library that may segfault
+//!         Ok(self.0.iter().map(|&byte| u32::from(byte)).sum())
 //!     }
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     worker::serve_if_asked(Registry::new().with::<Checksum>()); // this program is its own worker
 //!     let pool = ProcessPool::builder().workers(2).build()?;
-//!     let futures = (0..10).map(|n| pool.submit(Checksum(vec![n; 100])));
-//!     for future in as_completed(futures) {
-//!         match future.result() {
-//!             Ok(sum) => println!("{sum}"),
-//!             Err(error) => eprintln!("{error}"), // "worker 0 (pid 4712) died of signal 11 (SIGSEGV) …"
-//!         }
-//!     }
+//!     assert_eq!(pool.submit(Checksum(vec![1, 2])).result()?, 3);
 //!     Ok(())
 //! }
 //! ```
+//!
+//! A closure is no task. What it captures cannot be sent, and one that captures nothing has no name by
+//! which a worker finds it: its address differs from process to process, and its distance from another
+//! address is the same only in the very same file. A worker of another build would then run other code,
+//! where one that lacks a name says so. A function with a name costs one line more.
 //!
 //! **Trust.** A worker that crashes costs one task. A worker that is hostile is another matter:
 //! workers run your own code with your own rights, and this crate does not defend the coordinator
@@ -53,12 +82,19 @@
 //!
 //! # Features
 //!
+//! `macros` (default) has the attributes [`task`](macro@task), [`main`](macro@main) and
+//! [`test`](macro@test), and [`Registry::collected`]. Tasks are found by the linker, which works on
+//! Linux, macOS, FreeBSD, OpenBSD and illumos.
+//!
 //! `tracing` (default) tells what happens in a [`ProcessPool`] to the program's own subscriber of
 //! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,
 //! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod __private;
 mod blob;
 mod codec;
 mod error;
@@ -69,6 +105,7 @@ mod locked_dir;
 mod panics;
 mod process_pool;
 mod progress_lines;
+mod registry;
 mod retries;
 mod scheduler;
 mod task;
@@ -78,7 +115,7 @@ pub mod worker;
 
 pub use blob::Blob;
 pub use codec::Encoding;
-pub use error::{Cause, Death, Exit, Failure, PoolError, TaskError};
+pub use error::{Cause, Death, DowncastError, Exit, Failure, PoolError, TaskError};
 pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, Sequential, Shutdown, ThreadPool,
 };
@@ -89,12 +126,110 @@ pub use process_pool::{
     Usage, resume_all, suspend_all,
 };
 pub use progress_lines::Said;
+pub use registry::Registry;
 pub use retries::{Fault, Retries};
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
-pub use task::{Context, Registry, Task, TaskId};
+pub use task::{Context, Task, TaskId};
+
+/// Makes a program its own worker: the function serves before anything else, if the process was
+/// started as a worker.
+///
+/// ```
+/// # use procession::{Executor, ProcessPool};
+/// #[procession::task]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// #[procession::main]
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let pool = ProcessPool::builder().workers(2).build()?;
+///     assert_eq!(pool.map((1..=3).map(square)).sum::<Result<u64, _>>()?, 14);
+///     Ok(())
+/// }
+/// ```
+///
+/// It is `worker::serve_if_asked(Registry::collected())` before the first statement. Other attributes
+/// of the function, such as `#[tokio::main]`, take effect after that, so no runtime is started in a
+/// worker, and tasks run outside of any. Nothing runs before `main`.
+///
+/// In a library with a pool inside, let its user call `serve_if_asked` at the beginning of `main`;
+/// benchmarks with `harness = false` have a `main` as well. `#[procession::main(crate = "path")]` names
+/// this crate where it has another path.
+#[cfg(feature = "macros")]
+pub use procession_macros::main;
+/// Makes a function a task: calling it makes a value, as calling an `async fn` does, and an executor
+/// runs it.
+///
+/// ```standalone_crate
+/// use std::path::PathBuf;
+/// use procession::{Context, Executor, ProcessPool};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Thumb { pixels: Vec<u8> }
+///
+/// /// Makes a thumbnail.
+/// #[procession::task]
+/// fn thumb(path: PathBuf, size: u32, context: &Context) -> std::io::Result<Thumb> {
+///     context.say(format_args!("{} …", path.display()));
+///     let pixels = std::fs::read(path)?; // decode, scale
+///     Ok(Thumb { pixels: pixels.into_iter().take(size as usize).collect() })
+/// }
+///
+/// #[procession::main]
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let pool = ProcessPool::builder().workers(2).build()?;
+///     # let (path, files) = (PathBuf::from("Cargo.toml"), [PathBuf::from("Cargo.toml")]);
+///     let one = pool.submit(thumb(path, 200)).result()?;
+///     for thumb in pool.map(files.into_iter().map(|file| thumb(file, 200))) {
+///         println!("{} bytes", thumb?.pixels.len());
+///     }
+///     # assert_eq!(one.pixels.len(), 200);
+///     Ok(())
+/// }
+/// ```
+///
+/// - **Arguments** implement `Serialize`, `Deserialize` and `Send`, and are owned. A parameter of the
+///   type [`&Context`](Context) is no argument. An attribute `#[serde(…)]` of a parameter says how that
+///   is encoded.
+/// - **The output** does so as well. If the type that the function returns is named `Result`, the task
+///   may fail: with any error, `anyhow::Error`, a box of an error, or a text. An error that implements
+///   `Serialize` and `Deserialize` comes back as its own type: [`TaskError::downcast`].
+/// - **The name** of the task is the path of its module and the function; `#[task(name = "…")]` gives
+///   another. It stands in errors, and the worker finds the code by it.
+/// - **The encoding** is JSON; `#[task(encoding = binary)]` chooses another: see [`Encoding`].
+/// - **The type** of the value has the name of the function, which is why no type or module beside it
+///   may be named alike. It implements [`Task`]. The function cannot be generic, `async` or a method.
+/// - **Registered** by itself: [`Registry::collected`] finds the task, also in a library.
+/// - `#[task(crate = "path")]` names this crate where it has another path.
+#[cfg(feature = "macros")]
+pub use procession_macros::task;
+/// Lets a test have process pools under `cargo test` and nextest, where `main` is that of the test
+/// harness. It stands in place of `#[test]`.
+///
+/// ```
+/// # use procession::{Executor, ProcessPool};
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// #[procession::test]
+/// fn squares() {
+///     let pool = ProcessPool::builder().workers(2).build().unwrap();
+///     assert_eq!(pool.submit(square(3)).result(), Ok(9));
+/// }
+/// ```
+///
+/// Workers run the test program with arguments by which the harness runs one such test alone, and that
+/// serves in place of the test. So one of them in a test program is enough for all pools there, also
+/// for those in tests with a plain `#[test]`; each file in `tests/` is a program of its own.
+///
+/// `#[ignore]` and `#[should_panic]` mean what they do elsewhere. Another attribute that makes a test,
+/// such as `#[tokio::test]`, goes below, and takes effect after the test has served. A documentation
+/// test has a `main`: see [`main`](macro@main).
+#[cfg(feature = "macros")]
+pub use procession_macros::test;
 
 /// The README's example is compiled and run as well.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "macros"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

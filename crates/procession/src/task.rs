@@ -1,6 +1,5 @@
-//! What work is: a [`Task`] is a value that knows how to run itself, a [`Context`] is what it may
-//! know about where it runs, and a [`Registry`] is how a process that receives tasks by name
-//! finds the code for them. Nothing here knows who runs a task, or where.
+//! What work is: a [`Task`] is a value that knows how to run itself, and a [`Context`] is what it may
+//! know about where it runs. Nothing here knows who runs a task, or where.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -14,8 +13,6 @@ use crate::codec::Encoding;
 use crate::error::Failure;
 use crate::panics;
 use crate::progress_lines::LineSink;
-use crate::transport;
-use crate::worker;
 
 /// A piece of work that can be sent to another process.
 ///
@@ -65,15 +62,25 @@ use crate::worker;
 ///     }
 /// }
 /// ```
+///
+/// Most tasks are functions: the attribute [`task`](macro@crate::task) writes all of this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a task",
+    label = "not a task",
+    note = "a task is what a function with `#[procession::task]` returns: call that function with its \
+            arguments",
+    note = "or implement `procession::Task` for a type of your own"
+)]
 pub trait Task: Serialize + DeserializeOwned + Send + 'static {
-    /// The name under which a [`Registry`] knows this kind of task.
+    /// The name under which a [`Registry`](crate::Registry) knows this kind of task.
     const NAME: &'static str;
     /// What the task gives back.
     type Output: Serialize + DeserializeOwned + Send + 'static;
     /// How the task and its output are encoded where they cross the border of a process.
     const ENCODING: Encoding = Encoding::Json;
 
-    /// Does the work. `?` works on every [`std::error::Error`].
+    /// Does the work. `?` takes every [`std::error::Error`], boxes of them, `anyhow::Error` and texts:
+    /// see [`Failure`].
     fn run(self, context: &Context) -> Result<Self::Output, Failure>;
 }
 
@@ -174,54 +181,5 @@ impl Locals {
 impl fmt::Debug for Locals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Locals").finish_non_exhaustive()
-    }
-}
-
-/// Every kind of task that a worker can run, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    runners: HashMap<&'static str, Runner>,
-    build_id: String,
-}
-
-/// Takes an encoded task, runs it and puts what comes of it where there was nothing.
-pub(crate) type Runner = fn(&[u8], &Context, &mut transport::ReplyBuffer) -> transport::Status;
-
-impl Registry {
-    /// A registry that knows no task yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Names the build of the program that has these tasks, such as its version or a hash of its
-    /// sources. A pool refuses a worker with another name than [`Builder::build_id`]. Default: none.
-    ///
-    /// It is of use for a worker program of its own, which may have been built from older sources
-    /// than the coordinator. A program that is its own worker needs none.
-    ///
-    /// [`Builder::build_id`]: crate::Builder::build_id
-    pub fn build_id(mut self, id: impl Into<String>) -> Self {
-        self.build_id = id.into();
-        self
-    }
-
-    pub(crate) fn build(&self) -> String {
-        transport::build_with(&self.build_id)
-    }
-
-    /// Adds a kind of task.
-    ///
-    /// # Panics
-    ///
-    /// If another kind of the same name was added before: tasks would reach the wrong code.
-    pub fn with<T: Task>(mut self) -> Self {
-        let before = self.runners.insert(T::NAME, worker::answer::<T>);
-        assert!(before.is_none(), "two kinds of task are named {:?}", T::NAME);
-        self
-    }
-
-    /// What runs the tasks of this name.
-    pub(crate) fn runner(&self, name: &str) -> Option<Runner> {
-        self.runners.get(name).copied()
     }
 }

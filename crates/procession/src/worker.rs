@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, process, thread};
 
@@ -29,7 +30,7 @@ use self::origin::{has_the_socket, is_child_of};
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
 use crate::panics;
-use crate::task::Registry;
+use crate::registry::Registry;
 use crate::transport::{
     self, HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Sent,
     SharedRegion, Socket, Welcome,
@@ -41,9 +42,16 @@ use procession_os::threads::{self, ThreadSpec};
 /// Else returns at once.
 ///
 /// Call it first thing in `main` of a program that builds a process pool: the program is its own
-/// worker.
+/// worker. The attribute [`main`](macro@crate::main) does so with
+/// [`Registry::collected`].
 pub fn serve_if_asked(registry: Registry) {
-    if let Some(asked) = asked() {
+    HAS_ASKED.store(true, Ordering::Release);
+    serve_if_invited(registry);
+}
+
+/// The same where this call says nothing about what a worker of this program does.
+pub(crate) fn serve_if_invited(registry: Registry) {
+    if let Some(asked) = invited() {
         match asked.serve(registry) {
             Ok(()) => process::exit(0),
             Err(error) => {
@@ -58,6 +66,11 @@ pub fn serve_if_asked(registry: Registry) {
 /// The coordinator's request to serve, if this process was started as a worker. For a worker
 /// program that has more to do than [`serve_if_asked`], such as opening a log.
 pub fn asked() -> Option<Asked> {
+    HAS_ASKED.store(true, Ordering::Release);
+    invited()
+}
+
+fn invited() -> Option<Asked> {
     let invitation = origin::own_invitation();
     let marking = match &invitation {
         Some(invitation) => invitation.marking(),
@@ -65,6 +78,13 @@ pub fn asked() -> Option<Asked> {
     };
     Some(Asked { invitation, marking })
 }
+
+/// Whether this program has asked if it was started as a worker, so that its workers will, too.
+pub(crate) fn has_asked() -> bool {
+    HAS_ASKED.load(Ordering::Acquire)
+}
+
+static HAS_ASKED: AtomicBool = AtomicBool::new(false);
 
 /// By these words among its last ones the coordinator knows what became of a worker that has no
 /// other way to tell it.

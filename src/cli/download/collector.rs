@@ -134,7 +134,7 @@ fn outcome_of_error(code: Code, error: &TaskError, elapsed: Duration) -> Downloa
             cause: Some(format!("worker died of {}", death.exit)),
             ..DownloadOutcome::failed(code, error.to_string(), death.ran_for)
         },
-        TaskError::TimedOut { after, attempts } => DownloadOutcome {
+        TaskError::TimedOut { after, attempts, .. } => DownloadOutcome {
             attempts: (*attempts).max(1),
             cause: Some(format!("task ran longer than {after:?}")),
             ..DownloadOutcome::failed(code, error.to_string(), *after)

@@ -12,6 +12,7 @@
 
 mod dispatch;
 mod echo;
+mod function;
 mod lives;
 mod map;
 mod payload;
@@ -27,7 +28,7 @@ use procession::{Registry, worker};
 
 fn main() {
     placement::keep_if_asked();
-    let registry = tasks::add_to(Registry::new());
+    let registry = tasks::add_to(Registry::collected().with::<function::Sum>());
     worker::serve_if_asked(registry);
     echo::serve_if_asked();
     if !is_measured() {

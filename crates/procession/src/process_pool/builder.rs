@@ -52,6 +52,7 @@ pub struct Builder {
     max_pending: Option<usize>,
     initializer: Option<Result<Initializer, PoolError>>,
     program: WorkerProgram,
+    worker_args: Vec<OsString>,
     start_timeout: Duration,
     worker_env: Vec<(OsString, OsString)>,
     build_id: String,
@@ -82,6 +83,7 @@ impl Default for Builder {
             max_pending: None,
             initializer: None,
             program: WorkerProgram::This,
+            worker_args: Vec::new(),
             start_timeout: Duration::from_secs(10),
             worker_env: Vec::new(),
             build_id: String::new(),
@@ -198,6 +200,14 @@ impl Builder {
         self
     }
 
+    /// The arguments of the worker program, after its name: for an interpreter that runs a script which
+    /// serves, say. Default: none; in a test with the attribute [`test`](macro@crate::test) those
+    /// that run such a test.
+    pub fn worker_args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.worker_args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// The longest time from the start of a worker process until it is ready, its
     /// [`initializer`](Self::initializer) included. Then it is killed, and another one is started.
     /// Default: 10 seconds.
@@ -294,6 +304,7 @@ impl Builder {
             max_pending,
             initializer,
             program,
+            worker_args,
             start_timeout,
             worker_env,
             build_id,
@@ -314,9 +325,9 @@ impl Builder {
         let slots = validate::slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         socket_dir::prepare()?;
         let programs = match program {
-            WorkerProgram::This => Programs::this()?,
-            WorkerProgram::BesideThis(name) => Programs::beside_this(&name)?,
-            WorkerProgram::At(path) => Programs::only(&path)?,
+            WorkerProgram::This => Programs::this(worker_args)?,
+            WorkerProgram::BesideThis(name) => Programs::beside_this(&name, worker_args)?,
+            WorkerProgram::At(path) => Programs::only(&path, worker_args)?,
         };
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let setup = Setup {

@@ -91,12 +91,12 @@ impl Child {
         mark: Option<&Mark>,
         supervisor: Sender<SupervisorMessage>,
     ) -> io::Result<(Self, OutputPipes)> {
-        let (outputs, its_stdout, its_stderr) = OutputPipes::create()?;
+        let (outputs, its_stdout, its_stderr) = OutputPipes::create(program.prelude)?;
         let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
         let invitation = serde_json::to_string(invitation)?;
         let variables =
             env.iter().cloned().chain([(Invitation::VARIABLE.into(), invitation.into())]);
-        let image = Image::new(&program.path, shown_as, variables)?;
+        let image = Image::new(&program.path, shown_as, &program.arguments, variables)?;
         // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
         // processes that a task starts can be killed together with the worker.
         let pid = spawn(image, [input, its_stdout, its_stderr], mark)?;

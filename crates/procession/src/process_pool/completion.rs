@@ -118,9 +118,19 @@ impl PoolInner {
                 is_collateral,
                 last_output: last_output.clone(),
             }),
-            (Verdict::TimedOut { after, attempts }, _) => {
+            (
+                Verdict::TimedOut { after, attempts },
+                Some(CompletionData::Death { worker, pid, last_output }),
+            ) => {
                 self.listeners.event(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
-                TaskError::TimedOut { after, attempts }
+                TaskError::TimedOut {
+                    task: work_item.name.to_owned(),
+                    worker: *worker,
+                    pid: *pid,
+                    after,
+                    attempts,
+                    last_output: last_output.clone(),
+                }
             }
             (Verdict::Cancelled, _) => TaskError::Cancelled,
             (Verdict::NotReceived { reason, workers }, _) => TaskError::Undelivered {
@@ -128,7 +138,10 @@ impl PoolInner {
                 reason: format!("{workers} fresh workers could not receive it: {reason}"),
             },
             (Verdict::Broken(error), _) => TaskError::PoolBroken(error),
-            (verdict @ (Verdict::Answered | Verdict::Died { .. }), _) => {
+            (
+                verdict @ (Verdict::Answered | Verdict::Died { .. } | Verdict::TimedOut { .. }),
+                _,
+            ) => {
                 unreachable!("{verdict:?} without its data")
             }
         };

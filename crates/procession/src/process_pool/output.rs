@@ -25,14 +25,17 @@ pub enum Stream {
 pub(super) struct OutputPipes {
     stdout: PipeReader,
     stderr: PipeReader,
+    /// The first lines of stdout that are not passed on.
+    prelude: &'static [&'static str],
 }
 
 impl OutputPipes {
-    /// The pipes, and their write ends for standard output and error of the worker.
-    pub(super) fn create() -> io::Result<(Self, OwnedFd, OwnedFd)> {
+    /// The pipes, and their write ends for standard output and error of the worker. The lines of the
+    /// prelude are what the program prints before it serves.
+    pub(super) fn create(prelude: &'static [&'static str]) -> io::Result<(Self, OwnedFd, OwnedFd)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
-        Ok((Self { stdout, stderr }, its_stdout.into(), its_stderr.into()))
+        Ok((Self { stdout, stderr, prelude }, its_stdout.into(), its_stderr.into()))
     }
 
     /// Reads the output of the process until both pipes are closed, or `gone` is: another process may
@@ -43,7 +46,11 @@ impl OutputPipes {
         on_line: impl Fn(Stream, &str),
     ) -> Vec<String> {
         let mut last = VecDeque::with_capacity(LAST_LINES);
+        let mut prelude = self.prelude.iter();
         let mut pass = |stream, line: &str| {
+            if stream == Stream::Stdout && prelude.next().is_some_and(|first| *first == line) {
+                return;
+            }
             if last.len() == LAST_LINES {
                 last.pop_front();
             }

@@ -13,7 +13,8 @@ use crate::blob::Blob;
 use crate::codec;
 use crate::panics;
 use crate::progress_lines::LineSink;
-use crate::task::{Context, Locals, Registry, Task, TaskId};
+use crate::registry::Registry;
+use crate::task::{Context, Locals, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, NOT_RECEIVED, OUTPUT,
     Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status,
@@ -252,15 +253,9 @@ impl WorkerLoop {
             reply_buffer.data.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
             let task = if call.count == 1 { text } else { texts.next().unwrap_or_default() };
-            let status = match runner {
-                Some(run) => run(task, &context, reply_buffer),
-                None => {
-                    let reason = format!(
-                        "the worker knows no task named {:?}: add it to its Registry",
-                        parts.name
-                    );
-                    reply_buffer.put_reason(Status::Undecodable, &reason)
-                }
+            let status = match &runner {
+                Ok(run) => run(task, &context, reply_buffer),
+                Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
             };
             if self.origin.is_forked() {
                 // The task has forked this process: it is for the worker to reply, not for its copy.

@@ -15,7 +15,7 @@ use procession::{Context, Executor, Failure, ProcessPool, Registry, Retries, Tas
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, ON_PURPOSE, eventually, is_alive};
-use crate::tasks::{Length, await_workers, quiet, succeeds_with, warm_up};
+use crate::tasks::{Length, assert_timed_out, await_workers, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -175,11 +175,10 @@ fn a_deadline_in_a_chunk_finds_the_one_task_that_hangs() {
     let then = |n| if n == 777 { Then::Hang } else { Then::Succeed };
     let results: Vec<_> = pool.map(notes(then, Some(&log)).take(TASKS)).collect();
     for (n, result) in results.into_iter().enumerate() {
-        let expected = match then(n) {
-            Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
-            _ => Ok(n),
-        };
-        assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
+        match then(n) {
+            Then::Hang => assert_timed_out(result, timeout),
+            _ => assert_eq!(result.map(|(number, _)| number), Ok(n)),
+        }
     }
     assert_eq!(runs(&log), (0..TASKS).map(|n| (n, 1)).collect());
 }
@@ -204,11 +203,10 @@ fn a_deadline_in_a_chunk_is_a_timeout_although_earlier_replies_come_late() {
     let then = |n| if n == 3 { Then::Hang } else { Then::Succeed };
     let results = pool.map(notes(then, Some(&log)).take(100));
     for (n, result) in results.enumerate() {
-        let expected = match then(n) {
-            Then::Hang => Err(TaskError::TimedOut { after: timeout, attempts: 1 }),
-            _ => Ok(n),
-        };
-        assert_eq!(result.map(|(number, _)| number), expected, "task {n}");
+        match then(n) {
+            Then::Hang => assert_timed_out(result, timeout),
+            _ => assert_eq!(result.map(|(number, _)| number), Ok(n)),
+        }
     }
     assert_eq!(runs(&log), (0..100).map(|n| (n, 1)).collect());
 }

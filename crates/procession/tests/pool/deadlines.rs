@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use procession::{Executor, ProcessPool, TaskError, TaskOptions};
 
 use crate::harness::{self, Gate, is_alive};
-use crate::tasks::{Echo, Pass, await_workers, quiet, succeeds_with};
+use crate::tasks::{Echo, Pass, assert_timed_out, await_workers, quiet, succeeds_with};
 use crate::works::{Hang, Nap};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -40,7 +40,7 @@ fn is_ended(task: Hang) {
     let next = TaskOptions::new().no_timeout();
     let hangs = pool.submit(task);
     let follows = pool.submit_with(next, Echo("next".to_owned()));
-    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    assert_timed_out(hangs.result(), SHORT);
     assert_eq!(follows.result(), Ok("next".to_owned()));
     assert!(!is_alive(pid));
     assert!(!pool.pids().contains(&pid));
@@ -74,7 +74,7 @@ fn the_time_counts_from_the_start_of_the_task() {
 fn a_task_may_have_a_timeout_of_its_own() {
     let pool = quiet().workers(1).build().expect("a pool");
     let hangs = pool.submit_with(TaskOptions::new().timeout(SHORT), Hang::Asleep);
-    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    assert_timed_out(hangs.result(), SHORT);
     succeeds_with(&pool, 10);
 }
 
@@ -90,7 +90,7 @@ fn tasks_that_were_sent_ahead_of_a_deadline_run_elsewhere() {
     succeeds_with(&pool, 200);
     let hangs = pool.submit_with(TaskOptions::new().timeout(SHORT), Hang::Asleep);
     let behind: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
-    assert_eq!(hangs.result(), Err(TaskError::TimedOut { after: SHORT, attempts: 1 }));
+    assert_timed_out(hangs.result(), SHORT);
     for (n, future) in behind.into_iter().enumerate() {
         assert_eq!(future.result(), Ok(n.to_string()));
     }
@@ -103,7 +103,7 @@ fn others_in_the_same_worker_die_with_it_and_say_why() {
     let innocent = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
     let culprit = pool.submit_with(TaskOptions::new().timeout(timeout), Hang::Asleep);
-    assert_eq!(culprit.result(), Err(TaskError::TimedOut { after: timeout, attempts: 1 }));
+    assert_timed_out(culprit.result(), timeout);
     match innocent.result() {
         Err(TaskError::WorkerDied(death)) => {
             assert!(death.is_collateral);

@@ -10,11 +10,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use procession::{Blob, Builder, Context, Executor, Failure, ProcessPool, Registry, Task};
+use procession::{
+    Blob, Builder, Context, Executor, Failure, ProcessPool, Registry, Task, TaskError,
+};
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::harness::{self, ON_PURPOSE};
+
+/// A task ran for longer than it may, and was begun once.
+#[track_caller]
+pub(crate) fn assert_timed_out<T: fmt::Debug>(result: Result<T, TaskError>, limit: Duration) {
+    match &result {
+        Err(TaskError::TimedOut { after, attempts: 1, .. }) => assert_eq!(*after, limit),
+        other => panic!("{other:?}"),
+    }
+}
 
 pub(crate) fn registry() -> Registry {
     Registry::new()

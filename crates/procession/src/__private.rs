@@ -1,0 +1,79 @@
+//! What the code that the attributes write calls. Not for other code: it may change with any version.
+
+pub mod failing;
+
+pub use linkme;
+pub use serde;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use crate::registry::Registered;
+use crate::registry::Registry;
+use crate::worker;
+
+/// The tasks of this program.
+#[linkme::distributed_slice]
+pub static TASKS: [Registered];
+
+/// The paths of the tests by which a worker can be started.
+#[linkme::distributed_slice]
+pub static TESTS: [&'static str];
+
+/// Serves, if this test was started as a worker.
+pub fn serve_test() {
+    worker::serve_if_invited(Registry::collected());
+}
+
+/// An argument of a task.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a task",
+    label = "cannot be sent to another process",
+    note = "a task is encoded and sent to a worker process: its arguments implement `Serialize`, \
+            `Deserialize` and `Send`, and own what they have",
+    note = "for a type of your own: `#[derive(serde::Serialize, serde::Deserialize)]`"
+)]
+pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
+
+/// How an argument is encoded: as its type does.
+pub mod argument {
+    use serde::{Deserializer, Serializer};
+
+    use super::Argument;
+
+    /// Encodes.
+    #[inline]
+    pub fn serialize<T: Argument, S: Serializer>(value: &T, into: S) -> Result<S::Ok, S::Error> {
+        value.serialize(into)
+    }
+
+    /// Decodes.
+    #[inline]
+    pub fn deserialize<'de, T: Argument, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        T::deserialize(from)
+    }
+}
+
+/// What a task that may fail returns.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is named `Result` and is not `std::result::Result`",
+    note = "a task returns a `std::result::Result`, by whatever alias, or a value"
+)]
+pub trait Fallible {
+    /// What the task gives back.
+    type Output;
+    /// The error of the task.
+    type Error;
+    /// The result itself.
+    fn into_result(self) -> Result<Self::Output, Self::Error>;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Output = T;
+    type Error = E;
+    fn into_result(self) -> Self {
+        self
+    }
+}

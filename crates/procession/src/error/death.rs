@@ -1,0 +1,189 @@
+//! How a worker ended: [`Exit`], and [`Death`] where it took a task with it.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    /// It ended by itself, with this exit code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It ended, but how is not known: another part of the program took its status, or has told the
+    /// operating system to discard such statuses (by ignoring SIGCHLD).
+    Unknown,
+    /// It was to be ended and lives on, since the operating system does not do it. The pool goes on
+    /// without it.
+    WrittenOff,
+}
+
+impl From<std::process::ExitStatus> for Exit {
+    fn from(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, signal) => Self::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Unknown => f.write_str("an unknown cause"),
+            Self::WrittenOff => f.write_str("no end: it was to be ended and lives on"),
+            Self::Signal(number) => match signal_name(number) {
+                Some(name) => write!(f, "signal {number} ({name})"),
+                None if is_real_time(number) => write!(f, "real-time signal {number}"),
+                None => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// Only Linux gives them an effect of their own number.
+fn is_real_time(number: i32) -> bool {
+    cfg!(target_os = "linux") && (32..=64).contains(&number)
+}
+
+fn signal_name(number: i32) -> Option<&'static str> {
+    use rustix::process::Signal;
+    // Numbers differ between systems, so the names are found by the system's own constants.
+    [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
+        #[cfg(target_os = "linux")]
+        (Signal::POWER, "SIGPWR"),
+        #[cfg(target_os = "linux")]
+        (Signal::STKFLT, "SIGSTKFLT"),
+        (Signal::IO, "SIGIO"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::SYS, "SIGSYS"),
+    ]
+    .into_iter()
+    .find_map(|(signal, name)| (signal.as_raw() == number).then_some(name))
+}
+
+/// The end of a worker process that took a task with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Death {
+    /// The kind of task, by its [`NAME`](crate::Task::NAME).
+    pub task: String,
+    /// Which worker of the pool, counted from 0.
+    pub worker: usize,
+    /// The process that died.
+    pub pid: u32,
+    /// Signal or exit code.
+    pub exit: Exit,
+    /// How often the task was begun, this time included.
+    pub attempts: u32,
+    /// How long the task had been running at most (from when it was its turn until the end).
+    pub ran_for: Duration,
+    /// Whether the pool itself ended the worker, because of another task that ran in it.
+    pub is_collateral: bool,
+    /// The last lines that the process wrote to stderr or stdout, oldest first.
+    pub last_output: Vec<String>,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, last_output: _ } =
+            self;
+        let how = match exit {
+            Exit::WrittenOff => "could not be ended and was left behind".to_owned(),
+            exit => format!("died of {exit}"),
+        };
+        write!(f, "worker {worker} (pid {pid}) {how} {ran_for:.1?} into task {task:?}")?;
+        if *attempts > 1 {
+            write!(f, ", attempt {attempts}")?;
+        }
+        let is_killed = *exit == Exit::Signal(rustix::process::Signal::KILL.as_raw());
+        if *is_collateral {
+            write!(f, " (ended with another task that ran for too long in the same worker)")?;
+        } else if is_killed {
+            write!(
+                f,
+                " (sent by hand, or by the system for want of memory or at a limit of CPU time)"
+            )?;
+        }
+        f.write_str(&last_said(&self.last_output))
+    }
+}
+
+impl Error for Death {}
+
+/// The last line that tells something about what happened, as the end of a message.
+pub(super) fn last_said(output: &[String]) -> String {
+    let line = output.iter().rfind(|line| tells_something(line));
+    line.map_or_else(String::new, |line| format!("; it last said: {line}"))
+}
+
+/// Not so: blank lines, the hint that follows the message of a panic, and what the test harness of
+/// the standard library prints around a test.
+fn tells_something(line: &str) -> bool {
+    let line = line.trim();
+    let is_hint = line.starts_with("note: run with `RUST_BACKTRACE=")
+        || line.starts_with("note: Some details are omitted, run with `RUST_BACKTRACE=");
+    let words: Vec<_> = line.split(' ').collect();
+    let is_of_harness = match words[..] {
+        ["running", number, "test" | "tests"] => number.parse::<usize>().is_ok(),
+        ["test", _, "...", ..] | ["test", "result:", ..] => true,
+        _ => false,
+    };
+    !(line.is_empty() || is_hint || is_of_harness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_names_its_signal() {
+        assert_eq!(Exit::Signal(11).to_string(), "signal 11 (SIGSEGV)");
+        assert_eq!(Exit::Code(42).to_string(), "exit code 42");
+        let of = |signal: rustix::process::Signal| Exit::Signal(signal.as_raw()).to_string();
+        assert!(of(rustix::process::Signal::PROF).ends_with(" (SIGPROF)"));
+        if cfg!(target_os = "linux") {
+            assert_eq!(Exit::Signal(30).to_string(), "signal 30 (SIGPWR)");
+            assert_eq!(Exit::Signal(63).to_string(), "real-time signal 63");
+        }
+        assert_eq!(Exit::Signal(99).to_string(), "signal 99");
+    }
+
+    #[test]
+    fn the_last_words_are_neither_blank_nor_a_hint_nor_of_the_test_harness() {
+        let said = |lines: &[&str]| {
+            last_said(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+        };
+        let hint = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace";
+        let lines =
+            ["running 1 test", "boom", "", hint, "  ", "test a::b ... FAILED", "running 0 tests"];
+        assert_eq!(said(&lines), "; it last said: boom");
+        assert_eq!(said(&["running late for a test"]), "; it last said: running late for a test");
+        assert_eq!(said(&["", hint]), "");
+        assert_eq!(said(&[]), "");
+    }
+}
