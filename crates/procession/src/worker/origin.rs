@@ -127,7 +127,8 @@ fn has_the_socket_of_an_ancestor() -> bool {
 /// The invitation in the environment with which the leader of this process's group was started, if it
 /// is still awaited. A worker is such a leader, and so is a wrapper that was started in its place.
 fn invitation_of_the_leader() -> Option<Invitation> {
-    let leader = rustix::process::getpgrp();
+    // Not `getpgrp`: in a namespace of process ids the leader may be outside, and the group is 0.
+    let leader = Stat::of(rustix::process::getpid())?.group()?;
     if leader == rustix::process::getpid() || !parent_is_another_program() {
         return None;
     }
@@ -173,11 +174,22 @@ impl Stat {
         fs::read(proc_of(pid).join("stat")).ok().map(Self)
     }
 
+    /// The parent; `None` if it is outside of this namespace of process ids.
     fn parent(&self) -> Option<Pid> {
-        // The name of the program, which stands before, may contain anything.
+        self.process_id(1)
+    }
+
+    /// The leader of the process group; `None` if it is outside.
+    fn group(&self) -> Option<Pid> {
+        self.process_id(2)
+    }
+
+    /// The process id in a field, counted from 0 behind the name of the program.
+    fn process_id(&self, field: usize) -> Option<Pid> {
+        // The name may contain anything.
         let behind_the_name = self.0.rsplit(|byte| *byte == b')').next()?;
         let fields = OsStr::from_bytes(behind_the_name).to_str()?;
-        Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)
+        Pid::from_raw(fields.split_whitespace().nth(field)?.parse().ok()?)
     }
 }
 
@@ -195,8 +207,8 @@ mod tests {
     fn the_parent_of_a_process_is_found_whatever_its_name() {
         let own = Stat::of(rustix::process::getpid()).expect("this process");
         assert_eq!(own.parent(), rustix::process::getppid());
-        let odd = Stat(b"7 (a) b) (c) S 42 7 7".to_vec());
-        assert_eq!(odd.parent(), Pid::from_raw(42));
+        let odd = Stat(b"7 (a) b) (c) S 42 0 7".to_vec());
+        assert_eq!((odd.parent(), odd.group()), (Pid::from_raw(42), None));
     }
 
     #[test]
