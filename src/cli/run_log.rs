@@ -150,7 +150,31 @@ impl PoolLog {
     }
 
     pub(super) fn record(&self, event: &PoolEvent) {
-        let (level, event) = match event {
+        // The task itself records its start.
+        if let PoolEvent::TaskStarted { .. } = event {
+            return;
+        }
+        let (level, event) = self.of_task(event).unwrap_or_else(|| self.of_worker(event));
+        record(level, event);
+    }
+
+    fn of_task(&self, event: &PoolEvent) -> Option<(Level, LogEvent)> {
+        Some(match event {
+            PoolEvent::TaskRetried { task, fault, attempt, pause } => {
+                let code = self.submitted.code(*task);
+                let (fault, run, pause_ms) = (fault.to_string(), *attempt, milliseconds(*pause));
+                (Level::Warn, LogEvent::TaskRetried { code, fault, run, pause_ms })
+            }
+            PoolEvent::TaskTimedOut { task, after } => {
+                let code = self.submitted.code(*task);
+                (Level::Error, LogEvent::TaskTimedOut { code, after_ms: milliseconds(*after) })
+            }
+            _ => return None,
+        })
+    }
+
+    fn of_worker(&self, event: &PoolEvent) -> (Level, LogEvent) {
+        match event {
             PoolEvent::WorkerStarted { worker, pid } => {
                 (Level::Info, LogEvent::WorkerStarted { child: *worker, child_pid: *pid })
             }
@@ -188,17 +212,6 @@ impl PoolLog {
                 self.report_once(&format!("{text}; it is tried again, and others may go on"));
                 (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
-            PoolEvent::TaskRetried { task, fault, attempt, pause } => {
-                let code = self.submitted.code(*task);
-                let (fault, run, pause_ms) = (fault.to_string(), *attempt, milliseconds(*pause));
-                (Level::Warn, LogEvent::TaskRetried { code, fault, run, pause_ms })
-            }
-            PoolEvent::TaskTimedOut { task, after } => {
-                let code = self.submitted.code(*task);
-                (Level::Error, LogEvent::TaskTimedOut { code, after_ms: milliseconds(*after) })
-            }
-            // The task itself records its start.
-            PoolEvent::TaskStarted { .. } => return,
             PoolEvent::ProgramPassedOver { program, reason } => {
                 let text = format!(
                     "{} is not used as the worker program: {reason}; this program serves in its \
@@ -213,8 +226,7 @@ impl PoolLog {
                 let text = format!("{other:?}");
                 (Level::Info, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
-        };
-        record(level, event);
+        }
     }
 }
 

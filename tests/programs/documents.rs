@@ -57,10 +57,44 @@ fn every_path_in_the_documents_exists() {
         "docs/encodings.md",
         "docs/which-style.md",
     ] {
-        let text = fs::read_to_string(Path::new(ROOT).join(document)).expect("a document");
+        let text = read(document);
         let missing: Vec<_> = paths(&text).into_iter().filter(|path| !exists(path)).collect();
         assert!(missing.is_empty(), "{document}: {missing:?}");
     }
-    let architecture = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).expect("it");
+    let architecture = read("ARCHITECTURE.md");
     assert!(paths(&architecture).len() > 80, "the names of files are found in the text");
+}
+
+/// The functions that a text names as `path.rs::function`.
+fn functions(text: &str) -> BTreeSet<(&str, &str)> {
+    let words = text.split('`').filter_map(|word| word.split_once("::"));
+    words.filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
+#[test]
+fn every_function_that_the_architecture_names_exists() {
+    let files = files();
+    let architecture = read("ARCHITECTURE.md");
+    let functions = functions(&architecture);
+    assert!(functions.len() >= 10, "two ways of five steps: {functions:?}");
+    for (path, function) in functions {
+        let file = files.iter().find(|file| file.ends_with(path));
+        let source = file.and_then(|file| fs::read_to_string(file).ok());
+        let definition = [format!("fn {function}("), format!("fn {function}<")];
+        let is_there = source.is_some_and(|it| definition.iter().any(|d| it.contains(d)));
+        assert!(is_there, "{path}::{function}");
+    }
+}
+
+#[test]
+fn every_source_file_has_at_most_450_lines() {
+    let is_source = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rs");
+    for file in files().iter().filter(is_source) {
+        let lines = fs::read_to_string(file).expect("a source file").lines().count();
+        assert!(lines <= 450, "{}: {lines} lines", file.display());
+    }
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(document)).expect("a document")
 }

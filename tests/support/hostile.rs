@@ -74,6 +74,14 @@ impl Shared {
     fn clients(&self) -> MutexGuard<'_, HashMap<usize, Arc<TcpStream>>> {
         self.clients.lock().unwrap()
     }
+
+    /// How many requests for this path came before this one.
+    fn earlier_requests(&self, path: &str) -> usize {
+        let mut requests = self.requests_by_path.lock().unwrap();
+        let count = requests.entry(path.to_owned()).or_default();
+        *count += 1;
+        *count - 1
+    }
 }
 
 impl HostileServer {
@@ -200,23 +208,15 @@ fn misbehave(client: &TcpStream, behaviour: Behaviour, shared: &Shared) -> io::R
             );
             send(client, head.as_bytes())
         }
-        Behaviour::StrangeStatus(status, reason) => {
-            send_whole(client, &format!("{status} {reason}"), "text/plain", b"")
+        Behaviour::StrangeStatus(code, why) => {
+            send_whole(client, &format!("{code} {why}"), "text/plain", b"")
         }
-        Behaviour::FlakyThenOk { fails } => {
-            let earlier = {
-                let mut requests = shared.requests_by_path.lock().unwrap();
-                let count = requests.entry(path).or_default();
-                *count += 1;
-                *count - 1
-            };
-            if earlier < fails {
-                send_whole(client, "503 Service Unavailable", "text/plain", b"not yet")
-            } else {
-                send_whole(client, "200 OK", "image/gif", TINY_GIF)
-            }
+        Behaviour::FlakyThenOk { fails } if shared.earlier_requests(&path) < fails => {
+            send_whole(client, "503 Service Unavailable", "text/plain", b"not yet")
         }
-        Behaviour::Gif => send_whole(client, "200 OK", "image/gif", TINY_GIF),
+        Behaviour::FlakyThenOk { .. } | Behaviour::Gif => {
+            send_whole(client, "200 OK", "image/gif", TINY_GIF)
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) use self::origin::was_asked_in_vain;
 use self::origin::{has_the_socket, is_child_of};
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
+use crate::limits::Limits;
 use crate::panics;
 use crate::registry::Registry;
 use crate::transport::{
@@ -154,21 +155,8 @@ impl Asked {
 
     /// Runs the coordinator's calls until it hangs up.
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
-        let Self { invitation, marking } = self;
-        let coordinator = marking.coordinator;
-        origin::note_that_it_serves();
-        let Some(invitation) = invitation else {
-            origin::tell_that_the_environment_is_lost(marking);
-            return Err(ServeError::EnvironmentCleared { coordinator });
-        };
-        if !has_the_socket(&invitation) {
-            return Err(ServeError::InputReplaced { coordinator });
-        }
-        if !is_child_of(coordinator) {
-            // Or the coordinator is gone, and then nobody hears of it.
-            origin::tell_that_it_is_wrapped();
-            return Err(ServeError::Wrapped { coordinator });
-        }
+        let coordinator = self.marking.coordinator;
+        let invitation = self.check_wrapper()?;
         if let Some(mark) = invitation.mark {
             os::mark::close(mark);
         }
@@ -189,30 +177,23 @@ impl Asked {
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
         let worker_loop = Arc::new(WorkerLoop::new(registry, worker, region, Arc::clone(&socket)));
-        let set_up = || {
-            limits.impose().map_err(io::Error::other)?;
-            os::memory::reserve_little();
-            hold_the_lifeline(lifeline, coordinator, stack)
-        };
         // The first thread has the stack that `ulimit -s` gives it, which may be too little for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
         let first = usize::from(runs_here);
-        let runners = match set_up() {
-            Ok(()) => worker_loop.start_runners(first..threads, stack),
-            Err(error) => {
-                // The worker's own limits are the same the next time.
-                let is_short = threads::is_short(&error) && !limits.is_any();
-                let told =
-                    if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
-                told(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
-                return Err(error.into());
-            }
-        };
-        // Without any other, this thread has to do.
+        if let Err(error) = prepare(limits, lifeline, coordinator, stack) {
+            // The worker's own limits are the same the next time.
+            let is_short = threads::is_short(&error) && !limits.is_any();
+            let message =
+                if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
+            message(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
+            return Err(error.into());
+        }
+        let runners = worker_loop.start_runners(first..threads, stack);
+        // If no other thread could be started, this one runs the tasks.
         let runs_here = runs_here || runners.threads.is_empty();
         let threads = runners.threads.len() + usize::from(runs_here);
         let refused = runners.refused.map(|error| HandshakeMessage::reason(&error.to_string()));
-        // Without a word of it nobody would ever send a call.
+        // The coordinator sends no call before it has this message.
         if HandshakeMessage::Ready(RunnerThreads { threads, refused }).send(&socket, &[])
             != Sent::Yes
         {
@@ -228,6 +209,26 @@ impl Asked {
         }
         worker_loop.drop_locals();
         Ok(())
+    }
+
+    /// The invitation, unless a wrapper stands between the coordinator and this process.
+    fn check_wrapper(self) -> Result<Invitation, ServeError> {
+        let Self { invitation, marking } = self;
+        let coordinator = marking.coordinator;
+        origin::note_that_it_serves();
+        let Some(invitation) = invitation else {
+            origin::tell_that_the_environment_is_lost(marking);
+            return Err(ServeError::EnvironmentCleared { coordinator });
+        };
+        if !has_the_socket(&invitation) {
+            return Err(ServeError::InputReplaced { coordinator });
+        }
+        if !is_child_of(coordinator) {
+            // If the coordinator is gone, this message has no reader.
+            origin::tell_that_it_is_wrapped();
+            return Err(ServeError::Wrapped { coordinator });
+        }
+        Ok(invitation)
     }
 }
 
@@ -322,6 +323,18 @@ fn say_hello(invitation: &Invitation, build: &str) -> Result<Channels, ipc_chann
 /// How often it is asked whether the coordinator is there, beside the lifeline: a process that was
 /// forked from it may hold the lifeline's other end.
 const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
+
+/// What must be in place before the first task: the limits, some memory in reserve, the lifeline.
+fn prepare(
+    limits: Limits,
+    lifeline: IpcReceiver<()>,
+    coordinator: u32,
+    stack: Option<usize>,
+) -> io::Result<()> {
+    limits.impose().map_err(io::Error::other)?;
+    os::memory::reserve_little();
+    hold_the_lifeline(lifeline, coordinator, stack)
+}
 
 /// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
 fn hold_the_lifeline(

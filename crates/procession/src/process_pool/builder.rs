@@ -68,6 +68,17 @@ enum WorkerProgram {
     At(PathBuf),
 }
 
+impl WorkerProgram {
+    /// The programs to try, in order.
+    fn find(self, worker_args: Vec<OsString>) -> Result<Programs, PoolError> {
+        match self {
+            Self::This => Programs::this(worker_args),
+            Self::BesideThis(name) => Programs::beside_this(&name, worker_args),
+            Self::At(path) => Programs::only(&path, worker_args),
+        }
+    }
+}
+
 impl Default for Builder {
     fn default() -> Self {
         Self {
@@ -324,11 +335,7 @@ impl Builder {
         os::descriptors::fill_standard();
         let slots = validate::slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
         socket_dir::prepare()?;
-        let programs = match program {
-            WorkerProgram::This => Programs::this(worker_args)?,
-            WorkerProgram::BesideThis(name) => Programs::beside_this(&name, worker_args)?,
-            WorkerProgram::At(path) => Programs::only(&path, worker_args)?,
-        };
+        let programs = program.find(worker_args)?;
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let setup = Setup {
             scheduling: Settings {

@@ -264,22 +264,8 @@ impl WorkerLoop {
             claim.end();
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
-            let blobs = std::mem::take(&mut reply_buffer.blobs);
-            let sent = if call.count > 1 && status == Status::Ok && blobs.is_empty() {
-                self.reply_sender.output(Timed { claim: call.claim, ran_for }, &reply_buffer.data)
-            } else {
-                let reply = transport::envelope(call.id + item, status, reply_buffer, ran_for);
-                self.reply_sender.reply(call.claim, &reply, &blobs)
-            };
-            if let Err(stuck) = &sent {
-                let reason = format!("the worker {stuck}");
-                // First, so that no call is sent upon the reply.
-                self.reply_sender.report(UNFIT, 0, &reason);
-                let reply = transport::undelivered(call.id + item, &reason, ran_for);
-                let _ = self.reply_sender.reply(call.claim, &reply, &[]);
-            }
-            if sent.unwrap_or(true) {
-                // That is no part of the next task's time.
+            if self.reply_sender.send_result(&call, item, status, ran_for, reply_buffer) {
+                // The time of the wait is not part of the next task's run time.
                 now = transport::now();
             }
         }
@@ -290,6 +276,33 @@ impl WorkerLoop {
 }
 
 impl ReplySender {
+    /// Sends the result of one task of a call. Whether that took long: it had to wait for room, or
+    /// could not be sent.
+    fn send_result(
+        &self,
+        call: &Call,
+        item: u64,
+        status: Status,
+        ran_for: Duration,
+        reply_buffer: &mut ReplyBuffer,
+    ) -> bool {
+        let (claim, id) = (call.claim, call.id + item);
+        let blobs = std::mem::take(&mut reply_buffer.blobs);
+        let sent = if call.count > 1 && status == Status::Ok && blobs.is_empty() {
+            self.output(Timed { claim, ran_for }, &reply_buffer.data)
+        } else {
+            let reply = transport::envelope(id, status, reply_buffer, ran_for);
+            self.reply(claim, &reply, &blobs)
+        };
+        if let Err(stuck) = &sent {
+            let reason = format!("the worker {stuck}");
+            // First, so that the coordinator sends no call after it has read the reply.
+            self.report(UNFIT, 0, &reason);
+            let _ = self.reply(claim, &transport::undelivered(id, &reason, ran_for), &[]);
+        }
+        sent.unwrap_or(true)
+    }
+
     /// Says whether it had to wait for room; so do the next ones.
     fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
         let has_waited = self.send(REPLY, u64::from(claim), reply, blobs)?;
