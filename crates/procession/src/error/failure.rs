@@ -180,6 +180,7 @@ impl Failure {
     }
 
     /// The same for an error that is only a text and a value.
+    #[cfg(feature = "macros")]
     pub(crate) fn typed_message<E: fmt::Display + Serialize + DeserializeOwned>(error: E) -> Self {
         Self(Cause { value: encoded(&error), ..Self::msg(&error).0 })
     }
