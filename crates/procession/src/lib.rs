@@ -91,6 +91,7 @@
 //! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "macros")]
 #[doc(hidden)]
