@@ -29,8 +29,8 @@ pub(crate) fn function(function: &ItemFn, refusals: &mut Refusals) {
     if let Some(keyword) = &signature.asyncness {
         refusals.add(
             keyword,
-            "a task is not `async`: it has a thread of a worker process for itself. Block on the \
-             future inside of it",
+            "a task cannot be `async`: a worker has no async runtime. Call `block_on` of a runtime \
+             inside of it",
         );
     }
     if let Some(keyword) = &signature.constness {
@@ -92,7 +92,7 @@ fn output(output: &Type, refusals: &mut Refusals) {
     match output {
         Type::Never(never) => refusals.add(
             never,
-            "a task returns a value: `-> ()`, or no type, if the function never comes to its end",
+            "a task returns a value: `-> ()`, or no type, if the function never returns",
         ),
         Type::Reference(reference) => {
             let reason = format!(
@@ -110,13 +110,23 @@ pub(crate) fn argument(ty: &Type, refusals: &mut Refusals) {
     match ty {
         Type::Reference(reference) => {
             let reason = format!(
-                "an argument of a task is not a reference, since it is sent to another process: {}",
+                "an argument of a task is not a reference, since it is sent to another process: {}. \
+                 Only the context is one, as `&Context` by that name",
                 owned(reference)
             );
             refusals.add(reference, &reason);
         }
+        Type::Path(path) if is_named_context(path) => {
+            refusals.add(ty, "the context of a task is a reference: write `&Context`");
+        }
         other => unsendable(other, refusals),
     }
+}
+
+fn is_named_context(path: &syn::TypePath) -> bool {
+    let mut segments = path.path.segments.iter().rev();
+    let is_context = segments.next().is_some_and(|last| last.ident == "Context");
+    is_context && segments.next().is_none_or(|krate| krate.ident == "procession")
 }
 
 /// What to use in place of a reference.
@@ -141,11 +151,16 @@ fn owned(reference: &TypeReference) -> String {
 fn unsendable(ty: &Type, refusals: &mut Refusals) {
     match ty {
         Type::ImplTrait(it) => {
-            refusals.add(it, "the types of a task are named, since a worker must know them");
+            refusals.add(it, "a worker must know the type: write the name of one type");
         }
         Type::Reference(it) => {
             refusals.add(it, "a reference cannot be sent to another process: use an owned type");
         }
+        Type::FnPtr(_) | Type::TraitObject(_) => refusals.add(
+            ty,
+            "a function, closure or trait object cannot be sent to another process: send an enum \
+             that names the work",
+        ),
         Type::Ptr(it) => refusals.add(it, "a pointer has no meaning in another process"),
         Type::Array(it) => unsendable(&it.elem, refusals),
         Type::Group(it) => unsendable(&it.elem, refusals),

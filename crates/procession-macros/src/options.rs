@@ -26,7 +26,12 @@ impl Options {
                 }
                 options.name = Some(name);
             } else if meta.path.is_ident("encoding") {
-                options.encoding = Some(encoding(&meta.value()?.parse()?)?);
+                let value = meta.value()?;
+                if value.peek(LitStr) {
+                    let text: LitStr = value.parse()?;
+                    return Err(Error::new(text.span(), "write `binary` or `json` without quotes"));
+                }
+                options.encoding = Some(encoding(&value.parse()?)?);
             } else {
                 return Err(meta.error("the options of a task are `name`, `encoding` and `crate`"));
             }

@@ -228,7 +228,21 @@ impl Task {
                 (output, end)
             }
             ReturnType::Type(_, ty) => {
-                (quote!(#ty), quote!(::core::result::Result::Ok(__returned)))
+                let is_result = quote_spanned!(ty.span()=> #private::Probe::<#ty>::IS_RESULT);
+                let end = quote! {
+                    const _: () = {
+                        #[allow(unused_imports)]
+                        use #private::IsNoResult as _;
+                        ::core::assert!(
+                            !#is_result,
+                            "the type that this task returns is an alias of `Result`: write \
+                             `Result<_, _>` itself, or a path that ends in `Result`, so that its \
+                             errors are errors of the task"
+                        );
+                    };
+                    ::core::result::Result::Ok(__returned)
+                };
+                (quote!(#ty), end)
             }
         }
     }
@@ -303,7 +317,7 @@ mod tests {
             quote!(
                 async fn f() {}
             ),
-            &["a task is not `async`: "],
+            &["a task cannot be `async`: "],
         );
         is_refused(
             quote!(
@@ -353,7 +367,7 @@ mod tests {
                  use `Vec`, or `procession::Blob`",
                 "a reference cannot be sent to another process: ",
                 "the context of a task is a `&Context`",
-                "the types of a task are named",
+                "a worker must know the type: ",
                 "a pointer has no meaning in another process",
             ],
         );
@@ -367,13 +381,23 @@ mod tests {
             quote!(
                 fn f() -> impl Copy {}
             ),
-            &["the types of a task are named"],
+            &["a worker must know the type: "],
         );
         is_refused(
             quote!(
                 fn f(#[cfg(unix)] value: u8) {}
             ),
             &["the arguments of a task are the same in every build"],
+        );
+        is_refused(
+            quote!(
+                fn f(a: fn(u8) -> u8, b: Box<dyn Fn()>, c: procession::Context) {}
+            ),
+            &[
+                "a function, closure or trait object cannot be sent",
+                "a function, closure or trait object cannot be sent",
+                "the context of a task is a reference: write `&Context`",
+            ],
         );
     }
 

@@ -59,7 +59,7 @@ pub mod argument {
 /// What a task that may fail returns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is named `Result` and is not `std::result::Result`",
-    note = "a task returns a `std::result::Result`, by whatever alias, or a value"
+    note = "a task returns a `std::result::Result`, or an alias of it that is named `Result`, or a value"
 )]
 pub trait Fallible {
     /// What the task gives back.
@@ -69,6 +69,42 @@ pub trait Fallible {
     /// The result itself.
     fn into_result(self) -> Result<Self::Output, Self::Error>;
 }
+
+/// Whether a type is a `Result`, also by another name: the inherent constant hides that of the trait.
+///
+/// The errors of such a task would be outputs, so it does not compile:
+///
+/// ```compile_fail,E0080
+/// type Outcome<T> = Result<T, String>;
+///
+/// #[procession::task]
+/// fn half(n: u32) -> Outcome<u32> {
+///     n.is_multiple_of(2).then_some(n / 2).ok_or("odd".to_owned())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ```
+/// #[procession::task]
+/// fn half(n: u32) -> Result<u32, String> {
+///     n.is_multiple_of(2).then_some(n / 2).ok_or("odd".to_owned())
+/// }
+/// # fn main() {}
+/// ```
+pub struct Probe<T>(std::marker::PhantomData<T>);
+
+impl<T, E> Probe<Result<T, E>> {
+    /// It is.
+    pub const IS_RESULT: bool = true;
+}
+
+/// For all other types.
+pub trait IsNoResult {
+    /// It is not.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> IsNoResult for Probe<T> {}
 
 impl<T, E> Fallible for Result<T, E> {
     type Output = T;

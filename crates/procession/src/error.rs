@@ -157,15 +157,9 @@ pub enum PoolError {
     )]
     NotServing,
     /// The worker program runs, but does not become a worker.
-    #[error(
-        "the worker program does not serve: {cause}. Call \
-         procession::worker::serve_if_asked(registry) first thing in the main of that program, or \
-         put #[procession::main] above it. Under `cargo test`, where main is not your own, put \
-         #[procession::test] in place of #[test] at one test of the file or more. A program of \
-         another kind has Builder::worker_program"
-    )]
+    #[error("the worker program does not serve: {cause}")]
     WorkerNotServing {
-        /// What it did in place of that.
+        /// What the program did instead, and what to write where.
         cause: String,
     },
     /// The worker program is a wrapper that starts the program that would serve, and stays between,

@@ -99,11 +99,11 @@ pub trait Cancel: Send + Sync + 'static {
 
     /// Called when a thread that runs a task or a callback is about to wait for the task `id`. Returns
     /// false if the task cannot be run while this thread waits: the wait then returns
-    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). Default: true.
-    fn can_wait_for(&self, id: TaskId) -> bool {
-        let _ = id;
-        true
-    }
+    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+    ///
+    /// An executor whose only thread runs the task or callback that waits must return false: nothing
+    /// else would ever run the task.
+    fn can_wait_for(&self, id: TaskId) -> bool;
 }
 
 impl<C: Cancel> TaskControl for C {

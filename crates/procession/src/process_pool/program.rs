@@ -9,6 +9,7 @@ use super::PoolEvent;
 use super::inner::PoolInner;
 use crate::error::PoolError;
 use crate::registry::Registry;
+use crate::scheduler::UnfitProgram;
 use crate::worker;
 
 /// The programs that may serve as worker, in the order in which they are tried. The next one is used
@@ -157,8 +158,8 @@ fn arguments_of_a_worker(given: Vec<OsString>) -> Result<Arguments, PoolError> {
     if worker::has_asked() {
         return Ok((given, &[]));
     }
-    let cause = "it is this program, which has not called that before it builds a pool".to_owned();
-    Err(PoolError::WorkerNotServing { cause })
+    Err(UnfitProgram::NotServing
+        .error("this program builds a pool and did not serve before".into()))
 }
 
 type Arguments = (Vec<OsString>, &'static [&'static str]);

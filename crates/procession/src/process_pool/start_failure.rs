@@ -86,7 +86,9 @@ impl StartFailure {
         };
         let next_start = if pool.pass_over(rank, &reason) { NextStart::AtOnce } else { next_start };
         let path = pool.setup.programs.path(rank);
-        let path = fs::read_link(path).unwrap_or_else(|_| path.to_owned());
+        // The link to the running program is resolved; other links are names that the user knows.
+        let is_this = path.starts_with("/proc/self");
+        let path = is_this.then(|| fs::read_link(path).ok()).flatten().unwrap_or(path.to_owned());
         (format!("worker program {}: {reason}", path.display()), next_start)
     }
 }
@@ -100,8 +102,8 @@ fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, N
         return (format!("{reason}{said}"), NextStart::WithBackoff);
     }
     // A slow start and a program that does not serve look the same.
-    let hint = "it may need a longer Builder::start_timeout, or never call \
-                procession::worker::serve_if_asked";
+    let hint = "it does not call procession::worker::serve_if_asked, or reads its standard input \
+                before that, or needs a longer Builder::start_timeout";
     (format!("{reason}: {hint}{said}"), NextStart::Never)
 }
 
@@ -115,7 +117,11 @@ fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (St
     }
     let programs = &pool.setup.programs;
     let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
-    let does_not_serve = has_left && programs.is_this(rank) && !programs.has_served(rank);
+    // This program ends with a code of its own if it does not serve. Another one may have failed; one
+    // that succeeded without a message did something else.
+    let has_succeeded = *exit == Exit::Code(0);
+    let does_not_serve =
+        has_left && (programs.is_this(rank) || has_succeeded) && !programs.has_served(rank);
     let next_start = match does_not_serve {
         // Code before `serve_if_asked` may need threads or descriptors as well.
         true if is_shortage_message(said) => NextStart::AfterShortage,

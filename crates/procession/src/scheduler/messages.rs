@@ -192,10 +192,19 @@ pub(crate) enum UnfitProgram {
     Wrapper,
 }
 
+const HOW_TO_SERVE: &str = "Put #[procession::main] above the main of that program, or call \
+    procession::worker::serve_if_asked(registry) first thing there. Under `cargo test`, put \
+    #[procession::test] in place of #[test] at one test of the file or more. For another program as \
+    the worker, see Builder::worker_program";
+
 impl UnfitProgram {
     pub(crate) fn error(self, cause: String) -> PoolError {
         match self {
-            Self::NotServing => PoolError::WorkerNotServing { cause },
+            // The advice is part of the field, so that the `Debug` text, which `main` and `unwrap`
+            // print, has it as well.
+            Self::NotServing => {
+                PoolError::WorkerNotServing { cause: format!("{cause}. {HOW_TO_SERVE}") }
+            }
             Self::Wrapper => PoolError::WorkerWrapped { cause },
         }
     }

@@ -278,6 +278,9 @@ fn ends(ending: &str) {
     for pid in pool.pids() {
         println!("{pid}");
     }
+    if ignores_interrupts() {
+        end_when_interrupted();
+    }
     println!("ready");
     match ending {
         "returns" => {}
@@ -288,6 +291,26 @@ fn ends(ending: &str) {
             thread::park();
         },
     }
+}
+
+/// Whether SIGINT was ignored when this program was started: shells do that to programs in the
+/// background.
+fn ignores_interrupts() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (signal_hook::consts::SIGINT - 1) != 0)
+}
+
+/// SIGINT ends this program as it does by default.
+fn end_when_interrupted() {
+    let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT]);
+    let mut signals = signals.expect("a handler");
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
 }
 
 /// This program with a part to play.
