@@ -20,5 +20,5 @@ pub(super) fn run(args: CompletionsArgs) -> anyhow::Result<ProgramExit> {
     let mut command = CoordinatorArgs::command();
     clap_complete::generate(args.shell, &mut command, "coordinator", &mut script);
     stdout::print_bytes(&script)?;
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }

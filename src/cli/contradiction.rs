@@ -11,13 +11,13 @@ use crate::flags::site::Site;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Contradiction {
     #[error(
-        "--max_req {0} contradicts --mode sequential, which has one request at a time: leave one of \
-         them away, or write --mode threads"
+        "--max_req {0} contradicts --mode sequential, which has one request at a time: omit one of \
+         them, or write --mode threads"
     )]
     RequestsOfSequential(usize),
     #[error(
-        "--workers {0} contradicts --mode sequential, which has no worker processes: leave one of \
-         them away, or write --mode processes"
+        "--workers {0} contradicts --mode sequential, which has no worker processes: omit one of \
+         them, or write --mode processes"
     )]
     WorkersOfSequential(usize),
     #[error(
@@ -31,24 +31,24 @@ pub(super) enum Contradiction {
     )]
     MoreWorkersThanRequests { workers: usize, requests: usize },
     #[error(
-        "--verbose contradicts --progress bar: a line for each flag stands in place of the bar: leave \
-         one of them away"
+        "--verbose contradicts --progress bar: a line for each flag stands in place of the bar: omit \
+         one of them"
     )]
     VerboseAndBar,
     #[error(
         "--seed {seed} contradicts --server {server}: only the ERROR server that is started for the \
-         run has faults to choose: leave --seed away, or write --server ERROR"
+         run has faults to choose: omit --seed, or write --server ERROR"
     )]
     SeedWithoutFaults { seed: u64, server: Site },
     #[error(
-        "--workers {0} contradicts --mode sequential, which runs one task at a time: leave one of \
-         them away, or write --mode threads"
+        "--workers {0} contradicts --mode sequential, which runs one task at a time: omit one of \
+         them, or write --mode threads"
     )]
     TasksOfSequential(usize),
-    #[error("--color always contradicts {0}, whose output has no colours: leave one of them away")]
+    #[error("--color always contradicts {0}, whose output has no colours: omit one of them")]
     ColorOf(&'static str),
     #[error(
-        "--log-dir {} contradicts RUN {run}, which is a path: leave --log-dir away, or give the name \
+        "--log-dir {} contradicts RUN {run}, which is a path: omit --log-dir, or give the name \
          of the run",
         log_dir.display()
     )]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 #[repr(u8)]
 pub(super) enum ProgramExit {
     /// Every code has an answer; or the command did its work.
-    Answered = 0,
+    Success = 0,
     /// Some codes ended in an error.
     SomeErrors = 1,
     /// The command line is invalid.

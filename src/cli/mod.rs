@@ -166,7 +166,7 @@ fn command_comes_first(command: &str) -> String {
 fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
     if !error.use_stderr() {
         stdout::written(error.print())?;
-        return Ok(ProgramExit::Answered);
+        return Ok(ProgramExit::Success);
     }
     let first = std::env::args().nth(1).unwrap_or_default();
     if error.kind() == clap::error::ErrorKind::UnknownArgument

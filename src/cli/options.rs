@@ -76,10 +76,10 @@ pub(super) struct ServerArgs {
         help_heading = "From where"
     )]
     pub server: Site,
-    /// Which faults the ERROR server shows [default: the same ones each time]
+    /// Seed of the faults of ERROR [default: the same ones each time]
     #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>("--seed N"), allow_negative_numbers = true, help_heading = "From where")]
     pub seed: Option<u64>,
-    /// Most seconds for one request, from connecting to the last byte
+    /// Timeout of one request, in seconds, from connecting to the last byte
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--timeout SECS"), allow_negative_numbers = true, help_heading = "From where")]
     pub timeout: Duration,
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx

@@ -43,7 +43,7 @@ pub(super) struct ServeArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Which faults ERROR shows
+    /// Seed of the faults of ERROR
     #[arg(long, value_name = "N", default_value_t = DEFAULT_SEED, value_parser = value::unsigned::<u64>("--seed N"), allow_negative_numbers = true)]
     seed: u64,
     /// A line for each request, on stderr
@@ -104,7 +104,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ProgramExit> {
     if let Some(dashboard) = dashboard {
         dashboard.end();
     }
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 fn start_servers(

@@ -52,7 +52,7 @@ pub enum Encoding {
     /// and values that are nested more than 127 levels deep.
     #[default]
     Json,
-    /// A compact form of serde's data model. It also holds NaN (with its bits) and infinities,
+    /// Serde's data model, with a byte before each value that says what it is. It also holds NaN (with its bits) and infinities,
     /// nested options, and map keys of all types. Refused are values that are nested more than 512
     /// levels deep.
     Binary,

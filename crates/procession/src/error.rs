@@ -16,6 +16,14 @@ pub use self::death::{Death, Exit};
 pub use self::failure::{Cause, DowncastError, Failure};
 
 /// Why a task has no output.
+///
+/// | type | what it is | where |
+/// |---|---|---|
+/// | [`Failure`] | the error that a task returns | [`Task::run`](crate::Task::run) |
+/// | [`Cause`] | the same error as it arrives: its messages, and itself if it could be sent | [`Failed`](Self::Failed) |
+/// | [`Death`] | the end of a worker that ran a task: which task, which process, how | [`WorkerDied`](Self::WorkerDied) |
+/// | [`Exit`] | how a process ended: exit code or signal | [`Death::exit`], [`PoolEvent`](crate::PoolEvent) |
+/// | [`Fault`](crate::Fault) | the kind of an attempt that failed, which decides on a retry | [`Retries`](crate::Retries), [`PoolEvent`](crate::PoolEvent) |
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -90,11 +98,14 @@ pub enum TaskError {
         /// Which side failed, and what the operating system said.
         reason: String,
     },
-    /// The output was not waited for, because that wait would never have ended: it began on a
-    /// thread that delivers the outputs of this executor (in `on_event`, `on_say` or `on_output`,
-    /// in `Deserialize` or `Drop` of an output), or in a task or callback for which the awaited
-    /// task itself waits, or where the system starts no thread to go on with the rest. The task
-    /// goes on all the same.
+    /// A wait for the output was refused, because it would never have ended. The task goes on. One of
+    /// these holds:
+    ///
+    /// - The waiting thread delivers the outputs of this executor. It does so in `on_event`, `on_say`
+    ///   and `on_output`, and in `Deserialize` and `Drop` of an output.
+    /// - The waiting thread runs a task or a callback that has to end before the awaited task can.
+    /// - The waiting thread runs tasks or callbacks, and the system starts no other thread that would
+    ///   run the next of them during the wait.
     #[error("waiting for this task here would never end")]
     WouldDeadlock,
     /// The output was handed over before: the future was awaited to its end.

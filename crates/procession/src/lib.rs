@@ -4,20 +4,19 @@
 //! ```text
 //!  your thread            │ coordinator process                        │ worker process (one per CPU)
 //!                         │                                            │
-//!  submit(task) ──────────┼─► Scheduler ── Call{id, attempt, task} ────┼─► decode ─► Task::run(ctx) ─┐
-//!     │                   │   (who runs what,          IPC             │    (panic? error? caught)   │
-//!     ▼                   │    a pure state machine)                   │                             │
-//!  Future ◄── fulfilled ──┼── handler thread ◄── Reply{id, status, …} ─┼──────── encode ◄────────────┘
-//!  .result() .await       │   (one per worker)         IPC, JSON       │
-//!  as_completed(..)       │        ▲ ended (signal 11)                 │   lifeline thread: coordinator
-//!                         │   watch thread, supervisor thread:         │   gone ─► exit at once
-//!                         │   wait for, start, replace workers         │
+//!  submit(task) ──────────┼─► Scheduler ── Call{id, seq, task}  ───────┼─► claim ─► decode ─► Task::run ──┐
+//!     │                   │   (pure; under one lock)   shared memory   │      (panic? error? caught)      │
+//!     ▼                   │                                            │                                  │
+//!  Future ◄── Promise ────┼── handler thread ◄── Reply{id,status,data} ┼──────── encode ◄─────────────────┘
+//!  .result() .await       │   (one per worker)   JSON, shared memory   │
+//!  as_completed(..)       │        ▲ ended                             │   lifeline thread: ends the worker
+//!                         │   watch thread (one per worker)            │   when the coordinator is gone
+//!                         │   supervisor thread: starts workers, time  │
 //! ```
 //!
-//! A [`Task`] is a value that knows how to run itself, so the same line of code runs it in a
-//! worker process ([`ProcessPool`]), on a thread ([`ThreadPool`]) or where it stands
-//! ([`Sequential`]): all three are [`Executor`]s. Mostly a task is a function with the attribute
-//! [`task`](macro@task):
+//! A [`Task`] is a value with a method `run`, so the same line of code runs it in a worker process
+//! ([`ProcessPool`]), on a thread ([`ThreadPool`]) or in the calling thread ([`Sequential`]): all
+//! three are [`Executor`]s. Most tasks are functions with the attribute [`task`](macro@task):
 //!
 //! ```standalone_crate
 //! # #[cfg(feature = "macros")] mod example {
@@ -71,14 +70,14 @@
 //! }
 //! ```
 //!
-//! A closure is no task. What it captures cannot be sent, and one that captures nothing has no name by
-//! which a worker finds it: its address differs from process to process, and its distance from another
-//! address is the same only in the very same file. A worker of another build would then run other code,
-//! where one that lacks a name says so. A function with a name costs one line more.
+//! Closures cannot be tasks. What a closure captures cannot be sent, and a closure that captures
+//! nothing has no name by which a worker could find it. Its address differs from process to process,
+//! and its distance from another address is the same only in the same executable file: a worker of
+//! another build would run other code, without an error. A name that a worker does not know is an
+//! error.
 //!
-//! **Trust.** A worker that crashes costs one task. A worker that is hostile is another matter:
-//! workers run your own code with your own rights, and this crate does not defend the coordinator
-//! against messages that are made to harm it.
+//! **Trust.** A worker that crashes costs one task. This crate does not protect against malicious
+//! workers: they run your code with your rights.
 //!
 //! # Features
 //!
@@ -192,16 +191,20 @@ pub use procession_macros::main;
 /// ```
 ///
 /// - **Arguments** implement `Serialize`, `Deserialize` and `Send`, and are owned. A parameter of the
-///   type [`&Context`](Context) is no argument. An attribute `#[serde(…)]` of a parameter says how that
-///   is encoded.
-/// - **The output** does so as well. If the type that the function returns is named `Result`, the task
+///   type [`&Context`](Context) is not sent; the executor supplies it. An attribute `#[serde(…)]` of a
+///   parameter says how that is encoded.
+/// - **The output** has the same bounds. If the type that the function returns is named `Result`, the task
 ///   may fail: with any error, `anyhow::Error`, a box of an error, or a text. An error that implements
 ///   `Serialize` and `Deserialize` comes back as its own type: [`TaskError::downcast`].
 /// - **The name** of the task is the path of its module and the function; `#[task(name = "…")]` gives
-///   another. It stands in errors, and the worker finds the code by it.
+///   another. Errors contain it, and the worker finds the code by it.
 /// - **The encoding** is JSON; `#[task(encoding = binary)]` chooses another: see [`Encoding`].
-/// - **The type** of the value has the name of the function, which is why no type or module beside it
-///   may be named alike. It implements [`Task`]. The function cannot be generic, `async` or a method.
+/// - **The type** of the value has the name of the function and implements [`Task`]. No type or module
+///   in scope may have the same name.
+/// - **The plain function** cannot be called any more: a call makes the value. Code that is also called
+///   directly goes into a second function, which the task calls.
+/// - **Not possible** are generic and `async` functions, and methods. In an `impl` the compiler says
+///   that a struct “is not supported in `trait`s or `impl`s”: the function belongs outside of it.
 /// - **Registered** by itself: [`Registry::collected`] finds the task, also in a library.
 /// - `#[task(crate = "path")]` names this crate where it has another path.
 #[cfg(feature = "macros")]

@@ -6,9 +6,9 @@ use std::time::Duration;
 /// How often, after which [`Fault`]s and after which pauses a task is run again. The default is
 /// [`none`](Self::none).
 ///
-/// An attempt counts when the task has begun. A task that was sent to a worker which died before it
-/// began the task is sent to another one, whatever its retries. After the last attempt the future
-/// completes with the error of that attempt.
+/// An attempt counts when the task has begun. If a worker dies before it began a task, the task is sent
+/// to another worker, and this does not count as a retry. After the last attempt the future completes
+/// with the error of that attempt.
 ///
 /// ```
 /// # use procession::Retries;

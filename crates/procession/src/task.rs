@@ -1,5 +1,5 @@
-//! What work is: a [`Task`] is a value that knows how to run itself, and a [`Context`] is what it may
-//! know about where it runs. Nothing here knows who runs a task, or where.
+//! A [`Task`] is a value with a method `run`, and a [`Context`] is what that method may know about where
+//! it runs. Nothing here depends on an executor.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -93,7 +93,7 @@ impl TaskId {
         Self::next_many(1)
     }
 
-    /// The first of so many that follow each other.
+    /// Reserves `number` consecutive ids and returns the first.
     pub(crate) fn next_many(number: usize) -> Self {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -129,16 +129,15 @@ impl Context {
         self.attempt
     }
 
-    /// Says a line to whoever listens to the executor, in another process as well as in this one.
-    /// It is heard before the task's result is. Where nobody was named to listen, it is written to
-    /// the standard output of the program that submitted the task.
+    /// Passes a line to `on_say` of the executor, before the task's result. Default: the line is written
+    /// to the standard output of the program that submitted the task.
     pub fn say(&self, line: impl fmt::Display) {
         self.lines.write(self.task, self.worker, &line.to_string());
     }
 
-    /// What outlives a single task: one value of type `T` for each worker process (for each
-    /// executor, where tasks share the process), made by the first task that asks for it. The
-    /// place for a connection pool, a loaded model, a cache.
+    /// Returns the value of type `T` of this process; the first call makes it, and later tasks get the
+    /// same one. Use it for a connection pool, a loaded model or a cache. An executor that runs tasks in
+    /// its own process has a value of its own.
     pub fn local<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         self.locals.get(make)
     }

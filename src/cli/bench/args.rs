@@ -10,11 +10,12 @@ Examples:
   coordinator bench --quick             in a few seconds; the figures are rougher
   coordinator bench --json | jq .advice
 
-Figures of a machine that is busy with other things are those of the other things, too. Where other
-programs have a quarter of the CPUs, or nine measurements lie more than threefold apart, no advice is
-given.
-Exit status: 0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
-129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it")]
+Other load distorts the figures. Where other programs have a quarter of the
+CPUs, or nine measurements lie more than threefold apart, no advice is given.
+
+Exit status:
+  0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
+  129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it")]
 pub(in crate::cli) struct BenchArgs {
     /// One line of JSON instead of the table
     #[arg(long)]

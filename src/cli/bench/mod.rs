@@ -53,7 +53,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
         false => table::of(&figures, columns()),
     };
     stdout::print(&text)?;
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 fn columns() -> usize {

@@ -32,8 +32,8 @@ What is measured:
   and of all its workers. RSS: the most resident memory of these together, as
   the sum of their peaks; pages that they share count in each. In the chart a
   bar is full up to the fastest run and light up to the mean; its whisker ends
-  at the slowest. With --dashboard, runs of flags keep logs, and a page that is
-  open has its share of the CPUs: look for the pleasure of it, measure without.
+  at the slowest. With --dashboard, runs of flags keep logs, and an open
+  page takes CPU time: do not use --dashboard for measurements.
 
   A mode is called faster, slower or as fast (within 10 %) than the reference
   only if the 95 % confidence interval of the ratio of their means says so;
@@ -41,7 +41,7 @@ What is measured:
   round, so what disturbs all modes of a round does not count.
 
 Exit status:
-  0 measured, 1 runs did not bring the same, or broke off, 2 usage,
+  0 measured, 1 results differ, or a run broke off, 2 usage,
   3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
   129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it";
 

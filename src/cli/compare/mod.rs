@@ -177,7 +177,7 @@ fn conclude(
         ComparisonEnd::Broken(_) if comparison.is_empty() => ProgramExit::CouldNotWork,
         ComparisonEnd::Broken(_) => ProgramExit::SomeErrors,
         ComparisonEnd::Done if !comparison.deviations.is_empty() => ProgramExit::SomeErrors,
-        ComparisonEnd::Done => ProgramExit::Answered,
+        ComparisonEnd::Done => ProgramExit::Success,
     };
     if comparison.is_empty() {
         stderr::print(format_args!(

@@ -42,7 +42,7 @@ pub(super) fn run(
     let measurement = Measurement { seconds: took.as_secs_f64(), ok, error, digest, first_error };
     let json = serde_json::to_string(&measurement)?;
     writeln!(std::io::stdout(), "{json}").context("cannot print the measurement")?;
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 fn start(mode: MeasuredMode) -> anyhow::Result<Box<dyn Engine>> {

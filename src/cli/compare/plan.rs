@@ -74,8 +74,8 @@ pub(super) enum PlanError {
     #[error(transparent)]
     Export(#[from] UnknownFormat),
     #[error(
-        "--workers {0} contradicts --modes: all of them tell their own numbers: leave --workers \
-         away, or write processes without a number"
+        "--workers {0} contradicts --modes: all of them tell their own numbers: omit --workers, \
+         or write processes without a number"
     )]
     UnusedWorkers(usize),
     #[error("--export {}: it is there twice", .0.display())]

@@ -169,7 +169,7 @@ fn be_the_victim(
         executor(mode, workers, move |said| printer.print(format_args!("{} is there", said.line)))?;
     let task = |code| ShowFlag { download: source.download(code), crashes: code == FATAL };
     pool.map(POP20.map(task)).for_each(drop);
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 fn flags_in(dir: &Path) -> usize {

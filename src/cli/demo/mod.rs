@@ -163,5 +163,5 @@ impl FlagSource {
 
 /// The exit code of a demonstration.
 fn exit(errors: usize) -> ProgramExit {
-    if errors == 0 { ProgramExit::Answered } else { ProgramExit::SomeErrors }
+    if errors == 0 { ProgramExit::Success } else { ProgramExit::SomeErrors }
 }

@@ -33,10 +33,10 @@ pub(in crate::cli) struct DownloadArgs {
         help_heading = "How"
     )]
     pub mode: Mode,
-    /// Most concurrent requests [default: one per worker process; 30 threads; 1 sequential]
+    /// Maximum number of concurrent requests [default: one per worker process; 30 threads; 1 sequential]
     #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = value::positive("--max_req CONCURRENT"), allow_negative_numbers = true, help_heading = "How")]
     pub max_req: Option<usize>,
-    /// Most seconds for one flag, retries included; then its worker is killed and replaced
+    /// Timeout of one flag, in seconds, retries included; then its worker is killed and replaced
     #[arg(long, value_name = "SECS", value_parser = value::seconds("--task-timeout SECS"), allow_negative_numbers = true, help_heading = "How")]
     pub task_timeout: Option<Duration>,
     /// Replace a worker process after N flags

@@ -115,7 +115,7 @@ fn report(
         None if why.is_some() => ProgramExit::CouldNotWork,
         None if is_unread => ProgramExit::ClosedPipe,
         None if counts.error > 0 || is_missing => ProgramExit::SomeErrors,
-        None => ProgramExit::Answered,
+        None => ProgramExit::Success,
     };
     let why = why.or_else(|| is_unread.then(|| stdout::ClosedPipe.to_string()));
     RunEnd { exit, why, is_unread, counts }

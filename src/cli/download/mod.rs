@@ -51,7 +51,7 @@ pub(super) fn run(mut args: DownloadArgs, matches: &ArgMatches) -> anyhow::Resul
             if args.json {
                 stdout::print(&(summary.line() + "\n"))?;
             }
-            return Ok(ProgramExit::Answered);
+            return Ok(ProgramExit::Success);
         }
     }
     let settings = DownloadSettings::resolve(args).map_err(|error| UsageError::new(&[], error))?;

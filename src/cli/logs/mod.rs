@@ -45,7 +45,7 @@ after the run began.")]
 pub(super) struct LogsArgs {
     #[command(flatten)]
     pub run: RunSelectionArgs,
-    /// All runs: when, how, what they came to
+    /// All runs: when, how, and their results
     #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"], conflicts_with_all = FILTERS)]
     pub list: bool,
     /// What each process did, the errors by their cause, the slowest tasks
@@ -86,10 +86,10 @@ pub(super) struct FilterArgs {
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
     pub code: Vec<String>,
-    /// Only flags that ended so: ok, not_found, error or not_done
+    /// Only flags with this status: ok, not_found, error or not_done
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = filter::status)]
     pub status: Vec<String>,
-    /// Only what matters so much: debug, info, warn or error [default: info; debug with --code and --json]
+    /// Minimum level: debug, info, warn or error [default: info; debug with --code and --json]
     #[arg(long, value_name = "LEVEL", value_parser = filter::level)]
     pub level: Option<procession_journal::Level>,
     /// Only what happened since then
@@ -116,7 +116,7 @@ pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {
         };
         show::run(&path, &args)?;
     }
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 /// Prints the warnings about logs on stderr.

@@ -92,7 +92,7 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
         put(Path::new("-"), &text, args.color)?;
     }
     print_warnings(&warnings);
-    Ok(ProgramExit::Answered)
+    Ok(ProgramExit::Success)
 }
 
 impl TimelineArgs {

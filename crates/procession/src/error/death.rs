@@ -17,8 +17,7 @@ pub enum Exit {
     /// It ended, but how is not known: another part of the program took its status, or has told the
     /// operating system to discard such statuses (by ignoring SIGCHLD).
     Unknown,
-    /// It was to be ended and lives on, since the operating system does not do it. The pool goes on
-    /// without it.
+    /// It was still running five seconds after SIGKILL. The pool goes on without it.
     WrittenOff,
 }
 
@@ -37,7 +36,7 @@ impl fmt::Display for Exit {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Unknown => f.write_str("an unknown cause"),
-            Self::WrittenOff => f.write_str("no end: it was to be ended and lives on"),
+            Self::WrittenOff => f.write_str("not ended: still running 5 s after SIGKILL"),
             Self::Signal(number) => match signal_name(number) {
                 Some(name) => write!(f, "signal {number} ({name})"),
                 None if is_real_time(number) => write!(f, "real-time signal {number}"),
@@ -100,11 +99,12 @@ pub struct Death {
     pub exit: Exit,
     /// How often the task was begun, this time included.
     pub attempts: u32,
-    /// How long the task had been running at most (from when it was its turn until the end).
+    /// Upper bound of the run time of the task.
     pub ran_for: Duration,
     /// Whether the pool itself ended the worker, because of another task that ran in it.
     pub is_collateral: bool,
-    /// The last lines that the process wrote to stderr or stdout, oldest first.
+    /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain lines
+    /// of earlier tasks of that worker.
     pub last_output: Vec<String>,
 }
 
@@ -124,10 +124,7 @@ impl fmt::Display for Death {
         if *is_collateral {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
         } else if is_killed {
-            write!(
-                f,
-                " (sent by hand, or by the system for want of memory or at a limit of CPU time)"
-            )?;
+            write!(f, " (sent by `kill`, the out-of-memory killer or the CPU limit)")?;
         }
         f.write_str(&last_said(&self.last_output))
     }
@@ -164,6 +161,7 @@ mod tests {
     fn an_exit_names_its_signal() {
         assert_eq!(Exit::Signal(11).to_string(), "signal 11 (SIGSEGV)");
         assert_eq!(Exit::Code(42).to_string(), "exit code 42");
+        assert_eq!(Exit::WrittenOff.to_string(), "not ended: still running 5 s after SIGKILL");
         let of = |signal: rustix::process::Signal| Exit::Signal(signal.as_raw()).to_string();
         assert!(of(rustix::process::Signal::PROF).ends_with(" (SIGPROF)"));
         if cfg!(target_os = "linux") {

@@ -98,13 +98,13 @@ impl Error for Cause {
 #[non_exhaustive]
 pub enum DowncastError {
     /// The task did not fail with an error of its own, or only the messages of that could be sent.
-    #[error("there is no {wanted}, only a message")]
+    #[error("the error was not sent as a {wanted}; only its message is available")]
     NoValue {
         /// The name of the type that was asked for.
         wanted: &'static str,
     },
     /// The error has another type.
-    #[error("the error is no {wanted} but a {found}")]
+    #[error("the error has type {found}, not {wanted}")]
     OfAnotherType {
         /// The name of the type that was asked for.
         wanted: &'static str,
@@ -179,7 +179,7 @@ impl Failure {
         Self(Cause { value: encoded(&error), ..Cause::of(&error) })
     }
 
-    /// The same for an error that is only a text and a value.
+    /// Like [`typed`](Self::typed), for a value that has a text and is not an [`Error`].
     #[cfg(feature = "macros")]
     pub(crate) fn typed_message<E: fmt::Display + Serialize + DeserializeOwned>(error: E) -> Self {
         Self(Cause { value: encoded(&error), ..Self::msg(&error).0 })
@@ -302,7 +302,8 @@ mod tests {
         assert_eq!(cause.to_string(), "the ratio is inf");
         assert_eq!(cause.downcast(), Ok(Ratio { ratio: f64::INFINITY }));
         let other = cause.downcast::<String>().unwrap_err().to_string();
-        assert!(other.starts_with("the error is no alloc::string::String but a "), "{other}");
+        assert!(other.starts_with("the error has type procession::"), "{other}");
+        assert!(other.ends_with("::Ratio, not alloc::string::String"), "{other}");
         let plain = Failure::msg("x").into_cause();
         assert!(matches!(plain.downcast::<Ratio>(), Err(DowncastError::NoValue { .. })));
         let mut broken = cause;

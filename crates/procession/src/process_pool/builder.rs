@@ -295,10 +295,14 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// - [`PoolError::Setting`]: a setting is out of range, or the initializer cannot be encoded.
+    /// - [`PoolError::Setting`]: a setting is out of range, the initializer cannot be encoded, or two
+    ///   functions with the attribute [`task`](macro@crate::task) have the same name
+    ///   (see `Registry::collected`).
     /// - [`PoolError::Program`]: the worker program does not exist or is not executable.
     /// - [`PoolError::NotServing`]: this process was started as a worker, and its `main` did not call
     ///   [`worker::serve_if_asked`].
+    /// - [`PoolError::WorkerNotServing`]: workers would run this program, and its `main` has not called
+    ///   [`worker::serve_if_asked`] before this.
     /// - [`PoolError::NoRunDir`]: there is no directory in which sockets can be made.
     /// - [`PoolError::System`]: the operating system refused a thread or the path of the executable.
     pub fn build(self) -> Result<ProcessPool, PoolError> {

@@ -107,7 +107,7 @@ pub enum PoolEvent {
         reason: String,
     },
     /// A task was sent to a worker. It begins after the tasks that were sent before; only short tasks
-    /// are sent ahead of their begin.
+    /// are sent before they can start.
     TaskStarted {
         /// The id of the task: [`Future::id`](crate::Future::id).
         task: TaskId,

@@ -36,7 +36,7 @@ pub struct Stats {
     pub retried: u64,
     /// Workers that were started to replace one that died, was killed or was recycled.
     pub respawned: u64,
-    /// Times from the submission of a task to the begin of its last run. Only of tasks whose worker
+    /// Times from the submission of a task to the start of its last run. Only of tasks whose worker
     /// replied.
     pub wait: Times,
     /// Durations of the last run of the same tasks.
