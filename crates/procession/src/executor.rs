@@ -12,21 +12,30 @@
 pub(crate) mod callbacks;
 pub(crate) mod chunk;
 mod engine;
+mod feed;
 pub(crate) mod job;
 mod map;
+mod map_unordered;
 mod runner;
 mod sequential;
 mod threads;
 
+use std::collections::VecDeque;
+use std::iter::FusedIterator;
+use std::sync::{Arc, Mutex, PoisonError};
+
 pub use engine::{Cancel, Canceller, Engine, Shutdown};
 pub use job::Job;
 pub use map::Map;
+pub use map_unordered::MapUnordered;
 pub use runner::JobRunner;
 pub use sequential::Sequential;
 pub use threads::ThreadPool;
 
+use crate::error::TaskError;
 use crate::future::Future;
 use crate::task::Task;
+use crate::task_options::TaskOptions;
 
 /// Runs tasks. Implemented for every [`Engine`], and for `dyn Engine` where the kind of executor is
 /// chosen at run time.
@@ -69,7 +78,74 @@ pub trait Executor: Engine {
     where
         I: IntoIterator<Item: Task>,
     {
-        Map::new(self, tasks.into_iter())
+        Map::new(self, TaskOptions::new(), tasks.into_iter())
+    }
+
+    /// Runs the tasks of an iterator and yields their results as they arrive, each with the index of its
+    /// task. Tasks are taken from the iterator as by [`map`](Self::map), so it may be endless.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// # fn main() -> Result<(), TaskError> {
+    /// let pool = ThreadPool::new(2);
+    /// let numbers = [3, 5, 7];
+    /// for (index, result) in pool.map_unordered(numbers.map(Square)) {
+    ///     assert_eq!(result?, numbers[index] * numbers[index]);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    fn map_unordered<I>(&self, tasks: I) -> MapUnordered<'_, Self, I::IntoIter>
+    where
+        I: IntoIterator<Item: Task>,
+    {
+        MapUnordered::new(self, TaskOptions::new(), tasks.into_iter())
+    }
+
+    /// Runs the tasks of an iterator of keys and tasks, and yields each key with the result of its task,
+    /// in the order of the tasks. Otherwise like [`map`](Self::map). A key is what tells results apart:
+    /// an index, a name, or a clone of the task or of its input; it is not sent anywhere.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Parse(String);
+    /// # impl Task for Parse {
+    /// #     const NAME: &'static str = "parse";
+    /// #     type Output = i64;
+    /// #     fn run(self, _: &Context) -> Result<i64, Failure> { Ok(self.0.trim().parse()?) }
+    /// # }
+    /// let pool = ThreadPool::new(2);
+    /// let lines = ["1", "two", "3"];
+    /// let parsed = pool.map_keyed(lines.map(|line| (line, Parse(line.to_owned()))));
+    /// let bad: Vec<_> = parsed.filter(|(_, result)| result.is_err()).map(|(line, _)| line).collect();
+    /// assert_eq!(bad, ["two"]);
+    /// ```
+    fn map_keyed<K, T: Task, I>(
+        &self,
+        pairs: I,
+    ) -> impl FusedIterator<Item = (K, Result<T::Output, TaskError>)>
+    where
+        I: IntoIterator<Item = (K, T)>,
+    {
+        let keys = Arc::new(Mutex::new(VecDeque::new()));
+        let taken = Arc::clone(&keys);
+        let tasks = pairs.into_iter().map(move |(key, task)| {
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
+            task
+        });
+        self.map(tasks).map(move |result| {
+            let key = keys.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            (key.expect("each task was taken with its key"), result)
+        })
     }
 
     /// Ends the executor. Further tasks are refused with

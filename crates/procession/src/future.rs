@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
 use crate::executor::chunk::ChunkExecutor;
-use crate::panics;
+use crate::panics::{self, Panic};
 use crate::task::TaskId;
 use crate::waiting::{self, Need, Target};
 
+pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
-use self::core::{Outcome, Stage, Watcher, call};
+use self::core::{Outcome, Running, Stage, call};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
 /// The result of a submitted task: its output, or a [`TaskError`]. Every future is completed.
@@ -56,8 +57,11 @@ pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 pub struct Future<T> {
     core: Arc<Core<T>>,
     executor: Option<Weak<dyn TaskControl>>,
+    /// The state of the task, if this future was [mapped](Self::map) from the one that was submitted.
+    origin: Option<Arc<dyn Running>>,
     /// Whether a poll has stored a waker, which is dropped with the future.
     was_polled: bool,
+    cancels_on_drop: bool,
 }
 
 /// The state of a task, from [`Future::state`].
@@ -177,7 +181,7 @@ impl<T> Future<T> {
         Ok(self.core.wait_until_done(deadline).is_some())
     }
 
-    fn target(&self) -> Target<'_> {
+    pub(crate) fn target(&self) -> Target<'_> {
         Target { id: self.core.id, executor: self.executor.as_ref() }
     }
 
@@ -193,10 +197,15 @@ impl<T> Future<T> {
                 State::Cancelled
             }
             Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => State::Finished,
-            Stage::Pending | Stage::Notifying if self.core.running.load(Ordering::Relaxed) => {
-                State::Running
-            }
+            Stage::Pending | Stage::Notifying if self.is_running() => State::Running,
             Stage::Pending | Stage::Notifying => State::Pending,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        match &self.origin {
+            Some(origin) => origin.is_running(),
+            None => self.core.running.load(Ordering::Relaxed),
         }
     }
 
@@ -215,6 +224,32 @@ impl<T> Future<T> {
             return false;
         };
         !self.is_done() && executor.cancel(self.core.id)
+    }
+
+    /// Makes the future [cancel](Self::cancel) its task when it is dropped before the task is done. Without
+    /// it, a future can be dropped and the task goes on.
+    ///
+    /// With it a task ends with the async code that waits for it, for example with a request whose client
+    /// is gone. In a process pool that costs the worker of a task that runs.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// async fn answer(pool: &ThreadPool, n: u64) -> Result<u64, TaskError> {
+    ///     pool.submit(Square(n)).cancel_on_drop().await
+    /// }
+    /// ```
+    #[must_use = "the task is cancelled when the future is dropped"]
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancels_on_drop = true;
+        self
     }
 
     /// Calls `callback` with the result: at once if the future is done, else when the task ends and
@@ -258,8 +293,49 @@ impl<T> Future<T> {
         }
     }
 
+    /// A future of what `f` makes of the output. An error of the task stays that error; a panic of `f` is
+    /// [`TaskError::Panicked`].
+    ///
+    /// It stands for the same task: it has its [id](Self::id) and its [state](Self::state), and
+    /// [`cancel`](Self::cancel) cancels the task. `f` runs in this process: at once if the task is done,
+    /// else at the end of the task, after its callbacks and on their thread; see
+    /// [`on_done`](Self::on_done).
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// let pool = ThreadPool::new(2);
+    /// let text = pool.submit(Square(7)).map(|square| square.to_string());
+    /// assert_eq!(text.result(), Ok("49".to_owned()));
+    /// ```
+    pub fn map<U: Send + 'static>(mut self, f: impl FnOnce(T) -> U + Send + 'static) -> Future<U>
+    where
+        T: Send + 'static,
+    {
+        let (promise, mut mapped) = promise(self.core.id, self.executor.clone());
+        let origin = self.origin.clone();
+        mapped.cancels_on_drop = std::mem::take(&mut self.cancels_on_drop);
+        mapped.origin = Some(origin.unwrap_or_else(|| Arc::clone(&self.core) as Arc<dyn Running>));
+        self.core.continue_with(Box::new(move |result| {
+            let mapped = result.and_then(|output| {
+                panics::catch(|| f(output)).map_err(|Panic { message, location }| {
+                    TaskError::Panicked { message, location }
+                })
+            });
+            promise.complete(mapped);
+        }));
+        mapped
+    }
+
     /// Sends `index` when the task is done. Returns false if it is done already.
-    fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
+    pub(crate) fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
         let mut inner = self.core.lock();
         let is_pending = matches!(inner.stage, Stage::Pending | Stage::Notifying);
         if is_pending {
@@ -289,6 +365,9 @@ impl<T> Future<T> {
 
 impl<T> Drop for Future<T> {
     fn drop(&mut self) {
+        if self.cancels_on_drop {
+            self.cancel();
+        }
         // Dropping the waker calls code of the runtime, so it happens without the lock.
         if self.was_polled {
             let waker = self.core.lock().waker.take();

@@ -109,6 +109,7 @@ mod registry;
 mod retries;
 mod scheduler;
 mod task;
+mod task_options;
 mod transport;
 mod waiting;
 pub mod worker;
@@ -117,13 +118,14 @@ pub use blob::Blob;
 pub use codec::Encoding;
 pub use error::{Cause, Death, DowncastError, Exit, Failure, PoolError, TaskError};
 pub use executor::{
-    Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, Sequential, Shutdown, ThreadPool,
+    Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
+    ThreadPool,
 };
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use limits::{Limits, Recycling};
 pub use process_pool::{
-    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, TaskOptions, Times,
-    Usage, resume_all, suspend_all,
+    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, Times, Usage,
+    resume_all, suspend_all,
 };
 pub use progress_lines::Said;
 pub use registry::Registry;
@@ -131,6 +133,7 @@ pub use retries::{Fault, Retries};
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
 pub use task::{Context, Task, TaskId};
+pub use task_options::TaskOptions;
 
 /// Makes a program its own worker: the function serves before anything else, if the process was
 /// started as a worker.

@@ -42,7 +42,6 @@ mod submission;
 mod supervisor;
 mod suspension;
 mod task_control;
-mod task_options;
 mod trace;
 mod validate;
 mod work_item;
@@ -58,7 +57,6 @@ pub use output::Stream;
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
 pub use suspension::{resume_all, suspend_all};
-pub use task_options::TaskOptions;
 
 use self::clock::Clock;
 use self::inner::{EndSignal, PoolInner, Setup};
@@ -68,10 +66,11 @@ use self::stats::Counts;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
-use crate::executor::{Canceller, Engine, Job, Shutdown};
+use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown};
 use crate::future::Future;
 use crate::scheduler::{Event, Scheduler};
 use crate::task::{Task, TaskId};
+use crate::task_options::TaskOptions;
 use crate::waiting::{self, Need};
 use procession_os::fork::Origin;
 
@@ -173,6 +172,43 @@ impl ProcessPool {
         self.inner.reserve();
         self.inner.submit(job, options.resolve(self.inner.setup.options));
         future
+    }
+
+    /// Like [`map`](super::Executor::map), with options for each of these tasks.
+    ///
+    /// ```no_run
+    /// # use procession::{Context, Failure, ProcessPool, Retries, Task, TaskError, TaskOptions};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use std::time::Duration;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// # fn sum(pool: &ProcessPool) -> Result<u64, TaskError> {
+    /// let options = TaskOptions::new().timeout(Duration::from_secs(2)).retries(Retries::times(1));
+    /// pool.map_with(options, (1..=10).map(Square)).sum()
+    /// # }
+    /// ```
+    pub fn map_with<I>(&self, options: TaskOptions, tasks: I) -> Map<'_, Self, I::IntoIter>
+    where
+        I: IntoIterator<Item: Task>,
+    {
+        Map::new(self, options, tasks.into_iter())
+    }
+
+    /// Like [`map_unordered`](super::Executor::map_unordered), with options for each of these tasks.
+    pub fn map_unordered_with<I>(
+        &self,
+        options: TaskOptions,
+        tasks: I,
+    ) -> MapUnordered<'_, Self, I::IntoIter>
+    where
+        I: IntoIterator<Item: Task>,
+    {
+        MapUnordered::new(self, options, tasks.into_iter())
     }
 
     /// Like [`submit`](super::Executor::submit), but never blocks.

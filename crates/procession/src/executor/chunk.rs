@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::ops::Range;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec;
@@ -12,11 +13,14 @@ use std::vec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Job;
 use super::engine::Canceller;
 use crate::codec::{self, Encoding};
 use crate::error::TaskError;
+use crate::future::Watcher;
 use crate::panics;
 use crate::task::{Task, TaskId};
+use crate::task_options::TaskOptions;
 use crate::transport::{INLINE_LIMIT, Reply};
 use crate::waiting::{self, Need, Target, Waiting};
 
@@ -38,7 +42,9 @@ pub(crate) trait ChunkExecutor {
     fn chunk_size(&self) -> usize;
     /// Number of chunks that [`map`](super::Executor::map) hands over ahead of its consumer.
     fn chunks_ahead(&self) -> usize;
-    fn enqueue_chunk(&self, chunk: Chunk);
+    fn enqueue_chunk(&self, chunk: Chunk, options: TaskOptions);
+    /// Takes a single job with options of its own.
+    fn enqueue_with(&self, job: Job, options: TaskOptions);
 }
 
 /// The promise of the outputs of a chunk, without their type.
@@ -54,7 +60,10 @@ pub(crate) trait AnyChunkPromise: Send + Sync {
 /// The results of a chunk, in the order of its tasks.
 pub(crate) struct Results<O> {
     state: Arc<ChunkState<O>>,
-    /// Index of the first result that was not taken.
+    /// Number of tasks.
+    len: usize,
+    /// Index of the first result that was not taken, or of a [watched](Self::watch) chunk the number of
+    /// those that were.
     next: usize,
     /// Results that were taken and not yielded.
     ready: vec::IntoIter<Slot<O>>,
@@ -74,6 +83,10 @@ struct Inner<O> {
     pending: usize,
     /// What the consumer waits for.
     awaited: Option<Awaited>,
+    /// Gets a message when results arrive after none had, if they are taken as they arrive.
+    watcher: Option<Watcher>,
+    /// Indices of the results that have arrived and were not taken, if there is a watcher.
+    arrived: Vec<usize>,
 }
 
 enum Slot<O> {
@@ -151,10 +164,12 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let id = TaskId::next_many(ends.len());
     let slots = ends.iter().map(|_| Slot::Pending).collect();
-    let inner = Inner { slots, pending: ends.len(), awaited: None };
+    let inner =
+        Inner { slots, pending: ends.len(), awaited: None, watcher: None, arrived: Vec::new() };
     let state = Arc::new(ChunkState { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
         state: Arc::clone(&state),
+        len: ends.len(),
         next: 0,
         ready: Vec::new().into_iter(),
         is_empty: false,
@@ -168,6 +183,50 @@ impl<O> Results<O> {
     /// The id of the first task.
     pub(crate) fn id(&self) -> TaskId {
         self.state.id
+    }
+
+    /// Number of tasks.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// From now on results are taken as they arrive, by [`take_arrived`](Self::take_arrived): sends
+    /// `key` when there are any.
+    pub(crate) fn watch(&self, sender: &Arc<Sender<usize>>, key: usize) {
+        let mut inner = self.state.lock();
+        let is_ready = |slot: &Slot<O>| matches!(slot, Slot::Ready(_));
+        let ready = inner.slots.iter().enumerate().filter(|(_, slot)| is_ready(slot));
+        inner.arrived = ready.map(|(item, _)| item).collect();
+        if !inner.arrived.is_empty() {
+            let _ = sender.send(key);
+        }
+        inner.watcher = Some(Watcher { sender: Arc::clone(sender), index: key });
+    }
+
+    /// The results that have arrived since the last call, with the indices of their tasks.
+    pub(crate) fn take_arrived(&mut self) -> Vec<(usize, Result<O, TaskError>)> {
+        let mut inner = self.state.lock();
+        let arrived = std::mem::take(&mut inner.arrived);
+        self.next += arrived.len();
+        let take = |item: usize| match std::mem::replace(&mut inner.slots[item], Slot::Taken) {
+            Slot::Ready(result) => (item, result.map_err(|error| *error)),
+            Slot::Pending | Slot::Taken => unreachable!("`arrived` has only ready slots, once"),
+        };
+        arrived.into_iter().map(take).collect()
+    }
+
+    pub(crate) fn are_all_taken(&self) -> bool {
+        self.next == self.len
+    }
+
+    /// Skips the first task without a result, which is dropped when it arrives. Returns its index.
+    pub(crate) fn skip_pending(&mut self) -> Option<usize> {
+        let mut inner = self.state.lock();
+        let item = inner.slots.iter().position(|slot| matches!(slot, Slot::Pending))?;
+        inner.slots[item] = Slot::Taken;
+        inner.pending -= 1;
+        self.next += 1;
+        Some(item)
     }
 
     /// Waits for the next result. `None`: all were yielded.
@@ -256,13 +315,16 @@ impl<O> ChunkState<O> {
     /// Stores consecutive results. Returns the number of those that were pending.
     fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
         let mut inner = self.lock();
-        let Inner { slots, pending, awaited } = &mut *inner;
-        let before = *pending;
-        for (slot, result) in slots.iter_mut().skip(first).zip(results) {
+        let Inner { slots, pending, awaited, watcher, arrived } = &mut *inner;
+        let (before, had_arrived) = (*pending, !arrived.is_empty());
+        for ((item, slot), result) in slots.iter_mut().enumerate().skip(first).zip(results) {
             // Others were cancelled or skipped.
             if matches!(slot, Slot::Pending) {
                 *slot = Slot::Ready(result);
                 *pending -= 1;
+                if watcher.is_some() {
+                    arrived.push(item);
+                }
             } else {
                 panics::discard(result);
             }
@@ -273,6 +335,13 @@ impl<O> ChunkState<O> {
             Some(Awaited::One(next)) => !matches!(slots[*next], Slot::Pending),
         };
         let number = before - *pending;
+        if let Some(Watcher { sender, index }) = watcher
+            && number > 0
+            && !had_arrived
+        {
+            // An error if the map was dropped.
+            let _ = sender.send(*index);
+        }
         drop(inner);
         if is_enough {
             self.arrived.notify_one();

@@ -1,86 +1,43 @@
 //! [`Map`], the iterator of [`Executor::map`]: many tasks, their results in order.
 
 use std::collections::VecDeque;
-use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::iter::FusedIterator;
 
-use super::chunk::{self, ChunkEnd, Results};
-use super::{Engine, Executor};
+use super::Engine;
+#[cfg(doc)]
+use super::Executor;
+use super::feed::{Ahead, Feed};
 use crate::error::TaskError;
-use crate::future::{Future, TaskControl};
 use crate::task::Task;
+use crate::task_options::TaskOptions;
 
 /// The iterator of [`Executor::map`]: yields the results in the order of the tasks.
+#[must_use = "no task is handed over before the first result is asked for"]
 pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
-    executor: &'e E,
-    /// The executor's interface for chunks is found by this.
-    control: Option<Arc<dyn TaskControl>>,
-    /// `None`: the iterator has ended.
-    tasks: Option<I>,
+    feed: Feed<'e, E, I>,
     ahead: VecDeque<Ahead<<I::Item as Task>::Output>>,
+    /// Number of tasks that were handed over and whose results were not yielded.
+    outstanding: usize,
     /// A result was taken from `ahead` since it was filled.
     has_room: bool,
-    /// The tasks have blobs, so they cannot be in chunks.
-    have_blobs: bool,
-}
-
-/// Tasks that were handed over and whose results were not consumed.
-enum Ahead<O> {
-    One(Future<O>),
-    Chunk(Results<O>),
-    /// A task that could not be encoded.
-    Failed(TaskError),
 }
 
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
-    pub(super) fn new(executor: &'e E, tasks: I) -> Self {
-        Self {
-            executor,
-            control: executor.canceller().and_then(|canceller| canceller.control().upgrade()),
-            tasks: Some(tasks),
-            ahead: VecDeque::new(),
-            has_room: true,
-            have_blobs: false,
-        }
+    pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
+        let feed = Feed::new(executor, options, tasks);
+        Self { feed, ahead: VecDeque::new(), outstanding: 0, has_room: true }
     }
 
     fn fill(&mut self) {
-        while let Some(tasks) = &mut self.tasks {
-            let chunks = self.control.as_deref().and_then(|control| control.chunks());
-            let chunks = chunks.filter(|_| !self.have_blobs);
-            let chunk = chunks.map(|chunks| (chunks, chunks.chunk_size()));
-            let chunk = chunk.filter(|(_, size)| *size > 1);
-            let max = match chunk {
-                Some((chunks, _)) => chunks.chunks_ahead(),
-                None => self.executor.ahead().max(1),
-            };
-            if self.ahead.len() >= max {
-                break;
-            }
-            if let Some((chunks, size)) = chunk {
-                let (chunk, end) = chunk::encode(tasks, size);
-                if let Some((chunk, results)) = chunk {
-                    chunks.enqueue_chunk(chunk);
-                    self.ahead.push_back(Ahead::Chunk(results));
-                }
-                match end {
-                    ChunkEnd::More => {}
-                    ChunkEnd::End => self.tasks = None,
-                    ChunkEnd::HasBlobs(task) => {
-                        self.have_blobs = true;
-                        self.ahead.push_back(Ahead::One(self.executor.submit(task)));
-                    }
-                    ChunkEnd::Refused(error) => self.ahead.push_back(Ahead::Failed(error)),
-                    ChunkEnd::Panic(panic) => resume_unwind(panic),
-                }
-            } else if let Some(task) = tasks.next() {
-                self.ahead.push_back(Ahead::One(self.executor.submit(task)));
-            } else {
-                // Not called again after its end: only a fused iterator returns `None` again.
-                self.tasks = None;
-            }
+        let Self { feed, ahead, outstanding, has_room } = self;
+        let mut has_more = true;
+        while has_more {
+            has_more = feed.hand_over(ahead.len(), |next| {
+                *outstanding += next.len();
+                ahead.push_back(next);
+            });
         }
-        self.has_room = false;
+        *has_room = false;
     }
 }
 
@@ -93,32 +50,38 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
                 self.fill();
             }
             if let Ahead::Chunk(results) = self.ahead.front_mut()? {
-                let executor = self.executor;
+                let executor = self.feed.executor;
                 let next = results.next(|| executor.canceller());
                 if next.is_some() {
+                    self.outstanding -= 1;
                     return next;
                 }
             }
             self.has_room = true;
-            match self.ahead.pop_front()? {
-                Ahead::One(future) => return Some(future.result()),
-                Ahead::Failed(error) => return Some(Err(error)),
-                Ahead::Chunk(_) => {}
-            }
+            let result = match self.ahead.pop_front()? {
+                Ahead::One(future) => future.result(),
+                Ahead::Failed(error) => Err(error),
+                Ahead::Chunk(_) => continue,
+            };
+            self.outstanding -= 1;
+            return Some(result);
         }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.feed.size_hint(self.outstanding)
     }
 }
 
-/// Cancels the tasks that have not begun. Those that run are left alone: cancelling them would kill
-/// their worker processes.
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> FusedIterator for Map<'_, E, I> {}
+
+impl<E: Engine + ?Sized, I: ExactSizeIterator<Item: Task>> ExactSizeIterator for Map<'_, E, I> {}
+
+/// Cancels the tasks that have not begun.
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
     fn drop(&mut self) {
         for ahead in self.ahead.drain(..).rev() {
-            match ahead {
-                Ahead::One(future) => self.executor.abandon(future.id()),
-                Ahead::Chunk(results) => self.executor.abandon(results.id()),
-                Ahead::Failed(_) => {}
-            }
+            ahead.abandon(self.feed.executor);
         }
     }
 }

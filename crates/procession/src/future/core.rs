@@ -34,6 +34,8 @@ pub(super) struct Inner<T> {
     /// Waits for several futures, which get a message when the result is there.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
+    /// Takes the result in place of the future, which was mapped.
+    pub(super) continuation: Option<Continuation<T>>,
     wake: Option<Arc<dyn Wake>>,
     /// Number of threads that wait for `done`.
     waiting: usize,
@@ -41,12 +43,14 @@ pub(super) struct Inner<T> {
 
 pub(super) type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
 
+pub(super) type Continuation<T> = Box<dyn FnOnce(Result<T, TaskError>) + Send>;
+
 /// A wait for several futures, in one of these.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     /// Identifies the wait.
-    pub(super) sender: Arc<Sender<usize>>,
+    pub(crate) sender: Arc<Sender<usize>>,
     /// Index of this future in the wait.
-    pub(super) index: usize,
+    pub(crate) index: usize,
 }
 
 pub(super) enum Stage<T> {
@@ -152,13 +156,25 @@ pub(crate) fn promise<T: Send + 'static>(
             callbacks: Vec::new(),
             watchers: SmallVec::new(),
             waker: None,
+            continuation: None,
             wake: None,
             waiting: 0,
         }),
         done: Condvar::new(),
     });
     let promise = Promise { core: Arc::clone(&core), is_completed: false };
-    (promise, Future { core, executor, was_polled: false })
+    (promise, Future { core, executor, origin: None, was_polled: false, cancels_on_drop: false })
+}
+
+/// Whether a task is at a worker, for the futures that were mapped from its future.
+pub(super) trait Running: Send + Sync {
+    fn is_running(&self) -> bool;
+}
+
+impl<T: Send> Running for Core<T> {
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
 }
 
 impl<T: Send + 'static> Promise<T> {
@@ -190,7 +206,7 @@ impl<T> Core<T> {
         T: Send + 'static,
     {
         let mut inner = self.lock();
-        if inner.callbacks.is_empty() {
+        if inner.callbacks.is_empty() && inner.continuation.is_none() {
             return self.publish(inner, result);
         }
         inner.stage = Stage::Notifying;
@@ -225,6 +241,11 @@ impl<T> Core<T> {
 
     /// Makes the result available, and wakes all that wait for it.
     fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
+        if let Some(continuation) = inner.continuation.take() {
+            inner.stage = Stage::Consumed;
+            drop(inner);
+            return continuation(result);
+        }
         inner.stage = Stage::Ready(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
@@ -244,6 +265,17 @@ impl<T> Core<T> {
             // An error if the wait has ended.
             let _ = sender.send(index);
         }
+    }
+
+    /// Passes the result to `continuation`, now or when the task ends. The future has been consumed.
+    pub(super) fn continue_with(&self, continuation: Continuation<T>) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Pending | Stage::Notifying) {
+            inner.continuation = Some(continuation);
+            return;
+        }
+        let result = self.take(inner);
+        continuation(result);
     }
 
     /// Takes the result of a future that is done.

@@ -1,6 +1,7 @@
 //! Several futures: [`as_completed`] and [`wait`].
 
 use std::collections::HashSet;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -140,6 +141,10 @@ impl<T> Iterator for AsCompleted<T> {
         (self.unfinished, Some(self.unfinished))
     }
 }
+
+impl<T> FusedIterator for AsCompleted<T> {}
+
+impl<T> ExactSizeIterator for AsCompleted<T> {}
 
 impl<T> Drop for AsCompleted<T> {
     fn drop(&mut self) {

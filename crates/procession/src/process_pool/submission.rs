@@ -74,13 +74,13 @@ impl PoolInner {
     }
 
     /// Passes a chunk to the scheduler.
-    pub(super) fn submit_chunk(&self, chunk: Chunk) {
+    pub(super) fn submit_chunk(&self, chunk: Chunk, options: ResolvedOptions) {
         let work_item = Arc::new(WorkItem::from_chunk(chunk));
         if self.origin.is_forked() {
             work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));
             return;
         }
-        self.schedule(work_item, self.setup.options);
+        self.schedule(work_item, options);
     }
 
     fn schedule(&self, job: Arc<WorkItem>, options: ResolvedOptions) {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use super::inner::PoolInner;
 use super::receive;
 use super::worker_handle::KillReason;
+use crate::executor::Job;
 use crate::executor::chunk::{Chunk, ChunkExecutor};
 use crate::future::{TaskControl, Waiter, Wake};
 use crate::panics;
 use crate::scheduler::Event;
 use crate::task::TaskId;
+use crate::task_options::TaskOptions;
 
 impl TaskControl for PoolInner {
     fn cancel(&self, id: TaskId) -> bool {
@@ -61,7 +63,12 @@ impl ChunkExecutor for PoolInner {
         self.setup.scheduling.slots.len() * 4
     }
 
-    fn enqueue_chunk(&self, chunk: Chunk) {
-        self.submit_chunk(chunk);
+    fn enqueue_chunk(&self, chunk: Chunk, options: TaskOptions) {
+        self.submit_chunk(chunk, options.resolve(self.setup.options));
+    }
+
+    fn enqueue_with(&self, job: Job, options: TaskOptions) {
+        self.reserve();
+        self.submit(job, options.resolve(self.setup.options));
     }
 }

@@ -36,6 +36,7 @@ macro_rules! trials {
 mod callbacks;
 mod foreign;
 mod map;
+mod mapped;
 mod results;
 mod several;
 mod shutdown;
@@ -46,6 +47,7 @@ fn main() {
     let trials = [
         callbacks::trials(),
         map::trials(),
+        mapped::trials(),
         shutdown::trials(),
         several::trials(),
         results::trials(),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use procession::{Executor, Shutdown};
 
-use crate::Kind;
 use crate::harness::Gate;
 use crate::tasks::{Bad, Echo, Ending, Pass, Seat};
+use crate::{Kind, echo};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials! {
@@ -18,8 +18,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             map_takes_a_bounded_number_of_tasks_ahead,
             map_works_on_an_endless_iterator,
             map_does_not_call_an_iterator_after_its_end,
+            map_knows_its_length_and_stays_at_its_end,
+            map_keyed_yields_each_key_with_the_result_of_its_task,
+            map_unordered_yields_each_result_once_with_the_index_of_its_task,
+            map_unordered_takes_a_bounded_number_of_tasks_ahead,
+            map_unordered_works_on_an_endless_iterator,
         ],
         CONCURRENT: [
+            map_unordered_yields_results_behind_one_that_is_not_done,
+            a_task_that_waits_in_map_unordered_for_others_of_its_executor_gets_their_results,
+            dropping_a_map_unordered_cancels_what_waits,
             dropping_a_map_cancels_what_waits,
             dropping_a_map_finishes_what_runs,
         ],
@@ -74,6 +82,123 @@ fn map_does_not_call_an_iterator_after_its_end(kind: Kind) {
     let mut results = executor.map(unfused);
     assert_eq!(results.by_ref().count(), 3);
     assert!(results.next().is_none());
+}
+
+fn map_knows_its_length_and_stays_at_its_end(kind: Kind) {
+    let executor = kind.of(2);
+    let mut results = executor.map((0..3000).map(|n| Echo(n.to_string())).collect::<Vec<_>>());
+    for left in (0..3000).rev() {
+        assert!(results.next().is_some());
+        assert_eq!(results.len(), left);
+    }
+    assert!(results.next().is_none() && results.next().is_none());
+    let mut results = executor.map_unordered((0..30).map(|n| Echo(n.to_string())));
+    for left in (0..30).rev() {
+        assert!(results.next().is_some());
+        assert_eq!(results.len(), left);
+    }
+    assert!(results.next().is_none() && results.next().is_none());
+    let endless = executor.map((0..).map(|n: u32| Echo(n.to_string())));
+    assert_eq!(endless.size_hint(), (usize::MAX, None));
+}
+
+fn map_keyed_yields_each_key_with_the_result_of_its_task(kind: Kind) {
+    let executor = kind.of(2);
+    let ending = |n| if n % 7 == 3 { Ending::Fail } else { Ending::None };
+    let mut results = executor.map_keyed((0..3_000).map(|n| (n, Bad(ending(n)))));
+    for n in 0..3_000 {
+        let (key, result) = results.next().expect("a result");
+        assert_eq!((key, result.is_ok()), (n, n % 7 != 3));
+    }
+    assert!(results.next().is_none());
+}
+
+fn map_unordered_yields_each_result_once_with_the_index_of_its_task(kind: Kind) {
+    let executor = kind.of(2);
+    for round in 0..3 {
+        let ending = |n| if n % 7 == 3 { Ending::Fail } else { Ending::None };
+        let results = executor.map_unordered((0..3_000).map(|n| Bad(ending(n))));
+        let mut seen = vec![0; 3_000];
+        for (index, result) in results {
+            seen[index] += 1;
+            assert_eq!(result.is_ok(), index % 7 != 3, "round {round}, task {index}");
+        }
+        assert!(seen.iter().all(|times| *times == 1));
+    }
+    let mut echoes: Vec<_> =
+        executor.map_unordered((0..3_000).map(|n| Echo(n.to_string()))).collect();
+    echoes.sort_unstable_by_key(|(index, _)| *index);
+    assert!(echoes.into_iter().eq((0..3_000).map(|n| (n, Ok(n.to_string())))));
+}
+
+fn map_unordered_takes_a_bounded_number_of_tasks_ahead(kind: Kind) {
+    let executor = kind.of(2);
+    let taken = AtomicUsize::new(0);
+    let tasks = (0..100_000).map(|n| {
+        taken.fetch_add(1, Ordering::SeqCst);
+        Echo(n.to_string())
+    });
+    let mut results = executor.map_unordered(tasks);
+    assert_eq!(taken.load(Ordering::SeqCst), 0, "nothing is taken before the first result");
+    for consumed in 1..=20_000 {
+        assert!(results.next().is_some());
+        let ahead = taken.load(Ordering::SeqCst) - consumed;
+        // Four chunks per worker, and one that has arrived.
+        let max = executor.ahead().max((2 * 4 + 1) * 1024);
+        assert!(ahead <= max, "{ahead} tasks ahead");
+    }
+}
+
+fn map_unordered_works_on_an_endless_iterator(kind: Kind) {
+    let executor = kind.of(2);
+    let echoes = executor.map_unordered((0..).map(|n: u32| Echo(n.to_string())));
+    let mut right = 0;
+    for (index, result) in echoes.take(300) {
+        right += usize::from(result == Ok(index.to_string()));
+    }
+    assert_eq!(right, 300);
+}
+
+fn map_unordered_yields_results_behind_one_that_is_not_done(kind: Kind) {
+    let executor = kind.of(2);
+    let (shut, open) = (Gate::new(), Gate::new());
+    open.open();
+    let path = |n| if n == 0 { shut.path() } else { open.path() };
+    let mut results = executor.map_unordered((0..100).map(|n| Pass(path(n))));
+    for _ in 1..100 {
+        assert!(results.next().is_some_and(|(index, result)| index > 0 && result.is_ok()));
+    }
+    shut.open();
+    assert!(results.next().is_some_and(|(index, result)| index == 0 && result.is_ok()));
+    assert!(results.next().is_none());
+}
+
+fn a_task_that_waits_in_map_unordered_for_others_of_its_executor_gets_their_results(kind: Kind) {
+    let executor = kind.of(1);
+    let inner = std::sync::Arc::clone(&executor);
+    let (sender, summed) = std::sync::mpsc::channel();
+    // A callback is called for the executor, on a thread that the tasks may need.
+    echo(&*executor, "x").on_done(move |_| {
+        let results = inner.map_unordered((0..50).map(|n| Echo(n.to_string())));
+        let right = results.filter(|(index, result)| *result == Ok(index.to_string())).count();
+        let _ = sender.send(right);
+    });
+    assert_eq!(summed.recv_timeout(Duration::from_secs(50)), Ok(50));
+}
+
+fn dropping_a_map_unordered_cancels_what_waits(kind: Kind) {
+    let executor = kind.of(1);
+    let (first, gate) = (Gate::new(), Gate::new());
+    first.open();
+    let paths = std::iter::once(first.path()).chain(std::iter::repeat(gate.path()));
+    let mut results = executor.map_unordered(paths.map(Pass));
+    assert!(results.next().is_some_and(|(index, result)| index == 0 && result.is_ok()));
+    gate.await_arrivals(1);
+    drop(results);
+    gate.open();
+    executor.shutdown(Shutdown::Wait);
+    // A process may have been given more than one ahead of their begin.
+    assert!(gate.arrivals() <= 2, "{}", gate.arrivals());
 }
 
 fn dropping_a_map_cancels_what_waits(kind: Kind) {

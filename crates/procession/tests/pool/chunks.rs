@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Appends its number to a file, then ends as `then` says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Note {
+pub(crate) struct Note {
     number: usize,
     /// The file, if any.
     log: Option<PathBuf>,
@@ -46,7 +46,7 @@ struct Note {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Then {
+pub(crate) enum Then {
     Succeed,
     Fail,
     FailAtFirst,
@@ -108,14 +108,17 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
 }
 
 /// A pool that has learnt that tasks are short, so that it sends chunks.
-fn warm(builder: procession::Builder) -> ProcessPool {
+pub(crate) fn warm(builder: procession::Builder) -> ProcessPool {
     let pool = builder.build().expect("a pool");
     await_workers(&pool);
     warm_up(&pool);
     pool
 }
 
-fn notes(then: impl Fn(usize) -> Then, log: Option<&Path>) -> impl Iterator<Item = Note> {
+pub(crate) fn notes(
+    then: impl Fn(usize) -> Then,
+    log: Option<&Path>,
+) -> impl Iterator<Item = Note> {
     (0..).map(move |number| Note { number, log: log.map(Path::to_owned), then: then(number) })
 }
 
@@ -128,7 +131,7 @@ fn runs(log: &Path) -> HashMap<usize, usize> {
     runs
 }
 
-const TASKS: usize = 5_000;
+pub(crate) const TASKS: usize = 5_000;
 
 fn a_crash_in_a_chunk_costs_the_one_task_that_ran() {
     let pool = warm(quiet().workers(2));

@@ -24,6 +24,7 @@ mod environment;
 mod face;
 mod impostor;
 mod liars;
+mod maps;
 mod orphans;
 mod payloads;
 mod plays;
@@ -61,6 +62,7 @@ fn main() {
         deadlines::trials(),
         face::trials(),
         chunks::trials(),
+        maps::trials(),
         unruly::trials(),
         concurrency::trials(),
         crashes::trials(),

@@ -1,12 +1,13 @@
-//! [`TaskOptions`]: the options of one task, where they differ from those of the pool.
+//! [`TaskOptions`]: the options of one task in a process pool, where they differ from those of the pool.
 
 use std::time::Duration;
 
 use crate::retries::Retries;
 use crate::scheduler::ResolvedOptions;
 
-/// Options of one task, for [`ProcessPool::submit_with`](super::ProcessPool::submit_with). An option
-/// that is not set has the value of the pool's [`Builder`](super::Builder).
+/// Options of one task, for [`ProcessPool::submit_with`](crate::ProcessPool::submit_with), or of each task
+/// of a [`ProcessPool::map_with`](crate::ProcessPool::map_with). An option that is not set has the value
+/// of the pool's [`Builder`](crate::Builder).
 ///
 /// ```
 /// # use procession::{Retries, TaskOptions};
@@ -29,7 +30,7 @@ impl TaskOptions {
     }
 
     /// The longest time for which each run of the task may take; see
-    /// [`Builder::timeout`](super::Builder::timeout).
+    /// [`Builder::timeout`](crate::Builder::timeout).
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(Some(timeout));
         self
