@@ -1,7 +1,7 @@
 //! A program whose `main` is tokio's. Workers serve before the runtime starts, and futures of tasks are
 //! awaited like any other.
 
-use procession::{Executor, ProcessPool};
+use procession::{Executor, ProcessPool, Shutdown};
 
 #[procession::task]
 fn checksum(text: String) -> u32 {
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let other = pool.submit(checksum("other".to_owned()));
     let (one, other) = tokio::try_join!(one, other)?;
     println!("{one} and {other}");
-    // The end of a pool waits for its workers, which no thread of a runtime should do.
-    tokio::task::spawn_blocking(move || drop(pool)).await?;
+    // The end of a pool blocks until its workers have ended, which no thread of a runtime should do.
+    pool.shutdown_async(Shutdown::Wait).await;
     Ok(())
 }

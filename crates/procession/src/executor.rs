@@ -18,6 +18,7 @@ mod map;
 mod map_unordered;
 mod runner;
 mod sequential;
+mod shutdown_async;
 mod threads;
 
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ pub use map::Map;
 pub use map_unordered::MapUnordered;
 pub use runner::JobRunner;
 pub use sequential::Sequential;
+pub use shutdown_async::ShutdownAsync;
 pub use threads::ThreadPool;
 
 use crate::error::TaskError;

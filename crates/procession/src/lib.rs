@@ -119,13 +119,13 @@ pub use codec::Encoding;
 pub use error::{Cause, Death, DowncastError, Exit, Failure, PoolError, TaskError};
 pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
-    ThreadPool,
+    ShutdownAsync, ThreadPool,
 };
 pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
 pub use limits::{Limits, Recycling};
 pub use process_pool::{
-    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, Times, Usage,
-    resume_all, suspend_all,
+    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, SubmitAsync, Times,
+    Usage, resume_all, suspend_all,
 };
 pub use progress_lines::Said;
 pub use registry::Registry;

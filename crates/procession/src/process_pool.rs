@@ -39,6 +39,7 @@ mod start_worker;
 mod state;
 mod stats;
 mod submission;
+mod submit_async;
 mod supervisor;
 mod suspension;
 mod task_control;
@@ -56,6 +57,7 @@ pub use events::{Output, PoolEvent};
 pub use output::Stream;
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
+pub use submit_async::SubmitAsync;
 pub use suspension::{resume_all, suspend_all};
 
 use self::clock::Clock;
@@ -66,12 +68,12 @@ use self::stats::Counts;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
-use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown};
+use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown, ShutdownAsync};
 use crate::future::Future;
 use crate::scheduler::{Event, Scheduler};
 use crate::task::{Task, TaskId};
 use crate::task_options::TaskOptions;
-use crate::waiting::{self, Need};
+use crate::waiting;
 use procession_os::fork::Origin;
 
 /// An executor that runs tasks in worker processes.
@@ -172,6 +174,48 @@ impl ProcessPool {
         self.inner.reserve();
         self.inner.submit(job, options.resolve(self.inner.setup.options));
         future
+    }
+
+    /// Like [`submit`](super::Executor::submit) for async code: where [`Builder::max_pending`] tasks are
+    /// pending, it waits for room without blocking the thread, on any runtime. The task is submitted when
+    /// the returned future is polled; until then, dropping it drops the task.
+    ///
+    /// ```
+    /// # use procession::{Context, Failure, ProcessPool, Task, TaskError};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// async fn square(pool: &ProcessPool, n: u64) -> Result<u64, TaskError> {
+    ///     let future = pool.submit_async(Square(n)).await; // there was room
+    ///     future.await
+    /// }
+    /// ```
+    pub fn submit_async<T: Task>(&self, task: T) -> SubmitAsync<'_, T> {
+        self.submit_async_with(TaskOptions::new(), task)
+    }
+
+    /// Like [`submit_async`](Self::submit_async), with options for this task.
+    pub fn submit_async_with<T: Task>(&self, options: TaskOptions, task: T) -> SubmitAsync<'_, T> {
+        SubmitAsync::new(self, options.resolve(self.inner.setup.options), task)
+    }
+
+    /// Like [`shutdown`](super::Executor::shutdown) for async code: a thread waits for the end of the
+    /// workers, and the returned future is ready after it. The shutdown begins with its first poll.
+    ///
+    /// ```
+    /// # use procession::{ProcessPool, Shutdown};
+    /// async fn drain(pool: &ProcessPool) {
+    ///     pool.shutdown_async(Shutdown::Wait).await; // all tasks that were submitted are done
+    /// }
+    /// ```
+    pub fn shutdown_async(&self, how: Shutdown) -> ShutdownAsync {
+        let inner = Arc::clone(&self.inner);
+        ShutdownAsync::new(callbacks::address(&*self.inner), move || inner.shut_down(how))
     }
 
     /// Like [`map`](super::Executor::map), with options for each of these tasks.
@@ -308,19 +352,7 @@ impl Engine for ProcessPool {
     }
 
     fn shut_down(&self, how: Shutdown) {
-        // A forked copy of the process has neither the threads nor the workers.
-        if self.inner.origin.is_forked() {
-            return;
-        }
-        self.inner.handle(Event::ShutDown(how));
-        if callbacks::is_within(&*self.inner) {
-            return;
-        }
-        let _waiting = waiting::begin([], Need::Time);
-        self.inner.end.wait();
-        self.inner.join_threads();
-        // No future is completed any more, so no callback is added.
-        self.inner.callbacks.finish();
+        self.inner.shut_down(how);
     }
 }
 

@@ -22,7 +22,7 @@ pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     /// By the index of their first task.
     ahead: BTreeMap<usize, Ahead<<I::Item as Task>::Output>>,
     /// Results that arrived and were not yielded.
-    ready: VecDeque<(usize, Result<<I::Item as Task>::Output, TaskError>)>,
+    ready: VecDeque<Indexed<<I::Item as Task>::Output>>,
     /// Index of the next task to be handed over.
     next_index: usize,
     /// Number of results that were yielded.
@@ -33,6 +33,9 @@ pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     sender: Arc<Sender<usize>>,
     arrived: Receiver<usize>,
 }
+
+/// The index of a task, and its result.
+type Indexed<O> = (usize, Result<O, TaskError>);
 
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
     pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
@@ -122,7 +125,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
 }
 
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for MapUnordered<'_, E, I> {
-    type Item = (usize, Result<<I::Item as Task>::Output, TaskError>);
+    type Item = Indexed<<I::Item as Task>::Output>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

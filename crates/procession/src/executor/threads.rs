@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::callbacks;
-use super::{Canceller, Engine, Job, JobRunner, Shutdown};
+use super::{Canceller, Engine, Job, JobRunner, Shutdown, ShutdownAsync};
 use crate::error::{PoolError, TaskError};
 use crate::future::TaskControl;
 use crate::panics::{self, Panic};
@@ -133,6 +133,22 @@ impl ThreadPool {
         // If no thread was started, each future has the error.
         (0 < started && started < size)
             .then(|| format!("only {started} of {size} threads could be started: {refused}"))
+    }
+}
+
+impl ThreadPool {
+    /// Like [`shutdown`](super::Executor::shutdown) for async code: a further thread waits for the end,
+    /// and the returned future is ready after it. The shutdown begins with its first poll.
+    ///
+    /// ```
+    /// # use procession::{Shutdown, ThreadPool};
+    /// async fn drain(pool: &ThreadPool) {
+    ///     pool.shutdown_async(Shutdown::Wait).await; // all tasks that were submitted are done
+    /// }
+    /// ```
+    pub fn shutdown_async(&self, how: Shutdown) -> ShutdownAsync {
+        let inner = Arc::clone(&self.inner);
+        ShutdownAsync::new(callbacks::address(&*self.inner), move || inner.shut_down(how))
     }
 }
 
@@ -259,6 +275,36 @@ impl ThreadPoolInner {
         }
     }
 
+    fn shut_down(&self, how: Shutdown) {
+        if self.origin.is_forked() {
+            return;
+        }
+        let mut queue = self.lock();
+        queue.is_shut_down = true;
+        let cancelled = match how {
+            Shutdown::Wait => BTreeMap::new(),
+            Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
+        };
+        drop(queue);
+        self.changed.notify_all();
+        self.fail(cancelled.into_values(), &TaskError::Cancelled);
+        if callbacks::is_within(self) {
+            return;
+        }
+        let _waiting = waiting::begin([], Need::Time);
+        let mut queue = self.lock();
+        while queue.alive > 0 {
+            queue = self.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let threads = std::mem::take(&mut queue.threads);
+        drop(queue);
+        for thread in threads {
+            let _ = thread.join();
+        }
+        let runner = self.lock().runner.clone();
+        runner.clear_locals();
+    }
+
     /// Ensures that a thread runs the awaited tasks. Returns false if none can be started.
     fn ensure_awaited_run(self: &Arc<Self>, queue: &mut Queue) -> bool {
         if queue.awaited.is_empty() {
@@ -349,33 +395,7 @@ impl Engine for ThreadPool {
     }
 
     fn shut_down(&self, how: Shutdown) {
-        if self.inner.origin.is_forked() {
-            return;
-        }
-        let mut queue = self.inner.lock();
-        queue.is_shut_down = true;
-        let cancelled = match how {
-            Shutdown::Wait => BTreeMap::new(),
-            Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
-        };
-        drop(queue);
-        self.inner.changed.notify_all();
-        self.inner.fail(cancelled.into_values(), &TaskError::Cancelled);
-        if callbacks::is_within(&*self.inner) {
-            return;
-        }
-        let _waiting = waiting::begin([], Need::Time);
-        let mut queue = self.inner.lock();
-        while queue.alive > 0 {
-            queue = self.inner.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        let threads = std::mem::take(&mut queue.threads);
-        drop(queue);
-        for thread in threads {
-            let _ = thread.join();
-        }
-        let runner = self.inner.lock().runner.clone();
-        runner.clear_locals();
+        self.inner.shut_down(how);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Ends that are verified: of workers that were killed, and of the whole pool after one of its own
-//! threads panicked.
+//! The end of a pool: its shutdown, ends of killed workers that are verified, and what follows if one of
+//! its own threads panics.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -13,8 +13,10 @@ use super::supervisor::SupervisorMessage;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::{PoolError, TaskError};
+use crate::executor::{Shutdown, callbacks};
 use crate::panics::{self, Panic};
 use crate::scheduler::Event;
+use crate::waiting::{self, Need};
 use procession_os::threads::ThreadSpec;
 
 /// Interval at which killed processes are checked.
@@ -84,6 +86,23 @@ impl PoolInner {
         ended.into_iter().for_each(PoolThread::join);
     }
 
+    /// Shuts the pool down, and waits for its end, except in a callback of the pool.
+    pub(super) fn shut_down(&self, how: Shutdown) {
+        // A forked copy of the process has neither the threads nor the workers.
+        if self.origin.is_forked() {
+            return;
+        }
+        self.handle(Event::ShutDown(how));
+        if callbacks::is_within(self) {
+            return;
+        }
+        let _waiting = waiting::begin([], Need::Time);
+        self.end.wait();
+        self.join_threads();
+        // No future is completed any more, so no callback is added.
+        self.callbacks.finish();
+    }
+
     /// Breaks the pool because this thread panicked. The scheduler may be inconsistent, so it is not
     /// used any more.
     pub(super) fn collapse(&self, panic: &Panic) {
@@ -104,7 +123,7 @@ impl PoolInner {
         for work_item in work_items {
             self.fail_whole(&work_item, &error);
         }
-        self.room.notify_all();
+        self.room_was_made();
         self.end.set();
         let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
     }

@@ -14,6 +14,7 @@ use super::listeners::Listeners;
 use super::program::Programs;
 use super::state::PoolState;
 use super::stats::Counts;
+use super::submit_async;
 use super::supervisor::SupervisorMessage;
 use super::work_item::{ItemPool, WorkItem};
 use crate::error::PoolError;
@@ -147,10 +148,9 @@ impl PoolInner {
         };
         let effects = self.apply_actions(&mut state, actions);
         let is_earlier = state.note_earlier_wake_up();
-        if self.setup.max_pending.is_some() && self.has_room(&state) {
-            self.room.notify_all();
-        }
+        let wakers = self.take_room_wakers(&mut state);
         drop(state);
+        submit_async::wake(wakers);
         if is_earlier {
             let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
         }

@@ -1,7 +1,8 @@
 //! [`PoolState`]: the scheduler, and the data that must change together with it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -19,6 +20,10 @@ pub(super) struct PoolState {
     pub(super) lost: HashSet<WorkerIndex>,
     /// Number of tasks for which there is room and that the scheduler does not have yet.
     pub(super) reserved: usize,
+    /// Wakers of those that wait for room, by their tickets: in the order in which they came.
+    pub(super) waiting_for_room: BTreeMap<u64, Waker>,
+    /// The last ticket.
+    pub(super) next_ticket: u64,
     /// When the supervisor sends the next `Tick`.
     pub(super) wakes_at: Option<Instant>,
 }
@@ -30,6 +35,8 @@ impl PoolState {
             handles: FxHashMap::default(),
             lost: HashSet::new(),
             reserved: 0,
+            waiting_for_room: BTreeMap::new(),
+            next_ticket: 0,
             wakes_at: None,
         }
     }

@@ -67,7 +67,7 @@ impl PoolInner {
             }
             None if self.setup.max_pending.is_some() => {
                 self.lock_state().reserved -= 1;
-                self.room.notify_all();
+                self.room_was_made();
             }
             None => {}
         }

@@ -84,8 +84,8 @@ fn callbacks_get_the_result_before_the_function_does(kind: Kind) {
     let (sender, calls) = mpsc::channel();
     let (first, second) = (sender.clone(), sender);
     let future = echo(&*executor, "x");
-    future.on_done(move |_| drop(first.send("callback")));
-    let mapped = future.map(move |_| drop(second.send("function")));
+    future.on_done(move |_| assert!(first.send("callback").is_ok()));
+    let mapped = future.map(move |_| assert!(second.send("function").is_ok()));
     assert_eq!(mapped.result(), Ok(()));
     assert_eq!(calls.iter().collect::<Vec<_>>(), ["callback", "function"]);
 }

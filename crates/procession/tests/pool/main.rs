@@ -13,6 +13,7 @@ mod harness;
 #[path = "../support/tasks.rs"]
 mod tasks;
 
+mod asynchronous;
 mod blobs;
 mod chunks;
 mod concurrency;
@@ -63,6 +64,7 @@ fn main() {
         face::trials(),
         chunks::trials(),
         maps::trials(),
+        asynchronous::trials(),
         unruly::trials(),
         concurrency::trials(),
         crashes::trials(),
