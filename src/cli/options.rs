@@ -76,7 +76,7 @@ pub(super) struct ServerArgs {
         help_heading = "From where"
     )]
     pub server: Site,
-    /// Seed of the faults of ERROR [default: the same ones each time]
+    /// Seed of the faults of ERROR [default: the same each time]
     #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>("--seed N"), allow_negative_numbers = true, help_heading = "From where")]
     pub seed: Option<u64>,
     /// Timeout of one request, in seconds, from connecting to the last byte

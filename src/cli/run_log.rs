@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 
 use crate::flags::codes::Code;
 use crate::flags::outcome::milliseconds;
-use procession::{Output, PoolEvent, Stream, TaskId};
+use procession::{Output, OutputStream, PoolEvent, TaskId};
 use procession_journal as journal;
 use procession_journal::{FORMAT, Journal, Level, LogEvent, ResourceUsage, RunDir};
 
@@ -253,8 +253,8 @@ impl WorkerOutput {
         match journal {
             Some(journal) => {
                 let stream = match stream {
-                    Stream::Stdout => journal::OutputStream::Stdout,
-                    Stream::Stderr => journal::OutputStream::Stderr,
+                    OutputStream::Stdout => journal::OutputStream::Stdout,
+                    OutputStream::Stderr => journal::OutputStream::Stderr,
                 };
                 journal.record(Level::Info, LogEvent::Output { stream, text: (*line).to_owned() });
             }

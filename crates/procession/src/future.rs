@@ -67,7 +67,7 @@ pub struct Future<T> {
 /// The state of a task, from [`Future::state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum State {
+pub enum FutureState {
     /// It waits for a worker, or for its next attempt.
     Pending,
     /// It was sent to a worker.
@@ -78,7 +78,7 @@ pub enum State {
     Cancelled,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for FutureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pending => "pending",
@@ -187,18 +187,18 @@ impl<T> Future<T> {
 
     /// Whether the result is there: [`result`](Self::result) will not block.
     pub fn is_done(&self) -> bool {
-        matches!(self.state(), State::Finished | State::Cancelled)
+        matches!(self.state(), FutureState::Finished | FutureState::Cancelled)
     }
 
     /// The state of the task.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> FutureState {
         match &self.core.lock().stage {
             Stage::Ready(Err(TaskError::Cancelled)) | Stage::InCallback(Outcome::Cancelled) => {
-                State::Cancelled
+                FutureState::Cancelled
             }
-            Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => State::Finished,
-            Stage::Pending | Stage::Notifying if self.is_running() => State::Running,
-            Stage::Pending | Stage::Notifying => State::Pending,
+            Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => FutureState::Finished,
+            Stage::Pending | Stage::Notifying if self.is_running() => FutureState::Running,
+            Stage::Pending | Stage::Notifying => FutureState::Pending,
         }
     }
 
@@ -413,7 +413,7 @@ impl<T> fmt::Debug for Future<T> {
         write!(f, "<Future state={state}")?;
         match &self.core.lock().stage {
             Stage::Ready(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
-            Stage::Ready(Err(error)) if state == State::Finished => {
+            Stage::Ready(Err(error)) if state == FutureState::Finished => {
                 let whole = format!("{error:?}");
                 let name = whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
                 write!(f, " raised {name}")?;

@@ -121,11 +121,11 @@ pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
     ShutdownAsync, ThreadPool,
 };
-pub use future::{AsCompleted, Future, State, Unfinished, Until, Waited, as_completed, wait};
+pub use future::{AsCompleted, Future, FutureState, Unfinished, Until, Waited, as_completed, wait};
 pub use limits::{Limits, Recycling};
 pub use process_pool::{
-    Builder, Full, Output, PoolEvent, PrivateDir, ProcessPool, Stats, Stream, SubmitAsync, Times,
-    Usage, resume_all, suspend_all,
+    Builder, Full, Output, OutputStream, PoolEvent, PrivateDir, ProcessPool, ResourceUsage, Stats,
+    SubmitAsync, Times, resume_all, suspend_all,
 };
 pub use progress_lines::Said;
 pub use registry::Registry;

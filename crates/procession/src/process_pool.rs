@@ -52,9 +52,9 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak, mpsc};
 
 pub use builder::Builder;
-pub use child::Usage;
+pub use child::ResourceUsage;
 pub use events::{Output, PoolEvent};
-pub use output::Stream;
+pub use output::OutputStream;
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
 pub use submit_async::SubmitAsync;

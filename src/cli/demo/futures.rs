@@ -8,7 +8,7 @@ use super::tasks::ShowFlag;
 use super::{FlagSource, executor, exit, print};
 use crate::cli::exit::ProgramExit;
 use crate::flags::codes::POP20;
-use procession::{Executor, Shutdown, State, as_completed};
+use procession::{Executor, FutureState, Shutdown, as_completed};
 
 /// How long to wait after a submission until the task runs: with and without a free worker.
 const START_TIMEOUTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(5)];
@@ -28,7 +28,7 @@ pub(super) fn run(args: FuturesArgs) -> anyhow::Result<ProgramExit> {
         let submitted = Instant::now();
         let timeout = START_TIMEOUTS[usize::from(busy >= workers)];
         busy += 1;
-        while future.state() == State::Pending && submitted.elapsed() < timeout {
+        while future.state() == FutureState::Pending && submitted.elapsed() < timeout {
             thread::yield_now();
         }
         print(format!("Scheduled for {code}: {future:?}\n"));

@@ -26,7 +26,7 @@ use rustix::process::{
 };
 
 use super::inner::PoolInner;
-use super::output::{OutputPipes, Stream};
+use super::output::{OutputPipes, OutputStream};
 use super::program::Program;
 use super::supervisor::SupervisorMessage;
 use crate::error::Exit;
@@ -40,7 +40,7 @@ use procession_os::spawn::{Image, spawn};
 /// not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Usage {
+pub struct ResourceUsage {
     /// CPU time, user and system.
     pub cpu: Duration,
     /// The largest resident memory, in bytes. On Linux it is never below the resident memory of the
@@ -77,7 +77,7 @@ struct Life {
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub exit: Exit,
-    pub usage: Usage,
+    pub usage: ResourceUsage,
     pub last_output: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ impl Child {
     /// Gives the process up: reports it as ended with [`Exit::WrittenOff`].
     pub(crate) fn write_off(&self) {
         self.life().is_written_off = true;
-        let (exit, usage) = (Exit::WrittenOff, Usage::default());
+        let (exit, usage) = (Exit::WrittenOff, ResourceUsage::default());
         self.conclude(Ended { exit, usage, last_output: Vec::new() });
     }
 
@@ -229,15 +229,15 @@ impl Child {
     }
 
     /// Takes the status of a process that was killed or has ended.
-    fn reap(&self) -> (Exit, Usage) {
-        let unknown = (Exit::Unknown, Usage::default());
+    fn reap(&self) -> (Exit, ResourceUsage) {
+        let unknown = (Exit::Unknown, ResourceUsage::default());
         let until = Instant::now() + LONGEST_REAP;
         loop {
             let mut life = self.life();
             match reap(self.pid) {
                 Ok(Some(Reaped { status, cpu, peak_memory })) => {
                     life.is_reaped = true;
-                    return (Exit::from(status), Usage { cpu, peak_memory });
+                    return (Exit::from(status), ResourceUsage { cpu, peak_memory });
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => {
@@ -298,7 +298,7 @@ pub(crate) fn watch(
     pool: &Arc<PoolInner>,
     child: Arc<Child>,
     outputs: OutputPipes,
-    on_line: impl Fn(Stream, &str) + Send + 'static,
+    on_line: impl Fn(OutputStream, &str) + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
     *child.on_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ended));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Stream, Usage};
+use super::{OutputStream, ResourceUsage};
 use crate::error::Exit;
 use crate::retries::Fault;
 use crate::task::TaskId;
@@ -57,7 +57,7 @@ pub enum PoolEvent {
         /// How it ended: with exit code 0 if the pool let it end.
         exit: Exit,
         /// The resources that it used, also if it was killed.
-        usage: Usage,
+        usage: ResourceUsage,
     },
     /// A worker was killed and did not end within five seconds. The pool goes on without it; its
     /// tasks have failed. [`WorkerExited`](Self::WorkerExited) with [`Exit::WrittenOff`] follows.
@@ -155,7 +155,7 @@ pub struct Output<'l> {
     /// Its process id.
     pub pid: u32,
     /// Standard output or standard error.
-    pub stream: Stream,
+    pub stream: OutputStream,
     /// The line without its end. Bytes that are not UTF-8 are replaced; lines above 64 KiB are split.
     pub line: &'l str,
 }

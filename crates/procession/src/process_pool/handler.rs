@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipc_channel::ipc::IpcOneShotServer;
 
 use super::PoolEvent;
-use super::child::{Ended, Usage};
+use super::child::{Ended, ResourceUsage};
 use super::handshake;
 use super::inner::PoolInner;
 use super::receive;
@@ -129,7 +129,8 @@ fn end_start(
 
 /// Waits for the report of the watch thread.
 fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
-    let gone = || Ended { exit: Exit::Unknown, usage: Usage::default(), last_output: Vec::new() };
+    let gone =
+        || Ended { exit: Exit::Unknown, usage: ResourceUsage::default(), last_output: Vec::new() };
     // The watch thread drops its sender without a report only if it panicked.
     let ended = ended.recv().unwrap_or_else(|_| gone());
     handle.release();

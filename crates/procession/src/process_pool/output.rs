@@ -14,7 +14,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// The standard stream to which a worker wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -43,12 +43,13 @@ impl OutputPipes {
     pub(super) fn read_until_closed(
         self,
         gone: &PipeReader,
-        on_line: impl Fn(Stream, &str),
+        on_line: impl Fn(OutputStream, &str),
     ) -> Vec<String> {
         let mut last = VecDeque::with_capacity(LAST_LINES);
         let mut prelude = self.prelude.iter();
         let mut pass = |stream, line: &str| {
-            if stream == Stream::Stdout && prelude.next().is_some_and(|first| *first == line) {
+            if stream == OutputStream::Stdout && prelude.next().is_some_and(|first| *first == line)
+            {
                 return;
             }
             if last.len() == LAST_LINES {
@@ -57,8 +58,10 @@ impl OutputPipes {
             last.push_back(line.to_owned());
             on_line(stream, line);
         };
-        let mut outputs =
-            [Lines::new(Stream::Stdout, self.stdout), Lines::new(Stream::Stderr, self.stderr)];
+        let mut outputs = [
+            Lines::new(OutputStream::Stdout, self.stdout),
+            Lines::new(OutputStream::Stderr, self.stderr),
+        ];
         loop {
             let mut open: Vec<_> = outputs.iter_mut().filter(|lines| !lines.is_closed).collect();
             if open.is_empty() {
@@ -95,19 +98,19 @@ fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec
 
 /// Splits the content of a pipe into lines.
 struct Lines {
-    stream: Stream,
+    stream: OutputStream,
     pipe: PipeReader,
     partial: Vec<u8>,
     is_closed: bool,
 }
 
 impl Lines {
-    fn new(stream: Stream, pipe: PipeReader) -> Self {
+    fn new(stream: OutputStream, pipe: PipeReader) -> Self {
         Self { stream, pipe, partial: Vec::new(), is_closed: false }
     }
 
     /// Calls `read` once, which does not block after a poll. Returns the number of bytes.
-    fn read(&mut self, pass: &mut impl FnMut(Stream, &str)) -> u64 {
+    fn read(&mut self, pass: &mut impl FnMut(OutputStream, &str)) -> u64 {
         let mut buffer = [0; 8192];
         match self.pipe.read(&mut buffer) {
             Ok(n) if n > 0 => {
@@ -121,14 +124,14 @@ impl Lines {
     }
 
     /// Reads at least the bytes that are in the pipe now, without blocking.
-    fn drain(&mut self, pass: &mut impl FnMut(Stream, &str)) {
+    fn drain(&mut self, pass: &mut impl FnMut(OutputStream, &str)) {
         let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
         while left > 0 && !self.is_closed {
             left = left.saturating_sub(self.read(pass));
         }
     }
 
-    fn take(&mut self, bytes: &[u8], pass: &mut impl FnMut(Stream, &str)) {
+    fn take(&mut self, bytes: &[u8], pass: &mut impl FnMut(OutputStream, &str)) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.partial.extend_from_slice(part);
             if part.ends_with(b"\n") || self.partial.len() >= LONGEST_LINE {
@@ -137,7 +140,7 @@ impl Lines {
         }
     }
 
-    fn flush(&mut self, pass: &mut impl FnMut(Stream, &str)) {
+    fn flush(&mut self, pass: &mut impl FnMut(OutputStream, &str)) {
         if !self.partial.is_empty() {
             let line = String::from_utf8_lossy(&self.partial);
             pass(self.stream, line.trim_end_matches(['\n', '\r']));
@@ -153,7 +156,7 @@ mod tests {
     #[test]
     fn output_is_cut_into_lines_at_any_boundary_of_reads() {
         let (reader, _writer) = io::pipe().expect("a pipe");
-        let mut lines = Lines::new(Stream::Stdout, reader);
+        let mut lines = Lines::new(OutputStream::Stdout, reader);
         let mut lines_seen = Vec::new();
         let mut pass = |_, line: &str| lines_seen.push(line.to_owned());
         for piece in ["one\ntw", "o\r\n\nthr", "ee"] {

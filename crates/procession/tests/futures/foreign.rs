@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use libtest_mimic::Trial;
-use procession::{Context, Executor, Failure, Future, JobRunner, Shutdown, State, Task, TaskError};
+use procession::{
+    Context, Executor, Failure, Future, FutureState, JobRunner, Shutdown, Task, TaskError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{Gate, trial};
@@ -52,7 +54,7 @@ fn a_pending_task_of_a_foreign_executor_can_be_cancelled() {
     gate.await_arrivals(1);
     let file = gate.path().join("open");
     let pending = executor.submit(Touch(file.clone()));
-    assert_eq!((running.state(), pending.state()), (State::Running, State::Pending));
+    assert_eq!((running.state(), pending.state()), (FutureState::Running, FutureState::Pending));
     assert!(!running.cancel(), "a thread cannot be killed");
     assert!(pending.cancel() && !pending.cancel());
     assert_eq!(pending.result(), Err(TaskError::Cancelled));

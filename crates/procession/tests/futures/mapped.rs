@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Shutdown, State, TaskError, Until, as_completed, wait};
+use procession::{Executor, FutureState, Shutdown, TaskError, Until, as_completed, wait};
 
 use crate::harness::{Gate, ON_PURPOSE, eventually};
 use crate::tasks::{Bad, Ending, Pass};
@@ -103,12 +103,12 @@ fn a_mapped_future_has_the_id_and_the_state_of_its_task(kind: Kind) {
     let future = executor.submit(Pass(gate.path()));
     let id = future.id();
     let mapped = future.map(|_| ());
-    eventually("a running task", || mapped.state() == State::Running);
+    eventually("a running task", || mapped.state() == FutureState::Running);
     let behind = executor.submit(Pass(gate.path())).map(|_| ()).map(|()| 1);
-    assert_eq!((mapped.id(), behind.state()), (id, State::Pending));
+    assert_eq!((mapped.id(), behind.state()), (id, FutureState::Pending));
     gate.open();
     assert_eq!(behind.result(), Ok(1));
-    assert_eq!(mapped.state(), State::Finished);
+    assert_eq!(mapped.state(), FutureState::Finished);
 }
 
 fn a_mapped_future_that_waits_gets_the_output(kind: Kind) {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, State, TaskError, Until, wait};
+use procession::{Executor, Future, FutureState, TaskError, Until, wait};
 
 use crate::harness::{Gate, eventually};
 use crate::tasks::{Bad, Ending, Pass, Seat, Touch};
@@ -74,7 +74,7 @@ fn a_finished_future_shows_what_it_has(kind: Kind) {
     let failed = executor.submit(Bad(Ending::Fail));
     assert!(text.wait_timeout(Duration::MAX));
     wait([&unit, &failed], Until::AllCompleted, None);
-    assert_eq!((text.state(), unit.state()), (State::Finished, State::Finished));
+    assert_eq!((text.state(), unit.state()), (FutureState::Finished, FutureState::Finished));
     assert_eq!(format!("{text:?}"), "<Future state=finished returned String>");
     assert_eq!(format!("{unit:?}"), "<Future state=finished raised Panicked>");
     assert_eq!(format!("{failed:?}"), "<Future state=finished raised Failed>");
@@ -85,7 +85,7 @@ fn a_finished_future_cannot_be_cancelled(kind: Kind) {
     let future = echo(&*executor, "done");
     assert!(future.wait_timeout(Duration::MAX));
     assert!(!future.cancel());
-    assert_eq!(future.state(), State::Finished);
+    assert_eq!(future.state(), FutureState::Finished);
     assert_eq!(future.result(), Ok("done".to_owned()));
 }
 
@@ -112,7 +112,7 @@ fn a_future_that_was_awaited_has_no_result_any_more(kind: Kind) {
     let executor = kind.of(1);
     let mut future = echo(&*executor, "once");
     assert_eq!(block_on(&mut future), Ok("once".to_owned()));
-    assert_eq!(future.state(), State::Finished);
+    assert_eq!(future.state(), FutureState::Finished);
     assert!(future.is_done() && !future.cancel());
     let (sender, called) = mpsc::channel();
     future.on_done(move |result| sender.send(result.clone()).unwrap());
@@ -151,11 +151,11 @@ fn the_states_follow_each_other(kind: Kind) {
     let gate = Gate::new();
     let (first, second) = (executor.submit(Pass(gate.path())), executor.submit(Pass(gate.path())));
     gate.await_arrivals(1);
-    assert_eq!((first.state(), second.state()), (State::Running, State::Pending));
+    assert_eq!((first.state(), second.state()), (FutureState::Running, FutureState::Pending));
     assert_eq!(format!("{first:?} {second:?}"), "<Future state=running> <Future state=pending>");
     gate.open();
     assert!(second.wait_timeout(Duration::MAX));
-    assert_eq!((first.state(), second.state()), (State::Finished, State::Finished));
+    assert_eq!((first.state(), second.state()), (FutureState::Finished, FutureState::Finished));
     assert_eq!(second.state().to_string(), "finished");
 }
 

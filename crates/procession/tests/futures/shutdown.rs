@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, PoolError, Shutdown, State, TaskError};
+use procession::{Executor, Future, FutureState, PoolError, Shutdown, TaskError};
 
 use crate::harness::Gate;
 use crate::tasks::Pass;
@@ -70,7 +70,7 @@ fn a_shutdown_that_cancels_finishes_what_runs(kind: Kind) {
         }
     });
     executor.shutdown(Shutdown::CancelPending);
-    assert_eq!(pending.state(), State::Cancelled);
+    assert_eq!(pending.state(), FutureState::Cancelled);
     assert!(running.is_done() && running.result().is_ok());
 }
 

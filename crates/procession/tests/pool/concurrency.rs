@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use libtest_mimic::Trial;
-use procession::{Executor, State, TaskError};
+use procession::{Executor, FutureState, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually};
@@ -101,7 +101,7 @@ fn short_tasks_behind_a_long_one_go_to_an_idle_worker() {
         for future in before.into_iter().chain(behind) {
             future.result().expect("an output");
         }
-        assert_eq!(long.state(), State::Running);
+        assert_eq!(long.state(), FutureState::Running);
         gate.open();
         long.result().expect("an output");
     }
@@ -123,7 +123,7 @@ fn short_tasks_behind_many_long_ones_go_to_an_idle_worker() {
     for future in short {
         future.result().expect("an output");
     }
-    assert!(long.iter().all(|future| future.state() == State::Running));
+    assert!(long.iter().all(|future| future.state() == FutureState::Running));
     gate.open();
     assert!(long.into_iter().all(|future| future.result().is_ok()));
 }
@@ -142,9 +142,9 @@ fn large_tasks_for_a_worker_that_is_stopped_hold_nobody_up() {
     let stopped = pool.submit(Pid()).result().expect("a pid");
     harness::signal(stopped, Signal::STOP);
     let futures: Vec<_> = (0..64).map(|_| pool.submit(Length("x".repeat(60_000)))).collect();
-    eventually("tasks in the worker", || futures[15].state() == State::Running);
+    eventually("tasks in the worker", || futures[15].state() == FutureState::Running);
     let later = pool.submit(Length("x".repeat(60_000)));
-    assert_eq!(later.state(), State::Pending);
+    assert_eq!(later.state(), FutureState::Pending);
     harness::signal(stopped, Signal::KILL);
     // None of them had begun, so none is lost.
     for future in futures.into_iter().chain([later]) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use libtest_mimic::Trial;
-use procession::{Death, Executor, Exit, Future, ProcessPool, State, TaskError};
+use procession::{Death, Executor, Exit, Future, FutureState, ProcessPool, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually, is_alive};
@@ -50,7 +50,7 @@ fn only_costs_itself(ending: Ending, costs_its_worker: bool) -> TaskError {
     gate.await_arrivals(1);
 
     let error = pool.submit(Bad(ending)).result().expect_err("an error");
-    assert_eq!(bystander.state(), State::Running);
+    assert_eq!(bystander.state(), FutureState::Running);
     succeeds_with(&pool, 100);
     gate.open();
     let unharmed = bystander.result().expect("an output");

@@ -7,7 +7,8 @@ use std::thread;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, Exit, PoolError, PoolEvent, ProcessPool, Shutdown, Stream, ThreadPool, as_completed,
+    Executor, Exit, OutputStream, PoolError, PoolEvent, ProcessPool, Shutdown, ThreadPool,
+    as_completed,
 };
 use rustix::process::Signal;
 
@@ -137,10 +138,10 @@ fn each_line_of_output_comes_with_its_worker_and_stream() {
     pool.shutdown(Shutdown::Wait);
     drop(pool);
     let (out, err): (Vec<_>, Vec<_>) =
-        lines.iter().partition(|(_, _, stream, _)| *stream == Stream::Stdout);
+        lines.iter().partition(|(_, _, stream, _)| *stream == OutputStream::Stdout);
     let line = |stream, line: &str| (0, pid, stream, line.to_owned());
-    assert_eq!(out, [line(Stream::Stdout, "one"), line(Stream::Stdout, "zwei ü")]);
-    assert_eq!(err, [line(Stream::Stderr, "drei")]);
+    assert_eq!(out, [line(OutputStream::Stdout, "one"), line(OutputStream::Stdout, "zwei ü")]);
+    assert_eq!(err, [line(OutputStream::Stderr, "drei")]);
 }
 
 fn a_callback_for_output_or_events_that_panics_harms_nobody() {

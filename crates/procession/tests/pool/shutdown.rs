@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, PoolError, Shutdown, State, TaskError};
+use procession::{Executor, FutureState, PoolError, Shutdown, TaskError};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually, is_alive};
@@ -53,9 +53,9 @@ fn a_pending_task_that_is_cancelled_never_runs() {
     let file = witness.path().join("it ran");
     let running = pool.submit(Pass(gate.path()));
     let pending = pool.submit(Touch(file.clone()));
-    assert_eq!(pending.state(), State::Pending);
+    assert_eq!(pending.state(), FutureState::Pending);
     assert!(pending.cancel());
-    assert_eq!(pending.state(), State::Cancelled);
+    assert_eq!(pending.state(), FutureState::Cancelled);
     assert!(!pending.cancel(), "it is cancelled already");
     assert_eq!(pending.result(), Err(TaskError::Cancelled));
     gate.open();
@@ -71,7 +71,7 @@ fn a_running_task_that_is_cancelled_is_ended_and_its_worker_replaced() {
     let running = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
     assert!(running.cancel());
-    assert_eq!(running.state(), State::Cancelled);
+    assert_eq!(running.state(), FutureState::Cancelled);
     assert_eq!(running.result(), Err(TaskError::Cancelled));
     succeeds_with(&pool, 10);
     assert!(!is_alive(pid));
@@ -85,7 +85,7 @@ fn a_running_task_with_others_in_its_worker_is_not_cancelled() {
     let other = pool.submit(Pass(gate.path()));
     gate.await_arrivals(2);
     assert!(!one.cancel());
-    assert_eq!(one.state(), State::Running);
+    assert_eq!(one.state(), FutureState::Running);
     gate.open();
     assert_eq!(one.result(), other.result());
 }
@@ -95,7 +95,7 @@ fn a_finished_task_is_not_cancelled() {
     let finished = pool.submit(Echo("done".to_owned()));
     assert!(finished.wait_timeout(Duration::MAX));
     assert!(!finished.cancel());
-    assert_eq!(finished.state(), State::Finished);
+    assert_eq!(finished.state(), FutureState::Finished);
     assert_eq!(finished.result(), Ok("done".to_owned()));
 }
 
@@ -191,9 +191,9 @@ fn a_shutdown_that_cancels_runs_only_what_has_begun() {
     thread::scope(|scope| {
         scope.spawn(|| pool.shutdown(Shutdown::CancelPending));
         eventually("the pending cancelled", || {
-            futures[2..].iter().all(|future| future.state() == State::Cancelled)
+            futures[2..].iter().all(|future| future.state() == FutureState::Cancelled)
         });
-        assert!(futures[..2].iter().all(|future| future.state() == State::Running));
+        assert!(futures[..2].iter().all(|future| future.state() == FutureState::Running));
         gate.open();
     });
     assert_gone(&pids);
@@ -213,7 +213,7 @@ fn a_shutdown_that_cancels_takes_back_what_was_sent_ahead() {
     thread::scope(|scope| {
         scope.spawn(|| pool.shutdown(Shutdown::CancelPending));
         eventually("the rest cancelled", || {
-            behind.iter().all(|future| future.state() == State::Cancelled)
+            behind.iter().all(|future| future.state() == FutureState::Cancelled)
         });
         gate.open();
     });
@@ -309,9 +309,9 @@ fn a_second_shutdown_may_be_stricter() {
             pool.shutdown(Shutdown::CancelPending);
         });
         eventually("the pending task cancelled", || pending.is_done());
-        assert_eq!(running.state(), State::Running);
+        assert_eq!(running.state(), FutureState::Running);
         pool.shutdown(Shutdown::Kill);
-        assert_eq!(running.state(), State::Cancelled);
+        assert_eq!(running.state(), FutureState::Cancelled);
     });
     pool.shutdown(Shutdown::Wait);
 }
@@ -337,7 +337,7 @@ fn tasks_submitted_after_a_shutdown_are_refused() {
         let pool = pool(1);
         pool.shutdown(how);
         let refused = pool.submit(Pid());
-        assert_eq!(refused.state(), State::Finished);
+        assert_eq!(refused.state(), FutureState::Finished);
         assert_eq!(refused.result(), Err(TaskError::PoolBroken(PoolError::ShutDown)));
     }
 }
