@@ -59,7 +59,8 @@ pub enum TaskError {
         after: Duration,
         /// How often the task was begun.
         attempts: u32,
-        /// The last lines that the process wrote to stderr or stdout, oldest first.
+        /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain
+        /// lines of earlier tasks of that worker.
         last_output: Vec<String>,
     },
     /// The future was cancelled, or its executor was shut down, before there was an output.
