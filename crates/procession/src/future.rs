@@ -8,6 +8,7 @@
 //! This module knows no executor. A future asks its executor through `TaskControl`, for example to
 //! cancel the task.
 
+mod arrivals;
 mod core;
 mod several;
 
@@ -15,7 +16,6 @@ use std::any::type_name;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use crate::panics::{self, Panic};
 use crate::task::TaskId;
 use crate::waiting::{self, Need, Target};
 
+pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
 use self::core::{Outcome, Running, Stage, call};
@@ -335,7 +336,7 @@ impl<T> Future<T> {
     }
 
     /// Sends `index` when the task is done. Returns false if it is done already.
-    pub(crate) fn watch(&self, sender: &Arc<Sender<usize>>, index: usize) -> bool {
+    pub(crate) fn watch(&self, sender: &Arc<Arrivals>, index: usize) -> bool {
         let mut inner = self.core.lock();
         let is_pending = matches!(inner.stage, Stage::Pending | Stage::Notifying);
         if is_pending {
@@ -345,7 +346,7 @@ impl<T> Future<T> {
     }
 
     /// Ends a [`watch`](Self::watch).
-    fn unwatch(&self, sender: &Arc<Sender<usize>>) {
+    fn unwatch(&self, sender: &Arc<Arrivals>) {
         let mut inner = self.core.lock();
         inner.watchers.retain(|watcher| !Arc::ptr_eq(&watcher.sender, sender));
         // The memory that many simultaneous waits needed is not kept.

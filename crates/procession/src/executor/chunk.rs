@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::ops::Range;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec;
@@ -17,7 +16,7 @@ use super::Job;
 use super::engine::Canceller;
 use crate::codec::{self, Encoding};
 use crate::error::TaskError;
-use crate::future::Watcher;
+use crate::future::{Arrivals, Watcher};
 use crate::panics;
 use crate::task::{Task, TaskId};
 use crate::task_options::TaskOptions;
@@ -192,15 +191,17 @@ impl<O> Results<O> {
 
     /// From now on results are taken as they arrive, by [`take_arrived`](Self::take_arrived): sends
     /// `key` when there are any.
-    pub(crate) fn watch(&self, sender: &Arc<Sender<usize>>, key: usize) {
+    pub(crate) fn watch(&self, sender: &Arc<Arrivals>, key: usize) {
         let mut inner = self.state.lock();
         let is_ready = |slot: &Slot<O>| matches!(slot, Slot::Ready(_));
         let ready = inner.slots.iter().enumerate().filter(|(_, slot)| is_ready(slot));
         inner.arrived = ready.map(|(item, _)| item).collect();
-        if !inner.arrived.is_empty() {
-            let _ = sender.send(key);
-        }
         inner.watcher = Some(Watcher { sender: Arc::clone(sender), index: key });
+        let has_arrived = !inner.arrived.is_empty();
+        drop(inner);
+        if has_arrived {
+            sender.send(key);
+        }
     }
 
     /// The results that have arrived since the last call, with the indices of their tasks.
@@ -335,14 +336,13 @@ impl<O> ChunkState<O> {
             Some(Awaited::One(next)) => !matches!(slots[*next], Slot::Pending),
         };
         let number = before - *pending;
-        if let Some(Watcher { sender, index }) = watcher
-            && number > 0
-            && !had_arrived
-        {
-            // An error if the map was dropped.
-            let _ = sender.send(*index);
-        }
+        let is_news = number > 0 && !had_arrived;
+        let watcher = watcher.as_ref().filter(|_| is_news);
+        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
         drop(inner);
+        if let Some((sender, key)) = watcher {
+            sender.send(key);
+        }
         if is_enough {
             self.arrived.notify_one();
         }

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 #[cfg(doc)]
 use super::Executor;
 use super::feed::{Ahead, Feed};
 use super::{Canceller, Engine};
 use crate::error::TaskError;
+use crate::future::Arrivals;
 use crate::task::Task;
 use crate::task_options::TaskOptions;
 use crate::waiting::{self, Need, Target, Waiting};
@@ -30,7 +31,7 @@ pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     /// Something was taken out of `ahead` since it was filled.
     has_room: bool,
     /// Given to all that are in `ahead`: each sends its key when a result is there.
-    sender: Arc<Sender<usize>>,
+    sender: Arc<Arrivals>,
     arrived: Receiver<usize>,
 }
 
@@ -39,7 +40,7 @@ type Indexed<O> = (usize, Result<O, TaskError>);
 
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
     pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
-        let (sender, arrived) = mpsc::channel();
+        let (sender, arrived) = Arrivals::new();
         Self {
             feed: Feed::new(executor, options, tasks),
             ahead: BTreeMap::new(),
@@ -47,7 +48,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
             next_index: 0,
             yielded: 0,
             has_room: true,
-            sender: Arc::new(sender),
+            sender,
             arrived,
         }
     }
@@ -62,7 +63,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
                 match &next {
                     Ahead::One(future) => {
                         if !future.watch(sender, key) {
-                            let _ = sender.send(key);
+                            sender.send(key);
                         }
                     }
                     Ahead::Chunk(results) => results.watch(sender, key),

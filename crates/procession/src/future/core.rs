@@ -2,14 +2,13 @@
 //! for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Future, TaskControl, Waiter, Wake};
+use super::{Arrivals, Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
 use crate::task::TaskId;
@@ -48,7 +47,7 @@ pub(super) type Continuation<T> = Box<dyn FnOnce(Result<T, TaskError>) + Send>;
 /// A wait for several futures, in one of these.
 pub(crate) struct Watcher {
     /// Identifies the wait.
-    pub(crate) sender: Arc<Sender<usize>>,
+    pub(crate) sender: Arc<Arrivals>,
     /// Index of this future in the wait.
     pub(crate) index: usize,
 }
@@ -262,8 +261,7 @@ impl<T> Core<T> {
             let _ = panics::catch(|| waker.wake());
         }
         for Watcher { sender, index } in watchers {
-            // An error if the wait has ended.
-            let _ = sender.send(index);
+            sender.send(index);
         }
     }
 

@@ -1,12 +1,14 @@
 //! Several futures: [`as_completed`] and [`wait`].
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Receiver;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::Future;
+use super::{Arrivals, Future};
 use crate::waiting::{self, Need};
 
 /// Yields futures in the order in which they are done.
@@ -31,15 +33,14 @@ use crate::waiting::{self, Need};
 /// # Ok(()) }
 /// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
-    let (sender, finished) = mpsc::channel();
-    let sender = Arc::new(sender);
+    let (sender, finished) = Arrivals::new();
     let mut all = Vec::new();
     // Not `collect`, which allocates the lower bound of a `size_hint` that may be wrong.
     futures.into_iter().for_each(|future| all.push(Some(future)));
     let futures = all;
     for (index, future) in futures.iter().enumerate() {
         if !future.as_ref().expect("none was yielded yet").watch(&sender, index) {
-            let _ = sender.send(index);
+            sender.send(index);
         }
     }
     AsCompleted { unfinished: futures.len(), futures, sender, finished }
@@ -53,7 +54,7 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsComple
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,
     /// Identifies this wait in the futures.
-    sender: Arc<Sender<usize>>,
+    sender: Arc<Arrivals>,
     finished: Receiver<usize>,
     unfinished: usize,
 }
@@ -83,6 +84,58 @@ impl<T> AsCompleted<T> {
                 return Ok(Some(future));
             }
         }
+    }
+
+    /// The next future, for async code on any runtime: awaits it without blocking the thread. `None`: all
+    /// were yielded. Nothing is lost if the returned future is dropped.
+    ///
+    /// With the feature `stream`, this type is a `futures_core::Stream` as well.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool, as_completed};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// async fn sum_of_squares(pool: &ThreadPool) -> Result<u64, TaskError> {
+    ///     let mut completed = as_completed((1..=10).map(|n| pool.submit(Square(n))));
+    ///     let mut sum = 0;
+    ///     while let Some(future) = completed.next_async().await {
+    ///         sum += future.await?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// ```
+    pub fn next_async(&mut self) -> impl std::future::Future<Output = Option<Future<T>>> {
+        poll_fn(|context| self.poll_next_done(context))
+    }
+
+    fn poll_next_done(&mut self, context: &Context<'_>) -> Poll<Option<Future<T>>> {
+        let mut is_registered = false;
+        while self.unfinished > 0 {
+            match self.finished.try_recv() {
+                Ok(index) => {
+                    if let Some(future) = self.take(index) {
+                        return Poll::Ready(Some(future));
+                    }
+                }
+                // Then once more: a message may have been sent before.
+                Err(_) if !is_registered => {
+                    self.sender.wake_by(context.waker().clone());
+                    is_registered = true;
+                }
+                Err(_) => {
+                    let left = self.futures.iter().flatten();
+                    left.for_each(|future| waiting::before_pending(future.target()));
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(None)
     }
 
     /// The futures that were not yielded, in their original order.
@@ -142,6 +195,22 @@ impl<T> Iterator for AsCompleted<T> {
     }
 }
 
+#[cfg(feature = "stream")]
+impl<T> futures_core::Stream for AsCompleted<T> {
+    type Item = Future<T>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Future<T>>> {
+        self.poll_next_done(context)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.unfinished, Some(self.unfinished))
+    }
+}
+
 impl<T> FusedIterator for AsCompleted<T> {}
 
 impl<T> ExactSizeIterator for AsCompleted<T> {}
@@ -164,6 +233,7 @@ pub struct Unfinished {
 
 /// The condition at which [`wait`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Until {
     /// At least one future is done.
     FirstCompleted,
@@ -210,8 +280,7 @@ pub fn wait<'f, T>(
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut seen = HashSet::new();
     let futures: Vec<_> = futures.into_iter().filter(|future| seen.insert(future.id())).collect();
-    let (sender, finished) = mpsc::channel();
-    let sender = Arc::new(sender);
+    let (sender, finished) = Arrivals::new();
     let mut is_done = vec![false; futures.len()];
     let mut is_enough = futures.is_empty();
     for (index, future) in futures.iter().enumerate() {
@@ -375,7 +444,7 @@ mod tests {
     #[test]
     fn a_future_keeps_one_waker_and_only_while_it_is_there() {
         use std::pin::Pin;
-        use std::task::{Context, Wake, Waker};
+        use std::task::{Wake, Waker};
         struct Nothing;
         impl Wake for Nothing {
             fn wake(self: Arc<Self>) {}

@@ -1,13 +1,18 @@
 //! Several futures: `as_completed` and `wait`.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use procession::{Executor, Future, Until, as_completed, wait};
 
-use crate::harness::Gate;
+use crate::harness::{Gate, eventually};
 use crate::tasks::{Bad, Ending, Pass};
-use crate::{Kind, echo};
+use crate::{Kind, block_on, echo};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials! {
@@ -15,12 +20,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             as_completed_yields_each_future_once,
             as_completed_does_not_trust_a_size_hint,
             as_completed_of_nothing_is_empty,
+            as_completed_is_awaited_and_is_a_stream_that_yields_each_future_once,
             waiting_for_finished_futures_returns_at_once,
             waiting_for_the_first_failure_finds_it,
             waiting_counts_duplicates_once,
         ],
         CONCURRENT: [
             as_completed_yields_in_the_order_of_completion,
+            as_completed_wakes_async_code_in_the_order_of_completion,
             as_completed_stops_at_a_deadline_and_counts_unfinished_futures,
             waiting_for_the_first_completed_does_not_wait_for_others,
             waiting_for_the_first_failure_does_not_stop_at_a_success,
@@ -28,6 +35,59 @@ pub(crate) fn trials() -> Vec<Trial> {
             waiting_again_finds_further_futures,
         ],
     }
+}
+
+fn as_completed_is_awaited_and_is_a_stream_that_yields_each_future_once(kind: Kind) {
+    use futures_core::Stream;
+    let executor = kind.of(2);
+    let futures = || (0..50).map(|n| echo(&*executor, &n.to_string()));
+    let all: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+    let mut completed = as_completed(futures());
+    let mut outputs = Vec::new();
+    while let Some(future) = block_on(completed.next_async()) {
+        assert!(future.is_done());
+        outputs.push(block_on(future).expect("an output"));
+    }
+    assert!(block_on(completed.next_async()).is_none());
+    outputs.sort_by_key(|output| output.parse::<u32>().expect("a number"));
+    assert_eq!(outputs, all);
+
+    let mut stream = as_completed(futures());
+    let mut next = || block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+    let mut outputs: Vec<_> =
+        std::iter::from_fn(&mut next).map(|f| f.result().expect("x")).collect();
+    assert!(next().is_none());
+    outputs.sort_by_key(|output| output.parse::<u32>().expect("a number"));
+    assert_eq!(outputs, all);
+}
+
+fn as_completed_wakes_async_code_in_the_order_of_completion(kind: Kind) {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let executor = kind.of(3);
+    let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
+    let futures: Vec<_> = gates.iter().map(|gate| executor.submit(Pass(gate.path()))).collect();
+    let ids: Vec<_> = futures.iter().map(Future::id).collect();
+    let mut completed = as_completed(futures);
+    for index in [2, 0, 1] {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        // A future that is dropped while it is pending loses nothing.
+        for _ in 0..3 {
+            let next = pin!(completed.next_async());
+            assert!(next.poll(&mut context).is_pending());
+        }
+        gates[index].open();
+        eventually("a waker that was woken", || count.0.load(Ordering::SeqCst) == 1);
+        let future = block_on(completed.next_async()).expect("a future");
+        assert_eq!(future.id(), ids[index]);
+    }
+    assert!(block_on(completed.next_async()).is_none());
 }
 
 /// Has a `size_hint` that is too large.
