@@ -112,7 +112,7 @@ impl Engine for OneThread {
         state.is_shut_down = true;
         let cancelled = match how {
             Shutdown::Wait => BTreeMap::new(),
-            Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut state.pending),
+            _ => std::mem::take(&mut state.pending),
         };
         drop(state);
         self.queue.changed.notify_all();

@@ -118,6 +118,12 @@ pub enum TaskError {
 }
 
 impl TaskError {
+    /// The error of a task that returned this failure: [`Failed`](Self::Failed). It is for tests of code
+    /// that handles errors, as [`Death::new`] is.
+    pub fn failed(failure: impl Into<Failure>) -> Self {
+        Self::Failed(failure.into().into_cause())
+    }
+
     /// The task's own error itself, if it is an `E` and could be sent: see [`Cause::downcast`].
     pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
         match self {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Exit {
     /// It ended by itself, with this exit code.
     Code(i32),
@@ -106,6 +107,36 @@ pub struct Death {
     /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain lines
     /// of earlier tasks of that worker.
     pub last_output: Vec<String>,
+}
+
+impl Death {
+    /// The death of a worker in the first attempt of a task. The pool does not use it: it is for tests of
+    /// code that handles errors, which set the other fields as they need them.
+    ///
+    /// ```
+    /// # use procession::{Death, Exit, TaskError};
+    /// fn is_worth_another_try(error: &TaskError) -> bool {
+    ///     matches!(error, TaskError::WorkerDied(death) if death.attempts < 3)
+    /// }
+    ///
+    /// let mut death = Death::new("thumb", Exit::Signal(11));
+    /// assert!(is_worth_another_try(&TaskError::WorkerDied(death.clone())));
+    /// death.attempts = 3;
+    /// assert!(!is_worth_another_try(&TaskError::WorkerDied(death)));
+    /// assert!(!is_worth_another_try(&TaskError::failed("the disk is full")));
+    /// ```
+    pub fn new(task: impl Into<String>, exit: Exit) -> Self {
+        Self {
+            task: task.into(),
+            worker: 0,
+            pid: 0,
+            exit,
+            attempts: 1,
+            ran_for: Duration::ZERO,
+            is_collateral: false,
+            last_output: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Death {

@@ -155,6 +155,7 @@ impl fmt::Debug for Canceller {
 
 /// What a shutdown does with the tasks of an executor. A later value is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Shutdown {
     /// All submitted tasks are run.
     Wait,
