@@ -2,7 +2,7 @@
 //! its own threads panics.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,13 +27,16 @@ const WRITE_OFF: Duration = Duration::from_secs(5);
 /// A thread of the pool, and the process for whose end it waits, if any.
 pub(super) struct PoolThread {
     thread: JoinHandle<()>,
-    child: Option<Arc<Child>>,
+    /// Weak: the thread has the process as long as it waits for it. A thread that has ended must not
+    /// keep the descriptor of its process open.
+    child: Option<Weak<Child>>,
 }
 
 impl PoolThread {
     /// Joins the thread, unless its process was written off: then it may never end.
     pub(super) fn join(self) {
-        if !self.child.is_some_and(|child| child.is_written_off()) {
+        let child = self.child.and_then(|child| child.upgrade());
+        if !child.is_some_and(|child| child.is_written_off()) {
             let _ = self.thread.join();
         }
     }
@@ -72,7 +75,7 @@ impl PoolInner {
     }
 
     /// Adds a thread to those that a shutdown joins.
-    pub(super) fn add_thread(&self, thread: JoinHandle<()>, child: Option<Arc<Child>>) {
+    pub(super) fn add_thread(&self, thread: JoinHandle<()>, child: Option<Weak<Child>>) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|other| !other.thread.is_finished());
         threads.push(PoolThread { thread, child });

@@ -141,7 +141,7 @@ fn start_watching(
         child.kill_and_reap();
         NotStarted::new("start a thread", &error)
     })?;
-    pool.add_thread(watcher, Some(Arc::clone(child)));
+    pool.add_thread(watcher, Some(Arc::downgrade(child)));
     Ok(ended)
 }
 
