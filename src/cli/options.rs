@@ -87,6 +87,31 @@ pub(super) struct ServerArgs {
     pub retries: u32,
 }
 
+/// How a command shows its work.
+#[derive(Debug, clap::Args)]
+pub(super) struct DisplayArgs {
+    /// Whether to draw a progress bar: auto (if stderr is a terminal that can), bar or none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
+    pub progress: ProgressOption,
+    /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
+    pub color: ColorOption,
+}
+
 /// The kind of executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {

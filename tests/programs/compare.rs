@@ -310,7 +310,7 @@ fn a_server_that_dies_between_two_runs_ends_the_comparison() {
     drop(server);
     let ran = run.wait().expect(1);
     let broken = ran.stdout.lines().find(|line| line.starts_with("Broken off: run ")).unwrap();
-    assert!(broken.contains("brought nothing but errors"), "{ran:#?}");
+    assert!(broken.contains("had nothing but errors"), "{ran:#?}");
     let json = exported(&place);
     assert!(json["broken_off"].as_str().unwrap().contains("connection"), "{json:#}");
     assert!(runs(&json).iter().all(|runs| *runs >= 2));
@@ -345,14 +345,14 @@ fn runs_with_other_results_are_reported_and_do_not_count() {
         assert!(ran.stdout.contains("nothing but errors"), "{ran:#?}");
         return;
     }
-    assert!(ran.stdout.contains("\nNot all runs brought the same: "), "{ran:#?}");
+    assert!(ran.stdout.contains("\nNot all runs gave the same results: "), "{ran:#?}");
     let json = exported(&place);
     assert_eq!(json["same"], false);
     let unlike = json["unlike"].as_array().unwrap();
     assert_eq!(unlike.len() as u64 + runs(&json).iter().sum::<u64>(), 10);
     // Which of both is the odd one depends on how many runs fell to which server.
     assert!(unlike.iter().any(|what| what.as_str().unwrap().contains("errors")), "{json:#}");
-    let odd_and_not = [" did not bring what most runs did", "no result is that of most runs"];
+    let odd_and_not = [" not have those of most runs", "no result is that of most runs"];
     let words = ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(odd_and_not.iter().any(|said| words.contains(said)), "{ran:#?}");
 }

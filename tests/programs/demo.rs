@@ -149,7 +149,7 @@ fn a_crash_costs_a_process_pool_one_flag() {
     assert_in_order(
         &ran.stdout,
         &[
-            "20 flags from LOCAL, 2 worker processes; JP will bring a segmentation fault\n",
+            "20 flags from LOCAL, 2 worker processes; JP will cause a segmentation fault\n",
             " is ready: pid ",
             " is ready: pid ",
             " is there, by worker ",
@@ -172,7 +172,7 @@ fn a_crash_costs_everything_where_all_share_a_process() {
         assert_in_order(
             &ran.stdout,
             &[
-                &format!("20 flags from LOCAL, {who}; JP will bring a segmentation fault\n"),
+                &format!("20 flags from LOCAL, {who}; JP will cause a segmentation fault\n"),
                 "all in one process, pid ",
                 " is there\n",
                 "the whole program is gone: signal 11 (SIGSEGV)\n",

@@ -140,8 +140,8 @@ impl Task {
             // By way of functions of the library, whose bounds say what an argument lacks, at the
             // place of its type.
             let way = path_text(&quote!(#krate::__private::argument), ty.span());
-            let is_told = attributes.iter().any(|attribute| attribute.path().is_ident("serde"));
-            let way = (!is_told).then(|| quote!(#[serde(with = #way)]));
+            let has_own_way = attributes.iter().any(|attribute| attribute.path().is_ident("serde"));
+            let way = (!has_own_way).then(|| quote!(#[serde(with = #way)]));
             quote!(#(#attributes)* #way #name: #ty)
         });
         quote! {

@@ -68,7 +68,7 @@ mod linux {
         len: usize,
     }
 
-    // SAFETY: the memory is only read, and nobody can write to it, so it may be read by any thread;
+    // SAFETY: the memory is only read, and no process can write to it, so it may be read by any thread;
     // and it may be unmapped by any thread.
     unsafe impl Send for Sealed {}
     // SAFETY: as above.

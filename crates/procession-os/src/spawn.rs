@@ -125,7 +125,7 @@ mod sharing_memory {
 
     use super::{Image, Mark, process_id, reset_signals};
 
-    /// What the new process needs, and where it tells why it could not become the program.
+    /// What the new process needs, and the error if it could not become the program.
     struct Start<'i> {
         image: &'i Image,
         streams: [c_int; 3],

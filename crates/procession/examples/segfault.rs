@@ -1,4 +1,4 @@
-//! What happens when a task segfaults: it is told, and everything else goes on.
+//! A task that segfaults gets an error; all other tasks and the pool go on.
 //!
 //! `cargo run --release --example segfault`
 

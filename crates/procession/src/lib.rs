@@ -87,7 +87,7 @@
 //!
 //! `stream` makes [`AsCompleted`] a `futures_core::Stream`.
 //!
-//! `tracing` (default) tells what happens in a [`ProcessPool`] to the program's own subscriber of
+//! `tracing` (default) sends the events of a [`ProcessPool`] to the program's own subscriber of
 //! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,
 //! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 

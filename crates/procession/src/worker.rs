@@ -349,7 +349,7 @@ fn hold_the_lifeline(
         let _ =
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
         while is_child_of(coordinator) {
-            // Whatever the channel library's panics mean, the parent tells.
+            // If the channel library panics, the check of the parent still works.
             match panics::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
                 Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
                 Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
@@ -379,7 +379,8 @@ fn die_with_the_coordinator(coordinator: u32) {
     }
 }
 
-/// Ends this process and all that its tasks started, without a word: nobody is left to listen.
+/// Ends this process and the processes that its tasks started, without a message: the coordinator is
+/// gone.
 fn end_at_once() -> ! {
     use rustix::process::{Signal, getpid, kill_process, kill_process_group};
     // The coordinator made each worker the leader of a group, which a task may have left.

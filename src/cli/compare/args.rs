@@ -7,7 +7,7 @@ use clap::builder::PossibleValue;
 
 use super::mode::MeasuredMode;
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::options::{CodeArgs, ColorOption, ProgressOption, ServerArgs};
+use crate::cli::options::{CodeArgs, DisplayArgs, ServerArgs};
 use crate::cli::value;
 
 /// Text of `--help` below the options.
@@ -101,26 +101,8 @@ pub(in crate::cli) struct CompareArgs {
     pub export: Vec<PathBuf>,
     #[command(flatten)]
     pub dashboard: DashboardArgs,
-    /// Whether to tell the progress: auto (if stderr is a terminal that can), bar or none
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Output"
-    )]
-    pub progress: ProgressOption,
-    /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Output"
-    )]
-    pub color: ColorOption,
+    #[command(flatten)]
+    pub display: DisplayArgs,
 
     /// Run the task once, in the one mode, and print the measurement: what a measured run does
     #[arg(long, hide = true, requires = "task")]

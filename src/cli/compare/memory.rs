@@ -87,18 +87,18 @@ fn peak_of(pid: u32) -> Option<u64> {
 fn family(root: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut background_load: Vec<_> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut others: Vec<_> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut family = vec![root];
     let mut known = HashSet::from([root]);
     loop {
         let (born, rest): (Vec<_>, Vec<_>) =
-            background_load.into_iter().partition(|(_, parent)| known.contains(parent));
+            others.into_iter().partition(|(_, parent)| known.contains(parent));
         if born.is_empty() {
             return family;
         }
         known.extend(born.iter().map(|(pid, _)| *pid));
         family.extend(born.iter().map(|(pid, _)| *pid));
-        background_load = rest;
+        others = rest;
     }
 }
 

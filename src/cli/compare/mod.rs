@@ -185,7 +185,7 @@ fn conclude(
             match &comparison.end {
                 ComparisonEnd::Broken(why) => why,
                 ComparisonEnd::Signal(_) => "interrupted",
-                ComparisonEnd::Done => "no run that counts brought what most runs did",
+                ComparisonEnd::Done => "no run that counts has the results of most runs",
             }
         ));
         return Ok(exit);

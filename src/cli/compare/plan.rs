@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::AddressError;
-use crate::cli::options::{CodeArgsError, ColorOption, ProgressOption, ServerArgs};
+use crate::cli::options::{CodeArgsError, ColorOption, DisplayArgs, ProgressOption, ServerArgs};
 use crate::flags::codes::Code;
 use crate::workload::WorkKind;
 
@@ -106,8 +106,7 @@ impl ComparisonPlan {
             warmup,
             workers,
             export,
-            progress,
-            color,
+            display: DisplayArgs { progress, color },
             dashboard,
             once,
         } = args;

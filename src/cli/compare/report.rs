@@ -222,14 +222,14 @@ fn same(comparison: &Comparison) -> Vec<String> {
         1 => "1 run".to_owned(),
         many => format!("{many} runs"),
     };
-    let background_load = match is_majority {
-        true => "most runs did".to_owned(),
-        false => format!("{first} did, and no result is that of most runs"),
+    let reference = match is_majority {
+        true => "most runs".to_owned(),
+        false => format!("{first}, and no result is that of most runs"),
     };
     let does = if deviations.len() == 1 { "does" } else { "do" };
     let mut said = vec![format!(
-        "Not all runs brought the same: {runs} did not bring what {background_load} ({counted}), and \
-         {does} not count."
+        "Not all runs gave the same results: {runs} {does} not have those of {reference} \
+         ({counted}), and {does} not count."
     )];
     said.extend(deviations.iter().take(MAX_LISTED).map(|what| format!("  {what}")));
     if deviations.len() > MAX_LISTED {

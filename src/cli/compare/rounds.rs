@@ -219,7 +219,7 @@ impl CollectedRuns {
             && (!job.may_fail_entirely() || self.finished.iter().any(has_succeeded))
         {
             let error = run.result.error.as_deref().unwrap_or("errors");
-            let why = format!("{id} brought nothing but errors: {error}");
+            let why = format!("{id} had nothing but errors: {error}");
             return self.break_off(ComparisonEnd::Broken(why));
         }
         self.finished.push(FinishedRun { mode, id, run });
@@ -393,7 +393,7 @@ mod tests {
             _ => Ok(OutcomeCounts { ok: 0, not_found: 0, error: 4, not_done: 0, unchanged: 0 }),
         };
         let (rounds, _) = rounds(script, None);
-        let why = "run 2 of sequential brought nothing but errors: HTTP 503";
+        let why = "run 2 of sequential had nothing but errors: HTTP 503";
         assert_eq!(rounds.end, ComparisonEnd::Broken(why.to_owned()));
         assert_eq!(counted(&rounds), [1, 1, 1]);
     }

@@ -63,7 +63,7 @@ impl TimedPrinter {
 
 fn introduce(printer: &TimedPrinter, mode: Mode, workers: usize, server: &Site) {
     printer.print(format_args!(
-        "{} flags from {server}, {}; {FATAL} will bring a segmentation fault",
+        "{} flags from {server}, {}; {FATAL} will cause a segmentation fault",
         POP20.len(),
         workers_in_words(mode, workers)
     ));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::options::{CodeArgs, ColorOption, Mode, ProgressOption, ServerArgs};
+use crate::cli::options::{CodeArgs, DisplayArgs, Mode, ProgressOption, ServerArgs};
 use crate::cli::value;
 
 /// The options of a download.
@@ -57,26 +57,8 @@ pub(in crate::cli) struct DownloadArgs {
     /// A line of JSON for each flag, as it completes, then a summary
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Whether to draw a progress bar: auto (if stderr is a terminal that can), bar or none
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Output"
-    )]
-    pub progress: ProgressOption,
-    /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Output"
-    )]
-    pub color: ColorOption,
+    #[command(flatten)]
+    pub display: DisplayArgs,
     /// Exit with 1 if a flag was not found
     #[arg(long, help_heading = "Output")]
     pub fail_on_missing: bool,
@@ -110,7 +92,7 @@ impl DownloadArgs {
             }
             _ => {}
         }
-        if self.verbose && self.progress == ProgressOption::Bar {
+        if self.verbose && self.display.progress == ProgressOption::Bar {
             return Err(Contradiction::VerboseAndBar);
         }
         contradiction::check_server(&self.server)

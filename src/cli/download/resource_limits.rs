@@ -97,33 +97,53 @@ fn limit_of_open_files() -> Option<usize> {
 }
 
 /// The most workers that can have a connection each, and then the most connections.
+/// What is left of a resource, and what each part of a run takes of it.
+struct Budget {
+    /// For all workers and connections of this process.
+    room: usize,
+    each_worker: usize,
+    each_connection: usize,
+    /// For the server's end of a connection, if the embedded server is in this process.
+    served: usize,
+    /// How many connections a worker process can have.
+    connections_of_worker: usize,
+}
+
+/// As much of the parallelism as the budget allows, at least one connection.
+fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
+    let Budget { room, each_worker, each_connection, served, connections_of_worker } = *budget;
+    match parallelism {
+        Parallelism::Sequential => parallelism,
+        Parallelism::Threads { connections } => {
+            let most = room / (each_connection + served);
+            Parallelism::Threads { connections: connections.min(most).max(1) }
+        }
+        Parallelism::Processes { workers, connections } => {
+            let workers = workers.min(room / (each_worker + served)).max(1);
+            let rest = room.saturating_sub(each_worker * workers);
+            let here = rest.checked_div(served).unwrap_or(usize::MAX);
+            let most = here.min(connections_of_worker.saturating_mul(workers));
+            Parallelism::Processes { workers, connections: connections.min(most).max(workers) }
+        }
+    }
+}
+
 fn fit_to_files(parallelism: Parallelism, files: usize, has_server: bool) -> Parallelism {
     /// Standard streams, logs, and files that are open for a moment.
     const OTHERS: usize = 16;
-    /// Pipes and sockets of a worker in this process.
-    const EACH_WORKER: usize = 12;
     /// Files of a worker that are not of a connection.
     const OTHERS_IN_WORKER: usize = 24;
     /// The socket, and the flag that is being saved.
     const EACH_CONNECTION: usize = 2;
-    let room = files.saturating_sub(OTHERS);
-    // The server's end of a connection, if the embedded server is in this process.
-    let served = usize::from(has_server);
-    match parallelism {
-        Parallelism::Sequential => parallelism,
-        Parallelism::Threads { connections } => {
-            let most = room / (EACH_CONNECTION + served);
-            Parallelism::Threads { connections: connections.min(most).max(1) }
-        }
-        Parallelism::Processes { workers, connections } => {
-            let workers = workers.min(room / (EACH_WORKER + served)).max(1);
-            let rest = room.saturating_sub(EACH_WORKER * workers);
-            let here = rest.checked_div(served).unwrap_or(usize::MAX);
-            let in_each = files.saturating_sub(OTHERS_IN_WORKER) / EACH_CONNECTION;
-            let most = here.min(in_each.saturating_mul(workers));
-            Parallelism::Processes { workers, connections: connections.min(most).max(workers) }
-        }
-    }
+    let budget = Budget {
+        room: files.saturating_sub(OTHERS),
+        // Pipes and sockets of a worker in this process.
+        each_worker: 12,
+        each_connection: EACH_CONNECTION,
+        served: usize::from(has_server),
+        connections_of_worker: files.saturating_sub(OTHERS_IN_WORKER) / EACH_CONNECTION,
+    };
+    fit(parallelism, &budget)
 }
 
 const MIB: usize = 1 << 20;
@@ -136,8 +156,6 @@ fn fit_to_memory(
 ) -> Parallelism {
     /// Memory of the program without workers and connections, temporary allocations included.
     const OTHERS: usize = 32 * MIB;
-    /// Four threads in this process, and the memory shared with the worker.
-    const EACH_WORKER: usize = 4 * (STACK + GUARD) + 768 * 1024;
     const GUARD: usize = 64 * 1024;
     /// A thread with its stack, the buffers of the client and a flag.
     const EACH_CONNECTION: usize = STACK + GUARD + 256 * 1024;
@@ -145,23 +163,16 @@ fn fit_to_memory(
     const SERVED: usize = 64 * 1024;
     let usize_of = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let room = usize_of(bytes).saturating_sub(OTHERS + usize_of(memory::reserved(limit)));
-    let served = if has_server { SERVED } else { 0 };
-    match parallelism {
-        Parallelism::Sequential => parallelism,
-        Parallelism::Threads { connections } => {
-            let most = room / (EACH_CONNECTION + served);
-            Parallelism::Threads { connections: connections.min(most).max(1) }
-        }
-        Parallelism::Processes { workers, connections } => {
-            let workers = workers.min(room / (EACH_WORKER + served)).max(1);
-            let rest = room.saturating_sub(EACH_WORKER * workers);
-            let here = rest.checked_div(served).unwrap_or(usize::MAX);
-            // A new worker is about as large as this process is now.
-            let in_each = room / EACH_CONNECTION;
-            let most = here.min(in_each.saturating_mul(workers));
-            Parallelism::Processes { workers, connections: connections.min(most).max(workers) }
-        }
-    }
+    let budget = Budget {
+        room,
+        // Four threads in this process, and the memory shared with the worker.
+        each_worker: 4 * (STACK + GUARD) + 768 * 1024,
+        each_connection: EACH_CONNECTION,
+        served: if has_server { SERVED } else { 0 },
+        // A new worker is about as large as this process is now.
+        connections_of_worker: room / EACH_CONNECTION,
+    };
+    fit(parallelism, &budget)
 }
 
 #[cfg(test)]

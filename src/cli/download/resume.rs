@@ -247,5 +247,5 @@ fn mode_named(name: &str) -> anyhow::Result<Mode> {
     [Mode::Sequential, Mode::Threads, Mode::Processes]
         .into_iter()
         .find(|mode| mode.name() == name)
-        .with_context(|| format!("the log tells of a mode {name:?}: add --mode"))
+        .with_context(|| format!("the log names a mode {name:?}: add --mode"))
 }

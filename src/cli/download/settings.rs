@@ -10,7 +10,9 @@ use super::args::DownloadArgs;
 use super::parallelism::Parallelism;
 use crate::cli::contradiction::Contradiction;
 use crate::cli::dashboard::AddressError;
-use crate::cli::options::{CodeArgsError, ColorOption, Mode, ProgressOption, ServerArgs};
+use crate::cli::options::{
+    CodeArgsError, ColorOption, DisplayArgs, Mode, ProgressOption, ServerArgs,
+};
 use crate::cli::run_log::LogPolicy;
 use crate::flag_server::DEFAULT_SEED;
 use crate::flags::codes::Code;
@@ -96,8 +98,7 @@ impl DownloadSettings {
             dashboard,
             verbose,
             json,
-            progress,
-            color,
+            display: DisplayArgs { progress, color },
             fail_on_missing,
             log_dir,
             keep_runs,

@@ -15,8 +15,8 @@ pub enum Exit {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
-    /// It ended, but how is not known: another part of the program took its status, or has told the
-    /// operating system to discard such statuses (by ignoring SIGCHLD).
+    /// It ended, and its status is unknown: another part of the program reaped it, or the program ignores
+    /// SIGCHLD, so the operating system discards the status.
     Unknown,
     /// It was still running five seconds after SIGKILL. The pool goes on without it.
     WrittenOff,
@@ -163,7 +163,8 @@ impl fmt::Display for Death {
 
 impl Error for Death {}
 
-/// The last line that tells something about what happened, as the end of a message.
+/// The last line of output that is not blank, a hint or a line of the test harness, as the end of a
+/// message.
 pub(super) fn last_said(output: &[String]) -> String {
     let line = output.iter().rfind(|line| tells_something(line));
     line.map_or_else(String::new, |line| format!("; it last said: {line}"))

@@ -31,8 +31,8 @@ pub(super) fn note_that_it_serves() {
     IS_SERVING.store(true, Ordering::Release);
 }
 
-/// Whether this process was started as a worker and its `main` paid no heed to that; if so, the
-/// coordinator is told.
+/// Whether this process was started as a worker and has not served. If so, it sends the coordinator a
+/// message that says why.
 pub(crate) fn was_asked_in_vain() -> bool {
     if IS_SERVING.load(Ordering::Acquire) {
         return false;
@@ -67,7 +67,7 @@ pub(crate) fn was_asked_in_vain() -> bool {
     false
 }
 
-/// The coordinator reads the standard error of this process, and knows these words.
+/// Writes one of the texts that the coordinator looks for in the standard error of its workers.
 fn tell_by_words(words: &str) {
     let _ = writeln!(io::stderr(), "worker: {words}");
 }

@@ -167,7 +167,7 @@ impl WorkerLoop {
         self.locals.clear();
     }
 
-    /// With nothing to do, replies that nobody was called for are all that will come for now.
+    /// An idle worker sends no further reply, so a waiting handler is woken for those it has sent.
     fn note_if_idle(&self) {
         if self.busy.load(Ordering::SeqCst) == 0 {
             self.region.set_idle(true);
