@@ -73,4 +73,4 @@ pub(crate) const NOT_RECEIVED: u8 = 6;
 /// the reason.
 pub(crate) const UNFIT: u8 = 7;
 /// A flag in the kind of a record that has an attachment.
-pub(crate) const ENCLOSED: u8 = 0x80;
+pub(crate) const HAS_ATTACHMENT: u8 = 0x80;

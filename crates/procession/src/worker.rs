@@ -1,5 +1,5 @@
-//! The worker's side: from the invitation in the environment, over the handshake, to the desk at
-//! which calls are run until the coordinator hangs up.
+//! The worker's side: the invitation in the environment, the handshake, and the loop that runs calls
+//! until the coordinator closes the connection.
 //!
 //! ```text
 //!   main thread        next call ─► claim it ─► run ─► reply      (or n threads that do the same)
@@ -7,8 +7,8 @@
 //!                      is gone and this process ends at once
 //! ```
 //!
-//! A worker must never outlive its coordinator, and never begin a call that it has not claimed:
-//! the coordinator counts on the claims to find the culprit of a crash.
+//! A worker must not outlive its coordinator, and must not begin a call that it has not claimed: the
+//! coordinator finds the task that caused a crash by its claim.
 
 mod origin;
 mod streams;
@@ -39,8 +39,8 @@ use crate::transport::{
 use procession_os as os;
 use procession_os::threads::{self, ThreadSpec};
 
-/// If this process was started as a worker: serves until the coordinator hangs up, then exits.
-/// Else returns at once.
+/// If this process was started as a worker, serves until the coordinator closes the connection, then
+/// exits. Otherwise returns at once.
 ///
 /// Call it first thing in `main` of a program that builds a process pool: the program is its own
 /// worker. The attribute [`main`](macro@crate::main) does so with
@@ -50,13 +50,13 @@ pub fn serve_if_asked(registry: Registry) {
     serve_if_invited(registry);
 }
 
-/// The same where this call says nothing about what a worker of this program does.
+/// The same, without the note that this program asks whether it is a worker.
 pub(crate) fn serve_if_invited(registry: Registry) {
     if let Some(asked) = invited() {
         match asked.serve(registry) {
             Ok(()) => process::exit(0),
             Err(error) => {
-                // In one piece, so that all of it is the last line. Where stderr is closed, it is lost.
+                // One write, so that the whole text is the last line. It is lost if stderr is closed.
                 let _ = io::stderr().write_all(format!("worker: {error}\n").as_bytes());
                 process::exit(1);
             }
@@ -64,8 +64,8 @@ pub(crate) fn serve_if_invited(registry: Registry) {
     }
 }
 
-/// The coordinator's request to serve, if this process was started as a worker. For a worker
-/// program that has more to do than [`serve_if_asked`], such as opening a log.
+/// The coordinator's request to serve, if this process was started as a worker. For worker programs
+/// that do more than [`serve_if_asked`], such as opening a log.
 pub fn asked() -> Option<Asked> {
     HAS_ASKED.store(true, Ordering::Release);
     invited()
@@ -87,11 +87,10 @@ pub(crate) fn has_asked() -> bool {
 
 static HAS_ASKED: AtomicBool = AtomicBool::new(false);
 
-/// By these words among its last ones the coordinator knows what became of a worker that has no
-/// other way to tell it.
+/// The coordinator looks for this text in the standard error of a worker that has no socket.
 pub(crate) const LOST_INPUT: &str =
     "the standard input of this process is not the socket to the coordinator";
-/// The same.
+/// The same, for another cause.
 pub(crate) const LOST_ENVIRONMENT: &str =
     "a wrapper has cleared the environment of this process, which was started as a worker";
 
@@ -99,7 +98,7 @@ pub(crate) const LOST_ENVIRONMENT: &str =
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The coordinator cannot be reached, or the handshake broke off.
+    /// The coordinator cannot be reached, or the handshake failed.
     #[error("cannot reach the coordinator (pid {coordinator}): {reason}")]
     Unreachable {
         /// The coordinator's process id.
@@ -153,7 +152,7 @@ impl Asked {
         self.marking.coordinator
     }
 
-    /// Runs the coordinator's calls until it hangs up.
+    /// Runs the coordinator's calls until it closes the connection.
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let coordinator = self.marking.coordinator;
         let invitation = self.check_wrapper()?;
@@ -177,11 +176,12 @@ impl Asked {
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
         let worker_loop = Arc::new(WorkerLoop::new(registry, worker, region, Arc::clone(&socket)));
-        // The first thread has the stack that `ulimit -s` gives it, which may be too little for tasks.
+        // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
         let first = usize::from(runs_here);
         if let Err(error) = prepare(limits, lifeline, coordinator, stack) {
-            // The worker's own limits are the same the next time.
+            // The limits of the pool are the same for the next worker, so a shortage of the system is
+            // reported only without them.
             let is_short = threads::is_short(&error) && !limits.is_any();
             let message =
                 if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
@@ -242,28 +242,28 @@ fn refused_by_the_system(error: &dyn std::fmt::Display) -> HandshakeMessage {
     )))
 }
 
-/// Keeps the socket that is the standard input for this process alone, and puts an empty input in
-/// its place: it is not for tasks, nor for what they start.
+/// Moves the socket from the standard input to another descriptor, which tasks and their processes do
+/// not inherit, and opens an empty standard input.
 fn take_stdin() -> io::Result<Socket> {
     let socket = Socket::of(io::stdin().as_fd())?;
     let empty: OwnedFd = match File::open("/dev/null") {
         Ok(null) => null.into(),
-        // In surroundings without devices; the writing end is closed at once.
+        // Without `/dev/null`: a pipe whose writing end is closed at once.
         Err(_) => io::pipe()?.0.into(),
     };
     rustix::stdio::dup2_stdin(empty)?;
     Ok(socket)
 }
 
-/// What the handshake leads to.
+/// The result of the handshake.
 struct Handshaken {
     region: SharedRegion,
     welcome: Welcome,
     lifeline: IpcReceiver<()>,
 }
 
-/// Reports to the coordinator, and waits until it is welcome. Where the system refuses something,
-/// the coordinator hears of it, for the next try may fare better.
+/// Sends the hello and waits for the welcome. If the system refuses something, the coordinator gets a
+/// message, because the next try may succeed.
 fn shake_hands(
     socket: &Socket,
     invitation: &Invitation,
@@ -276,7 +276,7 @@ fn shake_hands(
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
     let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
-    // The channel library panics where it finds no descriptors.
+    // The channel library panics if it finds no free descriptor.
     let said = panics::catch(|| {
         transport::prepare().map_err(|short| short.to_string())?;
         say_hello(invitation, &build).map_err(|error| error.to_string())
@@ -320,8 +320,8 @@ fn say_hello(invitation: &Invitation, build: &str) -> Result<Channels, ipc_chann
     Ok((welcomes, lifeline))
 }
 
-/// How often it is asked whether the coordinator is there, beside the lifeline: a process that was
-/// forked from it may hold the lifeline's other end.
+/// Interval at which the parent's process id is checked. The lifeline is not enough: a process that was
+/// forked from the coordinator may hold its other end.
 const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
 
 /// What must be in place before the first task: the limits, some memory in reserve, the lifeline.
@@ -344,7 +344,7 @@ fn hold_the_lifeline(
 ) -> io::Result<()> {
     let thread = ThreadSpec::new("lifeline").with_stack(stack);
     let thread = thread.start_with_retries(move || {
-        // This process may be stopped; then its other threads cannot end it before it goes on.
+        // Continues a stopped process, whose threads could not end it otherwise.
         #[cfg(all(target_os = "linux", not(feature = "portable")))]
         let _ =
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
@@ -353,7 +353,7 @@ fn hold_the_lifeline(
             match panics::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
                 Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
                 Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
-                // A task may have closed the descriptor.
+                // A task may have closed the descriptor of the lifeline.
                 Ok(Err(_)) | Err(_) => thread::sleep(ASK_FOR_THE_COORDINATOR),
             }
         }
@@ -362,18 +362,17 @@ fn hold_the_lifeline(
     thread.map(drop).map_err(refused)
 }
 
-/// Keeps the kind of the error, by which a shortage is known.
+/// Keeps the kind of the error, which shows whether it is a shortage.
 fn refused(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
 }
 
-/// The lifeline breaks with the coordinator and ends this process with all that its tasks started.
-/// The death of the parent does the same, and takes effect where the lifeline cannot: in what a task
-/// has replaced this process with, and while this process is stopped. From the fork until now, it
-/// has killed this process alone, which had started nothing.
+/// Sets the parent-death signal. It ends this process where the lifeline cannot: in a program that a task
+/// has replaced this process with, and while this process is stopped. Before this call it was SIGKILL,
+/// which kills this process alone; it has started no other yet.
 fn die_with_the_coordinator(coordinator: u32) {
     os::signals::end_with_the_parent();
-    // It may have died before the signal was asked for, which is then never sent.
+    // If the parent died before this call, no signal is sent.
     if !is_child_of(coordinator) {
         end_at_once();
     }
@@ -383,7 +382,7 @@ fn die_with_the_coordinator(coordinator: u32) {
 /// gone.
 fn end_at_once() -> ! {
     use rustix::process::{Signal, getpid, kill_process, kill_process_group};
-    // The coordinator made each worker the leader of a group, which a task may have left.
+    // Each worker is the leader of a process group. A task may have moved the worker out of it.
     let _ = kill_process_group(getpid(), Signal::KILL);
     let _ = kill_process(getpid(), Signal::KILL);
     process::abort()

@@ -1,3 +1,5 @@
+//! Tests: histories that are built from the events of a run.
+
 use super::*;
 use crate::{Level, LogEntry, LogEvent};
 use serde_json::{Map, Value, json};

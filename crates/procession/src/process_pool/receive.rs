@@ -16,7 +16,7 @@ use crate::limits;
 use crate::scheduler::Event;
 use crate::task::TaskId;
 use crate::transport::{
-    self, Attachment, ENCLOSED, Garbled, NOT_RECEIVED, OUTPUT, Record, Reply, SAID, Status,
+    self, Attachment, Garbled, HAS_ATTACHMENT, NOT_RECEIVED, OUTPUT, Record, Reply, SAID, Status,
     TAKE_IN, Timed, UNFIT,
 };
 
@@ -132,7 +132,7 @@ struct Received {
 
 impl Received {
     fn is(&self, kind: u8) -> bool {
-        self.record.kind & !ENCLOSED == kind
+        self.record.kind & !HAS_ATTACHMENT == kind
     }
 
     /// Why a part of the attachment could not be received, if so.
@@ -200,7 +200,7 @@ fn take(
             None => return Ok(None),
         }
     };
-    let mut attachment = match record.kind & ENCLOSED == 0 {
+    let mut attachment = match record.kind & HAS_ATTACHMENT == 0 {
         true => Attachment::default(),
         false => receiving.attachment(socket)?,
     };

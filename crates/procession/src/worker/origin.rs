@@ -1,14 +1,14 @@
 //! How a process knows that it was started as a worker.
 //!
-//! | what it goes by | where it is missing |
+//! | sign | missing if |
 //! |---|---|
 //! | the invitation in the environment | a wrapper cleared the environment |
 //! | the socket as standard input | a wrapper replaced the standard input |
 //! | the mark, a descriptor ([`procession_os::mark`]) | a wrapper closed it; other systems than Linux |
 //! | the environment of the leader of its process group | a wrapper made it a session of its own |
 //!
-//! The invitation and the socket are needed to serve. Each of the others is enough to know that this
-//! process must not start workers of its own: they would do the same, and so on without end.
+//! A worker needs the invitation and the socket to serve. Each other sign is enough to refuse a pool in
+//! this process: its workers would be started by the same wrapper and start workers again, without end.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -42,8 +42,8 @@ pub(crate) fn was_asked_in_vain() -> bool {
             HandshakeMessage::NotServing.send_to(io::stdin().as_fd());
             return true;
         }
-        // Started by a wrapper that passed on the environment, but not the standard input. A task
-        // that starts a program does the same, but by then the socket has no name any more.
+        // A wrapper passed on the environment, but not the standard input. A program that a task
+        // starts has the environment as well; the socket has no name any more by then.
         if is_awaited(&invitation) {
             tell_by_words(LOST_INPUT);
             return true;
@@ -80,7 +80,7 @@ pub(super) fn tell_that_the_environment_is_lost(marking: Marking) {
     }
 }
 
-/// The invitation of this process, whatever has become of its standard input.
+/// The invitation in the environment of this process. Its standard input may have been replaced.
 pub(super) fn own_invitation() -> Option<Invitation> {
     invitation().filter(|it| has_the_socket(it) || has_lost_the_socket(it))
 }
@@ -95,8 +95,8 @@ pub(super) fn has_the_socket(invitation: &Invitation) -> bool {
     transport::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
-/// Whether this process is what the coordinator waits for, and a wrapper has replaced the standard
-/// input: the name of the socket is there only until the worker has reported.
+/// Whether the coordinator still waits for the worker of this invitation: the name of its socket exists
+/// until the worker has reported.
 fn has_lost_the_socket(invitation: &Invitation) -> bool {
     !has_the_socket(invitation)
         && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
@@ -108,15 +108,15 @@ fn is_awaited(invitation: &Invitation) -> bool {
     socket.is_absolute() && socket.exists()
 }
 
-/// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; one
-/// that starts a helper before that, of the same program, passes it on.
+/// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; a
+/// helper of the same program that it starts before that inherits it.
 pub(super) fn marking() -> Option<Marking> {
     let marking = Marking::parse(&os::mark::inherited()?)?;
     (is_child_of(marking.coordinator) || parent_is_another_program()).then_some(marking)
 }
 
-/// Whether standard input is one end of a socket pair with bounds between messages, and the process
-/// that made the pair is an ancestor of this one.
+/// Whether standard input is one end of a socket pair of the pool's type, made by an ancestor of this
+/// process.
 fn has_the_socket_of_an_ancestor() -> bool {
     const FURTHEST: usize = 8;
     let Some(maker) = transport::maker(io::stdin().as_fd()) else { return false };
@@ -124,8 +124,8 @@ fn has_the_socket_of_an_ancestor() -> bool {
     parents.take(FURTHEST).any(|parent| parent == maker)
 }
 
-/// The invitation in the environment with which the leader of this process's group was started, if it
-/// is still awaited. A worker is such a leader, and so is a wrapper that was started in its place.
+/// The invitation in the environment of the leader of this process group, if the coordinator still waits
+/// for its worker. A worker is such a leader, and so is a wrapper that was started in its place.
 fn invitation_of_the_leader() -> Option<Invitation> {
     // Not `getpgrp`: in a namespace of process ids the leader may be outside, and the group is 0.
     let leader = Stat::of(rustix::process::getpid())?.group()?;
@@ -150,7 +150,7 @@ fn is_child_of_a_wrapper(coordinator: u32) -> bool {
     grandparent.is_some_and(is_it) && parent_is_another_program()
 }
 
-/// Where that cannot be seen, the parent is another user's.
+/// If the program of the parent cannot be read, the parent belongs to another user.
 fn parent_is_another_program() -> bool {
     let program = |of: &Path| fs::read_link(of.join("exe")).ok();
     let parent = rustix::process::getppid().and_then(|parent| program(&proc_of(parent)));
@@ -166,7 +166,7 @@ fn proc_of(pid: Pid) -> PathBuf {
     Path::new("/proc").join(pid.as_raw_nonzero().to_string())
 }
 
-/// What the system says of a process.
+/// The content of `/proc/PID/stat`.
 struct Stat(Vec<u8>);
 
 impl Stat {

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use procession_os::descriptors;
 
-/// A system call for each call would be felt with short ones, so it is looked after this time, in
-/// nanoseconds, at the soonest.
+/// The shortest time between two checks, in nanoseconds. A system call for each short task would
+/// cost too much.
 const LOOK_AGAIN: u64 = 20_000;
 
 /// The standard streams as they were before the first task.
 #[derive(Debug)]
 pub(super) struct Streams {
-    /// A bit for each that was open.
+    /// A bit for each stream that was open.
     were_open: AtomicU8,
-    /// By the clock of the claims.
+    /// Time of the last check, in nanoseconds of the clock of the claims.
     looked_at: AtomicU64,
 }
 
@@ -26,13 +26,12 @@ impl Streams {
         }
     }
 
-    /// Takes them for what they should be: an initializer may close what it likes.
+    /// Takes the present state as the reference: an initializer may close streams.
     pub(super) fn settle(&self) {
         self.were_open.store(descriptors::open_standard(), Ordering::Relaxed);
     }
 
-    /// Which of them was closed by a task, if it is time to look. Something empty is opened in its
-    /// place.
+    /// The stream that a task has closed, if a check is due. An empty file is opened under its number.
     pub(super) fn closed(&self, now: u64) -> Option<&'static str> {
         if now.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < LOOK_AGAIN {
             return None;

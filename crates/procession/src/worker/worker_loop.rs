@@ -1,4 +1,4 @@
-//! Where a worker does its work: takes the next call, claims it, runs it and replies.
+//! The loop of a worker: takes the next call, claims it, runs its task and replies.
 
 use std::io;
 use std::ops::Range;
@@ -16,15 +16,15 @@ use crate::progress_lines::LineSink;
 use crate::registry::Registry;
 use crate::task::{Context, Locals, Task, TaskId};
 use crate::transport::{
-    self, AdaptiveSpin, Assembly, Attachment, Call, ENCLOSED, INLINE_LIMIT, NOT_RECEIVED, OUTPUT,
-    Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket, Status,
-    Stuck, TAKE_IN, Timed, UNFIT, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, NOT_RECEIVED,
+    OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket,
+    Status, Stuck, TAKE_IN, Timed, UNFIT, Writer,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
 use procession_os::threads::ThreadSpec;
 
-/// What the threads that run calls have in common.
+/// The state that the threads share which run calls (runners).
 pub(super) struct WorkerLoop {
     registry: Registry,
     worker: usize,
@@ -33,52 +33,52 @@ pub(super) struct WorkerLoop {
     region: Arc<SharedRegion>,
     inbox: Mutex<Inbox>,
     reply_sender: Arc<ReplySender>,
-    /// How many threads have a call.
+    /// Number of runners that have a call.
     busy: AtomicUsize,
     streams: Streams,
     origin: Origin,
 }
 
-/// Where calls come from.
+/// The ring of calls and the socket, as read by one runner at a time.
 struct Inbox {
     reader: Reader,
     records: Records,
     socket: Arc<Socket>,
     assembly: Assembly,
-    patience: AdaptiveSpin,
+    spin: AdaptiveSpin,
 }
 
-/// What this process says to the coordinator.
+/// Sends records to the coordinator.
 struct ReplySender {
     region: Arc<SharedRegion>,
     outbox: Mutex<Outbox>,
 }
 
-/// Where replies go.
+/// The ring of replies and the socket, as written by one thread at a time.
 struct Outbox {
     writer: Writer,
     socket: Arc<Socket>,
 }
 
-/// The threads that run calls beside the first.
+/// The runners beside the main thread.
 #[derive(Default)]
 pub(super) struct Runners {
     pub threads: Vec<JoinHandle<()>>,
-    /// Why there are no more of them, if fewer than asked for.
+    /// The error of the first thread that could not be started, if there are fewer than requested.
     pub refused: Option<io::Error>,
 }
 
-/// The sequence number of a call that comes before all tasks.
+/// The sequence number of the initializer's call, which comes before all tasks.
 const INITIALIZER: u32 = 0;
 
-/// For how long at most a reply waits for room in the socket before the coordinator is asked anew.
+/// The longest wait for room in the socket before the coordinator is asked again to read.
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
 
-/// A call as it was taken out of the inbox; used again for the next one.
+/// A call that was taken out of the inbox. The buffers are used again for the next call.
 #[derive(Default)]
 struct Taken {
     record: Vec<u8>,
-    enclosed: Attachment,
+    attachment: Attachment,
 }
 
 impl WorkerLoop {
@@ -105,7 +105,7 @@ impl WorkerLoop {
                 records: Records::default(),
                 socket,
                 assembly: Assembly::default(),
-                patience: AdaptiveSpin::default(),
+                spin: AdaptiveSpin::default(),
             }),
             reply_sender,
             busy: AtomicUsize::new(0),
@@ -118,8 +118,7 @@ impl WorkerLoop {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts threads of these numbers that run calls, beside the calling thread: as many as the system
-    /// allows.
+    /// Starts the runners with these numbers, as many as the system allows.
     pub(super) fn start_runners(
         self: &Arc<Self>,
         numbers: Range<usize>,
@@ -141,10 +140,10 @@ impl WorkerLoop {
         runners
     }
 
-    /// Runs calls until no more will come.
+    /// Runs calls until the coordinator closes the ring. A panic of the loop ends the process.
     pub(super) fn run_or_end(&self, threads: usize) {
         if panics::catch(|| self.run_until_closed(threads)).is_err() {
-            // The panic was reported. What this thread had to do would never be done.
+            // The panic was printed. Without this runner, calls would wait for ever.
             end_at_once();
         }
     }
@@ -156,13 +155,13 @@ impl WorkerLoop {
             self.run(&mut taken, &mut reply_buffer);
             self.busy.fetch_sub(1, Ordering::SeqCst);
             if threads > 1 {
-                // The one that waits for calls could not know that it was the last.
+                // The runner that waits for calls did not know that this one was the last with a call.
                 self.note_if_idle();
             }
         }
     }
 
-    /// Drops what outlived single tasks, when no task runs any more.
+    /// Drops the values of `Context::local`. No task runs any more.
     pub(super) fn drop_locals(&self) {
         self.locals.clear();
     }
@@ -175,32 +174,32 @@ impl WorkerLoop {
         }
     }
 
-    /// Waits for the next call; false if none will come any more. Of several threads one waits for
-    /// the bell, and the others for that one.
+    /// Waits for the next call; returns false when the ring is closed. One runner waits for the event
+    /// count, the others for the lock of the inbox.
     fn take_next(&self, taken: &mut Taken) -> bool {
         let mut inbox = self.inbox();
-        let Inbox { reader, records, socket, assembly, patience } = &mut *inbox;
+        let Inbox { reader, records, socket, assembly, spin } = &mut *inbox;
         let ring = self.region.calls();
         loop {
-            // The coordinator is no stranger: what it writes is sound, or it is at its end.
+            // The coordinator is trusted. A malformed record means that it is ending.
             let record = records.next().unwrap_or_else(|_| end_at_once());
             if record.is_some_and(|record| record.kind == TAKE_IN) {
-                // What cannot be taken in is missing later.
+                // An attachment that cannot be received is reported with its call.
                 let _ = assembly.take_in(socket, &mut Patience::none());
                 continue;
             }
             if let Some(record) = record {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
-                taken.enclosed = match record.kind & ENCLOSED != 0 {
+                taken.attachment = match record.kind & HAS_ATTACHMENT != 0 {
                     true => assembly.next(socket, &mut Patience::none()).unwrap_or_else(|_| {
-                        // A task may have put another file in the place of the socket.
+                        // A task may have replaced the descriptor of the socket.
                         Attachment::lost_because("it is not in the socket of this process")
                     }),
                     false => Attachment::default(),
                 };
-                if let Some(reason) = taken.enclosed.lost() {
-                    // It stays unclaimed: the coordinator takes it back.
+                if let Some(reason) = taken.attachment.lost() {
+                    // The call stays unclaimed, so the coordinator can take it back.
                     let Some((call, _)) = Call::split(&taken.record) else { end_at_once() };
                     self.reply_sender.report(NOT_RECEIVED, call.claim, reason);
                     continue;
@@ -208,7 +207,7 @@ impl WorkerLoop {
                 self.busy.fetch_add(1, Ordering::SeqCst);
                 return true;
             }
-            // Whether none will come must be known before looking whether there is one.
+            // Read before the ring: a call that was published before the close is not missed.
             let is_closed = self.region.is_closed();
             if reader.read(&ring, records).unwrap_or_else(|_| end_at_once()) {
                 continue;
@@ -218,7 +217,7 @@ impl WorkerLoop {
             }
             self.note_if_idle();
             let is_there = || reader.is_ready(&ring) || self.region.is_closed();
-            self.region.call_events().wait_unless(patience, is_there);
+            self.region.call_events().wait_unless(spin, is_there);
             self.region.set_idle(false);
         }
     }
@@ -234,18 +233,18 @@ impl WorkerLoop {
             lines: self.lines.clone(),
         };
         let runner = self.registry.runner(parts.name);
-        let mut blobs = taken.enclosed.take_blobs();
-        let text = taken.enclosed.text(parts.text);
+        let mut blobs = taken.attachment.take_blobs();
+        let text = taken.attachment.text(parts.text);
         let mut texts = parts.texts(text);
         let mut now = transport::now();
         if let Some(stream) = self.streams.closed(now) {
-            // It stays unclaimed: the coordinator takes it back.
+            // The call stays unclaimed, so the coordinator can take it back.
             let reason = format!("a task has closed the {stream} of this process");
             return self.reply_sender.report(NOT_RECEIVED, call.claim, &reason);
         }
         for item in 0..u64::from(call.count) {
             if !claim.begin(call.seq, now) {
-                // It was taken back. There may be more that found no room behind it.
+                // The call was taken back. The coordinator may have calls that wait for room.
                 self.region.reply_events().notify();
                 return;
             }
@@ -258,7 +257,7 @@ impl WorkerLoop {
                 Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
             };
             if self.origin.is_forked() {
-                // The task has forked this process: it is for the worker to reply, not for its copy.
+                // This is a copy of the worker that the task has forked. Only the worker replies.
                 os::fork::end_the_copy();
             }
             claim.end();
@@ -276,8 +275,8 @@ impl WorkerLoop {
 }
 
 impl ReplySender {
-    /// Sends the result of one task of a call. Whether that took long: it had to wait for room, or
-    /// could not be sent.
+    /// Sends the result of one task of a call. Returns true if it had to wait for room or could not
+    /// send the result.
     fn send_result(
         &self,
         call: &Call,
@@ -303,7 +302,7 @@ impl ReplySender {
         sent.unwrap_or(true)
     }
 
-    /// Says whether it had to wait for room; so do the next ones.
+    /// Sends a reply with its envelope. Returns whether it waited for room.
     fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
         let has_waited = self.send(REPLY, u64::from(claim), reply, blobs)?;
         self.region.announce_reply(claim, self.region.replies().is_filling());
@@ -318,7 +317,7 @@ impl ReplySender {
 
     fn say(&self, task: TaskId, line: &str) {
         if let Err(stuck) = self.send(SAID, task.0, line.as_bytes(), &[]) {
-            // A part of it needs nothing.
+            // Part of a line fits into a record without an attachment.
             const SPARED: usize = 200;
             let end = (0..=INLINE_LIMIT - SPARED).rev().find(|end| line.is_char_boundary(*end));
             let part = &line[..end.unwrap_or_default()];
@@ -328,7 +327,7 @@ impl ReplySender {
         self.region.reply_events().notify();
     }
 
-    /// Tells what is wrong with this process, in a text short enough to need nothing.
+    /// Reports a fault of this process, in a text that needs no attachment.
     fn report(&self, kind: u8, claim: u32, reason: &str) {
         let _ = self.send(kind, u64::from(claim), reason.as_bytes(), &[]);
         self.region.reply_events().notify();
@@ -340,17 +339,17 @@ impl ReplySender {
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         let Outbox { writer, socket } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
-        let enclosed = (!is_inline).then_some(text);
+        let attachment = (!is_inline).then_some(text);
         let mut begun = 0;
         let lacks = loop {
-            match transport::pass(enclosed, blobs, begun, socket) {
+            match transport::pass(attachment, blobs, begun, socket) {
                 Passed::Nothing => break false,
                 Passed::All => break true,
                 Passed::Part(items) => begun = items,
                 Passed::Stuck(stuck, _) => return Err(stuck),
             }
-            // The coordinator takes something out with what it has not read yet; or else has to be
-            // asked to.
+            // The coordinator reads the socket with the replies that it has not read yet. If it has read
+            // all, a record asks it to read the socket.
             if !ring.has_unread() {
                 let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
             }
@@ -358,10 +357,10 @@ impl ReplySender {
             socket.wait_writable(SOCKET_MAY_BE_FULL);
             has_waited = true;
         };
-        let kind = if lacks { kind | ENCLOSED } else { kind };
+        let kind = if lacks { kind | HAS_ATTACHMENT } else { kind };
         let inline = if is_inline { text } else { &[] };
         let parts = [&number.to_le_bytes()[..], inline];
-        // Full: the coordinator's own code is in a callback, or it has a lot to do.
+        // The ring is full: the handler thread is busy, or waits for a callback.
         while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
             self.region.space_events().sleep_unless(fits);
@@ -371,13 +370,14 @@ impl ReplySender {
     }
 }
 
-/// Decodes a task, runs it and puts what comes of it: what a [`Registry`] keeps of a kind of task.
+/// Decodes a task, runs it and encodes its result into the reply buffer. A [`Registry`] has one such
+/// function for each type of task.
 pub(crate) fn answer<T: Task>(
     task: &[u8],
     context: &Context,
     reply_buffer: &mut ReplyBuffer,
 ) -> Status {
-    // `Deserialize` is the user's code as well.
+    // `Deserialize` may be the user's code, so its panics are caught.
     let blobs = std::mem::take(&mut reply_buffer.blobs);
     match codec::decode::<T>(T::ENCODING, task, blobs) {
         Ok(task) => reply_buffer.put::<T>(panics::run(task, context)),

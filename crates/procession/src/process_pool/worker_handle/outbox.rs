@@ -17,7 +17,7 @@ use crate::process_pool::claims::{Claims, SentCall};
 use crate::process_pool::work_item::WorkItem;
 use crate::scheduler::Begun;
 use crate::transport::{
-    self, CALL, Call, ENCLOSED, Garbled, INLINE_LIMIT, Passed, SharedRegion, Socket, TAKE_IN,
+    self, CALL, Call, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, SharedRegion, Socket, TAKE_IN,
     Writer,
 };
 
@@ -212,7 +212,7 @@ impl Sending {
                 return Ok(Written::Short);
             }
         };
-        let kind = if has_attachment { CALL | ENCLOSED } else { CALL };
+        let kind = if has_attachment { CALL | HAS_ATTACHMENT } else { CALL };
         let (seq, work_item) = (*seq, Arc::clone(work_item));
         let call = SentCall { seq, work_item, first, items: number, answered: 0 };
         self.claims.publish(region, claim, call, short_seq);
