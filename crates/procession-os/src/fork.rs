@@ -1,5 +1,5 @@
-//! Whether this process was forked from the one that made something: in the child none of the
-//! parent's other threads exists, and any lock may be held for ever.
+//! Whether this process is a forked copy of the one that created a value. In the copy the other threads
+//! of the parent do not exist, so a lock may be held for ever.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// How many forks lie between the first process and this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// The process in which something was made.
+/// The process in which a value was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin(u32);
 

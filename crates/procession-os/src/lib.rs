@@ -1,8 +1,8 @@
 //! What the library and the programs ask of the operating system: the one crate with `unsafe`, in small
 //! files. Each function is safe to call.
 //!
-//! Part of [procession](https://docs.rs/procession), and made for it alone: no version keeps to the
-//! interface of another.
+//! Part of [procession](https://docs.rs/procession), and made for it alone: the interface may change with any
+//! version.
 
 #![allow(unsafe_code, reason = "the operating system's own interface")]
 

@@ -2,9 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-/// Outlives, in a worker, what asks a whole session or service to end: its coordinator gets the same
-/// signal, and it may want running tasks to finish. The signals are caught rather than ignored, so
-/// that programs that tasks start do not inherit that. A program's own handlers stay.
+/// Keeps a worker alive on the signals that are sent to a whole session or service: its coordinator gets
+/// the same signal, and may want running tasks to finish. The signals are caught, not ignored, because
+/// programs that tasks start would inherit an ignored signal. The program's own handlers stay.
 pub fn outlive_requests_to_end() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         if disposition(signal) == Some(libc::SIG_DFL) {
@@ -13,7 +13,7 @@ pub fn outlive_requests_to_end() {
     }
 }
 
-/// Whether this process ignores a signal, as its parent may have wished.
+/// Whether this process ignores a signal; a process inherits that from its parent.
 pub fn is_ignored(signal: i32) -> bool {
     disposition(signal) == Some(libc::SIG_IGN)
 }
@@ -56,7 +56,7 @@ pub fn end_with_the_parent() {
     }
 }
 
-/// Elsewhere the parent is only asked for; see `worker.rs`.
+/// On other systems the worker only checks the process id of its parent; see `worker.rs`.
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub fn end_with_the_parent() {}
 

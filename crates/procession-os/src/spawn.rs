@@ -204,7 +204,7 @@ mod sharing_memory {
         unsafe { libc::_exit(127) }
     }
 
-    /// Gives the number of the error that is in the way.
+    /// Returns the error number of the call that failed.
     fn prepare_and_exec(start: &Start<'_>) -> c_int {
         // SAFETY: all calls are async-signal-safe, with numbers and with the pointers of an image.
         unsafe {

@@ -1,12 +1,12 @@
 //! Which standard descriptors were closed when this process was started. The standard library opens
-//! `/dev/null` in their places before `main`, so it is looked before that, as the program is loaded.
+//! `/dev/null` in their places before `main`, so this checks them earlier, when the program is loaded.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A bit for each that was closed.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
-/// Whether standard output was closed: nothing that is written there arrives anywhere.
+/// Whether standard output was closed: what is written there is lost.
 pub fn had_no_stdout() -> bool {
     CLOSED.load(Ordering::Relaxed) & 1 << libc::STDOUT_FILENO != 0
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::memory;
 
-/// What a thread's stack takes where nothing else is asked for, in bytes.
+/// The default stack size of a thread, in bytes.
 pub const USUAL_STACK: usize = 2 << 20;
 
 /// A thread with a smaller stack than this would overflow it, which ends the whole program: code that
@@ -52,7 +52,7 @@ pub fn with_enough_stack<R: Send + 'static>(
 pub struct ThreadSpec {
     /// Shown by debuggers; Linux cuts it after 15 bytes.
     pub name: String,
-    /// In bytes; the usual one if nothing is asked for.
+    /// In bytes; `None`: the default.
     pub stack: Option<usize>,
 }
 
@@ -93,7 +93,7 @@ impl ThreadSpec {
         .spawn(body)
     }
 
-    /// Starts a thread without which nothing goes on: a shortage is given time to pass.
+    /// Starts a thread that the program cannot do without: repeats the try during a shortage.
     pub fn start_with_retries<R: Send + 'static>(
         self,
         body: impl FnOnce() -> R + Send + 'static,
@@ -117,7 +117,7 @@ impl ThreadSpec {
     }
 }
 
-/// Whether a thread could not be started for want of something that may be there again soon.
+/// Whether a thread could not be started because of a shortage that may pass.
 pub fn is_short(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
 }
