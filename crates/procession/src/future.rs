@@ -15,7 +15,6 @@ mod several;
 use std::any::type_name;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -29,7 +28,7 @@ use crate::waiting::{self, Need, Target};
 pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
-use self::core::{Outcome, Running, Stage, call};
+use self::core::{Outcome, Stage, call, mapped_promise};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
 /// The result of a submitted task: its output, or a [`TaskError`]. Every future is completed.
@@ -57,9 +56,6 @@ pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 /// ```
 pub struct Future<T> {
     core: Arc<Core<T>>,
-    executor: Option<Weak<dyn TaskControl>>,
-    /// The state of the task, if this future was [mapped](Self::map) from the one that was submitted.
-    origin: Option<Arc<dyn Running>>,
     /// Whether a poll has stored a waker, which is dropped with the future.
     was_polled: bool,
     cancels_on_drop: bool,
@@ -144,7 +140,7 @@ impl<T> Future<T> {
     pub fn result(self) -> Result<T, TaskError> {
         if !self.is_done() {
             let _waiting = waiting::begin([self.target()], Need::All)?;
-            if let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) {
+            if let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) {
                 executor.help_wait(self.core.id, &*self.core);
             }
             return self.core.take(self.core.wait_until_done(None).expect("no deadline"));
@@ -183,7 +179,7 @@ impl<T> Future<T> {
     }
 
     pub(crate) fn target(&self) -> Target<'_> {
-        Target { id: self.core.id, executor: self.executor.as_ref() }
+        Target { id: self.core.id, executor: self.core.executor.as_ref() }
     }
 
     /// Whether the result is there: [`result`](Self::result) will not block.
@@ -194,19 +190,11 @@ impl<T> Future<T> {
     /// The state of the task.
     pub fn state(&self) -> FutureState {
         match &self.core.lock().stage {
-            Stage::Ready(Err(TaskError::Cancelled)) | Stage::InCallback(Outcome::Cancelled) => {
-                FutureState::Cancelled
-            }
+            Stage::Ready(Err(error)) if **error == TaskError::Cancelled => FutureState::Cancelled,
+            Stage::InCallback(Outcome::Cancelled) => FutureState::Cancelled,
             Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => FutureState::Finished,
-            Stage::Pending | Stage::Notifying if self.is_running() => FutureState::Running,
+            Stage::Pending | Stage::Notifying if self.core.is_running() => FutureState::Running,
             Stage::Pending | Stage::Notifying => FutureState::Pending,
-        }
-    }
-
-    fn is_running(&self) -> bool {
-        match &self.origin {
-            Some(origin) => origin.is_running(),
-            None => self.core.running.load(Ordering::Relaxed),
         }
     }
 
@@ -221,7 +209,7 @@ impl<T> Future<T> {
     /// - [`ThreadPool`](crate::ThreadPool) does not cancel it: a thread cannot be killed.
     /// - [`Sequential`](crate::Sequential) has finished each task before `submit` returns.
     pub fn cancel(&self) -> bool {
-        let Some(executor) = self.executor.as_ref().and_then(Weak::upgrade) else {
+        let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) else {
             return false;
         };
         !self.is_done() && executor.cancel(self.core.id)
@@ -275,7 +263,7 @@ impl<T> Future<T> {
         let mut inner = self.core.lock();
         match inner.stage {
             Stage::Pending | Stage::Notifying | Stage::InCallback(_) => {
-                inner.callbacks.push(Box::new(callback));
+                inner.add_callback(Box::new(callback));
             }
             Stage::Consumed => {
                 drop(inner);
@@ -287,9 +275,10 @@ impl<T> Future<T> {
                 let Stage::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
-                inner.callbacks.push(Box::new(callback));
+                inner.add_callback(Box::new(callback));
+                let result = result.map_err(|error| *error);
                 let mut inner = self.core.run_callbacks(&result, inner);
-                inner.stage = Stage::Ready(result);
+                inner.stage = Stage::ready(result);
             }
         }
     }
@@ -320,10 +309,8 @@ impl<T> Future<T> {
     where
         T: Send + 'static,
     {
-        let (promise, mut mapped) = promise(self.core.id, self.executor.clone());
-        let origin = self.origin.clone();
+        let (promise, mut mapped) = mapped_promise(&self.core);
         mapped.cancels_on_drop = std::mem::take(&mut self.cancels_on_drop);
-        mapped.origin = Some(origin.unwrap_or_else(|| Arc::clone(&self.core) as Arc<dyn Running>));
         self.core.continue_with(Box::new(move |result| {
             let mapped = result.and_then(|output| {
                 panics::catch(|| f(output)).map_err(|Panic { message, location }| {
@@ -338,7 +325,7 @@ impl<T> Future<T> {
     /// Sends `index` when the task is done. Returns false if it is done already.
     pub(crate) fn watch(&self, sender: &Arc<Arrivals>, index: usize) -> bool {
         let mut inner = self.core.lock();
-        let is_pending = matches!(inner.stage, Stage::Pending | Stage::Notifying);
+        let is_pending = !inner.is_done();
         if is_pending {
             inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
         }
@@ -384,7 +371,7 @@ impl<T> std::future::Future for Future<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let waker = context.waker();
         let inner = self.core.lock();
-        if !matches!(inner.stage, Stage::Pending | Stage::Notifying) {
+        if inner.is_done() {
             return Poll::Ready(self.core.take(inner));
         }
         let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -393,7 +380,7 @@ impl<T> std::future::Future for Future<T> {
             // Cloning and dropping a waker calls code of the runtime: without the lock.
             let waker = waker.clone();
             let mut inner = self.core.lock();
-            if !matches!(inner.stage, Stage::Pending | Stage::Notifying) {
+            if inner.is_done() {
                 return Poll::Ready(self.core.take(inner));
             }
             let before = inner.waker.replace(waker);

@@ -113,7 +113,7 @@ impl AnyPromise {
     pub(crate) fn new<O: Serialize + DeserializeOwned + Send + 'static>(
         promise: Promise<O>,
     ) -> Self {
-        Self { core: Some(promise.into_core()) }
+        Self { core: promise.into_core().map(|core| core as Arc<dyn AnyCore>) }
     }
 
     pub(crate) fn set_running(&self, running: bool) {

@@ -18,26 +18,55 @@ use procession_os::fork::Origin;
 /// The state that a promise and its future share.
 pub(crate) struct Core<T> {
     pub(super) id: TaskId,
-    /// For [`Future::state`]; set by the executor when it sends the task to a worker.
-    pub(super) running: AtomicBool,
+    /// Is asked when the future is cancelled. Here, and not in the future: futures are moved often.
+    pub(super) executor: Option<Weak<dyn TaskControl>>,
+    running: Running,
     /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
     inner: Mutex<Inner<T>>,
     done: Condvar,
 }
 
+/// A program may have a million of them, so what few futures have is behind a pointer.
 pub(super) struct Inner<T> {
     pub(super) stage: Stage<T>,
-    /// Called with the result before it can be had, in the order in which they were added.
-    pub(super) callbacks: Vec<Callback<T>>,
+    before_ready: Option<Box<BeforeReady<T>>>,
     /// Waits for several futures, which get a message when the result is there.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
-    /// Takes the result in place of the future, which was mapped.
-    pub(super) continuation: Option<Continuation<T>>,
     wake: Option<Arc<dyn Wake>>,
     /// Number of threads that wait for `done`.
     waiting: usize,
+}
+
+/// What is called with the result before it can be had.
+struct BeforeReady<T> {
+    /// In the order in which they were added.
+    callbacks: Vec<Callback<T>>,
+    /// Takes the result in place of the future, which was mapped. Called last.
+    continuation: Option<Continuation<T>>,
+}
+
+impl<T> Inner<T> {
+    fn before_ready(&mut self) -> &mut BeforeReady<T> {
+        let none = || Box::new(BeforeReady { callbacks: Vec::new(), continuation: None });
+        self.before_ready.get_or_insert_with(none)
+    }
+
+    pub(super) fn add_callback(&mut self, callback: Callback<T>) {
+        self.before_ready().callbacks.push(callback);
+    }
+
+    fn take_callbacks(&mut self) -> Vec<Callback<T>> {
+        self.before_ready
+            .as_mut()
+            .map(|before| std::mem::take(&mut before.callbacks))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        !matches!(self.stage, Stage::Pending | Stage::Notifying)
+    }
 }
 
 pub(super) type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
@@ -56,11 +85,18 @@ pub(super) enum Stage<T> {
     Pending,
     /// Completed, and the callbacks are being called.
     Notifying,
-    Ready(Result<T, TaskError>),
+    /// An error is in a box: it is large, and most results are none.
+    Ready(Result<T, Box<TaskError>>),
     /// Completed before, and a later callback is being called with the result.
     InCallback(Outcome),
     /// The result was returned by a poll.
     Consumed,
+}
+
+impl<T> Stage<T> {
+    pub(super) fn ready(result: Result<T, TaskError>) -> Self {
+        Self::Ready(result.map_err(Box::new))
+    }
 }
 
 /// The kind of a result.
@@ -72,10 +108,10 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of<T>(result: &Result<T, TaskError>) -> Self {
+    pub(super) fn of<T>(result: &Result<T, Box<TaskError>>) -> Self {
         match result {
             Ok(_) => Self::Output,
-            Err(TaskError::Cancelled) => Self::Cancelled,
+            Err(error) if **error == TaskError::Cancelled => Self::Cancelled,
             Err(_) => Self::Error,
         }
     }
@@ -84,10 +120,10 @@ impl Outcome {
 impl<T> Core<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.origin.is_forked() && matches!(inner.stage, Stage::Pending | Stage::Notifying) {
+        if self.origin.is_forked() && !inner.is_done() {
             // The parent process completes it, and calls the callbacks.
-            inner.callbacks.clear();
-            inner.stage = Stage::Ready(Err(TaskError::PoolBroken(PoolError::Forked)));
+            inner.before_ready = None;
+            inner.stage = Stage::ready(Err(TaskError::PoolBroken(PoolError::Forked)));
         }
         inner
     }
@@ -97,7 +133,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Option<MutexGuard<'_, Inner<T>>> {
         let mut inner = self.lock();
-        while matches!(inner.stage, Stage::Pending | Stage::Notifying) {
+        while !inner.is_done() {
             let left = match deadline {
                 None => None,
                 Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
@@ -126,7 +162,7 @@ impl<T> Drop for Core<T> {
 
 impl<T> Waiter for Core<T> {
     fn is_done(&self) -> bool {
-        !matches!(self.lock().stage, Stage::Pending | Stage::Notifying)
+        self.lock().is_done()
     }
 
     fn wake_by(&self, wake: Option<Arc<dyn Wake>>) {
@@ -137,8 +173,8 @@ impl<T> Waiter for Core<T> {
 /// The executor's side of a future. If it is dropped before it was completed, the future is completed
 /// with [`TaskError::Cancelled`].
 pub(crate) struct Promise<T: Send + 'static> {
-    core: Arc<Core<T>>,
-    is_completed: bool,
+    /// `None`: it was completed.
+    core: Option<Arc<Core<T>>>,
 }
 
 /// A promise and its future. `executor` is asked when the future is cancelled.
@@ -146,57 +182,96 @@ pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
 ) -> (Promise<T>, Future<T>) {
+    new(id, executor, Running::Own(AtomicBool::new(false)))
+}
+
+/// A promise and its future, for the task of another future.
+pub(super) fn mapped_promise<T, U>(of: &Arc<Core<T>>) -> (Promise<U>, Future<U>)
+where
+    T: Send + 'static,
+    U: Send + 'static,
+{
+    let running = match &of.running {
+        Running::Own(_) => Arc::clone(of) as Arc<dyn IsRunning>,
+        Running::Of(task) => Arc::clone(task),
+    };
+    new(of.id, of.executor.clone(), Running::Of(running))
+}
+
+fn new<T: Send + 'static>(
+    id: TaskId,
+    executor: Option<Weak<dyn TaskControl>>,
+    running: Running,
+) -> (Promise<T>, Future<T>) {
     let core = Arc::new(Core {
         id,
-        running: AtomicBool::new(false),
+        executor,
+        running,
         origin: Origin::here(),
         inner: Mutex::new(Inner {
             stage: Stage::Pending,
-            callbacks: Vec::new(),
+            before_ready: None,
             watchers: SmallVec::new(),
             waker: None,
-            continuation: None,
             wake: None,
             waiting: 0,
         }),
         done: Condvar::new(),
     });
-    let promise = Promise { core: Arc::clone(&core), is_completed: false };
-    (promise, Future { core, executor, origin: None, was_polled: false, cancels_on_drop: false })
+    let promise = Promise { core: Some(Arc::clone(&core)) };
+    (promise, Future { core, was_polled: false, cancels_on_drop: false })
 }
 
-/// Whether a task is at a worker, for the futures that were mapped from its future.
-pub(super) trait Running: Send + Sync {
+/// Whether the task is at a worker, for [`Future::state`].
+enum Running {
+    /// Set by the executor.
+    Own(AtomicBool),
+    /// The future was [mapped](Future::map) from that of the task.
+    Of(Arc<dyn IsRunning>),
+}
+
+trait IsRunning: Send + Sync {
     fn is_running(&self) -> bool;
 }
 
-impl<T: Send> Running for Core<T> {
+impl<T: Send> IsRunning for Core<T> {
     fn is_running(&self) -> bool {
-        self.running.load(Ordering::Relaxed)
+        Core::is_running(self)
     }
 }
 
 impl<T: Send + 'static> Promise<T> {
     /// Sets whether the task is at a worker.
     pub(crate) fn set_running(&self, running: bool) {
-        self.core.set_running(running);
+        if let Some(core) = &self.core {
+            core.set_running(running);
+        }
     }
 
     pub(crate) fn complete(mut self, result: Result<T, TaskError>) {
-        self.is_completed = true;
-        self.core.complete(result);
+        if let Some(core) = self.core.take() {
+            core.complete(result);
+        }
     }
 
-    /// The core, which the caller completes.
-    pub(crate) fn into_core(mut self) -> Arc<Core<T>> {
-        self.is_completed = true;
-        Arc::clone(&self.core)
+    /// The core, which the caller completes. `None`: it was completed.
+    pub(crate) fn into_core(mut self) -> Option<Arc<Core<T>>> {
+        self.core.take()
     }
 }
 
 impl<T> Core<T> {
     pub(crate) fn set_running(&self, running: bool) {
-        self.running.store(running, Ordering::Relaxed);
+        if let Running::Own(own) = &self.running {
+            own.store(running, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        match &self.running {
+            Running::Own(own) => own.load(Ordering::Relaxed),
+            Running::Of(task) => task.is_running(),
+        }
     }
 
     /// Calls the callbacks, then makes the result available.
@@ -205,7 +280,7 @@ impl<T> Core<T> {
         T: Send + 'static,
     {
         let mut inner = self.lock();
-        if inner.callbacks.is_empty() && inner.continuation.is_none() {
+        if inner.before_ready.is_none() {
             return self.publish(inner, result);
         }
         inner.stage = Stage::Notifying;
@@ -226,7 +301,7 @@ impl<T> Core<T> {
         mut inner: MutexGuard<'c, Inner<T>>,
     ) -> MutexGuard<'c, Inner<T>> {
         loop {
-            let callbacks = std::mem::take(&mut inner.callbacks);
+            let callbacks = inner.take_callbacks();
             if callbacks.is_empty() {
                 return inner;
             }
@@ -240,12 +315,13 @@ impl<T> Core<T> {
 
     /// Makes the result available, and wakes all that wait for it.
     fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
-        if let Some(continuation) = inner.continuation.take() {
+        let before_ready = inner.before_ready.take();
+        if let Some(continuation) = before_ready.and_then(|before| before.continuation) {
             inner.stage = Stage::Consumed;
             drop(inner);
             return continuation(result);
         }
-        inner.stage = Stage::Ready(result);
+        inner.stage = Stage::ready(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
         let wake = inner.wake.take();
@@ -268,8 +344,8 @@ impl<T> Core<T> {
     /// Passes the result to `continuation`, now or when the task ends. The future has been consumed.
     pub(super) fn continue_with(&self, continuation: Continuation<T>) {
         let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Pending | Stage::Notifying) {
-            inner.continuation = Some(continuation);
+        if !inner.is_done() {
+            inner.before_ready().continuation = Some(continuation);
             return;
         }
         let result = self.take(inner);
@@ -279,7 +355,7 @@ impl<T> Core<T> {
     /// Takes the result of a future that is done.
     pub(super) fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Result<T, TaskError> {
         match std::mem::replace(&mut inner.stage, Stage::Consumed) {
-            Stage::Ready(result) => result,
+            Stage::Ready(result) => result.map_err(|error| *error),
             _ => Err(TaskError::AlreadyTaken),
         }
     }
@@ -287,8 +363,8 @@ impl<T> Core<T> {
 
 impl<T: Send + 'static> Drop for Promise<T> {
     fn drop(&mut self) {
-        if !self.is_completed {
-            self.core.complete(Err(TaskError::Cancelled));
+        if let Some(core) = self.core.take() {
+            core.complete(Err(TaskError::Cancelled));
         }
     }
 }

@@ -34,16 +34,23 @@ use crate::waiting::{self, Need};
 /// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
     let (sender, finished) = Arrivals::new();
-    let mut all = Vec::new();
-    // Not `collect`, which allocates the lower bound of a `size_hint` that may be wrong.
-    futures.into_iter().for_each(|future| all.push(Some(future)));
-    let futures = all;
+    let futures = collect(futures.into_iter().map(Some));
+    let mut done = Vec::new();
+    // Afterwards: messages that are sent meanwhile would slow the submission down.
     for (index, future) in futures.iter().enumerate() {
         if !future.as_ref().expect("none was yielded yet").watch(&sender, index) {
-            sender.send(index);
+            done.push(index);
         }
     }
-    AsCompleted { unfinished: futures.len(), futures, sender, finished }
+    AsCompleted { unfinished: futures.len(), futures, done: done.into_iter(), sender, finished }
+}
+
+/// A vector that does not trust `size_hint`: the standard one allocates the lower bound, which may be wrong.
+fn collect<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    const MOST_AT_ONCE: usize = 1 << 16;
+    let mut all = Vec::with_capacity(items.size_hint().0.min(MOST_AT_ONCE));
+    items.for_each(|item| all.push(item));
+    all
 }
 
 /// The iterator of [`as_completed`]. It ends after it has yielded each future once.
@@ -53,6 +60,8 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsComple
 #[derive(Debug)]
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,
+    /// Indices of the futures that were done at the start.
+    done: std::vec::IntoIter<usize>,
     /// Identifies this wait in the futures.
     sender: Arc<Arrivals>,
     finished: Receiver<usize>,
@@ -71,7 +80,7 @@ impl<T> AsCompleted<T> {
             return Ok(None);
         }
         loop {
-            let next = self.finished.try_recv().ok().or_else(|| {
+            let next = self.next_index().or_else(|| {
                 let left = deadline.checked_duration_since(Instant::now())?;
                 let _waiting = self.begin(Need::Time)?;
                 self.finished.recv_timeout(left).ok()
@@ -110,6 +119,11 @@ impl<T> AsCompleted<T> {
         Some(index)
     }
 
+    /// The index of a future that is done, if there is one now.
+    fn next_index(&mut self) -> Option<usize> {
+        self.done.next().or_else(|| self.finished.try_recv().ok())
+    }
+
     /// The future of this index, if it was not yielded.
     fn take(&mut self, index: usize) -> Option<Future<T>> {
         let future = self.futures[index].take()?;
@@ -123,9 +137,9 @@ impl<T> Iterator for AsCompleted<T> {
 
     fn next(&mut self) -> Option<Future<T>> {
         while self.unfinished > 0 {
-            let index = match self.finished.try_recv() {
-                Ok(index) => index,
-                Err(_) => match self.begin(Need::Any) {
+            let index = match self.next_index() {
+                Some(index) => index,
+                None => match self.begin(Need::Any) {
                     // Each future sends once, because each promise is completed.
                     Some(_waiting) => self.finished.recv().ok()?,
                     None => self.first_left()?,

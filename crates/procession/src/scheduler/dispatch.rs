@@ -170,6 +170,9 @@ impl<J: Clone> Scheduler<J> {
 
 /// The bytes of `some` of `all` tasks, if all have the same length.
 pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
+    if some == all {
+        return bytes;
+    }
     let share = bytes as u128 * u128::from(some) / u128::from(all.max(1));
     usize::try_from(share).unwrap_or(bytes)
 }

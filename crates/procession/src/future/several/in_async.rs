@@ -39,18 +39,18 @@ impl<T> AsCompleted<T> {
     fn poll_next_done(&mut self, context: &Context<'_>) -> Poll<Option<Future<T>>> {
         let mut is_registered = false;
         while self.unfinished > 0 {
-            match self.finished.try_recv() {
-                Ok(index) => {
+            match self.next_index() {
+                Some(index) => {
                     if let Some(future) = self.take(index) {
                         return Poll::Ready(Some(future));
                     }
                 }
                 // Then once more: a message may have been sent before.
-                Err(_) if !is_registered => {
+                None if !is_registered => {
                     self.sender.wake_by(context.waker().clone());
                     is_registered = true;
                 }
-                Err(_) => {
+                None => {
                     let left = self.futures.iter().flatten();
                     left.for_each(|future| waiting::before_pending(future.target()));
                     return Poll::Pending;
