@@ -26,13 +26,13 @@ const SHORTAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is reported while workers start.
 #[derive(Debug)]
-pub(super) enum Start {
+pub(super) enum StartOutcome {
     Done,
     /// The system is short of something.
     Delayed(String),
 }
 
-impl Start {
+impl StartOutcome {
     pub(super) fn of(event: &PoolEvent) -> Option<Self> {
         match event {
             PoolEvent::WorkerStarted { .. } => Some(Self::Done),
@@ -75,7 +75,7 @@ pub(super) fn start(
         .worker_program_beside("worker")
         .on_event_except_starts(move |event| {
             on_event(event);
-            if let (Some(start), Ok(started)) = (Start::of(event), started.lock()) {
+            if let (Some(start), Ok(started)) = (StartOutcome::of(event), started.lock()) {
                 // An error means that all workers have been counted.
                 let _ = started.send(start);
             }
@@ -85,8 +85,8 @@ pub(super) fn start(
     let mut probe = None;
     while ready < workers {
         match starts.recv_timeout(POLL_INTERVAL) {
-            Ok(Start::Done) => (ready, latest) = (ready + 1, Instant::now()),
-            Ok(Start::Delayed(reason)) => shortage.note(reason),
+            Ok(StartOutcome::Done) => (ready, latest) = (ready + 1, Instant::now()),
+            Ok(StartOutcome::Delayed(reason)) => shortage.note(reason),
             Err(_) => {}
         }
         match shortage.lasting() {

@@ -1,6 +1,6 @@
 //! What the documents of the repository say of it is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -93,6 +93,41 @@ fn every_source_file_has_at_most_450_lines() {
         let lines = fs::read_to_string(file).expect("a source file").lines().count();
         assert!(lines <= 450, "{}: {lines} lines", file.display());
     }
+}
+
+/// The name of the type or trait that a line defines, if it does so at the top level.
+fn defined_type(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("pub").map_or(line, |public| match public.split_once(") ") {
+        Some((_, definition)) if public.starts_with('(') => definition,
+        _ => public.trim_start(),
+    });
+    let kinds = ["struct ", "enum ", "trait ", "union "];
+    let name = kinds.iter().find_map(|kind| line.strip_prefix(kind))?;
+    name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
+}
+
+#[test]
+fn no_type_name_means_two_things() {
+    // Of the journal, which other programs write too, and of the library: the same things. `Readme` has
+    // the documents whose examples are tested.
+    const SAME: [&str; 3] = ["OutputStream", "Readme", "ResourceUsage"];
+    let mut defined_in: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let is_source = |file: &&PathBuf| {
+        file.extension().is_some_and(|extension| extension == "rs")
+            && file.strip_prefix(ROOT).is_ok_and(|path| {
+                let mut folders = path.iter().skip_while(|name| *name == "crates").take(2);
+                folders.any(|name| name == "src")
+            })
+    };
+    for file in files().iter().filter(is_source) {
+        let source = fs::read_to_string(file).expect("a source file");
+        for name in source.lines().filter_map(defined_type) {
+            defined_in.entry(name.to_owned()).or_default().push(file.clone());
+        }
+    }
+    assert!(defined_in.len() > 300, "the definitions are found: {}", defined_in.len());
+    defined_in.retain(|name, files| files.len() > 1 && !SAME.contains(&name.as_str()));
+    assert!(defined_in.is_empty(), "{defined_in:#?}");
 }
 
 fn read(document: &str) -> String {

@@ -23,11 +23,11 @@ use crate::check::{self, Refusals};
 use crate::options::Options;
 
 /// A function as a task.
-struct Task {
+struct TaskFunction {
     options: Options,
     attributes: OfTask,
     function: ItemFn,
-    arguments: Vec<Argument>,
+    arguments: Vec<TaskArgument>,
     /// The parameters of the function as it was written, without attributes that became a field's.
     parameters: Vec<PatType>,
     /// What the function is called with.
@@ -35,7 +35,7 @@ struct Task {
 }
 
 /// An argument that is sent.
-struct Argument {
+struct TaskArgument {
     name: Ident,
     ty: Type,
     /// Of the field: `serde`, documentation.
@@ -56,7 +56,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     let mut refusals = Refusals::default();
     check::function(&function, &mut refusals);
     let attributes = OfTask::sort(std::mem::take(&mut function.attrs));
-    let mut task = Task {
+    let mut task = TaskFunction {
         options,
         attributes,
         function,
@@ -73,7 +73,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     Ok(task.to_items())
 }
 
-impl Task {
+impl TaskFunction {
     fn add(&mut self, mut parameter: PatType, refusals: &mut Refusals) {
         let (of_field, of_parameter): (Vec<_>, Vec<_>) =
             parameter.attrs.into_iter().partition(|attribute| {
@@ -96,7 +96,7 @@ impl Task {
             };
             self.values.push(quote!(#name));
             let ty = (*parameter.ty).clone();
-            self.arguments.push(Argument { name, ty, attributes: of_field });
+            self.arguments.push(TaskArgument { name, ty, attributes: of_field });
         }
         self.parameters.push(parameter);
     }
@@ -136,7 +136,7 @@ impl Task {
         let serde = quote!(#krate::__private::serde);
         let serde_path = path_text(&serde, Span::call_site());
         let doc = format!("The task that the function [`{name}()`] makes of its arguments.");
-        let fields = self.arguments.iter().map(|Argument { name, ty, attributes }| {
+        let fields = self.arguments.iter().map(|TaskArgument { name, ty, attributes }| {
             // By way of functions of the library, whose bounds say what an argument lacks, at the
             // place of its type.
             let way = path_text(&quote!(#krate::__private::argument), ty.span());

@@ -160,12 +160,12 @@ impl Refusal {
 fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Result<bool, Refusal> {
     match encoding {
         Encoding::Json => {
-            let mut writer = json::Writer::new(out);
+            let mut writer = json::JsonWriter::new(out);
             value.serialize(&mut writer)?;
             Ok(writer.is_doubtful)
         }
         Encoding::Binary => {
-            let mut writer = binary::Writer::new(out);
+            let mut writer = binary::BinaryWriter::new(out);
             value.serialize(&mut writer)?;
             Ok(writer.is_doubtful)
         }

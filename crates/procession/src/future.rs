@@ -23,12 +23,12 @@ use crate::error::TaskError;
 use crate::executor::chunk::ChunkExecutor;
 use crate::panics::{self, Panic};
 use crate::task::TaskId;
-use crate::waiting::{self, Need, Target};
+use crate::waiting::{self, AwaitedTask, Need};
 
 pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
-use self::core::{Outcome, Stage, call, mapped_promise};
+use self::core::{Outcome, ResultState, call, mapped_promise};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
 /// The result of a submitted task: its output, or a [`TaskError`]. Every future is completed.
@@ -178,8 +178,8 @@ impl<T> Future<T> {
         Ok(self.core.wait_until_done(deadline).is_some())
     }
 
-    pub(crate) fn target(&self) -> Target<'_> {
-        Target { id: self.core.id, executor: self.core.executor.as_ref() }
+    pub(crate) fn target(&self) -> AwaitedTask<'_> {
+        AwaitedTask { id: self.core.id, executor: self.core.executor.as_ref() }
     }
 
     /// Whether the result is there: [`result`](Self::result) will not block.
@@ -190,11 +190,17 @@ impl<T> Future<T> {
     /// The state of the task.
     pub fn state(&self) -> FutureState {
         match &self.core.lock().stage {
-            Stage::Ready(Err(error)) if **error == TaskError::Cancelled => FutureState::Cancelled,
-            Stage::InCallback(Outcome::Cancelled) => FutureState::Cancelled,
-            Stage::Ready(_) | Stage::InCallback(_) | Stage::Consumed => FutureState::Finished,
-            Stage::Pending | Stage::Notifying if self.core.is_running() => FutureState::Running,
-            Stage::Pending | Stage::Notifying => FutureState::Pending,
+            ResultState::Ready(Err(error)) if **error == TaskError::Cancelled => {
+                FutureState::Cancelled
+            }
+            ResultState::InCallback(Outcome::Cancelled) => FutureState::Cancelled,
+            ResultState::Ready(_) | ResultState::InCallback(_) | ResultState::Consumed => {
+                FutureState::Finished
+            }
+            ResultState::Pending | ResultState::Notifying if self.core.is_running() => {
+                FutureState::Running
+            }
+            ResultState::Pending | ResultState::Notifying => FutureState::Pending,
         }
     }
 
@@ -262,23 +268,23 @@ impl<T> Future<T> {
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
-            Stage::Pending | Stage::Notifying | Stage::InCallback(_) => {
+            ResultState::Pending | ResultState::Notifying | ResultState::InCallback(_) => {
                 inner.add_callback(Box::new(callback));
             }
-            Stage::Consumed => {
+            ResultState::Consumed => {
                 drop(inner);
                 call(Box::new(callback), &Err(TaskError::AlreadyTaken));
             }
-            Stage::Ready(ref result) => {
+            ResultState::Ready(ref result) => {
                 // The result is taken out of the lock while the callback runs.
-                let shown = Stage::InCallback(Outcome::of(result));
-                let Stage::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
+                let shown = ResultState::InCallback(Outcome::of(result));
+                let ResultState::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
                 inner.add_callback(Box::new(callback));
                 let result = result.map_err(|error| *error);
                 let mut inner = self.core.run_callbacks(&result, inner);
-                inner.stage = Stage::ready(result);
+                inner.stage = ResultState::ready(result);
             }
         }
     }
@@ -346,7 +352,8 @@ impl<T> Future<T> {
         let stage = &self.core.lock().stage;
         matches!(
             stage,
-            Stage::Ready(Err(_)) | Stage::InCallback(Outcome::Error | Outcome::Cancelled)
+            ResultState::Ready(Err(_))
+                | ResultState::InCallback(Outcome::Error | Outcome::Cancelled)
         )
     }
 }
@@ -400,8 +407,8 @@ impl<T> fmt::Debug for Future<T> {
         let state = self.state();
         write!(f, "<Future state={state}")?;
         match &self.core.lock().stage {
-            Stage::Ready(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
-            Stage::Ready(Err(error)) if state == FutureState::Finished => {
+            ResultState::Ready(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
+            ResultState::Ready(Err(error)) if state == FutureState::Finished => {
                 let whole = format!("{error:?}");
                 let name = whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
                 write!(f, " raised {name}")?;

@@ -29,13 +29,13 @@ use crate::worker;
 /// Every kind of task that a worker can run, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    kinds: HashMap<&'static str, Kind>,
+    kinds: HashMap<&'static str, TaskKind>,
     build_id: String,
 }
 
 /// A kind of task.
 #[derive(Debug, Clone)]
-struct Kind {
+struct TaskKind {
     id: TypeId,
     type_name: &'static str,
     runner: Runner,
@@ -46,7 +46,7 @@ struct Kind {
 /// Takes an encoded task, runs it and puts what comes of it where there was nothing.
 pub(crate) type Runner = fn(&[u8], &Context, &mut transport::ReplyBuffer) -> transport::Status;
 
-impl Kind {
+impl TaskKind {
     fn of<T: Task>() -> Self {
         Self {
             id: TypeId::of::<T>(),
@@ -94,7 +94,7 @@ impl Registry {
     /// If another kind of the same name was added before: tasks would reach the wrong code. The
     /// message names both types.
     pub fn with<T: Task>(mut self) -> Self {
-        self.add(T::NAME, Kind::of::<T>()).unwrap_or_else(|conflict| panic!("{conflict}"));
+        self.add(T::NAME, TaskKind::of::<T>()).unwrap_or_else(|conflict| panic!("{conflict}"));
         self
     }
 
@@ -166,7 +166,7 @@ impl Registry {
         None
     }
 
-    fn add(&mut self, name: &'static str, kind: Kind) -> Result<(), String> {
+    fn add(&mut self, name: &'static str, kind: TaskKind) -> Result<(), String> {
         match self.kinds.entry(name) {
             Entry::Occupied(there) if there.get().id != kind.id => {
                 Err(conflict(name, there.get().type_name, kind.type_name))
@@ -180,7 +180,7 @@ impl Registry {
     }
 
     #[cfg(feature = "macros")]
-    fn add_or_mark(&mut self, name: &'static str, kind: Kind) {
+    fn add_or_mark(&mut self, name: &'static str, kind: TaskKind) {
         match self.kinds.entry(name) {
             Entry::Occupied(mut there) if there.get().id != kind.id => {
                 there.get_mut().rival = Some(kind.type_name);
@@ -195,8 +195,8 @@ impl Registry {
     /// What runs the tasks of this name, or why nothing does.
     pub(crate) fn runner(&self, name: &str) -> Result<Runner, String> {
         match self.kinds.get(name) {
-            Some(Kind { runner, rival: None, .. }) => Ok(*runner),
-            Some(Kind { type_name, rival: Some(rival), .. }) => {
+            Some(TaskKind { runner, rival: None, .. }) => Ok(*runner),
+            Some(TaskKind { type_name, rival: Some(rival), .. }) => {
                 Err(conflict(name, type_name, rival))
             }
             None => Err(format!("the worker knows no task named {name:?}: add it to its Registry")),
@@ -210,21 +210,21 @@ impl Registry {
 pub struct Registered {
     name: &'static str,
     /// Only functions can be in a constant.
-    kind: fn() -> Kind,
+    kind: fn() -> TaskKind,
 }
 
 #[cfg(feature = "macros")]
 impl Registered {
     /// The registration of a kind of task.
     pub const fn of<T: Task>() -> Self {
-        Self { name: T::NAME, kind: Kind::of::<T> }
+        Self { name: T::NAME, kind: TaskKind::of::<T> }
     }
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> TaskKind {
         (self.kind)()
     }
 }
@@ -286,10 +286,10 @@ mod tests {
     #[test]
     fn of_two_kinds_that_were_found_under_one_name_neither_is_run() {
         let mut registry = Registry::new();
-        registry.add_or_mark("same", Kind::of::<One>());
-        registry.add_or_mark("same", Kind::of::<One>());
+        registry.add_or_mark("same", TaskKind::of::<One>());
+        registry.add_or_mark("same", TaskKind::of::<One>());
         assert!(registry.runner("same").is_ok());
-        registry.add_or_mark("same", Kind::of::<Other>());
+        registry.add_or_mark("same", TaskKind::of::<Other>());
         let reason = registry.runner("same").unwrap_err();
         assert!(reason.contains(type_name::<One>()) && reason.contains(type_name::<Other>()));
     }

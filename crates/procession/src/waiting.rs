@@ -34,14 +34,14 @@ pub(crate) trait HandOver: Send + Sync {
 
 /// Takes calls of callbacks that must not run on the thread that completes a future.
 pub(crate) trait CallSink: Send + Sync {
-    fn call(self: Arc<Self>, call: Call);
+    fn call(self: Arc<Self>, call: CallbackCall);
 }
 
-pub(crate) type Call = Box<dyn FnOnce() + Send>;
+pub(crate) type CallbackCall = Box<dyn FnOnce() + Send>;
 
 /// A task that a thread waits for, and its executor.
 #[derive(Clone, Copy)]
-pub(crate) struct Target<'t> {
+pub(crate) struct AwaitedTask<'t> {
     pub id: TaskId,
     pub executor: Option<&'t Weak<dyn TaskControl>>,
 }
@@ -174,7 +174,7 @@ pub(crate) fn has_sink() -> bool {
 }
 
 /// Makes a call: by the sink of this thread, or at once.
-pub(crate) fn call(call: Call) {
+pub(crate) fn call(call: CallbackCall) {
     match CALL_SINK.with_borrow(Clone::clone) {
         Some(sink) => sink.call(call),
         None => call(),
@@ -218,7 +218,7 @@ impl Drop for Waiting {
 
 /// Called before this thread waits for tasks; without targets, before it waits for anything else.
 pub(crate) fn begin<'t>(
-    targets: impl IntoIterator<Item = Target<'t>>,
+    targets: impl IntoIterator<Item = AwaitedTask<'t>>,
     need: Need,
 ) -> Result<Waiting, TaskError> {
     if !has_role() {
@@ -238,14 +238,14 @@ pub(crate) fn begin<'t>(
 
 /// Called when a future returns `Poll::Pending` on this thread, which may then block in its async
 /// runtime until the task is done.
-pub(crate) fn before_pending(target: Target<'_>) {
+pub(crate) fn before_pending(target: AwaitedTask<'_>) {
     if has_role() && !is_delivered_here(&target) {
         // An error is ignored: the poll cannot report it, and a thread may be started later.
         let _ = prioritize_and_hand_over(&[target], None);
     }
 }
 
-fn is_delivered_here(target: &Target<'_>) -> bool {
+fn is_delivered_here(target: &AwaitedTask<'_>) -> bool {
     let Some(executor) = target.executor.map(|executor| address(executor.as_ptr())) else {
         return false;
     };
@@ -255,7 +255,7 @@ fn is_delivered_here(target: &Target<'_>) -> bool {
 
 /// Hands the queues of this thread over, and asks the executors to run the targets.
 fn prioritize_and_hand_over(
-    targets: &[Target<'_>],
+    targets: &[AwaitedTask<'_>],
     mut handed_over: Option<&mut Vec<Rc<Service>>>,
 ) -> Result<(), TaskError> {
     let services: Vec<_> = ROLES.with_borrow(|roles| {
@@ -300,7 +300,7 @@ fn waits() -> MutexGuard<'static, Vec<Wait>> {
 }
 
 /// Adds a wait to `WAITS`, unless it would never end.
-fn register(targets: &[Target<'_>], needs_all: bool) -> Result<u64, TaskError> {
+fn register(targets: &[AwaitedTask<'_>], needs_all: bool) -> Result<u64, TaskError> {
     let awaited: Vec<_> = targets.iter().map(|target| target.id).collect();
     let obligations = OBLIGATIONS.with_borrow(Clone::clone);
     let mut waits = waits();

@@ -16,7 +16,7 @@ use super::figures::{
 use super::tasks::{BenchNoop, Echo, ExitProcess, Spin};
 use crate::cli::background_load::BackgroundLoad;
 use crate::cli::bar;
-use crate::cli::warm_pool::{Shortage, Start};
+use crate::cli::warm_pool::{Shortage, StartOutcome};
 use procession::{Builder, Engine, Executor, ProcessPool, Sequential, ThreadPool, as_completed};
 
 /// Minimum number of tries of a median.
@@ -182,7 +182,7 @@ impl Benchmark {
     fn pool(&self, workers: usize) -> Result<ProcessPool, BenchError> {
         let (started, starts) = mpsc::channel();
         let pool = builder(workers).on_event_except_starts(move |event| {
-            if let Some(start) = Start::of(event) {
+            if let Some(start) = StartOutcome::of(event) {
                 let _ = started.send(start);
             }
         });
@@ -192,8 +192,8 @@ impl Benchmark {
         while ready < workers {
             self.interrupt.check()?;
             match starts.recv_timeout(POLL_INTERVAL) {
-                Ok(Start::Done) => (ready, latest) = (ready + 1, Instant::now()),
-                Ok(Start::Delayed(reason)) => shortage.note(reason),
+                Ok(StartOutcome::Done) => (ready, latest) = (ready + 1, Instant::now()),
+                Ok(StartOutcome::Delayed(reason)) => shortage.note(reason),
                 Err(_) => {}
             }
             if ready == 0 && first.is_done() {

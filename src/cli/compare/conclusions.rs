@@ -4,7 +4,7 @@
 use super::comparison::{Comparison, ModeResults, Scaling};
 use super::mode::MeasuredMode;
 use super::report::NOTEWORTHY;
-use super::statistics::{Interval, Ratio, Spread, Verdict};
+use super::statistics::{Conclusion, Interval, Ratio, Spread};
 use crate::workload::WorkKind;
 
 /// A ratio as a number.
@@ -48,15 +48,15 @@ pub(super) fn verdicts(comparison: &Comparison) -> Vec<String> {
 
 fn verdict(ratio: Ratio, reference: &str) -> String {
     match ratio.verdict() {
-        Verdict::Faster => {
+        Conclusion::Faster => {
             format!("{} times faster than {reference}{}", number(ratio.times), in_brackets(ratio))
         }
-        Verdict::Slower => {
+        Conclusion::Slower => {
             let ratio = ratio.inverse();
             format!("{} times slower than {reference}{}", number(ratio.times), in_brackets(ratio))
         }
-        Verdict::AsFast => format!("as fast as {reference}, within 10 %{}", in_brackets(ratio)),
-        Verdict::CannotTell => {
+        Conclusion::AsFast => format!("as fast as {reference}, within 10 %{}", in_brackets(ratio)),
+        Conclusion::CannotTell => {
             let range = match ratio.interval {
                 Some(interval) => format!("{} times as fast", range(interval)),
                 None => "single run".to_owned(),
@@ -69,7 +69,7 @@ fn verdict(ratio: Ratio, reference: &str) -> String {
 /// What to do if there is no conclusion.
 fn advice(comparison: &Comparison) -> Option<String> {
     let ratios = || comparison.rows.iter().filter_map(|row| row.ratio);
-    if !ratios().any(|ratio| ratio.verdict() == Verdict::CannotTell) {
+    if !ratios().any(|ratio| ratio.verdict() == Conclusion::CannotTell) {
         return None;
     }
     let is_quiet = comparison.background_load.is_some_and(|load| load < NOTEWORTHY);
@@ -125,7 +125,7 @@ fn in_rust(comparison: &Comparison) -> Option<String> {
     let is_all = workers >= cpus && cpus > 1;
     let range = in_brackets(ratio);
     let compared = match ratio.verdict() {
-        Verdict::CannotTell => {
+        Conclusion::CannotTell => {
             return ratio.interval.map(|interval| {
                 format!(
                     "Whether {workers} threads or {workers} processes are faster cannot be told \
@@ -134,7 +134,7 @@ fn in_rust(comparison: &Comparison) -> Option<String> {
                 )
             });
         }
-        Verdict::AsFast
+        Conclusion::AsFast
             if is_all && threads.speed_up.reaches(ideal) && processes.speed_up.reaches(ideal) =>
         {
             format!(

@@ -118,7 +118,7 @@ impl ComparisonPlan {
                 (JobSpec::Flags { codes: codes.resolve()?, server, workers }, modes, reference)
             }
             Some(task) => {
-                let tasks = TaskOptions { task, jobs, size, workers };
+                let tasks = WorkloadOptions { task, jobs, size, workers };
                 tasks.resolve(modes, reference, once, &mut remarks)?
             }
         };
@@ -197,7 +197,7 @@ fn flag_modes(modes: Vec<MeasuredMode>) -> Result<Vec<MeasuredMode>, PlanError> 
 }
 
 /// The options of `--task`.
-struct TaskOptions {
+struct WorkloadOptions {
     task: TaskName,
     jobs: Option<usize>,
     size: Option<u64>,
@@ -206,7 +206,7 @@ struct TaskOptions {
 
 type ResolvedJob = (JobSpec, Vec<MeasuredMode>, Option<MeasuredMode>);
 
-impl TaskOptions {
+impl WorkloadOptions {
     fn resolve(
         self,
         modes: Vec<MeasuredMode>,

@@ -59,7 +59,7 @@ pub(super) struct Interval {
 /// The conclusion from a ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Verdict {
+pub(super) enum Conclusion {
     Faster,
     Slower,
     /// Within 10 %.
@@ -105,16 +105,16 @@ impl Ratio {
     }
 
     /// The conclusion, which does not depend on which of both samples is the reference.
-    pub(super) fn verdict(self) -> Verdict {
-        let Some(Interval { low, high }) = self.interval else { return Verdict::CannotTell };
+    pub(super) fn verdict(self) -> Conclusion {
+        let Some(Interval { low, high }) = self.interval else { return Conclusion::CannotTell };
         if self.is_clearly_more() {
-            Verdict::Faster
+            Conclusion::Faster
         } else if self.inverse().is_clearly_more() {
-            Verdict::Slower
+            Conclusion::Slower
         } else if low >= 1.0 / EQUAL && high <= EQUAL {
-            Verdict::AsFast
+            Conclusion::AsFast
         } else {
-            Verdict::CannotTell
+            Conclusion::CannotTell
         }
     }
 
@@ -290,14 +290,14 @@ mod tests {
         // The rounds differ, and the second sample always takes half of the first.
         let (slow, fast) = ([2.0, 4.0, 6.0, 2.0], [1.01, 2.0, 3.0, 1.0]);
         let paired = ratio(&slow, &fast);
-        assert_eq!(paired.verdict(), Verdict::Faster);
+        assert_eq!(paired.verdict(), Conclusion::Faster);
         assert!(paired.is_at_least(1.9), "{paired:?}");
         // As if the first run of one and the last of the other were missing.
         let other_rounds = samples(&fast).into_iter();
         let other_rounds: Vec<_> =
             other_rounds.map(|run| Sample { round: run.round + 1, ..run }).collect();
         let unpaired = Ratio::new(&samples(&slow), &other_rounds).unwrap();
-        assert_eq!((unpaired.times, unpaired.verdict()), (paired.times, Verdict::CannotTell));
+        assert_eq!((unpaired.times, unpaired.verdict()), (paired.times, Conclusion::CannotTell));
     }
 
     #[test]
@@ -305,20 +305,20 @@ mod tests {
         // Of the means it is half as fast.
         let wild = ratio(&[1.0, 1.1, 1.0], &[1.0, 1.05, 4.15]);
         assert!((0.49..0.51).contains(&wild.times), "{wild:?}");
-        assert_eq!(wild.verdict(), Verdict::CannotTell);
+        assert_eq!(wild.verdict(), Conclusion::CannotTell);
         assert_eq!(wild.interval.unwrap().high, f64::INFINITY, "no bound");
         assert_eq!(wild.inverse().interval.unwrap().low, 0.0, "nor here");
         // One run of five takes a thousand times as long.
         let one = ratio(&[1.0; 5], &[1.0, 1.0, 1000.0, 1.0, 1.0]);
-        assert_eq!(one.verdict(), Verdict::CannotTell);
+        assert_eq!(one.verdict(), Conclusion::CannotTell);
     }
 
     #[test]
     fn a_single_run_allows_no_conclusion() {
         let single = ratio(&[10.0], &[1.0]);
         assert_eq!((single.times, single.interval), (10.0, None));
-        assert_eq!(single.verdict(), Verdict::CannotTell);
-        assert_eq!(ratio(&[10.0, 10.1, 9.9], &[1.0]).verdict(), Verdict::CannotTell);
+        assert_eq!(single.verdict(), Conclusion::CannotTell);
+        assert_eq!(ratio(&[10.0, 10.1, 9.9], &[1.0]).verdict(), Conclusion::CannotTell);
     }
 
     #[test]
@@ -327,13 +327,13 @@ mod tests {
             let reference = [times - noise, times, times + noise];
             ratio(&reference, &[1.0; 3]).verdict()
         };
-        assert_eq!(outcome(2.0, 0.1), Verdict::Faster);
-        assert_eq!(outcome(0.5, 0.01), Verdict::Slower);
-        assert_eq!(outcome(1.02, 0.001), Verdict::Faster);
-        assert_eq!(outcome(1.004, 0.0), Verdict::AsFast);
-        assert_eq!(outcome(1.0, 0.03), Verdict::AsFast);
-        assert_eq!(outcome(1.0, 0.05), Verdict::CannotTell);
-        assert_eq!(outcome(1.05, 0.03), Verdict::CannotTell);
+        assert_eq!(outcome(2.0, 0.1), Conclusion::Faster);
+        assert_eq!(outcome(0.5, 0.01), Conclusion::Slower);
+        assert_eq!(outcome(1.02, 0.001), Conclusion::Faster);
+        assert_eq!(outcome(1.004, 0.0), Conclusion::AsFast);
+        assert_eq!(outcome(1.0, 0.03), Conclusion::AsFast);
+        assert_eq!(outcome(1.0, 0.05), Conclusion::CannotTell);
+        assert_eq!(outcome(1.05, 0.03), Conclusion::CannotTell);
     }
 
     #[test]
@@ -343,8 +343,8 @@ mod tests {
             of_medians: 1.01,
             interval: Some(Interval { low: 0.8, high: 0.95 }),
         };
-        assert_eq!(slower_by_mean.verdict(), Verdict::CannotTell);
-        assert_eq!(slower_by_mean.inverse().verdict(), Verdict::CannotTell);
+        assert_eq!(slower_by_mean.verdict(), Conclusion::CannotTell);
+        assert_eq!(slower_by_mean.inverse().verdict(), Conclusion::CannotTell);
     }
 
     #[test]
@@ -369,7 +369,7 @@ mod tests {
                 rounds.iter().map(|round| round * (1.0 + 0.1 * normal()).max(0.2)).collect()
             };
             let (a, b) = (runs(), runs());
-            matches!(ratio(&a, &b).verdict(), Verdict::Faster | Verdict::Slower)
+            matches!(ratio(&a, &b).verdict(), Conclusion::Faster | Conclusion::Slower)
         });
         let share = claims.count() as f64 / f64::from(tries);
         assert!((0.01..0.06).contains(&share), "{share}");
@@ -391,8 +391,8 @@ mod tests {
         fn the_verdict_does_not_depend_on_the_reference((a, b) in times()) {
             let (one, other) = (ratio(&a, &b), ratio(&b, &a));
             let mirrored = match other.verdict() {
-                Verdict::Faster => Verdict::Slower,
-                Verdict::Slower => Verdict::Faster,
+                Conclusion::Faster => Conclusion::Slower,
+                Conclusion::Slower => Conclusion::Faster,
                 same => same,
             };
             prop_assert_eq!(one.verdict(), mirrored);

@@ -159,8 +159,8 @@ impl TypedMessage {
 /// Everything else.
 pub trait AsMessage {
     /// Chooses the conversion.
-    fn choose(&self) -> Message {
-        Message
+    fn choose(&self) -> MessageOnly {
+        MessageOnly
     }
 }
 
@@ -168,9 +168,9 @@ impl<E> AsMessage for Kind<E> {}
 
 /// The conversion of what has a text, and of nothing else.
 #[derive(Debug)]
-pub struct Message;
+pub struct MessageOnly;
 
-impl Message {
+impl MessageOnly {
     /// Converts.
     pub fn convert<E: TaskFails>(self, error: E) -> Failure {
         error.into_failure()

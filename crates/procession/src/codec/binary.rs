@@ -20,7 +20,7 @@ mod write;
 
 use serde::de::DeserializeOwned;
 
-pub(super) use self::write::Writer;
+pub(super) use self::write::BinaryWriter;
 
 /// The deepest nesting. Deeper values could overflow the stack of the thread that decodes them.
 const DEEPEST: u32 = 512;
@@ -58,7 +58,7 @@ mod kind {
 /// Decodes one value, which must use all bytes. The second part of the result says whether it has
 /// to be verified.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), read::Malformed> {
-    let mut reader = read::Reader::new(bytes);
+    let mut reader = read::ByteReader::new(bytes);
     let value = T::deserialize(&mut reader)?;
     reader.end()?;
     Ok((value, reader.is_doubtful))
@@ -81,7 +81,7 @@ mod tests {
             serde_json::json!({"a": [1, null]}),
         );
         let mut bytes = Vec::new();
-        value.serialize(&mut Writer::new(&mut bytes)).expect("written");
+        value.serialize(&mut BinaryWriter::new(&mut bytes)).expect("written");
         assert_eq!(read::<Value>(&bytes).expect("read").0, value);
         for end in 0..bytes.len() {
             assert!(read::<Value>(&bytes[..end]).is_err(), "cut at {end}");

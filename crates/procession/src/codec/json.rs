@@ -1,7 +1,7 @@
 //! The JSON encoding, without values that would be decoded as others.
 //!
 //! `serde_json` writes NaN, infinities, `None` and `()` all as `null`. So it would decode
-//! `Some(NaN)`, `Some(None)` and `Some(())` as `None`. [`Writer`] writes the same text as
+//! `Some(NaN)`, `Some(None)` and `Some(())` as `None`. [`JsonWriter`] writes the same text as
 //! `serde_json` and refuses these.
 
 mod key;
@@ -34,14 +34,14 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, 
 }
 
 /// Appends one value.
-pub(super) struct Writer<'w> {
+pub(super) struct JsonWriter<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
     /// The value needs [`check_before_sending`](super::check_before_sending).
     pub(super) is_doubtful: bool,
 }
 
-impl<'w> Writer<'w> {
+impl<'w> JsonWriter<'w> {
     pub(super) fn new(out: &'w mut Vec<u8>) -> Self {
         Self { out, depth: 0, is_doubtful: false }
     }
@@ -66,10 +66,10 @@ impl<'w> Writer<'w> {
     }
 
     #[inline]
-    fn open(&mut self, open: &[u8], close: &'static [u8]) -> Result<Compound<'_, 'w>, Refusal> {
+    fn open(&mut self, open: &[u8], close: &'static [u8]) -> Result<JsonCompound<'_, 'w>, Refusal> {
         self.descend(1)?;
         self.put(open);
-        Ok(Compound { writer: self, close, levels: 1, index: 0, key: (0, 0), is_raw: false })
+        Ok(JsonCompound { writer: self, close, levels: 1, index: 0, key: (0, 0), is_raw: false })
     }
 
     /// An object whose only key is the name of a variant.
@@ -78,13 +78,13 @@ impl<'w> Writer<'w> {
         name: &str,
         open: &[u8],
         close: &'static [u8],
-    ) -> Result<Compound<'_, 'w>, Refusal> {
+    ) -> Result<JsonCompound<'_, 'w>, Refusal> {
         self.descend(2)?;
         self.put(b"{");
         self.leaf(name)?;
         self.put(b":");
         self.put(open);
-        Ok(Compound { writer: self, close, levels: 2, index: 0, key: (0, 0), is_raw: false })
+        Ok(JsonCompound { writer: self, close, levels: 2, index: 0, key: (0, 0), is_raw: false })
     }
 }
 
@@ -112,16 +112,16 @@ macro_rules! leaves {
     };
 }
 
-impl<'a, 'w> Serializer for &'a mut Writer<'w> {
+impl<'a, 'w> Serializer for &'a mut JsonWriter<'w> {
     type Ok = ();
     type Error = Refusal;
-    type SerializeSeq = Compound<'a, 'w>;
-    type SerializeTuple = Compound<'a, 'w>;
-    type SerializeTupleStruct = Compound<'a, 'w>;
-    type SerializeTupleVariant = Compound<'a, 'w>;
-    type SerializeMap = Compound<'a, 'w>;
-    type SerializeStruct = Compound<'a, 'w>;
-    type SerializeStructVariant = Compound<'a, 'w>;
+    type SerializeSeq = JsonCompound<'a, 'w>;
+    type SerializeTuple = JsonCompound<'a, 'w>;
+    type SerializeTupleStruct = JsonCompound<'a, 'w>;
+    type SerializeTupleVariant = JsonCompound<'a, 'w>;
+    type SerializeMap = JsonCompound<'a, 'w>;
+    type SerializeStruct = JsonCompound<'a, 'w>;
+    type SerializeStructVariant = JsonCompound<'a, 'w>;
 
     leaves!(
         serialize_bool: bool, serialize_char: char, serialize_str: &str,
@@ -219,12 +219,12 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
     }
 
     #[inline]
-    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<JsonCompound<'a, 'w>, Refusal> {
         self.open(b"[", b"]")
     }
 
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_tuple(self, _: usize) -> Result<JsonCompound<'a, 'w>, Refusal> {
         self.open(b"[", b"]")
     }
 
@@ -233,7 +233,7 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         self,
         _: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<JsonCompound<'a, 'w>, Refusal> {
         self.open(b"[", b"]")
     }
 
@@ -243,22 +243,26 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<JsonCompound<'a, 'w>, Refusal> {
         self.open_variant(variant, b"[", b"]}")
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_map(self, len: Option<usize>) -> Result<JsonCompound<'a, 'w>, Refusal> {
         // No length: most likely a struct with flattened fields.
         self.is_doubtful |= len.is_none();
         self.open(b"{", b"}")
     }
 
     #[inline]
-    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        _: usize,
+    ) -> Result<JsonCompound<'a, 'w>, Refusal> {
         if RAW.contains(&name) {
             let (close, levels, key, is_raw) = (&b""[..], 0, (0, 0), true);
-            return Ok(Compound { writer: self, close, levels, index: 0, key, is_raw });
+            return Ok(JsonCompound { writer: self, close, levels, index: 0, key, is_raw });
         }
         self.open(b"{", b"}")
     }
@@ -269,14 +273,14 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<JsonCompound<'a, 'w>, Refusal> {
         self.open_variant(variant, b"{", b"}}")
     }
 }
 
 /// An array or an object that is being written.
-pub(super) struct Compound<'a, 'w> {
-    writer: &'a mut Writer<'w>,
+pub(super) struct JsonCompound<'a, 'w> {
+    writer: &'a mut JsonWriter<'w>,
     close: &'static [u8],
     /// The levels of nesting that it adds.
     levels: u32,
@@ -288,7 +292,7 @@ pub(super) struct Compound<'a, 'w> {
     is_raw: bool,
 }
 
-impl Compound<'_, '_> {
+impl JsonCompound<'_, '_> {
     #[inline]
     fn separate(&mut self) {
         if self.index > 0 {
@@ -357,4 +361,4 @@ impl Compound<'_, '_> {
     }
 }
 
-impl_compound!(Compound<'_, '_>);
+impl_compound!(JsonCompound<'_, '_>);

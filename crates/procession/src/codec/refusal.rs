@@ -3,9 +3,9 @@
 use std::fmt;
 
 /// A value that cannot be encoded so that an equal value is decoded.
-pub(crate) struct Refusal(Box<Inner>);
+pub(crate) struct Refusal(Box<RefusalParts>);
 
-struct Inner {
+struct RefusalParts {
     /// The steps of the path, innermost first.
     path: Vec<String>,
     reason: String,
@@ -13,7 +13,7 @@ struct Inner {
 
 impl Refusal {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self(Box::new(Inner { path: Vec::new(), reason: reason.into() }))
+        Self(Box::new(RefusalParts { path: Vec::new(), reason: reason.into() }))
     }
 
     /// Adds a field or variant to the path.

@@ -26,12 +26,12 @@ pub struct Cause {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Box<Cause>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    value: Option<Box<Value>>,
+    value: Option<Box<EncodedError>>,
 }
 
 /// An encoded error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Value {
+struct EncodedError {
     /// The name of its type.
     of: String,
     /// In [`Encoding::Binary`], two hexadecimal digits a byte.
@@ -191,10 +191,10 @@ impl Failure {
 }
 
 /// None if the error holds what cannot be sent: its messages arrive all the same.
-fn encoded<E: Serialize + DeserializeOwned>(error: &E) -> Option<Box<Value>> {
+fn encoded<E: Serialize + DeserializeOwned>(error: &E) -> Option<Box<EncodedError>> {
     let mut bytes = Vec::new();
     codec::encode_without_blobs(Encoding::Binary, error, &mut bytes).ok()?;
-    Some(Box::new(Value { of: type_name::<E>().to_owned(), hex: to_hex(&bytes) }))
+    Some(Box::new(EncodedError { of: type_name::<E>().to_owned(), hex: to_hex(&bytes) }))
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::panics;
-use crate::waiting::{self, Call, CallSink, CallSinkGuard, HandOver, RoleGuard};
+use crate::waiting::{self, CallSink, CallSinkGuard, CallbackCall, HandOver, RoleGuard};
 use procession_os::threads::ThreadSpec;
 
 /// Calls that are made in order on behalf of an executor.
@@ -21,7 +21,7 @@ pub(crate) struct CallQueue {
     executor: usize,
     /// Stack size of its threads, in bytes. `None`: the default of the standard library.
     stack: Option<usize>,
-    inner: Mutex<Inner>,
+    inner: Mutex<CallQueueState>,
     /// Notified when there is a call for the idle thread, or the queue is closed.
     has_work: Condvar,
     /// Notified when a thread has no call to make.
@@ -29,8 +29,8 @@ pub(crate) struct CallQueue {
 }
 
 #[derive(Default)]
-struct Inner {
-    calls: VecDeque<Call>,
+struct CallQueueState {
+    calls: VecDeque<CallbackCall>,
     /// Number of calls that have begun and not returned.
     running: usize,
     /// A thread makes the calls, and is not replaced.
@@ -45,21 +45,26 @@ struct Inner {
 impl CallQueue {
     /// A queue that starts a thread for the first call.
     pub(crate) fn new(executor: usize, stack: Option<usize>) -> Arc<Self> {
-        Self::with(executor, stack, Inner::default())
+        Self::with(executor, stack, CallQueueState::default())
     }
 
-    fn with(executor: usize, stack: Option<usize>, inner: Inner) -> Arc<Self> {
+    fn with(executor: usize, stack: Option<usize>, inner: CallQueueState) -> Arc<Self> {
         let (has_work, returned) = (Condvar::new(), Condvar::new());
         Arc::new(Self { executor, stack, inner: Mutex::new(inner), has_work, returned })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, CallQueueState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes calls until there are none, or another thread makes them. With `may_idle`, one thread
     /// waits for the next call.
-    fn serve<'q>(&'q self, mut inner: MutexGuard<'q, Inner>, role: &RoleGuard, may_idle: bool) {
+    fn serve<'q>(
+        &'q self,
+        mut inner: MutexGuard<'q, CallQueueState>,
+        role: &RoleGuard,
+        may_idle: bool,
+    ) {
         loop {
             if let Some(call) = inner.calls.pop_front() {
                 inner.running += 1;
@@ -96,7 +101,7 @@ impl CallQueue {
     }
 
     /// Lets another thread make the calls. Returns false if none can be started.
-    fn use_other_thread(self: &Arc<Self>, inner: &mut Inner) -> bool {
+    fn use_other_thread(self: &Arc<Self>, inner: &mut CallQueueState) -> bool {
         if inner.is_idle {
             self.has_work.notify_one();
             return true;
@@ -121,7 +126,7 @@ impl CallQueue {
     }
 
     /// Waits until all calls have returned.
-    fn await_all(&self) -> MutexGuard<'_, Inner> {
+    fn await_all(&self) -> MutexGuard<'_, CallQueueState> {
         let mut inner = self.lock();
         while inner.running > 0 || !inner.calls.is_empty() {
             inner = self.returned.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +145,7 @@ impl CallQueue {
 }
 
 impl CallSink for CallQueue {
-    fn call(self: Arc<Self>, call: Call) {
+    fn call(self: Arc<Self>, call: CallbackCall) {
         let mut inner = self.lock();
         inner.calls.push_back(call);
         if inner.is_served || self.use_other_thread(&mut inner) {
@@ -217,7 +222,11 @@ pub(crate) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
         return complete();
     }
     let has_role = waiting::has_role();
-    let queue = CallQueue::with(executor, None, Inner { is_served: true, ..Inner::default() });
+    let queue = CallQueue::with(
+        executor,
+        None,
+        CallQueueState { is_served: true, ..CallQueueState::default() },
+    );
     let sink = CallSinkGuard::new(Arc::clone(&queue) as Arc<dyn CallSink>);
     let role = RoleGuard::delivers(executor);
     let result = complete();

@@ -1,4 +1,4 @@
-//! [`Chunk`]: short tasks of one type that [`map`](super::Executor::map) passes to an executor together,
+//! [`EncodedChunk`]: short tasks of one type that [`map`](super::Executor::map) passes to an executor together,
 //! because a future for each would cost more than the task itself.
 //!
 //! Each task has its own result. If one fails or kills its worker, the others are not affected.
@@ -21,10 +21,10 @@ use crate::panics;
 use crate::task::{Task, TaskId};
 use crate::task_options::TaskOptions;
 use crate::transport::{INLINE_LIMIT, Reply};
-use crate::waiting::{self, Need, Target, Waiting};
+use crate::waiting::{self, AwaitedTask, Need, Waiting};
 
 /// Tasks of one type, encoded, and the promise of their outputs.
-pub(crate) struct Chunk {
+pub(crate) struct EncodedChunk {
     /// Id of the first task; those of the others follow.
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
@@ -41,7 +41,7 @@ pub(crate) trait ChunkExecutor {
     fn chunk_size(&self) -> usize;
     /// Number of chunks that [`map`](super::Executor::map) hands over ahead of its consumer.
     fn chunks_ahead(&self) -> usize;
-    fn enqueue_chunk(&self, chunk: Chunk, options: TaskOptions);
+    fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions);
     /// Takes a single job with options of its own.
     fn enqueue_with(&self, job: Job, options: TaskOptions);
 }
@@ -58,7 +58,7 @@ pub(crate) trait AnyChunkPromise: Send + Sync {
 
 /// The results of a chunk, in the order of its tasks.
 pub(crate) struct Results<O> {
-    state: Arc<ChunkState<O>>,
+    state: Arc<ResultsCore<O>>,
     /// Number of tasks.
     len: usize,
     /// Index of the first result that was not taken, or of a [watched](Self::watch) chunk the number of
@@ -70,13 +70,13 @@ pub(crate) struct Results<O> {
     is_empty: bool,
 }
 
-struct ChunkState<O> {
+struct ResultsCore<O> {
     id: TaskId,
-    inner: Mutex<Inner<O>>,
+    inner: Mutex<PendingResults<O>>,
     arrived: Condvar,
 }
 
-struct Inner<O> {
+struct PendingResults<O> {
     slots: Vec<Slot<O>>,
     /// Number of pending results.
     pending: usize,
@@ -106,7 +106,8 @@ enum Awaited {
 const WAIT_FOR_ALL: Duration = Duration::from_millis(2);
 
 /// A chunk of the next tasks with its results, if there is any task for it, and what ended it.
-pub(crate) type Encoded<T> = (Option<(Chunk, Results<<T as Task>::Output>)>, ChunkEnd<T>);
+pub(crate) type EncodedTasks<T> =
+    (Option<(EncodedChunk, Results<<T as Task>::Output>)>, ChunkEnd<T>);
 
 /// What ended a chunk.
 pub(crate) enum ChunkEnd<T> {
@@ -128,7 +129,7 @@ pub(crate) enum ChunkEnd<T> {
 const MAX_TEXT: usize = INLINE_LIMIT / 2;
 
 /// Encodes up to `max` tasks as a chunk; see [`ChunkEnd`].
-pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -> Encoded<T> {
+pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -> EncodedTasks<T> {
     let (mut text, mut ends) = (Vec::new(), Vec::with_capacity(max));
     // A task that was taken out of the iterator cannot be put back, so the length of the next one is
     // estimated by that of the last.
@@ -163,9 +164,14 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let id = TaskId::next_many(ends.len());
     let slots = ends.iter().map(|_| Slot::Pending).collect();
-    let inner =
-        Inner { slots, pending: ends.len(), awaited: None, watcher: None, arrived: Vec::new() };
-    let state = Arc::new(ChunkState { id, inner: Mutex::new(inner), arrived: Condvar::new() });
+    let inner = PendingResults {
+        slots,
+        pending: ends.len(),
+        awaited: None,
+        watcher: None,
+        arrived: Vec::new(),
+    };
+    let state = Arc::new(ResultsCore { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
         state: Arc::clone(&state),
         len: ends.len(),
@@ -174,7 +180,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
         is_empty: false,
     };
     let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
-    let chunk = Chunk { id, name: T::NAME, text, ends, promise };
+    let chunk = EncodedChunk { id, name: T::NAME, text, ends, promise };
     (Some((chunk, results)), end)
 }
 
@@ -261,7 +267,7 @@ impl<O> Results<O> {
         }
         let executor = executor();
         let executor = executor.as_ref().map(Canceller::control);
-        waiting::begin([Target { id: self.state.id, executor }], Need::All)
+        waiting::begin([AwaitedTask { id: self.state.id, executor }], Need::All)
     }
 
     /// Skips the next result, which was not waited for and is dropped when it arrives.
@@ -308,15 +314,15 @@ impl<O> Results<O> {
     }
 }
 
-impl<O> ChunkState<O> {
-    fn lock(&self) -> MutexGuard<'_, Inner<O>> {
+impl<O> ResultsCore<O> {
+    fn lock(&self) -> MutexGuard<'_, PendingResults<O>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores consecutive results. Returns the number of those that were pending.
     fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
         let mut inner = self.lock();
-        let Inner { slots, pending, awaited, watcher, arrived } = &mut *inner;
+        let PendingResults { slots, pending, awaited, watcher, arrived } = &mut *inner;
         let (before, had_arrived) = (*pending, !arrived.is_empty());
         for ((item, slot), result) in slots.iter_mut().enumerate().skip(first).zip(results) {
             // Others were cancelled or skipped.
@@ -350,7 +356,7 @@ impl<O> ChunkState<O> {
     }
 }
 
-impl<O> Drop for ChunkState<O> {
+impl<O> Drop for ResultsCore<O> {
     fn drop(&mut self) {
         // This may run on a thread that delivers results, and `Drop` of an output may panic.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -361,7 +367,7 @@ impl<O> Drop for ChunkState<O> {
 /// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
 /// [`TaskError::Cancelled`].
 struct ChunkPromise<O> {
-    state: Arc<ChunkState<O>>,
+    state: Arc<ResultsCore<O>>,
     /// The encoding of the outputs.
     encoding: Encoding,
 }

@@ -1,4 +1,4 @@
-//! [`Feed`]: hands the tasks of a map over to its executor, singly or in chunks, as far ahead of the
+//! [`TaskFeed`]: hands the tasks of a map over to its executor, singly or in chunks, as far ahead of the
 //! consumer as keeps the workers busy.
 
 use std::panic::resume_unwind;
@@ -12,7 +12,7 @@ use crate::task::Task;
 use crate::task_options::TaskOptions;
 
 /// The tasks of a map that were not handed over.
-pub(super) struct Feed<'e, E: ?Sized, I> {
+pub(super) struct TaskFeed<'e, E: ?Sized, I> {
     pub(super) executor: &'e E,
     /// The executor's interface for chunks is found by this.
     control: Option<Arc<dyn TaskControl>>,
@@ -51,7 +51,7 @@ impl<O> Ahead<O> {
     }
 }
 
-impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Feed<'e, E, I> {
+impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
     pub(super) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
         Self {
             executor,

@@ -32,7 +32,7 @@ impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {
         let id = TaskId::next();
         let (promise, future) = future::promise(id, canceller.map(Canceller::into_control));
-        (Self { id, name: T::NAME, work: Box::new(Typed { task, promise }) }, future)
+        (Self { id, name: T::NAME, work: Box::new(TypedJob { task, promise }) }, future)
     }
 
     /// The id of the task: [`Future::id`]. Ids increase in the order of submission.
@@ -57,12 +57,12 @@ impl Job {
     }
 
     /// Encodes the task. If that fails, completes the future with the error.
-    pub(crate) fn encode(self) -> Option<Encoded> {
+    pub(crate) fn encode(self) -> Option<EncodedJob> {
         let Self { id, name, work } = self;
         let encoded = encode(&*work);
         let promise = work.into_promise();
         match encoded {
-            Ok((text, blobs)) => Some(Encoded { id, name, text, blobs, promise }),
+            Ok((text, blobs)) => Some(EncodedJob { id, name, text, blobs, promise }),
             Err(refusal) => {
                 promise.fail(refusal.into_error("task", name));
                 None
@@ -79,14 +79,14 @@ impl fmt::Debug for Job {
 }
 
 /// An encoded task. Up to [`INLINE`] bytes need no allocation.
-pub(crate) type Text = SmallVec<[u8; INLINE]>;
+pub(crate) type EncodedText = SmallVec<[u8; INLINE]>;
 const INLINE: usize = 64;
 
 /// A job whose task was encoded.
-pub(crate) struct Encoded {
+pub(crate) struct EncodedJob {
     pub id: TaskId,
     pub name: &'static str,
-    pub text: Text,
+    pub text: EncodedText,
     /// The blobs to which the text refers.
     pub blobs: Vec<Blob>,
     pub promise: AnyPromise,
@@ -158,7 +158,7 @@ impl<O: Serialize + DeserializeOwned + Send + 'static> AnyCore for Core<O> {
 }
 
 /// Encodes into a buffer that each thread keeps.
-fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
+fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
     /// A larger buffer becomes the text, and is not kept.
     const KEPT: usize = 4096;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
@@ -166,8 +166,8 @@ fn encode(work: &dyn Work) -> Result<(Text, Vec<Blob>), Refusal> {
     let mut buffer = BUFFER.take();
     let encoded = work.encode(&mut buffer);
     let encoded = encoded.map(|blobs| match buffer.len() {
-        len if len <= KEPT => (Text::from_slice(&buffer), blobs),
-        _ => (Text::from_vec(std::mem::take(&mut buffer)), blobs),
+        len if len <= KEPT => (EncodedText::from_slice(&buffer), blobs),
+        _ => (EncodedText::from_vec(std::mem::take(&mut buffer)), blobs),
     });
     if buffer.capacity() <= KEPT {
         buffer.clear();
@@ -182,12 +182,12 @@ trait Work: Send {
     fn into_promise(self: Box<Self>) -> AnyPromise;
 }
 
-struct Typed<T: Task> {
+struct TypedJob<T: Task> {
     task: T,
     promise: Promise<T::Output>,
 }
 
-impl<T: Task> Work for Typed<T> {
+impl<T: Task> Work for TypedJob<T> {
     fn run(self: Box<Self>, context: &Context) {
         let Self { task, promise } = *self;
         promise.set_running(true);

@@ -6,7 +6,7 @@ use std::iter::FusedIterator;
 use super::Engine;
 #[cfg(doc)]
 use super::Executor;
-use super::feed::{Ahead, Feed};
+use super::feed::{Ahead, TaskFeed};
 use crate::error::TaskError;
 use crate::task::Task;
 use crate::task_options::TaskOptions;
@@ -14,7 +14,7 @@ use crate::task_options::TaskOptions;
 /// The iterator of [`Executor::map`]: yields the results in the order of the tasks.
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
-    feed: Feed<'e, E, I>,
+    feed: TaskFeed<'e, E, I>,
     ahead: VecDeque<Ahead<<I::Item as Task>::Output>>,
     /// Number of tasks that were handed over and whose results were not yielded.
     outstanding: usize,
@@ -24,7 +24,7 @@ pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
 
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
     pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
-        let feed = Feed::new(executor, options, tasks);
+        let feed = TaskFeed::new(executor, options, tasks);
         Self { feed, ahead: VecDeque::new(), outstanding: 0, has_room: true }
     }
 

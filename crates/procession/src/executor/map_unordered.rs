@@ -8,18 +8,18 @@ use std::sync::mpsc::Receiver;
 
 #[cfg(doc)]
 use super::Executor;
-use super::feed::{Ahead, Feed};
+use super::feed::{Ahead, TaskFeed};
 use super::{Canceller, Engine};
 use crate::error::TaskError;
 use crate::future::Arrivals;
 use crate::task::Task;
 use crate::task_options::TaskOptions;
-use crate::waiting::{self, Need, Target, Waiting};
+use crate::waiting::{self, AwaitedTask, Need, Waiting};
 
 /// The iterator of [`Executor::map_unordered`]: yields each result with the index of its task.
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
-    feed: Feed<'e, E, I>,
+    feed: TaskFeed<'e, E, I>,
     /// By the index of their first task.
     ahead: BTreeMap<usize, Ahead<<I::Item as Task>::Output>>,
     /// Results that arrived and were not yielded.
@@ -42,7 +42,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
     pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
         let (sender, arrived) = Arrivals::new();
         Self {
-            feed: Feed::new(executor, options, tasks),
+            feed: TaskFeed::new(executor, options, tasks),
             ahead: BTreeMap::new(),
             ready: VecDeque::new(),
             next_index: 0,
@@ -84,7 +84,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
         let executor = canceller.as_ref().map(Canceller::control);
         let targets = self.ahead.values().filter_map(|ahead| match ahead {
             Ahead::One(future) => Some(future.target()),
-            Ahead::Chunk(results) => Some(Target { id: results.id(), executor }),
+            Ahead::Chunk(results) => Some(AwaitedTask { id: results.id(), executor }),
             Ahead::Failed(_) => None,
         });
         waiting::begin(targets, Need::Any)

@@ -17,11 +17,11 @@ pub struct ShutdownAsync {
     executor: usize,
     /// `None`: it was begun.
     shutdown: Option<Box<dyn FnOnce() + Send>>,
-    progress: Arc<Mutex<Progress>>,
+    progress: Arc<Mutex<ShutdownProgress>>,
 }
 
 #[derive(Default)]
-struct Progress {
+struct ShutdownProgress {
     has_ended: bool,
     waker: Option<Waker>,
 }
@@ -81,7 +81,7 @@ impl Future for ShutdownAsync {
     }
 }
 
-fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+fn lock(progress: &Mutex<ShutdownProgress>) -> MutexGuard<'_, ShutdownProgress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

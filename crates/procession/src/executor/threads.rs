@@ -57,7 +57,7 @@ pub struct ThreadPool {
 #[derive(Debug)]
 struct ThreadPoolInner {
     size: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<JobQueue>,
     /// Notified when there is a task to take, or the pool is shut down.
     changed: Condvar,
     /// Notified when a thread has ended.
@@ -66,7 +66,7 @@ struct ThreadPoolInner {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct JobQueue {
     /// Set when a thread of the pool has panicked outside of a task.
     broken: Option<PoolError>,
     pending: BTreeMap<TaskId, Job>,
@@ -153,7 +153,7 @@ impl ThreadPool {
 }
 
 impl ThreadPoolInner {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, JobQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,7 +176,7 @@ impl ThreadPoolInner {
     }
 
     /// This thread runs no more tasks.
-    fn end_thread(&self, mut queue: MutexGuard<'_, Queue>) {
+    fn end_thread(&self, mut queue: MutexGuard<'_, JobQueue>) {
         queue.alive -= 1;
         self.ended.notify_all();
     }
@@ -215,7 +215,7 @@ impl ThreadPoolInner {
     /// Starts a thread with this index.
     fn start(
         self: &Arc<Self>,
-        queue: &mut Queue,
+        queue: &mut JobQueue,
         worker: usize,
         only_awaited: bool,
     ) -> io::Result<()> {
@@ -240,8 +240,8 @@ impl ThreadPoolInner {
     /// start is tried again for a while at a shortage.
     fn start_one_more<'q>(
         self: &'q Arc<Self>,
-        mut queue: MutexGuard<'q, Queue>,
-    ) -> Result<MutexGuard<'q, Queue>, NoThread> {
+        mut queue: MutexGuard<'q, JobQueue>,
+    ) -> Result<MutexGuard<'q, JobQueue>, NoThread> {
         // Only once, so that not each `submit` waits.
         let was_refused = queue.refused.is_some();
         let mut pauses = threads::pauses().filter(|_| !was_refused);
@@ -306,7 +306,7 @@ impl ThreadPoolInner {
     }
 
     /// Ensures that a thread runs the awaited tasks. Returns false if none can be started.
-    fn ensure_awaited_run(self: &Arc<Self>, queue: &mut Queue) -> bool {
+    fn ensure_awaited_run(self: &Arc<Self>, queue: &mut JobQueue) -> bool {
         if queue.awaited.is_empty() {
             return true;
         }
@@ -328,7 +328,7 @@ struct NoThread {
     cause: String,
 }
 
-impl Queue {
+impl JobQueue {
     fn pop_awaited(&mut self) -> Option<Job> {
         while let Some(id) = self.awaited.pop_first() {
             if let Some(job) = self.pending.remove(&id) {

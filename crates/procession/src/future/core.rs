@@ -23,13 +23,13 @@ pub(crate) struct Core<T> {
     running: Running,
     /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
-    inner: Mutex<Inner<T>>,
+    inner: Mutex<CoreState<T>>,
     done: Condvar,
 }
 
 /// A program may have a million of them, so what few futures have is behind a pointer.
-pub(super) struct Inner<T> {
-    pub(super) stage: Stage<T>,
+pub(super) struct CoreState<T> {
+    pub(super) stage: ResultState<T>,
     before_ready: Option<Box<BeforeReady<T>>>,
     /// Waits for several futures, which get a message when the result is there.
     pub(super) watchers: SmallVec<[Watcher; 1]>,
@@ -47,7 +47,7 @@ struct BeforeReady<T> {
     continuation: Option<Continuation<T>>,
 }
 
-impl<T> Inner<T> {
+impl<T> CoreState<T> {
     fn before_ready(&mut self) -> &mut BeforeReady<T> {
         let none = || Box::new(BeforeReady { callbacks: Vec::new(), continuation: None });
         self.before_ready.get_or_insert_with(none)
@@ -65,7 +65,7 @@ impl<T> Inner<T> {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        !matches!(self.stage, Stage::Pending | Stage::Notifying)
+        !matches!(self.stage, ResultState::Pending | ResultState::Notifying)
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Watcher {
     pub(crate) index: usize,
 }
 
-pub(super) enum Stage<T> {
+pub(super) enum ResultState<T> {
     Pending,
     /// Completed, and the callbacks are being called.
     Notifying,
@@ -93,7 +93,7 @@ pub(super) enum Stage<T> {
     Consumed,
 }
 
-impl<T> Stage<T> {
+impl<T> ResultState<T> {
     pub(super) fn ready(result: Result<T, TaskError>) -> Self {
         Self::Ready(result.map_err(Box::new))
     }
@@ -118,12 +118,12 @@ impl Outcome {
 }
 
 impl<T> Core<T> {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, CoreState<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if self.origin.is_forked() && !inner.is_done() {
             // The parent process completes it, and calls the callbacks.
             inner.before_ready = None;
-            inner.stage = Stage::ready(Err(TaskError::PoolBroken(PoolError::Forked)));
+            inner.stage = ResultState::ready(Err(TaskError::PoolBroken(PoolError::Forked)));
         }
         inner
     }
@@ -131,7 +131,7 @@ impl<T> Core<T> {
     pub(super) fn wait_until_done(
         &self,
         deadline: Option<Instant>,
-    ) -> Option<MutexGuard<'_, Inner<T>>> {
+    ) -> Option<MutexGuard<'_, CoreState<T>>> {
         let mut inner = self.lock();
         while !inner.is_done() {
             let left = match deadline {
@@ -156,7 +156,7 @@ impl<T> Drop for Core<T> {
     fn drop(&mut self) {
         // This may run on a thread that delivers results, and `Drop` of the output may panic.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        panics::discard(std::mem::replace(&mut inner.stage, Stage::Consumed));
+        panics::discard(std::mem::replace(&mut inner.stage, ResultState::Consumed));
     }
 }
 
@@ -208,8 +208,8 @@ fn new<T: Send + 'static>(
         executor,
         running,
         origin: Origin::here(),
-        inner: Mutex::new(Inner {
-            stage: Stage::Pending,
+        inner: Mutex::new(CoreState {
+            stage: ResultState::Pending,
             before_ready: None,
             watchers: SmallVec::new(),
             waker: None,
@@ -283,7 +283,7 @@ impl<T> Core<T> {
         if inner.before_ready.is_none() {
             return self.publish(inner, result);
         }
-        inner.stage = Stage::Notifying;
+        inner.stage = ResultState::Notifying;
         drop(inner);
         let core = Arc::clone(self);
         waiting::call(Box::new(move || {
@@ -298,8 +298,8 @@ impl<T> Core<T> {
     pub(super) fn run_callbacks<'c>(
         &'c self,
         result: &Result<T, TaskError>,
-        mut inner: MutexGuard<'c, Inner<T>>,
-    ) -> MutexGuard<'c, Inner<T>> {
+        mut inner: MutexGuard<'c, CoreState<T>>,
+    ) -> MutexGuard<'c, CoreState<T>> {
         loop {
             let callbacks = inner.take_callbacks();
             if callbacks.is_empty() {
@@ -314,14 +314,14 @@ impl<T> Core<T> {
     }
 
     /// Makes the result available, and wakes all that wait for it.
-    fn publish(&self, mut inner: MutexGuard<'_, Inner<T>>, result: Result<T, TaskError>) {
+    fn publish(&self, mut inner: MutexGuard<'_, CoreState<T>>, result: Result<T, TaskError>) {
         let before_ready = inner.before_ready.take();
         if let Some(continuation) = before_ready.and_then(|before| before.continuation) {
-            inner.stage = Stage::Consumed;
+            inner.stage = ResultState::Consumed;
             drop(inner);
             return continuation(result);
         }
-        inner.stage = Stage::ready(result);
+        inner.stage = ResultState::ready(result);
         let waker = inner.waker.take();
         let watchers = std::mem::take(&mut inner.watchers);
         let wake = inner.wake.take();
@@ -353,9 +353,9 @@ impl<T> Core<T> {
     }
 
     /// Takes the result of a future that is done.
-    pub(super) fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Result<T, TaskError> {
-        match std::mem::replace(&mut inner.stage, Stage::Consumed) {
-            Stage::Ready(result) => result.map_err(|error| *error),
+    pub(super) fn take(&self, mut inner: MutexGuard<'_, CoreState<T>>) -> Result<T, TaskError> {
+        match std::mem::replace(&mut inner.stage, ResultState::Consumed) {
+            ResultState::Ready(result) => result.map_err(|error| *error),
             _ => Err(TaskError::AlreadyTaken),
         }
     }

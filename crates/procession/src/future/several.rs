@@ -391,15 +391,15 @@ mod tests {
     fn a_future_keeps_one_waker_and_only_while_it_is_there() {
         use std::pin::Pin;
         use std::task::{Context, Wake, Waker};
-        struct Nothing;
-        impl Wake for Nothing {
+        struct NoOpWaker;
+        impl Wake for NoOpWaker {
             fn wake(self: Arc<Self>) {}
         }
         let poll = |future: &mut Future<usize>, waker: &Waker| {
             std::future::Future::poll(Pin::new(future), &mut Context::from_waker(waker))
         };
         let (promise, mut future) = promise(TaskId::next(), None);
-        let wakers = [(); 2].map(|()| Arc::new(Nothing));
+        let wakers = [(); 2].map(|()| Arc::new(NoOpWaker));
         for _ in 0..100 {
             for waker in &wakers {
                 assert!(poll(&mut future, &Waker::from(Arc::clone(waker))).is_pending());

@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::work_item::WorkItem;
 use crate::codec;
 use crate::error::PoolError;
-use crate::executor::job::{AnyPromise, Encoded, Text};
+use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
 use crate::task::{Task, TaskId};
 
 /// An encoded task, of which each worker gets a copy.
 pub(super) struct Initializer {
     name: &'static str,
-    text: Text,
+    text: EncodedText,
 }
 
 impl Initializer {
@@ -27,7 +27,7 @@ impl Initializer {
             let error = refusal.into_error("task", T::NAME);
             PoolError::Setting(format!("the initializer cannot be sent: {error}"))
         })?;
-        Ok(Self { name: T::NAME, text: Text::from_vec(text) })
+        Ok(Self { name: T::NAME, text: EncodedText::from_vec(text) })
     }
 
     /// A copy for one worker, and the future of its output.
@@ -36,7 +36,7 @@ impl Initializer {
         let (promise, future) = future::promise(id, None);
         let promise = AnyPromise::new(promise);
         let encoded =
-            Encoded { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), promise };
+            EncodedJob { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), promise };
         (Arc::new(WorkItem::new(encoded)), future)
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn initializer_reply(
 }
 
 /// A record with its attachment.
-struct Received {
+struct ReceivedReplies {
     record: Record,
     attachment: Attachment,
     /// Taken by the reply.
@@ -130,7 +130,7 @@ struct Received {
     substitute: OnceCell<Vec<u8>>,
 }
 
-impl Received {
+impl ReceivedReplies {
     fn is(&self, kind: u8) -> bool {
         self.record.kind & !HAS_ATTACHMENT == kind
     }
@@ -190,7 +190,7 @@ fn take(
     handle: &WorkerHandle,
     receiving: &mut Receiving,
     may_read: bool,
-) -> Result<Option<Received>, Garbled> {
+) -> Result<Option<ReceivedReplies>, Garbled> {
     let Some(Process { region, socket, .. }) = handle.process() else { return Ok(None) };
     let record = loop {
         match receiving.next()? {
@@ -205,7 +205,7 @@ fn take(
         false => receiving.attachment(socket)?,
     };
     let blobs = RefCell::new(attachment.take_blobs());
-    Ok(Some(Received { record, attachment, blobs, substitute: OnceCell::new() }))
+    Ok(Some(ReceivedReplies { record, attachment, blobs, substitute: OnceCell::new() }))
 }
 
 /// Receives the next records and passes them on. Returns false if there are none.
@@ -218,7 +218,7 @@ fn receive(
     // Only records of one read, which the next read invalidates.
     while taken.len() < MAX_RECORDS
         && (taken.is_empty() || !receiving.is_empty())
-        && !taken.last().is_some_and(Received::ends_group)
+        && !taken.last().is_some_and(ReceivedReplies::ends_group)
     {
         match take(handle, &mut receiving, taken.is_empty()) {
             Ok(Some(next)) => taken.push(next),
@@ -270,7 +270,7 @@ impl<'r> ReplyEvents<'r> {
     /// Adds the records. Returns the line of a task, if the last record is one.
     fn add_all(
         &mut self,
-        taken: &'r [Received],
+        taken: &'r [ReceivedReplies],
         receiving: &'r Receiving,
     ) -> Result<Option<(TaskId, &'r str)>, Garbled> {
         let mut rest = taken;
@@ -335,9 +335,9 @@ impl<'r> ReplyEvents<'r> {
         &mut self,
         first: Timed,
         text: &[u8],
-        others: &'t [Received],
+        others: &'t [ReceivedReplies],
         receiving: &Receiving,
-    ) -> Result<&'t [Received], Garbled> {
+    ) -> Result<&'t [ReceivedReplies], Garbled> {
         let mut outputs = vec![text];
         let mut ran_for = first.ran_for;
         let mut rest = others;

@@ -7,7 +7,7 @@ use super::state::PoolState;
 use super::work_item::{self, WorkItem};
 use crate::error::{PoolError, TaskError};
 use crate::executor::callbacks;
-use crate::executor::chunk::Chunk;
+use crate::executor::chunk::EncodedChunk;
 use crate::executor::job::Job;
 use crate::scheduler::{Event, ResolvedOptions};
 use crate::waiting::{self, Need, RoleGuard};
@@ -74,7 +74,7 @@ impl PoolInner {
     }
 
     /// Passes a chunk to the scheduler.
-    pub(super) fn submit_chunk(&self, chunk: Chunk, options: ResolvedOptions) {
+    pub(super) fn submit_chunk(&self, chunk: EncodedChunk, options: ResolvedOptions) {
         let work_item = Arc::new(WorkItem::from_chunk(chunk));
         if self.origin.is_forked() {
             work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));

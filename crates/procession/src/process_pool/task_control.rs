@@ -11,7 +11,7 @@ use super::inner::PoolInner;
 use super::receive;
 use super::worker_handle::KillReason;
 use crate::executor::Job;
-use crate::executor::chunk::{Chunk, ChunkExecutor};
+use crate::executor::chunk::{ChunkExecutor, EncodedChunk};
 use crate::future::{TaskControl, Waiter, Wake};
 use crate::panics;
 use crate::scheduler::Event;
@@ -63,7 +63,7 @@ impl ChunkExecutor for PoolInner {
         self.setup.scheduling.slots.len() * 4
     }
 
-    fn enqueue_chunk(&self, chunk: Chunk, options: TaskOptions) {
+    fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
         self.submit_chunk(chunk, options.resolve(self.setup.options));
     }
 

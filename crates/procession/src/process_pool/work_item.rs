@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::blob::Blob;
 use crate::error::TaskError;
-use crate::executor::chunk::{AnyChunkPromise, Chunk};
-use crate::executor::job::{AnyPromise, Encoded, Text};
+use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
+use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::task::TaskId;
 use crate::transport::{INLINE_LIMIT, Reply};
 
@@ -18,7 +18,7 @@ pub(crate) struct WorkItem {
     pub id: TaskId,
     pub name: &'static str,
     pub submitted: Instant,
-    text: Text,
+    text: EncodedText,
     /// The blobs to which the text refers.
     blobs: Mutex<Vec<Blob>>,
     promises: Promises,
@@ -41,7 +41,7 @@ impl ItemPool {
     const MAX: usize = 1024;
 
     /// A work item of one task.
-    pub(crate) fn work_item(&self, encoded: Encoded) -> Arc<WorkItem> {
+    pub(crate) fn work_item(&self, encoded: EncodedJob) -> Arc<WorkItem> {
         let work_item = WorkItem::new(encoded);
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
@@ -68,7 +68,7 @@ const ATTACHMENT_BYTES: usize = 2048;
 /// Checks that each attachment of a task can be sent: it becomes a memory file, and RLIMIT_FSIZE of
 /// this process (`ulimit -f`) limits the size of files. Returns the error of a task that cannot be
 /// sent.
-pub(crate) fn refusal(Encoded { text, blobs, .. }: &Encoded) -> Option<TaskError> {
+pub(crate) fn refusal(EncodedJob { text, blobs, .. }: &EncodedJob) -> Option<TaskError> {
     use rustix::process::{Resource, getrlimit};
     let largest = blobs.iter().filter(|blob| blob.file().is_none()).map(|blob| blob.len());
     let largest = largest.chain([text.len()]).max().filter(|largest| *largest > INLINE_LIMIT)?;
@@ -83,7 +83,7 @@ pub(crate) fn refusal(Encoded { text, blobs, .. }: &Encoded) -> Option<TaskError
 }
 
 impl WorkItem {
-    pub(crate) fn new(Encoded { id, name, text, blobs, promise }: Encoded) -> Self {
+    pub(crate) fn new(EncodedJob { id, name, text, blobs, promise }: EncodedJob) -> Self {
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
         Self { id, name, submitted: Instant::now(), text, blobs, promises }
     }
@@ -91,7 +91,7 @@ impl WorkItem {
     /// Drops text and blobs, so that the allocation can be used again. Returns false for a chunk, or
     /// if the promise was not complete.
     pub(crate) fn clear(&mut self) -> bool {
-        self.text = Text::new();
+        self.text = EncodedText::new();
         *self.blobs() = Vec::new();
         match &self.promises {
             Promises::One(promise) => lock(promise).take().is_none(),
@@ -99,8 +99,8 @@ impl WorkItem {
         }
     }
 
-    pub(crate) fn from_chunk(Chunk { id, name, text, ends, promise }: Chunk) -> Self {
-        let text = Text::from_vec(text);
+    pub(crate) fn from_chunk(EncodedChunk { id, name, text, ends, promise }: EncodedChunk) -> Self {
+        let text = EncodedText::from_vec(text);
         let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());
         Self { id, name, submitted: Instant::now(), text, blobs, promises }
     }

@@ -51,11 +51,11 @@ struct Inbox {
 /// Sends records to the coordinator.
 struct ReplySender {
     region: Arc<SharedRegion>,
-    outbox: Mutex<Outbox>,
+    outbox: Mutex<ReplyWriter>,
 }
 
 /// The ring of replies and the socket, as written by one thread at a time.
-struct Outbox {
+struct ReplyWriter {
     writer: Writer,
     socket: Arc<Socket>,
 }
@@ -91,7 +91,10 @@ impl WorkerLoop {
         let region = Arc::new(region);
         let reply_sender = Arc::new(ReplySender {
             region: Arc::clone(&region),
-            outbox: Mutex::new(Outbox { writer: Writer::default(), socket: Arc::clone(&socket) }),
+            outbox: Mutex::new(ReplyWriter {
+                writer: Writer::default(),
+                socket: Arc::clone(&socket),
+            }),
         });
         let speaks = Arc::clone(&reply_sender);
         Self {
@@ -337,7 +340,7 @@ impl ReplySender {
         let ring = self.region.replies();
         let mut has_waited = false;
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let Outbox { writer, socket } = &mut *outbox;
+        let ReplyWriter { writer, socket } = &mut *outbox;
         let is_inline = text.len() <= INLINE_LIMIT;
         let attachment = (!is_inline).then_some(text);
         let mut begun = 0;

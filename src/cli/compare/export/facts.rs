@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::compare::comparison::ModeResults;
-use crate::cli::compare::statistics::{Ratio, Verdict};
+use crate::cli::compare::statistics::{Conclusion, Ratio};
 use crate::flags::outcome::OutcomeCounts;
 
 /// The results of a mode.
@@ -32,7 +32,7 @@ pub(super) struct ModeFacts {
     /// The 95 % confidence interval of the ratio; `None` if the runs set no bound.
     ratio_low: Option<f64>,
     ratio_high: Option<f64>,
-    verdict: Option<Verdict>,
+    verdict: Option<Conclusion>,
 }
 
 /// The bounds of the interval of a ratio.

@@ -42,14 +42,14 @@ type Result<T> = std::result::Result<T, Malformed>;
 const RAW: &str = "$serde_json::private::RawValue";
 
 /// Decodes one value.
-pub(super) struct Reader<'de> {
+pub(super) struct ByteReader<'de> {
     rest: &'de [u8],
     depth: u32,
     /// A type inspected a value to find out what it is, so it may have become another value.
     pub(super) is_doubtful: bool,
 }
 
-impl<'de> Reader<'de> {
+impl<'de> ByteReader<'de> {
     pub(super) fn new(bytes: &'de [u8]) -> Self {
         Self { rest: bytes, depth: 0, is_doubtful: false }
     }
@@ -253,7 +253,7 @@ macro_rules! as_it_is {
     };
 }
 
-impl<'de> Deserializer<'de> for &mut Reader<'de> {
+impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
     type Error = Malformed;
 
     as_it_is!(

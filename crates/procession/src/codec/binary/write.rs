@@ -7,14 +7,14 @@ use crate::codec::compound::impl_compound;
 use crate::codec::refusal::Refusal;
 
 /// Appends one value.
-pub(in crate::codec) struct Writer<'w> {
+pub(in crate::codec) struct BinaryWriter<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
     /// The value needs [`check_before_sending`](crate::codec::check_before_sending).
     pub(in crate::codec) is_doubtful: bool,
 }
 
-impl<'w> Writer<'w> {
+impl<'w> BinaryWriter<'w> {
     pub(in crate::codec) fn new(out: &'w mut Vec<u8>) -> Self {
         Self { out, depth: 0, is_doubtful: false }
     }
@@ -75,19 +75,19 @@ impl<'w> Writer<'w> {
     }
 
     #[inline]
-    fn open(&mut self, kind: u8) -> Result<Compound<'_, 'w>, Refusal> {
+    fn open(&mut self, kind: u8) -> Result<BinaryCompound<'_, 'w>, Refusal> {
         self.descend()?;
         self.out.push(kind);
         let at = self.out.len();
         self.out.extend_from_slice(&[0; 4]);
-        Ok(Compound { writer: self, at, number: 0, levels: 1 })
+        Ok(BinaryCompound { writer: self, at, number: 0, levels: 1 })
     }
 
     /// A variant whose value is a sequence or map.
-    fn open_variant(&mut self, name: &str, kind: u8) -> Result<Compound<'_, 'w>, Refusal> {
+    fn open_variant(&mut self, name: &str, kind: u8) -> Result<BinaryCompound<'_, 'w>, Refusal> {
         self.descend()?;
         self.sized(kind::VARIANT, name.as_bytes())?;
-        Ok(Compound { levels: 2, ..self.open(kind)? })
+        Ok(BinaryCompound { levels: 2, ..self.open(kind)? })
     }
 }
 
@@ -96,16 +96,16 @@ fn too_deep() -> Refusal {
     Refusal::new(format!("it is nested more than {DEEPEST} levels deep"))
 }
 
-impl<'a, 'w> Serializer for &'a mut Writer<'w> {
+impl<'a, 'w> Serializer for &'a mut BinaryWriter<'w> {
     type Ok = ();
     type Error = Refusal;
-    type SerializeSeq = Compound<'a, 'w>;
-    type SerializeTuple = Compound<'a, 'w>;
-    type SerializeTupleStruct = Compound<'a, 'w>;
-    type SerializeTupleVariant = Compound<'a, 'w>;
-    type SerializeMap = Compound<'a, 'w>;
-    type SerializeStruct = Compound<'a, 'w>;
-    type SerializeStructVariant = Compound<'a, 'w>;
+    type SerializeSeq = BinaryCompound<'a, 'w>;
+    type SerializeTuple = BinaryCompound<'a, 'w>;
+    type SerializeTupleStruct = BinaryCompound<'a, 'w>;
+    type SerializeTupleVariant = BinaryCompound<'a, 'w>;
+    type SerializeMap = BinaryCompound<'a, 'w>;
+    type SerializeStruct = BinaryCompound<'a, 'w>;
+    type SerializeStructVariant = BinaryCompound<'a, 'w>;
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), Refusal> {
@@ -248,12 +248,12 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
     }
 
     #[inline]
-    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open(kind::SEQ)
     }
 
     #[inline]
-    fn serialize_tuple(self, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_tuple(self, _: usize) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open(kind::SEQ)
     }
 
@@ -262,7 +262,7 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         self,
         _: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open(kind::SEQ)
     }
 
@@ -272,19 +272,23 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open_variant(variant, kind::SEQ)
     }
 
     #[inline]
-    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_map(self, len: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         // No length: most likely a struct with flattened fields.
         self.is_doubtful |= len.is_none();
         self.open(kind::MAP)
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a, 'w>, Refusal> {
+    fn serialize_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open(kind::MAP)
     }
 
@@ -294,14 +298,14 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Compound<'a, 'w>, Refusal> {
+    ) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         self.open_variant(variant, kind::MAP)
     }
 }
 
 /// A sequence or a map that is being written.
-pub(in crate::codec) struct Compound<'a, 'w> {
-    writer: &'a mut Writer<'w>,
+pub(in crate::codec) struct BinaryCompound<'a, 'w> {
+    writer: &'a mut BinaryWriter<'w>,
     /// The offset of the number of elements.
     at: usize,
     number: usize,
@@ -309,7 +313,7 @@ pub(in crate::codec) struct Compound<'a, 'w> {
     levels: u32,
 }
 
-impl Compound<'_, '_> {
+impl BinaryCompound<'_, '_> {
     #[inline]
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         let index = self.number;
@@ -355,4 +359,4 @@ impl Compound<'_, '_> {
     }
 }
 
-impl_compound!(Compound<'_, '_>);
+impl_compound!(BinaryCompound<'_, '_>);

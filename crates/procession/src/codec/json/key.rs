@@ -5,11 +5,11 @@ use std::fmt::Display;
 
 use serde::ser::{Impossible, Serialize, Serializer};
 
-use super::{Writer, not_finite};
+use super::{JsonWriter, not_finite};
 use crate::codec::refusal::Refusal;
 
 /// Writes one key.
-pub(super) struct Key<'a, 'w>(pub(super) &'a mut Writer<'w>);
+pub(super) struct Key<'a, 'w>(pub(super) &'a mut JsonWriter<'w>);
 
 type Never = Impossible<(), Refusal>;
 

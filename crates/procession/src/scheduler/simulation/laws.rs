@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::workers::{Order, Process, Viewed};
+use super::workers::{Order, SimulatedProcess, Viewed};
 use super::world::{Place, World};
 use crate::retries::Fault;
 use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Whether a process is the one of its worker index that gets calls.
-    fn may_get_calls(&self, worker_id: WorkerId, process: &Process) -> bool {
+    fn may_get_calls(&self, worker_id: WorkerId, process: &SimulatedProcess) -> bool {
         let mut present =
             self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
         let is_current = present.next() == Some(&worker_id);
@@ -99,13 +99,15 @@ impl World {
             return Err(format!("a call was sent to {worker_id:?}, which is not ready"));
         };
         match process {
-            Process { is_over_memory_limit: true, .. } => {
+            SimulatedProcess { is_over_memory_limit: true, .. } => {
                 Err("a call was sent to a worker that is to be recycled")
             }
-            Process { is_dismissed: true, .. } => {
+            SimulatedProcess { is_dismissed: true, .. } => {
                 Err("a call was sent to a worker that was dismissed")
             }
-            Process { is_killed: true, .. } => Err("a call was sent to a worker that was killed"),
+            SimulatedProcess { is_killed: true, .. } => {
+                Err("a call was sent to a worker that was killed")
+            }
             _ => Ok(()),
         }
         .map_err(str::to_owned)
@@ -165,7 +167,11 @@ impl World {
     }
 
     /// A worker ended: notes the tasks that may be charged with that.
-    pub(super) fn note_end(&mut self, process: &Process, begun: &[Begun]) -> Result<(), String> {
+    pub(super) fn note_end(
+        &mut self,
+        process: &SimulatedProcess,
+        begun: &[Begun],
+    ) -> Result<(), String> {
         let slots = process.slots;
         let was_ended = process.is_killed || process.was_ended || process.ending.is_some();
         let are_alone = self.slots.iter().all(|slots| *slots == 1);
@@ -292,7 +298,7 @@ impl Viewed {
     }
 }
 
-impl Process {
+impl SimulatedProcess {
     /// Whether the process ends, or `NotEnded` is reported, after the order to end a call.
     fn will_end_or_report(&self, seq: u64) -> bool {
         let is_ordered = |order: &Order| matches!(order, Order::End { seq: of, .. } if *of == seq);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::workers::Process;
+use super::workers::SimulatedProcess;
 use super::world::{Place, SimTask, World};
 use crate::error::Exit;
 use crate::executor::Shutdown;
@@ -220,7 +220,7 @@ impl World {
         self.too_long = process.too_long;
         let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
         self.note_end(&process, &begun)?;
-        let Process { reports, .. } = process;
+        let SimulatedProcess { reports, .. } = process;
         self.late_events.extend(reports);
         self.handle(Event::WorkerExited { worker_id, exit, begun })?;
         self.one_was_ended = false;

@@ -12,7 +12,7 @@ use crate::scheduler::{Begun, Claimed, Event, WorkerId};
 
 /// A worker process, with the calls and orders for it.
 #[derive(Default)]
-pub(super) struct Process {
+pub(super) struct SimulatedProcess {
     pub is_ready: bool,
     pub is_killed: bool,
     pub is_dismissed: bool,
@@ -31,12 +31,12 @@ pub(super) struct Process {
     /// Its claims are random.
     pub is_liar: bool,
     /// Calls that were not written into the memory yet.
-    pub outbox: VecDeque<Call>,
+    pub outbox: VecDeque<SimulatedCall>,
     /// The number of calls for which the memory has room.
     pub room: usize,
     /// Calls that it has not begun.
-    pub calls: VecDeque<Call>,
-    pub running: Vec<Call>,
+    pub calls: VecDeque<SimulatedCall>,
+    pub running: Vec<SimulatedCall>,
     /// Its calls as the coordinator's threads know them, by `seq`.
     pub claims: BTreeMap<u64, ClaimedCall>,
     /// Its calls as the scheduler knows them.
@@ -50,13 +50,13 @@ pub(super) struct Process {
     /// Events from these actions that the scheduler has not handled yet.
     pub reports: Vec<Event<u64>>,
     /// Replies that the coordinator has not read yet; they outlive the process.
-    pub replies: VecDeque<Reply>,
+    pub replies: VecDeque<SimulatedReply>,
     /// Replies behind one that did not fit its call.
-    pub lost: Vec<Reply>,
+    pub lost: Vec<SimulatedReply>,
 }
 
 /// A call in the memory, or at work.
-pub(super) struct Call {
+pub(super) struct SimulatedCall {
     pub seq: u64,
     /// The tasks that have not ended, in order. Of a running call, the first one runs.
     pub tasks: VecDeque<u64>,
@@ -83,7 +83,7 @@ pub(super) struct Viewed {
     pub could_run_since: Option<Instant>,
 }
 
-pub(super) struct Reply {
+pub(super) struct SimulatedReply {
     pub seq: u64,
     pub task: u64,
 }
@@ -93,7 +93,7 @@ pub(super) enum Order {
     End { seq: u64, allowed: Option<Duration> },
 }
 
-impl Process {
+impl SimulatedProcess {
     /// Writes calls into the memory. False if there is no room for the next one.
     pub(super) fn write(&mut self) -> bool {
         while self.calls.len() < self.room
@@ -143,7 +143,7 @@ impl Process {
             return None;
         }
         let task = call.tasks.pop_front()?;
-        self.replies.push_back(Reply { seq: call.seq, task });
+        self.replies.push_back(SimulatedReply { seq: call.seq, task });
         let next = call.tasks.front().copied();
         match next {
             Some(_) => call.begun += 1,
@@ -154,7 +154,7 @@ impl Process {
 
     /// The task of a reply, as the coordinator's threads know it. `None` if the reply does not fit
     /// its call.
-    pub(super) fn answered(&mut self, reply: &Reply) -> Option<u64> {
+    pub(super) fn answered(&mut self, reply: &SimulatedReply) -> Option<u64> {
         let call = self.claims.get_mut(&reply.seq)?;
         let task = *call.tasks.front().filter(|task| **task == reply.task)?;
         call.tasks.pop_front();
@@ -260,7 +260,7 @@ impl Process {
             {
                 self.take_back(worker_id, 0..=u64::MAX, rng, tasks);
                 let task = self.running.swap_remove(index).tasks[0];
-                self.replies.push_back(Reply { seq, task });
+                self.replies.push_back(SimulatedReply { seq, task });
                 Some(Claimed::Ended { is_being_read: true })
             }
             (Some(index), allowed) => {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::Summary;
-use super::workers::{Call, Order, Process, Viewed};
+use super::workers::{Order, SimulatedCall, SimulatedProcess, Viewed};
 use crate::scheduler::{Action, Claimed, Event, Scheduler, Settings, Verdict, WorkerId};
 
 pub(super) struct World {
@@ -18,7 +18,7 @@ pub(super) struct World {
     pub scheduler: Scheduler<u64>,
     pub slots: Vec<usize>,
     pub max_tasks: Option<u64>,
-    pub processes: BTreeMap<WorkerId, Process>,
+    pub processes: BTreeMap<WorkerId, SimulatedProcess>,
     pub tasks: BTreeMap<u64, SimTask>,
     /// The place of each task, and the pending tasks.
     pub places: BTreeMap<u64, Place>,
@@ -289,11 +289,11 @@ impl World {
             .filter(|other| other.worker_index == worker_id.worker_index)
             .count();
         self.summary.succeeded += others as u64;
-        let process = Process {
+        let process = SimulatedProcess {
             is_liar: self.is_hostile && self.rng.u8(0..4) == 0,
             room: self.rng.choice([1, 2, 8, 1_000]).unwrap_or(1),
             slots: self.slots[worker_id.worker_index],
-            ..Process::default()
+            ..SimulatedProcess::default()
         };
         if others > 1 || self.processes.insert(worker_id, process).is_some() {
             return Err(format!("{worker_id:?} was started beside {others} others"));
@@ -328,8 +328,8 @@ impl World {
             timeout: tasks.front().and_then(|id| self.tasks[id].timeout),
             could_run_since: (process.view.len() < slots).then_some(self.now),
         });
-        process.outbox.push_back(Call { seq, tasks, begun: 0 });
-        let at_work = |(other, process): &(&WorkerId, &Process)| {
+        process.outbox.push_back(SimulatedCall { seq, tasks, begun: 0 });
+        let at_work = |(other, process): &(&WorkerId, &SimulatedProcess)| {
             let has_calls = !(process.outbox.is_empty() && process.calls.is_empty());
             other.worker_index == worker_id.worker_index
                 && (has_calls || !process.running.is_empty())
@@ -348,7 +348,7 @@ fn range(job: u64, first: u32, count: u32) -> Range<u64> {
     first..first + u64::from(count)
 }
 
-impl Process {
+impl SimulatedProcess {
     /// The scheduler knows that `count` tasks of a call were answered.
     fn note_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
         let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };

@@ -104,15 +104,15 @@ pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket
 pub(super) struct Draft<'i> {
     lengths: Vec<u64>,
     inline: Vec<u8>,
-    files: Vec<Sending<'i>>,
+    files: Vec<OpenFile<'i>>,
 }
 
-enum Sending<'i> {
+enum OpenFile<'i> {
     New(OwnedFd),
     AsReceived(BorrowedFd<'i>),
 }
 
-impl AsFd for Sending<'_> {
+impl AsFd for OpenFile<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::New(file) => file.as_fd(),
@@ -138,9 +138,9 @@ impl<'i> Draft<'i> {
                 continue;
             }
             match item.file() {
-                Some(file) => draft.files.push(Sending::AsReceived(file)),
+                Some(file) => draft.files.push(OpenFile::AsReceived(file)),
                 None => match new_file(bytes) {
-                    Ok(file) => draft.files.push(Sending::New(file)),
+                    Ok(file) => draft.files.push(OpenFile::New(file)),
                     Err(error) => return (draft, Some(error)),
                 },
             }

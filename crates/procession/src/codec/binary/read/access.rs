@@ -5,11 +5,11 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::{Malformed, Reader, Result};
+use super::{ByteReader, Malformed, Result};
 
 /// A sequence or a map that is being read.
 pub(super) struct Elements<'r, 'de> {
-    pub reader: &'r mut Reader<'de>,
+    pub reader: &'r mut ByteReader<'de>,
     pub left: usize,
 }
 
@@ -52,7 +52,7 @@ impl<'de> MapAccess<'de> for &mut Elements<'_, 'de> {
 
 /// A variant with data.
 pub(super) struct Variant<'r, 'de> {
-    pub reader: &'r mut Reader<'de>,
+    pub reader: &'r mut ByteReader<'de>,
     pub name: &'de str,
 }
 
@@ -92,7 +92,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
 
 /// A variant with data, as a map of one entry.
 pub(super) struct AsEntry<'r, 'de> {
-    pub reader: &'r mut Reader<'de>,
+    pub reader: &'r mut ByteReader<'de>,
     pub name: Option<&'de str>,
 }
 
