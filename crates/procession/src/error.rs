@@ -2,8 +2,11 @@
 //! ([`PoolError`]). Errors are plain values (`Clone`, comparable, no handles inside), because each
 //! future gets its own and because half of them arrive from another process.
 
+mod backtrace;
 mod death;
 mod failure;
+#[cfg(feature = "backtrace")]
+mod symbols;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::backtrace::{Backtrace, Frame};
 use self::death::last_said;
 pub use self::death::{Death, Exit};
 pub use self::failure::{Cause, DowncastError, Failure};
@@ -22,6 +26,7 @@ pub use self::failure::{Cause, DowncastError, Failure};
 /// | [`Failure`] | the error that a task returns | [`Task::run`](crate::Task::run) |
 /// | [`Cause`] | the same error as it arrives: its messages, and itself if it could be sent | [`Failed`](Self::Failed) |
 /// | [`Death`] | the end of a worker that ran a task: which task, which process, how | [`WorkerDied`](Self::WorkerDied) |
+/// | [`Backtrace`](crate::Backtrace) | the calls in which a worker crashed | [`Death::backtrace`] |
 /// | [`Exit`] | how a process ended: exit code or signal | [`Death::exit`], [`PoolEvent`](crate::PoolEvent) |
 /// | [`Fault`](crate::Fault) | the kind of an attempt that failed, which decides on a retry | [`Retries`](crate::Retries), [`PoolEvent`](crate::PoolEvent) |
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -118,7 +118,9 @@ pub mod worker;
 
 pub use blob::Blob;
 pub use codec::Encoding;
-pub use error::{Cause, Death, DowncastError, Exit, Failure, PoolError, TaskError};
+pub use error::{
+    Backtrace, Cause, Death, DowncastError, Exit, Failure, Frame, PoolError, TaskError,
+};
 pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
     ShutdownAsync, ThreadPool,

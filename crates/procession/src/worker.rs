@@ -176,6 +176,7 @@ impl Asked {
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
         let worker_loop = Arc::new(WorkerLoop::new(registry, worker, region, Arc::clone(&socket)));
+        worker_loop.record_crashes();
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
         let first = usize::from(runs_here);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Backtrace;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,6 +109,9 @@ pub struct Death {
     /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain lines
     /// of earlier tasks of that worker.
     pub last_output: Vec<String>,
+    /// The calls in which it crashed, if a signal such as SIGSEGV or SIGABRT ended it and the worker could
+    /// record them. If it ran several tasks at a time, they may be those of another of them.
+    pub backtrace: Option<Backtrace>,
 }
 
 impl Death {
@@ -135,14 +140,14 @@ impl Death {
             ran_for: Duration::ZERO,
             is_collateral: false,
             last_output: Vec::new(),
+            backtrace: None,
         }
     }
 }
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, last_output: _ } =
-            self;
+        let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, .. } = self;
         let how = match exit {
             Exit::WrittenOff => "could not be ended and was left behind".to_owned(),
             exit => format!("died of {exit}"),
@@ -156,6 +161,9 @@ impl fmt::Display for Death {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
         } else if is_killed {
             write!(f, " (sent by `kill`, the out-of-memory killer or the CPU limit)")?;
+        }
+        if let Some(functions) = self.backtrace.as_ref().and_then(Backtrace::summary) {
+            write!(f, ", in {functions}")?;
         }
         f.write_str(&last_said(&self.last_output))
     }

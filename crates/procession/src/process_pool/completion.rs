@@ -10,7 +10,7 @@ use super::inner::PoolInner;
 use super::stats::Counts;
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
-use crate::error::{Death, Exit, TaskError};
+use crate::error::{Backtrace, Death, Exit, TaskError};
 use crate::scheduler::{Event, Verdict};
 use crate::transport::{Reply, Status};
 
@@ -26,6 +26,7 @@ pub(super) enum CompletionData<'r> {
         worker: usize,
         pid: u32,
         last_output: Vec<String>,
+        backtrace: Option<Backtrace>,
     },
 }
 
@@ -52,7 +53,8 @@ impl PoolInner {
         let worker_id = handle.worker_id;
         let (worker, pid) = (worker_id.worker_index, handle.pid());
         let begun = handle.begun();
-        let data = CompletionData::Death { worker, pid, last_output };
+        let backtrace = handle.crash(exit).and_then(|record| Backtrace::from_record(&record));
+        let data = CompletionData::Death { worker, pid, last_output, backtrace };
         self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(data));
     }
 
@@ -107,7 +109,7 @@ impl PoolInner {
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
-                Some(CompletionData::Death { worker, pid, last_output }),
+                Some(CompletionData::Death { worker, pid, last_output, backtrace }),
             ) => TaskError::WorkerDied(Death {
                 task: work_item.name.to_owned(),
                 worker: *worker,
@@ -117,10 +119,11 @@ impl PoolInner {
                 ran_for,
                 is_collateral,
                 last_output: last_output.clone(),
+                backtrace: backtrace.clone(),
             }),
             (
                 Verdict::TimedOut { after, attempts },
-                Some(CompletionData::Death { worker, pid, last_output }),
+                Some(CompletionData::Death { worker, pid, last_output, .. }),
             ) => {
                 self.listeners.event(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
                 TaskError::TimedOut {

@@ -42,12 +42,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipc_channel::ipc::IpcSender;
+use procession_os::crash::Record;
+use rustix::process::Signal;
 
 pub(super) use self::end_call::TerminateOutcome;
 pub(super) use self::outbox::Outgoing;
 use self::outbox::{Outbox, Sending};
 pub(super) use self::receiving::{Answered, Receiving};
 use super::child::Child;
+use crate::error::Exit;
 use crate::scheduler::{Begun, WorkerId};
 use crate::transport::{self, AdaptiveSpin, SharedRegion, Socket};
 
@@ -180,6 +183,17 @@ impl WorkerHandle {
         let at = self.ended_at.get().copied().unwrap_or_else(transport::now);
         let region = self.region();
         region.map_or_else(Vec::new, |region| self.sending().claims.begun(region, at))
+    }
+
+    /// What the worker has recorded of the crash that ended it.
+    pub(super) fn crash(&self, exit: Exit) -> Option<Record> {
+        let Exit::Signal(signal) = exit else { return None };
+        let record = self.region()?.crash()?;
+        // The standard library answers the SIGSEGV of a stack overflow with SIGABRT.
+        let is_overflow =
+            record.signal == Signal::SEGV.as_raw() && signal == Signal::ABORT.as_raw();
+        // A process that the task has forked shares the memory.
+        (record.pid == self.pid() && (record.signal == signal || is_overflow)).then_some(record)
     }
 
     /// Lets the worker end after its last call.

@@ -12,6 +12,7 @@
 //! | event count of the caller | worker | a caller that waits for one reply itself sleeps here |
 //! | `AWAITED`, `IS_CLOSED` | coordinator | the claim of that one reply, plus 1; no further call will come |
 //! | `IS_IDLE` | worker | the worker has no calls |
+//! | crash record | worker | where it crashed: see `procession_os::crash` |
 //!
 //! The worker gets the descriptor of the memory through the socket that is its standard input. The
 //! memory is sealed against a change of its size, so that no access to it can fault.
@@ -21,6 +22,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use procession_os::crash;
 use procession_os::shared::SharedMemory;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -74,7 +76,7 @@ impl std::fmt::Debug for SharedRegion {
 impl SharedRegion {
     /// The size of a region for this number of calls at a time, in bytes.
     pub(crate) fn size(claims: usize) -> usize {
-        rings_at(claims) + 2 * RING
+        crash_at(claims) + crash::SIZE
     }
 
     /// A new region for this number of calls at a time, and the file by which a worker maps it.
@@ -90,10 +92,10 @@ impl SharedRegion {
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("the file does not have the size of a shared region");
-        let claims = len.checked_sub(2 * RING + CLAIMS).ok_or_else(not_ours)? / CLAIM;
+        let claims = len.checked_sub(2 * RING + crash::SIZE + CLAIMS).ok_or_else(not_ours)? / CLAIM;
         let region = Self::map(&file, claims)?;
         let number = region.memory.word32(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
-        if rings_at(number) + 2 * RING != len {
+        if number > claims || Self::size(number) != len {
             return Err(not_ours());
         }
         Ok(Self { claims: number, ..region })
@@ -179,6 +181,16 @@ impl SharedRegion {
         })
     }
 
+    /// Has this process record a crash of its own, for [`crash`](Self::crash) in the coordinator.
+    pub(crate) fn record_crashes(region: &'static Self) {
+        crash::record_into(&region.memory, crash_at(region.claims));
+    }
+
+    /// What the worker has recorded about a crash. It is not trusted.
+    pub(crate) fn crash(&self) -> Option<crash::Record> {
+        crash::read(&self.memory, crash_at(self.claims))
+    }
+
     fn event_count(&self, at: usize, longest: Option<Duration>) -> EventCount<'_> {
         let [count, sleepers, dozers] = [at, at + 4, at + 8].map(|at| self.memory.word32(at));
         EventCount { count, sleepers, dozers, longest }
@@ -188,6 +200,11 @@ impl SharedRegion {
         let bytes = self.memory.bytes(at, RING);
         Ring { tail: self.memory.word64(tail), head: self.memory.word64(head), bytes }
     }
+}
+
+/// The offset of the crash record, behind the rings.
+fn crash_at(claims: usize) -> usize {
+    rings_at(claims) + 2 * RING
 }
 
 /// The offset of the rings, behind the claims.

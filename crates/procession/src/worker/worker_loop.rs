@@ -121,6 +121,12 @@ impl WorkerLoop {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has a crash of this process recorded in the region.
+    pub(super) fn record_crashes(&self) {
+        // A signal handler has no owner, so it gets the region for as long as the process lives.
+        SharedRegion::record_crashes(Box::leak(Box::new(Arc::clone(&self.region))));
+    }
+
     /// Starts the runners with these numbers, as many as the system allows.
     pub(super) fn start_runners(
         self: &Arc<Self>,
@@ -153,6 +159,7 @@ impl WorkerLoop {
 
     fn run_until_closed(&self, threads: usize) {
         os::signals::end_with_the_parent();
+        os::crash::use_own_signal_stack();
         let (mut taken, mut reply_buffer) = (Taken::default(), ReplyBuffer::default());
         while self.take_next(&mut taken) {
             self.run(&mut taken, &mut reply_buffer);

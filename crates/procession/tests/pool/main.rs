@@ -14,6 +14,7 @@ mod harness;
 mod tasks;
 
 mod asynchronous;
+mod backtraces;
 mod blobs;
 mod chunks;
 mod concurrency;
@@ -49,7 +50,7 @@ fn main() {
     starting::swarm_if_named_so();
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
-    let registry = blobs::add_to(chunks::add_to(registry));
+    let registry = blobs::add_to(chunks::add_to(backtraces::add_to(registry)));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     program::play_if_asked();
@@ -68,6 +69,7 @@ fn main() {
         unruly::trials(),
         concurrency::trials(),
         crashes::trials(),
+        backtraces::trials(),
         retries::trials(),
         recycling::trials(),
         demand::trials(),
@@ -87,6 +89,8 @@ fn main() {
 /// What needs parts of Linux that the library does without on other systems, by the beginning of the
 /// names of tests.
 const ONLY_ON_LINUX: &[&str] = &[
+    // Elsewhere a signal handler cannot read the mappings of its process.
+    "backtraces::",
     // These change the shared memory, which they find as a memory file in `/proc/self/maps`.
     "vandals::",
     "liars::who_claims_not_to_have_begun",

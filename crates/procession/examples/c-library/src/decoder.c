@@ -1,0 +1,23 @@
+/* Decodes images of a made-up format: 4 bytes give the offset of the first row, then come the rows. The bug:
+   the offset is not checked. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+__attribute__((noinline)) static uint32_t decode_row(const uint8_t *row, size_t length) {
+    uint32_t sum = 0;
+    for (size_t i = 0; i < length; i++) {
+        sum += ((const volatile uint8_t *)row)[i];
+    }
+    return sum;
+}
+
+__attribute__((noinline)) uint32_t decode_image(const uint8_t *bytes, size_t length) {
+    if (length < 4) {
+        abort();
+    }
+    size_t offset = (size_t)bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24;
+    uint32_t sum = decode_row(bytes + offset * 4096, length - 4);
+    return sum + 1;
+}

@@ -1,0 +1,15 @@
+//! An example: a decoder in C with a bug, as many Rust programs call one. Its binding believes what the
+//! library promises, so a broken image ends the process.
+
+#![allow(unsafe_code, reason = "a library in C")]
+
+unsafe extern "C" {
+    fn decode_image(bytes: *const u8, length: usize) -> u32;
+}
+
+/// The sum of the pixels of an image. A broken image ends the process with SIGSEGV, one of less than four
+/// bytes with SIGABRT.
+pub fn decode(image: &[u8]) -> u32 {
+    // SAFETY: the library promises not to read behind the image, and does: that is the bug of this example.
+    unsafe { decode_image(image.as_ptr(), image.len()) }
+}

@@ -1,0 +1,177 @@
+//! The error of a worker that crashed has the calls in which it did.
+
+#![allow(unsafe_code, reason = "a task that forks")]
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{
+    Context, Death, Executor, Exit, Failure, ProcessPool, Registry, Task, TaskError, TaskOptions,
+};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_segfault_in_a_function_of_c_is_told_with_its_name,
+        an_abort_in_a_function_of_c_is_told_with_its_name,
+        a_stack_overflow_is_told_with_the_function_that_recurses,
+        a_crash_of_a_thread_that_a_task_has_started_is_told,
+        a_crash_in_a_chunk_is_told,
+        a_crash_among_several_tasks_at_a_time_is_told,
+        a_crash_is_told_though_a_forked_child_crashed_before,
+        a_worker_that_was_killed_has_no_calls_to_tell,
+    ]
+}
+
+pub(crate) fn add_to(registry: Registry) -> Registry {
+    registry.with::<Decode>().with::<Recurse>().with::<CrashThread>().with::<CrashChild>()
+}
+
+/// Calls the decoder in C.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Decode(Vec<u8>);
+
+impl Decode {
+    /// An image whose first row is far behind its end.
+    fn broken() -> Self {
+        Self(vec![255; 7])
+    }
+
+    fn good() -> Self {
+        Self(vec![0, 0, 0, 0, 1, 2, 3])
+    }
+}
+
+impl Task for Decode {
+    const NAME: &'static str = "decode";
+    type Output = u32;
+
+    fn run(self, _: &Context) -> Result<u32, Failure> {
+        Ok(example_c_library::decode(&self.0))
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Recurse;
+
+impl Task for Recurse {
+    const NAME: &'static str = "recurse";
+    type Output = u64;
+
+    fn run(self, _: &Context) -> Result<u64, Failure> {
+        Ok(recurse_for_ever(1))
+    }
+}
+
+#[inline(never)]
+fn recurse_for_ever(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == 0 { 0 } else { recurse_for_ever(depth + 1) + frame[63] }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CrashThread;
+
+impl Task for CrashThread {
+    const NAME: &'static str = "crash thread";
+    type Output = u32;
+
+    fn run(self, _: &Context) -> Result<u32, Failure> {
+        let thread = std::thread::spawn(|| example_c_library::decode(&Decode::broken().0));
+        Ok(thread.join().map_err(|_| "it panicked")?)
+    }
+}
+
+/// A child of the task crashes, which is no fault of the worker; then the task itself aborts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct CrashChild;
+
+impl Task for CrashChild {
+    const NAME: &'static str = "crash child";
+    type Output = u32;
+
+    fn run(self, _: &Context) -> Result<u32, Failure> {
+        // SAFETY: the child calls one function that allocates nothing.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            example_c_library::decode(&[255; 7]);
+        }
+        // SAFETY: it takes a number and writes nothing.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        Ok(example_c_library::decode(&[]))
+    }
+}
+
+#[track_caller]
+fn death<T: Task>(pool: &ProcessPool, task: T) -> Death {
+    match pool.submit(task).result().map(drop) {
+        Err(TaskError::WorkerDied(death)) => death,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn tells(death: &Death, signal: Signal, calls: &str) {
+    assert_eq!(death.exit, Exit::Signal(signal.as_raw()));
+    let text = death.to_string();
+    assert!(text.contains(&format!(", in {calls}")), "{text}\n{:?}", death.backtrace);
+}
+
+fn a_segfault_in_a_function_of_c_is_told_with_its_name() {
+    let pool = pool(1);
+    let death = death(&pool, Decode::broken());
+    tells(&death, Signal::SEGV, "decode_row <- decode_image <- example_c_library::decode");
+    let backtrace = death.backtrace.expect("the calls");
+    let file = backtrace.frames()[0].file.as_deref();
+    assert_eq!(file, std::env::current_exe().ok().as_deref());
+    succeeds_with(&pool, 10);
+}
+
+fn an_abort_in_a_function_of_c_is_told_with_its_name() {
+    let death = death(&pool(1), Decode(vec![1]));
+    tells(&death, Signal::ABORT, "decode_image <- example_c_library::decode");
+}
+
+fn a_stack_overflow_is_told_with_the_function_that_recurses() {
+    let death = death(&pool(1), Recurse);
+    // The standard library recognises the overflow, says so, and aborts.
+    tells(&death, Signal::ABORT, "pool::backtraces::recurse_for_ever");
+    assert!(death.last_output.iter().any(|line| line.contains("overflowed its stack")));
+}
+
+fn a_crash_of_a_thread_that_a_task_has_started_is_told() {
+    let death = death(&pool(1), CrashThread);
+    tells(&death, Signal::SEGV, "decode_row <- decode_image");
+}
+
+fn a_crash_in_a_chunk_is_told() {
+    let pool = pool(1);
+    succeeds_with(&pool, 200);
+    let tasks = (0..200).map(|n| if n == 100 { Decode::broken() } else { Decode::good() });
+    let mut deaths = pool.map(tasks).filter_map(Result::err);
+    let Some(TaskError::WorkerDied(death)) = deaths.next() else { panic!("one death") };
+    tells(&death, Signal::SEGV, "decode_row");
+    assert!(deaths.next().is_none());
+}
+
+fn a_crash_among_several_tasks_at_a_time_is_told() {
+    let pool = quiet().workers(1).concurrency(3).build().expect("a pool");
+    let options = TaskOptions::new().timeout(Duration::from_secs(60));
+    let death = match pool.submit_with(options, Decode::broken()).result() {
+        Err(TaskError::WorkerDied(death)) => death,
+        other => panic!("{other:?}"),
+    };
+    tells(&death, Signal::SEGV, "decode_row");
+}
+
+fn a_crash_is_told_though_a_forked_child_crashed_before() {
+    tells(&death(&pool(1), CrashChild), Signal::ABORT, "decode_image");
+}
+
+fn a_worker_that_was_killed_has_no_calls_to_tell() {
+    let death = death(&pool(1), Bad(Ending::Kill));
+    assert_eq!((death.exit, death.backtrace), (Exit::Signal(Signal::KILL.as_raw()), None));
+}
