@@ -21,13 +21,13 @@ pub struct Backtrace {
 }
 
 struct Calls {
-    places: Vec<Place>,
+    places: Vec<CodePlace>,
     frames: OnceLock<Vec<Frame>>,
 }
 
 /// An address, by the file that was mapped there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CodePlace {
     File(Mapped),
     /// Code that is in no file, such as that of a just-in-time compiler.
     Address(u64),
@@ -171,14 +171,14 @@ impl fmt::Display for Backtrace {
     }
 }
 
-fn to_frame(place: &Place) -> Frame {
+fn to_frame(place: &CodePlace) -> Frame {
     match place {
-        Place::File(mapped) => Frame {
+        CodePlace::File(mapped) => Frame {
             function: function_at(mapped),
             file: Some(mapped.path.to_path_buf()),
             offset: mapped.offset,
         },
-        Place::Address(address) => Frame { function: None, file: None, offset: *address },
+        CodePlace::Address(address) => Frame { function: None, file: None, offset: *address },
     }
 }
 
@@ -219,15 +219,15 @@ impl Mapping {
         Some(Self { start: hex(start)?, end: hex(end)?, offset, file })
     }
 
-    fn place(mappings: &[Self], address: u64) -> Place {
+    fn place(mappings: &[Self], address: u64) -> CodePlace {
         let here = mappings.iter().find(|it| it.start <= address && address < it.end);
         match here.and_then(|it| it.file.as_ref().map(|file| (it, file))) {
-            Some((mapping, (path, id))) => Place::File(Mapped {
+            Some((mapping, (path, id))) => CodePlace::File(Mapped {
                 path: Arc::clone(path),
                 id: *id,
                 offset: (address - mapping.start).wrapping_add(mapping.offset),
             }),
-            None => Place::Address(address),
+            None => CodePlace::Address(address),
         }
     }
 }
