@@ -37,7 +37,7 @@ const MAPS_AT: usize = 1024;
 
 /// What a crashed process has written. Its content is not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct CrashRecord {
     /// The signal.
     pub signal: i32,
     /// The process that wrote it.
@@ -53,7 +53,7 @@ pub struct Record {
 /// # Panics
 ///
 /// If the memory ends before `at +` [`SIZE`].
-pub fn read(memory: &SharedMemory, at: usize) -> Option<Record> {
+pub fn read(memory: &SharedMemory, at: usize) -> Option<CrashRecord> {
     use std::sync::atomic::Ordering::Acquire;
     let number = |offset: usize| memory.word32(at + offset).load(Acquire);
     if number(STATE) == 0 {
@@ -63,7 +63,7 @@ pub fn read(memory: &SharedMemory, at: usize) -> Option<Record> {
     let address = |n: usize| memory.word64(at + FRAMES_AT + 8 * n).load(Acquire);
     let mut maps = vec![0; (number(MAPS_LEN) as usize).min(SIZE - MAPS_AT)];
     memory.bytes(at + MAPS_AT, maps.len()).copy_to(&mut maps);
-    Some(Record {
+    Some(CrashRecord {
         signal: number(SIGNAL).cast_signed(),
         pid: number(PID),
         addresses: (0..frames).map(address).collect(),

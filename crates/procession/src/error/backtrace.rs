@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use procession_os::crash::Record;
+use procession_os::crash::CrashRecord;
 
 /// The calls that a worker was in when a signal ended it, the innermost first. Linux only; the names need
 /// the feature `backtrace`.
@@ -77,7 +77,7 @@ impl fmt::Display for Frame {
 
 impl Backtrace {
     /// From the record of a crash; `None` if it has no calls.
-    pub(crate) fn from_record(record: &Record) -> Option<Self> {
+    pub(crate) fn from_record(record: &CrashRecord) -> Option<Self> {
         let mappings: Vec<_> =
             record.maps.split(|byte| *byte == b'\n').filter_map(Mapping::parse).collect();
         let places: Vec<_> =
@@ -236,8 +236,8 @@ impl Mapping {
 mod tests {
     use super::*;
 
-    fn record(maps: &[u8], addresses: &[u64]) -> Record {
-        Record { signal: 11, pid: 1, addresses: addresses.to_vec(), maps: maps.to_vec() }
+    fn record(maps: &[u8], addresses: &[u64]) -> CrashRecord {
+        CrashRecord { signal: 11, pid: 1, addresses: addresses.to_vec(), maps: maps.to_vec() }
     }
 
     fn frame(function: &str) -> Frame {

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ipc_channel::ipc::IpcSender;
-use procession_os::crash::Record;
+use procession_os::crash::CrashRecord;
 use rustix::process::Signal;
 
 pub(super) use self::end_call::TerminateOutcome;
@@ -186,7 +186,7 @@ impl WorkerHandle {
     }
 
     /// What the worker has recorded of the crash that ended it.
-    pub(super) fn crash(&self, exit: Exit) -> Option<Record> {
+    pub(super) fn crash(&self, exit: Exit) -> Option<CrashRecord> {
         let Exit::Signal(signal) = exit else { return None };
         let record = self.region()?.crash()?;
         // The standard library answers the SIGSEGV of a stack overflow with SIGABRT.

@@ -187,7 +187,7 @@ impl SharedRegion {
     }
 
     /// What the worker has recorded about a crash. It is not trusted.
-    pub(crate) fn crash(&self) -> Option<crash::Record> {
+    pub(crate) fn crash(&self) -> Option<crash::CrashRecord> {
         crash::read(&self.memory, crash_at(self.claims))
     }
 
