@@ -18,6 +18,7 @@ pub use self::backtrace::{Backtrace, Frame};
 use self::death::last_said;
 pub use self::death::{Death, Exit};
 pub use self::failure::{Cause, DowncastError, Failure};
+use crate::printable::printable;
 
 /// Why a task has no output.
 ///
@@ -38,7 +39,7 @@ pub enum TaskError {
     #[error(transparent)]
     Failed(Cause),
     /// The task panicked. Its worker caught that and lives on.
-    #[error("task panicked{}: {message}", at(location))]
+    #[error("task panicked{}: {}", at(location), printable(message))]
     Panicked {
         /// What the panic said.
         message: String,
@@ -73,7 +74,7 @@ pub enum TaskError {
     Cancelled,
     /// The task, or its output, cannot be encoded so that an equal value is read back, so it was
     /// not sent; see [`Task::ENCODING`](crate::Task::ENCODING).
-    #[error("cannot encode {}{}: {reason}", part(what, task), in_field(field))]
+    #[error("cannot encode {}{}: {}", part(what, task), in_field(field), printable(reason))]
     Unencodable {
         /// `task` or `output`.
         what: String,
@@ -87,7 +88,7 @@ pub enum TaskError {
     },
     /// The task, or its output, arrived but could not be read on the other side, or was read there
     /// as another value, as an untagged enum may do.
-    #[error("cannot decode the {what}: {reason}")]
+    #[error("cannot decode the {what}: {}", printable(reason))]
     Undecodable {
         /// `task` or `output`.
         what: String,
@@ -97,7 +98,7 @@ pub enum TaskError {
     /// The task, or its output, did not get to the other side: a process had too few descriptors, or too
     /// little memory, to send or to receive it, or a limit of file sizes forbids it. A task that no
     /// worker could receive was not begun.
-    #[error("cannot deliver the {what}: {reason}")]
+    #[error("cannot deliver the {what}: {}", printable(reason))]
     Undelivered {
         /// `task` or `output`.
         what: String,

@@ -105,6 +105,7 @@ mod future;
 mod limits;
 mod locked_dir;
 mod panics;
+mod printable;
 mod process_pool;
 mod progress_lines;
 mod registry;

@@ -25,6 +25,7 @@ mod completion;
 mod effects;
 mod endings;
 mod events;
+mod flood;
 mod handler;
 mod handshake;
 mod initializer;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::panics;
+use crate::printable::printable;
 use crate::task::TaskId;
 
 /// A line that a task reported by [`Context::say`](crate::Context::say).
@@ -25,11 +26,13 @@ pub struct Said<'l> {
 /// The function that an executor calls with each line.
 pub(crate) type OnSay = Box<dyn Fn(&Said<'_>) + Send + Sync>;
 
-/// The default: writes the line to standard output.
+/// The default: writes the line to standard output, with control characters escaped.
 pub(crate) fn to_stdout() -> OnSay {
     // Not `println!`, which panics if standard output is closed. One write, so that lines of several
     // threads do not mix.
-    Box::new(|said| drop(io::stdout().write_all(format!("{}\n", said.line).as_bytes())))
+    Box::new(|said| {
+        drop(io::stdout().write_all(format!("{}\n", printable(said.line)).as_bytes()));
+    })
 }
 
 /// Where the lines of tasks that run in this process go.

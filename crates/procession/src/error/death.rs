@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Backtrace;
+use crate::printable::printable;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,7 +176,7 @@ impl Error for Death {}
 /// message.
 pub(super) fn last_said(output: &[String]) -> String {
     let line = output.iter().rfind(|line| tells_something(line));
-    line.map_or_else(String::new, |line| format!("; it last said: {line}"))
+    line.map_or_else(String::new, |line| format!("; it last said: {}", printable(line)))
 }
 
 /// Not so: blank lines, the hint that follows the message of a panic, and what the test harness of

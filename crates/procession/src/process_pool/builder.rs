@@ -12,6 +12,7 @@ use super::{Output, PoolEvent, ProcessPool};
 use super::{socket_dir, validate};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
+use crate::printable::printable;
 use crate::progress_lines::{self, OnSay, Said};
 use crate::retries::Retries;
 use crate::scheduler::{ResolvedOptions, Settings};
@@ -101,7 +102,7 @@ impl Default for Builder {
             on_event: None,
             wants_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
-                eprintln!("worker {worker} (pid {pid}): {line}");
+                eprintln!("worker {worker} (pid {pid}): {}", printable(line));
             }),
             on_say: progress_lines::to_stdout(),
         }
@@ -275,7 +276,8 @@ impl Builder {
     }
 
     /// Sets the function that is called with each line that a worker writes to its standard output
-    /// or error. Default: writes `worker 0 (pid 4712): line` to standard error.
+    /// or error. Default: writes `worker 0 (pid 4712): line` to standard error, with control characters
+    /// escaped.
     pub fn on_output(mut self, call: impl Fn(&Output<'_>) + Send + Sync + 'static) -> Self {
         self.on_output = Box::new(call);
         self
@@ -283,7 +285,8 @@ impl Builder {
 
     /// Sets the function that is called with each line that a task reports by
     /// [`Context::say`](crate::Context::say), before the future of the task is done. Default: writes
-    /// the line to standard output.
+    /// the line to standard output, with control characters escaped. A line that a worker reports for a
+    /// task that it does not run goes to [`on_output`](Self::on_output).
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.on_say = Box::new(call);
         self

@@ -16,8 +16,8 @@ use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -178,6 +178,20 @@ impl Child {
         self.conclude(Ended { exit, usage, last_output: Vec::new() });
     }
 
+    /// Whether all of its threads are dead and another process keeps them as their tracer: until it lets
+    /// go, the system does not report the end.
+    pub(crate) fn is_dead_but_held(&self) -> bool {
+        cfg!(all(target_os = "linux", not(feature = "portable")))
+            && states(self.pid()).is_some_and(|states| states.iter().all(|state| *state == 'Z'))
+    }
+
+    /// Reports such a process as ended.
+    pub(crate) fn conclude_held(&self) {
+        self.life().is_written_off = true;
+        let (exit, usage) = (Exit::Unknown, ResourceUsage::default());
+        self.conclude(Ended { exit, usage, last_output: Vec::new() });
+    }
+
     /// Whether it was given up, so that its threads may never end.
     pub(crate) fn is_written_off(&self) -> bool {
         self.life().is_written_off
@@ -259,7 +273,7 @@ impl Child {
 }
 
 /// The longest wait for the status of a process that has ended.
-const LONGEST_REAP: Duration = Duration::from_secs(2);
+const LONGEST_REAP: Duration = Duration::from_millis(500);
 /// Polling interval where the end of a process cannot be waited for.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -282,6 +296,19 @@ fn signal_by(pidfd: &OwnedFd, signal: Signal) -> rustix::io::Result<()> {
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
+}
+
+/// The states of the threads of a process, from `/proc`.
+fn states(pid: u32) -> Option<Vec<char>> {
+    let state = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        // The name before it may contain anything, but no later parenthesis.
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    // A thread that has gone since then has no state.
+    let states: Vec<_> = tasks.flatten().filter_map(state).collect();
+    (!states.is_empty()).then_some(states)
 }
 
 /// Keeps the process in a list whose members are reaped at the next call.

@@ -100,6 +100,14 @@ impl Claims {
         Some(work_item.id.0 + u64::from(first + answered))
     }
 
+    /// Whether a call has this task, unanswered.
+    pub(crate) fn have_task(&self, id: u64) -> bool {
+        self.assigned().any(|(_, call)| {
+            let first = call.work_item.id.0 + u64::from(call.first);
+            (first + u64::from(call.answered)..first + u64::from(call.items)).contains(&id)
+        })
+    }
+
     fn call_of(&self, claim: u64) -> Option<&SentCall> {
         self.calls.get(usize::try_from(claim).ok()?)?.as_ref()
     }

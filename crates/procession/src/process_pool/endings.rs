@@ -169,6 +169,10 @@ impl PoolInner {
                 child.write_off();
                 continue;
             }
+            if since >= LOOK_AGAIN && child.is_dead_but_held() {
+                child.conclude_held();
+                continue;
+            }
             if since >= LOOK_AGAIN {
                 child.kill();
             }

@@ -5,7 +5,10 @@ use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::ioctl_fionread;
+
+use super::flood::Throttle;
 
 /// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
 const LAST_LINES: usize = 50;
@@ -35,6 +38,10 @@ impl OutputPipes {
     pub(super) fn create(prelude: &'static [&'static str]) -> io::Result<(Self, OwnedFd, OwnedFd)> {
         let (stdout, its_stdout) = io::pipe()?;
         let (stderr, its_stderr) = io::pipe()?;
+        for pipe in [&stdout, &stderr] {
+            // Another process may open the pipe, and take the bytes between `poll` and `read`.
+            fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
+        }
         Ok((Self { stdout, stderr, prelude }, its_stdout.into(), its_stderr.into()))
     }
 
@@ -47,6 +54,7 @@ impl OutputPipes {
     ) -> Vec<String> {
         let mut last = VecDeque::with_capacity(LAST_LINES);
         let mut prelude = self.prelude.iter();
+        let mut throttle = Throttle::default();
         let mut pass = |stream, line: &str| {
             if stream == OutputStream::Stdout && prelude.next().is_some_and(|first| *first == line)
             {
@@ -69,7 +77,8 @@ impl OutputPipes {
             }
             let fds = open.iter().map(|lines| lines.pipe.as_fd()).chain([gone.as_fd()]);
             let Some(ready) = wait_for_input(fds) else { continue };
-            if ready[open.len()] {
+            let is_gone = ready[open.len()];
+            if is_gone {
                 for lines in open {
                     lines.drain(&mut pass);
                 }
@@ -77,9 +86,14 @@ impl OutputPipes {
             }
             for (lines, ready) in open.iter_mut().zip(ready) {
                 if ready {
-                    lines.read(&mut pass);
+                    let (bytes, ends) = lines.read(&mut pass);
+                    throttle.count(ends, bytes);
                 }
             }
+            // The pipe fills up meanwhile, which stops the worker.
+            throttle.pause(|pause| {
+                let _ = poll_one(gone.as_fd(), pause);
+            });
         }
         for lines in &mut outputs {
             lines.flush(&mut pass);
@@ -96,6 +110,12 @@ fn wait_for_input<'fd>(fds: impl Iterator<Item = BorrowedFd<'fd>>) -> Option<Vec
     Some(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
+/// Waits until the descriptor is readable or closed, for this long at most.
+fn poll_one(fd: BorrowedFd<'_>, longest: std::time::Duration) -> rustix::io::Result<usize> {
+    let timeout = longest.try_into().ok();
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], timeout.as_ref())
+}
+
 /// Splits the content of a pipe into lines.
 struct Lines {
     stream: OutputStream,
@@ -109,25 +129,35 @@ impl Lines {
         Self { stream, pipe, partial: Vec::new(), is_closed: false }
     }
 
-    /// Calls `read` once, which does not block after a poll. Returns the number of bytes.
-    fn read(&mut self, pass: &mut impl FnMut(OutputStream, &str)) -> u64 {
+    /// Reads once, without blocking. Returns the number of bytes and of lines.
+    fn read(&mut self, pass: &mut impl FnMut(OutputStream, &str)) -> (u64, u64) {
         let mut buffer = [0; 8192];
         match self.pipe.read(&mut buffer) {
             Ok(n) if n > 0 => {
+                let ends = buffer[..n].iter().filter(|&&byte| byte == b'\n').count();
                 self.take(&buffer[..n], pass);
-                return n as u64;
+                return (n as u64, ends as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) => {}
             Ok(_) | Err(_) => self.is_closed = true,
         }
-        0
+        (0, 0)
     }
 
     /// Reads at least the bytes that are in the pipe now, without blocking.
     fn drain(&mut self, pass: &mut impl FnMut(OutputStream, &str)) {
         let mut left = ioctl_fionread(&self.pipe).unwrap_or_default();
         while left > 0 && !self.is_closed {
-            left = left.saturating_sub(self.read(pass));
+            let (bytes, _) = self.read(pass);
+            if bytes == 0 {
+                // Another process took the rest.
+                break;
+            }
+            left = left.saturating_sub(bytes);
         }
     }
 

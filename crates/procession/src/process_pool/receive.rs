@@ -6,10 +6,10 @@ use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::PoolEvent;
 use super::inner::PoolInner;
 use super::work_item::WorkItem;
 use super::worker_handle::{Answered, Process, Receiving, WorkerHandle};
+use super::{Output, OutputStream, PoolEvent};
 use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::limits;
@@ -37,6 +37,9 @@ pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(),
         let is_burst = last.is_some_and(|last| last.elapsed() < BURST);
         // Before the ring is read: records that were published before the end are read then.
         let has_ended = handle.has_ended();
+        if has_ended {
+            handle.receiving().note_end();
+        }
         let mut has_received = false;
         while receive(pool, handle, handle.receiving())? {
             has_received = true;
@@ -89,10 +92,13 @@ pub(super) fn initializer_reply(
     loop {
         let has_ended = handle.has_ended();
         let mut receiving = handle.receiving();
+        if has_ended {
+            receiving.note_end();
+        }
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) {
-                pool.listeners.line(handle, TaskId(number), taken.line(text)?);
+                pass_line(pool, handle, number, taken.line(text)?);
                 continue;
             }
             if taken.is(NOT_RECEIVED) {
@@ -161,11 +167,21 @@ impl ReceivedReplies {
         }
     }
 
-    /// Whether later records must wait until this one is passed on: a line of a task, to keep the
-    /// order with the replies; blobs, so that their descriptors do not accumulate; and a lost
+    /// Whether later records must wait until this one is passed on: a line of a task or a report of a
+    /// fault, to keep the order with the replies, and to count them; blobs, so that their descriptors do not accumulate; and a lost
     /// attachment, whose reply is to the first unanswered task.
     fn ends_group(&self) -> bool {
-        self.is(SAID) || self.has_blobs() || self.lost().is_some()
+        self.is_unasked() || self.has_blobs() || self.lost().is_some()
+    }
+
+    /// Whether it answers no task: a worker may send any number of these.
+    fn is_unasked(&self) -> bool {
+        self.is(SAID) || self.is(UNFIT) || self.is(NOT_RECEIVED)
+    }
+
+    /// The number of bytes of its text.
+    fn len(&self, receiving: &Receiving) -> usize {
+        self.attachment.text(receiving.bytes(self.record)).len()
     }
 
     fn has_blobs(&self) -> bool {
@@ -243,11 +259,32 @@ fn receive(
     // The records before a malformed one are valid and are passed on.
     pool.replied(replies.events, &replies.replies);
     if let Ok(Some((task, line))) = added {
-        pool.listeners.line(handle, task, line);
+        pass_line(pool, handle, task, line);
     }
+    let result = added.and(is_sound).map(|()| true);
+    let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
+    let pause = unasked.and_then(|bytes| {
+        receiving.count_unasked(bytes);
+        receiving.pause_due()
+    });
+    drop(taken);
+    drop(receiving);
     // The worker has made room for calls.
     handle.flush();
-    added.and(is_sound).map(|()| true)
+    if let Some(pause) = pause {
+        handle.pause(pause);
+    }
+    result
+}
+
+/// Passes a line on as that of a task, if the worker has this task. The line of another task, or of one
+/// that is answered, is a line that the worker wrote: no worker speaks for a task that it does not run.
+fn pass_line(pool: &PoolInner, handle: &WorkerHandle, task: u64, line: &str) {
+    if handle.has_task(task) {
+        return pool.listeners.line(handle, TaskId(task), line);
+    }
+    let (worker, pid, stream) = (handle.worker(), handle.pid(), OutputStream::Stdout);
+    pool.listeners.output(&Output { worker, pid, stream, line });
 }
 
 /// Whether the worker uses more memory than [`Recycling::above_memory`](crate::Recycling) allows.
@@ -272,13 +309,13 @@ impl<'r> ReplyEvents<'r> {
         &mut self,
         taken: &'r [ReceivedReplies],
         receiving: &'r Receiving,
-    ) -> Result<Option<(TaskId, &'r str)>, Garbled> {
+    ) -> Result<Option<(u64, &'r str)>, Garbled> {
         let mut rest = taken;
         while let Some((first, others)) = rest.split_first() {
             let (number, text) = first.split(receiving)?;
             rest = others;
             if first.is(SAID) {
-                return Ok(Some((TaskId(number), first.line(text)?)));
+                return Ok(Some((number, first.line(text)?)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
                 self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?)?;
             } else if first.lost().is_some() {

@@ -96,7 +96,7 @@ pub(crate) enum Postponement {
 
 /// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a
 /// deadline for this long is stopped or starved.
-const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
+const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 
 /// The stages of a process: see the table in `scheduler.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,7 @@ mod demand;
 mod endings;
 mod environment;
 mod face;
+mod hostile;
 mod impostor;
 mod liars;
 mod maps;
@@ -51,8 +52,10 @@ fn main() {
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(registry)));
+    let registry = hostile::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
+    hostile::play_if_asked();
     program::play_if_asked();
     plays::play_if_asked();
     let trials = [
@@ -81,6 +84,7 @@ fn main() {
         spoilers::trials(),
         vandals::trials(),
         liars::trials(),
+        hostile::trials(),
     ];
     let trials = trials.into_iter().flatten();
     harness::run(trials.map(ignored_without_linux).collect());
@@ -93,6 +97,7 @@ const ONLY_ON_LINUX: &[&str] = &[
     "backtraces::",
     // These change the shared memory, which they find as a memory file in `/proc/self/maps`.
     "vandals::",
+    "hostile::",
     "liars::who_claims_not_to_have_begun",
     "liars::who_undoes_its_claim",
     // Without sealed memory files, large data is sent in pieces: no descriptor, no file is needed.

@@ -37,7 +37,7 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
 
 /// Says these lines; gives its worker and its process. May die afterwards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Tell {
+pub(crate) struct Tell {
     lines: Vec<String>,
     then_dies: bool,
 }
@@ -56,7 +56,7 @@ impl Task for Tell {
     }
 }
 
-fn tell(lines: impl IntoIterator<Item = impl Into<String>>) -> Tell {
+pub(crate) fn tell(lines: impl IntoIterator<Item = impl Into<String>>) -> Tell {
     Tell { lines: lines.into_iter().map(Into::into).collect(), then_dies: false }
 }
 

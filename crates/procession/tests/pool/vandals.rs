@@ -88,17 +88,17 @@ impl Task for Vandalize {
 }
 
 /// Counts an event without waking its sleepers. Those of the coordinator look once a second.
-fn ring(events: u64) {
+pub(crate) fn ring(events: u64) {
     let count = u32::from_le_bytes(read(events).to_le_bytes()[..4].try_into().expect("a word"));
     write(events, &count.wrapping_add(1).to_le_bytes());
 }
 
 // Where things lie, see `src/transport/shared_region.rs`; the rings at the end.
 const CALLS_HEAD: u64 = 64;
-const REPLIES_TAIL: u64 = 2 * 64;
+pub(crate) const REPLIES_TAIL: u64 = 2 * 64;
 const REPLIES_HEAD: u64 = 3 * 64;
-const REPLY_EVENTS: u64 = 5 * 64;
-const CALLER_EVENTS: u64 = 6 * 64;
+pub(crate) const REPLY_EVENTS: u64 = 5 * 64;
+pub(crate) const CALLER_EVENTS: u64 = 6 * 64;
 const SLEEPERS: u64 = 4;
 const NUMBER_OF_CLAIMS: u64 = 11 * 64;
 const CLAIMS: u64 = 12 * 64;
@@ -125,16 +125,16 @@ fn shared() -> &'static Shared {
     })
 }
 
-fn write(at: u64, bytes: &[u8]) {
+pub(crate) fn write(at: u64, bytes: &[u8]) {
     let shared = shared();
     shared.memory.write_all_at(bytes, shared.from + at).expect("written memory");
 }
 
-fn read_tail() -> u64 {
+pub(crate) fn read_tail() -> u64 {
     read(REPLIES_TAIL)
 }
 
-fn read(at: u64) -> u64 {
+pub(crate) fn read(at: u64) -> u64 {
     let mut number = [0; 8];
     let shared = shared();
     shared.memory.read_exact_at(&mut number, shared.from + at).expect("a number");
@@ -157,11 +157,11 @@ pub(crate) fn change_claims(change: impl Fn([&mut u64; 3])) {
     }
 }
 
-fn record_len(text: &str) -> u64 {
+pub(crate) fn record_len(text: &str) -> u64 {
     (16 + text.len()).next_multiple_of(8) as u64
 }
 
-fn write_record(at: u64, kind: u8, number: u64, text: &str) {
+pub(crate) fn write_record(at: u64, kind: u8, number: u64, text: &str) {
     let claims = read(NUMBER_OF_CLAIMS) & u64::from(u32::MAX);
     let ring = (CLAIMS + claims * CLAIM).next_multiple_of(64) + RING;
     let len = u32::try_from(8 + text.len()).expect("a short text").to_le_bytes();

@@ -1,9 +1,11 @@
 //! Records from the worker: reading them, waiting for them, and matching replies with their calls.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Process, WorkerHandle};
+use crate::process_pool::flood::Throttle;
 use crate::process_pool::work_item::WorkItem;
 use crate::transport::{
     Assembly, Attachment, Garbled, Patience, Reader, Record, Records, SharedRegion, Socket,
@@ -16,6 +18,13 @@ pub(in crate::process_pool) struct Receiving {
     assembly: Assembly,
     /// How long a shortage of descriptors in this process may still last.
     patience: Patience,
+    /// Requests to receive attachments since the last other record.
+    take_ins: u32,
+    /// Set when the worker has ended: how often the ring is still read. A process that the worker
+    /// left behind may go on writing to it.
+    reads_left: Option<u32>,
+    /// Lines and reports of faults are read at a limited rate.
+    throttle: Throttle,
     /// The last call that had ended by its claim while its reply was not read: its sequence number,
     /// and the end of the ring of replies when that was seen first.
     ended_call: Option<(u64, u64)>,
@@ -28,6 +37,9 @@ impl Default for Receiving {
             records: Records::default(),
             assembly: Assembly::default(),
             patience: Patience::of(LONGEST_SHORTAGE),
+            take_ins: 0,
+            reads_left: None,
+            throttle: Throttle::default(),
             ended_call: None,
         }
     }
@@ -36,6 +48,10 @@ impl Default for Receiving {
 /// Longest shortage of descriptors in this process; after it, attachments that cannot be received are
 /// given up.
 const LONGEST_SHORTAGE: Duration = Duration::from_secs(2);
+
+/// Most requests to receive attachments in a row. An honest worker sends one for each time that the
+/// socket is full, and an attachment fills it a few times.
+const MOST_TAKE_INS: u32 = 1_000;
 
 /// Tasks of a call that were answered.
 pub(in crate::process_pool) struct Answered {
@@ -71,6 +87,11 @@ impl WorkerHandle {
         Ok(Answered { seq, work_item, item })
     }
 
+    /// Whether the worker has this task and has not answered it.
+    pub(in crate::process_pool) fn has_task(&self, id: u64) -> bool {
+        self.sending().claims.have_task(id)
+    }
+
     /// The sequence number of the call with this claim.
     pub(in crate::process_pool) fn seq_of(&self, claim: u64) -> Result<u64, Garbled> {
         self.sending().claims.seq_of(claim).ok_or(Garbled)
@@ -94,6 +115,15 @@ impl WorkerHandle {
         region.reply_events().wait_unless(&self.handler_spin, is_there);
     }
 
+    /// Waits while the worker may not be read, since it has written too much.
+    pub(in crate::process_pool) fn pause(&self, longest: Duration) {
+        const SLICE: Duration = Duration::from_millis(10);
+        let until = Instant::now() + longest;
+        while !self.has_ended() && Instant::now() < until {
+            thread::sleep(SLICE);
+        }
+    }
+
     /// Waits for a short time while the worker is busy, so that several replies are read together.
     pub(in crate::process_pool) fn wait_coalesced(&self) {
         let Some(region) = self.region() else { return };
@@ -105,6 +135,11 @@ impl WorkerHandle {
 impl Receiving {
     /// Reads all records that the worker has published. Returns false if there are none.
     pub(in crate::process_pool) fn read(&mut self, region: &SharedRegion) -> Result<bool, Garbled> {
+        match &mut self.reads_left {
+            Some(0) => return Ok(false),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let has_read = self.reader.read(&region.replies(), &mut self.records)?;
         if has_read {
             region.space_events().notify();
@@ -114,6 +149,23 @@ impl Receiving {
 
     pub(in crate::process_pool) fn next(&mut self) -> Result<Option<Record>, Garbled> {
         self.records.next()
+    }
+
+    /// The worker has ended: what it had published is one content of the ring at most.
+    pub(in crate::process_pool) fn note_end(&mut self) {
+        self.reads_left.get_or_insert(1);
+    }
+
+    /// Counts a record that is not the answer to a call, of which there may be any number.
+    pub(in crate::process_pool) fn count_unasked(&mut self, bytes: usize) {
+        self.throttle.count(1, bytes as u64);
+    }
+
+    /// The pause that is due after a flood of such records. It is made without the lock.
+    pub(in crate::process_pool) fn pause_due(&mut self) -> Option<Duration> {
+        let mut due = None;
+        self.throttle.pause(|left| due = Some(left));
+        due
     }
 
     /// Whether all records that were read were taken.
@@ -130,11 +182,16 @@ impl Receiving {
         &mut self,
         socket: &Socket,
     ) -> Result<Attachment, Garbled> {
+        self.take_ins = 0;
         self.assembly.next(socket, &mut self.patience)
     }
 
     /// Reads the attachments that are in the socket, to make room for more.
     pub(in crate::process_pool) fn take_in(&mut self, socket: &Socket) -> Result<(), Garbled> {
+        self.take_ins += 1;
+        if self.take_ins > MOST_TAKE_INS {
+            return Err(Garbled);
+        }
         self.assembly.take_in(socket, &mut self.patience)
     }
 

@@ -9,7 +9,7 @@ use crate::retries::Fault;
 use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 
 /// No claim of a worker postpones a deadline for longer.
-const MAX_POSTPONEMENT: Duration = Duration::from_secs(1);
+const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 
 impl World {
     /// The laws about the whole world. Those about single actions are checked where the actions are

@@ -1,0 +1,79 @@
+//! [`Throttle`]: how fast the lines of one worker are read. A worker that writes without end would
+//! otherwise take the CPUs of the program and of the other workers.
+
+use std::time::{Duration, Instant};
+
+/// Lines, and reports of faults, that are read in one second.
+const LINES: u64 = 50_000;
+/// Bytes of them that are read in one second.
+const BYTES: u64 = 64 << 20;
+/// What may be read at once after a pause, in the time that it takes at these rates.
+const BURST: Duration = Duration::from_secs(1);
+/// The clock is read once in this part of a second's lines or bytes.
+const PARTS: u64 = 10;
+
+/// Counts what one worker writes. Nothing is dropped: while the reader pauses, the pipe or the ring fills
+/// up, and the worker waits.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    /// Counted since the clock was read last.
+    lines: u64,
+    bytes: u64,
+    /// How much was read by then, as the time that it takes at the rates, less the time that passed.
+    debt: Duration,
+    looked_at: Option<Instant>,
+}
+
+impl Throttle {
+    /// Counts lines that were read, and their bytes.
+    pub(super) fn count(&mut self, lines: u64, bytes: u64) {
+        self.lines = self.lines.saturating_add(lines);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Calls `pause` with the time for which nothing more may be read, if there is one.
+    pub(super) fn pause(&mut self, pause: impl FnOnce(Duration)) {
+        if let Some(left) = self.left(Instant::now) {
+            pause(left);
+        }
+    }
+
+    fn left(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        if self.lines < LINES / PARTS && self.bytes < BYTES / PARTS {
+            return None;
+        }
+        let now = now();
+        let passed = self.looked_at.map_or(BURST, |before| now.saturating_duration_since(before));
+        let nanos = |count: u64, rate: u64| {
+            u64::try_from(u128::from(count) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX)
+        };
+        let used = nanos(self.lines, LINES).max(nanos(self.bytes, BYTES));
+        self.debt = self.debt.saturating_sub(passed).saturating_add(Duration::from_nanos(used));
+        (self.lines, self.bytes, self.looked_at) = (0, 0, Some(now));
+        let left = self.debt.saturating_sub(BURST);
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_read_at_the_rate_that_is_allowed_and_less_is_not_held_up() {
+        let (start, mut paused) = (Instant::now(), Duration::ZERO);
+        let mut throttle = Throttle::default();
+        for _ in 0..1_000 {
+            throttle.count(1_000, 10_000);
+            paused += throttle.left(|| start + paused).unwrap_or_default();
+        }
+        let allowed = Duration::from_secs(1_000_000 / LINES);
+        assert!(paused <= allowed && paused + 2 * BURST >= allowed, "{paused:?} of {allowed:?}");
+        let mut throttle = Throttle::default();
+        for second in 0..100 {
+            throttle.count(LINES / 2, 1_000);
+            let now = start + Duration::from_secs(second);
+            assert_eq!(throttle.left(|| now), None, "{second}");
+        }
+    }
+}

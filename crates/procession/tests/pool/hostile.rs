@@ -1,0 +1,243 @@
+//! A compromised worker against its coordinator: whatever it sends or does, the coordinator lives, no
+//! value is wrong, no wait is longer than its bound, and other tasks are run.
+//!
+//! The lines of SECURITY.md name these tests.
+
+mod attacks;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{process, thread};
+
+use libtest_mimic::Trial;
+use procession::{
+    Executor, Exit, Output, ProcessPool, Registry, Said, Shutdown, TaskError, TaskOptions,
+    as_completed,
+};
+
+pub(crate) use self::attacks::play_if_asked as play_processes_if_asked;
+use self::attacks::{Attack, Hostile};
+use crate::harness::eventually;
+use crate::program;
+use crate::tasks::{Bytes, Echo, await_workers, quiet, succeeds_with};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_text_or_a_blob_that_is_cut_after_it_was_announced_is_refused,
+        announced_or_sparse_memory_is_refused_before_it_is_mapped,
+        memory_that_is_no_sealed_memory_is_refused,
+        half_messages_cost_only_their_worker,
+        a_text_that_goes_on_changing_is_refused,
+        a_blob_that_was_delivered_never_changes,
+        a_flood_of_descriptors_leaves_no_descriptor_open,
+        a_flood_of_requests_ends_its_worker,
+        a_worker_speaks_for_no_task_but_its_own,
+        control_characters_of_tasks_are_inert,
+        a_flood_of_lines_leaves_the_sibling_its_throughput,
+        a_daemon_that_holds_all_delays_no_end,
+        a_dead_worker_that_is_traced_delays_no_end,
+    ]
+}
+
+pub(crate) fn add_to(registry: Registry) -> Registry {
+    registry.with::<Hostile>()
+}
+
+pub(crate) fn play_if_asked() {
+    play_processes_if_asked();
+    if std::env::var_os(VARIABLE).is_some() {
+        prints_what_tasks_say();
+    }
+}
+
+fn pool() -> ProcessPool {
+    let pool = quiet().workers(2).on_say(|_| {}).build().expect("a pool");
+    await_workers(&pool);
+    pool
+}
+
+/// The attack fails as the death of its worker; what the caller waits with makes no difference. The pool
+/// goes on, and ends at once.
+#[track_caller]
+fn costs_only_its_worker(attack: &Attack) {
+    let pool = pool();
+    let died = pool.submit(Hostile(attack.clone())).result();
+    assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{attack:?}: {died:?}");
+    succeeds_with(&pool, 20);
+    let future = pool.submit(Hostile(attack.clone()));
+    let died = as_completed([future]).next().expect("one").result();
+    assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{attack:?}: {died:?}");
+    succeeds_with(&pool, 20);
+    ends_at_once(&pool);
+}
+
+#[track_caller]
+fn ends_at_once(pool: &ProcessPool) {
+    let began = Instant::now();
+    pool.shutdown(Shutdown::Kill);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+fn a_text_or_a_blob_that_is_cut_after_it_was_announced_is_refused() {
+    costs_only_its_worker(&Attack::CutText);
+    costs_only_its_worker(&Attack::CutBlob);
+}
+
+fn announced_or_sparse_memory_is_refused_before_it_is_mapped() {
+    costs_only_its_worker(&Attack::Announced);
+    costs_only_its_worker(&Attack::SparseTebibyte);
+}
+
+fn memory_that_is_no_sealed_memory_is_refused() {
+    for attack in [Attack::EmptyFile, Attack::Pipe, Attack::DiskFile] {
+        costs_only_its_worker(&attack);
+    }
+}
+
+fn half_messages_cost_only_their_worker() {
+    let pool = pool();
+    for bytes in (0..18).chain([2_048, 2_049]) {
+        let died = pool.submit(Hostile(Attack::HalfMessage(bytes))).result();
+        assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{bytes} bytes: {died:?}");
+    }
+    succeeds_with(&pool, 20);
+    ends_at_once(&pool);
+}
+
+fn a_text_that_goes_on_changing_is_refused() {
+    costs_only_its_worker(&Attack::FlippingText);
+    costs_only_its_worker(&Attack::FlippingBlob);
+}
+
+fn a_blob_that_was_delivered_never_changes() {
+    let pool = pool();
+    let blob = pool.submit(Bytes(vec![7; 100_000].into())).result().expect("an output");
+    // Its worker is gone, and the memory stays.
+    for pid in pool.pids() {
+        crate::harness::signal(pid, rustix::process::Signal::KILL);
+    }
+    assert!(pool.submit(Hostile(Attack::FlippingBlob)).result().is_err());
+    assert!(blob.iter().all(|byte| *byte == 7));
+    ends_at_once(&pool);
+}
+
+fn a_flood_of_descriptors_leaves_no_descriptor_open() {
+    let open = || std::fs::read_dir("/proc/self/fd").expect("a directory").count();
+    costs_only_its_worker(&Attack::Descriptors);
+    // Other tests of this program open and close descriptors at the same time.
+    eventually("fewer descriptors than a flood has", || open() < 600);
+}
+
+fn a_flood_of_requests_ends_its_worker() {
+    costs_only_its_worker(&Attack::Requests);
+}
+
+fn a_worker_speaks_for_no_task_but_its_own() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let printed = Arc::new(AtomicUsize::new(0));
+    let (says, prints) = (Arc::clone(&said), Arc::clone(&printed));
+    let pool = quiet()
+        .workers(1)
+        .on_say(move |Said { task, line, .. }: &Said<'_>| {
+            says.lock().expect("a list").push((*task, (*line).to_owned()));
+        })
+        .on_output(move |output: &Output<'_>| {
+            prints.fetch_add(usize::from(output.line == "forged"), Ordering::SeqCst);
+        });
+    let pool = pool.build().expect("a pool");
+    let earlier = pool.submit(Echo("1".to_owned()));
+    let future = pool.submit(Hostile(Attack::ForgedLines));
+    let own = future.id();
+    assert!(earlier.result().is_ok() && future.result().is_ok());
+    assert_eq!(*said.lock().expect("a list"), [(own, "honest".to_owned())]);
+    assert!(printed.load(Ordering::SeqCst) > 2, "no line is lost");
+}
+
+const VARIABLE: &str = "PROCESSION_TEST_HOSTILE_LINES";
+const ESCAPES: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\rgone";
+
+fn prints_what_tasks_say() {
+    let pool = ProcessPool::builder().workers(1).build().expect("a pool");
+    let said = pool.submit(crate::says::tell([ESCAPES]));
+    said.result().expect("an output");
+    let printed = crate::tasks::Say(ESCAPES.to_owned(), ESCAPES.to_owned());
+    pool.submit(printed).result().expect("an output");
+    let died = pool.submit(crate::tasks::Bad(crate::tasks::Ending::Abort)).result();
+    println!("{}", died.expect_err("it died"));
+    process::exit(0);
+}
+
+fn control_characters_of_tasks_are_inert() {
+    let output = program::command("nothing else").env(VARIABLE, "").output().expect("a program");
+    assert!(output.status.success(), "{output:?}");
+    for text in [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text")) {
+        assert!(text.contains(r"\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\rgone"), "{text:?}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+}
+
+/// Tasks that one worker runs in this time, one after the other.
+fn throughput(pool: &ProcessPool) -> usize {
+    let until = Instant::now() + Duration::from_secs(1);
+    let mut done = 0;
+    while Instant::now() < until {
+        pool.submit(Echo("1".to_owned())).result().expect("an output");
+        done += 1;
+    }
+    done
+}
+
+fn a_flood_of_lines_leaves_the_sibling_its_throughput() {
+    for attack in [Attack::Lines, Attack::Prints] {
+        let pool = pool();
+        throughput(&pool);
+        let before = throughput(&pool);
+        let flood = pool.submit(Hostile(attack.clone()));
+        thread::sleep(Duration::from_millis(300));
+        let during = throughput(&pool);
+        println!("{attack:?}: {before} tasks a second before, {during} during the flood");
+        // Half of it, on a machine that does nothing else.
+        assert!(during * 4 > before, "{attack:?}: {before} before, {during} during the flood");
+        assert!(flood.cancel());
+        ends_at_once(&pool);
+    }
+}
+
+fn a_daemon_that_holds_all_delays_no_end() {
+    for attack in [Attack::Daemon, Attack::Thief] {
+        let pool = pool();
+        let began = Instant::now();
+        let died = pool.submit(Hostile(attack.clone())).result();
+        let took = began.elapsed();
+        assert!(
+            matches!(&died, Err(TaskError::WorkerDied(death))
+            if death.exit == Exit::Signal(libc::SIGABRT)),
+            "{attack:?}: {died:?}"
+        );
+        assert!(took < attacks::LIFE_OF_A_DAEMON / 2, "{attack:?}: {took:?}");
+        succeeds_with(&pool, 20);
+        ends_at_once(&pool);
+    }
+}
+
+fn a_dead_worker_that_is_traced_delays_no_end() {
+    for all in [false, true] {
+        let pool = pool();
+        let began = Instant::now();
+        // With all of its threads traced, the system does not report its death.
+        let options = TaskOptions::new().timeout(Duration::from_secs(3));
+        let died = pool.submit_with(options, Hostile(Attack::TracedDeath { all })).result();
+        let took = began.elapsed();
+        let is_ended = match &died {
+            Err(TaskError::WorkerDied(_)) => !all,
+            Err(TaskError::TimedOut { .. }) => all,
+            _ => false,
+        };
+        assert!(is_ended, "{died:?}");
+        println!("{died:?} after {took:?}");
+        assert!(took < attacks::LIFE_OF_A_DAEMON / 2, "{took:?}");
+        succeeds_with(&pool, 20);
+        ends_at_once(&pool);
+    }
+}

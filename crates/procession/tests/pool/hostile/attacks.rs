@@ -1,0 +1,400 @@
+//! What a compromised worker does: a task that uses the socket, the memory and the streams of its own
+//! process against the coordinator.
+
+#![allow(unsafe_code, reason = "an attacker uses what has no safe interface")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{self, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs, ptr, thread};
+
+use procession::{Blob, Context, Failure, Task};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::{Deserialize, Serialize};
+
+use crate::vandals::{
+    CALLER_EVENTS, REPLIES_TAIL, REPLY_EVENTS, read_tail, record_len, ring, write, write_record,
+};
+
+/// The attacks. Each is described by what the worker sends or does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Attack {
+    /// A text in a file that is cut to nothing after it was announced.
+    CutText,
+    /// The same as a blob.
+    CutBlob,
+    /// A file of 1 TiB without a single page, with all seals.
+    SparseTebibyte,
+    /// A small sealed file that is announced as 2^45 bytes.
+    Announced,
+    /// A sealed file of no bytes.
+    EmptyFile,
+    /// The reading end of a pipe.
+    Pipe,
+    /// A file on a disk.
+    DiskFile,
+    /// A text that a thread goes on changing: the mapping was made before the seals.
+    FlippingText,
+    /// The same as a blob, with the seal that only forbids later mappings.
+    FlippingBlob,
+    /// A message of this many bytes of an attachment that would be longer.
+    HalfMessage(usize),
+    /// Messages with the most descriptors that there can be, and requests to take them in.
+    Descriptors,
+    /// Requests to take messages in, without end.
+    Requests,
+    /// Lines in the names of tasks of others, then its own.
+    ForgedLines,
+    /// Lines without end, by `say`.
+    Lines,
+    /// Lines without end, to the standard output.
+    Prints,
+    /// A process in a session of its own holds the socket, the memory and the pipes, and goes on writing.
+    Daemon,
+    /// The same, and it takes away what the worker prints.
+    Thief,
+    /// Another process traces the worker, or all of its threads, which then dies.
+    TracedDeath { all: bool },
+}
+
+/// Makes the attack, and then does nothing any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hostile(pub Attack);
+
+impl Task for Hostile {
+    const NAME: &'static str = "hostile";
+    type Output = Blob;
+
+    fn run(self, context: &Context) -> Result<Blob, Failure> {
+        let id = own_id(context);
+        match self.0 {
+            Attack::CutText => {
+                let file = memory(text(id).as_bytes());
+                file.set_len(0)?;
+                attach(Some(file.as_fd()), text(id).len() as u64, true);
+            }
+            Attack::CutBlob => {
+                let file = memory(&[7; 5_000]);
+                attach(Some(file.as_fd()), 5_000, false);
+                file.set_len(0)?;
+                publish_blob(id);
+            }
+            Attack::SparseTebibyte => {
+                let file = memory(&[]);
+                file.set_len(1 << 40)?;
+                seal(&file, ALL);
+                attach(Some(file.as_fd()), 1 << 40, true);
+            }
+            Attack::Announced => {
+                let file = memory(text(id).as_bytes());
+                seal(&file, ALL);
+                attach(Some(file.as_fd()), 1 << 45, true);
+            }
+            Attack::EmptyFile => {
+                let file = memory(&[]);
+                seal(&file, ALL);
+                attach(Some(file.as_fd()), 0, true);
+            }
+            Attack::Pipe => {
+                let (reader, mut writer) = io::pipe()?;
+                writer.write_all(text(id).as_bytes())?;
+                attach(Some(reader.as_fd()), text(id).len() as u64, true);
+            }
+            Attack::DiskFile => {
+                let mut file = tempfile::tempfile()?;
+                file.write_all(text(id).as_bytes())?;
+                attach(Some(file.as_fd()), text(id).len() as u64, true);
+            }
+            Attack::FlippingText => {
+                let text = text(id);
+                let file = memory(text.as_bytes());
+                go_on_changing(&file, text.len(), text.find("harmless").unwrap_or_default());
+                seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE);
+                seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE);
+                attach(Some(file.as_fd()), text.len() as u64, true);
+            }
+            Attack::FlippingBlob => {
+                let file = memory(&[7; 5_000]);
+                go_on_changing(&file, 5_000, 0);
+                let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+                seal(&file, seals | SealFlags::SEAL);
+                attach(Some(file.as_fd()), 5_000, false);
+                publish_blob(id);
+            }
+            Attack::HalfMessage(bytes) => {
+                let whole = message(HAS_TEXT, &[5 | INLINE], b"12345");
+                let mut part: Vec<u8> = whole.into_iter().cycle().take(bytes).collect();
+                if bytes > 2 {
+                    part[2] = 200;
+                }
+                send(&part, &[]);
+                publish(REPLY | HAS_ATTACHMENT, 0, "");
+            }
+            Attack::Descriptors => flood_with_descriptors(),
+            Attack::Requests => loop {
+                publish_when_there_is_room(TAKE_IN, 0, "");
+            },
+            Attack::ForgedLines => {
+                for other in (0..id).chain([id + 1, u64::MAX]) {
+                    publish_when_there_is_room(SAID, other, "forged");
+                }
+                // Not by `say` and a return: the library does not know of the records before.
+                publish_when_there_is_room(SAID, id, "honest");
+                publish(REPLY, 0, &format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1}}"#));
+            }
+            Attack::Lines => loop {
+                context.say("and another one");
+            },
+            Attack::Prints => loop {
+                let _ = io::stdout().write_all(&b"and another one\n".repeat(1_000));
+            },
+            Attack::Daemon => leave_behind(false),
+            Attack::Thief => leave_behind(true),
+            Attack::TracedDeath { all } => die_traced(all)?,
+        }
+        loop {
+            ring(REPLY_EVENTS);
+            ring(CALLER_EVENTS);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A reply that would be accepted, in the envelope of its task.
+fn text(id: u64) -> String {
+    let padding = " ".repeat(2_000);
+    format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1{padding}}}"#)
+}
+
+/// A reply that takes its output from the first blob.
+fn publish_blob(id: u64) {
+    let reply = format!(r#"{{"id":{id},"status":"ok","data":{{"$blob":0}},"run_us":1}}"#);
+    publish(REPLY | HAS_ATTACHMENT, 0, &reply);
+}
+
+fn own_id(context: &Context) -> u64 {
+    let shown = format!("{context:?}");
+    let digits = shown.split_once("TaskId(").map(|(_, rest)| rest.split(')').next());
+    digits.flatten().and_then(|id| id.parse().ok()).expect("an id")
+}
+
+const ALL: SealFlags =
+    SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+
+fn memory(bytes: &[u8]) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("hostile", flags).expect("a file"));
+    file.write_all(bytes).expect("room");
+    file
+}
+
+/// As far as the system permits.
+fn seal(file: &File, seals: SealFlags) {
+    let _ = fcntl_add_seals(file, seals);
+}
+
+/// Maps the file and changes one byte of it for ever.
+fn go_on_changing(file: &File, len: usize, at: usize) {
+    // SAFETY: a new mapping of a file, which nothing else in this process uses.
+    let start = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    assert_ne!(start, libc::MAP_FAILED);
+    let address = start as usize + at;
+    thread::spawn(move || {
+        for byte in (0..=255).cycle() {
+            // SAFETY: within the mapping, which is never unmapped.
+            unsafe { ptr::write_volatile(address as *mut u8, byte) };
+        }
+    });
+}
+
+// The form of messages and records, see `src/transport.rs` and `src/transport/attachment.rs`.
+const REPLY: u8 = 2;
+const SAID: u8 = 3;
+const TAKE_IN: u8 = 5;
+const HAS_ATTACHMENT: u8 = 0x80;
+const IS_FIRST: u8 = 1;
+const HAS_MORE: u8 = 2;
+const HAS_TEXT: u8 = 4;
+const INLINE: u64 = 1 << 63;
+
+fn message(flags: u8, lengths: &[u64], inline: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![2, IS_FIRST | flags, lengths.len() as u8];
+    bytes.extend(lengths.iter().flat_map(|length| length.to_le_bytes()));
+    bytes.extend_from_slice(inline);
+    bytes
+}
+
+/// Sends one item as the text or the first blob, and for a text the record that needs it.
+fn attach(fd: Option<BorrowedFd<'_>>, length: u64, is_text: bool) {
+    let flags = if is_text { HAS_TEXT } else { 0 };
+    send(&message(flags, &[length], &[]), fd.as_slice());
+    if is_text {
+        publish(REPLY | HAS_ATTACHMENT, 0, "");
+    }
+}
+
+fn publish(kind: u8, number: u64, text: &str) {
+    let tail = read_tail();
+    write_record(tail, kind, number, text);
+    write(REPLIES_TAIL, &(tail + record_len(text)).to_le_bytes());
+}
+
+fn publish_when_there_is_room(kind: u8, number: u64, text: &str) {
+    const REPLIES_HEAD: u64 = 3 * 64;
+    while read_tail() - crate::vandals::read(REPLIES_HEAD) > 200 * 1024 {
+        ring(REPLY_EVENTS);
+        thread::sleep(Duration::from_millis(1));
+    }
+    publish(kind, number, text);
+}
+
+/// The end of the socket pair that this worker has.
+fn socket() -> OwnedFd {
+    let invitation = env::var("PROCESSION_INVITATION").expect("an invitation");
+    let invitation: serde_json::Value = serde_json::from_str(&invitation).expect("JSON");
+    let identity = invitation["input"].as_u64().expect("a number");
+    (3..1_000)
+        // SAFETY: the descriptor is duplicated before anything else happens to it, if it is open.
+        .filter_map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok())
+        .find(|fd| fstat(fd).is_ok_and(|stat| stat.st_ino == identity))
+        .expect("the socket")
+}
+
+fn send(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+    let socket = socket();
+    let mut space = vec![std::mem::MaybeUninit::uninit(); 4_096];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(&socket, &[io::IoSlice::new(bytes)], &mut control, flags).is_ok()
+}
+
+/// The system allows 253 descriptors in a message.
+fn flood_with_descriptors() {
+    let file = memory(&[7; 2_000]);
+    seal(&file, ALL);
+    for _ in 0..1_000 {
+        let is_sent = send(&message(HAS_MORE, &[2_000; 200], &[]), &[file.as_fd(); 200]);
+        if !is_sent {
+            publish_when_there_is_room(TAKE_IN, 0, "");
+        }
+    }
+    publish(REPLY | HAS_ATTACHMENT, 0, "");
+}
+
+const VARIABLE: &str = "PROCESSION_TEST_HOSTILE";
+
+/// The parts of processes that a hostile worker starts.
+pub(crate) fn play_if_asked() {
+    match env::var(VARIABLE).as_deref() {
+        Ok("tracer") => trace_the_parent(false),
+        Ok("tracer of all") => trace_the_parent(true),
+        Ok("thief") => steal_output(),
+        _ => {}
+    }
+}
+
+/// Leaves a copy of this process behind, in a session of its own, which goes on writing; then dies.
+fn leave_behind(steals: bool) {
+    if steals {
+        let program = env::current_exe().expect("a path");
+        let mut thief = Command::new(program);
+        thief.env(VARIABLE, "thief").env_remove("PROCESSION_INVITATION").stdin(Stdio::null());
+        thief.spawn().expect("a process");
+        thread::sleep(Duration::from_millis(100));
+    }
+    // SAFETY: the copy has one thread and goes on with what is in its memory; it takes no lock that
+    // another thread could have held, but for that of the allocator, which the system resets.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: numbers alone.
+        unsafe {
+            libc::setsid();
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+        }
+        let until = std::time::Instant::now() + LIFE_OF_A_DAEMON;
+        while std::time::Instant::now() < until {
+            publish_when_there_is_a_little_room();
+            let _ = rustix::io::write(rustix::stdio::stdout(), b"still here\n");
+        }
+        // SAFETY: ends this copy without running anything that its memory registered.
+        unsafe { libc::_exit(0) };
+    }
+    thread::sleep(Duration::from_millis(100));
+    process::abort();
+}
+
+/// How long a daemon lives: it is not in the process group of its worker, so nothing ends it.
+pub(crate) const LIFE_OF_A_DAEMON: Duration = Duration::from_secs(15);
+
+/// Keeps unread records in the ring.
+fn publish_when_there_is_a_little_room() {
+    const REPLIES_HEAD: u64 = 3 * 64;
+    for _ in 0..100 {
+        if read_tail() - crate::vandals::read(REPLIES_HEAD) < 100 * 1024 {
+            publish(TAKE_IN, 0, "");
+        }
+    }
+}
+
+/// Reads from the pipe that is the standard output, of which this process has only the writing end.
+fn steal_output() -> ! {
+    // SAFETY: numbers alone.
+    unsafe { libc::setsid() };
+    let mut pipe = File::open("/proc/self/fd/1").expect("the pipe");
+    thread::spawn(|| {
+        thread::sleep(LIFE_OF_A_DAEMON);
+        process::exit(0);
+    });
+    loop {
+        let _ = pipe.read(&mut [0; 16]);
+    }
+}
+
+/// Another process attaches to this one as a debugger and keeps its status after its death.
+fn die_traced(all: bool) -> Result<(), Failure> {
+    // SAFETY: numbers alone. Lets any process of the user trace this one, where the system asks for that.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    let mut tracer = Command::new(env::current_exe()?);
+    tracer
+        .env(VARIABLE, if all { "tracer of all" } else { "tracer" })
+        .env_remove("PROCESSION_INVITATION")
+        .stdout(Stdio::piped());
+    let mut tracer = tracer.spawn()?;
+    let mut told = [0; 9];
+    tracer.stdout.take().expect("a pipe").read_exact(&mut told)?;
+    assert_eq!(&told, b"attached\n");
+    process::abort()
+}
+
+fn trace_the_parent(all: bool) -> ! {
+    let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
+    // SAFETY: numbers alone.
+    unsafe {
+        libc::setsid();
+        let tasks = fs::read_dir(format!("/proc/{parent}/task")).expect("a process");
+        for task in tasks.flatten() {
+            let thread: i32 = task.file_name().to_string_lossy().parse().expect("a number");
+            let null = ptr::null_mut::<libc::c_void>();
+            if all || thread == parent {
+                assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, null, null), 0);
+            }
+        }
+    }
+    println!("attached");
+    // Takes no status: the dead process stays with its tracer.
+    let until = std::time::Instant::now() + LIFE_OF_A_DAEMON;
+    while std::time::Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+        // SAFETY: numbers alone.
+        unsafe { libc::ptrace(libc::PTRACE_CONT, parent, 0, libc::SIGABRT) };
+    }
+    process::exit(0)
+}
