@@ -41,6 +41,33 @@ fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
     }
 }
 
+/// Runs a function whose system calls a signal interrupts after this time, again and again until the
+/// function returns. For calls that have no time limit of their own, before other threads are started.
+/// Timer and handler of the program for SIGALRM are put back afterwards.
+pub fn interrupting_after<R>(after: std::time::Duration, run: impl FnOnce() -> R) -> R {
+    let micros = |time: std::time::Duration| libc::timeval {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: libc::suseconds_t::try_from(time.subsec_micros()).unwrap_or_default(),
+    };
+    let again = std::time::Duration::from_millis(20);
+    let timer = libc::itimerval { it_interval: micros(again), it_value: micros(after) };
+    // SAFETY: all zeros are a valid `sigaction` and a valid `itimerval`; the calls fill or read what the
+    // pointers lead to, which outlives them. The handler is async-signal-safe.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = do_nothing as *const () as libc::sighandler_t;
+        libc::sigemptyset(&mut action.sa_mask);
+        let mut its_action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        let mut its_timer = MaybeUninit::<libc::itimerval>::zeroed().assume_init();
+        libc::sigaction(libc::SIGALRM, &action, &mut its_action);
+        libc::setitimer(libc::ITIMER_REAL, &timer, &mut its_timer);
+        let result = run();
+        libc::setitimer(libc::ITIMER_REAL, &its_timer, std::ptr::null_mut());
+        libc::sigaction(libc::SIGALRM, &its_action, std::ptr::null_mut());
+        result
+    }
+}
+
 /// Makes this process, and all that is in its process group, end with the parent process. To be
 /// called by each thread that runs tasks.
 ///

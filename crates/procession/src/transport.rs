@@ -4,8 +4,9 @@
 //!   worker                              coordinator
 //!     │ ◄───────────────────── Memory ────── │   message of the socket pair; the worker has its end as
 //!     │                                      │   standard input
-//!     │ ── Hello{token, build, …} ─────────► │   one-shot server of the channel library; then HelloSent
-//!     │ ◄──────────────── Welcome{…} ─────── │   channel that came with the Hello; then Welcomed
+//!     │ ── Hello{build, server, …} ────────► │   message of the socket pair
+//!     │ ◄──────── Lifeline{token, end} ───── │   one-shot server of the worker, by the channel library
+//!     │ ◄──────────────── Welcome{…} ─────── │   message of the socket pair
 //!     │ ── Ready ──────────────────────────► │   message of the socket pair
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share
 //!     │ ── said, reply ────────────────────► │ ┘ (`shared_region.rs`)
@@ -15,9 +16,10 @@
 //!     │                                      │   coordinator ends
 //! ```
 //!
-//! Neither side blocks in the channel library. The sender first puts a message into the channel and
-//! then sends a message through the socket pair; the receiver waits for the latter. That wait ends
-//! when the other side is gone, and needs no resource for that.
+//! The coordinator receives nothing by the channel library, which trusts the lengths in its messages and
+//! whose servers any process of the user can reach by their names. A worker waits for its lifeline for a
+//! second; without one, it watches the process id of its parent alone. Waits for messages of the socket
+//! pair end when the other side is gone, and need no resource for that.
 //!
 //! The envelope of a reply is JSON. Tasks and outputs are encoded by [`codec`](crate::codec). Both
 //! are independent of rings and sockets, so that another kind of connection can carry them. A text
@@ -42,11 +44,12 @@ pub(crate) use self::attachment::{
     Assembly, Attachment, Passed, Patience, ReceivedBytes, Stuck, pass,
 };
 pub(crate) use self::call::Call;
-pub(crate) use self::channel::{prepare, receive, send};
+pub(crate) use self::channel::{is_interruption, prepare};
 pub(crate) use self::claim::Progress;
 pub(crate) use self::event_count::AdaptiveSpin;
 pub(crate) use self::handshake::{
-    HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Welcome, build_with,
+    HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Welcome,
+    build_with,
 };
 pub(crate) use self::reply::{Reply, ReplyBuffer, Status, Timed, envelope, split, undelivered};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};

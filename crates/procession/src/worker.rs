@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, process, thread};
 
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 use ipc_channel::{IpcError, TryRecvError};
 
 pub(crate) use self::origin::was_asked_in_vain;
@@ -33,7 +33,7 @@ use crate::limits::Limits;
 use crate::panics;
 use crate::registry::Registry;
 use crate::transport::{
-    self, HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Sent,
+    self, HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Sent,
     SharedRegion, Socket, Welcome,
 };
 use procession_os as os;
@@ -260,11 +260,10 @@ fn take_stdin() -> io::Result<Socket> {
 struct Handshaken {
     region: SharedRegion,
     welcome: Welcome,
-    lifeline: IpcReceiver<()>,
+    lifeline: Option<IpcReceiver<()>>,
 }
 
-/// Sends the hello and waits for the welcome. If the system refuses something, the coordinator gets a
-/// message, because the next try may succeed.
+/// Sends the hello and waits for the lifeline and the welcome.
 fn shake_hands(
     socket: &Socket,
     invitation: &Invitation,
@@ -277,48 +276,51 @@ fn shake_hands(
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
     let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
-    // The channel library panics if it finds no free descriptor.
-    let said = panics::catch(|| {
-        transport::prepare().map_err(|short| short.to_string())?;
-        say_hello(invitation, &build).map_err(|error| error.to_string())
-    });
-    let (welcomes, lifeline) = match said {
-        Ok(Ok(channels)) => channels,
-        Ok(Err(reason)) => {
-            refused_by_the_system(&reason).send(socket, &[]);
-            return Err(unreachable(&reason));
-        }
-        Err(panic) => {
-            refused_by_the_system(&panic.message).send(socket, &[]);
-            return Err(unreachable(&panic.message));
-        }
-    };
-    if HandshakeMessage::HelloSent.send(socket, &[]) != Sent::Yes {
+    let (server, name) = lifeline_server().unzip();
+    let pid = process::id();
+    let hello = HandshakeMessage::Hello(Hello { protocol: PROTOCOL, build, pid, server: name });
+    if hello.send(socket, &[]) != Sent::Yes {
         return Err(unreachable(&"it hung up"));
     }
+    let lifeline = server.and_then(|server| accept_lifeline(server, invitation));
     match HandshakeMessage::receive(socket) {
-        Ok(Some((HandshakeMessage::Welcomed, _))) => {}
-        _ => return Err(unreachable(&"it hung up")),
+        Ok(Some((HandshakeMessage::Welcome(welcome), _))) => {
+            Ok(Handshaken { region, welcome, lifeline })
+        }
+        _ => Err(unreachable(&"it hung up")),
     }
-    let welcome = transport::receive(&welcomes).map_err(|error| unreachable(&error))?;
-    Ok(Handshaken { region, welcome, lifeline })
 }
 
-type Channels = (IpcReceiver<Welcome>, IpcReceiver<()>);
+/// The longest wait for the lifeline.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-fn say_hello(invitation: &Invitation, build: &str) -> Result<Channels, ipc_channel::IpcError> {
-    let (welcome, welcomes) = ipc::channel()?;
-    let (its_lifeline, lifeline) = ipc::channel()?;
-    let to = IpcSender::connect(invitation.socket.clone())?;
-    transport::send(&to, || Hello {
-        token: invitation.token.clone(),
-        protocol: PROTOCOL,
-        build: build.to_owned(),
-        pid: process::id(),
-        welcome: welcome.clone(),
-        lifeline: its_lifeline.clone(),
-    })?;
-    Ok((welcomes, lifeline))
+/// A server for the lifeline, and its name. `None` if there is no directory or descriptor for it: this
+/// process then watches the process id of its parent alone.
+fn lifeline_server() -> Option<(IpcOneShotServer<Lifeline>, String)> {
+    /// The longest path of a socket is 104 bytes on some systems; the channel library adds 18.
+    const LONGEST_DIR: usize = 80;
+    let dir = tempfile::env::temp_dir();
+    if dir.to_str().is_none_or(|dir| dir.len() > LONGEST_DIR) || !dir.is_absolute() {
+        return None;
+    }
+    // The channel library panics if it finds no free descriptor.
+    panics::catch(|| {
+        transport::prepare().ok()?;
+        IpcOneShotServer::new().ok()
+    })
+    .ok()?
+}
+
+/// Waits for the lifeline. Any process of the user can connect to the server: then there is no lifeline.
+fn accept_lifeline(
+    server: IpcOneShotServer<Lifeline>,
+    invitation: &Invitation,
+) -> Option<IpcReceiver<()>> {
+    // The library has no wait that ends, but a signal interrupts it.
+    let accept = || panics::catch(|| server.accept().ok());
+    let (_, Lifeline { token, end }) =
+        os::signals::interrupting_after(LONGEST_WAIT, accept).ok()??;
+    (token == invitation.token).then_some(end)
 }
 
 /// Interval at which the parent's process id is checked. The lifeline is not enough: a process that was
@@ -328,7 +330,7 @@ const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
 /// What must be in place before the first task: the limits, some memory in reserve, the lifeline.
 fn prepare(
     limits: Limits,
-    lifeline: IpcReceiver<()>,
+    lifeline: Option<IpcReceiver<()>>,
     coordinator: u32,
     stack: Option<usize>,
 ) -> io::Result<()> {
@@ -339,7 +341,7 @@ fn prepare(
 
 /// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
 fn hold_the_lifeline(
-    lifeline: IpcReceiver<()>,
+    lifeline: Option<IpcReceiver<()>>,
     coordinator: u32,
     stack: Option<usize>,
 ) -> io::Result<()> {
@@ -351,6 +353,10 @@ fn hold_the_lifeline(
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
         while is_child_of(coordinator) {
             // If the channel library panics, the check of the parent still works.
+            let Some(lifeline) = &lifeline else {
+                thread::sleep(ASK_FOR_THE_COORDINATOR);
+                continue;
+            };
             match panics::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
                 Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
                 Ok(Ok(()) | Err(TryRecvError::Empty)) => {}

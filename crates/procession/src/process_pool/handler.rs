@@ -2,7 +2,7 @@
 //! worker until the operating system reports the end of the process.
 //!
 //! ```text
-//!   accept ─► Hello: right token, process, protocol, build? ─► Welcome ─► ready
+//!   Hello: right process, protocol, build? ─► Lifeline, Welcome ─► ready
 //!                                                                          │
 //!             ┌──────── sleep on the event count   ◄───────────────────────┘
 //!             ├─ replies ─► to the scheduler, then to the promises
@@ -10,8 +10,7 @@
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
-//! Until the worker is ready, the handler blocks only in reads of the socket pair: the worker
-//! announces there each message that it has put into a channel. The watch thread shuts the socket
+//! Until the worker is ready, the handler blocks only in reads of the socket pair. The watch thread shuts the socket
 //! down at the end of the process, which wakes the handler without any resource. A silent process
 //! is killed at the scheduler's deadline.
 
@@ -19,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use ipc_channel::ipc::IpcOneShotServer;
+use tempfile::TempPath;
 
 use super::PoolEvent;
 use super::child::{Ended, ResourceUsage};
@@ -31,12 +30,12 @@ use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
 use crate::panics;
 use crate::scheduler::{Event, NextStart, UnfitProgram};
-use crate::transport::{Hello, Invitation, RunnerThreads};
+use crate::transport::{Invitation, RunnerThreads};
 
 /// The arguments of [`attend`].
 pub(crate) struct HandlerSetup {
     pub handle: Arc<WorkerHandle>,
-    pub server: IpcOneShotServer<Hello>,
+    pub awaited: TempPath,
     pub invitation: Invitation,
     /// Index, in the pool's [`Programs`](super::program::Programs), of the program that the worker runs.
     pub rank: usize,
@@ -50,14 +49,14 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The handler thread of one worker, from the start of the process to its end.
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
-    let HandlerSetup { handle, server, invitation, rank, ended } = setup;
+    let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A worker that finds no socket of this name takes itself for uninvited, so the server is kept
-    // until the end of a process whose handshake failed.
-    let mut server = Some(server);
+    // A worker that finds no file of this name takes itself for uninvited, so the file is kept until the
+    // end of a process whose handshake failed.
+    let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.
-    let handshake = panics::catch(|| handshake::perform(pool, &handle, &mut server, &invitation));
+    let handshake = panics::catch(|| handshake::perform(pool, &handle, &mut awaited, &invitation));
     let failure = match handshake {
         Ok(Ok(threads)) => return serve(pool, &handle, rank, threads, &ended),
         Ok(Err(failure)) => failure,

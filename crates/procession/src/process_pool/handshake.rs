@@ -4,42 +4,44 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipc_channel::IpcError;
-use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
+use ipc_channel::ipc::{self, IpcSender};
+use tempfile::TempPath;
 
 use super::inner::PoolInner;
 use super::receive;
 use super::start_failure::{CLEARED_ENVIRONMENT, StartFailure};
 use super::worker_handle::{Outgoing, Process, WorkerHandle};
+use crate::panics;
 use crate::scheduler::UnfitProgram;
 use crate::transport::{
-    self, Garbled, HandshakeMessage, Hello, Invitation, PROTOCOL, RunnerThreads, Sent, Socket,
-    Welcome,
+    self, Garbled, HandshakeMessage, Hello, Invitation, Lifeline, PROTOCOL, RunnerThreads, Sent,
+    Socket, Welcome,
 };
 
-/// Performs the handshake, and runs the initializer. Takes the server when the worker has connected.
+/// Performs the handshake, and runs the initializer. Drops the file of the invitation when the worker has
+/// reported.
 /// Returns the number of threads of the worker.
 pub(super) fn perform(
     pool: &PoolInner,
     handle: &WorkerHandle,
-    server: &mut Option<IpcOneShotServer<Hello>>,
+    awaited: &mut Option<TempPath>,
     invitation: &Invitation,
 ) -> Result<RunnerThreads, StartFailure> {
     let Some(Process { socket, .. }) = handle.process() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
-    await_hello(socket)?;
+    let hello = await_hello(socket)?;
+    drop(awaited.take());
     await_descriptors(handle)?;
-    let Some(server) = server.take() else {
-        return Err(StartFailure::System("there is no server for the handshake".to_owned()));
-    };
-    let welcome = accept(pool, handle, server, invitation)?;
+    check(pool, handle, &hello)?;
+    if let Some(server) = hello.server {
+        send_lifeline(handle, server, invitation);
+    }
     let threads = pool.setup.scheduling.slots[handle.worker()];
     let limits = pool.setup.limits;
     let stack = pool.setup.stack;
-    transport::send(&welcome, || Welcome { threads, limits, stack })
-        .map_err(|_| StartFailure::Gone)?;
-    if HandshakeMessage::Welcomed.send(socket, &[]) != Sent::Yes {
+    let welcome = HandshakeMessage::Welcome(Welcome { threads, limits, stack });
+    if welcome.send(socket, &[]) != Sent::Yes {
         return Err(StartFailure::Gone);
     }
     let threads = await_ready(socket)?;
@@ -48,32 +50,37 @@ pub(super) fn perform(
     Ok(threads)
 }
 
-/// Receives the `Hello` of the worker and checks it. Returns where to send the `Welcome`.
-fn accept(
-    pool: &PoolInner,
-    handle: &WorkerHandle,
-    server: IpcOneShotServer<Hello>,
-    invitation: &Invitation,
-) -> Result<IpcSender<Welcome>, StartFailure> {
-    // The receiver that `accept` returns is dropped at once: the next worker would inherit its
-    // descriptor.
-    let hello = match server.accept() {
-        Ok((_, hello)) => hello,
-        Err(IpcError::SerializationError(_)) => return Err(StartFailure::another_protocol()),
-        Err(IpcError::Disconnected | IpcError::Io(_)) => return Err(StartFailure::Gone),
-    };
-    let Hello { token, protocol, build, pid, welcome, lifeline } = hello;
-    if token != invitation.token || pid != handle.pid() {
+/// Checks the `Hello` of the worker.
+fn check(pool: &PoolInner, handle: &WorkerHandle, hello: &Hello) -> Result<(), StartFailure> {
+    let Hello { protocol, build, pid, server: _ } = hello;
+    if *pid != handle.pid() {
         return Err(StartFailure::System(format!("process {pid} connected without an invitation")));
     }
     let ours = transport::build_with(&pool.setup.build_id);
-    if protocol != PROTOCOL || build != ours {
+    if *protocol != PROTOCOL || *build != ours {
         return Err(StartFailure::Stranger(format!(
             "it is of another build ({build}, not {ours})"
         )));
     }
-    handle.set_lifeline(lifeline);
-    Ok(welcome)
+    Ok(())
+}
+
+/// Sends the worker its lifeline. If that fails, the worker goes on without one.
+fn send_lifeline(handle: &WorkerHandle, server: String, invitation: &Invitation) {
+    let sent = panics::catch(|| {
+        let to = IpcSender::connect(server).ok()?;
+        loop {
+            let (lifeline, end) = ipc::channel().ok()?;
+            match to.send(Lifeline { token: invitation.token.clone(), end }) {
+                Ok(()) => return Some(lifeline),
+                Err(error) if transport::is_interruption(&error) => {}
+                Err(_) => return None,
+            }
+        }
+    });
+    if let Ok(Some(lifeline)) = sent {
+        handle.set_lifeline(lifeline);
+    }
 }
 
 /// Waits for the worker to be ready.
@@ -104,9 +111,9 @@ fn run_initializer(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), StartF
 }
 
 /// Waits for the first message of the worker: that it sent its `Hello`, or why it does not.
-fn await_hello(socket: &Socket) -> Result<(), StartFailure> {
+fn await_hello(socket: &Socket) -> Result<Hello, StartFailure> {
     match HandshakeMessage::receive(socket) {
-        Ok(Some((HandshakeMessage::HelloSent, _))) => Ok(()),
+        Ok(Some((HandshakeMessage::Hello(hello), _))) => Ok(hello),
         Ok(Some((HandshakeMessage::NotServing, _))) => {
             let reason = "it builds a pool instead of serving".to_owned();
             Err(StartFailure::Misused(UnfitProgram::NotServing, reason))

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
-use ipc_channel::ipc::IpcOneShotServer;
 use rustix::io::Errno;
+use tempfile::{NamedTempFile, TempPath};
 use uuid::Uuid;
 
 use super::Output;
@@ -16,11 +17,8 @@ use super::handler::{self, HandlerSetup};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
 use super::worker_handle::WorkerHandle;
-use crate::panics::{self, Panic};
 use crate::scheduler::NextStart;
-use crate::transport::{
-    self, HandshakeMessage, Hello, Invitation, Marking, Sent, SharedRegion, Socket,
-};
+use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
 use procession_os::mark::Mark;
 
 /// Starts a worker process, its watch, listen and handler threads.
@@ -29,12 +27,12 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         cause: format!("cannot start a worker: {short}"),
         next_start: NextStart::AfterShortage,
     })?;
-    let (server, server_name) = create_server()?;
+    let awaited = create_awaited()?;
     let (socket, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
-    let (invitation, mark) = invite(handle.worker(), server_name, &input)?;
+    let (invitation, mark) = invite(handle.worker(), &awaited, &input)?;
     let (rank, child, outputs) = spawn(pool, &invitation, input, mark.as_ref())?;
     drop(mark);
     // Allocating the region takes as long as the worker needs to load its program; after the start
@@ -45,7 +43,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         child.kill();
     }
     let ended = start_watching(pool, handle, &child, outputs)?;
-    let setup = HandlerSetup { handle: Arc::clone(handle), server, invitation, rank, ended };
+    let setup = HandlerSetup { handle: Arc::clone(handle), awaited, invitation, rank, ended };
     let its_pool = Arc::clone(pool);
     let attend = move || handler::attend(&its_pool, setup);
     let name = format!("worker-{}", handle.worker());
@@ -57,32 +55,17 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     Ok(())
 }
 
-/// Makes the one-shot socket to which the worker connects. Returns its name, too.
-fn create_server() -> Result<(IpcOneShotServer<Hello>, String), NotStarted> {
-    // The channel library panics on most errors here.
-    match panics::catch(IpcOneShotServer::new) {
-        Ok(created) => created.map_err(|error| {
-            let not_started = NotStarted::new("make a socket for a worker", &error);
-            // The library reports a socket that it could not make as EBADF.
-            let has_no_socket = Errno::from_io_error(&error) == Some(Errno::BADF);
-            let next_start =
-                if has_no_socket { NextStart::AfterShortage } else { not_started.next_start };
-            NotStarted { next_start, ..not_started }
-        }),
-        Err(Panic { message, .. }) => {
-            let cause = format!("cannot make a socket for a worker: {message}");
-            let is_short = is_shortage_message(&message);
-            let next_start =
-                if is_short { NextStart::AfterShortage } else { NextStart::WithBackoff };
-            Err(NotStarted { cause, next_start })
-        }
-    }
+/// Makes the file that exists as long as the worker has not reported.
+fn create_awaited() -> Result<TempPath, NotStarted> {
+    let made = tempfile::Builder::new().prefix("procession-awaits-").tempfile();
+    made.map(NamedTempFile::into_temp_path)
+        .map_err(|error| NotStarted::new("make a file for the invitation of a worker", &error))
 }
 
 /// Makes the invitation of a worker, and the mark that its process inherits.
 fn invite(
     worker: usize,
-    socket: String,
+    awaited: &Path,
     input: &OwnedFd,
 ) -> Result<(Invitation, Option<Mark>), NotStarted> {
     let coordinator = std::process::id();
@@ -92,7 +75,8 @@ fn invite(
         .map_err(|error| NotStarted::new("make a mark for a worker", &error))?;
     let token = Uuid::new_v4().to_string();
     let number = mark.as_ref().map(Mark::number);
-    Ok((Invitation { socket, token, coordinator, input, worker, mark: number }, mark))
+    let awaited = awaited.to_string_lossy().into_owned();
+    Ok((Invitation { awaited, token, coordinator, input, worker, mark: number }, mark))
 }
 
 /// Starts the process. Returns the rank of its program, too.

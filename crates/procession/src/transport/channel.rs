@@ -1,44 +1,27 @@
-//! The channels of the handshake. Calls of the channel library fail when a signal interrupts them,
-//! for example of a timer of the program; here they are repeated.
+//! The channel of the lifeline. Calls of the channel library fail when a signal interrupts them, for
+//! example of a timer of the program; then they are repeated.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use ipc_channel::ipc;
 
 use super::socket::descriptors_are_free;
 use crate::panics;
 
-/// Sends a message. Each try consumes one, so `message` makes them.
-pub(crate) fn send<M: Serialize>(
-    to: &IpcSender<M>,
-    mut message: impl FnMut() -> M,
-) -> Result<(), IpcError> {
-    loop {
-        let sent = to.send(message());
-        if !sent.as_ref().is_err_and(is_interruption) {
-            return sent;
-        }
-    }
-}
-
-/// Receives the next message.
-pub(crate) fn receive<M: Serialize + DeserializeOwned>(
-    from: &IpcReceiver<M>,
-) -> Result<M, IpcError> {
-    loop {
-        let received = from.recv();
-        if !received.as_ref().is_err_and(is_interruption) {
-            return received;
-        }
-    }
-}
-
-fn is_interruption(error: &IpcError) -> bool {
+/// Whether a signal interrupted a call of the channel library, which is then to be repeated.
+pub(crate) fn is_interruption(error: &IpcError) -> bool {
     matches!(error, IpcError::Io(error) if error.kind() == io::ErrorKind::Interrupted)
+}
+
+fn repeated(call: impl Fn() -> Result<(), IpcError>) -> Result<(), ()> {
+    loop {
+        let done = call();
+        if !done.as_ref().is_err_and(is_interruption) {
+            return done.map_err(drop);
+        }
+    }
 }
 
 /// The descriptors that a handshake needs, and some for other threads.
@@ -53,8 +36,8 @@ pub(crate) fn prepare() -> Result<(), Short> {
     }
     let warm = || -> Result<(), ()> {
         let (sender, receiver) = ipc::channel::<()>().map_err(drop)?;
-        send(&sender, || ()).map_err(drop)?;
-        receive(&receiver).map_err(drop)
+        repeated(|| sender.send(()))?;
+        repeated(|| receiver.recv())
     };
     static IS_WARM: AtomicBool = AtomicBool::new(false);
     if !IS_WARM.load(Ordering::Acquire) {

@@ -2,10 +2,11 @@
 //! for each reason why it will not be. The order is in `transport.rs`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use ipc_channel::ipc::IpcSender;
+use ipc_channel::ipc::IpcReceiver;
 use serde::{Deserialize, Serialize};
 
 use super::ring::Garbled;
@@ -13,23 +14,33 @@ use super::socket::{self, LONGEST, Message, Received, Sent, Socket};
 use crate::limits::Limits;
 
 /// Incremented with every change of the types that cross the border.
-pub(crate) const PROTOCOL: u32 = 6;
+pub(crate) const PROTOCOL: u32 = 7;
 
 /// The build of this crate: sources, version and profile. Both sides must have the same.
 const BUILD: &str = env!("PROCESSION_BUILD");
 
 /// The build of this crate, and that of the program that uses it, if it has one.
 pub(crate) fn build_with(program: &str) -> String {
-    if program.is_empty() { BUILD.to_owned() } else { format!("{BUILD}-{program}") }
+    let build = if program.is_empty() { BUILD.to_owned() } else { format!("{BUILD}-{program}") };
+    if build.len() <= LONGEST_BUILD {
+        return build;
+    }
+    // It must fit into a message.
+    let mut hasher = rustc_hash::FxHasher::default();
+    build.hash(&mut hasher);
+    let start: String = build.chars().take(LONGEST_BUILD / 8).collect();
+    format!("{start}...{:016x}", hasher.finish())
 }
+
+/// In bytes. With all characters escaped it still fits into a message.
+const LONGEST_BUILD: usize = 250;
 
 /// The value of an environment variable of a worker process, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
-    /// The name of the one-shot server for the [`Hello`].
-    pub socket: String,
-    /// Sent back in the [`Hello`]: tells the coordinator that it comes from the process that it
-    /// started.
+    /// A file that exists until the worker has reported.
+    pub awaited: String,
+    /// Sent with the lifeline: shows the worker that it comes from the coordinator.
     pub token: String,
     /// The process id of the coordinator. A worker with another parent was started by a wrapper.
     pub coordinator: u32,
@@ -80,20 +91,26 @@ impl fmt::Display for Marking {
 }
 
 /// The first message of a worker.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    pub token: String,
     pub protocol: u32,
     pub build: String,
     pub pid: u32,
-    /// For the answer.
-    pub welcome: IpcSender<Welcome>,
-    /// The coordinator keeps this end until it ends.
-    pub lifeline: IpcSender<()>,
+    /// The name of the worker's one-shot server, for the [`Lifeline`]. `None` if it could not make one.
+    pub server: Option<String>,
+}
+
+/// What the coordinator sends to the one-shot server of a worker: the only message that travels over the
+/// channel library. Whatever a worker sends is received by other means.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Lifeline {
+    pub token: String,
+    /// The coordinator keeps the other end until it ends.
+    pub end: IpcReceiver<()>,
 }
 
 /// The answer to a [`Hello`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     /// The number of tasks that the worker runs at a time, each on a thread.
     pub threads: usize,
@@ -113,10 +130,10 @@ const LONGEST_REASON: usize = 800;
 pub(crate) enum HandshakeMessage {
     /// To the worker, with the descriptor of the shared region.
     Memory,
-    /// To the worker: the [`Welcome`] is in its channel.
-    Welcomed,
-    /// The [`Hello`] is in its channel.
-    HelloSent,
+    /// To the worker. The [`Lifeline`] was sent before, if it has a server.
+    Welcome(Welcome),
+    /// The first message of a worker that serves.
+    Hello(Hello),
     /// The worker has its limits and its threads, and takes calls.
     Ready(RunnerThreads),
     /// The worker cannot work, and no other worker could with the same settings.
@@ -197,7 +214,12 @@ mod tests {
         let longest =
             HandshakeMessage::Ready(RunnerThreads { threads: usize::MAX, refused: Some(reason) });
         let messages = [
-            HandshakeMessage::HelloSent,
+            HandshakeMessage::Hello(Hello {
+                protocol: PROTOCOL,
+                build: build_with(&"\u{1}".repeat(1_000)),
+                pid: u32::MAX,
+                server: Some("/\u{1}".repeat(50)),
+            }),
             longest,
             HandshakeMessage::Wrapped { pid: u32::MAX },
             HandshakeMessage::NotServing,

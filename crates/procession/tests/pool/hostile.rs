@@ -20,7 +20,7 @@ pub(crate) use self::attacks::play_if_asked as play_processes_if_asked;
 use self::attacks::{Attack, Hostile};
 use crate::harness::eventually;
 use crate::program;
-use crate::tasks::{Bytes, Echo, await_workers, quiet, succeeds_with};
+use crate::tasks::{Bad, Bytes, Echo, Ending, await_workers, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -37,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_flood_of_lines_leaves_the_sibling_its_throughput,
         a_daemon_that_holds_all_delays_no_end,
         a_dead_worker_that_is_traced_delays_no_end,
+        a_squatter_at_the_sockets_of_new_workers_keeps_none_from_starting,
     ]
 }
 
@@ -163,7 +164,7 @@ fn prints_what_tasks_say() {
     said.result().expect("an output");
     let printed = crate::tasks::Say(ESCAPES.to_owned(), ESCAPES.to_owned());
     pool.submit(printed).result().expect("an output");
-    let died = pool.submit(crate::tasks::Bad(crate::tasks::Ending::Abort)).result();
+    let died = pool.submit(Bad(Ending::Abort)).result();
     println!("{}", died.expect_err("it died"));
     process::exit(0);
 }
@@ -238,6 +239,25 @@ fn a_dead_worker_that_is_traced_delays_no_end() {
         println!("{died:?} after {took:?}");
         assert!(took < attacks::LIFE_OF_A_DAEMON / 2, "{took:?}");
         succeeds_with(&pool, 20);
+        ends_at_once(&pool);
+    }
+}
+
+fn a_squatter_at_the_sockets_of_new_workers_keeps_none_from_starting() {
+    // The sockets of the workers of this pool, and of no other, are there.
+    let dir = tempfile::tempdir().expect("a directory");
+    for sends in [0, 8, 24] {
+        let pool = quiet().workers(2).worker_env("TMPDIR", dir.path()).build().expect("a pool");
+        await_workers(&pool);
+        let squatter = pool.submit(Hostile(Attack::Squat { sends }));
+        let began = Instant::now();
+        for _ in 0..5 {
+            let died = pool.submit(Bad(Ending::Abort)).result();
+            assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+            succeeds_with(&pool, 5);
+        }
+        println!("{sends} bytes: 5 new workers in {:?}", began.elapsed());
+        assert!(!squatter.is_done());
         ends_at_once(&pool);
     }
 }

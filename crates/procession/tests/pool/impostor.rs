@@ -1,13 +1,11 @@
 //! Workers that are not what they should be: this program, started as a worker with a variable
 //! that tells how to misbehave.
 
-use std::collections::HashMap;
 use std::time::Duration;
 use std::{env, io, process, thread};
 
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use procession::{Builder, Executor, PoolError, ProcessPool};
-use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::tasks;
 
@@ -82,7 +80,10 @@ pub(crate) fn play_if_asked() {
             });
             procession::worker::serve_if_asked(tasks::registry());
         }
-        Guise::OfAnotherBuild => drop(say_hello("the build of yesterday").recv()),
+        Guise::OfAnotherBuild => {
+            say_hello("the build of yesterday");
+            thread::park();
+        }
         Guise::Mumbles => mumble(),
         Guise::Ignorant => procession::worker::serve_if_asked(procession::Registry::new()),
     }
@@ -97,55 +98,19 @@ fn never_serve() -> ! {
     process::exit(1);
 }
 
-/// What a worker says first, in the shape that the coordinator expects.
-#[derive(Serialize, Deserialize)]
-struct Hello {
-    token: String,
-    protocol: u32,
-    build: String,
-    pid: u32,
-    welcome: IpcSender<String>,
-    lifeline: IpcSender<String>,
+fn say_hello(build: &str) {
+    let (pid, server) = (process::id(), None::<String>);
+    say(&json!({"Hello": {"protocol": 1, "build": build, "pid": pid, "server": server}}));
 }
 
-fn invitation() -> HashMap<String, serde_json::Value> {
-    let json = env::var("PROCESSION_INVITATION").expect("an invitation");
-    serde_json::from_str(&json).expect("an invitation")
-}
-
-fn text(value: &serde_json::Value) -> String {
-    value.as_str().expect("a text").to_owned()
-}
-
-fn say_hello(build: &str) -> IpcReceiver<String> {
-    let invitation = invitation();
-    let (welcome, received) = ipc::channel().expect("a channel");
-    let (lifeline, its_end) = ipc::channel::<String>().expect("a channel");
-    // Kept open until the end of this process.
-    std::mem::forget(its_end);
-    let hello = Hello {
-        token: text(&invitation["token"]),
-        protocol: 1,
-        build: build.to_owned(),
-        pid: process::id(),
-        welcome,
-        lifeline,
-    };
-    IpcSender::connect(text(&invitation["socket"])).expect("a socket").send(hello).expect("a send");
-    note_that_hello_was_sent();
-    received
-}
-
-/// Without that, the coordinator would not look.
-fn note_that_hello_was_sent() {
-    let note = [&[1], &b"\"HelloSent\""[..]].concat();
-    rustix::net::send(io::stdin(), &note, rustix::net::SendFlags::empty()).expect("a note");
+/// Sends a message in the form of the handshake.
+fn say(message: &serde_json::Value) {
+    let message = [&[1], message.to_string().as_bytes()].concat();
+    rustix::net::send(io::stdin(), &message, rustix::net::SendFlags::empty()).expect("a message");
 }
 
 fn mumble() -> ! {
-    let socket = IpcSender::connect(text(&invitation()["socket"])).expect("a socket");
-    socket.send("good morning".to_owned()).expect("a send");
-    note_that_hello_was_sent();
+    say(&json!({"Hello": {"greeting": "good morning"}}));
     loop {
         thread::park();
     }

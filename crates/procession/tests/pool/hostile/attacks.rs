@@ -3,9 +3,11 @@
 
 #![allow(unsafe_code, reason = "an attacker uses what has no safe interface")]
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs, ptr, thread};
@@ -56,6 +58,8 @@ pub(crate) enum Attack {
     Daemon,
     /// The same, and it takes away what the worker prints.
     Thief,
+    /// Connects to each socket that appears in the temporary directory, and sends this number of bytes to it.
+    Squat { sends: usize },
     /// Another process traces the worker, or all of its threads, which then dies.
     TracedDeath { all: bool },
 }
@@ -153,6 +157,7 @@ impl Task for Hostile {
             },
             Attack::Daemon => leave_behind(false),
             Attack::Thief => leave_behind(true),
+            Attack::Squat { sends } => squat(sends),
             Attack::TracedDeath { all } => die_traced(all)?,
         }
         loop {
@@ -355,6 +360,29 @@ fn steal_output() -> ! {
     });
     loop {
         let _ = pipe.read(&mut [0; 16]);
+    }
+}
+
+/// Takes the place of whoever is expected at a socket.
+fn squat(sends: usize) -> ! {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let (mut held, mut tried) = (Vec::new(), HashSet::new());
+    let dir = env::temp_dir();
+    loop {
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        for path in sockets.lines().filter_map(|line| line.split_whitespace().nth(7)) {
+            if !Path::new(path).starts_with(&dir) || !tried.insert(path.to_owned()) {
+                continue;
+            }
+            let Ok(address) = SocketAddrUnix::new(path) else { continue };
+            let Ok(end) = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None) else {
+                continue;
+            };
+            if connect(&end, &address).is_ok() {
+                let _ = rustix::net::send(&end, &vec![0xff; sends], SendFlags::NOSIGNAL);
+                held.push(end);
+            }
+        }
     }
 }
 
