@@ -8,6 +8,7 @@
 
 pub mod crash;
 pub mod descriptors;
+pub mod environment;
 pub mod fork;
 pub mod mark;
 pub mod memory;

@@ -47,7 +47,7 @@ fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
 pub fn interrupting_after<R>(after: std::time::Duration, run: impl FnOnce() -> R) -> R {
     let micros = |time: std::time::Duration| libc::timeval {
         tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_usec: libc::suseconds_t::try_from(time.subsec_micros()).unwrap_or_default(),
+        tv_usec: time.subsec_micros() as libc::suseconds_t,
     };
     let again = std::time::Duration::from_millis(20);
     let timer = libc::itimerval { it_interval: micros(again), it_value: micros(after) };

@@ -17,6 +17,7 @@ mod worker_loop;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -276,7 +277,7 @@ fn shake_hands(
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
     let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
-    let (server, name) = lifeline_server().unzip();
+    let (server, name) = lifeline_server(invitation).unzip();
     let pid = process::id();
     let hello = HandshakeMessage::Hello(Hello { protocol: PROTOCOL, build, pid, server: name });
     if hello.send(socket, &[]) != Sent::Yes {
@@ -296,17 +297,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A server for the lifeline, and its name. `None` if there is no directory or descriptor for it: this
 /// process then watches the process id of its parent alone.
-fn lifeline_server() -> Option<(IpcOneShotServer<Lifeline>, String)> {
+fn lifeline_server(invitation: &Invitation) -> Option<(IpcOneShotServer<Lifeline>, String)> {
     /// The longest path of a socket is 104 bytes on some systems; the channel library adds 18.
     const LONGEST_DIR: usize = 80;
-    let dir = tempfile::env::temp_dir();
-    if dir.to_str().is_none_or(|dir| dir.len() > LONGEST_DIR) || !dir.is_absolute() {
+    let dir = Path::new(&invitation.awaited);
+    if invitation.awaited.len() > LONGEST_DIR || !dir.is_absolute() {
         return None;
     }
     // The channel library panics if it finds no free descriptor.
     panics::catch(|| {
         transport::prepare().ok()?;
-        IpcOneShotServer::new().ok()
+        // The coordinator removes that directory if this process is killed.
+        os::environment::with_temporary_directory(dir, || IpcOneShotServer::new().ok())
     })
     .ok()?
 }

@@ -124,6 +124,12 @@ impl Child {
         !(life.is_reaped || life.is_written_off)
     }
 
+    /// Whether the process was neither killed nor has ended.
+    pub(crate) fn is_unharmed(&self) -> bool {
+        let life = self.life();
+        life.killed.is_none() && !life.has_ended
+    }
+
     /// Sends SIGKILL to the process and its group. The supervisor verifies that it ends.
     pub(crate) fn kill(&self) {
         let mut life = self.life();

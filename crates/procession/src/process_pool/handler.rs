@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use tempfile::TempPath;
+use tempfile::TempDir;
 
 use super::PoolEvent;
 use super::child::{Ended, ResourceUsage};
@@ -35,7 +35,7 @@ use crate::transport::{Invitation, RunnerThreads};
 /// The arguments of [`attend`].
 pub(crate) struct HandlerSetup {
     pub handle: Arc<WorkerHandle>,
-    pub awaited: TempPath,
+    pub awaited: TempDir,
     pub invitation: Invitation,
     /// Index, in the pool's [`Programs`](super::program::Programs), of the program that the worker runs.
     pub rank: usize,
@@ -51,8 +51,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A worker that finds no file of this name takes itself for uninvited, so the file is kept until the
-    // end of a process whose handshake failed.
+    // A worker that finds no directory of this name takes itself for uninvited, so it is kept until the end
+    // of a process whose handshake failed.
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::{self, IpcSender};
-use tempfile::TempPath;
+use tempfile::TempDir;
 
 use super::inner::PoolInner;
 use super::receive;
@@ -18,20 +18,18 @@ use crate::transport::{
     Socket, Welcome,
 };
 
-/// Performs the handshake, and runs the initializer. Drops the file of the invitation when the worker has
-/// reported.
-/// Returns the number of threads of the worker.
+/// Performs the handshake, and runs the initializer. Removes the directory of the invitation when the worker
+/// is ready. Returns the number of threads of the worker.
 pub(super) fn perform(
     pool: &PoolInner,
     handle: &WorkerHandle,
-    awaited: &mut Option<TempPath>,
+    awaited: &mut Option<TempDir>,
     invitation: &Invitation,
 ) -> Result<RunnerThreads, StartFailure> {
     let Some(Process { socket, .. }) = handle.process() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
     let hello = await_hello(socket)?;
-    drop(awaited.take());
     await_descriptors(handle)?;
     check(pool, handle, &hello)?;
     if let Some(server) = hello.server {
@@ -46,6 +44,8 @@ pub(super) fn perform(
     }
     let threads = await_ready(socket)?;
     handle.note_ready();
+    // The worker has its lifeline, and no process of its own yet.
+    drop(awaited.take());
     run_initializer(pool, handle)?;
     Ok(threads)
 }
@@ -67,6 +67,11 @@ fn check(pool: &PoolInner, handle: &WorkerHandle, hello: &Hello) -> Result<(), S
 
 /// Sends the worker its lifeline. If that fails, the worker goes on without one.
 fn send_lifeline(handle: &WorkerHandle, server: String, invitation: &Invitation) {
+    // The channel library never closes the socket of a connection that is refused, so none is made to a
+    // process that is dead.
+    if !handle.child().is_some_and(|child| child.is_unharmed()) {
+        return;
+    }
     let sent = panics::catch(|| {
         let to = IpcSender::connect(server).ok()?;
         loop {

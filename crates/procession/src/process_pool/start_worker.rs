@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
 use rustix::io::Errno;
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Output;
@@ -32,7 +32,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
-    let (invitation, mark) = invite(handle.worker(), &awaited, &input)?;
+    let (invitation, mark) = invite(handle.worker(), awaited.path(), &input)?;
     let (rank, child, outputs) = spawn(pool, &invitation, input, mark.as_ref())?;
     drop(mark);
     // Allocating the region takes as long as the worker needs to load its program; after the start
@@ -55,11 +55,13 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     Ok(())
 }
 
-/// Makes the file that exists as long as the worker has not reported.
-fn create_awaited() -> Result<TempPath, NotStarted> {
-    let made = tempfile::Builder::new().prefix("procession-awaits-").tempfile();
-    made.map(NamedTempFile::into_temp_path)
-        .map_err(|error| NotStarted::new("make a file for the invitation of a worker", &error))
+/// Makes the directory that exists until the worker is ready, and in which it has its server for the
+/// lifeline.
+fn create_awaited() -> Result<TempDir, NotStarted> {
+    tempfile::Builder::new()
+        .prefix("procession-")
+        .tempdir()
+        .map_err(|error| NotStarted::new("make a directory for the invitation of a worker", &error))
 }
 
 /// Makes the invitation of a worker, and the mark that its process inherits.

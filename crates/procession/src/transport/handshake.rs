@@ -38,7 +38,7 @@ const LONGEST_BUILD: usize = 250;
 /// The value of an environment variable of a worker process, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
-    /// A file that exists until the worker has reported.
+    /// A directory that exists until the worker is ready. The worker's server is in it.
     pub awaited: String,
     /// Sent with the lifeline: shows the worker that it comes from the coordinator.
     pub token: String,
