@@ -14,6 +14,7 @@
 //! | 8 | 4 | the process id |
 //! | 12 | 4 | number of addresses |
 //! | 16 | 4 | length of the mappings |
+//! | 20 | 4 | the system call that a filter refused, plus 1 |
 //! | 64 | 8 each | addresses, the innermost first |
 //! | 1024 | | the lines of `/proc/self/maps` that are of code |
 //!
@@ -32,6 +33,7 @@ const SIGNAL: usize = 4;
 const PID: usize = 8;
 const FRAMES: usize = 12;
 const MAPS_LEN: usize = 16;
+const CALL: usize = 20;
 const FRAMES_AT: usize = 64;
 const MAPS_AT: usize = 1024;
 
@@ -46,6 +48,8 @@ pub struct CrashRecord {
     pub addresses: Vec<u64>,
     /// Lines in the format of `/proc/PID/maps`.
     pub maps: Vec<u8>,
+    /// The number of the system call that a filter refused, if that was the cause.
+    pub refused_call: Option<u32>,
 }
 
 /// The record at this offset of the memory, if there is one. It may be incomplete.
@@ -68,6 +72,7 @@ pub fn read(memory: &SharedMemory, at: usize) -> Option<CrashRecord> {
         pid: number(PID),
         addresses: (0..frames).map(address).collect(),
         maps,
+        refused_call: number(CALL).checked_sub(1),
     })
 }
 
@@ -84,12 +89,13 @@ mod imp {
     use std::sync::atomic::{AtomicBool, AtomicI32};
 
     use super::{
-        FRAMES, FRAMES_AT, MAPS_AT, MAPS_LEN, MOST_FRAMES, PID, SIGNAL, SIZE, STATE, SharedMemory,
+        CALL, FRAMES, FRAMES_AT, MAPS_AT, MAPS_LEN, MOST_FRAMES, PID, SIGNAL, SIZE, STATE,
+        SharedMemory,
     };
 
     /// The signals of a process that went wrong by itself.
-    const SIGNALS: [c_int; 5] =
-        [libc::SIGSEGV, libc::SIGABRT, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
+    const SIGNALS: [c_int; 6] =
+        [libc::SIGSEGV, libc::SIGABRT, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGSYS];
 
     /// The longest walk of a stack, in seconds.
     const LONGEST_WALK: u32 = 2;
@@ -161,15 +167,36 @@ mod imp {
         unsafe {
             let is_recording = libc::getpid() == RECORDING_PROCESS.load(SeqCst);
             if is_recording && !HAS_RECORDED.swap(true, SeqCst) {
+                if let Some(call) = refused_call(signal, info) {
+                    recorder.put(CALL, call.saturating_add(1));
+                }
                 recorder.write(signal);
             }
             let index = SIGNALS.iter().position(|known| *known == signal).unwrap_or(0);
             libc::sigaction(signal, &recorder.before[index], ptr::null_mut());
             let was_sent = (*info).si_code <= 0;
-            if was_sent {
+            // After a refused call, the program would go on.
+            if was_sent || signal == libc::SIGSYS {
                 // It does not come again by itself when this handler returns.
                 libc::raise(signal);
             }
+        }
+    }
+
+    /// The number of the system call that a filter refused.
+    ///
+    /// # Safety
+    ///
+    /// `info` is the kernel's, for this signal.
+    unsafe fn refused_call(signal: c_int, info: *const libc::siginfo_t) -> Option<u32> {
+        /// The signal comes from a filter.
+        const SYS_SECCOMP: c_int = 1;
+        /// Of the number, behind the address of the call.
+        const OFFSET: usize = if cfg!(target_pointer_width = "64") { 24 } else { 16 };
+        // SAFETY: within the structure, and aligned.
+        unsafe {
+            let is_refused = signal == libc::SIGSYS && (*info).si_code == SYS_SECCOMP;
+            is_refused.then(|| info.byte_add(OFFSET).cast::<u32>().read())
         }
     }
 

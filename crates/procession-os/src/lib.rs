@@ -13,6 +13,7 @@ pub mod fork;
 pub mod mark;
 pub mod memory;
 pub mod reap;
+pub mod sandbox;
 pub mod sealed;
 pub mod shared;
 pub mod signals;

@@ -26,6 +26,8 @@ pub struct Image {
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     _texts: Vec<CString>,
+    /// Descriptors that this process has not marked as its own are closed, too.
+    closes_all: bool,
 }
 
 // SAFETY: the pointers lead to the heap memory of `_texts`, which moves along and is never changed.
@@ -34,16 +36,18 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    /// The program at the path with these arguments, and with this process's environment and these
-    /// variables.
+    /// The program at the path with these arguments, and with the variables of this process's environment
+    /// that are `inherited`, and with these.
     pub fn new(
         path: &Path,
         shown_as: &OsStr,
         arguments: &[OsString],
+        inherited: impl Fn(&OsStr) -> bool,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> io::Result<Self> {
         let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
-        let environment: BTreeMap<_, _> = env::vars_os().chain(variables).collect();
+        let of_this = env::vars_os().filter(|(name, _)| inherited(name));
+        let environment: BTreeMap<_, _> = of_this.chain(variables).collect();
         let mut texts = vec![text(shown_as.to_owned())?];
         for argument in arguments {
             texts.push(text(argument.clone())?);
@@ -57,7 +61,15 @@ impl Image {
         let null = std::ptr::null();
         let (argv, envp) = pointers.split_at(1 + arguments.len());
         let (argv, envp) = ([argv, &[null]].concat(), [envp, &[null]].concat());
-        Ok(Self { path: text(path.into())?, argv, envp, _texts: texts })
+        Ok(Self { path: text(path.into())?, argv, envp, _texts: texts, closes_all: false })
+    }
+
+    /// Closes all descriptors in the new process except for its standard streams and its mark, also those
+    /// that a library of this process has left open for programs that it starts. Only on Linux; elsewhere
+    /// it has no effect.
+    #[must_use]
+    pub fn closing_all_descriptors(self, closes_all: bool) -> Self {
+        Self { closes_all, ..self }
     }
 
     /// Replaces this process; returns only if that is refused.
@@ -210,6 +222,11 @@ mod sharing_memory {
         unsafe {
             reset_signals();
             let [input, output, error] = start.streams;
+            if start.image.closes_all {
+                // At the exec: this process needs the descriptors of the streams until then.
+                let flags = libc::CLOSE_RANGE_CLOEXEC;
+                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags);
+            }
             let is_refused = libc::dup2(input, 0) == -1
                 || libc::dup2(output, 1) == -1
                 || libc::dup2(error, 2) == -1
@@ -287,7 +304,7 @@ mod tests {
         std::fs::set_permissions(&program, mode).expect("a mode");
         let image = || {
             let variables = [("TOLD".into(), "yes".into())];
-            Image::new(&program, program.as_os_str(), &[], variables).expect("an image")
+            Image::new(&program, program.as_os_str(), &[], |_| true, variables).expect("an image")
         };
         let (mut output, its_output) = io::pipe().expect("a pipe");
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("a file"));
@@ -317,8 +334,8 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_no_process() {
         for way in WAYS {
-            let image =
-                Image::new(Path::new("/nowhere"), OsStr::new("x"), &[], []).expect("an image");
+            let image = Image::new(Path::new("/nowhere"), OsStr::new("x"), &[], |_| true, [])
+                .expect("an image");
             let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("a file"));
             let error = way(image, [null(), null(), null()], None).expect_err("nothing to start");
             assert_eq!(error.kind(), io::ErrorKind::NotFound);

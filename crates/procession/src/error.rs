@@ -197,6 +197,14 @@ pub enum PoolError {
         /// What it did.
         cause: String,
     },
+    /// This system lacks a layer of the [`Sandbox`](crate::Sandbox), or refuses it.
+    #[error("the sandbox cannot be put in place: {layer}: {why}")]
+    SandboxUnavailable {
+        /// `limits`, `capabilities`, `landlock` or `seccomp`.
+        layer: String,
+        /// The cause.
+        why: String,
+    },
     /// There is no directory in which workers can meet their coordinator.
     #[error("no temporary directory is usable for the workers' sockets: {0}")]
     NoRunDir(String),

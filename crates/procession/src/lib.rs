@@ -110,6 +110,7 @@ mod process_pool;
 mod progress_lines;
 mod registry;
 mod retries;
+mod sandbox;
 mod scheduler;
 mod task;
 mod task_options;
@@ -135,6 +136,7 @@ pub use process_pool::{
 pub use progress_lines::Said;
 pub use registry::Registry;
 pub use retries::{Fault, Retries};
+pub use sandbox::{Allow, Layer, Sandbox, SandboxReport};
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
 pub use task::{Context, Task, TaskId};

@@ -71,6 +71,7 @@ use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
 use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown, ShutdownAsync};
 use crate::future::Future;
+use crate::sandbox::SandboxReport;
 use crate::scheduler::{Event, Scheduler};
 use crate::task::{Task, TaskId};
 use crate::task_options::TaskOptions;
@@ -142,6 +143,12 @@ impl ProcessPool {
             return Vec::new();
         }
         self.inner.lock_state().pids()
+    }
+
+    /// The layers of the [`Sandbox`](crate::Sandbox) that the workers have. `None` until a worker is ready.
+    pub fn sandbox_report(&self) -> Option<SandboxReport> {
+        let report = &self.inner.sandbox_report;
+        report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Counters of the pool up to now.
@@ -306,6 +313,7 @@ impl ProcessPool {
                 origin,
                 clock,
                 end: EndSignal::default(),
+                sandbox_report: Mutex::default(),
             }
         });
         // Before the supervisor may send a `Tick`: an action on a worker that is not in the table of

@@ -33,6 +33,7 @@ pub(crate) use self::worker_loop::answer;
 use crate::limits::Limits;
 use crate::panics;
 use crate::registry::Registry;
+use crate::sandbox::{Layer, Sandbox, SandboxReport};
 use crate::transport::{
     self, HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Sent,
     SharedRegion, Socket, Welcome,
@@ -181,22 +182,32 @@ impl Asked {
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
         let first = usize::from(runs_here);
-        if let Err(error) = prepare(limits, lifeline, coordinator, stack) {
-            // The limits of the pool are the same for the next worker, so a shortage of the system is
-            // reported only without them.
-            let is_short = threads::is_short(&error) && !limits.is_any();
-            let message =
-                if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
-            message(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
-            return Err(error.into());
-        }
+        let prepared = prepare(limits, &invitation.sandbox, lifeline, coordinator, stack);
+        let sandbox = match prepared {
+            Ok(Ok(report)) => report,
+            Ok(Err(Layer { layer, missing })) => {
+                let cause = format!("{layer}: {}", missing.unwrap_or_default());
+                let message = HandshakeMessage::Unconfined(HandshakeMessage::reason(&cause));
+                message.send(&socket, &[]);
+                return Err(io::Error::other(cause).into());
+            }
+            Err(error) => {
+                // The limits of the pool are the same for the next worker, so a shortage of the system is
+                // reported only without them.
+                let is_short = threads::is_short(&error) && !limits.is_any();
+                let message =
+                    if is_short { HandshakeMessage::Short } else { HandshakeMessage::CannotServe };
+                message(HandshakeMessage::reason(&error.to_string())).send(&socket, &[]);
+                return Err(error.into());
+            }
+        };
         let runners = worker_loop.start_runners(first..threads, stack);
         // If no other thread could be started, this one runs the tasks.
         let runs_here = runs_here || runners.threads.is_empty();
         let threads = runners.threads.len() + usize::from(runs_here);
         let refused = runners.refused.map(|error| HandshakeMessage::reason(&error.to_string()));
         // The coordinator sends no call before it has this message.
-        if HandshakeMessage::Ready(RunnerThreads { threads, refused }).send(&socket, &[])
+        if HandshakeMessage::Ready(RunnerThreads { threads, refused, sandbox }).send(&socket, &[])
             != Sent::Yes
         {
             return Err(unreachable(coordinator, &"it hung up"));
@@ -329,16 +340,25 @@ fn accept_lifeline(
 /// forked from the coordinator may hold its other end.
 const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
 
-/// What must be in place before the first task: the limits, some memory in reserve, the lifeline.
+/// What must be in place before the first task: the limits, some memory in reserve, the sandbox, the
+/// lifeline. The inner error is a layer of the sandbox that is missing.
 fn prepare(
     limits: Limits,
+    sandbox: &Sandbox,
     lifeline: Option<IpcReceiver<()>>,
     coordinator: u32,
     stack: Option<usize>,
-) -> io::Result<()> {
+) -> io::Result<Result<SandboxReport, Layer>> {
     limits.impose().map_err(io::Error::other)?;
     os::memory::reserve_little();
-    hold_the_lifeline(lifeline, coordinator, stack)
+    // Before the first thread is started: a part of the sandbox is that of a thread, which the threads that
+    // it starts inherit.
+    let report = match sandbox.impose() {
+        Ok(report) => report,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    hold_the_lifeline(lifeline, coordinator, stack)?;
+    Ok(Ok(report))
 }
 
 /// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.

@@ -237,7 +237,8 @@ mod tests {
     use super::*;
 
     fn record(maps: &[u8], addresses: &[u64]) -> CrashRecord {
-        CrashRecord { signal: 11, pid: 1, addresses: addresses.to_vec(), maps: maps.to_vec() }
+        let (addresses, maps) = (addresses.to_vec(), maps.to_vec());
+        CrashRecord { signal: 11, pid: 1, addresses, maps, refused_call: None }
     }
 
     fn frame(function: &str) -> Frame {

@@ -113,6 +113,9 @@ pub struct Death {
     /// The calls in which it crashed, if a signal such as SIGSEGV or SIGABRT ended it and the worker could
     /// record them. If it ran several tasks at a time, they may be those of another of them.
     pub backtrace: Option<Backtrace>,
+    /// The system call that the [`Sandbox`](crate::Sandbox) does not allow and that ended the process, such
+    /// as `socket: denied`.
+    pub violation: Option<Box<str>>,
 }
 
 impl Death {
@@ -142,6 +145,7 @@ impl Death {
             is_collateral: false,
             last_output: Vec::new(),
             backtrace: None,
+            violation: None,
         }
     }
 }
@@ -162,6 +166,9 @@ impl fmt::Display for Death {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
         } else if is_killed {
             write!(f, " (sent by `kill`, the out-of-memory killer or the CPU limit)")?;
+        }
+        if let Some(violation) = &self.violation {
+            write!(f, ", by its sandbox ({violation})")?;
         }
         if let Some(functions) = self.backtrace.as_ref().and_then(Backtrace::summary) {
             write!(f, ", in {functions}")?;

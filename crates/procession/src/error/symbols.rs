@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,12 +49,16 @@ fn read_and_keep(mapped: &Mapped) -> Option<Arc<Symbols>> {
 
 /// The file at this path, if it is the one that the worker had mapped.
 fn open_same(path: &Path, id: FileId) -> Option<File> {
-    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    // The worker may have replaced it by a pipe since then.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let device = metadata.dev();
     let same = metadata.ino() == id.inode
         && rustix::fs::major(device) == id.major
         && rustix::fs::minor(device) == id.minor;
-    same.then(|| File::open(path).ok()).flatten()
+    same.then_some(file)
 }
 
 impl Symbols {

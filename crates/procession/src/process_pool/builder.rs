@@ -15,6 +15,7 @@ use crate::limits::{Limits, Recycling};
 use crate::printable::printable;
 use crate::progress_lines::{self, OnSay, Said};
 use crate::retries::Retries;
+use crate::sandbox::Sandbox;
 use crate::scheduler::{ResolvedOptions, Settings};
 use crate::task::Task;
 use crate::worker;
@@ -57,6 +58,7 @@ pub struct Builder {
     start_timeout: Duration,
     worker_env: Vec<(OsString, OsString)>,
     build_id: String,
+    sandbox: Sandbox,
     on_event: Option<OnEvent>,
     wants_starts: bool,
     on_output: OnOutput,
@@ -99,6 +101,7 @@ impl Default for Builder {
             start_timeout: Duration::from_secs(10),
             worker_env: Vec::new(),
             build_id: String::new(),
+            sandbox: Sandbox::none(),
             on_event: None,
             wants_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
@@ -176,6 +179,12 @@ impl Builder {
     /// Resource limits of each worker process. Default: those of this process.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What the workers may do. Default: [`Sandbox::none`], what this process may do.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = sandbox;
         self
     }
 
@@ -301,6 +310,7 @@ impl Builder {
     /// - [`PoolError::Setting`]: a setting is out of range, the initializer cannot be encoded, or two
     ///   functions with the attribute [`task`](macro@crate::task) have the same name
     ///   (see `Registry::collected`).
+    /// - [`PoolError::SandboxUnavailable`]: this system lacks a layer of the [`sandbox`](Self::sandbox).
     /// - [`PoolError::Program`]: the worker program does not exist or is not executable.
     /// - [`PoolError::NotServing`]: this process was started as a worker, and its `main` did not call
     ///   [`worker::serve_if_asked`].
@@ -326,6 +336,7 @@ impl Builder {
             start_timeout,
             worker_env,
             build_id,
+            sandbox,
             on_event,
             wants_starts,
             on_output,
@@ -338,6 +349,8 @@ impl Builder {
         validate::not_zero("max_pending", max_pending)?;
         validate::not_zero("after_tasks", max_tasks)?;
         validate::env(&worker_env)?;
+        sandbox.check()?;
+        let max_tasks = if sandbox.is_fresh() { Some(1) } else { max_tasks };
         // A descriptor of the pool must not get the number of a closed standard stream.
         os::descriptors::fill_standard();
         let slots = validate::slots(workers.unwrap_or_else(num_cpus::get), concurrency)?;
@@ -362,6 +375,7 @@ impl Builder {
             programs,
             worker_env,
             build_id,
+            sandbox,
         };
         ProcessPool::start(setup, ListenerFns { on_event, wants_starts, on_output, on_say })
     }

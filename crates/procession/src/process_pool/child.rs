@@ -11,7 +11,7 @@
 //!   listen thread   reads stdout and stderr line by line (`output.rs`)
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
@@ -93,10 +93,12 @@ impl Child {
     ) -> io::Result<(Self, OutputPipes)> {
         let (outputs, its_stdout, its_stderr) = OutputPipes::create(program.prelude)?;
         let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
-        let invitation = serde_json::to_string(invitation)?;
-        let variables =
-            env.iter().cloned().chain([(Invitation::VARIABLE.into(), invitation.into())]);
-        let image = Image::new(&program.path, shown_as, &program.arguments, variables)?;
+        let text = serde_json::to_string(invitation)?;
+        let variables = env.iter().cloned().chain([(Invitation::VARIABLE.into(), text.into())]);
+        let sandbox = invitation.sandbox.clone();
+        let inherited = |name: &OsStr| sandbox.inherits(name);
+        let image = Image::new(&program.path, shown_as, &program.arguments, inherited, variables)?
+            .closing_all_descriptors(sandbox.is_on());
         // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
         // processes that a task starts can be killed together with the worker.
         let pid = spawn(image, [input, its_stdout, its_stderr], mark)?;

@@ -11,6 +11,7 @@ use super::stats::Counts;
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError};
+use crate::sandbox::violation;
 use crate::scheduler::{Event, Verdict};
 use crate::transport::{Reply, Status};
 
@@ -27,6 +28,7 @@ pub(super) enum CompletionData<'r> {
         pid: u32,
         last_output: Vec<String>,
         backtrace: Option<Backtrace>,
+        violation: Option<Box<str>>,
     },
 }
 
@@ -53,8 +55,10 @@ impl PoolInner {
         let worker_id = handle.worker_id;
         let (worker, pid) = (worker_id.worker_index, handle.pid());
         let begun = handle.begun();
-        let backtrace = handle.crash(exit).and_then(|record| Backtrace::from_record(&record));
-        let data = CompletionData::Death { worker, pid, last_output, backtrace };
+        let record = handle.crash(exit);
+        let violation = record.as_ref().and_then(|record| record.refused_call).map(violation);
+        let backtrace = record.and_then(|record| Backtrace::from_record(&record));
+        let data = CompletionData::Death { worker, pid, last_output, backtrace, violation };
         self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(data));
     }
 
@@ -109,7 +113,7 @@ impl PoolInner {
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
-                Some(CompletionData::Death { worker, pid, last_output, backtrace }),
+                Some(CompletionData::Death { worker, pid, last_output, backtrace, violation }),
             ) => TaskError::WorkerDied(Death {
                 task: work_item.name.to_owned(),
                 worker: *worker,
@@ -120,6 +124,7 @@ impl PoolInner {
                 is_collateral,
                 last_output: last_output.clone(),
                 backtrace: backtrace.clone(),
+                violation: violation.clone(),
             }),
             (
                 Verdict::TimedOut { after, attempts },

@@ -74,6 +74,7 @@ fn serve(
     ended: &Receiver<Ended>,
 ) {
     pool.setup.programs.note_ready(rank);
+    pool.note_sandbox(&threads.sandbox);
     let (worker_id, worker, pid) = (handle.worker_id, handle.worker(), handle.pid());
     pool.listeners.event(|| PoolEvent::WorkerStarted { worker, pid });
     report_fewer_threads(pool, handle, threads);
@@ -140,7 +141,7 @@ fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
 fn report_fewer_threads(
     pool: &PoolInner,
     handle: &WorkerHandle,
-    RunnerThreads { threads, refused }: RunnerThreads,
+    RunnerThreads { threads, refused, sandbox: _ }: RunnerThreads,
 ) {
     let (worker, pid) = (handle.worker(), handle.pid());
     let wanted = pool.setup.scheduling.slots[worker];

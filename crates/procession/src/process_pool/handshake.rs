@@ -96,6 +96,9 @@ fn await_ready(socket: &Socket) -> Result<RunnerThreads, StartFailure> {
             Err(StartFailure::Uninitialized(reason))
         }
         Ok(Some((HandshakeMessage::Short(reason), _))) => Err(StartFailure::Short(reason)),
+        Ok(Some((HandshakeMessage::Unconfined(reason), _))) => {
+            Err(StartFailure::Unconfined(reason))
+        }
         Ok(Some((HandshakeMessage::Refused(reason), _))) => Err(StartFailure::System(reason)),
         Ok(Some(_)) | Err(Garbled) => Err(StartFailure::another_protocol()),
         Ok(None) => Err(StartFailure::Gone),

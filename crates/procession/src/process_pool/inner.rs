@@ -21,6 +21,7 @@ use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
 use crate::limits::Limits;
 use crate::panics;
+use crate::sandbox::{Sandbox, SandboxReport};
 use crate::scheduler::{Event, MAX_CALLS_AHEAD, ResolvedOptions, Settings};
 use crate::waiting::{CallSink, CallSinkGuard, RoleGuard};
 use procession_os::fork::Origin;
@@ -48,6 +49,8 @@ pub(super) struct PoolInner {
     pub(super) origin: Origin,
     pub(super) clock: Clock,
     pub(super) end: EndSignal,
+    /// That of the worker that reported last.
+    pub(super) sandbox_report: Mutex<Option<SandboxReport>>,
 }
 
 /// The settings of a pool, checked by its builder.
@@ -66,6 +69,7 @@ pub(super) struct Setup {
     pub(super) programs: Programs,
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) build_id: String,
+    pub(super) sandbox: Sandbox,
 }
 
 impl Setup {
@@ -155,6 +159,14 @@ impl PoolInner {
             let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
         }
         self.run_effects(effects, data)
+    }
+
+    /// Notes which layers of the sandbox a worker has.
+    pub(super) fn note_sandbox(&self, report: &SandboxReport) {
+        let mut last = self.sandbox_report.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() != Some(report) {
+            *last = Some(report.clone());
+        }
     }
 
     /// The time of the next `Tick`, for the supervisor, which sends it.

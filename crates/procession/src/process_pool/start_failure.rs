@@ -19,6 +19,8 @@ pub(super) enum StartFailure {
     Uninitialized(String),
     /// A shortage of system resources, in the worker or in this process.
     Short(String),
+    /// A layer of its sandbox is missing, as `layer: cause`.
+    Unconfined(String),
     /// The process ended in its initializer.
     GoneInItsInitializer,
     /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
@@ -61,6 +63,9 @@ impl StartFailure {
             // These do not depend on the program.
             Self::System(reason) => return (reason, NextStart::WithBackoff),
             Self::Short(reason) => return (reason, NextStart::AfterShortage),
+            Self::Unconfined(reason) => {
+                return (reason, NextStart::Unfit(UnfitProgram::Unconfined));
+            }
             Self::Uninitialized(reason) => return (format!("{reason}{said}"), NextStart::Never),
             Self::GoneInItsInitializer => {
                 let reason = match is_late {

@@ -32,7 +32,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
-    let (invitation, mark) = invite(handle.worker(), awaited.path(), &input)?;
+    let (invitation, mark) = invite(pool, handle.worker(), awaited.path(), &input)?;
     let (rank, child, outputs) = spawn(pool, &invitation, input, mark.as_ref())?;
     drop(mark);
     // Allocating the region takes as long as the worker needs to load its program; after the start
@@ -66,6 +66,7 @@ fn create_awaited() -> Result<TempDir, NotStarted> {
 
 /// Makes the invitation of a worker, and the mark that its process inherits.
 fn invite(
+    pool: &PoolInner,
     worker: usize,
     awaited: &Path,
     input: &OwnedFd,
@@ -78,7 +79,10 @@ fn invite(
     let token = Uuid::new_v4().to_string();
     let number = mark.as_ref().map(Mark::number);
     let awaited = awaited.to_string_lossy().into_owned();
-    Ok((Invitation { awaited, token, coordinator, input, worker, mark: number }, mark))
+    let sandbox = pool.setup.sandbox.clone();
+    let invitation =
+        Invitation { awaited, token, coordinator, input, worker, sandbox, mark: number };
+    Ok((invitation, mark))
 }
 
 /// Starts the process. Returns the rank of its program, too.

@@ -190,6 +190,8 @@ pub(crate) enum UnfitProgram {
     NotServing,
     /// It starts the worker as a child of its own.
     Wrapper,
+    /// It lacks a layer of the sandbox.
+    Unconfined,
 }
 
 const HOW_TO_SERVE: &str = "Put #[procession::main] above the main of that program, or call \
@@ -206,6 +208,10 @@ impl UnfitProgram {
                 PoolError::WorkerNotServing { cause: format!("{cause}. {HOW_TO_SERVE}") }
             }
             Self::Wrapper => PoolError::WorkerWrapped { cause },
+            Self::Unconfined => {
+                let (layer, why) = cause.split_once(": ").unwrap_or(("", &cause));
+                PoolError::SandboxUnavailable { layer: layer.to_owned(), why: why.to_owned() }
+            }
         }
     }
 }

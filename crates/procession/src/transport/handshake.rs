@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ring::Garbled;
 use super::socket::{self, LONGEST, Message, Received, Sent, Socket};
 use crate::limits::Limits;
+use crate::sandbox::{Sandbox, SandboxReport};
 
 /// Incremented with every change of the types that cross the border.
 pub(crate) const PROTOCOL: u32 = 7;
@@ -49,6 +50,9 @@ pub(crate) struct Invitation {
     pub input: u64,
     /// The worker index.
     pub worker: usize,
+    /// What the process may do. Not in the [`Welcome`]: its paths may not fit into a message.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// The descriptor whose name is the [`Marking`], for a process that has lost its environment.
     /// The worker closes it.
     pub mark: Option<i32>,
@@ -136,6 +140,8 @@ pub(crate) enum HandshakeMessage {
     Hello(Hello),
     /// The worker has its limits and its threads, and takes calls.
     Ready(RunnerThreads),
+    /// A layer of the sandbox is missing, as `layer: cause`.
+    Unconfined(String),
     /// The worker cannot work, and no other worker could with the same settings.
     CannotServe(String),
     /// The system refused something that the worker needs. The next worker may get it.
@@ -156,6 +162,8 @@ pub(crate) struct RunnerThreads {
     pub threads: usize,
     /// Why there are fewer threads than configured, if there are.
     pub refused: Option<String>,
+    /// The layers of the sandbox.
+    pub sandbox: SandboxReport,
 }
 
 impl HandshakeMessage {
@@ -211,8 +219,11 @@ mod tests {
     fn messages_arrive_and_other_bytes_are_refused() {
         let (one, other) = Socket::pair().expect("a pair");
         let reason = HandshakeMessage::reason(&"ü\"\\\n".repeat(10_000));
-        let longest =
-            HandshakeMessage::Ready(RunnerThreads { threads: usize::MAX, refused: Some(reason) });
+        let longest = HandshakeMessage::Ready(RunnerThreads {
+            threads: usize::MAX,
+            refused: Some(reason),
+            sandbox: SandboxReport::default(),
+        });
         let messages = [
             HandshakeMessage::Hello(Hello {
                 protocol: PROTOCOL,

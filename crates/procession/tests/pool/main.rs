@@ -31,6 +31,7 @@ mod maps;
 mod orphans;
 mod payloads;
 mod plays;
+mod prisoner;
 mod program;
 mod recycling;
 mod retries;
@@ -47,15 +48,17 @@ use libtest_mimic::Trial;
 
 fn main() {
     harness::hush_panics_on_purpose();
+    prisoner::start_thread_if_asked();
     impostor::play_if_asked();
     starting::swarm_if_named_so();
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(registry)));
-    let registry = hostile::add_to(registry);
+    let registry = prisoner::add_to(hostile::add_to(registry));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     hostile::play_if_asked();
+    prisoner::play_if_asked();
     program::play_if_asked();
     plays::play_if_asked();
     let trials = [
@@ -85,6 +88,7 @@ fn main() {
         vandals::trials(),
         liars::trials(),
         hostile::trials(),
+        prisoner::trials(),
     ];
     let trials = trials.into_iter().flatten();
     harness::run(trials.map(ignored_without_linux).collect());
@@ -98,6 +102,7 @@ const ONLY_ON_LINUX: &[&str] = &[
     // These change the shared memory, which they find as a memory file in `/proc/self/maps`.
     "vandals::",
     "hostile::",
+    "prisoner::",
     "liars::who_claims_not_to_have_begun",
     "liars::who_undoes_its_claim",
     // Without sealed memory files, large data is sent in pieces: no descriptor, no file is needed.

@@ -75,60 +75,8 @@ impl Task for Hostile {
     #[expect(clippy::too_many_lines, reason = "a list of attacks")]
     fn run(self, context: &Context) -> Result<Blob, Failure> {
         let id = own_id(context);
+        send_memory(&self.0, id)?;
         match self.0 {
-            Attack::CutText => {
-                let file = memory(text(id).as_bytes());
-                file.set_len(0)?;
-                attach(Some(file.as_fd()), text(id).len() as u64, true);
-            }
-            Attack::CutBlob => {
-                let file = memory(&[7; 5_000]);
-                attach(Some(file.as_fd()), 5_000, false);
-                file.set_len(0)?;
-                publish_blob(id);
-            }
-            Attack::SparseTebibyte => {
-                let file = memory(&[]);
-                file.set_len(1 << 40)?;
-                seal(&file, ALL);
-                attach(Some(file.as_fd()), 1 << 40, true);
-            }
-            Attack::Announced => {
-                let file = memory(text(id).as_bytes());
-                seal(&file, ALL);
-                attach(Some(file.as_fd()), 1 << 45, true);
-            }
-            Attack::EmptyFile => {
-                let file = memory(&[]);
-                seal(&file, ALL);
-                attach(Some(file.as_fd()), 0, true);
-            }
-            Attack::Pipe => {
-                let (reader, mut writer) = io::pipe()?;
-                writer.write_all(text(id).as_bytes())?;
-                attach(Some(reader.as_fd()), text(id).len() as u64, true);
-            }
-            Attack::DiskFile => {
-                let mut file = tempfile::tempfile()?;
-                file.write_all(text(id).as_bytes())?;
-                attach(Some(file.as_fd()), text(id).len() as u64, true);
-            }
-            Attack::FlippingText => {
-                let text = text(id);
-                let file = memory(text.as_bytes());
-                go_on_changing(&file, text.len(), text.find("harmless").unwrap_or_default());
-                seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE);
-                seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE);
-                attach(Some(file.as_fd()), text.len() as u64, true);
-            }
-            Attack::FlippingBlob => {
-                let file = memory(&[7; 5_000]);
-                go_on_changing(&file, 5_000, 0);
-                let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
-                seal(&file, seals | SealFlags::SEAL);
-                attach(Some(file.as_fd()), 5_000, false);
-                publish_blob(id);
-            }
             Attack::HalfMessage(bytes) => {
                 let whole = message(HAS_TEXT, &[5 | INLINE], b"12345");
                 let mut part: Vec<u8> = whole.into_iter().cycle().take(bytes).collect();
@@ -160,6 +108,7 @@ impl Task for Hostile {
             Attack::Thief => leave_behind(true),
             Attack::Squat { sends } => squat(sends),
             Attack::TracedDeath { all } => die_traced(all)?,
+            _ => {}
         }
         loop {
             ring(REPLY_EVENTS);
@@ -167,6 +116,67 @@ impl Task for Hostile {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The attacks by what should be sealed memory.
+fn send_memory(attack: &Attack, id: u64) -> io::Result<()> {
+    match attack {
+        Attack::CutText => {
+            let file = memory(text(id).as_bytes());
+            file.set_len(0)?;
+            attach(Some(file.as_fd()), text(id).len() as u64, true);
+        }
+        Attack::CutBlob => {
+            let file = memory(&[7; 5_000]);
+            attach(Some(file.as_fd()), 5_000, false);
+            file.set_len(0)?;
+            publish_blob(id);
+        }
+        Attack::SparseTebibyte => {
+            let file = memory(&[]);
+            file.set_len(1 << 40)?;
+            seal(&file, ALL);
+            attach(Some(file.as_fd()), 1 << 40, true);
+        }
+        Attack::Announced => {
+            let file = memory(text(id).as_bytes());
+            seal(&file, ALL);
+            attach(Some(file.as_fd()), 1 << 45, true);
+        }
+        Attack::EmptyFile => {
+            let file = memory(&[]);
+            seal(&file, ALL);
+            attach(Some(file.as_fd()), 0, true);
+        }
+        Attack::Pipe => {
+            let (reader, mut writer) = io::pipe()?;
+            writer.write_all(text(id).as_bytes())?;
+            attach(Some(reader.as_fd()), text(id).len() as u64, true);
+        }
+        Attack::DiskFile => {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(text(id).as_bytes())?;
+            attach(Some(file.as_fd()), text(id).len() as u64, true);
+        }
+        Attack::FlippingText => {
+            let text = text(id);
+            let file = memory(text.as_bytes());
+            go_on_changing(&file, text.len(), text.find("harmless").unwrap_or_default());
+            seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE);
+            seal(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE);
+            attach(Some(file.as_fd()), text.len() as u64, true);
+        }
+        Attack::FlippingBlob => {
+            let file = memory(&[7; 5_000]);
+            go_on_changing(&file, 5_000, 0);
+            let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+            seal(&file, seals | SealFlags::SEAL);
+            attach(Some(file.as_fd()), 5_000, false);
+            publish_blob(id);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A reply that would be accepted, in the envelope of its task.
@@ -315,7 +325,9 @@ fn leave_behind(steals: bool) {
         let program = env::current_exe().expect("a path");
         let mut thief = Command::new(program);
         thief.env(VARIABLE, "thief").env_remove("PROCESSION_INVITATION").stdin(Stdio::null());
-        thief.spawn().expect("a process");
+        let thief = thief.spawn().expect("a process");
+        // Not waited for: it outlives this process.
+        std::mem::forget(thief);
         thread::sleep(Duration::from_millis(100));
     }
     // SAFETY: the copy has one thread and goes on with what is in its memory; it takes no lock that

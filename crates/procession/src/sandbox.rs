@@ -1,0 +1,296 @@
+//! [`Sandbox`]: what the processes of a pool may still do, for tasks that work on data of others.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use procession_os::sandbox::{self, Rules};
+use serde::{Deserialize, Serialize};
+
+use crate::error::PoolError;
+
+/// What a worker process may do: for code that may be taken over by the data that it reads, such as a
+/// decoder. Linux only, and only with the feature `sandbox`: elsewhere a pool with a sandbox is not built.
+/// `SECURITY.md` in the sources says what each level stops, and how to write a task that works under it.
+///
+/// | | [`none`](Self::none) | [`basic`](Self::basic) | [`strict`](Self::strict) |
+/// |---|---|---|---|
+/// | environment | that of this process | what is needed to start, and [`worker_env`](crate::Builder::worker_env) | as basic |
+/// | files | those of the user | programs and libraries of the system, for reading | none |
+/// | network, other processes | allowed | TCP and signals are refused | sockets, forks and programs are refused |
+/// | rights of a superuser | kept | given up | given up |
+/// | system calls | all | all but those for tracing, mounting, and the like | those of a list |
+/// | new code | allowed | allowed | refused |
+///
+/// A worker is confined after the [`Limits`](crate::Limits) are in place and before the initializer runs.
+/// A system call that is not allowed ends the worker, and the error of the task names it:
+/// [`Death::violation`](crate::Death::violation). Calls that libraries try and go on without fail instead.
+///
+/// ```no_run
+/// # use procession::{PoolError, ProcessPool, Sandbox};
+/// let sandbox = Sandbox::strict().read("/usr/share/models").memory(1 << 30);
+/// let pool = ProcessPool::builder().sandbox(sandbox).build()?;
+/// # Ok::<(), PoolError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
+pub struct Sandbox {
+    level: Level,
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+    memory: Option<u64>,
+    allowed: Vec<Allow>,
+    is_best_effort: bool,
+    is_fresh: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Level {
+    #[default]
+    None,
+    Basic,
+    Strict,
+}
+
+/// An exception of a [`Sandbox`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Allow {
+    /// Sockets for the internet (IPv4 and IPv6), and the files that name resolution and TLS need.
+    Network,
+    /// New processes and other programs, under the same rules. At the strict level a program must be
+    /// readable: see [`Sandbox::read`].
+    Processes,
+    /// Memory that can be executed, such as just-in-time compilers and `dlopen` need.
+    NewCode,
+}
+
+impl Sandbox {
+    /// No sandbox. The default.
+    pub const fn none() -> Self {
+        Self::of(Level::None)
+    }
+
+    /// Stops what code does that looks around: files of the user, other processes, the network.
+    pub const fn basic() -> Self {
+        Self::of(Level::Basic)
+    }
+
+    /// Allows computation, and the files of [`read`](Self::read) and [`write`](Self::write).
+    pub const fn strict() -> Self {
+        Self::of(Level::Strict)
+    }
+
+    const fn of(level: Level) -> Self {
+        Self {
+            level,
+            read: Vec::new(),
+            write: Vec::new(),
+            memory: None,
+            allowed: Vec::new(),
+            is_best_effort: false,
+            is_fresh: false,
+        }
+    }
+
+    /// Allows reading this file, or this directory with all in it. It must exist when a worker starts.
+    pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
+        self.read.push(path.into());
+        self
+    }
+
+    /// Allows reading and writing there, and new files.
+    pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
+        self.write.push(path.into());
+        self
+    }
+
+    /// The most writable memory of a worker, and its longest file, in bytes. A worker needs about 10 MB for
+    /// itself. Default: no limit.
+    pub const fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Allows what the level refuses.
+    pub fn allow(mut self, exception: Allow) -> Self {
+        self.allowed.push(exception);
+        self
+    }
+
+    /// Goes on without the layers that this system does not have. Without this, the pool is not built:
+    /// [`PoolError::SandboxUnavailable`]. [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report)
+    /// says which are missing.
+    pub const fn best_effort(mut self) -> Self {
+        self.is_best_effort = true;
+        self
+    }
+
+    /// Each worker runs one task. Otherwise a worker that one task has taken over also runs later ones, and
+    /// can read them and answer for them. It replaces
+    /// [`Recycling::after_tasks`](crate::Recycling::after_tasks).
+    pub const fn fresh_per_task(mut self) -> Self {
+        self.is_fresh = true;
+        self
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.level != Level::None
+    }
+
+    /// Whether a worker inherits this variable.
+    pub(crate) fn inherits(&self, variable: &std::ffi::OsStr) -> bool {
+        /// How a program is loaded, and how it shows text and time.
+        const KEPT: [&str; 9] = [
+            "PATH",
+            "LD_LIBRARY_PATH",
+            "LANG",
+            "LANGUAGE",
+            "TZ",
+            "TMPDIR",
+            "RUST_BACKTRACE",
+            "RUST_MIN_STACK",
+            "PROCESSION_TEST_NO_MEMFD",
+        ];
+        let Some(name) = variable.to_str() else { return !self.is_on() };
+        !self.is_on() || KEPT.contains(&name) || name.starts_with("LC_")
+    }
+
+    fn rules(&self) -> Rules {
+        let Self { level, read, write, memory, allowed, is_best_effort, is_fresh: _ } = self;
+        Rules {
+            is_strict: *level == Level::Strict,
+            is_best_effort: *is_best_effort,
+            read: read.clone(),
+            write: write.clone(),
+            memory: *memory,
+            network: allowed.contains(&Allow::Network),
+            processes: allowed.contains(&Allow::Processes),
+            new_code: allowed.contains(&Allow::NewCode),
+        }
+    }
+
+    /// Whether this system has the layers, and the paths exist.
+    pub(crate) fn check(&self) -> Result<(), PoolError> {
+        if !self.is_on() {
+            return Ok(());
+        }
+        if let Some(path) = self.read.iter().chain(&self.write).find(|path| !is_usable(path)) {
+            let path = path.display();
+            return Err(PoolError::Setting(format!(
+                "a path of the sandbox does not exist, or is relative: {path}"
+            )));
+        }
+        sandbox::check(&self.rules()).map_err(|missing| unavailable(missing.layer, missing.why))
+    }
+
+    /// Confines this process, a worker.
+    pub(crate) fn impose(&self) -> Result<SandboxReport, Layer> {
+        if !self.is_on() {
+            return Ok(SandboxReport::default());
+        }
+        let of = |missing: sandbox::Unavailable| {
+            let layer = missing.layer.to_owned();
+            Layer { layer, missing: Some(missing.why.chars().take(LONGEST_REASON).collect()) }
+        };
+        let missing = sandbox::confine(&self.rules()).map_err(of)?;
+        let missing: Vec<_> = missing.into_iter().map(of).collect();
+        let is_there = |layer: &&str| missing.iter().all(|missing| missing.layer != **layer);
+        let there = sandbox::LAYERS.into_iter().filter(is_there);
+        let there = there.map(|layer| Layer { layer: layer.to_owned(), missing: None });
+        let layers = there.chain(missing.iter().cloned()).collect();
+        Ok(SandboxReport { layers })
+    }
+}
+
+/// Reasons are cut to this length, so that a message holds them all.
+const LONGEST_REASON: usize = 100;
+
+fn is_usable(path: &Path) -> bool {
+    path.is_absolute() && path.exists()
+}
+
+fn unavailable(layer: &str, why: String) -> PoolError {
+    PoolError::SandboxUnavailable { layer: layer.to_owned(), why }
+}
+
+/// The layers of the [`Sandbox`] that the workers of a pool have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxReport {
+    layers: Vec<Layer>,
+}
+
+/// A layer of a [`Sandbox`]: `limits`, `capabilities`, `landlock` or `seccomp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Layer {
+    /// Its name.
+    pub layer: String,
+    /// Why the workers do not have it. `None`: they have it.
+    pub missing: Option<String>,
+}
+
+impl SandboxReport {
+    /// All layers. None if the pool has no sandbox.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Whether there is a sandbox and no layer is missing.
+    pub fn is_complete(&self) -> bool {
+        !self.layers.is_empty() && self.layers.iter().all(|layer| layer.missing.is_none())
+    }
+}
+
+impl fmt::Display for SandboxReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.layers.is_empty() {
+            return f.write_str("no sandbox");
+        }
+        for (n, Layer { layer, missing }) in self.layers.iter().enumerate() {
+            let separator = if n == 0 { "" } else { ", " };
+            match missing {
+                None => write!(f, "{separator}{layer}")?,
+                Some(why) => write!(f, "{separator}without {layer} ({why})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a system call that was refused is called in [`Death::violation`](crate::Death::violation).
+pub(crate) fn violation(call: u32) -> Box<str> {
+    match sandbox::syscalls::name(call) {
+        Some(name) => format!("{name}: denied").into(),
+        None => format!("system call {call}: denied").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_what_is_there_and_what_is_missing() {
+        assert_eq!(SandboxReport::default().to_string(), "no sandbox");
+        let layer = |layer: &str, missing: Option<&str>| Layer {
+            layer: layer.to_owned(),
+            missing: missing.map(str::to_owned),
+        };
+        let mut report = SandboxReport { layers: vec![layer("seccomp", None)] };
+        assert!(report.is_complete());
+        report.layers.push(layer("landlock", Some("too old")));
+        assert_eq!(report.to_string(), "seccomp, without landlock (too old)");
+        assert!(!report.is_complete());
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_is_an_error_of_the_settings() {
+        let sandbox = Sandbox::strict().best_effort().read("/does/not/exist");
+        assert!(matches!(sandbox.check(), Err(PoolError::Setting(_))));
+        assert_eq!(Sandbox::none().check(), Ok(()));
+    }
+}
