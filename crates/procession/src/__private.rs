@@ -19,9 +19,11 @@ pub static TASKS: [Registered];
 #[linkme::distributed_slice]
 pub static TESTS: [&'static str];
 
-/// Serves, if this test was started as a worker.
+/// Serves, if this test was started as a worker, or runs the task that the environment names.
 pub fn serve_test() {
-    worker::serve_if_invited(Registry::collected());
+    let registry = Registry::collected();
+    worker::serve_if_invited(&registry);
+    worker::replay_if_asked(&registry);
 }
 
 /// An argument of a task.

@@ -14,8 +14,8 @@ mod compound;
 mod json;
 mod refusal;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::refusal::Refusal;
 use crate::blob::{self, Blob};
@@ -44,7 +44,8 @@ use crate::panics;
 ///     }
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Encoding {
     /// JSON. All finite numbers are exact. Refused are NaN and infinities, `Some(x)` where `x` is

@@ -8,15 +8,17 @@ mod failure;
 #[cfg(feature = "backtrace")]
 mod symbols;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::kept_task::KeptInput;
+
 pub use self::backtrace::{Backtrace, Frame};
-use self::death::last_said;
 pub use self::death::{Death, Exit};
+use self::death::{kept_in, last_said};
 pub use self::failure::{Cause, DowncastError, Failure};
 use crate::printable::printable;
 
@@ -51,8 +53,8 @@ pub enum TaskError {
     WorkerDied(Death),
     /// The task ran longer than it may, and was ended together with its worker.
     #[error(
-        "task {task:?} ran longer than {after:?} and was ended{} together with worker {worker} (pid {pid}){}",
-        counted(*attempts), last_said(last_output)
+        "task {task:?} ran longer than {after:?} and was ended{} together with worker {worker} (pid {pid}){}{}",
+        counted(*attempts), last_said(last_output), kept_in(kept)
     )]
     TimedOut {
         /// The kind of task, by its [`NAME`](crate::Task::NAME).
@@ -68,6 +70,9 @@ pub enum TaskError {
         /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain
         /// lines of earlier tasks of that worker.
         last_output: Vec<String>,
+        /// Where the task was kept, if the pool keeps such tasks:
+        /// [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+        kept: Option<KeptInput>,
     },
     /// The future was cancelled, or its executor was shut down, before there was an output.
     #[error("task was cancelled")]
@@ -128,6 +133,19 @@ impl TaskError {
     /// that handles errors, as [`Death::new`] is.
     pub fn failed(failure: impl Into<Failure>) -> Self {
         Self::Failed(failure.into().into_cause())
+    }
+
+    /// The file in which the task was kept, by [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+    pub fn kept_file(&self) -> Option<&Path> {
+        let kept = match self {
+            Self::WorkerDied(death) => &death.kept,
+            Self::TimedOut { kept, .. } => kept,
+            _ => return None,
+        };
+        match kept.as_ref()? {
+            KeptInput::File(path) => Some(path.as_path()),
+            KeptInput::NotWritten(_) => None,
+        }
     }
 
     /// The task's own error itself, if it is an `E` and could be sent: see [`Cause::downcast`].

@@ -102,6 +102,7 @@ mod codec;
 mod error;
 mod executor;
 mod future;
+mod kept_task;
 mod limits;
 mod locked_dir;
 mod panics;
@@ -128,6 +129,7 @@ pub use executor::{
     ShutdownAsync, ThreadPool,
 };
 pub use future::{AsCompleted, Future, FutureState, Unfinished, Until, Waited, as_completed, wait};
+pub use kept_task::{KeptCause, KeptInput, KeptTask, ReplayError, ReplayedOutput};
 pub use limits::{Limits, Recycling};
 pub use process_pool::{
     Builder, Full, Output, OutputStream, PoolEvent, PrivateDir, ProcessPool, ResourceUsage, Stats,

@@ -22,6 +22,7 @@ mod child;
 mod claims;
 mod clock;
 mod completion;
+mod crash_keeper;
 mod effects;
 mod endings;
 mod events;

@@ -22,6 +22,7 @@ use std::any::{TypeId, type_name};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::codec::Encoding;
 use crate::task::{Context, Task};
 use crate::transport;
 use crate::worker;
@@ -39,6 +40,7 @@ struct TaskKind {
     id: TypeId,
     type_name: &'static str,
     runner: Runner,
+    encoding: Encoding,
     /// Another kind that was found under the same name, so that neither is run.
     rival: Option<&'static str>,
 }
@@ -52,6 +54,7 @@ impl TaskKind {
             id: TypeId::of::<T>(),
             type_name: type_name::<T>(),
             runner: worker::answer::<T>,
+            encoding: T::ENCODING,
             rival: None,
         }
     }
@@ -190,6 +193,12 @@ impl Registry {
                 place.insert(kind);
             }
         }
+    }
+
+    /// The encoding of the tasks of this name, or why there are none.
+    pub(crate) fn encoding(&self, name: &str) -> Result<Encoding, String> {
+        self.runner(name)
+            .map(|_| self.kinds.get(name).map(|kind| kind.encoding).unwrap_or_default())
     }
 
     /// What runs the tasks of this name, or why nothing does.

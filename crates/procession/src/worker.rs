@@ -30,6 +30,7 @@ pub(crate) use self::origin::was_asked_in_vain;
 use self::origin::{has_the_socket, is_child_of};
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
+use crate::kept_task;
 use crate::limits::Limits;
 use crate::panics;
 use crate::registry::Registry;
@@ -47,15 +48,20 @@ use procession_os::threads::{self, ThreadSpec};
 /// Call it first thing in `main` of a program that builds a process pool: the program is its own
 /// worker. The attribute [`main`](macro@crate::main) does so with
 /// [`Registry::collected`].
+///
+/// If the variable `PROCESSION_REPLAY` of the environment names a file of
+/// [`Builder::keep_crashes`](crate::Builder::keep_crashes), it runs that task instead: see
+/// [`replay_if_asked`].
 pub fn serve_if_asked(registry: Registry) {
     HAS_ASKED.store(true, Ordering::Release);
-    serve_if_invited(registry);
+    serve_if_invited(&registry);
+    replay_if_asked(&registry);
 }
 
 /// The same, without the note that this program asks whether it is a worker.
-pub(crate) fn serve_if_invited(registry: Registry) {
+pub(crate) fn serve_if_invited(registry: &Registry) {
     if let Some(asked) = invited() {
-        match asked.serve(registry) {
+        match asked.serve(registry.clone()) {
             Ok(()) => process::exit(0),
             Err(error) => {
                 // One write, so that the whole text is the last line. It is lost if stderr is closed.
@@ -64,6 +70,25 @@ pub(crate) fn serve_if_invited(registry: Registry) {
             }
         }
     }
+}
+
+/// If the variable `PROCESSION_REPLAY` of the environment names a file of
+/// [`Builder::keep_crashes`](crate::Builder::keep_crashes), runs that [`KeptTask`](crate::KeptTask) in
+/// this process and exits. Otherwise returns at once. [`serve_if_asked`] calls it; programs that use
+/// [`asked`] call it themselves, if they are to replay tasks.
+///
+/// It runs the pool's initializer, if there was one, and the task, with the limits and the stack size of the
+/// worker, and without its timeout. No handler of signals and no second process is involved, so
+/// a debugger sees the crash. The variable `PROCESSION_REPLAY_FORCE=1` runs a task that another build has kept.
+///
+/// | ends | how |
+/// |---|---|
+/// | with the signal or exit code of the worker | the task did the same again |
+/// | with exit code 0 | it has an output, which was printed |
+/// | with exit code 1 | it, or the initializer, returned an error or panicked |
+/// | with exit code 2 | it did not run: the file cannot be read, has another build or no task of this program |
+pub fn replay_if_asked(registry: &Registry) {
+    kept_task::replay_if_asked(registry);
 }
 
 /// The coordinator's request to serve, if this process was started as a worker. For worker programs

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kept_task::KeptInput;
+
 use super::Backtrace;
 use crate::printable::printable;
 
@@ -110,6 +112,9 @@ pub struct Death {
     /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain lines
     /// of earlier tasks of that worker.
     pub last_output: Vec<String>,
+    /// Where the task was kept, if the pool keeps such tasks:
+    /// [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+    pub kept: Option<KeptInput>,
     /// The calls in which it crashed, if a signal such as SIGSEGV or SIGABRT ended it and the worker could
     /// record them. If it ran several tasks at a time, they may be those of another of them.
     pub backtrace: Option<Backtrace>,
@@ -144,6 +149,7 @@ impl Death {
             ran_for: Duration::ZERO,
             is_collateral: false,
             last_output: Vec::new(),
+            kept: None,
             backtrace: None,
             violation: None,
         }
@@ -173,11 +179,17 @@ impl fmt::Display for Death {
         if let Some(functions) = self.backtrace.as_ref().and_then(Backtrace::summary) {
             write!(f, ", in {functions}")?;
         }
-        f.write_str(&last_said(&self.last_output))
+        f.write_str(&last_said(&self.last_output))?;
+        f.write_str(&kept_in(&self.kept))
     }
 }
 
 impl Error for Death {}
+
+/// Where the task was kept, as the end of a message.
+pub(super) fn kept_in(kept: &Option<KeptInput>) -> String {
+    kept.as_ref().map_or_else(String::new, |kept| format!("; {kept}"))
+}
 
 /// The last line of output that is not blank, a hint or a line of the test harness, as the end of a
 /// message.

@@ -28,6 +28,7 @@ pub(crate) struct EncodedChunk {
     /// Id of the first task; those of the others follow.
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
+    pub(crate) encoding: Encoding,
     /// The encoded tasks, one after the other.
     pub(crate) text: Vec<u8>,
     /// Where each of them ends.
@@ -180,7 +181,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
         is_empty: false,
     };
     let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
-    let chunk = EncodedChunk { id, name: T::NAME, text, ends, promise };
+    let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
     (Some((chunk, results)), end)
 }
 

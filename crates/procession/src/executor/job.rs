@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::engine::Canceller;
 use crate::blob::Blob;
-use crate::codec::{self, Refusal};
+use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
 use crate::future::{self, Core, Future, Promise};
 use crate::panics;
@@ -59,10 +59,10 @@ impl Job {
     /// Encodes the task. If that fails, completes the future with the error.
     pub(crate) fn encode(self) -> Option<EncodedJob> {
         let Self { id, name, work } = self;
-        let encoded = encode(&*work);
+        let (encoded, encoding) = (encode(&*work), work.encoding());
         let promise = work.into_promise();
         match encoded {
-            Ok((text, blobs)) => Some(EncodedJob { id, name, text, blobs, promise }),
+            Ok((text, blobs)) => Some(EncodedJob { id, name, encoding, text, blobs, promise }),
             Err(refusal) => {
                 promise.fail(refusal.into_error("task", name));
                 None
@@ -86,6 +86,7 @@ const INLINE: usize = 64;
 pub(crate) struct EncodedJob {
     pub id: TaskId,
     pub name: &'static str,
+    pub encoding: Encoding,
     pub text: EncodedText,
     /// The blobs to which the text refers.
     pub blobs: Vec<Blob>,
@@ -179,6 +180,7 @@ fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
 trait Work: Send {
     fn run(self: Box<Self>, context: &Context);
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
+    fn encoding(&self) -> Encoding;
     fn into_promise(self: Box<Self>) -> AnyPromise;
 }
 
@@ -196,6 +198,10 @@ impl<T: Task> Work for TypedJob<T> {
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
         codec::encode(T::ENCODING, &self.task, into)
+    }
+
+    fn encoding(&self) -> Encoding {
+        T::ENCODING
     }
 
     fn into_promise(self: Box<Self>) -> AnyPromise {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::crash_keeper::CrashKeeper;
 use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
@@ -59,6 +60,7 @@ pub struct Builder {
     worker_env: Vec<(OsString, OsString)>,
     build_id: String,
     sandbox: Sandbox,
+    crash_dir: Option<PathBuf>,
     on_event: Option<OnEvent>,
     wants_starts: bool,
     on_output: OnOutput,
@@ -102,6 +104,7 @@ impl Default for Builder {
             worker_env: Vec::new(),
             build_id: String::new(),
             sandbox: Sandbox::none(),
+            crash_dir: None,
             on_event: None,
             wants_starts: false,
             on_output: Box::new(|Output { worker, pid, stream: _, line }| {
@@ -278,6 +281,20 @@ impl Builder {
         self
     }
 
+    /// Keeps each task that ends its worker, with its arguments and blobs, as a file in this directory: one
+    /// that crashes, is killed, leaves the process or runs too long. [`KeptTask`](crate::KeptTask) says
+    /// how to run it again. The error names the file, as does the event [`PoolEvent::InputKept`], also
+    /// of a task whose retry succeeds. Default: no files.
+    ///
+    /// Files are readable for this user alone. Each task has one, that of its last crash. At 100 files or 1
+    /// GiB the oldest are removed; files that do not end in `.procession` are left alone. If a worker runs
+    /// several tasks at a time, each of those that ended with it is kept, except those that the pool ended
+    /// because another ran too long. The variables of [`worker_env`](Self::worker_env) are not kept.
+    pub fn keep_crashes(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.crash_dir = Some(dir.into());
+        self
+    }
+
     /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`]:
     /// [`map`](crate::Executor::map) sends short tasks in chunks.
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
@@ -307,7 +324,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// - [`PoolError::Setting`]: a setting is out of range, the initializer cannot be encoded, or two
+    /// - [`PoolError::Setting`]: a setting is out of range, the initializer cannot be encoded, the directory
+    ///   for crashes cannot be written to, or two
     ///   functions with the attribute [`task`](macro@crate::task) have the same name
     ///   (see `Registry::collected`).
     /// - [`PoolError::SandboxUnavailable`]: this system lacks a layer of the [`sandbox`](Self::sandbox).
@@ -337,6 +355,7 @@ impl Builder {
             worker_env,
             build_id,
             sandbox,
+            crash_dir,
             on_event,
             wants_starts,
             on_output,
@@ -376,6 +395,7 @@ impl Builder {
             worker_env,
             build_id,
             sandbox,
+            crash_keeper: crash_dir.as_deref().map(CrashKeeper::new).transpose()?,
         };
         ProcessPool::start(setup, ListenerFns { on_event, wants_starts, on_output, on_say })
     }

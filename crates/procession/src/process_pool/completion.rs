@@ -105,6 +105,8 @@ impl PoolInner {
         verdict: Verdict,
         data: Option<&CompletionData<'_>>,
     ) {
+        // Several tasks are completed together only with an error that is of none of them.
+        let kept = self.keep(work_item, items.start, &verdict, data);
         let error = match (verdict, data) {
             (Verdict::Answered, Some(CompletionData::Replies { replies, next })) => {
                 let id = work_item.id.0 + u64::from(items.start);
@@ -125,6 +127,7 @@ impl PoolInner {
                 last_output: last_output.clone(),
                 backtrace: backtrace.clone(),
                 violation: violation.clone(),
+                kept,
             }),
             (
                 Verdict::TimedOut { after, attempts },
@@ -138,6 +141,7 @@ impl PoolInner {
                     after,
                     attempts,
                     last_output: last_output.clone(),
+                    kept,
                 }
             }
             (Verdict::Cancelled, _) => TaskError::Cancelled,

@@ -27,6 +27,8 @@ pub(super) struct DeferredEffects {
     flush: Vec<Arc<WorkerHandle>>,
     commands: Vec<(Arc<WorkerHandle>, Command)>,
     events: Vec<PoolEvent>,
+    /// Tasks that have ended their workers and will run again.
+    retried: Vec<(Arc<WorkItem>, u32, Verdict)>,
     completed: Vec<Completed>,
     is_end: bool,
 }
@@ -99,11 +101,12 @@ impl PoolInner {
                 Action::Kill { worker_id, is_late } => {
                     effects.command(state.handles.get(&worker_id), Command::Kill { is_late });
                 }
-                Action::Retry { job, first, fault, attempt, pause } => {
+                Action::Retry { job, first, fault, attempt, pause, ended } => {
                     job.set_running(false);
                     self.counts().retried += 1;
                     let task = TaskId(job.id.0 + u64::from(first));
                     effects.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
+                    effects.retried.extend(ended.map(|ended| (job, first, ended)));
                 }
                 Action::Complete { job, first, count, verdict } => {
                     effects.completed.push((job, first..first + count, verdict));
@@ -121,7 +124,7 @@ impl PoolInner {
         effects: DeferredEffects,
         data: Option<CompletionData<'_>>,
     ) -> usize {
-        let DeferredEffects { flush, commands, events, completed, is_end } = effects;
+        let DeferredEffects { flush, commands, events, retried, completed, is_end } = effects;
         // The workers first, so that they do not wait for the program's code.
         for handle in flush {
             handle.flush();
@@ -131,6 +134,9 @@ impl PoolInner {
         }
         for event in events {
             self.listeners.event(|| event);
+        }
+        for (work_item, item, verdict) in retried {
+            self.keep(&work_item, item, &verdict, data.as_ref());
         }
         let number = completed.len();
         if number > 0 {

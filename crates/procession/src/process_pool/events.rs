@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{OutputStream, ResourceUsage};
 use crate::error::Exit;
+use crate::kept_task::KeptInput;
 use crate::retries::Fault;
 use crate::task::TaskId;
 
@@ -135,6 +136,18 @@ pub enum PoolEvent {
         task: TaskId,
         /// The timeout.
         after: Duration,
+    },
+    /// A task that ended its worker was kept, or could not be kept:
+    /// [`Builder::keep_crashes`](super::Builder::keep_crashes).
+    InputKept {
+        /// The id of the task: [`Future::id`](crate::Future::id); 0: the initializer.
+        task: TaskId,
+        /// Index of the worker.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// The file, or why there is none.
+        input: KeptInput,
     },
     /// A worker program does not work, and the next one is used.
     ProgramPassedOver {

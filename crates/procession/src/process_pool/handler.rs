@@ -115,7 +115,7 @@ fn end_start(
         }
         Err(_) => until_ended(handle, ended),
     };
-    let (cause, next_start) = failure.classify(pool, rank, kill_reason, &end);
+    let (cause, next_start) = failure.classify(pool, rank, handle, kill_reason, &end);
     let (worker_id, worker, pid) = (handle.worker_id, handle.worker(), handle.pid());
     let was_needed = kill_reason != Some(KillReason::Unneeded);
     let reason = cause.clone();

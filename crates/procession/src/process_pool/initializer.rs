@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::work_item::WorkItem;
-use crate::codec;
+use crate::codec::{self, Encoding};
 use crate::error::PoolError;
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
@@ -15,6 +15,7 @@ use crate::task::{Task, TaskId};
 /// An encoded task, of which each worker gets a copy.
 pub(super) struct Initializer {
     name: &'static str,
+    encoding: Encoding,
     text: EncodedText,
 }
 
@@ -27,7 +28,16 @@ impl Initializer {
             let error = refusal.into_error("task", T::NAME);
             PoolError::Setting(format!("the initializer cannot be sent: {error}"))
         })?;
-        Ok(Self { name: T::NAME, text: EncodedText::from_vec(text) })
+        Ok(Self { name: T::NAME, encoding: T::ENCODING, text: EncodedText::from_vec(text) })
+    }
+
+    /// Its name and its text.
+    pub(super) fn parts(&self) -> (&'static str, &[u8]) {
+        (self.name, &self.text)
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// A copy for one worker, and the future of its output.
@@ -35,8 +45,9 @@ impl Initializer {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
         let promise = AnyPromise::new(promise);
-        let encoded =
-            EncodedJob { id, name: self.name, text: self.text.clone(), blobs: Vec::new(), promise };
+        let Self { name, encoding, text } = self;
+        let (name, encoding, text) = (*name, *encoding, text.clone());
+        let encoded = EncodedJob { id, name, encoding, text, blobs: Vec::new(), promise };
         (Arc::new(WorkItem::new(encoded)), future)
     }
 }

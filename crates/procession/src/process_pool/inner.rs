@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::clock::Clock;
 use super::completion::CompletionData;
+use super::crash_keeper::CrashKeeper;
 use super::endings::PoolThread;
 use super::initializer::Initializer;
 use super::listeners::Listeners;
@@ -70,6 +71,7 @@ pub(super) struct Setup {
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) build_id: String,
     pub(super) sandbox: Sandbox,
+    pub(super) crash_keeper: Option<CrashKeeper>,
 }
 
 impl Setup {

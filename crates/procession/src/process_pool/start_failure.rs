@@ -6,8 +6,9 @@ use std::fs;
 use super::child::Ended;
 use super::inner::PoolInner;
 use super::start_worker::is_shortage_message;
-use super::worker_handle::KillReason;
+use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
+use crate::kept_task::KeptCause;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
@@ -52,9 +53,11 @@ impl StartFailure {
         self,
         pool: &PoolInner,
         rank: usize,
+        handle: &WorkerHandle,
         kill_reason: Option<KillReason>,
         end: &Ended,
     ) -> (String, NextStart) {
+        let (worker, pid) = (handle.worker(), handle.pid());
         let (exit, start_timeout) = (end.exit, pool.setup.scheduling.start_timeout);
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
@@ -72,7 +75,13 @@ impl StartFailure {
                     true => format!("its initializer was not done within {start_timeout:?}"),
                     false => format!("it ended with {exit} in its initializer"),
                 };
-                return (format!("{reason}{said}"), NextStart::WithBackoff);
+                let cause = match is_late {
+                    true => KeptCause::TimedOut(start_timeout),
+                    false => KeptCause::Died(exit),
+                };
+                let kept = pool.keep_initializer(worker, pid, cause);
+                let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
+                return (format!("{reason}{said}{kept}"), NextStart::WithBackoff);
             }
             Self::Gone | Self::Mute if kill_reason == Some(KillReason::Unneeded) => {
                 return ("it was not needed any more".to_owned(), NextStart::WithBackoff);

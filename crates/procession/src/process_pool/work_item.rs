@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::blob::Blob;
+use crate::codec::Encoding;
 use crate::error::TaskError;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
@@ -17,6 +18,7 @@ pub(crate) struct WorkItem {
     /// Id of the first task; those of the others follow.
     pub id: TaskId,
     pub name: &'static str,
+    pub encoding: Encoding,
     pub submitted: Instant,
     text: EncodedText,
     /// The blobs to which the text refers.
@@ -83,9 +85,10 @@ pub(crate) fn refusal(EncodedJob { text, blobs, .. }: &EncodedJob) -> Option<Tas
 }
 
 impl WorkItem {
-    pub(crate) fn new(EncodedJob { id, name, text, blobs, promise }: EncodedJob) -> Self {
+    pub(crate) fn new(encoded: EncodedJob) -> Self {
+        let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
-        Self { id, name, submitted: Instant::now(), text, blobs, promises }
+        Self { id, name, encoding, submitted: Instant::now(), text, blobs, promises }
     }
 
     /// Drops text and blobs, so that the allocation can be used again. Returns false for a chunk, or
@@ -99,10 +102,11 @@ impl WorkItem {
         }
     }
 
-    pub(crate) fn from_chunk(EncodedChunk { id, name, text, ends, promise }: EncodedChunk) -> Self {
+    pub(crate) fn from_chunk(encoded: EncodedChunk) -> Self {
+        let EncodedChunk { id, name, encoding, text, ends, promise } = encoded;
         let text = EncodedText::from_vec(text);
         let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());
-        Self { id, name, submitted: Instant::now(), text, blobs, promises }
+        Self { id, name, encoding, submitted: Instant::now(), text, blobs, promises }
     }
 
     /// Number of tasks.

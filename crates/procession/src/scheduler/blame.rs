@@ -237,7 +237,7 @@ impl<J: Clone> Scheduler<J> {
             Some(after) => (Fault::Timeout, Verdict::TimedOut { after, attempts }),
             None => (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral }),
         };
-        if !self.retry(id, fault, now, actions) {
+        if !self.retry(id, fault, Some(&verdict), now, actions) {
             self.complete(id, verdict, actions);
         }
     }

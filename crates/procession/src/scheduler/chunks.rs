@@ -193,6 +193,7 @@ impl<J: Clone> Scheduler<J> {
         &mut self,
         id: ChunkId,
         fault: Fault,
+        ended: Option<&Verdict>,
         now: Instant,
         actions: &mut Vec<Action<J>>,
     ) -> bool {
@@ -210,7 +211,8 @@ impl<J: Clone> Scheduler<J> {
         self.paused += 1;
         self.queue.pause(later(now, pause), id);
         let (job, first, attempt) = (chunk.job.clone(), chunk.first, chunk.attempts + 1);
-        actions.push(Action::Retry { job, first, fault, attempt, pause });
+        let ended = ended.cloned();
+        actions.push(Action::Retry { job, first, fault, attempt, pause, ended });
         true
     }
 

@@ -58,7 +58,7 @@ impl<J: Clone> Scheduler<J> {
     ) {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         chunk.attempts += 1;
-        if !(has_failed && self.retry(id, Fault::Failure, now, actions)) {
+        if !(has_failed && self.retry(id, Fault::Failure, None, now, actions)) {
             self.complete(id, Verdict::Answered, actions);
         }
     }

@@ -279,6 +279,8 @@ pub(crate) enum Action<J> {
         fault: Fault,
         attempt: u32,
         pause: Duration,
+        /// How the last attempt ended, if it ended its worker.
+        ended: Option<Verdict>,
     },
     /// The shutdown is complete: no worker exists, and none will be started.
     End,

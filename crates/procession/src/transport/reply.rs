@@ -118,6 +118,10 @@ pub(crate) struct ReplyBuffer {
 }
 
 impl ReplyBuffer {
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Encodes the result of a task.
     pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
         self.encoding = Encoding::Json;

@@ -32,11 +32,11 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
 
 /// Calls the decoder in C.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Decode(Vec<u8>);
+pub(crate) struct Decode(Vec<u8>);
 
 impl Decode {
     /// An image whose first row is far behind its end.
-    fn broken() -> Self {
+    pub(crate) fn broken() -> Self {
         Self(vec![255; 7])
     }
 

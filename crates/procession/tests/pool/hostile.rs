@@ -5,10 +5,10 @@
 
 mod attacks;
 
+use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::process;
 
 use libtest_mimic::Trial;
 use procession::{

@@ -26,6 +26,7 @@ mod environment;
 mod face;
 mod hostile;
 mod impostor;
+mod kept;
 mod liars;
 mod maps;
 mod orphans;
@@ -53,8 +54,8 @@ fn main() {
     starting::swarm_if_named_so();
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
-    let registry = blobs::add_to(chunks::add_to(backtraces::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
+    let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     hostile::play_if_asked();
@@ -76,6 +77,7 @@ fn main() {
         concurrency::trials(),
         crashes::trials(),
         backtraces::trials(),
+        kept::trials(),
         retries::trials(),
         recycling::trials(),
         demand::trials(),

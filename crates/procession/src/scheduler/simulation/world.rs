@@ -259,7 +259,10 @@ impl World {
                         self.taken_back(id)?;
                     }
                 }
-                Action::Retry { job, first, attempt, fault, pause } => {
+                Action::Retry { job, first, attempt, fault, pause, ended } => {
+                    if ended.is_none() != (fault == crate::retries::Fault::Failure) {
+                        return Err(format!("after {fault:?} the attempt ended so: {ended:?}"));
+                    }
                     self.summary.retried += 1;
                     let until = self.now + pause;
                     self.retried(job + u64::from(first), attempt, fault, until)?;

@@ -1,0 +1,361 @@
+//! [`KeptTask`]: a task that ended its worker, from a file of
+//! [`Builder::keep_crashes`](crate::Builder::keep_crashes), to be run again alone.
+
+mod entry;
+mod file;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub(crate) use self::entry::replay_if_asked;
+pub(crate) use self::file::{Header, KeptInitializer, Parts, write};
+use crate::blob::Blob;
+use crate::codec::{self, Encoding};
+use crate::error::{Exit, TaskError};
+use crate::progress_lines::LineSink;
+use crate::registry::Registry;
+use crate::task::{Context, Locals, Task, TaskId};
+use crate::transport::{self, Reply, ReplyBuffer, Status};
+
+/// A task that ended its worker, with its arguments and blobs: what
+/// [`Builder::keep_crashes`](crate::Builder::keep_crashes) has written to a file.
+///
+/// ```standalone_crate
+/// # #[cfg(feature = "macros")] mod example {
+/// use procession::{Executor, KeptTask, ProcessPool};
+///
+/// #[procession::task]
+/// fn decode(image: Vec<u8>) -> usize {
+///     if image.is_empty() { std::process::abort() }
+///     image.len()
+/// }
+///
+/// #[procession::main]
+/// # pub
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     # let dir = tempfile::tempdir()?;
+///     # let dir = dir.path();
+///     let pool = ProcessPool::builder().workers(1).keep_crashes(dir).build()?;
+///     let Err(error) = pool.submit(decode(vec![])).result() else { return Ok(()) };
+///     println!("{error}"); // "… died of signal 6 (SIGABRT) …; its input is kept in …"
+///     let kept = KeptTask::read(error.kept_file().ok_or("no file")?)?;
+///     assert!(kept.task().ends_with("decode"));
+///     Ok(())
+/// }
+/// # }
+/// # #[cfg(not(feature = "macros"))] mod example { pub fn main() -> Result<(), ()> { Ok(()) } }
+/// # fn main() { example::main().unwrap() }
+/// ```
+///
+/// Every program that serves as a worker can run it, alone and in its own process, without a line of code:
+///
+/// ```text
+/// PROCESSION_REPLAY=crashes/2026-11-29T15-27-08-4711-17-thumb.procession ./thumbnails
+/// PROCESSION_REPLAY=crashes/… gdb --args ./thumbnails
+/// ```
+///
+/// It prints the output, or dies of what the worker died of:
+/// [`worker::replay_if_asked`](crate::worker::replay_if_asked) says more. In a test:
+///
+/// ```no_run
+/// # #[cfg(feature = "macros")]
+/// # fn example() -> Result<(), procession::ReplayError> {
+/// use procession::{KeptTask, Registry};
+///
+/// let kept = KeptTask::read("tests/crashes/broken-image.procession")?;
+/// let output = kept.replay(&Registry::collected())?; // or this process dies
+/// println!("{output}");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct KeptTask {
+    path: PathBuf,
+    header: Header,
+    text: Vec<u8>,
+    blobs: Vec<Blob>,
+    initializer: Option<Vec<u8>>,
+    is_forced: bool,
+}
+
+/// How a task ended its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KeptCause {
+    /// The process ended.
+    Died(Exit),
+    /// It ran longer than this, and its worker was killed.
+    TimedOut(Duration),
+}
+
+impl fmt::Display for KeptCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Died(exit) => write!(f, "died of {exit}"),
+            Self::TimedOut(after) => write!(f, "ran longer than {after:?}"),
+        }
+    }
+}
+
+/// Where the task of an error was kept: [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeptInput {
+    /// In this file, which [`KeptTask::read`] reads.
+    File(PathBuf),
+    /// The file could not be written, for this reason.
+    NotWritten(String),
+}
+
+impl fmt::Display for KeptInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "its input is kept in {}", path.display()),
+            Self::NotWritten(reason) => write!(f, "its input could not be kept: {reason}"),
+        }
+    }
+}
+
+/// Why a kept task was not run, or has no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not one that a pool has written, or is cut.
+    #[error("{} is no kept task: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It was kept by another build of this crate or, by
+    /// [`Registry::build_id`](crate::Registry::build_id), of the program.
+    #[error(
+        "the task was kept by another build ({kept}, this is {this}), which may encode it otherwise; \
+         KeptTask::despite_build, or PROCESSION_REPLAY_FORCE=1, runs it all the same"
+    )]
+    OtherBuild {
+        /// The build that has kept it.
+        kept: String,
+        /// The build of this program.
+        this: String,
+    },
+    /// This program has no such task.
+    #[error("{reason}")]
+    UnknownTask {
+        /// Why the task is not found.
+        reason: String,
+    },
+    /// This program encodes the task otherwise.
+    #[error("task {task:?} was kept in the encoding {kept:?}, and this program has it in {this:?}")]
+    OtherEncoding {
+        /// The task.
+        task: String,
+        /// The encoding of the file.
+        kept: Encoding,
+        /// That of this program.
+        this: Encoding,
+    },
+    /// A thread for it could not be started, or the limits of its worker not be imposed.
+    #[error("cannot run the task as its worker did: {reason}")]
+    System {
+        /// What the system refused.
+        reason: String,
+    },
+    /// The pool's initializer, which runs before the task, failed.
+    #[error("the initializer failed: {0}")]
+    Initializer(#[source] TaskError),
+    /// The task ran and has no output.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+impl KeptTask {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError::Unreadable`] and [`ReplayError::Malformed`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ReplayError> {
+        let path = path.as_ref();
+        let Parts { header, text, blobs, initializer } = file::read(path)?;
+        let blobs = blobs.into_iter().map(Blob::from).collect();
+        Ok(Self { path: path.to_owned(), header, text, blobs, initializer, is_forced: false })
+    }
+
+    /// The kind of task, by its [`NAME`](Task::NAME).
+    pub fn task(&self) -> &str {
+        &self.header.task
+    }
+
+    /// How it ended its worker.
+    pub fn cause(&self) -> KeptCause {
+        self.header.cause
+    }
+
+    /// The process that it ended.
+    pub fn pid(&self) -> u32 {
+        self.header.pid
+    }
+
+    /// The file that it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same, to be run by a program of another build as well.
+    #[must_use]
+    pub fn despite_build(mut self) -> Self {
+        self.is_forced = true;
+        self
+    }
+
+    /// The task itself, with its arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError::UnknownTask`] if it is no `T`, [`ReplayError::OtherEncoding`], and
+    /// [`TaskError::Undecodable`] if the type has changed. The build is not compared.
+    pub fn decode<T: Task>(&self) -> Result<T, ReplayError> {
+        if self.header.task != T::NAME {
+            let reason = format!("the file has a task {:?}, not {:?}", self.header.task, T::NAME);
+            return Err(ReplayError::UnknownTask { reason });
+        }
+        self.check_encoding(T::ENCODING)?;
+        codec::decode(T::ENCODING, &self.text, self.blobs.clone())
+            .map_err(|reason| TaskError::Undecodable { what: "task".to_owned(), reason }.into())
+    }
+
+    /// Runs the pool's initializer, if it had one, and then the task, on this thread and without the
+    /// limits and the timeout of the pool. What ended the worker ends this process.
+    ///
+    /// # Errors
+    ///
+    /// All of [`ReplayError`] but those of reading.
+    pub fn replay(&self, registry: &Registry) -> Result<ReplayedOutput, ReplayError> {
+        let this = registry.build();
+        if self.header.build != this && !self.is_forced {
+            return Err(ReplayError::OtherBuild { kept: self.header.build.clone(), this });
+        }
+        let unknown = |reason| ReplayError::UnknownTask { reason };
+        let encoding = registry.encoding(self.task()).map_err(unknown)?;
+        self.check_encoding(encoding)?;
+        let locals = Arc::default();
+        if let (Some(text), Some(head)) = (&self.initializer, &self.header.initializer) {
+            self.run(registry, &head.task, text, Vec::new(), TaskId(0), &locals).map_err(
+                |error| match error {
+                    ReplayError::Task(error) => ReplayError::Initializer(error),
+                    error => error,
+                },
+            )?;
+        }
+        let (id, blobs) = (TaskId(self.header.id), self.blobs.clone());
+        self.run(registry, self.task(), &self.text, blobs, id, &locals)
+    }
+
+    fn run(
+        &self,
+        registry: &Registry,
+        name: &str,
+        text: &[u8],
+        blobs: Vec<Blob>,
+        task: TaskId,
+        locals: &Arc<Locals>,
+    ) -> Result<ReplayedOutput, ReplayError> {
+        let runner = registry.runner(name).map_err(|reason| ReplayError::UnknownTask { reason })?;
+        let context = Context {
+            task,
+            worker: self.header.worker,
+            attempt: self.header.attempts,
+            locals: Arc::clone(locals),
+            lines: LineSink::default(),
+        };
+        let mut buffer = ReplyBuffer::default();
+        buffer.blobs = blobs;
+        let status = runner(text, &context, &mut buffer);
+        if status == Status::Ok {
+            let encoding = buffer.encoding();
+            return Ok(ReplayedOutput { encoding, data: buffer.data, blobs: buffer.blobs });
+        }
+        // The errors of a task are what a pool makes of its reply.
+        let reply = transport::envelope(task.0, status, &buffer, Duration::ZERO);
+        let reply = Reply::parse(&reply).map_err(|_| ReplayError::Malformed {
+            path: self.path.clone(),
+            reason: "the reply cannot be read".to_owned(),
+        })?;
+        match reply.result::<Ignored>() {
+            Err(error) => Err(error.into()),
+            Ok(Ignored) => unreachable!("{status:?} is no output"),
+        }
+    }
+
+    fn check_encoding(&self, this: Encoding) -> Result<(), ReplayError> {
+        let kept = self.header.encoding;
+        match kept == this {
+            true => Ok(()),
+            false => Err(ReplayError::OtherEncoding { task: self.header.task.clone(), kept, this }),
+        }
+    }
+}
+
+/// The output of a task that was run by [`KeptTask::replay`]. It displays as the JSON of the output; of
+/// another encoding, as its length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayedOutput {
+    encoding: Encoding,
+    data: Vec<u8>,
+    blobs: Vec<Blob>,
+}
+
+impl ReplayedOutput {
+    /// The output, whose type is that of the task.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError::Undecodable`] if it is of another type.
+    pub fn decode<O: Serialize + DeserializeOwned>(&self) -> Result<O, TaskError> {
+        codec::decode(self.encoding, &self.data, self.blobs.clone())
+            .map_err(|reason| TaskError::Undecodable { what: "output".to_owned(), reason })
+    }
+}
+
+impl fmt::Display for ReplayedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.encoding {
+            Encoding::Json => f.write_str(&String::from_utf8_lossy(&self.data))?,
+            Encoding::Binary => write!(f, "{} bytes in the binary encoding", self.data.len())?,
+        }
+        let blobs = self.blobs.iter().enumerate();
+        blobs
+            .into_iter()
+            .try_for_each(|(index, blob)| write!(f, "\nblob {index}: {} bytes", blob.len()))
+    }
+}
+
+/// An output of any type, which is not decoded.
+#[derive(Serialize)]
+struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ReplayError {
+    ReplayError::Unreadable { path: path.to_owned(), reason: error.to_string() }
+}
