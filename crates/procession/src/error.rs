@@ -50,7 +50,7 @@ pub enum TaskError {
     },
     /// The process that ran the task ended before it answered.
     #[error(transparent)]
-    WorkerDied(Death),
+    WorkerDied(Box<Death>),
     /// The task ran longer than it may, and was ended together with its worker.
     #[error(
         "task {task:?} ran longer than {after:?} and was ended{} together with worker {worker} (pid {pid}){}{}",

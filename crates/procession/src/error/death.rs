@@ -133,7 +133,7 @@ impl Death {
     ///     matches!(error, TaskError::WorkerDied(death) if death.attempts < 3)
     /// }
     ///
-    /// let mut death = Death::new("thumb", Exit::Signal(11));
+    /// let mut death = Box::new(Death::new("thumb", Exit::Signal(11)));
     /// assert!(is_worth_another_try(&TaskError::WorkerDied(death.clone())));
     /// death.attempts = 3;
     /// assert!(!is_worth_another_try(&TaskError::WorkerDied(death)));

@@ -116,7 +116,7 @@ impl PoolInner {
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
                 Some(CompletionData::Death { worker, pid, last_output, backtrace, violation }),
-            ) => TaskError::WorkerDied(Death {
+            ) => TaskError::WorkerDied(Box::new(Death {
                 task: work_item.name.to_owned(),
                 worker: *worker,
                 pid: *pid,
@@ -128,7 +128,7 @@ impl PoolInner {
                 backtrace: backtrace.clone(),
                 violation: violation.clone(),
                 kept,
-            }),
+            })),
             (
                 Verdict::TimedOut { after, attempts },
                 Some(CompletionData::Death { worker, pid, last_output, .. }),

@@ -108,7 +108,7 @@ impl Task for CrashChild {
 #[track_caller]
 fn death<T: Task>(pool: &ProcessPool, task: T) -> Death {
     match pool.submit(task).result().map(drop) {
-        Err(TaskError::WorkerDied(death)) => death,
+        Err(TaskError::WorkerDied(death)) => *death,
         other => panic!("{other:?}"),
     }
 }

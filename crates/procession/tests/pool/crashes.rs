@@ -74,7 +74,7 @@ fn dies(ending: Ending, exit: Exit) -> Death {
     match only_costs_itself(ending, true) {
         TaskError::WorkerDied(death) => {
             assert_eq!(death.exit, exit);
-            death
+            *death
         }
         other => panic!("{other:?}"),
     }

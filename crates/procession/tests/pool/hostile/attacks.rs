@@ -72,7 +72,6 @@ impl Task for Hostile {
     const NAME: &'static str = "hostile";
     type Output = Blob;
 
-    #[expect(clippy::too_many_lines, reason = "a list of attacks")]
     fn run(self, context: &Context) -> Result<Blob, Failure> {
         let id = own_id(context);
         send_memory(&self.0, id)?;
@@ -318,7 +317,6 @@ pub(crate) fn play_if_asked() {
     }
 }
 
-#[expect(clippy::zombie_processes, reason = "this process dies before it could wait")]
 /// Leaves a copy of this process behind, in a session of its own, which goes on writing; then dies.
 fn leave_behind(steals: bool) {
     if steals {
