@@ -186,7 +186,9 @@ fn a_flood_of_lines_is_read_at_a_limited_rate() {
     for attack in [Attack::Lines, Attack::Prints] {
         let heard = Arc::new(AtomicUsize::new(0));
         let (says, prints) = (Arc::clone(&heard), Arc::clone(&heard));
-        let count = |counter: &AtomicUsize| _ = counter.fetch_add(1, Ordering::SeqCst);
+        let count = |counter: &AtomicUsize| {
+            counter.fetch_add(1, Ordering::SeqCst);
+        };
         let pool = ProcessPool::builder()
             .workers(2)
             .on_say(move |_: &Said<'_>| count(&says))
