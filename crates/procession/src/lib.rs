@@ -139,6 +139,11 @@ pub use progress_lines::Said;
 pub use registry::Registry;
 pub use retries::{Fault, Retries};
 pub use sandbox::{Allow, Layer, Sandbox, SandboxReport};
+/// What a worker can send, from any bytes: the targets of `fuzz/` in the sources.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::transport::fuzzing::*;
+}
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
 pub use task::{Context, Task, TaskId};

@@ -31,6 +31,8 @@ mod call;
 mod channel;
 mod claim;
 mod event_count;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod reply;
 mod ring;

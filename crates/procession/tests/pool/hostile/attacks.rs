@@ -90,7 +90,7 @@ impl Task for Hostile {
                 publish_when_there_is_room(TAKE_IN, 0, "");
             },
             Attack::ForgedLines => {
-                for other in (0..id).chain([id + 1, u64::MAX]) {
+                for other in (id.saturating_sub(20)..id).chain([id + 1, u64::MAX]) {
                     publish_when_there_is_room(SAID, other, "forged");
                 }
                 // Not by `say` and a return: the library does not know of the records before.
