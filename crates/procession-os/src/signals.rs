@@ -45,7 +45,6 @@ fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
 /// function returns. For calls that have no time limit of their own, before other threads are started.
 /// Timer and handler of the program for SIGALRM are put back afterwards.
 pub fn interrupting_after<R>(after: std::time::Duration, run: impl FnOnce() -> R) -> R {
-    #[allow(clippy::unnecessary_fallible_conversions, reason = "other systems have other types")]
     let micros = |time: std::time::Duration| libc::timeval {
         tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_usec: time.subsec_micros() as libc::suseconds_t,

@@ -94,10 +94,7 @@ impl Child {
         let (outputs, its_stdout, its_stderr) = OutputPipes::create(program.prelude)?;
         let shown_as = program.shown_as.as_deref().unwrap_or(program.path.as_os_str());
         let text = serde_json::to_string(invitation)?;
-        let dir = (tempfile::env::temp_dir() != std::env::temp_dir())
-            .then(|| ("TMPDIR".into(), tempfile::env::temp_dir().into()));
-        let variables = dir.into_iter().chain(env.iter().cloned());
-        let variables = variables.chain([(Invitation::VARIABLE.into(), text.into())]);
+        let variables = env.iter().cloned().chain([(Invitation::VARIABLE.into(), text.into())]);
         let sandbox = invitation.sandbox.clone();
         let inherited = |name: &OsStr| sandbox.inherits(name);
         let image = Image::new(&program.path, shown_as, &program.arguments, inherited, variables)?
@@ -150,18 +147,6 @@ impl Child {
         if is_open {
             let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
         }
-    }
-
-    /// Has the supervisor kill the process if it has not ended by the time that it looks at processes that
-    /// were killed.
-    pub(crate) fn kill_soon(&self) {
-        let mut life = self.life();
-        if life.killed.is_some() || life.has_ended || life.is_reaped {
-            return;
-        }
-        life.killed = Some((Instant::now(), Ok(())));
-        drop(life);
-        let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
     }
 
     /// Signals the process, and the group that it was started as the leader of; the process may have

@@ -2,7 +2,8 @@
 //! crate `tempfile`.
 //!
 //! The path of a socket is limited to about 100 bytes, and the channel library truncates longer ones
-//! without an error. A worker that is killed while it starts leaves a socket behind; see [`PrivateDir`].
+//! without an error. A coordinator that is killed while a worker starts leaves a directory behind; see
+//! [`PrivateDir`].
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -62,8 +63,8 @@ fn usable_for_sockets(dir: &Path) -> Result<(), String> {
 /// process was killed before, the next process that makes such a directory removes it.
 ///
 /// For programs, not for libraries: from its creation to the end of the process, all files that the
-/// crate `tempfile` makes in this process are made there, those of other libraries included. It is the
-/// `TMPDIR` of the workers. Create it at the start of `main`, before the first pool.
+/// crate `tempfile` makes in this process are made there, those of other libraries included. Create it at
+/// the start of `main`, before the first pool.
 ///
 /// The name is random, and the directory is locked while its process lives: processes in containers
 /// that share a temporary directory do not remove each other's.

@@ -215,15 +215,10 @@ impl WorkerHandle {
 
     /// Kills the process, now or as soon as it is started.
     pub(super) fn kill(&self, reason: KillReason) {
-        let reason = *self.kill_reason.get_or_init(|| reason);
-        let Some(Process { child, socket, .. }) = self.process() else { return };
-        if reason == KillReason::Unneeded && !self.is_ready.load(Ordering::SeqCst) {
-            // It may have the socket for its lifeline, in a directory that it removes if it ends by itself:
-            // it does so when its own socket is closed, or else is killed.
-            socket.shut_down();
-            return child.kill_soon();
+        let _ = self.kill_reason.set(reason);
+        if let Some(child) = self.child() {
+            child.kill();
         }
-        child.kill();
     }
 
     /// The reason of the first kill.
