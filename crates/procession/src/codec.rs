@@ -14,8 +14,8 @@ mod compound;
 mod json;
 mod refusal;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use self::refusal::Refusal;
 use crate::blob::{self, Blob};
@@ -57,6 +57,16 @@ pub enum Encoding {
     /// nested options, and map keys of all types. Refused are values that are nested more than 512
     /// levels deep.
     Binary,
+}
+
+/// A value of any type, which is not decoded.
+#[derive(Debug, Serialize)]
+pub(crate) struct IgnoredValue;
+
+impl<'de> Deserialize<'de> for IgnoredValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
 }
 
 /// Appends a value to `out` and returns the blobs that are sent beside it. After a refusal, the

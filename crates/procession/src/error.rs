@@ -142,10 +142,7 @@ impl TaskError {
             Self::TimedOut { kept, .. } => kept,
             _ => return None,
         };
-        match kept.as_ref()? {
-            KeptInput::File(path) => Some(path.as_path()),
-            KeptInput::NotWritten(_) => None,
-        }
+        kept.as_ref()?.file()
     }
 
     /// The task's own error itself, if it is an `E` and could be sent: see [`Cause::downcast`].

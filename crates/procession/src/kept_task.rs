@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::entry::replay_if_asked;
-pub(crate) use self::file::{Header, KeptInitializer, Parts, write};
+pub(crate) use self::file::{KeptContents, KeptHeader, KeptInitializer, attempts, write};
 use crate::blob::Blob;
-use crate::codec::{self, Encoding};
+use crate::codec::{self, Encoding, IgnoredValue};
 use crate::error::{Exit, TaskError};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
@@ -76,7 +76,7 @@ use crate::transport::{self, Reply, ReplyBuffer, Status};
 #[derive(Debug, Clone)]
 pub struct KeptTask {
     path: PathBuf,
-    header: Header,
+    header: KeptHeader,
     text: Vec<u8>,
     blobs: Vec<Blob>,
     initializer: Option<Vec<u8>>,
@@ -105,19 +105,32 @@ impl fmt::Display for KeptCause {
 
 /// Where the task of an error was kept: [`Builder::keep_crashes`](crate::Builder::keep_crashes).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeptInput {
-    /// In this file, which [`KeptTask::read`] reads.
-    File(PathBuf),
-    /// The file could not be written, for this reason.
-    NotWritten(String),
+pub struct KeptInput {
+    /// The file, or why it could not be written. Boxed, so that errors stay small.
+    written: Box<Result<PathBuf, String>>,
+}
+
+impl KeptInput {
+    pub(crate) fn new(written: Result<PathBuf, String>) -> Self {
+        Self { written: Box::new(written) }
+    }
+
+    /// The file, which [`KeptTask::read`] reads. `None`: it could not be written.
+    pub fn file(&self) -> Option<&Path> {
+        self.written.as_ref().as_ref().ok().map(PathBuf::as_path)
+    }
+
+    /// Why the file could not be written, if it could not.
+    pub fn failure(&self) -> Option<&str> {
+        self.written.as_ref().as_ref().err().map(String::as_str)
+    }
 }
 
 impl fmt::Display for KeptInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "its input is kept in {}", path.display()),
-            Self::NotWritten(reason) => write!(f, "its input could not be kept: {reason}"),
+        match &*self.written {
+            Ok(path) => write!(f, "its input is kept in {}", path.display()),
+            Err(reason) => write!(f, "its input could not be kept: {reason}"),
         }
     }
 }
@@ -192,7 +205,7 @@ impl KeptTask {
     /// [`ReplayError::Unreadable`] and [`ReplayError::Malformed`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ReplayError> {
         let path = path.as_ref();
-        let Parts { header, text, blobs, initializer } = file::read(path)?;
+        let KeptContents { header, text, blobs, initializer } = file::read(path)?;
         let blobs = blobs.into_iter().map(Blob::from).collect();
         Ok(Self { path: path.to_owned(), header, text, blobs, initializer, is_forced: false })
     }
@@ -297,9 +310,9 @@ impl KeptTask {
             path: self.path.clone(),
             reason: "the reply cannot be read".to_owned(),
         })?;
-        match reply.result::<Ignored>() {
+        match reply.result::<IgnoredValue>() {
             Err(error) => Err(error.into()),
-            Ok(Ignored) => unreachable!("{status:?} is no output"),
+            Ok(IgnoredValue) => unreachable!("{status:?} is no output"),
         }
     }
 
@@ -343,16 +356,6 @@ impl fmt::Display for ReplayedOutput {
         blobs
             .into_iter()
             .try_for_each(|(index, blob)| write!(f, "\nblob {index}: {} bytes", blob.len()))
-    }
-}
-
-/// An output of any type, which is not decoded.
-#[derive(Serialize)]
-struct Ignored;
-
-impl<'de> Deserialize<'de> for Ignored {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -374,8 +375,8 @@ fn a_worker_program_of_another_kind_is_given_its_arguments() {
     assert_eq!(pool.submit(shapes::first(7)).result(), Ok((1, 7)));
 }
 
-/// What an example prints. `cargo test` builds all of them, and a run of this test program alone none.
-fn example(name: &str) -> String {
+/// An example. `cargo test` builds all of them, and a run of this test program alone none.
+fn example_program(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a path");
     let target = this.parent().and_then(Path::parent).expect("the folder of the profile");
     let program = target.join("examples").join(name);
@@ -384,7 +385,12 @@ fn example(name: &str) -> String {
         let cargo = cargo.args(["build", "--quiet", "--package", "procession", "--example", name]);
         assert!(cargo.status().expect("cargo").success());
     }
-    let output = Command::new(program).output().expect("an example");
+    program
+}
+
+/// What an example prints.
+fn example(name: &str) -> String {
+    let output = Command::new(example_program(name)).output().expect("an example");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -396,6 +402,29 @@ fn the_examples_of_the_cookbook_do_what_it_says() {
     assert_eq!(example("in_tokio"), "322 and 546\n");
     assert_eq!(example("uses_library"), "[3, 1]\n");
     assert_eq!(example("typed_errors"), "120\nthe limit is 20\n");
+}
+
+#[test]
+fn the_example_of_a_kept_crash_dies_of_the_same_signal_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = example_program("kept_crash");
+    let output = Command::new(&program).arg(dir.path()).output().expect("an example");
+    assert!(output.status.success(), "{output:?}");
+    let mut files = std::fs::read_dir(dir.path()).expect("a directory");
+    let file = files.next().expect("a kept task").expect("an entry").path();
+    let replay = Command::new(program).env("PROCESSION_REPLAY", file).output();
+    assert_eq!(replay.expect("an example").status.signal(), Some(libc::SIGSEGV));
+}
+
+#[procession::test]
+fn a_test_replays_the_task_that_the_environment_names() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pool = ProcessPool::builder().workers(1).on_output(|_| {}).keep_crashes(dir.path());
+    let error = pool.build().expect("a pool").submit(abort(String::new())).result().unwrap_err();
+    let mut this = Command::new(std::env::current_exe().expect("a path"));
+    this.args(["--exact", "an_ignored_test_serves_as_well", "--include-ignored"]);
+    let replay = this.env("PROCESSION_REPLAY", error.kept_file().expect("a file")).output();
+    assert_eq!(replay.expect("this program").status.signal(), Some(libc::SIGABRT));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!   encoded task │ blob 0 │ blob 1 │ … │ encoded initializer
 //! ```
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Deref;
 use std::path::Path;
@@ -23,7 +23,7 @@ const LONGEST_HEADER: u64 = 1 << 20;
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Header {
+pub(crate) struct KeptHeader {
     #[serde(rename = "procession_kept_task")]
     pub format: u32,
     pub task: String,
@@ -58,7 +58,7 @@ pub(crate) struct KeptInitializer {
     pub text: usize,
 }
 
-impl Header {
+impl KeptHeader {
     pub(crate) const FORMAT: u32 = FORMAT;
 
     /// The number of bytes behind the first line; `None` if that is no number.
@@ -70,8 +70,8 @@ impl Header {
 }
 
 /// What a file contains.
-pub(crate) struct Parts {
-    pub header: Header,
+pub(crate) struct KeptContents {
+    pub header: KeptHeader,
     pub text: Vec<u8>,
     pub blobs: Vec<Vec<u8>>,
     pub initializer: Option<Vec<u8>>,
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
 /// Writes a file whose lengths are those of the header.
 pub(crate) fn write(
     to: &mut impl Write,
-    header: &Header,
+    header: &KeptHeader,
     text: &[u8],
     blobs: &[impl Deref<Target = [u8]>],
     initializer: &[u8],
@@ -92,28 +92,19 @@ pub(crate) fn write(
     to.write_all(initializer)
 }
 
+/// The attempt whose end a file is of, if it is a kept task.
+pub(crate) fn attempts(path: &Path) -> Option<u32> {
+    let (header, _, _) = read_header(path).ok()?;
+    Some(header.attempts)
+}
+
 /// Reads a file. No more is allocated than the file has bytes.
-pub(super) fn read(path: &Path) -> Result<Parts, ReplayError> {
+pub(super) fn read(path: &Path) -> Result<KeptContents, ReplayError> {
     let failed = |error: io::Error| unreadable(path, &error);
-    let malformed = |reason: String| ReplayError::Malformed { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(failed)?;
-    let info = file.metadata().map_err(failed)?;
-    if !info.is_file() {
-        return Err(malformed("it is no regular file".to_owned()));
-    }
-    let mut file = BufReader::new(file);
-    let mut line = Vec::new();
-    file.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line).map_err(failed)?;
-    let header: Header = serde_json::from_slice(&line)
-        .map_err(|error| malformed(format!("its first line cannot be read: {error}")))?;
-    if header.format != FORMAT {
-        return Err(malformed(format!("its format is {}, not {FORMAT}", header.format)));
-    }
-    let behind = info.len().saturating_sub(line.len() as u64);
+    let (header, mut file, behind) = read_header(path)?;
     if header.len() != Some(behind) {
-        return Err(malformed(format!(
-            "{behind} bytes follow its first line, which says otherwise"
-        )));
+        let reason = format!("{behind} bytes follow its first line, which says otherwise");
+        return Err(malformed(path, reason));
     }
     let mut take = |len: usize| -> Result<Vec<u8>, ReplayError> {
         let mut bytes = vec![0; len];
@@ -126,7 +117,33 @@ pub(super) fn read(path: &Path) -> Result<Parts, ReplayError> {
         Some(initializer) => Some(take(initializer.text)?),
         None => None,
     };
-    Ok(Parts { header, text, blobs, initializer })
+    Ok(KeptContents { header, text, blobs, initializer })
+}
+
+fn malformed(path: &Path, reason: String) -> ReplayError {
+    ReplayError::Malformed { path: path.to_owned(), reason }
+}
+
+/// Reads the first line. Returns the rest as well, and its length.
+fn read_header(path: &Path) -> Result<(KeptHeader, BufReader<File>, u64), ReplayError> {
+    let failed = |error: io::Error| unreadable(path, &error);
+    let malformed = |reason: String| malformed(path, reason);
+    // Before it is opened: that would wait for the writer of a pipe.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(malformed("it is no regular file".to_owned()));
+    }
+    let file = File::open(path).map_err(failed)?;
+    let info = file.metadata().map_err(failed)?;
+    let mut file = BufReader::new(file);
+    let mut line = Vec::new();
+    file.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut line).map_err(failed)?;
+    let header: KeptHeader = serde_json::from_slice(&line)
+        .map_err(|error| malformed(format!("its first line cannot be read: {error}")))?;
+    if header.format != FORMAT {
+        return Err(malformed(format!("its format is {}, not {FORMAT}", header.format)));
+    }
+    let behind = info.len().saturating_sub(line.len() as u64);
+    Ok((header, file, behind))
 }
 
 #[cfg(test)]
@@ -134,8 +151,8 @@ mod tests {
     use super::*;
     use crate::error::Exit;
 
-    fn header() -> Header {
-        Header {
+    fn header() -> KeptHeader {
+        KeptHeader {
             format: FORMAT,
             task: "thumb".to_owned(),
             id: 7,
@@ -164,7 +181,17 @@ mod tests {
         bytes
     }
 
-    fn read_bytes(bytes: &[u8]) -> Result<Parts, ReplayError> {
+    #[test]
+    fn of_a_file_that_is_to_be_replaced_the_attempt_is_known() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for (bytes, attempt) in [(&bytes()[..], Some(1)), (b"{}\n", None)] {
+            std::fs::write(file.path(), bytes).expect("written");
+            assert_eq!(attempts(file.path()), attempt);
+        }
+        assert_eq!(attempts(Path::new("/missing")), None);
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<KeptContents, ReplayError> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), bytes).expect("written");
         read(file.path())

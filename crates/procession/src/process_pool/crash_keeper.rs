@@ -14,7 +14,7 @@ use super::work_item::WorkItem;
 use crate::blob::Blob;
 use crate::codec::Encoding;
 use crate::error::PoolError;
-use crate::kept_task::{self, Header, KeptCause, KeptInitializer, KeptInput};
+use crate::kept_task::{self, KeptCause, KeptHeader, KeptInitializer, KeptInput};
 use crate::scheduler::Verdict;
 use crate::task::TaskId;
 use crate::transport;
@@ -125,8 +125,8 @@ impl CrashKeeper {
     pub(super) fn keep(&self, setup: &Setup, task: &Culprit<'_>, end: &WorkerEnd) -> KeptInput {
         let initializer = setup.initializer.as_ref().filter(|_| !task.is_initializer);
         let (its_name, its_text) = initializer.map_or(("", &[][..]), |it| it.parts());
-        let header = Header {
-            format: Header::FORMAT,
+        let header = KeptHeader {
+            format: KeptHeader::FORMAT,
             task: task.name.to_owned(),
             id: task.id,
             cause: end.cause,
@@ -147,10 +147,8 @@ impl CrashKeeper {
             blobs: task.blobs.iter().map(|blob| blob.len()).collect(),
         };
         let path = self.dir.join(self.file_name(task.name, task.id));
-        match self.write(&path, &header, task, its_text) {
-            Ok(()) => KeptInput::File(path),
-            Err(error) => KeptInput::NotWritten(error.to_string()),
-        }
+        let written = self.write(&path, &header, task, its_text);
+        KeptInput::new(written.map(|()| path).map_err(|error| error.to_string()))
     }
 
     fn file_name(&self, task: &str, id: u64) -> String {
@@ -162,7 +160,7 @@ impl CrashKeeper {
     fn write(
         &self,
         path: &Path,
-        header: &Header,
+        header: &KeptHeader,
         task: &Culprit<'_>,
         initializer: &[u8],
     ) -> io::Result<()> {
@@ -171,6 +169,10 @@ impl CrashKeeper {
         })?;
         check_file_size_limit(len)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept_task::attempts(path).is_some_and(|attempts| attempts > header.attempts) {
+            // The next attempt has ended its worker as well, and the thread of that worker was faster.
+            return Ok(());
+        }
         self.make_room(path, len)?;
         // Only this user may read it: it may be anything.
         let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(&self.dir)?);

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
-
 use super::work_item::WorkItem;
-use crate::codec::{self, Encoding};
+use crate::codec::{self, Encoding, IgnoredValue};
 use crate::error::PoolError;
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
@@ -41,7 +38,7 @@ impl Initializer {
     }
 
     /// A copy for one worker, and the future of its output.
-    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<Ignored>) {
+    pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<IgnoredValue>) {
         let id = TaskId(0);
         let (promise, future) = future::promise(id, None);
         let promise = AnyPromise::new(promise);
@@ -49,15 +46,5 @@ impl Initializer {
         let (name, encoding, text) = (*name, *encoding, text.clone());
         let encoded = EncodedJob { id, name, encoding, text, blobs: Vec::new(), promise };
         (Arc::new(WorkItem::new(encoded)), future)
-    }
-}
-
-/// The output of an initializer, of any type: it is not decoded.
-#[derive(Debug, Serialize)]
-pub(super) struct Ignored;
-
-impl<'de> Deserialize<'de> for Ignored {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }

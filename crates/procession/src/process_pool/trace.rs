@@ -33,7 +33,6 @@ pub(super) fn emit(event: &PoolEvent) {
     use tracing::{error, info, trace, warn};
 
     use crate::error::Exit;
-    use crate::kept_task::KeptInput;
 
     match event {
         PoolEvent::WorkerStarted { worker, pid } => {
@@ -80,14 +79,9 @@ pub(super) fn emit(event: &PoolEvent) {
             let after_ms = after.as_secs_f64() * 1e3;
             error!(target: "procession", task = task.0, after_ms, "task timed out");
         }
-        PoolEvent::InputKept { task, worker, pid, input } => match input {
-            KeptInput::File(path) => {
-                let file = path.display();
-                info!(target: "procession", task = task.0, worker, pid, %file, "task is kept");
-            }
-            KeptInput::NotWritten(reason) => {
-                warn!(target: "procession", task = task.0, worker, pid, reason, "task is not kept");
-            }
+        PoolEvent::InputKept { task, worker, pid, input } => match input.failure() {
+            None => info!(target: "procession", task = task.0, worker, pid, "{input}"),
+            Some(_) => warn!(target: "procession", task = task.0, worker, pid, "{input}"),
         },
         PoolEvent::ProgramPassedOver { program, reason } => {
             let program = program.display();

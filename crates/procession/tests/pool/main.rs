@@ -35,6 +35,7 @@ mod plays;
 mod prisoner;
 mod program;
 mod recycling;
+mod replays;
 mod retries;
 mod says;
 mod shutdown;
@@ -78,6 +79,7 @@ fn main() {
         crashes::trials(),
         backtraces::trials(),
         kept::trials(),
+        replays::trials(),
         retries::trials(),
         recycling::trials(),
         demand::trials(),
