@@ -274,7 +274,8 @@ fn a_death_quotes_the_last_line_that_tells_something() {
     let error = pool().submit(abort("about to abort".into())).result().unwrap_err();
     let text = error.to_string();
     assert!(
-        text.ends_with("into task \"functions::abort\"; it last said: about to abort"),
+        text.contains("into task \"functions::abort\"")
+            && text.ends_with("; it last said: about to abort"),
         "{text}"
     );
 }
