@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use crate::flags::codes::Code;
-use crate::flags::outcome::milliseconds;
-use procession::{Output, OutputStream, PoolEvent, TaskId};
+use procession::journal::WorkerOutputs;
+use procession::{Output, PoolEvent, TaskId};
 use procession_journal as journal;
-use procession_journal::{FORMAT, Journal, Level, LogEvent, ResourceUsage, RunDir};
+use procession_journal::{FORMAT, Journal, Level, LogEvent, RunDir, TaskName};
 
 use super::bar::RunProgressBar;
 use super::run_selection::DEFAULT_LOG_DIR;
@@ -150,115 +150,73 @@ impl PoolLog {
     }
 
     pub(super) fn record(&self, event: &PoolEvent) {
-        // The task itself records its start.
-        if let PoolEvent::TaskStarted { .. } = event {
-            return;
+        self.print(event);
+        if let Some((level, line)) = procession::journal::line_of(event) {
+            record(level, self.with_code(event, line));
         }
-        let (level, event) = self.of_task(event).unwrap_or_else(|| self.of_worker(event));
-        record(level, event);
     }
 
-    fn of_task(&self, event: &PoolEvent) -> Option<(Level, LogEvent)> {
-        Some(match event {
-            PoolEvent::TaskRetried { task, fault, attempt, pause } => {
-                let code = self.submitted.code(*task);
-                let (fault, run, pause_ms) = (fault.to_string(), *attempt, milliseconds(*pause));
-                (Level::Warn, LogEvent::TaskRetried { code, fault, run, pause_ms })
+    /// The line with the code of its task in place of the id.
+    fn with_code(&self, event: &PoolEvent, line: LogEvent) -> LogEvent {
+        let (PoolEvent::TaskRetried { task, .. } | PoolEvent::TaskTimedOut { task, .. }) = event
+        else {
+            return line;
+        };
+        let (known, name) = (self.submitted.code(*task), TaskName::default());
+        match line {
+            LogEvent::TaskRetried { code: _, task: _, by, fault, run, pause_ms } => {
+                LogEvent::TaskRetried { code: known, task: name, by, fault, run, pause_ms }
             }
-            PoolEvent::TaskTimedOut { task, after } => {
-                let code = self.submitted.code(*task);
-                (Level::Error, LogEvent::TaskTimedOut { code, after_ms: milliseconds(*after) })
+            LogEvent::TaskTimedOut { code: _, task: _, after_ms } => {
+                LogEvent::TaskTimedOut { code: known, task: name, after_ms }
             }
-            _ => return None,
-        })
+            other => other,
+        }
     }
 
-    fn of_worker(&self, event: &PoolEvent) -> (Level, LogEvent) {
+    fn print(&self, event: &PoolEvent) {
+        let text = procession::journal::in_words;
         match event {
-            PoolEvent::WorkerStarted { worker, pid } => {
-                (Level::Info, LogEvent::WorkerStarted { child: *worker, child_pid: *pid })
-            }
-            PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed } => {
-                let level = if *was_needed { Level::Warn } else { Level::Info };
-                let (child, child_pid, why) = (*worker, *pid, reason.clone());
-                let was_needed = *was_needed;
-                (level, LogEvent::WorkerNotStarted { child, child_pid, why, was_needed })
-            }
-            PoolEvent::WorkerExited { worker, pid, exit, usage } => {
-                let is_regular = *exit == procession::Exit::Code(0);
-                let level = if is_regular { Level::Info } else { Level::Error };
-                let usage = ResourceUsage {
-                    cpu_s: Some(usage.cpu.as_secs_f64()),
-                    peak_memory: Some(usage.peak_memory),
-                };
-                let (child, child_pid, how) = (*worker, *pid, exit.to_string());
-                (level, LogEvent::WorkerExited { child, child_pid, how, is_regular, usage })
-            }
-            PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
-                let text = format!("worker {worker} (pid {pid}) is left behind: {reason}");
-                self.bar.print_line(format_args!("coordinator: {text}"));
-                (Level::Error, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
+            PoolEvent::WorkerWrittenOff { .. } => {
+                self.bar.print_line(format_args!("coordinator: {}", text(event)));
             }
             PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
-                let text = format!(
-                    "worker {worker} (pid {pid}) has {} in place of {wanted}: {reason}",
-                    format::count(*threads as u64, "connection")
-                );
-                self.report_once(&format!("{text}; the run takes longer"));
-                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
+                let connections = format::count(*threads as u64, "connection");
+                self.report_once(&format!(
+                    "worker {worker} (pid {pid}) has {connections} in place of {wanted}: {reason}; \
+                     the run takes longer"
+                ));
             }
-            PoolEvent::WorkerDelayed { worker, reason } => {
-                let text = format!("worker {worker} cannot be started now: {reason}");
+            PoolEvent::WorkerDelayed { .. } => {
+                let text = text(event);
                 self.report_once(&format!("{text}; it is tried again, and others may go on"));
-                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
             }
-            PoolEvent::ProgramPassedOver { program, reason } => {
-                let text = format!(
-                    "{} is not used as the worker program: {reason}; this program serves in its \
-                     place",
-                    program.display()
-                );
-                self.bar.print_line(format_args!("coordinator: {text}"));
-                (Level::Warn, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
-            }
-            // Events of a later version of the library.
-            other => {
-                let text = format!("{other:?}");
-                (Level::Info, LogEvent::Output { stream: journal::OutputStream::Stderr, text })
-            }
+            PoolEvent::ProgramPassedOver { .. } => self.bar.print_line(format_args!(
+                "coordinator: {}; this program serves in its place",
+                text(event)
+            )),
+            _ => {}
         }
     }
 }
 
 /// The logs of workers, open for the output of these workers.
 pub(super) struct WorkerOutput {
-    dir: Option<PathBuf>,
+    logs: Option<WorkerOutputs>,
     /// Prints the output without a log.
     bar: RunProgressBar,
-    journals: Mutex<HashMap<u32, Option<Journal>>>,
 }
 
 impl WorkerOutput {
     pub(super) fn new(dir: Option<&Path>, bar: RunProgressBar) -> Self {
-        Self { dir: dir.map(Path::to_owned), bar, journals: Mutex::default() }
+        Self { logs: dir.map(WorkerOutputs::new), bar }
     }
 
     /// Writes an output line of a worker into its log; without logs, to stderr.
-    pub(super) fn record(&self, Output { worker, pid, stream, line, .. }: &Output<'_>) {
-        let mut journals = self.journals.lock().unwrap_or_else(|poison| poison.into_inner());
-        let journal = journals.entry(*pid).or_insert_with(|| {
-            let dir = self.dir.as_ref()?;
-            Journal::worker(dir, *worker, *pid).context("a worker's output is not logged").ok()
-        });
-        match journal {
-            Some(journal) => {
-                let stream = match stream {
-                    OutputStream::Stdout => journal::OutputStream::Stdout,
-                    OutputStream::Stderr => journal::OutputStream::Stderr,
-                };
-                journal.record(Level::Info, LogEvent::Output { stream, text: (*line).to_owned() });
-            }
-            None => self.bar.print_line(format_args!("worker {worker} (pid {pid}): {line}")),
+    pub(super) fn record(&self, output: &Output<'_>) {
+        if !self.logs.as_ref().is_some_and(|logs| logs.record(output)) {
+            let Output { worker, pid, line, .. } = output;
+            self.bar.print_line(format_args!("worker {worker} (pid {pid}): {line}"));
         }
     }
 }

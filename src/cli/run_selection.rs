@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use procession_journal::RunDir;
-use procession_journal::run_dir::FindError;
+use procession_journal::run_dir::{self, FindError};
 
 use super::contradiction::Contradiction;
 
@@ -43,11 +43,23 @@ impl RunSelectionArgs {
     }
 }
 
-/// The directory of a run's logs: by its path, or its name in `logs`.
+/// The directory of a run's logs: by its path, or its name in `logs`. A directory of logs stands for its
+/// newest run.
 pub(super) fn find(logs: &Path, run: Option<&str>) -> Result<PathBuf, FindError> {
-    match run {
-        Some(run) if is_path(run) => Ok(PathBuf::from(run)),
-        _ => RunDir::find(logs, run).map(|run| run.path()),
+    let named = match run {
+        Some(run) if is_path(run) => None,
+        _ => Some(RunDir::find(logs, run).map(|run| run.path())),
+    };
+    match (named, run) {
+        (Some(Ok(found)), _) => Ok(found),
+        (Some(Err(_)) | None, Some(run)) if Path::new(run).exists() => {
+            let path = Path::new(run);
+            let is_run = !path.is_dir() || !run_dir::coordinators(path).is_empty();
+            let newest = RunDir::find(path, None).ok().filter(|_| !is_run);
+            Ok(newest.map_or_else(|| path.to_owned(), |newest| newest.path()))
+        }
+        (Some(error), _) => error,
+        (None, _) => RunDir::find(logs, run).map(|run| run.path()),
     }
 }
 

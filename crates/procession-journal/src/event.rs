@@ -8,6 +8,8 @@
 //!   worker        start ─ task_started ─ try_failed … ─ task … ─ exit
 //! ```
 //!
+//! A task of the flags has a country code. A task of any other program has a [`TaskName`].
+//!
 //! Other versions of the program read these names and fields. A new event or field may be added; a
 //! known one must never change its meaning. No event may use the name of a field that all lines have.
 
@@ -36,7 +38,15 @@ pub enum LogEvent {
     /// A task begins in the process that writes this line.
     TaskStarted {
         /// Country code of the task.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         code: String,
+        /// Name of a task without a code.
+        #[serde(default, flatten)]
+        task: TaskName,
+        /// Time from the begin of the task to this line, in milliseconds: a task that is short is not
+        /// recorded at its begin.
+        #[serde(default, skip_serializing_if = "is_zero_f64")]
+        late_ms: f64,
         /// Slot of the task: no two tasks of a process have the same slot at the same time.
         slot: usize,
         /// How many times the task has been started, this time included.
@@ -58,6 +68,8 @@ pub enum LogEvent {
     /// A task ended. With a slot, it ended in the process that writes this line. Without one, the
     /// coordinator records the outcome of a task that returned none.
     Task(TaskEnd),
+    /// Short tasks that ended in the process that writes this line, and have no lines of their own.
+    Tasks(TaskSums),
     /// The coordinator has received the error of a task from a worker. An error without this line
     /// may be a consequence of the coordinator's own end, since its embedded server ends with it.
     ErrorReceived {
@@ -69,6 +81,12 @@ pub enum LogEvent {
         /// Country code of the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
+        /// Name of a task without a code.
+        #[serde(default, flatten)]
+        task: TaskName,
+        /// The process that lost the task, if it has no code.
+        #[serde(default, flatten)]
+        by: LostBy,
         /// The cause: `crash`, `timeout` or `failure`.
         fault: String,
         /// How many times the task will have been started with the next run.
@@ -81,6 +99,9 @@ pub enum LogEvent {
         /// Country code of the task.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<String>,
+        /// Name of a task without a code.
+        #[serde(default, flatten)]
+        task: TaskName,
         /// The timeout, in milliseconds.
         after_ms: f64,
     },
@@ -163,6 +184,7 @@ impl LogEvent {
             LogEvent::TaskStarted { .. } => "task_started",
             LogEvent::TryFailed { .. } => "try_failed",
             LogEvent::Task(_) => "task",
+            LogEvent::Tasks(_) => "tasks",
             LogEvent::ErrorReceived { .. } => "error_received",
             LogEvent::TaskRetried { .. } => "task_retried",
             LogEvent::TaskTimedOut { .. } => "task_timed_out",
@@ -181,11 +203,73 @@ impl LogEvent {
     }
 }
 
+/// The name of a task without a country code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskName {
+    /// Id of the task in its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// The kind of task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The label that the task gave itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// The worker process that lost a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostBy {
+    /// Index of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<usize>,
+    /// Process id of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_pid: Option<u32>,
+}
+
+/// Short tasks that one slot ran one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSums {
+    /// Slot of the tasks.
+    pub slot: usize,
+    /// Time from the begin of the first to the end of the last, in milliseconds.
+    pub period_ms: f64,
+    /// Time from the end of the last to this line, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero_f64")]
+    pub late_ms: f64,
+    /// The sum of each kind of task.
+    pub tasks: Vec<TaskSum>,
+}
+
+/// Short tasks of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSum {
+    /// The kind of task.
+    pub name: String,
+    /// Number of tasks.
+    pub count: u64,
+    /// Number of those that failed. They are in a sum only after many that have lines of their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: u64,
+    /// Sum of the durations, in milliseconds.
+    pub run_ms: f64,
+    /// The longest duration, in milliseconds.
+    pub max_ms: f64,
+    /// Size of the outputs, in bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+}
+
 /// The end of one run of a task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskEnd {
     /// Country code of the task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub code: String,
+    /// Name of a task without a code.
+    #[serde(default, flatten)]
+    pub task: TaskName,
     /// Slot of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<usize>,
@@ -195,7 +279,7 @@ pub struct TaskEnd {
     /// Status of the last HTTP response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<u16>,
-    /// Size of the saved flag, in bytes.
+    /// Size of the saved flag, or of the output of another task, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Whether the flag that was saved before is still the newest.
@@ -220,19 +304,25 @@ pub struct TaskEnd {
 }
 
 /// The settings of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// `sequential`, `threads` or `processes`.
     pub mode: String,
-    /// Label or URL of the server.
+    /// Label or URL of the server; empty in a run of another program than `coordinator`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub server: String,
+    /// Name of another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// Number of requested codes.
+    #[serde(default)]
     pub codes: usize,
     /// Number of worker processes.
     pub workers: usize,
     /// Maximum number of concurrent requests.
     pub connections: usize,
     /// Directory in which the flags are saved.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dest: String,
     /// The requested codes; empty in logs of older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -299,6 +389,10 @@ pub struct ResourceUsage {
 
 fn is_false(yes: &bool) -> bool {
     !yes
+}
+
+fn is_zero_f64(number: &f64) -> bool {
+    *number == 0.0
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -13,6 +13,7 @@
 
 mod apply;
 mod final_outcome;
+mod fold;
 mod span;
 mod summary;
 
@@ -20,7 +21,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 pub use final_outcome::{FinalOutcome, FinalStatus};
-pub use span::{Annotation, FailedTry, Span, SpanOutcome};
+pub use fold::MAX_SPANS;
+pub use span::{Annotation, FailedTry, Span, SpanOutcome, TaskKey};
 pub use summary::{ErrorGroup, LogSummary, ProcessSummary, SlowTask};
 
 use serde::Serialize;
@@ -55,10 +57,18 @@ pub struct RunHistory {
     process_indices: HashMap<(ProcessKind, Option<usize>, u32), usize>,
     /// The spans that have begun and not ended, by process and slot.
     open: HashMap<(usize, usize), usize>,
-    /// The last span of each code.
-    by_code: HashMap<String, usize>,
-    /// The outcomes that the coordinator recorded for tasks that returned none.
-    coordinator_outcomes: HashMap<String, FinalOutcome>,
+    /// Number of times that spans were joined, which changes their indices.
+    pub joins: u64,
+    /// Number of tasks that are drawn as part of a sum because there are too many spans.
+    pub joined: u64,
+    /// Number of sums.
+    sums: u64,
+    /// The number of spans at which they are joined again, if it is above the usual one.
+    min_fold: usize,
+    /// The last span of each task.
+    by_key: HashMap<TaskKey, usize>,
+    /// The titles and outcomes that the coordinator recorded for tasks that returned none.
+    coordinator_outcomes: HashMap<TaskKey, (String, FinalOutcome)>,
     /// The codes whose errors the coordinator has received.
     received_errors: HashSet<String>,
 }

@@ -26,7 +26,8 @@ use std::path::Path;
 
 pub use entry::{EntryHeader, Level, LogEntry, ProcessKind};
 pub use event::{
-    FORMAT, LogEvent, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings, TaskEnd,
+    FORMAT, LogEvent, LostBy, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings,
+    TaskEnd, TaskName, TaskSum, TaskSums,
 };
 pub use history::RunHistory;
 pub use merge::{Merge, MergedLine};

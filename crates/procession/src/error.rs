@@ -223,6 +223,9 @@ pub enum PoolError {
     /// There is no directory in which workers can meet their coordinator.
     #[error("no temporary directory is usable for the workers' sockets: {0}")]
     NoRunDir(String),
+    /// The journal of the pool cannot be written: see `Builder::journal`.
+    #[error("{0}")]
+    Journal(String),
     /// No worker could be started, again and again, so the pool gave up.
     #[error("no worker could be started ({}): {cause}", tried(*tries))]
     CannotStart {

@@ -102,6 +102,8 @@ mod codec;
 mod error;
 mod executor;
 mod future;
+#[cfg(feature = "journal")]
+pub mod journal;
 mod kept_task;
 mod limits;
 mod locked_dir;

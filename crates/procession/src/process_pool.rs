@@ -33,6 +33,7 @@ mod initializer;
 mod inner;
 mod listeners;
 mod output;
+mod pool_journal;
 mod program;
 mod receive;
 mod socket_dir;
@@ -175,6 +176,12 @@ impl ProcessPool {
             wait: wait.clone(),
             run: run.clone(),
         }
+    }
+
+    /// The directory of this run's journal, if the pool keeps one: see [`Builder::journal`].
+    #[cfg(feature = "journal")]
+    pub fn journal_dir(&self) -> Option<&std::path::Path> {
+        self.inner.listeners.journal().map(|journal| journal.dir())
     }
 
     /// Like [`submit`](super::Executor::submit), with options for this task.

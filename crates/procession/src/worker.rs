@@ -12,6 +12,7 @@
 
 mod origin;
 mod streams;
+mod task_journal;
 mod worker_loop;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ use ipc_channel::{IpcError, TryRecvError};
 
 pub(crate) use self::origin::was_asked_in_vain;
 use self::origin::{has_the_socket, is_child_of};
+use self::task_journal::TaskJournal;
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
 use crate::kept_task;
@@ -181,7 +183,7 @@ impl Asked {
 
     /// Runs the coordinator's calls until it closes the connection.
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
-        let coordinator = self.marking.coordinator;
+        let (coordinator, marking) = (self.marking.coordinator, self.marking);
         let invitation = self.check_wrapper()?;
         if let Some(mark) = invitation.mark {
             os::mark::close(mark);
@@ -202,7 +204,9 @@ impl Asked {
         let Handshaken { region, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
-        let worker_loop = Arc::new(WorkerLoop::new(registry, worker, region, Arc::clone(&socket)));
+        let journal = TaskJournal::open(marking, &registry.build(), stack);
+        let worker_loop = WorkerLoop::new(registry, worker, region, Arc::clone(&socket), journal);
+        let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
@@ -246,6 +250,7 @@ impl Asked {
             let _ = runner.join();
         }
         worker_loop.drop_locals();
+        worker_loop.end_journal();
         Ok(())
     }
 

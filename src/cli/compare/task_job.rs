@@ -12,7 +12,7 @@ use serde_json::Map;
 use crate::flags::outcome::{OutcomeCounts, milliseconds};
 use crate::workload::WorkKind;
 use procession_journal::entry::now;
-use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd};
+use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd, TaskName};
 
 use super::flags_job::scratch;
 use super::mode::{Language, MeasuredMode};
@@ -57,7 +57,8 @@ impl TaskJob {
 
 impl MeasuredJob for TaskJob {
     fn run(&self, id: RunId, runner: &ProcessRunner) -> Result<MeasuredRun, RunError> {
-        self.show(id, LogEvent::TaskStarted { code: self.title(id), slot: 0, run: 1 });
+        let (code, task) = (self.title(id), TaskName::default());
+        self.show(id, LogEvent::TaskStarted { code, task, late_ms: 0.0, slot: 0, run: 1 });
         let began = Instant::now();
         let run = self.measure(id, runner);
         self.show(id, self.outcome(id, began.elapsed(), &run));

@@ -144,6 +144,7 @@ fn as_logged(settings: &DownloadSettings, parallelism: Parallelism) -> RunSettin
     RunSettings {
         mode: parallelism.mode().to_owned(),
         server: settings.site.to_string(),
+        program: None,
         codes: settings.codes.len(),
         workers: parallelism.workers(),
         connections: parallelism.connections(),

@@ -169,6 +169,7 @@ fn apply(
     let RunSettings {
         mode,
         server,
+        program: _,
         codes: _,
         wanted: _,
         workers,

@@ -12,6 +12,7 @@ pub(super) struct Filter {
     workers: Vec<usize>,
     pids: Vec<u32>,
     codes: Vec<String>,
+    tasks: Vec<String>,
     statuses: Vec<String>,
     level: Level,
     since: Timestamp,
@@ -20,16 +21,17 @@ pub(super) struct Filter {
 impl Filter {
     /// `since` is the earliest time of a line.
     pub(super) fn new(args: &FilterArgs, is_json: bool, since: Timestamp) -> Self {
-        let FilterArgs { worker, pid, code, status, level, since: _ } = args;
+        let FilterArgs { worker, pid, code, task, status, level, since: _ } = args;
         let level = match level {
             Some(level) => level.clone(),
-            None if is_json || !code.is_empty() => Level::Debug,
+            None if is_json || !code.is_empty() || !task.is_empty() => Level::Debug,
             None => Level::Info,
         };
         Self {
             workers: worker.clone(),
             pids: pid.clone(),
             codes: code.clone(),
+            tasks: task.clone(),
             statuses: status.clone(),
             level,
             since,
@@ -48,6 +50,7 @@ impl Filter {
             && (self.pids.is_empty()
                 || self.pids.contains(&header.pid)
                 || header.about_pid().is_some_and(|pid| self.pids.contains(&pid)))
+            && (self.tasks.is_empty() || self.tasks.iter().any(|task| header.is_of_task(task)))
             && among(&self.codes, header.code())
             && among(&self.statuses, header.status())
     }

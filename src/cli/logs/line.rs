@@ -19,7 +19,7 @@ use super::super::options::ColorOption;
 use super::super::stdout;
 use procession_journal::{
     Level, LogEntry, LogEvent, OutputStream, ProcessKind, ResourceUsage, RunReport, RunSettings,
-    TaskEnd,
+    TaskEnd, TaskName, TaskSums,
 };
 
 /// On terminals with fewer columns, the names of processes are short.
@@ -117,19 +117,30 @@ fn describe(event: &LogEvent) -> String {
             format!("begins, version {version}{args}")
         }
         LogEvent::Run(settings) => describe_run(settings),
-        LogEvent::TaskStarted { code, run: 1, .. } => format!("{code} begins"),
-        LogEvent::TaskStarted { code, run, .. } => format!("{code} begins, for time {run}"),
+        LogEvent::TaskStarted { code, task, run, late_ms, .. } => {
+            let task = named(code, task);
+            let when = match late_ms {
+                0.0 => String::new(),
+                late => format!(" {} ago", milliseconds(*late)),
+            };
+            match run {
+                1 if late_ms == &0.0 => format!("{task} begins"),
+                1 => format!("{task} has begun{when}"),
+                run => format!("{task} begins, for time {run}"),
+            }
+        }
         LogEvent::TryFailed { code, attempt, error, pause_ms, .. } => {
             format!("{code} try {attempt}: {error}; again in {}", milliseconds(*pause_ms))
         }
         LogEvent::Task(task) => describe_task(task),
+        LogEvent::Tasks(sums) => describe_sums(sums),
         LogEvent::ErrorReceived { code } => format!("the error of {code} was received"),
-        LogEvent::TaskRetried { code, fault, run, pause_ms } => {
-            let code = code.as_deref().unwrap_or("a task");
+        LogEvent::TaskRetried { code, task, fault, run, pause_ms, .. } => {
+            let code = named(code.as_deref().unwrap_or_default(), task);
             format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))
         }
-        LogEvent::TaskTimedOut { code, after_ms } => {
-            let code = code.as_deref().unwrap_or("a task");
+        LogEvent::TaskTimedOut { code, task, after_ms } => {
+            let code = named(code.as_deref().unwrap_or_default(), task);
             format!("{code} ran longer than {} and was ended", milliseconds(*after_ms))
         }
         LogEvent::Output { stream: OutputStream::Stdout, text } => format!("says: {text}"),
@@ -159,7 +170,43 @@ fn describe(event: &LogEvent) -> String {
     }
 }
 
+/// The code of a task; or its label or kind, with its id.
+fn named(code: &str, TaskName { id, name, label }: &TaskName) -> String {
+    if !code.is_empty() {
+        return code.to_owned();
+    }
+    let title = label.as_deref().or(name.as_deref()).unwrap_or("task");
+    match id {
+        Some(id) => format!("{title} #{id}"),
+        None => "a task".to_owned(),
+    }
+}
+
+/// `5123 square, 20 cube (2 failed): 95.2 ms of 99.8 ms, the longest 0.90 ms`.
+fn describe_sums(TaskSums { period_ms, tasks, .. }: &TaskSums) -> String {
+    let kinds = tasks.iter().map(|sum| {
+        let failed = match sum.failed {
+            0 => String::new(),
+            failed => format!(" ({failed} failed)"),
+        };
+        format!("{} {}{failed}", sum.count, sum.name)
+    });
+    let kinds: Vec<_> = kinds.collect();
+    let run_ms: f64 = tasks.iter().map(|sum| sum.run_ms).sum();
+    let max_ms = tasks.iter().map(|sum| sum.max_ms).fold(0.0, f64::max);
+    let (ran, of, longest) = (milliseconds(run_ms), milliseconds(*period_ms), milliseconds(max_ms));
+    format!("{}: {ran} of {of}, the longest {longest}", kinds.join(", "))
+}
+
 fn describe_run(settings: &RunSettings) -> String {
+    if let Some(program) = &settings.program {
+        let RunSettings { mode, workers, connections, .. } = settings;
+        let workers = count(*workers as u64, "worker");
+        return format!(
+            "{program}: {mode}, {workers}, {} at a time",
+            count(*connections as u64, "task")
+        );
+    }
     let RunSettings { mode, server, codes, workers, connections, dest, continues, .. } = settings;
     let flags = count(*codes as u64, "flag");
     let workers = match workers {
@@ -175,7 +222,8 @@ fn describe_run(settings: &RunSettings) -> String {
 }
 
 fn describe_task(task: &TaskEnd) -> String {
-    let TaskEnd { code, status, bytes: size, unchanged, elapsed_ms, attempt, error, .. } = task;
+    let TaskEnd { status, bytes: size, unchanged, elapsed_ms, attempt, error, .. } = task;
+    let code = named(&task.code, &task.task);
     let size = size.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
     let what = match (status.as_str(), error) {
         ("ok", _) if *unchanged => "unchanged".to_owned(),

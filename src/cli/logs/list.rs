@@ -51,7 +51,9 @@ fn cells_of(run: &RunDir) -> [String; 9] {
     };
     let [mut mode, mut server, mut flags] = ["?", "?", "?"].map(str::to_owned);
     if let Some(settings) = &history.settings {
-        (mode, server) = (settings.mode.clone(), settings.server.clone());
+        // Of another program than this one, its name stands in place of the server.
+        let server_or_program = settings.program.as_ref().unwrap_or(&settings.server);
+        (mode, server) = (settings.mode.clone(), server_or_program.clone());
         flags = settings.codes.to_string();
     }
     let [ok, not_found, errors, not_done, time, ended] = match history.report {

@@ -86,10 +86,13 @@ pub(super) struct FilterArgs {
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
     pub code: Vec<String>,
+    /// Only what is about the tasks with this id, label or name, in the logs of any program
+    #[arg(long, value_name = "TASK")]
+    pub task: Vec<String>,
     /// Only flags with this status: ok, not_found, error or not_done
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = filter::status)]
     pub status: Vec<String>,
-    /// Minimum level: debug, info, warn or error [default: info; debug with --code and --json]
+    /// Minimum level: debug, info, warn or error [default: info; debug with --code, --task and --json]
     #[arg(long, value_name = "LEVEL", value_parser = filter::level)]
     pub level: Option<procession_journal::Level>,
     /// Only what happened since then
@@ -98,7 +101,7 @@ pub(super) struct FilterArgs {
 }
 
 /// The options that filter lines, which contradict the views of whole runs.
-const FILTERS: [&str; 6] = ["worker", "pid", "code", "status", "level", "since"];
+const FILTERS: [&str; 7] = ["worker", "pid", "code", "task", "status", "level", "since"];
 
 /// Runs the command.
 pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {

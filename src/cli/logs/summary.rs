@@ -109,7 +109,13 @@ fn as_text(
 /// The settings and the results.
 fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: bool) -> String {
     let mut text = format!("Run {name}");
-    if let Some(RunSettings { mode, server, codes, workers, connections, .. }) = &history.settings {
+    if let Some(settings @ RunSettings { program: Some(program), .. }) = &history.settings {
+        let RunSettings { mode, workers, connections, .. } = settings;
+        let workers = count(*workers as u64, "worker");
+        let tasks = count(*connections as u64, "task");
+        text += &format!(": {program}, {mode}, {workers}, {tasks} at a time");
+    } else if let Some(settings) = &history.settings {
+        let RunSettings { mode, server, codes, workers, connections, .. } = settings;
         let workers = match workers {
             0 => String::new(),
             n => format!(", {}", count(*n as u64, "worker")),
@@ -136,7 +142,19 @@ fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: 
     if let Some(missing) = missing {
         text += &format!("{missing}\n");
     }
+    let is_of_flags = history.settings.as_ref().is_none_or(|run| run.program.is_none());
     if let Some(report) = history.report
+        && !agrees(&report, summary)
+        && !is_of_flags
+    {
+        let RunReport { ok, error, not_done, .. } = report;
+        text += &format!(
+            "The pool itself counted {ok} ok, {}, {} cancelled: a worker that was killed has not \
+             written its last lines, or tasks were cancelled while they ran.\n",
+            count(error, "error"),
+            not_done.unwrap_or_default()
+        );
+    } else if let Some(report) = history.report
         && !agrees(&report, summary)
     {
         let RunReport { ok, not_found, error, not_done, .. } = report;

@@ -68,6 +68,9 @@ struct TaskBar {
     n: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     z: Option<u64>,
+    /// Number of tasks, of those that failed, and sum of the durations, if it is a sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    m: Option<(u64, u64, f64)>,
     /// The error.
     #[serde(skip_serializing_if = "Option::is_none")]
     x: Option<String>,
@@ -126,13 +129,14 @@ impl Picture {
             i,
             p: span.process,
             s: span.slot,
-            c: span.code.clone(),
+            c: span.label().into_owned(),
             r: span.run,
             f: span.outcome.as_str(),
             b: ms(span.begin),
             e: span.end.map(ms),
             n: span.attempts,
             z: span.bytes,
+            m: span.is_sum().then(|| (span.count, span.failed, span.busy as f64 / 1e3)),
             x: span.error.clone(),
             u: span.unchanged,
             a: span.is_retried,
@@ -162,6 +166,12 @@ impl Picture {
 }
 
 fn in_words(settings: &RunSettings) -> String {
+    if let Some(program) = &settings.program {
+        let RunSettings { workers, connections, .. } = settings;
+        let tasks = if *connections == 1 { "1 task" } else { &format!("{connections} tasks") };
+        let workers = if *workers == 1 { "1 worker" } else { &format!("{workers} workers") };
+        return format!("{program}, {workers}, {tasks} at a time");
+    }
     let RunSettings { mode, server, workers, connections, .. } = settings;
     let workers = match workers {
         0 => String::new(),

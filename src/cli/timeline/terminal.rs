@@ -201,8 +201,10 @@ impl TimeScale {
             |cell: &LaneCell| cell.outcome.is_some_and(|other| rank(span.outcome) < rank(other));
         let Some(first) = (first..=last).find(|cell| !is_better(&cells[*cell])) else { return };
         cells[first..=last].fill(LaneCell { glyph, outcome: Some(span.outcome), is_mark: false });
-        if last - first >= span.code.len() && span.code.is_ascii() {
-            for (cell, letter) in cells[first..].iter_mut().zip(span.code.chars()) {
+        let label = span.label();
+        let is_printable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if last - first >= label.len() && is_printable(&label) {
+            for (cell, letter) in cells[first..].iter_mut().zip(label.chars()) {
                 cell.glyph = letter;
             }
         }

@@ -32,7 +32,7 @@ pub(super) fn of(name: &str, history: &RunHistory) -> String {
         );
         for span in lane.spans {
             events.push(json!({
-                "ph": "X", "cat": span.outcome.as_str(), "name": span.code, "cname": color(span.outcome),
+                "ph": "X", "cat": span.outcome.as_str(), "name": span.label(), "cname": color(span.outcome),
                 "pid": pid, "tid": tid, "ts": span.begin, "dur": span.duration(end),
                 "args": details(span),
             }));

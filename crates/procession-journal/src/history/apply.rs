@@ -1,10 +1,12 @@
 //! What each event changes in a history: one method for each.
 
+use super::span::{TaskKey, micros, title};
 use super::{
     Annotation, FailedTry, FinalOutcome, Micros, MissingLines, ProcessRecord, RunHistory, Span,
+    SpanOutcome,
 };
 use crate::entry::{LogEntry, ProcessKind};
-use crate::event::{LogEvent, ResourceUsage, TaskEnd};
+use crate::event::{LogEvent, LostBy, ResourceUsage, TaskEnd, TaskName, TaskSums};
 
 impl RunHistory {
     /// Adds an entry.
@@ -27,18 +29,27 @@ impl RunHistory {
             LogEvent::Start { version, format, .. } => {
                 self.processes[process].version = Some((version, format));
             }
-            LogEvent::TaskStarted { code, slot, run } => {
-                self.task_started(process, slot, code, run, at);
+            LogEvent::TaskStarted { code, task, late_ms, slot, run } => {
+                if let Some(named) = named(&code, &task) {
+                    self.task_started(process, slot, named, run, at - micros(late_ms));
+                }
             }
             LogEvent::TryFailed { code, slot, attempt, error, pause_ms } => {
                 self.try_failed(process, slot, &code, FailedTry { at, attempt, error, pause_ms });
             }
             LogEvent::Task(task) => self.task_ended(process, task, at),
+            LogEvent::Tasks(sums) => self.tasks_ended(process, &sums, at),
             LogEvent::ErrorReceived { code } => drop(self.received_errors.insert(code)),
-            LogEvent::TaskRetried { code, fault, run, .. } => {
-                self.task_retried(at, code, fault, run);
+            LogEvent::TaskRetried { code, task, by, fault, run, pause_ms: _ } => {
+                let named = named(code.as_deref().unwrap_or_default(), &task);
+                if let Some(named) = &named {
+                    self.note_loss(named, by, 0, at);
+                }
+                self.task_retried(at, named, fault, run);
             }
-            LogEvent::TaskTimedOut { code, .. } => self.task_timed_out(at, code),
+            LogEvent::TaskTimedOut { code, task, .. } => {
+                self.task_timed_out(at, named(code.as_deref().unwrap_or_default(), &task));
+            }
             LogEvent::WorkerStarted { child, child_pid } => {
                 self.process(ProcessKind::Worker, Some(child), child_pid, at);
             }
@@ -70,50 +81,100 @@ impl RunHistory {
         })
     }
 
-    fn task_started(&mut self, process: usize, slot: usize, code: String, run: u32, at: Micros) {
+    fn task_started(&mut self, process: usize, slot: usize, named: Named, run: u32, at: Micros) {
         // Where only the end of a task is recorded, its begin may lie before the first entry.
         self.period = self.period.map(|(begin, end)| (begin.min(at), end));
         let slots = &mut self.processes[process].slots;
         *slots = (*slots).max(slot + 1);
-        self.by_code.insert(code.clone(), self.spans.len());
+        self.by_key.insert(named.0.clone(), self.spans.len());
         if let Some(unended) = self.open.insert((process, slot), self.spans.len()) {
             self.lose(unended, at);
         }
-        let mut span = Span::begun(process, slot, code, run, at);
+        let mut span = Span::begun(process, slot, named, run, at);
         span.revision = self.revision;
         self.spans.push(span);
+        self.fold_if_large();
     }
 
     fn try_failed(&mut self, process: usize, slot: usize, code: &str, failed: FailedTry) {
-        if let Some(span) = self.open_span(process, slot, code) {
+        if let Some(span) = self.open_span(process, slot, &TaskKey::Code(code.to_owned())) {
             self.touch(span).tries.push(failed);
         }
     }
 
-    /// The span of this code that runs in this slot.
-    fn open_span(&self, process: usize, slot: usize, code: &str) -> Option<usize> {
+    /// The span of this task that runs in this slot.
+    fn open_span(&self, process: usize, slot: usize, key: &TaskKey) -> Option<usize> {
         let open = self.open.get(&(process, slot)).copied();
-        open.filter(|&span| self.spans[span].code == code)
+        open.filter(|&span| self.spans[span].key == *key)
     }
 
     fn task_ended(&mut self, process: usize, task: TaskEnd, at: Micros) {
+        let Some(named) = named(&task.code, &task.task) else { return };
         if !self.ran_in(process, &task) {
-            let last = self.by_code.get(&task.code).copied();
+            let by = LostBy { child: task.child, child_pid: task.child_pid };
+            self.note_loss(&named, by, micros(task.elapsed_ms), at);
+            let (key, title) = named;
+            let last = self.by_key.get(&key).copied();
+            if let Some(last) = last.filter(|_| matches!(key, TaskKey::Id(_))) {
+                let span = self.touch(last);
+                (span.error, span.cause) = (task.error.clone(), task.cause.clone());
+            }
             let outcome = FinalOutcome::of_task(&task, last);
-            self.coordinator_outcomes.insert(task.code, outcome);
+            self.coordinator_outcomes.insert(key, (title, outcome));
             return;
         }
-        let open = task.slot.and_then(|slot| self.open_span(process, slot, &task.code));
+        let open = task.slot.and_then(|slot| self.open_span(process, slot, &named.0));
         let span = open.unwrap_or_else(|| {
-            let begin = at - (task.elapsed_ms * 1e3) as Micros;
+            let begin = at - micros(task.elapsed_ms);
             let slot = task.slot.unwrap_or_else(|| self.processes[process].free_slot(begin));
-            self.task_started(process, slot, task.code.clone(), 1, begin);
+            self.task_started(process, slot, named, 1, begin);
             self.spans.len() - 1
         });
         let slot = self.spans[span].slot;
         self.open.remove(&(process, slot));
         self.processes[process].end_slot(slot, at);
+        if let Some(label) = task.task.label.clone().filter(|_| task.code.is_empty()) {
+            self.spans[span].code = label;
+        }
         self.touch(span).end_with(task, at);
+    }
+
+    fn tasks_ended(&mut self, process: usize, sums: &TaskSums, at: Micros) {
+        self.sums += 1;
+        let end = at - micros(sums.late_ms);
+        let mut span = Span::of_sums(process, self.sums, sums, end);
+        span.revision = self.revision;
+        self.period = self.period.map(|(begin, end)| (begin.min(span.begin), end));
+        let record = &mut self.processes[process];
+        record.slots = record.slots.max(span.slot + 1);
+        record.end_slot(span.slot, end);
+        self.spans.push(span);
+        self.fold_if_large();
+    }
+
+    /// Adds the span of a task that a worker lost before it recorded its begin, where the coordinator
+    /// records the loss. Tasks with a code record their begins.
+    fn note_loss(&mut self, named: &Named, by: LostBy, elapsed: Micros, at: Micros) {
+        let LostBy { child: Some(worker), child_pid: Some(pid) } = by else { return };
+        if !matches!(named.0, TaskKey::Id(_)) {
+            return;
+        }
+        let process = self.process(ProcessKind::Worker, Some(worker), pid, at);
+        let last = self.by_key.get(&named.0).map(|span| &self.spans[*span]);
+        let is_known = last.is_some_and(|span| {
+            let is_lost = matches!(span.outcome, SpanOutcome::Running | SpanOutcome::Lost);
+            span.process == process && is_lost && !span.is_retried
+        });
+        if is_known {
+            return;
+        }
+        let end = self.processes[process].end.map_or(at, |end| end.min(at));
+        let begin = end - elapsed;
+        let slot = self.processes[process].free_slot(begin);
+        self.task_started(process, slot, named.clone(), 1, begin);
+        self.open.remove(&(process, slot));
+        self.processes[process].end_slot(slot, end);
+        self.lose(self.spans.len() - 1, end);
     }
 
     /// Whether the task ran in the process that recorded its end. In the first format slots were not
@@ -127,25 +188,36 @@ impl RunHistory {
                 && self.settings.as_ref().is_some_and(|run| run.mode != "processes"))
     }
 
-    fn last_span(&self, code: Option<&String>) -> Option<usize> {
-        self.by_code.get(code?).copied()
+    fn last_span(&self, named: Option<&Named>) -> Option<usize> {
+        self.by_key.get(&named?.0).copied()
     }
 
-    fn task_retried(&mut self, at: Micros, code: Option<String>, fault: String, run: u32) {
-        let span = self.last_span(code.as_ref());
+    fn task_retried(&mut self, at: Micros, named: Option<Named>, fault: String, run: u32) {
+        let span = self.last_span(named.as_ref());
         if let Some(span) = span {
             let span = self.touch(span);
             span.is_retried = true;
             span.timed_out |= fault == "timeout";
         }
+        let code = self.title_of(span, named);
         self.annotations.push(Annotation::Retried { at, code, fault, run, span });
     }
 
-    fn task_timed_out(&mut self, at: Micros, code: Option<String>) {
-        if let Some(span) = self.last_span(code.as_ref()) {
+    fn task_timed_out(&mut self, at: Micros, named: Option<Named>) {
+        let span = self.last_span(named.as_ref());
+        if let Some(span) = span {
             self.touch(span).timed_out = true;
         }
+        let code = self.title_of(span, named);
         self.annotations.push(Annotation::TimedOut { at, code });
+    }
+
+    /// The title of a task: its process may know a label that the coordinator does not.
+    fn title_of(&self, span: Option<usize>, named: Option<Named>) -> Option<String> {
+        match span {
+            Some(span) => Some(self.spans[span].code.clone()),
+            None => named.map(|(key, title)| key.named(&title)),
+        }
     }
 
     fn worker_not_started(&mut self, worker: usize, pid: u32, at: Micros, was_needed: bool) {
@@ -189,4 +261,11 @@ impl RunHistory {
         record.how.get_or_insert_with(|| format!("exit code {exit_code}"));
         record.is_regular |= exit_code == 0;
     }
+}
+
+/// What identifies a task, and its title.
+pub(super) type Named = (TaskKey, String);
+
+fn named(code: &str, task: &TaskName) -> Option<Named> {
+    Some((TaskKey::of(code, task)?, title(code, task)))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{RunHistory, Span, SpanOutcome};
+use super::{RunHistory, Span, SpanOutcome, TaskKey};
 use crate::entry::ProcessKind;
 use crate::event::TaskEnd;
 
@@ -83,23 +83,26 @@ impl FinalOutcome {
 }
 
 impl RunHistory {
-    /// The final outcome of each code that has one.
+    /// The final outcome of each task that has one, by its code or title. Sums are not contained.
     pub fn final_outcomes(&self) -> BTreeMap<String, FinalOutcome> {
         let mut outcomes = BTreeMap::new();
         for (index, span) in self.spans.iter().enumerate() {
-            if self.is_unconfirmed_error(span) {
+            if span.is_sum() || self.is_unconfirmed_error(span) {
                 continue;
             }
             if let Some(outcome) = FinalOutcome::of_span(index, span) {
                 let code = match self.counts_every_task {
                     true => format!("{} ({})", span.code, index + 1),
-                    false => span.code.clone(),
+                    false => span.key.named(&span.code),
                 };
                 outcomes.insert(code, outcome);
             }
         }
-        for (code, outcome) in &self.coordinator_outcomes {
-            outcomes.insert(code.clone(), outcome.clone());
+        for (key, (title, outcome)) in &self.coordinator_outcomes {
+            // The process of the task may know a label that the coordinator does not.
+            let span = self.by_key.get(key).filter(|_| matches!(key, TaskKey::Id(_)));
+            let title = span.map_or(title, |span| &self.spans[*span].code);
+            outcomes.insert(key.named(title), outcome.clone());
         }
         outcomes
     }
@@ -108,6 +111,7 @@ impl RunHistory {
     pub(super) fn is_unconfirmed_error(&self, span: &Span) -> bool {
         let process = &self.processes[span.process];
         span.outcome == SpanOutcome::Error
+            && matches!(span.key, TaskKey::Code(_))
             && self.report.is_none()
             && process.kind == ProcessKind::Worker
             && process.version.as_ref().is_some_and(|(_, format)| *format > 0)

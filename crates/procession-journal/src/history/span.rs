@@ -1,17 +1,68 @@
 //! One run of a task, and the events that are not runs of tasks.
 
-use super::Micros;
-use crate::event::TaskEnd;
+use std::borrow::Cow;
 
-/// One run of a task, in one process.
+use super::Micros;
+use crate::event::{TaskEnd, TaskName, TaskSums};
+
+/// What identifies a task in its run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskKey {
+    /// A country code.
+    Code(String),
+    /// The id of a task without a code.
+    Id(u64),
+    /// The number of a sum of short tasks.
+    Sum(u64),
+}
+
+impl TaskKey {
+    /// The key of a task, if the event names one.
+    pub(super) fn of(code: &str, name: &TaskName) -> Option<Self> {
+        match name.id {
+            Some(id) if code.is_empty() => Some(Self::Id(id)),
+            _ if code.is_empty() => None,
+            _ => Some(Self::Code(code.to_owned())),
+        }
+    }
+
+    /// The title together with what distinguishes it from other tasks of this title.
+    pub(super) fn named(&self, title: &str) -> String {
+        match self {
+            Self::Id(id) => format!("{title} #{id}"),
+            Self::Code(_) | Self::Sum(_) => title.to_owned(),
+        }
+    }
+}
+
+/// The title of a task: its code, its label, or its kind.
+pub(super) fn title(code: &str, TaskName { id, name, label }: &TaskName) -> String {
+    match (label, name, id) {
+        _ if !code.is_empty() => code.to_owned(),
+        (Some(label), _, _) => label.clone(),
+        (None, Some(name), _) => name.clone(),
+        (None, None, Some(id)) => format!("task {id}"),
+        (None, None, None) => "a task".to_owned(),
+    }
+}
+
+/// One run of a task, in one process; or short tasks that ran there one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// Index of the process that ran it.
     pub process: usize,
     /// Slot in that process: no two spans of a process overlap in the same slot.
     pub slot: usize,
-    /// Country code of the task.
+    /// What identifies the task.
+    pub key: TaskKey,
+    /// Title of the task: its country code, its label, or its kind.
     pub code: String,
+    /// Number of tasks.
+    pub count: u64,
+    /// Number of those that failed, of several tasks.
+    pub failed: u64,
+    /// Sum of their durations, of several tasks.
+    pub busy: Micros,
     /// How many times the task has been started, this time included.
     pub run: u32,
     /// When it began.
@@ -118,11 +169,21 @@ pub enum Annotation {
 }
 
 impl Span {
-    pub(super) fn begun(process: usize, slot: usize, code: String, run: u32, at: Micros) -> Self {
+    pub(super) fn begun(
+        process: usize,
+        slot: usize,
+        (key, code): (TaskKey, String),
+        run: u32,
+        at: Micros,
+    ) -> Self {
         Self {
             process,
             slot,
+            key,
             code,
+            count: 1,
+            failed: 0,
+            busy: 0,
             run,
             begin: at,
             end: None,
@@ -145,6 +206,50 @@ impl Span {
         (self.end.unwrap_or(now) - self.begin).max(0)
     }
 
+    /// Several short tasks, the last of which ended at `end`.
+    pub(super) fn of_sums(process: usize, number: u64, sums: &TaskSums, end: Micros) -> Self {
+        let begin = end - micros(sums.period_ms);
+        let all = |of: fn(&crate::TaskSum) -> u64| sums.tasks.iter().map(of).sum::<u64>();
+        let kinds = sums.tasks.iter().map(|sum| sum.name.as_str());
+        let title = titles(kinds);
+        let bytes = all(|sum| sum.bytes);
+        Self {
+            count: all(|sum| sum.count),
+            failed: all(|sum| sum.failed),
+            busy: micros(sums.tasks.iter().map(|sum| sum.run_ms).sum::<f64>()),
+            bytes: (bytes > 0).then_some(bytes),
+            end: Some(end),
+            outcome: SpanOutcome::Ok,
+            ..Self::begun(process, sums.slot, (TaskKey::Sum(number), title), 1, begin)
+        }
+    }
+
+    /// The text in its bar: the title, with the number of several tasks.
+    pub fn label(&self) -> Cow<'_, str> {
+        match self.is_sum() {
+            true => format!("{} {}", self.count, self.code).into(),
+            false => self.code.as_str().into(),
+        }
+    }
+
+    /// Whether it stands for several tasks.
+    pub fn is_sum(&self) -> bool {
+        matches!(self.key, TaskKey::Sum(_))
+    }
+
+    /// The mean duration of its tasks; of a task that has not ended, until `now`.
+    pub fn mean_duration(&self, now: Micros) -> Micros {
+        match self.is_sum() {
+            true => self.busy / self.count.max(1) as Micros,
+            false => self.duration(now),
+        }
+    }
+
+    /// The time in which its tasks ran.
+    pub(super) fn busy_time(&self, now: Micros) -> Micros {
+        if self.is_sum() { self.busy } else { self.duration(now) }
+    }
+
     pub(super) fn end_with(&mut self, task: TaskEnd, at: Micros) {
         let TaskEnd { status, http, bytes, unchanged, attempt, error, cause, .. } = task;
         self.end = Some(at.max(self.begin));
@@ -155,5 +260,19 @@ impl Span {
         };
         (self.unchanged, self.http, self.bytes) = (unchanged, http, bytes);
         (self.attempts, self.error, self.cause) = (attempt, error, cause);
+    }
+}
+
+/// Milliseconds of a line in microseconds; a line may have any number.
+pub(super) fn micros(ms: f64) -> Micros {
+    (ms * 1e3).clamp(0.0, 1e15) as Micros
+}
+
+/// The kinds of short tasks, in the title of their sum.
+fn titles<'k>(mut kinds: impl Iterator<Item = &'k str>) -> String {
+    let first = kinds.next().unwrap_or("short tasks").to_owned();
+    match kinds.count() {
+        0 => first,
+        others => format!("{first} and {others} more kinds"),
     }
 }

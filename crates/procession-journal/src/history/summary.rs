@@ -18,7 +18,7 @@ const SLOWEST: usize = 10;
 /// A run in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogSummary {
-    /// Flags saved.
+    /// Flags saved; tasks of another program that ended with an output.
     pub ok: u64,
     /// Codes without a flag.
     pub not_found: u64,
@@ -116,6 +116,14 @@ struct FinalCounts {
 }
 
 impl FinalCounts {
+    fn add_sums(&mut self, spans: &[Span]) {
+        for span in spans.iter().filter(|span| span.is_sum()) {
+            self.ok += span.count - span.failed;
+            self.error += span.failed;
+            self.known += span.count;
+        }
+    }
+
     fn of(outcomes: &BTreeMap<String, FinalOutcome>) -> Self {
         let count = |is_counted: fn(&FinalOutcome) -> bool| {
             outcomes.values().filter(|outcome| is_counted(outcome)).count() as u64
@@ -136,6 +144,7 @@ impl RunHistory {
     pub fn summary(&self) -> LogSummary {
         let outcomes = self.final_outcomes();
         let mut counts = FinalCounts::of(&outcomes);
+        counts.add_sums(&self.spans);
         let wanted = self.settings.as_ref().map_or(counts.known, |run| run.codes as u64);
         // Where lines are missing, the numbers of the run's own report are right.
         if let (Some(_), Some(report)) = (&self.missing, self.report) {
@@ -166,13 +175,19 @@ impl RunHistory {
         now: Micros,
     ) -> Vec<ProcessSummary> {
         let mut rows: Vec<_> = self.processes.iter().map(empty_row).collect();
-        let mut times: Vec<Vec<Micros>> = vec![Vec::new(); rows.len()];
+        let mut times: Vec<Vec<(Micros, u64)>> = vec![Vec::new(); rows.len()];
+        let mut busy = vec![0; rows.len()];
         for span in &self.spans {
             let row = &mut rows[span.process];
-            row.runs += 1;
+            row.runs += span.count;
             row.bytes += span.bytes.unwrap_or_default();
             row.lost += u64::from(span.outcome == SpanOutcome::Lost);
-            times[span.process].push(span.duration(now));
+            if span.is_sum() {
+                row.ok += span.count - span.failed;
+                row.error += span.failed;
+            }
+            times[span.process].push((span.mean_duration(now), span.count));
+            busy[span.process] += span.busy_time(now);
         }
         for outcome in outcomes.values() {
             if let Some(span) = outcome.span {
@@ -185,10 +200,11 @@ impl RunHistory {
                 }
             }
         }
-        for ((row, process), times) in rows.iter_mut().zip(&self.processes).zip(&mut times) {
+        let processes = rows.iter_mut().zip(&self.processes);
+        for (((row, process), times), busy) in processes.zip(&mut times).zip(busy) {
             let lifetime = (process.end.unwrap_or(now) - process.begin).max(1) as f64;
             let slots = process.slots.max(1) as f64;
-            row.busy = (times.iter().sum::<Micros>() as f64 / lifetime / slots).min(1.0);
+            row.busy = (busy as f64 / lifetime / slots).min(1.0);
             times.sort_unstable();
             row.median_ms = quantile(times, 0.5);
             row.p95_ms = quantile(times, 0.95);
@@ -200,7 +216,7 @@ impl RunHistory {
     }
 
     fn slowest(&self, now: Micros) -> Vec<SlowTask> {
-        let mut spans: Vec<&Span> = self.spans.iter().collect();
+        let mut spans: Vec<&Span> = self.spans.iter().filter(|span| !span.is_sum()).collect();
         spans.sort_by_key(|span| std::cmp::Reverse(span.duration(now)));
         let slowest = spans.into_iter().take(SLOWEST).map(|span| SlowTask {
             code: span.code.clone(),
@@ -237,10 +253,18 @@ fn empty_row(process: &ProcessRecord) -> ProcessSummary {
     }
 }
 
-/// The smallest of the sorted times that this share of all do not exceed, in milliseconds.
-fn quantile(sorted: &[Micros], share: f64) -> Option<f64> {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.max(1) - 1).map(|time| *time as f64 / 1e3)
+/// The smallest of the sorted times that this share of all tasks do not exceed, in milliseconds. Each
+/// time is that of a number of tasks.
+fn quantile(sorted: &[(Micros, u64)], share: f64) -> Option<f64> {
+    let all: u64 = sorted.iter().map(|(_, count)| count).sum();
+    let mut rank = ((all as f64 * share).ceil() as u64).max(1);
+    for (time, count) in sorted {
+        match rank.checked_sub(*count) {
+            Some(rest @ 1..) => rank = rest,
+            _ => return Some(*time as f64 / 1e3),
+        }
+    }
+    None
 }
 
 fn error_groups(outcomes: &BTreeMap<String, FinalOutcome>) -> Vec<ErrorGroup> {
@@ -262,9 +286,11 @@ mod tests {
 
     #[test]
     fn a_quantile_is_one_of_the_measured_times() {
-        let times: Vec<Micros> = (1..=100).map(|ms| ms * 1000).collect();
+        let times: Vec<(Micros, u64)> = (1..=100).map(|ms| (ms * 1000, 1)).collect();
         assert_eq!((quantile(&times, 0.5), quantile(&times, 0.95)), (Some(50.0), Some(95.0)));
         assert_eq!(quantile(&times[..1], 0.95), Some(1.0));
         assert_eq!(quantile(&[], 0.5), None);
+        let many = [(1000, 98), (5000, 2)];
+        assert_eq!((quantile(&many, 0.95), quantile(&many, 0.99)), (Some(1.0), Some(5.0)));
     }
 }

@@ -219,3 +219,116 @@ fn a_task_without_an_end_is_lost_when_the_log_is_closed() {
     );
     assert_eq!(history.not_done().unwrap(), ["BR"]);
 }
+
+fn named(event: &str, id: u64, fields: Value) -> Value {
+    let mut line = json!({"event": event, "id": id, "name": "square"});
+    let own = fields.as_object().unwrap().clone();
+    line.as_object_mut().unwrap().extend(own);
+    line
+}
+
+#[test]
+fn the_tasks_of_any_program_are_told_apart_by_their_ids() {
+    let ended =
+        |status: &str| json!({"slot": 0, "status": status, "elapsed_ms": 500.0, "attempt": 1});
+    let mut labelled = ended("ok");
+    labelled["label"] = json!("a.png");
+    let history = history(&[
+        (1, "w0", named("task_started", 1, json!({"slot": 0, "run": 1}))),
+        (2, "w0", named("task", 1, labelled)),
+        (3, "w0", named("task", 2, ended("ok"))),
+        (4, "w0", named("task", 3, ended("error"))),
+    ]);
+    let codes: Vec<_> = history.spans.iter().map(|span| &*span.code).collect();
+    assert_eq!(codes, ["a.png", "square", "square"]);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error, summary.not_done), (2, 1, 0));
+    assert_eq!(history.failed(), ["square #3"]);
+}
+
+#[test]
+fn a_sum_counts_all_of_its_tasks() {
+    let sums = json!({"event": "tasks", "slot": 0, "period_ms": 1000.0, "late_ms": 500.0, "tasks":
+        [{"name": "square", "count": 900, "failed": 2, "run_ms": 800.0, "max_ms": 3.0},
+         {"name": "cube", "count": 100, "run_ms": 100.0, "max_ms": 1.0}]});
+    let history = history(&[
+        (1, "c", json!({"event": "worker_started", "child": 0, "child_pid": 100})),
+        (3, "w0", sums),
+        (
+            4,
+            "w0",
+            named("task", 1, json!({"slot": 0, "status": "ok", "elapsed_ms": 9.0, "attempt": 1})),
+        ),
+    ]);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error, summary.without_line), (999, 2, 0));
+    let worker = &summary.processes[1];
+    assert_eq!((worker.runs, worker.ok, worker.error), (1001, 999, 2));
+    assert_eq!(worker.median_ms, Some(0.9));
+    assert!((worker.busy - 0.303).abs() < 0.001, "{}", worker.busy);
+    let sum = &history.spans[0];
+    assert_eq!((sum.begin, sum.end), (1_500_000, Some(2_500_000)));
+    assert_eq!(sum.code, "square and 1 more kinds");
+    assert_eq!(summary.slowest.len(), 1);
+}
+
+#[test]
+fn a_loss_that_only_the_coordinator_recorded_is_a_span_of_the_worker() {
+    let lost = json!({"status": "error", "elapsed_ms": 300.0, "attempt": 2, "child": 0,
+        "child_pid": 100, "error": "worker died", "cause": "signal 11"});
+    let retried =
+        json!({"fault": "crash", "run": 2, "pause_ms": 0.0, "child": 1, "child_pid": 101});
+    let history = history(&[
+        (1, "c", json!({"event": "worker_started", "child": 0, "child_pid": 100})),
+        (2, "c", named("task_retried", 7, retried)),
+        (3, "c", died(0, 100)),
+        (3, "c", named("task", 7, lost)),
+    ]);
+    let [first, last] = &history.spans[..] else { panic!("{:?}", history.spans) };
+    assert_eq!((first.outcome, first.is_retried), (SpanOutcome::Lost, true));
+    assert_eq!(history.processes[first.process].pid, 101);
+    assert_eq!(
+        (last.outcome, last.begin, last.end),
+        (SpanOutcome::Lost, 2_700_000, Some(3_000_000))
+    );
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (0, 1));
+    assert_eq!(summary.errors[0].cause, "signal 11");
+}
+
+#[test]
+fn too_many_tasks_are_joined_without_losing_the_slow_and_the_failed() {
+    let mut history = RunHistory::default();
+    let mut entry = LogEntry {
+        ts: jiff::Timestamp::from_second(1000).unwrap(),
+        level: Level::Info,
+        process: ProcessKind::Worker,
+        worker: Some(0),
+        pid: 100,
+        event: LogEvent::Other(Map::new()),
+        extra: Map::new(),
+    };
+    let mut slow = 0;
+    for n in 0..150_000_u64 {
+        entry.worker = Some((n % 8) as usize);
+        entry.pid = 100 + (n % 8) as u32;
+        entry.ts = jiff::Timestamp::from_microsecond(1_000_000_000 + n as i64 * 250).unwrap();
+        let is_slow = n % 1_007 == 5;
+        slow += u64::from(is_slow);
+        entry.event = LogEvent::Task(crate::TaskEnd {
+            task: crate::TaskName { id: Some(n), name: Some("square".to_owned()), label: None },
+            slot: Some(0),
+            status: if n % 1_000 == 3 { "error" } else { "ok" }.to_owned(),
+            elapsed_ms: if is_slow { 1.9 } else { 1.5 },
+            attempt: 1,
+            ..crate::TaskEnd::default()
+        });
+        history.add(entry.clone());
+    }
+    assert!(history.spans.len() <= MAX_SPANS, "{}", history.spans.len());
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (149_850, 150));
+    assert!(history.joined > 100_000);
+    let kept = history.spans.iter().filter(|span| !span.is_sum() && span.duration(0) == 1900);
+    assert_eq!(kept.count() as u64, slow);
+}

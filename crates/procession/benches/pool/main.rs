@@ -13,6 +13,7 @@
 mod dispatch;
 mod echo;
 mod function;
+mod journal;
 mod lives;
 mod map;
 mod payload;
@@ -28,7 +29,7 @@ use procession::{Registry, worker};
 
 fn main() {
     placement::keep_if_asked();
-    let registry = tasks::add_to(Registry::collected().with::<function::Sum>());
+    let registry = journal::add_to(tasks::add_to(Registry::collected().with::<function::Sum>()));
     worker::serve_if_asked(registry);
     echo::serve_if_asked();
     if !is_measured() {

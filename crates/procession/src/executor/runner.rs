@@ -49,7 +49,7 @@ impl JobRunner {
     /// The same, for a thread whose role is set by its executor.
     pub(super) fn run_in_role(&self, job: Job, worker: usize) {
         let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
-        let context = Context { task: job.id(), worker, attempt: 1, locals, lines };
+        let context = Context { task: job.id(), worker, attempt: 1, locals, lines, label: None };
         job.run(&context);
     }
 

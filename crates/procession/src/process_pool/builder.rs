@@ -8,6 +8,7 @@ use super::crash_keeper::CrashKeeper;
 use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
+use super::pool_journal::PoolJournal;
 use super::program::Programs;
 use super::{Output, PoolEvent, ProcessPool};
 use super::{socket_dir, validate};
@@ -65,6 +66,8 @@ pub struct Builder {
     wants_starts: bool,
     on_output: OnOutput,
     on_say: OnSay,
+    /// The directory of journals. Without the feature it is never set.
+    journal: Option<PathBuf>,
 }
 
 enum WorkerProgram {
@@ -111,6 +114,7 @@ impl Default for Builder {
                 eprintln!("worker {worker} (pid {pid}): {}", printable(line));
             }),
             on_say: progress_lines::to_stdout(),
+            journal: None,
         }
     }
 }
@@ -318,6 +322,22 @@ impl Builder {
         self
     }
 
+    /// Keeps a journal of the pool in a new directory in `logs`, which is created if it is missing:
+    /// [`journal`](crate::journal) describes it. The journals of the last 20 runs are kept. Default: none.
+    ///
+    /// ```no_run
+    /// # use procession::{PoolError, ProcessPool};
+    /// # fn main() -> Result<(), PoolError> {
+    /// let pool = ProcessPool::builder().journal("logs").build()?;
+    /// println!("{}", pool.journal_dir().expect("a journal").display());
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "journal")]
+    pub fn journal(mut self, logs: impl Into<PathBuf>) -> Self {
+        self.journal = Some(logs.into());
+        self
+    }
+
     /// Checks the settings and starts the pool. Returns before the workers are ready: tasks can be
     /// submitted at once. If no worker can be started, each future holds
     /// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken).
@@ -335,6 +355,7 @@ impl Builder {
     /// - [`PoolError::WorkerNotServing`]: workers would run this program, and its `main` has not called
     ///   [`worker::serve_if_asked`] before this.
     /// - [`PoolError::NoRunDir`]: there is no directory in which sockets can be made.
+    /// - [`PoolError::Journal`]: the journal cannot be written.
     /// - [`PoolError::System`]: the operating system refused a thread or the path of the executable.
     pub fn build(self) -> Result<ProcessPool, PoolError> {
         // Every field is named, so the compiler rejects a new setting that is not used here.
@@ -352,7 +373,7 @@ impl Builder {
             program,
             worker_args,
             start_timeout,
-            worker_env,
+            mut worker_env,
             build_id,
             sandbox,
             crash_dir,
@@ -360,6 +381,7 @@ impl Builder {
             wants_starts,
             on_output,
             on_say,
+            journal,
             stack,
         } = self;
         if worker::was_asked_in_vain() {
@@ -376,6 +398,12 @@ impl Builder {
         socket_dir::prepare()?;
         let programs = program.find(worker_args)?;
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
+        let initializer = initializer.transpose()?;
+        // Last, so that a setting that is refused leaves no directory.
+        let journal = journal
+            .map(|logs| PoolJournal::begin(&logs, &build_id, slots.len(), slots.iter().sum()))
+            .transpose()?;
+        worker_env.extend(journal.as_ref().map(PoolJournal::variable));
         let setup = Setup {
             scheduling: Settings {
                 slots,
@@ -390,14 +418,17 @@ impl Builder {
             max_memory,
             limits,
             stack,
-            initializer: initializer.transpose()?,
+            initializer,
             programs,
             worker_env,
             build_id,
             sandbox,
             crash_keeper: crash_dir.as_deref().map(CrashKeeper::new).transpose()?,
         };
-        ProcessPool::start(setup, ListenerFns { on_event, wants_starts, on_output, on_say })
+        ProcessPool::start(
+            setup,
+            ListenerFns { on_event, wants_starts, on_output, on_say, journal },
+        )
     }
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::PoolEvent;
 use super::inner::PoolInner;
+use super::pool_journal::{Loss, LostTask};
 use super::stats::Counts;
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError};
 use crate::sandbox::violation;
 use crate::scheduler::{Event, Verdict};
+use crate::task::TaskId;
 use crate::transport::{Reply, Status};
 
 /// The part of an event that the scheduler does not need, and that the results are made of.
@@ -157,9 +159,38 @@ impl PoolInner {
                 unreachable!("{verdict:?} without its data")
             }
         };
+        self.record_lost(work_item, items.clone(), &error);
         let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
         let fail = || work_item.fail(items, error);
         self.count_and_complete(number, |counts| counts.without_output(is_cancelled), fail);
+    }
+
+    /// Records tasks without an output in the journal, except those that no worker could have.
+    fn record_lost(&self, work_item: &WorkItem, items: Range<u32>, error: &TaskError) {
+        let Some(journal) = self.listeners.journal() else { return };
+        let (by, cause, ran_for, attempts) = match error {
+            TaskError::WorkerDied(death) => {
+                let cause = format!("worker died of {}", death.exit);
+                (Some((death.worker, death.pid)), cause, death.ran_for, death.attempts)
+            }
+            TaskError::TimedOut { worker, pid, after, attempts, .. } => {
+                let cause = format!("task ran longer than {after:?}");
+                (Some((*worker, *pid)), cause, *after, *attempts)
+            }
+            TaskError::Undelivered { .. } => {
+                (None, "task could not be delivered".to_owned(), Duration::ZERO, 1)
+            }
+            _ => return,
+        };
+        for item in items {
+            let id = TaskId(work_item.id.0 + u64::from(item));
+            journal.lost(&LostTask { id, name: work_item.name, by }, || Loss {
+                error: error.to_string(),
+                cause: cause.clone(),
+                ran_for,
+                attempts,
+            });
+        }
     }
 
     fn complete_with(&self, work_item: &WorkItem, item: u32, reply: &Reply<'_>) {

@@ -12,11 +12,13 @@ use std::time::Duration;
 use super::PoolEvent;
 use super::completion::CompletionData;
 use super::inner::PoolInner;
+use super::pool_journal::LostTask;
 use super::state::PoolState;
 use super::supervisor::SupervisorMessage;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, Outgoing, TerminateOutcome, WorkerHandle};
 use crate::executor::callbacks;
+use crate::retries::Fault;
 use crate::scheduler::{Action, Begun, Event, Verdict};
 use crate::task::TaskId;
 
@@ -29,8 +31,19 @@ pub(super) struct DeferredEffects {
     events: Vec<PoolEvent>,
     /// Tasks that have ended their workers and will run again.
     retried: Vec<(Arc<WorkItem>, u32, Verdict)>,
+    /// For the journal.
+    noted_retries: Vec<Retried>,
     completed: Vec<Completed>,
     is_end: bool,
+}
+
+/// A task that will be run again, for the journal.
+struct Retried {
+    task: TaskId,
+    name: &'static str,
+    fault: Fault,
+    attempt: u32,
+    pause: Duration,
 }
 
 /// Tasks of a work item, and how they ended.
@@ -105,6 +118,10 @@ impl PoolInner {
                     job.set_running(false);
                     self.counts().retried += 1;
                     let task = TaskId(job.id.0 + u64::from(first));
+                    if self.listeners.journal().is_some() {
+                        let name = job.name;
+                        effects.noted_retries.push(Retried { task, name, fault, attempt, pause });
+                    }
                     effects.events.push(PoolEvent::TaskRetried { task, fault, attempt, pause });
                     effects.retried.extend(ended.map(|ended| (job, first, ended)));
                 }
@@ -124,7 +141,8 @@ impl PoolInner {
         effects: DeferredEffects,
         data: Option<CompletionData<'_>>,
     ) -> usize {
-        let DeferredEffects { flush, commands, events, retried, completed, is_end } = effects;
+        let DeferredEffects { flush, commands, events, retried, noted_retries, completed, is_end } =
+            effects;
         // The workers first, so that they do not wait for the program's code.
         for handle in flush {
             handle.flush();
@@ -138,6 +156,7 @@ impl PoolInner {
         for (work_item, item, verdict) in retried {
             self.keep(&work_item, item, &verdict, data.as_ref());
         }
+        self.record_retried(noted_retries, data.as_ref());
         let number = completed.len();
         if number > 0 {
             callbacks::deliver(self, || self.complete_all(completed, data.as_ref()));
@@ -147,6 +166,17 @@ impl PoolInner {
             self.end.set();
         }
         number
+    }
+
+    fn record_retried(&self, retried: Vec<Retried>, data: Option<&CompletionData<'_>>) {
+        let Some(journal) = self.listeners.journal() else { return };
+        let by = match data {
+            Some(CompletionData::Death { worker, pid, .. }) => Some((*worker, *pid)),
+            _ => None,
+        };
+        for Retried { task: id, name, fault, attempt, pause } in retried {
+            journal.retried(&LostTask { id, name, by }, fault, attempt, pause);
+        }
     }
 
     fn run_command(&self, handle: &WorkerHandle, command: Command) {

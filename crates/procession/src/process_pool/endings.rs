@@ -104,6 +104,9 @@ impl PoolInner {
         self.join_threads();
         // No future is completed any more, so no callback is added.
         self.callbacks.finish();
+        if let Some(journal) = self.listeners.journal() {
+            journal.end(&self.counts(), self.collapsed.get().map(ToString::to_string));
+        }
     }
 
     /// Breaks the pool because this thread panicked. The scheduler may be inconsistent, so it is not

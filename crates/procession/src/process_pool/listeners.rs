@@ -1,6 +1,7 @@
 //! [`Listeners`]: the functions of the program that a pool calls with events, output and lines of
 //! tasks.
 
+use super::pool_journal::PoolJournal;
 use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent, trace};
 use crate::panics;
@@ -18,6 +19,7 @@ pub(super) struct ListenerFns {
     pub(super) wants_starts: bool,
     pub(super) on_output: OnOutput,
     pub(super) on_say: OnSay,
+    pub(super) journal: Option<PoolJournal>,
 }
 
 /// Calls the functions, each time in the role of a thread that delivers results: in that role a wait
@@ -38,15 +40,24 @@ impl Listeners {
         self.functions.wants_starts || trace::follows_tasks()
     }
 
-    /// Passes an event to `on_event` and to the subscriber of `tracing`; makes it only if there is
-    /// one of them.
+    /// The journal of the pool, if it keeps one.
+    pub(super) fn journal(&self) -> Option<&PoolJournal> {
+        self.functions.journal.as_ref()
+    }
+
+    /// Passes an event to the journal, to `on_event` and to the subscriber of `tracing`; makes it only
+    /// if there is one of them.
     pub(super) fn event(&self, event: impl FnOnce() -> PoolEvent) {
         let on_event = self.functions.on_event.as_ref();
-        if on_event.is_none() && !trace::is_on() {
+        let journal = self.journal();
+        if on_event.is_none() && journal.is_none() && !trace::is_on() {
             return;
         }
         let _role = RoleGuard::delivers(self.pool);
         let event = event();
+        if let Some(journal) = journal {
+            journal.event(&event);
+        }
         let _ = panics::catch(|| trace::emit(&event));
         let _ = panics::catch(|| on_event.map(|on_event| on_event(&event)));
     }
@@ -54,6 +65,9 @@ impl Listeners {
     /// Passes a line of a worker's output to `on_output`.
     pub(super) fn output(&self, output: &Output<'_>) {
         let _role = RoleGuard::delivers(self.pool);
+        if let Some(journal) = self.journal() {
+            journal.output(output);
+        }
         let _ = panics::catch(|| (self.functions.on_output)(output));
     }
 

@@ -153,6 +153,17 @@ impl ReplyBuffer {
         status
     }
 
+    /// The error of a result that is no output, as text.
+    #[cfg(feature = "journal")]
+    pub(crate) fn error(&self, status: Status) -> Option<String> {
+        let (data, encoding, blobs) = (&*self.data, self.encoding, RefCell::default());
+        let reply = Reply { id: 0, status, run_us: 0, data, encoding, blobs };
+        match status {
+            Status::Ok => None,
+            _ => reply.result::<()>().err().map(|error| error.to_string()),
+        }
+    }
+
     /// Encodes the reason why there is neither an output nor an error of the task.
     pub(crate) fn put_reason(&mut self, status: Status, reason: &str) -> Status {
         self.encoding = Encoding::Json;

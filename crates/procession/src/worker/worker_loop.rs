@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::streams::Streams;
+use super::task_journal::{Lane, TaskJournal};
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
-use crate::task::{Context, Locals, Task, TaskId};
+use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, NOT_RECEIVED,
     OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket,
@@ -37,6 +38,7 @@ pub(super) struct WorkerLoop {
     busy: AtomicUsize,
     streams: Streams,
     origin: Origin,
+    journal: Option<TaskJournal>,
 }
 
 /// The ring of calls and the socket, as read by one runner at a time.
@@ -87,6 +89,7 @@ impl WorkerLoop {
         worker: usize,
         region: SharedRegion,
         socket: Arc<Socket>,
+        journal: Option<TaskJournal>,
     ) -> Self {
         let region = Arc::new(region);
         let reply_sender = Arc::new(ReplySender {
@@ -114,6 +117,7 @@ impl WorkerLoop {
             busy: AtomicUsize::new(0),
             streams: Streams::as_they_are(),
             origin: Origin::here(),
+            journal,
         }
     }
 
@@ -161,8 +165,9 @@ impl WorkerLoop {
         os::signals::end_with_the_parent();
         os::crash::use_own_signal_stack();
         let (mut taken, mut reply_buffer) = (Taken::default(), ReplyBuffer::default());
+        let lane = self.journal.as_ref().map(TaskJournal::lane);
         while self.take_next(&mut taken) {
-            self.run(&mut taken, &mut reply_buffer);
+            self.run(&mut taken, &mut reply_buffer, lane.as_ref());
             self.busy.fetch_sub(1, Ordering::SeqCst);
             if threads > 1 {
                 // The runner that waits for calls did not know that this one was the last with a call.
@@ -174,6 +179,13 @@ impl WorkerLoop {
     /// Drops the values of `Context::local`. No task runs any more.
     pub(super) fn drop_locals(&self) {
         self.locals.clear();
+    }
+
+    /// Writes the last lines of the journal. No task runs any more.
+    pub(super) fn end_journal(&self) {
+        if let Some(journal) = &self.journal {
+            journal.end();
+        }
     }
 
     /// An idle worker sends no further reply, so a waiting handler is woken for those it has sent.
@@ -232,8 +244,10 @@ impl WorkerLoop {
         }
     }
 
-    fn run(&self, taken: &mut Taken, reply_buffer: &mut ReplyBuffer) {
+    fn run(&self, taken: &mut Taken, reply_buffer: &mut ReplyBuffer, lane: Option<&Arc<Lane>>) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
+        // The journal has tasks only.
+        let lane = lane.filter(|_| call.seq != INITIALIZER);
         let Some(claim) = self.region.claim(call.claim) else { end_at_once() };
         let mut context = Context {
             task: TaskId(call.id),
@@ -241,6 +255,7 @@ impl WorkerLoop {
             attempt: call.attempt,
             locals: Arc::clone(&self.locals),
             lines: self.lines.clone(),
+            label: lane.map(|lane| Arc::clone(lane) as LabelSink),
         };
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.attachment.take_blobs();
@@ -262,6 +277,9 @@ impl WorkerLoop {
             reply_buffer.data.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
             let task = if call.count == 1 { text } else { texts.next().unwrap_or_default() };
+            if let Some(lane) = lane {
+                lane.begin(context.task, parts.name, call.attempt, now);
+            }
             let status = match &runner {
                 Ok(run) => run(task, &context, reply_buffer),
                 Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
@@ -273,6 +291,11 @@ impl WorkerLoop {
             claim.end();
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
+            // Before the reply: the line of a task is in the journal when its future is done.
+            let has_line = lane.is_some_and(|lane| lane.end(status, ran_for, reply_buffer));
+            if has_line {
+                now = transport::now();
+            }
             if self.reply_sender.send_result(&call, item, status, ran_for, reply_buffer) {
                 // The time of the wait is not part of the next task's run time.
                 now = transport::now();

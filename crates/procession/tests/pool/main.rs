@@ -26,6 +26,7 @@ mod environment;
 mod face;
 mod hostile;
 mod impostor;
+mod journal;
 mod kept;
 mod liars;
 mod maps;
@@ -57,6 +58,7 @@ fn main() {
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
+    let registry = journal::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     hostile::play_if_asked();
@@ -72,6 +74,7 @@ fn main() {
         deadlines::trials(),
         face::trials(),
         chunks::trials(),
+        journal::trials(),
         maps::trials(),
         asynchronous::trials(),
         unruly::trials(),

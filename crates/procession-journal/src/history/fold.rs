@@ -1,0 +1,104 @@
+//! Bounds the number of spans: short tasks that follow each other are joined to one span.
+//!
+//! A worker bounds the lines that it writes, and a run may have any number of workers. At
+//! [`MAX_SPANS`] the shorter half of the tasks that ended well is joined, slot by slot, until at most half
+//! of the spans are left. The slow, the failed and the lost stay as they are, and so do tasks with a
+//! country code.
+
+use std::collections::HashMap;
+
+use super::{Annotation, Micros, RunHistory, Span, SpanOutcome, TaskKey};
+
+/// The number of spans at which short ones are joined.
+pub const MAX_SPANS: usize = 50_000;
+
+impl RunHistory {
+    pub(super) fn fold_if_large(&mut self) {
+        let limit = MAX_SPANS.max(self.min_fold);
+        if self.spans.len() >= limit {
+            self.fold();
+            // Where most spans must stay, they are not searched again for each new one.
+            self.min_fold = self.spans.len() * 2;
+        }
+    }
+
+    fn fold(&mut self) {
+        let (begin, end) = self.period.unwrap_or_default();
+        let is_short = self.shorter_half();
+        let lanes: usize = self.processes.iter().map(|process| process.slots).sum();
+        // At most this many spans of this length have room in all lanes together.
+        let room = (end - begin).max(1) * lanes.max(1) as Micros / (MAX_SPANS as Micros / 4);
+        let mut kept: Vec<Span> = Vec::with_capacity(self.spans.len() / 2);
+        let mut indices = vec![0; self.spans.len()];
+        // The last span of each lane, if another may be joined to it.
+        let mut last: HashMap<(usize, usize), usize> = HashMap::new();
+        for (index, span) in std::mem::take(&mut self.spans).into_iter().enumerate() {
+            let lane = (span.process, span.slot);
+            let other = last.get(&lane).copied().filter(|_| is_short[index]);
+            let joined = other.filter(|other| span.end.unwrap_or(end) - kept[*other].begin <= room);
+            if let Some(other) = joined {
+                self.joined += u64::from(!span.is_sum());
+                self.joined += u64::from(!kept[other].is_sum());
+                self.sums += 1;
+                join(&mut kept[other], span, self.sums);
+                indices[index] = other;
+                continue;
+            }
+            indices[index] = kept.len();
+            match is_short[index] {
+                true => last.insert(lane, kept.len()),
+                false => last.remove(&lane),
+            };
+            kept.push(span);
+        }
+        self.spans = kept;
+        self.joins += 1;
+        self.open.values_mut().for_each(|span| *span = indices[*span]);
+        for annotation in &mut self.annotations {
+            if let Annotation::Retried { span: Some(span), .. } = annotation {
+                *span = indices[*span];
+            }
+        }
+        let spans = &self.spans;
+        self.by_key.retain(|key, span| {
+            *span = indices[*span];
+            spans[*span].key == *key
+        });
+    }
+
+    /// Of each span, whether it may be joined: it ended well and is among the shorter half.
+    fn shorter_half(&self) -> Vec<bool> {
+        let may_join = |span: &Span| {
+            span.outcome == SpanOutcome::Ok
+                && !matches!(span.key, TaskKey::Code(_))
+                && span.tries.is_empty()
+                && !span.is_retried
+        };
+        let longest = |span: &Span| span.mean_duration(Micros::MAX);
+        let mut times: Vec<_> =
+            self.spans.iter().filter(|span| may_join(span)).map(longest).collect();
+        times.sort_unstable();
+        // Of equally long tasks all are joined.
+        let median = times.get(times.len() * 3 / 4).copied().unwrap_or_default();
+        self.spans.iter().map(|span| may_join(span) && longest(span) <= median).collect()
+    }
+}
+
+/// Adds a later span of the same lane to a span, which becomes a sum.
+fn join(sum: &mut Span, span: Span, number: u64) {
+    if sum.code != span.code {
+        sum.code = "several kinds".to_owned();
+    }
+    sum.busy = sum.busy_time(Micros::MAX) + span.busy_time(Micros::MAX);
+    if !sum.is_sum() {
+        sum.key = TaskKey::Sum(number);
+    }
+    sum.count += span.count;
+    sum.failed += span.failed;
+    sum.end = sum.end.max(span.end);
+    sum.bytes = match (sum.bytes, span.bytes) {
+        (None, None) => None,
+        (one, other) => Some(one.unwrap_or(0) + other.unwrap_or(0)),
+    };
+    sum.revision = sum.revision.max(span.revision);
+}

@@ -1,0 +1,261 @@
+//! [`PoolJournal`]: what the coordinator writes into the journal of its pool. Without the feature
+//! `journal` there is none.
+
+#[cfg(not(feature = "journal"))]
+pub(super) use off::PoolJournal;
+#[cfg(feature = "journal")]
+pub(super) use on::PoolJournal;
+
+use std::time::Duration;
+
+use crate::task::TaskId;
+
+/// A task that has no output.
+#[cfg_attr(not(feature = "journal"), expect(dead_code, reason = "nothing reads it"))]
+pub(super) struct LostTask<'t> {
+    pub(super) id: TaskId,
+    pub(super) name: &'t str,
+    /// Index and process id of the worker that had it last.
+    pub(super) by: Option<(usize, u32)>,
+}
+
+/// How a task ended without an output.
+#[cfg_attr(not(feature = "journal"), expect(dead_code, reason = "nothing reads it"))]
+pub(super) struct Loss {
+    pub(super) error: String,
+    /// What errors of this kind have in common.
+    pub(super) cause: String,
+    pub(super) ran_for: Duration,
+    pub(super) attempts: u32,
+}
+
+#[cfg(feature = "journal")]
+mod on {
+    use std::env;
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, PoisonError};
+    use std::time::{Duration, Instant};
+
+    use procession_journal::{
+        FORMAT, Journal, Level, LogEvent, LostBy, ResourceUsage, RunDir, RunReport, RunSettings,
+        TaskEnd, TaskName,
+    };
+
+    use super::super::stats::Counts;
+    use super::super::{Output, PoolEvent};
+    use super::{Loss, LostTask};
+    use crate::error::PoolError;
+    use crate::journal::{VARIABLE, WorkerOutputs, line_of};
+    use crate::retries::Fault;
+
+    /// The number of runs that are kept.
+    const KEPT_RUNS: usize = 20;
+
+    /// The largest number of lines for tasks without an output.
+    const MAX_LOST: u64 = 10_000;
+
+    /// The journal of one pool.
+    pub(in super::super) struct PoolJournal {
+        dir: PathBuf,
+        /// `None` after the end of the pool.
+        journal: Mutex<Option<Journal>>,
+        outputs: WorkerOutputs,
+        began: Instant,
+        /// Number of lines for tasks without an output.
+        lost: AtomicU64,
+    }
+
+    impl PoolJournal {
+        /// Creates the directory of the run in `logs`, and writes the first lines.
+        pub(in super::super) fn begin(
+            logs: &Path,
+            build: &str,
+            workers: usize,
+            concurrency: usize,
+        ) -> Result<Self, PoolError> {
+            let failed = |error: &dyn std::error::Error| {
+                let cause = error.source().map(|cause| format!(": {cause}"));
+                PoolError::Journal(format!("{error}{}", cause.unwrap_or_default()))
+            };
+            let run = RunDir::create(logs).map_err(|error| failed(&error))?;
+            let dir = std::path::absolute(run.path()).map_err(|error| failed(&error))?;
+            let journal = Journal::coordinator(&dir).map_err(|error| failed(&error))?;
+            // Some file systems have no links.
+            let _ = run.link_latest();
+            RunDir::prune(logs, KEPT_RUNS);
+            let args: Vec<_> =
+                env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            let program = args.first().map(Path::new).and_then(Path::file_name);
+            let program = program.map(|name| name.to_string_lossy().into_owned());
+            let (version, build) = (env!("CARGO_PKG_VERSION").to_owned(), build.to_owned());
+            journal.record(Level::Info, LogEvent::Start { version, build, args, format: FORMAT });
+            let settings = RunSettings {
+                mode: "processes".to_owned(),
+                program: Some(program.unwrap_or_else(|| "a program".to_owned())),
+                workers,
+                connections: concurrency,
+                ..RunSettings::default()
+            };
+            journal.record(Level::Info, LogEvent::Run(settings));
+            let (outputs, journal) = (WorkerOutputs::new(&dir), Mutex::new(Some(journal)));
+            Ok(Self { dir, journal, outputs, began: Instant::now(), lost: AtomicU64::new(0) })
+        }
+
+        /// The directory of the run, as an absolute path.
+        pub(in super::super) fn dir(&self) -> &Path {
+            &self.dir
+        }
+
+        /// The variable by which the workers find it.
+        pub(in super::super) fn variable(&self) -> (OsString, OsString) {
+            let mut value = OsString::from(format!("{}:", std::process::id()));
+            value.push(&self.dir);
+            (VARIABLE.into(), value)
+        }
+
+        fn record(&self, level: Level, event: LogEvent) {
+            let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(journal) = &*journal {
+                journal.record(level, event);
+            }
+        }
+
+        pub(in super::super) fn event(&self, event: &PoolEvent) {
+            // `retried` records more of it.
+            if matches!(event, PoolEvent::TaskRetried { .. }) {
+                return;
+            }
+            if let Some((level, line)) = line_of(event) {
+                self.record(level, line);
+            }
+            if let PoolEvent::WorkerExited { pid, .. } = event {
+                self.outputs.close(*pid);
+            }
+        }
+
+        pub(in super::super) fn output(&self, output: &Output<'_>) {
+            self.outputs.record(output);
+        }
+
+        /// Records that an attempt has failed and the task will be run again.
+        pub(in super::super) fn retried(
+            &self,
+            task: &LostTask<'_>,
+            fault: Fault,
+            run: u32,
+            pause: Duration,
+        ) {
+            let LostTask { id: _, name: _, by } = task;
+            // A failure has left the worker alive, which has recorded it.
+            let by = by.filter(|_| fault != Fault::Failure);
+            let by =
+                LostBy { child: by.map(|(worker, _)| worker), child_pid: by.map(|(_, pid)| pid) };
+            let (fault, pause_ms) = (fault.to_string(), pause.as_secs_f64() * 1e3);
+            let (code, task) = (None, named(task));
+            self.record(
+                Level::Warn,
+                LogEvent::TaskRetried { code, task, by, fault, run, pause_ms },
+            );
+        }
+
+        /// Records the end of a task that has no output, up to a number of such lines.
+        pub(in super::super) fn lost(&self, task: &LostTask<'_>, loss: impl FnOnce() -> Loss) {
+            if self.lost.fetch_add(1, Ordering::Relaxed) >= MAX_LOST {
+                return;
+            }
+            let Loss { error, cause, ran_for, attempts } = loss();
+            let event = LogEvent::Task(TaskEnd {
+                task: named(task),
+                status: "error".to_owned(),
+                elapsed_ms: ran_for.as_secs_f64() * 1e3,
+                attempt: attempts.max(1),
+                error: Some(error),
+                cause: Some(cause),
+                child: task.by.map(|(worker, _)| worker),
+                child_pid: task.by.map(|(_, pid)| pid),
+                ..TaskEnd::default()
+            });
+            self.record(Level::Error, event);
+        }
+
+        /// Writes the last lines, with the numbers of the pool, and closes the journal.
+        pub(in super::super) fn end(&self, counts: &Counts, why: Option<String>) {
+            let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(journal) = journal else { return };
+            let exit_code = i32::from(why.is_some());
+            let report = RunReport {
+                ok: counts.done,
+                not_found: 0,
+                error: counts.failed,
+                not_done: Some(counts.cancelled),
+                unchanged: 0,
+                elapsed_s: self.began.elapsed().as_secs_f64(),
+                exit_code,
+            };
+            let usage = ResourceUsage::default();
+            journal.record(Level::Info, LogEvent::Summary { report, usage });
+            if let Some(lines_lost) = journal.lines_lost() {
+                journal.record(Level::Error, lines_lost);
+            }
+            journal.record(Level::Info, LogEvent::Exit { exit_code, why });
+            journal.finish();
+        }
+    }
+
+    fn named(task: &LostTask<'_>) -> TaskName {
+        TaskName { id: Some(task.id.0), name: Some(task.name.to_owned()), label: None }
+    }
+}
+
+#[cfg(not(feature = "journal"))]
+mod off {
+    use std::ffi::OsString;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::stats::Counts;
+    use super::super::{Output, PoolEvent};
+    use super::{Loss, LostTask};
+    use crate::error::PoolError;
+    use crate::retries::Fault;
+
+    /// There is none.
+    pub(in super::super) enum PoolJournal {}
+
+    impl PoolJournal {
+        pub(in super::super) fn begin(
+            _: &Path,
+            _: &str,
+            _: usize,
+            _: usize,
+        ) -> Result<Self, PoolError> {
+            Err(PoolError::Journal("this build of procession keeps no journals".to_owned()))
+        }
+
+        pub(in super::super) fn variable(&self) -> (OsString, OsString) {
+            match *self {}
+        }
+
+        pub(in super::super) fn event(&self, _: &PoolEvent) {
+            match *self {}
+        }
+
+        pub(in super::super) fn output(&self, _: &Output<'_>) {
+            match *self {}
+        }
+
+        pub(in super::super) fn retried(&self, _: &LostTask<'_>, _: Fault, _: u32, _: Duration) {
+            match *self {}
+        }
+
+        pub(in super::super) fn lost(&self, _: &LostTask<'_>, _: impl FnOnce() -> Loss) {
+            match *self {}
+        }
+
+        pub(in super::super) fn end(&self, _: &Counts, _: Option<String>) {
+            match *self {}
+        }
+    }
+}

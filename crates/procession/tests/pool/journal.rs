@@ -1,0 +1,284 @@
+//! The journal of a pool: what each process writes down, read as a whole.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{
+    Context, Executor, Failure, PoolError, ProcessPool, Registry, Retries, Shutdown, Task,
+    TaskError, TaskOptions,
+};
+use procession_journal::history::SpanOutcome;
+use procession_journal::{LogEntry, LogEvent, ProcessKind, RunHistory};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::harness::eventually;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        each_process_writes_its_own_lines,
+        many_short_tasks_are_summed_and_none_is_missing,
+        the_slow_and_the_failed_of_many_short_tasks_have_lines_of_their_own,
+        a_task_that_kills_its_worker_is_seen_there_with_its_label,
+        an_attempt_that_is_lost_and_its_retry_are_seen,
+        a_task_that_runs_long_is_seen_before_its_end,
+        what_a_worker_prints_is_in_its_own_file,
+        a_directory_that_cannot_be_made_is_an_error_of_the_builder,
+        a_pool_inside_a_task_does_not_write_into_the_journal_of_the_outer_pool,
+        two_pools_in_a_program_have_a_journal_each,
+    ]
+}
+
+pub(crate) fn add_to(registry: Registry) -> Registry {
+    registry.with::<Act>().with::<Inner>()
+}
+
+/// What a task does after it has given itself a label.
+#[derive(Serialize, Deserialize, Clone)]
+struct Act {
+    label: Option<String>,
+    deed: Deed,
+}
+
+#[derive(Serialize, Deserialize, Clone)]
+enum Deed {
+    Return(u64),
+    Sleep(u64),
+    Fail,
+    Print(String),
+    /// On the first attempt only, if so.
+    Abort {
+        once: bool,
+    },
+}
+
+impl Act {
+    fn new(deed: Deed) -> Self {
+        Self { label: None, deed }
+    }
+
+    fn labelled(label: &str, deed: Deed) -> Self {
+        Self { label: Some(label.to_owned()), deed }
+    }
+}
+
+impl Task for Act {
+    const NAME: &'static str = "act";
+    type Output = u64;
+    fn run(self, context: &Context) -> Result<u64, Failure> {
+        if let Some(label) = self.label {
+            context.label(label);
+        }
+        match self.deed {
+            Deed::Return(n) => return Ok(n),
+            Deed::Sleep(ms) => thread::sleep(Duration::from_millis(ms)),
+            Deed::Fail => return Err(Failure::msg("on purpose")),
+            Deed::Print(line) => println!("{line}"),
+            Deed::Abort { once } if once && context.attempt() > 1 => {}
+            Deed::Abort { .. } => std::process::abort(),
+        }
+        Ok(0)
+    }
+}
+
+/// Builds a pool in a worker, and runs a task there.
+#[derive(Serialize, Deserialize)]
+struct Inner;
+
+impl Task for Inner {
+    const NAME: &'static str = "inner";
+    type Output = u64;
+    fn run(self, _: &Context) -> Result<u64, Failure> {
+        let pool = ProcessPool::builder().workers(1).build()?;
+        Ok(pool.submit(Act::new(Deed::Return(7))).result()?)
+    }
+}
+
+fn pool(logs: &Path) -> ProcessPool {
+    builder(logs).build().expect("a pool")
+}
+
+fn builder(logs: &Path) -> procession::Builder {
+    ProcessPool::builder().workers(2).journal(logs).on_output(|_| {})
+}
+
+fn read(dir: &Path) -> RunHistory {
+    let (history, warnings) = procession_journal::read(dir).expect("a journal");
+    assert_eq!(warnings.lines(), Vec::<String>::new());
+    history
+}
+
+/// The events of all files whose names begin with this.
+fn events(dir: &Path, begin: &str) -> Vec<LogEvent> {
+    let files = fs::read_dir(dir).expect("a directory").flatten();
+    let files = files.filter(|file| file.file_name().to_string_lossy().starts_with(begin));
+    let texts: Vec<_> = files.map(|file| fs::read_to_string(file.path()).expect("text")).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines.map(|line| serde_json::from_str::<LogEntry>(line).expect(line).event).collect()
+}
+
+fn each_process_writes_its_own_lines() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    assert!(procession_journal::is_running(&dir));
+    let futures: Vec<_> =
+        (0..6).map(|n| pool.submit(Act::labelled(&format!("file {n}"), Deed::Sleep(2)))).collect();
+    futures.into_iter().for_each(|future| assert_eq!(future.result(), Ok(0)));
+    pool.shutdown(Shutdown::Wait);
+    assert!(!procession_journal::is_running(&dir));
+    let history = read(&dir);
+    let mut titles: Vec<_> = history.spans.iter().map(|span| span.code.clone()).collect();
+    titles.sort();
+    assert_eq!(titles, ["file 0", "file 1", "file 2", "file 3", "file 4", "file 5"]);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error, summary.not_done), (6, 0, 0));
+    assert!(history.processes.iter().all(|process| process.is_regular), "{:?}", history.processes);
+    let workers = history.processes.iter().filter(|process| process.kind == ProcessKind::Worker);
+    assert_eq!(workers.count(), 2);
+    let settings = history.settings.expect("settings");
+    assert_eq!((settings.workers, settings.program.is_some()), (2, true));
+    assert_eq!(history.report.expect("a report").ok, 6);
+    let latest = logs.path().join("latest").canonicalize().expect("a link");
+    assert_eq!(latest, dir.canonicalize().expect("a directory"));
+}
+
+fn many_short_tasks_are_summed_and_none_is_missing() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let sum: u64 = pool
+        .map((0..20_000).map(|n| Act::new(Deed::Return(n))))
+        .map(|output| output.expect("an output"))
+        .sum();
+    assert_eq!(sum, 20_000 * 19_999 / 2);
+    let one_by_one: Vec<_> = (0..500).map(|n| pool.submit(Act::new(Deed::Return(n)))).collect();
+    one_by_one.into_iter().for_each(|future| assert!(future.result().is_ok()));
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    assert_eq!(history.summary().ok, 20_500);
+    assert_eq!(history.report.expect("a report").ok, 20_500);
+    // Some tasks take longer than a millisecond where the machine is busy.
+    let lines = events(&dir, "").len();
+    assert!(lines < 4_000, "{lines} lines");
+}
+
+fn the_slow_and_the_failed_of_many_short_tasks_have_lines_of_their_own() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let tasks = (0..2_000).map(|n| match n {
+        700 => Act::labelled("the slow one", Deed::Sleep(60)),
+        1_400 => Act::new(Deed::Fail),
+        n => Act::new(Deed::Return(n)),
+    });
+    let failed = pool.map(tasks).filter(Result::is_err).count();
+    assert_eq!(failed, 1);
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (1_999, 1));
+    assert_eq!(summary.errors[0].cause, "on purpose");
+    let slow = &summary.slowest.iter().find(|task| task.code == "the slow one").expect("slow");
+    assert!(slow.ms >= 60.0, "{slow:?}");
+}
+
+fn a_task_that_kills_its_worker_is_seen_there_with_its_label() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let died = pool.submit(Act::labelled("bad.png", Deed::Abort { once: false })).result();
+    let Err(TaskError::WorkerDied(death)) = died else { panic!("{died:?}") };
+    assert_eq!(pool.submit(Act::new(Deed::Sleep(2))).result(), Ok(0));
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    let lost: Vec<_> =
+        history.spans.iter().filter(|span| span.outcome == SpanOutcome::Lost).collect();
+    let [lost] = &lost[..] else { panic!("{lost:?}") };
+    assert_eq!((&*lost.code, history.processes[lost.process].pid), ("bad.png", death.pid));
+    assert!(lost.error.as_ref().is_some_and(|error| error.contains("SIGABRT")), "{lost:?}");
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (1, 1));
+    assert_eq!(summary.errors[0].codes.len(), 1);
+    assert!(summary.errors[0].codes[0].starts_with("bad.png #"), "{:?}", summary.errors);
+    assert_eq!(history.report.expect("a report").error, 1);
+}
+
+fn an_attempt_that_is_lost_and_its_retry_are_seen() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let options = TaskOptions::new().retries(Retries::times(1));
+    let future = pool.submit_with(options, Act::new(Deed::Abort { once: true }));
+    assert_eq!(future.result(), Ok(0));
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    let runs: Vec<_> =
+        history.spans.iter().map(|span| (span.outcome, span.is_retried, &*span.code)).collect();
+    assert_eq!(runs, [(SpanOutcome::Lost, true, "act"), (SpanOutcome::Ok, false, "act")]);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (1, 0));
+}
+
+fn a_task_that_runs_long_is_seen_before_its_end() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let future = pool.submit(Act::new(Deed::Sleep(60_000)));
+    eventually("the task is in the journal", || {
+        let (history, _) = procession_journal::read(&dir).expect("a journal");
+        history.spans.iter().any(|span| span.outcome == SpanOutcome::Running)
+    });
+    assert!(future.cancel());
+    pool.shutdown(Shutdown::Wait);
+    let (history, _) = procession_journal::read(&dir).expect("a journal");
+    assert_eq!(history.spans[0].outcome, SpanOutcome::Lost);
+    assert_eq!(history.report.expect("a report").not_done, Some(1));
+}
+
+fn what_a_worker_prints_is_in_its_own_file() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = builder(logs.path()).workers(1).build().expect("a pool");
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    assert_eq!(pool.submit(Act::new(Deed::Print("from the task".to_owned()))).result(), Ok(0));
+    pool.shutdown(Shutdown::Wait);
+    let printed = events(&dir, "worker-0-")
+        .into_iter()
+        .filter(|event| matches!(event, LogEvent::Output { text, .. } if text == "from the task"));
+    assert_eq!(printed.count(), 1);
+}
+
+fn a_directory_that_cannot_be_made_is_an_error_of_the_builder() {
+    let dir = TempDir::new().expect("a directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let error = builder(&file).build().expect_err("no directory");
+    let PoolError::Journal(reason) = error else { panic!("{error:?}") };
+    assert!(reason.contains("/file"), "{reason}");
+}
+
+fn a_pool_inside_a_task_does_not_write_into_the_journal_of_the_outer_pool() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = builder(logs.path()).workers(1).build().expect("a pool");
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    assert_eq!(pool.submit(Inner).result(), Ok(7));
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    assert_eq!(history.processes.len(), 2, "{:?}", history.processes);
+    assert_eq!(history.summary().ok, 1);
+}
+
+fn two_pools_in_a_program_have_a_journal_each() {
+    let logs = TempDir::new().expect("a directory");
+    let pools = [pool(logs.path()), pool(logs.path())];
+    let dirs = pools.each_ref().map(|pool| pool.journal_dir().expect("a journal").to_owned());
+    for (pool, tasks) in pools.iter().zip([1, 2]) {
+        let futures: Vec<_> = (0..tasks).map(|_| pool.submit(Act::new(Deed::Sleep(2)))).collect();
+        futures.into_iter().for_each(|future| assert_eq!(future.result(), Ok(0)));
+        pool.shutdown(Shutdown::Wait);
+    }
+    assert_eq!(dirs.map(|dir| read(&dir).summary().ok), [1, 2]);
+}
