@@ -34,3 +34,7 @@ crates:
 # The documentation, in a browser
 doc:
     cargo doc --no-deps --open
+
+# The screenshots in docs/screenshots, with Chromium
+screenshots:
+    docs/screenshots/make.sh

@@ -13,7 +13,7 @@ use procession_journal::entry::now;
 use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd};
 
 use super::contradiction::Contradiction;
-use super::dashboard::{Dashboard, DashboardArgs};
+use super::dashboard::{DashboardArgs, RunDashboard};
 use super::exit::ProgramExit;
 use super::usage_error::UsageError;
 use super::{signals, stderr, value};
@@ -80,7 +80,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ProgramExit> {
     let usage_error =
         |error: Box<dyn std::error::Error + Send + Sync>| UsageError::new(&["serve"], error);
     let address = args.dashboard.resolve().map_err(|error| usage_error(error.into()))?;
-    let dashboard = address.map(Dashboard::open).transpose()?;
+    let dashboard = address.map(RunDashboard::open).transpose()?;
     args.check_ports().map_err(|error| usage_error(error.into()))?;
     let (signals, signal) = mpsc::channel();
     signals::watch(move |exit| {
@@ -109,7 +109,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ProgramExit> {
 
 fn start_servers(
     args: &ServeArgs,
-    dashboard: Option<&Dashboard>,
+    dashboard: Option<&RunDashboard>,
 ) -> Result<Vec<(ServerKind, FlagServer)>, StartError> {
     let show = dashboard.map(|dashboard| Arc::new(dashboard.entry_sink("coordinator serve")));
     let mut servers = Vec::new();

@@ -28,6 +28,7 @@ mod interrupt;
 mod job_control;
 mod limits;
 mod logs;
+mod other_programs;
 mod output;
 mod recovery;
 mod resume;

@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
+use super::writer::max_file_size;
 
 /// The name of the file in the directory of the run.
 pub const FILE: &str = "reserve.jsonl";
@@ -42,6 +43,9 @@ pub(super) struct Reserve {
 impl Reserve {
     /// Creates the file, if there is space.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
+        if max_file_size().is_some_and(|max| max < FILE_BYTES as u64) {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
         let path = dir.join(FILE);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let mut blank = vec![b' '; FILE_BYTES];

@@ -4,8 +4,10 @@
 //! append-only file, so that lines of several writers do not mix. An error never stops the program: the
 //! journal counts the lost lines and reports the first on stderr.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use serde_json::Map;
 use thiserror::Error;
 
@@ -51,6 +54,10 @@ pub struct Journal {
 #[derive(Debug)]
 struct LineWriter {
     file: File,
+    /// Device and inode of the file.
+    identity: Option<(u64, u64)>,
+    /// Length of the file before the line, in bytes.
+    length: u64,
     /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
     /// Only part of the last line was written. The next line must begin with a line feed.
@@ -105,7 +112,9 @@ impl Journal {
         worker: Option<usize>,
         pid: u32,
     ) -> Self {
-        let writer = LineWriter { file, line: Vec::new(), is_incomplete: false };
+        let identity = file.metadata().ok().as_ref().map(identity);
+        let (line, length, is_incomplete) = (Vec::new(), 0, false);
+        let writer = LineWriter { file, identity, length, line, is_incomplete };
         let (writer, reserve) = (Mutex::new(writer), Mutex::default());
         Journal { path, process, worker, pid, writer, lost: AtomicU64::new(0), reserve }
     }
@@ -120,7 +129,8 @@ impl Journal {
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
             let entry =
                 LogEntry { ts: now(), level, process, worker, pid, event, extra: Map::new() };
-            (writer.write(&entry), entry)
+            let written = writer.check_file(&self.path).and_then(|()| writer.write(&entry));
+            (written, entry)
         };
         let Err(error) = written else { return };
         let mut reserve = lock(&self.reserve);
@@ -180,6 +190,31 @@ impl Journal {
 }
 
 impl LineWriter {
+    /// Opens the file again if a task has closed its descriptor: another file may have the same number
+    /// now, and must not get the lines.
+    fn check_file(&mut self, path: &Path) -> io::Result<()> {
+        let metadata = self.file.metadata().ok();
+        let is_ours = metadata.as_ref().map(identity) == self.identity;
+        if self.identity.is_some() && !is_ours {
+            let file = OpenOptions::new().append(true).open(path)?;
+            self.identity = file.metadata().ok().as_ref().map(identity);
+            // Not dropped: the descriptor is that of another file.
+            let _ = std::mem::replace(&mut self.file, file).into_raw_fd();
+        }
+        self.length = metadata.filter(|_| is_ours).map_or(0, |metadata| metadata.len());
+        Ok(())
+    }
+
+    /// Refuses a line beyond RLIMIT_FSIZE: the write would end this process by SIGXFSZ.
+    fn check_length(&self) -> io::Result<()> {
+        match max_file_size() {
+            Some(max) if self.length + self.line.len() as u64 > max => {
+                Err(io::ErrorKind::FileTooLarge.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
         self.line.clear();
         if self.is_incomplete {
@@ -187,6 +222,7 @@ impl LineWriter {
         }
         serde_json::to_writer(&mut self.line, entry)?;
         self.line.push(b'\n');
+        self.check_length()?;
         let mut rest = &self.line[..];
         while !rest.is_empty() {
             match self.file.write(rest) {
@@ -200,6 +236,16 @@ impl LineWriter {
         self.is_incomplete = false;
         Ok(())
     }
+}
+
+/// Device and inode of a file.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The limit of file sizes of this process (`ulimit -f`), in bytes.
+pub(super) fn max_file_size() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -321,6 +367,20 @@ mod tests {
         let text = std::fs::read_to_string(journal.path()).unwrap();
         let whole = text.lines().filter(|line| serde_json::from_str::<LogEntry>(line).is_ok());
         assert_eq!((whole.count(), text.lines().count()), (2, 3));
+    }
+
+    #[test]
+    fn a_file_that_has_taken_the_descriptor_of_the_journal_gets_no_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::worker(dir.path(), 0, 1).unwrap();
+        let other = dir.path().join("other");
+        // As after a `close` of the number and an `open` that got it.
+        journal.writer.lock().unwrap().file = File::create(&other).unwrap();
+        journal.record(Level::Info, output("one".into()));
+        journal.record(Level::Info, output("two".into()));
+        assert_eq!(entries(&journal).len(), 2);
+        assert_eq!(std::fs::read_to_string(other).unwrap(), "");
+        assert_eq!(journal.lost(), 0);
     }
 
     #[test]

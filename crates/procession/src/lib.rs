@@ -133,6 +133,8 @@ pub use executor::{
 pub use future::{AsCompleted, Future, FutureState, Unfinished, Until, Waited, as_completed, wait};
 pub use kept_task::{KeptCause, KeptInput, KeptTask, ReplayError, ReplayedOutput};
 pub use limits::{Limits, Recycling};
+#[cfg(feature = "dashboard")]
+pub use process_pool::PoolDashboard;
 pub use process_pool::{
     Builder, Full, Output, OutputStream, PoolEvent, PrivateDir, ProcessPool, ResourceUsage, Stats,
     SubmitAsync, Times, resume_all, suspend_all,

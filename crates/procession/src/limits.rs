@@ -155,6 +155,22 @@ pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// The CPU time that a process has used. `None` if there is no such process, and on systems other than
+/// Linux.
+#[cfg(feature = "dashboard")]
+pub(crate) fn cpu_time(pid: u32) -> Option<std::time::Duration> {
+    if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
+        return None;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program, in parentheses, may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
+    let ticks = times.next()?.ok()? + times.next()?.ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(std::time::Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
 #[cfg(all(test, target_os = "linux", not(feature = "portable")))]
 mod tests {
     use super::*;

@@ -23,6 +23,8 @@ mod claims;
 mod clock;
 mod completion;
 mod crash_keeper;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod effects;
 mod endings;
 mod events;
@@ -56,6 +58,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak, mpsc};
 
 pub use builder::Builder;
 pub use child::ResourceUsage;
+#[cfg(feature = "dashboard")]
+pub use dashboard::PoolDashboard;
 pub use events::{Output, PoolEvent};
 pub use output::OutputStream;
 pub use socket_dir::PrivateDir;
@@ -67,7 +71,6 @@ use self::clock::Clock;
 use self::inner::{EndSignal, PoolInner, Setup};
 use self::listeners::{ListenerFns, Listeners};
 use self::state::PoolState;
-use self::stats::Counts;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
@@ -155,27 +158,7 @@ impl ProcessPool {
 
     /// Counters of the pool up to now.
     pub fn stats(&self) -> Stats {
-        if self.inner.origin.is_forked() {
-            return Stats::default();
-        }
-        let state = self.inner.lock_state();
-        let pids = state.pids();
-        let (pending, running) = state.scheduler.not_begun_and_running();
-        drop(state);
-        let counts = self.inner.counts();
-        let Counts { done, failed, cancelled, retried, respawned, wait, run } = &*counts;
-        Stats {
-            pids,
-            pending,
-            running,
-            done: *done,
-            failed: *failed,
-            cancelled: *cancelled,
-            retried: *retried,
-            respawned: *respawned,
-            wait: wait.clone(),
-            run: run.clone(),
-        }
+        self.inner.stats()
     }
 
     /// The directory of this run's journal, if the pool keeps one: see [`Builder::journal`].

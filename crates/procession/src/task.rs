@@ -146,7 +146,7 @@ impl Context {
     }
 
     /// Gives this run of the task a label, such as the name of its file, in the journal of the pool: see
-    /// [`Builder::journal`](crate::Builder::journal). Without a journal it does nothing. A second call
+    /// `Builder::journal`. Without a journal it does nothing. A second call
     /// replaces the label.
     ///
     /// The label is written at once, so that a crash of the task is seen with it. This costs a few

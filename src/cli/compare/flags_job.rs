@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::cli::dashboard::Dashboard;
+use crate::cli::dashboard::RunDashboard;
 use crate::flags::codes::Code;
 use crate::flags::outcome::OutcomeCounts;
 use crate::flags::report::RunSummary;
@@ -34,7 +34,7 @@ pub(super) struct FlagsJob<'d> {
     /// The number of workers of modes without one.
     pub workers: Option<usize>,
     /// Shows each run, which then keeps logs.
-    pub dashboard: Option<&'d Dashboard>,
+    pub dashboard: Option<&'d RunDashboard>,
 }
 
 impl FlagsJob<'_> {

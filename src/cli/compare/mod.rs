@@ -47,7 +47,7 @@ use self::progress::ComparisonProgress;
 use self::rounds::{ComparisonEnd, RoundMessages};
 use self::run::MeasuredJob;
 use self::task_job::{EntrySink, TaskJob};
-use super::dashboard::Dashboard;
+use super::dashboard::RunDashboard;
 use super::exit::ProgramExit;
 use super::options::{ColorOption, ServerArgs};
 use super::usage_error::UsageError;
@@ -77,7 +77,7 @@ fn compare(mut plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
     });
     let exports = exports.collect::<anyhow::Result<Vec<_>>>()?;
     let progress = ComparisonProgress::new(plan.progress);
-    let dashboard = plan.dashboard.map(Dashboard::open).transpose()?;
+    let dashboard = plan.dashboard.map(RunDashboard::open).transpose()?;
     let color = plan.color;
     let measurement = MeasurementParts { messages, progress, dashboard: dashboard.as_ref() };
     let comparison = measurement.measure(plan)?;
@@ -107,7 +107,7 @@ fn fewer_workers(modes: &[MeasuredMode]) -> anyhow::Result<Option<String>> {
 struct MeasurementParts<'d> {
     messages: RoundMessages,
     progress: ComparisonProgress,
-    dashboard: Option<&'d Dashboard>,
+    dashboard: Option<&'d RunDashboard>,
 }
 
 impl MeasurementParts<'_> {

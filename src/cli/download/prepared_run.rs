@@ -18,7 +18,7 @@ use super::parallelism::Parallelism;
 use super::resource_limits;
 use super::settings::DownloadSettings;
 use super::submitter::Submitter;
-use crate::cli::dashboard::Dashboard;
+use crate::cli::dashboard::RunDashboard;
 use crate::cli::exit::ProgramExit;
 use crate::cli::run_log::{self, SubmittedCodes};
 use crate::cli::{embedded_server, stderr};
@@ -38,7 +38,7 @@ pub(super) struct PreparedRun {
     /// Stopped when it is dropped.
     _server: Option<FlagServer>,
     pub log_dir: Option<PathBuf>,
-    pub dashboard: Option<Dashboard>,
+    pub dashboard: Option<RunDashboard>,
     /// The directory of the pool's sockets. A run without it leaves more files behind if it is killed.
     _sockets: Option<PrivateDir>,
 }
@@ -128,13 +128,13 @@ impl PreparedRun {
 fn open_dashboard(
     addr: Option<SocketAddr>,
     log_dir: Option<&Path>,
-) -> anyhow::Result<Option<Dashboard>> {
+) -> anyhow::Result<Option<RunDashboard>> {
     let Some(addr) = addr else { return Ok(None) };
     let Some(logs) = log_dir else {
         stderr::print(format_args!("coordinator: without logs there is no dashboard"));
         return Ok(None);
     };
-    let dashboard = Dashboard::open(addr)?;
+    let dashboard = RunDashboard::open(addr)?;
     dashboard.watch(logs)?;
     Ok(Some(dashboard))
 }

@@ -1,14 +1,12 @@
 //! `coordinator timeline`: when each process ran which task, as swim lanes.
 //!
 //! ```text
-//!   story ─► lanes ─► terminal           (by default)
-//!        ├─► picture ─► page             (--html; and the dashboard, as it goes on)
-//!        └─► trace                       (--trace, for Perfetto)
+//!   history ─► lanes ─► terminal         (by default)
+//!          ├─► picture ─► page           (--html; of the crate procession-dashboard)
+//!          └─► trace                     (--trace, for Perfetto)
 //! ```
 
 mod lanes;
-pub(super) mod page;
-pub(super) mod picture;
 mod terminal;
 mod trace;
 
@@ -27,6 +25,7 @@ use super::options::ColorOption;
 use super::run_selection::{self, RunSelectionArgs};
 use super::stdout;
 use super::usage_error::UsageError;
+use procession_dashboard::{Picture, page};
 use procession_journal as journal;
 
 /// Width of the lines where there is no terminal.
@@ -72,7 +71,7 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
     let name = run_selection::name(&path);
     if let Some(file) = &args.html {
-        let picture = picture::Picture::of(&name, &history, !journal::is_running(&path));
+        let picture = Picture::of(&name, &history, !journal::is_running(&path));
         put(file, &page::still(&picture)?, args.color)?;
     }
     if let Some(file) = &args.trace {

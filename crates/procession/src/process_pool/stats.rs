@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use histogram::Histogram;
 
+use super::inner::PoolInner;
+
 /// Counters of a pool at one moment, from [`ProcessPool::stats`](super::ProcessPool::stats).
 ///
 /// A submitted task is counted in one of `pending`, `running`, `done`, `failed` and `cancelled`; at
@@ -83,6 +85,33 @@ pub(crate) struct Counts {
     pub respawned: u64,
     pub wait: Times,
     pub run: Times,
+}
+
+impl PoolInner {
+    /// Counters of the pool up to now.
+    pub(super) fn stats(&self) -> Stats {
+        if self.origin.is_forked() {
+            return Stats::default();
+        }
+        let state = self.lock_state();
+        let pids = state.pids();
+        let (pending, running) = state.scheduler.not_begun_and_running();
+        drop(state);
+        let counts = self.counts();
+        let Counts { done, failed, cancelled, retried, respawned, wait, run } = &*counts;
+        Stats {
+            pids,
+            pending,
+            running,
+            done: *done,
+            failed: *failed,
+            cancelled: *cancelled,
+            retried: *retried,
+            respawned: *respawned,
+            wait: wait.clone(),
+            run: run.clone(),
+        }
+    }
 }
 
 impl Counts {

@@ -2,7 +2,7 @@
 //! there is none.
 //!
 //! ```text
-//!   runner ── begin, end ──► Lane: the running task, sums of short ones ──► lines of long and failed tasks
+//!   runner ── begin, end ──► RunnerLane: the running task, sums of short ones ──► lines of long and failed tasks
 //!   flusher thread, every tenth of a second while there is work ──────────► begins of tasks that still run,
 //!                                                                           sums
 //! ```
@@ -11,9 +11,9 @@
 //! [`Budget`].
 
 #[cfg(not(feature = "journal"))]
-pub(super) use off::{Lane, TaskJournal};
+pub(super) use off::{RunnerLane, TaskJournal};
 #[cfg(feature = "journal")]
-pub(super) use on::{Lane, TaskJournal};
+pub(super) use on::{RunnerLane, TaskJournal};
 
 #[cfg(feature = "journal")]
 mod on {
@@ -56,7 +56,7 @@ mod on {
         flusher: Mutex<Option<thread::JoinHandle<()>>>,
     }
 
-    type Lanes = Mutex<Vec<Arc<Lane>>>;
+    type Lanes = Mutex<Vec<Arc<RunnerLane>>>;
 
     /// What all lanes use.
     struct Shared {
@@ -111,7 +111,7 @@ mod on {
     }
 
     /// One runner of the worker.
-    pub(in super::super) struct Lane {
+    pub(in super::super) struct RunnerLane {
         shared: Arc<Shared>,
         slot: usize,
         state: Mutex<LaneState>,
@@ -184,10 +184,10 @@ mod on {
         }
 
         /// A lane for one more runner.
-        pub(in super::super) fn lane(&self) -> Arc<Lane> {
+        pub(in super::super) fn lane(&self) -> Arc<RunnerLane> {
             let mut lanes = lock(&self.lanes);
             let (shared, slot) = (Arc::clone(&self.shared), lanes.len());
-            let lane = Arc::new(Lane { shared, slot, state: Mutex::default() });
+            let lane = Arc::new(RunnerLane { shared, slot, state: Mutex::default() });
             lanes.push(Arc::clone(&lane));
             lane
         }
@@ -236,7 +236,7 @@ mod on {
         }
     }
 
-    impl Lane {
+    impl RunnerLane {
         /// Notes that a task begins.
         pub(in super::super) fn begin(&self, id: TaskId, name: &str, attempt: u32, now: u64) {
             let mut state = lock(&self.state);
@@ -364,7 +364,7 @@ mod on {
         }
     }
 
-    impl SetLabel for Lane {
+    impl SetLabel for RunnerLane {
         fn set_label(&self, task: TaskId, label: &dyn fmt::Display) {
             let shared = &*self.shared;
             let label: String = label.to_string().chars().take(MAX_LABEL).collect();
@@ -384,9 +384,9 @@ mod on {
     /// The longest label, in characters.
     const MAX_LABEL: usize = 200;
 
-    impl fmt::Debug for Lane {
+    impl fmt::Debug for RunnerLane {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Lane").field("slot", &self.slot).finish_non_exhaustive()
+            f.debug_struct("RunnerLane").field("slot", &self.slot).finish_non_exhaustive()
         }
     }
 
@@ -413,14 +413,14 @@ mod off {
     pub(in super::super) enum TaskJournal {}
 
     #[derive(Debug)]
-    pub(in super::super) enum Lane {}
+    pub(in super::super) enum RunnerLane {}
 
     impl TaskJournal {
         pub(in super::super) fn open(_: Marking, _: &str, _: Option<usize>) -> Option<Self> {
             None
         }
 
-        pub(in super::super) fn lane(&self) -> Arc<Lane> {
+        pub(in super::super) fn lane(&self) -> Arc<RunnerLane> {
             match *self {}
         }
 
@@ -429,7 +429,7 @@ mod off {
         }
     }
 
-    impl Lane {
+    impl RunnerLane {
         pub(in super::super) fn begin(&self, _: TaskId, _: &str, _: u32, _: u64) {
             match *self {}
         }
@@ -439,7 +439,7 @@ mod off {
         }
     }
 
-    impl SetLabel for Lane {
+    impl SetLabel for RunnerLane {
         fn set_label(&self, _: TaskId, _: &dyn fmt::Display) {
             match *self {}
         }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::streams::Streams;
-use super::task_journal::{Lane, TaskJournal};
+use super::task_journal::{RunnerLane, TaskJournal};
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
@@ -244,7 +244,12 @@ impl WorkerLoop {
         }
     }
 
-    fn run(&self, taken: &mut Taken, reply_buffer: &mut ReplyBuffer, lane: Option<&Arc<Lane>>) {
+    fn run(
+        &self,
+        taken: &mut Taken,
+        reply_buffer: &mut ReplyBuffer,
+        lane: Option<&Arc<RunnerLane>>,
+    ) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         // The journal has tasks only.
         let lane = lane.filter(|_| call.seq != INITIALIZER);

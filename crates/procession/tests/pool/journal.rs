@@ -29,6 +29,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_directory_that_cannot_be_made_is_an_error_of_the_builder,
         a_pool_inside_a_task_does_not_write_into_the_journal_of_the_outer_pool,
         two_pools_in_a_program_have_a_journal_each,
+        the_dashboard_of_a_pool_shows_its_tasks_workers_and_metrics,
+        a_dashboard_without_a_journal_shows_the_numbers_of_the_pool,
     ]
 }
 
@@ -281,4 +283,63 @@ fn two_pools_in_a_program_have_a_journal_each() {
         pool.shutdown(Shutdown::Wait);
     }
     assert_eq!(dirs.map(|dir| read(&dir).summary().ok), [1, 2]);
+}
+
+fn get(addr: std::net::SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut server = std::net::TcpStream::connect(addr).expect("a server");
+    server.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    write!(server, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    let _ = server.read_to_string(&mut answer);
+    answer
+}
+
+/// The data of a page.
+fn data(page: &str) -> serde_json::Value {
+    let (_, data) = page.split_once("id=\"data\">").expect("data");
+    serde_json::from_str(data.split_once("</script>").expect("an end").0).expect("JSON")
+}
+
+fn the_dashboard_of_a_pool_shows_its_tasks_workers_and_metrics() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let local = "127.0.0.1:0".parse().expect("an address");
+    let dashboard = pool.dashboard(local).expect("a dashboard");
+    assert_eq!(pool.submit(Act::labelled("a.png", Deed::Sleep(30))).result(), Ok(0));
+    assert!(pool.submit(Act::new(Deed::Fail)).result().is_err());
+    assert!(pool.submit(Act::new(Deed::Abort { once: false })).result().is_err());
+    eventually("both workers live", || pool.stats().pids.len() == 2);
+    let metrics = get(dashboard.addr(), "/metrics");
+    let has = |line: &str| assert!(metrics.lines().any(|other| other == line), "{metrics}");
+    has("procession_tasks_total{outcome=\"done\"} 1");
+    has("procession_tasks_total{outcome=\"failed\"} 2");
+    has("procession_workers 2");
+    let page = data(&get(dashboard.addr(), "/"));
+    let bars: Vec<_> = page["bars"].as_array().expect("bars").iter().map(|bar| &bar["c"]).collect();
+    assert!(bars.iter().any(|title| **title == "a.png"), "{bars:?}");
+    assert_eq!(page["summary"]["error"], 2);
+    assert_eq!(page["marks"][0]["kind"], "died");
+    pool.shutdown(Shutdown::Wait);
+    drop(pool);
+    // The page outlives its pool.
+    let metrics = get(dashboard.addr(), "/metrics");
+    assert!(metrics.contains("procession_workers 0\n"), "{metrics}");
+    let file = logs.path().join("page.html");
+    dashboard.save(&file).expect("a file");
+    let saved = data(&fs::read_to_string(&file).expect("a page"));
+    assert_eq!(saved["report"]["exit_code"], 0);
+    dashboard.close();
+}
+
+fn a_dashboard_without_a_journal_shows_the_numbers_of_the_pool() {
+    let pool = ProcessPool::builder().workers(1).build().expect("a pool");
+    let local = "127.0.0.1:0".parse().expect("an address");
+    let dashboard = pool.dashboard(local).expect("a dashboard");
+    assert_eq!(pool.submit(Act::new(Deed::Return(3))).result(), Ok(3));
+    eventually("a sample has the task", || {
+        data(&get(dashboard.addr(), "/"))["pool"]["now"]["done"] == 1
+    });
+    let taken = pool.dashboard(dashboard.addr()).expect_err("the address is in use");
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
 }

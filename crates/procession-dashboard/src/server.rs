@@ -23,8 +23,9 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::super::timeline::page;
-use super::feed::Feed;
+use crate::feed::Feed;
+use crate::metrics;
+use crate::page;
 
 /// Minimum time between two updates of a page.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,14 +34,15 @@ const MIN_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A server that runs until it is stopped.
-pub(super) struct DashboardServer {
+#[derive(Debug)]
+pub(crate) struct DashboardServer {
     addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DashboardServer {
-    pub(super) fn start(addr: SocketAddr, feed: Arc<Feed>) -> io::Result<Self> {
+    pub(crate) fn start(addr: SocketAddr, feed: Arc<Feed>) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(addr))?;
         let addr = listener.local_addr()?;
@@ -48,6 +50,7 @@ impl DashboardServer {
         let app = Router::new()
             .route("/", get(front_page))
             .route("/events", get(events))
+            .route("/metrics", get(metrics_page))
             .layer(middleware::from_fn_with_state(hosts, check_host))
             .with_state(feed);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -59,12 +62,12 @@ impl DashboardServer {
         Ok(Self { addr, stop: Some(stop), thread: Some(thread) })
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Stops the server and closes all connections.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -118,6 +121,15 @@ async fn front_page(State(feed): State<Arc<Feed>>) -> Response {
     match page::live(&feed.picture()) {
         Ok(page) => Html(page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// The numbers of the pool.
+async fn metrics_page(State(feed): State<Arc<Feed>>) -> Response {
+    match feed.gauges() {
+        Some(gauges) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&gauges))
+            .into_response(),
+        None => (StatusCode::NOT_FOUND, "This page shows no pool.\n").into_response(),
     }
 }
 

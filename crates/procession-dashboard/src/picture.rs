@@ -5,12 +5,16 @@
 
 use serde::Serialize;
 
+use crate::gauges::PoolPicture;
 use procession_journal::history::{Annotation, LogSummary, Micros};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
 /// A run, or the changes in it.
 #[derive(Debug, Serialize)]
-pub(in super::super) struct Picture {
+pub struct Picture {
+    /// Number of tasks that are drawn as parts of sums because there are too many.
+    joined: u64,
+    pool: Option<PoolPicture>,
     name: String,
     /// The settings, in words.
     what: String,
@@ -100,17 +104,12 @@ struct AnnotationLine {
 
 impl Picture {
     /// The whole run.
-    pub(in super::super) fn of(name: &str, history: &RunHistory, is_over: bool) -> Self {
+    pub fn of(name: &str, history: &RunHistory, is_over: bool) -> Self {
         Self::since(0, name, history, is_over)
     }
 
     /// The bars that have changed since this revision of the story, and all else.
-    pub(in super::super) fn since(
-        revision: u64,
-        name: &str,
-        history: &RunHistory,
-        is_over: bool,
-    ) -> Self {
+    pub fn since(revision: u64, name: &str, history: &RunHistory, is_over: bool) -> Self {
         let (begin, end) = history.period.unwrap_or_default();
         let ms = |at: Micros| (at - begin) as f64 / 1e3;
         let summary = history.summary();
@@ -144,6 +143,8 @@ impl Picture {
             t: span.tries.iter().map(|failed| (ms(failed.at), failed.error.clone())).collect(),
         });
         Self {
+            joined: history.joined,
+            pool: None,
             name: name.to_owned(),
             what: history.settings.as_ref().map(in_words).unwrap_or_default(),
             epoch: begin as f64 / 1e3,
@@ -162,6 +163,12 @@ impl Picture {
                 .collect(),
             summary,
         }
+    }
+}
+
+impl Picture {
+    pub(crate) fn with_pool(self, pool: Option<PoolPicture>) -> Self {
+        Self { pool, ..self }
     }
 }
 

@@ -1,26 +1,39 @@
 //! The history that the dashboard shows, and the pages that show it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::super::timeline::picture::Picture;
+use crate::gauges::{GaugeHistory, Gauges};
+use crate::picture::Picture;
 use procession_journal as journal;
 use procession_journal::entry::now;
 use procession_journal::{LogEntry, Merge, ReadWarnings, RunDir, RunHistory};
+
+/// Takes a sample of a pool.
+type Sampler = Box<dyn Fn() -> Gauges + Send + Sync>;
 
 /// Maximum number of tasks of a history without logs. The feed then begins a new history.
 const MAX_SPANS: usize = 20_000;
 
 /// The current history.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     state: Mutex<FeedState>,
     source: Mutex<FeedSource>,
     /// Number of changes.
     changes: watch::Sender<u64>,
     viewers: Mutex<Viewers>,
+    /// Of a pool.
+    sampler: Option<Sampler>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
 }
 
 /// The pages that are connected.
@@ -33,7 +46,7 @@ struct Viewers {
 
 /// The source of a history.
 #[derive(Default)]
-pub(super) enum FeedSource {
+pub(crate) enum FeedSource {
     /// Entries are added by [`Feed::add`].
     #[default]
     Direct,
@@ -51,17 +64,22 @@ struct FeedState {
     /// Number of the history.
     number: u64,
     is_over: bool,
+    gauges: GaugeHistory,
 }
 
 /// A position in the feed, up to which a page is updated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct FeedPosition {
+pub(crate) struct FeedPosition {
     number: u64,
+    /// Number of times that spans were joined.
+    joins: u64,
     revision: u64,
     /// The begin of the history, which is the origin of all times on the page.
     begin: i64,
     /// The second that the history has reached.
     second: i64,
+    /// Number of the sample of the pool.
+    sample: u64,
     is_over: bool,
 }
 
@@ -75,19 +93,20 @@ struct PictureUpdate {
 }
 
 /// A connected page, until it is dropped.
-pub(super) struct Viewer<'f> {
+pub(crate) struct Viewer<'f> {
     feed: &'f Feed,
     number: u64,
 }
 
 impl Feed {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new(sampler: Option<Sampler>) -> Self {
         Self {
             // The name until there is a history.
             state: Mutex::new(FeedState { name: "procession".to_owned(), ..FeedState::default() }),
             source: Mutex::default(),
             changes: watch::Sender::new(0),
             viewers: Mutex::default(),
+            sampler,
         }
     }
 
@@ -104,17 +123,17 @@ impl Feed {
     }
 
     /// Begins a new history.
-    pub(super) fn begin(&self, name: &str, source: FeedSource) {
+    pub(crate) fn begin(&self, name: &str, source: FeedSource) {
         *self.source() = source;
         let mut state = self.state();
-        let number = state.number + 1;
-        *state = FeedState { name: name.to_owned(), number, ..FeedState::default() };
+        let (number, gauges) = (state.number + 1, std::mem::take(&mut state.gauges));
+        *state = FeedState { name: name.to_owned(), number, gauges, ..FeedState::default() };
         drop(state);
         self.notify();
     }
 
     /// Reads the lines that were added to the logs.
-    pub(super) fn read_available(&self) {
+    pub(crate) fn read_available(&self) {
         self.read(false);
     }
 
@@ -138,8 +157,23 @@ impl Feed {
         }
     }
 
+    /// Adds the present numbers of the pool, if there is one.
+    pub(crate) fn take_sample(&self) {
+        if let Some(sampler) = &self.sampler {
+            // Not under the lock: it locks the pool.
+            let now = sampler();
+            self.state().gauges.add(now);
+            self.notify();
+        }
+    }
+
+    /// The present numbers of the pool, if there is one.
+    pub(crate) fn gauges(&self) -> Option<Gauges> {
+        self.sampler.as_ref().map(|sampler| sampler())
+    }
+
     /// Adds an entry. Each task counts, even of the same code.
-    pub(super) fn add(&self, entry: LogEntry) {
+    pub(crate) fn add(&self, entry: LogEntry) {
         let mut state = self.state();
         if state.history.spans.len() >= MAX_SPANS {
             state.discarded += state.history.spans.len();
@@ -153,14 +187,15 @@ impl Feed {
     }
 
     /// Reads the rest of the logs, to which nothing more will be written, if a page is connected.
-    pub(super) fn read_to_the_end(&self) {
+    pub(crate) fn read_to_the_end(&self) {
         if self.viewers() > 0 {
             self.read(true);
         }
     }
 
     /// Ends the history: no entry will follow.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
+        self.take_sample();
         self.read_to_the_end();
         let is_direct = matches!(*self.source(), FeedSource::Direct);
         let mut state = self.state();
@@ -175,18 +210,18 @@ impl Feed {
     }
 
     /// The number of connected pages.
-    pub(super) fn viewers(&self) -> usize {
+    pub(crate) fn viewers(&self) -> usize {
         self.lock_viewers().positions.len()
     }
 
     /// Whether all connected pages are up to date.
-    pub(super) fn are_viewers_current(&self) -> bool {
+    pub(crate) fn are_viewers_current(&self) -> bool {
         let now = self.state().position();
         self.lock_viewers().positions.iter().all(|(_, position)| *position == Some(now))
     }
 
     /// Adds a connected page.
-    pub(super) fn viewer(&self) -> Viewer<'_> {
+    pub(crate) fn viewer(&self) -> Viewer<'_> {
         let mut viewers = self.lock_viewers();
         viewers.next += 1;
         let number = viewers.next;
@@ -198,29 +233,32 @@ impl Feed {
         self.viewers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// The whole history, for the first view of a page.
-    pub(super) fn picture(&self) -> Picture {
+    pub(crate) fn picture(&self) -> Picture {
         let mut state = self.state();
         state.extend_to_now();
-        Picture::of(&state.name(), &state.history, state.is_over)
+        let picture = Picture::of(&state.name(), &state.history, state.is_over);
+        picture.with_pool(state.gauges.picture())
     }
 
     /// The changes since a position, as JSON, and the new position; `None` without a change.
-    pub(super) fn update(&self, since: Option<FeedPosition>) -> Option<(String, FeedPosition)> {
+    pub(crate) fn update(&self, since: Option<FeedPosition>) -> Option<(String, FeedPosition)> {
         let mut state = self.state();
         state.extend_to_now();
         let now = state.position();
         if since == Some(now) {
             return None;
         }
-        let known = since.filter(|position| position.number == now.number);
+        let known =
+            since.filter(|position| (position.number, position.joins) == (now.number, now.joins));
         let same_origin = known.filter(|position| position.begin == now.begin);
         let revision = same_origin.map_or(0, |position| position.revision);
         let picture = Picture::since(revision, &state.name(), &state.history, now.is_over);
+        let picture = picture.with_pool(state.gauges.picture());
         drop(state);
         let json = serde_json::to_string(&PictureUpdate { anew: known.is_none(), picture }).ok()?;
         Some((json, now))
@@ -236,11 +274,13 @@ impl FeedState {
     }
 
     fn position(&self) -> FeedPosition {
-        let Self { history, number, is_over, .. } = self;
+        let Self { history, number, is_over, gauges, .. } = self;
         let (begin, end) = history.period.unwrap_or_default();
         let second = (end - begin) / 1_000_000;
         FeedPosition {
             number: *number,
+            joins: history.joins,
+            sample: gauges.number,
             revision: history.revision,
             begin,
             second,
@@ -258,14 +298,14 @@ impl FeedState {
 
 impl FeedPosition {
     /// Whether nothing more will follow.
-    pub(super) fn is_end(self) -> bool {
+    pub(crate) fn is_end(self) -> bool {
         self.is_over
     }
 }
 
 impl Viewer<'_> {
     /// Records that the page is updated up to this position.
-    pub(super) fn advance(&self, position: FeedPosition) {
+    pub(crate) fn advance(&self, position: FeedPosition) {
         let mut viewers = self.feed.lock_viewers();
         let mut positions = viewers.positions.iter_mut();
         if let Some(own) = positions.find(|(number, _)| *number == self.number) {
@@ -303,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_history_with_too_many_tasks_is_replaced_by_a_new_one() {
-        let feed = Feed::new();
+        let feed = Feed::new(None);
         feed.begin("serve", FeedSource::Direct);
         for _ in 0..MAX_SPANS {
             feed.add(task(10));
@@ -319,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_page_gets_all_bars_again_when_an_entry_changes_the_begin() {
-        let feed = Feed::new();
+        let feed = Feed::new(None);
         feed.begin("serve", FeedSource::Direct);
         feed.add(task(10));
         let (_, position) = feed.update(None).unwrap();

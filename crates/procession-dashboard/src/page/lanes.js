@@ -32,6 +32,8 @@ class Run {
     for (const bar of picture.bars) this.bars[bar.i] = bar;
     this.arrange();
     this.tables.tell();
+    this.charts ??= new Charts();
+    this.charts.show(picture.pool);
     this.draw();
   }
 
@@ -67,6 +69,12 @@ class Run {
   }
 
   describe(bar) {
+    if (bar.m) {
+      const [count, failed, busy] = bar.m;
+      return bar.c + ": short tasks, one after the other" + (failed ? ", " + failed + " of them failed" : "") + "\n" +
+        time(busy) + " of work in " + time(this.end(bar) - bar.b) + ", " + time(busy / count) + " each\n" +
+        "from " + time(bar.b) + " to " + time(this.end(bar)) + ", " + this.place(bar);
+    }
     const lines = [bar.c + ": " + (bar.u ? "unchanged" : FATES[bar.f]) + ", " + time(this.end(bar) - bar.b) + (bar.z ? ", " + size(bar.z) : "")];
     lines.push("from " + time(bar.b) + (bar.e === undefined ? "" : " to " + time(bar.e)) + ", " + this.place(bar));
     if (bar.r > 1) lines.push("begun for time " + bar.r);
@@ -162,10 +170,16 @@ class Run {
     pen.font = Math.min(high - 4, 12) + "px system-ui, sans-serif";
     pen.textBaseline = "middle";
     pen.textAlign = "left";
+    let pixel = -1; // the last one that a narrow bar has filled
     for (const bar of lane.bars) {
       const left = this.x(bar.b);
       const right = this.x(this.end(bar));
       if (right < margin || left > width) continue;
+      // Of many narrow bars in a pixel the first is drawn, and those that did not end well.
+      if (right - left < 1 && bar.f === "ok" && bar.i !== this.chosen && bar.i !== this.hovered) {
+        if (Math.floor(left) === pixel) continue;
+        pixel = Math.floor(left);
+      }
       const wide = Math.max(right - left - (right - left > 4 ? 1 : 0), 1);
       pen.fillStyle = fills[bar.f];
       pen.globalAlpha = bar.u ? 0.6 : 1;

@@ -1,21 +1,22 @@
 //! The pages, each in one file without references to others.
 
-use super::picture::Picture;
+use crate::picture::Picture;
 
 const FRAME: &str = include_str!("page/frame.html");
 const STYLE: &str = include_str!("page/style.css");
 const TABLES: &str = include_str!("page/tables.js");
+const CHARTS: &str = include_str!("page/charts.js");
 const LANES: &str = include_str!("page/lanes.js");
 const STILL: &str = include_str!("page/still.js");
 const LIVE: &str = include_str!("page/live.js");
 
 /// A page of a run that does not change.
-pub(super) fn still(picture: &Picture) -> serde_json::Result<String> {
+pub fn still(picture: &Picture) -> serde_json::Result<String> {
     page(STILL, picture, "'none'")
 }
 
 /// A page of a run that requests updates.
-pub(in super::super) fn live(picture: &Picture) -> serde_json::Result<String> {
+pub fn live(picture: &Picture) -> serde_json::Result<String> {
     page(LIVE, picture, "'self'")
 }
 
@@ -31,6 +32,7 @@ fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Re
         ("@DATA@", &data),
         ("@TABLES@", TABLES),
         ("@LANES@", LANES),
+        ("@CHARTS@", CHARTS),
         ("@SCRIPT@", script),
     ] {
         let (before, after) = rest.split_once(placeholder).expect("a placeholder in the frame");

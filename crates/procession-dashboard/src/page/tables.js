@@ -21,7 +21,8 @@ function time(ms) {
 function size(bytes) {
   if (bytes < 999.5) return bytes + " B";
   if (bytes < 999500) return (bytes / 1e3).toFixed(bytes < 9950 ? 1 : 0) + " kB";
-  return (bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0) + " MB";
+  if (bytes < 999.5e6) return (bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0) + " MB";
+  return (bytes / 1e9).toFixed(1) + " GB";
 }
 
 class Tables {
@@ -30,13 +31,14 @@ class Tables {
   }
 
   tell() {
-    const { name, what, total, summary, is_over, report, now, marks } = this.run.picture;
+    const { name, what, total, summary, is_over, report, now, marks, joined, pool } = this.run.picture;
     document.title = name + " · procession";
     byId("name").textContent = name;
     byId("what").textContent = (total ? total + (total === 1 ? " flag " : " flags ") : "") + what;
     const lost = this.run.bars.filter((bar) => bar && bar.f === "lost").length;
     const tries = this.run.bars.reduce((sum, bar) => sum + (bar?.t?.length ?? 0), 0);
-    const counts = [["ok", summary.ok], ["not found", summary.not_found], ["errors", summary.error, "error"]];
+    const counts = [["ok", summary.ok], ["errors", summary.error, "error"]];
+    if (total || summary.not_found) counts.splice(1, 0, ["not found", summary.not_found]);
     if (summary.unchanged) counts.push(["unchanged", summary.unchanged]);
     if (lost) counts.push(["lost runs", lost, "lost"]);
     if (tries) counts.push(["tries repeated", tries]);
@@ -51,7 +53,9 @@ class Tables {
       (summary.untold ? " " + summary.untold + " of these ends are not drawn." : "") : "";
     const state = (report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
       !is_over ? "It goes on." :
-      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.") + gap;
+      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.") + gap +
+      (joined ? " " + joined + " short tasks are drawn together with others." : "") +
+      (pool && !this.run.lanes.length ? " The pool keeps no journal, so there is no timeline." : "");
     if (byId("state").textContent !== state) byId("state").textContent = state;
     const fates = Object.keys(FATES).filter((fate) => this.run.bars.some((bar) => bar?.f === fate));
     const entry = (swatch, text) => {
@@ -72,7 +76,8 @@ class Tables {
     this.tellSlowest();
     this.tellErrors();
     this.tellProcesses();
-    const label = this.run.bars.filter(Boolean).length + " tasks in " + this.run.lanes.length + " lanes, " + time(now);
+    const tasks = this.run.bars.reduce((sum, bar) => sum + (bar?.m?.[0] ?? (bar ? 1 : 0)), 0);
+    const label = tasks + " tasks in " + this.run.lanes.length + " lanes, " + time(now);
     this.run.canvas.setAttribute("aria-label", label);
   }
 
@@ -91,7 +96,7 @@ class Tables {
   }
 
   tellSlowest() {
-    const slowest = this.run.bars.filter(Boolean).sort((a, b) => this.run.end(b) - b.b - (this.run.end(a) - a.b)).slice(0, 10);
+    const slowest = this.run.bars.filter((bar) => bar && !bar.m).sort((a, b) => this.run.end(b) - b.b - (this.run.end(a) - a.b)).slice(0, 10);
     this.fill("slow", ["task", "time", "what", "where", "tries"], slowest.map((bar) => {
       const row = make("tr");
       const code = make("td");
@@ -121,13 +126,15 @@ class Tables {
   tellProcesses() {
     const head = ["process", "pid", "tasks", "ok", "not found", "errors", "lost", "busy", "median", "p95", "data", "CPU", "memory", "ended"];
     const dash = (number) => number || "–";
+    const live = new Map((this.run.picture.pool?.now.workers ?? []).map((worker) => [worker.pid, worker]));
+    const seconds = (cpu) => cpu == null ? "–" : cpu.toFixed(2) + " s";
+    const bytes = (memory) => memory == null ? "–" : size(memory);
     this.fill("workers", head, this.run.picture.summary.processes.map((it) => {
       const row = make("tr");
       const runs = it.runs > 0;
       const cells = [it.name, it.pid, dash(it.runs), dash(it.ok), dash(it.not_found), dash(it.error), dash(it.lost),
         runs ? Math.round(it.busy * 100) + "%" : "–", runs ? time(it.median_ms) : "–", runs ? time(it.p95_ms) : "–",
-        it.bytes ? size(it.bytes) : "–", it.cpu_s === null ? "–" : it.cpu_s.toFixed(2) + " s",
-        it.peak_memory === null ? "–" : size(it.peak_memory)];
+        it.bytes ? size(it.bytes) : "–", seconds(it.cpu_s ?? live.get(it.pid)?.cpu_s), bytes(it.peak_memory ?? live.get(it.pid)?.memory)];
       row.append(...cells.map((cell) => make("td", cell)));
       const how = it.how ?? (!this.run.picture.is_over ? "lives" : this.run.picture.summary.missing ? "not known" : "killed");
       const bad = it.how !== null ? !it.is_regular : this.run.picture.is_over;

@@ -1,0 +1,149 @@
+//! The numbers of a pool at one moment, and their course over time.
+
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+/// Maximum number of samples that are kept. Then every other one is discarded, and from then on only
+/// every other one is taken.
+const MAX_SAMPLES: usize = 600;
+
+/// The numbers of a pool at one moment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Gauges {
+    /// Number of tasks that run at a time, at most.
+    pub slots: usize,
+    /// Tasks that have not begun.
+    pub pending: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that ended with an output.
+    pub done: u64,
+    /// Tasks that ended with an error.
+    pub failed: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Attempts beyond the first.
+    pub retried: u64,
+    /// Workers that replaced another.
+    pub respawned: u64,
+    /// Times from the submission of a task to its start.
+    pub wait: DurationGauge,
+    /// Durations of tasks.
+    pub run: DurationGauge,
+    /// The workers that live.
+    pub workers: Vec<WorkerGauge>,
+}
+
+/// A distribution of durations, in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct DurationGauge {
+    /// Number of durations.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Their median.
+    pub median: f64,
+    /// Their 95th percentile.
+    pub p95: f64,
+    /// Their 99th percentile.
+    pub p99: f64,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct WorkerGauge {
+    /// Process id.
+    pub pid: u32,
+    /// Resident memory, in bytes.
+    pub memory: Option<u64>,
+    /// CPU time, in seconds.
+    pub cpu_s: Option<f64>,
+}
+
+/// Gauges of the present and a sample of those of the past.
+#[derive(Debug, Default)]
+pub(crate) struct GaugeHistory {
+    pub(crate) now: Gauges,
+    /// Number of samples that were ever taken.
+    pub(crate) number: u64,
+    samples: Vec<GaugeSample>,
+    /// Every how many samples one is kept.
+    every: u64,
+    last: Option<LastGauges>,
+}
+
+#[derive(Debug)]
+struct LastGauges {
+    at: Instant,
+    ended: u64,
+    cpu: Vec<(u32, f64)>,
+}
+
+/// One moment, as the page draws it.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct GaugeSample {
+    /// Milliseconds since 1970.
+    at: f64,
+    running: usize,
+    pending: usize,
+    /// Tasks that ended, a second.
+    rate: f64,
+    /// CPUs that the workers used.
+    cpu: f64,
+    /// Resident memory of all workers, in bytes.
+    memory: u64,
+}
+
+/// The pool as the page shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct PoolPicture {
+    now: Gauges,
+    samples: Vec<GaugeSample>,
+}
+
+impl GaugeHistory {
+    pub(crate) fn add(&mut self, now: Gauges) {
+        let at = Instant::now();
+        let ended = now.done + now.failed + now.cancelled;
+        let cpu: Vec<_> =
+            now.workers.iter().filter_map(|worker| Some((worker.pid, worker.cpu_s?))).collect();
+        let (rate, used) = self.last.as_ref().map_or((0.0, 0.0), |last| {
+            let seconds = at.duration_since(last.at).as_secs_f64().max(1e-3);
+            let used = |(pid, cpu): &(u32, f64)| {
+                let before = last.cpu.iter().find(|(other, _)| other == pid);
+                cpu - before.map_or(0.0, |(_, cpu)| *cpu)
+            };
+            let used = cpu.iter().map(used).sum::<f64>();
+            (ended.saturating_sub(last.ended) as f64 / seconds, used.max(0.0) / seconds)
+        });
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let sample = GaugeSample {
+            at: since_1970.map_or(0.0, |time| time.as_secs_f64() * 1e3),
+            running: now.running,
+            pending: now.pending,
+            rate,
+            cpu: used,
+            memory: now.workers.iter().filter_map(|worker| worker.memory).sum(),
+        };
+        self.last = Some(LastGauges { at, ended, cpu });
+        self.now = now;
+        self.number += 1;
+        if self.number % self.every.max(1) == 0 {
+            self.samples.push(sample);
+        }
+        if self.samples.len() >= MAX_SAMPLES {
+            let mut index = 0;
+            self.samples.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.every = self.every.max(1) * 2;
+        }
+    }
+
+    pub(crate) fn picture(&self) -> Option<PoolPicture> {
+        (self.number > 0)
+            .then(|| PoolPicture { now: self.now.clone(), samples: self.samples.clone() })
+    }
+}

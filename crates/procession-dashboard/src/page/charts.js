@@ -1,0 +1,95 @@
+// The numbers of a pool: the present ones in words, and their course over time.
+
+const STRIPS = [
+  { title: "running", of: (it) => it.running, color: "--running", text: (n) => n },
+  { title: "queue", of: (it) => it.pending, color: "--not-found", text: (n) => n },
+  { title: "tasks a second", of: (it) => it.rate, color: "--ok", text: (n) => n < 9.95 ? n.toFixed(1) : n.toFixed(0) },
+  { title: "CPUs in use", of: (it) => it.cpu, color: "--lost", text: (n) => n.toFixed(1) },
+  { title: "memory of workers", of: (it) => it.memory, color: "--error", text: (n) => size(Math.round(n)) },
+];
+const STRIP = 54;
+
+class Charts {
+  constructor() {
+    this.canvas = byId("charts");
+    window.addEventListener("resize", () => this.draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  show(pool) {
+    this.pool = pool;
+    byId("pool-section").hidden = !pool;
+    if (!pool) return;
+    const { now, samples } = pool;
+    const rate = samples.at(-1)?.rate ?? 0;
+    const used = now.slots ? Math.round(now.running / now.slots * 100) + "%" : "–";
+    const gauges = [["running", now.running + " of " + now.slots], ["utilisation", used], ["in the queue", now.pending],
+      ["tasks a second", STRIPS[2].text(rate)], ["median", time(now.run.median * 1000)], ["p99", time(now.run.p99 * 1000)],
+      ["done", now.done], ["failed", now.failed], ["cancelled", now.cancelled], ["retried", now.retried],
+      ["workers", now.workers.length], ["workers replaced", now.respawned]];
+    byId("gauges").replaceChildren(...gauges.map(([label, number]) => {
+      const item = make("li");
+      item.append(make("b", number), " " + label);
+      return item;
+    }));
+    this.draw();
+  }
+
+  draw() {
+    if (!this.pool || this.drawing) return;
+    this.drawing = true;
+    requestAnimationFrame(() => {
+      this.drawing = false;
+      this.drawNow();
+    });
+  }
+
+  drawNow() {
+    const css = getComputedStyle(document.documentElement);
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const width = this.canvas.clientWidth;
+    const columns = width < 560 ? 1 : 2;
+    const rows = Math.ceil(STRIPS.length / columns);
+    const height = rows * STRIP;
+    this.canvas.style.height = height + "px";
+    [this.canvas.width, this.canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+    const pen = this.canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "top";
+    const wide = (width - 16 * (columns - 1)) / columns;
+    STRIPS.forEach((strip, index) => {
+      const [left, top] = [index % columns * (wide + 16), Math.floor(index / columns) * STRIP];
+      this.strip(pen, strip, left, top, wide, css);
+    });
+  }
+
+  strip(pen, { title, of, color, text }, left, top, wide, css) {
+    const { samples } = this.pool;
+    const values = samples.map(of);
+    const most = Math.max(...values, 0);
+    const [from, to] = [samples[0]?.at ?? 0, samples.at(-1)?.at ?? 1];
+    const base = top + STRIP - 6;
+    const x = (at) => left + (at - from) / Math.max(to - from, 1) * wide;
+    const y = (value) => base - value / (most || 1) * (STRIP - 26);
+    pen.fillStyle = css.getPropertyValue("--soft").trim();
+    pen.fillText(title + ": " + text(values.at(-1) ?? 0) + ", at most " + text(most), left, top + 2, wide);
+    pen.strokeStyle = css.getPropertyValue("--line").trim();
+    pen.beginPath();
+    pen.moveTo(left, base + 0.5);
+    pen.lineTo(left + wide, base + 0.5);
+    pen.stroke();
+    if (samples.length < 2) return;
+    pen.beginPath();
+    samples.forEach((sample, index) => pen.lineTo(x(sample.at), y(values[index])));
+    pen.strokeStyle = pen.fillStyle = css.getPropertyValue(color).trim();
+    pen.lineWidth = 1.5;
+    pen.stroke();
+    pen.lineTo(x(to), base);
+    pen.lineTo(left, base);
+    pen.globalAlpha = 0.18;
+    pen.fill();
+    pen.globalAlpha = 1;
+    pen.lineWidth = 1;
+  }
+}
