@@ -9,6 +9,7 @@ use serde_json::Value;
 const RUN: &str = "2026-11-22T23-49-32-4711";
 
 /// The journal of a pool with two workers, one of which died.
+#[expect(clippy::too_many_lines, reason = "a list of events")]
 fn journal(place: &Sandbox) {
     let dir = place.path("pool-logs").join(RUN);
     fs::create_dir_all(&dir).unwrap();

@@ -129,7 +129,7 @@ impl GaugeHistory {
         self.last = Some(LastGauges { at, ended, cpu });
         self.now = now;
         self.number += 1;
-        if self.number % self.every.max(1) == 0 {
+        if self.number.is_multiple_of(self.every.max(1)) {
             self.samples.push(sample);
         }
         if self.samples.len() >= MAX_SAMPLES {

@@ -11,7 +11,7 @@ use procession::{Context, Executor, ProcessPool, Retries, Shutdown};
 
 #[procession::task]
 fn thumbnail(n: u64, context: &Context) -> Result<u64, String> {
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         context.label(format_args!("{n}.png"));
     }
     match n % 1000 {

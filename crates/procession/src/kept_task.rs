@@ -296,6 +296,7 @@ impl KeptTask {
             attempt: self.header.attempts,
             locals: Arc::clone(locals),
             lines: LineSink::default(),
+            label: None,
         };
         let mut buffer = ReplyBuffer::default();
         buffer.blobs = blobs;

@@ -357,6 +357,7 @@ impl Builder {
     /// - [`PoolError::NoRunDir`]: there is no directory in which sockets can be made.
     /// - [`PoolError::Journal`]: the journal cannot be written.
     /// - [`PoolError::System`]: the operating system refused a thread or the path of the executable.
+    #[expect(clippy::too_many_lines, reason = "a list of settings")]
     pub fn build(self) -> Result<ProcessPool, PoolError> {
         // Every field is named, so the compiler rejects a new setting that is not used here.
         let Self {

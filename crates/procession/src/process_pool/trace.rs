@@ -28,7 +28,6 @@ pub(super) fn follows_tasks() -> bool {
 
 /// Passes an event to the subscriber.
 #[cfg(feature = "tracing")]
-#[expect(clippy::too_many_lines, reason = "a list of events")]
 pub(super) fn emit(event: &PoolEvent) {
     use tracing::{error, info, trace, warn};
 
