@@ -5,7 +5,9 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tempfile::NamedTempFile;
 
 use super::PoolEvent;
 use super::completion::CompletionData;
@@ -25,6 +27,10 @@ const MOST_FILES: usize = 100;
 const MOST_BYTES: u64 = 1 << 30;
 /// What the names end with.
 const EXTENSION: &str = "procession";
+/// What the names of files end with while they are written.
+const UNFINISHED: &str = "procession-partial";
+/// The age of such a file from which on its process was killed while it wrote.
+const ABANDONED: Duration = Duration::from_secs(3600);
 /// The part of a task's name that is part of a file's name, in bytes.
 const LONGEST_NAME: usize = 80;
 
@@ -115,7 +121,7 @@ impl CrashKeeper {
         // The program may change its directory later.
         let dir = std::path::absolute(dir).map_err(failed)?;
         fs::create_dir_all(&dir).map_err(failed)?;
-        drop(tempfile::NamedTempFile::new_in(&dir).map_err(failed)?);
+        drop(new_file(&dir).map_err(failed)?);
         let started = utc(SystemTime::now()).replace(':', "-");
         let writing = Mutex::default();
         Ok(Self { dir, started, most_files: MOST_FILES, most_bytes: MOST_BYTES, writing })
@@ -175,7 +181,7 @@ impl CrashKeeper {
         }
         self.make_room(path, len)?;
         // Only this user may read it: it may be anything.
-        let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(&self.dir)?);
+        let mut file = BufWriter::new(new_file(&self.dir)?);
         kept_task::write(&mut file, header, task.text, task.blobs, initializer)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.persist(path).map(drop).map_err(|error| error.error)
@@ -196,6 +202,7 @@ impl CrashKeeper {
             })
             .collect();
         files.sort_unstable();
+        remove_abandoned(&self.dir)?;
         let mut bytes: u64 = files.iter().map(|(_, len, _)| len).sum();
         let mut number = files.len();
         for (_, its_len, path) in files {
@@ -227,6 +234,27 @@ impl<'t> Culprit<'t> {
             is_initializer: false,
         }
     }
+}
+
+/// A file that is renamed when it is complete, and removed otherwise.
+fn new_file(dir: &Path) -> io::Result<NamedTempFile> {
+    let suffix = format!(".{UNFINISHED}");
+    tempfile::Builder::new().prefix(".").suffix(&suffix).tempfile_in(dir)
+}
+
+/// Removes what processes left behind that were killed while they wrote.
+fn remove_abandoned(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        let path = entry.path();
+        let is_unfinished = path.extension().is_some_and(|extension| extension == UNFINISHED);
+        let modified = || entry.metadata().and_then(|info| info.modified()).ok();
+        let age = |time: SystemTime| time.elapsed().unwrap_or_default();
+        if is_unfinished && modified().is_some_and(|time| age(time) > ABANDONED) {
+            // Another process may have removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// The path of the program that workers run.
@@ -271,8 +299,6 @@ fn utc(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -300,6 +326,7 @@ mod tests {
 
     #[test]
     fn the_oldest_files_make_room_and_others_are_left_alone() {
+        const WRITTEN: &str = ".written.procession-partial";
         let dir = tempfile::tempdir().expect("a directory");
         let file = |name: &str, age: u64, len: usize| {
             let path = dir.path().join(name);
@@ -309,18 +336,20 @@ mod tests {
             file.set_modified(time).expect("a time");
         };
         file("notes.txt", 500, 1000);
+        file(".abandoned.procession-partial", 4000, 10);
+        file(WRITTEN, 100, 10);
         file("b.procession", 400, 10);
         file("a.procession", 300, 10);
         file("c.procession", 200, 10);
         let new = dir.path().join("d.procession");
         keeper(dir.path(), 3, 1000).make_room(&new, 10).expect("room");
-        assert_eq!(names(dir.path()), ["a.procession", "c.procession", "notes.txt"]);
+        assert_eq!(names(dir.path()), [WRITTEN, "a.procession", "c.procession", "notes.txt"]);
         keeper(dir.path(), 3, 25).make_room(&new, 10).expect("room");
-        assert_eq!(names(dir.path()), ["c.procession", "notes.txt"]);
+        assert_eq!(names(dir.path()), [WRITTEN, "c.procession", "notes.txt"]);
         // A file that is to be replaced is not counted.
         let replaced = dir.path().join("c.procession");
         keeper(dir.path(), 1, 10).make_room(&replaced, 10).expect("room");
-        assert_eq!(names(dir.path()), ["c.procession", "notes.txt"]);
+        assert_eq!(names(dir.path()), [WRITTEN, "c.procession", "notes.txt"]);
     }
 
     #[test]
