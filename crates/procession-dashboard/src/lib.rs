@@ -193,8 +193,9 @@ fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
             feed.read_available();
         }
         if sampled.elapsed() >= SAMPLE_INTERVAL {
-            sampled = Instant::now();
             feed.take_sample();
+            // After it: it may have waited for a lock.
+            sampled = Instant::now();
         }
         thread::park_timeout(POLL_INTERVAL);
     }

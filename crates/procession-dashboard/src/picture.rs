@@ -12,9 +12,6 @@ use procession_journal::{RunHistory, RunReport, RunSettings};
 /// A run, or the changes in it.
 #[derive(Debug, Serialize)]
 pub struct Picture {
-    /// Number of tasks that are drawn as parts of sums because there are too many.
-    joined: u64,
-    pool: Option<PoolPicture>,
     name: String,
     /// The settings, in words.
     what: String,
@@ -32,6 +29,9 @@ pub struct Picture {
     bars: Vec<TaskBar>,
     #[serde(rename = "marks")]
     annotations: Vec<AnnotationLine>,
+    /// Number of tasks that are drawn as parts of sums because there are too many.
+    joined: u64,
+    pool: Option<PoolPicture>,
 }
 
 #[derive(Debug, Serialize)]

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -29,6 +29,10 @@ use crate::page;
 
 /// Minimum time between two updates of a page.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A pause is at least this many times as long as the update before it took: the updates of a long history
+/// use a tenth of a CPU.
+const PAUSE_FACTOR: u32 = 9;
 
 /// Maximum time between two updates of a page while tasks run.
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +148,10 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
         loop {
             // Marked before the feed is read, so that no change is missed.
             changes.mark_unchanged();
-            if let Some((json, now)) = feed.update(position) {
+            let began = Instant::now();
+            let update = feed.update(position);
+            let pause = MIN_INTERVAL.max(began.elapsed() * PAUSE_FACTOR);
+            if let Some((json, now)) = update {
                 if sender.send(Event::default().event("picture").data(json)).await.is_err() {
                     return;
                 }
@@ -162,7 +169,7 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
                 Either::Left((Ok(Ok(())) | Err(_), _)) => {}
                 Either::Left((Ok(Err(_)), _)) | Either::Right(_) => return,
             }
-            sleep(MIN_INTERVAL).await;
+            sleep(pause).await;
         }
     });
     Sse::new(stream(receiver)).keep_alive(KeepAlive::default())

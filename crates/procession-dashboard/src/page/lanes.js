@@ -156,8 +156,7 @@ class Run {
   }
 
   drawLane(pen, lane, top, tall, width, margin, fills, ink) {
-    const pad = tall > 10 ? 2 : 1;
-    const high = tall - 2 * pad;
+    const high = tall - (tall > 10 ? 4 : 2);
     pen.save();
     pen.beginPath();
     pen.rect(margin, top, width - margin, tall);
@@ -170,51 +169,67 @@ class Run {
     pen.font = Math.min(high - 4, 12) + "px system-ui, sans-serif";
     pen.textBaseline = "middle";
     pen.textAlign = "left";
-    let pixel = -1; // the last one that a narrow bar has filled
-    for (const bar of lane.bars) {
-      const left = this.x(bar.b);
-      const right = this.x(this.end(bar));
-      if (right < margin || left > width) continue;
-      // Of many narrow bars in a pixel the first is drawn, and those that did not end well.
-      if (right - left < 1 && bar.f === "ok" && bar.i !== this.chosen && bar.i !== this.hovered) {
-        if (Math.floor(left) === pixel) continue;
-        pixel = Math.floor(left);
-      }
-      const wide = Math.max(right - left - (right - left > 4 ? 1 : 0), 1);
-      pen.fillStyle = fills[bar.f];
-      pen.globalAlpha = bar.u ? 0.6 : 1;
-      pen.fillRect(left, top + pad, wide, high);
-      pen.globalAlpha = 1;
-      // Not by its colour alone.
-      if ((bar.f === "error" || bar.f === "lost") && wide > 5) this.hatch(pen, left, top + pad, wide, high, ink.paper);
-      for (const [at] of bar.t ?? []) {
-        const x = this.x(at);
-        pen.fillStyle = ink.paper;
-        pen.fillRect(x - 1, top + pad, 2, high);
-        pen.fillStyle = ink.error;
-        pen.fillRect(x - 1, top + pad, 2, high / 2);
-      }
-      if (high >= 12 && wide > 22) {
-        pen.fillStyle = ink.bar;
-        pen.fillText(bar.c, Math.max(left, margin) + 4, top + tall / 2 + 0.5);
-      }
-      const sign = (bar.l ? "!" : "") + (bar.a ? "↻" : "");
-      if (sign && wide > 10 * sign.length + 10) {
-        pen.textAlign = "right";
-        pen.fillStyle = ink.bar;
-        pen.fillText(sign, left + wide - 10, top + tall / 2 + 0.5);
-        pen.textAlign = "left";
-      }
-      if (bar.i === this.chosen || bar.i === this.hovered) {
-        pen.strokeStyle = bar.i === this.chosen ? ink.focus : ink.text;
-        pen.lineWidth = 2;
-        pen.strokeRect(left + 1, top + pad, Math.max(wide - 2, 2), high);
-        pen.lineWidth = 1;
+    // Errors and losses are drawn above the others, and wide enough to be seen.
+    const isBad = (bar) => bar.f === "error" || bar.f === "lost";
+    for (const bad of [false, true]) {
+      let pixel = -1; // the last one that a narrow bar has filled
+      for (const bar of lane.bars) {
+        if (isBad(bar) !== bad) continue;
+        const left = this.x(bar.b);
+        const right = this.x(this.end(bar));
+        if (right < margin || left > width) continue;
+        // Of many narrow bars in a pixel the first is drawn.
+        if (!bad && right - left < 1 && bar.i !== this.chosen && bar.i !== this.hovered) {
+          if (Math.floor(left) === pixel) continue;
+          pixel = Math.floor(left);
+        }
+        this.drawBar(pen, bar, left, right, top, tall, margin, fills, ink);
       }
     }
     for (const death of lane.deaths) this.cross(pen, this.x(death.at), top + tall / 2, Math.min(tall / 2 - 2, 6), ink.error);
     pen.restore();
     this.label(pen, lane, top, tall, margin, ink);
+  }
+
+  drawBar(pen, bar, left, right, top, tall, margin, fills, ink) {
+    const pad = tall > 10 ? 2 : 1;
+    const high = tall - 2 * pad;
+    const isBad = bar.f === "error" || bar.f === "lost";
+    const wide = Math.max(right - left - (right - left > 4 ? 1 : 0), isBad ? 3 : 1);
+    pen.fillStyle = fills[bar.f];
+    pen.globalAlpha = bar.u ? 0.6 : 1;
+    pen.fillRect(left, top + pad, wide, high);
+    pen.globalAlpha = 1;
+    // Not by its colour alone.
+    if (isBad && wide > 5) this.hatch(pen, left, top + pad, wide, high, ink.paper);
+    for (const [at] of bar.t ?? []) {
+      const x = this.x(at);
+      pen.fillStyle = ink.paper;
+      pen.fillRect(x - 1, top + pad, 2, high);
+      pen.fillStyle = ink.error;
+      pen.fillRect(x - 1, top + pad, 2, high / 2);
+    }
+    if (high >= 12 && wide > 22) {
+      const from = Math.max(left, margin) + 4;
+      const fits = (text) => pen.measureText(text).width <= left + wide - from - 2;
+      // Of several tasks at least their number.
+      const text = [bar.c, bar.m ? String(bar.m[0]) : ""].find(fits);
+      pen.fillStyle = ink.bar;
+      if (text) pen.fillText(text, from, top + tall / 2 + 0.5);
+    }
+    const sign = (bar.l ? "!" : "") + (bar.a ? "↻" : "");
+    if (sign && wide > 10 * sign.length + 10) {
+      pen.textAlign = "right";
+      pen.fillStyle = ink.bar;
+      pen.fillText(sign, left + wide - 10, top + tall / 2 + 0.5);
+      pen.textAlign = "left";
+    }
+    if (bar.i === this.chosen || bar.i === this.hovered) {
+      pen.strokeStyle = bar.i === this.chosen ? ink.focus : ink.text;
+      pen.lineWidth = 2;
+      pen.strokeRect(left + 1, top + pad, Math.max(wide - 2, 2), high);
+      pen.lineWidth = 1;
+    }
   }
 
   label(pen, lane, top, tall, margin, ink) {

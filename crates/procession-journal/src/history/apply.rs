@@ -31,7 +31,11 @@ impl RunHistory {
             }
             LogEvent::TaskStarted { code, task, late_ms, slot, run } => {
                 if let Some(named) = named(&code, &task) {
-                    self.task_started(process, slot, named, run, at - micros(late_ms));
+                    let at = at - micros(late_ms);
+                    match self.processes[process].end {
+                        Some(end) => self.task_was_started(process, slot, named, run, at, end),
+                        None => self.task_started(process, slot, named, run, at),
+                    }
                 }
             }
             LogEvent::TryFailed { code, slot, attempt, error, pause_ms } => {
@@ -96,6 +100,36 @@ impl RunHistory {
         self.fold_if_large();
     }
 
+    /// Adds the begin of a task whose process has ended. While a run goes on, the line of a worker may be
+    /// read after that of its end, which the coordinator has written.
+    fn task_was_started(
+        &mut self,
+        process: usize,
+        slot: usize,
+        named: Named,
+        run: u32,
+        at: Micros,
+        end: Micros,
+    ) {
+        if let Some(span) = self.lost_span(process, &named.0) {
+            let span = self.touch(span);
+            (span.begin, span.code) = (at.min(span.begin), named.1);
+            return;
+        }
+        self.task_started(process, slot, named, run, at);
+        self.open.remove(&(process, slot));
+        self.lose(self.spans.len() - 1, end.max(at));
+    }
+
+    /// The last span of a task, if it was lost in this process.
+    fn lost_span(&self, process: usize, key: &TaskKey) -> Option<usize> {
+        let last = self.by_key.get(key).copied();
+        last.filter(|&span| {
+            let span = &self.spans[span];
+            span.process == process && span.outcome == SpanOutcome::Lost
+        })
+    }
+
     fn try_failed(&mut self, process: usize, slot: usize, code: &str, failed: FailedTry) {
         if let Some(span) = self.open_span(process, slot, &TaskKey::Code(code.to_owned())) {
             self.touch(span).tries.push(failed);
@@ -124,7 +158,9 @@ impl RunHistory {
             return;
         }
         let open = task.slot.and_then(|slot| self.open_span(process, slot, &named.0));
-        let span = open.unwrap_or_else(|| {
+        // Of a process whose end was read before.
+        let begun = open.or_else(|| self.lost_span(process, &named.0));
+        let span = begun.unwrap_or_else(|| {
             let begin = at - micros(task.elapsed_ms);
             let slot = task.slot.unwrap_or_else(|| self.processes[process].free_slot(begin));
             self.task_started(process, slot, named, 1, begin);

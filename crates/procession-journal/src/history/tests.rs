@@ -297,6 +297,36 @@ fn a_loss_that_only_the_coordinator_recorded_is_a_span_of_the_worker() {
 }
 
 #[test]
+fn the_lines_of_a_worker_may_be_read_after_those_of_its_end() {
+    let retried =
+        json!({"fault": "crash", "run": 2, "pause_ms": 0.0, "child": 0, "child_pid": 100});
+    let begun = |label: &str| json!({"slot": 0, "run": 1, "label": label});
+    let ended = json!({"slot": 0, "status": "ok", "elapsed_ms": 500.0, "attempt": 1});
+    let history = history(&[
+        (1, "c", json!({"event": "worker_started", "child": 0, "child_pid": 100})),
+        (5, "c", died(0, 100)),
+        (5, "c", named("task_retried", 7, retried)),
+        (2, "w0", named("task_started", 6, begun("six"))),
+        (3, "w0", named("task", 6, ended)),
+        (4, "w0", named("task_started", 7, begun("seven"))),
+        (4, "w0", named("task_started", 8, begun("eight"))),
+    ]);
+    let spans: Vec<_> = history
+        .spans
+        .iter()
+        .map(|span| (&*span.code, span.outcome, span.begin, span.is_retried))
+        .collect();
+    assert_eq!(
+        spans,
+        [
+            ("seven", SpanOutcome::Lost, 4_000_000, true),
+            ("six", SpanOutcome::Ok, 2_000_000, false),
+            ("eight", SpanOutcome::Lost, 4_000_000, false),
+        ]
+    );
+}
+
+#[test]
 fn too_many_tasks_are_joined_without_losing_the_slow_and_the_failed() {
     let mut history = RunHistory::default();
     let mut entry = LogEntry {

@@ -401,10 +401,7 @@ impl Builder {
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let initializer = initializer.transpose()?;
         // Last, so that a setting that is refused leaves no directory.
-        let journal = journal
-            .map(|logs| PoolJournal::begin(&logs, &build_id, slots.len(), slots.iter().sum()))
-            .transpose()?;
-        worker_env.extend(journal.as_ref().map(PoolJournal::variable));
+        let journal = begin_journal(journal, &build_id, &slots, &mut worker_env)?;
         let setup = Setup {
             scheduling: Settings {
                 slots,
@@ -431,6 +428,19 @@ impl Builder {
             ListenerFns { on_event, wants_starts, on_output, on_say, journal },
         )
     }
+}
+
+/// Begins the journal, if there is to be one, and tells the workers of it.
+fn begin_journal(
+    logs: Option<PathBuf>,
+    build_id: &str,
+    slots: &[usize],
+    worker_env: &mut Vec<(OsString, OsString)>,
+) -> Result<Option<PoolJournal>, PoolError> {
+    let Some(logs) = logs else { return Ok(None) };
+    let journal = PoolJournal::begin(&logs, build_id, slots.len(), slots.iter().sum())?;
+    worker_env.push(journal.variable());
+    Ok(Some(journal))
 }
 
 /// Number of failed starts in a row after which the pool is broken; with the delays between them

@@ -331,7 +331,8 @@ mod on {
             let sum = &mut self.sums[index];
             sum.count += 1;
             sum.failed += u64::from(status != Status::Ok);
-            sum.run_ms += ms(ran_for);
+            // The sum of rounded numbers is not round.
+            sum.run_ms = ((sum.run_ms + ms(ran_for)) * 1e3).round() / 1e3;
             sum.max_ms = sum.max_ms.max(ms(ran_for));
             sum.bytes += bytes;
         }
