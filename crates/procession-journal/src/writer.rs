@@ -58,6 +58,8 @@ struct LineWriter {
     identity: Option<(u64, u64)>,
     /// Length of the file before the line, in bytes.
     length: u64,
+    /// RLIMIT_FSIZE when the journal was opened.
+    max_length: Option<u64>,
     /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
     /// Only part of the last line was written. The next line must begin with a line feed.
@@ -114,7 +116,8 @@ impl Journal {
     ) -> Self {
         let identity = file.metadata().ok().as_ref().map(identity);
         let (line, length, is_incomplete) = (Vec::new(), 0, false);
-        let writer = LineWriter { file, identity, length, line, is_incomplete };
+        let max_length = max_file_size();
+        let writer = LineWriter { file, identity, length, max_length, line, is_incomplete };
         let (writer, reserve) = (Mutex::new(writer), Mutex::default());
         Journal { path, process, worker, pid, writer, lost: AtomicU64::new(0), reserve }
     }
@@ -207,7 +210,7 @@ impl LineWriter {
 
     /// Refuses a line beyond RLIMIT_FSIZE: the write would end this process by SIGXFSZ.
     fn check_length(&self) -> io::Result<()> {
-        match max_file_size() {
+        match self.max_length {
             Some(max) if self.length + self.line.len() as u64 > max => {
                 Err(io::ErrorKind::FileTooLarge.into())
             }

@@ -8,10 +8,9 @@ use super::crash_keeper::CrashKeeper;
 use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
-use super::pool_journal::PoolJournal;
 use super::program::Programs;
 use super::{Output, PoolEvent, ProcessPool};
-use super::{socket_dir, validate};
+use super::{pool_journal, socket_dir, validate};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
 use crate::printable::printable;
@@ -401,7 +400,7 @@ impl Builder {
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let initializer = initializer.transpose()?;
         // Last, so that a setting that is refused leaves no directory.
-        let journal = begin_journal(journal, &build_id, &slots, &mut worker_env)?;
+        let journal = pool_journal::begin(journal, &build_id, &slots, &mut worker_env)?;
         let setup = Setup {
             scheduling: Settings {
                 slots,
@@ -428,19 +427,6 @@ impl Builder {
             ListenerFns { on_event, wants_starts, on_output, on_say, journal },
         )
     }
-}
-
-/// Begins the journal, if there is to be one, and tells the workers of it.
-fn begin_journal(
-    logs: Option<PathBuf>,
-    build_id: &str,
-    slots: &[usize],
-    worker_env: &mut Vec<(OsString, OsString)>,
-) -> Result<Option<PoolJournal>, PoolError> {
-    let Some(logs) = logs else { return Ok(None) };
-    let journal = PoolJournal::begin(&logs, build_id, slots.len(), slots.iter().sum())?;
-    worker_env.push(journal.variable());
-    Ok(Some(journal))
 }
 
 /// Number of failed starts in a row after which the pool is broken; with the delays between them

@@ -6,8 +6,11 @@ pub(super) use off::PoolJournal;
 #[cfg(feature = "journal")]
 pub(super) use on::PoolJournal;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::PoolError;
 use crate::task::TaskId;
 
 /// A task that has no output.
@@ -27,6 +30,19 @@ pub(super) struct Loss {
     pub(super) cause: String,
     pub(super) ran_for: Duration,
     pub(super) attempts: u32,
+}
+
+/// Begins the journal, if there is to be one, and tells the workers of it.
+pub(super) fn begin(
+    logs: Option<PathBuf>,
+    build_id: &str,
+    slots: &[usize],
+    worker_env: &mut Vec<(OsString, OsString)>,
+) -> Result<Option<PoolJournal>, PoolError> {
+    let Some(logs) = logs else { return Ok(None) };
+    let journal = PoolJournal::begin(&logs, build_id, slots.len(), slots.iter().sum())?;
+    worker_env.push(journal.variable());
+    Ok(Some(journal))
 }
 
 #[cfg(feature = "journal")]
