@@ -13,6 +13,14 @@ use crate::flags::codes::Code;
 use crate::flags::selection::{CodesFile, Selection, SelectionError};
 use crate::flags::site::Site;
 
+/// What worker processes may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SandboxOption {
+    None,
+    Basic,
+    Strict,
+}
+
 /// Which flags.
 #[derive(Debug, clap::Args)]
 pub(super) struct CodeArgs {

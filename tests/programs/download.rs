@@ -30,6 +30,26 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
+    for level in ["basic", "strict"] {
+        let place = Sandbox::new();
+        let ran = place.run(&["--all", "--sandbox", level]);
+        if ran.stderr.contains("the sandbox cannot be put in place") {
+            println!("not tried: {}", ran.stderr);
+            continue;
+        }
+        ran.expect(0);
+        assert_eq!(place.flags("downloads").len(), 194, "{level}");
+        let summary = place.run(&["logs", "--summary"]).expect(0);
+        assert!(summary.stdout.contains("194"), "{level}: {summary:?}");
+    }
+    let refused =
+        Sandbox::new().run(&["--all", "--sandbox", "strict", "--mode", "threads"]).expect(2);
+    assert!(refused.stderr.contains("--sandbox LEVEL needs --mode processes"), "{refused:?}");
+}
+
+#[test]
 fn the_most_populous_countries_are_the_default() {
     let place = Sandbox::new();
     let ran = place.run(&[]).expect(0);

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example c_library`
 
-use procession::{Executor, ProcessPool, TaskError};
+use procession::{Executor, ProcessPool, Sandbox, TaskError};
 
 #[procession::task]
 fn decode(image: Vec<u8>) -> u32 {
@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vec![255, 255, 255, 255, 1, 2, 3], // the first row is at an offset far outside
         vec![0, 0, 0, 0, 9],
     ];
-    let pool = ProcessPool::builder().workers(2).build()?;
+    let sandbox = Sandbox::strict().best_effort(); // where the system has one
+    let pool = ProcessPool::builder().workers(2).sandbox(sandbox).build()?;
     for (name, result) in ["a", "b", "c"].iter().zip(pool.map(images.into_iter().map(decode))) {
         match result {
             Ok(sum) => println!("{name}: {sum}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::options::{CodeArgs, DisplayArgs, Mode, ProgressOption, ServerArgs};
+use crate::cli::options::{CodeArgs, DisplayArgs, Mode, ProgressOption, SandboxOption, ServerArgs};
 use crate::cli::value;
 
 /// The options of a download.
@@ -42,6 +42,10 @@ pub(in crate::cli) struct DownloadArgs {
     /// Replace a worker process after N flags
     #[arg(long, value_name = "N", value_parser = value::positive("--max-tasks-per-worker N"), allow_negative_numbers = true, help_heading = "How")]
     pub max_tasks_per_worker: Option<usize>,
+    /// What worker processes may do; basic and strict leave them the network, the destination and their
+    /// log (Linux only)
+    #[arg(long, value_enum, ignore_case = true, default_value = "none", help_heading = "How")]
+    pub sandbox: SandboxOption,
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,

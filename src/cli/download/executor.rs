@@ -1,17 +1,48 @@
 //! The executor of a run.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
-use procession::{Engine, Executor, Recycling, Retries, Sequential, Shutdown, ThreadPool};
+use procession::{
+    Allow, Engine, Executor, Recycling, Retries, Sandbox, Sequential, Shutdown, ThreadPool,
+};
 use procession_os::memory;
 
 use super::parallelism::Parallelism;
 use super::resource_limits::STACK;
 use super::settings::WorkerSettings;
 use crate::cli::bar::RunProgressBar;
+use crate::cli::options::SandboxOption;
 use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
 use crate::cli::stderr;
+
+/// The sandbox of the workers: they need the network, the destination and their log.
+fn sandbox(
+    option: SandboxOption,
+    dest: &Path,
+    log_dir: Option<&Path>,
+) -> anyhow::Result<Option<Sandbox>> {
+    let level = match option {
+        SandboxOption::None => return Ok(None),
+        SandboxOption::Basic => Sandbox::basic(),
+        SandboxOption::Strict => Sandbox::strict(),
+    };
+    let mut sandbox = level.allow(Allow::Network);
+    for dir in [Some(dest), log_dir].into_iter().flatten() {
+        std::fs::create_dir_all(dir)?;
+        sandbox = sandbox.write(std::path::absolute(dir)?);
+    }
+    Ok(Some(sandbox))
+}
+
+/// Variables about proxies and certificates, which a worker in a sandbox does not inherit.
+fn is_of_network(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let names =
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
 
 /// A started executor.
 pub(super) struct RunExecutor {
@@ -27,6 +58,7 @@ impl RunExecutor {
         retries: u32,
         workers: WorkerSettings,
         log_dir: Option<&Path>,
+        dest: &Path,
         submitted: &SubmittedCodes,
         bar: &RunProgressBar,
     ) -> anyhow::Result<Self> {
@@ -64,6 +96,13 @@ impl RunExecutor {
                 }
                 if let Some(bytes) = stack {
                     pool = pool.stack_size(bytes);
+                }
+                if let Some(sandbox) = sandbox(workers.sandbox, dest, log_dir)? {
+                    pool = pool.sandbox(sandbox);
+                    for (name, value) in std::env::vars_os().filter(|(name, _)| is_of_network(name))
+                    {
+                        pool = pool.worker_env(name, value);
+                    }
                 }
                 Arc::new(pool.build()?)
             }

@@ -87,6 +87,7 @@ impl PreparedRun {
             settings.retries,
             settings.workers,
             self.log_dir.as_deref(),
+            settings.dest.as_ref(),
             &submitted,
             display.bar(),
         )?;

@@ -11,7 +11,7 @@ use super::parallelism::Parallelism;
 use crate::cli::contradiction::Contradiction;
 use crate::cli::dashboard::AddressError;
 use crate::cli::options::{
-    CodeArgsError, ColorOption, DisplayArgs, Mode, ProgressOption, ServerArgs,
+    CodeArgsError, ColorOption, DisplayArgs, Mode, ProgressOption, SandboxOption, ServerArgs,
 };
 use crate::cli::run_log::LogPolicy;
 use crate::flag_server::DEFAULT_SEED;
@@ -50,6 +50,7 @@ pub(super) struct DownloadSettings {
 pub(super) struct WorkerSettings {
     pub task_timeout: Option<Duration>,
     pub max_tasks: Option<u64>,
+    pub sandbox: SandboxOption,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub(super) struct DisplaySettings {
 pub(super) enum SettingsError {
     #[error("{0}")]
     Codes(#[from] CodeArgsError),
-    #[error("{0} needs --mode processes: only a worker process can be ended or replaced")]
+    #[error("{0} needs --mode processes: only a worker process can be ended, replaced or confined")]
     OnlyProcesses(&'static str),
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
@@ -94,6 +95,7 @@ impl DownloadSettings {
             workers,
             task_timeout,
             max_tasks_per_worker,
+            sandbox,
             dest,
             dashboard,
             verbose,
@@ -110,7 +112,7 @@ impl DownloadSettings {
             return Err(SettingsError::DashboardWithoutLogs);
         }
         Ok(Self {
-            workers: WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker)?,
+            workers: WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?,
             parallelism: Parallelism::resolve(mode, max_req, workers, codes.len()),
             codes,
             site: server,
@@ -134,6 +136,7 @@ impl WorkerSettings {
         mode: Mode,
         task_timeout: Option<Duration>,
         max_tasks: Option<usize>,
+        sandbox: SandboxOption,
     ) -> Result<Self, SettingsError> {
         if mode != Mode::Processes {
             if task_timeout.is_some() {
@@ -142,8 +145,11 @@ impl WorkerSettings {
             if max_tasks.is_some() {
                 return Err(SettingsError::OnlyProcesses("--max-tasks-per-worker N"));
             }
+            if sandbox != SandboxOption::None {
+                return Err(SettingsError::OnlyProcesses("--sandbox LEVEL"));
+            }
         }
-        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64) })
+        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64), sandbox })
     }
 }
 
