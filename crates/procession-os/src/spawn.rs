@@ -27,6 +27,10 @@ pub struct Image {
     envp: Vec<*const c_char>,
     _texts: Vec<CString>,
     /// Descriptors that this process has not marked as its own are closed, too.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(feature = "portable"))),
+        allow(dead_code, reason = "it has no effect there")
+    )]
     closes_all: bool,
 }
 

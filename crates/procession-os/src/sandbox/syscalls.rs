@@ -6,10 +6,12 @@ macro_rules! named {
     };
 }
 
+#[cfg(all(target_os = "linux", feature = "sandbox", not(feature = "portable")))]
+pub(super) use self::lists::List;
 #[cfg(target_os = "linux")]
 use self::lists::{DECIDED_BY_ARGUMENTS, OTHERS};
 #[cfg(target_os = "linux")]
-pub(super) use self::lists::{ENDING, FAILING, FILES, List, NEEDED, NETWORK, PROCESSES};
+pub(super) use self::lists::{ENDING, FAILING, FILES, NEEDED, NETWORK, PROCESSES};
 
 /// The name of a system call of this system, by its number.
 pub fn name(number: u32) -> Option<&'static str> {

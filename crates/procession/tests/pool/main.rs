@@ -24,16 +24,24 @@ mod demand;
 mod endings;
 mod environment;
 mod face;
+#[cfg(target_os = "linux")]
 mod hostile;
+#[cfg(not(target_os = "linux"))]
+use self::no_attacks as hostile;
 mod impostor;
 mod journal;
 mod kept;
 mod liars;
 mod maps;
+#[cfg(not(target_os = "linux"))]
+mod no_attacks;
 mod orphans;
 mod payloads;
 mod plays;
+#[cfg(target_os = "linux")]
 mod prisoner;
+#[cfg(not(target_os = "linux"))]
+use self::no_attacks as prisoner;
 mod program;
 mod recycling;
 mod replays;
