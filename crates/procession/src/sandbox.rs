@@ -34,7 +34,7 @@ use crate::error::PoolError;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct Sandbox {
-    level: Level,
+    level: SandboxLevel,
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     memory: Option<u64>,
@@ -44,7 +44,7 @@ pub struct Sandbox {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum Level {
+enum SandboxLevel {
     #[default]
     None,
     Basic,
@@ -67,20 +67,20 @@ pub enum Allow {
 impl Sandbox {
     /// No sandbox. The default.
     pub const fn none() -> Self {
-        Self::of(Level::None)
+        Self::of(SandboxLevel::None)
     }
 
     /// Stops what code does that looks around: files of the user, other processes, the network.
     pub const fn basic() -> Self {
-        Self::of(Level::Basic)
+        Self::of(SandboxLevel::Basic)
     }
 
     /// Allows computation, and the files of [`read`](Self::read) and [`write`](Self::write).
     pub const fn strict() -> Self {
-        Self::of(Level::Strict)
+        Self::of(SandboxLevel::Strict)
     }
 
-    const fn of(level: Level) -> Self {
+    const fn of(level: SandboxLevel) -> Self {
         Self {
             level,
             read: Vec::new(),
@@ -138,7 +138,7 @@ impl Sandbox {
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.level != Level::None
+        self.level != SandboxLevel::None
     }
 
     /// Whether a worker inherits this variable.
@@ -162,7 +162,7 @@ impl Sandbox {
     fn rules(&self) -> Rules {
         let Self { level, read, write, memory, allowed, is_best_effort, is_fresh: _ } = self;
         Rules {
-            is_strict: *level == Level::Strict,
+            is_strict: *level == SandboxLevel::Strict,
             is_best_effort: *is_best_effort,
             read: read.clone(),
             write: write.clone(),

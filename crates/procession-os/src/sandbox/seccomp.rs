@@ -44,7 +44,7 @@ mod linux {
 
     /// What the filter does with one call. Arguments are looked at by their lower halves, unless they
     /// are pointers.
-    enum Verdict {
+    enum CallRule {
         Always(u32),
         /// Allowed if the argument, with this mask, has one of the values.
         If {
@@ -95,11 +95,11 @@ mod linux {
     }
 
     /// The verdicts by the number of the call, and that on all others.
-    fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, Verdict>, u32) {
+    fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, CallRule>, u32) {
         let mut all = BTreeMap::new();
         let mut add = |list: List, verdict: u32| {
             for (number, _) in list {
-                all.insert(number_of(*number), Verdict::Always(verdict));
+                all.insert(number_of(*number), CallRule::Always(verdict));
             }
         };
         if rules.is_strict {
@@ -130,18 +130,18 @@ mod linux {
         | libc::CLONE_NEWCGROUP) as u32;
     const THREAD: u32 = (libc::CLONE_THREAD | libc::CLONE_VM) as u32;
 
-    fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, Verdict)> {
+    fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
         // A filter cannot read the flags of `clone3`, which are in memory. The C library goes on with
         // `clone`.
-        let mut verdicts = vec![(libc::SYS_clone3, Verdict::Always(ABSENT))];
+        let mut verdicts = vec![(libc::SYS_clone3, CallRule::Always(ABSENT))];
         let may_fork = !rules.is_strict || rules.processes;
         let (mask, value) = if may_fork { (NAMESPACES, 0) } else { (NAMESPACES | THREAD, THREAD) };
-        let clone = Verdict::If { argument: 0, mask, values: vec![value], otherwise: END };
+        let clone = CallRule::If { argument: 0, mask, values: vec![value], otherwise: END };
         verdicts.push((libc::SYS_clone, clone));
         if !rules.is_strict {
             // Input for a terminal, as if it were typed.
             const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
-            let ioctl = Verdict::If {
+            let ioctl = CallRule::If {
                 argument: 1,
                 mask: u32::MAX,
                 values: PASTE.to_vec(),
@@ -154,8 +154,8 @@ mod linux {
         verdicts
     }
 
-    fn decided_where_strict(rules: &Rules) -> Vec<(c_long, Verdict)> {
-        let one_of = |argument, values: &[c_long], otherwise| Verdict::If {
+    fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
+        let one_of = |argument, values: &[c_long], otherwise| CallRule::If {
             argument,
             mask: u32::MAX,
             values: values.iter().copied().map(number_of).collect(),
@@ -164,7 +164,7 @@ mod linux {
         let mut verdicts = Vec::new();
         for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
             let mask = if rules.new_code { 0 } else { libc::PROT_EXEC as u32 };
-            let verdict = Verdict::If { argument: 2, mask, values: vec![0], otherwise: FAIL };
+            let verdict = CallRule::If { argument: 2, mask, values: vec![0], otherwise: FAIL };
             verdicts.push((call, verdict));
         }
         let own = c_long::from(std::process::id().cast_signed());
@@ -191,7 +191,7 @@ mod linux {
         let options: Vec<_> = options.iter().map(|option| c_long::from(*option)).collect();
         let socket = match rules.network {
             true => one_of(0, &[c_long::from(libc::AF_INET), c_long::from(libc::AF_INET6)], FAIL),
-            false => Verdict::Always(END),
+            false => CallRule::Always(END),
         };
         verdicts.extend([
             (
@@ -205,7 +205,7 @@ mod linux {
             (libc::SYS_tgkill, one_of(0, &[own], FAIL)),
             (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
             (libc::SYS_prctl, one_of(0, &options, FAIL)),
-            (libc::SYS_prlimit64, Verdict::IfNull { argument: 2, otherwise: FAIL }),
+            (libc::SYS_prlimit64, CallRule::IfNull { argument: 2, otherwise: FAIL }),
             (libc::SYS_socket, socket),
         ]);
         verdicts
@@ -251,10 +251,10 @@ mod linux {
         program
     }
 
-    fn block(verdict: &Verdict) -> Vec<sock_filter> {
+    fn block(verdict: &CallRule) -> Vec<sock_filter> {
         match verdict {
-            Verdict::Always(verdict) => vec![step(RETURN, *verdict)],
-            Verdict::If { argument, mask, values, otherwise } => {
+            CallRule::Always(verdict) => vec![step(RETURN, *verdict)],
+            CallRule::If { argument, mask, values, otherwise } => {
                 // With a deny-list the values are those that fail.
                 let (then, otherwise) =
                     if *otherwise == ALLOW { (FAIL, ALLOW) } else { (ALLOW, *otherwise) };
@@ -265,7 +265,7 @@ mod linux {
                 block.push(step(RETURN, otherwise));
                 block
             }
-            Verdict::IfNull { argument, otherwise } => vec![
+            CallRule::IfNull { argument, otherwise } => vec![
                 step(LOAD, lower_half(0)),
                 jump(IF_EQUAL, 0, 5),
                 step(LOAD, lower_half(*argument)),
