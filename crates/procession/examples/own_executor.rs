@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug)]
 pub struct OneThread {
     queue: Arc<Queue>,
+    runner: JobRunner,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: ThreadId,
 }
@@ -52,11 +53,11 @@ impl OneThread {
     /// Starts the thread, with a runner that has its own `on_say`.
     pub fn start_with(runner: JobRunner) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let its_queue = Arc::clone(&queue);
-        let thread = thread::Builder::new().spawn(move || its_queue.run_jobs(&runner))?;
+        let (its_queue, its_runner) = (Arc::clone(&queue), runner.clone());
+        let thread = thread::Builder::new().spawn(move || its_queue.run_jobs(&its_runner))?;
         let thread_id = thread.thread().id();
         queue.lock().thread = Some(thread_id);
-        Ok(Self { queue, thread: Mutex::new(Some(thread)), thread_id })
+        Ok(Self { queue, runner, thread: Mutex::new(Some(thread)), thread_id })
     }
 }
 
@@ -110,6 +111,9 @@ impl Engine for OneThread {
     fn shut_down(&self, how: Shutdown) {
         let mut state = self.queue.lock();
         state.is_shut_down = true;
+        if how == Shutdown::Kill {
+            self.runner.ask_to_stop();
+        }
         let cancelled = match how {
             Shutdown::Wait => BTreeMap::new(),
             _ => std::mem::take(&mut state.pending),

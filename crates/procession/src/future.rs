@@ -88,7 +88,8 @@ impl fmt::Display for FutureState {
 
 /// What a future asks of its executor.
 pub(crate) trait TaskControl: Send + Sync {
-    /// Cancels the task, if that is still possible. Returns whether it did; the future is done then.
+    /// Cancels the task, if that is still possible. Returns whether it did: the future is done then,
+    /// or within the grace period of the task.
     fn cancel(&self, id: TaskId) -> bool;
 
     /// Lets the thread that waits for the task do work of the executor. Returns when the waiter is
@@ -205,20 +206,31 @@ impl<T> Future<T> {
     }
 
     /// Cancels the task. Returns whether it did: the future is then done, with
-    /// [`TaskError::Cancelled`].
+    /// [`TaskError::Cancelled`], or is done within the [grace period](crate::TaskOptions::grace) of the
+    /// task.
     ///
     /// A task that has not begun is not run, and one that waits for its next attempt is not run again.
     /// A task that runs depends on the executor:
     ///
     /// - [`ProcessPool`](crate::ProcessPool) kills the worker process and starts another one; not if
-    ///   the worker runs several tasks at a time.
-    /// - [`ThreadPool`](crate::ThreadPool) does not cancel it: a thread cannot be killed.
+    ///   the worker runs several tasks at a time. With a grace period it first asks the task to stop,
+    ///   by [`Context::stop_requested`](crate::Context::stop_requested). The future then holds what the
+    ///   task returns within that period, its output or its error, and after it `Cancelled`.
+    /// - [`ThreadPool`](crate::ThreadPool) and a worker that runs several tasks do not end it: a thread
+    ///   cannot be killed. They ask the task to stop and return false. The future holds what the task
+    ///   returns.
     /// - [`Sequential`](crate::Sequential) has finished each task before `submit` returns.
+    ///
+    /// A task that was asked to stop is not tried again.
     pub fn cancel(&self) -> bool {
         let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) else {
             return false;
         };
-        !self.is_done() && executor.cancel(self.core.id)
+        if self.is_done() {
+            return false;
+        }
+        self.core.ask_to_stop();
+        executor.cancel(self.core.id)
     }
 
     /// Makes the future [cancel](Self::cancel) its task when it is dropped before the task is done. Without

@@ -115,6 +115,7 @@ mod registry;
 mod retries;
 mod sandbox;
 mod scheduler;
+mod stop_signal;
 mod task;
 mod task_options;
 mod transport;

@@ -14,6 +14,7 @@ use crate::codec::Encoding;
 use crate::error::Failure;
 use crate::panics;
 use crate::progress_lines::LineSink;
+use crate::stop_signal::StopSignal;
 
 /// A piece of work that can be sent to another process.
 ///
@@ -118,6 +119,7 @@ pub struct Context {
     pub(crate) lines: LineSink,
     /// `None` if there is no journal.
     pub(crate) label: Option<LabelSink>,
+    pub(crate) stop: StopSignal,
 }
 
 /// Sets the label of the task that runs.
@@ -156,6 +158,40 @@ impl Context {
         if let Some(sink) = &self.label {
             sink.set_label(self.task, &label);
         }
+    }
+
+    /// Whether the task is to stop: its future was [cancelled](crate::Future::cancel), or it has run for
+    /// its timeout. A task that looks at this from time to time can clean up and return what it has.
+    ///
+    /// In a process pool the task has its [grace period](crate::TaskOptions::grace) from then on, after
+    /// which its worker is killed. Without a grace period it is killed at once.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Approximate(f64);
+    ///
+    /// impl Task for Approximate {
+    ///     const NAME: &'static str = "approximate";
+    ///     type Output = f64;
+    ///     fn run(self, context: &Context) -> Result<f64, Failure> {
+    ///         let mut root = 1.0;
+    ///         while !context.stop_requested() {
+    ///             root = (root + self.0 / root) / 2.0;
+    ///         }
+    ///         Ok(root) // as good as it got
+    ///     }
+    /// }
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let future = pool.submit(Approximate(2.0));
+    /// # while future.state() != procession::FutureState::Running {}
+    /// future.cancel();
+    /// assert!(future.result().is_ok());
+    /// ```
+    pub fn stop_requested(&self) -> bool {
+        self.stop.is_requested()
     }
 
     /// Returns the value of type `T` of this process; the first call makes it, and later tasks get the

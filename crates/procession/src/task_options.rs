@@ -19,6 +19,7 @@ use crate::scheduler::ResolvedOptions;
 #[must_use]
 pub struct TaskOptions {
     timeout: Option<Option<Duration>>,
+    grace: Option<Duration>,
     priority: i32,
     retries: Option<Retries>,
 }
@@ -26,7 +27,7 @@ pub struct TaskOptions {
 impl TaskOptions {
     /// Options of which none is set.
     pub const fn new() -> Self {
-        Self { timeout: None, priority: 0, retries: None }
+        Self { timeout: None, grace: None, priority: 0, retries: None }
     }
 
     /// The longest time for which each run of the task may take; see
@@ -39,6 +40,13 @@ impl TaskOptions {
     /// No timeout for this task.
     pub const fn no_timeout(mut self) -> Self {
         self.timeout = Some(None);
+        self
+    }
+
+    /// The time that a running task has from the request to stop until its worker is killed: see
+    /// [`Builder::grace`](crate::Builder::grace). Zero: it is killed without a request.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -59,6 +67,7 @@ impl TaskOptions {
     pub(crate) fn resolve(self, pool: ResolvedOptions) -> ResolvedOptions {
         ResolvedOptions {
             timeout: self.timeout.unwrap_or(pool.timeout),
+            grace: self.grace.or(pool.grace).filter(|grace| !grace.is_zero()),
             priority: self.priority,
             retries: self.retries.unwrap_or(pool.retries),
         }

@@ -161,7 +161,8 @@ pub enum Shutdown {
     Wait,
     /// Tasks that have not begun are cancelled; those that run are waited for.
     CancelPending,
-    /// All tasks are cancelled, and worker processes are killed. Threads cannot be killed: for them it
-    /// is the same as [`CancelPending`](Self::CancelPending).
+    /// All tasks are cancelled, and worker processes are killed. Threads cannot be killed: their tasks
+    /// are asked to stop, by [`Context::stop_requested`](crate::Context::stop_requested), and are
+    /// waited for.
     Kill,
 }

@@ -15,6 +15,7 @@ use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
 use crate::future::{self, Core, Future, Promise};
 use crate::panics;
+use crate::stop_signal::StopSignal;
 use crate::task::{Context, Task, TaskId};
 use crate::transport::Reply;
 
@@ -46,7 +47,7 @@ impl Job {
     }
 
     /// Runs the task on this thread and completes its future.
-    pub(crate) fn run(self, context: &Context) {
+    pub(crate) fn run(self, context: Context) {
         self.work.run(context);
     }
 
@@ -178,7 +179,7 @@ fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
 }
 
 trait Work: Send {
-    fn run(self: Box<Self>, context: &Context);
+    fn run(self: Box<Self>, context: Context);
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
     fn encoding(&self) -> Encoding;
     fn into_promise(self: Box<Self>) -> AnyPromise;
@@ -190,10 +191,13 @@ struct TypedJob<T: Task> {
 }
 
 impl<T: Task> Work for TypedJob<T> {
-    fn run(self: Box<Self>, context: &Context) {
+    fn run(self: Box<Self>, mut context: Context) {
         let Self { task, promise } = *self;
         promise.set_running(true);
-        promise.complete(panics::run(task, context));
+        if let StopSignal::Here { future, .. } = &mut context.stop {
+            *future = promise.stop_flag();
+        }
+        promise.complete(panics::run(task, &context));
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {

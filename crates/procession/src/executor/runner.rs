@@ -1,9 +1,11 @@
 //! [`JobRunner`]: runs jobs in this process, with what the tasks of one executor share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Job;
 use crate::progress_lines::{LineSink, Said};
+use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals};
 use crate::waiting::{Obligation, RoleGuard};
 
@@ -13,6 +15,8 @@ use crate::waiting::{Obligation, RoleGuard};
 pub struct JobRunner {
     locals: Arc<Locals>,
     lines: LineSink,
+    /// All tasks are asked to stop.
+    stops: Arc<AtomicBool>,
 }
 
 impl JobRunner {
@@ -49,8 +53,15 @@ impl JobRunner {
     /// The same, for a thread whose role is set by its executor.
     pub(super) fn run_in_role(&self, job: Job, worker: usize) {
         let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
-        let context = Context { task: job.id(), worker, attempt: 1, locals, lines, label: None };
-        job.run(&context);
+        let stop = StopSignal::Here { future: None, executor: Arc::clone(&self.stops) };
+        let task = job.id();
+        job.run(Context { task, worker, attempt: 1, locals, lines, label: None, stop });
+    }
+
+    /// Asks the tasks that run, and all that follow, to stop: see [`Context::stop_requested`]. For a
+    /// [`Shutdown::Kill`](super::Shutdown::Kill).
+    pub fn ask_to_stop(&self) {
+        self.stops.store(true, Ordering::Release);
     }
 
     /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.

@@ -33,8 +33,8 @@ use procession_os::threads::{self, ThreadSpec};
 /// on a further thread, whose [`Context::worker`] is the index of an existing one. The limit is for
 /// threads that do not wait.
 ///
-/// On drop, the pool cancels the pending tasks and waits for those that run: a thread cannot be
-/// killed.
+/// On drop, the pool cancels the pending tasks, asks those that run to stop by
+/// [`Context::stop_requested`], and waits for them: a thread cannot be killed.
 ///
 /// ```
 /// # use procession::{Context, Executor, Failure, Task, ThreadPool};
@@ -281,6 +281,9 @@ impl ThreadPoolInner {
         }
         let mut queue = self.lock();
         queue.is_shut_down = true;
+        if how == Shutdown::Kill {
+            queue.runner.ask_to_stop();
+        }
         let cancelled = match how {
             Shutdown::Wait => BTreeMap::new(),
             Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{Arrivals, Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
+use crate::stop_signal::AskedToStop;
 use crate::task::TaskId;
 use crate::waiting::{self, Obligation};
 use procession_os::fork::Origin;
@@ -182,7 +183,7 @@ pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
 ) -> (Promise<T>, Future<T>) {
-    new(id, executor, Running::Own(AtomicBool::new(false)))
+    new(id, executor, Running::Own(TaskFlags::default()))
 }
 
 /// A promise and its future, for the task of another future.
@@ -192,7 +193,7 @@ where
     U: Send + 'static,
 {
     let running = match &of.running {
-        Running::Own(_) => Arc::clone(of) as Arc<dyn IsRunning>,
+        Running::Own(_) => Arc::clone(of) as Arc<dyn OfTask>,
         Running::Of(task) => Arc::clone(task),
     };
     new(of.id, of.executor.clone(), Running::Of(running))
@@ -222,21 +223,40 @@ fn new<T: Send + 'static>(
     (promise, Future { core, was_polled: false, cancels_on_drop: false })
 }
 
-/// Whether the task is at a worker, for [`Future::state`].
+/// What the executor and the future tell each other about the task.
 enum Running {
-    /// Set by the executor.
-    Own(AtomicBool),
+    Own(TaskFlags),
     /// The future was [mapped](Future::map) from that of the task.
-    Of(Arc<dyn IsRunning>),
+    Of(Arc<dyn OfTask>),
 }
 
-trait IsRunning: Send + Sync {
+#[derive(Default)]
+struct TaskFlags {
+    /// The task is at a worker, for [`Future::state`]. Set by the executor.
+    is_running: AtomicBool,
+    /// Set by [`Future::cancel`].
+    is_asked_to_stop: AtomicBool,
+}
+
+/// The core of the task from whose future another one was mapped.
+trait OfTask: Send + Sync {
     fn is_running(&self) -> bool;
+    fn ask_to_stop(&self);
 }
 
-impl<T: Send> IsRunning for Core<T> {
+impl<T: Send> OfTask for Core<T> {
     fn is_running(&self) -> bool {
         Core::is_running(self)
+    }
+
+    fn ask_to_stop(&self) {
+        Core::ask_to_stop(self);
+    }
+}
+
+impl<T: Send> AskedToStop for Core<T> {
+    fn is_asked_to_stop(&self) -> bool {
+        matches!(&self.running, Running::Own(own) if own.is_asked_to_stop.load(Ordering::Acquire))
     }
 }
 
@@ -254,6 +274,11 @@ impl<T: Send + 'static> Promise<T> {
         }
     }
 
+    /// Where the task finds out that it is to stop.
+    pub(crate) fn stop_flag(&self) -> Option<Arc<dyn AskedToStop>> {
+        self.core.as_ref().map(|core| Arc::clone(core) as Arc<dyn AskedToStop>)
+    }
+
     /// The core, which the caller completes. `None`: it was completed.
     pub(crate) fn into_core(mut self) -> Option<Arc<Core<T>>> {
         self.core.take()
@@ -263,13 +288,21 @@ impl<T: Send + 'static> Promise<T> {
 impl<T> Core<T> {
     pub(crate) fn set_running(&self, running: bool) {
         if let Running::Own(own) = &self.running {
-            own.store(running, Ordering::Relaxed);
+            own.is_running.store(running, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells a task that runs in this process that it is to stop.
+    pub(super) fn ask_to_stop(&self) {
+        match &self.running {
+            Running::Own(own) => own.is_asked_to_stop.store(true, Ordering::Release),
+            Running::Of(task) => task.ask_to_stop(),
         }
     }
 
     pub(super) fn is_running(&self) -> bool {
         match &self.running {
-            Running::Own(own) => own.load(Ordering::Relaxed),
+            Running::Own(own) => own.is_running.load(Ordering::Relaxed),
             Running::Of(task) => task.is_running(),
         }
     }

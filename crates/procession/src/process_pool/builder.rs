@@ -19,6 +19,7 @@ use crate::retries::Retries;
 use crate::sandbox::Sandbox;
 use crate::scheduler::{ResolvedOptions, Settings};
 use crate::task::Task;
+use crate::task_options::TaskOptions;
 use crate::worker;
 use procession_os as os;
 
@@ -48,6 +49,7 @@ pub struct Builder {
     idle_timeout: Option<Duration>,
     concurrency: Option<usize>,
     timeout: Option<Duration>,
+    grace: Option<Duration>,
     retries: Retries,
     recycling: Recycling,
     limits: Limits,
@@ -94,6 +96,7 @@ impl Default for Builder {
             idle_timeout: None,
             concurrency: None,
             timeout: None,
+            grace: None,
             retries: Retries::none(),
             recycling: Recycling::never(),
             limits: Limits::none(),
@@ -167,6 +170,29 @@ impl Builder {
     /// Default: no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// The time that a running task has, when it is [cancelled](crate::Future::cancel) or its
+    /// [`timeout`](Self::timeout) has passed, until its worker is killed. Meanwhile
+    /// [`Context::stop_requested`](crate::Context::stop_requested) returns true, so that the task can
+    /// clean up and return what it has. The future holds what it returns within that time: an output,
+    /// which may be a partial one, or an error. After it the future holds
+    /// [`TaskError::Cancelled`](crate::TaskError::Cancelled) or
+    /// [`TaskError::TimedOut`](crate::TaskError::TimedOut), as without a grace period. Default: none.
+    ///
+    /// ```no_run
+    /// # use procession::{PoolError, ProcessPool};
+    /// # use std::time::Duration;
+    /// # fn main() -> Result<(), PoolError> {
+    /// let pool = ProcessPool::builder()
+    ///     .timeout(Duration::from_secs(30)) // then `stop_requested` is true,
+    ///     .grace(Duration::from_secs(2)) // and after 32 s the worker is killed
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -365,6 +391,7 @@ impl Builder {
             idle_timeout,
             concurrency,
             timeout,
+            grace,
             retries,
             recycling: Recycling { after_tasks: max_tasks, above_memory: max_memory },
             limits,
@@ -410,7 +437,12 @@ impl Builder {
                 start_timeout,
                 start_tries: START_TRIES,
             },
-            options: ResolvedOptions { timeout, priority: 0, retries },
+            options: TaskOptions::new().resolve(ResolvedOptions {
+                timeout,
+                grace,
+                priority: 0,
+                retries,
+            }),
             max_pending,
             max_memory,
             limits,

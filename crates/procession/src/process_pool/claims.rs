@@ -137,6 +137,13 @@ impl Claims {
         shortened
     }
 
+    /// Asks the task of a call to stop.
+    pub(crate) fn ask_to_stop(&self, region: &SharedRegion, seq: u64) {
+        if let Some(claim) = self.of(seq).and_then(|claim| region.claim(claim)) {
+            claim.ask_to_stop();
+        }
+    }
+
     /// The worker's progress with the call of this sequence number.
     pub(crate) fn progress(&self, region: &SharedRegion, seq: u64) -> Option<Progress> {
         Some(region.claim(self.of(seq)?)?.progress(transport::now()))

@@ -34,6 +34,8 @@ pub(super) struct DeferredEffects {
     /// For the journal.
     noted_retries: Vec<Retried>,
     completed: Vec<Completed>,
+    /// The number of tasks that were asked to stop and are ended after their grace period.
+    will_end: usize,
     is_end: bool,
 }
 
@@ -53,6 +55,7 @@ type Completed = (Arc<WorkItem>, Range<u32>, Verdict);
 pub(super) enum Command {
     TakeBack(RangeInclusive<u64>),
     EndCall { seq: u64, allowed: Option<Duration> },
+    AskToStop(u64),
     Dismiss,
     Kill { is_late: bool },
 }
@@ -85,7 +88,8 @@ impl PoolInner {
                     self.counts().respawned += u64::from(is_replacement);
                     let _ = self.supervisor.send(SupervisorMessage::Start(handle));
                 }
-                Action::Send { worker_id, seq, attempt, job: work_item, first, count } => {
+                Action::Send { worker_id, seq, attempt, stop_after, job, first, count } => {
+                    let work_item = job;
                     let Some(handle) = state.handles.get(&worker_id) else { continue };
                     work_item.set_running(true);
                     if self.listeners.want_starts() {
@@ -97,7 +101,7 @@ impl PoolInner {
                         });
                     }
                     let items = first..first + count;
-                    handle.enqueue(Outgoing { seq, attempt, work_item, items });
+                    handle.enqueue(Outgoing { seq, attempt, stop_after, work_item, items });
                     effects.flush(handle);
                 }
                 Action::Recall { worker_id, from, through } => {
@@ -107,6 +111,10 @@ impl PoolInner {
                 Action::EndCall { worker_id, seq, allowed } => {
                     let command = Command::EndCall { seq, allowed };
                     effects.command(state.handles.get(&worker_id), command);
+                }
+                Action::AskToStop { worker_id, seq, will_end } => {
+                    effects.will_end += usize::from(will_end);
+                    effects.command(state.handles.get(&worker_id), Command::AskToStop(seq));
                 }
                 Action::Dismiss { worker_id } => {
                     effects.command(state.handles.get(&worker_id), Command::Dismiss);
@@ -135,14 +143,23 @@ impl PoolInner {
         effects
     }
 
-    /// The second step, without the lock. Returns the number of completions.
+    /// The second step, without the lock. Returns the number of completions, and of tasks that will be
+    /// completed after their grace period.
     pub(super) fn run_effects(
         &self,
         effects: DeferredEffects,
         data: Option<CompletionData<'_>>,
     ) -> usize {
-        let DeferredEffects { flush, commands, events, retried, noted_retries, completed, is_end } =
-            effects;
+        let DeferredEffects {
+            flush,
+            commands,
+            events,
+            retried,
+            noted_retries,
+            completed,
+            will_end,
+            is_end,
+        } = effects;
         // The workers first, so that they do not wait for the program's code.
         for handle in flush {
             handle.flush();
@@ -165,7 +182,7 @@ impl PoolInner {
             let _ = self.supervisor.send(SupervisorMessage::End);
             self.end.set();
         }
-        number
+        number + will_end
     }
 
     fn record_retried(&self, retried: Vec<Retried>, data: Option<&CompletionData<'_>>) {
@@ -189,6 +206,7 @@ impl PoolInner {
                     self.handle(Event::NotEnded { worker_id: handle.worker_id, seq, claimed });
                 }
             }
+            Command::AskToStop(seq) => self.report_returned(handle, handle.ask_to_stop(seq)),
             Command::Dismiss => handle.dismiss(),
             Command::Kill { is_late } => {
                 handle.kill(if is_late { KillReason::Late } else { KillReason::Unneeded });

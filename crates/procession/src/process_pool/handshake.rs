@@ -109,7 +109,14 @@ fn await_ready(socket: &Socket) -> Result<RunnerThreads, StartFailure> {
 fn run_initializer(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), StartFailure> {
     let Some(initializer) = &pool.setup.initializer else { return Ok(()) };
     let (work_item, future) = initializer.work_item();
-    handle.enqueue(Outgoing { seq: 0, attempt: 1, work_item: Arc::clone(&work_item), items: 0..1 });
+    let call = Outgoing {
+        seq: 0,
+        attempt: 1,
+        stop_after: None,
+        work_item: Arc::clone(&work_item),
+        items: 0..1,
+    };
+    handle.enqueue(call);
     handle.flush();
     if !receive::initializer_reply(pool, handle, &work_item).map_err(|_| StartFailure::Gone)? {
         return Err(StartFailure::GoneInItsInitializer);

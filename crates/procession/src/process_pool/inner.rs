@@ -119,7 +119,7 @@ impl PoolInner {
     }
 
     /// The same, with the data of the results that the event brings. Returns the number of
-    /// completions.
+    /// completions, and of tasks that will be completed after their grace period.
     pub(super) fn decide(
         &self,
         event: Event<Arc<WorkItem>>,

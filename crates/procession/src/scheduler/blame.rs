@@ -68,7 +68,7 @@ impl EndedWorker<'_> {
     fn exceeded_timeout(&self, call: &InFlightCall, is_blamed: bool) -> Option<Duration> {
         let (at, why) = self.killed?;
         let has_timed_out = match why {
-            EndReason::TimedOut => call.deadline().is_some_and(|deadline| deadline <= at),
+            EndReason::TimedOut => call.timeout_at().is_some_and(|deadline| deadline <= at),
             EndReason::Stalled => is_blamed,
             EndReason::Cancelled | EndReason::Unneeded => false,
         };
@@ -234,7 +234,11 @@ impl<J: Clone> Scheduler<J> {
         let attempts = chunk.attempts;
         let (exit, is_collateral) = (ended.exit, ended.was_killed_for_a_call());
         let (fault, verdict) = match after {
-            Some(after) => (Fault::Timeout, Verdict::TimedOut { after, attempts }),
+            Some(allowed) => {
+                // Without the grace period, which the time allowed for the call includes.
+                let after = chunk.options.timeout.unwrap_or(allowed);
+                (Fault::Timeout, Verdict::TimedOut { after, attempts })
+            }
             None => (Fault::Crash, Verdict::Died { exit, attempts, ran_for, is_collateral }),
         };
         if !self.retry(id, fault, Some(&verdict), now, actions) {

@@ -48,6 +48,8 @@ pub(super) struct Chunk<J> {
     pub state: ChunkState,
     /// The result is not wanted any more. Tasks that run finish; the others do not begin.
     pub is_abandoned: bool,
+    /// It was asked to stop, and its call has a time at which it is ended.
+    pub has_stop_deadline: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,11 @@ pub(super) enum ChunkState {
 impl<J> Chunk<J> {
     pub(super) fn is_in_flight(&self) -> bool {
         matches!(self.state, ChunkState::InFlight(_))
+    }
+
+    /// What it adds to [`Scheduler::timed`](super::Scheduler).
+    pub(super) fn deadlines(&self) -> usize {
+        usize::from(self.options.timeout.is_some()) + usize::from(self.has_stop_deadline)
     }
 }
 
@@ -97,6 +104,7 @@ impl<J: Clone> Scheduler<J> {
             not_received: 0,
             state: ChunkState::Pending,
             is_abandoned: false,
+            has_stop_deadline: false,
         };
         self.chunks.insert(id, chunk);
     }
@@ -130,12 +138,12 @@ impl<J: Clone> Scheduler<J> {
         }
         let bytes = share(chunk.bytes, count, chunk.count);
         let new = Chunk { job: chunk.job.clone(), count, bytes, ..*chunk };
-        let (state, has_timeout) = (new.state, new.options.timeout.is_some());
+        let (state, deadlines) = (new.state, new.deadlines());
         chunk.first += count;
         chunk.count -= count;
         chunk.bytes -= bytes;
         chunk.suspicion = 0; // That of the first task, which is in the new chunk.
-        self.timed += usize::from(has_timeout);
+        self.timed += deadlines;
         self.pending += usize::from(state == ChunkState::Pending);
         self.paused += usize::from(state == ChunkState::Paused);
         self.splits += 1;
@@ -178,7 +186,7 @@ impl<J: Clone> Scheduler<J> {
         let chunk = self.chunks.remove(&id)?;
         self.pending -= usize::from(chunk.state == ChunkState::Pending);
         self.paused -= usize::from(chunk.state == ChunkState::Paused);
-        self.timed -= usize::from(chunk.options.timeout.is_some());
+        self.timed -= chunk.deadlines();
         if !chunk.is_in_flight() {
             let chunks = &self.chunks;
             let is_waiting = |id| chunks.get(&id).is_some_and(|chunk| !chunk.is_in_flight());

@@ -117,13 +117,14 @@ impl<J: Clone> Scheduler<J> {
         chunk.state = ChunkState::InFlight(worker_index);
         let (first, attempt, job) = (chunk.first, chunk.attempts + 1, chunk.job.clone());
         let worker = &mut self.workers[worker_index];
-        let seq = worker.give(sent, count, chunk.bytes, chunk.options.timeout, now);
+        let (stop_after, allowed) = chunk.options.soft_and_hard_timeout();
+        let seq = worker.give(sent, count, chunk.bytes, allowed, now);
         if count > 1 || worker.calls.len() > worker.slots {
             self.stuck_check.get_or_insert(now + STUCK_AFTER);
         }
         self.may_need_recycling |= worker.is_due_for_recycling(max_tasks);
         let worker_id = worker.worker_id();
-        actions.push(Action::Send { worker_id, seq, attempt, job, first, count });
+        actions.push(Action::Send { worker_id, seq, attempt, stop_after, job, first, count });
     }
 
     /// The number of calls that a worker gets beyond its slots.

@@ -7,7 +7,7 @@ use super::chunks::{Chunk, ChunkId, ChunkState};
 use super::dispatch::STUCK_AFTER;
 use super::lifecycle::kill_successor;
 use super::messages::{Action, Begun, Claimed, Verdict, WorkerId, WorkerIndex};
-use super::worker::{EndReason, EndedCall, InFlightCall, Postponement, Stage, Successor};
+use super::worker::{EndReason, EndedCall, InFlightCall, Postponement, Stage, Successor, later};
 use super::{Phase, Scheduler};
 use crate::executor::Shutdown;
 use crate::retries::Fault;
@@ -86,13 +86,18 @@ impl<J: Clone> Scheduler<J> {
     pub(super) fn cancelled(&mut self, task: TaskId, now: Instant, actions: &mut Vec<Action<J>>) {
         let id = ChunkId::whole(task);
         let Some(chunk) = self.chunks.get(&id) else { return };
+        let grace = chunk.options.grace;
         if let ChunkState::InFlight(worker_index) = chunk.state {
             let worker = &mut self.workers[worker_index];
             let index = worker.calls.iter().position(|call| call.id == id);
             let Some(index) = index.filter(|_| worker.stage == Stage::Ready) else { return };
             let has_timeout = worker.calls[index].timeout.is_some();
             if index < worker.slots && worker.slots > 1 {
-                return; // Other tasks run in the same process.
+                // Other tasks run in the same process.
+                return self.ask_to_stop(id, worker_index, index, None, actions);
+            } else if index < worker.slots && grace.is_some() {
+                let stop_at = grace.map(|grace| later(now, grace));
+                return self.ask_to_stop(id, worker_index, index, stop_at, actions);
             } else if index < worker.slots {
                 self.end_call(worker_index, index, EndReason::Cancelled, now, actions);
             } else {
@@ -109,6 +114,46 @@ impl<J: Clone> Scheduler<J> {
             // harmless.
             self.timed += usize::from(has_timeout);
         }
+        self.complete(id, Verdict::Cancelled, actions);
+    }
+
+    /// Asks a running task to stop. With `stop_at` it is ended then, if it still runs.
+    fn ask_to_stop(
+        &mut self,
+        id: ChunkId,
+        worker_index: WorkerIndex,
+        index: usize,
+        stop_at: Option<Instant>,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        // It is not tried again.
+        chunk.is_abandoned = true;
+        let worker = &mut self.workers[worker_index];
+        let (worker_id, call) = (worker.worker_id(), &mut worker.calls[index]);
+        if !chunk.has_stop_deadline && stop_at.is_some() {
+            chunk.has_stop_deadline = true;
+            self.timed += 1;
+            call.stop_at = stop_at;
+        }
+        let (seq, will_end) = (call.seq, stop_at.is_some());
+        actions.push(Action::AskToStop { worker_id, seq, will_end });
+    }
+
+    /// The grace period of a task that was asked to stop has passed: it is cancelled.
+    fn end_grace(
+        &mut self,
+        worker_index: WorkerIndex,
+        index: usize,
+        now: Instant,
+        actions: &mut Vec<Action<J>>,
+    ) {
+        let call = &mut self.workers[worker_index].calls[index];
+        call.stop_at = None;
+        let id = call.id;
+        // The call outlives its chunk, as in `cancelled`.
+        self.timed += usize::from(call.timeout.is_some());
+        self.end_call(worker_index, index, EndReason::Cancelled, now, actions);
         self.complete(id, Verdict::Cancelled, actions);
     }
 
@@ -200,7 +245,11 @@ impl<J: Clone> Scheduler<J> {
                 }
                 Stage::Ready => {
                     if let (None, Some(index)) = (worker.ending, worker.overdue(now)) {
-                        self.end_call(worker_index, index, EndReason::TimedOut, now, actions);
+                        if worker.calls[index].stop_at.is_some_and(|at| at <= now) {
+                            self.end_grace(worker_index, index, now, actions);
+                        } else {
+                            self.end_call(worker_index, index, EndReason::TimedOut, now, actions);
+                        }
                     }
                 }
                 _ => {}

@@ -29,9 +29,20 @@ pub(crate) struct Settings {
 pub(crate) struct ResolvedOptions {
     /// The longest run time of an attempt.
     pub timeout: Option<Duration>,
+    /// The time from the request to stop until the end by force. `None`: there is no such request.
+    pub grace: Option<Duration>,
     /// Tasks of higher priority are sent first.
     pub priority: i32,
     pub retries: Retries,
+}
+
+impl ResolvedOptions {
+    /// The run time after which a task is to stop by itself, and that after which it is ended.
+    pub(crate) fn soft_and_hard_timeout(&self) -> (Option<Duration>, Option<Duration>) {
+        let grace = self.grace.unwrap_or_default();
+        let hard = self.timeout.map(|timeout| timeout.saturating_add(grace));
+        (self.timeout.filter(|_| self.grace.is_some()), hard)
+    }
 }
 
 /// Counts the places for workers in a pool, from 0. When the process at a worker index ends,
@@ -227,6 +238,8 @@ pub(crate) enum Action<J> {
         worker_id: WorkerId,
         seq: u64,
         attempt: u32,
+        /// The time after which each task is to stop by itself.
+        stop_after: Option<Duration>,
         job: J,
         first: u32,
         count: u32,
@@ -245,6 +258,13 @@ pub(crate) enum Action<J> {
         /// The call is ended if it has run for at least this long. `None` means cancelled: it is
         /// ended if it runs, and taken back if it has not begun.
         allowed: Option<Duration>,
+    },
+    /// Ask the task of a call to stop. If it has not begun, take it back and report `Returned`.
+    AskToStop {
+        worker_id: WorkerId,
+        seq: u64,
+        /// It is ended by force after its grace period.
+        will_end: bool,
     },
     /// Let the process exit. It gets no further call.
     Dismiss {

@@ -59,6 +59,7 @@ impl Nonsense {
         let retries = Retries::times(self.count()).backoff(self.duration(), self.duration());
         ResolvedOptions {
             timeout: self.rng.bool().then(|| self.duration()),
+            grace: self.rng.bool().then(|| self.duration()),
             priority: self.rng.choice([i32::MIN, 0, 0, i32::MAX]).unwrap_or(0),
             retries: retries.on_failure(self.rng.bool()),
         }

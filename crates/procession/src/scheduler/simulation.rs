@@ -30,6 +30,8 @@ pub struct Summary {
     pub died: u64,
     /// Tasks that were cancelled.
     pub cancelled: u64,
+    /// Requests to tasks to stop.
+    pub asked_to_stop: u64,
     /// Tasks that were refused after a shutdown, or ended by a broken pool.
     pub broken: u64,
     /// Tasks that ran for longer than their timeout.
@@ -66,6 +68,7 @@ impl std::ops::Add for Summary {
             died: self.died + other.died,
             timed_out: self.timed_out + other.timed_out,
             cancelled: self.cancelled + other.cancelled,
+            asked_to_stop: self.asked_to_stop + other.asked_to_stop,
             broken: self.broken + other.broken,
             taken_back: self.taken_back + other.taken_back,
             retried: self.retried + other.retried,
@@ -115,6 +118,7 @@ mod tests {
             ("answered", total.answered),
             ("died", total.died),
             ("cancelled", total.cancelled),
+            ("asked to stop", total.asked_to_stop),
             ("broken", total.broken),
             ("timed out", total.timed_out),
             ("taken back", total.taken_back),

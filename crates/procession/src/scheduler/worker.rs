@@ -61,6 +61,8 @@ pub(crate) struct InFlightCall {
     pub answered: u32,
     pub bytes: usize,
     pub timeout: Option<Duration>,
+    /// When its task is ended, which was asked to stop.
+    pub stop_at: Option<Instant>,
     /// When its current task began, as far as known: the first task begins at the latest when a
     /// slot is free; claims may move the time.
     pub since: Option<Instant>,
@@ -69,8 +71,13 @@ pub(crate) struct InFlightCall {
 }
 
 impl InFlightCall {
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When its timeout has passed.
+    pub(crate) fn timeout_at(&self) -> Option<Instant> {
         Some(later(self.since?, self.timeout?))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.timeout_at(), self.stop_at].into_iter().flatten().min()
     }
 
     fn begins(&mut self, now: Instant) {
@@ -276,6 +283,7 @@ impl WorkerState {
             answered,
             bytes,
             timeout,
+            stop_at: None,
             since,
             could_run_since,
         });

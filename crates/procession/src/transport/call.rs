@@ -2,7 +2,7 @@
 //! the texts.
 //!
 //! ```text
-//!   Call, 28 bytes │ name │ 4 bytes a task if there are several: lengths │ texts, unless attached
+//!   Call, 36 bytes │ name │ 4 bytes a task if there are several: lengths │ texts, unless attached
 //! ```
 //!
 //! All integers are little-endian.
@@ -21,16 +21,19 @@ pub(crate) struct Call {
     pub name_len: u32,
     /// The number of tasks.
     pub count: u32,
+    /// The time, in nanoseconds, after which a task of the call is to stop. 0: none.
+    pub stop_after: u64,
 }
 
 impl Call {
-    pub(crate) const LEN: usize = 28;
+    pub(crate) const LEN: usize = 36;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&self.id.to_le_bytes());
         let words = [self.seq, self.attempt, self.claim, self.name_len, self.count];
-        for (at, word) in bytes[8..].chunks_exact_mut(4).zip(words) {
+        bytes[8..16].copy_from_slice(&self.stop_after.to_le_bytes());
+        for (at, word) in bytes[16..].chunks_exact_mut(4).zip(words) {
             at.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -39,7 +42,8 @@ impl Call {
     /// Parses a record. `None` if it is too short or the name is not UTF-8.
     pub(crate) fn split(record: &[u8]) -> Option<(Self, Parts<'_>)> {
         let (head, rest) = record.split_first_chunk::<{ Self::LEN }>()?;
-        let (id, words) = head.split_first_chunk::<8>()?;
+        let (id, rest_of_head) = head.split_first_chunk::<8>()?;
+        let (stop_after, words) = rest_of_head.split_first_chunk::<8>()?;
         let mut words = words.chunks_exact(4).filter_map(|word| word.try_into().ok());
         let mut word = || words.next().map(u32::from_le_bytes);
         let call = Self {
@@ -49,6 +53,7 @@ impl Call {
             claim: word()?,
             name_len: word()?,
             count: word()?,
+            stop_after: u64::from_le_bytes(*stop_after),
         };
         let (name, rest) = rest.split_at_checked(call.name_len as usize)?;
         let number_of_lengths = if call.count > 1 { call.count as usize } else { 0 };
@@ -89,18 +94,20 @@ mod tests {
 
     #[test]
     fn a_call_survives_the_border() {
-        let call = Call { id: u64::MAX, seq: 7, attempt: 1, claim: 3, name_len: 5, count: 1 };
+        let (id, stop_after) = (u64::MAX, u64::MAX - 1);
+        let call = Call { id, seq: 7, attempt: 1, claim: 3, name_len: 5, count: 1, stop_after };
         let mut record = call.to_bytes().to_vec();
         record.extend_from_slice("fläg[1]".as_bytes());
         let parts = Parts { name: "fläg", lengths: &[], text: b"[1]" };
         assert_eq!(Call::split(&record), Some((call, parts)));
         assert_eq!(Call::split(&record[..20]), None);
-        assert_eq!(Call::split(&record[..30]), None, "shorter than its name");
+        assert_eq!(Call::split(&record[..38]), None, "shorter than its name");
     }
 
     #[test]
     fn the_texts_of_several_tasks_are_told_apart_by_their_lengths() {
-        let call = Call { id: 1, seq: 1, attempt: 1, claim: 0, name_len: 1, count: 3 };
+        let (id, stop_after) = (1, 0);
+        let call = Call { id, seq: 1, attempt: 1, claim: 0, name_len: 1, count: 3, stop_after };
         let mut record = call.to_bytes().to_vec();
         record.push(b'n');
         record.extend([1_u32, 4, 2].map(u32::to_le_bytes).concat());

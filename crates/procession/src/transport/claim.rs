@@ -28,6 +28,8 @@ pub(crate) struct Claim<'m> {
     pub ended: &'m AtomicU32,
     /// When the last task began, by [`now`](super::now).
     pub begun_at: &'m AtomicU64,
+    /// 1: the tasks of the call are asked to stop. Only the coordinator writes it.
+    pub stop: &'m AtomicU32,
 }
 
 /// The progress of a call, read from its claim.
@@ -44,6 +46,7 @@ impl Claim<'_> {
     /// ring; they have another `seq`.
     pub(crate) fn publish(&self, seq: u32) {
         self.ended.store(0, Ordering::Release);
+        self.stop.store(0, Ordering::Release);
         self.state.store(u64::from(seq) << 32, Ordering::SeqCst);
     }
 
@@ -72,6 +75,15 @@ impl Claim<'_> {
     /// Takes back the tasks that have not begun. Returns the number of those that have.
     pub(crate) fn revoke(&self) -> u32 {
         begun(self.state.fetch_or(REVOKED, Ordering::SeqCst))
+    }
+
+    /// Asks the tasks of the call to stop.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.store(1, Ordering::Release);
+    }
+
+    pub(crate) fn is_asked_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire) != 0
     }
 
     /// The progress at time `at`.

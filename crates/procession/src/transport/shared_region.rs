@@ -54,6 +54,7 @@ const CLAIMS: usize = 12 * LINE;
 const STATE: usize = 0;
 const BEGUN_AT: usize = 8;
 const ENDED: usize = 16;
+const STOP: usize = 20;
 const CLAIM: usize = 32;
 
 /// The longest sleep of the coordinator. A worker, or a process that it has left behind, can
@@ -178,6 +179,7 @@ impl SharedRegion {
             state: self.memory.word64(at + STATE),
             ended: self.memory.word32(at + ENDED),
             begun_at: self.memory.word64(at + BEGUN_AT),
+            stop: self.memory.word32(at + STOP),
         })
     }
 

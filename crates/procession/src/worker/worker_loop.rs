@@ -15,6 +15,7 @@ use crate::codec;
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
+use crate::stop_signal::{StopSignal, WorkerStop};
 use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, NOT_RECEIVED,
@@ -261,6 +262,12 @@ impl WorkerLoop {
             locals: Arc::clone(&self.locals),
             lines: self.lines.clone(),
             label: lane.map(|lane| Arc::clone(lane) as LabelSink),
+            stop: StopSignal::Worker(WorkerStop {
+                region: Arc::clone(&self.region),
+                claim: call.claim,
+                stop_after: (call.stop_after > 0).then(|| Duration::from_nanos(call.stop_after)),
+                begun_at: 0,
+            }),
         };
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.attachment.take_blobs();
@@ -279,6 +286,9 @@ impl WorkerLoop {
                 return;
             }
             context.task = TaskId(call.id + item);
+            if let StopSignal::Worker(stop) = &mut context.stop {
+                stop.begun_at = now;
+            }
             reply_buffer.data.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
             let task = if call.count == 1 { text } else { texts.next().unwrap_or_default() };

@@ -40,6 +40,7 @@ mod mapped;
 mod results;
 mod several;
 mod shutdown;
+mod stopping;
 
 fn main() {
     harness::hush_panics_on_purpose();
@@ -49,6 +50,7 @@ fn main() {
         map::trials(),
         mapped::trials(),
         shutdown::trials(),
+        stopping::trials(),
         several::trials(),
         results::trials(),
         foreign::trials(),
@@ -68,6 +70,8 @@ enum Kind {
 }
 
 const ALL: &[Kind] = &[Kind::Sequential, Kind::OneThread, Kind::Threads, Kind::Processes];
+/// Those that cannot end a running task.
+const THREADED: &[Kind] = &[Kind::OneThread, Kind::Threads];
 const CONCURRENT: &[Kind] = &[Kind::Threads, Kind::Processes];
 
 impl Kind {

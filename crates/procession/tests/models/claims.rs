@@ -14,12 +14,13 @@ struct Words {
     state: AtomicU64,
     ended: AtomicU32,
     begun_at: AtomicU64,
+    stop: AtomicU32,
 }
 
 impl Words {
     fn claim(&self) -> Claim<'_> {
-        let Self { state, ended, begun_at } = self;
-        Claim { state, ended, begun_at }
+        let Self { state, ended, begun_at, stop } = self;
+        Claim { state, ended, begun_at, stop }
     }
 }
 

@@ -51,6 +51,7 @@ mod shutdown;
 mod shutdown_in_callbacks;
 mod spoilers;
 mod starting;
+mod stopping;
 mod unruly;
 mod vandals;
 mod works;
@@ -80,6 +81,7 @@ fn main() {
         endings::trials(),
         blobs::trials(),
         deadlines::trials(),
+        stopping::trials(),
         face::trials(),
         chunks::trials(),
         journal::trials(),

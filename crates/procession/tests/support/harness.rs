@@ -186,7 +186,8 @@ pub(crate) fn visit(gate: &Path) -> usize {
     here
 }
 
-fn arrive(gate: &Path) -> PathBuf {
+/// Arrives at a gate, and does not wait.
+pub(crate) fn arrive(gate: &Path) -> PathBuf {
     let name = format!("{}-{:?}-{:?}", std::process::id(), thread::current().id(), Instant::now());
     let name: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect();
     let place = gate.join(name);

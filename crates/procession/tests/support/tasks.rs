@@ -51,6 +51,7 @@ pub(crate) fn registry() -> Registry {
         .with::<LengthOfAll>()
         .with::<Hoard>()
         .with::<Repeat>()
+        .with::<UntilStopped>()
         .with::<Mute>()
         .with::<Unreadable>()
         .with::<UnreadableOutput>()
@@ -201,6 +202,21 @@ Children(Vec<String>, PathBuf, Option<Ending>) -> (): task, _c => {
         },
     }
 });
+task!(/// Arrives at a gate and works until it is asked to stop; gives its attempt.
+UntilStopped(PathBuf, AtStop) -> u32: task, context => {
+    harness::arrive(&task.0);
+    while !context.stop_requested() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    match task.1 {
+        AtStop::Return => Ok(context.attempt()),
+        AtStop::Fail => Err(Failure::msg("stopped")),
+        AtStop::Abort => process::abort(),
+        AtStop::Ignore => loop {
+            thread::park();
+        },
+    }
+});
 task!(/// How long its argument is.
     Length(String) -> usize: task, _c => Ok(task.0.len()));
 task!(/// Gives its argument back.
@@ -239,6 +255,15 @@ NestedEndless(PathBuf) -> (): task, _c => {
     pool(1).submit(Pass(task.0)).result()?;
     Ok(())
 });
+
+/// What a task does when it is asked to stop.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum AtStop {
+    Return,
+    Fail,
+    Abort,
+    Ignore,
+}
 
 /// The ways in which a task can go wrong while it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]

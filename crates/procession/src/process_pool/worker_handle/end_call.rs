@@ -59,6 +59,16 @@ impl WorkerHandle {
         postponed(self.ended_claim(seq), back)
     }
 
+    /// Asks the task of a call to stop, or takes it back if it has not begun. Returns the calls that
+    /// were taken back.
+    pub(in crate::process_pool) fn ask_to_stop(&self, seq: u64) -> Vec<Begun> {
+        let back = self.take_back(seq..=seq);
+        if let Some(region) = self.region() {
+            self.sending().claims.ask_to_stop(region, seq);
+        }
+        back
+    }
+
     fn progress(&self, seq: u64) -> Option<Progress> {
         let region = self.region()?;
         self.sending().claims.progress(region, seq)

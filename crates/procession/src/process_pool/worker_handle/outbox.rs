@@ -25,6 +25,8 @@ use crate::transport::{
 pub(in crate::process_pool) struct Outgoing {
     pub(in crate::process_pool) seq: u64,
     pub(in crate::process_pool) attempt: u32,
+    /// The time after which each task is to stop.
+    pub(in crate::process_pool) stop_after: Option<Duration>,
     pub(in crate::process_pool) work_item: Arc<WorkItem>,
     /// Which tasks of the work item.
     pub(in crate::process_pool) items: Range<u32>,
@@ -168,6 +170,11 @@ enum Written {
     Short,
 }
 
+/// At least 1, because 0 stands for no time.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
 impl Sending {
     fn write(
         &mut self,
@@ -175,7 +182,7 @@ impl Sending {
         socket: &Socket,
         call: &Outgoing,
     ) -> Result<Written, Garbled> {
-        let Outgoing { seq, attempt, work_item, items } = call;
+        let Outgoing { seq, attempt, stop_after, work_item, items } = call;
         let Some(claim) = self.claims.next(region) else { return Ok(Written::RingFull) };
         // It only has to differ from earlier calls that may still be in the ring.
         let short_seq = (seq % (1 << 32)) as u32;
@@ -187,6 +194,7 @@ impl Sending {
             claim,
             name_len: u32::try_from(work_item.name.len()).map_err(|_| Garbled)?,
             count: number,
+            stop_after: stop_after.map_or(0, nanos),
         };
         let (head, text) = (head.to_bytes(), work_item.text(items));
         let is_inline = text.len() <= INLINE_LIMIT;

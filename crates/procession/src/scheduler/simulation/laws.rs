@@ -219,7 +219,7 @@ impl World {
                 "task {id} ran for too long and is retried after another fault: {fault:?}"
             ));
         }
-        if attempt > task.allowed || self.is_closing || task.verdict.is_some() {
+        if attempt > task.allowed || self.is_closing || task.verdict.is_some() || task.is_stopping {
             return Err(format!("task {id} gets attempt {attempt}"));
         }
         self.put(id, Place::Paused(until));
@@ -283,7 +283,9 @@ impl World {
 impl Viewed {
     /// When the scheduler must check the call at the latest, whatever the claim.
     fn latest_end(&self) -> Option<Instant> {
-        Some(self.could_run_since? + self.timeout? + MAX_POSTPONEMENT)
+        let since = self.could_run_since.zip(self.timeout);
+        let latest = since.map(|(since, timeout)| since + timeout + MAX_POSTPONEMENT);
+        [latest, self.stop_by].into_iter().flatten().min()
     }
 
     /// Why a call must be ended against its claim, if it must.

@@ -100,14 +100,24 @@ impl World {
             .on_failure(self.rng.bool());
         let timeout = (self.rng.u8(0..4) == 0).then(|| Duration::from_millis(self.rng.u64(0..50)));
         let priority = self.rng.i32(-1..=1);
-        let options = ResolvedOptions { timeout, priority, retries };
+        let grace = (self.rng.u8(0..3) == 0).then(|| Duration::from_millis(self.rng.u64(1..50)));
+        let options = ResolvedOptions { timeout, grace, priority, retries };
+        let (_, timeout) = options.soft_and_hard_timeout();
         for id in first..first + count {
             // A task that hangs without a timeout would block the shutdown.
             let hangs = timeout.is_some() && self.rng.u8(0..3) == 0;
             let hides = self.is_hostile && self.rng.u8(0..30) == 0;
             let (allowed, origin) = (times + 1, first);
-            let task =
-                SimTask { allowed, timeout, hangs, hides, priority, origin, ..SimTask::default() };
+            let task = SimTask {
+                allowed,
+                timeout,
+                grace,
+                hangs,
+                hides,
+                priority,
+                origin,
+                ..SimTask::default()
+            };
             self.tasks.insert(id, task);
             self.places.insert(id, Place::Pending);
             self.pending.insert(id);

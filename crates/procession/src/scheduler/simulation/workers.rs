@@ -79,6 +79,8 @@ pub(super) struct Viewed {
     pub tasks: VecDeque<u64>,
     pub answered: u32,
     pub timeout: Option<Duration>,
+    /// When it is ended, because it was asked to stop.
+    pub stop_by: Option<Instant>,
     /// When a slot was free for it, by the coordinator's clock.
     pub could_run_since: Option<Instant>,
 }
@@ -91,6 +93,7 @@ pub(super) struct SimulatedReply {
 pub(super) enum Order {
     Recall { from: u64, through: u64 },
     End { seq: u64, allowed: Option<Duration> },
+    Stop { seq: u64 },
 }
 
 impl SimulatedProcess {
@@ -209,6 +212,16 @@ impl SimulatedProcess {
         match self.orders.swap_remove(rng.usize(0..self.orders.len())) {
             Order::Recall { from, through } => {
                 self.take_back(worker_id, from..=through, rng, tasks)
+            }
+            Order::Stop { seq } => {
+                self.take_back(worker_id, seq..=seq, rng, tasks);
+                let is_it = |call: &SimulatedCall| call.seq == seq && rng.bool();
+                let index = self.running.iter().position(is_it).filter(|_| self.is_at_work());
+                if let Some(index) = index {
+                    // It returns what it has.
+                    let task = self.running.swap_remove(index).tasks[0];
+                    self.replies.push_back(SimulatedReply { seq, task });
+                }
             }
             Order::End { seq, allowed } => {
                 let claimed = self.end(worker_id, seq, allowed, rng, tasks, lies);

@@ -59,7 +59,11 @@ pub(super) struct SimTask {
     pub sent: u32,
     pub begun: u32,
     pub allowed: u32,
+    /// The longest run time, with the grace period.
     pub timeout: Option<Duration>,
+    pub grace: Option<Duration>,
+    /// It was asked to stop.
+    pub is_stopping: bool,
     /// It never ends by itself.
     pub hangs: bool,
     /// It overwrites its claim and ends its worker.
@@ -225,7 +229,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Spawn { worker_id } => self.spawned(worker_id)?,
-                Action::Send { worker_id, seq, job, attempt, first, count } => {
+                Action::Send { worker_id, seq, job, attempt, first, count, stop_after: _ } => {
                     let tasks = range(job, first, count).collect();
                     self.sent_call(worker_id, seq, attempt, tasks)?;
                 }
@@ -242,6 +246,12 @@ impl World {
                         self.processes.get_mut(&worker_id).ok_or("`EndCall` for no process")?;
                     process.orders.push(Order::End { seq, allowed });
                     process.ending = Some(seq);
+                    for call in process.view.iter_mut().filter(|call| call.seq == seq) {
+                        call.stop_by = None;
+                    }
+                }
+                Action::AskToStop { worker_id, seq, will_end } => {
+                    self.asked_to_stop(worker_id, seq, will_end)?;
                 }
                 Action::Dismiss { worker_id } => {
                     self.processes
@@ -304,6 +314,29 @@ impl World {
         Ok(())
     }
 
+    fn asked_to_stop(
+        &mut self,
+        worker_id: WorkerId,
+        seq: u64,
+        will_end: bool,
+    ) -> Result<(), String> {
+        self.summary.asked_to_stop += 1;
+        let process = self.processes.get_mut(&worker_id).ok_or("`AskToStop` for no process")?;
+        process.orders.push(Order::Stop { seq });
+        let call = process.view.iter_mut().find(|call| call.seq == seq);
+        let call = call.ok_or("`AskToStop` for no call")?;
+        for id in &call.tasks {
+            let task = self.tasks.get_mut(id).expect("a task that was submitted");
+            task.is_stopping = true;
+            if will_end != (task.grace.is_some() && process.slots == 1) {
+                return Err(format!("task {id} is to stop, and its end is {will_end}"));
+            }
+            call.stop_by =
+                call.stop_by.or(task.grace.filter(|_| will_end).map(|grace| self.now + grace));
+        }
+        Ok(())
+    }
+
     fn sent_call(
         &mut self,
         worker_id: WorkerId,
@@ -329,6 +362,7 @@ impl World {
             tasks: tasks.clone(),
             answered: 0,
             timeout: tasks.front().and_then(|id| self.tasks[id].timeout),
+            stop_by: None,
             could_run_since: (process.view.len() < slots).then_some(self.now),
         });
         process.outbox.push_back(SimulatedCall { seq, tasks, begun: 0 });
