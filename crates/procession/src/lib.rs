@@ -85,7 +85,7 @@
 //! [`test`](macro@test), and [`Registry::collected`]. Tasks are found by the linker, which works on
 //! Linux, macOS, FreeBSD, OpenBSD and illumos.
 //!
-//! `stream` makes [`AsCompleted`] a `futures_core::Stream`.
+//! `stream` makes [`AsCompleted`] and [`MapUnordered`] a `futures_core::Stream`.
 //!
 //! `tracing` (default) sends the events of a [`ProcessPool`] to the program's own subscriber of
 //! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,

@@ -1,6 +1,7 @@
 //! [`Map`], the iterator of [`Executor::map`]: many tasks, their results in order.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::iter::FusedIterator;
 
 use super::Engine;
@@ -76,6 +77,12 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> FusedIterator for Map<'_, E, I> {}
 
 impl<E: Engine + ?Sized, I: ExactSizeIterator<Item: Task>> ExactSizeIterator for Map<'_, E, I> {}
+
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> fmt::Debug for Map<'_, E, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("outstanding", &self.outstanding).finish_non_exhaustive()
+    }
+}
 
 /// Cancels the tasks that have not begun.
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {

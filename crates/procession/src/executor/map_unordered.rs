@@ -2,9 +2,12 @@
 //! arrive.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::task::{Context, Poll};
 
 #[cfg(doc)]
 use super::Executor;
@@ -16,7 +19,9 @@ use crate::task::Task;
 use crate::task_options::TaskOptions;
 use crate::waiting::{self, AwaitedTask, Need, Waiting};
 
-/// The iterator of [`Executor::map_unordered`]: yields each result with the index of its task.
+/// The iterator of [`Executor::map_unordered`]: yields each result with the index of its task. In async
+/// code, [`next_async`](Self::next_async) does; with the feature `stream`, this type is a
+/// `futures_core::Stream` as well.
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     feed: TaskFeed<'e, E, I>,
@@ -75,19 +80,102 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
         self.has_room = false;
     }
 
+    /// The next result, for async code on any runtime: awaits it without blocking the thread. `None`: all
+    /// were yielded. Nothing is lost if the returned future is dropped.
+    ///
+    /// Tasks are handed over in this call. If the pool has a
+    /// [`max_pending`](crate::Builder::max_pending) that is smaller than what is handed over ahead, that
+    /// waits for room and blocks the thread.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// async fn sum_of_squares(pool: &ThreadPool) -> Result<u64, TaskError> {
+    ///     let mut results = pool.map_unordered((1..=1000).map(Square));
+    ///     let mut sum = 0;
+    ///     while let Some((_, square)) = results.next_async().await {
+    ///         sum += square?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// ```
+    pub fn next_async(
+        &mut self,
+    ) -> impl Future<Output = Option<Indexed<<I::Item as Task>::Output>>> + use<'_, 'e, E, I> {
+        poll_fn(|context| self.poll_next_result(context))
+    }
+
+    fn poll_next_result(
+        &mut self,
+        context: &Context<'_>,
+    ) -> Poll<Option<Indexed<<I::Item as Task>::Output>>> {
+        let mut is_registered = false;
+        loop {
+            if let Some(next) = self.next_ready() {
+                return Poll::Ready(Some(next));
+            }
+            if self.has_room {
+                self.fill();
+                continue;
+            }
+            if self.ahead.is_empty() {
+                return Poll::Ready(None);
+            }
+            match self.arrived.try_recv() {
+                Ok(key) => self.take(key),
+                // Then once more: a message may have been sent before.
+                Err(_) if !is_registered => {
+                    self.sender.wake_by(context.waker().clone());
+                    is_registered = true;
+                }
+                Err(_) => {
+                    self.before_pending();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<Indexed<<I::Item as Task>::Output>> {
+        let next = self.ready.pop_front()?;
+        self.yielded += 1;
+        Some(next)
+    }
+
     /// Called before a wait for any of the tasks that are ahead.
     fn begin(&self) -> Result<Waiting, TaskError> {
         if !waiting::has_role() {
             return Ok(Waiting::default());
         }
         let canceller = self.feed.executor.canceller();
-        let executor = canceller.as_ref().map(Canceller::control);
-        let targets = self.ahead.values().filter_map(|ahead| match ahead {
+        waiting::begin(self.targets(canceller.as_ref()), Need::Any)
+    }
+
+    /// Called before a poll returns `Pending`.
+    fn before_pending(&self) {
+        if waiting::has_role() {
+            let canceller = self.feed.executor.canceller();
+            self.targets(canceller.as_ref()).for_each(waiting::before_pending);
+        }
+    }
+
+    fn targets<'t>(
+        &'t self,
+        canceller: Option<&'t Canceller>,
+    ) -> impl Iterator<Item = AwaitedTask<'t>> {
+        let executor = canceller.map(Canceller::control);
+        self.ahead.values().filter_map(move |ahead| match ahead {
             Ahead::One(future) => Some(future.target()),
             Ahead::Chunk(results) => Some(AwaitedTask { id: results.id(), executor }),
             Ahead::Failed(_) => None,
-        });
-        waiting::begin(targets, Need::Any)
+        })
     }
 
     /// Moves the results that have arrived under this key to `ready`.
@@ -130,8 +218,7 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for MapUnordered<'_, 
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(next) = self.ready.pop_front() {
-                self.yielded += 1;
+            if let Some(next) = self.next_ready() {
                 return Some(next);
             }
             if self.has_room {
@@ -164,6 +251,31 @@ where
     E: Engine + ?Sized,
     I: ExactSizeIterator<Item: Task>,
 {
+}
+
+/// Nothing in it is pinned.
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Unpin for MapUnordered<'_, E, I> {}
+
+#[cfg(feature = "stream")]
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> futures_core::Stream for MapUnordered<'_, E, I> {
+    type Item = Indexed<<I::Item as Task>::Output>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.poll_next_result(context)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        Iterator::size_hint(self)
+    }
+}
+
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> fmt::Debug for MapUnordered<'_, E, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapUnordered").field("yielded", &self.yielded).finish_non_exhaustive()
+    }
 }
 
 /// Cancels the tasks that have not begun.

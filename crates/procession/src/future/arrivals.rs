@@ -31,7 +31,7 @@ impl Arrivals {
     }
 
     /// Wakes `waker` with the next message. A message that was sent before is in the channel.
-    pub(super) fn wake_by(&self, waker: Waker) {
+    pub(crate) fn wake_by(&self, waker: Waker) {
         let before = self.waker.lock().unwrap_or_else(PoisonError::into_inner).replace(waker);
         drop(before);
     }

@@ -1,5 +1,7 @@
 //! [`Builder`]: the settings of a process pool, each with its default, and their validation.
 
+mod debug;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

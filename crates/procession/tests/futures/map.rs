@@ -1,15 +1,18 @@
 //! `map`: the order of results, how many tasks it takes ahead, and its drop.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Shutdown};
+use procession::{Executor, Shutdown, TaskError};
 
 use crate::harness::Gate;
 use crate::tasks::{Bad, Echo, Ending, Pass, Seat};
-use crate::{Kind, echo};
+use crate::{Kind, block_on, echo};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials! {
@@ -21,11 +24,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             map_knows_its_length_and_stays_at_its_end,
             map_keyed_yields_each_key_with_the_result_of_its_task,
             map_unordered_yields_each_result_once_with_the_index_of_its_task,
+            map_unordered_is_awaited_and_is_a_stream,
             map_unordered_takes_a_bounded_number_of_tasks_ahead,
             map_unordered_works_on_an_endless_iterator,
         ],
         CONCURRENT: [
             map_unordered_yields_results_behind_one_that_is_not_done,
+            map_unordered_wakes_async_code_that_waits,
             a_task_that_waits_in_map_unordered_for_others_of_its_executor_gets_their_results,
             dropping_a_map_unordered_cancels_what_waits,
             dropping_a_map_cancels_what_waits,
@@ -129,6 +134,46 @@ fn map_unordered_yields_each_result_once_with_the_index_of_its_task(kind: Kind) 
         executor.map_unordered((0..3_000).map(|n| Echo(n.to_string()))).collect();
     echoes.sort_unstable_by_key(|(index, _)| *index);
     assert!(echoes.into_iter().eq((0..3_000).map(|n| (n, Ok(n.to_string())))));
+}
+
+fn map_unordered_is_awaited_and_is_a_stream(kind: Kind) {
+    use futures_core::Stream;
+    let executor = kind.of(2);
+    let tasks = || (0..1_000).map(|n| Echo(n.to_string()));
+    let in_order = |mut results: Vec<(usize, Result<String, TaskError>)>| {
+        results.sort_unstable_by_key(|(index, _)| *index);
+        assert!(results.into_iter().eq((0..1_000).map(|n| (n, Ok(n.to_string())))));
+    };
+    let (mut awaited, mut results) = (executor.map_unordered(tasks()), Vec::new());
+    while let Some(result) = block_on(awaited.next_async()) {
+        results.push(result);
+    }
+    assert!(block_on(awaited.next_async()).is_none());
+    in_order(results);
+    let mut stream = executor.map_unordered(tasks());
+    assert_eq!(Stream::size_hint(&stream), (1_000, Some(1_000)));
+    let mut next = || block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+    in_order(std::iter::from_fn(&mut next).collect());
+    assert!(next().is_none());
+}
+
+fn map_unordered_wakes_async_code_that_waits(kind: Kind) {
+    let (executor, gates) = (kind.of(2), [Gate::new(), Gate::new()]);
+    let mut results = executor.map_unordered(gates.iter().map(|gate| Pass(gate.path())));
+    for index in [1, 0] {
+        // A future that is dropped while it is pending loses nothing.
+        for _ in 0..3 {
+            let next = pin!(results.next_async());
+            assert!(next.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        gates.iter().for_each(|gate| gate.await_arrivals(1));
+        thread::scope(|scope| {
+            scope.spawn(|| gates[index].open());
+            let (yielded, result) = block_on(results.next_async()).expect("a result");
+            assert!(yielded == index && result.is_ok());
+        });
+    }
+    assert!(block_on(results.next_async()).is_none());
 }
 
 fn map_unordered_takes_a_bounded_number_of_tasks_ahead(kind: Kind) {

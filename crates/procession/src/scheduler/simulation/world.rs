@@ -244,11 +244,7 @@ impl World {
                 Action::EndCall { worker_id, seq, allowed } => {
                     let process =
                         self.processes.get_mut(&worker_id).ok_or("`EndCall` for no process")?;
-                    process.orders.push(Order::End { seq, allowed });
-                    process.ending = Some(seq);
-                    for call in process.view.iter_mut().filter(|call| call.seq == seq) {
-                        call.stop_by = None;
-                    }
+                    process.order_end(seq, allowed);
                 }
                 Action::AskToStop { worker_id, seq, will_end } => {
                     self.asked_to_stop(worker_id, seq, will_end)?;
@@ -386,6 +382,14 @@ fn range(job: u64, first: u32, count: u32) -> Range<u64> {
 }
 
 impl SimulatedProcess {
+    fn order_end(&mut self, seq: u64, allowed: Option<Duration>) {
+        self.orders.push(Order::End { seq, allowed });
+        self.ending = Some(seq);
+        for call in self.view.iter_mut().filter(|call| call.seq == seq) {
+            call.stop_by = None;
+        }
+    }
+
     /// The scheduler knows that `count` tasks of a call were answered.
     fn note_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
         let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
