@@ -20,6 +20,7 @@ use crate::codec::{self, Encoding, IgnoredValue};
 use crate::error::{Exit, TaskError};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
+use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals, Task, TaskId};
 use crate::transport::{self, Reply, ReplyBuffer, Status};
 
@@ -297,6 +298,7 @@ impl KeptTask {
             locals: Arc::clone(locals),
             lines: LineSink::default(),
             label: None,
+            stop: StopSignal::Here { future: None, executor: Arc::default() },
         };
         let mut buffer = ReplyBuffer::default();
         buffer.blobs = blobs;

@@ -75,6 +75,7 @@ impl DeferredEffects {
 
 impl PoolInner {
     /// The first step, under the lock.
+    #[expect(clippy::too_many_lines, reason = "a list of actions")]
     pub(super) fn apply_actions(
         &self,
         state: &mut PoolState,

@@ -121,7 +121,7 @@ pub fn handshake(data: &[u8]) {
 pub fn claim(mut data: &[u8]) {
     RING.with(|memory| {
         let (state, ended, begun_at) = (memory.word64(0), memory.word32(8), memory.word64(16));
-        let claim = Claim { state, ended, begun_at };
+        let claim = Claim { state, ended, begun_at, stop: memory.word32(24) };
         while !data.is_empty() {
             state.store(u64::from_le_bytes(number(&mut data)), Ordering::SeqCst);
             ended.store(u32::from_le_bytes(number(&mut data)), Ordering::SeqCst);

@@ -245,6 +245,7 @@ impl WorkerLoop {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "steps whose order matters")]
     fn run(
         &self,
         taken: &mut Taken,
