@@ -127,6 +127,8 @@ fn each_process_writes_its_own_lines() {
     let pool = pool(logs.path());
     let dir = pool.journal_dir().expect("a journal").to_owned();
     assert!(procession_journal::is_running(&dir));
+    // A worker that is not ready at the shutdown is killed.
+    await_workers(&pool, 2);
     let futures: Vec<_> =
         (0..6).map(|n| pool.submit(Act::labelled(&format!("file {n}"), Deed::Sleep(2)))).collect();
     futures.into_iter().for_each(|future| assert_eq!(future.result(), Ok(0)));
