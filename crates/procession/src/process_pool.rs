@@ -136,12 +136,13 @@ impl ProcessPool {
         Builder::default()
     }
 
-    /// Number of worker processes that the pool keeps at most.
+    /// Number of worker processes that the pool keeps at most, without
+    /// [spares](Builder::spares).
     pub fn workers(&self) -> usize {
         self.inner.setup.scheduling.slots.len()
     }
 
-    /// Process ids of the workers that live now, in the order of their indices. A worker that is being
+    /// Process ids of the workers that live now, spares included, in the order of their indices. A worker that is being
     /// replaced may have two.
     pub fn pids(&self) -> Vec<u32> {
         if self.inner.origin.is_forked() {
@@ -287,7 +288,7 @@ impl ProcessPool {
         let now = clock.now();
         let (scheduler, actions) = Scheduler::new(setup.scheduling.clone(), now);
         let (supervisor, messages) = mpsc::channel();
-        let (workers, stack) = (setup.scheduling.slots.len(), setup.stack);
+        let (workers, stack) = (setup.scheduling.indices(), setup.stack);
         let inner = Arc::new_cyclic(|inner: &Weak<PoolInner>| {
             let address = waiting::address(inner.as_ptr());
             PoolInner {

@@ -29,14 +29,16 @@
 //!
 //! # Workers
 //!
-//! A *worker index* stands for one place in the pool. Its processes follow each other; each has a
-//! generation of its own. Events of an older generation are stale and ignored.
+//! A *worker index* stands for one process at a time. Its processes follow each other; each has a
+//! generation of its own. Events of an older generation are stale and ignored. As many worker
+//! indices as the pool has workers are *active*; the others are *spares* (`spares.rs`).
 //!
 //! | [`Stage`] | process | set by | may get calls |
 //! |---|---|---|---|
 //! | `Vacant { until }` | none; the next starts after `until` | `StartFailed`, `WorkerExited` | no |
 //! | `Starting { until }` | starts; killed at `until` | `start_missing` | no |
-//! | `Ready` | runs calls | `WorkerReady` | yes, unless a call is being ended |
+//! | `Standby` | a spare that is ready | `WorkerReady` | no |
+//! | `Ready` | runs calls | `WorkerReady`, `start_missing` for a spare | yes, unless a call is being ended |
 //! | `Leaving { until }` | is to exit; killed at `until` | recycling, idle timeout, shutdown | no |
 //! | `Killed` | killed; its exit is not reported yet | timeouts, cancellation, shutdown | no |
 //! | `Closed` | none, for good | shutdown | no |
@@ -48,6 +50,7 @@
 //! - Each worker index has at most one process with calls. The successor of a worker that is due
 //!   for recycling may start beside it, and gets no call before the exit of its predecessor.
 //! - No worker has a free slot while a chunk is pending.
+//! - At most as many worker indices have calls as the pool has workers, spares not counted.
 //! - After a shutdown every task is completed before [`Action::End`].
 //!
 //! # Blame
@@ -78,6 +81,7 @@ mod nonsense;
 mod queue;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+mod spares;
 mod worker;
 mod workers;
 
@@ -193,12 +197,14 @@ impl<J: Clone> Scheduler<J> {
         if self.may_need_recycling {
             self.recycle_workers(now, &mut actions);
         }
+        // For workers that are leaving now, and for the rest of a chunk that was split.
+        while !self.is_stable && self.has_spares() && self.start_missing(now, &mut actions) {
+            self.dispatch(now, &mut actions);
+        }
         self.dismiss_idle(now, &mut actions);
         self.end_if_done(now, &mut actions);
         if !self.is_stable {
-            let is_stable =
-                |worker: &WorkerState| worker.stage == Stage::Ready && worker.successor.is_none();
-            self.is_stable = self.workers.iter().all(is_stable);
+            self.is_stable = self.workers.iter().all(WorkerState::is_stable);
         }
         actions
     }
@@ -233,7 +239,7 @@ impl<J: Clone> Scheduler<J> {
                         at(timeout.map(|timeout| later(worker.idle_since, timeout)));
                     }
                 }
-                Stage::Killed { .. } | Stage::Closed => {}
+                Stage::Standby | Stage::Killed { .. } | Stage::Closed => {}
             }
         }
         earliest

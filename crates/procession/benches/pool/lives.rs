@@ -1,9 +1,12 @@
 //! The lives of workers: how soon a pool works, and how soon it works again after a death.
 
+use std::thread;
+use std::time::Duration;
+
 use divan::Bencher;
 use procession::{Executor, ProcessPool};
 
-use crate::tasks::{self, Die, Noop, WORKERS};
+use crate::tasks::{self, Die, Noop, Prepare, WORKERS};
 
 /// From nothing to the first result. That the pool ends is not counted.
 #[divan::bench(sample_count = 100, sample_size = 1, max_time = 3)]
@@ -35,6 +38,25 @@ fn respawn(bencher: Bencher) {
     let pool = tasks::processes(1);
     bencher
         .with_inputs(|| {
+            let dies = pool.submit(Die);
+            let next = pool.submit(Noop);
+            dies.result().expect_err("a death");
+            next
+        })
+        .bench_local_values(|next| next.result().expect("a task that works"));
+}
+
+/// The same with an initializer of 300 ms, and this many spares, which are ready at the death.
+#[divan::bench(args = [0, 1], sample_count = 20, sample_size = 1, max_time = 10)]
+fn respawn_with_slow_initializer(bencher: Bencher, spares: usize) {
+    let initializer = Prepare(Duration::from_millis(300));
+    let pool = ProcessPool::builder().workers(1).spares(spares).initializer(initializer);
+    let pool = pool.build().expect("a pool");
+    bencher
+        .with_inputs(|| {
+            while pool.stats().spares < spares {
+                thread::sleep(Duration::from_millis(5));
+            }
             let dies = pool.submit(Die);
             let next = pool.submit(Noop);
             dies.result().expect_err("a death");

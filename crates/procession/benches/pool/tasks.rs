@@ -25,6 +25,20 @@ impl Task for Noop {
     }
 }
 
+/// The initializer of workers that need this long until they are ready.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Prepare(pub Duration);
+
+impl Task for Prepare {
+    const NAME: &'static str = "prepare";
+    type Output = ();
+
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        std::thread::sleep(self.0);
+        Ok(())
+    }
+}
+
 /// Gives back what it is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Text(pub String);
@@ -112,6 +126,7 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
     registry
         .with::<Noop>()
         .with::<Text>()
+        .with::<Prepare>()
         .with::<Bytes>()
         .with::<Laden>()
         .with::<Anew>()

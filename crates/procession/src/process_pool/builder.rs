@@ -48,6 +48,7 @@ use procession_os as os;
 pub struct Builder {
     workers: Option<usize>,
     min_workers: Option<usize>,
+    spares: usize,
     idle_timeout: Option<Duration>,
     concurrency: Option<usize>,
     timeout: Option<Duration>,
@@ -95,6 +96,7 @@ impl Default for Builder {
         Self {
             workers: None,
             min_workers: None,
+            spares: 0,
             idle_timeout: None,
             concurrency: None,
             timeout: None,
@@ -134,6 +136,25 @@ impl Builder {
     /// they are idle. A number above [`workers`](Self::workers) means all. Default: all.
     pub fn min_workers(mut self, workers: usize) -> Self {
         self.min_workers = Some(workers);
+        self
+    }
+
+    /// Number of workers beyond [`workers`](Self::workers) that are started in advance, run the
+    /// [`initializer`](Self::initializer), and then stand by; at most 32,768. When a worker dies, is
+    /// killed or recycled, or a further one is needed, a spare takes its place at once, and the next
+    /// process is started as a spare. So a crash costs the start of a worker no time while a spare
+    /// stands by. Default: none.
+    ///
+    /// Each spare is one more process, with the memory that its initializer takes, and no tasks. The
+    /// indices of workers, for example of [`Context::worker`](crate::Context::worker), are below the
+    /// sum of `workers` and `spares`.
+    ///
+    /// ```no_run
+    /// # use procession::ProcessPool;
+    /// let builder = ProcessPool::builder().workers(4).spares(1);
+    /// ```
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -390,6 +411,7 @@ impl Builder {
         let Self {
             workers,
             min_workers,
+            spares,
             idle_timeout,
             concurrency,
             timeout,
@@ -433,6 +455,7 @@ impl Builder {
         let setup = Setup {
             scheduling: Settings {
                 slots,
+                spares: validate::spares(spares)?,
                 min_workers,
                 idle_timeout,
                 max_tasks,

@@ -89,6 +89,11 @@ impl PoolInner {
                     self.counts().respawned += u64::from(is_replacement);
                     let _ = self.supervisor.send(SupervisorMessage::Start(handle));
                 }
+                Action::StepIn { worker_id, replaces } => {
+                    self.counts().stepped_in += 1;
+                    let (worker, pid) = (worker_id.worker_index, state.pid(worker_id));
+                    effects.events.push(PoolEvent::SpareSteppedIn { worker, pid, replaces });
+                }
                 Action::Send { worker_id, seq, attempt, stop_after, job, first, count } => {
                     let work_item = job;
                     let Some(handle) = state.handles.get(&worker_id) else { continue };

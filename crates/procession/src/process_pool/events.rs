@@ -12,6 +12,7 @@ use crate::task::TaskId;
 /// An event in a process pool, for [`Builder::on_event`](super::Builder::on_event).
 ///
 /// In all variants, `worker` is the index of the worker, from 0, and `pid` the id of its process.
+/// With [spares](super::Builder::spares) there are as many more indices.
 /// Reasons are English text for a log, and may change. Several threads report events.
 ///
 /// ```
@@ -31,12 +32,22 @@ use crate::task::TaskId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolEvent {
-    /// A worker is ready to run tasks.
+    /// A worker is ready to run tasks. A spare does so after [`SpareSteppedIn`](Self::SpareSteppedIn).
     WorkerStarted {
         /// Index of the worker.
         worker: usize,
         /// Its process id.
         pid: u32,
+    },
+    /// A spare took the place of a worker that ended, and runs tasks from now on. The next process of
+    /// that worker will be a spare.
+    SpareSteppedIn {
+        /// Index of the worker that was a spare.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// Index of the worker whose place it took.
+        replaces: usize,
     },
     /// A process ended before it was ready.
     WorkerNotStarted {

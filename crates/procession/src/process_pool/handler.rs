@@ -144,7 +144,7 @@ fn report_fewer_threads(
     RunnerThreads { threads, refused, sandbox: _ }: RunnerThreads,
 ) {
     let (worker, pid) = (handle.worker(), handle.pid());
-    let wanted = pool.setup.scheduling.slots[worker];
+    let wanted = pool.setup.scheduling.threads(worker);
     if threads >= wanted {
         return;
     }

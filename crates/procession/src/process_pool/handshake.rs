@@ -35,7 +35,7 @@ pub(super) fn perform(
     if let Some(server) = hello.server {
         send_lifeline(handle, server, invitation);
     }
-    let threads = pool.setup.scheduling.slots[handle.worker()];
+    let threads = pool.setup.scheduling.threads(handle.worker());
     let limits = pool.setup.limits;
     let stack = pool.setup.stack;
     let welcome = HandshakeMessage::Welcome(Welcome { threads, limits, stack });

@@ -79,7 +79,7 @@ impl Setup {
     pub(super) fn max_calls(&self, worker: usize) -> usize {
         // Twice the number of calls that are ever sent, so that a free claim is never what a call
         // waits for: no reply announces one if the ring of calls is empty.
-        2 * (self.scheduling.slots[worker] + MAX_CALLS_AHEAD)
+        2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
     }
 }
 

@@ -81,6 +81,11 @@ impl PoolState {
         is_earlier
     }
 
+    /// The process id of a worker; 0 before its start and after its end.
+    pub(super) fn pid(&self, worker_id: WorkerId) -> u32 {
+        self.handles.get(&worker_id).map_or(0, |handle| handle.pid())
+    }
+
     /// Process ids of the workers that live, in the order of their indices.
     pub(super) fn pids(&self) -> Vec<u32> {
         let mut handles: Vec<_> =

@@ -22,7 +22,7 @@ use super::inner::PoolInner;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Process ids of the workers that live now, in the order of their indices.
+    /// Process ids of the workers that live now, spares included, in the order of their indices.
     pub pids: Vec<u32>,
     /// Tasks that have not begun, and those that wait for their next attempt.
     pub pending: usize,
@@ -38,6 +38,10 @@ pub struct Stats {
     pub retried: u64,
     /// Workers that were started to replace one that died, was killed or was recycled.
     pub respawned: u64,
+    /// Spares that stand by now: [`Builder::spares`](super::Builder::spares).
+    pub spares: usize,
+    /// Spares that took the place of a worker.
+    pub stepped_in: u64,
     /// Times from the submission of a task to the start of its last run. Only of tasks whose worker
     /// replied.
     pub wait: Times,
@@ -83,6 +87,7 @@ pub(crate) struct Counts {
     pub cancelled: u64,
     pub retried: u64,
     pub respawned: u64,
+    pub stepped_in: u64,
     pub wait: Times,
     pub run: Times,
 }
@@ -96,9 +101,11 @@ impl PoolInner {
         let state = self.lock_state();
         let pids = state.pids();
         let (pending, running) = state.scheduler.not_begun_and_running();
+        let spares = state.scheduler.spares();
         drop(state);
         let counts = self.counts();
-        let Counts { done, failed, cancelled, retried, respawned, wait, run } = &*counts;
+        let Counts { done, failed, cancelled, retried, respawned, stepped_in, wait, run } =
+            &*counts;
         Stats {
             pids,
             pending,
@@ -108,6 +115,8 @@ impl PoolInner {
             cancelled: *cancelled,
             retried: *retried,
             respawned: *respawned,
+            spares,
+            stepped_in: *stepped_in,
             wait: wait.clone(),
             run: run.clone(),
         }

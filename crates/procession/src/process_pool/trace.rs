@@ -1,7 +1,8 @@
 //! [`PoolEvent`]s as events of the crate `tracing`, with the target `procession`.
 //!
 //! ```text
-//!   INFO  worker started  worker pid          WARN   task is tried again  task fault attempt pause_ms
+//!   INFO  worker started  worker pid          INFO   spare stepped in    worker pid replaces
+//!                                             WARN   task is tried again  task fault attempt pause_ms
 //!   INFO  worker exited   worker pid exit …   ERROR  task timed out       task after_ms
 //!   ERROR worker died     worker pid exit …   TRACE  task handed over     task worker pid attempt
 //! ```
@@ -36,6 +37,9 @@ pub(super) fn emit(event: &PoolEvent) {
     match event {
         PoolEvent::WorkerStarted { worker, pid } => {
             info!(target: "procession", worker, pid, "worker started");
+        }
+        PoolEvent::SpareSteppedIn { worker, pid, replaces } => {
+            info!(target: "procession", worker, pid, replaces, "spare stepped in");
         }
         PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: true } => {
             warn!(target: "procession", worker, pid, reason, "worker not started");

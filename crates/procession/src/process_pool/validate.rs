@@ -38,6 +38,16 @@ pub(super) fn env(variables: &[(OsString, OsString)]) -> Result<(), PoolError> {
 const MOST_WORKERS: usize = 1 << 15;
 const MOST_IN_A_WORKER: usize = 1 << 15;
 
+/// Checks the number of spares.
+pub(super) fn spares(spares: usize) -> Result<usize, PoolError> {
+    match spares <= MOST_WORKERS {
+        true => Ok(spares),
+        false => {
+            Err(PoolError::Setting(format!("spares must be at most {MOST_WORKERS}, not {spares}")))
+        }
+    }
+}
+
 /// Number of slots of each worker: `concurrency` divided as evenly as possible.
 pub(super) fn slots(workers: usize, concurrency: Option<usize>) -> Result<Vec<usize>, PoolError> {
     let concurrency = concurrency.unwrap_or(workers);
@@ -89,6 +99,9 @@ mod tests {
             };
             assert!(reason.contains("32768") || reason.contains("65536"), "{reason}");
         }
+        assert_eq!(spares(MOST_WORKERS), Ok(MOST_WORKERS));
+        let Err(PoolError::Setting(reason)) = spares(usize::MAX) else { panic!("taken") };
+        assert!(reason.contains("spares must be at most 32768"), "{reason}");
         assert_eq!(slots(MOST_WORKERS, None).map(|slots| slots.len()), Ok(MOST_WORKERS));
     }
 }

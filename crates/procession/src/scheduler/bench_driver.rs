@@ -56,6 +56,7 @@ pub fn run(workers: usize, tasks: u64) -> u64 {
 fn settings(workers: usize) -> Settings {
     Settings {
         slots: vec![1; workers],
+        spares: 0,
         min_workers: workers,
         idle_timeout: None,
         max_tasks: None,

@@ -146,7 +146,14 @@ impl<J: Clone> Scheduler<J> {
     ) {
         let EndedWorker { index, exit, .. } = *ended;
         let is_idle = ended.calls.is_empty();
-        if is_idle && ended.stage == Stage::Ready && ended.idle_for < MIN_LIFETIME {
+        let has_ready_worker = self.workers.iter().any(|worker| worker.stage == Stage::Ready);
+        if ended.stage == Stage::Standby && has_ready_worker {
+            // As a failed start: it ends none of the workers that are ready.
+            self.delay_start(index, now);
+        } else if is_idle
+            && matches!(ended.stage, Stage::Ready | Stage::Standby)
+            && ended.idle_for < MIN_LIFETIME
+        {
             let cause = format!("a worker ended without a task: {exit}");
             self.note_early_failure(index, &cause, now, actions);
         } else if !(is_idle || ended.has_begun_a_call())

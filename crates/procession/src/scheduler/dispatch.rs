@@ -81,7 +81,8 @@ impl<J: Clone> Scheduler<J> {
         let has_room = |worker: &WorkerState| {
             let is_free = worker.calls.len() < worker.slots;
             let has_room_ahead = || {
-                worker.calls.len() < worker.slots.saturating_add(ahead)
+                !worker.has_more_threads_than_slots()
+                    && worker.calls.len() < worker.slots.saturating_add(ahead)
                     && worker.bytes.saturating_add(bytes) <= MAX_BYTES
                     // Not behind a call that takes long.
                     && worker.calls.front().and_then(|call| call.since) > long_since

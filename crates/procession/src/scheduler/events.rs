@@ -161,7 +161,7 @@ impl<J: Clone> Scheduler<J> {
         self.note_started();
         let worker = &mut self.workers[worker_id.worker_index];
         if worker.is_current(worker_id) && matches!(worker.stage, Stage::Starting { .. }) {
-            worker.stage = Stage::Ready;
+            worker.stage = if worker.is_active { Stage::Ready } else { Stage::Standby };
             worker.idle_since = now;
         } else if let Some(successor) = &mut worker.successor
             && successor.generation == worker_id.generation

@@ -1,4 +1,4 @@
-//! Workers: when a process is started, replaced, dismissed or killed, and when the pool gives up.
+//! Workers: when a process is replaced, dismissed or killed, and when the pool gives up.
 //!
 //! | after a failure of | the worker index is started again | the pool breaks |
 //! |---|---|---|
@@ -89,7 +89,7 @@ impl<J: Clone> Scheduler<J> {
     }
 
     /// Delays the next start of a worker index, longer with each failed start in a row.
-    fn delay_start(&mut self, worker_index: WorkerIndex, now: Instant) {
+    pub(super) fn delay_start(&mut self, worker_index: WorkerIndex, now: Instant) {
         let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
         let round = self.failed_starts / workers;
         self.failed_starts = self.failed_starts.saturating_add(1);
@@ -158,7 +158,7 @@ impl<J: Clone> Scheduler<J> {
             kill_successor(worker, false, now, actions);
         }
         match worker.stage {
-            Stage::Starting { .. } | Stage::Ready | Stage::Leaving { .. } => {
+            Stage::Starting { .. } | Stage::Standby | Stage::Ready | Stage::Leaving { .. } => {
                 worker.stage = Stage::Killed { at: now, why };
                 let is_late = why != EndReason::Unneeded;
                 actions.push(Action::Kill { worker_id: worker.worker_id(), is_late });
@@ -173,40 +173,11 @@ impl<J: Clone> Scheduler<J> {
         }
     }
 
-    /// Starts workers: up to `min_workers`, and more while there are more pending chunks than free
-    /// slots.
-    pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
-        let min_workers = match self.phase {
-            Phase::Open => self.settings.min_workers,
-            Phase::ShuttingDown(_) => 0,
-            Phase::Broken(_) => return,
-        };
-        if self.workers.iter().all(|worker| !matches!(worker.stage, Stage::Vacant { .. })) {
-            return;
-        }
-        let mut processes = self.workers.iter().filter(|worker| worker.has_process()).count();
-        let free_soon = |worker: &WorkerState| match worker.stage {
-            Stage::Starting { .. } => worker.slots,
-            _ => worker.free_slots(),
-        };
-        let mut free_slots = self.workers.iter().map(free_soon).fold(0, usize::saturating_add);
-        let pending = self.pending;
-        let until = later(now, self.settings.start_timeout);
-        for worker in self.workers.iter_mut() {
-            let is_wanted = processes < min_workers || pending > free_slots;
-            if is_wanted && worker.stage == (Stage::Vacant { until: None }) {
-                let worker_id = worker.start(until);
-                actions.push(Action::Spawn { worker_id });
-                processes += 1;
-                free_slots = free_slots.saturating_add(worker.slots);
-            }
-        }
-    }
-
     /// Replaces workers that are due: starts their successors, and dismisses them when they have no
-    /// calls.
+    /// calls. In a pool with spares these take the place of successors.
     pub(super) fn recycle_workers(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let max_tasks = self.settings.max_tasks;
+        let has_spares = self.has_spares();
         self.may_need_recycling = false;
         for worker_index in 0..self.workers.len() {
             let worker = &mut self.workers[worker_index];
@@ -219,7 +190,8 @@ impl<J: Clone> Scheduler<J> {
                 Phase::ShuttingDown(_) => self.pending > 0,
                 Phase::Broken(_) => false,
             };
-            if is_wanted && worker.successor.is_none() && !worker.has_no_successor {
+            let may_have_successor = !has_spares && !worker.has_no_successor;
+            if is_wanted && worker.successor.is_none() && may_have_successor {
                 let worker_id = worker.start_successor(later(now, self.settings.start_timeout));
                 actions.push(Action::Spawn { worker_id });
             }
@@ -267,12 +239,12 @@ impl<J: Clone> Scheduler<J> {
         for worker in self.workers.iter_mut() {
             kill_successor(worker, false, now, actions);
             match worker.stage {
-                Stage::Ready if worker.calls.is_empty() => {
+                Stage::Ready | Stage::Standby if worker.calls.is_empty() => {
                     worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
                     actions.push(Action::Dismiss { worker_id: worker.worker_id() });
                 }
                 // Its calls were cancelled, or it has not started yet.
-                Stage::Ready | Stage::Starting { .. } => {
+                Stage::Ready | Stage::Standby | Stage::Starting { .. } => {
                     worker.stage = Stage::Killed { at: now, why: EndReason::Unneeded };
                     actions.push(Action::Kill { worker_id: worker.worker_id(), is_late: false });
                 }

@@ -14,6 +14,7 @@ const TRIES: u32 = 5;
 fn settings(workers: usize, start_tries: u32) -> Settings {
     Settings {
         slots: vec![1; workers],
+        spares: 0,
         min_workers: workers,
         idle_timeout: None,
         max_tasks: None,

@@ -10,8 +10,10 @@ use crate::task::TaskId;
 /// The settings of a scheduler, which never change.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The number of tasks that each worker runs at a time, by worker index.
+    /// The number of tasks that each active worker runs at a time.
     pub slots: Vec<usize>,
+    /// The number of workers that are started in advance and stand by, beyond the active ones.
+    pub spares: usize,
     /// The number of workers that are kept without tasks.
     pub min_workers: usize,
     /// A worker beyond `min_workers` that is idle for this long is dismissed.
@@ -22,6 +24,22 @@ pub(crate) struct Settings {
     pub start_timeout: Duration,
     /// The number of useless starts in a row after which the pool gives up.
     pub start_tries: u32,
+}
+
+impl Settings {
+    /// The number of worker indices: those of active workers and of spares.
+    pub(crate) fn indices(&self) -> usize {
+        self.slots.len() + self.spares
+    }
+
+    /// The number of threads of the processes at a worker index. A spare can take the place of any
+    /// active worker, and the indices of both change their roles, so with spares all have the same.
+    pub(crate) fn threads(&self, worker_index: WorkerIndex) -> usize {
+        match self.slots.get(worker_index) {
+            Some(&slots) if self.spares == 0 => slots,
+            _ => self.slots.iter().copied().max().unwrap_or(1),
+        }
+    }
 }
 
 /// The options of a task: its own, or else the pool's.
@@ -45,7 +63,7 @@ impl ResolvedOptions {
     }
 }
 
-/// Counts the places for workers in a pool, from 0. When the process at a worker index ends,
+/// Counts the workers of a pool, spares included, from 0. When the process at a worker index ends,
 /// another one follows it.
 pub(crate) type WorkerIndex = usize;
 
@@ -265,6 +283,12 @@ pub(crate) enum Action<J> {
         seq: u64,
         /// It is ended by force after its grace period.
         will_end: bool,
+    },
+    /// This spare has become active: it gets calls from now on.
+    StepIn {
+        worker_id: WorkerId,
+        /// The index that was active and is a spare now.
+        replaces: WorkerIndex,
     },
     /// Let the process exit. It gets no further call.
     Dismiss {

@@ -17,6 +17,7 @@ const WORKERS: usize = 3;
 
 struct Nonsense {
     rng: Rng,
+    spares: usize,
     submitted: u64,
 }
 
@@ -47,6 +48,7 @@ impl Nonsense {
             slots: (0..WORKERS)
                 .map(|_| self.rng.choice([1, 1, 3, usize::MAX]).unwrap_or(1))
                 .collect(),
+            spares: self.spares,
             min_workers: self.rng.usize(0..=WORKERS),
             idle_timeout: self.rng.bool().then(|| self.duration()),
             max_tasks: self.rng.bool().then(|| self.number().max(1)),
@@ -73,7 +75,8 @@ impl Nonsense {
     }
 
     fn event(&mut self) -> Event<u64> {
-        let (worker_index, generation) = (self.rng.usize(0..WORKERS), self.rng.u64(0..8));
+        let (worker_index, generation) =
+            (self.rng.usize(0..WORKERS + self.spares), self.rng.u64(0..8));
         let worker_id = WorkerId { worker_index, generation };
         let (seq, count, ran_for) = (self.number(), self.count(), self.duration());
         let (has_failed, is_over_memory_limit) = (self.rng.bool(), self.rng.u8(0..20) == 0);
@@ -121,7 +124,9 @@ impl Nonsense {
 #[test]
 fn impossible_events_do_not_panic_and_a_shutdown_completes_each_task_once() {
     for seed in 0..2_000 {
-        let mut nonsense = Nonsense { rng: Rng::with_seed(seed), submitted: 0 };
+        let mut rng = Rng::with_seed(seed);
+        let spares = rng.usize(0..3);
+        let mut nonsense = Nonsense { rng, spares, submitted: 0 };
         let mut now = Instant::now();
         let (mut scheduler, _) = Scheduler::new(nonsense.settings(), now);
         let (mut left, mut steps) = (std::collections::HashMap::new(), 0);

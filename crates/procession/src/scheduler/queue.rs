@@ -150,6 +150,7 @@ mod tests {
         use super::super::{Event, ResolvedOptions, Scheduler, Settings};
         let settings = Settings {
             slots: vec![1],
+            spares: 0,
             min_workers: 1,
             idle_timeout: None,
             max_tasks: None,

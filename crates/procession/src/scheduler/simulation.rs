@@ -42,6 +42,8 @@ pub struct Summary {
     pub retried: u64,
     /// Workers that started beside their predecessor.
     pub succeeded: u64,
+    /// Spares that took the place of a worker.
+    pub stepped_in: u64,
     /// Calls for which the shared memory had no room.
     pub blocked: u64,
     /// False claims.
@@ -73,6 +75,7 @@ impl std::ops::Add for Summary {
             taken_back: self.taken_back + other.taken_back,
             retried: self.retried + other.retried,
             succeeded: self.succeeded + other.succeeded,
+            stepped_in: self.stepped_in + other.stepped_in,
             blocked: self.blocked + other.blocked,
             lies: self.lies + other.lies,
             blamed: self.blamed + other.blamed,
@@ -124,6 +127,7 @@ mod tests {
             ("taken back", total.taken_back),
             ("retried", total.retried),
             ("run by a successor", total.succeeded),
+            ("of a spare that stepped in", total.stepped_in),
             ("found no room", total.blocked),
             ("false claims", total.lies),
             ("sent together to several slots", total.chunks_ahead),

@@ -16,10 +16,16 @@ pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     worker_index: WorkerIndex,
-    /// The number of tasks that the process runs at a time.
+    /// Active workers get calls; the others are spares. See `spares.rs`.
+    pub is_active: bool,
+    /// The number of tasks that the process runs at a time: at most its threads, and its quota.
     pub slots: usize,
-    /// The same as configured; a process that could not start all its threads has fewer.
-    max_slots: usize,
+    /// The part of the pool's concurrency that belongs to this index while it is active.
+    pub quota: usize,
+    /// The number of threads of the process, and as configured; a process that could not start all
+    /// of them has fewer.
+    threads: usize,
+    max_threads: usize,
     /// The newest generation, which may be that of the successor.
     last_generation: u64,
     /// The generation of the process that is here, or was last.
@@ -110,6 +116,7 @@ const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 pub(crate) enum Stage {
     Vacant { until: Option<Instant> },
     Starting { until: Instant },
+    Standby,
     Ready,
     Leaving { until: Instant },
     Killed { at: Instant, why: EndReason },
@@ -142,15 +149,25 @@ pub(crate) struct EndedCall {
 pub(crate) struct Successor {
     pub generation: u64,
     pub stage: Stage,
-    pub slots: usize,
+    pub threads: usize,
 }
 
 impl WorkerState {
-    pub(crate) fn new(worker_index: WorkerIndex, slots: usize, now: Instant) -> Self {
+    /// An index without a process. With `quota`, it is active.
+    pub(crate) fn new(
+        worker_index: WorkerIndex,
+        threads: usize,
+        quota: Option<usize>,
+        now: Instant,
+    ) -> Self {
+        let (is_active, quota) = (quota.is_some(), quota.unwrap_or(threads));
         Self {
             worker_index,
-            slots,
-            max_slots: slots,
+            is_active,
+            slots: quota.min(threads),
+            quota,
+            threads,
+            max_threads: threads,
             last_generation: 0,
             generation: 0,
             stage: Stage::Vacant { until: None },
@@ -178,9 +195,14 @@ impl WorkerState {
         !matches!(self.stage, Stage::Vacant { .. } | Stage::Closed)
     }
 
-    /// Whether a process exists that is neither leaving nor killed.
+    /// Whether an active process exists that is neither leaving nor killed.
     pub(crate) fn is_staying(&self) -> bool {
-        matches!(self.stage, Stage::Starting { .. } | Stage::Ready)
+        self.is_active && matches!(self.stage, Stage::Starting { .. } | Stage::Ready)
+    }
+
+    /// Whether nothing changes at this index until an event about its process.
+    pub(crate) fn is_stable(&self) -> bool {
+        matches!(self.stage, Stage::Ready | Stage::Standby) && self.successor.is_none()
     }
 
     /// Whether this is the process that exists now. Events of other generations are stale.
@@ -205,31 +227,41 @@ impl WorkerState {
         WorkerId { worker_index: self.worker_index, generation: self.last_generation }
     }
 
-    /// A process that is starting reports that it has fewer slots than configured.
-    pub(crate) fn narrow(&mut self, worker_id: WorkerId, slots: usize) {
-        let slots = slots.clamp(1, self.max_slots);
+    /// A process that is starting reports that it has fewer threads than configured.
+    pub(crate) fn narrow(&mut self, worker_id: WorkerId, threads: usize) {
+        let threads = threads.clamp(1, self.max_threads);
         if self.is_current(worker_id) && matches!(self.stage, Stage::Starting { .. }) {
-            self.slots = slots;
+            self.threads = threads;
+            self.slots = threads.min(self.quota);
         } else if let Some(successor) = &mut self.successor
             && successor.generation == worker_id.generation
             && matches!(successor.stage, Stage::Starting { .. })
         {
-            successor.slots = slots;
+            successor.threads = threads;
         }
     }
 
     /// Starts a process where there is none.
     pub(crate) fn start(&mut self, until: Instant) -> WorkerId {
         let worker_id = self.next_worker_id();
-        self.take_over(worker_id.generation, Stage::Starting { until }, self.max_slots);
+        self.take_over(worker_id.generation, Stage::Starting { until }, self.max_threads);
         worker_id
+    }
+
+    /// Exchanges the roles of this spare, which stands by, and an active worker without a call.
+    pub(crate) fn step_in_for(&mut self, active: &mut Self, now: Instant) {
+        std::mem::swap(&mut self.is_active, &mut active.is_active);
+        std::mem::swap(&mut self.quota, &mut active.quota);
+        self.stage = Stage::Ready;
+        self.slots = self.threads.min(self.quota);
+        self.idle_since = now;
     }
 
     pub(crate) fn start_successor(&mut self, until: Instant) -> WorkerId {
         let worker_id = self.next_worker_id();
         let stage = Stage::Starting { until };
-        let (generation, slots) = (worker_id.generation, self.max_slots);
-        self.successor = Some(Successor { generation, stage, slots });
+        let (generation, threads) = (worker_id.generation, self.max_threads);
+        self.successor = Some(Successor { generation, stage, threads });
         worker_id
     }
 
@@ -239,8 +271,8 @@ impl WorkerState {
         self.bytes = 0;
         self.ending = None;
         match self.successor.take() {
-            Some(Successor { generation, stage, slots }) => {
-                self.take_over(generation, stage, slots);
+            Some(Successor { generation, stage, threads }) => {
+                self.take_over(generation, stage, threads);
             }
             None => self.stage = Stage::Vacant { until: None },
         }
@@ -248,10 +280,11 @@ impl WorkerState {
         calls
     }
 
-    fn take_over(&mut self, generation: u64, stage: Stage, slots: usize) {
+    fn take_over(&mut self, generation: u64, stage: Stage, threads: usize) {
         self.generation = generation;
         self.stage = stage;
-        self.slots = slots;
+        self.threads = threads;
+        self.slots = threads.min(self.quota);
         self.last_seq = 0;
         self.tasks_given = 0;
         self.recalled_through = 0;
@@ -390,6 +423,11 @@ impl WorkerState {
     /// The calls that have a slot.
     pub(crate) fn running(&self) -> impl Iterator<Item = &InFlightCall> {
         self.calls.iter().take(self.slots)
+    }
+
+    /// Whether a call ahead would run at once, beyond the quota.
+    pub(crate) fn has_more_threads_than_slots(&self) -> bool {
+        self.threads > self.slots
     }
 
     /// The index of the first running call whose deadline has passed.

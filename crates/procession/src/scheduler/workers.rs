@@ -70,9 +70,11 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) fn new(settings: &Settings, now: Instant) -> Self {
-        let slots = settings.slots.iter().enumerate();
-        let workers: Vec<_> =
-            slots.map(|(index, &slots)| WorkerState::new(index, slots, now)).collect();
+        let worker = |index| {
+            let quota = settings.slots.get(index).copied();
+            WorkerState::new(index, settings.threads(index), quota, now)
+        };
+        let workers: Vec<_> = (0..settings.indices()).map(worker).collect();
         let leaves = workers.len().next_power_of_two();
         let nodes = if workers.len() < MIN_INDEXED { 0 } else { 2 * leaves };
         let nodes = vec![Node::NONE; nodes];
@@ -97,6 +99,15 @@ impl Workers {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerState> {
         (0..self.workers.len()).for_each(|index| self.note_change(index));
         self.workers.iter_mut()
+    }
+
+    /// Lets a spare that stands by take the place of an active worker.
+    pub(super) fn step_in(&mut self, spare: WorkerIndex, active: WorkerIndex, now: Instant) {
+        self.note_change(spare);
+        self.note_change(active);
+        if let Ok([spare, active]) = self.workers.get_disjoint_mut([spare, active]) {
+            spare.step_in_for(active, now);
+        }
     }
 
     /// The worker with the lowest load that `has_room`; the first of several. Workers with room
@@ -230,6 +241,7 @@ mod tests {
         let settings = Settings {
             min_workers: slots.len(),
             slots,
+            spares: 0,
             idle_timeout: None,
             max_tasks: None,
             start_timeout: Duration::from_secs(10),

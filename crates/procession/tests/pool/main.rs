@@ -49,6 +49,7 @@ mod retries;
 mod says;
 mod shutdown;
 mod shutdown_in_callbacks;
+mod spares;
 mod spoilers;
 mod starting;
 mod stopping;
@@ -95,6 +96,7 @@ fn main() {
         replays::trials(),
         retries::trials(),
         recycling::trials(),
+        spares::trials(),
         demand::trials(),
         shutdown::trials(),
         shutdown_in_callbacks::trials(),

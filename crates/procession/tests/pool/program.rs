@@ -273,11 +273,15 @@ fn never_has_enough_for_a_handshake() {
 
 /// Says which workers it has, then ends in the midst of work.
 fn ends(ending: &str) {
-    let pool = tasks::quiet().workers(3).build().expect("a pool");
+    // Of the three processes, these stand by.
+    let spares = if ending == "waits with spares" { 2 } else { 0 };
+    let pool = tasks::quiet().workers(3 - spares).spares(spares).build().expect("a pool");
     let gate = harness::Gate::new();
     let _running = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
-    tasks::await_workers(&pool);
+    harness::eventually("all workers and spares", || {
+        pool.pids().len() == 3 && pool.stats().spares == spares
+    });
     if ending == "waits for what it started" {
         let told = gate.path().join("told");
         let sleep = ["sleep", "600"].map(str::to_owned).to_vec();

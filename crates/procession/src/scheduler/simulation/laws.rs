@@ -41,6 +41,16 @@ impl World {
                 return Err(format!("task {id} was pending while {worker_id:?} had a free slot"));
             }
         }
+        let stands_by = |(worker_id, process): &(&WorkerId, &SimulatedProcess)| {
+            !self.active.contains(&worker_id.worker_index) && process.may_stay()
+        };
+        if let Some((worker_id, _)) = self.processes.iter().find(stands_by)
+            && let Some(index) = self.active.iter().find(|index| !self.goes_on(**index))
+        {
+            return Err(format!(
+                "task {id} was pending while {worker_id:?} stood by and worker {index} had gone"
+            ));
+        }
         // A process is there, or an event is due.
         let is_due = self.scheduler.wake_at().is_some() || !self.late_events.is_empty();
         match self.processes.is_empty() && !is_due {
@@ -54,8 +64,8 @@ impl World {
         let mut present =
             self.processes.keys().filter(|other| other.worker_index == worker_id.worker_index);
         let is_current = present.next() == Some(&worker_id);
-        let may_stay = !(process.is_killed || process.is_dismissed);
-        is_current && process.is_ready && may_stay && process.ending.is_none()
+        let is_active = self.active.contains(&worker_id.worker_index);
+        is_active && is_current && process.may_stay() && process.ending.is_none()
     }
 
     /// Each call with a deadline is being ended, or the scheduler wakes by then. So does it for
@@ -98,6 +108,9 @@ impl World {
         let Some(process) = process else {
             return Err(format!("a call was sent to {worker_id:?}, which is not ready"));
         };
+        if !self.active.contains(&worker_id.worker_index) {
+            return Err(format!("a call was sent to {worker_id:?}, which is a spare"));
+        }
         match process {
             SimulatedProcess { is_over_memory_limit: true, .. } => {
                 Err("a call was sent to a worker that is to be recycled")

@@ -110,6 +110,11 @@ impl SimulatedProcess {
         self.outbox.is_empty()
     }
 
+    /// Whether it is ready and is not to end.
+    pub(super) fn may_stay(&self) -> bool {
+        self.is_ready && !(self.is_killed || self.is_dismissed)
+    }
+
     fn is_at_work(&self) -> bool {
         !(self.is_dead || self.is_stopped)
     }

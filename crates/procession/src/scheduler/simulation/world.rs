@@ -17,6 +17,9 @@ pub(super) struct World {
     pub now: Instant,
     pub scheduler: Scheduler<u64>,
     pub slots: Vec<usize>,
+    pub spares: usize,
+    /// The worker indices that may get calls.
+    pub active: BTreeSet<usize>,
     pub max_tasks: Option<u64>,
     pub processes: BTreeMap<WorkerId, SimulatedProcess>,
     pub tasks: BTreeMap<u64, SimTask>,
@@ -93,9 +96,17 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let workers = rng.usize(1..=4);
-        let slots: Vec<_> = (0..workers).map(|_| rng.choice([1, 1, 1, 3]).unwrap_or(1)).collect();
+        let spares = if rng.bool() { 0 } else { rng.usize(1..=3) };
+        let mut slots: Vec<_> =
+            (0..workers).map(|_| rng.choice([1, 1, 1, 3]).unwrap_or(1)).collect();
+        if spares > 0 {
+            // The simulation does not follow the quotas of indices.
+            let first = slots[0];
+            slots.fill(first);
+        }
         let settings = Settings {
             slots: slots.clone(),
+            spares,
             min_workers: rng.usize(0..=workers),
             idle_timeout: rng.bool().then(|| Duration::from_millis(rng.u64(0..100))),
             max_tasks: rng.bool().then(|| rng.u64(1..10)),
@@ -112,7 +123,9 @@ impl World {
             rng,
             now,
             scheduler,
+            active: (0..slots.len()).collect(),
             slots,
+            spares,
             max_tasks,
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -249,6 +262,7 @@ impl World {
                 Action::AskToStop { worker_id, seq, will_end } => {
                     self.asked_to_stop(worker_id, seq, will_end)?;
                 }
+                Action::StepIn { worker_id, replaces } => self.stepped_in(worker_id, replaces)?,
                 Action::Dismiss { worker_id } => {
                     self.processes
                         .get_mut(&worker_id)
@@ -301,10 +315,11 @@ impl World {
         let process = SimulatedProcess {
             is_liar: self.is_hostile && self.rng.u8(0..4) == 0,
             room: self.rng.choice([1, 2, 8, 1_000]).unwrap_or(1),
-            slots: self.slots[worker_id.worker_index],
+            slots: self.slots[worker_id.worker_index % self.slots.len()],
             ..SimulatedProcess::default()
         };
-        if others > 1 || self.processes.insert(worker_id, process).is_some() {
+        let most = if self.spares > 0 { 0 } else { 1 };
+        if others > most || self.processes.insert(worker_id, process).is_some() {
             return Err(format!("{worker_id:?} was started beside {others} others"));
         }
         Ok(())
@@ -331,6 +346,29 @@ impl World {
                 call.stop_by.or(task.grace.filter(|_| will_end).map(|grace| self.now + grace));
         }
         Ok(())
+    }
+
+    /// A spare becomes active in place of a worker that has no task.
+    fn stepped_in(&mut self, worker_id: WorkerId, replaces: usize) -> Result<(), String> {
+        self.summary.stepped_in += 1;
+        if !self.processes.get(&worker_id).is_some_and(SimulatedProcess::may_stay) {
+            return Err(format!("{worker_id:?} stepped in and is not ready"));
+        }
+        if self.goes_on(replaces) || !self.active.remove(&replaces) {
+            return Err(format!("{worker_id:?} stepped in for worker {replaces}, which goes on"));
+        }
+        match self.active.insert(worker_id.worker_index) {
+            true => Ok(()),
+            false => Err(format!("{worker_id:?} stepped in and was active before")),
+        }
+    }
+
+    /// Whether the worker index has a process that is ready or has calls.
+    pub(super) fn goes_on(&self, index: usize) -> bool {
+        let of_index =
+            |(worker_id, _): &(&WorkerId, &SimulatedProcess)| worker_id.worker_index == index;
+        let goes_on = |process: &SimulatedProcess| process.may_stay() || !process.view.is_empty();
+        self.processes.iter().filter(of_index).any(|(_, process)| goes_on(process))
     }
 
     fn sent_call(
