@@ -20,7 +20,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
-use crate::executor::chunk::ChunkExecutor;
+use crate::executor::chunk::{ChunkExecutor, LocalChunkExecutor};
 use crate::panics::{self, Panic};
 use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
@@ -107,6 +107,11 @@ pub(crate) trait TaskControl: Send + Sync {
 
     /// The interface for chunks of short tasks, if the executor takes them.
     fn chunks(&self) -> Option<&dyn ChunkExecutor> {
+        None
+    }
+
+    /// The same for an executor that runs tasks in this process.
+    fn local_chunks(&self) -> Option<&dyn LocalChunkExecutor> {
         None
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Each task has its own result. If one fails or kills its worker, the others are not affected.
 
+mod local;
+
 use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ use std::vec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::local::{LocalChunk, LocalChunkExecutor, collect};
 use super::Job;
 use super::engine::Canceller;
 use crate::codec::{self, Encoding};
@@ -163,26 +166,28 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     if ends.is_empty() {
         return (None, end);
     }
-    let id = TaskId::next_many(ends.len());
-    let slots = ends.iter().map(|_| Slot::Pending).collect();
-    let inner = PendingResults {
-        slots,
-        pending: ends.len(),
-        awaited: None,
-        watcher: None,
-        arrived: Vec::new(),
-    };
+    let (state, results) = state_of(ends.len());
+    let id = state.id;
+    let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
+    let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
+    (Some((chunk, results)), end)
+}
+
+/// The state and the results of a chunk of `len` tasks, all of them pending.
+fn state_of<O>(len: usize) -> (Arc<ResultsCore<O>>, Results<O>) {
+    let id = TaskId::next_many(len);
+    let slots = (0..len).map(|_| Slot::Pending).collect();
+    let inner =
+        PendingResults { slots, pending: len, awaited: None, watcher: None, arrived: Vec::new() };
     let state = Arc::new(ResultsCore { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
         state: Arc::clone(&state),
-        len: ends.len(),
+        len,
         next: 0,
         ready: Vec::new().into_iter(),
         is_empty: false,
     };
-    let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
-    let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
-    (Some((chunk, results)), end)
+    (state, results)
 }
 
 impl<O> Results<O> {

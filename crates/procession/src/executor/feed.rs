@@ -4,7 +4,7 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::chunk::{self, ChunkEnd, Results};
+use super::chunk::{self, ChunkEnd, LocalChunkExecutor, Results};
 use super::{Engine, Job};
 use crate::error::TaskError;
 use crate::future::{Future, TaskControl};
@@ -71,6 +71,13 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
         ahead: usize,
         mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
     ) -> bool {
+        let local = self.control.as_deref().and_then(|control| control.local_chunks());
+        if let Some(executor) = local
+            && let size @ 2.. = executor.chunk_size()
+        {
+            let is_full = ahead >= executor.chunks_ahead();
+            return !is_full && Self::hand_over_local(&mut self.tasks, executor, size, put);
+        }
         let Some(tasks) = &mut self.tasks else { return false };
         let chunks = self.control.as_deref().and_then(|control| control.chunks());
         let chunk = chunks.filter(|_| !self.have_blobs).map(|chunks| (chunks, chunks.chunk_size()));
@@ -105,6 +112,27 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
             ChunkEnd::Panic(panic) => resume_unwind(panic),
         }
         self.tasks.is_some()
+    }
+
+    /// The same for a chunk of tasks that are run in this process.
+    fn hand_over_local(
+        tasks: &mut Option<I>,
+        executor: &dyn LocalChunkExecutor,
+        size: usize,
+        mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
+    ) -> bool {
+        let Some(iterator) = tasks else { return false };
+        let (chunk, end) = chunk::collect(iterator, size);
+        if let Some((chunk, results)) = chunk {
+            executor.enqueue_local(chunk);
+            put(Ahead::Chunk(results));
+        }
+        match end {
+            ChunkEnd::Panic(panic) => resume_unwind(panic),
+            ChunkEnd::End => *tasks = None,
+            _ => {}
+        }
+        tasks.is_some()
     }
 
     fn submit(&self, task: I::Item) -> Future<<I::Item as Task>::Output> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Job;
 use crate::progress_lines::{LineSink, Said};
 use crate::stop_signal::StopSignal;
-use crate::task::{Context, Locals};
+use crate::task::{Context, Locals, TaskId};
 use crate::waiting::{Obligation, RoleGuard};
 
 /// Runs the jobs of an [`Engine`](super::Engine) in this process. It has what their tasks share: the
@@ -52,16 +52,21 @@ impl JobRunner {
 
     /// The same, for a thread whose role is set by its executor.
     pub(super) fn run_in_role(&self, job: Job, worker: usize) {
-        let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
-        let stop = StopSignal::Here { future: None, executor: Arc::clone(&self.stops) };
-        let task = job.id();
-        job.run(Context { task, worker, attempt: 1, locals, lines, label: None, stop });
+        let context = self.context(job.id(), worker);
+        job.run(context);
     }
 
     /// Asks the tasks that run, and all that follow, to stop: see [`Context::stop_requested`]. For a
     /// [`Shutdown::Kill`](super::Shutdown::Kill).
     pub fn ask_to_stop(&self) {
         self.stops.store(true, Ordering::Release);
+    }
+
+    /// The context of a task.
+    pub(super) fn context(&self, task: TaskId, worker: usize) -> Context {
+        let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
+        let stop = StopSignal::Here { future: None, executor: Arc::clone(&self.stops) };
+        Context { task, worker, attempt: 1, locals, lines, label: None, stop }
     }
 
     /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.

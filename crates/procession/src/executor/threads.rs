@@ -1,28 +1,40 @@
 //! [`ThreadPool`]: runs tasks on threads of this process.
 //!
-//! One lock guards the queue. A thread is started when a task is submitted and no thread is idle, up to
+//! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no thread is idle, up to
 //! the size of the pool. The queue is a map by task id: its order is the order of submission, and a
 //! task can be cancelled by its id.
+//!
+//! Short tasks of `map` come in chunks. A thread that has no task takes part of a chunk that another
+//! thread runs, so that no task waits behind a long one of its chunk while a thread is idle.
+//!
+//! One idle thread spins for a moment before it sleeps, and so does a caller that waits for a result,
+//! while tasks are short: sleep and wake-up take longer than such a task.
 //!
 //! A task that waits for another task of its pool occupies a thread, and all threads may be occupied in
 //! this way. So awaited tasks are run first. If no thread is free for them, a further thread is
 //! started, which ends when there are no more awaited tasks. There are never more further threads
 //! than threads that wait.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+mod queue;
 
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::queue::{Entry, JobQueue};
 use super::callbacks;
-use super::{Canceller, Engine, Job, JobRunner, Shutdown, ShutdownAsync};
+use super::chunk::{LocalChunk, LocalChunkExecutor};
+use super::{Canceller, Engine, Job, Shutdown, ShutdownAsync};
 use crate::error::{PoolError, TaskError};
-use crate::future::TaskControl;
+use crate::future::{TaskControl, Waiter};
 use crate::panics::{self, Panic};
 use crate::progress_lines::Said;
 #[cfg(doc)]
 use crate::task::Context;
 use crate::task::TaskId;
+use crate::transport::AdaptiveSpin;
 use crate::waiting::{self, HandOver, Need, Obligation, RoleGuard};
 use procession_os::fork::Origin;
 use procession_os::threads::{self, ThreadSpec};
@@ -32,6 +44,10 @@ use procession_os::threads::{self, ThreadSpec};
 /// A task or a callback may wait for other tasks of the same pool. These are run first, if necessary
 /// on a further thread, whose [`Context::worker`] is the index of an existing one. The limit is for
 /// threads that do not wait.
+///
+/// [`map`](super::Executor::map) passes short tasks to the threads in chunks. So tasks of a map that wait
+/// for each other by means of their own, such as a barrier, must not be more than the pool has threads:
+/// they need not begin in their order.
 ///
 /// On drop, the pool cancels the pending tasks, asks those that run to stop by
 /// [`Context::stop_requested`], and waits for them: a thread cannot be killed.
@@ -58,6 +74,12 @@ pub struct ThreadPool {
 struct ThreadPoolInner {
     size: usize,
     queue: Mutex<JobQueue>,
+    /// Number of times that tasks were added, for the thread that spins.
+    added: AtomicUsize,
+    /// The first awaited task, or 0: threads leave other chunks for it.
+    awaited: AtomicU64,
+    spin: AdaptiveSpin,
+    this: Weak<Self>,
     /// Notified when there is a task to take, or the pool is shut down.
     changed: Condvar,
     /// Notified when a thread has ended.
@@ -65,30 +87,8 @@ struct ThreadPoolInner {
     origin: Origin,
 }
 
-#[derive(Debug, Default)]
-struct JobQueue {
-    /// Set when a thread of the pool has panicked outside of a task.
-    broken: Option<PoolError>,
-    pending: BTreeMap<TaskId, Job>,
-    /// Tasks that a task or a callback waits for. Some of them may have begun.
-    awaited: BTreeSet<TaskId>,
-    /// Number of threads that wait for tasks, in a task or a callback.
-    waiting: usize,
-    runner: JobRunner,
-    /// Stack size of each thread, in bytes. `None`: the default of the standard library.
-    stack: Option<usize>,
-    /// The error of the last failed start of a thread.
-    refused: Option<io::Error>,
-    /// Number of threads that wait for `changed`.
-    idle: usize,
-    is_shut_down: bool,
-    threads: Vec<JoinHandle<()>>,
-    /// Number of threads that were started, without the further ones.
-    started: usize,
-    /// Number of threads that run tasks or wait for one. A thread that ends is subtracted under the
-    /// same lock under which it found no task, so that no task relies on it.
-    alive: usize,
-}
+/// The longest spin of a caller that waits for a result: about what sleep and wake-up take.
+const SPIN: Duration = Duration::from_micros(50);
 
 impl ThreadPool {
     /// A pool of at most `size` threads. A thread is started when there is a task for it.
@@ -98,14 +98,18 @@ impl ThreadPool {
     /// If `size` is 0.
     pub fn new(size: usize) -> Self {
         assert!(size > 0, "a thread pool needs at least one thread");
-        let inner = ThreadPoolInner {
+        let inner = Arc::new_cyclic(|this| ThreadPoolInner {
             size,
             queue: Mutex::default(),
+            added: AtomicUsize::new(0),
+            awaited: AtomicU64::new(0),
+            spin: AdaptiveSpin::default(),
+            this: Weak::clone(this),
             changed: Condvar::new(),
             ended: Condvar::new(),
             origin: Origin::here(),
-        };
-        Self { inner: Arc::new(inner) }
+        });
+        Self { inner }
     }
 
     /// Sets the function that is called with each line that a task reports by [`Context::say`], on the
@@ -157,8 +161,8 @@ impl ThreadPoolInner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &TaskError) {
-        callbacks::deliver(self, || jobs.into_iter().for_each(|job| job.fail(error.clone())));
+    fn fail(&self, entries: impl IntoIterator<Item = Entry>, error: &TaskError) {
+        callbacks::deliver(self, || entries.into_iter().for_each(|entry| entry.fail(error)));
     }
 
     /// Breaks the pool because this thread panicked: all pending tasks fail.
@@ -169,10 +173,10 @@ impl ThreadPoolInner {
         let mut queue = self.lock();
         queue.broken.get_or_insert_with(|| error.clone());
         queue.is_shut_down = true;
-        let pending = std::mem::take(&mut queue.pending);
+        let pending = queue.take_all();
         self.changed.notify_all();
         self.end_thread(queue);
-        self.fail(pending.into_values(), &TaskError::PoolBroken(error));
+        self.fail(pending, &TaskError::PoolBroken(error));
     }
 
     /// This thread runs no more tasks.
@@ -190,26 +194,124 @@ impl ThreadPoolInner {
         );
         let mut queue = self.lock();
         loop {
-            let next = match queue.pop_awaited() {
-                None if !only_awaited => queue.pending.pop_first().map(|(_, job)| job),
-                next => next,
+            let next = queue.pop(only_awaited);
+            self.note_awaited(&queue);
+            queue = match next {
+                Some(Entry::Job(job)) => {
+                    let runner = queue.runner.clone();
+                    drop(queue);
+                    let obligation = Obligation::to_end(job.id());
+                    let begun = Instant::now();
+                    runner.run_in_role(job, worker);
+                    let took = begun.elapsed();
+                    drop(obligation);
+                    role.take_back();
+                    let mut queue = self.lock();
+                    queue.note_run_time(1, took);
+                    queue
+                }
+                Some(Entry::Chunk(chunk)) => self.run_chunk(queue, &chunk, worker, &role),
+                None if only_awaited || queue.is_shut_down => return self.end_thread(queue),
+                None => self.wait_for_tasks(queue),
             };
-            if let Some(job) = next {
-                let runner = queue.runner.clone();
-                drop(queue);
-                let obligation = Obligation::to_end(job.id());
-                runner.run_in_role(job, worker);
-                drop(obligation);
-                role.take_back();
-                queue = self.lock();
-            } else if only_awaited || queue.is_shut_down {
-                return self.end_thread(queue);
-            } else {
-                queue.idle += 1;
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.idle -= 1;
+        }
+    }
+
+    fn note_awaited(&self, queue: &JobQueue) {
+        let first = queue.awaited.first().map_or(0, |id| id.0);
+        self.awaited.store(first, Ordering::Relaxed);
+    }
+
+    /// Runs the tasks of a chunk until none is left, or a task is awaited.
+    fn run_chunk<'q>(
+        self: &'q Arc<Self>,
+        mut queue: MutexGuard<'q, JobQueue>,
+        chunk: &Arc<dyn LocalChunk>,
+        worker: usize,
+        role: &RoleGuard,
+    ) -> MutexGuard<'q, JobQueue> {
+        queue.begin(chunk);
+        let mut context = queue.runner.context(chunk.id(), worker);
+        if chunk.left() > 1 {
+            self.call_for_help(queue);
+        } else {
+            drop(queue);
+        }
+        // Who waits for the chunk waits for all of its tasks.
+        let obligation = Obligation::to_end(chunk.id());
+        let (begun, mut count) = (Instant::now(), 0);
+        while chunk.run_next(&mut context) {
+            count += 1;
+            role.take_back();
+            let awaited = self.awaited.load(Ordering::Relaxed);
+            if awaited != 0 && awaited != chunk.id().0 {
+                break;
             }
         }
+        let took = begun.elapsed();
+        drop(obligation);
+        let mut queue = self.lock();
+        if queue.end(chunk) {
+            self.note_awaited(&queue);
+            // This thread may end: another one runs the rest.
+            self.added.fetch_add(1, Ordering::Release);
+            self.changed.notify_one();
+        }
+        if count > 0 {
+            queue.note_run_time(count, took);
+        }
+        queue
+    }
+
+    /// Wakes or starts a thread that takes part of the chunk of this one: the first task may take long.
+    fn call_for_help<'q>(self: &'q Arc<Self>, queue: MutexGuard<'q, JobQueue>) {
+        if queue.idle > 0 {
+            self.added.fetch_add(1, Ordering::Release);
+            let must_wake = queue.idle > usize::from(queue.is_spinning);
+            drop(queue);
+            if must_wake {
+                self.changed.notify_one();
+            }
+        } else if queue.started < self.size && !queue.is_shut_down {
+            match self.start_one_more(queue) {
+                Ok(queue) => drop(queue),
+                Err(no_thread) => self.fail_without_thread(no_thread),
+            }
+        }
+    }
+
+    /// Waits until there may be a task. One thread spins before it sleeps.
+    fn wait_for_tasks<'q>(
+        &'q self,
+        mut queue: MutexGuard<'q, JobQueue>,
+    ) -> MutexGuard<'q, JobQueue> {
+        let sleep = |queue| self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        queue.idle += 1;
+        if queue.is_spinning {
+            queue = sleep(queue);
+        } else {
+            queue.is_spinning = true;
+            let added = self.added.load(Ordering::Acquire);
+            drop(queue);
+            let mut slept = None;
+            self.spin.wait(
+                || self.added.load(Ordering::Acquire) != added,
+                || {
+                    let mut queue = self.lock();
+                    queue.is_spinning = false;
+                    // What was added meanwhile was left to this thread.
+                    let has_more = self.added.load(Ordering::Acquire) != added;
+                    slept = Some(if has_more { queue } else { sleep(queue) });
+                },
+            );
+            queue = slept.unwrap_or_else(|| {
+                let mut queue = self.lock();
+                queue.is_spinning = false;
+                queue
+            });
+        }
+        queue.idle -= 1;
+        queue
     }
 
     /// Starts a thread with this index.
@@ -261,7 +363,7 @@ impl ThreadPoolInner {
             }
             let may_pass = threads::is_short(&error) && !queue.is_shut_down;
             let Some(pause) = pauses.next().filter(|_| may_pass) else {
-                let pending = std::mem::take(&mut queue.pending);
+                let pending = queue.take_all();
                 let cause = error.to_string();
                 queue.refused = Some(error);
                 return Err(NoThread { pending, cause });
@@ -285,12 +387,13 @@ impl ThreadPoolInner {
             queue.runner.ask_to_stop();
         }
         let cancelled = match how {
-            Shutdown::Wait => BTreeMap::new(),
-            Shutdown::CancelPending | Shutdown::Kill => std::mem::take(&mut queue.pending),
+            Shutdown::Wait => Vec::new(),
+            Shutdown::CancelPending | Shutdown::Kill => queue.take_all(),
         };
+        self.added.fetch_add(1, Ordering::Release);
         drop(queue);
         self.changed.notify_all();
-        self.fail(cancelled.into_values(), &TaskError::Cancelled);
+        self.fail(cancelled, &TaskError::Cancelled);
         if callbacks::is_within(self) {
             return;
         }
@@ -314,6 +417,7 @@ impl ThreadPoolInner {
             return true;
         }
         if queue.idle > 0 {
+            self.added.fetch_add(1, Ordering::Release);
             self.changed.notify_one();
             return true;
         }
@@ -327,19 +431,8 @@ impl ThreadPoolInner {
 
 /// The first thread could not be started: the tasks to fail, and the error.
 struct NoThread {
-    pending: BTreeMap<TaskId, Job>,
+    pending: Vec<Entry>,
     cause: String,
-}
-
-impl JobQueue {
-    fn pop_awaited(&mut self) -> Option<Job> {
-        while let Some(id) = self.awaited.pop_first() {
-            if let Some(job) = self.pending.remove(&id) {
-                return Some(job);
-            }
-        }
-        None
-    }
 }
 
 impl HandOver for ThreadPoolInner {
@@ -357,34 +450,48 @@ impl HandOver for ThreadPoolInner {
     }
 }
 
-impl Engine for ThreadPool {
-    fn enqueue(&self, job: Job) {
-        if self.inner.origin.is_forked() {
-            return self.inner.fail([job], &TaskError::PoolBroken(PoolError::Forked));
+impl ThreadPoolInner {
+    fn fail_without_thread(&self, NoThread { pending, cause }: NoThread) {
+        let error = PoolError::System(format!("cannot start a thread: {cause}"));
+        self.fail(pending, &TaskError::PoolBroken(error));
+    }
+
+    /// Adds a task or a chunk, for which a thread is woken or started.
+    fn enqueue(self: &Arc<Self>, id: TaskId, entry: Entry) {
+        if self.origin.is_forked() {
+            return self.fail([entry], &TaskError::PoolBroken(PoolError::Forked));
         }
-        let mut queue = self.inner.lock();
+        let mut queue = self.lock();
         if let Some(error) = queue.broken.clone() {
             drop(queue);
-            return self.inner.fail([job], &TaskError::PoolBroken(error));
+            return self.fail([entry], &TaskError::PoolBroken(error));
         }
         if queue.is_shut_down {
             drop(queue);
-            return self.inner.fail([job], &TaskError::PoolBroken(PoolError::ShutDown));
+            return self.fail([entry], &TaskError::PoolBroken(PoolError::ShutDown));
         }
-        queue.pending.insert(job.id(), job);
+        queue.pending.insert(id, entry);
+        self.added.fetch_add(1, Ordering::Release);
         // Compared with all pending tasks, because a thread that was woken and has not taken its task
         // still counts as idle.
-        if queue.pending.len() > queue.idle && queue.started < self.inner.size {
-            queue = match self.inner.start_one_more(queue) {
+        if queue.pending.len() > queue.idle && queue.started < self.size {
+            queue = match self.start_one_more(queue) {
                 Ok(queue) => queue,
-                Err(NoThread { pending, cause }) => {
-                    let error = PoolError::System(format!("cannot start a thread: {cause}"));
-                    return self.inner.fail(pending.into_values(), &TaskError::PoolBroken(error));
-                }
+                Err(no_thread) => return self.fail_without_thread(no_thread),
             };
         }
+        let spinning = usize::from(queue.is_spinning);
+        let is_needed = queue.idle > spinning && queue.pending.len() > spinning;
         drop(queue);
-        self.inner.changed.notify_one();
+        if is_needed {
+            self.changed.notify_one();
+        }
+    }
+}
+
+impl Engine for ThreadPool {
+    fn enqueue(&self, job: Job) {
+        self.inner.enqueue(job.id(), Entry::Job(job));
     }
 
     fn ahead(&self) -> usize {
@@ -407,18 +514,57 @@ impl TaskControl for ThreadPoolInner {
         if self.origin.is_forked() {
             return false;
         }
-        // The lock is released before the future is completed, which calls callbacks.
-        let job = self.lock().pending.remove(&id);
-        job.map(|job| self.fail([job], &TaskError::Cancelled)).is_some()
+        // The lock is released before futures are completed, which calls callbacks.
+        let entries = self.lock().take(id);
+        let is_there = !entries.is_empty();
+        self.fail(entries, &TaskError::Cancelled);
+        is_there
+    }
+
+    fn help_wait(&self, _: TaskId, waiter: &dyn Waiter) {
+        let queue = self.lock();
+        let is_next = queue.pending.len() <= 1;
+        let is_short = queue.typical_run_time.is_some_and(|run_time| run_time < SPIN);
+        drop(queue);
+        if is_next && is_short {
+            let begun = Instant::now();
+            while !waiter.is_done() && begun.elapsed() < SPIN {
+                thread::yield_now();
+            }
+        }
     }
 
     fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
         let mut queue = self.lock();
-        if !queue.pending.contains_key(&id) {
+        if !queue.has_not_begun(id) {
             return true;
         }
         queue.awaited.insert(id);
+        self.note_awaited(&queue);
         self.ensure_awaited_run(&mut queue)
+    }
+
+    fn local_chunks(&self) -> Option<&dyn LocalChunkExecutor> {
+        Some(self)
+    }
+}
+
+impl LocalChunkExecutor for ThreadPoolInner {
+    fn chunk_size(&self) -> usize {
+        self.lock().chunk_size()
+    }
+
+    fn chunks_ahead(&self) -> usize {
+        /// A bound on what is taken from an endless iterator, if `size` is very large.
+        const MAX: usize = 1 << 12;
+        self.size.min(MAX) * 4
+    }
+
+    fn enqueue_local(&self, chunk: Arc<dyn LocalChunk>) {
+        // The map that calls this borrows the pool.
+        if let Some(pool) = self.this.upgrade() {
+            pool.enqueue(chunk.id(), Entry::Chunk(chunk));
+        }
     }
 }
 

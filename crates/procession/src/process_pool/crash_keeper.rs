@@ -144,7 +144,7 @@ impl CrashKeeper {
             directory: std::env::current_dir().unwrap_or_default().to_string_lossy().into_owned(),
             build: transport::build_with(&setup.build_id),
             encoding: task.encoding,
-            threads: setup.scheduling.slots.get(end.worker).copied().unwrap_or(1),
+            threads: setup.scheduling.threads(end.worker),
             stack: setup.stack,
             limits: setup.limits,
             initializer: initializer

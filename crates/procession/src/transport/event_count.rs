@@ -128,7 +128,7 @@ pub(crate) struct AdaptiveSpin {
 const SPIN: Duration = Duration::from_micros(50);
 
 impl AdaptiveSpin {
-    fn wait(&self, is_there: impl Fn() -> bool, sleep: impl FnOnce()) {
+    pub(crate) fn wait(&self, is_there: impl Fn() -> bool, sleep: impl FnOnce()) {
         if is_there() {
             return;
         }

@@ -34,6 +34,7 @@ macro_rules! trials {
 }
 
 mod callbacks;
+mod chunks_on_threads;
 mod foreign;
 mod map;
 mod mapped;
@@ -47,6 +48,7 @@ fn main() {
     procession::worker::serve_if_asked(tasks::registry());
     let trials = [
         callbacks::trials(),
+        chunks_on_threads::trials(),
         map::trials(),
         mapped::trials(),
         shutdown::trials(),

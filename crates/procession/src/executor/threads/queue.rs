@@ -1,0 +1,196 @@
+//! The queue of a thread pool: tasks and chunks that have not begun, and chunks that threads run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::error::{PoolError, TaskError};
+use crate::executor::chunk::LocalChunk;
+use crate::executor::{Job, JobRunner};
+use crate::task::TaskId;
+
+#[derive(Debug, Default)]
+pub(super) struct JobQueue {
+    /// Set when a thread of the pool has panicked outside of a task.
+    pub(super) broken: Option<PoolError>,
+    pub(super) pending: BTreeMap<TaskId, Entry>,
+    /// Chunks of which a thread runs tasks.
+    pub(super) begun: Vec<BegunChunk>,
+    /// Moving average of run times. `None`: no task has ended.
+    pub(super) typical_run_time: Option<Duration>,
+    /// Tasks that a task or a callback waits for. Some of them may have begun.
+    pub(super) awaited: BTreeSet<TaskId>,
+    /// Number of threads that wait for tasks, in a task or a callback.
+    pub(super) waiting: usize,
+    pub(super) runner: JobRunner,
+    /// Stack size of each thread, in bytes. `None`: the default of the standard library.
+    pub(super) stack: Option<usize>,
+    /// The error of the last failed start of a thread.
+    pub(super) refused: Option<io::Error>,
+    /// Number of threads that have no task: those that wait for `changed`, and one that may spin.
+    pub(super) idle: usize,
+    /// An idle thread spins, and takes the next task without being notified.
+    pub(super) is_spinning: bool,
+    pub(super) is_shut_down: bool,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    /// Number of threads that were started, without the further ones.
+    pub(super) started: usize,
+    /// Number of threads that run tasks or wait for one. A thread that ends is subtracted under the
+    /// same lock under which it found no task, so that no task relies on it.
+    pub(super) alive: usize,
+}
+
+/// What threads take from the queue.
+pub(super) enum Entry {
+    Job(Job),
+    Chunk(Arc<dyn LocalChunk>),
+}
+
+impl Entry {
+    /// Completes the tasks with an error.
+    pub(super) fn fail(self, error: &TaskError) {
+        match self {
+            Self::Job(job) => job.fail(error.clone()),
+            Self::Chunk(chunk) => drop(chunk.fail(error)),
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(job) => job.fmt(f),
+            Self::Chunk(chunk) => write!(f, "chunk {}", chunk.id()),
+        }
+    }
+}
+
+/// A chunk, or a part of one, that a thread runs. Others may split it.
+pub(super) struct BegunChunk {
+    pub(super) chunk: Arc<dyn LocalChunk>,
+    /// The number of tasks that had not begun when a thread last looked.
+    seen: usize,
+}
+
+impl fmt::Debug for BegunChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tasks of chunk {}", self.chunk.left(), self.chunk.id())
+    }
+}
+
+/// The run time of the tasks of one chunk, about.
+const CHUNK_TIME: Duration = Duration::from_millis(1);
+/// The most tasks in one chunk.
+const MAX_CHUNK: u128 = 1024;
+/// Tasks that run longer than this are not put into chunks.
+const LONG: Duration = Duration::from_millis(5);
+
+impl JobQueue {
+    /// The next tasks for a thread: awaited ones first, then what is left of a chunk whose thread has
+    /// begun no task of it since the last look, then the first of the queue, then part of any chunk.
+    pub(super) fn pop(&mut self, only_awaited: bool) -> Option<Entry> {
+        let next = self.pop_awaited();
+        if next.is_some() || only_awaited {
+            return next;
+        }
+        let stuck = self.split_begun(true);
+        let next = stuck.or_else(|| self.pending.pop_first().map(|(_, entry)| entry));
+        next.or_else(|| self.split_begun(false))
+    }
+
+    fn pop_awaited(&mut self) -> Option<Entry> {
+        while let Some(&id) = self.awaited.first() {
+            let entry = self.pending.remove(&id).or_else(|| {
+                let of_id = self.begun.iter().filter(|begun| begun.chunk.id() == id);
+                of_id.filter_map(|begun| begun.chunk.split()).next().map(Entry::Chunk)
+            });
+            // The id of a chunk stays until all of its tasks have begun: the thread that runs them
+            // may wait in one of them.
+            if !matches!(entry, Some(Entry::Chunk(_))) {
+                self.awaited.remove(&id);
+            }
+            if entry.is_some() {
+                return entry;
+            }
+        }
+        None
+    }
+
+    /// Part of a chunk that another thread runs. `only_stuck`: of one whose thread has begun no task
+    /// since the last look.
+    fn split_begun(&mut self, only_stuck: bool) -> Option<Entry> {
+        for begun in &mut self.begun {
+            let left = begun.chunk.left();
+            let is_stuck = begun.seen == left;
+            begun.seen = left;
+            if (is_stuck || !only_stuck)
+                && let Some(part) = begun.chunk.split()
+            {
+                return Some(Entry::Chunk(part));
+            }
+        }
+        None
+    }
+
+    /// A thread runs this chunk.
+    pub(super) fn begin(&mut self, chunk: &Arc<dyn LocalChunk>) {
+        let chunk = Arc::clone(chunk);
+        self.begun.push(BegunChunk { chunk, seen: usize::MAX });
+    }
+
+    /// The thread that ran this chunk leaves it. Returns whether tasks are left: these are awaited
+    /// ones from now on, since the thread may not come back.
+    pub(super) fn end(&mut self, chunk: &Arc<dyn LocalChunk>) -> bool {
+        let has_left = chunk.left() > 0;
+        if has_left {
+            self.awaited.insert(chunk.id());
+        } else {
+            self.begun.retain(|begun| begun.chunk.left() > 0);
+        }
+        has_left
+    }
+
+    /// Whether a task of this id has not begun, or one of a chunk of this id.
+    pub(super) fn has_not_begun(&self, id: TaskId) -> bool {
+        let is_of = |begun: &BegunChunk| begun.chunk.id() == id && begun.chunk.left() > 0;
+        self.pending.contains_key(&id) || self.begun.iter().any(is_of)
+    }
+
+    /// Takes out what has not begun of a task or a chunk.
+    pub(super) fn take(&mut self, id: TaskId) -> Vec<Entry> {
+        let of_id = self.begun.iter().filter(|begun| begun.chunk.id() == id);
+        let parts = of_id.map(|begun| Entry::Chunk(Arc::clone(&begun.chunk)));
+        self.pending.remove(&id).into_iter().chain(parts).collect()
+    }
+
+    /// Takes out all that has not begun.
+    pub(super) fn take_all(&mut self) -> Vec<Entry> {
+        let parts = self.begun.iter().map(|begun| Entry::Chunk(Arc::clone(&begun.chunk)));
+        let pending = std::mem::take(&mut self.pending).into_values();
+        pending.chain(parts).collect()
+    }
+
+    /// Notes how long `count` tasks took together. A chunk says more than one task.
+    pub(super) fn note_run_time(&mut self, count: u32, took: Duration) {
+        let run_time = took / count.max(1);
+        self.typical_run_time = Some(match self.typical_run_time {
+            None => run_time,
+            Some(typical) if count > 1 => (typical + run_time) / 2,
+            Some(typical) => (typical * 7 + run_time) / 8,
+        });
+    }
+
+    /// The number of tasks to put into one chunk: about [`CHUNK_TIME`] of work.
+    pub(super) fn chunk_size(&self) -> usize {
+        match self.typical_run_time {
+            Some(run_time) if run_time <= LONG => {
+                let count = CHUNK_TIME.as_nanos() / run_time.as_nanos().max(1);
+                count.clamp(1, MAX_CHUNK) as usize
+            }
+            _ => 1,
+        }
+    }
+}

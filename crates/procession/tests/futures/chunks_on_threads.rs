@@ -1,0 +1,175 @@
+//! Short tasks of `map`, which threads take in chunks: what a task must not notice of that.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use libtest_mimic::Trial;
+use procession::{Context, Executor, Failure, Shutdown, Task, TaskError, ThreadPool};
+use serde::{Deserialize, Serialize};
+
+use crate::harness::{Gate, eventually};
+use crate::tasks::{Bad, Echo, Ending, Meet, Pass};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    macro_rules! trials {
+        ($($test:ident),* $(,)?) => {
+            vec![$(crate::harness::trial(concat!(module_path!(), "::", stringify!($test)), $test)),*]
+        };
+    }
+    trials![
+        tasks_behind_a_long_one_of_their_chunk_run_on_another_thread,
+        as_many_tasks_of_a_chunk_as_threads_may_wait_for_each_other,
+        a_failure_and_a_panic_in_a_chunk_are_those_of_one_task,
+        each_task_of_a_chunk_has_an_id_of_its_own,
+        tasks_of_a_chunk_may_map_tasks_of_the_same_pool,
+        a_shutdown_cancels_what_has_not_begun_of_a_chunk,
+        a_map_that_is_dropped_leaves_the_rest_of_its_chunks_undone,
+    ]
+}
+
+/// A pool of this many threads that puts at least 100 short tasks into a chunk.
+fn warm(threads: usize) -> ThreadPool {
+    warmed(ThreadPool::new(threads), threads)
+}
+
+fn warmed(pool: ThreadPool, threads: usize) -> ThreadPool {
+    eventually("chunks of 100 tasks", || {
+        let taken = AtomicUsize::new(0);
+        let tasks = (0..2_000).inspect(|_| {
+            taken.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut results = pool.map(tasks.map(|n| Echo(n.to_string())));
+        assert!(results.next().is_some_and(|result| result.is_ok()));
+        let ahead = taken.load(Ordering::SeqCst);
+        assert!(results.all(|result| result.is_ok()));
+        ahead >= 4 * 100 * threads.min(4)
+    });
+    pool
+}
+
+fn tasks_behind_a_long_one_of_their_chunk_run_on_another_thread() {
+    let pool = warm(2);
+    let (shut, open) = (Gate::new(), Gate::new());
+    open.open();
+    let path = |n| if n == 3 { shut.path() } else { open.path() };
+    let mut results = pool.map_unordered((0..300).map(|n| Pass(path(n))));
+    for _ in 1..300 {
+        assert!(results.next().is_some_and(|(index, result)| index != 3 && result.is_ok()));
+    }
+    shut.open();
+    assert!(results.next().is_some_and(|(index, result)| index == 3 && result.is_ok()));
+    assert!(results.next().is_none());
+}
+
+fn as_many_tasks_of_a_chunk_as_threads_may_wait_for_each_other() {
+    let pool = warm(2);
+    for _ in 0..10 {
+        let gate = Gate::new();
+        let tasks = [Meet(gate.path(), 2), Meet(gate.path(), 2)];
+        assert!(pool.map(tasks).all(|result| result.is_ok()));
+    }
+}
+
+fn a_failure_and_a_panic_in_a_chunk_are_those_of_one_task() {
+    let pool = warm(2);
+    let ending = |n| match n % 50 {
+        7 => Ending::Fail,
+        8 => Ending::Panic,
+        _ => Ending::None,
+    };
+    for (n, result) in pool.map((0..500).map(|n| Bad(ending(n)))).enumerate() {
+        match n % 50 {
+            7 => assert!(matches!(result, Err(TaskError::Failed(_))), "{n}: {result:?}"),
+            8 => assert!(matches!(result, Err(TaskError::Panicked { .. })), "{n}: {result:?}"),
+            _ => assert_eq!(result, Ok(()), "{n}"),
+        }
+    }
+}
+
+/// Says a line.
+#[derive(Serialize, Deserialize)]
+struct Speak;
+
+impl Task for Speak {
+    const NAME: &'static str = "speak";
+    type Output = ();
+
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.say("here");
+        Ok(())
+    }
+}
+
+fn each_task_of_a_chunk_has_an_id_of_its_own() {
+    let ids = Arc::new(Mutex::new(HashSet::new()));
+    let said = Arc::clone(&ids);
+    let pool = ThreadPool::new(2).on_say(move |line| {
+        assert!(said.lock().expect("no panic").insert(line.task), "an id twice");
+    });
+    let pool = warmed(pool, 2);
+    assert!(pool.map((0..5_000).map(|_| Speak)).all(|result| result.is_ok()));
+    assert_eq!(ids.lock().expect("no panic").len(), 5_000);
+}
+
+/// Maps tasks on the pool that runs it.
+#[derive(Serialize, Deserialize)]
+struct Inner(u32);
+
+static POOL: OnceLock<ThreadPool> = OnceLock::new();
+
+impl Task for Inner {
+    const NAME: &'static str = "inner";
+    type Output = usize;
+
+    fn run(self, _: &Context) -> Result<usize, Failure> {
+        let pool = POOL.get().ok_or("no pool")?;
+        let results = pool.map((0..self.0).map(|n| Echo(n.to_string())));
+        Ok(results.filter(Result::is_ok).count())
+    }
+}
+
+fn tasks_of_a_chunk_may_map_tasks_of_the_same_pool() {
+    let pool = POOL.get_or_init(|| warm(1));
+    let tasks = || (0..200).map(|n| Inner(n % 30));
+    for (n, result) in pool.map(tasks()).enumerate() {
+        assert_eq!(result, Ok(n % 30));
+    }
+    let unordered = pool.map_unordered(tasks());
+    assert_eq!(unordered.filter(|(n, result)| *result == Ok(n % 30)).count(), 200);
+}
+
+fn a_shutdown_cancels_what_has_not_begun_of_a_chunk() {
+    let pool = warm(1);
+    let gate = Gate::new();
+    let mut results = pool.map((0..100).map(|_| Pass(gate.path())));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            gate.await_arrivals(1);
+            // It waits for the task that runs, after the others were cancelled.
+            scope.spawn(|| pool.shutdown(Shutdown::CancelPending));
+            eventually("a pool that takes no tasks", || {
+                let refused = pool.submit(Echo(String::new()));
+                refused.is_done() || refused.cancel() && false
+            });
+            gate.open();
+        });
+        assert!(results.next().is_some_and(|result| result.is_ok()));
+    });
+    assert!(results.all(|result| result.is_err()));
+    assert_eq!(gate.arrivals(), 1);
+}
+
+fn a_map_that_is_dropped_leaves_the_rest_of_its_chunks_undone() {
+    let pool = warm(1);
+    let (open, gate) = (Gate::new(), Gate::new());
+    open.open();
+    let path = |n| if n == 0 { open.path() } else { gate.path() };
+    let mut results = pool.map((0..300).map(|n| Pass(path(n))));
+    assert!(results.next().is_some_and(|result| result.is_ok()));
+    gate.await_arrivals(1);
+    drop(results);
+    gate.open();
+    assert_eq!(pool.submit(Echo("x".to_owned())).result(), Ok("x".to_owned()));
+    assert_eq!(gate.arrivals(), 1);
+}
