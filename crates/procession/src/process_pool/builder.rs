@@ -1,6 +1,8 @@
 //! [`Builder`]: the settings of a process pool, each with its default, and their validation.
 
 mod debug;
+mod listeners;
+mod program;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,12 +13,12 @@ use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
 use super::program::Programs;
-use super::{Output, PoolEvent, ProcessPool};
+use super::{Output, ProcessPool};
 use super::{pool_journal, socket_dir, validate};
 use crate::error::PoolError;
 use crate::limits::{Limits, Recycling};
 use crate::printable::printable;
-use crate::progress_lines::{self, OnSay, Said};
+use crate::progress_lines::{self, OnSay};
 use crate::retries::Retries;
 use crate::sandbox::Sandbox;
 use crate::scheduler::{ResolvedOptions, Settings};
@@ -260,70 +262,6 @@ impl Builder {
         self
     }
 
-    /// The program that the workers run. It must call [`worker::serve_if_asked`], and be built
-    /// with the same build of this crate. Whether it has the same tasks under the same names is not
-    /// checked: see [`build_id`](Self::build_id). Default: the executable of this process.
-    pub fn worker_program(mut self, path: impl Into<PathBuf>) -> Self {
-        self.program = WorkerProgram::At(path.into());
-        self
-    }
-
-    /// The workers run the executable of this name in the directory of the executable of this
-    /// process, if it exists and has the same build; else the executable of this process. If one
-    /// exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`].
-    pub fn worker_program_beside(mut self, name: impl Into<String>) -> Self {
-        self.program = WorkerProgram::BesideThis(name.into());
-        self
-    }
-
-    /// The arguments of the worker program, after its name: for an interpreter that runs a script which
-    /// serves, say. Default: none; in a test with the attribute [`test`](macro@crate::test) those
-    /// that run such a test.
-    pub fn worker_args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.worker_args = args.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// The longest time from the start of a worker process until it is ready, its
-    /// [`initializer`](Self::initializer) included. Then it is killed, and another one is started.
-    /// Default: 10 seconds.
-    pub fn start_timeout(mut self, timeout: Duration) -> Self {
-        self.start_timeout = timeout;
-        self
-    }
-
-    /// Adds a variable to the environment of the workers, which is a copy of that of this process.
-    /// A name that is empty or contains `=`, and a zero byte in a name or value, are errors of
-    /// [`build`](Self::build).
-    pub fn worker_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.worker_env.push((name.into(), value.into()));
-        self
-    }
-
-    /// Sets the function that is called with each [`PoolEvent`]. Default: none.
-    ///
-    /// It runs on the threads of the pool, on several at the same time. So it must not take long, and
-    /// a wait for a task of this pool returns
-    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same is true of
-    /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say). A panic in it is caught.
-    ///
-    /// With it, [`map`](crate::Executor::map) sends each task separately, because each one has an
-    /// event [`PoolEvent::TaskStarted`].
-    ///
-    /// ```
-    /// # use procession::{PoolEvent, ProcessPool};
-    /// let builder = ProcessPool::builder().on_event(|event| {
-    ///     if let PoolEvent::WorkerExited { worker, pid, exit, .. } = event {
-    ///         eprintln!("worker {worker} (pid {pid}) ended: {exit}");
-    ///     }
-    /// });
-    /// ```
-    pub fn on_event(mut self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Box::new(call));
-        self.wants_starts = true;
-        self
-    }
-
     /// The name of the build of this program. A worker program whose [`Registry::build_id`] differs
     /// is refused, like one with another build of this crate. Default: the empty string.
     ///
@@ -344,45 +282,6 @@ impl Builder {
     /// because another ran too long. The variables of [`worker_env`](Self::worker_env) are not kept.
     pub fn keep_crashes(mut self, dir: impl Into<PathBuf>) -> Self {
         self.crash_dir = Some(dir.into());
-        self
-    }
-
-    /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`]:
-    /// [`map`](crate::Executor::map) sends short tasks in chunks.
-    pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
-        Self { wants_starts: false, ..self.on_event(call) }
-    }
-
-    /// Sets the function that is called with each line that a worker writes to its standard output
-    /// or error. Default: writes `worker 0 (pid 4712): line` to standard error, with control characters
-    /// escaped.
-    pub fn on_output(mut self, call: impl Fn(&Output<'_>) + Send + Sync + 'static) -> Self {
-        self.on_output = Box::new(call);
-        self
-    }
-
-    /// Sets the function that is called with each line that a task reports by
-    /// [`Context::say`](crate::Context::say), before the future of the task is done. Default: writes
-    /// the line to standard output, with control characters escaped. A line that a worker reports for a
-    /// task that it does not run goes to [`on_output`](Self::on_output).
-    pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.on_say = Box::new(call);
-        self
-    }
-
-    /// Keeps a journal of the pool in a new directory in `logs`, which is created if it is missing:
-    /// [`journal`](crate::journal) describes it. The journals of the last 20 runs are kept. Default: none.
-    ///
-    /// ```no_run
-    /// # use procession::{PoolError, ProcessPool};
-    /// # fn main() -> Result<(), PoolError> {
-    /// let pool = ProcessPool::builder().journal("logs").build()?;
-    /// println!("{}", pool.journal_dir().expect("a journal").display());
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "journal")]
-    pub fn journal(mut self, logs: impl Into<PathBuf>) -> Self {
-        self.journal = Some(logs.into());
         self
     }
 

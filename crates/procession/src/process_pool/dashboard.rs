@@ -97,8 +97,21 @@ impl PoolDashboard {
 /// `None` if the pool was dropped.
 fn gauges(pool: &Weak<PoolInner>) -> Option<Gauges> {
     let pool = pool.upgrade()?;
-    let Stats { pids, pending, running, done, failed, cancelled, retried, respawned, wait, run } =
-        pool.stats();
+    // The spares are among `pids`.
+    let Stats {
+        pids,
+        pending,
+        running,
+        done,
+        failed,
+        cancelled,
+        retried,
+        respawned,
+        wait,
+        run,
+        spares: _,
+        stepped_in: _,
+    } = pool.stats();
     let workers = pids.into_iter().map(|pid| WorkerGauge {
         pid,
         memory: limits::resident_memory(pid),

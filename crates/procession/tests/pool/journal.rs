@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::harness::eventually;
+use crate::tasks::await_workers;
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -128,7 +129,7 @@ fn each_process_writes_its_own_lines() {
     let dir = pool.journal_dir().expect("a journal").to_owned();
     assert!(procession_journal::is_running(&dir));
     // A worker that is not ready at the shutdown is killed.
-    await_workers(&pool, 2);
+    await_workers(&pool);
     let futures: Vec<_> =
         (0..6).map(|n| pool.submit(Act::labelled(&format!("file {n}"), Deed::Sleep(2)))).collect();
     futures.into_iter().for_each(|future| assert_eq!(future.result(), Ok(0)));

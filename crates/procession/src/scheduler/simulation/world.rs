@@ -1,6 +1,8 @@
 //! The simulated coordinator: passes events to the scheduler, carries out its actions, and keeps
 //! its own record of the state that the scheduler should have.
 
+mod processes;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -238,6 +240,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a list of actions")]
     pub(super) fn perform(&mut self, actions: Vec<Action<u64>>) -> Result<(), String> {
         for action in actions {
             match action {
@@ -417,49 +420,4 @@ impl World {
 fn range(job: u64, first: u32, count: u32) -> Range<u64> {
     let first = job + u64::from(first);
     first..first + u64::from(count)
-}
-
-impl SimulatedProcess {
-    fn order_end(&mut self, seq: u64, allowed: Option<Duration>) {
-        self.orders.push(Order::End { seq, allowed });
-        self.ending = Some(seq);
-        for call in self.view.iter_mut().filter(|call| call.seq == seq) {
-            call.stop_by = None;
-        }
-    }
-
-    /// The scheduler knows that `count` tasks of a call were answered.
-    fn note_answers(&mut self, seq: u64, count: u32, slots: usize, now: Instant) {
-        let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
-        let is_to_end = self.ending == Some(seq);
-        let call = &mut self.view[index];
-        call.tasks.drain(..call.tasks.len().min(count as usize));
-        call.answered += count;
-        if !is_to_end {
-            call.could_run_since = Some(now);
-        }
-        if call.tasks.is_empty() {
-            self.note_done(index, slots, now);
-        }
-    }
-
-    /// The scheduler knows that `begun` tasks of a call have begun, and the others were taken back.
-    fn note_returned(&mut self, seq: u64, begun: u32, slots: usize, now: Instant) {
-        let Some(index) = self.view.iter().position(|call| call.seq == seq) else { return };
-        let call = &mut self.view[index];
-        let staying = begun.saturating_sub(call.answered) as usize;
-        self.given -= call.tasks.len().saturating_sub(staying) as u64;
-        call.tasks.truncate(staying);
-        if call.tasks.is_empty() {
-            self.note_done(index, slots, now);
-        }
-    }
-
-    fn note_done(&mut self, index: usize, slots: usize, now: Instant) {
-        let call = self.view.remove(index).expect("just found");
-        self.ending.take_if(|ending| *ending == call.seq);
-        if let Some(next) = self.view.get_mut(slots - 1) {
-            next.could_run_since.get_or_insert(now);
-        }
-    }
 }
