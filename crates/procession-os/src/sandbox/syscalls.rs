@@ -1,5 +1,6 @@
 //! System calls by name: those that a confined process needs, those that fail, and those that end it.
 
+#[cfg(target_os = "linux")]
 macro_rules! named {
     ($($(#[$cfg:meta])* $name:ident),* $(,)?) => {
         &[$($(#[$cfg])* ($name, stringify!($name))),*]
