@@ -13,7 +13,7 @@ use crate::flags::codes::Code;
 use procession::journal::WorkerOutputs;
 use procession::{Output, PoolEvent, TaskId};
 use procession_journal as journal;
-use procession_journal::{FORMAT, Journal, Level, LogEvent, RunDir, TaskName};
+use procession_journal::{FORMAT, Journal, Level, LogEvent, NamedTask, RunDir};
 
 use super::bar::RunProgressBar;
 use super::run_selection::DEFAULT_LOG_DIR;
@@ -162,7 +162,7 @@ impl PoolLog {
         else {
             return line;
         };
-        let (known, name) = (self.submitted.code(*task), TaskName::default());
+        let (known, name) = (self.submitted.code(*task), NamedTask::default());
         match line {
             LogEvent::TaskRetried { code: _, task: _, by, fault, run, pause_ms } => {
                 LogEvent::TaskRetried { code: known, task: name, by, fault, run, pause_ms }

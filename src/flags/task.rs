@@ -12,7 +12,7 @@ use super::outcome::{DownloadOutcome, DownloadStatus, milliseconds};
 use super::validators::{KnownFlag, ValidatorCache};
 use procession::{Context, Failure, Task};
 use procession_journal as journal;
-use procession_journal::{Journal, Level, LogEvent, TaskEnd, TaskName, TaskSlot};
+use procession_journal::{Journal, Level, LogEvent, NamedTask, TaskEnd, TaskSlot};
 
 /// Downloads one flag. It holds all its settings, so that workers need none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl TaskLog {
     fn started(&self, run: u32) {
         self.record(Level::Debug, |code, slot| LogEvent::TaskStarted {
             code,
-            task: TaskName::default(),
+            task: NamedTask::default(),
             late_ms: 0.0,
             slot,
             run,
@@ -150,7 +150,7 @@ fn task_event(
     } = outcome;
     LogEvent::Task(TaskEnd {
         code: data.to_string(),
-        task: TaskName::default(),
+        task: NamedTask::default(),
         slot,
         status: status.as_str().to_owned(),
         http: *http_status,

@@ -8,80 +8,72 @@ use serde_json::Value;
 
 const RUN: &str = "2026-11-22T23-49-32-4711";
 
+const COORDINATOR: &[(&str, &str)] = &[
+    ("32.000000", r#""event":"start","version":"0.1.0","build":"","args":["thumbs"],"format":1"#),
+    (
+        "32.000001",
+        r#""event":"run","mode":"processes","program":"thumbs","workers":2,"connections":2"#,
+    ),
+    (
+        "33.000000",
+        r#""event":"worker_exited","child":1,"child_pid":4713,"how":"signal 11 (SIGSEGV)""#,
+    ),
+    (
+        "33.000001",
+        r#""event":"task","id":9,"name":"thumbnail","status":"error","elapsed_ms":200.0,"attempt":1,"error":"worker 1 died","cause":"worker died of signal 11","child":1,"child_pid":4713"#,
+    ),
+    (
+        "34.000000",
+        r#""event":"worker_exited","child":0,"child_pid":4712,"how":"exit code 0","is_regular":true"#,
+    ),
+    (
+        "34.000001",
+        r#""event":"summary","ok":1002,"not_found":0,"error":1,"not_done":0,"elapsed_s":2.0,"exit_code":0"#,
+    ),
+    ("34.000002", r#""event":"exit","exit_code":0"#),
+];
+
+const FIRST_WORKER: &[(&str, &str)] = &[
+    (
+        "32.600000",
+        r#""event":"task","id":1,"name":"thumbnail","label":"a.png","slot":0,"status":"ok","elapsed_ms":500.0,"attempt":1,"bytes":70"#,
+    ),
+    (
+        "33.700000",
+        r#""event":"tasks","slot":0,"period_ms":1000.0,"tasks":[{"name":"size","count":1000,"run_ms":900.0,"max_ms":0.9}]"#,
+    ),
+    (
+        "33.900000",
+        r#""event":"task","id":2,"name":"thumbnail","slot":0,"status":"ok","elapsed_ms":100.0,"attempt":1"#,
+    ),
+];
+
+const SECOND_WORKER: &[(&str, &str)] = &[(
+    "32.900000",
+    r#""event":"task_started","id":9,"name":"thumbnail","label":"bad.png","late_ms":100.0,"slot":0,"run":1"#,
+)];
+
+/// The lines of a process: second and event.
+fn lines(process: &str, pid: u32, lines: &[(&str, &str)]) -> String {
+    let line = |(second, event): &(&str, &str)| {
+        format!(
+            "{{\"ts\":\"2026-11-22T23:49:{second}Z\",\"level\":\"info\",{process},\"pid\":{pid},{event}}}\n"
+        )
+    };
+    lines.iter().map(line).collect()
+}
+
 /// The journal of a pool with two workers, one of which died.
 #[expect(clippy::too_many_lines, reason = "a list of events")]
 fn journal(place: &Sandbox) {
     let dir = place.path("pool-logs").join(RUN);
     fs::create_dir_all(&dir).unwrap();
-    let lines = |process: &str, pid: u32, lines: &[(&str, &str)]| {
-        let line = |(second, event): &(&str, &str)| {
-            format!(
-                "{{\"ts\":\"2026-11-22T23:49:{second}Z\",\"level\":\"info\",{process},\"pid\":{pid},{event}}}\n"
-            )
-        };
-        lines.iter().map(line).collect::<String>()
-    };
-    let coordinator = lines(
-        "\"process\":\"coordinator\"",
-        4711,
-        &[
-            (
-                "32.000000",
-                r#""event":"start","version":"0.1.0","build":"","args":["thumbs"],"format":1"#,
-            ),
-            (
-                "32.000001",
-                r#""event":"run","mode":"processes","program":"thumbs","workers":2,"connections":2"#,
-            ),
-            (
-                "33.000000",
-                r#""event":"worker_exited","child":1,"child_pid":4713,"how":"signal 11 (SIGSEGV)""#,
-            ),
-            (
-                "33.000001",
-                r#""event":"task","id":9,"name":"thumbnail","status":"error","elapsed_ms":200.0,"attempt":1,"error":"worker 1 died","cause":"worker died of signal 11","child":1,"child_pid":4713"#,
-            ),
-            (
-                "34.000000",
-                r#""event":"worker_exited","child":0,"child_pid":4712,"how":"exit code 0","is_regular":true"#,
-            ),
-            (
-                "34.000001",
-                r#""event":"summary","ok":1002,"not_found":0,"error":1,"not_done":0,"elapsed_s":2.0,"exit_code":0"#,
-            ),
-            ("34.000002", r#""event":"exit","exit_code":0"#),
-        ],
-    );
     let worker = |number: usize| format!("\"process\":\"worker\",\"worker\":{number}");
-    let first = lines(
-        &worker(0),
-        4712,
-        &[
-            (
-                "32.600000",
-                r#""event":"task","id":1,"name":"thumbnail","label":"a.png","slot":0,"status":"ok","elapsed_ms":500.0,"attempt":1,"bytes":70"#,
-            ),
-            (
-                "33.700000",
-                r#""event":"tasks","slot":0,"period_ms":1000.0,"tasks":[{"name":"size","count":1000,"run_ms":900.0,"max_ms":0.9}]"#,
-            ),
-            (
-                "33.900000",
-                r#""event":"task","id":2,"name":"thumbnail","slot":0,"status":"ok","elapsed_ms":100.0,"attempt":1"#,
-            ),
-        ],
-    );
-    let second = lines(
-        &worker(1),
-        4713,
-        &[(
-            "32.900000",
-            r#""event":"task_started","id":9,"name":"thumbnail","label":"bad.png","late_ms":100.0,"slot":0,"run":1"#,
-        )],
-    );
-    for (name, text) in
-        [("coordinator-4711", coordinator), ("worker-0-4712", first), ("worker-1-4713", second)]
-    {
+    for (name, text) in [
+        ("coordinator-4711", lines("\"process\":\"coordinator\"", 4711, COORDINATOR)),
+        ("worker-0-4712", lines(&worker(0), 4712, FIRST_WORKER)),
+        ("worker-1-4713", lines(&worker(1), 4713, SECOND_WORKER)),
+    ] {
         fs::write(dir.join(name).with_extension("jsonl"), text).unwrap();
     }
 }

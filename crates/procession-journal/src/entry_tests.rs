@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::event::{
-    FORMAT, LostBy, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings, TaskEnd,
-    TaskName, TaskSum, TaskSums,
+    FORMAT, LostBy, NamedTask, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings,
+    TaskEnd, TaskSum, TaskSums,
 };
 use serde_json::json;
 
@@ -50,7 +50,7 @@ fn events_of_tasks() -> [LogEvent; 7] {
     [
         LogEvent::TaskStarted {
             code: "BR".into(),
-            task: TaskName::default(),
+            task: NamedTask::default(),
             late_ms: 0.0,
             slot: 3,
             run: 2,
@@ -66,7 +66,7 @@ fn events_of_tasks() -> [LogEvent; 7] {
         LogEvent::ErrorReceived { code: "BR".into() },
         LogEvent::TaskRetried {
             code: None,
-            task: TaskName { id: Some(7), name: Some("square".into()), label: None },
+            task: NamedTask { id: Some(7), name: Some("square".into()), label: None },
             by: LostBy { child: Some(0), child_pid: Some(4713) },
             fault: "crash".into(),
             run: 2,
@@ -74,7 +74,7 @@ fn events_of_tasks() -> [LogEvent; 7] {
         },
         LogEvent::TaskTimedOut {
             code: Some("BR".into()),
-            task: TaskName::default(),
+            task: NamedTask::default(),
             after_ms: 300.0,
         },
         LogEvent::Tasks(TaskSums {
@@ -184,7 +184,7 @@ fn the_settings_of_a_run_are_flat_and_keep_the_names_of_their_fields() {
 #[test]
 fn a_task_of_any_program_has_its_name_in_the_line() {
     let task = LogEvent::Task(TaskEnd {
-        task: TaskName { id: Some(17), name: Some("thumb".into()), label: Some("a.png".into()) },
+        task: NamedTask { id: Some(17), name: Some("thumb".into()), label: Some("a.png".into()) },
         status: "ok".into(),
         elapsed_ms: 1.5,
         attempt: 1,

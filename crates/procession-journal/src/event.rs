@@ -8,7 +8,7 @@
 //!   worker        start ─ task_started ─ try_failed … ─ task … ─ exit
 //! ```
 //!
-//! A task of the flags has a country code. A task of any other program has a [`TaskName`].
+//! A task of the flags has a country code. A task of any other program has a [`NamedTask`].
 //!
 //! Other versions of the program read these names and fields. A new event or field may be added; a
 //! known one must never change its meaning. No event may use the name of a field that all lines have.
@@ -42,7 +42,7 @@ pub enum LogEvent {
         code: String,
         /// Name of a task without a code.
         #[serde(default, flatten)]
-        task: TaskName,
+        task: NamedTask,
         /// Time from the begin of the task to this line, in milliseconds: a task that is short is not
         /// recorded at its begin.
         #[serde(default, skip_serializing_if = "is_zero_f64")]
@@ -83,7 +83,7 @@ pub enum LogEvent {
         code: Option<String>,
         /// Name of a task without a code.
         #[serde(default, flatten)]
-        task: TaskName,
+        task: NamedTask,
         /// The process that lost the task, if it has no code.
         #[serde(default, flatten)]
         by: LostBy,
@@ -101,7 +101,7 @@ pub enum LogEvent {
         code: Option<String>,
         /// Name of a task without a code.
         #[serde(default, flatten)]
-        task: TaskName,
+        task: NamedTask,
         /// The timeout, in milliseconds.
         after_ms: f64,
     },
@@ -205,7 +205,7 @@ impl LogEvent {
 
 /// The name of a task without a country code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskName {
+pub struct NamedTask {
     /// Id of the task in its run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
@@ -269,7 +269,7 @@ pub struct TaskEnd {
     pub code: String,
     /// Name of a task without a code.
     #[serde(default, flatten)]
-    pub task: TaskName,
+    pub task: NamedTask,
     /// Slot of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<usize>,

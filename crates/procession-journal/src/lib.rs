@@ -26,8 +26,8 @@ use std::path::Path;
 
 pub use entry::{EntryHeader, Level, LogEntry, ProcessKind};
 pub use event::{
-    FORMAT, LogEvent, LostBy, OutputStream, ResourceUsage, RunOptions, RunReport, RunSettings,
-    TaskEnd, TaskName, TaskSum, TaskSums,
+    FORMAT, LogEvent, LostBy, NamedTask, OutputStream, ResourceUsage, RunOptions, RunReport,
+    RunSettings, TaskEnd, TaskSum, TaskSums,
 };
 pub use history::RunHistory;
 pub use merge::{Merge, MergedLine};

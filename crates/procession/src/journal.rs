@@ -38,7 +38,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use procession_journal::{Journal, Level, LogEvent, LostBy, TaskName};
+use procession_journal::{Journal, Level, LogEvent, LostBy, NamedTask};
 
 use crate::error::Exit;
 use crate::process_pool::{Output, OutputStream, PoolEvent};
@@ -93,8 +93,8 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
     })
 }
 
-fn name_of(task: TaskId) -> TaskName {
-    TaskName { id: Some(task.0), ..TaskName::default() }
+fn name_of(task: TaskId) -> NamedTask {
+    NamedTask { id: Some(task.0), ..NamedTask::default() }
 }
 
 /// An event that has no line of its own kind, as a sentence without its full stop.

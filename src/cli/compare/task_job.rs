@@ -12,7 +12,7 @@ use serde_json::Map;
 use crate::flags::outcome::{OutcomeCounts, milliseconds};
 use crate::workload::WorkKind;
 use procession_journal::entry::now;
-use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd, TaskName};
+use procession_journal::{Level, LogEntry, LogEvent, NamedTask, ProcessKind, TaskEnd};
 
 use super::flags_job::scratch;
 use super::mode::{Language, MeasuredMode};
@@ -57,7 +57,7 @@ impl TaskJob {
 
 impl MeasuredJob for TaskJob {
     fn run(&self, id: RunId, runner: &ProcessRunner) -> Result<MeasuredRun, RunError> {
-        let (code, task) = (self.title(id), TaskName::default());
+        let (code, task) = (self.title(id), NamedTask::default());
         self.show(id, LogEvent::TaskStarted { code, task, late_ms: 0.0, slot: 0, run: 1 });
         let began = Instant::now();
         let run = self.measure(id, runner);

@@ -18,8 +18,8 @@ use super::super::format::{bytes, count, milliseconds, printable};
 use super::super::options::ColorOption;
 use super::super::stdout;
 use procession_journal::{
-    Level, LogEntry, LogEvent, OutputStream, ProcessKind, ResourceUsage, RunReport, RunSettings,
-    TaskEnd, TaskName, TaskSums,
+    Level, LogEntry, LogEvent, NamedTask, OutputStream, ProcessKind, ResourceUsage, RunReport,
+    RunSettings, TaskEnd, TaskSums,
 };
 
 /// On terminals with fewer columns, the names of processes are short.
@@ -171,7 +171,7 @@ fn describe(event: &LogEvent) -> String {
 }
 
 /// The code of a task; or its label or kind, with its id.
-fn named(code: &str, TaskName { id, name, label }: &TaskName) -> String {
+fn named(code: &str, NamedTask { id, name, label }: &NamedTask) -> String {
     if !code.is_empty() {
         return code.to_owned();
     }

@@ -6,7 +6,7 @@ use super::{
     SpanOutcome,
 };
 use crate::entry::{LogEntry, ProcessKind};
-use crate::event::{LogEvent, LostBy, ResourceUsage, TaskEnd, TaskName, TaskSums};
+use crate::event::{LogEvent, LostBy, NamedTask, ResourceUsage, TaskEnd, TaskSums};
 
 impl RunHistory {
     /// Adds an entry.
@@ -302,6 +302,6 @@ impl RunHistory {
 /// What identifies a task, and its title.
 pub(super) type Named = (TaskKey, String);
 
-fn named(code: &str, task: &TaskName) -> Option<Named> {
+fn named(code: &str, task: &NamedTask) -> Option<Named> {
     Some((TaskKey::of(code, task)?, title(code, task)))
 }

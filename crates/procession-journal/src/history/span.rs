@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Micros;
-use crate::event::{TaskEnd, TaskName, TaskSums};
+use crate::event::{NamedTask, TaskEnd, TaskSums};
 
 /// What identifies a task in its run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +18,7 @@ pub enum TaskKey {
 
 impl TaskKey {
     /// The key of a task, if the event names one.
-    pub(super) fn of(code: &str, name: &TaskName) -> Option<Self> {
+    pub(super) fn of(code: &str, name: &NamedTask) -> Option<Self> {
         match name.id {
             Some(id) if code.is_empty() => Some(Self::Id(id)),
             _ if code.is_empty() => None,
@@ -36,7 +36,7 @@ impl TaskKey {
 }
 
 /// The title of a task: its code, its label, or its kind.
-pub(super) fn title(code: &str, TaskName { id, name, label }: &TaskName) -> String {
+pub(super) fn title(code: &str, NamedTask { id, name, label }: &NamedTask) -> String {
     match (label, name, id) {
         _ if !code.is_empty() => code.to_owned(),
         (Some(label), _, _) => label.clone(),

@@ -346,7 +346,7 @@ fn too_many_tasks_are_joined_without_losing_the_slow_and_the_failed() {
         let is_slow = n % 1_007 == 5;
         slow += u64::from(is_slow);
         entry.event = LogEvent::Task(crate::TaskEnd {
-            task: crate::TaskName { id: Some(n), name: Some("square".to_owned()), label: None },
+            task: crate::NamedTask { id: Some(n), name: Some("square".to_owned()), label: None },
             slot: Some(0),
             status: if n % 1_000 == 3 { "error" } else { "ok" }.to_owned(),
             elapsed_ms: if is_slow { 1.9 } else { 1.5 },

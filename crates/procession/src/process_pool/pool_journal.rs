@@ -55,8 +55,8 @@ mod on {
     use std::time::{Duration, Instant};
 
     use procession_journal::{
-        FORMAT, Journal, Level, LogEvent, LostBy, ResourceUsage, RunDir, RunReport, RunSettings,
-        TaskEnd, TaskName,
+        FORMAT, Journal, Level, LogEvent, LostBy, NamedTask, ResourceUsage, RunDir, RunReport,
+        RunSettings, TaskEnd,
     };
 
     use super::super::stats::Counts;
@@ -220,8 +220,8 @@ mod on {
         }
     }
 
-    fn named(task: &LostTask<'_>) -> TaskName {
-        TaskName { id: Some(task.id.0), name: Some(task.name.to_owned()), label: None }
+    fn named(task: &LostTask<'_>) -> NamedTask {
+        NamedTask { id: Some(task.id.0), name: Some(task.name.to_owned()), label: None }
     }
 }
 

@@ -26,7 +26,7 @@ mod on {
     use std::{env, fmt, path, process};
 
     use procession_journal::{
-        FORMAT, Journal, Level, LogEvent, TaskEnd, TaskName, TaskSum, TaskSums,
+        FORMAT, Journal, Level, LogEvent, NamedTask, TaskEnd, TaskSum, TaskSums,
     };
 
     use crate::journal::VARIABLE;
@@ -313,9 +313,9 @@ mod on {
     const MAX_ERROR: usize = 2_000;
 
     impl LaneState {
-        fn task_name(&self) -> TaskName {
+        fn task_name(&self) -> NamedTask {
             let (name, label) = (Some(self.name.clone()), self.label.clone());
-            TaskName { id: Some(self.id), name, label }
+            NamedTask { id: Some(self.id), name, label }
         }
 
         fn add_to_sum(&mut self, status: Status, ran_for: u64, bytes: u64) {
