@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::harness::eventually;
-use crate::tasks::await_workers;
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -125,11 +124,18 @@ fn events(dir: &Path, begin: &str) -> Vec<LogEvent> {
 
 fn each_process_writes_its_own_lines() {
     let logs = TempDir::new().expect("a directory");
-    let pool = pool(logs.path());
+    let (ready, readies) = mpsc::channel();
+    let note = move |event: &PoolEvent| match event {
+        PoolEvent::WorkerStarted { .. } => ready.send(()).unwrap_or_default(),
+        _ => {}
+    };
+    let pool = builder(logs.path()).on_event(note).build().expect("a pool");
     let dir = pool.journal_dir().expect("a journal").to_owned();
     assert!(procession_journal::is_running(&dir));
     // A worker that is not ready at the shutdown is killed.
-    await_workers(&pool);
+    for _ in 0..2 {
+        readies.recv_timeout(Duration::from_secs(60)).expect("a worker that is ready");
+    }
     let futures: Vec<_> =
         (0..6).map(|n| pool.submit(Act::labelled(&format!("file {n}"), Deed::Sleep(2)))).collect();
     futures.into_iter().for_each(|future| assert_eq!(future.result(), Ok(0)));
