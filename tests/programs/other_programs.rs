@@ -64,7 +64,6 @@ fn lines(process: &str, pid: u32, lines: &[(&str, &str)]) -> String {
 }
 
 /// The journal of a pool with two workers, one of which died.
-#[expect(clippy::too_many_lines, reason = "a list of events")]
 fn journal(place: &Sandbox) {
     let dir = place.path("pool-logs").join(RUN);
     fs::create_dir_all(&dir).unwrap();

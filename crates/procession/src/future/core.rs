@@ -193,7 +193,7 @@ where
     U: Send + 'static,
 {
     let running = match &of.running {
-        Running::Own(_) => Arc::clone(of) as Arc<dyn OfTask>,
+        Running::Own(_) => Arc::clone(of) as Arc<dyn TaskState>,
         Running::Of(task) => Arc::clone(task),
     };
     new(of.id, of.executor.clone(), Running::Of(running))
@@ -227,7 +227,7 @@ fn new<T: Send + 'static>(
 enum Running {
     Own(TaskFlags),
     /// The future was [mapped](Future::map) from that of the task.
-    Of(Arc<dyn OfTask>),
+    Of(Arc<dyn TaskState>),
 }
 
 #[derive(Default)]
@@ -239,12 +239,12 @@ struct TaskFlags {
 }
 
 /// The core of the task from whose future another one was mapped.
-trait OfTask: Send + Sync {
+trait TaskState: Send + Sync {
     fn is_running(&self) -> bool;
     fn ask_to_stop(&self);
 }
 
-impl<T: Send> OfTask for Core<T> {
+impl<T: Send> TaskState for Core<T> {
     fn is_running(&self) -> bool {
         Core::is_running(self)
     }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use procession::{
-    Context, Executor, Failure, PoolError, ProcessPool, Registry, Retries, Shutdown, Task,
-    TaskError, TaskOptions,
+    Context, Executor, Failure, PoolError, PoolEvent, ProcessPool, Registry, Retries, Shutdown,
+    Task, TaskError, TaskOptions,
 };
 use procession_journal::history::SpanOutcome;
 use procession_journal::{LogEntry, LogEvent, ProcessKind, RunHistory};
@@ -125,9 +126,10 @@ fn events(dir: &Path, begin: &str) -> Vec<LogEvent> {
 fn each_process_writes_its_own_lines() {
     let logs = TempDir::new().expect("a directory");
     let (ready, readies) = mpsc::channel();
-    let note = move |event: &PoolEvent| match event {
-        PoolEvent::WorkerStarted { .. } => ready.send(()).unwrap_or_default(),
-        _ => {}
+    let note = move |event: &PoolEvent| {
+        if let PoolEvent::WorkerStarted { .. } = event {
+            let _ = ready.send(());
+        }
     };
     let pool = builder(logs.path()).on_event(note).build().expect("a pool");
     let dir = pool.journal_dir().expect("a journal").to_owned();
