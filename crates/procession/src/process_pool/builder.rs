@@ -273,7 +273,7 @@ impl Builder {
 
     /// Keeps each task that ends its worker, with its arguments and blobs, as a file in this directory: one
     /// that crashes, is killed, leaves the process or runs too long. [`KeptTask`](crate::KeptTask) says
-    /// how to run it again. The error names the file, as does the event [`PoolEvent::InputKept`], also
+    /// how to run it again. The error names the file, as does the event [`PoolEvent::InputKept`](crate::PoolEvent::InputKept), also
     /// of a task whose retry succeeds. Default: no files.
     ///
     /// Files are readable for this user alone. Each task has one, that of its last crash. At 100 files or 1

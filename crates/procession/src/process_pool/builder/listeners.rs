@@ -1,7 +1,5 @@
 //! Settings of a pool: the functions that it calls, and its journal.
 
-use std::path::PathBuf;
-
 use super::Builder;
 use crate::process_pool::{Output, PoolEvent};
 use crate::progress_lines::Said;
@@ -65,7 +63,7 @@ impl Builder {
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "journal")]
-    pub fn journal(mut self, logs: impl Into<PathBuf>) -> Self {
+    pub fn journal(mut self, logs: impl Into<std::path::PathBuf>) -> Self {
         self.journal = Some(logs.into());
         self
     }

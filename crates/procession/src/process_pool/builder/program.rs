@@ -17,7 +17,7 @@ impl Builder {
 
     /// The workers run the executable of this name in the directory of the executable of this
     /// process, if it exists and has the same build; else the executable of this process. If one
-    /// exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`].
+    /// exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`](crate::PoolEvent::ProgramPassedOver).
     pub fn worker_program_beside(mut self, name: impl Into<String>) -> Self {
         self.program = WorkerProgram::BesideThis(name.into());
         self
