@@ -317,7 +317,7 @@ impl<'r> ReplyEvents<'r> {
             if first.is(SAID) {
                 return Ok(Some((number, first.line(text)?)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
-                self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?)?;
+                self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?);
             } else if first.lost().is_some() {
                 let claim = match first.is(OUTPUT) {
                     true => Timed::from_number(number).claim.into(),
@@ -335,9 +335,10 @@ impl<'r> ReplyEvents<'r> {
         Ok(None)
     }
 
-    /// The worker must be replaced. With a claim, it could not receive the call of this claim.
-    fn add_unfit(&mut self, claim: Option<u64>, reason: &str) -> Result<(), Garbled> {
-        let seq = claim.map(|claim| self.handle.seq_of(claim)).transpose()?;
+    /// The worker must be replaced. With a claim, it could not receive the call of this claim, which may have
+    /// been taken back since the first such report.
+    fn add_unfit(&mut self, claim: Option<u64>, reason: &str) {
+        let seq = claim.and_then(|claim| self.handle.seq_of(claim));
         let (worker_id, worker, pid) =
             (self.handle.worker_id, self.handle.worker(), self.handle.pid());
         let reason: String = reason.chars().take(MAX_REASON).collect();
@@ -346,7 +347,6 @@ impl<'r> ReplyEvents<'r> {
             self.pool.listeners.event(|| PoolEvent::WorkerUnfit { worker, pid, reason });
         }
         self.events.push(Event::Unfit { worker_id, seq, reason });
-        Ok(())
     }
 
     fn add_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {

@@ -92,9 +92,9 @@ impl WorkerHandle {
         self.sending().claims.have_task(id)
     }
 
-    /// The sequence number of the call with this claim.
-    pub(in crate::process_pool) fn seq_of(&self, claim: u64) -> Result<u64, Garbled> {
-        self.sending().claims.seq_of(claim).ok_or(Garbled)
+    /// The sequence number of the call with this claim, if there is one.
+    pub(in crate::process_pool) fn seq_of(&self, claim: u64) -> Option<u64> {
+        self.sending().claims.seq_of(claim)
     }
 
     /// The id of the first task of the call with this claim that is not answered.
