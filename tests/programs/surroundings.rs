@@ -7,12 +7,21 @@ use std::path::Path;
 
 use crate::programs::{FinishedProgram, RunningProgram, Sandbox};
 
+/// The variables that the programs here are given.
+const ENVIRONMENT: [&str; 4] = ["HOME", "LLVM_PROFILE_FILE", "PATH", "TMPDIR"];
+
 /// Runs `coordinator ARGS` as a shell does that prepares the ground and redirects.
 fn within(before: &str, args: &str, redirections: &str) -> FinishedProgram {
     let place = Sandbox::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("{before} '{coordinator}' {args} {redirections}");
-    RunningProgram::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait()
+    let mut shell = place.command(Path::new("sh"), &["-c"]);
+    // The environment lies on the stack: a long one leaves too little of 16 KiB for the dynamic linker of
+    // any program.
+    shell
+        .env_clear()
+        .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    RunningProgram::start(shell.arg(script)).wait()
 }
 
 #[test]
