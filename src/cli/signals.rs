@@ -38,12 +38,13 @@ pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io
         .into_iter()
         .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())
         .collect();
+    // Before the handlers below, which alone would swallow a signal that comes now.
+    let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
     let is_insisted = Arc::<AtomicBool>::default();
     for (signal, exit) in &heard {
         // The third signal ends the process in the handler itself.
         flag::register_conditional_shutdown(*signal, *exit as i32, Arc::clone(&is_insisted))?;
     }
-    let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
     ThreadSpec::new("signals").start_with_retries(move || {
         let mut first: Option<(Instant, ProgramExit)> = None;
         for signal in signals.forever() {

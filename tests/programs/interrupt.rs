@@ -3,6 +3,8 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -220,6 +222,31 @@ fn a_signal_that_comes_while_starting_is_heeded() {
                 not_done(&ran, 194);
             }
         }
+    }
+}
+
+#[test]
+fn a_signal_is_heeded_from_the_moment_that_its_default_action_is_off() {
+    for _ in 0..40 {
+        let place = Sandbox::new();
+        let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", "threads", "-m", "2"]);
+        // A busy wait that allocates nothing, so that the moments right after are tried, too.
+        let status = fs::File::open(format!("/proc/{}/status", run.pid())).unwrap();
+        let mut text = [0; 4096];
+        let began = Instant::now();
+        loop {
+            let length = status.read_at(&mut text, 0).unwrap();
+            let label =
+                text[..length].windows(8).position(|window| window == b"\nSigCgt:").unwrap();
+            // 16 hexadecimal digits, of which the last one holds the signals 1 to 4.
+            let last = char::from(text[label + 9 + 15]).to_digit(16).unwrap();
+            if last & 2 != 0 {
+                break;
+            }
+            assert!(began.elapsed() < SOON, "no handler of SIGINT");
+        }
+        run.signal(Signal::INT);
+        run.wait().expect(130);
     }
 }
 
