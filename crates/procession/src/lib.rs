@@ -76,20 +76,27 @@
 //! another build would run other code, without an error. A name that a worker does not know is an
 //! error.
 //!
-//! **Trust.** A worker that crashes costs one task. This crate does not protect against malicious
-//! workers: they run your code with your rights.
+//! **Trust.** A worker that crashes costs one task. A worker that its input took over can write any
+//! value into what it shares with the coordinator; the coordinator checks all of it. But such a worker
+//! has your rights, unless [`Builder::sandbox`] takes them away. SECURITY.md in the repository has the
+//! attacks that are tested.
 //!
 //! # Features
 //!
-//! `macros` (default) has the attributes [`task`](macro@task), [`main`](macro@main) and
-//! [`test`](macro@test), and [`Registry::collected`]. Tasks are found by the linker, which works on
-//! Linux, macOS, FreeBSD, OpenBSD and illumos.
+//! | feature | default | what it does |
+//! |---|---|---|
+//! | `backtrace` | yes | names of the functions in which a worker crashed: [`Death::backtrace`] (Linux) |
+//! | `dashboard` | no | `ProcessPool::dashboard`: a live page of a pool, and metrics for Prometheus |
+//! | `journal` | no | `Builder::journal`: each process writes what it does into a log of its own |
+//! | `macros` | yes | the attributes [`task`](macro@task), [`main`](macro@main) and [`test`](macro@test), and [`Registry::collected`] |
+//! | `sandbox` | yes | [`Builder::sandbox`] takes rights away from workers (Linux) |
+//! | `stream` | no | [`AsCompleted`] and [`MapUnordered`] are `futures_core::Stream`s |
+//! | `tracing` | yes | events of a pool for the program's own `tracing` subscriber |
 //!
-//! `stream` makes [`AsCompleted`] and [`MapUnordered`] a `futures_core::Stream`.
-//!
-//! `tracing` (default) sends the events of a [`ProcessPool`] to the program's own subscriber of
-//! the crate [tracing](https://docs.rs/tracing), under the target `procession`: workers that start,
-//! exit and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
+//! Without `backtrace` and `sandbox` their methods exist: a backtrace has addresses without names, and
+//! a pool with a sandbox is refused. `macros` finds tasks by the linker, on Linux, macOS, FreeBSD,
+//! OpenBSD and illumos. The events of `tracing` have the target `procession`: workers that start, exit
+//! and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
 
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
