@@ -3,7 +3,7 @@
 //! A worker bounds the lines that it writes, and a run may have any number of workers. At
 //! [`MAX_SPANS`] the shorter half of the tasks that ended well is joined, slot by slot, until at most half
 //! of the spans are left. The slow, the failed and the lost stay as they are, and so do tasks with a
-//! country code.
+//! country code and those that ran more than once.
 
 use std::collections::HashMap;
 
@@ -59,6 +59,11 @@ impl RunHistory {
                 *span = indices[*span];
             }
         }
+        for (_, outcome) in self.coordinator_outcomes.values_mut() {
+            if let Some(span) = &mut outcome.span {
+                *span = indices[*span];
+            }
+        }
         let spans = &self.spans;
         self.by_key.retain(|key, span| {
             *span = indices[*span];
@@ -73,6 +78,10 @@ impl RunHistory {
                 && !matches!(span.key, TaskKey::Code(_))
                 && span.tries.is_empty()
                 && !span.is_retried
+                // Another run of the task is an error or was lost: this one has to outweigh it.
+                && span.attempts <= 1
+                && span.run <= 1
+                && !self.coordinator_outcomes.contains_key(&span.key)
         };
         let longest = |span: &Span| span.mean_duration(Micros::MAX);
         let mut times: Vec<_> =

@@ -1,5 +1,7 @@
 //! Tests: histories that are built from the events of a run.
 
+mod folding;
+
 use super::*;
 use crate::{Level, LogEntry, LogEvent};
 use serde_json::{Map, Value, json};
@@ -7,7 +9,13 @@ use serde_json::{Map, Value, json};
 /// A history from lines such as `(12, "w0", {...})`: the second, the writer and the event.
 fn history(lines: &[(i64, &str, Value)]) -> RunHistory {
     let mut history = RunHistory::default();
-    for (second, writer, event) in lines {
+    entries(lines).into_iter().for_each(|entry| history.add(entry));
+    history
+}
+
+/// The entries of such lines.
+fn entries(lines: &[(i64, &str, Value)]) -> Vec<LogEntry> {
+    let entry = |(second, writer, event): &(i64, &str, Value)| {
         let (process, worker, pid) = match writer.strip_prefix('w') {
             Some(number) => {
                 let worker: usize = number[..1].parse().unwrap();
@@ -25,9 +33,9 @@ fn history(lines: &[(i64, &str, Value)]) -> RunHistory {
             extra: Map::new(),
         };
         assert!(!matches!(entry.event, LogEvent::Other(_)), "{event}");
-        history.add(entry);
-    }
-    history
+        entry
+    };
+    lines.iter().map(entry).collect()
 }
 
 fn run(wanted: &[&str]) -> Value {
@@ -324,41 +332,4 @@ fn the_lines_of_a_worker_may_be_read_after_those_of_its_end() {
             ("eight", SpanOutcome::Lost, 4_000_000, false),
         ]
     );
-}
-
-#[test]
-fn too_many_tasks_are_joined_without_losing_the_slow_and_the_failed() {
-    let mut history = RunHistory::default();
-    let mut entry = LogEntry {
-        ts: jiff::Timestamp::from_second(1000).unwrap(),
-        level: Level::Info,
-        process: ProcessKind::Worker,
-        worker: Some(0),
-        pid: 100,
-        event: LogEvent::Other(Map::new()),
-        extra: Map::new(),
-    };
-    let mut slow = 0;
-    for n in 0..150_000_u64 {
-        entry.worker = Some((n % 8) as usize);
-        entry.pid = 100 + (n % 8) as u32;
-        entry.ts = jiff::Timestamp::from_microsecond(1_000_000_000 + n as i64 * 250).unwrap();
-        let is_slow = n % 1_007 == 5;
-        slow += u64::from(is_slow);
-        entry.event = LogEvent::Task(crate::TaskEnd {
-            task: crate::NamedTask { id: Some(n), name: Some("square".to_owned()), label: None },
-            slot: Some(0),
-            status: if n % 1_000 == 3 { "error" } else { "ok" }.to_owned(),
-            elapsed_ms: if is_slow { 1.9 } else { 1.5 },
-            attempt: 1,
-            ..crate::TaskEnd::default()
-        });
-        history.add(entry.clone());
-    }
-    assert!(history.spans.len() <= MAX_SPANS, "{}", history.spans.len());
-    let summary = history.summary();
-    assert_eq!((summary.ok, summary.error), (149_850, 150));
-    assert!(history.joined > 100_000);
-    let kept = history.spans.iter().filter(|span| !span.is_sum() && span.duration(0) == 1900);
-    assert_eq!(kept.count() as u64, slow);
 }
