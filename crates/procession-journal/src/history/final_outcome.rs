@@ -3,7 +3,7 @@
 //! A task may have run several times. The outcome that the coordinator recorded decides, since it is
 //! the one that it reported; else the last run that ended decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{RunHistory, Span, SpanOutcome, TaskKey};
 use crate::entry::ProcessKind;
@@ -86,23 +86,32 @@ impl RunHistory {
     /// The final outcome of each task that has one, by its code or title. Sums are not contained.
     pub fn final_outcomes(&self) -> BTreeMap<String, FinalOutcome> {
         let mut outcomes = BTreeMap::new();
+        // A later run of a task may have another title, such as a label.
+        let mut titles = HashMap::<&TaskKey, String>::new();
         for (index, span) in self.spans.iter().enumerate() {
             if span.is_sum() || self.is_unconfirmed_error(span) {
                 continue;
             }
-            if let Some(outcome) = FinalOutcome::of_span(index, span) {
-                let code = match self.counts_every_task {
-                    true => format!("{} ({})", span.code, index + 1),
-                    false => span.key.named(&span.code),
-                };
-                outcomes.insert(code, outcome);
+            let Some(outcome) = FinalOutcome::of_span(index, span) else { continue };
+            let title = match self.counts_every_task {
+                true => format!("{} ({})", span.code, index + 1),
+                false => span.key.named(&span.code),
+            };
+            if !self.counts_every_task
+                && let Some(older) = titles.insert(&span.key, title.clone())
+            {
+                outcomes.remove(&older);
             }
+            outcomes.insert(title, outcome);
         }
         for (key, (title, outcome)) in &self.coordinator_outcomes {
             // The process of the task may know a label that the coordinator does not.
             let span = self.by_key.get(key).filter(|_| matches!(key, TaskKey::Id(_)));
-            let title = span.map_or(title, |span| &self.spans[*span].code);
-            outcomes.insert(key.named(title), outcome.clone());
+            let title = key.named(span.map_or(title, |span| &self.spans[*span].code));
+            if let Some(older) = titles.remove(key) {
+                outcomes.remove(&older);
+            }
+            outcomes.insert(title, outcome.clone());
         }
         outcomes
     }

@@ -333,3 +333,30 @@ fn the_lines_of_a_worker_may_be_read_after_those_of_its_end() {
         ]
     );
 }
+
+#[test]
+fn a_task_counts_once_though_its_runs_have_different_titles() {
+    let ended = |status: &str, attempt: u32, label: Option<&str>| json!({"slot": 0, "status": status, "elapsed_ms": 500.0, "attempt": attempt, "label": label});
+    let retried = json!({"fault": "failure", "run": 2, "pause_ms": 0.0});
+    let history = history(&[
+        (1, "w0", named("task", 1, ended("error", 1, None))),
+        (1, "c", named("task_retried", 1, retried)),
+        (2, "w0", named("task", 1, ended("ok", 2, Some("a.png")))),
+        (3, "w0", named("task", 2, ended("error", 1, Some("b.png")))),
+        // Killed before it could name itself again.
+        (
+            4,
+            "c",
+            named(
+                "task",
+                2,
+                json!({"status": "error", "elapsed_ms": 1.0, "attempt": 2,
+            "error": "worker died", "child": 0, "child_pid": 100}),
+            ),
+        ),
+    ]);
+    let titles: Vec<_> = history.final_outcomes().into_keys().collect();
+    assert_eq!(titles, ["a.png #1", "square #2"]);
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (1, 1));
+}
