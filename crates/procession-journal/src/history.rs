@@ -7,6 +7,8 @@
 //!                         └─► lanes                             ─► timeline, dashboard
 //! ```
 //!
+//! A line may have any numbers, so sums of them saturate.
+//!
 //! A history can be read while the run continues: each entry adds to it, and [`Span::revision`] marks
 //! the spans that have changed. No entry may be assumed to be present: a log may be of another version,
 //! or of a run that was killed.
@@ -17,7 +19,7 @@ mod fold;
 mod span;
 mod summary;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 pub use final_outcome::{FinalOutcome, FinalStatus};
@@ -32,6 +34,10 @@ use super::event::{ResourceUsage, RunReport, RunSettings};
 
 /// A time, in microseconds since 1970.
 pub type Micros = i64;
+
+/// The number of slots of a process, at most. A higher number in a line is one that no process has
+/// written, and counts as the last slot: each slot is a lane of the timeline.
+pub const MAX_SLOTS: usize = 1 << 15;
 
 /// A run as its log records it.
 #[derive(Debug, Default)]
@@ -117,7 +123,7 @@ pub struct ProcessRecord {
     /// Version of the program and format of the log, if the process recorded them.
     pub version: Option<(String, u32)>,
     /// End of the last task of each slot: tasks without a recorded slot get one that is free.
-    slot_ends: Vec<Micros>,
+    slot_ends: BTreeMap<usize, Micros>,
 }
 
 impl ProcessRecord {
@@ -134,7 +140,7 @@ impl ProcessRecord {
             usage: ResourceUsage::default(),
             slots: 0,
             version: None,
-            slot_ends: Vec::new(),
+            slot_ends: BTreeMap::new(),
         }
     }
 
@@ -148,12 +154,12 @@ impl ProcessRecord {
 
     /// The first slot whose last task had ended at `begin`.
     fn free_slot(&self, begin: Micros) -> usize {
-        self.slot_ends.iter().position(|end| *end <= begin).unwrap_or(self.slot_ends.len())
+        let is_free = |slot: &usize| self.slot_ends.get(slot).is_none_or(|end| *end <= begin);
+        (0..MAX_SLOTS - 1).find(is_free).unwrap_or(MAX_SLOTS - 1)
     }
 
     fn end_slot(&mut self, slot: usize, at: Micros) {
-        self.slot_ends.resize(self.slot_ends.len().max(slot + 1), Micros::MIN);
-        self.slot_ends[slot] = at;
+        self.slot_ends.insert(slot, at);
     }
 
     /// Whether the log is older than the field `format`.

@@ -173,7 +173,9 @@ fn agrees(report: &RunReport, summary: &LogSummary) -> bool {
     let errors = match report.not_done {
         Some(not_done) => report.error == summary.error && not_done == summary.not_done,
         // Older versions counted codes that were not done as errors.
-        None => [summary.error, summary.error + summary.not_done].contains(&report.error),
+        None => {
+            [summary.error, summary.error.saturating_add(summary.not_done)].contains(&report.error)
+        }
     };
     errors && (report.ok, report.not_found) == (summary.ok, summary.not_found)
 }
@@ -265,7 +267,8 @@ fn process_row(process: &ProcessSummary, has_missing_lines: bool, is_running: bo
 
 fn total_row(summary: &LogSummary) -> Vec<String> {
     let processes = &summary.processes;
-    let all = |of: fn(&ProcessSummary) -> u64| processes.iter().map(of).sum::<u64>();
+    let all =
+        |of: fn(&ProcessSummary) -> u64| processes.iter().map(of).fold(0, u64::saturating_add);
     let cpu = processes.iter().filter_map(|process| process.cpu_s).reduce(|sum, cpu| sum + cpu);
     vec![
         "all".to_owned(),

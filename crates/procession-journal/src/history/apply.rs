@@ -2,8 +2,8 @@
 
 use super::span::{TaskKey, micros, title};
 use super::{
-    Annotation, FailedTry, FinalOutcome, Micros, MissingLines, ProcessRecord, RunHistory, Span,
-    SpanOutcome,
+    Annotation, FailedTry, FinalOutcome, MAX_SLOTS, Micros, MissingLines, ProcessRecord,
+    RunHistory, Span, SpanOutcome,
 };
 use crate::entry::{LogEntry, ProcessKind};
 use crate::event::{LogEvent, LostBy, NamedTask, ResourceUsage, TaskEnd, TaskSums};
@@ -19,6 +19,7 @@ impl RunHistory {
             Some((begin, end)) => Some((begin.min(at), end.max(at))),
         };
         let process = self.process(process, worker, pid, at);
+        let event = with_possible_slot(event);
         self.processes[process].last = self.processes[process].last.max(at);
         self.apply(process, at, event);
     }
@@ -297,6 +298,20 @@ impl RunHistory {
         record.how.get_or_insert_with(|| format!("exit code {exit_code}"));
         record.is_regular |= exit_code == 0;
     }
+}
+
+/// The event with a slot below [`MAX_SLOTS`].
+fn with_possible_slot(mut event: LogEvent) -> LogEvent {
+    let slot = match &mut event {
+        LogEvent::TaskStarted { slot, .. } | LogEvent::TryFailed { slot, .. } => Some(slot),
+        LogEvent::Task(task) => task.slot.as_mut(),
+        LogEvent::Tasks(sums) => Some(&mut sums.slot),
+        _ => None,
+    };
+    if let Some(slot) = slot {
+        *slot = (*slot).min(MAX_SLOTS - 1);
+    }
+    event
 }
 
 /// What identifies a task, and its title.

@@ -22,12 +22,13 @@ impl RunHistory {
         }
     }
 
-    fn fold(&mut self) {
+    pub(super) fn fold(&mut self) {
         let (begin, end) = self.period.unwrap_or_default();
         let is_short = self.shorter_half();
         let lanes: usize = self.processes.iter().map(|process| process.slots).sum();
         // At most this many spans of this length have room in all lanes together.
-        let room = (end - begin).max(1) * lanes.max(1) as Micros / (MAX_SPANS as Micros / 4);
+        let time = (end - begin).max(1).saturating_mul(lanes.max(1) as Micros);
+        let room = time / (MAX_SPANS as Micros / 4);
         let mut kept: Vec<Span> = Vec::with_capacity(self.spans.len() / 2);
         let mut indices = vec![0; self.spans.len()];
         // The last span of each lane, if another may be joined to it.
@@ -98,16 +99,16 @@ fn join(sum: &mut Span, span: Span, number: u64) {
     if sum.code != span.code {
         sum.code = "several kinds".to_owned();
     }
-    sum.busy = sum.busy_time(Micros::MAX) + span.busy_time(Micros::MAX);
+    sum.busy = sum.busy_time(Micros::MAX).saturating_add(span.busy_time(Micros::MAX));
     if !sum.is_sum() {
         sum.key = TaskKey::Sum(number);
     }
-    sum.count += span.count;
-    sum.failed += span.failed;
+    sum.count = sum.count.saturating_add(span.count);
+    sum.failed = sum.failed.saturating_add(span.failed);
     sum.end = sum.end.max(span.end);
     sum.bytes = match (sum.bytes, span.bytes) {
         (None, None) => None,
-        (one, other) => Some(one.unwrap_or(0) + other.unwrap_or(0)),
+        (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
     };
     sum.revision = sum.revision.max(span.revision);
 }

@@ -209,13 +209,14 @@ impl Span {
     /// Several short tasks, the last of which ended at `end`.
     pub(super) fn of_sums(process: usize, number: u64, sums: &TaskSums, end: Micros) -> Self {
         let begin = end - micros(sums.period_ms);
-        let all = |of: fn(&crate::TaskSum) -> u64| sums.tasks.iter().map(of).sum::<u64>();
+        let all =
+            |of: fn(&crate::TaskSum) -> u64| sums.tasks.iter().map(of).fold(0, u64::saturating_add);
         let kinds = sums.tasks.iter().map(|sum| sum.name.as_str());
         let title = titles(kinds);
         let bytes = all(|sum| sum.bytes);
         Self {
             count: all(|sum| sum.count),
-            failed: all(|sum| sum.failed),
+            failed: all(|sum| sum.failed).min(all(|sum| sum.count)),
             busy: micros(sums.tasks.iter().map(|sum| sum.run_ms).sum::<f64>()),
             bytes: (bytes > 0).then_some(bytes),
             end: Some(end),
@@ -240,7 +241,7 @@ impl Span {
     /// The mean duration of its tasks; of a task that has not ended, until `now`.
     pub fn mean_duration(&self, now: Micros) -> Micros {
         match self.is_sum() {
-            true => self.busy / self.count.max(1) as Micros,
+            true => self.busy / Micros::try_from(self.count).unwrap_or(Micros::MAX).max(1),
             false => self.duration(now),
         }
     }

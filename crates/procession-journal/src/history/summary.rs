@@ -118,9 +118,9 @@ struct FinalCounts {
 impl FinalCounts {
     fn add_sums(&mut self, spans: &[Span]) {
         for span in spans.iter().filter(|span| span.is_sum()) {
-            self.ok += span.count - span.failed;
-            self.error += span.failed;
-            self.known += span.count;
+            add(&mut self.ok, span.count.saturating_sub(span.failed));
+            add(&mut self.error, span.failed);
+            add(&mut self.known, span.count);
         }
     }
 
@@ -152,14 +152,16 @@ impl RunHistory {
             (counts.error, counts.unchanged) = (report.error, report.unchanged);
         }
         let FinalCounts { ok, not_found, error, unchanged, not_done, known } = counts;
-        let without_line = (ok + not_found + error).saturating_sub(known - not_done);
+        let ended = ok.saturating_add(not_found).saturating_add(error);
+        let without_line = ended.saturating_sub(known.saturating_sub(not_done));
+        let not_known = wanted.saturating_sub(known).saturating_sub(without_line);
         let now = self.period.map_or(0, |(_, end)| end);
         LogSummary {
             ok,
             not_found,
             error,
             unchanged,
-            not_done: wanted.saturating_sub(known).saturating_sub(without_line) + not_done,
+            not_done: not_known.saturating_add(not_done),
             without_line,
             missing: self.missing.clone(),
             processes: self.process_summaries(&outcomes, now),
@@ -176,26 +178,26 @@ impl RunHistory {
     ) -> Vec<ProcessSummary> {
         let mut rows: Vec<_> = self.processes.iter().map(empty_row).collect();
         let mut times: Vec<Vec<(Micros, u64)>> = vec![Vec::new(); rows.len()];
-        let mut busy = vec![0; rows.len()];
+        let mut busy: Vec<Micros> = vec![0; rows.len()];
         for span in &self.spans {
             let row = &mut rows[span.process];
-            row.runs += span.count;
-            row.bytes += span.bytes.unwrap_or_default();
+            add(&mut row.runs, span.count);
+            add(&mut row.bytes, span.bytes.unwrap_or_default());
             row.lost += u64::from(span.outcome == SpanOutcome::Lost);
             if span.is_sum() {
-                row.ok += span.count - span.failed;
-                row.error += span.failed;
+                add(&mut row.ok, span.count.saturating_sub(span.failed));
+                add(&mut row.error, span.failed);
             }
             times[span.process].push((span.mean_duration(now), span.count));
-            busy[span.process] += span.busy_time(now);
+            busy[span.process] = span.busy_time(now).saturating_add(busy[span.process]);
         }
         for outcome in outcomes.values() {
             if let Some(span) = outcome.span {
                 let row = &mut rows[self.spans[span].process];
                 match outcome.status {
-                    FinalStatus::Ok => row.ok += 1,
-                    FinalStatus::NotFound => row.not_found += 1,
-                    FinalStatus::Error => row.error += 1,
+                    FinalStatus::Ok => add(&mut row.ok, 1),
+                    FinalStatus::NotFound => add(&mut row.not_found, 1),
+                    FinalStatus::Error => add(&mut row.error, 1),
                     FinalStatus::NotDone => {}
                 }
             }
@@ -229,6 +231,11 @@ impl RunHistory {
     }
 }
 
+/// Adds to a sum of numbers that a line may have, which are any.
+fn add(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number);
+}
+
 fn never_ran(outcome: &FinalOutcome) -> bool {
     outcome.span.is_none() && outcome.status != FinalStatus::NotDone
 }
@@ -256,7 +263,7 @@ fn empty_row(process: &ProcessRecord) -> ProcessSummary {
 /// The smallest of the sorted times that this share of all tasks do not exceed, in milliseconds. Each
 /// time is that of a number of tasks.
 fn quantile(sorted: &[(Micros, u64)], share: f64) -> Option<f64> {
-    let all: u64 = sorted.iter().map(|(_, count)| count).sum();
+    let all = sorted.iter().fold(0, |all: u64, (_, count)| all.saturating_add(*count));
     let mut rank = ((all as f64 * share).ceil() as u64).max(1);
     for (time, count) in sorted {
         match rank.checked_sub(*count) {

@@ -1,5 +1,6 @@
 //! Tests: histories that are built from the events of a run.
 
+mod damaged;
 mod folding;
 
 use super::*;
