@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The page shows what is in the journal, so all programs look alike, and a run without a connected page
-//! takes no longer. It needs no network. A page has a bounded number of bars:
+//! takes no longer. It needs no network. Short tasks share a bar of a page from a number of bars on:
 //! [`MAX_SPANS`](procession_journal::history::MAX_SPANS). A server that listens on a loopback address
 //! refuses requests for other host names.
 

@@ -1,15 +1,17 @@
 //! Bounds the number of spans: short tasks that follow each other are joined to one span.
 //!
 //! A worker bounds the lines that it writes, and a run may have any number of workers. At
-//! [`MAX_SPANS`] the shorter half of the tasks that ended well is joined, slot by slot, until at most half
-//! of the spans are left. The slow, the failed and the lost stay as they are, and so do tasks with a
-//! country code and those that ran more than once.
+//! [`MAX_SPANS`] the tasks that ended well and are among the shorter three quarters of these are joined,
+//! slot by slot. The slow, the failed and the lost stay as they are, and so do tasks with a country code
+//! and those that ran more than once. Where so many must stay, spans are joined again when there are
+//! twice as many.
 
 use std::collections::HashMap;
 
 use super::{Annotation, Micros, RunHistory, Span, SpanOutcome, TaskKey};
 
-/// The number of spans at which short ones are joined.
+/// The number of spans at which short ones are joined for the first time. A history has more if the
+/// spans that must stay are more than half as many.
 pub const MAX_SPANS: usize = 50_000;
 
 impl RunHistory {
@@ -24,7 +26,7 @@ impl RunHistory {
 
     pub(super) fn fold(&mut self) {
         let (begin, end) = self.period.unwrap_or_default();
-        let is_short = self.shorter_half();
+        let may_join = self.joinable();
         let lanes: usize = self.processes.iter().map(|process| process.slots).sum();
         // At most this many spans of this length have room in all lanes together.
         let time = (end - begin).max(1).saturating_mul(lanes.max(1) as Micros);
@@ -35,7 +37,7 @@ impl RunHistory {
         let mut last: HashMap<(usize, usize), usize> = HashMap::new();
         for (index, span) in std::mem::take(&mut self.spans).into_iter().enumerate() {
             let lane = (span.process, span.slot);
-            let other = last.get(&lane).copied().filter(|_| is_short[index]);
+            let other = last.get(&lane).copied().filter(|_| may_join[index]);
             let joined = other.filter(|other| span.end.unwrap_or(end) - kept[*other].begin <= room);
             if let Some(other) = joined {
                 self.joined += u64::from(!span.is_sum());
@@ -46,7 +48,7 @@ impl RunHistory {
                 continue;
             }
             indices[index] = kept.len();
-            match is_short[index] {
+            match may_join[index] {
                 true => last.insert(lane, kept.len()),
                 false => last.remove(&lane),
             };
@@ -72,9 +74,9 @@ impl RunHistory {
         });
     }
 
-    /// Of each span, whether it may be joined: it ended well and is among the shorter half.
-    fn shorter_half(&self) -> Vec<bool> {
-        let may_join = |span: &Span| {
+    /// Of each span, whether it may be joined: it ended well and is among the shorter three quarters.
+    fn joinable(&self) -> Vec<bool> {
+        let ended_well = |span: &Span| {
             span.outcome == SpanOutcome::Ok
                 && !matches!(span.key, TaskKey::Code(_))
                 && span.tries.is_empty()
@@ -84,13 +86,13 @@ impl RunHistory {
                 && span.run <= 1
                 && !self.coordinator_outcomes.contains_key(&span.key)
         };
-        let longest = |span: &Span| span.mean_duration(Micros::MAX);
+        let duration = |span: &Span| span.mean_duration(Micros::MAX);
         let mut times: Vec<_> =
-            self.spans.iter().filter(|span| may_join(span)).map(longest).collect();
+            self.spans.iter().filter(|span| ended_well(span)).map(duration).collect();
         times.sort_unstable();
         // Of equally long tasks all are joined.
-        let median = times.get(times.len() * 3 / 4).copied().unwrap_or_default();
-        self.spans.iter().map(|span| may_join(span) && longest(span) <= median).collect()
+        let longest = times.get(times.len() * 3 / 4).copied().unwrap_or_default();
+        self.spans.iter().map(|span| ended_well(span) && duration(span) <= longest).collect()
     }
 }
 
