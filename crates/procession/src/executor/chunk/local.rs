@@ -24,6 +24,8 @@ pub(crate) trait LocalChunk: Send + Sync {
     /// Moves the first half of the tasks that have not begun to a chunk of their own. `None`: there is
     /// none.
     fn split(&self) -> Option<Arc<dyn LocalChunk>>;
+    /// The same with all of them, so that no thread begins another one.
+    fn take_rest(&self) -> Option<Arc<dyn LocalChunk>>;
     /// Completes the tasks that have not begun. Returns their number.
     fn fail(&self, error: &TaskError) -> usize;
 }
@@ -78,6 +80,20 @@ impl<T: Task> TypedChunk<T> {
     fn rest(&self) -> MutexGuard<'_, NotBegun<T>> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Moves the first of the tasks that have not begun, this many of those that are left.
+    fn part(&self, number: impl FnOnce(usize) -> usize) -> Option<Arc<dyn LocalChunk>> {
+        let mut rest = self.rest();
+        let (first, number) = (rest.first, number(rest.tasks.len()));
+        let tasks: VecDeque<T> = rest.tasks.drain(..number).collect();
+        rest.first += number;
+        drop(rest);
+        if tasks.is_empty() {
+            return None;
+        }
+        let state = Arc::clone(&self.state);
+        Some(Arc::new(Self { state, rest: Mutex::new(NotBegun { first, tasks }) }))
+    }
 }
 
 impl<T: Task> LocalChunk for TypedChunk<T> {
@@ -102,16 +118,11 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
     }
 
     fn split(&self) -> Option<Arc<dyn LocalChunk>> {
-        let mut rest = self.rest();
-        let (first, half) = (rest.first, rest.tasks.len().div_ceil(2));
-        let tasks: VecDeque<T> = rest.tasks.drain(..half).collect();
-        rest.first += half;
-        drop(rest);
-        if tasks.is_empty() {
-            return None;
-        }
-        let state = Arc::clone(&self.state);
-        Some(Arc::new(Self { state, rest: Mutex::new(NotBegun { first, tasks }) }))
+        self.part(|left| left.div_ceil(2))
+    }
+
+    fn take_rest(&self) -> Option<Arc<dyn LocalChunk>> {
+        self.part(|left| left)
     }
 
     fn fail(&self, error: &TaskError) -> usize {

@@ -85,8 +85,6 @@ impl fmt::Debug for BegunChunk {
 const CHUNK_TIME: Duration = Duration::from_millis(1);
 /// The most tasks in one chunk.
 const MAX_CHUNK: u128 = 1024;
-/// Tasks that run longer than this are not put into chunks.
-const LONG: Duration = Duration::from_millis(5);
 
 impl JobQueue {
     /// The next tasks for a thread: awaited ones first, then what is left of a chunk whose thread has
@@ -159,18 +157,18 @@ impl JobQueue {
         self.pending.contains_key(&id) || self.begun.iter().any(is_of)
     }
 
-    /// Takes out what has not begun of a task or a chunk.
+    /// Takes out what has not begun of a task or a chunk: no thread begins it after this.
     pub(super) fn take(&mut self, id: TaskId) -> Vec<Entry> {
         let of_id = self.begun.iter().filter(|begun| begun.chunk.id() == id);
-        let parts = of_id.map(|begun| Entry::Chunk(Arc::clone(&begun.chunk)));
+        let parts = of_id.filter_map(|begun| begun.chunk.take_rest()).map(Entry::Chunk);
         self.pending.remove(&id).into_iter().chain(parts).collect()
     }
 
     /// Takes out all that has not begun.
     pub(super) fn take_all(&mut self) -> Vec<Entry> {
-        let parts = self.begun.iter().map(|begun| Entry::Chunk(Arc::clone(&begun.chunk)));
+        let parts = self.begun.iter().filter_map(|begun| begun.chunk.take_rest());
         let pending = std::mem::take(&mut self.pending).into_values();
-        pending.chain(parts).collect()
+        pending.chain(parts.map(Entry::Chunk)).collect()
     }
 
     /// Notes how long `count` tasks took together. A chunk says more than one task.
@@ -185,12 +183,69 @@ impl JobQueue {
 
     /// The number of tasks to put into one chunk: about [`CHUNK_TIME`] of work.
     pub(super) fn chunk_size(&self) -> usize {
-        match self.typical_run_time {
-            Some(run_time) if run_time <= LONG => {
-                let count = CHUNK_TIME.as_nanos() / run_time.as_nanos().max(1);
-                count.clamp(1, MAX_CHUNK) as usize
+        let Some(run_time) = self.typical_run_time else { return 1 };
+        let count = CHUNK_TIME.as_nanos() / run_time.as_nanos().max(1);
+        count.clamp(1, MAX_CHUNK) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::error::Failure;
+    use crate::executor::chunk;
+    use crate::task::{Context, Task};
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    impl Task for Nothing {
+        const NAME: &'static str = "nothing";
+        type Output = ();
+        fn run(self, _: &Context) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    /// A queue with a chunk of which a thread has run the first of ten tasks.
+    fn with_begun_chunk() -> (JobQueue, Arc<dyn LocalChunk>, chunk::Results<()>) {
+        let (collected, _) = chunk::collect(&mut std::iter::repeat_with(|| Nothing), 10);
+        let (chunk, results) = collected.expect("ten tasks");
+        let mut queue = JobQueue::default();
+        queue.begin(&chunk);
+        assert!(chunk.run_next(&mut queue.runner.context(chunk.id(), 0)));
+        (queue, chunk, results)
+    }
+
+    #[test]
+    fn a_thread_begins_no_task_of_a_chunk_that_was_taken() {
+        type Take = fn(&mut JobQueue, TaskId) -> Vec<Entry>;
+        let all: Take = |queue, _| queue.take_all();
+        for take in [JobQueue::take, all] {
+            let (mut queue, chunk, results) = with_begun_chunk();
+            let taken = take(&mut queue, chunk.id());
+            // Before these are completed, for which the queue is not locked.
+            assert!(!chunk.run_next(&mut queue.runner.context(chunk.id(), 0)));
+            assert!(!queue.has_not_begun(chunk.id()) && take(&mut queue, chunk.id()).is_empty());
+            assert!(!queue.end(&chunk), "nothing is left");
+            assert!(queue.begun.is_empty());
+            for entry in taken {
+                entry.fail(&TaskError::Cancelled);
             }
-            _ => 1,
+            drop(chunk);
+            assert_eq!(results.len(), 10);
+        }
+    }
+
+    #[test]
+    fn chunks_are_about_a_millisecond_of_work() {
+        let mut queue = JobQueue::default();
+        assert_eq!(queue.chunk_size(), 1);
+        for (micros, size) in [(0, 1024), (1, 1000), (300, 3), (1_000, 1), (3_000, 1), (9_000, 1)] {
+            queue.typical_run_time = Some(Duration::from_micros(micros));
+            assert_eq!(queue.chunk_size(), size, "{micros} µs");
         }
     }
 }
