@@ -75,7 +75,7 @@ pub struct ThreadPool {
 struct ThreadPoolInner {
     size: usize,
     queue: Mutex<JobQueue>,
-    /// Number of times that tasks were added, for the thread that spins.
+    /// Number of times that tasks were added or the pool was shut down, for the thread that spins.
     added: AtomicUsize,
     /// The first awaited task, or 0: threads leave other chunks for it.
     awaited: AtomicU64,
@@ -175,6 +175,7 @@ impl ThreadPoolInner {
         queue.broken.get_or_insert_with(|| error.clone());
         queue.is_shut_down = true;
         let pending = queue.take_all();
+        self.added.fetch_add(1, Ordering::Release);
         self.changed.notify_all();
         self.end_thread(queue);
         self.fail(pending, &TaskError::PoolBroken(error));
