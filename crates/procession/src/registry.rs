@@ -197,17 +197,21 @@ impl Registry {
 
     /// The encoding of the tasks of this name, or why there are none.
     pub(crate) fn encoding(&self, name: &str) -> Result<Encoding, String> {
-        self.runner(name)
-            .map(|_| self.kinds.get(name).map(|kind| kind.encoding).unwrap_or_default())
+        Ok(self.kind(name)?.encoding)
     }
 
     /// What runs the tasks of this name, or why nothing does.
     pub(crate) fn runner(&self, name: &str) -> Result<Runner, String> {
+        Ok(self.kind(name)?.runner)
+    }
+
+    /// The only kind of task of this name, or why there is none.
+    fn kind(&self, name: &str) -> Result<&TaskKind, String> {
         match self.kinds.get(name) {
-            Some(TaskKind { runner, rival: None, .. }) => Ok(*runner),
             Some(TaskKind { type_name, rival: Some(rival), .. }) => {
                 Err(conflict(name, type_name, rival))
             }
+            Some(kind) => Ok(kind),
             None => Err(format!("the worker knows no task named {name:?}: add it to its Registry")),
         }
     }

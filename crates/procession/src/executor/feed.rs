@@ -71,14 +71,19 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
         ahead: usize,
         mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
     ) -> bool {
+        let Some(tasks) = &mut self.tasks else { return false };
         let local = self.control.as_deref().and_then(|control| control.local_chunks());
         if let Some(executor) = local
             && let size @ 2.. = executor.chunk_size()
         {
-            let is_full = ahead >= executor.chunks_ahead();
-            return !is_full && Self::hand_over_local(&mut self.tasks, executor, size, put);
+            if ahead >= executor.chunks_ahead() {
+                return false;
+            }
+            if !Self::hand_over_local(tasks, executor, size, put) {
+                self.tasks = None;
+            }
+            return self.tasks.is_some();
         }
-        let Some(tasks) = &mut self.tasks else { return false };
         let chunks = self.control.as_deref().and_then(|control| control.chunks());
         let chunk = chunks.filter(|_| !self.have_blobs).map(|chunks| (chunks, chunks.chunk_size()));
         let chunk = chunk.filter(|(_, size)| *size > 1);
@@ -114,25 +119,23 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
         self.tasks.is_some()
     }
 
-    /// The same for a chunk of tasks that are run in this process.
+    /// The same for a chunk of tasks that are run in this process. Returns false after the last task.
     fn hand_over_local(
-        tasks: &mut Option<I>,
+        tasks: &mut I,
         executor: &dyn LocalChunkExecutor,
         size: usize,
         mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
     ) -> bool {
-        let Some(iterator) = tasks else { return false };
-        let (chunk, end) = chunk::collect(iterator, size);
+        let (chunk, end) = chunk::collect(tasks, size);
         if let Some((chunk, results)) = chunk {
             executor.enqueue_local(chunk);
             put(Ahead::Chunk(results));
         }
         match end {
             ChunkEnd::Panic(panic) => resume_unwind(panic),
-            ChunkEnd::End => *tasks = None,
-            _ => {}
+            ChunkEnd::End => false,
+            _ => true,
         }
-        tasks.is_some()
     }
 
     fn submit(&self, task: I::Item) -> Future<<I::Item as Task>::Output> {

@@ -94,8 +94,15 @@ impl PoolInner {
                     let (worker, pid) = (worker_id.worker_index, state.pid(worker_id));
                     effects.events.push(PoolEvent::SpareSteppedIn { worker, pid, replaces });
                 }
-                Action::Send { worker_id, seq, attempt, stop_after, job, first, count } => {
-                    let work_item = job;
+                Action::Send {
+                    worker_id,
+                    seq,
+                    attempt,
+                    stop_after,
+                    job: work_item,
+                    first,
+                    count,
+                } => {
                     let Some(handle) = state.handles.get(&worker_id) else { continue };
                     work_item.set_running(true);
                     if self.listeners.want_starts() {

@@ -82,7 +82,8 @@ impl<J: Clone> Scheduler<J> {
                 None => continue,
             };
             processes += usize::from(!counted);
-            free_slots = free_slots.saturating_add(self.workers[new].slots) - free_before;
+            let free_now = free_slots.saturating_add(self.workers[new].slots);
+            free_slots = free_now.saturating_sub(free_before);
         }
         if self.phase == Phase::Open {
             self.start_spares(now, actions);
