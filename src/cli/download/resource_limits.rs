@@ -96,7 +96,6 @@ fn limit_of_open_files() -> Option<usize> {
     getrlimit(Resource::Nofile).current.map(|files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-/// The most workers that can have a connection each, and then the most connections.
 /// What is left of a resource, and what each part of a run takes of it.
 struct Budget {
     /// For all workers and connections of this process.
@@ -109,7 +108,8 @@ struct Budget {
     connections_of_worker: usize,
 }
 
-/// As much of the parallelism as the budget allows, at least one connection.
+/// As much of the parallelism as the budget allows: the most workers that can have a connection each,
+/// and then the most connections, at least one.
 fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
     let Budget { room, each_worker, each_connection, served, connections_of_worker } = *budget;
     match parallelism {
