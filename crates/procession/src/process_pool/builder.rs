@@ -349,12 +349,14 @@ impl Builder {
         let programs = program.find(worker_args)?;
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let initializer = initializer.transpose()?;
-        // Last, so that a setting that is refused leaves no directory.
+        let spares = validate::spares(spares)?;
+        let crash_keeper = crash_dir.as_deref().map(CrashKeeper::new).transpose()?;
+        // Last, so that a setting that is refused leaves no journal.
         let journal = pool_journal::begin(journal, &build_id, &slots, &mut worker_env)?;
         let setup = Setup {
             scheduling: Settings {
                 slots,
-                spares: validate::spares(spares)?,
+                spares,
                 min_workers,
                 idle_timeout,
                 max_tasks,
@@ -376,7 +378,7 @@ impl Builder {
             worker_env,
             build_id,
             sandbox,
-            crash_keeper: crash_dir.as_deref().map(CrashKeeper::new).transpose()?,
+            crash_keeper,
         };
         ProcessPool::start(
             setup,

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_task_that_runs_long_is_seen_before_its_end,
         what_a_worker_prints_is_in_its_own_file,
         a_directory_that_cannot_be_made_is_an_error_of_the_builder,
+        a_pool_that_is_refused_leaves_no_journal,
         a_pool_inside_a_task_does_not_write_into_the_journal_of_the_outer_pool,
         two_pools_in_a_program_have_a_journal_each,
         the_dashboard_of_a_pool_shows_its_tasks_workers_and_metrics,
@@ -271,6 +272,24 @@ fn a_directory_that_cannot_be_made_is_an_error_of_the_builder() {
     let error = builder(&file).build().expect_err("no directory");
     let PoolError::Journal(reason) = error else { panic!("{error:?}") };
     assert!(reason.contains("/file"), "{reason}");
+}
+
+fn a_pool_that_is_refused_leaves_no_journal() {
+    let dir = TempDir::new().expect("a directory");
+    let (logs, file) = (dir.path().join("logs"), dir.path().join("file"));
+    fs::write(&file, "").expect("a file");
+    let bad: [fn(procession::Builder, &Path) -> procession::Builder; 6] = [
+        |builder, _| builder.workers(0),
+        |builder, _| builder.max_pending(0),
+        |builder, _| builder.spares(usize::MAX),
+        |builder, file| builder.keep_crashes(file),
+        |builder, _| builder.worker_env("A=B", ""),
+        |builder, file| builder.worker_program(file.with_extension("none")),
+    ];
+    for (number, bad) in bad.into_iter().enumerate() {
+        assert!(bad(builder(&logs), &file).build().is_err(), "setting {number}");
+        assert!(!logs.exists(), "setting {number}");
+    }
 }
 
 fn a_pool_inside_a_task_does_not_write_into_the_journal_of_the_outer_pool() {
