@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -161,8 +162,8 @@ impl Feed {
     pub(crate) fn take_sample(&self) {
         if let Some(sampler) = &self.sampler {
             // Not under the lock: it locks the pool.
-            let now = sampler();
-            self.state().gauges.add(now);
+            let (at, now) = (Instant::now(), sampler());
+            self.state().gauges.add(at, now);
             self.notify();
         }
     }

@@ -4,8 +4,8 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-/// Maximum number of samples that are kept. Then every other one is discarded, and from then on only
-/// every other one is taken.
+/// Maximum number of samples that are kept. Then about half of them are discarded, so that the others are
+/// as far apart in time as half of the maximum needs, and from then on they are kept at this interval.
 const MAX_SAMPLES: usize = 600;
 
 /// The numbers of a pool at one moment.
@@ -27,11 +27,15 @@ pub struct Gauges {
     pub retried: u64,
     /// Workers that replaced another.
     pub respawned: u64,
+    /// Spares that stand by.
+    pub spares: usize,
+    /// Spares that took the place of a worker.
+    pub promoted: u64,
     /// Times from the submission of a task to its start.
     pub wait: DurationGauge,
     /// Durations of tasks.
     pub run: DurationGauge,
-    /// The workers that live.
+    /// The workers that live, spares included.
     pub workers: Vec<WorkerGauge>,
 }
 
@@ -67,15 +71,19 @@ pub(crate) struct GaugeHistory {
     pub(crate) now: Gauges,
     /// Number of samples that were ever taken.
     pub(crate) number: u64,
+    /// By time. The last is the newest that was taken.
     samples: Vec<GaugeSample>,
-    /// Every how many samples one is kept.
-    every: u64,
+    /// The shortest time between two samples that are kept, in milliseconds; the newest is kept until
+    /// there is another one.
+    interval: f64,
     last: Option<LastGauges>,
 }
 
 #[derive(Debug)]
 struct LastGauges {
     at: Instant,
+    /// The same in milliseconds since 1970, as the page draws it.
+    since_1970: f64,
     ended: u64,
     cpu: Vec<(u32, f64)>,
 }
@@ -103,8 +111,12 @@ pub(crate) struct PoolPicture {
 }
 
 impl GaugeHistory {
-    pub(crate) fn add(&mut self, now: Gauges) {
-        let at = Instant::now();
+    /// Adds the gauges that were asked for at this time. Those that another thread has overtaken are
+    /// discarded.
+    pub(crate) fn add(&mut self, at: Instant, now: Gauges) {
+        if self.last.as_ref().is_some_and(|last| at < last.at) {
+            return;
+        }
         let ended = now.done + now.failed + now.cancelled;
         let cpu: Vec<_> =
             now.workers.iter().filter_map(|worker| Some((worker.pid, worker.cpu_s?))).collect();
@@ -117,28 +129,48 @@ impl GaugeHistory {
             let used = cpu.iter().map(used).sum::<f64>();
             (ended.saturating_sub(last.ended) as f64 / seconds, used.max(0.0) / seconds)
         });
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since_1970 = match &self.last {
+            // As steady as `Instant`.
+            Some(last) => last.since_1970 + at.duration_since(last.at).as_secs_f64() * 1e3,
+            None => SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0.0, |time| time.as_secs_f64() * 1e3),
+        };
         let sample = GaugeSample {
-            at: since_1970.map_or(0.0, |time| time.as_secs_f64() * 1e3),
+            at: since_1970,
             running: now.running,
             pending: now.pending,
             rate,
             cpu: used,
             memory: now.workers.iter().filter_map(|worker| worker.memory).sum(),
         };
-        self.last = Some(LastGauges { at, ended, cpu });
+        self.last = Some(LastGauges { at, since_1970, ended, cpu });
         self.now = now;
         self.number += 1;
-        if self.number.is_multiple_of(self.every.max(1)) {
-            self.samples.push(sample);
+        self.keep(sample);
+    }
+
+    /// Keeps the newest sample, and the one before it only if it is not too close to its predecessor.
+    fn keep(&mut self, newest: GaugeSample) {
+        if let [.., before, last] = &self.samples[..]
+            && last.at - before.at < self.interval
+        {
+            self.samples.pop();
         }
+        self.samples.push(newest);
         if self.samples.len() >= MAX_SAMPLES {
-            let mut index = 0;
-            self.samples.retain(|_| {
-                index += 1;
-                index % 2 == 1
+            let period = newest.at - self.samples[0].at;
+            self.interval = (period / (MAX_SAMPLES / 2) as f64).max(1.0);
+            self.samples.pop();
+            let mut next = f64::MIN;
+            self.samples.retain(|sample| {
+                let is_due = sample.at >= next;
+                if is_due {
+                    next = sample.at + self.interval;
+                }
+                is_due
             });
-            self.every = self.every.max(1) * 2;
+            self.samples.push(newest);
         }
     }
 

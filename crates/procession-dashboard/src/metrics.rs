@@ -9,52 +9,53 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// All metrics.
 pub(crate) fn text(gauges: &Gauges) -> String {
-    let Gauges {
-        slots,
-        pending,
-        running,
-        done,
-        failed,
-        cancelled,
-        retried,
-        respawned,
-        wait,
-        run,
-        workers,
-    } = gauges;
     let mut text = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         head(&mut text, name, kind, help);
         let _ = writeln!(text, "{name} {value}");
     };
-    one("procession_tasks_pending", "gauge", "Tasks that have not begun.", *pending as u64);
-    one("procession_tasks_running", "gauge", "Tasks that run.", *running as u64);
-    one("procession_slots", "gauge", "Tasks that run at a time, at most.", *slots as u64);
-    one("procession_workers", "gauge", "Worker processes that live.", workers.len() as u64);
-    one("procession_task_retries_total", "counter", "Attempts beyond the first.", *retried);
+    one("procession_tasks_pending", "gauge", "Tasks that have not begun.", gauges.pending as u64);
+    one("procession_tasks_running", "gauge", "Tasks that run.", gauges.running as u64);
+    one("procession_slots", "gauge", "Tasks that run at a time, at most.", gauges.slots as u64);
+    one(
+        "procession_workers",
+        "gauge",
+        "Worker processes that live, spares included.",
+        gauges.workers.len() as u64,
+    );
+    one("procession_task_retries_total", "counter", "Attempts beyond the first.", gauges.retried);
     one(
         "procession_worker_replacements_total",
         "counter",
         "Workers that replaced one that died, was killed or was recycled.",
-        *respawned,
+        gauges.respawned,
+    );
+    one("procession_spares", "gauge", "Spare workers that stand by.", gauges.spares as u64);
+    one(
+        "procession_spare_promotions_total",
+        "counter",
+        "Spares that took the place of a worker.",
+        gauges.promoted,
     );
     let name = "procession_tasks_total";
     head(&mut text, name, "counter", "Tasks that ended.");
-    for (outcome, count) in [("done", done), ("failed", failed), ("cancelled", cancelled)] {
+    for (outcome, count) in
+        [("done", gauges.done), ("failed", gauges.failed), ("cancelled", gauges.cancelled)]
+    {
         let _ = writeln!(text, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
-    durations(&mut text, "procession_task_wait_seconds", "From submission to start.", wait);
-    durations(&mut text, "procession_task_run_seconds", "Durations of tasks.", run);
+    durations(&mut text, "procession_task_wait_seconds", "From submission to start.", &gauges.wait);
+    durations(&mut text, "procession_task_run_seconds", "Durations of tasks.", &gauges.run);
     let name = "procession_worker_memory_bytes";
     head(&mut text, name, "gauge", "Resident memory of a worker.");
-    for worker in workers {
+    for worker in &gauges.workers {
         if let Some(memory) = worker.memory {
             let _ = writeln!(text, "{name}{{pid=\"{}\"}} {memory}", worker.pid);
         }
     }
     let name = "procession_worker_cpu_seconds_total";
     head(&mut text, name, "counter", "CPU time of a worker.");
-    for worker in workers {
+    for worker in &gauges.workers {
         if let Some(cpu) = worker.cpu_s {
             let _ = writeln!(text, "{name}{{pid=\"{}\"}} {cpu}", worker.pid);
         }

@@ -4,6 +4,7 @@ use crate::picture::Picture;
 
 const FRAME: &str = include_str!("page/frame.html");
 const STYLE: &str = include_str!("page/style.css");
+const CANVAS: &str = include_str!("page/canvas.js");
 const TABLES: &str = include_str!("page/tables.js");
 const CHARTS: &str = include_str!("page/charts.js");
 const LANES: &str = include_str!("page/lanes.js");
@@ -30,6 +31,7 @@ fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Re
         ("@CONNECT@", may_connect_to),
         ("@STYLE@", STYLE),
         ("@DATA@", &data),
+        ("@CANVAS@", CANVAS),
         ("@TABLES@", TABLES),
         ("@LANES@", LANES),
         ("@CHARTS@", CHARTS),

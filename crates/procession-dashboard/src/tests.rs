@@ -18,19 +18,49 @@ fn the_url_of_the_page_leads_to_it() {
 
 fn gauges(done: u64) -> Gauges {
     let worker = WorkerGauge { pid: 7, memory: Some(4096), cpu_s: Some(0.25) };
-    Gauges { slots: 2, pending: 3, running: 1, done, workers: vec![worker], ..Gauges::default() }
+    let (workers, spares, promoted) = (vec![worker], 1, 4);
+    let (slots, pending, running) = (2, 3, 1);
+    Gauges { slots, pending, running, done, workers, spares, promoted, ..Gauges::default() }
 }
 
 #[test]
 fn samples_are_bounded_and_span_the_whole_time() {
     let mut history = GaugeHistory::default();
-    for done in 0..10_000 {
-        history.add(gauges(done));
+    let begin = Instant::now();
+    for second in 0..10_000 {
+        history.add(begin + Duration::from_secs(second), gauges(second));
+        if second % 61 > 0 {
+            continue;
+        }
+        let (first, newest, count) = samples(&history);
+        assert!(count < 600, "{count} after {second} s");
+        // At every moment, not only when a sample is due.
+        assert!((newest - first - second as f64 * 1e3).abs() < 1.0, "{first} {newest} {second}");
     }
+    let (_, _, count) = samples(&history);
+    assert!((200..600).contains(&count), "{count}");
+    // All at one moment: there is nothing to draw between them.
+    let mut history = GaugeHistory::default();
+    (0..10_000).for_each(|done| history.add(begin, gauges(done)));
+    assert!(samples(&history).2 < 600);
+    assert_eq!(history.now.done, 9_999);
+}
+
+/// The times of the first and the newest sample, in milliseconds, and the number of all.
+fn samples(history: &GaugeHistory) -> (f64, f64, usize) {
     let picture = serde_json::to_value(history.picture().unwrap()).unwrap();
     let samples = picture["samples"].as_array().unwrap();
-    assert!((200..600).contains(&samples.len()), "{}", samples.len());
-    assert_eq!(picture["now"]["done"], 9_999);
+    let at = |index: usize| samples[index]["at"].as_f64().unwrap();
+    (at(0), at(samples.len() - 1), samples.len())
+}
+
+#[test]
+fn gauges_that_were_overtaken_are_not_the_present_ones() {
+    let mut history = GaugeHistory::default();
+    let begin = Instant::now();
+    history.add(begin + Duration::from_secs(2), gauges(2));
+    history.add(begin + Duration::from_secs(1), gauges(1));
+    assert_eq!((history.now.done, history.number), (2, 1));
 }
 
 fn get(addr: SocketAddr, path: &str, host: &str) -> String {
@@ -52,6 +82,9 @@ fn a_pool_has_metrics_in_the_format_of_prometheus() {
         "# TYPE procession_tasks_total counter",
         "procession_tasks_total{outcome=\"done\"} 5",
         "procession_tasks_pending 3",
+        "procession_spares 1",
+        "# TYPE procession_spare_promotions_total counter",
+        "procession_spare_promotions_total 4",
         "procession_worker_memory_bytes{pid=\"7\"} 4096",
         "procession_task_run_seconds_count 0",
     ] {

@@ -84,7 +84,7 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
         other => {
             let level = match other {
                 PoolEvent::WorkerWrittenOff { .. } => Level::Error,
-                PoolEvent::SpareSteppedIn { .. } => Level::Info,
+                PoolEvent::SparePromoted { .. } => Level::Info,
                 _ => Level::Warn,
             };
             let (stream, text) = (procession_journal::OutputStream::Stderr, in_words(other));
@@ -103,7 +103,7 @@ pub fn in_words(event: &PoolEvent) -> String {
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
             format!("worker {worker} (pid {pid}) is left behind: {reason}")
         }
-        PoolEvent::SpareSteppedIn { worker, pid, replaces } => {
+        PoolEvent::SparePromoted { worker, pid, replaces } => {
             format!("worker {worker} (pid {pid}), a spare, took the place of worker {replaces}")
         }
         PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {

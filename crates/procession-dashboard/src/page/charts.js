@@ -27,6 +27,7 @@ class Charts {
       ["tasks a second", STRIPS[2].text(rate)], ["median", time(now.run.median * 1000)], ["p99", time(now.run.p99 * 1000)],
       ["done", now.done], ["failed", now.failed], ["cancelled", now.cancelled], ["retried", now.retried],
       ["workers", now.workers.length], ["workers replaced", now.respawned]];
+    if (now.spares || now.promoted) gauges.push(["spares", now.spares], ["spares promoted", now.promoted]);
     byId("gauges").replaceChildren(...gauges.map(([label, number]) => {
       const item = make("li");
       item.append(make("b", number), " " + label);
@@ -36,25 +37,15 @@ class Charts {
   }
 
   draw() {
-    if (!this.pool || this.drawing) return;
-    this.drawing = true;
-    requestAnimationFrame(() => {
-      this.drawing = false;
-      this.drawNow();
-    });
+    if (this.pool) drawSoon(this);
   }
 
   drawNow() {
     const css = getComputedStyle(document.documentElement);
-    const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const width = this.canvas.clientWidth;
     const columns = width < 560 ? 1 : 2;
     const rows = Math.ceil(STRIPS.length / columns);
-    const height = rows * STRIP;
-    this.canvas.style.height = height + "px";
-    [this.canvas.width, this.canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-    const pen = this.canvas.getContext("2d");
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const pen = prepare(this.canvas, rows * STRIP);
     pen.font = "12px system-ui, sans-serif";
     pen.textBaseline = "top";
     const wide = (width - 16 * (columns - 1)) / columns;

@@ -111,32 +111,15 @@ class Run {
     return from + (x - this.margin()) / (this.canvas.clientWidth - this.margin()) * (to - from);
   }
 
-  prepare(canvas, height) {
-    const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    const width = canvas.clientWidth;
-    canvas.style.height = height + "px";
-    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
-    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-    const pen = canvas.getContext("2d");
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
-    return pen;
-  }
-
   draw() {
-    if (!this.picture || this.drawing) return;
-    this.drawing = true;
-    requestAnimationFrame(() => {
-      this.drawing = false;
-      this.drawNow();
-    });
+    if (this.picture) drawSoon(this);
   }
 
   drawNow() {
     const css = getComputedStyle(document.documentElement);
     const color = (name) => css.getPropertyValue(name).trim();
     const tall = this.laneHeight();
-    const pen = this.prepare(this.canvas, Math.max(this.lanes.length * tall, tall));
+    const pen = prepare(this.canvas, Math.max(this.lanes.length * tall, tall));
     const [width, margin] = [this.canvas.clientWidth, this.margin()];
     const steps = this.steps();
     pen.strokeStyle = color("--line");
@@ -294,7 +277,7 @@ class Run {
   }
 
   drawAxis({ all, step }, margin, ink) {
-    const pen = this.prepare(this.axis, AXIS);
+    const pen = prepare(this.axis, AXIS);
     pen.font = "12px system-ui, sans-serif";
     pen.fillStyle = ink.soft;
     pen.textBaseline = "middle";

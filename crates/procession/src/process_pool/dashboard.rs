@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use procession_dashboard::{Dashboard, DurationGauge, Gauges, WorkerGauge};
 
+use super::ProcessPool;
 use super::inner::PoolInner;
 use super::stats::Times;
-use super::{ProcessPool, Stats};
 use crate::limits;
 
 /// A page that shows a pool, from [`ProcessPool::dashboard`]. It is served until this is closed or
@@ -50,7 +50,15 @@ impl ProcessPool {
             match gauges(&pool) {
                 Some(gauges) => *last = gauges,
                 // The pool was dropped: its workers have ended, its counts remain.
-                None => (last.workers, last.running, last.pending) = (Vec::new(), 0, 0),
+                None => {
+                    *last = Gauges {
+                        workers: Vec::new(),
+                        running: 0,
+                        pending: 0,
+                        spares: 0,
+                        ..last.clone()
+                    }
+                }
             }
             last.clone()
         };
@@ -97,37 +105,25 @@ impl PoolDashboard {
 /// `None` if the pool was dropped.
 fn gauges(pool: &Weak<PoolInner>) -> Option<Gauges> {
     let pool = pool.upgrade()?;
-    // The spares are among `pids`.
-    let Stats {
-        pids,
-        pending,
-        running,
-        done,
-        failed,
-        cancelled,
-        retried,
-        respawned,
-        wait,
-        run,
-        spares: _,
-        stepped_in: _,
-    } = pool.stats();
-    let workers = pids.into_iter().map(|pid| WorkerGauge {
+    let stats = pool.stats();
+    let workers = stats.pids.iter().map(|&pid| WorkerGauge {
         pid,
         memory: limits::resident_memory(pid),
         cpu_s: limits::cpu_time(pid).map(|cpu| cpu.as_secs_f64()),
     });
     Some(Gauges {
         slots: pool.setup.scheduling.slots.iter().sum(),
-        pending,
-        running,
-        done,
-        failed,
-        cancelled,
-        retried,
-        respawned,
-        wait: durations(&wait),
-        run: durations(&run),
+        pending: stats.pending,
+        running: stats.running,
+        done: stats.done,
+        failed: stats.failed,
+        cancelled: stats.cancelled,
+        retried: stats.retried,
+        respawned: stats.respawned,
+        spares: stats.spares,
+        promoted: stats.promoted,
+        wait: durations(&stats.wait),
+        run: durations(&stats.run),
         workers: workers.collect(),
     })
 }

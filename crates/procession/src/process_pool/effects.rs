@@ -89,10 +89,10 @@ impl PoolInner {
                     self.counts().respawned += u64::from(is_replacement);
                     let _ = self.supervisor.send(SupervisorMessage::Start(handle));
                 }
-                Action::StepIn { worker_id, replaces } => {
-                    self.counts().stepped_in += 1;
+                Action::Promote { worker_id, replaces } => {
+                    self.counts().promoted += 1;
                     let (worker, pid) = (worker_id.worker_index, state.pid(worker_id));
-                    effects.events.push(PoolEvent::SpareSteppedIn { worker, pid, replaces });
+                    effects.events.push(PoolEvent::SparePromoted { worker, pid, replaces });
                 }
                 Action::Send {
                     worker_id,

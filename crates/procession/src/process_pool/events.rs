@@ -32,7 +32,7 @@ use crate::task::TaskId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolEvent {
-    /// A worker is ready to run tasks. A spare does so after [`SpareSteppedIn`](Self::SpareSteppedIn).
+    /// A worker is ready to run tasks. A spare does so after [`SparePromoted`](Self::SparePromoted).
     WorkerStarted {
         /// Index of the worker.
         worker: usize,
@@ -41,7 +41,7 @@ pub enum PoolEvent {
     },
     /// A spare took the place of a worker that ended, and runs tasks from now on. The next process of
     /// that worker will be a spare.
-    SpareSteppedIn {
+    SparePromoted {
         /// Index of the worker that was a spare.
         worker: usize,
         /// Its process id.

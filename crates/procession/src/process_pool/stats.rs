@@ -40,8 +40,8 @@ pub struct Stats {
     pub respawned: u64,
     /// Spares that stand by now: [`Builder::spares`](super::Builder::spares).
     pub spares: usize,
-    /// Spares that took the place of a worker.
-    pub stepped_in: u64,
+    /// Spares that were promoted: they took the place of a worker.
+    pub promoted: u64,
     /// Times from the submission of a task to the start of its last run. Only of tasks whose worker
     /// replied.
     pub wait: Times,
@@ -87,7 +87,7 @@ pub(crate) struct Counts {
     pub cancelled: u64,
     pub retried: u64,
     pub respawned: u64,
-    pub stepped_in: u64,
+    pub promoted: u64,
     pub wait: Times,
     pub run: Times,
 }
@@ -104,8 +104,7 @@ impl PoolInner {
         let spares = state.scheduler.spares();
         drop(state);
         let counts = self.counts();
-        let Counts { done, failed, cancelled, retried, respawned, stepped_in, wait, run } =
-            &*counts;
+        let Counts { done, failed, cancelled, retried, respawned, promoted, wait, run } = &*counts;
         Stats {
             pids,
             pending,
@@ -116,7 +115,7 @@ impl PoolInner {
             retried: *retried,
             respawned: *respawned,
             spares,
-            stepped_in: *stepped_in,
+            promoted: *promoted,
             wait: wait.clone(),
             run: run.clone(),
         }

@@ -1,7 +1,7 @@
 //! [`PoolEvent`]s as events of the crate `tracing`, with the target `procession`.
 //!
 //! ```text
-//!   INFO  worker started  worker pid          INFO   spare stepped in    worker pid replaces
+//!   INFO  worker started  worker pid          INFO   spare promoted      worker pid replaces
 //!                                             WARN   task is tried again  task fault attempt pause_ms
 //!   INFO  worker exited   worker pid exit …   ERROR  task timed out       task after_ms
 //!   ERROR worker died     worker pid exit …   TRACE  task handed over     task worker pid attempt
@@ -38,8 +38,8 @@ pub(super) fn emit(event: &PoolEvent) {
         PoolEvent::WorkerStarted { worker, pid } => {
             info!(target: "procession", worker, pid, "worker started");
         }
-        PoolEvent::SpareSteppedIn { worker, pid, replaces } => {
-            info!(target: "procession", worker, pid, replaces, "spare stepped in");
+        PoolEvent::SparePromoted { worker, pid, replaces } => {
+            info!(target: "procession", worker, pid, replaces, "spare promoted");
         }
         PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: true } => {
             warn!(target: "procession", worker, pid, reason, "worker not started");

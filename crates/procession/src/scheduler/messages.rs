@@ -285,7 +285,7 @@ pub(crate) enum Action<J> {
         will_end: bool,
     },
     /// This spare has become active: it gets calls from now on.
-    StepIn {
+    Promote {
         worker_id: WorkerId,
         /// The index that was active and is a spare now.
         replaces: WorkerIndex,

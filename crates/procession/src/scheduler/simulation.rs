@@ -43,7 +43,7 @@ pub struct Summary {
     /// Workers that started beside their predecessor.
     pub succeeded: u64,
     /// Spares that took the place of a worker.
-    pub stepped_in: u64,
+    pub promoted: u64,
     /// Calls for which the shared memory had no room.
     pub blocked: u64,
     /// False claims.
@@ -75,7 +75,7 @@ impl std::ops::Add for Summary {
             taken_back: self.taken_back + other.taken_back,
             retried: self.retried + other.retried,
             succeeded: self.succeeded + other.succeeded,
-            stepped_in: self.stepped_in + other.stepped_in,
+            promoted: self.promoted + other.promoted,
             blocked: self.blocked + other.blocked,
             lies: self.lies + other.lies,
             blamed: self.blamed + other.blamed,
@@ -127,7 +127,7 @@ mod tests {
             ("taken back", total.taken_back),
             ("retried", total.retried),
             ("run by a successor", total.succeeded),
-            ("of a spare that stepped in", total.stepped_in),
+            ("of a spare that was promoted", total.promoted),
             ("found no room", total.blocked),
             ("false claims", total.lies),
             ("sent together to several slots", total.chunks_ahead),

@@ -1,5 +1,5 @@
-//! Starts of processes, and spares: processes that are started and initialised in advance, and step
-//! in at once when an active worker ends.
+//! Starts of processes, and spares: processes that are started and initialised in advance, and are
+//! promoted at once when an active worker ends.
 //!
 //! A pool of `n` workers and `m` spares has `n + m` worker indices. At any time `n` of them are
 //! active; only these get calls. The others are spares. Each index has one process at most, so there
@@ -8,11 +8,11 @@
 //! ```text
 //!   index 0  active   runs a call ── dies          spare    starts ─────── stands by
 //!   index 1  active   runs calls ───────────────────────────────────────────────────
-//!   index 2  spare    stands by ────── steps in ── active   runs calls ─────────────
+//!   index 2  spare    stands by ───── is promoted: active   runs calls ────────────
 //! ```
 //!
-//! A step exchanges the roles of two indices: no process changes its index. The index of the worker
-//! that ended becomes the spare, and its next process is started in advance. A spare steps in for an
+//! A promotion exchanges the roles of two indices: no process changes its index. The index of the worker
+//! that ended becomes the spare, and its next process is started in advance. A spare is promoted over an
 //! active index that has no process, or one that is starting, leaving, or killed without a call; of
 //! these, those without a process and those that are leaving only if another worker is wanted.
 //!
@@ -26,8 +26,8 @@ use super::worker::{Stage, WorkerState, later};
 use super::{Phase, Scheduler};
 
 impl<J: Clone> Scheduler<J> {
-    /// Starts workers, or lets spares step in: up to `min_workers`, and more while there are more
-    /// pending chunks than free slots. Then starts the spares. Returns whether a spare stepped in.
+    /// Starts workers, or promotes spares: up to `min_workers`, and more while there are more
+    /// pending chunks than free slots. Then starts the spares. Returns whether a spare was promoted.
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action<J>>) -> bool {
         let min_workers = match self.phase {
             Phase::Open => self.settings.min_workers,
@@ -39,7 +39,7 @@ impl<J: Clone> Scheduler<J> {
         if !(has_spares || self.workers.iter().any(is_vacant)) {
             return false;
         }
-        // A spare may step in for a worker that is leaving; without spares its index is occupied.
+        // A spare may be promoted over a worker that is leaving; without spares its index is occupied.
         let counts = |worker: &&WorkerState| {
             let is_leaving = matches!(worker.stage, Stage::Leaving { .. });
             worker.is_active && worker.has_process() && !(has_spares && is_leaving)
@@ -52,7 +52,7 @@ impl<J: Clone> Scheduler<J> {
             _ => worker.free_slots(),
         };
         let mut free_slots = self.workers.iter().map(free_soon).fold(0, usize::saturating_add);
-        let mut has_stepped_in = false;
+        let mut has_promoted = false;
         for index in 0..self.workers.len() {
             let worker = &self.workers[index];
             let is_wanted = processes < min_workers || self.pending > free_slots;
@@ -69,10 +69,10 @@ impl<J: Clone> Scheduler<J> {
             let is_startable = worker.stage == Stage::Vacant { until: None };
             let new = match self.standby() {
                 Some(spare) => {
-                    has_stepped_in = true;
-                    self.workers.step_in(spare, index, now);
+                    has_promoted = true;
+                    self.workers.promote(spare, index, now);
                     let worker_id = self.workers[spare].worker_id();
-                    actions.push(Action::StepIn { worker_id, replaces: index });
+                    actions.push(Action::Promote { worker_id, replaces: index });
                     spare
                 }
                 None if is_wanted && is_startable => {
@@ -88,7 +88,7 @@ impl<J: Clone> Scheduler<J> {
         if self.phase == Phase::Open {
             self.start_spares(now, actions);
         }
-        has_stepped_in
+        has_promoted
     }
 
     pub(super) fn has_spares(&self) -> bool {

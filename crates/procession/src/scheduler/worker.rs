@@ -251,7 +251,7 @@ impl WorkerState {
     }
 
     /// Exchanges the roles of this spare, which stands by, and an active worker without a call.
-    pub(crate) fn step_in_for(&mut self, active: &mut Self, now: Instant) {
+    pub(crate) fn promote_over(&mut self, active: &mut Self, now: Instant) {
         std::mem::swap(&mut self.is_active, &mut active.is_active);
         std::mem::swap(&mut self.quota, &mut active.quota);
         self.stage = Stage::Ready;

@@ -102,11 +102,11 @@ impl Workers {
     }
 
     /// Lets a spare that stands by take the place of an active worker.
-    pub(super) fn step_in(&mut self, spare: WorkerIndex, active: WorkerIndex, now: Instant) {
+    pub(super) fn promote(&mut self, spare: WorkerIndex, active: WorkerIndex, now: Instant) {
         self.note_change(spare);
         self.note_change(active);
         if let Ok([spare, active]) = self.workers.get_disjoint_mut([spare, active]) {
-            spare.step_in_for(active, now);
+            spare.promote_over(active, now);
         }
     }
 

@@ -1,10 +1,13 @@
-//! Workers that are started in advance and step in when another one ends.
+//! Workers that are started in advance and take over when another one ends.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Builder, Executor, PoolEvent, ProcessPool, Recycling, Shutdown, TaskError};
+use procession::{
+    Builder, Executor, PoolEvent, ProcessPool, Recycling, Shutdown, TaskError, TaskOptions,
+};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, is_alive, signal};
@@ -13,7 +16,7 @@ use crate::tasks::{Bad, Ending, Meet, Overlap, Pass, Pid, quiet, succeeds_with};
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_spare_that_was_ready_before_the_crash_runs_the_next_task,
-        spares_step_in_one_after_the_other_while_workers_are_killed,
+        spares_are_promoted_one_after_the_other_while_workers_are_killed,
         there_are_never_more_processes_than_workers_and_spares,
         a_killed_spare_is_replaced_and_costs_no_task,
         recycled_workers_are_replaced_by_spares,
@@ -50,9 +53,9 @@ fn a_spare_that_was_ready_before_the_crash_runs_the_next_task() {
     let crash = pool.submit(Bad(Ending::Kill)).result();
     assert!(matches!(crash, Err(TaskError::WorkerDied(_))), "{crash:?}");
     assert_eq!(pool.submit(Pid()).result(), Ok(pids[1]));
-    assert_eq!(pool.stats().stepped_in, 1);
-    let stepped = PoolEvent::SpareSteppedIn { worker: 1, pid: pids[1], replaces: 0 };
-    eventually("the event", || events.lock().expect("no panic").contains(&stepped));
+    assert_eq!(pool.stats().promoted, 1);
+    let promotion = PoolEvent::SparePromoted { worker: 1, pid: pids[1], replaces: 0 };
+    eventually("the event", || events.lock().expect("no panic").contains(&promotion));
     // The next process of the first worker is the spare.
     await_spares(&pool, 1);
     let next = pool.pids();
@@ -60,15 +63,15 @@ fn a_spare_that_was_ready_before_the_crash_runs_the_next_task() {
     assert_eq!(pool.submit(Pid()).result(), Ok(pids[1]));
 }
 
-fn spares_step_in_one_after_the_other_while_workers_are_killed() {
+fn spares_are_promoted_one_after_the_other_while_workers_are_killed() {
     let pool = ready(quiet(), 1, 1);
     let mut seen = HashSet::new();
     for round in 1..=10 {
         let at_work = pool.submit(Pid()).result().expect("a pid");
         assert!(seen.insert(at_work), "round {round}");
         signal(at_work, Signal::KILL);
-        // Its end is known when the spare has stepped in.
-        eventually("a step", || pool.stats().stepped_in == round);
+        // Its end is known when the spare was promoted.
+        eventually("a promotion", || pool.stats().promoted == round);
         await_spares(&pool, 1);
     }
     assert_eq!(pool.stats().respawned, 10);
@@ -104,7 +107,7 @@ fn a_killed_spare_is_replaced_and_costs_no_task() {
         });
         assert_eq!(pool.submit(Pid()).result(), Ok(at_work));
     }
-    assert_eq!(pool.stats().stepped_in, 0);
+    assert_eq!(pool.stats().promoted, 0);
 }
 
 fn recycled_workers_are_replaced_by_spares() {
@@ -118,14 +121,15 @@ fn recycled_workers_are_replaced_by_spares() {
     }
     assert_eq!(pids[..2], first);
     assert_eq!(pids.iter().collect::<HashSet<_>>().len(), 10, "{pids:?}");
-    assert!(pool.stats().stepped_in >= 1);
+    assert!(pool.stats().promoted >= 1);
 }
 
 fn a_worker_that_is_killed_for_its_timeout_is_replaced_by_a_spare() {
     let gate = Gate::new();
-    let pool = ready(quiet().timeout(std::time::Duration::from_millis(100)), 1, 1);
+    let pool = ready(quiet(), 1, 1);
     let pids = pool.pids();
-    let late = pool.submit(Pass(gate.path()));
+    let timeout = TaskOptions::new().timeout(Duration::from_millis(100));
+    let late = pool.submit_with(timeout, Pass(gate.path()));
     let next = pool.submit(Pid());
     assert!(matches!(late.result(), Err(TaskError::TimedOut { .. })));
     assert_eq!(next.result(), Ok(pids[1]));
@@ -176,7 +180,7 @@ fn spares_keep_to_the_concurrency_of_the_pool() {
         assert!(pool.submit(Bad(Ending::Abort)).result().is_err());
         await_spares(&pool, 1);
     }
-    assert_eq!(pool.stats().stepped_in, 3);
+    assert_eq!(pool.stats().promoted, 3);
 }
 
 fn a_shutdown_ends_the_spares_too() {

@@ -265,7 +265,7 @@ impl World {
                 Action::AskToStop { worker_id, seq, will_end } => {
                     self.asked_to_stop(worker_id, seq, will_end)?;
                 }
-                Action::StepIn { worker_id, replaces } => self.stepped_in(worker_id, replaces)?,
+                Action::Promote { worker_id, replaces } => self.promoted(worker_id, replaces)?,
                 Action::Dismiss { worker_id } => {
                     self.processes
                         .get_mut(&worker_id)
@@ -352,17 +352,19 @@ impl World {
     }
 
     /// A spare becomes active in place of a worker that has no task.
-    fn stepped_in(&mut self, worker_id: WorkerId, replaces: usize) -> Result<(), String> {
-        self.summary.stepped_in += 1;
+    fn promoted(&mut self, worker_id: WorkerId, replaces: usize) -> Result<(), String> {
+        self.summary.promoted += 1;
         if !self.processes.get(&worker_id).is_some_and(SimulatedProcess::may_stay) {
-            return Err(format!("{worker_id:?} stepped in and is not ready"));
+            return Err(format!("{worker_id:?} was promoted and is not ready"));
         }
         if self.goes_on(replaces) || !self.active.remove(&replaces) {
-            return Err(format!("{worker_id:?} stepped in for worker {replaces}, which goes on"));
+            return Err(format!(
+                "{worker_id:?} was promoted over worker {replaces}, which goes on"
+            ));
         }
         match self.active.insert(worker_id.worker_index) {
             true => Ok(()),
-            false => Err(format!("{worker_id:?} stepped in and was active before")),
+            false => Err(format!("{worker_id:?} was promoted and was active before")),
         }
     }
 
