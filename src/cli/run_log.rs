@@ -132,14 +132,19 @@ impl SubmittedCodes {
 /// Records the events of a pool, and prints those that the user should know.
 pub(super) struct PoolLog {
     submitted: SubmittedCodes,
+    output: Arc<WorkerOutput>,
     bar: RunProgressBar,
     /// Whether a shortage of the system was printed.
     has_reported: AtomicBool,
 }
 
 impl PoolLog {
-    pub(super) fn new(submitted: SubmittedCodes, bar: RunProgressBar) -> Self {
-        Self { submitted, bar, has_reported: AtomicBool::new(false) }
+    pub(super) fn new(
+        submitted: SubmittedCodes,
+        output: Arc<WorkerOutput>,
+        bar: RunProgressBar,
+    ) -> Self {
+        Self { submitted, output, bar, has_reported: AtomicBool::new(false) }
     }
 
     /// Prints the first shortage of the system; the log has all.
@@ -153,6 +158,9 @@ impl PoolLog {
         self.print(event);
         if let Some((level, line)) = procession::journal::line_of(event) {
             record(level, self.with_code(event, line));
+        }
+        if let Some(logs) = &self.output.logs {
+            logs.event(event);
         }
     }
 

@@ -81,25 +81,52 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
             let (child, child_pid, how) = (*worker, *pid, exit.to_string());
             (level, LogEvent::WorkerExited { child, child_pid, how, is_regular, usage })
         }
-        other => {
-            let level = match other {
-                PoolEvent::WorkerWrittenOff { .. } => Level::Error,
-                PoolEvent::SparePromoted { .. } => Level::Info,
-                _ => Level::Warn,
-            };
-            let (stream, text) = (procession_journal::OutputStream::Stderr, in_words(other));
-            (level, LogEvent::Output { stream, text })
+        PoolEvent::WorkerWrittenOff { .. } => (Level::Error, sentence(event)),
+        PoolEvent::SparePromoted { .. } => (Level::Info, sentence(event)),
+        PoolEvent::InputKept { input, .. } if input.failure().is_none() => {
+            (Level::Info, sentence(event))
         }
+        PoolEvent::WorkerNarrowed { .. }
+        | PoolEvent::WorkerUnfit { .. }
+        | PoolEvent::WorkerDelayed { .. }
+        | PoolEvent::InputKept { .. }
+        | PoolEvent::ProgramPassedOver { .. } => (Level::Warn, sentence(event)),
     })
+}
+
+/// The line of an event that has none of its own kind.
+fn sentence(event: &PoolEvent) -> LogEvent {
+    let stream = procession_journal::OutputStream::Stderr;
+    LogEvent::Output { stream, text: in_words(event) }
 }
 
 fn name_of(task: TaskId) -> NamedTask {
     NamedTask { id: Some(task.0), ..NamedTask::default() }
 }
 
-/// An event that has no line of its own kind, as a sentence without its full stop.
+/// An event as a sentence for people, without its full stop.
 pub fn in_words(event: &PoolEvent) -> String {
     match event {
+        PoolEvent::TaskStarted { task, worker, pid, attempt } => {
+            format!("task {task} was sent to worker {worker} (pid {pid}), attempt {attempt}")
+        }
+        PoolEvent::TaskRetried { task, fault, attempt, pause: _ } => {
+            format!("task {task} is run again after a {fault}, attempt {attempt}")
+        }
+        PoolEvent::TaskTimedOut { task, after } => format!("task {task} ran for over {after:?}"),
+        PoolEvent::InputKept { task: TaskId(0), worker, pid, input } => {
+            format!("the initializer ended worker {worker} (pid {pid}): {input}")
+        }
+        PoolEvent::InputKept { task, worker, pid, input } => {
+            format!("task {task} ended worker {worker} (pid {pid}): {input}")
+        }
+        PoolEvent::WorkerStarted { worker, pid } => format!("worker {worker} (pid {pid}) is ready"),
+        PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: _ } => {
+            format!("worker {worker} (pid {pid}) did not start: {reason}")
+        }
+        PoolEvent::WorkerExited { worker, pid, exit, usage: _ } => {
+            format!("worker {worker} (pid {pid}) ended: {exit}")
+        }
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
             format!("worker {worker} (pid {pid}) is left behind: {reason}")
         }
@@ -121,7 +148,6 @@ pub fn in_words(event: &PoolEvent) -> String {
         PoolEvent::ProgramPassedOver { program, reason } => {
             format!("{} is not used as the worker program: {reason}", program.display())
         }
-        other => format!("{other:?}"),
     }
 }
 
@@ -151,8 +177,64 @@ impl WorkerOutputs {
         true
     }
 
-    /// Closes the journal of a worker that has ended.
-    pub fn close(&self, pid: u32) {
-        self.journals.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    /// Closes the journal of a worker if this is the event of its end, after which it has no output.
+    pub fn event(&self, event: &PoolEvent) {
+        if let PoolEvent::WorkerExited { pid, .. } | PoolEvent::WorkerNotStarted { pid, .. } = event
+        {
+            self.journals.lock().unwrap_or_else(PoisonError::into_inner).remove(pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::process_pool::ResourceUsage;
+
+    #[test]
+    fn the_journal_of_a_process_is_closed_at_its_end_also_if_it_never_was_a_worker() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let outputs = WorkerOutputs::new(dir.path());
+        let (worker, stream, line) = (0, OutputStream::Stdout, "hello");
+        let usage = ResourceUsage::default();
+        let ends = [
+            PoolEvent::WorkerExited { worker, pid: 7, exit: Exit::Code(0), usage },
+            PoolEvent::WorkerNotStarted { worker, pid: 8, reason: "so".into(), was_needed: false },
+        ];
+        for pid in [7, 8] {
+            assert!(outputs.record(&Output { worker, pid, stream, line }));
+        }
+        outputs.event(&PoolEvent::WorkerStarted { worker, pid: 7 });
+        let open = || outputs.journals.lock().expect("no panic").len();
+        assert_eq!(open(), 2);
+        ends.iter().for_each(|end| outputs.event(end));
+        assert_eq!(open(), 0);
+    }
+
+    #[test]
+    fn a_kept_task_is_recorded_in_words() {
+        let kept = |written: Result<PathBuf, String>| PoolEvent::InputKept {
+            task: TaskId(7),
+            worker: 1,
+            pid: 4711,
+            input: crate::kept_task::KeptInput::new(written),
+        };
+        let line = |event: &PoolEvent| match line_of(event) {
+            Some((level, LogEvent::Output { text, .. })) => (level, text),
+            other => panic!("{other:?}"),
+        };
+        let ended = "task 7 ended worker 1 (pid 4711): its input";
+        assert_eq!(
+            line(&kept(Ok("crashes/a.procession".into()))),
+            (Level::Info, format!("{ended} is kept in crashes/a.procession"))
+        );
+        assert_eq!(
+            line(&kept(Err("the disk is full".into()))),
+            (Level::Warn, format!("{ended} could not be kept: the disk is full"))
+        );
+        let late = PoolEvent::TaskTimedOut { task: TaskId(7), after: Duration::from_secs(1) };
+        assert_eq!(in_words(&late), "task 7 ran for over 1s");
     }
 }

@@ -76,8 +76,8 @@ impl RunExecutor {
                 pool
             }
             Parallelism::Processes { workers: count, connections } => {
-                let output = WorkerOutput::new(log_dir, bar.clone());
-                let events = PoolLog::new(submitted.clone(), bar.clone());
+                let output = Arc::new(WorkerOutput::new(log_dir, bar.clone()));
+                let events = PoolLog::new(submitted.clone(), Arc::clone(&output), bar.clone());
                 let mut pool = crate::cli::pool()
                     .workers(count)
                     .concurrency(connections)

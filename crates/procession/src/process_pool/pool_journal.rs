@@ -146,9 +146,7 @@ mod on {
             if let Some((level, line)) = line_of(event) {
                 self.record(level, line);
             }
-            if let PoolEvent::WorkerExited { pid, .. } = event {
-                self.outputs.close(*pid);
-            }
+            self.outputs.event(event);
         }
 
         pub(in super::super) fn output(&self, output: &Output<'_>) {
