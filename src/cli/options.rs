@@ -120,6 +120,20 @@ pub(super) struct DisplayArgs {
     pub color: ColorOption,
 }
 
+/// Whether a view of a run is coloured.
+#[derive(Debug, clap::Args)]
+pub(super) struct ColorArgs {
+    /// Whether to use colour: auto, always or never
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub color: ColorOption,
+}
+
 /// The kind of executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use super::contradiction;
 use super::exit::ProgramExit;
 use super::format::printable;
-use super::options::ColorOption;
+use super::options::ColorArgs;
 use super::run_selection::RunSelectionArgs;
 use super::usage_error::UsageError;
 use super::{stderr, value};
@@ -62,15 +62,8 @@ pub(super) struct LogsArgs {
     pub json: bool,
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// Whether to use colour: auto, always or never
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true
-    )]
-    pub color: ColorOption,
+    #[command(flatten)]
+    pub color: ColorArgs,
 }
 
 /// Which lines.
@@ -105,13 +98,13 @@ const FILTERS: [&str; 7] = ["worker", "pid", "code", "task", "status", "level", 
 
 /// Runs the command.
 pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {
-    contradiction::check_color(args.color, args.json.then_some("--json"))
+    contradiction::check_color(args.color.color, args.json.then_some("--json"))
         .and_then(|()| args.run.check())
         .map_err(|error| UsageError::new(&["logs"], error))?;
     if args.list {
-        list::run(args.run.log_dir(), args.color)?;
+        list::run(args.run.log_dir(), args.color.color)?;
     } else if args.summary {
-        summary::run(&args.run.find()?, args.json, args.color)?;
+        summary::run(&args.run.find()?, args.json, args.color.color)?;
     } else {
         let path: PathBuf = match args.follow && args.run.run.is_none() {
             true => show::await_run(args.run.log_dir())?,

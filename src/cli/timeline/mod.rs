@@ -21,7 +21,7 @@ use console::Term;
 use super::contradiction::{self, Contradiction};
 use super::exit::ProgramExit;
 use super::logs::print_warnings;
-use super::options::ColorOption;
+use super::options::{ColorArgs, ColorOption};
 use super::run_selection::{self, RunSelectionArgs};
 use super::stdout;
 use super::usage_error::UsageError;
@@ -51,15 +51,8 @@ pub(super) struct TimelineArgs {
     /// Write it as Chrome trace events, which Perfetto shows; - for standard output
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Whether to use colour: auto, always or never
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = true
-    )]
-    pub color: ColorOption,
+    #[command(flatten)]
+    pub color: ColorArgs,
 }
 
 /// Runs the command.
@@ -72,10 +65,10 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
     let name = run_selection::name(&path);
     if let Some(file) = &args.html {
         let picture = Picture::of(&name, &history, !journal::is_running(&path));
-        put(file, &page::still(&picture)?, args.color)?;
+        put(file, &page::still(&picture)?, args.color.color)?;
     }
     if let Some(file) = &args.trace {
-        put(file, &trace::of(&name, &history), args.color)?;
+        put(file, &trace::of(&name, &history), args.color.color)?;
     }
     if args.html.is_none() && args.trace.is_none() {
         let style = terminal::TerminalStyle {
@@ -84,11 +77,11 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
                 true => stdout::width(),
                 false => Term::stderr().size_checked().map_or(WIDTH, |(_, width)| width.into()),
             },
-            is_coloured: args.color.for_stdout() != ColorChoice::Never,
+            is_coloured: args.color.color.for_stdout() != ColorChoice::Never,
             has_unicode: stdout::has_unicode(),
         };
         let text = terminal::draw(&name, &history, style);
-        put(Path::new("-"), &text, args.color)?;
+        put(Path::new("-"), &text, args.color.color)?;
     }
     print_warnings(&warnings);
     Ok(ProgramExit::Success)
@@ -98,7 +91,7 @@ impl TimelineArgs {
     fn check(&self) -> Result<(), Contradiction> {
         let html = self.html.as_ref().map(|_| "--html");
         let plain_option = html.or(self.trace.as_ref().map(|_| "--trace"));
-        contradiction::check_color(self.color, plain_option)?;
+        contradiction::check_color(self.color.color, plain_option)?;
         self.run.check()?;
         match self.html.is_some() && self.html == self.trace {
             true => Err(Contradiction::SameFile),
