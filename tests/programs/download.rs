@@ -35,8 +35,9 @@ fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
     for level in ["basic", "strict"] {
         let place = Sandbox::new();
         let ran = place.run(&["--all", "--sandbox", level]);
-        if ran.stderr.contains("the sandbox cannot be put in place") {
-            println!("not tried: {}", ran.stderr);
+        if !kernel_has_all_layers() {
+            assert!(ran.stderr.contains("the sandbox cannot be put in place"), "{ran:?}");
+            crate::programs::skipped("this kernel has not all layers of the sandbox");
             continue;
         }
         ran.expect(0);
@@ -47,6 +48,19 @@ fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
     let refused =
         Sandbox::new().run(&["--all", "--sandbox", "strict", "--mode", "threads"]).expect(2);
     assert!(refused.stderr.contains("--sandbox LEVEL needs --mode processes"), "{refused:?}");
+}
+
+/// Whether Linux has what the sandbox is made of, asked without the library that is tested.
+#[cfg(target_os = "linux")]
+fn kernel_has_all_layers() -> bool {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+    let filters = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V6))
+        .and_then(|rules| rules.scope(Scope::from_all(ABI::V6)))
+        .and_then(Ruleset::create);
+    filters.is_ok_and(|actions| actions.contains("errno")) && rules.is_ok()
 }
 
 #[test]

@@ -33,13 +33,16 @@ fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
 #[test]
 fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
     let place = Sandbox::new();
-    let args = ["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"];
-    let run = place.start(&[&args[..], &["--task-timeout", "2", "--retries", "2"]].concat());
+    // Of 20 flags, eight at a time. The timeout is twenty times what one takes.
+    let args = ["-s", "DELAY", "-w", "2", "-m", "8", "--json"];
+    let run = place.start(&[&args[..], &["--task-timeout", "10", "--retries", "3"]].concat());
     run.wait_for_stdout("\n");
     let stopped = run.workers(2)[0];
     kill(stopped, Signal::STOP);
     let ran = run.wait().expect(0);
-    assert_eq!(ran.summary().counts(), [194, 0, 0]);
+    assert_eq!(ran.summary().counts(), [20, 0, 0]);
+    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempts"].as_u64()).collect();
+    assert!(attempts.iter().any(|attempts| *attempts > 1), "{attempts:?}");
     wait_until_gone(&[stopped]);
 }
 

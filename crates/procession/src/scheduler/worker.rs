@@ -111,6 +111,11 @@ pub(crate) enum Postponement {
 
 /// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a
 /// deadline for this long is stopped or starved.
+///
+/// A process that is ready waits for a CPU for some time slices, of a few milliseconds each, also where
+/// many are ready: with this much patience a worker that is only starved is seldom taken for a stopped
+/// one. And the end of a task that lies twice, first that it has not begun and then about how long it
+/// has run, comes less than a second after its deadline.
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 
 /// The stages of a process: see the table in `scheduler.rs`.

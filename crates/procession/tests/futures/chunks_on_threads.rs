@@ -28,13 +28,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A pool of this many threads that puts at least 100 short tasks into a chunk.
+/// A pool of this many threads that puts at least 25 short tasks into a chunk.
 fn warm(threads: usize) -> ThreadPool {
     warmed(ThreadPool::new(threads), threads)
 }
 
 fn warmed(pool: ThreadPool, threads: usize) -> ThreadPool {
-    eventually("chunks of 100 tasks", || {
+    eventually("chunks of 25 tasks", || {
         let taken = AtomicUsize::new(0);
         let tasks = (0..2_000).inspect(|_| {
             taken.fetch_add(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ fn warmed(pool: ThreadPool, threads: usize) -> ThreadPool {
         assert!(results.next().is_some_and(|result| result.is_ok()));
         let ahead = taken.load(Ordering::SeqCst);
         assert!(results.all(|result| result.is_ok()));
-        ahead >= 4 * 100 * threads.min(4)
+        ahead >= 4 * 25 * threads.min(4)
     });
     pool
 }

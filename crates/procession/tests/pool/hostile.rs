@@ -18,7 +18,7 @@ use procession::{
 
 pub(crate) use self::attacks::play_if_asked as play_processes_if_asked;
 use self::attacks::{Attack, Hostile};
-use crate::harness::eventually;
+use crate::harness::{PATIENCE, eventually};
 use crate::program;
 use crate::tasks::{Bad, Bytes, Echo, Ending, await_workers, quiet, succeeds_with};
 
@@ -195,17 +195,19 @@ fn a_flood_of_lines_is_read_at_a_limited_rate() {
             .on_output(move |_: &Output<'_>| count(&prints));
         let pool = pool.build().expect("a pool");
         await_workers(&pool);
-        let flood = pool.submit(Hostile(attack.clone()));
         let began = Instant::now();
+        let flood = pool.submit(Hostile(attack.clone()));
         let (mut done, mut sibling) = (0, Duration::ZERO);
-        while began.elapsed() < Duration::from_secs(3) {
+        // For longer than what may be read at once lasts, however slowly it comes.
+        while heard.load(Ordering::SeqCst) < 2 * LINES as usize {
+            assert!(began.elapsed() < PATIENCE, "{attack:?}: {heard:?} lines");
             let sent = Instant::now();
             assert!(pool.submit(Echo("1".to_owned())).result().is_ok());
             (done, sibling) = (done + 1, sibling.max(sent.elapsed()));
         }
         let (lines, took) = (heard.load(Ordering::SeqCst) as f64, began.elapsed());
         println!("{attack:?}: {lines} lines and {done} tasks in {took:?}; the longest {sibling:?}");
-        assert!(lines > LINES, "{attack:?}: it is read as fast as is allowed");
+        assert!(done > 0, "{attack:?}: another worker has a part of the CPUs");
         assert!(lines < LINES * (took.as_secs_f64() + 1.3), "{attack:?}: {lines} lines");
         assert!(flood.cancel());
         ends_at_once(&pool);

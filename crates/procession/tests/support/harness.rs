@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Far longer than any test takes, even on a machine that is busy with other things.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Within that, how long a state may take to come about.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What those say that panic on purpose.
 pub(crate) const ON_PURPOSE: &str = "on purpose";

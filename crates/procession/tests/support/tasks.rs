@@ -81,18 +81,18 @@ pub(crate) fn await_workers(pool: &ProcessPool) {
     });
 }
 
-/// Runs short tasks until the pool sends them in chunks of at least 100, of which it hands over four
+/// Runs short tasks until the pool sends them in chunks of at least 25, of which it hands over four
 /// per worker ahead of the consumer. No task is left over.
 #[track_caller]
 pub(crate) fn warm_up(pool: &ProcessPool) {
-    harness::eventually("chunks of 100 tasks", || {
+    harness::eventually("chunks of 25 tasks", || {
         let taken = Cell::new(0);
         let tasks = (0..1_000 * pool.workers()).inspect(|_| taken.set(taken.get() + 1));
         let mut results = pool.map(tasks.map(|n| Echo(n.to_string())));
         assert!(results.next().is_some_and(|result| result.is_ok()));
         let ahead = taken.get();
         assert!(results.all(|result| result.is_ok()));
-        ahead >= 4 * 100 * pool.workers()
+        ahead >= 4 * 25 * pool.workers()
     });
 }
 
