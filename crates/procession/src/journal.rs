@@ -82,7 +82,9 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
             (level, LogEvent::WorkerExited { child, child_pid, how, is_regular, usage })
         }
         PoolEvent::WorkerWrittenOff { .. } => (Level::Error, sentence(event)),
-        PoolEvent::SparePromoted { .. } => (Level::Info, sentence(event)),
+        PoolEvent::SparePromoted { .. } | PoolEvent::WorkerRecycled { .. } => {
+            (Level::Info, sentence(event))
+        }
         PoolEvent::InputKept { input, .. } if input.failure().is_none() => {
             (Level::Info, sentence(event))
         }
@@ -141,6 +143,9 @@ pub fn in_words(event: &PoolEvent) -> String {
         }
         PoolEvent::WorkerUnfit { worker, pid, reason } => {
             format!("worker {worker} (pid {pid}) is unfit and will be replaced: {reason}")
+        }
+        PoolEvent::WorkerRecycled { worker, pid, reason } => {
+            format!("worker {worker} (pid {pid}) is replaced: {reason}")
         }
         PoolEvent::WorkerDelayed { worker, reason } => {
             format!("worker {worker} cannot be started now: {reason}")

@@ -140,7 +140,7 @@ pub use executor::{
 };
 pub use future::{AsCompleted, Future, FutureState, Unfinished, Until, Waited, as_completed, wait};
 pub use kept_task::{KeptCause, KeptInput, KeptTask, ReplayError, ReplayedOutput};
-pub use limits::{Limits, Recycling};
+pub use limits::{Limits, Recycling, RecyclingReason};
 #[cfg(feature = "dashboard")]
 pub use process_pool::PoolDashboard;
 pub use process_pool::{

@@ -123,6 +123,8 @@ pub(crate) struct Scheduler<J> {
     may_need_recycling: bool,
     /// When to look for calls that wait behind a long one.
     stuck_check: Option<Instant>,
+    /// When the next worker reaches the age at which it is replaced.
+    age_check: Option<Instant>,
     /// Moving average of run times; each new one has a weight of 1/8.
     typical_run_time: Option<Duration>,
     /// Failed starts, and workers that ended before they began a task, since a task was last
@@ -161,6 +163,7 @@ impl<J: Clone> Scheduler<J> {
             is_stable: false,
             may_need_recycling: false,
             stuck_check: None,
+            age_check: None,
             typical_run_time: None,
             early_failures: 0,
             last_early_failure: now,
@@ -186,6 +189,9 @@ impl<J: Clone> Scheduler<J> {
             self.is_stable &= event.is_about_tasks();
             self.apply(event, now, &mut actions);
         }
+        if self.age_check.is_some_and(|at| at <= now) {
+            self.note_ages(now);
+        }
         // The steps of each event must not visit all workers: most events concern one task.
         if !self.is_stable {
             self.start_missing(now, &mut actions);
@@ -205,6 +211,7 @@ impl<J: Clone> Scheduler<J> {
         self.end_if_done(now, &mut actions);
         if !self.is_stable {
             self.is_stable = self.workers.iter().all(WorkerState::is_stable);
+            self.age_check = self.next_age_check();
         }
         actions
     }
@@ -219,6 +226,7 @@ impl<J: Clone> Scheduler<J> {
             };
         };
         at(self.stuck_check);
+        at(self.age_check);
         let may_shrink = self.may_shrink();
         if self.is_stable && self.timed == 0 && !may_shrink {
             return earliest;

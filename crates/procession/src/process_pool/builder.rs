@@ -316,7 +316,8 @@ impl Builder {
             timeout,
             grace,
             retries,
-            recycling: Recycling { after_tasks: max_tasks, above_memory: max_memory },
+            recycling:
+                Recycling { after_tasks: max_tasks, above_memory: max_memory, above_age: max_age },
             limits,
             max_pending,
             initializer,
@@ -339,6 +340,7 @@ impl Builder {
         }
         validate::not_zero("max_pending", max_pending)?;
         validate::not_zero("after_tasks", max_tasks)?;
+        validate::age(max_age)?;
         validate::env(&worker_env)?;
         sandbox.check()?;
         let max_tasks = if sandbox.is_fresh() { Some(1) } else { max_tasks };
@@ -360,6 +362,7 @@ impl Builder {
                 min_workers,
                 idle_timeout,
                 max_tasks,
+                max_age,
                 start_timeout,
                 start_tries: START_TRIES,
             },

@@ -129,8 +129,12 @@ impl PoolInner {
                     effects.will_end += usize::from(will_end);
                     effects.command(state.handles.get(&worker_id), Command::AskToStop(seq));
                 }
-                Action::Dismiss { worker_id } => {
+                Action::Dismiss { worker_id, recycled } => {
                     effects.command(state.handles.get(&worker_id), Command::Dismiss);
+                    if let Some(reason) = recycled {
+                        let (worker, pid) = (worker_id.worker_index, state.pid(worker_id));
+                        effects.events.push(PoolEvent::WorkerRecycled { worker, pid, reason });
+                    }
                 }
                 Action::Kill { worker_id, is_late } => {
                     effects.command(state.handles.get(&worker_id), Command::Kill { is_late });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{OutputStream, ResourceUsage};
 use crate::error::Exit;
 use crate::kept_task::KeptInput;
+use crate::limits::RecyclingReason;
 use crate::retries::Fault;
 use crate::task::TaskId;
 
@@ -105,6 +106,16 @@ pub enum PoolEvent {
         pid: u32,
         /// The cause, as text.
         reason: String,
+    },
+    /// A worker has ended its last task and is replaced:
+    /// [`Builder::recycling`](super::Builder::recycling). [`WorkerExited`](Self::WorkerExited) follows.
+    WorkerRecycled {
+        /// Index of the worker.
+        worker: usize,
+        /// Its process id.
+        pid: u32,
+        /// Why it is replaced.
+        reason: RecyclingReason,
     },
     /// The start of a worker failed and is tried again. Usually the system is short of threads,
     /// processes, descriptors or memory.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   INFO  worker started  worker pid          INFO   spare promoted      worker pid replaces
-//!                                             WARN   task is tried again  task fault attempt pause_ms
+//!   INFO  worker recycled worker pid reason   WARN   task is tried again  task fault attempt pause_ms
 //!   INFO  worker exited   worker pid exit …   ERROR  task timed out       task after_ms
 //!   ERROR worker died     worker pid exit …   TRACE  task handed over     task worker pid attempt
 //! ```
@@ -64,6 +64,9 @@ pub(super) fn emit(event: &PoolEvent) {
         }
         PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason } => {
             warn!(target: "procession", worker, pid, threads, wanted, reason, "worker narrowed");
+        }
+        PoolEvent::WorkerRecycled { worker, pid, reason } => {
+            info!(target: "procession", worker, pid, %reason, "worker recycled");
         }
         PoolEvent::WorkerUnfit { worker, pid, reason } => {
             warn!(target: "procession", worker, pid, reason, "worker unfit");

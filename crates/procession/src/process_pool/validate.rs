@@ -1,6 +1,7 @@
 //! Checks the settings of a [`Builder`](super::Builder).
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use crate::error::PoolError;
 
@@ -13,6 +14,14 @@ pub(super) fn not_zero<N: PartialEq + From<u8>>(
         return Err(PoolError::Setting(format!("{what} must be at least 1")));
     }
     Ok(())
+}
+
+/// Refuses an age of zero, at which a worker could run no task.
+pub(super) fn age(age: Option<Duration>) -> Result<(), PoolError> {
+    match age {
+        Some(Duration::ZERO) => Err(PoolError::Setting("above_age must be above zero".to_owned())),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses names and values that an environment cannot hold unchanged.

@@ -60,6 +60,7 @@ fn settings(workers: usize) -> Settings {
         min_workers: workers,
         idle_timeout: None,
         max_tasks: None,
+        max_age: None,
         start_timeout: Duration::from_secs(10),
         start_tries: 1,
     }

@@ -162,7 +162,7 @@ impl<J: Clone> Scheduler<J> {
         let worker = &mut self.workers[worker_id.worker_index];
         if worker.is_current(worker_id) && matches!(worker.stage, Stage::Starting { .. }) {
             worker.stage = if worker.is_active { Stage::Ready } else { Stage::Standby };
-            worker.idle_since = now;
+            (worker.idle_since, worker.active_since) = (now, now);
         } else if let Some(successor) = &mut worker.successor
             && successor.generation == worker_id.generation
             && matches!(successor.stage, Stage::Starting { .. })

@@ -196,12 +196,31 @@ impl<J: Clone> Scheduler<J> {
                 actions.push(Action::Spawn { worker_id });
             }
             if worker.calls.is_empty() {
+                let recycled = worker.recycling_reason();
                 worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
-                actions.push(Action::Dismiss { worker_id: worker.worker_id() });
-            } else if worker.is_over_memory_limit || worker.is_unfit {
+                actions.push(Action::Dismiss { worker_id: worker.worker_id(), recycled });
+            } else if worker.must_give_calls_back() {
                 self.recall(worker_index, actions);
             }
         }
+    }
+
+    /// Notes which workers have reached the age at which they are replaced.
+    pub(super) fn note_ages(&mut self, now: Instant) {
+        let Some(max_age) = self.settings.max_age else { return };
+        for worker_index in 0..self.workers.len() {
+            if self.workers[worker_index].reaches_age_at(max_age).is_some_and(|at| at <= now) {
+                self.workers[worker_index].is_over_age = true;
+                self.may_need_recycling = true;
+            }
+        }
+        self.age_check = self.next_age_check();
+    }
+
+    /// When the next worker reaches that age.
+    pub(super) fn next_age_check(&self) -> Option<Instant> {
+        let max_age = self.settings.max_age?;
+        self.workers.iter().filter_map(|worker| worker.reaches_age_at(max_age)).min()
     }
 
     pub(super) fn may_shrink(&self) -> bool {
@@ -225,7 +244,8 @@ impl<J: Clone> Scheduler<J> {
             {
                 self.is_stable = false;
                 worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
-                actions.push(Action::Dismiss { worker_id: worker.worker_id() });
+                let (worker_id, recycled) = (worker.worker_id(), None);
+                actions.push(Action::Dismiss { worker_id, recycled });
             }
         }
     }
@@ -241,7 +261,8 @@ impl<J: Clone> Scheduler<J> {
             match worker.stage {
                 Stage::Ready | Stage::Standby if worker.calls.is_empty() => {
                     worker.stage = Stage::Leaving { until: now + LEAVE_TIMEOUT };
-                    actions.push(Action::Dismiss { worker_id: worker.worker_id() });
+                    let (worker_id, recycled) = (worker.worker_id(), None);
+                    actions.push(Action::Dismiss { worker_id, recycled });
                 }
                 // Its calls were cancelled, or it has not started yet.
                 Stage::Ready | Stage::Standby | Stage::Starting { .. } => {

@@ -18,6 +18,7 @@ fn settings(workers: usize, start_tries: u32) -> Settings {
         min_workers: workers,
         idle_timeout: None,
         max_tasks: None,
+        max_age: None,
         start_timeout: Duration::from_secs(10),
         start_tries,
     }

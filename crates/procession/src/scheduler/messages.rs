@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Exit, PoolError};
 use crate::executor::Shutdown;
+use crate::limits::RecyclingReason;
 use crate::retries::{Fault, Retries};
 use crate::task::TaskId;
 
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub idle_timeout: Option<Duration>,
     /// The number of tasks after which a worker is replaced.
     pub max_tasks: Option<u64>,
+    /// The time after which a worker is replaced, since it could get calls.
+    pub max_age: Option<Duration>,
     /// The time from the start of a worker until it must be ready.
     pub start_timeout: Duration,
     /// The number of useless starts in a row after which the pool gives up.
@@ -293,6 +296,8 @@ pub(crate) enum Action<J> {
     /// Let the process exit. It gets no further call.
     Dismiss {
         worker_id: WorkerId,
+        /// Why it is replaced, if it is.
+        recycled: Option<RecyclingReason>,
     },
     Kill {
         worker_id: WorkerId,

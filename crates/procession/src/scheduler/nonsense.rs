@@ -52,6 +52,7 @@ impl Nonsense {
             min_workers: self.rng.usize(0..=WORKERS),
             idle_timeout: self.rng.bool().then(|| self.duration()),
             max_tasks: self.rng.bool().then(|| self.number().max(1)),
+            max_age: self.rng.bool().then(|| self.duration()),
             start_timeout: self.duration(),
             start_tries: self.rng.u32(1..50),
         }

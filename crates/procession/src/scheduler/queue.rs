@@ -154,6 +154,7 @@ mod tests {
             min_workers: 1,
             idle_timeout: None,
             max_tasks: None,
+            max_age: None,
             start_timeout: std::time::Duration::from_secs(10),
             start_tries: 1,
         };

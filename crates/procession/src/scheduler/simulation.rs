@@ -44,6 +44,8 @@ pub struct Summary {
     pub succeeded: u64,
     /// Spares that took the place of a worker.
     pub promoted: u64,
+    /// Workers that were replaced because of their age.
+    pub aged: u64,
     /// Calls for which the shared memory had no room.
     pub blocked: u64,
     /// False claims.
@@ -76,6 +78,7 @@ impl std::ops::Add for Summary {
             retried: self.retried + other.retried,
             succeeded: self.succeeded + other.succeeded,
             promoted: self.promoted + other.promoted,
+            aged: self.aged + other.aged,
             blocked: self.blocked + other.blocked,
             lies: self.lies + other.lies,
             blamed: self.blamed + other.blamed,
@@ -128,6 +131,7 @@ mod tests {
             ("retried", total.retried),
             ("run by a successor", total.succeeded),
             ("of a spare that was promoted", total.promoted),
+            ("replaced because of their age", total.aged),
             ("found no room", total.blocked),
             ("false claims", total.lies),
             ("sent together to several slots", total.chunks_ahead),

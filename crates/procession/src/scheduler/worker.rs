@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::chunks::ChunkId;
 use super::messages::{WorkerId, WorkerIndex};
+use crate::limits::RecyclingReason;
 
 /// `now + duration`, cut to a century from now, so that it never overflows.
 pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
@@ -45,6 +46,10 @@ pub(crate) struct WorkerState {
     recalled_through: u64,
     /// The process uses more memory than [`Recycling`](crate::Recycling) allows.
     pub is_over_memory_limit: bool,
+    /// The process has reached the age that [`Recycling`](crate::Recycling) allows.
+    pub is_over_age: bool,
+    /// Since when the process could get calls.
+    pub active_since: Instant,
     /// The process has answered a task.
     pub has_answered: bool,
     /// The process has reported that it is not fit to run further tasks.
@@ -184,6 +189,8 @@ impl WorkerState {
             tasks_given: 0,
             recalled_through: 0,
             is_over_memory_limit: false,
+            is_over_age: false,
+            active_since: now,
             has_answered: false,
             is_unfit: false,
             idle_since: now,
@@ -221,12 +228,30 @@ impl WorkerState {
         self.successor.is_some_and(|successor| successor.generation == worker_id.generation)
     }
 
-    /// Whether the worker gets no further task: it was given `max_tasks`, uses too much memory, or
-    /// is unfit.
+    /// Whether the worker gets no further task: it was given `max_tasks`, uses too much memory, is too
+    /// old, or is unfit.
     pub(crate) fn is_due_for_recycling(&self, max_tasks: Option<u64>) -> bool {
-        self.is_over_memory_limit
-            || self.is_unfit
-            || max_tasks.is_some_and(|max| self.tasks_given >= max)
+        self.must_give_calls_back() || max_tasks.is_some_and(|max| self.tasks_given >= max)
+    }
+
+    /// Whether the worker is due for recycling for a reason that tasks which it has do not know of.
+    pub(crate) fn must_give_calls_back(&self) -> bool {
+        self.is_over_memory_limit || self.is_over_age || self.is_unfit
+    }
+
+    /// Why a worker that is due for recycling is replaced. `None`: it is unfit.
+    pub(crate) fn recycling_reason(&self) -> Option<RecyclingReason> {
+        match self {
+            Self { is_unfit: true, .. } => None,
+            Self { is_over_memory_limit: true, .. } => Some(RecyclingReason::Memory),
+            Self { is_over_age: true, .. } => Some(RecyclingReason::Age),
+            _ => Some(RecyclingReason::Tasks),
+        }
+    }
+
+    /// When the worker has this age, if it runs calls and has not reached it.
+    pub(crate) fn reaches_age_at(&self, max_age: Duration) -> Option<Instant> {
+        (self.stage == Stage::Ready && !self.is_over_age).then(|| later(self.active_since, max_age))
     }
 
     fn next_worker_id(&mut self) -> WorkerId {
@@ -261,7 +286,7 @@ impl WorkerState {
         std::mem::swap(&mut self.quota, &mut active.quota);
         self.stage = Stage::Ready;
         self.slots = self.threads.min(self.quota);
-        self.idle_since = now;
+        (self.idle_since, self.active_since) = (now, now);
     }
 
     pub(crate) fn start_successor(&mut self, until: Instant) -> WorkerId {
@@ -283,7 +308,7 @@ impl WorkerState {
             }
             None => self.stage = Stage::Vacant { until: None },
         }
-        self.idle_since = now;
+        (self.idle_since, self.active_since) = (now, now);
         calls
     }
 
@@ -296,6 +321,7 @@ impl WorkerState {
         self.tasks_given = 0;
         self.recalled_through = 0;
         self.is_over_memory_limit = false;
+        self.is_over_age = false;
         self.has_answered = false;
         self.is_unfit = false;
         self.has_no_successor = false;

@@ -244,6 +244,7 @@ mod tests {
             spares: 0,
             idle_timeout: None,
             max_tasks: None,
+            max_age: None,
             start_timeout: Duration::from_secs(10),
             start_tries: 1,
         };

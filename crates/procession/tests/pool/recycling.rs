@@ -1,9 +1,13 @@
 //! Workers that are replaced before they do harm.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Recycling, Retries, Shutdown, TaskError};
+use procession::{
+    Executor, PoolEvent, ProcessPool, Recycling, RecyclingReason, Retries, Shutdown, TaskError,
+};
 
 use crate::harness::{Gate, eventually, is_alive};
 use crate::tasks::{Pass, Pid, await_workers, quiet, succeeds_with};
@@ -19,6 +23,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_shutdown_in_the_midst_of_a_replacement_leaves_nothing,
         a_worker_that_leaks_is_replaced_between_two_tasks,
         recycling_after_no_task_at_all_is_refused,
+        an_idle_worker_above_its_age_is_replaced,
+        a_busy_worker_above_its_age_ends_its_task_and_gets_no_other,
+        tasks_sent_ahead_to_a_worker_above_its_age_are_run_by_another,
     ]
 }
 
@@ -117,4 +124,65 @@ fn recycling_after_no_task_at_all_is_refused() {
     let recycling = Recycling::never().after_tasks(0);
     let error = quiet().recycling(recycling).build().expect_err("a refusal");
     assert!(error.to_string().contains("after_tasks must be at least 1"), "{error}");
+    let recycling = Recycling::never().above_age(Duration::ZERO);
+    let error = quiet().recycling(recycling).build().expect_err("a refusal");
+    assert!(error.to_string().contains("above_age must be above zero"), "{error}");
+}
+
+/// A pool of one worker that is replaced at this age, in milliseconds, and the reasons so far.
+fn aging(age: u64) -> (ProcessPool, Arc<Mutex<Vec<(u32, RecyclingReason)>>>) {
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&reasons);
+    let note = move |event: &PoolEvent| {
+        if let PoolEvent::WorkerRecycled { worker: 0, pid, reason } = event {
+            noted.lock().expect("no panic").push((*pid, *reason));
+        }
+    };
+    let recycling = Recycling::never().above_age(Duration::from_millis(age));
+    let pool = quiet().workers(1).recycling(recycling).on_event(note).build().expect("a pool");
+    await_workers(&pool);
+    (pool, reasons)
+}
+
+fn an_idle_worker_above_its_age_is_replaced() {
+    let (pool, reasons) = aging(100);
+    let mut pids = HashSet::new();
+    eventually("five workers, one after the other", || {
+        pids.extend(pool.submit(Pid()).result());
+        pids.len() >= 5
+    });
+    let reasons = reasons.lock().expect("no panic").clone();
+    assert!(reasons.len() >= 4, "{reasons:?}");
+    assert!(reasons.iter().all(|(_, reason)| *reason == RecyclingReason::Age), "{reasons:?}");
+    assert_eq!((pool.stats().failed, pool.stats().retried), (0, 0));
+}
+
+fn a_busy_worker_above_its_age_ends_its_task_and_gets_no_other() {
+    let (pool, reasons) = aging(300);
+    let gate = Gate::new();
+    let last = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    eventually("a replacement beside it", || pool.pids().len() == 2);
+    let next = pool.submit(Pid());
+    assert_eq!(pool.stats().running, 1);
+    gate.open();
+    let old = last.result().expect("a pid");
+    assert_ne!(next.result(), Ok(old));
+    eventually("the old one's end", || !is_alive(old));
+    assert!(reasons.lock().expect("no panic").contains(&(old, RecyclingReason::Age)));
+}
+
+fn tasks_sent_ahead_to_a_worker_above_its_age_are_run_by_another() {
+    let (pool, _) = aging(300);
+    // Short tasks, so that others are sent ahead of their turn.
+    succeeds_with(&pool, 2_000);
+    let gate = Gate::new();
+    let first = pool.submit(Pass(gate.path()));
+    let others: Vec<_> = (0..20).map(|_| pool.submit(Pid())).collect();
+    gate.await_arrivals(1);
+    eventually("a replacement beside it", || pool.pids().len() == 2);
+    eventually("the others were taken back", || pool.stats().pending == 20);
+    gate.open();
+    let old = first.result().expect("a pid");
+    assert!(others.into_iter().all(|other| other.result().is_ok_and(|pid| pid != old)));
 }

@@ -15,6 +15,7 @@ impl World {
     /// The laws about the whole world. Those about single actions are checked where the actions are
     /// carried out.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        self.note_active();
         if self.ended && !self.processes.is_empty() {
             return Err("the scheduler returned `End` with processes left".to_owned());
         }
@@ -37,6 +38,7 @@ impl World {
                 && self.may_get_calls(*worker_id, process)
                 && !is_due_for_recycling
                 && !process.is_over_memory_limit
+                && !self.is_over_age(process)
             {
                 return Err(format!("task {id} was pending while {worker_id:?} had a free slot"));
             }
@@ -57,6 +59,26 @@ impl World {
             true => Err(format!("task {id} was pending, and nothing is due")),
             false => Ok(()),
         }
+    }
+
+    /// Notes which processes can get calls from now on.
+    fn note_active(&mut self) {
+        let active = self.processes.iter().filter(|(worker_id, process)| {
+            process.active_since.is_none() && self.may_get_calls(**worker_id, process)
+        });
+        let active: Vec<_> = active.map(|(worker_id, _)| *worker_id).collect();
+        for worker_id in active {
+            self.processes.get_mut(&worker_id).expect("just seen").active_since = Some(self.now);
+        }
+    }
+
+    /// When a process reaches the age at which it is replaced.
+    fn reaches_age_at(&self, process: &SimulatedProcess) -> Option<Instant> {
+        Some(process.active_since? + self.max_age?)
+    }
+
+    fn is_over_age(&self, process: &SimulatedProcess) -> bool {
+        self.reaches_age_at(process).is_some_and(|at| at <= self.now)
     }
 
     /// Whether a process is the one of its worker index that gets calls.
@@ -88,6 +110,11 @@ impl World {
             if !self.may_get_calls(*worker_id, process) {
                 continue;
             }
+            if let Some(at) = self.reaches_age_at(process).filter(|at| *at > self.now)
+                && wake_at.is_none_or(|wake_at| wake_at > at)
+            {
+                return Err(format!("the age of {worker_id:?} is missed by `wake_at`"));
+            }
             let running = process.view.iter().take(process.slots);
             let Some(latest) = running.filter_map(Viewed::latest_end).min() else { continue };
             if was_ticked && latest <= self.now {
@@ -110,6 +137,9 @@ impl World {
         };
         if !self.active.contains(&worker_id.worker_index) {
             return Err(format!("a call was sent to {worker_id:?}, which is a spare"));
+        }
+        if self.is_over_age(process) {
+            return Err(format!("a call was sent to {worker_id:?}, which is too old"));
         }
         match process {
             SimulatedProcess { is_over_memory_limit: true, .. } => {

@@ -24,6 +24,8 @@ pub(super) struct SimulatedProcess {
     pub too_long: Option<u64>,
     /// The scheduler knows that the process uses too much memory, or is unfit for further tasks.
     pub is_over_memory_limit: bool,
+    /// Since when it could get calls.
+    pub active_since: Option<Instant>,
     /// It has exited. The scheduler does not know that yet, and may still send it calls.
     pub is_dead: bool,
     /// It is suspended: it begins no tasks and answers none.

@@ -12,6 +12,7 @@ use fastrand::Rng;
 
 use super::Summary;
 use super::workers::{Order, SimulatedCall, SimulatedProcess, Viewed};
+use crate::limits::RecyclingReason;
 use crate::scheduler::{Action, Claimed, Event, Scheduler, Settings, Verdict, WorkerId};
 
 pub(super) struct World {
@@ -23,6 +24,7 @@ pub(super) struct World {
     /// The worker indices that may get calls.
     pub active: BTreeSet<usize>,
     pub max_tasks: Option<u64>,
+    pub max_age: Option<Duration>,
     pub processes: BTreeMap<WorkerId, SimulatedProcess>,
     pub tasks: BTreeMap<u64, SimTask>,
     /// The place of each task, and the pending tasks.
@@ -112,10 +114,11 @@ impl World {
             min_workers: rng.usize(0..=workers),
             idle_timeout: rng.bool().then(|| Duration::from_millis(rng.u64(0..100))),
             max_tasks: rng.bool().then(|| rng.u64(1..10)),
+            max_age: (rng.u8(0..4) == 0).then(|| Duration::from_micros(rng.u64(1..200_000))),
             start_timeout: Duration::from_secs(10),
             start_tries: rng.u32(1..6),
         };
-        let max_tasks = settings.max_tasks;
+        let (max_tasks, max_age) = (settings.max_tasks, settings.max_age);
         let now = Instant::now();
         let (scheduler, actions) = Scheduler::new(settings, now);
         let mut world = Self {
@@ -129,6 +132,7 @@ impl World {
             slots,
             spares,
             max_tasks,
+            max_age,
             processes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -266,7 +270,8 @@ impl World {
                     self.asked_to_stop(worker_id, seq, will_end)?;
                 }
                 Action::Promote { worker_id, replaces } => self.promoted(worker_id, replaces)?,
-                Action::Dismiss { worker_id } => {
+                Action::Dismiss { worker_id, recycled } => {
+                    self.summary.aged += u64::from(recycled == Some(RecyclingReason::Age));
                     self.processes
                         .get_mut(&worker_id)
                         .ok_or("`Dismiss` for no process")?
