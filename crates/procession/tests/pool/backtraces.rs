@@ -11,12 +11,17 @@ use procession::{
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::harness::skip;
 use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_segfault_in_a_function_of_c_is_told_with_its_name,
         an_abort_in_a_function_of_c_is_told_with_its_name,
+        a_call_of_a_null_pointer_names_its_caller,
+        a_jump_to_nowhere_from_a_lost_stack_is_told_without_calls,
+        a_walk_that_crashes_ends_the_process_by_the_first_signal,
+        a_walk_that_takes_too_long_ends_the_process_by_the_first_signal,
         a_stack_overflow_is_told_with_the_function_that_recurses,
         a_crash_of_a_thread_that_a_task_has_started_is_told,
         a_crash_in_a_chunk_is_told,
@@ -27,7 +32,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Decode>().with::<Recurse>().with::<CrashThread>().with::<CrashChild>()
+    let registry = registry.with::<Decode>().with::<Recurse>().with::<LoseTheStack>();
+    registry.with::<CrashThread>().with::<CrashChild>()
 }
 
 /// Calls the decoder in C.
@@ -70,6 +76,75 @@ impl Task for Recurse {
 fn recurse_for_ever(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     if depth == 0 { 0 } else { recurse_for_ever(depth + 1) + frame[63] }
+}
+
+/// Crashes with a stack that cannot be walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum LoseTheStack {
+    /// At an instruction that does not exist, with a stack where there is no memory.
+    NoMemory,
+    /// The same, with a stack in memory that another process would have to fill, and which nothing does.
+    NeverFilled,
+    /// By a jump to where there is no memory.
+    Jump,
+}
+
+impl Task for LoseTheStack {
+    const NAME: &'static str = "lose the stack";
+    type Output = bool;
+
+    fn run(self, _: &Context) -> Result<bool, Failure> {
+        const NOWHERE: usize = 4096;
+        let stack = match self {
+            Self::NeverFilled => match never_filled() {
+                Some(stack) => stack,
+                None => return Ok(false),
+            },
+            Self::NoMemory | Self::Jump => NOWHERE,
+        };
+        lose_the_stack(stack, (self == Self::Jump).then_some(NOWHERE));
+        Ok(true)
+    }
+}
+
+/// Goes on with this stack: at an address, or at an instruction that does not exist.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn lose_the_stack(stack: usize, jump_to: Option<usize>) {
+    // SAFETY: none of this comes back.
+    unsafe {
+        if let Some(address) = jump_to {
+            std::arch::asm!("mov rsp, {0}", "mov rbp, {0}", "jmp {1}", in(reg) stack, in(reg) address);
+        }
+        std::arch::asm!("mov rsp, {0}", "mov rbp, {0}", "ud2", in(reg) stack);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn lose_the_stack(_: usize, _: Option<usize>) {}
+
+/// An address in memory for which the system asks its user, which never answers; `None` if the system does
+/// not do so.
+fn never_filled() -> Option<usize> {
+    const USER_MODE_ONLY: libc::c_int = 1;
+    const API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
+    const REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
+    const LENGTH: usize = 1 << 16;
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: new memory that nothing else uses, and structures of the right length.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) as i32;
+        let memory = libc::mmap(std::ptr::null_mut(), LENGTH, access, flags, -1, 0);
+        let mut api = [0xaa_u64, 0, 0];
+        let missing = 1;
+        let mut register = [memory as u64, LENGTH as u64, missing, 0];
+        let is_done = fd >= 0
+            && memory != libc::MAP_FAILED
+            && libc::ioctl(fd, API, api.as_mut_ptr()) == 0
+            && libc::ioctl(fd, REGISTER, register.as_mut_ptr()) == 0;
+        is_done.then_some(memory as usize + LENGTH / 2)
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,6 +208,33 @@ fn a_segfault_in_a_function_of_c_is_told_with_its_name() {
 fn an_abort_in_a_function_of_c_is_told_with_its_name() {
     let death = death(&pool(1), Decode(vec![1]));
     tells(&death, Signal::ABORT, "decode_image <- example_c_library::decode");
+}
+
+fn a_call_of_a_null_pointer_names_its_caller() {
+    let death = death(&pool(1), Decode(vec![254; 7]));
+    tells(&death, Signal::SEGV, "decode_image <- example_c_library::decode");
+}
+
+/// What became of the task, unless it cannot be run here.
+fn lose(how: LoseTheStack) -> Death {
+    match pool(1).submit(how).result() {
+        Err(TaskError::WorkerDied(death)) => *death,
+        Ok(_) => skip("the stack cannot be lost on this system"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn a_jump_to_nowhere_from_a_lost_stack_is_told_without_calls() {
+    let death = lose(LoseTheStack::Jump);
+    assert_eq!((death.exit, death.backtrace), (Exit::Signal(Signal::SEGV.as_raw()), None));
+}
+
+fn a_walk_that_crashes_ends_the_process_by_the_first_signal() {
+    tells(&lose(LoseTheStack::NoMemory), Signal::ILL, "pool::backtraces::lose_the_stack");
+}
+
+fn a_walk_that_takes_too_long_ends_the_process_by_the_first_signal() {
+    tells(&lose(LoseTheStack::NeverFilled), Signal::ILL, "pool::backtraces::lose_the_stack");
 }
 
 fn a_stack_overflow_is_told_with_the_function_that_recurses() {

@@ -8,7 +8,7 @@ unsafe extern "C" {
 }
 
 /// The sum of the pixels of an image. A broken image ends the process with SIGSEGV, one of less than four
-/// bytes with SIGABRT.
+/// bytes with SIGABRT, and one that begins with 254 by the call of a null pointer.
 pub fn decode(image: &[u8]) -> u32 {
     // SAFETY: the library promises not to read behind the image, and does: that is the bug of this example.
     unsafe { decode_image(image.as_ptr(), image.len()) }
