@@ -5,7 +5,7 @@
 mod backtrace;
 mod death;
 mod failure;
-#[cfg(feature = "backtrace")]
+#[cfg(all(feature = "backtrace", target_os = "linux"))]
 mod symbols;
 
 use std::path::{Path, PathBuf};
@@ -167,11 +167,11 @@ fn part(what: &str, task: &str) -> String {
 }
 
 fn in_field(field: &str) -> String {
-    if field.is_empty() { String::new() } else { format!(" at {field}") }
+    if field.is_empty() { String::new() } else { format!(" at {}", printable(field)) }
 }
 
 fn at(location: &Option<String>) -> String {
-    location.as_ref().map_or_else(String::new, |l| format!(" at {l}"))
+    location.as_ref().map_or_else(String::new, |l| format!(" at {}", printable(l)))
 }
 
 /// Why a pool cannot be built, or cannot go on.
@@ -257,6 +257,28 @@ pub enum PoolError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_shows_what_a_worker_said_without_control_characters() {
+        let text = || "\u{1b}[2Jgone".to_owned();
+        let what = || "output".to_owned();
+        let panicked = TaskError::Panicked { message: text(), location: Some(text()) };
+        let task = || "t".to_owned();
+        let unencodable =
+            TaskError::Unencodable { what: what(), task: task(), field: text(), reason: text() };
+        let undecodable = TaskError::Undecodable { what: what(), reason: text() };
+        let undelivered = TaskError::Undelivered { what: what(), reason: text() };
+        let mut death = Box::new(Death::new("t", Exit::Code(1)));
+        death.last_output = vec![text()];
+        let worker_died = TaskError::WorkerDied(death);
+        let of_another_type = DowncastError::OfAnotherType { wanted: "E", found: text() };
+        let errors = [panicked, unencodable, undecodable, undelivered, worker_died];
+        let shown = errors.iter().map(ToString::to_string).chain([of_another_type.to_string()]);
+        for shown in shown {
+            assert!(shown.contains(r"\u{1b}[2Jgone"), "{shown:?}");
+            assert!(!shown.contains(char::is_control), "{shown:?}");
+        }
+    }
 
     #[test]
     fn an_error_counts_one_try_as_one_and_quotes_an_empty_path() {

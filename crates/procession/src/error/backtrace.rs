@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use procession_os::crash::CrashRecord;
 
+use crate::printable::printable;
+
 /// The calls that a worker was in when a signal ended it, the innermost first. Linux only; the names need
 /// the feature `backtrace`.
 ///
@@ -68,8 +70,10 @@ impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_deref().and_then(Path::file_name);
         match (&self.function, file) {
-            (Some(function), _) => f.write_str(function),
-            (None, Some(file)) => write!(f, "{}+{:#x}", file.display(), self.offset),
+            (Some(function), _) => f.write_str(&printable(function)),
+            (None, Some(file)) => {
+                write!(f, "{}+{:#x}", printable(&file.to_string_lossy()), self.offset)
+            }
             (None, None) => write!(f, "{:#x}", self.offset),
         }
     }
@@ -182,10 +186,10 @@ fn to_frame(place: &CodePlace) -> Frame {
     }
 }
 
-#[cfg(feature = "backtrace")]
+#[cfg(all(feature = "backtrace", target_os = "linux"))]
 use super::symbols::function_at;
 
-#[cfg(not(feature = "backtrace"))]
+#[cfg(not(all(feature = "backtrace", target_os = "linux")))]
 fn function_at(_: &Mapped) -> Option<String> {
     None
 }
@@ -262,6 +266,17 @@ mod tests {
         assert_eq!(backtrace.frames()[0].file.as_deref(), Some(Path::new("/no/such/lib a.so")));
         assert_eq!(backtrace.to_string().lines().count(), 4);
         assert_eq!(Backtrace::from_record(&record(maps, &[])), None);
+    }
+
+    #[test]
+    fn names_that_a_worker_has_chosen_are_shown_without_control_characters() {
+        let name = "\u{1b}]0;owned\u{7}";
+        let shown = frame(name).to_string();
+        assert_eq!(shown, r"\u{1b}]0;owned\u{7}");
+        let file = Some(PathBuf::from(format!("/tmp/{name}")));
+        let shown = Frame { function: None, file, offset: 1 }.to_string();
+        assert_eq!(shown, r"\u{1b}]0;owned\u{7}+0x1");
+        assert_eq!(summary(&[name]).as_deref(), Some(r"\u{1b}]0;owned\u{7}"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Encoding};
+use crate::printable::printable;
 
 /// A task's own error as it crossed the process border: each message, outermost first.
 ///
@@ -104,7 +105,7 @@ pub enum DowncastError {
         wanted: &'static str,
     },
     /// The error has another type.
-    #[error("the error has type {found}, not {wanted}")]
+    #[error("the error has type {}, not {wanted}", printable(found))]
     OfAnotherType {
         /// The name of the type that was asked for.
         wanted: &'static str,
@@ -112,7 +113,7 @@ pub enum DowncastError {
         found: String,
     },
     /// The error has a type of this name and cannot be decoded.
-    #[error("the error cannot be decoded as a {wanted}: {reason}")]
+    #[error("the error cannot be decoded as a {wanted}: {}", printable(reason))]
     Undecodable {
         /// The name of the type that was asked for.
         wanted: &'static str,
