@@ -44,6 +44,16 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
+/// The same for a text of several lines: line breaks and tabs stay.
+pub(super) fn printable_lines(text: &str) -> String {
+    let parts = text.split_inclusive(['\n', '\t']);
+    let shown = parts.map(|part| match part.strip_suffix(['\n', '\t']) {
+        Some(before) => format!("{}{}", printable(before), &part[before.len()..]),
+        None => printable(part).into_owned(),
+    });
+    shown.collect()
+}
+
 /// The text, quoted if a shell would not read it as one word.
 pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
@@ -88,5 +98,7 @@ mod tests {
         assert_eq!(printable("plain ü"), "plain ü");
         assert_eq!(printable("\x1b[31mred\t"), "\\u{1b}[31mred\\t");
         assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(printable_lines("a\x1b\tb\n\nc\r\n"), "a\\u{1b}\tb\n\nc\\r\n");
+        assert_eq!(printable_lines(""), "");
     }
 }

@@ -7,6 +7,7 @@ use procession_os::sandbox::{self, Rules};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PoolError;
+use crate::printable::printable;
 
 /// What a worker process may do: for code that may be taken over by the data that it reads, such as a
 /// decoder. Linux only, and only with the feature `sandbox`: elsewhere a pool with a sandbox is not built.
@@ -252,9 +253,10 @@ impl fmt::Display for SandboxReport {
         }
         for (n, Layer { layer, missing }) in self.layers.iter().enumerate() {
             let separator = if n == 0 { "" } else { ", " };
+            let layer = printable(layer);
             match missing {
                 None => write!(f, "{separator}{layer}")?,
-                Some(why) => write!(f, "{separator}without {layer} ({why})")?,
+                Some(why) => write!(f, "{separator}without {layer} ({})", printable(why))?,
             }
         }
         Ok(())
@@ -282,8 +284,8 @@ mod tests {
         };
         let mut report = SandboxReport { layers: vec![layer("seccomp", None)] };
         assert!(report.is_complete());
-        report.layers.push(layer("landlock", Some("too old")));
-        assert_eq!(report.to_string(), "seccomp, without landlock (too old)");
+        report.layers.push(layer("landlock", Some("too\told\u{1b}")));
+        assert_eq!(report.to_string(), "seccomp, without landlock (too\told\\u{1b})");
         assert!(!report.is_complete());
     }
 

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use self::args::Demo;
 pub(super) use self::args::DemoArgs;
 use super::exit::ProgramExit;
+use super::format::printable_lines;
 use super::options::Mode;
 use super::usage_error::UsageError;
 use super::{embedded_server, signals, stderr, warm_pool};
@@ -92,8 +93,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Prints a text at once. A closed pipe ends the program.
 fn print(text: impl AsRef<str>) {
+    let text = printable_lines(text.as_ref());
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             clean_up();

@@ -108,7 +108,7 @@ impl RunDisplay {
                     }
                     DownloadStatus::Error => AnsiColor::Red.on_default(),
                 };
-                Some(format!("{style}{}{style:#}\n", report::verbose_line(outcome)))
+                Some(format!("{style}{}{style:#}\n", printable(&report::verbose_line(outcome))))
             }
             OutputKind::Json => Some(report::json_line(outcome) + "\n"),
         };

@@ -29,6 +29,7 @@ use super::start_failure::StartFailure;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
 use crate::panics;
+use crate::printable::printable;
 use crate::scheduler::{Event, NextStart, UnfitProgram};
 use crate::transport::{Invitation, RunnerThreads};
 
@@ -149,6 +150,6 @@ fn report_fewer_threads(
         return;
     }
     pool.handle(Event::Narrowed { worker_id: handle.worker_id, slots: threads });
-    let reason = refused.unwrap_or_default();
+    let reason = printable(&refused.unwrap_or_default()).into_owned();
     pool.listeners.event(|| PoolEvent::WorkerNarrowed { worker, pid, threads, wanted, reason });
 }

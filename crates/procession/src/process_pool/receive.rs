@@ -13,6 +13,7 @@ use super::{Output, OutputStream, PoolEvent};
 use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::limits;
+use crate::printable::printable;
 use crate::scheduler::Event;
 use crate::task::TaskId;
 use crate::transport::{
@@ -341,7 +342,7 @@ impl<'r> ReplyEvents<'r> {
         let seq = claim.and_then(|claim| self.handle.seq_of(claim));
         let (worker_id, worker, pid) =
             (self.handle.worker_id, self.handle.worker(), self.handle.pid());
-        let reason: String = reason.chars().take(MAX_REASON).collect();
+        let reason: String = printable(reason).chars().take(MAX_REASON).collect();
         if self.handle.note_unfit() {
             let reason = reason.clone();
             self.pool.listeners.event(|| PoolEvent::WorkerUnfit { worker, pid, reason });

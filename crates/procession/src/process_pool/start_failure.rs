@@ -9,6 +9,7 @@ use super::start_worker::is_shortage_message;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
 use crate::kept_task::KeptCause;
+use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
@@ -50,6 +51,19 @@ impl StartFailure {
 
     /// The cause of the failed start, as text, and when the next start is tried.
     pub(super) fn classify(
+        self,
+        pool: &PoolInner,
+        rank: usize,
+        handle: &WorkerHandle,
+        kill_reason: Option<KillReason>,
+        end: &Ended,
+    ) -> (String, NextStart) {
+        let (cause, next_start) = self.explain(pool, rank, handle, kill_reason, end);
+        // The program has said a part of it.
+        (printable(&cause).into_owned(), next_start)
+    }
+
+    fn explain(
         self,
         pool: &PoolInner,
         rank: usize,

@@ -43,7 +43,7 @@ pub(crate) fn was_asked_in_vain() -> bool {
             return true;
         }
         // A wrapper passed on the environment, but not the standard input. A program that a task
-        // starts has the environment as well; the file is gone by then.
+        // starts has the environment as well; the directory is gone by then.
         if is_awaited(&invitation) {
             tell_by_words(LOST_INPUT);
             return true;
@@ -95,8 +95,8 @@ pub(super) fn has_the_socket(invitation: &Invitation) -> bool {
     transport::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
-/// Whether the coordinator still waits for the worker of this invitation: the file exists until the worker
-/// has reported.
+/// Whether the coordinator still waits for the worker of this invitation: the directory exists until the
+/// worker has reported.
 fn has_lost_the_socket(invitation: &Invitation) -> bool {
     !has_the_socket(invitation)
         && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
@@ -104,8 +104,8 @@ fn has_lost_the_socket(invitation: &Invitation) -> bool {
 }
 
 fn is_awaited(invitation: &Invitation) -> bool {
-    let file = Path::new(&invitation.awaited);
-    file.is_absolute() && file.exists()
+    let directory = Path::new(&invitation.awaited);
+    directory.is_absolute() && directory.exists()
 }
 
 /// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; a

@@ -38,7 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm,
         a_wrapper_that_leaves_a_copy_of_the_program_behind_starts_no_swarm,
         a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try,
-        a_worker_that_ends_unheard_holds_nothing_up_when_its_file_is_gone,
+        a_worker_that_ends_unheard_holds_nothing_up_when_its_directory_is_gone,
+        what_a_program_said_is_told_without_control_characters,
         a_worker_that_does_not_know_the_task_says_what_to_do,
         a_program_that_fails_now_and_then_is_tried_again,
         a_missing_program_beside_this_one_leaves_this_one,
@@ -382,15 +383,23 @@ fn a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try() {
     }
 }
 
-fn a_worker_that_ends_unheard_holds_nothing_up_when_its_file_is_gone() {
-    // The name of the file is in the invitation.
-    let remove = r#"rm "$(echo "$PROCESSION_INVITATION" \
+fn a_worker_that_ends_unheard_holds_nothing_up_when_its_directory_is_gone() {
+    // The name of the directory is in the invitation.
+    let remove = r#"rm -r "$(echo "$PROCESSION_INVITATION" \
         | sed 's/.*"awaited":"\([^"]*\)".*/\1/')"; exit 1"#;
     let script = Script::new(remove);
     let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
     let (_, cause) = breaks(&pool);
     assert!(cause.contains("it ended with exit code 1 before it was ready"), "{cause}");
+    assert!(!cause.contains("rm: "), "{cause}");
     pool.shutdown(Shutdown::Wait);
+}
+
+fn what_a_program_said_is_told_without_control_characters() {
+    let script = Script::new(r"printf '\033[2Jgone\n' >&2; exit 1");
+    let pool = quiet().workers(1).worker_program(script.path()).build().expect("a pool");
+    let (_, cause) = breaks(&pool);
+    assert!(cause.ends_with(r"; it last said: \u{1b}[2Jgone"), "{cause:?}");
 }
 
 /// Submits a task, which must fail because the pool cannot start workers.
