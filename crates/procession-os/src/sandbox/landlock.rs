@@ -7,7 +7,7 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use super::{Rules, imp};
+use super::{Rules, is_alone};
 
 /// The version with all that is used here: Linux 6.12.
 const VERSION: ABI = ABI::V6;
@@ -54,7 +54,7 @@ const OWN: [&str; 9] = [
 ];
 
 pub(super) fn impose(rules: &Rules) -> Result<(), String> {
-    imp::is_alone()?;
+    is_alone()?;
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(VERSION))

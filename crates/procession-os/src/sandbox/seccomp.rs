@@ -9,277 +9,265 @@
 //! Calls of another kind of processor (32 bits, x32) end the process in any case: their numbers have other
 //! meanings.
 
-#[cfg(all(target_os = "linux", feature = "sandbox", not(feature = "portable")))]
-pub(super) use self::linux::{check, impose};
+use std::collections::BTreeMap;
 
-#[cfg(all(target_os = "linux", feature = "sandbox", not(feature = "portable")))]
-mod linux {
-    use std::collections::BTreeMap;
+use libc::{c_long, sock_filter};
 
-    use libc::{c_long, sock_filter};
+use super::Rules;
+use crate::sandbox::syscalls::{ENDING, FAILING, FILES, NEEDED, NETWORK, PROCESSES};
 
-    use super::super::Rules;
-    use super::super::syscalls::{ENDING, FAILING, FILES, List, NEEDED, NETWORK, PROCESSES};
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
 
-    #[cfg(target_arch = "x86_64")]
-    const ARCHITECTURE: Option<u32> = Some(0xc000_003e);
-    #[cfg(target_arch = "aarch64")]
-    const ARCHITECTURE: Option<u32> = Some(0xc000_00b7);
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    const ARCHITECTURE: Option<u32> = None;
+// Offsets in the data of a call.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
 
-    // Offsets in the data of a call.
-    const NUMBER: u32 = 0;
-    const ARCH: u32 = 4;
-    const ARGUMENTS: u32 = 16;
+/// Numbers from here on are those of x32.
+const X32: u32 = 0x4000_0000;
 
-    /// Numbers from here on are those of x32.
-    const X32: u32 = 0x4000_0000;
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const END: u32 = libc::SECCOMP_RET_TRAP;
+const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 
-    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-    const END: u32 = libc::SECCOMP_RET_TRAP;
-    const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-    const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+/// What the filter does with one call. Arguments are looked at by their lower halves, unless they
+/// are pointers.
+enum CallRule {
+    Always(u32),
+    /// Allowed if the argument, with this mask, has one of the values.
+    If {
+        argument: u32,
+        mask: u32,
+        values: Vec<u32>,
+        otherwise: u32,
+    },
+    /// Allowed if both halves of a pointer, and the argument 0, are zero.
+    IfNull {
+        argument: u32,
+        otherwise: u32,
+    },
+}
 
-    /// What the filter does with one call. Arguments are looked at by their lower halves, unless they
-    /// are pointers.
-    enum CallRule {
-        Always(u32),
-        /// Allowed if the argument, with this mask, has one of the values.
-        If {
-            argument: u32,
-            mask: u32,
-            values: Vec<u32>,
-            otherwise: u32,
-        },
-        /// Allowed if both halves of a pointer, and the argument 0, are zero.
-        IfNull {
-            argument: u32,
-            otherwise: u32,
-        },
+pub(super) fn check() -> Result<(), String> {
+    // SAFETY: asks about an action; the kernel reads one number.
+    let has_it = unsafe {
+        let action = END;
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
+    };
+    match has_it {
+        0 => Ok(()),
+        _ => Err(format!("this kernel does not have it: {}", std::io::Error::last_os_error())),
     }
+}
 
-    pub(in super::super) fn check() -> Result<(), String> {
-        ARCHITECTURE.map(drop).ok_or("there is no list of calls for this processor")?;
-        // SAFETY: asks about an action; the kernel reads one number.
-        let has_it = unsafe {
-            let action = END;
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
-        };
-        match has_it {
-            0 => Ok(()),
-            _ => Err(format!("this kernel does not have it: {}", std::io::Error::last_os_error())),
+pub(super) fn impose(rules: &Rules, has_landlock: bool) -> Result<(), String> {
+    check()?;
+    let filter = program(rules, has_landlock);
+    let len = u16::try_from(filter.len()).map_err(|_| "the filter is too long")?;
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies the program, which lives until the call returns.
+    let done = unsafe {
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(format!("the filter is refused: {}", std::io::Error::last_os_error())),
+    }
+}
+
+/// The verdicts by the number of the call, and that on all others.
+fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, CallRule>, u32) {
+    let mut all = BTreeMap::new();
+    let mut add = |list: &[(c_long, &str)], verdict: u32| {
+        for (number, _) in list {
+            all.insert(number_of(*number), CallRule::Always(verdict));
+        }
+    };
+    if rules.is_strict {
+        add(FAILING, FAIL);
+        add(NEEDED, ALLOW);
+        add(FILES, if has_landlock { ALLOW } else { FAIL });
+        if rules.processes {
+            add(PROCESSES, ALLOW);
+        }
+        if rules.network {
+            add(NETWORK, ALLOW);
         }
     }
-
-    pub(in super::super) fn impose(rules: &Rules, has_landlock: bool) -> Result<(), String> {
-        check()?;
-        let filter = program(rules, has_landlock);
-        let len = u16::try_from(filter.len()).map_err(|_| "the filter is too long")?;
-        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel copies the program, which lives until the call returns.
-        let done = unsafe {
-            let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                flags,
-                &raw const program,
-            )
-        };
-        match done {
-            0 => Ok(()),
-            _ => Err(format!("the filter is refused: {}", std::io::Error::last_os_error())),
-        }
+    add(ENDING, END);
+    for (number, verdict) in decided_by_arguments(rules) {
+        all.insert(number_of(number), verdict);
     }
+    (all, if rules.is_strict { END } else { ALLOW })
+}
 
-    /// The verdicts by the number of the call, and that on all others.
-    fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, CallRule>, u32) {
-        let mut all = BTreeMap::new();
-        let mut add = |list: List, verdict: u32| {
-            for (number, _) in list {
-                all.insert(number_of(*number), CallRule::Always(verdict));
+/// The new namespaces that `clone` can make.
+const NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP) as u32;
+const THREAD: u32 = (libc::CLONE_THREAD | libc::CLONE_VM) as u32;
+
+/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`.
+const SET_OWNER: [u32; 3] = [8, 10, 15];
+/// The same by `FIOSETOWN` and `SIOCSPGRP`.
+const SET_OWNER_BY_IOCTL: [u32; 2] = [0x8901, 0x8902];
+
+/// A call that fails if an argument is one of these.
+fn none_of(argument: u32, values: &[u32]) -> CallRule {
+    CallRule::If { argument, mask: u32::MAX, values: values.to_vec(), otherwise: ALLOW }
+}
+
+fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
+    // A filter cannot read the flags of `clone3`, which are in memory. The C library goes on with
+    // `clone`.
+    let mut verdicts = vec![(libc::SYS_clone3, CallRule::Always(ABSENT))];
+    let may_fork = !rules.is_strict || rules.processes;
+    let (mask, value) = if may_fork { (NAMESPACES, 0) } else { (NAMESPACES | THREAD, THREAD) };
+    let clone = CallRule::If { argument: 0, mask, values: vec![value], otherwise: END };
+    verdicts.push((libc::SYS_clone, clone));
+    // Signals by what happens at a descriptor: the kernel sends them to any process of the user.
+    verdicts.push((libc::SYS_fcntl, none_of(1, &SET_OWNER)));
+    if !rules.is_strict {
+        // Input for a terminal, as if it were typed.
+        const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+        verdicts.push((libc::SYS_ioctl, none_of(1, &[PASTE, SET_OWNER_BY_IOCTL].concat())));
+        return verdicts;
+    }
+    verdicts.extend(decided_where_strict(rules));
+    verdicts
+}
+
+fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
+    let one_of = |argument, values: &[c_long], otherwise| CallRule::If {
+        argument,
+        mask: u32::MAX,
+        values: values.iter().copied().map(number_of).collect(),
+        otherwise,
+    };
+    let mut verdicts = Vec::new();
+    for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+        let mask = if rules.new_code { 0 } else { libc::PROT_EXEC as u32 };
+        let verdict = CallRule::If { argument: 2, mask, values: vec![0], otherwise: FAIL };
+        verdicts.push((call, verdict));
+    }
+    let own = c_long::from(std::process::id().cast_signed());
+    let requests = [
+        libc::FIONREAD,
+        libc::FIOCLEX,
+        libc::FIONCLEX,
+        libc::FIONBIO,
+        libc::TCGETS,
+        libc::TIOCGWINSZ,
+    ];
+    let requests: Vec<_> = requests.iter().map(|request| *request as c_long).collect();
+    let options = [
+        libc::PR_SET_NAME,
+        libc::PR_GET_NAME,
+        libc::PR_SET_PDEATHSIG,
+        libc::PR_GET_PDEATHSIG,
+        libc::PR_GET_DUMPABLE,
+        libc::PR_CAPBSET_READ,
+        libc::PR_GET_NO_NEW_PRIVS,
+        libc::PR_GET_SECCOMP,
+        libc::PR_SET_VMA,
+    ];
+    let options: Vec<_> = options.iter().map(|option| c_long::from(*option)).collect();
+    let socket = match rules.network {
+        true => one_of(0, &[c_long::from(libc::AF_INET), c_long::from(libc::AF_INET6)], FAIL),
+        false => CallRule::Always(END),
+    };
+    verdicts.extend([
+        (
+            libc::SYS_kill,
+            one_of(0, &if rules.processes { vec![own, -own, 0] } else { vec![own, -own] }, FAIL),
+        ),
+        (libc::SYS_tgkill, one_of(0, &[own], FAIL)),
+        (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
+        (libc::SYS_prctl, one_of(0, &options, FAIL)),
+        (libc::SYS_prlimit64, CallRule::IfNull { argument: 2, otherwise: FAIL }),
+        (libc::SYS_socket, socket),
+    ]);
+    verdicts
+}
+
+/// The lower 32 bits, which is what the kernel uses of an `int` as well.
+fn number_of(number: c_long) -> u32 {
+    number as u32
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+fn step(code: u16, k: u32) -> sock_filter {
+    sock_filter { code, jt: 0, jf: 0, k }
+}
+
+/// Goes on with the next step if the condition holds, else `otherwise` steps further.
+fn jump(code: u16, k: u32, otherwise: u8) -> sock_filter {
+    sock_filter { code, jt: 0, jf: otherwise, k }
+}
+
+fn program(rules: &Rules, has_landlock: bool) -> Vec<sock_filter> {
+    let (verdicts, others) = verdicts(rules, has_landlock);
+    let mut program = vec![
+        step(LOAD, ARCH),
+        sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: ARCHITECTURE },
+        step(RETURN, KILL),
+        step(LOAD, NUMBER),
+        jump(IF_AT_LEAST, X32, 1),
+        step(RETURN, KILL),
+    ];
+    for (number, verdict) in &verdicts {
+        let block = block(verdict);
+        let len = u8::try_from(block.len()).expect("a block has few steps");
+        program.push(jump(IF_EQUAL, *number, len));
+        program.extend(block);
+    }
+    program.push(step(RETURN, others));
+    program
+}
+
+fn block(verdict: &CallRule) -> Vec<sock_filter> {
+    match verdict {
+        CallRule::Always(verdict) => vec![step(RETURN, *verdict)],
+        CallRule::If { argument, mask, values, otherwise } => {
+            // With a deny-list the values are those that fail.
+            let (then, otherwise) =
+                if *otherwise == ALLOW { (FAIL, ALLOW) } else { (ALLOW, *otherwise) };
+            let mut block = vec![step(LOAD, lower_half(*argument)), step(AND, *mask)];
+            for value in values {
+                block.extend([jump(IF_EQUAL, *value, 1), step(RETURN, then)]);
             }
-        };
-        if rules.is_strict {
-            add(FAILING, FAIL);
-            add(NEEDED, ALLOW);
-            add(FILES, if has_landlock { ALLOW } else { FAIL });
-            if rules.processes {
-                add(PROCESSES, ALLOW);
-            }
-            if rules.network {
-                add(NETWORK, ALLOW);
-            }
+            block.push(step(RETURN, otherwise));
+            block
         }
-        add(ENDING, END);
-        for (number, verdict) in decided_by_arguments(rules) {
-            all.insert(number_of(number), verdict);
-        }
-        (all, if rules.is_strict { END } else { ALLOW })
+        CallRule::IfNull { argument, otherwise } => vec![
+            step(LOAD, lower_half(0)),
+            jump(IF_EQUAL, 0, 5),
+            step(LOAD, lower_half(*argument)),
+            jump(IF_EQUAL, 0, 3),
+            step(LOAD, lower_half(*argument) + 4),
+            jump(IF_EQUAL, 0, 1),
+            step(RETURN, ALLOW),
+            step(RETURN, *otherwise),
+        ],
     }
+}
 
-    /// The new namespaces that `clone` can make.
-    const NAMESPACES: u32 = (libc::CLONE_NEWNS
-        | libc::CLONE_NEWUSER
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP) as u32;
-    const THREAD: u32 = (libc::CLONE_THREAD | libc::CLONE_VM) as u32;
-
-    fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
-        // A filter cannot read the flags of `clone3`, which are in memory. The C library goes on with
-        // `clone`.
-        let mut verdicts = vec![(libc::SYS_clone3, CallRule::Always(ABSENT))];
-        let may_fork = !rules.is_strict || rules.processes;
-        let (mask, value) = if may_fork { (NAMESPACES, 0) } else { (NAMESPACES | THREAD, THREAD) };
-        let clone = CallRule::If { argument: 0, mask, values: vec![value], otherwise: END };
-        verdicts.push((libc::SYS_clone, clone));
-        if !rules.is_strict {
-            // Input for a terminal, as if it were typed.
-            const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
-            let ioctl = CallRule::If {
-                argument: 1,
-                mask: u32::MAX,
-                values: PASTE.to_vec(),
-                otherwise: ALLOW,
-            };
-            verdicts.push((libc::SYS_ioctl, ioctl));
-            return verdicts;
-        }
-        verdicts.extend(decided_where_strict(rules));
-        verdicts
-    }
-
-    fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
-        let one_of = |argument, values: &[c_long], otherwise| CallRule::If {
-            argument,
-            mask: u32::MAX,
-            values: values.iter().copied().map(number_of).collect(),
-            otherwise,
-        };
-        let mut verdicts = Vec::new();
-        for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
-            let mask = if rules.new_code { 0 } else { libc::PROT_EXEC as u32 };
-            let verdict = CallRule::If { argument: 2, mask, values: vec![0], otherwise: FAIL };
-            verdicts.push((call, verdict));
-        }
-        let own = c_long::from(std::process::id().cast_signed());
-        let requests = [
-            libc::FIONREAD,
-            libc::FIOCLEX,
-            libc::FIONCLEX,
-            libc::FIONBIO,
-            libc::TCGETS,
-            libc::TIOCGWINSZ,
-        ];
-        let requests: Vec<_> = requests.iter().map(|request| *request as c_long).collect();
-        let options = [
-            libc::PR_SET_NAME,
-            libc::PR_GET_NAME,
-            libc::PR_SET_PDEATHSIG,
-            libc::PR_GET_PDEATHSIG,
-            libc::PR_GET_DUMPABLE,
-            libc::PR_CAPBSET_READ,
-            libc::PR_GET_NO_NEW_PRIVS,
-            libc::PR_GET_SECCOMP,
-            libc::PR_SET_VMA,
-        ];
-        let options: Vec<_> = options.iter().map(|option| c_long::from(*option)).collect();
-        let socket = match rules.network {
-            true => one_of(0, &[c_long::from(libc::AF_INET), c_long::from(libc::AF_INET6)], FAIL),
-            false => CallRule::Always(END),
-        };
-        verdicts.extend([
-            (
-                libc::SYS_kill,
-                one_of(
-                    0,
-                    &if rules.processes { vec![own, -own, 0] } else { vec![own, -own] },
-                    FAIL,
-                ),
-            ),
-            (libc::SYS_tgkill, one_of(0, &[own], FAIL)),
-            (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
-            (libc::SYS_prctl, one_of(0, &options, FAIL)),
-            (libc::SYS_prlimit64, CallRule::IfNull { argument: 2, otherwise: FAIL }),
-            (libc::SYS_socket, socket),
-        ]);
-        verdicts
-    }
-
-    /// The lower 32 bits, which is what the kernel uses of an `int` as well.
-    fn number_of(number: c_long) -> u32 {
-        number as u32
-    }
-
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
-    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
-    fn step(code: u16, k: u32) -> sock_filter {
-        sock_filter { code, jt: 0, jf: 0, k }
-    }
-
-    /// Goes on with the next step if the condition holds, else `otherwise` steps further.
-    fn jump(code: u16, k: u32, otherwise: u8) -> sock_filter {
-        sock_filter { code, jt: 0, jf: otherwise, k }
-    }
-
-    fn program(rules: &Rules, has_landlock: bool) -> Vec<sock_filter> {
-        let (verdicts, others) = verdicts(rules, has_landlock);
-        let mut program = vec![
-            step(LOAD, ARCH),
-            sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: ARCHITECTURE.unwrap_or_default() },
-            step(RETURN, KILL),
-            step(LOAD, NUMBER),
-            jump(IF_AT_LEAST, X32, 1),
-            step(RETURN, KILL),
-        ];
-        for (number, verdict) in &verdicts {
-            let block = block(verdict);
-            let len = u8::try_from(block.len()).expect("a block has few steps");
-            program.push(jump(IF_EQUAL, *number, len));
-            program.extend(block);
-        }
-        program.push(step(RETURN, others));
-        program
-    }
-
-    fn block(verdict: &CallRule) -> Vec<sock_filter> {
-        match verdict {
-            CallRule::Always(verdict) => vec![step(RETURN, *verdict)],
-            CallRule::If { argument, mask, values, otherwise } => {
-                // With a deny-list the values are those that fail.
-                let (then, otherwise) =
-                    if *otherwise == ALLOW { (FAIL, ALLOW) } else { (ALLOW, *otherwise) };
-                let mut block = vec![step(LOAD, lower_half(*argument)), step(AND, *mask)];
-                for value in values {
-                    block.extend([jump(IF_EQUAL, *value, 1), step(RETURN, then)]);
-                }
-                block.push(step(RETURN, otherwise));
-                block
-            }
-            CallRule::IfNull { argument, otherwise } => vec![
-                step(LOAD, lower_half(0)),
-                jump(IF_EQUAL, 0, 5),
-                step(LOAD, lower_half(*argument)),
-                jump(IF_EQUAL, 0, 3),
-                step(LOAD, lower_half(*argument) + 4),
-                jump(IF_EQUAL, 0, 1),
-                step(RETURN, ALLOW),
-                step(RETURN, *otherwise),
-            ],
-        }
-    }
-
-    /// The processors of the list have the lower half first.
-    fn lower_half(argument: u32) -> u32 {
-        ARGUMENTS + 8 * argument
-    }
+/// The processors of the list have the lower half first.
+fn lower_half(argument: u32) -> u32 {
+    ARGUMENTS + 8 * argument
 }

@@ -1,22 +1,18 @@
 //! System calls by name: those that a confined process needs, those that fail, and those that end it.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 macro_rules! named {
     ($($(#[$cfg:meta])* $name:ident),* $(,)?) => {
         &[$($(#[$cfg])* ($name, stringify!($name))),*]
     };
 }
 
-#[cfg(all(target_os = "linux", feature = "sandbox", not(feature = "portable")))]
-pub(super) use self::lists::List;
-#[cfg(target_os = "linux")]
-use self::lists::{DECIDED_BY_ARGUMENTS, OTHERS};
-#[cfg(target_os = "linux")]
-pub(super) use self::lists::{ENDING, FAILING, FILES, NEEDED, NETWORK, PROCESSES};
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) use self::lists::*;
 
-/// The name of a system call of this system, by its number.
+/// The name of a system call of this system, by its number. `None` on processors without a list.
 pub fn name(number: u32) -> Option<&'static str> {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         let lists =
             [NEEDED, FAILING, FILES, PROCESSES, NETWORK, ENDING, DECIDED_BY_ARGUMENTS, OTHERS];
@@ -24,14 +20,14 @@ pub fn name(number: u32) -> Option<&'static str> {
         let name = all.find(|(known, _)| u32::try_from(*known) == Ok(number))?.1;
         Some(name.trim_start_matches("SYS_"))
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     {
         let _ = number;
         None
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod lists {
     use libc::*;
 
@@ -54,7 +50,6 @@ mod lists {
         SYS_close,
         SYS_ppoll,
         SYS_memfd_create,
-        SYS_fcntl,
         SYS_fstat,
         SYS_ftruncate,
         SYS_fallocate,
@@ -375,7 +370,6 @@ mod lists {
         SYS_rt_tgsigqueueinfo,
         SYS_landlock_restrict_self,
         SYS_landlock_create_ruleset,
-        SYS_setns,
         SYS_remap_file_pages,
     ];
 
@@ -391,6 +385,27 @@ mod lists {
         SYS_prctl,
         SYS_prlimit64,
         SYS_ioctl,
+        SYS_fcntl,
         SYS_socket,
     ];
+}
+
+#[cfg(test)]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_call_is_in_one_list() {
+        let lists =
+            [NEEDED, FAILING, FILES, PROCESSES, NETWORK, ENDING, DECIDED_BY_ARGUMENTS, OTHERS];
+        let mut seen = HashSet::new();
+        for (number, name) in lists.into_iter().flatten() {
+            assert!(seen.insert(number), "{name} is in two lists");
+        }
+        assert_eq!(name(u32::try_from(libc::SYS_fcntl).expect("a number")), Some("fcntl"));
+        assert_eq!(name(u32::MAX), None);
+    }
 }

@@ -31,6 +31,12 @@ pub(super) enum Way {
     ReadMemory(u32),
     TakeDescriptor(u32),
     Signal(u32),
+    /// Signals to the owner of a descriptor.
+    OwnerOfFile(u32),
+    /// The same by `ioctl`.
+    OwnerOfSocket(u32),
+    /// Any signal in place of SIGIO.
+    SignalOfFile,
     IoUring,
     Bpf,
     UserNamespace,
@@ -105,6 +111,21 @@ fn attempt_by_call(way: Way) -> io::Result<String> {
         }
         Way::Signal(pid) => {
             call(libc::SYS_kill, [i64::from(pid), 0, 0, 0, 0]).map(|_| "reachable".to_owned())
+        }
+        Way::OwnerOfFile(pid) => {
+            let set_owner = i64::from(libc::F_SETOWN);
+            call(libc::SYS_fcntl, [0, set_owner, i64::from(pid), 0, 0]).map(|_| "owner".into())
+        }
+        Way::OwnerOfSocket(pid) => {
+            const FIOSETOWN: i64 = 0x8901;
+            let owner = pid.cast_signed();
+            call(libc::SYS_ioctl, [0, FIOSETOWN, ptr::from_ref(&owner) as i64, 0, 0])
+                .map(|_| "owner".into())
+        }
+        Way::SignalOfFile => {
+            const F_SETSIG: i64 = 10;
+            call(libc::SYS_fcntl, [0, F_SETSIG, i64::from(libc::SIGKILL), 0, 0])
+                .map(|_| "any signal".into())
         }
         Way::IoUring => {
             let mut parameters = [0_u8; 256];
