@@ -189,8 +189,7 @@ impl Child {
     /// Whether all of its threads are dead and another process keeps them as their tracer: until it lets
     /// go, the system does not report the end.
     pub(crate) fn is_dead_but_held(&self) -> bool {
-        cfg!(all(target_os = "linux", not(feature = "portable")))
-            && states(self.pid()).is_some_and(|states| states.iter().all(|state| *state == 'Z'))
+        cfg!(all(target_os = "linux", not(feature = "portable"))) && is_dead_but_held(self.pid())
     }
 
     /// Reports such a process as ended.
@@ -306,17 +305,30 @@ fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
 }
 
-/// The states of the threads of a process, from `/proc`.
-fn states(pid: u32) -> Option<Vec<char>> {
-    let state = |task: fs::DirEntry| {
-        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
-        // The name before it may contain anything, but no later parenthesis.
-        stat.rsplit_once(") ")?.1.chars().next()
-    };
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+/// See [`Child::is_dead_but_held`]. A dead process without a tracer is reaped in a moment.
+fn is_dead_but_held(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     // A thread that has gone since then has no state.
-    let states: Vec<_> = tasks.flatten().filter_map(state).collect();
-    (!states.is_empty()).then_some(states)
+    let threads: Vec<_> = tasks.flatten().filter_map(|task| ThreadState::of(&task)).collect();
+    threads.iter().all(|thread| thread.is_dead) && threads.iter().any(|thread| thread.is_traced)
+}
+
+/// What `/proc` says about a thread.
+struct ThreadState {
+    is_dead: bool,
+    /// By a process of this namespace of process ids.
+    is_traced: bool,
+}
+
+impl ThreadState {
+    fn of(task: &fs::DirEntry) -> Option<Self> {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        // The name, which may be anything, has no line breaks there.
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let is_dead = field("State:")?.trim_start().starts_with('Z');
+        let is_traced = field("TracerPid:").is_some_and(|tracer| tracer.trim() != "0");
+        Some(Self { is_dead, is_traced })
+    }
 }
 
 /// Keeps the process in a list whose members are reaped at the next call.
@@ -358,4 +370,25 @@ pub(crate) fn watch(
         child.conclude(Ended { exit, usage, last_output });
     };
     pool.start_thread(format!("watch-{pid}"), watch)
+}
+
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_process_that_nothing_traces_is_not_held() {
+        let mut child = std::process::Command::new("true").spawn().expect("a process");
+        let until = Instant::now() + Duration::from_secs(30);
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).expect("a process").contains(") Z ") {
+            assert!(Instant::now() < until, "it does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!is_dead_but_held(child.id()));
+        child.wait().expect("a status");
+        assert!(!is_dead_but_held(child.id()));
+        assert!(!is_dead_but_held(std::process::id()));
+    }
 }
