@@ -3,12 +3,11 @@
 
 #![allow(unsafe_code, reason = "an attacker uses what has no safe interface")]
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::process::{self, Command, Stdio};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, ptr, thread};
 
@@ -16,6 +15,8 @@ use procession::{Blob, Context, Failure, Task};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};
+
+use super::processes::{die_traced, leave_behind, squat};
 
 use crate::vandals::{
     CALLER_EVENTS, REPLIES_TAIL, REPLY_EVENTS, read_tail, record_len, ring, write, write_record,
@@ -58,7 +59,11 @@ pub(crate) enum Attack {
     Daemon,
     /// The same, and it takes away what the worker prints.
     Thief,
+    /// Delivers a blob. When the first file exists, tries to change it in each way that there is; notes in the
+    /// second one which of them succeeded.
+    ChangeDelivered { go: PathBuf, notes: PathBuf },
     /// Connects to each socket that appears in the temporary directory, and sends this number of bytes to it.
+    /// Notes each in a file there.
     Squat { sends: usize },
     /// Another process traces the worker, or all of its threads, which then dies.
     TracedDeath { all: bool },
@@ -105,6 +110,7 @@ impl Task for Hostile {
             },
             Attack::Daemon => leave_behind(false),
             Attack::Thief => leave_behind(true),
+            Attack::ChangeDelivered { go, notes } => change_delivered(id, &go, &notes)?,
             Attack::Squat { sends } => squat(sends),
             Attack::TracedDeath { all } => die_traced(all)?,
             _ => {}
@@ -200,8 +206,12 @@ const ALL: SealFlags =
     SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
 fn memory(bytes: &[u8]) -> File {
+    named_memory("hostile", bytes)
+}
+
+fn named_memory(name: &str, bytes: &[u8]) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("hostile", flags).expect("a file"));
+    let mut file = File::from(memfd_create(name, flags).expect("a file"));
     file.write_all(bytes).expect("room");
     file
 }
@@ -209,6 +219,52 @@ fn memory(bytes: &[u8]) -> File {
 /// As far as the system permits.
 fn seal(file: &File, seals: SealFlags) {
     let _ = fcntl_add_seals(file, seals);
+}
+
+/// Delivers a blob, and then tries to change it.
+fn change_delivered(id: u64, go: &Path, notes: &Path) -> io::Result<()> {
+    const LEN: usize = 5_000;
+    let mut file = memory(&[7; LEN]);
+    // As an honest worker does: nothing else is accepted.
+    seal(&file, ALL);
+    attach(Some(file.as_fd()), LEN as u64, false);
+    publish_blob(id);
+    while !go.exists() {
+        ring(REPLY_EVENTS);
+        ring(CALLER_EVENTS);
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (read, both) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+    let mut succeeded = Vec::new();
+    for _ in 0..100 {
+        // SAFETY: new mappings, which nothing else in this process uses.
+        let (map, protect, punch) = unsafe {
+            let fd = file.as_raw_fd();
+            let map = |access| libc::mmap(ptr::null_mut(), LEN, access, libc::MAP_SHARED, fd, 0);
+            let readable = map(read);
+            let is_readable = readable != libc::MAP_FAILED;
+            let protect = is_readable && libc::mprotect(readable, LEN, both) == 0;
+            let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            (map(both) != libc::MAP_FAILED, protect, libc::fallocate(fd, hole, 0, 4_096) == 0)
+        };
+        // By its name in `/proc`, it is opened anew.
+        let again =
+            fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let tries = [
+            ("pwrite", file.write_at(b"x", 0).is_ok()),
+            ("write", file.rewind().is_ok() && file.write(b"x").is_ok()),
+            ("cut", file.set_len(0).is_ok()),
+            ("grow", file.set_len(1 << 20).is_ok()),
+            ("unseal", fcntl_add_seals(&file, SealFlags::empty()).is_ok()),
+            ("map", map),
+            ("protect", protect),
+            ("punch", punch),
+            ("reopen", again.is_ok_and(|again| again.write_at(b"x", 0).is_ok())),
+        ];
+        succeeded.extend(tries.into_iter().filter(|(_, is_done)| *is_done).map(|(way, _)| way));
+    }
+    fs::write(notes.with_extension("part"), succeeded.join(" "))?;
+    fs::rename(notes.with_extension("part"), notes)
 }
 
 /// Maps the file and changes one byte of it for ever.
@@ -231,7 +287,7 @@ fn go_on_changing(file: &File, len: usize, at: usize) {
 // The form of messages and records, see `src/transport.rs` and `src/transport/attachment.rs`.
 const REPLY: u8 = 2;
 const SAID: u8 = 3;
-const TAKE_IN: u8 = 5;
+pub(super) const TAKE_IN: u8 = 5;
 const HAS_ATTACHMENT: u8 = 0x80;
 const IS_FIRST: u8 = 1;
 const HAS_MORE: u8 = 2;
@@ -254,13 +310,13 @@ fn attach(fd: Option<BorrowedFd<'_>>, length: u64, is_text: bool) {
     }
 }
 
-fn publish(kind: u8, number: u64, text: &str) {
+pub(super) fn publish(kind: u8, number: u64, text: &str) {
     let tail = read_tail();
     write_record(tail, kind, number, text);
     write(REPLIES_TAIL, &(tail + record_len(text)).to_le_bytes());
 }
 
-fn publish_when_there_is_room(kind: u8, number: u64, text: &str) {
+pub(super) fn publish_when_there_is_room(kind: u8, number: u64, text: &str) {
     const REPLIES_HEAD: u64 = 3 * 64;
     while read_tail() - crate::vandals::read(REPLIES_HEAD) > 200 * 1024 {
         ring(REPLY_EVENTS);
@@ -292,9 +348,12 @@ fn send(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
     sendmsg(&socket, &[io::IoSlice::new(bytes)], &mut control, flags).is_ok()
 }
 
+/// The name of the memory in [`Attack::Descriptors`].
+pub(crate) const FLOOD: &str = "hostile-flood";
+
 /// The system allows 253 descriptors in a message.
 fn flood_with_descriptors() {
-    let file = memory(&[7; 2_000]);
+    let file = named_memory(FLOOD, &[7; 2_000]);
     seal(&file, ALL);
     for _ in 0..1_000 {
         let is_sent = send(&message(HAS_MORE, &[2_000; 200], &[]), &[file.as_fd(); 200]);
@@ -303,138 +362,4 @@ fn flood_with_descriptors() {
         }
     }
     publish(REPLY | HAS_ATTACHMENT, 0, "");
-}
-
-const VARIABLE: &str = "PROCESSION_TEST_HOSTILE";
-
-/// The parts of processes that a hostile worker starts.
-pub(crate) fn play_if_asked() {
-    match env::var(VARIABLE).as_deref() {
-        Ok("tracer") => trace_the_parent(false),
-        Ok("tracer of all") => trace_the_parent(true),
-        Ok("thief") => steal_output(),
-        _ => {}
-    }
-}
-
-/// Leaves a copy of this process behind, in a session of its own, which goes on writing; then dies.
-fn leave_behind(steals: bool) {
-    if steals {
-        let program = env::current_exe().expect("a path");
-        let mut thief = Command::new(program);
-        thief.env(VARIABLE, "thief").env_remove("PROCESSION_INVITATION").stdin(Stdio::null());
-        let thief = thief.spawn().expect("a process");
-        // Not waited for: it outlives this process.
-        std::mem::forget(thief);
-        thread::sleep(Duration::from_millis(100));
-    }
-    // SAFETY: the copy has one thread and goes on with what is in its memory; it takes no lock that
-    // another thread could have held, but for that of the allocator, which the system resets.
-    if unsafe { libc::fork() } == 0 {
-        // SAFETY: numbers alone.
-        unsafe {
-            libc::setsid();
-            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
-        }
-        let until = std::time::Instant::now() + LIFE_OF_A_DAEMON;
-        while std::time::Instant::now() < until {
-            publish_when_there_is_a_little_room();
-            let _ = rustix::io::write(rustix::stdio::stdout(), b"still here\n");
-        }
-        // SAFETY: ends this copy without running anything that its memory registered.
-        unsafe { libc::_exit(0) };
-    }
-    thread::sleep(Duration::from_millis(100));
-    process::abort();
-}
-
-/// How long a daemon lives: it is not in the process group of its worker, so nothing ends it.
-pub(crate) const LIFE_OF_A_DAEMON: Duration = Duration::from_secs(15);
-
-/// Keeps unread records in the ring.
-fn publish_when_there_is_a_little_room() {
-    const REPLIES_HEAD: u64 = 3 * 64;
-    for _ in 0..100 {
-        if read_tail() - crate::vandals::read(REPLIES_HEAD) < 100 * 1024 {
-            publish(TAKE_IN, 0, "");
-        }
-    }
-}
-
-/// Reads from the pipe that is the standard output, of which this process has only the writing end.
-fn steal_output() -> ! {
-    // SAFETY: numbers alone.
-    unsafe { libc::setsid() };
-    let mut pipe = File::open("/proc/self/fd/1").expect("the pipe");
-    thread::spawn(|| {
-        thread::sleep(LIFE_OF_A_DAEMON);
-        process::exit(0);
-    });
-    loop {
-        let _ = pipe.read(&mut [0; 16]);
-    }
-}
-
-/// Takes the place of whoever is expected at a socket.
-fn squat(sends: usize) -> ! {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-    let (mut held, mut tried) = (Vec::new(), HashSet::new());
-    let dir = env::temp_dir();
-    loop {
-        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        for path in sockets.lines().filter_map(|line| line.split_whitespace().nth(7)) {
-            if !Path::new(path).starts_with(&dir) || !tried.insert(path.to_owned()) {
-                continue;
-            }
-            let Ok(address) = SocketAddrUnix::new(path) else { continue };
-            let Ok(end) = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None) else {
-                continue;
-            };
-            if connect(&end, &address).is_ok() {
-                let _ = rustix::net::send(&end, &vec![0xff; sends], SendFlags::NOSIGNAL);
-                held.push(end);
-            }
-        }
-    }
-}
-
-/// Another process attaches to this one as a debugger and keeps its status after its death.
-fn die_traced(all: bool) -> Result<(), Failure> {
-    // SAFETY: numbers alone. Lets any process of the user trace this one, where the system asks for that.
-    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
-    let mut tracer = Command::new(env::current_exe()?);
-    tracer
-        .env(VARIABLE, if all { "tracer of all" } else { "tracer" })
-        .env_remove("PROCESSION_INVITATION")
-        .stdout(Stdio::piped());
-    let mut tracer = tracer.spawn()?;
-    let mut told = [0; 9];
-    tracer.stdout.take().expect("a pipe").read_exact(&mut told)?;
-    assert_eq!(&told, b"attached\n");
-    process::abort()
-}
-
-fn trace_the_parent(all: bool) -> ! {
-    let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
-    // SAFETY: numbers alone.
-    unsafe {
-        libc::setsid();
-        let tasks = fs::read_dir(format!("/proc/{parent}/task")).expect("a process");
-        for task in tasks.flatten() {
-            let thread: i32 = task.file_name().to_string_lossy().parse().expect("a number");
-            let null = ptr::null_mut::<libc::c_void>();
-            if all || thread == parent {
-                assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, null, null), 0);
-            }
-        }
-    }
-    println!("attached");
-    // Takes no status: the dead process stays with its tracer.
-    let until = std::time::Instant::now() + LIFE_OF_A_DAEMON;
-    while std::time::Instant::now() < until {
-        thread::sleep(Duration::from_millis(20));
-        // SAFETY: numbers alone.
-        unsafe { libc::ptrace(libc::PTRACE_CONT, parent, 0, libc::SIGABRT) };
-    }
-    process::exit(0)
 }
