@@ -1,6 +1,6 @@
 //! Keeps the tasks that ended their workers, as files: [`Builder::keep_crashes`](super::Builder::keep_crashes).
 
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -189,20 +189,22 @@ impl CrashKeeper {
 
     /// Removes the oldest files until there is room for one more of this length.
     fn make_room(&self, path: &Path, len: u64) -> io::Result<()> {
-        let is_other = |entry: &DirEntry| {
-            let file = entry.path();
-            file.extension().is_some_and(|extension| extension == EXTENSION) && file != path
-        };
-        let mut files: Vec<_> = fs::read_dir(&self.dir)?
-            .flatten()
-            .filter(is_other)
-            .filter_map(|entry| {
-                let info = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-                Some((info.modified().unwrap_or(UNIX_EPOCH), info.len(), entry.path()))
-            })
-            .collect();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            let Some(info) = entry.metadata().ok().filter(fs::Metadata::is_file) else { continue };
+            let (file, modified) = (entry.path(), info.modified().ok());
+            let is_of = |extension| file.extension().is_some_and(|its| its == extension);
+            if is_of(UNFINISHED) {
+                // Its process was killed while it wrote.
+                if modified.is_some_and(|time| time.elapsed().unwrap_or_default() > ABANDONED) {
+                    // Another process may have removed it.
+                    let _ = fs::remove_file(file);
+                }
+            } else if is_of(EXTENSION) && file != path {
+                files.push((modified.unwrap_or(UNIX_EPOCH), info.len(), file));
+            }
+        }
         files.sort_unstable();
-        remove_abandoned(&self.dir)?;
         let mut bytes: u64 = files.iter().map(|(_, len, _)| len).sum();
         let mut number = files.len();
         for (_, its_len, path) in files {
@@ -240,21 +242,6 @@ impl<'t> Culprit<'t> {
 fn new_file(dir: &Path) -> io::Result<NamedTempFile> {
     let suffix = format!(".{UNFINISHED}");
     tempfile::Builder::new().prefix(".").suffix(&suffix).tempfile_in(dir)
-}
-
-/// Removes what processes left behind that were killed while they wrote.
-fn remove_abandoned(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)?.flatten() {
-        let path = entry.path();
-        let is_unfinished = path.extension().is_some_and(|extension| extension == UNFINISHED);
-        let modified = || entry.metadata().and_then(|info| info.modified()).ok();
-        let age = |time: SystemTime| time.elapsed().unwrap_or_default();
-        if is_unfinished && modified().is_some_and(|time| age(time) > ABANDONED) {
-            // Another process may have removed it.
-            let _ = fs::remove_file(path);
-        }
-    }
-    Ok(())
 }
 
 /// The path of the program that workers run.

@@ -98,17 +98,22 @@ pub(super) fn initializer_reply(
         }
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
-            if taken.is(SAID) {
-                pass_line(pool, handle, number, taken.line(text)?);
+            if taken.is(SAID) || taken.is(UNFIT) {
+                let bytes = text.len();
+                if taken.is(SAID) {
+                    pass_line(pool, handle, number, taken.line(text)?);
+                }
+                let pause = receiving.count_unasked(bytes);
+                drop(receiving);
+                if let Some(pause) = pause {
+                    handle.pause(pause);
+                }
                 continue;
             }
             if taken.is(NOT_RECEIVED) {
                 let reason = format!("the worker cannot receive it: {}", line(text)?);
                 work_item.fail(0..1, TaskError::Undelivered { what: "task".to_owned(), reason });
                 return Ok(true);
-            }
-            if taken.is(UNFIT) {
-                continue;
             }
             let reply = match taken.lost() {
                 None => Reply::parse(text)?,
@@ -169,8 +174,8 @@ impl ReceivedReplies {
     }
 
     /// Whether later records must wait until this one is passed on: a line of a task or a report of a
-    /// fault, to keep the order with the replies, and to count them; blobs, so that their descriptors do not accumulate; and a lost
-    /// attachment, whose reply is to the first unanswered task.
+    /// fault, to keep the order with the replies, and to count them; blobs, so that their descriptors do
+    /// not accumulate; and a lost attachment, whose reply is to the first unanswered task.
     fn ends_group(&self) -> bool {
         self.is_unasked() || self.has_blobs() || self.lost().is_some()
     }
@@ -264,10 +269,7 @@ fn receive(
     }
     let result = added.and(is_sound).map(|()| true);
     let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
-    let pause = unasked.and_then(|bytes| {
-        receiving.count_unasked(bytes);
-        receiving.pause_due()
-    });
+    let pause = unasked.and_then(|bytes| receiving.count_unasked(bytes));
     drop(taken);
     drop(receiving);
     // The worker has made room for calls.

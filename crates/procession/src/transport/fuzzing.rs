@@ -74,6 +74,8 @@ pub fn ring(mut data: &[u8]) {
     RING.with(|memory| {
         let bytes = memory.bytes(64, RING_LEN);
         let (tail, head) = (memory.word64(0), memory.word64(8));
+        // No input sees what an earlier one left.
+        bytes.copy_from(&[0; RING_LEN]);
         head.store(0, Ordering::SeqCst);
         let (mut reader, mut records) = (Reader::default(), Records::default());
         while !data.is_empty() {
@@ -122,6 +124,7 @@ pub fn claim(mut data: &[u8]) {
     RING.with(|memory| {
         let (state, ended, begun_at) = (memory.word64(0), memory.word32(8), memory.word64(16));
         let claim = Claim { state, ended, begun_at, stop: memory.word32(24) };
+        memory.bytes(0, 32).copy_from(&[0; 32]);
         while !data.is_empty() {
             state.store(u64::from_le_bytes(number(&mut data)), Ordering::SeqCst);
             ended.store(u32::from_le_bytes(number(&mut data)), Ordering::SeqCst);
@@ -165,8 +168,10 @@ pub fn attachment(mut data: &[u8]) {
 /// The record of a crash.
 pub fn crash_record(data: &[u8]) {
     CRASH.with(|memory| {
+        let mut record = vec![0; crash::SIZE];
         let len = data.len().min(crash::SIZE);
-        memory.bytes(0, len).copy_from(&data[..len]);
+        record[..len].copy_from_slice(&data[..len]);
+        memory.bytes(0, crash::SIZE).copy_from(&record);
         if let Some(record) = crash::read(memory, 0) {
             let backtrace = Backtrace::from_record(&record);
             let _ = backtrace.map(|backtrace| backtrace.to_string());

@@ -21,7 +21,7 @@ use self::attacks::{Attack, Hostile};
 pub(crate) use self::processes::play_if_asked as play_processes_if_asked;
 use crate::harness::{PATIENCE, eventually, is_alive};
 use crate::program;
-use crate::tasks::{Bad, Bytes, Echo, Ending, await_workers, quiet, succeeds_with};
+use crate::tasks::{Bad, Echo, Ending, await_workers, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_worker_speaks_for_no_task_but_its_own,
         control_characters_of_tasks_are_inert,
         a_flood_of_lines_is_read_at_a_limited_rate,
+        a_flood_of_lines_of_an_initializer_is_read_at_a_limited_rate,
         a_daemon_that_holds_all_delays_no_end,
         a_dead_worker_that_is_traced_delays_no_end,
         a_squatter_at_the_sockets_of_new_workers_keeps_none_from_starting,
@@ -198,11 +199,28 @@ fn control_characters_of_tasks_are_inert() {
     }
 }
 
+/// See `src/process_pool/flood.rs`: lines a second, and as many at once in the beginning.
+const LINES: f64 = 50_000.0;
+
+fn a_flood_of_lines_of_an_initializer_is_read_at_a_limited_rate() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let says = Arc::clone(&heard);
+    let builder = quiet().workers(1).start_timeout(Duration::from_secs(3));
+    let builder = builder.initializer(Hostile(Attack::Lines)).on_say(move |_: &Said<'_>| {
+        says.fetch_add(1, Ordering::SeqCst);
+    });
+    let began = Instant::now();
+    let pool = builder.build().expect("a pool");
+    let lines = || heard.load(Ordering::SeqCst) as f64;
+    eventually("many lines", || lines() > 2.0 * LINES);
+    let (lines, took) = (lines(), began.elapsed().as_secs_f64());
+    assert!(lines < LINES * (took + 1.3), "{lines} lines in {took} s");
+    ends_at_once(&pool);
+}
+
 /// The rate of lines is limited, which leaves the CPUs to others; measured here as a number of lines, since
 /// other tests run at the same time. SECURITY.md has the throughput.
 fn a_flood_of_lines_is_read_at_a_limited_rate() {
-    /// See `src/process_pool/flood.rs`: lines a second, and as many at once in the beginning.
-    const LINES: f64 = 50_000.0;
     for attack in [Attack::Lines, Attack::Prints] {
         let heard = Arc::new(AtomicUsize::new(0));
         let (says, prints) = (Arc::clone(&heard), Arc::clone(&heard));

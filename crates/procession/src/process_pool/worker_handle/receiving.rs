@@ -18,7 +18,7 @@ pub(in crate::process_pool) struct Receiving {
     assembly: Assembly,
     /// How long a shortage of descriptors in this process may still last.
     patience: Patience,
-    /// Requests to receive attachments since the last other record.
+    /// Requests to receive attachments since the last record that had one.
     take_ins: u32,
     /// Set when the worker has ended: how often the ring is still read. A process that the worker
     /// left behind may go on writing to it.
@@ -156,13 +156,10 @@ impl Receiving {
         self.reads_left.get_or_insert(1);
     }
 
-    /// Counts a record that is not the answer to a call, of which there may be any number.
-    pub(in crate::process_pool) fn count_unasked(&mut self, bytes: usize) {
+    /// Counts a record that is not the answer to a call, of which there may be any number. Returns the
+    /// pause that is due after a flood of such records, which is made without the lock.
+    pub(in crate::process_pool) fn count_unasked(&mut self, bytes: usize) -> Option<Duration> {
         self.throttle.count(1, bytes as u64);
-    }
-
-    /// The pause that is due after a flood of such records. It is made without the lock.
-    pub(in crate::process_pool) fn pause_due(&mut self) -> Option<Duration> {
         let mut due = None;
         self.throttle.pause(|left| due = Some(left));
         due

@@ -13,7 +13,7 @@ use std::{env, fs, ptr, thread};
 use procession::Failure;
 use rustix::net::SendFlags;
 
-use super::attacks::{TAKE_IN, publish, publish_when_there_is_room};
+use super::attacks::{TAKE_IN, publish};
 use crate::vandals::read_tail;
 
 const VARIABLE: &str = "PROCESSION_TEST_HOSTILE";

@@ -112,21 +112,6 @@ fn attempt_by_call(way: Way) -> io::Result<String> {
         Way::Signal(pid) => {
             call(libc::SYS_kill, [i64::from(pid), 0, 0, 0, 0]).map(|_| "reachable".to_owned())
         }
-        Way::OwnerOfFile(pid) => {
-            let set_owner = i64::from(libc::F_SETOWN);
-            call(libc::SYS_fcntl, [0, set_owner, i64::from(pid), 0, 0]).map(|_| "owner".into())
-        }
-        Way::OwnerOfSocket(pid) => {
-            const FIOSETOWN: i64 = 0x8901;
-            let owner = pid.cast_signed();
-            call(libc::SYS_ioctl, [0, FIOSETOWN, ptr::from_ref(&owner) as i64, 0, 0])
-                .map(|_| "owner".into())
-        }
-        Way::SignalOfFile => {
-            const F_SETSIG: i64 = 10;
-            call(libc::SYS_fcntl, [0, F_SETSIG, i64::from(libc::SIGKILL), 0, 0])
-                .map(|_| "any signal".into())
-        }
         Way::IoUring => {
             let mut parameters = [0_u8; 256];
             let parameters = parameters.as_mut_ptr() as i64;
@@ -167,7 +152,29 @@ fn attempt_by_call(way: Way) -> io::Result<String> {
             let access = i64::from(libc::PROT_READ | libc::PROT_EXEC);
             call(libc::SYS_mprotect, [at, 4096, access, 0, 0]).map(|_| format!("code at {at}"))
         }
-        other => Err(io::Error::other(format!("{other:?} is no call"))),
+        other => attempt_by_owner(&other),
+    }
+}
+
+/// Signals by what happens at a descriptor.
+fn attempt_by_owner(way: &Way) -> io::Result<String> {
+    match *way {
+        Way::OwnerOfFile(pid) => {
+            let set_owner = i64::from(libc::F_SETOWN);
+            call(libc::SYS_fcntl, [0, set_owner, i64::from(pid), 0, 0]).map(|_| "owner".into())
+        }
+        Way::OwnerOfSocket(pid) => {
+            const FIOSETOWN: i64 = 0x8901;
+            let owner = pid.cast_signed();
+            call(libc::SYS_ioctl, [0, FIOSETOWN, ptr::from_ref(&owner) as i64, 0, 0])
+                .map(|_| "owner".into())
+        }
+        Way::SignalOfFile => {
+            const F_SETSIG: i64 = 10;
+            call(libc::SYS_fcntl, [0, F_SETSIG, i64::from(libc::SIGKILL), 0, 0])
+                .map(|_| "any signal".into())
+        }
+        _ => Err(io::Error::other(format!("{way:?} is no call"))),
     }
 }
 
