@@ -10,8 +10,9 @@ use crate::error::PoolError;
 use crate::printable::printable;
 
 /// What a worker process may do: for code that may be taken over by the data that it reads, such as a
-/// decoder. Linux only, and only with the feature `sandbox`: elsewhere a pool with a sandbox is not built.
-/// `SECURITY.md` in the sources says what each level stops, and how to write a task that works under it.
+/// decoder. Linux only, and only with the feature `sandbox`: elsewhere a pool with a sandbox is not built, or
+/// is built without it if [`best_effort`](Self::best_effort) is set. `SECURITY.md` in the sources says what
+/// each level stops, and how to write a task that works under it.
 ///
 /// | | [`none`](Self::none) | [`basic`](Self::basic) | [`strict`](Self::strict) |
 /// |---|---|---|---|
@@ -23,8 +24,9 @@ use crate::printable::printable;
 /// | new code | allowed | allowed | refused |
 ///
 /// A worker is confined after the [`Limits`](crate::Limits) are in place and before the initializer runs.
-/// A system call that is not allowed ends the worker, and the error of the task names it:
-/// [`Death::violation`](crate::Death::violation). Calls that libraries try and go on without fail instead.
+/// A system call that the filter does not allow ends the worker, and the error of the task names it:
+/// [`Death::violation`](crate::Death::violation). Calls that libraries try and can do without fail with an
+/// error instead, and so do files, TCP ports and signals outside of the rules: the task goes on with that error.
 ///
 /// ```no_run
 /// # use procession::{PoolError, ProcessPool, Sandbox};
