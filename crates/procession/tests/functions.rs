@@ -376,47 +376,6 @@ fn a_worker_program_of_another_kind_is_given_its_arguments() {
     assert_eq!(pool.submit(shapes::first(7)).result(), Ok((1, 7)));
 }
 
-/// An example. `cargo test` builds all of them, and a run of this test program alone none.
-fn example_program(name: &str) -> PathBuf {
-    let this = std::env::current_exe().expect("a path");
-    let target = this.parent().and_then(Path::parent).expect("the folder of the profile");
-    let program = target.join("examples").join(name);
-    if !program.exists() {
-        let mut cargo = Command::new(env!("CARGO"));
-        let cargo = cargo.args(["build", "--quiet", "--package", "procession", "--example", name]);
-        assert!(cargo.status().expect("cargo").success());
-    }
-    program
-}
-
-/// What an example prints.
-fn example(name: &str) -> String {
-    let output = Command::new(example_program(name)).output().expect("an example");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-#[test]
-fn the_examples_of_the_cookbook_do_what_it_says() {
-    assert_eq!(example("rayon_before"), "43376 divisors\n");
-    assert_eq!(example("rayon_after"), "43376 divisors\n");
-    assert_eq!(example("in_tokio"), "322 and 546\n");
-    assert_eq!(example("uses_library"), "[3, 1]\n");
-    assert_eq!(example("typed_errors"), "120\nthe limit is 20\n");
-}
-
-#[test]
-fn the_example_of_a_kept_crash_dies_of_the_same_signal_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let program = example_program("kept_crash");
-    let output = Command::new(&program).arg(dir.path()).output().expect("an example");
-    assert!(output.status.success(), "{output:?}");
-    let mut files = std::fs::read_dir(dir.path()).expect("a directory");
-    let file = files.next().expect("a kept task").expect("an entry").path();
-    let replay = Command::new(program).env("PROCESSION_REPLAY", file).output();
-    assert_eq!(replay.expect("an example").status.signal(), Some(libc::SIGSEGV));
-}
-
 #[procession::test]
 fn a_test_replays_the_task_that_the_environment_names() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -426,24 +385,4 @@ fn a_test_replays_the_task_that_the_environment_names() {
     this.args(["--exact", "an_ignored_test_serves_as_well", "--include-ignored"]);
     let replay = this.env("PROCESSION_REPLAY", error.kept_file().expect("a file")).output();
     assert_eq!(replay.expect("this program").status.signal(), Some(libc::SIGABRT));
-}
-
-#[test]
-fn the_port_from_rayon_in_the_cookbook_changes_four_lines() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| std::fs::read_to_string(here.join(path)).expect("a file");
-    let (before, after) = (read("examples/rayon_before.rs"), read("examples/rayon_after.rs"));
-    let is_code = |line: &&str| !line.starts_with("//!");
-    let only_in = |one: &str, other: &str| -> Vec<String> {
-        let lines = one.lines().filter(is_code);
-        lines.filter(|line| other.lines().all(|it| it != *line)).map(str::to_owned).collect()
-    };
-    let (removed, added) = (only_in(&before, &after), only_in(&after, &before));
-    assert!(removed.len() <= 4 && added.len() <= 4, "{removed:#?} {added:#?}");
-    let cookbook = read("../../docs/cookbook.md");
-    for (sign, lines) in [("-", removed), ("+", added)] {
-        for line in lines {
-            assert!(cookbook.lines().any(|it| it == format!("{sign}{line}")), "{sign}{line}");
-        }
-    }
 }
