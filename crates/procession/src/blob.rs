@@ -1,36 +1,43 @@
 //! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in sealed
 //! memory.
 //!
-//! | while | a blob of more than 256 bytes |
-//! |---|---|
-//! | a task or output is encoded ([`set_aside`]) | is moved to a list; the encoding has `{"$blob": index}` |
-//! | it is sent | is an item of the attachment (`transport/attachment.rs`) |
-//! | it is decoded ([`put_back`]) | is taken from the list by its index |
-//! | anything else is encoded or decoded | is a sequence of bytes |
+//! | while | a long blob | a short one |
+//! |---|---|---|
+//! | a task or output is encoded ([`set_aside`](enclosed::set_aside)) | is moved to a list; the encoding has `{"$blob": index}` | is in the encoding: in JSON as `{"$base64": text}` |
+//! | it is sent | is an item of the attachment (`transport/attachment.rs`) | nothing more |
+//! | it is decoded ([`put_back`](enclosed::put_back)) | is taken from the list by its index | is decoded |
+//! | anything else is encoded or decoded | is a sequence of bytes | the same |
 //!
-//! The list is thread-local, since `Serialize` has no other way to reach it.
+//! `enclosed.rs` holds the list, and says which blobs are short.
 
-use std::cell::{Cell, RefCell};
+mod enclosed;
+
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::enclosed::{Encoded, disclose, enclose};
+pub(crate) use self::enclosed::{MOST, leave_in_place, put_back, set_aside};
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
 
 /// Bytes, for a field of a task or of its output.
 ///
 /// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is sent in memory that both
-/// processes can read and none can write. It is copied once, by its sender; a blob that was
-/// received and is sent again is not copied.
+/// processes can read and none can write. It is copied once, by its sender. A blob that was received and
+/// is sent again is not copied, nor are the clones of one that was sent: an input that many tasks share
+/// is copied once.
 ///
-/// Up to 256 bytes, and from the 257th blob of a task on, the bytes are part of the encoding.
-/// Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an
+/// Short blobs (up to 12 KiB in JSON, 32 KiB in the binary encoding), and from the 257th blob of a task
+/// on all of them, are part of the encoding, in JSON as base64. Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an
 /// array of numbers.
 ///
 /// `clone` copies no bytes. A blob is read through `Deref<Target = [u8]>`.
@@ -56,32 +63,45 @@ pub struct Blob(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
-    Own(Arc<Vec<u8>>),
+    Own(Arc<OwnBytes>),
     /// Received, in a sealed memory file.
     Sealed(Arc<Sealed>),
 }
 
-/// Blobs up to this length, in bytes, are part of the encoding, which is faster than a file for
-/// each.
-const SHORT: usize = 256;
-/// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor
-/// until its record is read.
-pub(crate) const MOST: usize = 256;
+/// Bytes of this process.
+struct OwnBytes {
+    bytes: Vec<u8>,
+    /// The sealed file with which they were sent, kept because another handle may be sent, too.
+    file: OnceLock<OwnedFd>,
+}
 
 impl Blob {
     /// The bytes. They are copied if the blob was received, or has clones.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
-            Bytes::Own(bytes) => Arc::unwrap_or_clone(bytes),
+            Bytes::Own(own) => {
+                Arc::try_unwrap(own).map_or_else(|own| own.bytes.clone(), |own| own.bytes)
+            }
             Bytes::Sealed(memory) => memory.to_vec(),
         }
     }
 
-    /// The sealed file in which it was received, which can be sent again.
+    /// The sealed file in which it was received or sent, which can be sent again.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
-            Bytes::Own(_) => None,
+            Bytes::Own(own) => own.file.get().map(AsFd::as_fd),
             Bytes::Sealed(memory) => Some(memory.as_fd()),
+        }
+    }
+
+    /// Keeps the sealed file with which it is sent, if there are clones that may be sent as well. Gives
+    /// the file back if it is not kept.
+    pub(crate) fn keep_file(&self, file: OwnedFd) -> Option<OwnedFd> {
+        match &self.0 {
+            Bytes::Own(own) if Arc::strong_count(own) > 1 && !is_scarce(file.as_fd()) => {
+                own.file.set(file).err()
+            }
+            _ => Some(file),
         }
     }
 }
@@ -109,96 +129,6 @@ fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
 }
 
 thread_local! {
-    /// The blobs of all texts that this thread is encoding or decoding. There can be several texts,
-    /// since a `Serialize` implementation may itself submit a task. The blobs of the innermost text
-    /// are last.
-    static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
-    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only
-    /// this.
-    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { is_on: false, from: 0, to: 0 }) };
-}
-
-#[derive(Clone, Copy)]
-struct Enclosing {
-    /// Blobs are set aside.
-    is_on: bool,
-    from: usize,
-    to: usize,
-}
-
-/// Encodes something, and returns the blobs that were set aside.
-pub(crate) fn set_aside<R>(encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
-    let _text = Text::begin(0);
-    let encoded = encode();
-    let Enclosing { from, to, .. } = INNERMOST.get();
-    let blobs = match to - from {
-        0 => Vec::new(),
-        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)),
-    };
-    (encoded, blobs)
-}
-
-/// Encodes something with the bytes of its blobs.
-pub(crate) fn leave_in_place<R>(encode: impl FnOnce() -> R) -> R {
-    let _text = Text::begin(0);
-    INNERMOST.set(Enclosing { is_on: false, ..INNERMOST.get() });
-    encode()
-}
-
-/// Decodes something whose blobs were set aside.
-pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
-    let _text = Text::begin(blobs.len());
-    if !blobs.is_empty() {
-        ENCLOSED.with_borrow_mut(|all| all.extend(blobs));
-    }
-    decode()
-}
-
-/// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
-/// code.
-struct Text {
-    around: Enclosing,
-}
-
-impl Text {
-    #[inline]
-    fn begin(blobs: usize) -> Self {
-        let around = INNERMOST.get();
-        INNERMOST.set(Enclosing { is_on: true, from: around.to, to: around.to + blobs });
-        Self { around }
-    }
-}
-
-impl Drop for Text {
-    #[inline]
-    fn drop(&mut self) {
-        let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
-        if to > from {
-            ENCLOSED.with_borrow_mut(|all| all.truncate(from));
-        }
-    }
-}
-
-/// Sets a blob aside and returns its index. `None` if its bytes are to be part of the text.
-fn enclose(blob: &Blob) -> Option<usize> {
-    let Enclosing { is_on, from, to } = INNERMOST.get();
-    let pays = is_on && to - from < MOST && blob.len() > SHORT;
-    pays.then(|| {
-        ENCLOSED.with_borrow_mut(|all| all.push(blob.clone()));
-        INNERMOST.set(Enclosing { is_on, from, to: to + 1 });
-        to - from
-    })
-}
-
-/// A blob that was set aside. It stays in the list, since an untagged enum may decode it for
-/// several variants.
-fn disclose(index: usize) -> Option<Blob> {
-    let Enclosing { from, to, .. } = INNERMOST.get();
-    let at = from.checked_add(index).filter(|at| *at < to)?;
-    ENCLOSED.with_borrow(|all| all.get(at).cloned())
-}
-
-thread_local! {
     /// `Blob::deserialize` is calling `deserialize_any`.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
@@ -211,17 +141,53 @@ pub(crate) fn is_asking() -> bool {
 
 /// The key of the object that stands for a blob that was set aside.
 const MENTION: &str = "$blob";
+/// The key of the object that holds a blob in a text.
+const BASE64: &str = "$base64";
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match enclose(self) {
-            None => serializer.serialize_bytes(self),
-            Some(index) => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry(MENTION, &index)?;
-                map.end()
-            }
+        let encoded = enclose(self);
+        if let Encoded::Bytes = encoded {
+            return serializer.serialize_bytes(self);
         }
+        let mut map = serializer.serialize_map(Some(1))?;
+        match encoded {
+            Encoded::Index(index) => map.serialize_entry(MENTION, &index)?,
+            _ => map.serialize_entry(BASE64, &Base64(self))?,
+        }
+        map.end()
+    }
+}
+
+/// The bytes of a blob as text: a string that needs no escapes.
+struct Base64<'b>(&'b [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(self.0))
+    }
+}
+
+/// Reads what [`Base64`] has written.
+struct FromBase64;
+
+impl<'de> DeserializeSeed<'de> for FromBase64 {
+    type Value = Blob;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Blob, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FromBase64 {
+    type Value = Blob;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes as base64")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Blob, E> {
+        STANDARD.decode(text).map(Blob::from).map_err(E::custom)
     }
 }
 
@@ -258,11 +224,14 @@ impl<'de> Visitor<'de> for BlobVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
         // Owned, since a buffered map, such as a `serde_json::Value`, lends no key.
         let key = map.next_key::<String>()?;
-        if key.as_deref() != Some(MENTION) {
-            return Err(A::Error::custom("an object that stands for no blob"));
+        match key.as_deref() {
+            Some(BASE64) => map.next_value_seed(FromBase64),
+            Some(MENTION) => {
+                let index = map.next_value()?;
+                disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
+            }
+            _ => Err(A::Error::custom("an object that stands for no blob")),
         }
-        let index = map.next_value()?;
-        disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
     }
 }
 
@@ -271,7 +240,7 @@ impl Deref for Blob {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Own(bytes) => bytes,
+            Bytes::Own(own) => &own.bytes,
             Bytes::Sealed(memory) => memory,
         }
     }
@@ -285,7 +254,7 @@ impl AsRef<[u8]> for Blob {
 
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Bytes::Own(Arc::new(bytes)))
+        Self(Bytes::Own(Arc::new(OwnBytes { bytes, file: OnceLock::new() })))
     }
 }
 
@@ -318,7 +287,6 @@ impl fmt::Debug for Blob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::panics;
 
     #[test]
     fn outside_of_tasks_a_blob_is_a_sequence_of_bytes() {
@@ -328,43 +296,5 @@ mod tests {
         for wrong in [r#"{"$blob":0}"#, r#"{"blob":0}"#, "{}", "[256]", "7"] {
             assert!(serde_json::from_str::<Blob>(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_blob_that_is_set_aside_is_an_index_in_the_json() {
-        let blobs: Vec<Blob> = [300, 3, 400].map(|len| vec![7; len].into()).into();
-        let (json, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
-        assert_eq!(json, r#"[{"$blob":0},[7,7,7],{"$blob":1}]"#);
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
-        assert_eq!(back.expect("blobs"), blobs);
-        // A text within a text, as in a `Serialize` implementation that submits a task.
-        let (outer, outside) = set_aside(|| {
-            let first = serde_json::to_string(&blobs[0]).expect("JSON");
-            let (inner, inside) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
-            assert_eq!((&inner, inside.len()), (&json, 2));
-            let back = put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner));
-            assert_eq!(back.expect("blobs"), blobs);
-            first + &serde_json::to_string(&blobs[2]).expect("JSON")
-        });
-        assert_eq!(outer, r#"{"$blob":0}{"$blob":1}"#);
-        assert_eq!(outside, [blobs[0].clone(), blobs[2].clone()]);
-        let twice = r#"[{"$blob":0},{"$blob":0}]"#;
-        let (_, enclosed) = set_aside(|| serde_json::to_string(&blobs).expect("JSON"));
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice));
-        assert_eq!(back.expect("blobs"), vec![blobs[0].clone(); 2]);
-    }
-
-    #[test]
-    fn a_panic_leaves_no_blobs_in_the_list() {
-        let blob = Blob::from(vec![7; 300]);
-        let _ = panics::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
-        let _ = panics::catch(|| {
-            set_aside(|| {
-                serde_json::to_string(&blob).expect("JSON");
-                panic!("while encoding");
-            })
-        });
-        assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
-        assert!(serde_json::to_string(&blob).expect("JSON").starts_with("[7,7,"));
     }
 }

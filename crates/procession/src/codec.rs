@@ -80,7 +80,8 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
     let before = out.len();
-    let (written, blobs) = blob::set_aside(|| panics::catch(|| write(encoding, value, out)));
+    let (written, blobs) =
+        blob::set_aside(encoding, || panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         check_before_sending(encoding, value, &out[before..], Some(&blobs))?;
     }
@@ -94,7 +95,7 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let before = out.len();
-    let written = blob::leave_in_place(|| panics::catch(|| write(encoding, value, out)));
+    let written = blob::leave_in_place(encoding, || panics::catch(|| write(encoding, value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         check_before_sending(encoding, value, &out[before..], None)?;
     }
@@ -220,7 +221,11 @@ fn rewritten<T: Serialize>(
 ) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let write = || panics::catch(|| write(encoding, value, &mut bytes));
-    let written = if with_blobs { blob::set_aside(write).0 } else { blob::leave_in_place(write) };
+    let written = if with_blobs {
+        blob::set_aside(encoding, write).0
+    } else {
+        blob::leave_in_place(encoding, write)
+    };
     written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
     Ok(bytes)
 }
@@ -262,7 +267,7 @@ mod tests {
             raw: RawValue::from_string(r#"{ "a":[1 , 2.50]}"#.to_owned()).expect("JSON"),
             any: serde_json::json!({"b": [u64::MAX, -1, 0.1, null, "x"]}),
             numbers: [(1, 0.5), (u64::MAX, -0.0)].into(),
-            blob: vec![7; 300].into(),
+            blob: vec![7; 40_000].into(),
         };
         for encoding in [Encoding::Json, Encoding::Binary] {
             let (mut beside, mut inside) = (Vec::new(), Vec::new());

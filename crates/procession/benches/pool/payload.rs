@@ -1,10 +1,10 @@
 //! Large arguments and outputs: there and back in a worker process.
 
 use divan::Bencher;
-use divan::counter::BytesCount;
-use procession::{Executor, Task};
+use divan::counter::{BytesCount, ItemsCount};
+use procession::{Blob, Executor, Task};
 
-use crate::tasks::{self, Bytes, Laden, Text};
+use crate::tasks::{self, Bytes, Doubled, Laden, LadenBinary, Text, WORKERS};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -28,6 +28,41 @@ fn vec_of_bytes(bencher: Bencher, size: usize) {
 #[divan::bench(args = SIZES, sample_count = 50, max_time = 2)]
 fn blob(bencher: Bencher, size: usize) {
     there_and_back(bencher, size, |size| Laden(vec![7; size].into()));
+}
+
+/// What a task with a large plain payload costs: each number doubled, in a new buffer.
+#[divan::bench(args = [MIB, 10 * MIB], sample_count = 20, max_time = 2)]
+fn doubled_blob(bencher: Bencher, size: usize) {
+    let size = if crate::is_measured() { size } else { 64 * KIB };
+    let pool = tasks::processes(1);
+    let blob = Blob::from(vec![7; size]);
+    bencher.counter(BytesCount::new(2 * size)).bench_local(|| {
+        pool.submit(Doubled(blob.to_vec().into())).result().expect("a task that works")
+    });
+}
+
+/// Around the lengths at which a blob is sent in another way.
+const SIZES_IN_A_MAP: [usize; 10] =
+    [64, 256, 257, KIB, 4 * KIB, 12 * KIB, 12 * KIB + 1, 32 * KIB, 32 * KIB + 1, 64 * KIB];
+
+#[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
+fn map_of_blobs(bencher: Bencher, size: usize) {
+    map_of(bencher, size, Laden);
+}
+
+#[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
+fn map_of_blobs_binary(bencher: Bencher, size: usize) {
+    map_of(bencher, size, LadenBinary);
+}
+
+fn map_of<T: Task>(bencher: Bencher, size: usize, make: fn(Blob) -> T) {
+    let pool = tasks::processes(WORKERS);
+    let count = if crate::is_measured() { 4_000_usize } else { 40 };
+    let blob = Blob::from(vec![7; size]);
+    let tasks = || (0..count).map(|_| make(blob.clone()));
+    bencher
+        .counter(ItemsCount::new(count))
+        .bench_local(|| assert_eq!(pool.map(tasks()).filter(Result::is_ok).count(), count));
 }
 
 fn there_and_back<T: Task + Clone>(bencher: Bencher, size: usize, make: impl Fn(usize) -> T) {

@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use procession::{
-    Blob, Context, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task, ThreadPool,
+    Blob, Context, Encoding, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task,
+    ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,37 @@ impl Task for Laden {
 
     fn run(self, _: &Context) -> Result<Blob, Failure> {
         Ok(self.0)
+    }
+}
+
+/// The same in the binary encoding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LadenBinary(pub Blob);
+
+impl Task for LadenBinary {
+    const NAME: &'static str = "laden_binary";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Blob;
+
+    fn run(self, _: &Context) -> Result<Blob, Failure> {
+        Ok(self.0)
+    }
+}
+
+/// Doubles each number of 4 bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Doubled(pub Blob);
+
+impl Task for Doubled {
+    const NAME: &'static str = "doubled";
+    type Output = Blob;
+
+    fn run(self, _: &Context) -> Result<Blob, Failure> {
+        let numbers = self.0.chunks_exact(4);
+        let numbers = numbers.map(|four| f32::from_le_bytes(four.try_into().expect("4 bytes")));
+        let mut out = Vec::with_capacity(self.0.len());
+        numbers.for_each(|number| out.extend_from_slice(&(number * 2.0).to_le_bytes()));
+        Ok(out.into())
     }
 }
 
@@ -129,6 +161,8 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
         .with::<Prepare>()
         .with::<Bytes>()
         .with::<Laden>()
+        .with::<Doubled>()
+        .with::<LadenBinary>()
         .with::<Anew>()
         .with::<Spin>()
         .with::<Die>()

@@ -1,11 +1,11 @@
 //! Bytes that travel beside the JSON.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use libtest_mimic::Trial;
 use procession::{
-    Blob, Context, Encoding, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
+    Blob, Context, Executor, Failure, Registry, Retries, Sequential, Task, ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_blob_is_there_again_at_the_next_attempt,
         a_blob_that_a_task_writes_as_json_itself_is_a_sequence,
         other_executors_hand_blobs_over_as_they_are,
-        blobs_of_all_sizes_arrive_in_types_that_are_buffered_while_they_are_read,
+        an_input_that_tasks_share_is_copied_once,
     ]
 }
 
@@ -77,7 +77,7 @@ impl Task for Turn {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Turn>().with::<Scribble>().with::<Buffered>().with::<BufferedBinary>()
+    registry.with::<Turn>().with::<FileOf>().with::<Scribble>()
 }
 
 /// Writes to all memory files that it finds in its process, and to their mappings, then fails at
@@ -115,77 +115,8 @@ impl Task for Scribble {
     }
 }
 
-/// Blobs in places where serde reads a value into a buffer first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Parts {
-    either: Either,
-    #[serde(serialize_with = "to_value", deserialize_with = "from_value")]
-    by_value: Blob,
-    tagged: Tagged,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Either {
-    X { blob: Blob, x: u32 },
-    Y { blob: Blob, y: u32 },
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
-enum Tagged {
-    Only { blob: Blob },
-}
-
-fn to_value<S: serde::Serializer>(blob: &Blob, serializer: S) -> Result<S::Ok, S::Error> {
-    serde_json::to_value(blob).map_err(serde::ser::Error::custom)?.serialize(serializer)
-}
-
-fn from_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    serde_json::from_value(value).map_err(serde::de::Error::custom)
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Buffered(Vec<Parts>);
-
-impl Task for Buffered {
-    const NAME: &'static str = "buffered blobs";
-    type Output = Vec<Parts>;
-
-    fn run(self, _: &Context) -> Result<Vec<Parts>, Failure> {
-        Ok(self.0)
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct BufferedBinary(Vec<Parts>);
-
-impl Task for BufferedBinary {
-    const NAME: &'static str = "buffered blobs in binary";
-    const ENCODING: Encoding = Encoding::Binary;
-    type Output = Vec<Parts>;
-
-    fn run(self, _: &Context) -> Result<Vec<Parts>, Failure> {
-        Ok(self.0)
-    }
-}
-
-fn blobs_of_all_sizes_arrive_in_types_that_are_buffered_while_they_are_read() {
-    let pool = pool(1);
-    for len in [0, 256, 257, 300, 70_000] {
-        let blob = || Blob::from(vec![7; len]);
-        let parts =
-            |either| Parts { either, by_value: blob(), tagged: Tagged::Only { blob: blob() } };
-        let all =
-            vec![parts(Either::X { blob: blob(), x: 1 }), parts(Either::Y { blob: blob(), y: 2 })];
-        assert_eq!(pool.submit(Buffered(all.clone())).result(), Ok(all.clone()), "JSON, {len}");
-        assert_eq!(pool.submit(BufferedBinary(all.clone())).result(), Ok(all), "binary, {len}");
-    }
-}
-
 fn three_hundred_tasks_at_a_time_with_a_blob_each_are_all_done() {
-    for len in [300, 5_000] {
+    for len in [300, 20_000] {
         let pool = quiet().workers(1).concurrency(300).build().expect("a pool");
         let futures: Vec<_> =
             (0..300).map(|_| pool.submit(turn(vec![bytes(len)], How::Back))).collect();
@@ -225,7 +156,11 @@ fn nobody_can_write_to_what_a_task_has_received() {
     assert!(received == bytes(100_000), "what its sender holds");
 }
 
-fn bytes(len: usize) -> Blob {
+/// The longest blobs that are part of the encoding, in bytes.
+pub(crate) const SHORT_IN_JSON: usize = 12 * 1024;
+pub(crate) const SHORT_IN_BINARY: usize = 32 * 1024;
+
+pub(crate) fn bytes(len: usize) -> Blob {
     (0..len).map(|n| (n % 251) as u8).collect::<Vec<_>>().into()
 }
 
@@ -235,7 +170,9 @@ fn turn(bytes: Vec<Blob>, how: How) -> Turn {
 
 fn blobs_of_all_sizes_go_both_ways() {
     let pool = pool(2);
-    for len in [0, 1, 256, 257, 65_535, 65_536, 65_537, 1 << 20, 10 << 20] {
+    for len in
+        [0, 1, 257, SHORT_IN_JSON, SHORT_IN_JSON + 1, 65_535, 65_536, 65_537, 1 << 20, 10 << 20]
+    {
         let back = pool.submit(turn(vec![bytes(len)], How::Back)).result().expect("an output");
         assert_eq!(back.bytes, [bytes(len)], "{len} bytes");
         let around = pool.submit(turn(vec![bytes(len)], How::Around)).result().expect("an output");
@@ -247,31 +184,36 @@ fn blobs_of_all_sizes_go_both_ways() {
 fn many_blobs_travel_with_one_task() {
     let pool = pool(1);
     // More than go with one message, between short ones that travel in the text.
-    let many: Vec<_> = (0..200).map(|n| bytes(if n % 2 == 0 { 300 + n } else { n })).collect();
+    let many: Vec<_> = (0..200).map(|n| bytes(if n % 2 == 0 { 20_000 + n } else { n })).collect();
     let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
     assert_eq!(back.bytes, many);
 }
 
 fn waiting_tasks_with_blobs_take_no_descriptors() {
-    let files = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    // No other test has files of this length.
+    const LEN: usize = 40_013;
+    let is_theirs = |metadata: &fs::Metadata| metadata.len() == LEN as u64;
+    let files = || {
+        let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(is_theirs).count()
+    };
     let pool = pool(1);
     let gate = Gate::new();
     let running = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
-    let before = files();
     let waiting: Vec<_> =
-        (0..500).map(|_| pool.submit(turn(vec![bytes(1_000)], How::Back))).collect();
-    assert!(files() < before + 100, "{} for 500 tasks", files() - before);
+        (0..500).map(|_| pool.submit(turn(vec![bytes(LEN)], How::Back))).collect();
+    assert!(files() < 100, "{} for 500 tasks", files());
     gate.open();
     running.result().expect("an output");
     for future in waiting {
-        assert_eq!(future.result().expect("an output").bytes, [bytes(1_000)]);
+        assert_eq!(future.result().expect("an output").bytes, [bytes(LEN)]);
     }
 }
 
 fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
     let pool = pool(1);
-    let many: Vec<_> = (0..12_000).map(|n| bytes(257 + n % 10)).collect();
+    let many: Vec<_> = (0..600).map(|n| bytes(SHORT_IN_JSON + 1 + n % 10)).collect();
     let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
     assert!(back.bytes == many);
 }
@@ -279,7 +221,7 @@ fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
 fn blobs_that_no_worker_can_take_in_cost_only_their_task() {
     let limits = procession::Limits::none().open_files(40);
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
-    let lost = pool.submit(turn((0..100).map(|_| bytes(10_000)).collect(), How::Back)).result();
+    let lost = pool.submit(turn((0..100).map(|_| bytes(20_000)).collect(), How::Back)).result();
     let Err(procession::TaskError::Undelivered { what, reason }) = lost else { panic!("{lost:?}") };
     assert_eq!(what, "task");
     assert!(reason.starts_with("2 fresh workers could not receive it: Too many open"), "{reason}");
@@ -291,11 +233,11 @@ fn outputs_that_find_few_descriptors_are_passed_on_all_the_same() {
     let pool = quiet().workers(1).limits(limits).build().expect("a pool");
     for left in [20, 2] {
         let (text, blobs) = pool
-            .submit(Hoard(left, 1_000_000, vec![10_000; 50]))
+            .submit(Hoard(left, 1_000_000, vec![20_000; 50]))
             .result()
             .expect("an output, by and by");
         assert_eq!((text.len(), blobs.len()), (1_000_000, 50));
-        assert!(blobs.iter().all(|blob| blob.len() == 10_000));
+        assert!(blobs.iter().all(|blob| blob.len() == 20_000));
     }
     // Short ones can do without.
     let (_, blobs) = pool.submit(Hoard(0, 1, vec![1_000; 20])).result().expect("an output");
@@ -327,6 +269,46 @@ fn a_blob_may_be_passed_on_by_several_workers() {
     assert_eq!(blob, bytes(100_000));
 }
 
+/// Gives the number of the memory file in which its input is.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FileOf(Blob);
+
+impl Task for FileOf {
+    const NAME: &'static str = "file of its input";
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String, Failure> {
+        let at = format!("{:x}-", self.0.as_ptr() as usize);
+        let maps = fs::read_to_string("/proc/self/maps")?;
+        let line = maps.lines().find(|line| line.trim_start_matches('0').starts_with(&at));
+        let line = line.filter(|line| line.contains("memfd:procession-bytes"));
+        let number = line.and_then(|line| line.split_whitespace().nth(4));
+        Ok(number.ok_or("the input is in no memory file")?.to_owned())
+    }
+}
+
+fn an_input_that_tasks_share_is_copied_once() {
+    if !cfg!(all(target_os = "linux", not(feature = "portable"))) {
+        crate::harness::skip("it is about Linux");
+    }
+    let is_open = |number: &String| {
+        let open = fs::read_dir("/proc/self/fd").expect("a list").flatten();
+        let mut inodes = open.filter_map(|entry| Some(fs::metadata(entry.path()).ok()?.ino()));
+        inodes.any(|inode| inode.to_string() == *number)
+    };
+    let pool = pool(2);
+    let shared = bytes(1 << 20);
+    let futures: Vec<_> = (0..10).map(|_| pool.submit(FileOf(shared.clone()))).collect();
+    let numbers: Vec<_> = futures.into_iter().map(|future| future.result()).collect();
+    let number = numbers[0].clone().expect("a number");
+    assert_eq!(numbers, vec![Ok(number.clone()); 10]);
+    let other = pool.submit(FileOf(bytes(1 << 20))).result().expect("a number");
+    assert_ne!(other, number, "an input of its own");
+    assert!(is_open(&number) && !is_open(&other));
+    drop(shared);
+    assert!(!is_open(&number));
+}
+
 fn blobs_travel_with_tasks_of_a_map_as_well() {
     let pool = pool(2);
     warm_up(&pool);
@@ -341,22 +323,25 @@ fn blobs_travel_with_tasks_of_a_map_as_well() {
 fn a_blob_is_there_again_at_the_next_attempt() {
     let pool = quiet().workers(1).retries(Retries::times(1).on_failure(true)).build();
     let pool = pool.expect("a pool");
-    let back = pool.submit(turn(vec![bytes(1_000)], How::FailAtFirst)).result();
-    assert_eq!(back.expect("an output").bytes, [bytes(1_000)]);
+    let back = pool.submit(turn(vec![bytes(40_000)], How::FailAtFirst)).result();
+    assert_eq!(back.expect("an output").bytes, [bytes(40_000)]);
 }
 
 fn a_blob_that_a_task_writes_as_json_itself_is_a_sequence() {
     let pool = pool(1);
-    let back = pool.submit(turn(vec![bytes(1_000)], How::WriteToo)).result().expect("an output");
-    let json = serde_json::to_string(&[bytes(1_000)]).expect("JSON");
-    assert_eq!((back.bytes, back.written), (vec![bytes(1_000)], Some(json.len())));
+    let back = pool.submit(turn(vec![bytes(40_000)], How::WriteToo)).result().expect("an output");
+    let json = serde_json::to_string(&[bytes(40_000)]).expect("JSON");
+    assert_eq!((back.bytes, back.written), (vec![bytes(40_000)], Some(json.len())));
 }
 
 fn other_executors_hand_blobs_over_as_they_are() {
-    let task = || turn(vec![bytes(1_000)], How::Back);
-    assert_eq!(Sequential::new().submit(task()).result().expect("an output").bytes, [bytes(1_000)]);
+    let task = || turn(vec![bytes(40_000)], How::Back);
+    assert_eq!(
+        Sequential::new().submit(task()).result().expect("an output").bytes,
+        [bytes(40_000)]
+    );
     assert_eq!(
         ThreadPool::new(1).submit(task()).result().expect("an output").bytes,
-        [bytes(1_000)]
+        [bytes(40_000)]
     );
 }

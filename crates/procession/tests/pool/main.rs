@@ -16,6 +16,7 @@ mod tasks;
 mod asynchronous;
 mod backtraces;
 mod blobs;
+mod buffered_blobs;
 mod chunks;
 mod concurrency;
 mod crashes;
@@ -67,6 +68,7 @@ fn main() {
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
+    let registry = buffered_blobs::add_to(registry);
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = journal::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
@@ -81,6 +83,7 @@ fn main() {
         payloads::trials(),
         endings::trials(),
         blobs::trials(),
+        buffered_blobs::trials(),
         deadlines::trials(),
         stopping::trials(),
         face::trials(),

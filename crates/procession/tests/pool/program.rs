@@ -128,7 +128,7 @@ fn endures() {
 /// Has many tasks wait and keeps all outputs, each with bytes of its own.
 fn keeps_blobs() {
     let pool = tasks::quiet().workers(2).build().expect("a pool");
-    let blobs: Vec<_> = (0..500_usize).map(|n| vec![n as u8; 300 + n]).collect();
+    let blobs: Vec<_> = (0..500_usize).map(|n| vec![n as u8; 20_000 + n]).collect();
     let futures: Vec<_> =
         blobs.iter().map(|bytes| pool.submit(tasks::Bytes(bytes.clone().into()))).collect();
     let kept: Vec<_> =

@@ -36,11 +36,17 @@ impl<'i> Item<'i> {
         }
     }
 
-    /// The sealed file in which it was received, which can be sent again.
-    fn file(self) -> Option<BorrowedFd<'i>> {
-        match self {
-            Self::Text(_) => None,
-            Self::Blob(blob) => blob.file(),
+    /// A file with the bytes: that in which a blob was received or sent before, or a new one.
+    fn open(self) -> io::Result<OpenFile<'i>> {
+        let Self::Blob(blob) = self else { return new_file(self.bytes()).map(OpenFile::New) };
+        if let Some(file) = blob.file() {
+            return Ok(OpenFile::Kept(file));
+        }
+        let file = new_file(blob)?;
+        let file = if sealed::is_available() { blob.keep_file(file) } else { Some(file) };
+        match file {
+            Some(file) => Ok(OpenFile::New(file)),
+            None => Ok(OpenFile::Kept(blob.file().expect("it was kept"))),
         }
     }
 }
@@ -109,14 +115,14 @@ pub(super) struct Draft<'i> {
 
 enum OpenFile<'i> {
     New(OwnedFd),
-    AsReceived(BorrowedFd<'i>),
+    Kept(BorrowedFd<'i>),
 }
 
 impl AsFd for OpenFile<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::New(file) => file.as_fd(),
-            Self::AsReceived(file) => *file,
+            Self::Kept(file) => *file,
         }
     }
 }
@@ -137,12 +143,9 @@ impl<'i> Draft<'i> {
                 draft.lengths.push(bytes.len() as u64 | INLINE);
                 continue;
             }
-            match item.file() {
-                Some(file) => draft.files.push(OpenFile::AsReceived(file)),
-                None => match new_file(bytes) {
-                    Ok(file) => draft.files.push(OpenFile::New(file)),
-                    Err(error) => return (draft, Some(error)),
-                },
+            match item.open() {
+                Ok(file) => draft.files.push(file),
+                Err(error) => return (draft, Some(error)),
             }
             draft.lengths.push(bytes.len() as u64);
         }

@@ -1,0 +1,179 @@
+//! Where the blobs of a text go: the list of those that are sent beside it.
+//!
+//! The list is thread-local, since `Serialize` has no other way to reach it.
+
+use std::cell::{Cell, RefCell};
+
+use super::Blob;
+use crate::codec::Encoding;
+
+/// The longest blob that is part of the encoding, in bytes. A memory file costs the same for each length
+/// (about 40 µs there and back), bytes in the encoding cost by their number: below this length less.
+const fn longest_inline(encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Json => 12 * 1024,
+        Encoding::Binary => 32 * 1024,
+    }
+}
+
+/// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor
+/// until its record is read.
+pub(crate) const MOST: usize = 256;
+
+thread_local! {
+    /// The blobs of all texts that this thread is encoding or decoding. There can be several texts,
+    /// since a `Serialize` implementation may itself submit a task. The blobs of the innermost text
+    /// are last.
+    static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
+    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only
+    /// this.
+    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { form: Form::Bytes, from: 0, to: 0 }) };
+}
+
+/// How blobs are encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As bytes: this is not the text of a task.
+    Bytes,
+    /// In the text.
+    Inline(Encoding),
+    /// In the text if they are short. Long ones are set aside.
+    Aside(Encoding),
+}
+
+#[derive(Clone, Copy)]
+struct Enclosing {
+    form: Form,
+    from: usize,
+    to: usize,
+}
+
+/// Encodes something, and returns the blobs that were set aside.
+pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
+    let _text = Text::begin(Form::Aside(encoding), 0);
+    let encoded = encode();
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let blobs = match to - from {
+        0 => Vec::new(),
+        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)),
+    };
+    (encoded, blobs)
+}
+
+/// Encodes something with the bytes of its blobs.
+pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> R {
+    let _text = Text::begin(Form::Inline(encoding), 0);
+    encode()
+}
+
+/// Decodes something whose blobs were set aside.
+pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
+    // What is encoded meanwhile is not the text of a task.
+    let _text = Text::begin(Form::Bytes, blobs.len());
+    if !blobs.is_empty() {
+        ENCLOSED.with_borrow_mut(|all| all.extend(blobs));
+    }
+    decode()
+}
+
+/// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
+/// code.
+struct Text {
+    around: Enclosing,
+}
+
+impl Text {
+    #[inline]
+    fn begin(form: Form, blobs: usize) -> Self {
+        let around = INNERMOST.get();
+        INNERMOST.set(Enclosing { form, from: around.to, to: around.to + blobs });
+        Self { around }
+    }
+}
+
+impl Drop for Text {
+    #[inline]
+    fn drop(&mut self) {
+        let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
+        if to > from {
+            ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+        }
+    }
+}
+
+/// What stands for a blob in what is encoded.
+pub(super) enum Encoded {
+    Bytes,
+    Base64,
+    /// It was set aside, with this index.
+    Index(usize),
+}
+
+/// Sets a blob aside if it is long, and says what stands for it.
+pub(super) fn enclose(blob: &Blob) -> Encoded {
+    let Enclosing { form, from, to } = INNERMOST.get();
+    match form {
+        Form::Aside(encoding) if to - from < MOST && blob.len() > longest_inline(encoding) => {
+            ENCLOSED.with_borrow_mut(|all| all.push(blob.clone()));
+            INNERMOST.set(Enclosing { form, from, to: to + 1 });
+            Encoded::Index(to - from)
+        }
+        Form::Aside(Encoding::Json) | Form::Inline(Encoding::Json) => Encoded::Base64,
+        _ => Encoded::Bytes,
+    }
+}
+
+/// A blob that was set aside. It stays in the list, since an untagged enum may decode it for
+/// several variants.
+pub(super) fn disclose(index: usize) -> Option<Blob> {
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let at = from.checked_add(index).filter(|at| *at < to)?;
+    ENCLOSED.with_borrow(|all| all.get(at).cloned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panics;
+
+    #[test]
+    fn a_blob_that_is_set_aside_is_an_index_in_the_json() {
+        let blobs: Vec<Blob> = [30_000, 3, 40_000].map(|len| vec![7; len].into()).into();
+        let (json, enclosed) =
+            set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
+        assert_eq!(json, r#"[{"$blob":0},{"$base64":"BwcH"},{"$blob":1}]"#);
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
+        assert_eq!(back.expect("blobs"), blobs);
+        // A text within a text, as in a `Serialize` implementation that submits a task.
+        let (outer, outside) = set_aside(Encoding::Json, || {
+            let first = serde_json::to_string(&blobs[0]).expect("JSON");
+            let (inner, inside) =
+                set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
+            assert_eq!((&inner, inside.len()), (&json, 2));
+            let back = put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner));
+            assert_eq!(back.expect("blobs"), blobs);
+            first + &serde_json::to_string(&blobs[2]).expect("JSON")
+        });
+        assert_eq!(outer, r#"{"$blob":0}{"$blob":1}"#);
+        assert_eq!(outside, [blobs[0].clone(), blobs[2].clone()]);
+        let twice = r#"[{"$blob":0},{"$blob":0}]"#;
+        let (_, enclosed) =
+            set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice));
+        assert_eq!(back.expect("blobs"), vec![blobs[0].clone(); 2]);
+    }
+
+    #[test]
+    fn a_panic_leaves_no_blobs_in_the_list() {
+        let blob = Blob::from(vec![7; 30_000]);
+        let _ = panics::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
+        let _ = panics::catch(|| {
+            set_aside(Encoding::Json, || {
+                serde_json::to_string(&blob).expect("JSON");
+                panic!("while encoding");
+            })
+        });
+        assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
+        assert!(serde_json::to_string(&blob).expect("JSON").starts_with("[7,7,"));
+    }
+}
