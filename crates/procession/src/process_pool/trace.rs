@@ -10,6 +10,10 @@
 //! Without the feature `tracing` all of this compiles to nothing.
 
 use super::PoolEvent;
+#[cfg(feature = "tracing")]
+use super::ResourceUsage;
+#[cfg(feature = "tracing")]
+use crate::error::Exit;
 
 /// Whether a subscriber may want events of a pool.
 pub(super) fn is_on() -> bool {
@@ -32,8 +36,6 @@ pub(super) fn follows_tasks() -> bool {
 pub(super) fn emit(event: &PoolEvent) {
     use tracing::{error, info, trace, warn};
 
-    use crate::error::Exit;
-
     match event {
         PoolEvent::WorkerStarted { worker, pid } => {
             info!(target: "procession", worker, pid, "worker started");
@@ -48,16 +50,7 @@ pub(super) fn emit(event: &PoolEvent) {
             info!(target: "procession", worker, pid, reason, "worker not started");
         }
         PoolEvent::WorkerExited { worker, pid, exit, usage } => {
-            let cpu_ms = usage.cpu.as_secs_f64() * 1e3;
-            let peak_memory = usage.peak_memory;
-            match exit {
-                Exit::Code(0) => {
-                    info!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker exited");
-                }
-                _ => {
-                    error!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker died");
-                }
-            }
+            worker_exited(*worker, *pid, *exit, *usage);
         }
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
             error!(target: "procession", worker, pid, reason, "worker written off");
@@ -93,6 +86,19 @@ pub(super) fn emit(event: &PoolEvent) {
             let program = program.display();
             warn!(target: "procession", %program, reason, "worker program passed over");
         }
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn worker_exited(worker: usize, pid: u32, exit: Exit, usage: ResourceUsage) {
+    use tracing::{error, info};
+
+    let cpu_ms = usage.cpu.as_secs_f64() * 1e3;
+    let peak_memory = usage.peak_memory;
+    if exit == Exit::Code(0) {
+        info!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker exited");
+    } else {
+        error!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker died");
     }
 }
 

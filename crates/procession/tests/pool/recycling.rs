@@ -129,8 +129,11 @@ fn recycling_after_no_task_at_all_is_refused() {
     assert!(error.to_string().contains("above_age must be above zero"), "{error}");
 }
 
+/// Process ids of the workers that were recycled, and why.
+type Recycled = Arc<Mutex<Vec<(u32, RecyclingReason)>>>;
+
 /// A pool of one worker that is replaced at this age, in milliseconds, and the reasons so far.
-fn aging(age: u64) -> (ProcessPool, Arc<Mutex<Vec<(u32, RecyclingReason)>>>) {
+fn aging(age: u64) -> (ProcessPool, Recycled) {
     let reasons = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&reasons);
     let note = move |event: &PoolEvent| {
