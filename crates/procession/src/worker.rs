@@ -81,7 +81,7 @@ pub(crate) fn serve_if_invited(registry: &Registry) {
 ///
 /// It runs the pool's initializer, if there was one, and the task, with the limits and the stack size of the
 /// worker, and without its timeout. No handler of signals and no second process is involved, so
-/// a debugger sees the crash. The [`Sandbox`](crate::Sandbox) of the pool is not imposed, since it would keep a
+/// a debugger sees the crash. The [`Sandbox`] of the pool is not imposed, since it would keep a
 /// debugger out: a task on data that you do not trust may do here what this process may. The variable `PROCESSION_REPLAY_FORCE=1` runs a task that another build has kept.
 ///
 /// | ends | how |
