@@ -1,5 +1,8 @@
 //! The signal handler, where there is one.
 
+#[path = "registers.rs"]
+mod registers;
+
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -8,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Release, SeqCst};
 
+use self::registers::Position;
 use super::{
     CALL, FRAMES, FRAMES_AT, MAPS_AT, MAPS_LEN, MOST_FRAMES, PID, SIGNAL, SIZE, STATE, SharedMemory,
 };
@@ -218,7 +222,7 @@ impl Recorder {
             change_mask(libc::SIG_UNBLOCK, libc::SIGALRM);
             libc::alarm(LONGEST_WALK);
             self.copy_maps();
-            let interrupted = Place::of(context);
+            let interrupted = Position::of(context);
             if skip_null_call(context) {
                 let mut walk = Walk { recorder: self, frames: None };
                 _Unwind_Backtrace(add, ptr::from_mut(&mut walk).cast());
@@ -246,12 +250,6 @@ impl Recorder {
     }
 }
 
-/// Where the code is that a thread runs, and its stack.
-struct Place {
-    pc: usize,
-    sp: usize,
-}
-
 /// If the thread was interrupted at an address without code, it called a function by a pointer that is null
 /// or wrong. Has the walk begin within the instruction of that call. Returns false if it is not found: the
 /// unwinder would read what is at the address.
@@ -259,7 +257,7 @@ unsafe fn skip_null_call(context: *mut libc::ucontext_t) -> bool {
     // SAFETY: the context is the kernel's. The caller's place may be read where there is no memory: that ends
     // the process by the first signal.
     unsafe {
-        let place = Place::of(context);
+        let place = Position::of(context);
         if is_code_at(place.pc) != Some(false) {
             return true;
         }
@@ -269,53 +267,6 @@ unsafe fn skip_null_call(context: *mut libc::ucontext_t) -> bool {
             caller.put_into(context);
         }
         is_call
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Place {
-    unsafe fn of(context: *const libc::ucontext_t) -> Self {
-        // SAFETY: the context is the kernel's.
-        let registers = unsafe { &(*context).uc_mcontext.gregs };
-        let register = |index: c_int| registers[index as usize] as usize;
-        Self { pc: register(libc::REG_RIP), sp: register(libc::REG_RSP) }
-    }
-
-    unsafe fn put_into(&self, context: *mut libc::ucontext_t) {
-        // SAFETY: the context is the kernel's.
-        let registers = unsafe { &mut (*context).uc_mcontext.gregs };
-        registers[libc::REG_RIP as usize] = self.pc as i64;
-        registers[libc::REG_RSP as usize] = self.sp as i64;
-    }
-
-    /// The place of the call that has just been made to here: its return address is on the stack.
-    unsafe fn caller(&self, _: *const libc::ucontext_t) -> Self {
-        // SAFETY: see `skip_null_call`.
-        let back = unsafe { ptr::with_exposed_provenance::<usize>(self.sp).read_unaligned() };
-        Self { pc: back.wrapping_sub(1), sp: self.sp.wrapping_add(size_of::<usize>()) }
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-impl Place {
-    unsafe fn of(context: *const libc::ucontext_t) -> Self {
-        // SAFETY: the context is the kernel's.
-        let registers = unsafe { &(*context).uc_mcontext };
-        Self { pc: registers.pc as usize, sp: registers.sp as usize }
-    }
-
-    unsafe fn put_into(&self, context: *mut libc::ucontext_t) {
-        // SAFETY: the context is the kernel's.
-        let registers = unsafe { &mut (*context).uc_mcontext };
-        (registers.pc, registers.sp) = (self.pc as u64, self.sp as u64);
-    }
-
-    /// The place of the call that has just been made to here: its return address is in the link register.
-    unsafe fn caller(&self, context: *const libc::ucontext_t) -> Self {
-        const LINK: usize = 30;
-        // SAFETY: the context is the kernel's.
-        let back = unsafe { (&(*context).uc_mcontext.regs)[LINK] as usize };
-        Self { pc: back.wrapping_sub(1), sp: self.sp }
     }
 }
 
