@@ -11,6 +11,8 @@
 //! `enclosed.rs` holds the list, and says which blobs are short.
 
 mod enclosed;
+#[cfg(feature = "bytemuck")]
+mod pod;
 
 use std::cell::Cell;
 use std::fmt;
@@ -26,6 +28,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::enclosed::{Encoded, disclose, enclose};
 pub(crate) use self::enclosed::{MOST, leave_in_place, put_back, set_aside};
+#[cfg(feature = "bytemuck")]
+pub use self::pod::{PodVec, ValuesError};
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
 
@@ -70,19 +74,64 @@ enum Bytes {
 
 /// Bytes of this process.
 struct OwnBytes {
-    bytes: Vec<u8>,
+    owner: Owner,
     /// The sealed file with which they were sent, kept because another handle may be sent, too.
     file: OnceLock<OwnedFd>,
 }
 
+enum Owner {
+    Vec(Vec<u8>),
+    Other(Box<dyn AsRef<[u8]> + Send + Sync>),
+}
+
 impl Blob {
-    /// The bytes. They are copied if the blob was received, or has clones.
+    /// A blob of bytes that something else owns, such as a `bytes::Bytes`, an `Arc<[u8]>` or a mapped
+    /// file. They are not copied before they are sent. The owner is dropped with the last clone of the
+    /// blob; until then `as_ref` must always give the same bytes, and not panic.
+    ///
+    /// The other way, `bytes::Bytes::from_owner(blob)` copies nothing either, and
+    /// `std::io::Cursor::new(blob)` reads it as a file.
+    ///
+    /// ```
+    /// use procession::Blob;
+    ///
+    /// let page: std::sync::Arc<[u8]> = vec![7; 4096].into();
+    /// let blob = Blob::from_owner(page);
+    /// assert_eq!(blob.len(), 4096);
+    /// ```
+    pub fn from_owner(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self::own(Owner::Other(Box::new(owner)))
+    }
+
+    fn own(owner: Owner) -> Self {
+        Self(Bytes::Own(Arc::new(OwnBytes { owner, file: OnceLock::new() })))
+    }
+
+    /// The bytes. They are copied unless the blob was made from a `Vec` in this process and has no clones.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
-            Bytes::Own(own) => {
-                Arc::try_unwrap(own).map_or_else(|own| own.bytes.clone(), |own| own.bytes)
-            }
+            Bytes::Own(own) => match Arc::try_unwrap(own) {
+                Ok(OwnBytes { owner: Owner::Vec(bytes), .. }) => bytes,
+                Ok(own) => own.to_vec(),
+                Err(shared) => shared.to_vec(),
+            },
             Bytes::Sealed(memory) => memory.to_vec(),
+        }
+    }
+
+    /// A blob in sealed memory, for bytes that are only lent. Where there is none, they are copied.
+    #[cfg(feature = "bytemuck")]
+    fn sealed_copy(bytes: &[u8]) -> Self {
+        let sealed = || {
+            let file = procession_os::sealed::create(bytes)?;
+            match is_scarce(file.as_fd()) {
+                true => Err(std::io::ErrorKind::Other.into()),
+                false => Sealed::open(file, bytes.len()),
+            }
+        };
+        match procession_os::sealed::is_available().then(sealed) {
+            Some(Ok(memory)) => Self(Bytes::Sealed(Arc::new(memory))),
+            _ => bytes.into(),
         }
     }
 
@@ -102,6 +151,17 @@ impl Blob {
                 own.file.set(file).err()
             }
             _ => Some(file),
+        }
+    }
+}
+
+impl Deref for OwnBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.owner {
+            Owner::Vec(bytes) => bytes,
+            Owner::Other(owner) => (**owner).as_ref(),
         }
     }
 }
@@ -240,7 +300,7 @@ impl Deref for Blob {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Bytes::Own(own) => &own.bytes,
+            Bytes::Own(own) => own,
             Bytes::Sealed(memory) => memory,
         }
     }
@@ -254,7 +314,7 @@ impl AsRef<[u8]> for Blob {
 
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Bytes::Own(Arc::new(OwnBytes { bytes, file: OnceLock::new() })))
+        Self::own(Owner::Vec(bytes))
     }
 }
 

@@ -86,6 +86,7 @@
 //! | feature | default | what it does |
 //! |---|---|---|
 //! | `backtrace` | yes | names of the functions in which a worker crashed: [`Death::backtrace`] (Linux) |
+//! | `bytemuck` | no | [`Blob`]s of plain values, and `PodVec`: a `Vec<f32>` that is not encoded number by number |
 //! | `dashboard` | no | `ProcessPool::dashboard`: a live page of a pool, and metrics for Prometheus |
 //! | `journal` | no | `Builder::journal`: each process writes what it does into a log of its own |
 //! | `macros` | yes | the attributes [`task`](macro@task), [`main`](macro@main) and [`test`](macro@test), and [`Registry::collected`] |
@@ -130,6 +131,8 @@ mod waiting;
 pub mod worker;
 
 pub use blob::Blob;
+#[cfg(feature = "bytemuck")]
+pub use blob::{PodVec, ValuesError};
 pub use codec::Encoding;
 pub use error::{
     Backtrace, Cause, Death, DowncastError, Exit, Failure, Frame, PoolError, TaskError,

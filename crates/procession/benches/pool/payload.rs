@@ -4,7 +4,9 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use procession::{Blob, Executor, Task};
 
-use crate::tasks::{self, Bytes, Doubled, Laden, LadenBinary, Text, WORKERS};
+use crate::tasks::{
+    self, Bytes, Doubled, DoubledPodVec, DoubledVec, Laden, LadenBinary, Text, WORKERS,
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -33,12 +35,29 @@ fn blob(bencher: Bencher, size: usize) {
 /// What a task with a large plain payload costs: each number doubled, in a new buffer.
 #[divan::bench(args = [MIB, 10 * MIB], sample_count = 20, max_time = 2)]
 fn doubled_blob(bencher: Bencher, size: usize) {
+    doubled(bencher, size, |numbers| Doubled(Blob::from_values(numbers)));
+}
+
+/// The same with `f32`s as a `PodVec`, which copies them once more on each side, and as a `Vec` in the
+/// binary encoding.
+#[divan::bench(args = [MIB, 10 * MIB], sample_count = 20, max_time = 2)]
+fn doubled_pod_vec(bencher: Bencher, size: usize) {
+    doubled(bencher, size, |numbers| DoubledPodVec(numbers.into()));
+}
+
+#[divan::bench(args = [MIB, 10 * MIB], sample_count = 20, max_time = 2)]
+fn doubled_vec_binary(bencher: Bencher, size: usize) {
+    doubled(bencher, size, DoubledVec);
+}
+
+fn doubled<T: Task>(bencher: Bencher, size: usize, make: impl Fn(Vec<f32>) -> T) {
     let size = if crate::is_measured() { size } else { 64 * KIB };
     let pool = tasks::processes(1);
-    let blob = Blob::from(vec![7; size]);
-    bencher.counter(BytesCount::new(2 * size)).bench_local(|| {
-        pool.submit(Doubled(blob.to_vec().into())).result().expect("a task that works")
-    });
+    let numbers = vec![0.5_f32; size / 4];
+    bencher
+        .counter(BytesCount::new(2 * size))
+        .with_inputs(|| numbers.clone())
+        .bench_local_values(|numbers| pool.submit(make(numbers)).result().expect("an output"));
 }
 
 /// Around the lengths at which a blob is sent in another way.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use procession::{
-    Blob, Context, Encoding, Engine, Executor, Failure, ProcessPool, Registry, Sequential, Task,
-    ThreadPool,
+    Blob, Context, Encoding, Engine, Executor, Failure, PodVec, ProcessPool, Registry, Sequential,
+    Task, ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ impl Task for LadenBinary {
     }
 }
 
-/// Doubles each number of 4 bytes.
+/// Doubles each `f32`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Doubled(pub Blob);
 
@@ -89,11 +89,37 @@ impl Task for Doubled {
     type Output = Blob;
 
     fn run(self, _: &Context) -> Result<Blob, Failure> {
-        let numbers = self.0.chunks_exact(4);
-        let numbers = numbers.map(|four| f32::from_le_bytes(four.try_into().expect("4 bytes")));
-        let mut out = Vec::with_capacity(self.0.len());
-        numbers.for_each(|number| out.extend_from_slice(&(number * 2.0).to_le_bytes()));
-        Ok(out.into())
+        let numbers = self.0.values::<f32>()?;
+        Ok(Blob::from_values(numbers.iter().map(|number| number * 2.0).collect()))
+    }
+}
+
+/// The same with a `PodVec`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DoubledPodVec(pub PodVec<f32>);
+
+impl Task for DoubledPodVec {
+    const NAME: &'static str = "doubled_pod_vec";
+    type Output = PodVec<f32>;
+
+    fn run(mut self, _: &Context) -> Result<PodVec<f32>, Failure> {
+        self.0.iter_mut().for_each(|number| *number *= 2.0);
+        Ok(self.0)
+    }
+}
+
+/// The same with a `Vec`, in the binary encoding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DoubledVec(pub Vec<f32>);
+
+impl Task for DoubledVec {
+    const NAME: &'static str = "doubled_vec";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Vec<f32>;
+
+    fn run(mut self, _: &Context) -> Result<Vec<f32>, Failure> {
+        self.0.iter_mut().for_each(|number| *number *= 2.0);
+        Ok(self.0)
     }
 }
 
@@ -162,6 +188,8 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
         .with::<Bytes>()
         .with::<Laden>()
         .with::<Doubled>()
+        .with::<DoubledPodVec>()
+        .with::<DoubledVec>()
         .with::<LadenBinary>()
         .with::<Anew>()
         .with::<Spin>()

@@ -109,6 +109,12 @@ pub(super) enum Encoded {
     Index(usize),
 }
 
+/// Whether bytes of this number are set aside by [`enclose`].
+#[cfg(feature = "bytemuck")]
+pub(super) fn is_long(bytes: usize) -> bool {
+    matches!(INNERMOST.get().form, Form::Aside(encoding) if bytes > longest_inline(encoding))
+}
+
 /// Sets a blob aside if it is long, and says what stands for it.
 pub(super) fn enclose(blob: &Blob) -> Encoded {
     let Enclosing { form, from, to } = INNERMOST.get();

@@ -38,6 +38,7 @@ mod maps;
 mod no_attacks;
 mod orphans;
 mod payloads;
+mod plain_values;
 mod plays;
 #[cfg(target_os = "linux")]
 mod prisoner;
@@ -68,7 +69,7 @@ fn main() {
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
-    let registry = buffered_blobs::add_to(registry);
+    let registry = plain_values::add_to(buffered_blobs::add_to(registry));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = journal::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
@@ -84,6 +85,7 @@ fn main() {
         endings::trials(),
         blobs::trials(),
         buffered_blobs::trials(),
+        plain_values::trials(),
         deadlines::trials(),
         stopping::trials(),
         face::trials(),

@@ -1,0 +1,143 @@
+//! Blobs of plain values: numbers, and structs of them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use bytemuck::{NoUninit, Pod};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Blob;
+use super::enclosed::is_long;
+
+impl Blob {
+    /// A blob of plain values (numbers, and structs of them that are [`NoUninit`]), which are not copied
+    /// before they are sent. They have the byte order of this machine.
+    ///
+    /// ```
+    /// use procession::Blob;
+    ///
+    /// let blob = Blob::from_values(vec![0.5_f32, -1.0]);
+    /// assert_eq!(blob.len(), 8);
+    /// assert_eq!(*blob.values::<f32>()?, [0.5, -1.0]);
+    /// # Ok::<(), procession::ValuesError>(())
+    /// ```
+    pub fn from_values<T: NoUninit + Send + Sync>(values: Vec<T>) -> Self {
+        Self::from_owner(PlainValues(values))
+    }
+
+    /// The bytes as plain values. They are copied only if they lie at an address that does not suit `T`:
+    /// a blob in memory of its own begins at a page.
+    ///
+    /// # Errors
+    ///
+    /// [`ValuesError`] if the number of bytes is not a multiple of the size of `T`.
+    pub fn values<T: Pod>(&self) -> Result<Cow<'_, [T]>, ValuesError> {
+        let size = size_of::<T>();
+        let error = ValuesError { bytes: self.len(), size, name: std::any::type_name::<T>() };
+        if size == 0 || !self.len().is_multiple_of(size) {
+            return Err(error);
+        }
+        if let Ok(values) = bytemuck::try_cast_slice(self) {
+            return Ok(Cow::Borrowed(values));
+        }
+        Ok(Cow::Owned(bytemuck::pod_collect_to_vec(self)))
+    }
+}
+
+/// Why the bytes of a [`Blob`] are not values of a type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a blob of {bytes} bytes does not consist of whole values of {name}, of {size} bytes each")]
+pub struct ValuesError {
+    bytes: usize,
+    size: usize,
+    name: &'static str,
+}
+
+struct PlainValues<T>(Vec<T>);
+
+impl<T: NoUninit> AsRef<[u8]> for PlainValues<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// A `Vec` of plain values, such as `f32`, for a field of a task or of its output. It is sent as a
+/// [`Blob`] is: copied into memory that both processes can read, not encoded value by value. The receiver
+/// copies it once more, into a `Vec`; a [`Blob`] and [`Blob::values`] spare that.
+///
+/// Outside of tasks and outputs it is serialized as bytes, in the byte order of this machine.
+///
+/// ```
+/// use procession::{PodVec, Executor, Sequential};
+/// # #[cfg(feature = "macros")] {
+///
+/// #[procession::task]
+/// fn double(samples: PodVec<f32>) -> PodVec<f32> {
+///     samples.iter().map(|sample| 2.0 * sample).collect()
+/// }
+///
+/// let doubled = Sequential::new().submit(double(PodVec(vec![0.5, 1.0]))).result()?;
+/// assert_eq!(*doubled, [1.0, 2.0]);
+/// # }
+/// # Ok::<(), procession::TaskError>(())
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct PodVec<T>(pub Vec<T>);
+
+impl<T: Pod> Serialize for PodVec<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.0);
+        let blob = if is_long(bytes.len()) { Blob::sealed_copy(bytes) } else { bytes.into() };
+        blob.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for PodVec<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let blob = Blob::deserialize(deserializer)?;
+        blob.values().map(|values| Self(values.into_owned())).map_err(D::Error::custom)
+    }
+}
+
+impl<T> Deref for PodVec<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for PodVec<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.0
+    }
+}
+
+impl<T> From<Vec<T>> for PodVec<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(values)
+    }
+}
+
+impl<T> FromIterator<T> for PodVec<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+impl<T> IntoIterator for PodVec<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for PodVec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
