@@ -8,6 +8,7 @@ mod ways;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ fn pool(sandbox: Sandbox) -> ProcessPool {
     }
 }
 
-fn ways(secret: &Path, open: i32, sibling: u32) -> Vec<Way> {
+fn ways(secret: &Path, open: &File, sibling: u32) -> Vec<Way> {
     let coordinator = process::id();
     let mut ways = vec![
         Way::ReadFile(secret.to_owned()),
@@ -71,7 +72,7 @@ fn ways(secret: &Path, open: i32, sibling: u32) -> Vec<Way> {
         Way::WriteFile("/dev/shm/procession-prisoner".into()),
         Way::Variable("CARGO_MANIFEST_DIR".to_owned()),
         Way::Variable(SECRET.to_owned()),
-        Way::Inherited(open),
+        Way::Inherited(open.as_raw_fd(), open.metadata().expect("a file").ino()),
         Way::Socket,
         Way::IoUring,
         Way::Bpf,
@@ -126,7 +127,7 @@ fn all_are_closed(sandbox: Sandbox, more: &[Way]) {
     // A worker that does not change while the others die.
     let siblings = crate::tasks::pool(1);
     let sibling = siblings.pids()[0];
-    let mut ways = ways(&secret, open.as_raw_fd(), sibling);
+    let mut ways = ways(&secret, &open, sibling);
     ways.extend(more.iter().cloned());
     for way in ways {
         let outcome = pool.submit(Escape(way.clone())).result();

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs, io, net, ptr};
@@ -19,8 +20,9 @@ pub(super) enum Way {
     WriteFile(PathBuf),
     /// A variable of the environment.
     Variable(String),
-    /// A descriptor of the coordinator that was open when the worker was started.
-    Inherited(i32),
+    /// A descriptor of the coordinator that was open when the worker was started, and the number of its file:
+    /// the worker may have another file there.
+    Inherited(i32, u64),
     Socket,
     UnixSocket,
     Exec,
@@ -70,8 +72,11 @@ fn attempt(way: Way) -> io::Result<String> {
         Way::ReadFile(path) => fs::read_to_string(path),
         Way::WriteFile(path) => fs::write(path, "x").map(|()| "written".to_owned()),
         Way::Variable(name) => env::var(name).map_err(io::Error::other),
-        Way::Inherited(number) => {
+        Way::Inherited(number, inode) => {
             let mut file = File::from(of_call(libc::SYS_dup, [i64::from(number), 0, 0, 0, 0])?);
+            if file.metadata()?.ino() != inode {
+                return Err(io::Error::other("another file is there"));
+            }
             let mut text = String::new();
             file.read_to_string(&mut text).map(|_| text)
         }
