@@ -18,7 +18,7 @@ use crate::printable::printable;
 /// |---|---|---|---|
 /// | environment | that of this process | what is needed to start, and [`worker_env`](crate::Builder::worker_env) | as basic |
 /// | files | those of the user | programs and libraries of the system, for reading | none |
-/// | network, other processes | allowed | TCP and signals are refused | sockets, forks and programs are refused |
+/// | network, other processes | allowed | new sockets and signals are refused | sockets, forks and programs are refused |
 /// | rights of a superuser | kept | given up | given up |
 /// | system calls | all | all but those for tracing, mounting, and the like | those of a list |
 /// | new code | allowed | allowed | refused |

@@ -138,6 +138,8 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
     // Signals by what happens at a descriptor: the kernel sends them to any process of the user.
     verdicts.push((libc::SYS_fcntl, none_of(1, &SET_OWNER)));
     if !rules.is_strict {
+        // Landlock refuses TCP; sockets of other kinds are refused here.
+        verdicts.push((libc::SYS_socket, socket(rules, FAIL, &[libc::AF_NETLINK])));
         // Input for a terminal, as if it were typed.
         const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
         verdicts.push((libc::SYS_ioctl, none_of(1, &[PASTE, SET_OWNER_BY_IOCTL].concat())));
@@ -145,6 +147,16 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
     }
     verdicts.extend(decided_where_strict(rules));
     verdicts
+}
+
+/// New sockets are of the internet, or of these families as well, if the network is allowed.
+fn socket(rules: &Rules, otherwise: u32, more: &[i32]) -> CallRule {
+    if !rules.network {
+        return CallRule::Always(otherwise);
+    }
+    let families = [libc::AF_INET, libc::AF_INET6].into_iter().chain(more.iter().copied());
+    let values = families.map(|family| number_of(family.into())).collect();
+    CallRule::If { argument: 0, mask: u32::MAX, values, otherwise: FAIL }
 }
 
 fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
@@ -182,10 +194,6 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
         libc::PR_SET_VMA,
     ];
     let options: Vec<_> = options.iter().map(|option| c_long::from(*option)).collect();
-    let socket = match rules.network {
-        true => one_of(0, &[c_long::from(libc::AF_INET), c_long::from(libc::AF_INET6)], FAIL),
-        false => CallRule::Always(END),
-    };
     verdicts.extend([
         (
             libc::SYS_kill,
@@ -195,7 +203,7 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
         (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
         (libc::SYS_prctl, one_of(0, &options, FAIL)),
         (libc::SYS_prlimit64, CallRule::IfNull { argument: 2, otherwise: FAIL }),
-        (libc::SYS_socket, socket),
+        (libc::SYS_socket, socket(rules, END, &[])),
     ]);
     verdicts
 }

@@ -24,6 +24,7 @@ pub(super) enum Way {
     /// the worker may have another file there.
     Inherited(i32, u64),
     Socket,
+    Datagram,
     UnixSocket,
     Exec,
     Fork,
@@ -81,6 +82,10 @@ fn attempt(way: Way) -> io::Result<String> {
             file.read_to_string(&mut text).map(|_| text)
         }
         Way::Socket => net::TcpStream::connect("127.0.0.1:9").map(|_| "connected".to_owned()),
+        Way::Datagram => {
+            let socket = net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.send_to(b"out", "127.0.0.1:9").map(|_| "sent".to_owned())
+        }
         Way::UnixSocket => {
             std::os::unix::net::UnixDatagram::unbound().map(|_| "a socket".to_owned())
         }
