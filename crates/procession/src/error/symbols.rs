@@ -1,5 +1,5 @@
-//! Which function of a program or library is at an offset of its file: by the symbol table, without debug
-//! information, so that a stripped release build needs no more than its symbols.
+//! Names the function at an offset of a program's or library's file. It reads the symbol table alone, so a
+//! release build without debug information has names, too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,7 +29,8 @@ struct Function {
     name: String,
 }
 
-/// Tables that were read, at most so many: programs that crash again and again crash in the same files.
+/// The symbol tables that were read, [`MOST_FILES`] at most. A program that crashes repeatedly does so in the
+/// same files, which are read once.
 static READ: Mutex<Option<HashMap<FileId, Arc<Symbols>>>> = Mutex::new(None);
 const MOST_FILES: usize = 16;
 /// Bounds for files that were made to exhaust the memory of this process. Symbols beyond them have no names.
@@ -48,7 +49,7 @@ pub(super) fn function_at(mapped: &Mapped) -> Option<String> {
 }
 
 fn read_and_keep(mapped: &Mapped) -> Option<Arc<Symbols>> {
-    // A program that was deleted or replaced is still there as this process, if it is the same.
+    // If the worker ran the program of this process, this link leads to it after it was deleted or replaced.
     let paths = [&*mapped.path, Path::new("/proc/self/exe")];
     let file = paths.iter().find_map(|path| open_same(path, mapped.id))?;
     let symbols = Arc::new(Symbols::read(file)?);
@@ -65,7 +66,7 @@ fn read_and_keep(mapped: &Mapped) -> Option<Arc<Symbols>> {
 /// The file at this path, if it is the one that the worker had mapped.
 fn open_same(path: &Path, id: FileId) -> Option<File> {
     std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    // The worker may have replaced it by a pipe since then.
+    // Since then the worker may have put a pipe in its place: the open of a pipe waits, unless it is told not to.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;

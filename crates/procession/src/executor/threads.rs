@@ -1,14 +1,14 @@
 //! [`ThreadPool`]: runs tasks on threads of this process.
 //!
-//! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no thread is idle, up to
-//! the size of the pool. The queue is a map by task id: its order is the order of submission, and a
-//! task can be cancelled by its id.
+//! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no
+//! thread is idle, up to the size of the pool. The queue is a map by task id: its order is the order of
+//! submission, and a task can be cancelled by its id.
 //!
 //! Short tasks of `map` come in chunks. A thread that has no task takes part of a chunk that another
-//! thread runs, so that no task waits behind a long one of its chunk while a thread is idle.
+//! thread runs. So no task waits behind a long one of its chunk while a thread is idle.
 //!
-//! One idle thread spins for a moment before it sleeps, and so does a caller that waits for a result,
-//! while tasks are short: sleep and wake-up take longer than such a task.
+//! While tasks are short, one idle thread spins for 50 µs at most before it sleeps, and so does a caller that
+//! waits for a result: sleep and wake-up take longer than such a task.
 //!
 //! A task that waits for another task of its pool occupies a thread, and all threads may be occupied in
 //! this way. So awaited tasks are run first. If no thread is free for them, a further thread is

@@ -1,4 +1,5 @@
-//! Keeps the tasks that ended their workers, as files: [`Builder::keep_crashes`](super::Builder::keep_crashes).
+//! [`CrashKeeper`]: writes each task that ended its worker to a file, for
+//! [`Builder::keep_crashes`](super::Builder::keep_crashes).
 
 use std::fs;
 use std::io::{self, BufWriter};
@@ -25,13 +26,13 @@ use crate::transport;
 const MOST_FILES: usize = 100;
 /// The most bytes in a directory, 1 GiB.
 const MOST_BYTES: u64 = 1 << 30;
-/// What the names end with.
+/// The extension of the files.
 const EXTENSION: &str = "procession";
-/// What the names of files end with while they are written.
+/// The extension of a file that is being written.
 const UNFINISHED: &str = "procession-partial";
-/// The age of such a file from which on its process was killed while it wrote.
+/// A file that is being written and is older than this is removed: its process was killed before the end.
 const ABANDONED: Duration = Duration::from_secs(3600);
-/// The part of a task's name that is part of a file's name, in bytes.
+/// The most bytes of a task's name that a file name has.
 const LONGEST_NAME: usize = 80;
 
 /// The directory of kept tasks.
@@ -56,7 +57,7 @@ pub(super) struct Culprit<'t> {
     pub(super) is_initializer: bool,
 }
 
-/// How it did.
+/// How a task ended its worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WorkerEnd {
     pub(super) worker: usize,
@@ -176,11 +177,11 @@ impl CrashKeeper {
         check_file_size_limit(len)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if kept_task::attempts(path).is_some_and(|attempts| attempts > header.attempts) {
-            // The next attempt has ended its worker as well, and the thread of that worker was faster.
+            // A later attempt has ended its worker as well, and is in the file already.
             return Ok(());
         }
         self.make_room(path, len)?;
-        // Only this user may read it: it may be anything.
+        // Readable for this user alone: the arguments of a task may be secret.
         let mut file = BufWriter::new(new_file(&self.dir)?);
         kept_task::write(&mut file, header, task.text, task.blobs, initializer)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;

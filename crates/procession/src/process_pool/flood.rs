@@ -1,5 +1,5 @@
-//! [`Throttle`]: how fast the lines of one worker are read. A worker that writes without end would
-//! otherwise take the CPUs of the program and of the other workers.
+//! [`Throttle`]: limits the rate at which the lines of one worker are read. Without a limit, a worker that
+//! writes without end would take the CPU time of the program and of the other workers.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 const LINES: u64 = 50_000;
 /// Bytes of them that are read in one second.
 const BYTES: u64 = 64 << 20;
-/// What may be read at once after a pause, in the time that it takes at these rates.
+/// How much may be read at once after a pause: what these rates allow in this time.
 const BURST: Duration = Duration::from_secs(1);
-/// The clock is read once in this part of a second's lines or bytes.
+/// The clock is read each time that this part of the lines or bytes of a second was read: a tenth.
 const PARTS: u64 = 10;
 
 /// Counts what one worker writes. Nothing is dropped: while the reader pauses, the pipe or the ring fills
@@ -19,7 +19,7 @@ pub(super) struct Throttle {
     /// Counted since the clock was read last.
     lines: u64,
     bytes: u64,
-    /// How much was read by then, as the time that it takes at the rates, less the time that passed.
+    /// What was read until then, as the time that it takes at these rates, less the time that has passed.
     debt: Duration,
     looked_at: Option<Instant>,
 }

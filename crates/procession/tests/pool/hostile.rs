@@ -1,7 +1,7 @@
-//! A compromised worker against its coordinator: whatever it sends or does, the coordinator lives, no
-//! value is wrong, no wait is longer than its bound, and other tasks are run.
+//! Attacks of a worker that was taken over on its coordinator. After each attack the coordinator runs, no
+//! output of another task is wrong, no wait was longer than its bound, and other tasks are run.
 //!
-//! The lines of SECURITY.md name these tests.
+//! The table in SECURITY.md names these tests.
 
 mod attacks;
 mod processes;

@@ -1,5 +1,5 @@
-//! Tasks that try to get out of a sandbox, in each way that is known: the process is refused or dies, and
-//! the error names the call.
+//! Tasks that try to get out of a sandbox, in each way that is known. Each try fails with an error or ends
+//! the worker. Where the filter of system calls ends it, the error of the task names the call.
 
 #![allow(unsafe_code, reason = "a way out has no safe interface")]
 

@@ -1,5 +1,5 @@
-//! An example: a decoder in C with a bug, as many Rust programs call one. Its binding believes what the
-//! library promises, so a broken image ends the process.
+//! An example: a decoder in C with a bug, and a safe function that calls it. The function relies on what the
+//! library documents, as most bindings do, so a broken image ends the process.
 
 #![allow(unsafe_code, reason = "a library in C")]
 
@@ -10,6 +10,6 @@ unsafe extern "C" {
 /// The sum of the pixels of an image. A broken image ends the process with SIGSEGV, one of less than four
 /// bytes with SIGABRT, and one that begins with 254 by the call of a null pointer.
 pub fn decode(image: &[u8]) -> u32 {
-    // SAFETY: the library promises not to read behind the image, and does: that is the bug of this example.
+    // SAFETY: the library documents that it reads only within the image. This is wrong: it is the bug of the example.
     unsafe { decode_image(image.as_ptr(), image.len()) }
 }

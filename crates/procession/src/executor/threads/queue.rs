@@ -36,10 +36,11 @@ pub(super) struct JobQueue {
     pub(super) is_spinning: bool,
     pub(super) is_shut_down: bool,
     pub(super) threads: Vec<JoinHandle<()>>,
-    /// Number of threads that were started, without the further ones.
+    /// Number of threads that were started for the size of the pool. Those that run awaited tasks alone are
+    /// not counted.
     pub(super) started: usize,
-    /// Number of threads that run tasks or wait for one. A thread that ends is subtracted under the
-    /// same lock under which it found no task, so that no task relies on it.
+    /// Number of threads that run tasks or wait for one. A thread that finds no task and ends is subtracted
+    /// before it releases the lock: a task that is added later starts another one.
     pub(super) alive: usize,
 }
 
@@ -87,8 +88,12 @@ const CHUNK_TIME: Duration = Duration::from_millis(1);
 const MAX_CHUNK: u128 = 1024;
 
 impl JobQueue {
-    /// The next tasks for a thread: awaited ones first, then what is left of a chunk whose thread has
-    /// begun no task of it since the last look, then the first of the queue, then part of any chunk.
+    /// The next tasks for a thread. In this order:
+    ///
+    /// 1. tasks that another task or a callback waits for,
+    /// 2. half of what is left of a chunk of which no task has begun since the last call of `pop`,
+    /// 3. the first of the queue,
+    /// 4. half of what is left of any other chunk.
     pub(super) fn pop(&mut self, only_awaited: bool) -> Option<Entry> {
         let next = self.pop_awaited();
         if next.is_some() || only_awaited {
@@ -117,8 +122,8 @@ impl JobQueue {
         None
     }
 
-    /// Part of a chunk that another thread runs. `only_stuck`: of one whose thread has begun no task
-    /// since the last look.
+    /// Half of what is left of a chunk that another thread runs. `only_stuck`: of a chunk of which no task has
+    /// begun since the last call.
     fn split_begun(&mut self, only_stuck: bool) -> Option<Entry> {
         for begun in &mut self.begun {
             let left = begun.chunk.left();
@@ -139,8 +144,8 @@ impl JobQueue {
         self.begun.push(BegunChunk { chunk, seen: usize::MAX });
     }
 
-    /// The thread that ran this chunk leaves it. Returns whether tasks are left: these are awaited
-    /// ones from now on, since the thread may not come back.
+    /// The thread that ran this chunk leaves it. Returns whether tasks are left. These count as awaited from
+    /// now on, so the next free thread takes them: the thread that leaves may end.
     pub(super) fn end(&mut self, chunk: &Arc<dyn LocalChunk>) -> bool {
         let has_left = chunk.left() > 0;
         if has_left {
@@ -171,7 +176,7 @@ impl JobQueue {
         pending.chain(parts.map(Entry::Chunk)).collect()
     }
 
-    /// Notes how long `count` tasks took together. A chunk says more than one task.
+    /// Notes how long `count` tasks took together. Several tasks have more weight in the average than one.
     pub(super) fn note_run_time(&mut self, count: u32, took: Duration) {
         let run_time = took / count.max(1);
         self.typical_run_time = Some(match self.typical_run_time {

@@ -63,7 +63,7 @@ impl ThreadPoolInner {
         } else {
             drop(queue);
         }
-        // Who waits for the chunk waits for all of its tasks.
+        // A caller that waits for the chunk waits for all of its tasks.
         let obligation = Obligation::to_end(chunk.id());
         let (begun, mut count) = (Instant::now(), 0);
         while chunk.run_next(&mut context) {
@@ -79,7 +79,7 @@ impl ThreadPoolInner {
         let mut queue = self.lock();
         if queue.end(chunk) {
             self.note_awaited(&queue);
-            // This thread may end: another one runs the rest.
+            // Another thread is to run the rest: this one may end before.
             self.added.fetch_add(1, Ordering::Release);
             self.changed.notify_one();
         }
@@ -89,7 +89,8 @@ impl ThreadPoolInner {
         queue
     }
 
-    /// Wakes or starts a thread that takes part of the chunk of this one: the first task may take long.
+    /// Wakes or starts another thread, which takes part of this thread's chunk. Without it, the other tasks of
+    /// the chunk would wait for the first one, which may take long.
     fn call_for_help<'q>(self: &'q Arc<Self>, queue: MutexGuard<'q, JobQueue>) {
         if queue.idle > 0 {
             self.added.fetch_add(1, Ordering::Release);
@@ -125,7 +126,7 @@ impl ThreadPoolInner {
                 || {
                     let mut queue = self.lock();
                     queue.is_spinning = false;
-                    // What was added meanwhile was left to this thread.
+                    // No other thread was woken for a task that was added during the spin.
                     let has_more = self.added.load(Ordering::Acquire) != added;
                     slept = Some(if has_more { queue } else { sleep(queue) });
                 },

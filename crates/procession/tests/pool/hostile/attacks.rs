@@ -1,5 +1,5 @@
-//! What a compromised worker does: a task that uses the socket, the memory and the streams of its own
-//! process against the coordinator.
+//! The attacks: a task that writes what no worker writes into the socket, the shared memory and the standard
+//! streams of its own process.
 
 #![allow(unsafe_code, reason = "an attacker uses what has no safe interface")]
 
