@@ -1,8 +1,8 @@
-//! Names the build of this crate: a number that changes whenever its sources, its features, its
-//! version or the profile do.
+//! Sets the build id of this crate: a number that changes with its sources, its features, its version and
+//! the profile.
 //!
-//! A coordinator and a worker that were built apart may disagree about what a task looks like.
-//! Both carry this name, and the handshake compares it.
+//! A coordinator and a worker of different builds may encode tasks differently. Both have the id of their
+//! build, and the handshake compares the two.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! The history that the dashboard shows, and the pages that show it.
+//! [`Feed`]: the history that the dashboard shows, and for each connected page how much of it the page has.
 
 use std::fmt;
 use std::path::PathBuf;

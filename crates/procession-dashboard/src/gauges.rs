@@ -1,4 +1,4 @@
-//! The numbers of a pool at one moment, and their course over time.
+//! [`Gauges`]: the numbers of a pool at one moment. [`GaugeHistory`]: those of the past, for the charts.
 
 use std::time::{Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! The pages, each in one file without references to others.
+//! The pages. Each is one HTML file that contains its script, style and data.
 
 use crate::picture::Picture;
 

@@ -1,7 +1,7 @@
-//! A run as the pages draw it: a story, put into JSON for their script.
+//! [`Picture`]: a history as JSON, for the script of the pages, which draws it.
 //!
-//! Times are in milliseconds after the beginning of the run. A picture may be the whole or only
-//! what has changed since another one; the script puts them together by the numbers of the bars.
+//! Times are in milliseconds after the beginning of the run. A picture has either the whole run or only what
+//! has changed since an earlier picture. The script replaces bars by their numbers.
 
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   coordinator-4711.jsonl ─► tail ─┐
-//!   worker-0-4712.jsonl ────► tail ─┼─► the earliest line of all ─► logs, story, dashboard
+//!   worker-0-4712.jsonl ────► tail ─┼─► the earliest line of all ─► logs, history, dashboard
 //!   worker-1-4713.jsonl ────► tail ─┘
 //! ```
 

@@ -1,7 +1,7 @@
 //! One file of a journal, read line by line, also while it grows.
 //!
-//! A line may be incomplete, too long, of another program, or not even text. A file without a further
-//! line is closed until it is read again, since a run may have had thousands of workers.
+//! A line may be incomplete, too long, written by another program, or no text. A file at whose end the reader
+//! is, is closed until it is read again: a run may have had thousands of workers.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};

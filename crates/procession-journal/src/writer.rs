@@ -1,8 +1,8 @@
-//! Writing a journal: one file a process, one `write` a line.
+//! Writes a journal: one file for each process, one `write` for each line.
 //!
-//! A line is written at once, so that it is not lost if the process is killed, and with one call to an
-//! append-only file, so that lines of several writers do not mix. An error never stops the program: the
-//! journal counts the lost lines and reports the first on stderr.
+//! A line is written at once, so a kill of the process does not lose it. It is appended with one call, so lines
+//! of several writers do not mix. An error never stops the program: the journal counts the lost lines and
+//! reports the first on stderr.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};

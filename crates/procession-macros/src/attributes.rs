@@ -1,4 +1,4 @@
-//! Where the attributes of a function go when other items are made of it.
+//! Distributes the attributes of a function over the items that are made of it.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;

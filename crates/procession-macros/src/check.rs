@@ -1,4 +1,4 @@
-//! Refuses functions that cannot be tasks, each with its reason; all reasons of a function at once.
+//! Refuses functions that cannot be tasks. The compiler shows all reasons at once, each at its place.
 
 use quote::ToTokens;
 use syn::{

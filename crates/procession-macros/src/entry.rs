@@ -1,5 +1,5 @@
-//! `#[procession::main]` and `#[procession::test]`: a function serves first, if its process was
-//! started as a worker.
+//! `#[procession::main]` and `#[procession::test]`: the function first serves as a worker, if its process was
+//! started as one.
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -1,4 +1,4 @@
-//! What stands in the parentheses of an attribute.
+//! The options in the parentheses of an attribute: `#[procession::task(name = "thumb")]`.
 
 use proc_macro2::TokenStream;
 use syn::meta::ParseNestedMeta;

@@ -1,5 +1,5 @@
-//! Whether this process is a forked copy of the one that created a value. In the copy the other threads
-//! of the parent do not exist, so a lock may be held for ever.
+//! Tells whether this process is a forked copy of the one that created a value. The copy does not have the
+//! other threads of the parent, so a lock that one of them held is never released there.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,5 @@
-//! What the library and the programs ask of the operating system: the one crate with `unsafe`, in small
-//! files. Each function is safe to call.
+//! Calls of the operating system, for the library and the programs: the only library of the workspace with
+//! `unsafe`. Each function is safe to call.
 //!
 //! Part of [procession](https://docs.rs/procession), and made for it alone: the interface may change with any
 //! version.

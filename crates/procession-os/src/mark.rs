@@ -1,5 +1,5 @@
-//! A descriptor by which a process knows what it was started for, whatever became of its environment
-//! and its standard streams: an empty memory file whose name says it. Only on Linux.
+//! A mark: an inherited descriptor by which a process knows what it was started for, even if its environment or
+//! its standard streams were replaced. It is an empty memory file, and its name is the text. Linux only.
 
 use std::fs;
 use std::io;

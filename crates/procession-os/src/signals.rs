@@ -1,4 +1,4 @@
-//! Which signals end a worker.
+//! Sets which signals end a worker.
 
 use std::mem::MaybeUninit;
 

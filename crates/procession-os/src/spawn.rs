@@ -1,9 +1,9 @@
-//! Starts a worker process that ends with this one from its first moment, whatever program it runs,
-//! and that inherits no ignored, caught or blocked signals.
+//! Starts a worker process. From its first moment it ends when this process ends, whatever program it runs. It
+//! inherits no ignored, caught or blocked signals.
 //!
-//! On Linux the new process shares this one's memory until it has become the program, and the calling
-//! thread stands still meanwhile, as `posix_spawn` does it: a fork would copy the page tables, which
-//! takes milliseconds in a program that uses much memory, and may be refused. Elsewhere it is a fork.
+//! On Linux the new process shares this one's memory until its program is loaded, and the calling thread waits
+//! for that, as in `posix_spawn`. A fork would copy the page tables: that takes milliseconds in a program that
+//! uses much memory, and may be refused. On other systems it is a fork.
 
 use std::collections::BTreeMap;
 use std::env;

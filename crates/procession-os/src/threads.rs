@@ -1,5 +1,5 @@
-//! Starts threads where the system may be short of them, or of memory for their stacks, for a moment
-//! or for good.
+//! Starts threads where the system may refuse one, because there are too many or there is no memory for its
+//! stack. The refusal may be temporary or permanent.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

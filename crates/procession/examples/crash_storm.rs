@@ -1,10 +1,11 @@
-//! What a process pool makes of crashes, measured.
+//! Measures a process pool whose tasks and workers die: 1,000 tasks of 2 ms on 2 workers.
 //!
 //! `cargo run --release --example crash_storm`
 //!
-//! 1,000 tasks of 2 ms on 2 workers: one of them kills its own process; the same, but only at its
-//! first attempt, with a retry allowed; a storm in which a worker is killed from outside every
-//! 20 ms; and the time from a worker's death to the next result of its replacement.
+//! 1. One of the tasks kills its own process.
+//! 2. The same at its first attempt only, with one retry.
+//! 3. Every 20 ms a worker is killed from outside, with retries.
+//! 4. The time from a worker's death to the next result of its replacement.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

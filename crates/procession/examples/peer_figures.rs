@@ -1,5 +1,5 @@
-//! One figure of this crate's process pool, as JSON: our part of `benches/peers/dispatch.py`, which
-//! runs it in turn with other pools.
+//! Prints one figure of this crate's process pool, as JSON. `benches/peers/dispatch.py` runs it in turn with
+//! other pools.
 //!
 //! `cargo run --release --example peer_figures -- dispatch workers=2 batch=10000 seconds=1`
 

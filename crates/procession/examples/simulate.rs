@@ -1,8 +1,8 @@
 //! Drives the scheduler of the process pool through random schedules in a simulated world, and
 //! checks its laws after every step.
 //!
-//! `cargo run --release --example simulate -- --schedules 1000000`; the seed of a schedule that
-//! breaks a law is printed, and `--seed N --schedules 1` plays it again.
+//! `cargo run --release --example simulate -- --schedules 1000000` prints the seed of a schedule that breaks a
+//! law; `--seed N --schedules 1` runs that schedule again.
 
 use std::process::ExitCode;
 use std::thread;

@@ -1,4 +1,4 @@
-//! A task's own error comes back as its own type, though it was another process that failed.
+//! A task's own error comes back as its own type, though the task ran in another process.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What the code that the attributes write calls. Not for other code: it may change with any version.
+//! Functions for the code that the attributes generate. Not for other code: they may change with any version.
 
 pub mod failing;
 

@@ -1,8 +1,8 @@
 //! Encodes tasks for a worker and outputs for the coordinator, and decodes them.
 //!
-//! A value is decoded equal, or it is refused. Two checks see to that:
+//! A value is decoded equal, or it is refused. Two checks ensure this:
 //!
-//! | check | by | when a value is written or read that | costs |
+//! | check | by | applies to a value that | costs |
 //! |---|---|---|---|
 //! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields | 2 to 3 times the encoding |
 //! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like | the encoding once |

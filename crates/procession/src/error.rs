@@ -1,6 +1,6 @@
-//! What can go wrong, typed: with one task ([`TaskError`]) or with the whole pool
-//! ([`PoolError`]). Errors are plain values (`Clone`, comparable, no handles inside), because each
-//! future gets its own and because half of them arrive from another process.
+//! The errors: of one task ([`TaskError`]) and of the whole pool ([`PoolError`]). They are plain values
+//! (`Clone`, comparable, without handles): several futures may get the same error, and some errors arrive from
+//! another process.
 
 mod backtrace;
 mod death;

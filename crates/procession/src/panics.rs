@@ -1,4 +1,4 @@
-//! Calls the program's code and catches its panics. All executors run tasks through [`run`].
+//! Calls the user's code and catches its panics. All executors run tasks by [`run`].
 
 use std::any::Any;
 use std::cell::RefCell;

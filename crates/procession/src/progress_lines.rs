@@ -1,5 +1,5 @@
-//! The lines that tasks report while they run: the path from [`Context::say`](crate::Context::say)
-//! to the executor's `on_say`, in this process or from a worker process.
+//! The lines that tasks report while they run, from [`Context::say`](crate::Context::say) to the executor's
+//! `on_say`, in this process or from a worker process.
 
 use std::fmt;
 use std::io::{self, Write};

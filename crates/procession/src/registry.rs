@@ -13,10 +13,10 @@
 //! | static library (`staticlib`) in a C program, debug or LTO | all | all |
 //! | the same in release without LTO | all | those whose object file is linked |
 //!
-//! The last line is the C linker's doing: it leaves out the object files of an archive that nothing
-//! refers to. The code of a task refers to its own registration, so that a task that the program can
-//! submit is registered, in whichever object file the compiler puts the two. Elements may be in crates
-//! with `forbid(unsafe_code)`.
+//! The cause of the last row is the C linker: of an archive it links only the object files that the program
+//! refers to. The code of a task refers to its registration. So each task that the program can submit is
+//! registered, even if the compiler puts code and registration into different object files. A crate with
+//! `forbid(unsafe_code)` may have tasks.
 
 use std::any::{TypeId, type_name};
 use std::collections::HashMap;

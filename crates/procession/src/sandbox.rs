@@ -1,4 +1,4 @@
-//! [`Sandbox`]: what the processes of a pool may still do, for tasks that work on data of others.
+//! [`Sandbox`]: what the workers of a pool may do, for tasks that work on data from somebody else.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! [`StopSignal`]: where a running task finds out whether it was asked to stop.
+//! [`StopSignal`]: the place where a running task can see that it was asked to stop.
 //!
 //! | the task runs in | asked by | found in |
 //! |---|---|---|

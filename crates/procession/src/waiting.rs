@@ -1,4 +1,4 @@
-//! Waits for tasks that must not deadlock: [`begin`] is called before each of them.
+//! Prevents deadlocks of threads that wait for tasks: [`begin`] is called before each such wait.
 //!
 //! Executors call the program's code on threads of their own: callbacks, functions such as `on_event`,
 //! `Deserialize`, and tasks, where these run on threads. That code may wait for a task of the same
@@ -10,8 +10,8 @@
 //! | serves | threads that call callbacks or run tasks | another thread continues its queue ([`HandOver`]) |
 //! | delivers | threads that complete futures | a wait for a task of the same executor is refused: [`TaskError::WouldDeadlock`] |
 //!
-//! A wait is also refused if it closes a cycle: the thread would wait, without a timeout, for a task
-//! that cannot end before a task that this thread has to end itself ([`Obligation`]).
+//! A wait without a timeout is also refused if it closes a cycle: the awaited task cannot end before a task that
+//! the waiting thread has to end ([`Obligation`]).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

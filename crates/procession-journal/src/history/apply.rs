@@ -1,4 +1,4 @@
-//! What each event changes in a history: one method for each.
+//! Adds events to a history: one method for each kind of event.
 
 use super::span::{TaskKey, micros, title};
 use super::{

@@ -1,5 +1,5 @@
-//! The floor that a round trip between processes is measured against: a SEQPACKET socket pair, and
-//! at its other end a process that sends back what it gets.
+//! What round trips are compared with: a SEQPACKET socket pair, and a process at its other end that sends
+//! back what it gets.
 
 use std::env;
 use std::io;

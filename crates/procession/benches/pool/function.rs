@@ -1,4 +1,4 @@
-//! A task that is a function beside the same by hand.
+//! A task that is a function, compared with the same task written by hand.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -1,4 +1,4 @@
-//! What the journal of a pool costs a task: beside the same tasks without a journal.
+//! What the journal of a pool costs a task: the same tasks with and without a journal.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The lives of workers: how soon a pool works, and how soon it works again after a death.
+//! Starts of workers: the time until a new pool has its first result, and until it has the next one after the
+//! death of a worker.
 
 use std::thread;
 use std::time::Duration;

@@ -6,9 +6,9 @@
 //! cargo test --bench pool             each once, to see that it works
 //! ```
 //!
-//! One program, so that it is linked once; it is also the worker of its pools, and the peer of the
-//! raw socket that they are compared with. Figures of different runs of a busy machine differ by
-//! more than most changes do: compare what stands in one run.
+//! All benchmarks are one program, so it is linked once. It is also the worker of its pools, and the process at
+//! the other end of the raw socket that they are compared with. On a busy machine two runs differ by more than
+//! most changes of the code do: compare figures of one run.
 
 mod dispatch;
 mod echo;

@@ -1,6 +1,6 @@
-//! On which CPUs the two sides of a round trip are. Where the system puts them by itself changes
-//! from run to run, and a round trip takes ten times as long between two CPUs as on one: it then
-//! has to wake a CPU that sleeps, twice.
+//! [`Placement`]: on which CPUs the two sides of a round trip run. The choice of the system changes from run
+//! to run. A round trip between two CPUs takes ten times as long as on one, because it wakes a sleeping CPU
+//! twice.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! One task at a time on one worker, beside what a round trip between two processes takes at
-//! least. They are compared in the same [`Placement`]; it makes more of a difference than they do.
+//! One task at a time on one worker, compared with the shortest round trip between two processes. Both are
+//! measured in the same [`Placement`], which changes the time more than anything else.
 
 use divan::Bencher;
 use procession::{Executor, ProcessPool, Sequential, ThreadPool};

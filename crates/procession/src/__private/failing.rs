@@ -1,8 +1,8 @@
 //! How the error of a function becomes a [`Failure`], by the traits that the error has.
 //!
 //! The traits here have a method of the same name, and are implemented for references of different
-//! depths to [`Kind`]. A call on the deepest reference takes the first whose bounds hold, from the
-//! top of this file to its end. It works where the type of the error is known, as it is in a task.
+//! depths to [`Kind`]. A method call on the deepest reference selects the first trait whose bounds hold, from
+//! the top of this file to its end. This needs a known type of the error, which a task has.
 
 use std::error::Error;
 use std::fmt::Display;

@@ -1,8 +1,7 @@
-//! [`Backtrace`]: where a worker crashed, by what its signal handler has recorded.
+//! [`Backtrace`]: where a worker crashed, from the record that its signal handler has written.
 //!
-//! The record is made of numbers that may be anything, since a worker that crashes may have been taken
-//! over. They are only looked up: in the mappings of the record, and then in the symbols of files that
-//! this process can read itself.
+//! A worker that crashes may have been taken over, so the numbers of the record may have any value. They are
+//! only looked up: in the mappings of the record, and then in the symbols of files that this process can read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! How a worker ended: [`Exit`], and [`Death`] where it took a task with it.
+//! How a process ended: [`Exit`]. How a worker ended that ran a task: [`Death`].
 
 use std::error::Error;
 use std::fmt;
@@ -91,7 +91,7 @@ fn signal_name(number: i32) -> Option<&'static str> {
     .find_map(|(signal, name)| (signal.as_raw() == number).then_some(name))
 }
 
-/// The end of a worker process that took a task with it.
+/// The end of a worker process that ran a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Death {

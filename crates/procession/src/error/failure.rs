@@ -1,8 +1,8 @@
 //! The error of a task: [`Failure`], which the task returns, and [`Cause`], which arrives.
 //!
-//! The messages always arrive. The error itself does if it can be sent: it is encoded beside the
-//! messages, with the name of its type, and [`Cause::downcast`] decodes it. That holds for every
-//! executor, so that a program gets the same from all of them.
+//! The messages always arrive. The error itself arrives if it can be sent: it is encoded beside the messages,
+//! with the name of its type, and [`Cause::downcast`] decodes it. All executors do this, also those that could
+//! pass the error on as it is, so that a program gets the same from each.
 
 use std::any::type_name;
 use std::error::Error;

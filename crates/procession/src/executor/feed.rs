@@ -1,5 +1,5 @@
-//! [`TaskFeed`]: hands the tasks of a map over to its executor, singly or in chunks, as far ahead of the
-//! consumer as keeps the workers busy.
+//! [`TaskFeed`]: passes the tasks of a map to its executor, one by one or in chunks. It stays so far ahead of
+//! the consumer of the results that the workers have tasks.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! [`JobRunner`]: runs jobs in this process, with what the tasks of one executor share.
+//! [`JobRunner`]: runs jobs in this process, and holds what the tasks of one executor share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

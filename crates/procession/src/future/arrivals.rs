@@ -1,5 +1,5 @@
-//! [`Arrivals`]: the messages of several futures or chunks to the one that waits for any of them, in a
-//! thread or in async code.
+//! [`Arrivals`]: a channel by which several futures or chunks tell a waiting thread, or async code, which of
+//! them are done.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};

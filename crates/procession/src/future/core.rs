@@ -1,5 +1,4 @@
-//! [`Core`]: the state that a [`Promise`] and its [`Future`] share, with the result and those who wait
-//! for it.
+//! [`Core`]: the state that a [`Promise`] and its [`Future`] share: the result, and the waiters and callbacks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};

@@ -1,4 +1,4 @@
-//! A program that was started to run a kept task, by `PROCESSION_REPLAY` in its environment.
+//! Runs the kept task that the variable `PROCESSION_REPLAY` of this process's environment names.
 
 use std::env;
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! The file of a kept task: one line of JSON, then bytes whose lengths it says.
+//! The file of a kept task: one line of JSON, then the parts whose lengths the line has.
 //!
 //! ```text
 //!   {"procession_kept_task":1,"task":"thumb","cause":{"died":{"signal":11}}, … ,"text":21,"blobs":[4096]}

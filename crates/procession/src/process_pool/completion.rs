@@ -1,4 +1,4 @@
-//! Completes the promises of tasks that have ended, and counts them.
+//! Completes the promises of tasks that have ended, and counts these tasks.
 
 use std::cell::Cell;
 use std::ops::Range;

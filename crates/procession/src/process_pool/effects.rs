@@ -1,9 +1,9 @@
 //! Carries out the actions of the scheduler, in two steps.
 //!
-//! | step | under the lock of the state | what |
+//! | step | under the lock of the state | what it does |
 //! |---|---|---|
-//! | [`PoolInner::apply_actions`] | yes | what must keep the order of the decisions: the table of processes, the order of calls in an outbox |
-//! | [`PoolInner::run_effects`] | no | I/O, signals, and everything that may call the program's code |
+//! | [`PoolInner::apply_actions`] | yes | changes that must have the order of the decisions: to the table of processes and to the outboxes |
+//! | [`PoolInner::run_effects`] | no | I/O, signals, and everything that may call the user's code |
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The end of a pool: its shutdown, ends of killed workers that are verified, and what follows if one of
-//! its own threads panics.
+//! The end of a pool: its shutdown, the check that killed workers have ended, and the end that follows a panic
+//! of one of its own threads.
 
 use std::io;
 use std::sync::{Arc, PoisonError, Weak};

@@ -1,4 +1,4 @@
-//! [`Programs`]: the program that the workers run, and those that are tried in its place.
+//! [`Programs`]: the program that the workers run, and the programs that are tried if it cannot be used.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! [`SubmitAsync`]: waits for room for a pending task without blocking the thread.
 //!
-//! Those that wait are in a map by their tickets, under the lock of the state. An event that makes room
-//! takes as many of them out as there is room for, and wakes them after the lock was released. One that
-//! was woken and finds no room, because a blocking `submit` was faster, waits again in its old place. One
-//! that was woken and is dropped wakes the next.
+//! The wakers are in a map by ticket, under the lock of the state. An event that makes room takes out as many
+//! as there is room for, and wakes them after the lock was released. A future that was woken and finds no room,
+//! because a blocking `submit` was faster, waits again with its old ticket. A future that was woken and is
+//! dropped wakes the next.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

@@ -1,8 +1,8 @@
 //! The supervisor thread: it starts all workers of a pool, sends the scheduler a `Tick` at the time
 //! that the scheduler named, and verifies that killed processes end.
 //!
-//! It lives as long as any worker does. Linux sends the parent-death signal of a worker at the end
-//! of the thread that started it, not at the end of the process.
+//! It ends after the last worker: Linux sends the parent-death signal of a worker at the end of the thread that
+//! started it, not at the end of the process.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

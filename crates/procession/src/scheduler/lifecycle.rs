@@ -1,4 +1,4 @@
-//! Workers: when a process is replaced, dismissed or killed, and when the pool gives up.
+//! When the process of a worker is replaced, dismissed or killed, and when the pool breaks.
 //!
 //! | after a failure of | the worker index is started again | the pool breaks |
 //! |---|---|---|

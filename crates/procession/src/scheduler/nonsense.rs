@@ -1,5 +1,5 @@
-//! A test with impossible events in any order. The scheduler may take any decision, but does not
-//! panic, and after a shutdown it has completed each task once.
+//! A test with events that are impossible in a real pool, in any order. The scheduler may take any decision. It
+//! must not panic, and after a shutdown it must have completed each task once.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
-//! What a worker can send, from any bytes: the targets of `fuzz/`, one function each. None of them may
-//! panic, read out of bounds, or allocate more than its input justifies.
+//! The targets of `fuzz/`, one function each: they read arbitrary bytes as what a worker has sent. None of them
+//! may panic, read out of bounds, or allocate more than its input justifies.
 //!
 //! `cargo test` runs each with the inputs that are kept in `fuzz/corpus`, and with some thousand changed
-//! ones. `PROCESSION_FUZZ_INPUTS=1000000 cargo test -p procession --release --lib fuzzing` runs more;
-//! `fuzz/README.md` says how libFuzzer does, which sees what an input reaches.
+//! ones. `PROCESSION_FUZZ_INPUTS=1000000 cargo test -p procession --release --lib fuzzing` runs more.
+//! `fuzz/README.md` says how libFuzzer is run.
 
 #![cfg_attr(
     not(feature = "fuzzing"),

@@ -1,5 +1,5 @@
-//! The handshake: the messages between a worker and its coordinator until the worker is ready, and
-//! for each reason why it will not be. The order is in `transport.rs`.
+//! The messages between a worker and its coordinator until the worker is ready, and those by which it says why
+//! it cannot be. `transport.rs` has their order.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

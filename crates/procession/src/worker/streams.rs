@@ -1,5 +1,5 @@
-//! Whether the standard streams of this process are open. Where a task has closed one, the next file
-//! that is opened here gets its number, and what a later task prints is written into that file.
+//! Checks whether the standard streams of this process are open. After a task has closed one, the next file that
+//! is opened gets its number, and the output of later tasks would go into that file.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 

@@ -1,6 +1,6 @@
 //! A wrapper of the deserializer of `serde_json` that notes calls of `deserialize_any`. A type that
-//! calls it, such as an untagged enum, inspects the value to find out what it is, and may become
-//! another value.
+//! calls it, such as an untagged enum, inspects the value to find out what it is, and may be decoded as
+//! another value than the one that was sent.
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! [`LocalChunk`]: short tasks that [`map`](crate::Executor::map) passes to an executor that runs tasks
 //! on threads of this process. They are not encoded.
 //!
-//! A thread takes the tasks of a chunk one by one, so those behind a task that takes long are still
-//! there for another thread, which splits the chunk: it takes the first half of what is left.
+//! A thread takes the tasks of a chunk one by one. So the tasks behind one that takes long can be taken by
+//! another thread, which splits the chunk: it takes the first half of the tasks that are left.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What the programs have in common: how they are asked, how they measure, how they answer.
+//! What the programs have in common: their arguments, their measurement and their output.
 
 use std::collections::HashMap;
 use std::env;

@@ -1,4 +1,4 @@
-//! What procspawn makes of a crash: 1,000 tasks of 2 ms on 2 workers, one of which dies.
+//! procspawn after a crash: 1,000 tasks of 2 ms on 2 workers, one of which dies.
 
 use std::time::{Duration, Instant};
 
