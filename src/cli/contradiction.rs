@@ -1,6 +1,6 @@
-//! Options that contradict each other: one of them would have to be ignored. The error has the names of
-//! both and says what to write instead. Where two options never go together, clap refuses them; these
-//! are options of which only some values do not.
+//! Options that contradict each other, so that one of them would be ignored. The error names both and says
+//! what to write instead. clap itself refuses two options that never go together; the pairs here contradict
+//! each other with some values only.
 
 use std::path::PathBuf;
 

@@ -20,7 +20,7 @@ pub(super) struct DashboardArgs {
     /// A live page of the run, on this address or port [default: a free port of 127.0.0.1]
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "127.0.0.1:0", value_parser = address)]
     pub dashboard: Option<SocketAddr>,
-    /// Let ADDR be one that other machines can reach: they can read the dashboard
+    /// Allow an ADDR that other machines can reach; they can then read the dashboard
     #[arg(long, requires = "dashboard")]
     pub dashboard_public: bool,
 }

@@ -1,4 +1,4 @@
-//! Exit codes of the programs.
+//! [`ProgramExit`]: how a program ends, and its exit code.
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@
 //!           run_log: what a run records; run_selection: which run's log is read
 //! ```
 //!
-//! Nothing outside this directory knows the terminal or exit codes.
+//! Only this directory uses the terminal and exit codes.
 
 mod args;
 mod background_load;

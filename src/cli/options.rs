@@ -108,7 +108,7 @@ pub(super) struct DisplayArgs {
         help_heading = "Output"
     )]
     pub progress: ProgressOption,
-    /// Whether to use colour: auto (if the terminal can, and NO_COLOR is not set), always or never
+    /// Colour: auto (if the terminal has it, and NO_COLOR is not set), always or never
     #[arg(
         long,
         value_enum,

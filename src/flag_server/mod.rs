@@ -1,11 +1,11 @@
-//! The book's LOCAL, DELAY and ERROR servers, embedded: real flag images over real HTTP, with
-//! trouble on demand and no network needed.
+//! The book's LOCAL, DELAY and ERROR servers, embedded: they send real flag images over HTTP, with delays and
+//! errors where these are wanted, and need no network.
 //!
 //! ```text
 //!            the server's own thread
-//!   HTTP ──► site ───────────► faults    what goes wrong this time? (pure)
-//!            who asked what?─► images    the flag, as a GIF         (pure)
-//!   server   starts and stops all that
+//!   HTTP ──► site ───────────► faults    delay or error of this request (pure)
+//!            the request ────► images    the flag, as a GIF             (pure)
+//!   server   starts and stops the thread
 //! ```
 //!
 //! A [`FlagServer`] ends when it is dropped. It is reached by HTTP alone; it writes no file and prints

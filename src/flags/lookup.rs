@@ -1,7 +1,7 @@
 //! Resolves the name of a server to its addresses.
 //!
-//! The client resolves the name before each request, even one for which it has a connection already,
-//! and a lookup with a timeout needs a thread. So an address is taken as it is, and the addresses of a
+//! The client resolves the name before each request, also if it has a connection to the server already, and a
+//! lookup with a timeout needs a thread. So an IP address is used without a lookup, and the addresses of a
 //! name are cached for ten seconds. The client's own resolver panics where no thread can be started;
 //! this one retries for a while and then resolves the name in the calling thread, with the system's
 //! timeout alone.

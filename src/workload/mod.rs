@@ -1,7 +1,7 @@
-//! Tasks to compare executors with: work for the CPU, waiting, and nothing at all.
+//! Tasks by which executors are compared: some use the CPU, some wait, some do nothing.
 //!
-//! Each is the same work with the same output on every executor, and every worker program has it in
-//! its registry. None uses the network, the disk or the terminal.
+//! Each does the same work with the same output on every executor, and is in the registry of every worker
+//! program. None uses the network, the disk or the terminal.
 
 mod arcfour;
 mod idle;

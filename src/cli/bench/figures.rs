@@ -1,4 +1,4 @@
-//! The results of the benchmark, and the advice that follows from them.
+//! The results of the benchmark, and the advice that is computed from them.
 
 use std::time::Duration;
 

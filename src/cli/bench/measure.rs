@@ -1,4 +1,4 @@
-//! The measurements: each result is the median of the tries that fit into its time.
+//! The measurements. Each has a time budget; its result is the median of the repetitions that fit into it.
 
 use std::ops::RangeInclusive;
 use std::sync::mpsc;

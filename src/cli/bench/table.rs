@@ -1,4 +1,4 @@
-//! The results as a table: with columns if they fit, else with one value a line.
+//! The results as a table: in columns if these fit into the width, else one value in each line.
 
 use std::fmt::Write;
 

@@ -16,8 +16,8 @@ Examples:
   coordinator compare --all -s DELAY --modes threads:30,processes,processes:2x15
   coordinator compare br cn us --runs 20 --reference threads
   coordinator compare --all --export flags.html --export flags.csv
-  coordinator compare --task primes            what workers do for the CPU
-  coordinator compare --task python --jobs 20  and what the GIL costs
+  coordinator compare --task primes            work for the CPU, 1 worker to all
+  coordinator compare --task python --jobs 20  the same in CPython, with its GIL
 
 Modes:
   sequential, threads, threads:30, processes, processes:2, processes:2x15
@@ -28,7 +28,7 @@ What is measured:
   The modes run in turn: A B C, A B C, and so on; warm-up runs are not counted.
   A run is a process of its own, with a destination of its own; all runs ask
   one server. Its time is that of the whole process; with --task, that from
-  the first job to the last result, in a pool that stands. CPU: of the process
+  the first job to the last result, after the workers have started. CPU: of the process
   and of all its workers. RSS: the most resident memory of these together, as
   the sum of their peaks; pages that they share count in each. In the chart a
   bar is full up to the fastest run and light up to the mean; its whisker ends
@@ -45,7 +45,7 @@ Exit status:
   3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
   129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it";
 
-/// Compare the modes: run the same job in each, in turn, and tell what it takes
+/// Compare the modes: run the same job in each, in turn, and report times, CPU time and memory
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct CompareArgs {
@@ -67,10 +67,10 @@ pub(in crate::cli) struct CompareArgs {
         help_heading = "Other work"
     )]
     pub task: Option<TaskName>,
-    /// How many jobs [default: 40; 20000 of noop]
+    /// Number of jobs [default: 40; 20000 of noop]
     #[arg(long, value_name = "N", value_parser = value::whole("--jobs N", 1..=10_000_000), allow_negative_numbers = true, help_heading = "Other work")]
     pub jobs: Option<usize>,
-    /// Of each job: bytes (32M of sha, 4M of arcfour), digits (16 of primes) or ms (50 of sleep)
+    /// Size of each job: bytes of sha (32M) and arcfour (4M), digits of primes (16), ms of sleep (50)
     #[arg(long, value_name = "SIZE", value_parser = value::size("--size SIZE"), allow_negative_numbers = true, help_heading = "Other work")]
     pub size: Option<u64>,
 
@@ -83,13 +83,13 @@ pub(in crate::cli) struct CompareArgs {
         help_heading = "How"
     )]
     pub(super) modes: Vec<MeasuredMode>,
-    /// What the others are compared with [default: the first of the modes]
+    /// The mode that the others are compared with [default: the first]
     #[arg(long, value_name = "MODE", help_heading = "How")]
     pub(super) reference: Option<MeasuredMode>,
-    /// Runs of each mode that count
+    /// Measured runs of each mode
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = value::whole("--runs N", 1..=1_000_000), allow_negative_numbers = true, help_heading = "How")]
     pub runs: usize,
-    /// Runs of each mode before these
+    /// Runs of each mode before the measured ones; they do not count
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value::whole("--warmup N", 0..=1_000_000), allow_negative_numbers = true, help_heading = "How")]
     pub warmup: usize,
     /// Worker processes of `processes`; with --task, the most workers [default: one per CPU]

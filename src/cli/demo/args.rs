@@ -15,10 +15,10 @@ use crate::flags::site::Site;
 Examples:
   coordinator demo flags                   20 flags, one after the other
   coordinator demo flags --mode threads    and all at once
-  coordinator demo futures                 what a future is, before and after
+  coordinator demo futures                 futures before and after their tasks
   coordinator demo map                     results in order, while others run
-  coordinator demo cpu                     what worker processes are good for
-  coordinator demo crash                   and what they are best at")]
+  coordinator demo cpu                     worker processes use all CPUs
+  coordinator demo crash                   and outlive a segmentation fault")]
 pub(in crate::cli) struct DemoArgs {
     #[command(subcommand)]
     pub demo: Demo,
@@ -26,11 +26,11 @@ pub(in crate::cli) struct DemoArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Demo {
-    /// 17.1.1: 20 flags, each named when it is there
+    /// 17.1.1: 20 flags, each printed when it is saved
     Flags(FlagsArgs),
     /// 17.1.3: five flags, three workers, and the states of their futures
     Futures(FuturesArgs),
-    /// 17.4: five tasks that loiter, and their results in order
+    /// 17.4: five tasks that wait, and their results in order
     Map(MapArgs),
     /// 17.3: work for the CPU by the number of workers, and downloads, which wait
     Cpu(CpuArgs),
@@ -84,7 +84,7 @@ pub(in crate::cli) struct FuturesArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MapArgs {
-    /// Where to loiter: sequential, threads or processes
+    /// How to run the tasks: sequential, threads or processes
     #[arg(
         long,
         value_enum,
@@ -96,14 +96,14 @@ pub(in crate::cli) struct MapArgs {
     /// How many at a time [default: 3]
     #[arg(short, long, value_name = "N", value_parser = value::within("--workers N", 1..=1000), allow_negative_numbers = true)]
     pub workers: Option<usize>,
-    /// N times faster
+    /// Wait only the Nth part of the book's times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub speed: u32,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CpuArgs {
-    /// Where to work: sequential, threads or processes
+    /// How to run the jobs: sequential, threads or processes
     #[arg(
         long,
         value_enum,

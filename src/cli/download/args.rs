@@ -42,8 +42,8 @@ pub(in crate::cli) struct DownloadArgs {
     /// Replace a worker process after N flags
     #[arg(long, value_name = "N", value_parser = value::positive("--max-tasks-per-worker N"), allow_negative_numbers = true, help_heading = "How")]
     pub max_tasks_per_worker: Option<usize>,
-    /// What worker processes may do; basic and strict leave them the network, the destination and their
-    /// log (Linux only)
+    /// Sandbox of the worker processes; basic and strict allow them the network, the destination and
+    /// their log (Linux only)
     #[arg(long, value_enum, ignore_case = true, default_value = "none", help_heading = "How")]
     pub sandbox: SandboxOption,
     /// Worker processes [default: one per CPU]
@@ -66,11 +66,11 @@ pub(in crate::cli) struct DownloadArgs {
     /// Exit with 1 if a flag was not found
     #[arg(long, help_heading = "Output")]
     pub fail_on_missing: bool,
-    /// Where each process keeps its log [default: logs]
+    /// Directory of the logs, one file for each process of a run [default: logs]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub log_dir: Option<PathBuf>,
-    /// The logs of how many runs are kept, this one included; older ones are removed, but for up
-    /// to 3 unfinished ones
+    /// Number of runs whose logs are kept, this one included; older logs are removed, except those
+    /// of up to 3 unfinished runs
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value::positive("--keep-runs N"), allow_negative_numbers = true, help_heading = "Output")]
     pub keep_runs: usize,
     /// Keep no logs

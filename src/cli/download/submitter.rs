@@ -1,4 +1,4 @@
-//! Submits downloads to an executor, from a thread of its own, until it is stopped.
+//! The submitter thread: submits downloads to an executor until all are submitted or it is stopped.
 
 use std::io;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   merge ─► filter ─► line   (by default, and -f)
-//!   story ─► summary          (--summary)
+//!   history ─► summary        (--summary)
 //!   runs    ─► list           (--list)
 //! ```
 
@@ -26,7 +26,7 @@ use procession_journal::ReadWarnings;
 
 use since::Since;
 
-/// Show what every process of a run wrote down
+/// Show the logs of all processes of a run
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +35,7 @@ Examples:
   coordinator logs --list               all runs
   coordinator logs --summary            a table of the workers, the errors, the slowest tasks
   coordinator logs --status error -n 5  the last five flags that failed
-  coordinator logs --code BR --code KE  what became of these, from their beginning
+  coordinator logs --code BR --code KE  all lines about these two flags
   coordinator logs --worker 1 --level debug --since +1.5s
   coordinator logs 4711 --json | jq .event
 
@@ -48,10 +48,10 @@ pub(super) struct LogsArgs {
     /// All runs: when, how, and their results
     #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"], conflicts_with_all = FILTERS)]
     pub list: bool,
-    /// What each process did, the errors by their cause, the slowest tasks
+    /// A table of the processes, the errors by cause, and the slowest tasks
     #[arg(long, conflicts_with_all = ["follow", "lines"], conflicts_with_all = FILTERS)]
     pub summary: bool,
-    /// Show what is added, until the run ends; wait for one if there is none yet
+    /// Also show lines that are added, until the run ends; wait for a run if there is none yet
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
@@ -70,7 +70,7 @@ pub(super) struct LogsArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Which lines")]
 pub(super) struct FilterArgs {
-    /// Only what worker N wrote, or the coordinator of it
+    /// Only lines of worker N, and lines of the coordinator about it
     #[arg(long, value_name = "N", value_parser = value::unsigned::<usize>("--worker N"), allow_negative_numbers = true)]
     pub worker: Vec<usize>,
     /// The same by process id
@@ -79,7 +79,7 @@ pub(super) struct FilterArgs {
     /// Only what is about this flag; may be given several times
     #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
     pub code: Vec<String>,
-    /// Only what is about the tasks with this id, label or name, in the logs of any program
+    /// Only lines about tasks with this id, label or name, in the logs of any program
     #[arg(long, value_name = "TASK")]
     pub task: Vec<String>,
     /// Only flags with this status: ok, not_found, error or not_done
@@ -88,7 +88,7 @@ pub(super) struct FilterArgs {
     /// Minimum level: debug, info, warn or error [default: info; debug with --code, --task and --json]
     #[arg(long, value_name = "LEVEL", value_parser = filter::level)]
     pub level: Option<procession_journal::Level>,
-    /// Only what happened since then
+    /// Only lines from this time on
     #[arg(long, value_name = "WHEN", value_parser = since::parse)]
     pub since: Option<Since>,
 }

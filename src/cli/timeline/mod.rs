@@ -31,7 +31,7 @@ use procession_journal as journal;
 /// Width of the lines where there is no terminal.
 const WIDTH: usize = 100;
 
-/// Draw what ran where and when: in the terminal, as a page, or as a trace
+/// Draw when each task ran in which process: in the terminal, as a page, or as a trace
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
