@@ -118,7 +118,10 @@ pub enum TaskError {
     /// - The waiting thread runs a task or a callback that has to end before the awaited task can.
     /// - The waiting thread runs tasks or callbacks, and the system starts no other thread that would
     ///   run the next of them during the wait.
-    #[error("waiting for this task here would never end")]
+    #[error(
+        "waiting for this task here would never end, because it needs this thread: wait outside of tasks and \
+         callbacks of its executor"
+    )]
     WouldDeadlock,
     /// The output was handed over before: the future was awaited to its end.
     #[error("the output of this task was already taken")]
@@ -221,7 +224,10 @@ pub enum PoolError {
         why: String,
     },
     /// There is no directory in which workers can meet their coordinator.
-    #[error("no temporary directory is usable for the workers' sockets: {0}")]
+    #[error(
+        "no temporary directory is usable for the workers' sockets: {0}. Set TMPDIR to a writable directory \
+         with a short path"
+    )]
     NoRunDir(String),
     /// The journal of the pool cannot be written: see `Builder::journal`.
     #[error("{0}")]
@@ -238,7 +244,7 @@ pub enum PoolError {
     #[error("{0}")]
     System(String),
     /// A thread of the executor's own ended in a panic: a fault in this crate.
-    #[error("the executor's thread {thread:?} panicked: {message}")]
+    #[error("the executor's thread {thread:?} panicked, a fault in procession: {message}")]
     ThreadDied {
         /// The thread's name.
         thread: String,
@@ -247,7 +253,7 @@ pub enum PoolError {
     },
     /// This process was forked from the one that has the executor. Only that one can use it; this one
     /// can build another.
-    #[error("this process was forked from the one that has the executor")]
+    #[error("this process was forked from the one that has the executor: build another one here")]
     Forked,
     /// The executor was shut down before.
     #[error("the executor was shut down")]

@@ -175,7 +175,10 @@ pub enum ReplayError {
         reason: String,
     },
     /// This program encodes the task otherwise.
-    #[error("task {task:?} was kept in the encoding {kept:?}, and this program has it in {this:?}")]
+    #[error(
+        "task {task:?} was kept in the encoding {kept:?}, and this program has it in {this:?}: run it with the \
+         program that kept it"
+    )]
     OtherEncoding {
         /// The task.
         task: String,
