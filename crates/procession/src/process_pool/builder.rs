@@ -273,8 +273,9 @@ impl Builder {
 
     /// Keeps each task that ends its worker, with its arguments and blobs, as a file in this directory: one
     /// that crashes, is killed, leaves the process or runs too long. [`KeptTask`](crate::KeptTask) says
-    /// how to run it again. The error names the file, as does the event [`PoolEvent::InputKept`](crate::PoolEvent::InputKept), also
-    /// of a task whose retry succeeds. Default: no files.
+    /// how to run it again. The error names the file, and so does the event
+    /// [`PoolEvent::InputKept`](crate::PoolEvent::InputKept), which also comes for a task whose retry succeeds.
+    /// Default: no files.
     ///
     /// Files are readable for this user alone. Each task has one, that of its last crash. At 100 files or 1
     /// GiB the oldest are removed; files that do not end in `.procession` are left alone. If a worker runs
@@ -292,10 +293,10 @@ impl Builder {
     /// # Errors
     ///
     /// - [`PoolError::Setting`]: a setting is out of range, the initializer cannot be encoded, the directory
-    ///   for crashes cannot be written to, or two
-    ///   functions with the attribute [`task`](macro@crate::task) have the same name
-    ///   (see `Registry::collected`).
-    /// - [`PoolError::SandboxUnavailable`]: this system lacks a layer of the [`sandbox`](Self::sandbox).
+    ///   for crashes cannot be written to, a path of the sandbox does not exist, or two functions with the
+    ///   attribute [`task`](macro@crate::task) have the same name (see `Registry::collected`).
+    /// - [`PoolError::SandboxUnavailable`]: this system lacks a layer of the [`sandbox`](Self::sandbox), which is
+    ///   not set to [`best_effort`](Sandbox::best_effort).
     /// - [`PoolError::Program`]: the worker program does not exist or is not executable.
     /// - [`PoolError::NotServing`]: this process was started as a worker, and its `main` did not call
     ///   [`worker::serve_if_asked`].
