@@ -1,5 +1,5 @@
-//! Bad input: each gets a clear line on stderr and an exit code that tells what kind of trouble it
-//! was, and no code is lost.
+//! Invalid input: each case gets one line on stderr, which says what is wrong, and the exit code of its kind. No
+//! country code is lost.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,4 @@
-//! `coordinator bench`: figures that make sense, for programs and for people.
+//! `coordinator bench`: its figures are plausible, as a table and as JSON.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What the documents of the repository say of it is there.
+//! The paths and functions that the documents name exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

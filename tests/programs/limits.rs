@@ -1,4 +1,5 @@
-//! Limits of memory and of threads cost speed and no flags: what is possible is done, and said.
+//! Under limits of memory and of threads a run is slower, and downloads all flags. It says what it does
+//! otherwise than it was asked to.
 
 #![cfg(target_os = "linux")]
 

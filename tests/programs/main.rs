@@ -1,7 +1,6 @@
 //! The programs as a user runs them, with real processes, servers, files and terminals.
 //!
-//! One test program for all of them: it is linked once, and what waits in one file does not hold up
-//! the others.
+//! All are in one test program: it is linked once, and while a test of one file waits, those of others run.
 
 #[path = "../support/browser.rs"]
 mod browser;

@@ -1,4 +1,4 @@
-//! Odd surroundings of the programs: small stacks, standard streams that are closed or full, and limits
+//! Unusual environments of the programs: small stacks, standard streams that are closed or full, and limits
 //! of file sizes.
 
 #![cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! A page as a browser shows it: headless Chromium, where there is one.
+//! Opens a page in headless Chromium, where it is installed, and returns what it shows.
 
 #![allow(dead_code)]
 

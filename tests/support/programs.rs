@@ -1,6 +1,6 @@
-//! The programs as a person meets them: real processes, in a directory of their own.
+//! Runs the programs as a user does: real processes, in a directory of their own.
 //!
-//! Everything here gives up after [`PATIENCE`], and leaves no process and no file behind.
+//! Each wait ends after [`PATIENCE`]. No process and no file is left behind.
 
 // Each test file includes this module and uses only some of it.
 #![allow(dead_code)]

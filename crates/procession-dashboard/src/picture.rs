@@ -108,7 +108,7 @@ impl Picture {
         Self::since(0, name, history, is_over)
     }
 
-    /// The bars that have changed since this revision of the story, and all else.
+    /// The bars that have changed since this revision of the history, and everything that is not a bar.
     pub fn since(revision: u64, name: &str, history: &RunHistory, is_over: bool) -> Self {
         let (begin, end) = history.period.unwrap_or_default();
         let ms = |at: Micros| (at - begin) as f64 / 1e3;

@@ -1,8 +1,8 @@
 //! Memory files that cannot change any more: written once, sealed, and mapped for reading.
 //!
-//! A mapping is a `&[u8]`, so its bytes must never change and never vanish. The seals see to that:
-//! the kernel refuses each further write, by any process, and each change of the length. A file
-//! without them is refused, and so is one with holes, whose pages would be allocated by reading.
+//! A mapping is a `&[u8]`, so its bytes must never change and never vanish. The seals ensure this: the kernel
+//! refuses each further write, by any process, and each change of the length. A file without these seals is
+//! refused. So is a file with holes, because reading it would allocate memory.
 
 /// Whether memory files can be sealed here. Tests switch it off, to run what other systems do.
 pub fn is_available() -> bool {

@@ -40,7 +40,7 @@ pub enum TaskError {
     /// [`downcast`](Self::downcast).
     #[error(transparent)]
     Failed(Cause),
-    /// The task panicked. Its worker caught that and lives on.
+    /// The task panicked. Its worker caught the panic and runs further tasks.
     #[error("task panicked{}: {}", at(location), printable(message))]
     Panicked {
         /// What the panic said.

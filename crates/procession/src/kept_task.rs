@@ -61,7 +61,7 @@ use crate::transport::{self, Reply, ReplyBuffer, Status};
 /// PROCESSION_REPLAY=crashes/… gdb --args ./thumbnails
 /// ```
 ///
-/// It prints the output, or dies of what the worker died of:
+/// It prints the output, or ends by the same signal as the worker:
 /// [`worker::replay_if_asked`](crate::worker::replay_if_asked) says more. In a test:
 ///
 /// ```no_run

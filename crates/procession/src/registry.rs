@@ -45,7 +45,7 @@ struct TaskKind {
     rival: Option<&'static str>,
 }
 
-/// Takes an encoded task, runs it and puts what comes of it where there was nothing.
+/// Decodes a task, runs it, and writes the encoded output or error into the buffer.
 pub(crate) type Runner = fn(&[u8], &Context, &mut transport::ReplyBuffer) -> transport::Status;
 
 impl TaskKind {

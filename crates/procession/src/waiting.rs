@@ -91,7 +91,7 @@ impl Service {
     }
 }
 
-/// The role of a thread, while this lives.
+/// The role of a thread, until this is dropped.
 pub(crate) struct RoleGuard(Option<Rc<Service>>);
 
 impl RoleGuard {
@@ -154,7 +154,7 @@ pub(crate) fn has_role() -> bool {
     ROLES.with_borrow(|roles| !roles.is_empty())
 }
 
-/// Sends the calls of callbacks of this thread to a sink, while this lives.
+/// Sends the calls of callbacks of this thread to a sink, until this is dropped.
 pub(crate) struct CallSinkGuard(Option<Arc<dyn CallSink>>);
 
 impl CallSinkGuard {
@@ -181,7 +181,7 @@ pub(crate) fn call(call: CallbackCall) {
     }
 }
 
-/// A task that cannot end before this thread continues, while this lives.
+/// A task that cannot end before this thread continues, until this is dropped.
 pub(crate) struct Obligation(());
 
 impl Obligation {
@@ -197,7 +197,7 @@ impl Drop for Obligation {
     }
 }
 
-/// A wait, while this lives.
+/// A wait, until this is dropped.
 #[derive(Default)]
 pub(crate) struct Waiting {
     handed_over: Vec<Rc<Service>>,

@@ -1,4 +1,4 @@
-//! What a program's own subscriber of `tracing` hears of its process pool.
+//! The events of a process pool that a program's own subscriber of `tracing` gets.
 
 #[path = "support/harness.rs"]
 mod harness;

@@ -114,7 +114,7 @@ impl Typed {
     }
 }
 
-/// An error, or what becomes a box of one.
+/// An error, or a value that can be converted into a box of one.
 pub trait AsSource {
     /// Chooses the conversion.
     fn choose(&self) -> Source {

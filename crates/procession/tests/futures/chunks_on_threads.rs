@@ -1,4 +1,4 @@
-//! Short tasks of `map`, which threads take in chunks: what a task must not notice of that.
+//! Short tasks of `map`, which threads take in chunks: each behaves as if it were submitted alone.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

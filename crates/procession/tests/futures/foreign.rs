@@ -1,4 +1,4 @@
-//! What the library promises to executors that are implemented outside of it: [`OneThread`].
+//! The guarantees of the library for an executor that is implemented outside of it: [`OneThread`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

@@ -1,4 +1,4 @@
-//! Async code and pools: submitting without blocking, and a shutdown that is awaited. No runtime is used.
+//! A pool in async code: submitting without blocking, and a shutdown that is awaited. No runtime is used.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Bytes that travel beside the JSON.
+//! Blobs: bytes that are sent beside the encoded task or output.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};

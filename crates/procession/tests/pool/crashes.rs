@@ -1,4 +1,4 @@
-//! A task may take its worker along: that costs this one task.
+//! Tasks that end their worker: only these tasks have no output.
 
 use std::error::Error;
 use std::sync::{Arc, mpsc};

@@ -1,5 +1,5 @@
-//! Ends that come whatever a task or the program has done to its processes: by the pool's order, and
-//! with the program.
+//! Workers end when the pool orders it and when the program ends, even if a task or the program has changed
+//! their signals, process groups or descriptors.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

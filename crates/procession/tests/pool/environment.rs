@@ -1,4 +1,4 @@
-//! Odd surroundings in which a pool must work all the same.
+//! Unusual environments in which a pool must work: directories, variables, descriptors, limits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! What a pool does when nothing goes wrong.
+//! The public interface of a pool when no fault occurs.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;

@@ -1,5 +1,5 @@
-//! Workers that are not what they should be: this program, started as a worker with a variable
-//! that tells how to misbehave.
+//! Processes that do not behave as workers: this program, started as a worker, with a variable that says
+//! what it does wrong.
 
 use std::time::Duration;
 use std::{env, io, process, thread};

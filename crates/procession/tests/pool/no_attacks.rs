@@ -1,4 +1,4 @@
-//! In place of the attacks on systems other than Linux, for which they are not written.
+//! Stands in place of the attacks on systems other than Linux: the attacks use calls of Linux.
 
 use libtest_mimic::Trial;
 use procession::Registry;

@@ -1,5 +1,5 @@
-//! Programs that treat their own process, their children or their signals in ways of which a pool
-//! knows nothing: this program once more, with a play to give.
+//! Programs that change their own process, their children or their signals without the pool's knowledge. Each is
+//! this program, started again with a variable that names what it does (its play).
 
 #![allow(unsafe_code, reason = "what these programs do has no safe interface")]
 

@@ -1,5 +1,5 @@
-//! Whole programs that have a pool: this program once more, started with a variable that tells
-//! what to do, in surroundings of the test's choice.
+//! Whole programs that have a pool: this program, started again with a variable that says what it does, in an
+//! environment that the test chooses.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! Workers that are replaced before they do harm.
+//! Workers that are replaced after a number of tasks or above an amount of memory.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

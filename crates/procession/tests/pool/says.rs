@@ -1,5 +1,5 @@
-//! What tasks say is heard by whoever listens, in order and before their results, from all
-//! executors alike.
+//! `on_say` of every executor gets the lines that tasks report by `Context::say`, in order and before the
+//! results of the tasks.
 
 use std::process::{self, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Tasks that leave their worker's process in a state in which others cannot run there: it is replaced,
-//! and no other task comes to harm.
+//! Tasks that leave their worker's process in a state in which no other task can run there. The worker is
+//! replaced, and the other tasks have their outputs.
 
 #![allow(unsafe_code, reason = "what these tasks do has no safe interface")]
 

@@ -1,4 +1,4 @@
-//! Workers that cannot be started: told as an error, in bounded time, after a bounded number of
+//! Workers that cannot be started: the futures have an error, in bounded time, after a bounded number of
 //! tries.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Code of the user's that the coordinator calls while it passes results on, and that panics.
+//! Callbacks and other code of the user that panic while the coordinator passes results on.
 
 use std::sync::Arc;
 use std::task::{Context as Polled, Wake, Waker};

@@ -1,5 +1,5 @@
-//! Workers that write where they should not, in the memory that they share with the coordinator:
-//! that costs such a worker its life, and nobody else anything.
+//! Workers that overwrite the memory that they share with the coordinator. Such a worker is killed; the pool
+//! and the other workers go on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
