@@ -48,14 +48,18 @@ fn every_path_in_the_documents_exists() {
     };
     for document in [
         "ARCHITECTURE.md",
+        "CHANGELOG.md",
         "CONTRIBUTING.md",
         "README.md",
         "SECURITY.md",
+        "crates/procession/README.md",
+        "crates/procession/src/process_pool/README.md",
         "docs/benchmarks.md",
         "docs/cookbook.md",
         "docs/coordinator.md",
         "docs/encodings.md",
         "docs/which-style.md",
+        "fuzz/README.md",
     ] {
         let text = read(document);
         let missing: Vec<_> = paths(&text).into_iter().filter(|path| !exists(path)).collect();
@@ -84,6 +88,41 @@ fn every_function_that_the_architecture_names_exists() {
         let is_there = source.is_some_and(|it| definition.iter().any(|d| it.contains(d)));
         assert!(is_there, "{path}::{function}");
     }
+}
+
+/// The crates of others that a manifest depends on, in any of its tables.
+fn dependencies(manifest: &str) -> BTreeSet<&str> {
+    let mut is_dependency = false;
+    let names = manifest.lines().filter_map(|line| {
+        if line.starts_with('[') {
+            is_dependency = line.ends_with("dependencies]");
+            return None;
+        }
+        let name = line.split(['.', ' ', '=']).next()?;
+        let is_own = name.starts_with("procession") || name.starts_with("example-");
+        let is_name = is_dependency && !name.is_empty() && !name.starts_with('#') && !is_own;
+        is_name.then_some(name)
+    });
+    names.collect()
+}
+
+#[test]
+fn the_architecture_says_what_each_dependency_is_for() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, table) = architecture.split_once("## Dependencies").expect("a table");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    let words: BTreeSet<_> = rows.flat_map(|row| row.split(|c| !is_part(c))).collect();
+    let manifests = files().into_iter().filter(|file| {
+        let is_measured_beside = file.components().any(|part| part.as_os_str() == "benches");
+        file.ends_with("Cargo.toml") && !is_measured_beside
+    });
+    let texts = manifests.map(|file| fs::read_to_string(file).expect("a manifest"));
+    let texts: Vec<_> = texts.chain([read("Cargo.toml")]).collect();
+    let named: BTreeSet<_> = texts.iter().flat_map(|text| dependencies(text)).collect();
+    assert!(named.len() > 50, "the dependencies are found: {named:?}");
+    let missing: Vec<_> = named.iter().filter(|name| !words.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
