@@ -60,7 +60,7 @@ pub(super) struct ClosedPipe;
 /// without that it would succeed and arrive nowhere.
 pub(super) fn fail_if_closed() {
     if startup::had_no_stdout() {
-        // Without a pipe only the end of a command cannot tell.
+        // If no pipe can be made, the command works, and its writes go nowhere.
         let _ = descriptors::break_stdout();
     }
 }

@@ -102,7 +102,7 @@ pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
 
 fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
     let mut part = create_part(dest, &format!("{}.gif", code.lower()))?;
-    // Errors of the temporary file itself name it, and then no two of them are alike.
+    // An error of the temporary file would contain its random name, so equal errors would differ.
     part.as_file_mut().write_all(bytes)?;
     // Locked until it has its name. Where anything fails, it is removed when it is dropped.
     part.persist(path).map(drop).map_err(|error| error.error)

@@ -71,7 +71,7 @@ pub(crate) fn function(function: &ItemFn, refusals: &mut Refusals) {
         }
     }
     match &signature.output {
-        // Errors are not sent as they are.
+        // The type of a `Result` is not checked: its error is sent as a `Failure`.
         ReturnType::Type(_, output) if is_result(output) => {}
         ReturnType::Type(_, output) => self::output(output, refusals),
         ReturnType::Default => {}

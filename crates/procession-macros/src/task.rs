@@ -137,8 +137,8 @@ impl TaskFunction {
         let serde_path = path_text(&serde, Span::call_site());
         let doc = format!("The task that the function [`{name}()`] makes of its arguments.");
         let fields = self.arguments.iter().map(|TaskArgument { name, ty, attributes }| {
-            // By way of functions of the library, whose bounds say what an argument lacks, at the
-            // place of its type.
+            // Encoded by functions of the library: if an argument does not meet their bounds, the compiler
+            // reports that at its type.
             let way = path_text(&quote!(#krate::__private::argument), ty.span());
             let has_own_way = attributes.iter().any(|attribute| attribute.path().is_ident("serde"));
             let way = (!has_own_way).then(|| quote!(#[serde(with = #way)]));
@@ -214,7 +214,7 @@ impl TaskFunction {
                     match #private::Fallible::into_result(__returned) {
                         ::core::result::Result::Ok(output) => ::core::result::Result::Ok(output),
                         ::core::result::Result::Err(error) => {
-                            // By the traits that the error has, see there.
+                            // The traits of the error select the conversion: see `failing`.
                             #[allow(unused_imports)]
                             use #private::failing::{
                                 AsFailure as _, AsMessage as _, AsSource as _, AsTyped as _,

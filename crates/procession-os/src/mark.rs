@@ -21,7 +21,7 @@ impl Mark {
     pub fn create(text: &str) -> io::Result<Option<Self>> {
         use rustix::fs::{MemfdFlags, memfd_create};
         let file = memfd_create(format!("procession-mark:{text}"), MemfdFlags::CLOEXEC)?;
-        // Beyond the standard streams, which the new process gets others for.
+        // A number above 2: the new process gets other files as its standard streams.
         Ok(Some(Self(rustix::io::fcntl_dupfd_cloexec(file, 3)?)))
     }
 

@@ -160,7 +160,7 @@ mod sharing_memory {
         streams: [OwnedFd; 3],
         mark: Option<&Mark>,
     ) -> io::Result<Pid> {
-        // Above those that they are to become, so that none is replaced before it was copied.
+        // Copies with numbers above 2: so no stream is overwritten before it was copied to its number.
         let mut high = [-1; 3];
         let mut kept = Vec::with_capacity(streams.len());
         for (number, stream) in high.iter_mut().zip(streams) {
@@ -227,7 +227,7 @@ mod sharing_memory {
             reset_signals();
             let [input, output, error] = start.streams;
             if start.image.closes_all {
-                // At the exec: this process needs the descriptors of the streams until then.
+                // Closed at the exec, not now: the descriptors of the streams are needed until then.
                 let flags = libc::CLOSE_RANGE_CLOEXEC;
                 libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags);
             }

@@ -163,7 +163,7 @@ fn in_cpython(comparison: &Comparison) -> Option<String> {
         return None;
     }
     let Scaling { workers, speed_up, .. } = threads;
-    // Without a gain of others, there may have been no second CPU.
+    // If no other mode gained by a second worker, there may have been no second CPU.
     let gained = |point: &&Scaling| point.kind != threads.kind && point.speed_up.is_gain();
     let other = comparison.scaling.iter().rfind(gained);
     Some(match other {

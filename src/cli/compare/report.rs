@@ -167,7 +167,7 @@ fn speed_up(point: &Scaling) -> String {
     let Scaling { workers, speed_up, .. } = point;
     let times = number(speed_up.times);
     match speed_up.interval {
-        // Of one worker it is exactly 1.
+        // The speed-up of one worker is exactly 1.
         _ if *workers == 1 => times,
         None => times,
         Some(Interval { high: f64::INFINITY, .. }) => format!("{times} ± ∞"),

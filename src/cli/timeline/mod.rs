@@ -72,7 +72,7 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
     }
     if args.html.is_none() && args.trace.is_none() {
         let style = terminal::TerminalStyle {
-            // Of a pipe, the width of the terminal of stderr.
+            // If standard output is a pipe, the width of the terminal of stderr is used.
             width: match io::stdout().is_terminal() {
                 true => stdout::width(),
                 false => Term::stderr().size_checked().map_or(WIDTH, |(_, width)| width.into()),

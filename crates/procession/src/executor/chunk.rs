@@ -331,7 +331,7 @@ impl<O> ResultsCore<O> {
         let PendingResults { slots, pending, awaited, watcher, arrived } = &mut *inner;
         let (before, had_arrived) = (*pending, !arrived.is_empty());
         for ((item, slot), result) in slots.iter_mut().enumerate().skip(first).zip(results) {
-            // Others were cancelled or skipped.
+            // A slot that is not pending was cancelled or skipped.
             if matches!(slot, Slot::Pending) {
                 *slot = Slot::Ready(result);
                 *pending -= 1;

@@ -36,7 +36,7 @@ pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsComple
     let (sender, finished) = Arrivals::new();
     let futures = collect(futures.into_iter().map(Some));
     let mut done = Vec::new();
-    // Afterwards: messages that are sent meanwhile would slow the submission down.
+    // Watched after the last submission: messages of finished tasks would slow the submissions down.
     for (index, future) in futures.iter().enumerate() {
         if !future.as_ref().expect("none was yielded yet").watch(&sender, index) {
             done.push(index);

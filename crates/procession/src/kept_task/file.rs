@@ -128,7 +128,7 @@ fn malformed(path: &Path, reason: String) -> ReplayError {
 fn read_header(path: &Path) -> Result<(KeptHeader, BufReader<File>, u64), ReplayError> {
     let failed = |error: io::Error| unreadable(path, &error);
     let malformed = |reason: String| malformed(path, reason);
-    // Before it is opened: that would wait for the writer of a pipe.
+    // Checked before it is opened: the open of a pipe waits for a writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(malformed("it is no regular file".to_owned()));
     }

@@ -107,7 +107,7 @@ impl PoolInner {
         verdict: Verdict,
         data: Option<&CompletionData<'_>>,
     ) {
-        // Several tasks are completed together only with an error that is of none of them.
+        // Several tasks are completed together only if none of them ended the worker.
         let kept = self.keep(work_item, items.start, &verdict, data);
         let error = match (verdict, data) {
             (Verdict::Answered, Some(CompletionData::Replies { replies, next })) => {

@@ -10,9 +10,9 @@
 //!             └─ ended, and all replies read ─► to the scheduler
 //! ```
 //!
-//! Until the worker is ready, the handler blocks only in reads of the socket pair. The watch thread shuts the socket
-//! down at the end of the process, which wakes the handler without any resource. A silent process
-//! is killed at the scheduler's deadline.
+//! Until the worker is ready, the handler blocks only in reads of the socket pair. At the end of the process
+//! the watch thread shuts the socket down. This wakes the handler and needs no resource. A process that sends
+//! nothing is killed at the scheduler's deadline.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -52,8 +52,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A worker that finds no directory of this name takes itself for uninvited, so it is kept until the end
-    // of a process whose handshake failed.
+    // A process for which this directory does not exist does not serve (`worker/origin.rs`). So the directory
+    // is kept until the end of a process whose handshake failed.
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.

@@ -77,8 +77,8 @@ pub(super) struct Setup {
 impl Setup {
     /// Number of calls that a worker may have at a time.
     pub(super) fn max_calls(&self, worker: usize) -> usize {
-        // Twice the number of calls that are ever sent, so that a free claim is never what a call
-        // waits for: no reply announces one if the ring of calls is empty.
+        // Twice the number of calls that are in flight at a time, so that a call never waits for a free
+        // claim: if the ring of calls is empty, no reply would announce one.
         2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
     }
 }

@@ -162,7 +162,7 @@ mod on {
             pause: Duration,
         ) {
             let LostTask { id: _, name: _, by } = task;
-            // A failure has left the worker alive, which has recorded it.
+            // After a failure the worker still runs, and has recorded it.
             let by = by.filter(|_| fault != Fault::Failure);
             let by =
                 LostBy { child: by.map(|(worker, _)| worker), child_pid: by.map(|(_, pid)| pid) };

@@ -145,8 +145,8 @@ fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (St
     }
     let programs = &pool.setup.programs;
     let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);
-    // This program ends with a code of its own if it does not serve. Another one may have failed; one
-    // that succeeded without a message did something else.
+    // If this program's own executable does not serve, it ends with an exit code. Another worker program may
+    // have failed before it served; one that exits with 0 without a message does not serve.
     let has_succeeded = *exit == Exit::Code(0);
     let does_not_serve =
         has_left && (programs.is_this(rank) || has_succeeded) && !programs.has_served(rank);

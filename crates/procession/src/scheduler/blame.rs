@@ -148,7 +148,7 @@ impl<J: Clone> Scheduler<J> {
         let is_idle = ended.calls.is_empty();
         let has_ready_worker = self.workers.iter().any(|worker| worker.stage == Stage::Ready);
         if ended.stage == Stage::Standby && has_ready_worker {
-            // As a failed start: it ends none of the workers that are ready.
+            // Treated as a failed start, which does not break the pool while a worker is ready.
             self.delay_start(index, now);
         } else if is_idle
             && matches!(ended.stage, Stage::Ready | Stage::Standby)

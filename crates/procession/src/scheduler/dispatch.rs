@@ -59,7 +59,7 @@ impl<J: Clone> Scheduler<J> {
                 continue;
             };
             let count = chunk.count.min(chunk_size);
-            // One call of several tasks is work enough to lie ahead.
+            // Of calls with several tasks one ahead is enough.
             let ahead = if count > 1 { ahead.min(1) } else { ahead };
             let bytes = share(chunk.bytes, count, chunk.count);
             let Some(worker_index) = self.choose_worker(ahead, packed, bytes, now) else { return };

@@ -27,8 +27,8 @@ impl WorkerHandle {
             }
         }
         region.set_awaited(None);
-        // The worker announced the awaited reply to this thread only. What is unread now is the
-        // handler's.
+        // The worker announced the awaited reply to this thread only. The handler reads the records that
+        // are unread now.
         if region.replies().has_unread() {
             region.reply_events().notify();
         }

@@ -132,7 +132,7 @@ impl WorkerHandle {
     /// are shorter now, with the number of their tasks that have begun.
     pub(in crate::process_pool) fn take_back(&self, seqs: RangeInclusive<u64>) -> Vec<Begun> {
         let Some(region) = self.region() else { return Vec::new() };
-        // `sending` first: a call that is being written is in neither place before.
+        // `sending` first: while a call is written, it is neither in the outbox nor among the claims.
         let mut sending = self.sending();
         let mut outbox = self.outbox.lock();
         let mut back = sending.claims.revoke(region, &seqs);
@@ -153,7 +153,7 @@ impl WorkerHandle {
 
     /// Whether the call is in the outbox or was sent.
     pub(super) fn has_call(&self, seq: u64) -> bool {
-        // `sending` during both: a call that is being written is in neither place.
+        // `sending` during both: while a call is written, it is neither in the outbox nor among the claims.
         let sending = self.sending();
         sending.claims.of(seq).is_some() || self.outbox.lock().iter().any(|call| call.seq == seq)
     }
