@@ -1,4 +1,4 @@
-//! [`Gauges`]: the numbers of a pool at one moment. [`GaugeHistory`]: those of the past, for the charts.
+//! [`Gauges`]: the numbers of a pool at one moment. `GaugeHistory`: those of the past, for the charts.
 
 use std::time::{Instant, SystemTime};
 
