@@ -113,6 +113,8 @@ pub(crate) struct Scheduler<J> {
     pending: usize,
     /// The number of chunks in state `Paused`.
     paused: usize,
+    /// The number of tasks of these chunks.
+    waiting_tasks: usize,
     workers: Workers,
     /// The number of chunks and cancelled calls with a timeout. While it is 0, no deadlines are
     /// checked.
@@ -159,6 +161,7 @@ impl<J: Clone> Scheduler<J> {
             queue: Queue::default(),
             pending: 0,
             paused: 0,
+            waiting_tasks: 0,
             timed: 0,
             is_stable: false,
             may_need_recycling: false,
@@ -262,9 +265,9 @@ impl<J: Clone> Scheduler<J> {
         Some((worker.worker_id(), call.seq))
     }
 
-    /// The number of chunks that wait for a worker or for their next attempt.
+    /// The number of tasks that wait for a worker or for their next attempt.
     pub(crate) fn waiting(&self) -> usize {
-        self.pending + self.paused
+        self.waiting_tasks
     }
 
     /// The number of tasks that have not begun, and of tasks that run. Cancelled tasks are not

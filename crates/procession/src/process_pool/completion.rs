@@ -14,7 +14,6 @@ use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError};
 use crate::sandbox::violation;
 use crate::scheduler::{Event, Verdict};
-use crate::task::TaskId;
 use crate::transport::{Reply, Status};
 
 /// The part of an event that the scheduler does not need, and that the results are made of.
@@ -183,7 +182,7 @@ impl PoolInner {
             _ => return,
         };
         for item in items {
-            let id = TaskId(work_item.id.0 + u64::from(item));
+            let id = work_item.id_of(item);
             journal.lost(&LostTask { id, name: work_item.name, by }, || Loss {
                 error: error.to_string(),
                 cause: cause.clone(),

@@ -106,12 +106,12 @@ impl PoolInner {
                     let Some(handle) = state.handles.get(&worker_id) else { continue };
                     work_item.set_running(true);
                     if self.listeners.want_starts() {
-                        effects.events.push(PoolEvent::TaskStarted {
-                            task: work_item.id,
-                            worker: worker_id.worker_index,
-                            pid: handle.pid(),
-                            attempt,
-                        });
+                        let (worker, pid) = (worker_id.worker_index, handle.pid());
+                        let started = |item| {
+                            let task = work_item.id_of(item);
+                            PoolEvent::TaskStarted { task, worker, pid, attempt }
+                        };
+                        effects.events.extend((first..first + count).map(started));
                     }
                     let items = first..first + count;
                     handle.enqueue(Outgoing { seq, attempt, stop_after, work_item, items });
@@ -142,7 +142,7 @@ impl PoolInner {
                 Action::Retry { job, first, fault, attempt, pause, ended } => {
                     job.set_running(false);
                     self.counts().retried += 1;
-                    let task = TaskId(job.id.0 + u64::from(first));
+                    let task = job.id_of(first);
                     if self.listeners.journal().is_some() {
                         let name = job.name;
                         effects.noted_retries.push(Retried { task, name, fault, attempt, pause });

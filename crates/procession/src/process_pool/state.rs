@@ -20,6 +20,9 @@ pub(super) struct PoolState {
     pub(super) lost: HashSet<WorkerIndex>,
     /// Number of tasks for which there is room and that the scheduler does not have yet.
     pub(super) reserved: usize,
+    /// Number of threads that wait for room for several tasks. Others wait behind them, since room is made
+    /// for one task at a time.
+    pub(super) waiting_chunks: usize,
     /// Wakers of those that wait for room, by their tickets: in the order in which they came.
     pub(super) waiting_for_room: BTreeMap<u64, Waker>,
     /// The last ticket.
@@ -35,6 +38,7 @@ impl PoolState {
             handles: FxHashMap::default(),
             lost: HashSet::new(),
             reserved: 0,
+            waiting_chunks: 0,
             waiting_for_room: BTreeMap::new(),
             next_ticket: 0,
             wakes_at: None,
@@ -44,7 +48,9 @@ impl PoolState {
     /// Follows an event that the scheduler is about to get.
     pub(super) fn track(&mut self, event: &Event<Arc<WorkItem>>) {
         match event {
-            Event::Submitted { .. } => self.reserved = self.reserved.saturating_sub(1),
+            Event::Submitted { count, .. } => {
+                self.reserved = self.reserved.saturating_sub(*count as usize);
+            }
             Event::WorkerExited { worker_id, .. } | Event::StartFailed { worker_id, .. } => {
                 let handle = self.handles.remove(worker_id);
                 if handle.is_some_and(|handle| !handle.is_dismissed()) {

@@ -13,10 +13,15 @@ use crate::scheduler::{Event, ResolvedOptions};
 use crate::waiting::{self, Need, RoleGuard};
 
 impl PoolInner {
+    /// Number of tasks that may be pending in addition to those that are.
+    pub(super) fn room(&self, state: &PoolState) -> usize {
+        let pending = || state.scheduler.waiting() + state.reserved;
+        self.setup.max_pending.map_or(usize::MAX, |max| max.saturating_sub(pending()))
+    }
+
     /// Whether one more task may be pending.
     pub(super) fn has_room(&self, state: &PoolState) -> bool {
-        let pending = || state.scheduler.waiting() + state.reserved;
-        self.setup.max_pending.is_none_or(|max| pending() < max)
+        state.waiting_chunks == 0 && self.room(state) > 0
     }
 
     /// Reserves room for one task, if there is any.
@@ -26,21 +31,33 @@ impl PoolInner {
         has_room
     }
 
-    /// Waits for room for one task and reserves it. In a callback of the pool it does not wait: the
-    /// thread of the callback may be needed to make room.
+    /// Waits for room for one task and reserves it.
     pub(super) fn reserve(&self) {
+        self.reserve_when(1, |state| self.has_room(state));
+    }
+
+    /// The same for a chunk of `tasks`, which are at most [`Builder::max_pending`](super::Builder).
+    fn reserve_chunk(&self, tasks: usize) {
+        if self.setup.max_pending.is_none() {
+            return;
+        }
+        self.lock_state().waiting_chunks += 1;
+        self.reserve_when(tasks, |state| self.room(state) >= tasks);
+        self.lock_state().waiting_chunks -= 1;
+        self.room_was_made();
+    }
+
+    /// In a callback of the pool it does not wait: the thread of the callback may be needed to make room.
+    fn reserve_when(&self, tasks: usize, has_room: impl Fn(&PoolState) -> bool) {
         if self.setup.max_pending.is_none() || self.origin.is_forked() {
             return;
         }
         let _waiting = waiting::begin([], Need::Time);
         let mut state = self.lock_state();
-        while !self.has_room(&state)
-            && !callbacks::is_within(self)
-            && self.collapsed.get().is_none()
-        {
+        while !has_room(&state) && !callbacks::is_within(self) && self.collapsed.get().is_none() {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.reserved += 1;
+        state.reserved += tasks;
     }
 
     /// Encodes a job for which room was reserved, and passes it to the scheduler.
@@ -76,6 +93,7 @@ impl PoolInner {
     /// Passes a chunk to the scheduler.
     pub(super) fn submit_chunk(&self, chunk: EncodedChunk, options: ResolvedOptions) {
         let work_item = Arc::new(WorkItem::from_chunk(chunk));
+        self.reserve_chunk(work_item.items() as usize);
         if self.origin.is_forked() {
             work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));
             return;
@@ -88,16 +106,15 @@ impl PoolInner {
         self.handle(Event::Submitted { id, job, count, bytes, options });
     }
 
-    /// Number of tasks of a `map` that are sent in one chunk. One, if each task has an event of its
-    /// own, counts towards `max_pending`, or shares its worker with others.
+    /// Number of tasks of a `map` that are sent in one chunk. One, if each task shares its worker with
+    /// others: those of a chunk run one after the other. At most half of the tasks that may be pending, so
+    /// that one chunk waits while another is sent.
     pub(super) fn chunk_size(&self) -> usize {
-        let may_chunk = self.setup.max_pending.is_none()
-            && !self.listeners.want_starts()
-            && self.setup.scheduling.slots.iter().all(|slots| *slots == 1);
-        if may_chunk && !self.origin.is_forked() {
-            self.lock_state().scheduler.chunk_size() as usize
-        } else {
-            1
+        let may_chunk = self.setup.scheduling.slots.iter().all(|slots| *slots == 1);
+        if !may_chunk || self.origin.is_forked() {
+            return 1;
         }
+        let max = self.setup.max_pending.map_or(usize::MAX, |max| max / 2);
+        (self.lock_state().scheduler.chunk_size() as usize).clamp(1, max.max(1))
     }
 }

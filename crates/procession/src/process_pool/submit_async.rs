@@ -120,9 +120,11 @@ impl PoolInner {
     /// Notifies the threads that wait for room, and takes out as many wakers as there is room for. They
     /// are woken after the lock was released.
     pub(super) fn take_room_wakers(&self, state: &mut PoolState) -> Vec<Waker> {
-        let Some(max) = self.setup.max_pending else { return Vec::new() };
+        if self.setup.max_pending.is_none() {
+            return Vec::new();
+        }
         let room = match self.collapsed.get() {
-            None => max.saturating_sub(state.scheduler.waiting() + state.reserved),
+            None => self.room(state),
             Some(_) => usize::MAX,
         };
         if room > 0 {

@@ -109,6 +109,11 @@ impl WorkItem {
         Self { id, name, encoding, submitted: Instant::now(), text, blobs, promises }
     }
 
+    /// The id of one of its tasks.
+    pub(crate) fn id_of(&self, item: u32) -> TaskId {
+        TaskId(self.id.0 + u64::from(item))
+    }
+
     /// Number of tasks.
     pub(crate) fn items(&self) -> u32 {
         match &self.promises {

@@ -93,6 +93,7 @@ impl<J: Clone> Scheduler<J> {
         self.timed += usize::from(options.timeout.is_some());
         self.queue.push_back(options.priority, id);
         self.pending += 1;
+        self.waiting_tasks += count as usize;
         let chunk = Chunk {
             job,
             first: 0,
@@ -186,6 +187,9 @@ impl<J: Clone> Scheduler<J> {
         let chunk = self.chunks.remove(&id)?;
         self.pending -= usize::from(chunk.state == ChunkState::Pending);
         self.paused -= usize::from(chunk.state == ChunkState::Paused);
+        if !chunk.is_in_flight() {
+            self.waiting_tasks -= chunk.count as usize;
+        }
         self.timed -= chunk.deadlines();
         if !chunk.is_in_flight() {
             let chunks = &self.chunks;
@@ -217,6 +221,7 @@ impl<J: Clone> Scheduler<J> {
         let Some(pause) = pause else { return false };
         chunk.state = ChunkState::Paused;
         self.paused += 1;
+        self.waiting_tasks += chunk.count as usize;
         self.queue.pause(later(now, pause), id);
         let (job, first, attempt) = (chunk.job.clone(), chunk.first, chunk.attempts + 1);
         let ended = ended.cloned();
@@ -244,6 +249,7 @@ impl<J: Clone> Scheduler<J> {
             } else if let Some(chunk) = self.chunks.get_mut(&id) {
                 chunk.state = ChunkState::Pending;
                 self.pending += 1;
+                self.waiting_tasks += chunk.count as usize;
                 self.queue.push_front(chunk.options.priority, id);
                 let (job, first, count) = (chunk.job.clone(), chunk.first, chunk.count);
                 actions.push(Action::TakenBack { job, first, count });

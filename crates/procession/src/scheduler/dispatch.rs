@@ -116,6 +116,7 @@ impl<J: Clone> Scheduler<J> {
         self.pending -= 1;
         let chunk = self.chunks.get_mut(&sent).expect("a chunk that was just split off");
         chunk.state = ChunkState::InFlight(worker_index);
+        self.waiting_tasks -= chunk.count as usize;
         let (first, attempt, job) = (chunk.first, chunk.attempts + 1, chunk.job.clone());
         let worker = &mut self.workers[worker_index];
         let (stop_after, allowed) = chunk.options.soft_and_hard_timeout();

@@ -375,8 +375,8 @@ fn survives_a_panic(pool: &ProcessPool, tasks: usize) {
 }
 
 fn tasks_before_a_panic_of_their_iterator_are_run() {
-    // One by one, as always with `max_pending`; then in one chunk; then in the middle of several.
-    let pool = quiet().workers(1).max_pending(TASKS).build().expect("a pool");
+    // One by one, as always with several tasks per worker; then in one chunk; then in the middle of several.
+    let pool = quiet().workers(1).concurrency(2).build().expect("a pool");
     survives_a_panic(&pool, 50);
     let pool = warm(quiet().workers(1));
     survives_a_panic(&pool, 50);

@@ -17,6 +17,7 @@ mod asynchronous;
 mod backtraces;
 mod blobs;
 mod buffered_blobs;
+mod chunk_limits;
 mod chunks;
 mod concurrency;
 mod crashes;
@@ -90,6 +91,7 @@ fn main() {
         stopping::trials(),
         face::trials(),
         chunks::trials(),
+        chunk_limits::trials(),
         journal::trials(),
         maps::trials(),
         asynchronous::trials(),

@@ -12,8 +12,8 @@ impl Builder {
     /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same is true of
     /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say). A panic in it is caught.
     ///
-    /// With it, [`map`](crate::Executor::map) sends each task separately, because each one has an
-    /// event [`PoolEvent::TaskStarted`].
+    /// Each task has an event [`PoolEvent::TaskStarted`], also those that [`map`](crate::Executor::map) sends
+    /// in a chunk: they have it together, when the chunk is sent.
     ///
     /// ```
     /// # use procession::{PoolEvent, ProcessPool};
@@ -29,8 +29,8 @@ impl Builder {
         self
     }
 
-    /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`]:
-    /// [`map`](crate::Executor::map) sends short tasks in chunks.
+    /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`], which costs a call for each
+    /// task.
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         Self { wants_starts: false, ..self.on_event(call) }
     }
