@@ -123,6 +123,7 @@ mod registry;
 mod retries;
 mod sandbox;
 mod scheduler;
+mod shared_value;
 mod stop_signal;
 mod task;
 mod task_options;
@@ -161,6 +162,7 @@ pub mod fuzzing {
 }
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
+pub use shared_value::SharedValue;
 pub use task::{Context, Task, TaskId};
 pub use task_options::TaskOptions;
 

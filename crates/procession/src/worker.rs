@@ -27,8 +27,8 @@ use std::{io, process, thread};
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 use ipc_channel::{IpcError, TryRecvError};
 
-pub(crate) use self::origin::was_asked_in_vain;
 use self::origin::{has_the_socket, is_child_of};
+pub(crate) use self::origin::{is_serving, was_asked_in_vain};
 use self::task_journal::TaskJournal;
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;

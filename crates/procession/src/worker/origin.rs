@@ -31,10 +31,15 @@ pub(super) fn note_that_it_serves() {
     IS_SERVING.store(true, Ordering::Release);
 }
 
+/// Whether this process serves as a worker.
+pub(crate) fn is_serving() -> bool {
+    IS_SERVING.load(Ordering::Acquire)
+}
+
 /// Whether this process was started as a worker and has not served. If so, it sends the coordinator a
 /// message that says why.
 pub(crate) fn was_asked_in_vain() -> bool {
-    if IS_SERVING.load(Ordering::Acquire) {
+    if is_serving() {
         return false;
     }
     if let Some(invitation) = invitation() {

@@ -50,6 +50,7 @@ mod recycling;
 mod replays;
 mod retries;
 mod says;
+mod shared_values;
 mod shutdown;
 mod shutdown_in_callbacks;
 mod spares;
@@ -70,7 +71,7 @@ fn main() {
     let registry = liars::add_to(works::add_to(tasks::registry()));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
-    let registry = plain_values::add_to(buffered_blobs::add_to(registry));
+    let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = journal::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
@@ -87,6 +88,7 @@ fn main() {
         blobs::trials(),
         buffered_blobs::trials(),
         plain_values::trials(),
+        shared_values::trials(),
         deadlines::trials(),
         stopping::trials(),
         face::trials(),

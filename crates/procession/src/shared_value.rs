@@ -1,0 +1,210 @@
+//! [`SharedValue`]: a value that many tasks use, encoded once and decoded once per worker process.
+//!
+//! | process | has | for how long |
+//! |---|---|---|
+//! | that which made it | the value, and its encoding once a task with it was sent | as long as there are handles |
+//! | worker | what it decoded first, for all later tasks with the same id | the [`MOST`] values that were used last |
+//!
+//! Only worker processes keep what they receive: the coordinator decodes a value that comes back anew, since
+//! a worker chooses the id that it sends.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::blob::Blob;
+use crate::codec::{self, Encoding};
+use crate::worker;
+
+/// A value that many tasks use, such as a table or a model.
+///
+/// A task that holds it in a field or an argument can be sent as often as needed: the value is encoded once,
+/// its bytes are copied once for all workers of all pools, and each worker process decodes it once. On
+/// threads nothing is encoded at all. A new worker, after a crash, decodes it again. `clone` copies a
+/// handle.
+///
+/// The bytes are given back when the last handle is dropped and no task with it is pending. A worker keeps
+/// the 8 values that its tasks used last.
+///
+/// The value is encoded in the [binary encoding](Encoding::Binary), whatever the encoding of the task is.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use procession::{Executor, Sequential, SharedValue};
+/// # #[cfg(feature = "macros")] {
+///
+/// #[procession::task]
+/// fn price(list: SharedValue<HashMap<String, u32>>, name: String) -> Option<u32> {
+///     list.get(&name).copied()
+/// }
+///
+/// let list = SharedValue::new(HashMap::from([("pear".to_owned(), 3)]));
+/// let names = ["pear", "plum"].map(String::from);
+/// let prices = Sequential::new().map(names.map(|name| price(list.clone(), name)));
+/// assert_eq!(prices.collect::<Result<Vec<_>, _>>()?, [Some(3), None]);
+/// # }
+/// # Ok::<(), procession::TaskError>(())
+/// ```
+pub struct SharedValue<T>(Arc<SharedCore<T>>);
+
+struct SharedCore<T> {
+    id: Uuid,
+    value: T,
+    /// The encoded value, or why it cannot be encoded.
+    encoded: OnceLock<Result<Blob, String>>,
+}
+
+impl<T> SharedValue<T> {
+    /// A value to be shared.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(SharedCore { id: Uuid::new_v4(), value, encoded: OnceLock::new() }))
+    }
+}
+
+/// The form in which it is sent.
+#[derive(Serialize, Deserialize)]
+struct SentValue {
+    /// The upper and the lower half of the id.
+    id: (u64, u64),
+    bytes: Blob,
+}
+
+impl<T: Serialize + DeserializeOwned> Serialize for SharedValue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let encode = || {
+            let mut bytes = Vec::new();
+            match codec::encode_without_blobs(Encoding::Binary, &self.0.value, &mut bytes) {
+                Ok(()) => Ok(bytes.into()),
+                Err(refusal) => Err(format!("{}: {}", refusal.field(), refusal.into_reason())),
+            }
+        };
+        match self.0.encoded.get_or_init(encode) {
+            Ok(bytes) => SentValue { id: self.0.id.as_u64_pair(), bytes: bytes.clone() }
+                .serialize(serializer),
+            Err(reason) => Err(S::Error::custom(reason)),
+        }
+    }
+}
+
+impl<'de, T> Deserialize<'de> for SharedValue<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let SentValue { id: (high, low), bytes } = SentValue::deserialize(deserializer)?;
+        let id = Uuid::from_u64_pair(high, low);
+        let decode = || {
+            let value = codec::decode(Encoding::Binary, &bytes, Vec::new())?;
+            let encoded = OnceLock::from(Ok(bytes.clone()));
+            Ok(Arc::new(SharedCore { id, value, encoded }))
+        };
+        let core = if worker::is_serving() { kept_or(id, decode) } else { decode() };
+        core.map(Self).map_err(|reason: String| D::Error::custom(reason))
+    }
+}
+
+/// The most values that a worker process keeps.
+const MOST: usize = 8;
+
+/// The place of a value that a worker process keeps. Its lock is held while the value is decoded, so that
+/// several threads decode it once.
+type KeptPlace = Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>;
+
+/// The places by their ids, those used last at the end.
+static KEPT: Mutex<Vec<(Uuid, KeptPlace)>> = Mutex::new(Vec::new());
+
+/// The value with this id that this process keeps, or else the decoded one, which is kept from now on.
+fn kept_or<C: Send + Sync + 'static>(
+    id: Uuid,
+    decode: impl FnOnce() -> Result<Arc<C>, String>,
+) -> Result<Arc<C>, String> {
+    let (place, dropped) = place_of(id);
+    // The program's code drops its values without the lock.
+    drop(dropped);
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = place.clone().and_then(|kept| kept.downcast().ok());
+    match kept {
+        Some(core) => Ok(core),
+        None => {
+            let core = decode()?;
+            *place = Some(Arc::clone(&core) as _);
+            Ok(core)
+        }
+    }
+}
+
+/// The place of a value, and those that are given up for it.
+fn place_of(id: Uuid) -> (KeptPlace, Vec<(Uuid, KeptPlace)>) {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = kept.iter().position(|(other, _)| *other == id).map(|index| kept.remove(index).1);
+    let place = found.unwrap_or_default();
+    kept.push((id, Arc::clone(&place)));
+    let surplus = kept.len().saturating_sub(MOST);
+    (place, kept.drain(..surplus).collect())
+}
+
+impl<T> Deref for SharedValue<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T> Clone for SharedValue<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> From<T> for SharedValue<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SharedValue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.value.fmt(f)
+    }
+}
+
+/// Equal values, whether they are the same or not.
+impl<T: PartialEq> PartialEq for SharedValue<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.value == other.0.value
+    }
+}
+
+impl<T: Eq> Eq for SharedValue<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_keeps_the_values_that_were_used_last() {
+        let ids: Vec<_> = (0..=MOST).map(|_| Uuid::new_v4()).collect();
+        let get = |id, fresh: usize| kept_or(id, || Ok(Arc::new(fresh))).map(|value| *value);
+        assert_eq!(
+            kept_or(ids[0], || Err::<Arc<usize>, _>("broken".to_owned())),
+            Err("broken".into())
+        );
+        for (fresh, id) in ids[..MOST].iter().enumerate() {
+            assert_eq!(get(*id, fresh), Ok(fresh));
+        }
+        assert_eq!(get(ids[0], 100), Ok(0), "it was kept");
+        assert_eq!(get(ids[MOST], 101), Ok(101));
+        assert_eq!(get(ids[0], 102), Ok(0), "it was used last but one");
+        assert_eq!(get(ids[1], 103), Ok(103), "it was given up");
+        // The same id with another type is another value.
+        assert_eq!(kept_or(ids[0], || Ok(Arc::new("text"))).as_deref(), Ok(&"text"));
+    }
+}

@@ -1,0 +1,164 @@
+//! Values that many tasks share.
+
+use std::collections::HashMap;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{
+    Context, Encoding, Executor, Failure, Registry, SharedValue, Task, TaskError, ThreadPool,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with, warm_up};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_shared_value_is_encoded_once_and_decoded_once_per_worker,
+        on_threads_a_shared_value_is_the_same,
+        a_shared_value_comes_back_equal_and_short_ones_travel_in_chunks,
+        a_shared_value_that_cannot_be_encoded_is_a_typed_error,
+    ]
+}
+
+pub(crate) fn add_to(registry: Registry) -> Registry {
+    registry.with::<Look>().with::<LookBinary>().with::<GiveBack>().with::<Mute>()
+}
+
+static ENCODED: AtomicUsize = AtomicUsize::new(0);
+static DECODED: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts how often it was encoded and decoded in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table(Vec<u64>);
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ENCODED.fetch_add(1, Ordering::Relaxed);
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Table {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DECODED.fetch_add(1, Ordering::Relaxed);
+        Vec::deserialize(deserializer).map(Self)
+    }
+}
+
+/// Gives an entry of a table, its process, and how often that has decoded a table.
+#[derive(Serialize, Deserialize)]
+struct Look(SharedValue<Table>, usize);
+
+impl Task for Look {
+    const NAME: &'static str = "look";
+    type Output = (u64, u32, usize);
+
+    fn run(self, _: &Context) -> Result<Self::Output, Failure> {
+        // Long enough that the other worker gets some.
+        thread::sleep(Duration::from_millis(2));
+        Ok((self.0.0[self.1], process::id(), DECODED.load(Ordering::Relaxed)))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct LookBinary(SharedValue<Table>, usize);
+
+impl Task for LookBinary {
+    const NAME: &'static str = "look in binary";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = (u64, u32, usize);
+
+    fn run(self, context: &Context) -> Result<Self::Output, Failure> {
+        Look(self.0, self.1).run(context)
+    }
+}
+
+fn a_shared_value_is_encoded_once_and_decoded_once_per_worker() {
+    // Two tasks at a time in each worker, which decode at the same time.
+    let pool = quiet().workers(2).concurrency(4).build().expect("a pool");
+    let table = SharedValue::new(Table((0..100_000).collect()));
+    let before = ENCODED.load(Ordering::Relaxed);
+    let mut counts = HashMap::new();
+    for round in 0..2 {
+        let looks: Vec<_> = (0..40).map(|n| pool.submit(Look(table.clone(), n))).collect();
+        let binary: Vec<_> = (0..40).map(|n| pool.submit(LookBinary(table.clone(), n))).collect();
+        for (n, look) in looks.into_iter().enumerate().chain(binary.into_iter().enumerate()) {
+            let (entry, pid, decoded) = look.result().expect("an output");
+            assert_eq!(entry, n as u64);
+            counts.insert(pid, decoded);
+        }
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        if round == 0 {
+            // A replacement decodes it, too.
+            let died = pool.submit(Bad(Ending::Abort)).result();
+            assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+        }
+    }
+    assert_eq!(counts.len(), 3, "two workers and a replacement: {counts:?}");
+    assert_eq!(ENCODED.load(Ordering::Relaxed) - before, 1);
+    succeeds_with(&pool, 10);
+}
+
+fn on_threads_a_shared_value_is_the_same() {
+    let threads = ThreadPool::new(2);
+    let table = SharedValue::from(vec![7; 10]);
+    let address = |table: &SharedValue<Vec<u64>>| std::ptr::from_ref(&**table) as usize;
+    let back = threads.submit(GiveBack(table.clone())).result().expect("an output");
+    assert_eq!(address(&back), address(&table));
+}
+
+#[derive(Serialize, Deserialize)]
+struct GiveBack(SharedValue<Vec<u64>>);
+
+impl Task for GiveBack {
+    const NAME: &'static str = "give the table back";
+    type Output = SharedValue<Vec<u64>>;
+
+    fn run(self, _: &Context) -> Result<Self::Output, Failure> {
+        Ok(self.0)
+    }
+}
+
+fn a_shared_value_comes_back_equal_and_short_ones_travel_in_chunks() {
+    let pool = pool(2);
+    warm_up(&pool);
+    for len in [0, 3, 5_000, 100_000] {
+        let table = SharedValue::new((0..len).collect::<Vec<u64>>());
+        for back in pool.map((0..100).map(|_| GiveBack(table.clone()))) {
+            assert_eq!(back, Ok(table.clone()), "{len} numbers");
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Voice {
+    Loud,
+    #[serde(skip_serializing)]
+    Mute,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Mute(SharedValue<Voice>);
+
+impl Task for Mute {
+    const NAME: &'static str = "mute";
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String, Failure> {
+        Ok(format!("{:?}", self.0))
+    }
+}
+
+fn a_shared_value_that_cannot_be_encoded_is_a_typed_error() {
+    let pool = pool(1);
+    let mute = SharedValue::new(Voice::Mute);
+    for _ in 0..2 {
+        let refused = pool.submit(Mute(mute.clone())).result();
+        let Err(TaskError::Unencodable { reason, .. }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("Voice::Mute"), "{reason}");
+    }
+    assert_eq!(pool.submit(Mute(Voice::Loud.into())).result(), Ok("Loud".to_owned()));
+}
