@@ -157,6 +157,7 @@ fn task_event(
         bytes: *bytes,
         unchanged: *unchanged,
         elapsed_ms: *elapsed_ms,
+        late_ms: 0.0,
         attempt: *attempts,
         error: error.clone(),
         cause: cause.clone(),

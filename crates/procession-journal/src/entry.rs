@@ -93,6 +93,20 @@ pub struct LogEntry {
     pub extra: Map<String, Value>,
 }
 
+/// A line to be written, without a copy of its event.
+#[derive(Debug, Serialize)]
+pub(crate) struct LineRef<'e> {
+    #[serde(serialize_with = "write_timestamp")]
+    pub ts: Timestamp,
+    pub level: &'e Level,
+    pub process: &'e ProcessKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<usize>,
+    pub pid: u32,
+    #[serde(flatten)]
+    pub event: &'e LogEvent,
+}
+
 /// The fields by which lines are sorted and filtered. Only the fields that all lines have must be
 /// well-formed.
 #[derive(Debug, Clone, Copy, Deserialize)]

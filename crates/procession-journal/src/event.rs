@@ -287,6 +287,10 @@ pub struct TaskEnd {
     pub unchanged: bool,
     /// Duration, in milliseconds.
     pub elapsed_ms: f64,
+    /// Time from the end of the task to this line, in milliseconds: lines of short tasks may be written
+    /// together.
+    #[serde(default, skip_serializing_if = "is_zero_f64")]
+    pub late_ms: f64,
     /// Number of the last try, from 1; 0 if the task never ran.
     pub attempt: u32,
     /// The error.

@@ -20,7 +20,7 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::Map;
 use thiserror::Error;
 
-use super::entry::{Level, LogEntry, ProcessKind, now};
+use super::entry::{Level, LineRef, LogEntry, ProcessKind, now};
 use super::event::LogEvent;
 use super::reserve::{self, Reserve};
 
@@ -146,6 +146,30 @@ impl Journal {
         self.count_loss(entry, &error);
     }
 
+    /// Writes lines with one write, where that is possible.
+    pub fn record_all(&self, mut lines: Vec<(Level, LogEvent)>) {
+        let whole = {
+            let mut writer = lock(&self.writer);
+            let ts = now();
+            let entries = lines.iter().map(|(level, event)| LineRef {
+                ts,
+                level,
+                process: &self.process,
+                worker: self.worker,
+                pid: self.pid,
+                event,
+            });
+            match writer.check_file(&self.path) {
+                Ok(()) => writer.write_all(entries),
+                Err(_) => 0,
+            }
+        };
+        // One by one, which counts those that cannot be written.
+        for (level, event) in lines.drain(whole..) {
+            self.record(level, event);
+        }
+    }
+
     /// Counts a line that was not written, and reports the first on stderr. The journal is not locked
     /// meanwhile, since stderr may be a pipe whose lines are recorded in it.
     fn count_loss(&self, lost: LogEntry, error: &io::Error) {
@@ -219,21 +243,53 @@ impl LineWriter {
     }
 
     fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
+        self.begin_line();
+        serde_json::to_writer(&mut self.line, entry)?;
+        self.line.push(b'\n');
+        self.check_length()?;
+        self.write_out().map_err(|(_, error)| error)
+    }
+
+    /// Writes several lines at once. Returns the number of those that were written.
+    fn write_all<'e>(&mut self, entries: impl Iterator<Item = LineRef<'e>>) -> usize {
+        self.begin_line();
+        let mut ends = Vec::new();
+        for entry in entries {
+            if serde_json::to_writer(&mut self.line, &entry).is_err() {
+                return 0;
+            }
+            self.line.push(b'\n');
+            ends.push(self.line.len());
+        }
+        if self.check_length().is_err() {
+            return 0;
+        }
+        match self.write_out() {
+            Ok(()) => ends.len(),
+            Err((written, _)) => ends.partition_point(|end| *end <= written),
+        }
+    }
+
+    fn begin_line(&mut self) {
         self.line.clear();
         if self.is_incomplete {
             self.line.push(b'\n');
         }
-        serde_json::to_writer(&mut self.line, entry)?;
-        self.line.push(b'\n');
-        self.check_length()?;
-        let mut rest = &self.line[..];
-        while !rest.is_empty() {
-            match self.file.write(rest) {
+    }
+
+    /// Writes the buffer. An error comes with the number of bytes that were written before.
+    fn write_out(&mut self) -> Result<(), (usize, io::Error)> {
+        let mut written = 0;
+        while written < self.line.len() {
+            match self.file.write(&self.line[written..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A partial write means that the disk is full; the next write returns the error.
-                Ok(taken @ 1..) => (rest, self.is_incomplete) = (&rest[taken..], true),
-                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(error) => return Err(error),
+                Ok(taken @ 1..) => {
+                    written += taken;
+                    self.is_incomplete = self.line[written - 1] != b'\n';
+                }
+                Ok(_) => return Err((written, io::ErrorKind::WriteZero.into())),
+                Err(error) => return Err((written, error)),
             }
         }
         self.is_incomplete = false;
@@ -287,131 +343,5 @@ pub fn current() -> Option<&'static Journal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::OutputStream;
-
-    fn output(text: String) -> LogEvent {
-        LogEvent::Output { stream: OutputStream::Stdout, text }
-    }
-
-    fn entries(journal: &Journal) -> Vec<LogEntry> {
-        let text = std::fs::read_to_string(journal.path()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
-    }
-
-    #[test]
-    fn files_are_named_after_their_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid = std::process::id();
-        let name =
-            |journal: Journal| journal.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let coordinator = name(Journal::coordinator(dir.path()).unwrap());
-        assert_eq!(coordinator, format!("coordinator-{pid}.jsonl"));
-        let worker = name(Journal::worker(dir.path(), 1, std::process::id()).unwrap());
-        assert_eq!(worker, format!("worker-1-{pid}.jsonl"));
-    }
-
-    #[test]
-    fn lines_name_their_writer_and_are_appended() {
-        let dir = tempfile::tempdir().unwrap();
-        for text in ["one", "two"] {
-            let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
-            journal.record(Level::Info, output(text.into()));
-        }
-        let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
-        let entries = entries(&journal);
-        assert_eq!(entries[1].event, output("two".into()));
-        assert_eq!((entries.len(), entries[0].worker), (2, Some(3)));
-        assert_eq!(
-            (&entries[0].process, entries[0].pid),
-            (&ProcessKind::Worker, std::process::id())
-        );
-    }
-
-    #[test]
-    fn threads_do_not_mix_their_lines_and_times_only_grow() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::coordinator(dir.path()).unwrap();
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                let journal = &journal;
-                scope.spawn(move || {
-                    for n in 0..200 {
-                        let text = format!("{thread} {n} {}", "x".repeat(n * 20));
-                        journal.record(Level::Debug, output(text));
-                    }
-                });
-            }
-        });
-        let entries = entries(&journal);
-        assert_eq!((entries.len(), journal.lost()), (1600, 0));
-        assert!(entries.is_sorted_by_key(|entry| entry.ts));
-    }
-
-    #[test]
-    fn a_full_disk_loses_lines_and_nothing_else() {
-        let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let journal =
-            Journal::with_file(file, "/dev/full".into(), ProcessKind::Coordinator, None, 1);
-        journal.record(Level::Info, output("one".into()));
-        journal.record(Level::Info, output("two".into()));
-        assert_eq!(journal.lost(), 2);
-    }
-
-    #[test]
-    fn the_line_after_an_incomplete_one_is_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::coordinator(dir.path()).unwrap();
-        std::fs::write(journal.path(), r#"{"ts":"2026"#).unwrap();
-        journal.writer.lock().unwrap().is_incomplete = true;
-        journal.record(Level::Info, output("whole".into()));
-        journal.record(Level::Info, output("whole".into()));
-        let text = std::fs::read_to_string(journal.path()).unwrap();
-        let whole = text.lines().filter(|line| serde_json::from_str::<LogEntry>(line).is_ok());
-        assert_eq!((whole.count(), text.lines().count()), (2, 3));
-    }
-
-    #[test]
-    fn a_file_that_has_taken_the_descriptor_of_the_journal_gets_no_lines() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::worker(dir.path(), 0, 1).unwrap();
-        let other = dir.path().join("other");
-        // As after a `close` of the number and an `open` that got it.
-        journal.writer.lock().unwrap().file = File::create(&other).unwrap();
-        journal.record(Level::Info, output("one".into()));
-        journal.record(Level::Info, output("two".into()));
-        assert_eq!(entries(&journal).len(), 2);
-        assert_eq!(std::fs::read_to_string(other).unwrap(), "");
-        assert_eq!(journal.lost(), 0);
-    }
-
-    #[test]
-    fn a_journal_is_being_written_while_its_coordinator_is_alive() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::coordinator(dir.path()).unwrap();
-        let path = journal.path().to_owned();
-        assert!(is_being_written(&path));
-        drop(journal);
-        assert!(!is_being_written(&path), "though the process with the pid in its name is alive");
-        assert!(!is_being_written(&dir.path().join("no")));
-    }
-
-    #[test]
-    fn a_missing_directory_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = Journal::coordinator(&dir.path().join("no")).unwrap_err().to_string();
-        assert!(error.starts_with("cannot open the journal ") && error.contains("/no/"), "{error}");
-    }
-
-    #[test]
-    fn a_process_has_one_journal() {
-        let dir = tempfile::tempdir().unwrap();
-        // All tests run in one process: another test may have set a journal before.
-        let _ = set(Journal::worker(dir.path(), 0, std::process::id()).unwrap());
-        let first = current().expect("a journal was set").path();
-        let second = Journal::worker(dir.path(), 1, std::process::id()).unwrap();
-        assert_eq!(set(second).unwrap_err().worker, Some(1));
-        assert_eq!(current().unwrap().path(), first);
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;

@@ -22,15 +22,16 @@
 //! | task | lines |
 //! |---|---|
 //! | runs for a millisecond or longer | one at its end, with id, label, duration and size of the output |
-//! | runs for a tenth of a second or longer, or has a [label](crate::Context::label) | one more before its end |
+//! | runs for a tenth of a second or longer | one more before its end |
 //! | fails, panics, is an attempt beyond the first | one at its end |
+//! | shorter, with a [label](crate::Context::label) | one, at most a tenth of a second after its end |
 //! | shorter | none: such tasks are summed over at least a tenth of a second |
-//! | dies with its worker | one of the pool, which knows the task by its claim |
+//! | dies with its worker | one of the pool, which knows the task by its claim, and its label |
 //!
 //! The number of lines of a process is bounded. After 10,000 lines of tasks, only those have lines that run
-//! twice as long, and so on; failed tasks are summed after 10,000, too. A worker that is killed loses the
-//! sums of the last tenth of a second (up to five seconds in a long run): the summary at the end of the
-//! run has the right numbers.
+//! twice as long, and so on; failed tasks and short ones with labels are summed after 10,000, too. A worker
+//! that is killed loses the sums (up to five seconds of them in a long run) and the short tasks with labels of
+//! the last tenth of a second: the summary at the end of the run has the right numbers.
 //!
 //! The other functions here are for programs that keep a journal of their own, as `coordinator` does.
 

@@ -34,6 +34,7 @@ mod event_count;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod labels;
 mod reply;
 mod ring;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub(crate) use self::handshake::{
     HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Welcome,
     build_with,
 };
+#[cfg(feature = "journal")]
+pub(crate) use self::labels::cut as cut_label;
 pub(crate) use self::reply::{Reply, ReplyBuffer, Status, Timed, envelope, split, undelivered};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::shared_region::{SharedRegion, now};

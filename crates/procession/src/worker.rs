@@ -206,7 +206,7 @@ impl Asked {
         let Handshaken { region, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
         let (worker, socket) = (invitation.worker, Arc::new(socket));
-        let journal = TaskJournal::open(marking, &registry.build(), stack);
+        let journal = TaskJournal::open(marking, &registry.build(), &region, stack);
         let worker_loop = WorkerLoop::new(registry, worker, region, Arc::clone(&socket), journal);
         let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();
@@ -302,7 +302,7 @@ fn take_stdin() -> io::Result<Socket> {
 
 /// The result of the handshake.
 struct Handshaken {
-    region: SharedRegion,
+    region: Arc<SharedRegion>,
     welcome: Welcome,
     lifeline: Option<IpcReceiver<()>>,
 }
@@ -319,7 +319,7 @@ fn shake_hands(
         _ => None,
     };
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
-    let region = SharedRegion::open(memory.into()).map_err(io::Error::other)?;
+    let region = Arc::new(SharedRegion::open(memory.into()).map_err(io::Error::other)?);
     let (server, name) = lifeline_server(invitation).unzip();
     let pid = process::id();
     let hello = HandshakeMessage::Hello(Hello { protocol: PROTOCOL, build, pid, server: name });

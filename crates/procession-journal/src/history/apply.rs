@@ -42,7 +42,10 @@ impl RunHistory {
             LogEvent::TryFailed { code, slot, attempt, error, pause_ms } => {
                 self.try_failed(process, slot, &code, FailedTry { at, attempt, error, pause_ms });
             }
-            LogEvent::Task(task) => self.task_ended(process, task, at),
+            LogEvent::Task(task) => {
+                let at = at - micros(task.late_ms);
+                self.task_ended(process, task, at);
+            }
             LogEvent::Tasks(sums) => self.tasks_ended(process, &sums, at),
             LogEvent::ErrorReceived { code } => drop(self.received_errors.insert(code)),
             LogEvent::TaskRetried { code, task, by, fault, run, pause_ms: _ } => {

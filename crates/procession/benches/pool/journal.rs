@@ -90,11 +90,40 @@ fn journal_of_milliseconds(bencher: Bencher, keeps: Keeps) {
     });
 }
 
-/// Each with two lines, the first 10,000 of each worker.
-#[divan::bench(args = BOTH, sample_count = 10, max_time = 5)]
-fn journal_of_labels(bencher: Bencher, keeps: Keeps) {
-    let ((pool, _dir), count) = (keeps.start(), count(1_000));
+/// What the tasks of a benchmark do about labels. All of their pools keep a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Labels {
+    None,
+    Each,
+    /// So many came before that no more have lines of their own.
+    AfterMany,
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Each => "each",
+            Self::AfterMany => "after_many",
+        })
+    }
+}
+
+/// Tasks with a label beside the same ones without: a new pool for each measurement, since only the first
+/// 10,000 labels of a worker have lines of their own.
+#[divan::bench(args = [Labels::None, Labels::Each, Labels::AfterMany], sample_count = 20, sample_size = 1, max_time = 20)]
+fn journal_of_labels(bencher: Bencher, labels: Labels) {
+    let (count, before) = (count(10_000), count(40_000));
+    let run = |pool: &ProcessPool, count: usize| {
+        let task = Busy(0, labels != Labels::None);
+        pool.map((0..count).map(|_| task)).filter(Result::is_ok).count()
+    };
     bencher
         .counter(ItemsCount::new(count))
-        .bench_local(|| pool.map((0..count).map(|_| Busy(0, true))).filter(Result::is_ok).count());
+        .with_inputs(|| {
+            let (pool, dir) = Keeps::Journal.start();
+            run(&pool, if labels == Labels::AfterMany { before } else { 0 });
+            (pool, dir)
+        })
+        .bench_local_refs(|(pool, _)| run(pool, count));
 }

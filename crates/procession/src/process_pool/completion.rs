@@ -30,10 +30,19 @@ pub(super) enum CompletionData<'r> {
         last_output: Vec<String>,
         backtrace: Option<Backtrace>,
         violation: Option<Box<str>>,
+        /// Labels of tasks that the worker ran last, by their ids, for the journal.
+        labels: Vec<(u64, String)>,
     },
 }
 
 impl<'r> CompletionData<'r> {
+    /// The label that a task had given itself when its worker died.
+    pub(super) fn label(&self, task: TaskId) -> Option<&str> {
+        let Self::Death { labels, .. } = self else { return None };
+        let mut labels = labels.iter().filter(|(id, _)| *id == task.0);
+        labels.next().map(|(_, label)| &**label)
+    }
+
     /// The next reply to this task.
     fn take_reply(replies: &'r [Reply<'r>], next: &Cell<usize>, id: u64) -> &'r Reply<'r> {
         let skipped = replies[next.get()..].iter().position(|reply| reply.id == id);
@@ -59,7 +68,8 @@ impl PoolInner {
         let record = handle.crash(exit);
         let violation = record.as_ref().and_then(|record| record.refused_call).map(violation);
         let backtrace = record.and_then(|record| Backtrace::from_record(&record));
-        let data = CompletionData::Death { worker, pid, last_output, backtrace, violation };
+        let labels = self.listeners.journal().map_or_else(Vec::new, |_| handle.labels());
+        let data = CompletionData::Death { worker, pid, last_output, backtrace, violation, labels };
         self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(data));
     }
 
@@ -116,7 +126,14 @@ impl PoolInner {
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
-                Some(CompletionData::Death { worker, pid, last_output, backtrace, violation }),
+                Some(CompletionData::Death {
+                    worker,
+                    pid,
+                    last_output,
+                    backtrace,
+                    violation,
+                    labels: _,
+                }),
             ) => TaskError::WorkerDied(Box::new(Death {
                 task: work_item.name.to_owned(),
                 worker: *worker,
@@ -158,14 +175,20 @@ impl PoolInner {
                 unreachable!("{verdict:?} without its data")
             }
         };
-        self.record_lost(work_item, items.clone(), &error);
+        self.record_lost(work_item, items.clone(), &error, data);
         let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
         let fail = || work_item.fail(items, error);
         self.count_and_complete(number, |counts| counts.without_output(is_cancelled), fail);
     }
 
     /// Records tasks without an output in the journal, except those that no worker could have.
-    fn record_lost(&self, work_item: &WorkItem, items: Range<u32>, error: &TaskError) {
+    fn record_lost(
+        &self,
+        work_item: &WorkItem,
+        items: Range<u32>,
+        error: &TaskError,
+        data: Option<&CompletionData<'_>>,
+    ) {
         let Some(journal) = self.listeners.journal() else { return };
         let (by, cause, ran_for, attempts) = match error {
             TaskError::WorkerDied(death) => {
@@ -183,7 +206,8 @@ impl PoolInner {
         };
         for item in items {
             let id = work_item.id_of(item);
-            journal.lost(&LostTask { id, name: work_item.name, by }, || Loss {
+            let label = data.and_then(|data| data.label(id));
+            journal.lost(&LostTask { id, name: work_item.name, label, by }, || Loss {
                 error: error.to_string(),
                 cause: cause.clone(),
                 ran_for,

@@ -209,7 +209,8 @@ impl PoolInner {
             _ => None,
         };
         for Retried { task: id, name, fault, attempt, pause } in retried {
-            journal.retried(&LostTask { id, name, by }, fault, attempt, pause);
+            let label = data.and_then(|data| data.label(id));
+            journal.retried(&LostTask { id, name, label, by }, fault, attempt, pause);
         }
     }
 

@@ -18,6 +18,8 @@ use crate::task::TaskId;
 pub(super) struct LostTask<'t> {
     pub(super) id: TaskId,
     pub(super) name: &'t str,
+    /// The label that it had given itself.
+    pub(super) label: Option<&'t str>,
     /// Index and process id of the worker that had it last.
     pub(super) by: Option<(usize, u32)>,
 }
@@ -161,9 +163,8 @@ mod on {
             run: u32,
             pause: Duration,
         ) {
-            let LostTask { id: _, name: _, by } = task;
-            // After a failure the worker still runs, and has recorded it.
-            let by = by.filter(|_| fault != Fault::Failure);
+            // A failure has left the worker alive, which has recorded it.
+            let by = task.by.filter(|_| fault != Fault::Failure);
             let by =
                 LostBy { child: by.map(|(worker, _)| worker), child_pid: by.map(|(_, pid)| pid) };
             let (fault, pause_ms) = (fault.to_string(), pause.as_secs_f64() * 1e3);
@@ -219,7 +220,8 @@ mod on {
     }
 
     fn named(task: &LostTask<'_>) -> NamedTask {
-        NamedTask { id: Some(task.id.0), name: Some(task.name.to_owned()), label: None }
+        let label = task.label.map(str::to_owned);
+        NamedTask { id: Some(task.id.0), name: Some(task.name.to_owned()), label }
     }
 }
 

@@ -196,6 +196,11 @@ impl WorkerHandle {
         (record.pid == self.pid() && (record.signal == signal || is_overflow)).then_some(record)
     }
 
+    /// The labels of the tasks that the worker ran last, by their ids.
+    pub(super) fn labels(&self) -> Vec<(u64, String)> {
+        self.region().map_or_else(Vec::new, SharedRegion::labels)
+    }
+
     /// Lets the worker end after its last call.
     pub(super) fn dismiss(&self) {
         self.is_dismissed.store(true, Ordering::Release);

@@ -12,6 +12,7 @@
 //! | event count of the caller | worker | a caller that waits for one reply itself sleeps here |
 //! | `AWAITED`, `IS_CLOSED` | coordinator | the claim of that one reply, plus 1; no further call will come |
 //! | `IS_IDLE` | worker | the worker has no calls |
+//! | labels | worker | of the tasks that run: see `labels.rs` |
 //! | crash record | worker | where it crashed: see `procession_os::crash` |
 //!
 //! The worker gets the descriptor of the memory through the socket that is its standard input. The
@@ -28,6 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::claim::Claim;
 use super::event_count::EventCount;
+use super::labels;
 use super::ring::Ring;
 
 /// The length of each ring, in bytes: several times the calls that are sent ahead.
@@ -93,7 +95,8 @@ impl SharedRegion {
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("the file does not have the size of a shared region");
-        let claims = len.checked_sub(2 * RING + crash::SIZE + CLAIMS).ok_or_else(not_ours)? / CLAIM;
+        let others = CLAIMS + 2 * RING + labels::SIZE + crash::SIZE;
+        let claims = len.checked_sub(others).ok_or_else(not_ours)? / CLAIM;
         let region = Self::map(&file, claims)?;
         let number = region.memory.word32(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
         if number > claims || Self::size(number) != len {
@@ -183,6 +186,18 @@ impl SharedRegion {
         })
     }
 
+    /// Sets the label of the task that runs in this lane of the worker. Returns false if there is no room for
+    /// that lane.
+    #[cfg_attr(not(feature = "journal"), expect(dead_code, reason = "labels are for journals"))]
+    pub(crate) fn set_label(&self, lane: usize, task: u64, label: &str) -> bool {
+        labels::set(&self.memory, labels_at(self.claims), lane, task, label)
+    }
+
+    /// The labels of the tasks that ran last in the lanes of the worker, by their ids. They are not trusted.
+    pub(crate) fn labels(&self) -> Vec<(u64, String)> {
+        labels::read(&self.memory, labels_at(self.claims))
+    }
+
     /// Has this process record a crash of its own, for [`crash`](Self::crash) in the coordinator.
     pub(crate) fn record_crashes(region: &'static Self) {
         crash::record_into(&region.memory, crash_at(region.claims));
@@ -204,8 +219,13 @@ impl SharedRegion {
     }
 }
 
-/// The offset of the crash record, behind the rings.
+/// The offset of the crash record, behind the labels.
 fn crash_at(claims: usize) -> usize {
+    labels_at(claims) + labels::SIZE
+}
+
+/// The offset of the labels, behind the rings.
+fn labels_at(claims: usize) -> usize {
     rings_at(claims) + 2 * RING
 }
 

@@ -88,11 +88,10 @@ impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         worker: usize,
-        region: SharedRegion,
+        region: Arc<SharedRegion>,
         socket: Arc<Socket>,
         journal: Option<TaskJournal>,
     ) -> Self {
-        let region = Arc::new(region);
         let reply_sender = Arc::new(ReplySender {
             region: Arc::clone(&region),
             outbox: Mutex::new(ReplyWriter {
@@ -307,9 +306,9 @@ impl WorkerLoop {
             claim.end();
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
-            // Before the reply: the line of a task is in the journal when its future is done.
-            let has_line = lane.is_some_and(|lane| lane.end(status, ran_for, reply_buffer));
-            if has_line {
+            // Before the reply: the line of a long or failed task is in the journal when its future is done.
+            let has_written = lane.is_some_and(|lane| lane.end(status, ran_for, reply_buffer));
+            if has_written {
                 now = transport::now();
             }
             if self.reply_sender.send_result(&call, item, status, ran_for, reply_buffer) {

@@ -1,5 +1,6 @@
 //! The journal of a pool: what each process writes down, read as a whole.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
@@ -24,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         many_short_tasks_are_summed_and_none_is_missing,
         the_slow_and_the_failed_of_many_short_tasks_have_lines_of_their_own,
         a_task_that_kills_its_worker_is_seen_there_with_its_label,
+        short_tasks_with_labels_have_lines_of_their_own,
         an_attempt_that_is_lost_and_its_retry_are_seen,
         a_task_that_runs_long_is_seen_before_its_end,
         what_a_worker_prints_is_in_its_own_file,
@@ -219,6 +221,24 @@ fn a_task_that_kills_its_worker_is_seen_there_with_its_label() {
     assert_eq!(summary.errors[0].codes.len(), 1);
     assert!(summary.errors[0].codes[0].starts_with("bad.png #"), "{:?}", summary.errors);
     assert_eq!(history.report.expect("a report").error, 1);
+}
+
+fn short_tasks_with_labels_have_lines_of_their_own() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = pool(logs.path());
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let act = |n: u64| match n % 3 {
+        0 => Act::new(Deed::Return(n)),
+        _ => Act::labelled(&format!("file {n}"), Deed::Return(n)),
+    };
+    let done = pool.map((0..3_000).map(act)).filter(Result::is_ok).count();
+    assert_eq!(done, 3_000);
+    pool.shutdown(Shutdown::Wait);
+    let history = read(&dir);
+    let labels: HashSet<_> = history.spans.iter().map(|span| &*span.code).collect();
+    assert!((0..3_000).filter(|n| n % 3 > 0).all(|n| labels.contains(&*format!("file {n}"))));
+    assert!(history.spans.iter().all(|span| span.outcome == SpanOutcome::Ok), "none is lost");
+    assert_eq!(history.summary().ok, 3_000);
 }
 
 fn an_attempt_that_is_lost_and_its_retry_are_seen() {
