@@ -1,4 +1,4 @@
-// The numbers of a pool: the present ones in words, and their course over time.
+// The numbers of a pool: those of now in words, and those of the past as charts.
 
 const STRIPS = [
   { title: "running", of: (it) => it.running, color: "--running", text: (n) => n },

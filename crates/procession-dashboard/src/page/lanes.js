@@ -1,5 +1,5 @@
-// The swim lanes of a run. A picture says what there is to draw; one that comes later is put into
-// it: bars by their numbers, all else as a whole.
+// The swim lanes of a run, from a picture. A later picture replaces bars by their numbers, and
+// everything else as a whole.
 
 const AXIS = 26;
 

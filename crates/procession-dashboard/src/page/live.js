@@ -1,4 +1,4 @@
-// A run as it goes on.
+// The page of a run in progress: it merges the pictures that the server sends.
 const run = new Run();
 run.merge(JSON.parse(byId("data").textContent));
 

@@ -1,4 +1,4 @@
-// A run as it was.
+// The page of a run in a file: its picture does not change.
 const run = new Run();
 run.merge(JSON.parse(byId("data").textContent));
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What other process pools make of a crash: 1,000 tasks of 2 ms on 2 workers, one of which kills
-its own process. The counterpart of `cargo run --release --example crash_storm`.
+"""Measures other process pools when a task crashes: 1,000 tasks of 2 ms on 2 workers, one of which
+kills its own process. The counterpart of `cargo run --release --example crash_storm`.
 
     python3 benches/peers/crash_storm.py
 

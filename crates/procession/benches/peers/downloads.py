@@ -7,8 +7,8 @@ aria2 and a script, each in turn, for several rounds; time and CPU as tables in 
     python3 benches/peers/downloads.py --server URL         from URL/br/br.gif and so on
 
 nginx runs with a configuration of its own, in a directory that is removed again. The virtual
-environment in target/peers is for the script; nothing is installed elsewhere. What is missing is
-told.
+environment in target/peers is for the script; nothing is installed elsewhere. A program that is
+missing is named and left out.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What the scripts have in common: where the peers live, how they are set up, how one is run.
+"""What the scripts have in common: the directory of the peers, their installation, and a run of one.
 
-Everything is set up in target/peers: a virtual environment, and the Rust programs beside it. What
-cannot be had is told, and left out.
+Everything is installed in target/peers: a virtual environment, and the Rust programs beside it. What
+cannot be installed is named and left out.
 """
 
 import os
@@ -18,7 +18,7 @@ HOME = ROOT / "target" / "peers"
 
 
 def say(text, end="\n"):
-    """Tells how it goes: standard output is for what comes of it."""
+    """Prints the progress on stderr: standard output has the results."""
     print(text, end=end, file=sys.stderr, flush=True)
 
 
