@@ -14,6 +14,7 @@ use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError};
 use crate::sandbox::violation;
 use crate::scheduler::{Event, Verdict};
+use crate::task::TaskId;
 use crate::transport::{Reply, Status};
 
 /// The part of an event that the scheduler does not need, and that the results are made of.
