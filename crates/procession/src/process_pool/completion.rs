@@ -118,22 +118,17 @@ impl PoolInner {
         data: Option<&CompletionData<'_>>,
     ) {
         // Several tasks are completed together only if none of them ended the worker.
+        let task = work_item.id_of(items.start);
         let kept = self.keep(work_item, items.start, &verdict, data);
         let error = match (verdict, data) {
             (Verdict::Answered, Some(CompletionData::Replies { replies, next })) => {
-                let id = work_item.id.0 + u64::from(items.start);
-                let reply = CompletionData::take_reply(replies, next, id);
+                let reply = CompletionData::take_reply(replies, next, task.0);
                 return self.complete_with(work_item, items.start, reply);
             }
             (
                 Verdict::Died { exit, attempts, ran_for, is_collateral },
                 Some(CompletionData::Death {
-                    worker,
-                    pid,
-                    last_output,
-                    backtrace,
-                    violation,
-                    labels: _,
+                    worker, pid, last_output, backtrace, violation, ..
                 }),
             ) => TaskError::WorkerDied(Box::new(Death {
                 task: work_item.name.to_owned(),
@@ -152,7 +147,7 @@ impl PoolInner {
                 Verdict::TimedOut { after, attempts },
                 Some(CompletionData::Death { worker, pid, last_output, .. }),
             ) => {
-                self.listeners.event(|| PoolEvent::TaskTimedOut { task: work_item.id, after });
+                self.listeners.event(|| PoolEvent::TaskTimedOut { task, after });
                 TaskError::TimedOut {
                     task: work_item.name.to_owned(),
                     worker: *worker,

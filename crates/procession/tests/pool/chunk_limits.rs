@@ -1,12 +1,13 @@
 //! Chunks in pools whose tasks have events, or may not be pending in any number.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, PoolEvent, Shutdown};
+use procession::{Executor, PoolEvent, Shutdown, TaskError};
 
 use crate::chunks::{Then, notes, warm};
 use crate::harness::{Gate, eventually};
@@ -15,6 +16,7 @@ use crate::tasks::{Length, quiet};
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         each_task_of_a_chunk_has_an_event_when_it_is_sent,
+        the_event_of_a_deadline_names_the_task_of_its_chunk,
         no_more_tasks_are_pending_than_may_be,
         a_map_waits_for_room_and_others_are_not_kept_out_by_it,
         a_map_that_waits_for_room_ends_with_its_pool,
@@ -35,6 +37,33 @@ fn each_task_of_a_chunk_has_an_event_when_it_is_sent() {
     let lens = pool.map((0..TASKS).map(|_| Length("x".to_owned())));
     assert!(lens.into_iter().all(|len| len == Ok(1)));
     assert_eq!(started.lock().expect("no panic").len(), TASKS);
+}
+
+fn the_event_of_a_deadline_names_the_task_of_its_chunk() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&events);
+    let builder = quiet().workers(1).timeout(Duration::from_millis(500));
+    let pool = warm(builder.on_event(move |event| {
+        noted.lock().expect("no panic").push(event.clone());
+    }));
+    events.lock().expect("no panic").clear();
+    let then = |number| if number == 20 { Then::Hang } else { Then::Succeed };
+    let results: Vec<_> = pool.map(notes(then, None).take(50)).collect();
+    assert!(matches!(results[20], Err(TaskError::TimedOut { .. })), "{:?}", results[20]);
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 49);
+    let events = events.lock().expect("no panic");
+    let started = events.iter().filter_map(|event| match event {
+        PoolEvent::TaskStarted { task, .. } => Some(*task),
+        _ => None,
+    });
+    let timed_out = events.iter().filter_map(|event| match event {
+        PoolEvent::TaskTimedOut { task, .. } => Some(*task),
+        _ => None,
+    });
+    // The ids are in the order of the tasks.
+    let ids: BTreeSet<_> = started.collect();
+    assert_eq!(ids.len(), 50);
+    assert_eq!(timed_out.collect::<Vec<_>>(), [*ids.iter().nth(20).expect("50 ids")]);
 }
 
 fn no_more_tasks_are_pending_than_may_be() {
