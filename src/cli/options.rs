@@ -123,7 +123,7 @@ pub(super) struct DisplayArgs {
 /// Whether a view of a run is coloured.
 #[derive(Debug, clap::Args)]
 pub(super) struct ColorArgs {
-    /// Whether to use colour: auto, always or never
+    /// Colour: auto (if the terminal has it, and NO_COLOR is not set), always or never
     #[arg(
         long,
         value_enum,

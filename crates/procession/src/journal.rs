@@ -22,16 +22,16 @@
 //! | task | lines |
 //! |---|---|
 //! | runs for a millisecond or longer | one at its end, with id, label, duration and size of the output |
-//! | runs for a tenth of a second or longer | one more before its end |
+//! | has run for 20 ms when the worker looks, each tenth of a second | one more before its end |
 //! | fails, panics, is an attempt beyond the first | one at its end |
 //! | shorter, with a [label](crate::Context::label) | one, at most a tenth of a second after its end |
-//! | shorter | none: such tasks are summed over at least a tenth of a second |
-//! | dies with its worker | one of the pool, which knows the task by its claim, and its label |
+//! | shorter | none: such tasks are summed over a tenth of a second, and over up to 5 s in a long run |
+//! | ends with its worker | one of the pool, which knows the task by its claim, and its label |
 //!
-//! The number of lines of a process is bounded. After 10,000 lines of tasks, only those have lines that run
-//! twice as long, and so on; failed tasks and short ones with labels are summed after 10,000, too. A worker
-//! that is killed loses the sums (up to five seconds of them in a long run) and the short tasks with labels of
-//! the last tenth of a second: the summary at the end of the run has the right numbers.
+//! The number of lines of a process is bounded. After each 10,000 lines of tasks, only tasks that run twice as
+//! long as before have lines, and the others are summed. Failed tasks, and short ones with labels, are summed
+//! after 10,000, too. A worker that is killed loses its last sum, and short tasks with labels of the last tenth
+//! of a second. The summary at the end of the run has the right numbers.
 //!
 //! The other functions here are for programs that keep a journal of their own, as `coordinator` does.
 

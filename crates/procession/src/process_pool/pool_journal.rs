@@ -163,7 +163,7 @@ mod on {
             run: u32,
             pause: Duration,
         ) {
-            // A failure has left the worker alive, which has recorded it.
+            // After a failure the worker still runs, and has recorded it.
             let by = task.by.filter(|_| fault != Fault::Failure);
             let by =
                 LostBy { child: by.map(|(worker, _)| worker), child_pid: by.map(|(_, pid)| pid) };

@@ -7,8 +7,8 @@
 //!                                                                           sums, short tasks with labels
 //! ```
 //!
-//! A short task costs two uncontended locks and no system call, also with a label. The number of lines is
-//! bounded: see `Budget`.
+//! A short task, also one with a label, takes two locks, which no other thread holds for long, and makes no
+//! system call. `Budget` bounds the number of lines.
 
 #[cfg(feature = "journal")]
 mod budget;
