@@ -118,9 +118,13 @@ impl<J: Clone> Scheduler<J> {
         chunk.state = ChunkState::InFlight(worker_index);
         self.waiting_tasks -= chunk.count as usize;
         let (first, attempt, job) = (chunk.first, chunk.attempts + 1, chunk.job.clone());
+        let is_suspect = chunk.suspicion > 0;
         let worker = &mut self.workers[worker_index];
         let (stop_after, allowed) = chunk.options.soft_and_hard_timeout();
         let seq = worker.give(sent, count, chunk.bytes, allowed, now);
+        if let Some(call) = worker.calls.back_mut() {
+            call.is_suspect = is_suspect;
+        }
         if count > 1 || worker.calls.len() > worker.slots {
             self.stuck_check.get_or_insert(now + STUCK_AFTER);
         }

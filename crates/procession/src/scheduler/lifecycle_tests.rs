@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Exit, PoolError};
 use crate::scheduler::{
-    Action, Begun, Event, NextStart, ResolvedOptions, Scheduler, Settings, Verdict,
+    Action, Begun, Claimed, Event, NextStart, ResolvedOptions, Scheduler, Settings, Verdict,
 };
 use crate::task::TaskId;
 
@@ -229,4 +229,57 @@ fn workers_that_die_of_their_tasks_do_not_break_the_pool() {
     let (ended, verdicts) = workers_that_end(3, 0, 1);
     assert_eq!((ended, verdicts.len()), (20, 20));
     assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Died { .. })));
+}
+
+/// Runs a task with this timeout whose workers claim not to have begun it, and start in 50 ms. Returns when
+/// it was completed, after its submission to a ready worker, and the number of workers that were killed.
+fn never_begun(timeout: Duration) -> (Duration, u32) {
+    let mut now = Instant::now();
+    let (mut scheduler, mut actions) = Scheduler::new(settings(1, TRIES), now);
+    let (mut killed, mut submitted) = (0, None);
+    for _ in 0..1_000 {
+        let mut events = Vec::new();
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn { worker_id } => {
+                    now += Duration::from_millis(50);
+                    events.push(Event::WorkerReady { worker_id });
+                }
+                Action::EndCall { worker_id, seq, .. } => {
+                    events.push(Event::NotEnded { worker_id, seq, claimed: Claimed::NotBegun });
+                }
+                Action::Kill { worker_id, .. } => {
+                    killed += 1;
+                    let exit = Exit::Signal(9);
+                    events.push(Event::WorkerExited { worker_id, exit, begun: Vec::new() });
+                }
+                Action::Complete { verdict, .. } => {
+                    assert!(matches!(verdict, Verdict::TimedOut { .. }), "{verdict:?}");
+                    return (now - submitted.expect("a task"), killed);
+                }
+                _ => {}
+            }
+        }
+        if events.is_empty() && submitted.is_none() {
+            submitted = Some(now);
+            let options = ResolvedOptions { timeout: Some(timeout), ..ResolvedOptions::default() };
+            let (id, job, count, bytes) = (TaskId(1), 1, 1, 4);
+            events.push(Event::Submitted { id, job, count, bytes, options });
+        } else if events.is_empty() {
+            now = scheduler.wake_at().expect("it does not wait for ever");
+            events.push(Event::Tick);
+        }
+        actions.extend(scheduler.handle(events, now));
+    }
+    panic!("it goes on for ever");
+}
+
+#[test]
+fn a_call_that_denies_to_have_begun_times_out_half_a_second_after_its_deadline() {
+    for (timeout, most) in [(100, 800), (300, 800), (1_000, 1_500), (60_000, 60_500)] {
+        let (took, killed) = never_begun(Duration::from_millis(timeout));
+        let (least, most) = (Duration::from_millis(timeout), Duration::from_millis(most));
+        assert!(least < took && took <= most, "{timeout} ms: {took:?}");
+        assert_eq!(killed, 2, "{timeout} ms");
+    }
 }

@@ -81,6 +81,8 @@ pub(crate) struct InFlightCall {
     pub since: Option<Instant>,
     /// When its current task could begin, by the coordinator's clock. Claims do not change this.
     pub could_run_since: Option<Instant>,
+    /// A worker has ended before it began this call, and this one has not said that it did.
+    pub is_suspect: bool,
 }
 
 impl InFlightCall {
@@ -89,8 +91,11 @@ impl InFlightCall {
         Some(later(self.since?, self.timeout?))
     }
 
+    /// When it is looked at, to be ended.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.timeout_at(), self.stop_at].into_iter().flatten().min()
+        let begins_by = || Some(later(self.could_run_since?, LONGEST_UNBEGUN_AGAIN));
+        let begins_by = self.timeout.filter(|_| self.is_suspect).and_then(|_| begins_by());
+        [self.timeout_at(), self.stop_at, begins_by].into_iter().flatten().min()
     }
 
     fn begins(&mut self, now: Instant) {
@@ -114,14 +119,18 @@ pub(crate) enum Postponement {
     Overdue,
 }
 
-/// No claim of a worker postpones a deadline for longer. A worker that does not begin a call with a
-/// deadline for this long is stopped or starved.
+/// No claim of a worker postpones a deadline for longer.
 ///
 /// A process that is ready waits for a CPU for some time slices, of a few milliseconds each, also where
 /// many are ready: with this much patience a worker that is only starved is seldom taken for a stopped
-/// one. And the end of a task that lies twice, first that it has not begun and then about how long it
-/// has run, comes less than a second after its deadline.
+/// one.
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
+/// A worker that has not begun a call at its deadline, and for this long, is stopped or starved, or its
+/// claim is false.
+const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
+/// The same for a call that was not begun before another worker ended, and also before its deadline: with
+/// both workers, a call that denies to have begun takes half a second longer than it may.
+const LONGEST_UNBEGUN_AGAIN: Duration = Duration::from_millis(300);
 
 /// The stages of a process: see the table in `scheduler.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

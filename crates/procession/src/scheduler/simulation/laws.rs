@@ -10,6 +10,8 @@ use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 
 /// No claim of a worker postpones a deadline for longer.
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
+/// No worker may leave a call unbegun for longer after its deadline.
+const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
 
 impl World {
     /// The laws about the whole world. Those about single actions are checked where the actions are
@@ -334,7 +336,7 @@ impl Viewed {
     /// Why a call must be ended against its claim, if it must.
     pub(super) fn must_end(&self, claimed: Claimed, now: Instant) -> Option<String> {
         let waited = now.saturating_duration_since(self.could_run_since?);
-        if claimed == Claimed::NotBegun && waited >= MAX_POSTPONEMENT {
+        if claimed == Claimed::NotBegun && waited >= LONGEST_UNBEGUN {
             return Some(format!("call {} has not begun for {waited:?}", self.seq));
         }
         let timeout = self.timeout?;

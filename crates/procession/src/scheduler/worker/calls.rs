@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{InFlightCall, MAX_POSTPONEMENT, Postponement, Stage, WorkerState, later};
+use super::{
+    InFlightCall, LONGEST_UNBEGUN, LONGEST_UNBEGUN_AGAIN, MAX_POSTPONEMENT, Postponement, Stage,
+    WorkerState, later,
+};
 use crate::scheduler::chunks::ChunkId;
 use crate::scheduler::messages::{Begun, Claimed};
 
@@ -32,6 +35,7 @@ impl WorkerState {
             stop_at: None,
             since,
             could_run_since,
+            is_suspect: false,
         });
         seq
     }
@@ -98,6 +102,7 @@ impl WorkerState {
         let Some(call) = self.calls.iter_mut().find(|call| call.seq == seq) else {
             return Postponement::Granted;
         };
+        call.is_suspect &= claimed == Claimed::NotBegun;
         if let Claimed::Ended { is_being_read: true } = claimed {
             // The coordinator is late, not the worker. The next check is a full postponement from
             // now.
@@ -109,7 +114,8 @@ impl WorkerState {
         }
         let could_run_since = *call.could_run_since.get_or_insert(call.since.unwrap_or(now));
         let waited = now.saturating_duration_since(could_run_since);
-        if claimed == Claimed::NotBegun && waited >= MAX_POSTPONEMENT {
+        let begins_within = if call.is_suspect { LONGEST_UNBEGUN_AGAIN } else { LONGEST_UNBEGUN };
+        if claimed == Claimed::NotBegun && waited >= begins_within {
             return Postponement::Stalled;
         }
         let is_overdue = |timeout: Duration| waited >= timeout.saturating_add(MAX_POSTPONEMENT);
@@ -119,7 +125,12 @@ impl WorkerState {
         }
         let since = match claimed {
             Claimed::RunsFor(ran_for) => now.checked_sub(ran_for).or(call.since).unwrap_or(now),
-            Claimed::NotBegun | Claimed::Ended { .. } => now,
+            // The next look is when it must have begun.
+            Claimed::NotBegun => {
+                let next_look = later(could_run_since, begins_within);
+                call.timeout.and_then(|timeout| next_look.checked_sub(timeout)).unwrap_or(now)
+            }
+            Claimed::Ended { .. } => now,
         };
         call.since = Some(since.min(later(could_run_since, MAX_POSTPONEMENT)));
         Postponement::Granted
