@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use procession::{Executor, ProcessPool, Registry, worker};
+use procession_cli::files::client::FetchSettings;
+use procession_cli::files::task::Download;
 use procession_cli::flag_server::{FlagServer, ServerKind};
-use procession_cli::flags::client::FetchSettings;
 use procession_cli::flags::codes::AVAILABLE;
-use procession_cli::flags::task::Download;
+use procession_cli::flags::items;
 use procession_journal as journal;
 use procession_journal::{Journal, Level, LogEvent, TaskEnd};
 
@@ -52,16 +53,18 @@ impl fmt::Display for Logs {
 fn download(bencher: Bencher, logs: Logs) {
     let dir = tempfile::tempdir().expect("a directory");
     let server = FlagServer::builder(ServerKind::Local).start().expect("a server");
-    let fetch = FetchSettings { connections: 15, ..FetchSettings::new(server.base_url()) };
+    let fetch = FetchSettings { connections: 15, ..FetchSettings::default() };
     let mut pool = ProcessPool::builder().workers(WORKERS).concurrency(2 * fetch.connections);
     if logs == Logs::On {
         pool = pool.worker_env(VARIABLE, dir.path());
     }
     let pool = pool.build().expect("a pool");
-    let codes: Vec<_> = AVAILABLE.iter().map(|code| code.parse().expect("a code")).collect();
+    let item = |code: &&str| items::item(&server.base_url(), code.parse().expect("a code"));
+    let flags: Vec<_> = AVAILABLE.iter().map(item).collect();
     let dest: PathBuf = dir.path().into();
-    bencher.counter(ItemsCount::new(codes.len())).bench_local(|| {
-        let downloads = codes.iter().map(|&code| Download::new(code, fetch.clone(), dest.clone()));
+    bencher.counter(ItemsCount::new(flags.len())).bench_local(|| {
+        let downloads =
+            flags.iter().map(|flag| Download::new(flag.clone(), fetch.clone(), dest.clone()));
         let outcomes = pool.map(downloads).filter(|outcome| {
             outcome.as_ref().is_ok_and(|outcome| outcome.bytes.is_some_and(|bytes| bytes > 0))
         });

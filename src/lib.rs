@@ -4,8 +4,10 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod files;
 pub mod flag_server;
 pub mod flags;
+pub mod urls;
 mod workload;
 
 /// The README's example is compiled and run as well.

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::download::DownloadArgs;
+use super::download::{DownloadArgs, FetchArgs};
 use super::exit::ProgramExit;
 
 /// Text of `--help` below the options.
@@ -47,12 +47,15 @@ macro_rules! subcommands {
         /// A subcommand, with its arguments.
         #[derive(Debug, Subcommand)]
         pub(super) enum CoordinatorCommand {
+            // A download asks which of its options were typed, so it is run by its caller.
+            Fetch(Box<FetchArgs>),
             $($name(Box<super::$module::$args>),)*
         }
 
         impl CoordinatorCommand {
             pub(super) fn run(self) -> anyhow::Result<ProgramExit> {
                 match self {
+                    Self::Fetch(_) => unreachable!("a download is run by its caller"),
                     $(Self::$name(args) => super::$module::run(*args),)*
                 }
             }

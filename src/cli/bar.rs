@@ -1,21 +1,25 @@
-//! The progress bar: its text, and the terminals on which it is drawn.
+//! The progress of a run: a bar and its text, and the terminals on which it is drawn; or lines, where there
+//! is no terminal.
 //!
 //! The bar must never be drawn over other output: while it may be drawn, output goes through
 //! [`RunProgressBar::suspend`] or [`RunProgressBar::print_line`].
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 use std::{env, fmt};
 
 use anstream::{AutoStream, ColorChoice};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
-use crate::flags::outcome::OutcomeCounts;
+use crate::files::outcome::OutcomeCounts;
 
-use super::options::{ColorOption, ProgressOption};
-use super::stderr;
+use procession_os::threads::ThreadSpec;
+
+use super::options::{ColorOption, PROGRESS_INTERVAL, ProgressOption};
+use super::{format, stderr};
 
 /// Maximum number of redraws a second.
 const FRAMES: u8 = 15;
@@ -27,37 +31,57 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 /// new line and leave a copy of the bar on the old one.
 const MARGIN: u16 = 5;
 
-/// On terminals with fewer columns, only the most important numbers are shown.
-const WIDE: u16 = 60;
+/// The fewest columns of the bar itself. Where there are fewer, the less important numbers are left out.
+const LEAST_BAR: usize = 8;
 
 /// A progress bar. Clones are the same bar.
 #[derive(Clone)]
 pub(super) struct RunProgressBar {
     bar: ProgressBar,
-    counts: Arc<Mutex<OutcomeCounts>>,
+    numbers: Arc<Mutex<RunNumbers>>,
+    /// The interval of lines, if there are lines in place of the bar.
+    interval: Option<Duration>,
+    /// Ends the thread of the lines when the last clone is dropped, or at the end of the run.
+    lines: Arc<Mutex<Option<mpsc::Sender<()>>>>,
+}
+
+/// The numbers that are shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct RunNumbers {
+    counts: OutcomeCounts,
+    total: u64,
+    /// What was downloaded.
+    bytes: u64,
+    per_second: f64,
 }
 
 impl RunProgressBar {
-    /// A bar that is drawn if the option says so, or, with `Auto`, if `may_draw` is set and stderr is
-    /// a terminal that can draw it.
+    /// A bar that is drawn if the option says so, or, with `Auto`, if `may_show` is set and stderr is
+    /// a terminal that can draw it; else, with `may_show`, lines.
     pub(super) fn new(
         total: usize,
         progress: ProgressOption,
-        may_draw: bool,
+        may_show: bool,
         color: ColorOption,
     ) -> Self {
-        let is_drawn = match progress {
-            ProgressOption::None => false,
-            ProgressOption::Bar => true,
-            ProgressOption::Auto => may_draw && can_be_drawn(),
+        let (is_drawn, interval) = match progress {
+            ProgressOption::None => (false, None),
+            ProgressOption::Bar => (true, None),
+            ProgressOption::Lines(interval) => (false, Some(interval)),
+            ProgressOption::Auto if !may_show => (false, None),
+            ProgressOption::Auto if can_be_drawn() => (true, None),
+            ProgressOption::Auto if console::user_attended_stderr() => (false, None),
+            ProgressOption::Auto => (false, Some(PROGRESS_INTERVAL)),
         };
         let bar = ProgressBar::with_draw_target(Some(total as u64), target(is_drawn));
-        let counts = Arc::<Mutex<OutcomeCounts>>::default();
-        let counted = Arc::clone(&counts);
+        let numbers = RunNumbers { total: total as u64, ..RunNumbers::default() };
+        let numbers = Arc::new(Mutex::new(numbers));
+        let shared = Arc::clone(&numbers);
         let tail = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let counts = *counted.lock().unwrap_or_else(PoisonError::into_inner);
-            let total = state.len().unwrap_or_default();
-            let text = tail(counts, total, state.per_sec(), Term::stderr().size().1);
+            let mut numbers = *shared.lock().unwrap_or_else(PoisonError::into_inner);
+            numbers.per_second = state.per_sec();
+            let columns = usize::from(Term::stderr().size().1.saturating_sub(MARGIN));
+            let text = tail(&numbers, columns.saturating_sub(LEAST_BAR + 1));
             // Cannot fail: it writes to memory.
             let _ = out.write_str(&text);
         };
@@ -65,20 +89,31 @@ impl RunProgressBar {
             .expect("a template that is part of the program")
             .with_key("tail", tail);
         bar.set_style(style);
-        Self { bar, counts }
+        Self { bar, numbers, interval, lines: Arc::default() }
     }
 
-    /// Draws the bar, from now on also at intervals, so that the shown rate is right.
+    /// Draws the bar, from now on also at intervals, so that the shown rate is right; or begins the lines.
     pub(super) fn begin(&self) {
+        if let Some(interval) = self.interval {
+            let (sender, ended) = mpsc::channel();
+            *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+            let numbers = Arc::clone(&self.numbers);
+            // Without a thread there are no lines, and the run goes on.
+            let _ =
+                ThreadSpec::new("progress").start(move || print_lines(&numbers, interval, &ended));
+        }
         if !self.bar.is_hidden() {
             self.bar.tick();
             self.bar.enable_steady_tick(REDRAW_INTERVAL);
         }
     }
 
-    /// Advances the bar by one; `counts` are all outcomes so far.
-    pub(super) fn step(&self, counts: OutcomeCounts) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    /// Advances the bar by one; `counts` are all outcomes so far, and `bytes` what this one has downloaded.
+    pub(super) fn step(&self, counts: OutcomeCounts, bytes: Option<u64>) {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.counts = counts;
+        numbers.bytes += bytes.unwrap_or_default();
+        drop(numbers);
         self.bar.inc(1);
     }
 
@@ -92,8 +127,9 @@ impl RunProgressBar {
         self.suspend(|| stderr::print(line));
     }
 
-    /// Removes the bar.
+    /// Removes the bar, or ends the lines.
     pub(super) fn end(&self) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.bar.finish_and_clear();
     }
 }
@@ -127,21 +163,59 @@ fn template(color: ColorOption) -> &'static str {
     }
 }
 
-/// The text to the right of the bar: the number of outcomes, the errors, and the rate.
-fn tail(counts: OutcomeCounts, total: u64, per_second: f64, columns: u16) -> String {
+/// Prints a line at each interval, until the run ends.
+fn print_lines(numbers: &Mutex<RunNumbers>, interval: Duration, ended: &mpsc::Receiver<()>) {
+    let began = Instant::now();
+    while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let mut numbers = *numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = began.elapsed().as_secs_f64();
+        numbers.per_second = numbers.counts.total() as f64 / elapsed;
+        let tail = tail(&numbers, usize::MAX);
+        stderr::print(format_args!("coordinator: {} s: {tail}", elapsed.round()));
+    }
+}
+
+/// The text to the right of the bar, no longer than `room` if possible: the number of outcomes and the errors
+/// always, and, in this order, as far as there is room: the time that is left, what was not found, the data,
+/// and the rate.
+fn tail(numbers: &RunNumbers, room: usize) -> String {
+    let RunNumbers { counts, total, bytes, per_second } = *numbers;
     let OutcomeCounts { ok: _, not_found, error, not_done: _, unchanged: _ } = counts;
-    let mut text = format!("{}/{total}", counts.total());
-    if not_found > 0 && columns >= WIDE {
-        text += &format!(", {not_found} not found");
+    let done = format!("{}/{total}", counts.total());
+    let errors = (error > 0).then(|| format::count(error, "error"));
+    let left = total.saturating_sub(counts.total());
+    let eta = (per_second > 0.0 && left > 0 && counts.total() > 0)
+        .then(|| format!("{} left", duration(left as f64 / per_second)));
+    let missing = (not_found > 0).then(|| format!("{not_found} not found"));
+    let data = (bytes > 0).then(|| format::bytes(bytes));
+    let rate = format!("{per_second:.0$}/s", usize::from(per_second < 10.0));
+    // As they are shown, with their importance.
+    let optional = [(1, missing), (2, data), (3, Some(rate)), (0, eta)];
+    let mut used = done.len() + errors.as_ref().map_or(0, |errors| errors.len() + 2);
+    let mut shown = [false; 4];
+    for importance in 0..optional.len() {
+        let at = optional.iter().position(|(its, _)| *its == importance);
+        let part = at.and_then(|at| Some((at, optional[at].1.as_ref()?)));
+        if let Some((at, part)) = part
+            && used.saturating_add(part.len() + 2) <= room
+        {
+            used += part.len() + 2;
+            shown[at] = true;
+        }
     }
-    if error > 0 {
-        text += &format!(", {error} error{}", if error == 1 { "" } else { "s" });
+    let optional = optional.into_iter().zip(shown).filter(|(_, is_shown)| *is_shown);
+    let parts = [Some(done), errors].into_iter().chain(optional.map(|((_, part), _)| part));
+    parts.flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A time that is only estimated: `7 s`, `3:05 min`, `2:10 h`.
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    match seconds {
+        0..=99 => format!("{seconds} s"),
+        100..=5999 => format!("{}:{:02} min", seconds / 60, seconds % 60),
+        _ => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
     }
-    if columns >= WIDE {
-        let decimals = usize::from(per_second < 10.0);
-        text += &format!(", {per_second:.decimals$}/s");
-    }
-    text
 }
 
 /// A terminal that reports [`MARGIN`] fewer columns.
@@ -200,13 +274,35 @@ impl TermLike for TermWithMargin {
 mod tests {
     use super::*;
 
+    fn numbers(ok: u64, not_found: u64, error: u64, per_second: f64) -> RunNumbers {
+        let counts = OutcomeCounts { ok, not_found, error, ..Default::default() };
+        RunNumbers { counts, total: 676, bytes: ok * 600, per_second }
+    }
+
     #[test]
-    fn the_tail_has_fewer_numbers_on_a_narrow_terminal() {
-        let counts =
-            |ok, not_found, error| OutcomeCounts { ok, not_found, error, ..Default::default() };
-        assert_eq!(tail(counts(0, 0, 0), 194, 0.0, 80), "0/194, 0.0/s");
-        assert_eq!(tail(counts(76, 0, 0), 194, 26.1956, 80), "76/194, 26/s");
-        assert_eq!(tail(counts(1, 9, 1), 676, 3.06, 80), "11/676, 9 not found, 1 error, 3.1/s");
-        assert_eq!(tail(counts(1, 9, 2), 676, 3.06, 40), "12/676, 2 errors");
+    fn the_tail_has_all_numbers_where_there_is_room() {
+        let tail = |numbers| tail(&numbers, 80);
+        assert_eq!(tail(numbers(0, 0, 0, 0.0)), "0/676, 0.0/s");
+        assert_eq!(tail(numbers(76, 0, 0, 26.1956)), "76/676, 46 kB, 26/s, 23 s left");
+        assert_eq!(
+            tail(numbers(1, 9, 1, 3.06)),
+            "11/676, 1 error, 9 not found, 600 B, 3.1/s, 3:38 min left"
+        );
+        assert_eq!(tail(numbers(676, 0, 0, 26.0)), "676/676, 406 kB, 26/s");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_important_numbers_stay() {
+        let tail = |room| tail(&numbers(1, 9, 2, 3.06), room);
+        assert_eq!(tail(0), "12/676, 2 errors");
+        assert_eq!(tail(31), "12/676, 2 errors, 3:37 min left");
+        assert_eq!(tail(44), "12/676, 2 errors, 9 not found, 3:37 min left");
+        assert_eq!(tail(31 + 7), "12/676, 2 errors, 600 B, 3:37 min left");
+    }
+
+    #[test]
+    fn an_estimated_time_is_short() {
+        let texts = [0.2, 99.0, 185.0, 7800.0].map(duration);
+        assert_eq!(texts, ["1 s", "99 s", "3:05 min", "2:10 h"]);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::options::{ColorOption, Mode, ServerArgs};
+use super::options::{ColorOption, Mode, SiteArgs};
 use crate::flags::site::Site;
 
 /// Two options that contradict each other.
@@ -31,7 +31,7 @@ pub(super) enum Contradiction {
     )]
     MoreWorkersThanRequests { workers: usize, requests: usize },
     #[error(
-        "--verbose contradicts --progress bar: a line for each flag stands in place of the bar: omit \
+        "--verbose contradicts --progress bar: a line for each file stands in place of the bar: omit \
          one of them"
     )]
     VerboseAndBar,
@@ -65,7 +65,7 @@ pub(super) enum Contradiction {
 }
 
 /// Checks the choice of a server.
-pub(super) fn check_server(args: &ServerArgs) -> Result<(), Contradiction> {
+pub(super) fn check_site(args: &SiteArgs) -> Result<(), Contradiction> {
     match args.seed {
         Some(seed) if args.server != Site::Error => {
             Err(Contradiction::SeedWithoutFaults { seed, server: args.server.clone() })

@@ -46,12 +46,12 @@ use std::sync::Arc;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use self::args::CoordinatorArgs;
+use self::args::{CoordinatorArgs, CoordinatorCommand};
 use self::download::DownloadArgs;
 use self::exit::ProgramExit;
 use self::usage_error::UsageError;
+use crate::files::task::Download;
 use crate::flags::selection::SelectionError;
-use crate::flags::task::Download;
 use crate::workload;
 use procession::worker::{self, Asked};
 use procession::{ProcessPool, Registry};
@@ -106,6 +106,10 @@ fn run() -> anyhow::Result<ProgramExit> {
     }
     match command {
         None => run_download(download, &matches),
+        Some(CoordinatorCommand::Fetch(args)) => {
+            let matches = matches.subcommand_matches("fetch").unwrap_or(&matches);
+            download::run((*args).into(), matches)
+        }
         Some(command) => command.run(),
     }
 }
@@ -116,7 +120,7 @@ fn run_download(args: DownloadArgs, matches: &ArgMatches) -> anyhow::Result<Prog
     {
         return Err(UsageError::new(&[], mistyped::hint(word, &command)).into());
     }
-    download::run(args, matches)
+    download::run(args.into(), matches)
 }
 
 /// Prints the error of a command; a closed standard output ends the program without a message.

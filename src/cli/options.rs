@@ -8,7 +8,7 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 
-use super::value;
+use super::value::{self, ValueError};
 use crate::flags::codes::Code;
 use crate::flags::selection::{CodesFile, Selection, SelectionError};
 use crate::flags::site::Site;
@@ -22,7 +22,8 @@ pub(super) enum SandboxOption {
 }
 
 /// Which flags.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
+#[group(id = "selection")]
 pub(super) struct CodeArgs {
     /// Country code or first letter, any case (B for BA to BZ)
     #[arg(value_name = "CC")]
@@ -72,9 +73,9 @@ fn read_codes_file(file: &Path) -> Result<CodesFile, CodeArgsError> {
     Ok(CodesFile { name, text })
 }
 
-/// From where.
+/// From where flags come.
 #[derive(Debug, clap::Args)]
-pub(super) struct ServerArgs {
+pub(super) struct SiteArgs {
     /// LOCAL, REMOTE, DELAY, ERROR, or a base URL
     #[arg(
         short,
@@ -87,9 +88,17 @@ pub(super) struct ServerArgs {
     /// Seed of the faults of ERROR [default: the same each time]
     #[arg(long, value_name = "N", value_parser = value::unsigned::<u64>("--seed N"), allow_negative_numbers = true, help_heading = "From where")]
     pub seed: Option<u64>,
-    /// Timeout of one request, in seconds, from connecting to the last byte
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--timeout SECS"), allow_negative_numbers = true, help_heading = "From where")]
-    pub timeout: Duration,
+}
+
+/// The timeout of a request for a flag.
+pub(super) const FLAG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a server is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct RequestArgs {
+    /// Timeout of one request, in seconds, from connecting to the last byte [default: 10; of fetch, 60]
+    #[arg(long, value_name = "SECS", value_parser = value::seconds("--timeout SECS"), allow_negative_numbers = true, help_heading = "From where")]
+    pub timeout: Option<Duration>,
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value::unsigned::<u32>("--retries N"), allow_negative_numbers = true, help_heading = "From where")]
     pub retries: u32,
@@ -98,13 +107,15 @@ pub(super) struct ServerArgs {
 /// How a command shows its work.
 #[derive(Debug, clap::Args)]
 pub(super) struct DisplayArgs {
-    /// Whether to draw a progress bar: auto (if stderr is a terminal that can), bar or none
+    /// Progress on stderr: bar, lines (one every 5 s; lines:SECS), none, or auto (a bar on a terminal, else
+    /// lines)
     #[arg(
         long,
-        value_enum,
-        value_name = "WHEN",
+        value_parser = progress,
+        env = "COORDINATOR_PROGRESS",
+        hide_env_values = true,
+        value_name = "HOW",
         default_value = "auto",
-        hide_possible_values = true,
         help_heading = "Output"
     )]
     pub progress: ProgressOption,
@@ -158,14 +169,34 @@ impl Mode {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProgressOption {
-    /// If stderr is a terminal that can
+    /// A bar if stderr is a terminal that can draw it, else lines.
     Auto,
-    /// In any case
+    /// A bar in any case.
     Bar,
-    /// Never
+    /// A line at this interval.
+    Lines(Duration),
     None,
+}
+
+/// The interval of lines of progress.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+fn progress(typed: &str) -> Result<ProgressOption, ValueError> {
+    let typed = typed.to_ascii_lowercase();
+    match typed.as_str() {
+        "auto" => Ok(ProgressOption::Auto),
+        "bar" => Ok(ProgressOption::Bar),
+        "lines" => Ok(ProgressOption::Lines(PROGRESS_INTERVAL)),
+        "none" => Ok(ProgressOption::None),
+        other => {
+            let interval = other.strip_prefix("lines:").ok_or(ValueError::NotProgress)?;
+            let interval = value::seconds("--progress lines:SECS")(interval)?;
+            Ok(ProgressOption::Lines(interval))
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 
-use crate::flags::codes::Code;
 use procession::journal::WorkerOutputs;
 use procession::{Output, PoolEvent, TaskId};
 use procession_journal as journal;
@@ -88,11 +87,27 @@ fn adopt(journal: Journal) {
         LogEvent::Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build: super::BUILD.to_owned(),
-            args: env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            args: without_secrets(env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
             format: FORMAT,
         },
     );
     let _ = journal::set(journal);
+}
+
+/// The arguments without the values of headers, which may be secrets.
+fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+    const OPTION: &str = "--header";
+    let name = |header: &str| header.split(':').next().unwrap_or_default().to_owned() + ": …";
+    let mut is_header = false;
+    let shown = args.map(|arg| {
+        let was_option = std::mem::replace(&mut is_header, arg == OPTION);
+        match arg.strip_prefix(OPTION).and_then(|rest| rest.strip_prefix('=')) {
+            Some(header) => format!("{OPTION}={}", name(header)),
+            None if was_option => name(&arg),
+            None => arg,
+        }
+    });
+    shown.collect()
 }
 
 /// Writes to this process's log, if it keeps one.
@@ -115,17 +130,17 @@ pub(super) fn end(exit_code: u8, why: Option<String>) {
 
 /// The code of each submitted task. Clones share their content.
 #[derive(Clone, Default)]
-pub(super) struct SubmittedCodes(Arc<Mutex<HashMap<TaskId, Code>>>);
+pub(super) struct SubmittedCodes(Arc<Mutex<HashMap<TaskId, String>>>);
 
 impl SubmittedCodes {
-    pub(super) fn insert(&self, task: TaskId, code: Code) {
+    pub(super) fn insert(&self, task: TaskId, code: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task, code);
     }
 
     /// `None` between the submission of a task and its insertion here.
     fn code(&self, task: TaskId) -> Option<String> {
         let codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        codes.get(&task).map(Code::to_string)
+        codes.get(&task).cloned()
     }
 }
 
@@ -226,5 +241,17 @@ impl WorkerOutput {
             let Output { worker, pid, line, .. } = output;
             self.bar.print_line(format_args!("worker {worker} (pid {pid}): {line}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_headers_are_not_logged() {
+        let args = ["a", "--header", "X: secret", "--header=Y:secret", "-v", "X: 1"];
+        let shown = without_secrets(args.into_iter().map(str::to_owned));
+        assert_eq!(shown, ["a", "--header", "X: …", "--header=Y: …", "-v", "X: 1"]);
     }
 }

@@ -17,8 +17,8 @@ use super::dashboard::{DashboardArgs, RunDashboard};
 use super::exit::ProgramExit;
 use super::usage_error::UsageError;
 use super::{signals, stderr, value};
+use crate::files::outcome::milliseconds;
 use crate::flag_server::{DEFAULT_SEED, FlagServer, RequestInfo, ServerKind, StartError};
-use crate::flags::outcome::milliseconds;
 
 /// Run the flag servers LOCAL, DELAY and ERROR until Ctrl-C
 #[derive(Debug, clap::Args)]

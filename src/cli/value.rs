@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::files::client;
+
 /// An option value that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ValueError {
@@ -17,6 +19,12 @@ pub(super) enum ValueError {
     OutOfRange { option: &'static str, least: usize, most: usize },
     #[error("{option} must be a number of seconds > 0")]
     NotSeconds { option: &'static str },
+    #[error("--progress HOW must be auto, bar, lines, lines:SECS or none")]
+    NotProgress,
+    #[error("--rate N must be a number of requests per second > 0")]
+    NotRate,
+    #[error("--header HEADER must be like 'Name: value'")]
+    NotHeader,
     #[error("{option} must be a whole number, with k, M or G for more")]
     NotSize { option: &'static str },
 }
@@ -72,6 +80,17 @@ pub(super) fn seconds(
             .filter(|timeout| !timeout.is_zero())
             .ok_or(ValueError::NotSeconds { option })
     }
+}
+
+/// A number of requests per second above 0.
+pub(super) fn rate(typed: &str) -> Result<f64, ValueError> {
+    let rate = typed.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or(ValueError::NotRate)
+}
+
+/// A header: its name and its value.
+pub(super) fn header(typed: &str) -> Result<(String, String), ValueError> {
+    client::header(typed).ok_or(ValueError::NotHeader)
 }
 
 /// A number that may end in k, M or G, for powers of 1024.

@@ -111,11 +111,11 @@ fn the_error_server_gives_the_same_outcomes_in_each_mode() {
         let ran = place.run(&args).expect(1);
         let counts = ran.summary().counts();
         assert!(counts.iter().all(|&count| count > 1), "something of each kind: {counts:?}");
-        let lines = ran.json().into_iter().filter(|line| line.get("data").is_some());
+        let lines = ran.json().into_iter().filter(|line| line.get("code").is_some());
         lines
             .map(|line| {
-                let rest = ["status", "http_status", "error", "bytes", "attempts"];
-                (line["data"].to_string(), rest.map(|name| line[name].to_string()))
+                let rest = ["status", "http", "error", "bytes", "attempt"];
+                (line["code"].to_string(), rest.map(|name| line[name].to_string()))
             })
             .collect::<BTreeMap<_, _>>()
     };
@@ -145,11 +145,11 @@ fn a_request_is_tried_again_as_often_as_asked() {
             place.run(&["br", "-s", &url, "--retries", retries, "--mode", mode, "--json"])
         };
         let ran = run(&server(2), "2").expect(0);
-        assert_eq!(ran.json()[0]["attempts"], 3);
+        assert_eq!(ran.json()[0]["attempt"], 3);
         let ran = run(&server(2), "1").expect(1);
-        assert_eq!(ran.json()[0]["attempts"], 2);
+        assert_eq!(ran.json()[0]["attempt"], 2);
         assert_eq!(ran.errors()["BR"], "HTTP 503 - Service Unavailable");
-        assert_eq!(run(&server(1), "0").expect(1).json()[0]["attempts"], 1);
+        assert_eq!(run(&server(1), "0").expect(1).json()[0]["attempt"], 1);
     }
 }
 

@@ -3,17 +3,21 @@
 //! The sockets are real; every wait has a deadline, and no test depends on something being fast.
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::scripted_server::{DEADLINE, Response, ScriptedServer, fetch_with, within};
-use procession_cli::flags::client::{FetchSettings, agent};
-use procession_cli::flags::download::{SaveTarget, download};
-use procession_cli::flags::fetch::{Fetched, fetch};
-use procession_cli::flags::fetch_error::FetchError;
-use procession_cli::flags::image::InvalidGif;
-use procession_cli::flags::outcome::DownloadStatus;
+use crate::scripted_server::{DEADLINE, Response, ScriptedServer, fetch_item, within};
+use procession_cli::files::client::{FetchSettings, agent};
+use procession_cli::files::download::{UpdateNotes, download};
+use procession_cli::files::fetch::{FetchTools, Fetched, ReceivedBody, fetch};
+use procession_cli::files::fetch_error::FetchError;
+use procession_cli::files::image::InvalidGif;
+use procession_cli::files::item::FileItem;
+use procession_cli::files::outcome::DownloadStatus;
+use procession_cli::files::validators::Validators;
+use procession_cli::flags::items;
 
 fn answer(status: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
@@ -36,6 +40,13 @@ fn flag() -> Vec<u8> {
     bytes
 }
 
+fn body(fetched: &Fetched) -> &[u8] {
+    match &fetched.result {
+        Ok(ReceivedBody::Bytes(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn error(fetched: &Fetched) -> String {
     fetched.result.as_ref().expect_err("it should have failed").message()
 }
@@ -44,7 +55,7 @@ fn error(fetched: &Fetched) -> String {
 fn a_flag_is_fetched_in_one_attempt() {
     let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
     let fetched = server.fetch();
-    assert_eq!(fetched.result.unwrap(), flag());
+    assert_eq!(body(&fetched), flag());
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 1));
     let seen = server.seen();
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/flags/br/br.gif"));
@@ -71,11 +82,12 @@ fn connections_are_reused_even_after_errors() {
         0 => Response::Answer(answer("404 Not Found", b"no such flag")),
         _ => Response::Answer(answer("200 OK", &flag())),
     });
-    let settings = server.settings();
+    let (settings, item) = (server.settings(), server.item("BR"));
     within(move || {
         let agent = agent(&settings);
         for _ in 0..6 {
-            fetch(&agent, &settings, "BR".parse().unwrap());
+            let tools = FetchTools { agent: &agent, gate: None, dest: Path::new("/nowhere") };
+            fetch(tools, &settings, &item, &Validators::default(), |_| {});
         }
     });
     let seen = server.seen();
@@ -86,7 +98,7 @@ fn connections_are_reused_even_after_errors() {
 #[test]
 fn a_404_is_not_found_and_is_not_tried_again() {
     let server = ScriptedServer::always(|| Response::Answer(answer("404 Not Found", b"")));
-    let fetched = fetch_with(FetchSettings { retries: 3, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 3, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::NotFound)));
     assert_eq!((fetched.http_status, fetched.attempts), (Some(404), 1));
 }
@@ -117,7 +129,7 @@ fn half_a_body_is_no_flag() {
         bytes.truncate(bytes.len() - 10);
         Response::AnswerAndClose(bytes)
     });
-    let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 1, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::CutShort)), "{fetched:?}");
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 2));
 }
@@ -153,7 +165,7 @@ fn an_endless_body_is_given_up_at_the_limit() {
         let chunk = [b"1000\r\n".as_slice(), &[b'x'; 0x1000], b"\r\n"].concat();
         Response::Endless(head, chunk, Duration::ZERO)
     });
-    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "the body is larger than 10000000 bytes");
     assert_eq!(fetched.attempts, 1);
 }
@@ -161,10 +173,10 @@ fn an_endless_body_is_given_up_at_the_limit() {
 #[test]
 fn a_body_of_exactly_the_limit_is_taken_and_a_longer_one_is_not_even_read() {
     let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
-    let exact = FetchSettings { max_bytes: flag().len(), ..server.settings() };
-    assert!(fetch_with(exact.clone()).result.is_ok());
-    let short = FetchSettings { max_bytes: flag().len() - 1, ..exact };
-    assert!(matches!(fetch_with(short).result, Err(FetchError::TooLarge { .. })));
+    let exact = FetchSettings { max_bytes: Some(flag().len() as u64), ..server.settings() };
+    assert!(server.fetch_with(exact.clone()).result.is_ok());
+    let short = FetchSettings { max_bytes: Some(flag().len() as u64 - 1), ..exact };
+    assert!(matches!(server.fetch_with(short).result, Err(FetchError::TooLarge { .. })));
     let server = ScriptedServer::always(|| {
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
         Response::Endless(head, Vec::new(), Duration::from_millis(10))
@@ -176,7 +188,7 @@ fn a_body_of_exactly_the_limit_is_taken_and_a_longer_one_is_not_even_read() {
 fn a_silent_server_times_out() {
     let server = ScriptedServer::always(|| Response::Stall);
     let timeout = Duration::from_millis(300);
-    let fetched = fetch_with(FetchSettings { timeout, retries: 1, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { timeout, retries: 1, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.3 s");
     assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
 }
@@ -188,7 +200,7 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
         Response::Endless(head, b"x".to_vec(), Duration::from_millis(20))
     });
     let timeout = Duration::from_millis(500);
-    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { timeout, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.5 s");
 }
 
@@ -196,7 +208,7 @@ fn the_timeout_covers_the_whole_body_however_it_drips() {
 fn a_timeout_may_be_as_long_as_one_likes() {
     let server = ScriptedServer::always(|| Response::Answer(answer("200 OK", &flag())));
     let timeout = Duration::MAX;
-    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { timeout, ..server.settings() });
     assert!(fetched.result.is_ok(), "{fetched:?}");
 }
 
@@ -207,7 +219,7 @@ fn the_timeout_covers_all_redirects() {
         redirect(&format!("/flags/{number}"))
     });
     let timeout = Duration::from_millis(500);
-    let fetched = fetch_with(FetchSettings { timeout, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { timeout, ..server.settings() });
     assert_eq!(error(&fetched), "timed out after 0.5 s");
     assert!(server.seen().len() < 5);
 }
@@ -218,7 +230,10 @@ fn a_refused_connection_is_reported_and_retried() {
     // The client end of a connection: an address that is taken, and where nobody listens.
     let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let url = format!("http://{}", taken.local_addr().unwrap());
-    let fetched = fetch_with(FetchSettings { retries: 1, ..FetchSettings::new(url) });
+    let fetched = fetch_item(
+        items::item(&url, "BR".parse().unwrap()),
+        FetchSettings { retries: 1, ..FetchSettings::default() },
+    );
     assert_eq!(error(&fetched), "connection error: connection refused");
     assert_eq!((fetched.http_status, fetched.attempts), (None, 2));
 }
@@ -234,7 +249,7 @@ fn a_server_that_hangs_up_is_a_connection_error() {
 fn something_else_than_http_is_a_bad_answer() {
     let server =
         ScriptedServer::always(|| Response::AnswerAndClose(b"220 mail ready\r\n\r\n".to_vec()));
-    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::Protocol(_))), "{fetched:?}");
     assert_eq!(fetched.attempts, 1);
 }
@@ -247,14 +262,14 @@ fn redirects_are_followed() {
         _ => Response::Answer(answer("200 OK", &flag())),
     });
     let fetched = server.fetch();
-    assert_eq!(fetched.result.unwrap(), flag());
+    assert_eq!(body(&fetched), flag());
     assert_eq!((fetched.attempts, server.seen().len()), (1, 3));
 }
 
 #[test]
 fn a_redirect_loop_ends() {
     let server = ScriptedServer::always(|| redirect("/flags/br/br.gif"));
-    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert!(matches!(fetched.result, Err(FetchError::TooManyRedirects(10))), "{fetched:?}");
     assert_eq!((fetched.attempts, server.seen().len()), (1, 11));
     assert_eq!(fetched.http_status, Some(302));
@@ -267,8 +282,8 @@ fn a_third_attempt_may_succeed() {
         1 => Response::AnswerAndClose(Vec::new()),
         _ => Response::Answer(answer("200 OK", &flag())),
     });
-    let fetched = fetch_with(FetchSettings { retries: 5, ..server.settings() });
-    assert_eq!(fetched.result.unwrap(), flag());
+    let fetched = server.fetch_with(FetchSettings { retries: 5, ..server.settings() });
+    assert_eq!(body(&fetched), flag());
     assert_eq!((fetched.http_status, fetched.attempts), (Some(200), 3));
     let numbers: Vec<String> = server
         .seen()
@@ -282,7 +297,7 @@ fn a_third_attempt_may_succeed() {
 #[test]
 fn attempts_run_out() {
     let server = ScriptedServer::always(|| Response::Answer(answer("500 Oops", b"")));
-    let fetched = fetch_with(FetchSettings { retries: 2, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 2, ..server.settings() });
     assert_eq!(error(&fetched), "HTTP 500 - Internal Server Error");
     assert_eq!((fetched.attempts, server.seen().len()), (3, 3));
     let pauses: Vec<Duration> =
@@ -301,7 +316,7 @@ fn a_server_may_ask_for_a_longer_pause() {
         }
         _ => Response::Answer(answer("200 OK", &flag())),
     });
-    let fetched = fetch_with(FetchSettings { retries: 1, ..server.settings() });
+    let fetched = server.fetch_with(FetchSettings { retries: 1, ..server.settings() });
     assert!(fetched.result.is_ok());
     let seen = server.seen();
     assert!(seen[1].at - seen[0].at >= Duration::from_millis(990));
@@ -317,12 +332,15 @@ fn a_download_is_saved_and_reported() {
     let settings = server.settings();
     let dest = tempfile::tempdir().unwrap();
     let dir = dest.path().to_owned();
+    let items = ["BR", "KE", "ZZ"].map(|code| server.item(code));
     let [br, ke, zz, nowhere] = within(move || {
         let agent = agent(&settings);
-        let one = |dir: &std::path::Path, code: &str| {
-            download(&agent, &settings, SaveTarget::new(dir), code.parse().unwrap(), |_| {})
+        let one = |dest: &Path, item: &FileItem| {
+            let tools = FetchTools { agent: &agent, gate: None, dest };
+            download(tools, &settings, UpdateNotes::default(), item, |_| {})
         };
-        [one(&dir, "BR"), one(&dir, "KE"), one(&dir, "ZZ"), one(&dir.join("missing"), "BR")]
+        let [br, ke, zz] = &items;
+        [one(&dir, br), one(&dir, ke), one(&dir, zz), one(&dir.join("missing"), br)]
     });
     assert_eq!(
         (br.status, br.bytes, br.attempts),
@@ -349,7 +367,11 @@ fn a_shut_down_agent_ends_a_fetch_at_once() {
     let settings = FetchSettings { timeout: DEADLINE, ..server.settings() };
     let shared = agent(&settings);
     let clone = shared.clone();
-    let running = thread::spawn(move || fetch(&clone, &settings, "BR".parse().unwrap()));
+    let item = server.item("BR");
+    let running = thread::spawn(move || {
+        let tools = FetchTools { agent: &clone, gate: None, dest: Path::new("/nowhere") };
+        fetch(tools, &settings, &item, &Validators::default(), |_| {})
+    });
     was_asked.recv_timeout(DEADLINE).unwrap();
     shared.shutdown();
     let fetched = within(move || running.join().unwrap());

@@ -95,7 +95,7 @@ fn a_person_gets_the_report_of_an_interrupted_run() {
         run.wait_for_stdout("will be used.\n");
         let ran = interrupt(run, Signal::INT, 130);
         let lines: Vec<_> = ran.stdout.lines().skip(3).collect();
-        let [rule, flags, not_done, elapsed, next] = lines[..] else { panic!("{ran:#?}") };
+        let [rule, flags, not_done, .., elapsed, next] = lines[..] else { panic!("{ran:#?}") };
         assert!(not_done.ends_with(" not done."), "{ran:#?}");
         assert_eq!(next, "To go on: coordinator --resume");
         let number = |line: &str| line.split(' ').next().unwrap().parse::<u32>().unwrap();
@@ -284,7 +284,7 @@ fn a_killed_worker_costs_the_flag_it_was_at() {
     let errors = ran.errors();
     let (code, error) = errors.iter().next().unwrap();
     assert!(error.contains(&format!("(pid {}) died of signal 9 (SIGKILL)", workers[0])), "{error}");
-    let line = ran.json().into_iter().find(|line| line["data"] == **code).unwrap();
+    let line = ran.json().into_iter().find(|line| line["code"] == **code).unwrap();
     assert_eq!(line["pid"], workers[0]);
     let cause = &ran.summary().all["errors"][0]["cause"];
     assert_eq!(*cause, "worker died of signal 9 (SIGKILL)");

@@ -35,4 +35,5 @@ mod serve;
 mod surroundings;
 mod timeline;
 mod update;
+mod urls;
 mod worker_program;

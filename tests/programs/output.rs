@@ -2,6 +2,7 @@
 //! for each process.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::hostile::{Behaviour, HostileServer};
 use crate::programs::{FinishedProgram, MODES, Sandbox, how};
@@ -40,6 +41,7 @@ fn the_report_is_worded_as_in_the_book() {
              {third_line}\n\
              --------------------\n\
              194 flags downloaded.\n\
+             Saved in: downloads\n\
              Elapsed time: _s\n"
         );
         assert_eq!(report(&ran), expected);
@@ -57,6 +59,7 @@ fn one_of_something_is_in_the_singular() {
          1 worker process, 1 concurrent connection will be used.\n\
          --------------------\n\
          1 flag downloaded.\n\
+         Saved in: downloads\n\
          Elapsed time: _s\n"
     );
     assert_eq!(
@@ -66,7 +69,8 @@ fn one_of_something_is_in_the_singular() {
          2 worker processes, 4 concurrent connections will be used.\n\
          --------------------\n\
          2 flags downloaded.\n\
-         2 not found.\n\
+         2 not found: AA AB\n\
+         Saved in: downloads\n\
          Elapsed time: _s\n"
     );
     let server = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
@@ -123,7 +127,7 @@ fn errors_whose_messages_differ_are_one_cause() {
     let stalling = HostileServer::start(Behaviour::Stall);
     let args = ["br", "cn", "-s", &stalling.base_url(), "--task-timeout", "0.3"];
     let ran = place.run(&args).expect(1);
-    assert!(ran.stdout.contains("\n2 x task ran longer than 300ms: BR CN\n"), "{ran:#?}");
+    assert!(ran.stdout.contains("\n2 x task ran longer than 300 ms: BR CN\n"), "{ran:#?}");
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
     let place = Sandbox::new();
     for mode in MODES {
         let ran = place.run(&["br", "us", "--mode", mode]).expect(0);
-        assert_eq!(ran.stdout.lines().count(), 6, "{ran:#?}");
+        assert_eq!(ran.stdout.lines().count(), 7, "{ran:#?}");
         let dir = ran.stderr.strip_prefix("logs: ").and_then(|rest| rest.strip_suffix('\n'));
         let dir = dir.unwrap_or_else(|| panic!("{ran:#?}"));
         assert!(dir.starts_with("logs/") && place.path(dir).is_dir(), "{dir}");
@@ -148,7 +152,7 @@ fn verbose_prints_a_line_for_each_flag() {
     for mode in MODES {
         let ran = place.run(&["br", "zz", "-v", "--mode", mode]).expect(0);
         assert!(told(&ran).is_superset(&["BR ok", "ZZ not found"].map(str::to_owned).into()));
-        assert_eq!(ran.stdout.lines().count(), 3 + 2 + 4, "{ran:#?}");
+        assert_eq!(ran.stdout.lines().count(), 3 + 2 + 5, "{ran:#?}");
         let ran = place.run(&["ke", "-v", "--mode", mode, "-s", &busy.base_url()]).expect(1);
         assert!(told(&ran).contains("*** Error for KE: HTTP 503 - Service Unavailable"));
     }
@@ -182,6 +186,7 @@ fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
                 "error",
                 "not_done",
                 "total",
+                "dest",
                 "elapsed_s",
                 "interrupted",
             ])
@@ -194,16 +199,29 @@ fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
         assert!(summary.all["elapsed_s"].as_f64().unwrap() > 0.0);
 
         let lines = ran.json();
-        let line = |code| lines.iter().find(|line| line["data"] == code).unwrap();
-        let common = ["status", "data", "elapsed_ms", "attempts", "worker", "pid"];
+        let line = |code| lines.iter().find(|line| line["code"] == code).unwrap();
+        let common = [
+            "code",
+            "status",
+            "url",
+            "http",
+            "started",
+            "ts",
+            "elapsed_ms",
+            "attempt",
+            "worker",
+            "pid",
+        ];
         let common = BTreeSet::from(common);
-        assert_eq!(keys(line("BR")), &common | &["bytes"].into());
+        assert_eq!(keys(line("BR")), &common | &["bytes", "path"].into());
         assert_eq!(line("BR")["bytes"], place.files("downloads")["br.gif"].len());
+        let flag = &line("BR")["path"];
+        assert_eq!(Path::new(flag.as_str().unwrap()), place.path("downloads/br.gif"));
         assert_eq!(keys(line("ZZ")), common);
 
         let ran = place.run(&[&["ke", "-s", &url], &how[..]].concat()).expect(1);
         assert_eq!(ran.summary().all["server"], *url);
-        assert_eq!(keys(&ran.json()[0]), &common | &["error", "http_status"].into());
+        assert_eq!(keys(&ran.json()[0]), &common | &["error"].into());
         assert_eq!(ran.errors()["KE"], "HTTP 503 - Service Unavailable");
     }
 }

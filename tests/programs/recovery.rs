@@ -26,7 +26,7 @@ fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
     let ran = run.wait().expect(0);
     assert_eq!(ran.summary().counts(), [4, 0, 0]);
     assert_eq!(place.flags("downloads").len(), 4);
-    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempts"].as_u64()).collect();
+    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempt"].as_u64()).collect();
     assert_eq!(attempts.iter().filter(|attempts| **attempts == 2).count(), 1, "{attempts:?}");
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 /// The codes that a run printed a line for.
 fn codes(ran: &FinishedProgram) -> BTreeSet<String> {
-    let lines = ran.json().into_iter().filter_map(|line| Some(line["data"].as_str()?.to_owned()));
+    let lines = ran.json().into_iter().filter_map(|line| Some(line["code"].as_str()?.to_owned()));
     lines.collect()
 }
 

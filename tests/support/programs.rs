@@ -75,6 +75,8 @@ impl Sandbox {
             command.env_remove(variable);
         }
         command.env("LC_ALL", "C.UTF-8");
+        // No lines that depend on how long a run takes.
+        command.env("COORDINATOR_PROGRESS", "none");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -170,7 +172,7 @@ impl FinishedProgram {
         assert_eq!(counts, told, "{self:#?}");
         assert_eq!(summary["total"], lines.len(), "{self:#?}");
         assert_eq!(counts.iter().sum::<usize>(), lines.len(), "{self:#?}");
-        let codes: BTreeSet<_> = lines.iter().map(|line| line["data"].to_string()).collect();
+        let codes: BTreeSet<_> = lines.iter().map(|line| line["code"].to_string()).collect();
         assert_eq!(codes.len(), lines.len(), "one line for each code: {self:#?}");
         let [ok, not_found, error, not_done] = counts;
         Summary { ok, not_found, error, not_done, all: summary.clone() }
@@ -179,14 +181,14 @@ impl FinishedProgram {
     /// The codes that the run did not get to.
     pub(crate) fn not_done(&self) -> BTreeSet<String> {
         let lines = self.json().into_iter().filter(|line| line["status"] == "not_done");
-        lines.map(|line| line["data"].as_str().unwrap().to_owned()).collect()
+        lines.map(|line| line["code"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What went wrong with each code that ended in an error.
     pub(crate) fn errors(&self) -> BTreeMap<String, String> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let errors = self.json().into_iter().filter(|line| line["status"] == "error");
-        errors.map(|line| (text(&line["data"]), text(&line["error"]))).collect()
+        errors.map(|line| (text(&line["code"]), text(&line["error"]))).collect()
     }
 }
 

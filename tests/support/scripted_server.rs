@@ -2,12 +2,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procession_cli::flags::client::{FetchSettings, agent};
-use procession_cli::flags::fetch::{Fetched, fetch};
+use procession_cli::files::client::{FetchSettings, agent};
+use procession_cli::files::fetch::{FetchTools, Fetched, fetch};
+use procession_cli::files::item::FileItem;
+use procession_cli::files::validators::Validators;
+use procession_cli::flags::items;
 
 /// Longer than anything here may take; a test that meets it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -67,11 +71,27 @@ impl ScriptedServer {
     }
 
     pub(crate) fn settings(&self) -> FetchSettings {
-        FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::new(&self.url) }
+        let (timeout, server) = (Duration::from_secs(20), Some("TEST".to_owned()));
+        FetchSettings { timeout, server, ..FetchSettings::default() }
+    }
+
+    /// The URL without the path of flags.
+    pub(crate) fn base(&self) -> String {
+        self.url.trim_end_matches("/flags").to_owned()
+    }
+
+    /// The item of a flag here.
+    pub(crate) fn item(&self, code: &str) -> FileItem {
+        items::item(&self.url, code.parse().unwrap())
     }
 
     pub(crate) fn fetch(&self) -> Fetched {
-        fetch_with(self.settings())
+        self.fetch_with(self.settings())
+    }
+
+    /// Fetches the flag of Brazil.
+    pub(crate) fn fetch_with(&self, settings: FetchSettings) -> Fetched {
+        fetch_item(self.item("BR"), settings)
     }
 }
 
@@ -132,6 +152,11 @@ pub(crate) fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     receiver.recv_timeout(DEADLINE).expect("it should have come to an end")
 }
 
-pub(crate) fn fetch_with(settings: FetchSettings) -> Fetched {
-    within(move || fetch(&agent(&settings), &settings, "BR".parse().unwrap()))
+/// Fetches an item whose body is held in memory.
+pub(crate) fn fetch_item(item: FileItem, settings: FetchSettings) -> Fetched {
+    within(move || {
+        let agent = agent(&settings);
+        let tools = FetchTools { agent: &agent, gate: None, dest: Path::new("/nowhere") };
+        fetch(tools, &settings, &item, &Validators::default(), |_| {})
+    })
 }

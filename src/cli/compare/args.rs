@@ -7,7 +7,7 @@ use clap::builder::PossibleValue;
 
 use super::mode::MeasuredMode;
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::options::{CodeArgs, DisplayArgs, ServerArgs};
+use crate::cli::options::{CodeArgs, DisplayArgs, RequestArgs, SiteArgs};
 use crate::cli::value;
 
 /// Text of `--help` below the options.
@@ -52,7 +52,9 @@ pub(in crate::cli) struct CompareArgs {
     #[command(flatten)]
     pub codes: CodeArgs,
     #[command(flatten)]
-    pub server: ServerArgs,
+    pub site: SiteArgs,
+    #[command(flatten)]
+    pub request: RequestArgs,
 
     /// Compare other work than flags: sha, arcfour, primes, sleep, noop, or python (sha in CPython
     /// as well)

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::cli::dashboard::RunDashboard;
+use crate::files::outcome::OutcomeCounts;
+use crate::files::report::RunSummary;
 use crate::flags::codes::Code;
-use crate::flags::outcome::OutcomeCounts;
-use crate::flags::report::RunSummary;
 use crate::workload::hex;
 
 use super::mode::{ExecutorSpec, MeasuredMode, PoolSize};

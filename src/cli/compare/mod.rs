@@ -49,7 +49,7 @@ use self::run::MeasuredJob;
 use self::task_job::{EntrySink, TaskJob};
 use super::dashboard::RunDashboard;
 use super::exit::ProgramExit;
-use super::options::{ColorOption, ServerArgs};
+use super::options::{ColorOption, FLAG_TIMEOUT, RequestArgs, SiteArgs};
 use super::usage_error::UsageError;
 use super::{download, embedded_server, stderr, stdout};
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
@@ -114,8 +114,9 @@ impl MeasurementParts<'_> {
     fn measure(&self, plan: ComparisonPlan) -> anyhow::Result<Comparison> {
         let program = std::env::current_exe().context("cannot find this program")?;
         match &plan.job {
-            JobSpec::Flags { codes, server, workers } => {
-                let ServerArgs { server: site, seed, timeout, retries } = server;
+            JobSpec::Flags { codes, site, request, workers } => {
+                let SiteArgs { server: site, seed } = site;
+                let RequestArgs { timeout, retries } = request;
                 let server = embedded_server::start(site, seed.unwrap_or(DEFAULT_SEED))?;
                 let embedded = server.as_ref().map(FlagServer::base_url);
                 let job = FlagsJob {
@@ -123,7 +124,7 @@ impl MeasurementParts<'_> {
                     codes: codes.clone(),
                     is_embedded: embedded.is_some(),
                     url: embedded.or(site.base_url().map(str::to_owned)).unwrap_or_default(),
-                    timeout: *timeout,
+                    timeout: timeout.unwrap_or(FLAG_TIMEOUT),
                     retries: *retries,
                     workers: *workers,
                     dashboard: self.dashboard,
@@ -206,8 +207,8 @@ impl JobSpec {
     fn title(&self) -> String {
         let s = |count: usize| if count == 1 { "" } else { "s" };
         match self {
-            Self::Flags { codes, server, .. } => {
-                format!("{} flag{} from {}", codes.len(), s(codes.len()), server.server)
+            Self::Flags { codes, site, .. } => {
+                format!("{} flag{} from {}", codes.len(), s(codes.len()), site.server)
             }
             Self::Tasks { work, jobs, size, .. } | Self::Once { work, jobs, size } => {
                 format!("{jobs} job{}: {}", s(*jobs), work.describe(*size))

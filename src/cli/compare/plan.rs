@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::AddressError;
-use crate::cli::options::{CodeArgsError, ColorOption, DisplayArgs, ProgressOption, ServerArgs};
+use crate::cli::options::{
+    CodeArgsError, ColorOption, DisplayArgs, ProgressOption, RequestArgs, SiteArgs,
+};
 use crate::flags::codes::Code;
 use crate::workload::WorkKind;
 
@@ -36,7 +38,8 @@ pub(super) struct ComparisonPlan {
 pub(super) enum JobSpec {
     Flags {
         codes: Vec<Code>,
-        server: ServerArgs,
+        site: SiteArgs,
+        request: RequestArgs,
         workers: Option<usize>,
     },
     Tasks {
@@ -96,7 +99,8 @@ impl ComparisonPlan {
         // All fields, so that a new option cannot be forgotten.
         let CompareArgs {
             codes,
-            server,
+            site,
+            request,
             task,
             jobs,
             size,
@@ -115,7 +119,11 @@ impl ComparisonPlan {
         let (job, modes, reference) = match task {
             None => {
                 let modes = flag_modes(modes)?;
-                (JobSpec::Flags { codes: codes.resolve()?, server, workers }, modes, reference)
+                (
+                    JobSpec::Flags { codes: codes.resolve()?, site, request, workers },
+                    modes,
+                    reference,
+                )
             }
             Some(task) => {
                 let tasks = WorkloadOptions { task, jobs, size, workers };
@@ -152,7 +160,7 @@ impl CompareArgs {
                 return Err(PlanError::NoTask(option));
             }
         }
-        contradiction::check_server(&self.server)?;
+        contradiction::check_site(&self.site)?;
         let uses_workers = |mode: &MeasuredMode| match mode.executor {
             ExecutorSpec::Processes(None) => true,
             ExecutorSpec::Threads(None) => task.is_some(),

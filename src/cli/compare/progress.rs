@@ -32,7 +32,7 @@ struct ProgressEstimate {
 impl ComparisonProgress {
     pub(super) fn new(option: ProgressOption) -> Self {
         let is_drawn = match option {
-            ProgressOption::None => false,
+            ProgressOption::None | ProgressOption::Lines(_) => false,
             ProgressOption::Bar => true,
             ProgressOption::Auto => bar::can_be_drawn(),
         };

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::cli::background_load::BackgroundLoad;
 use crate::cli::exit::ProgramExit;
 use crate::cli::signals;
-use crate::flags::outcome::OutcomeCounts;
+use crate::files::outcome::OutcomeCounts;
 
 use super::mode::MeasuredMode;
 use super::progress::ComparisonProgress;

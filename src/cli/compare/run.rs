@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use crate::flags::outcome::OutcomeCounts;
+use crate::files::outcome::OutcomeCounts;
 
 use super::mode::MeasuredMode;
 use super::runner::{ProcessRunner, ProcessUsage};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use crate::flags::outcome::{OutcomeCounts, milliseconds};
+use crate::files::outcome::{OutcomeCounts, milliseconds};
 use crate::workload::WorkKind;
 use procession_journal::entry::now;
 use procession_journal::{Level, LogEntry, LogEvent, NamedTask, ProcessKind, TaskEnd};

@@ -27,12 +27,13 @@ use super::format::printable_lines;
 use super::options::Mode;
 use super::usage_error::UsageError;
 use super::{embedded_server, signals, stderr, warm_pool};
+use crate::files::client::FetchSettings;
+use crate::files::save;
+use crate::files::task::Download;
 use crate::flag_server::{DEFAULT_SEED, FlagServer};
-use crate::flags::client::FetchSettings;
 use crate::flags::codes::Code;
-use crate::flags::save;
+use crate::flags::items;
 use crate::flags::site::Site;
-use crate::flags::task::Download;
 use procession::{Engine, PrivateDir, Registry, Said, Sequential, ThreadPool};
 
 /// Adds the tasks of the demonstrations.
@@ -139,6 +140,7 @@ fn workers_in_words(mode: Mode, workers: usize) -> String {
 struct FlagSource {
     /// Kept running.
     _server: Option<FlagServer>,
+    base_url: String,
     fetch: FetchSettings,
     dest: PathBuf,
 }
@@ -147,19 +149,25 @@ impl FlagSource {
     fn open(site: &Site, dest: PathBuf, connections: usize) -> anyhow::Result<Self> {
         save::prepare(&dest)?;
         save::sweep(&dest);
-        let server = embedded_server::start(site, DEFAULT_SEED)?;
-        let url = match &server {
+        let started = embedded_server::start(site, DEFAULT_SEED)?;
+        let url = match &started {
             Some(server) => server.base_url(),
             None => site.base_url().unwrap_or_default().to_owned(),
         };
-        let fetch = FetchSettings { connections, ..FetchSettings::new(url) };
+        let server = Some(site.to_string());
+        let fetch = FetchSettings {
+            connections,
+            server,
+            longest_url: url.len() + "/br/br.gif".len(),
+            ..FetchSettings::default()
+        };
         let dest = std::path::absolute(dest).context("the destination has no path")?;
-        Ok(Self { _server: server, fetch, dest })
+        Ok(Self { _server: started, base_url: url, fetch, dest })
     }
 
     fn download(&self, code: &str) -> Download {
         let code = code.parse::<Code>().expect("a code of the book");
-        Download::new(code, self.fetch.clone(), self.dest.clone())
+        Download::new(items::item(&self.base_url, code), self.fetch.clone(), self.dest.clone())
     }
 }
 

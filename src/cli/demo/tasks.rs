@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::flags::outcome::DownloadStatus;
-use crate::flags::task::Download;
+use crate::files::outcome::DownloadStatus;
+use crate::files::task::Download;
 use procession::{Context, Failure, Task};
 
 /// Downloads a flag and reports its code when it is saved; returns the code, as in the book.
@@ -30,8 +30,8 @@ impl Task for ShowFlag {
         let outcome = self.download.run(context)?;
         match outcome.status {
             DownloadStatus::Ok => {
-                context.say(outcome.data);
-                Ok(outcome.data.to_string())
+                context.say(&outcome.code);
+                Ok(outcome.code)
             }
             DownloadStatus::NotFound => Err(Failure::msg("not found")),
             DownloadStatus::Error | DownloadStatus::NotDone => {

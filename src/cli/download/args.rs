@@ -1,4 +1,4 @@
-//! The command line of a download as typed: each option's definition and help in one place.
+//! The command lines of downloads as typed: each option's definition and help in one place.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +6,13 @@ use std::time::Duration;
 use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::options::{CodeArgs, DisplayArgs, Mode, ProgressOption, SandboxOption, ServerArgs};
+use crate::cli::options::{
+    CodeArgs, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption, SiteArgs,
+};
 use crate::cli::value;
+use crate::files::item::FileItem;
 
-/// The options of a download.
+/// A download of flags.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct DownloadArgs {
     #[command(flatten)]
@@ -17,11 +20,77 @@ pub(in crate::cli) struct DownloadArgs {
     #[command(flatten)]
     pub resume: ResumeArgs,
     #[command(flatten)]
-    pub server: ServerArgs,
+    pub site: SiteArgs,
+    #[command(flatten)]
+    pub job: JobArgs,
+}
 
-    /// Leave flags alone that are there and have not changed (by ETag and Last-Modified)
+/// Text of `fetch --help` below the options.
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  coordinator fetch https://example.org/a.png https://example.org/b.png
+  coordinator fetch -i urls.txt -m 30          30 requests at a time
+  grep -o 'https[^ ]*' page | coordinator fetch -i - -d pages
+  coordinator fetch -i urls.txt --dry-run      which file each URL would become
+  coordinator fetch -i urls.txt --update       only what has changed
+  coordinator fetch --resume                   what the newest unfinished run left
+
+The list has a URL a line and, after spaces or a tab, the name of its file in the
+destination if the name is not to be that of the URL's path:
+  # a comment
+  https://example.org/a.png
+  https://example.org/download?id=7    reports/seven.pdf
+A name that is taken gets a number (a-2.png), a URL that comes twice is fetched
+once, and both are told. If a line is wrong, all wrong lines are told and nothing
+is fetched.
+
+Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY,
+SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without a proxy.
+
+Exit status: as of coordinator; see coordinator --help.";
+
+/// Fetch the files of any URLs, each accounted for
+#[derive(Debug, clap::Args)]
+#[command(after_help = FETCH_EXAMPLES)]
+pub(in crate::cli) struct FetchArgs {
+    #[command(flatten)]
+    pub urls: UrlArgs,
+    #[command(flatten)]
+    pub resume: ResumeArgs,
+    #[command(flatten)]
+    pub job: JobArgs,
+}
+
+/// Which URLs.
+#[derive(Debug, Default, clap::Args)]
+#[group(id = "selection")]
+pub(in crate::cli) struct UrlArgs {
+    /// A URL, http or https
+    #[arg(value_name = "URL")]
+    pub url: Vec<String>,
+    /// The URLs in this file, one a line, or on standard input if it is `-`; may be given several times
+    #[arg(short, long, value_name = "FILE", help_heading = "Which files")]
+    pub input: Vec<PathBuf>,
+    /// Only the first N
+    #[arg(short, long, value_name = "N", value_parser = value::positive("--limit N"), allow_negative_numbers = true, help_heading = "Which files")]
+    pub limit: Option<usize>,
+}
+
+/// The options of all downloads.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct JobArgs {
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// A header of each request, such as 'Authorization: Bearer …'; may be given several times. Logs keep
+    /// its name only
+    #[arg(long, value_name = "HEADER", value_parser = value::header, help_heading = "From where")]
+    pub header: Vec<(String, String)>,
+    /// Leave files alone that are there and have not changed (by ETag and Last-Modified)
     #[arg(long, help_heading = "From where")]
     pub update: bool,
+    /// The largest file that is accepted, in bytes, or with k, M or G [default: 10 MB; of fetch, any]
+    #[arg(long, value_name = "SIZE", value_parser = value::size("--max-size SIZE"), help_heading = "From where")]
+    pub max_size: Option<u64>,
 
     /// How to run the downloads: sequential, threads or processes
     #[arg(
@@ -36,10 +105,13 @@ pub(in crate::cli) struct DownloadArgs {
     /// Maximum number of concurrent requests [default: one per worker process; 30 threads; 1 sequential]
     #[arg(short, long = "max_req", alias = "max-req", value_name = "CONCURRENT", value_parser = value::positive("--max_req CONCURRENT"), allow_negative_numbers = true, help_heading = "How")]
     pub max_req: Option<usize>,
-    /// Timeout of one flag, in seconds, retries included; then its worker is killed and replaced
+    /// Maximum number of requests per second over all processes, further tries included
+    #[arg(long, value_name = "N", value_parser = value::rate, allow_negative_numbers = true, help_heading = "How")]
+    pub rate: Option<f64>,
+    /// Timeout of one file, in seconds, retries included; then its worker is killed and replaced
     #[arg(long, value_name = "SECS", value_parser = value::seconds("--task-timeout SECS"), allow_negative_numbers = true, help_heading = "How")]
     pub task_timeout: Option<Duration>,
-    /// Replace a worker process after N flags
+    /// Replace a worker process after N files
     #[arg(long, value_name = "N", value_parser = value::positive("--max-tasks-per-worker N"), allow_negative_numbers = true, help_heading = "How")]
     pub max_tasks_per_worker: Option<usize>,
     /// Sandbox of the worker processes; basic and strict allow them the network, the destination and
@@ -49,21 +121,33 @@ pub(in crate::cli) struct DownloadArgs {
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,
+    /// Begin no more after the first error; requests in flight end, the rest is not done
+    #[arg(long, conflicts_with = "max_errors", help_heading = "How")]
+    pub fail_fast: bool,
+    /// The same after N errors
+    #[arg(long, value_name = "N", value_parser = value::positive("--max-errors N"), allow_negative_numbers = true, help_heading = "How")]
+    pub max_errors: Option<usize>,
+    /// Print what would be fetched, and where it would be saved, and do nothing
+    #[arg(long, help_heading = "How")]
+    pub dry_run: bool,
 
-    /// Where flags are saved; made if missing
+    /// Where files are saved; made if missing
     #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]
     pub dest: PathBuf,
     #[command(flatten)]
     pub dashboard: DashboardArgs,
-    /// A line for each flag instead of the bar
+    /// A line for each file instead of the bar
     #[arg(short, long, conflicts_with = "json", help_heading = "Output")]
     pub verbose: bool,
-    /// A line of JSON for each flag, as it completes, then a summary
+    /// A line of JSON for each file, as it completes, then a summary
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+    /// Write a line for each file into FILE as well, with tabs between its columns
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub joblog: Option<PathBuf>,
     #[command(flatten)]
     pub display: DisplayArgs,
-    /// Exit with 1 if a flag was not found
+    /// Exit with 1 if a file was not found
     #[arg(long, help_heading = "Output")]
     pub fail_on_missing: bool,
     /// Directory of the logs, one file for each process of a run [default: logs]
@@ -78,7 +162,7 @@ pub(in crate::cli) struct DownloadArgs {
     pub no_logs: bool,
 }
 
-impl DownloadArgs {
+impl JobArgs {
     /// Checks that no option would have to be ignored.
     pub(super) fn check(&self) -> Result<(), Contradiction> {
         match (self.mode, self.workers, self.max_req) {
@@ -99,7 +183,58 @@ impl DownloadArgs {
         if self.verbose && self.display.progress == ProgressOption::Bar {
             return Err(Contradiction::VerboseAndBar);
         }
-        contradiction::check_server(&self.server)
+        Ok(())
+    }
+}
+
+/// What a job downloads, as typed.
+#[derive(Debug)]
+pub(super) enum SourceArgs {
+    Flags {
+        codes: CodeArgs,
+        site: SiteArgs,
+    },
+    Urls(UrlArgs),
+    /// What is left of an earlier run.
+    Left(Vec<FileItem>),
+}
+
+/// A download as typed, by either command.
+#[derive(Debug)]
+pub(in crate::cli) struct JobRequest {
+    pub(super) source: SourceArgs,
+    pub(super) resume: ResumeArgs,
+    pub(super) job: JobArgs,
+}
+
+impl From<DownloadArgs> for JobRequest {
+    fn from(DownloadArgs { codes, resume, site, job }: DownloadArgs) -> Self {
+        Self { source: SourceArgs::Flags { codes, site }, resume, job }
+    }
+}
+
+impl From<FetchArgs> for JobRequest {
+    fn from(FetchArgs { urls, resume, job }: FetchArgs) -> Self {
+        Self { source: SourceArgs::Urls(urls), resume, job }
+    }
+}
+
+impl JobRequest {
+    /// Checks that no option would have to be ignored.
+    pub(super) fn check(&self) -> Result<(), Contradiction> {
+        self.job.check()?;
+        match &self.source {
+            SourceArgs::Flags { site, .. } => contradiction::check_site(site),
+            SourceArgs::Urls(_) | SourceArgs::Left(_) => Ok(()),
+        }
+    }
+
+    /// The subcommand that was typed.
+    pub(super) fn subcommand(&self) -> &'static [&'static str] {
+        match self.source {
+            SourceArgs::Flags { .. } => &[],
+            SourceArgs::Urls(_) | SourceArgs::Left(_) => &["fetch"],
+        }
     }
 
     /// The arguments of `coordinator ARGS`.
@@ -111,56 +246,6 @@ impl DownloadArgs {
             args: DownloadArgs,
         }
         let args = [&["coordinator"], args].concat();
-        <DownloadCommand as clap::Parser>::parse_from(args).args
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flags::site::Site;
-
-    #[test]
-    fn both_spellings_and_any_case_are_accepted() {
-        let typed = DownloadArgs::typed(&["--max-req", "3", "--mode", "Thread", "-s", "delay"]);
-        assert_eq!(
-            (typed.max_req, typed.mode, typed.server.server),
-            (Some(3), Mode::Threads, Site::Delay)
-        );
-        assert_eq!(DownloadArgs::typed(&["--max_req", "7"]).max_req, Some(7));
-    }
-
-    fn refused(args: &[&str]) -> Option<Contradiction> {
-        DownloadArgs::typed(args).check().err()
-    }
-
-    #[test]
-    fn options_that_would_be_ignored_are_refused_with_both_names() {
-        for (args, one, other) in [
-            (&["-m", "5", "--mode", "sequential"][..], "--max_req 5", "--mode sequential"),
-            (&["-w", "3", "--mode", "threads"], "--workers 3", "--mode threads"),
-            (&["-w", "1", "--mode", "sequential"], "--workers 1", "--mode sequential"),
-            (&["-w", "9", "-m", "3"], "--workers 9", "--max_req 3"),
-            (&["-v", "--progress", "bar"], "--verbose", "--progress bar"),
-            (&["--seed", "3"], "--seed 3", "--server LOCAL"),
-            (&["--seed", "3", "-s", "http://h/flags"], "--seed 3", "--server http://h/flags"),
-        ] {
-            let message = refused(args).unwrap_or_else(|| panic!("{args:?}")).to_string();
-            assert!(message.contains(one) && message.contains(other), "{message}");
-        }
-    }
-
-    #[test]
-    fn options_that_agree_are_accepted() {
-        for args in [
-            &["-m", "1", "--mode", "sequential"][..],
-            &["-m", "5", "--mode", "threads"],
-            &["-w", "3", "-m", "9"],
-            &["-v", "--progress", "none"],
-            &["--json", "--progress", "bar"],
-            &["--seed", "3", "-s", "error"],
-        ] {
-            assert_eq!(refused(args), None, "{args:?}");
-        }
+        <DownloadCommand as clap::Parser>::parse_from(args).args.into()
     }
 }

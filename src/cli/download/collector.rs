@@ -1,8 +1,9 @@
-//! Collects the outcomes of a run: each code ends in exactly one outcome, that of its task or one that
+//! Collects the outcomes of a run: each item ends in exactly one outcome, that of its task or one that
 //! says why the task has none.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,18 @@ use procession_journal::{Level, LogEvent};
 use super::display::RunDisplay;
 use super::submitter::Submitter;
 use crate::cli::exit::ProgramExit;
-use crate::cli::{run_log, signals};
-use crate::flags::codes::Code;
-use crate::flags::outcome::{DownloadOutcome, DownloadStatus};
-use crate::flags::task::log_lost;
+use crate::cli::{format, run_log, signals};
+use crate::files::item::FileItem;
+use crate::files::outcome::{DownloadOutcome, DownloadStatus, milliseconds};
+use crate::files::task::log_lost;
 
 /// How long requests in flight may continue after the first signal.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What the main thread of a run waits for.
 pub(super) enum RunMessage {
-    Done(Code, Result<DownloadOutcome, TaskError>),
+    /// The result of the item of this number.
+    Done(usize, Result<DownloadOutcome, TaskError>),
     Signal(ProgramExit),
 }
 
@@ -39,7 +41,13 @@ pub(super) fn open_channel() -> io::Result<(Sender<RunMessage>, Receiver<RunMess
 /// The outcomes so far.
 pub(super) struct Collector {
     pub display: RunDisplay,
-    unanswered: BTreeSet<Code>,
+    items: Arc<[FileItem]>,
+    /// The numbers of the items without an outcome.
+    unanswered: BTreeSet<usize>,
+    /// The number of errors after which no more is begun.
+    max_errors: Option<usize>,
+    /// Whether there were so many.
+    pub has_failed_too_often: bool,
     /// Exit code of the first signal.
     pub interrupted_by: Option<ProgramExit>,
     pub pool_error: Option<PoolError>,
@@ -47,17 +55,30 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(display: RunDisplay, codes: &[Code], began: Instant) -> Self {
-        let unanswered = codes.iter().copied().collect();
-        Self { display, unanswered, interrupted_by: None, pool_error: None, began }
+    pub(super) fn new(
+        display: RunDisplay,
+        items: Arc<[FileItem]>,
+        max_errors: Option<usize>,
+        began: Instant,
+    ) -> Self {
+        Self {
+            display,
+            unanswered: (0..items.len()).collect(),
+            items,
+            max_errors,
+            has_failed_too_often: false,
+            interrupted_by: None,
+            pool_error: None,
+            began,
+        }
     }
 
-    /// Whether there are codes without an outcome.
+    /// Whether there are items without an outcome.
     pub(super) fn is_incomplete(&self) -> bool {
         !self.unanswered.is_empty()
     }
 
-    /// Receives outcomes until each code has one, or until [`GRACE`] has passed after a signal or
+    /// Receives outcomes until each item has one, or until [`GRACE`] has passed after a signal or
     /// after a failed write to standard output.
     pub(super) fn receive(&mut self, messages: &Receiver<RunMessage>, submitter: &Submitter) {
         let mut deadline: Option<Instant> = None;
@@ -69,8 +90,12 @@ impl Collector {
                 }
             };
             match message {
-                Ok(RunMessage::Done(code, result)) => {
-                    self.add(code, result);
+                Ok(RunMessage::Done(number, result)) => {
+                    self.add(number, result);
+                    if !self.has_failed_too_often && self.are_errors_too_many() {
+                        self.has_failed_too_often = true;
+                        submitter.stop();
+                    }
                     if self.display.write_error().is_some() && deadline.is_none() {
                         deadline = Some(Instant::now() + GRACE);
                         submitter.stop();
@@ -90,12 +115,18 @@ impl Collector {
         }
     }
 
-    fn add(&mut self, code: Code, result: Result<DownloadOutcome, TaskError>) {
+    fn are_errors_too_many(&self) -> bool {
+        self.max_errors.is_some_and(|most| self.display.counts().error >= most as u64)
+    }
+
+    fn add(&mut self, number: usize, result: Result<DownloadOutcome, TaskError>) {
+        let items = Arc::clone(&self.items);
+        let item = &items[number];
         let outcome = match result {
             Ok(outcome) => {
                 let is_from_a_worker = outcome.pid != std::process::id();
                 if outcome.status == DownloadStatus::Error && is_from_a_worker {
-                    let code = code.to_string();
+                    let code = item.code.clone();
                     run_log::record(Level::Debug, LogEvent::ErrorReceived { code });
                 }
                 outcome
@@ -104,25 +135,25 @@ impl Collector {
                 if let TaskError::PoolBroken(error) = &error {
                     self.pool_error.get_or_insert_with(|| error.clone());
                 }
-                let outcome = outcome_of_error(code, &error, self.began.elapsed());
+                let outcome = outcome_of_error(&item.code, &error, self.began.elapsed());
                 log_lost(&outcome, worker_of_error(&error));
                 outcome
             }
         };
-        if self.unanswered.remove(&code) {
-            self.display.outcome(&outcome);
+        if self.unanswered.remove(&number) {
+            self.display.outcome(item, &outcome);
         }
     }
 
-    /// Gives each code without an outcome that of a cancelled task.
+    /// Gives each item without an outcome that of a cancelled task.
     pub(super) fn cancel_the_rest(&mut self) {
         let rest: Vec<_> = self.unanswered.iter().copied().collect();
-        rest.into_iter().for_each(|code| self.add(code, Err(TaskError::Cancelled)));
+        rest.into_iter().for_each(|number| self.add(number, Err(TaskError::Cancelled)));
     }
 }
 
 /// The outcome of a task that returned none.
-fn outcome_of_error(code: Code, error: &TaskError, elapsed: Duration) -> DownloadOutcome {
+fn outcome_of_error(code: &str, error: &TaskError, elapsed: Duration) -> DownloadOutcome {
     match error {
         TaskError::Cancelled => DownloadOutcome::not_done(code, None),
         // The pool could not run the task; another run may.
@@ -136,7 +167,10 @@ fn outcome_of_error(code: Code, error: &TaskError, elapsed: Duration) -> Downloa
         },
         TaskError::TimedOut { after, attempts, .. } => DownloadOutcome {
             attempts: (*attempts).max(1),
-            cause: Some(format!("task ran longer than {after:?}")),
+            cause: Some(format!(
+                "task ran longer than {}",
+                format::milliseconds(milliseconds(*after))
+            )),
             ..DownloadOutcome::failed(code, error.to_string(), *after)
         },
         // The task counts as tried: it is an error, and not left to do.

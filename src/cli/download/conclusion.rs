@@ -9,12 +9,12 @@ use super::collector::Collector;
 use super::executor::RunExecutor;
 use super::prepared_run::PreparedRun;
 use crate::cli::exit::ProgramExit;
-use crate::cli::format::shell_word;
+use crate::cli::format::{self, shell_word};
 use crate::cli::run_log::LogPolicy;
 use crate::cli::{run_log, stderr, stdout, usage};
-use crate::flags::outcome::OutcomeCounts;
-use crate::flags::report::RunSummary;
-use crate::flags::save;
+use crate::files::outcome::OutcomeCounts;
+use crate::files::report::RunSummary;
+use crate::files::save;
 
 /// How a run ended.
 struct RunEnd {
@@ -26,7 +26,7 @@ struct RunEnd {
     counts: OutcomeCounts,
 }
 
-/// Reports the outcomes and ends the executor, the log and the dashboard. `failure` says why no code
+/// Reports the outcomes and ends the executor, the log and the dashboard. `failure` says why no item
 /// could be submitted.
 pub(super) fn conclude(
     run: PreparedRun,
@@ -72,12 +72,13 @@ fn report(
     failure: Option<String>,
     elapsed: Duration,
 ) -> RunEnd {
-    let Collector { mut display, interrupted_by, pool_error, .. } = collector;
+    let Collector { mut display, interrupted_by, pool_error, has_failed_too_often, .. } = collector;
     let counts = display.counts();
     let has_lost_lines = journal::current().is_some_and(|log| log.lost() > 0);
     let has_log = run.log_dir.is_some() && !has_lost_lines;
     let summary = RunSummary {
-        server: run.settings.site.to_string(),
+        server: run.settings.source.server_name(),
+        dest: run.settings.dest.display().to_string(),
         mode: run.parallelism.mode().to_owned(),
         workers: run.parallelism.workers(),
         connections: run.parallelism.connections(),
@@ -86,7 +87,8 @@ fn report(
         elapsed_s: RunSummary::seconds(elapsed),
         interrupted: interrupted_by.is_some(),
         errors: display.causes(),
-        next: next_command(&run.settings.logs, counts).filter(|_| has_log),
+        next: next_command(run.settings.source.command(), &run.settings.logs, counts)
+            .filter(|_| has_log),
     };
     display.end(&summary, elapsed);
     let (is_unread, unwritten) = match display.write_error() {
@@ -97,8 +99,13 @@ fn report(
             Some(why) => (false, Some(format!("cannot write the report: {why}"))),
         },
     };
+    let unlogged = display.end_joblog();
     drop(display);
-    let why = pool_error.map(|error| error.to_string()).or(failure).or(unwritten);
+    if has_failed_too_often {
+        let errors = format::count(counts.error, "error");
+        stderr::print(format_args!("coordinator: stopped after {errors}"));
+    }
+    let why = pool_error.map(|error| error.to_string()).or(failure).or(unwritten).or(unlogged);
     if let Some(why) = &why {
         stderr::print(format_args!("coordinator: {why}"));
     }
@@ -122,8 +129,8 @@ fn report(
 }
 
 /// The command that continues the run, if something is left to do.
-fn next_command(logs: &LogPolicy, counts: OutcomeCounts) -> Option<String> {
-    let mut command = "coordinator".to_owned();
+fn next_command(program: &str, logs: &LogPolicy, counts: OutcomeCounts) -> Option<String> {
+    let mut command = program.to_owned();
     for (number, option) in [(counts.not_done, " --resume"), (counts.error, " --retry-failed")] {
         if number > 0 {
             command += option;

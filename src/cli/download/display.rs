@@ -4,16 +4,19 @@
 //! counted. The caller decides what a closed pipe or a full disk means.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
-use crate::flags::codes::Code;
-use crate::flags::outcome::{DownloadOutcome, DownloadStatus, OutcomeCounts};
-use crate::flags::report::{self, CauseGroup, RunSummary};
+use crate::files::item::FileItem;
+use crate::files::line;
+use crate::files::outcome::{DownloadOutcome, DownloadStatus, OutcomeCounts};
+use crate::files::report::{self, CauseGroup, FileNoun, RunResults, RunSummary};
 
-use super::settings::DisplaySettings;
+use super::joblog::JobLog;
+use super::settings::{DisplaySettings, DownloadSettings};
 use crate::cli::bar::RunProgressBar;
 use crate::cli::format::printable;
 use crate::cli::options::ColorOption;
@@ -26,8 +29,15 @@ pub(super) struct RunDisplay {
     kind: OutputKind,
     bar: RunProgressBar,
     counts: OutcomeCounts,
+    noun: FileNoun,
+    /// The destination, as typed and in full.
+    dest: PathBuf,
+    full_dest: PathBuf,
+    joblog: Option<JobLog>,
     /// The errors so far: the code and the cause of each.
-    errors: Vec<(Code, String)>,
+    errors: Vec<(String, String)>,
+    /// The codes that were not found, so far.
+    not_found: Vec<String>,
     /// The first error of a write to standard output.
     write_error: Option<io::Error>,
 }
@@ -36,15 +46,15 @@ pub(super) struct RunDisplay {
 enum OutputKind {
     /// Only the reports.
     Reports,
-    /// The reports, and a line for each flag.
+    /// The reports, and a line for each file.
     Verbose,
     /// Lines of JSON and nothing else.
     Json,
 }
 
 impl RunDisplay {
-    pub(super) fn new(settings: DisplaySettings, total: usize) -> Self {
-        let DisplaySettings { verbose, json, progress, color } = settings;
+    pub(super) fn new(settings: &DownloadSettings, joblog: Option<JobLog>) -> Self {
+        let DisplaySettings { verbose, json, progress, color } = settings.display;
         let kind = match (json, verbose) {
             (true, _) => OutputKind::Json,
             (false, true) => OutputKind::Verbose,
@@ -56,12 +66,12 @@ impl RunDisplay {
             ColorOption::Never => ColorChoice::Never,
         };
         // Where lines are printed, they show the progress.
-        let may_draw = match kind {
+        let may_show = match kind {
             OutputKind::Reports => true,
             OutputKind::Verbose => false,
             OutputKind::Json => !io::stdout().is_terminal(),
         };
-        let bar = RunProgressBar::new(total, progress, may_draw, color);
+        let bar = RunProgressBar::new(settings.source.len(), progress, may_show, color);
         let out = AutoStream::new(io::stdout(), choice);
         Self {
             out,
@@ -69,7 +79,12 @@ impl RunDisplay {
             kind,
             bar,
             counts: OutcomeCounts::default(),
+            noun: settings.source.noun(),
+            dest: settings.shown_dest.clone(),
+            full_dest: settings.dest.clone(),
+            joblog,
             errors: Vec::new(),
+            not_found: Vec::new(),
             write_error: None,
         }
     }
@@ -93,12 +108,19 @@ impl RunDisplay {
     }
 
     /// Shows one more outcome.
-    pub(super) fn outcome(&mut self, outcome: &DownloadOutcome) {
+    pub(super) fn outcome(&mut self, item: &FileItem, outcome: &DownloadOutcome) {
         self.counts.add(outcome);
-        if outcome.status == DownloadStatus::Error {
-            self.errors.push((outcome.data, outcome.kind().to_owned()));
+        match outcome.status {
+            DownloadStatus::Error => {
+                self.errors.push((item.code.clone(), outcome.kind().to_owned()));
+            }
+            DownloadStatus::NotFound => self.not_found.push(item.code.clone()),
+            DownloadStatus::Ok | DownloadStatus::NotDone => {}
         }
-        let line = match self.kind {
+        if let Some(joblog) = &mut self.joblog {
+            joblog.add(item, outcome);
+        }
+        let text = match self.kind {
             OutputKind::Reports => None,
             OutputKind::Verbose => {
                 let style = match outcome.status {
@@ -108,24 +130,29 @@ impl RunDisplay {
                     }
                     DownloadStatus::Error => AnsiColor::Red.on_default(),
                 };
-                Some(format!("{style}{}{style:#}\n", printable(&report::verbose_line(outcome))))
+                Some(format!("{style}{}{style:#}\n", printable(&line::verbose(outcome))))
             }
-            OutputKind::Json => Some(report::json_line(outcome) + "\n"),
+            OutputKind::Json => Some(line::json(item, outcome, &self.full_dest) + "\n"),
         };
-        if let Some(line) = line {
-            self.write(&line);
+        if let Some(text) = text {
+            self.write(&text);
         }
-        self.bar.step(self.counts);
+        self.bar.step(self.counts, outcome.bytes.filter(|_| !outcome.unchanged));
     }
 
     /// The errors so far, by cause.
     pub(super) fn causes(&self) -> Vec<CauseGroup> {
-        report::causes(self.errors.iter().map(|(code, cause)| (*code, cause.as_str())))
+        report::causes(self.errors.iter().map(|(code, cause)| (code.as_str(), cause.as_str())))
     }
 
     /// The first error of a write to standard output, if there was one.
     pub(super) fn write_error(&self) -> Option<&io::Error> {
         self.write_error.as_ref()
+    }
+
+    /// Ends the job log, and says why it is not whole, if it is not.
+    pub(super) fn end_joblog(&mut self) -> Option<String> {
+        self.joblog.take()?.end()
     }
 
     /// The number of outcomes so far, by status.
@@ -144,8 +171,17 @@ impl RunDisplay {
         let text = match self.kind {
             OutputKind::Json => summary.line() + "\n",
             OutputKind::Reports | OutputKind::Verbose => {
-                let mut text = report::final_report(&self.counts, elapsed);
-                for line in report::causes_report(&summary.errors).lines() {
+                self.not_found.sort_unstable();
+                let results = RunResults {
+                    counts: &self.counts,
+                    not_found: &self.not_found,
+                    dest: &self.dest.display().to_string(),
+                    elapsed,
+                };
+                let report = report::final_report(self.noun, &results);
+                let causes = report::causes_report(&summary.errors);
+                let mut text = String::new();
+                for line in report.lines().chain(causes.lines()) {
                     text += &printable(line);
                     text.push('\n');
                 }

@@ -17,21 +17,23 @@ use crate::cli::options::SandboxOption;
 use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
 use crate::cli::stderr;
 
-/// The sandbox of the workers: they need the network, the destination and their log.
-fn sandbox(
-    option: SandboxOption,
-    dest: &Path,
-    log_dir: Option<&Path>,
-) -> anyhow::Result<Option<Sandbox>> {
+/// The sandbox of the workers: they need the network, certificates, and these directories to write in.
+fn sandbox(option: SandboxOption, written: &[&Path]) -> anyhow::Result<Option<Sandbox>> {
     let level = match option {
         SandboxOption::None => return Ok(None),
         SandboxOption::Basic => Sandbox::basic(),
         SandboxOption::Strict => Sandbox::strict(),
     };
     let mut sandbox = level.allow(Allow::Network);
-    for dir in [Some(dest), log_dir].into_iter().flatten() {
+    for dir in written {
         std::fs::create_dir_all(dir)?;
         sandbox = sandbox.write(std::path::absolute(dir)?);
+    }
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        let paths = std::env::var_os(name).unwrap_or_default();
+        for path in std::env::split_paths(&paths).filter(|path| path.exists()) {
+            sandbox = sandbox.read(std::path::absolute(path)?);
+        }
     }
     Ok(Some(sandbox))
 }
@@ -58,7 +60,7 @@ impl RunExecutor {
         retries: u32,
         workers: WorkerSettings,
         log_dir: Option<&Path>,
-        dest: &Path,
+        written: &[&Path],
         submitted: &SubmittedCodes,
         bar: &RunProgressBar,
     ) -> anyhow::Result<Self> {
@@ -97,7 +99,7 @@ impl RunExecutor {
                 if let Some(bytes) = stack {
                     pool = pool.stack_size(bytes);
                 }
-                if let Some(sandbox) = sandbox(workers.sandbox, dest, log_dir)? {
+                if let Some(sandbox) = sandbox(workers.sandbox, written)? {
                     pool = pool.sandbox(sandbox);
                     for (name, value) in std::env::vars_os().filter(|(name, _)| is_of_network(name))
                     {

@@ -1,19 +1,19 @@
-//! `coordinator [OPTIONS] [CC]...`: downloads flags with one of the executors and reports an outcome for
-//! each code.
+//! `coordinator [OPTIONS] [CC]...` and `coordinator fetch`: download flags or any files with one of the
+//! executors, and report an outcome for each.
 //!
 //! ```text
 //!   args ─(resume)─► settings ─► prepared_run ─► executor, collector ─► conclusion
 //!   as typed         as resolved  log, server,    see below              report, exit code
-//!                                 limits
+//!                    source       limits, items
 //!
-//!   submitter thread  submits the codes ──► executor ──┐
+//!   submitter thread  submits the items ──► executor ──┐
 //!                                      done callbacks ─┼─► one channel ─► main thread: collector
 //!   signals thread    Ctrl-C, SIGTERM ─────────────────┘                               │
 //!                                                                                      ▼
 //!                                                                                   display
 //! ```
 //!
-//! The codes are submitted from a thread of their own because the sequential executor runs a task in
+//! The items are submitted from a thread of their own because the sequential executor runs a task in
 //! the thread that submits it, and the main thread must receive signals meanwhile.
 
 mod args;
@@ -21,40 +21,90 @@ mod collector;
 mod conclusion;
 mod display;
 mod executor;
+mod joblog;
+mod logged_items;
 mod parallelism;
 mod prepared_run;
 mod resource_limits;
 mod resume;
 mod settings;
+mod source;
 mod submitter;
 mod unfinished;
 
 use anyhow::Context;
 use clap::ArgMatches;
 
-pub(super) use self::args::DownloadArgs;
+pub(super) use self::args::{DownloadArgs, FetchArgs, JobRequest};
 use self::prepared_run::PreparedRun;
 pub(super) use self::resource_limits::possible_workers;
 use self::resume::ResumePlan;
 use self::settings::DownloadSettings;
 use super::exit::ProgramExit;
 use super::usage_error::UsageError;
-use super::{stderr, stdout};
+use super::{format, stderr, stdout};
+use crate::files::item::FileItem;
 
-/// Runs a download.
-pub(super) fn run(mut args: DownloadArgs, matches: &ArgMatches) -> anyhow::Result<ProgramExit> {
-    match resume::complete(&mut args, matches)? {
+/// Runs a download. `matches` are those of its command, and tell which options were typed.
+pub(super) fn run(mut request: JobRequest, matches: &ArgMatches) -> anyhow::Result<ProgramExit> {
+    let subcommand = request.subcommand();
+    match resume::complete(&mut request, matches)? {
         ResumePlan::None => {}
         ResumePlan::Left(text) => stderr::print(format_args!("coordinator: {text}")),
         ResumePlan::Nothing(text, summary) => {
             stderr::print(format_args!("coordinator: {text}"));
-            if args.json {
+            if request.job.json {
                 stdout::print(&(summary.line() + "\n"))?;
             }
             return Ok(ProgramExit::Success);
         }
     }
-    let settings = DownloadSettings::resolve(args).map_err(|error| UsageError::new(&[], error))?;
+    let settings =
+        DownloadSettings::resolve(request).map_err(|error| UsageError::new(subcommand, error))?;
+    print_notes(settings.source.notes());
+    if settings.dry_run {
+        return dry_run(&settings);
+    }
     let channel = collector::open_channel().context("cannot listen to signals")?;
     PreparedRun::prepare(settings)?.execute(channel)
+}
+
+/// The most notes about a list that are printed one by one.
+const NOTES: usize = 5;
+
+fn print_notes(notes: &[String]) {
+    for note in notes.iter().take(NOTES) {
+        stderr::print(format_args!("coordinator: {}", format::printable(note)));
+    }
+    if let Some(more @ 1..) = notes.len().checked_sub(NOTES) {
+        stderr::print(format_args!(
+            "coordinator: and {more} more such lines: --dry-run shows all names"
+        ));
+    }
+}
+
+/// Prints what would be fetched.
+fn dry_run(settings: &DownloadSettings) -> anyhow::Result<ProgramExit> {
+    #[derive(serde::Serialize)]
+    struct PlannedLine<'i> {
+        code: &'i str,
+        url: &'i str,
+        path: String,
+    }
+    let items = settings.source.planned();
+    let mut text = String::new();
+    for FileItem { code, url, file, .. } in &items {
+        text += &match settings.display.json {
+            true => {
+                let path = settings.dest.join(file).display().to_string();
+                serde_json::to_string(&PlannedLine { code, url, path })?
+            }
+            false => format!("{url} -> {}", settings.shown_dest.join(file).display()),
+        };
+        text.push('\n');
+    }
+    stdout::print(&text)?;
+    let files = settings.source.noun().count(items.len() as u64);
+    stderr::print(format_args!("coordinator: {files} would be fetched; --dry-run fetches nothing"));
+    Ok(ProgramExit::Success)
 }

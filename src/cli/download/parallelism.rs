@@ -1,7 +1,7 @@
 //! How many workers and connections a run has.
 
 use crate::cli::options::Mode;
-use crate::flags::report::ExecutionStyle;
+use crate::files::report::ExecutionStyle;
 
 /// The most concurrent requests of all modes but `sequential`.
 const MAX_CONNECTIONS: usize = 1000;

@@ -1,31 +1,37 @@
-//! A run with everything that it needs: the destination, the server, the log and the dashboard.
+//! A run with everything that it needs: the destination, the items, the log and the dashboard.
 
-use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
+use anyhow::Context;
 use procession::PrivateDir;
 use procession_journal::{Level, LogEvent, RunOptions, RunSettings};
+use tempfile::TempDir;
 
 use super::collector::{Collector, RunMessage};
 use super::conclusion;
 use super::display::RunDisplay;
 use super::executor::RunExecutor;
+use super::joblog::JobLog;
+use super::logged_items;
 use super::parallelism::Parallelism;
 use super::resource_limits;
 use super::settings::DownloadSettings;
+use super::source::{ItemSource, OpenedSource};
 use super::submitter::Submitter;
 use crate::cli::dashboard::RunDashboard;
 use crate::cli::exit::ProgramExit;
 use crate::cli::run_log::{self, SubmittedCodes};
-use crate::cli::{embedded_server, stderr};
-use crate::flag_server::FlagServer;
-use crate::flags::client::FetchSettings;
-use crate::flags::task::Download;
-use crate::flags::{report, save, validators};
+use crate::cli::stderr;
+use crate::files::client::FetchSettings;
+use crate::files::rate::RateLimit;
+use crate::files::task::Download;
+use crate::files::validators::KnownFiles;
+use crate::files::{report, save, validators};
 
 /// A run that can be executed.
 pub(super) struct PreparedRun {
@@ -33,10 +39,10 @@ pub(super) struct PreparedRun {
     /// The requested parallelism within the limits of this process.
     pub parallelism: Parallelism,
     fetch: FetchSettings,
-    /// The URL of the server for users.
-    shown_url: String,
-    /// Stopped when it is dropped.
-    _server: Option<FlagServer>,
+    source: OpenedSource,
+    joblog: Option<JobLog>,
+    /// The directory of the file that limits the requests per second, if they are limited.
+    rate_dir: Option<TempDir>,
     pub log_dir: Option<PathBuf>,
     pub dashboard: Option<RunDashboard>,
     /// The directory of the pool's sockets. A run without it leaves more files behind if it is killed.
@@ -45,62 +51,75 @@ pub(super) struct PreparedRun {
 
 impl PreparedRun {
     pub(super) fn prepare(settings: DownloadSettings) -> anyhow::Result<Self> {
-        let has_server = settings.site.base_url().is_none();
-        let parallelism = resource_limits::apply(settings.parallelism, has_server)?;
+        let parallelism =
+            resource_limits::apply(settings.parallelism, settings.source.needs_server())?;
         save::prepare(&settings.dest)?;
         save::sweep(&settings.dest);
         validators::tidy(&settings.dest);
-        let server = embedded_server::start(&settings.site, settings.seed)?;
-        let site_url = settings.site.base_url().unwrap_or_default();
+        let joblog = settings.joblog.as_deref().map(JobLog::create).transpose()?;
+        let source = settings.source.open()?;
+        save::prepare_for(&settings.dest, source.items.iter().map(|item| item.file.as_str()))?;
+        let has_files = parallelism.has_processes() || settings.rate.is_some();
+        let sockets = has_files.then(|| PrivateDir::create().ok()).flatten();
+        let rate_dir = settings.rate.map(|_| tempfile::tempdir()).transpose();
+        let rate_dir = rate_dir.context("cannot make a file for --rate")?;
         let fetch = FetchSettings {
             timeout: settings.timeout,
             retries: settings.retries,
-            server: settings.site.to_string(),
+            max_bytes: settings.max_bytes,
+            server: settings.source.server_label(),
             connections: parallelism.connections_per_process(),
-            ..FetchSettings::new(server.as_ref().map_or(site_url.to_owned(), FlagServer::base_url))
+            headers: settings.headers.clone(),
+            longest_url: source.items.iter().map(|item| item.url.len()).max().unwrap_or_default(),
+            rate: rate_limit(settings.rate, rate_dir.as_ref())?,
+            ..FetchSettings::default()
         };
         let log_dir = run_log::begin(&settings.logs, settings.keep_runs)?;
         run_log::record(Level::Info, LogEvent::Run(as_logged(&settings, parallelism)));
+        logged_items::record(&settings);
         Ok(Self {
             parallelism,
             fetch,
-            shown_url: server.as_ref().map_or(site_url.to_owned(), FlagServer::shown_url),
-            _server: server,
+            source,
+            joblog,
+            rate_dir,
             dashboard: open_dashboard(settings.dashboard, log_dir.as_deref())?,
             log_dir,
-            _sockets: parallelism.has_processes().then(|| PrivateDir::create().ok()).flatten(),
+            _sockets: sockets,
             settings,
         })
     }
 
     /// Downloads the flags and reports the outcomes.
     pub(super) fn execute(
-        self,
+        mut self,
         (sender, messages): (Sender<RunMessage>, Receiver<RunMessage>),
     ) -> anyhow::Result<ProgramExit> {
         let began = Instant::now();
-        let Self { settings, parallelism, .. } = &self;
-        let mut display = RunDisplay::new(settings.display, settings.codes.len());
+        let joblog = self.joblog.take();
+        let Self { settings, parallelism, source, .. } = &self;
+        let mut display = RunDisplay::new(settings, joblog);
         let submitted = SubmittedCodes::default();
         let executor = RunExecutor::start(
             *parallelism,
             settings.retries,
             settings.workers,
             self.log_dir.as_deref(),
-            settings.dest.as_ref(),
+            &self.written(),
             &submitted,
             display.bar(),
         )?;
-        let (label, style) = (settings.site.label(), parallelism.style());
-        display.begin(&report::initial(label, &self.shown_url, &settings.codes, style));
-        let mut collector = Collector::new(display, &settings.codes, began);
+        let (noun, style) = (settings.source.noun(), parallelism.style());
+        display.begin(&report::initial(&source.headline, noun, &source.items, style));
+        let items = Arc::clone(&source.items);
+        let mut collector = Collector::new(display, items, settings.max_errors, began);
         let mut failure = None;
         if collector.display.write_error().is_none() {
             let engine = Arc::clone(&executor.engine);
             let submitter =
-                Submitter::start(engine, self.downloads(), submitted, move |code, result| {
+                Submitter::start(engine, self.downloads(), submitted, move |number, result| {
                     // An error means that the main thread does not receive any more.
-                    let _ = sender.send(RunMessage::Done(code, result));
+                    let _ = sender.send(RunMessage::Done(number, result));
                 });
             match submitter {
                 Ok(submitter) => collector.receive(&messages, &submitter),
@@ -110,20 +129,36 @@ impl PreparedRun {
         conclusion::conclude(self, executor, collector, failure, began.elapsed())
     }
 
+    /// The directories in which workers write.
+    fn written(&self) -> Vec<&Path> {
+        let rate = self.rate_dir.as_ref().map(TempDir::path);
+        let dirs = [Some(self.settings.dest.as_path()), self.log_dir.as_deref(), rate];
+        dirs.into_iter().flatten().collect()
+    }
+
     fn downloads(&self) -> impl Iterator<Item = Download> + Send + 'static {
         let (fetch, dest) = (self.fetch.clone(), self.settings.dest.clone());
         let mut known = match self.settings.update {
-            true => validators::read(&dest, &fetch.server),
-            false => HashMap::new(),
+            true => KnownFiles::read(&dest),
+            false => KnownFiles::default(),
         };
-        self.settings.codes.clone().into_iter().map(move |code| Download {
-            code,
+        let items = Arc::clone(&self.source.items);
+        (0..items.len()).map(move |number| Download {
+            item: items[number].clone(),
+            known: known.take(fetch.server.as_deref(), &items[number]),
             fetch: fetch.clone(),
             dest: dest.clone(),
-            known: known.remove(&code),
             records_validators: true,
         })
     }
+}
+
+/// The limit, in a new file.
+fn rate_limit(rate: Option<f64>, dir: Option<&TempDir>) -> anyhow::Result<Option<RateLimit>> {
+    let (Some(per_second), Some(dir)) = (rate, dir) else { return Ok(None) };
+    let file = std::path::absolute(dir.path().join("rate"))?;
+    File::create(&file).context("cannot make a file for --rate")?;
+    Ok(Some(RateLimit { file, per_second }))
 }
 
 fn open_dashboard(
@@ -144,15 +179,15 @@ fn open_dashboard(
 fn as_logged(settings: &DownloadSettings, parallelism: Parallelism) -> RunSettings {
     RunSettings {
         mode: parallelism.mode().to_owned(),
-        server: settings.site.to_string(),
+        server: settings.source.server_name(),
         program: None,
-        codes: settings.codes.len(),
+        codes: settings.source.len(),
         workers: parallelism.workers(),
         connections: parallelism.connections(),
         dest: settings.dest.display().to_string(),
-        wanted: settings.codes.iter().map(ToString::to_string).collect(),
+        wanted: wanted(&settings.source),
         options: Some(RunOptions {
-            seed: settings.seed,
+            seed: settings.source.seed(),
             timeout_s: settings.timeout.as_secs_f64(),
             retries: settings.retries,
             task_timeout_s: settings.workers.task_timeout.map(|timeout| timeout.as_secs_f64()),
@@ -160,5 +195,20 @@ fn as_logged(settings: &DownloadSettings, parallelism: Parallelism) -> RunSettin
             update: settings.update,
         }),
         continues: settings.continues.clone(),
+    }
+}
+
+/// The most bytes of codes in the settings of a run. Readers that want only these read no more of a log.
+const MOST_WANTED: usize = 32 * 1024;
+
+/// The codes, unless they are too many for one line. Those of URLs have lines of their own as well.
+fn wanted(source: &ItemSource) -> Vec<String> {
+    match source {
+        ItemSource::Flags { codes, .. } => codes.iter().map(ToString::to_string).collect(),
+        ItemSource::Urls { items, .. } => {
+            let bytes: usize = items.iter().map(|item| item.code.len() + 3).sum();
+            let codes = items.iter().map(|item| item.code.clone());
+            if bytes > MOST_WANTED { Vec::new() } else { codes.collect() }
+        }
     }
 }

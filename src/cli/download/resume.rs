@@ -4,21 +4,22 @@
 //! are those that are left to do; each option that was not typed has its value of the earlier run.
 //! [`unfinished`](super::unfinished) finds the run and its codes.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use super::args::DownloadArgs;
+use super::args::{JobArgs, JobRequest, SourceArgs};
+use super::logged_items::LoggedOptions;
 use super::unfinished::{CodeState, LoggedJob, LoggedRuns};
 use crate::cli::contradiction::Contradiction;
-use crate::cli::format::count;
 use crate::cli::options::Mode;
 use crate::cli::run_selection;
 use crate::cli::usage_error::UsageError;
-use crate::flags::report::RunSummary;
+use crate::files::report::{FileNoun, RunSummary};
 use crate::flags::site::Site;
 use procession_journal::{RunOptions, RunSettings};
 
@@ -41,8 +42,8 @@ pub(in crate::cli) struct ResumeArgs {
 /// The value of the options without a name of a run.
 const UNNAMED: &str = "";
 
-/// Options that contradict the codes of the earlier run.
-const SELECTION: [&str; 5] = ["cc", "all", "every", "codes_file", "limit"];
+/// The group of the options that contradict the files of the earlier run.
+const SELECTION: [&str; 1] = ["selection"];
 
 /// What a run continues.
 pub(super) enum ResumePlan {
@@ -56,34 +57,70 @@ pub(super) enum ResumePlan {
 
 /// Completes the arguments from the log of the run that is to be continued, if there is one.
 pub(super) fn complete(
-    args: &mut DownloadArgs,
+    request: &mut JobRequest,
     matches: &ArgMatches,
 ) -> anyhow::Result<ResumePlan> {
-    let run = args.resume.run().map_err(|error| UsageError::new(&[], error))?;
+    let subcommand = request.subcommand();
+    let usage_error = |error: Box<dyn Error + Send + Sync>| UsageError::new(subcommand, error);
+    let run = request.resume.run().map_err(|error| usage_error(error.into()))?;
     let Some(run) = run.map(str::to_owned) else { return Ok(ResumePlan::None) };
-    let logs = args.log_dir.clone().unwrap_or(PathBuf::from(run_selection::DEFAULT_LOG_DIR));
-    let (runs, chosen) = find(&logs, &run, &args.resume)?;
+    let are_urls = matches!(request.source, SourceArgs::Urls(_));
+    let logs = request.job.log_dir.clone().unwrap_or(PathBuf::from(run_selection::DEFAULT_LOG_DIR));
+    let (runs, chosen) = find(&logs, &run, &request.resume, are_urls)?;
     let (name, settings) = (&runs.0[chosen].name, runs.0[chosen].settings()?);
-    let job = runs.job(chosen, args.resume.resume.is_some())?;
+    let job = runs.job(chosen, request.resume.resume.is_some())?;
     runs.print_warnings(chosen);
-    let (left, what) = args.resume.left_of(&job);
-    let all = count(job.codes.len() as u64, "flag");
+    let (left, what) = request.resume.left_of(&job);
+    let noun = if are_urls { FileNoun::File } else { FileNoun::Flag };
+    let all = noun.count(job.codes.len() as u64);
     if left.is_empty() {
         let text = format!("nothing to do: of {all} in {name} {what}");
         return Ok(ResumePlan::Nothing(text, Box::new(empty_summary(settings))));
     }
-    args.codes.cc = left;
-    apply(args, settings, matches)?;
-    args.resume.continues = Some(name.clone());
-    let differences = differences(args, settings);
+    let options = &runs.0[chosen].items.options;
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    check_headers(&request.job, options).map_err(|text| usage_error(text.into()))?;
+    match &mut request.source {
+        SourceArgs::Flags { codes, site } => {
+            codes.cc = left;
+            if !is_typed("server") {
+                site.server = settings.server.parse()?;
+            }
+            if let Some(options) = settings.options.as_ref().filter(|_| !is_typed("seed")) {
+                site.seed = (site.server == Site::Error).then_some(options.seed);
+            }
+        }
+        SourceArgs::Urls(_) | SourceArgs::Left(_) => {
+            request.source = SourceArgs::Left(runs.items(chosen, &left));
+        }
+    }
+    apply(&mut request.job, settings, options, &is_typed)?;
+    request.resume.continues = Some(name.clone());
+    let differences = differences(request, settings);
     Ok(ResumePlan::Left(format!("going on with {name}: of {all} {what}{differences}")))
 }
 
+/// Refuses to go on without the headers of the earlier run, whose values are in no log.
+fn check_headers(args: &JobArgs, options: &LoggedOptions) -> Result<(), String> {
+    let is_missing =
+        |name: &&String| !args.header.iter().any(|(typed, _)| typed.eq_ignore_ascii_case(name));
+    match options.headers.iter().find(is_missing) {
+        Some(name) => Err(format!(
+            "the run sent the header {name}, whose value is in no log: add --header '{name}: …'"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The server and the destination, if options make them differ from those of the earlier run.
-fn differences(args: &DownloadArgs, settings: &RunSettings) -> String {
-    let server = args.server.server.to_string();
-    let dest = std::path::absolute(&args.dest).unwrap_or_else(|_| args.dest.clone());
+fn differences(request: &JobRequest, settings: &RunSettings) -> String {
+    let typed_dest = &request.job.dest;
+    let dest = std::path::absolute(typed_dest).unwrap_or_else(|_| typed_dest.clone());
     let dest = dest.display().to_string();
+    let server = match &request.source {
+        SourceArgs::Flags { site, .. } => site.server.to_string(),
+        SourceArgs::Urls(_) | SourceArgs::Left(_) => settings.server.clone(),
+    };
     let server = (server != settings.server)
         .then(|| format!("; from {server}, where the first part came from {}", settings.server));
     let dest = (dest != settings.dest)
@@ -92,19 +129,30 @@ fn differences(args: &DownloadArgs, settings: &RunSettings) -> String {
 }
 
 /// All runs that have logs, and the index of the one to continue.
-fn find(logs: &Path, run: &str, resume: &ResumeArgs) -> anyhow::Result<(LoggedRuns, usize)> {
+fn find(
+    logs: &Path,
+    run: &str,
+    resume: &ResumeArgs,
+    are_urls: bool,
+) -> anyhow::Result<(LoggedRuns, usize)> {
     if run == UNNAMED {
         // An error says that there is none.
         run_selection::find(logs, None)?;
         let runs = LoggedRuns::read(logs)?;
-        let chosen = runs.newest_with_something_left(resume)?;
+        let chosen = runs.newest_with_something_left(resume, are_urls)?;
         return Ok((runs, chosen));
     }
     let path = run_selection::find(logs, Some(run))?.canonicalize()?;
     let dir = if path.is_file() { path.parent().unwrap_or(&path) } else { &path };
     let runs = LoggedRuns::read(dir.parent().unwrap_or(dir))?;
     let chosen = runs.named(&run_selection::name(dir))?;
-    Ok((runs, chosen))
+    match (runs.0[chosen].items.are_urls(), are_urls) {
+        (true, false) => {
+            bail!("{run} is a run of coordinator fetch: see coordinator fetch --resume")
+        }
+        (false, true) => bail!("{run} is a run of flags: see coordinator --resume"),
+        _ => Ok((runs, chosen)),
+    }
 }
 
 impl ResumeArgs {
@@ -146,6 +194,7 @@ impl ResumeArgs {
 fn empty_summary(settings: &RunSettings) -> RunSummary {
     RunSummary {
         server: settings.server.clone(),
+        dest: settings.dest.clone(),
         mode: settings.mode.clone(),
         workers: settings.workers,
         connections: settings.connections,
@@ -160,15 +209,15 @@ fn empty_summary(settings: &RunSettings) -> RunSummary {
 
 /// Gives each option that was not typed its value of the earlier run.
 fn apply(
-    args: &mut DownloadArgs,
+    args: &mut JobArgs,
     settings: &RunSettings,
-    matches: &ArgMatches,
+    logged: &LoggedOptions,
+    is_typed: &impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     // All fields, so that a new setting cannot be forgotten.
     let RunSettings {
         mode,
-        server,
+        server: _,
         program: _,
         codes: _,
         wanted: _,
@@ -178,8 +227,12 @@ fn apply(
         options,
         continues: _,
     } = settings;
-    if !is_typed("server") {
-        args.server.server = server.parse()?;
+    let LoggedOptions { source: _, headers: _, max_bytes, rate } = logged;
+    if !is_typed("max_size") {
+        args.max_size = *max_bytes;
+    }
+    if !is_typed("rate") {
+        args.rate = *rate;
     }
     if !is_typed("dest") {
         args.dest = PathBuf::from(dest);
@@ -195,7 +248,7 @@ fn apply(
 }
 
 fn apply_parallelism(
-    args: &mut DownloadArgs,
+    args: &mut JobArgs,
     workers: usize,
     connections: usize,
     is_typed: impl Fn(&str) -> bool,
@@ -215,19 +268,16 @@ fn apply_parallelism(
 }
 
 fn apply_options(
-    args: &mut DownloadArgs,
+    args: &mut JobArgs,
     options: &RunOptions,
     is_typed: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    let RunOptions { seed, timeout_s, retries, task_timeout_s, max_tasks, update } = options;
-    if !is_typed("seed") {
-        args.server.seed = (args.server.server == Site::Error).then_some(*seed);
-    }
+    let RunOptions { seed: _, timeout_s, retries, task_timeout_s, max_tasks, update } = options;
     if !is_typed("timeout") {
-        args.server.timeout = Duration::try_from_secs_f64(*timeout_s)?;
+        args.request.timeout = Some(Duration::try_from_secs_f64(*timeout_s)?);
     }
     if !is_typed("retries") {
-        args.server.retries = *retries;
+        args.request.retries = *retries;
     }
     if !is_typed("update") {
         args.update = *update;

@@ -6,36 +6,45 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::DownloadArgs;
+use super::args::{JobArgs, JobRequest};
 use super::parallelism::Parallelism;
+use super::source::{ItemSource, SourceError};
 use crate::cli::contradiction::Contradiction;
 use crate::cli::dashboard::AddressError;
 use crate::cli::options::{
-    CodeArgsError, ColorOption, DisplayArgs, Mode, ProgressOption, SandboxOption, ServerArgs,
+    ColorOption, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption,
 };
 use crate::cli::run_log::LogPolicy;
-use crate::flag_server::DEFAULT_SEED;
-use crate::flags::codes::Code;
-use crate::flags::site::Site;
 
 /// A download job.
 #[derive(Debug)]
 pub(super) struct DownloadSettings {
-    pub codes: Vec<Code>,
-    pub site: Site,
-    /// Seed of the ERROR server.
-    pub seed: u64,
+    pub source: ItemSource,
     /// Timeout of a request.
     pub timeout: Duration,
-    /// Further tries of a request, and of a flag whose worker died or was killed.
+    /// Further tries of a request, and of a file whose worker died or was killed.
     pub retries: u32,
-    /// Whether flags that have not changed are skipped.
+    /// Headers of each request.
+    pub headers: Vec<(String, String)>,
+    /// The largest file that is accepted, in bytes.
+    pub max_bytes: Option<u64>,
+    /// The most requests per second.
+    pub rate: Option<f64>,
+    /// The number of errors after which no more is begun.
+    pub max_errors: Option<usize>,
+    /// Whether nothing is to be done.
+    pub dry_run: bool,
+    /// Whether files that have not changed are skipped.
     pub update: bool,
     /// Name of the run that this one continues.
     pub continues: Option<String>,
     pub parallelism: Parallelism,
     pub workers: WorkerSettings,
+    /// The absolute path of the destination.
     pub dest: PathBuf,
+    /// The destination as typed.
+    pub shown_dest: PathBuf,
+    pub joblog: Option<PathBuf>,
     pub display: DisplaySettings,
     pub fail_on_missing: bool,
     pub logs: LogPolicy,
@@ -64,8 +73,8 @@ pub(super) struct DisplaySettings {
 /// The settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SettingsError {
-    #[error("{0}")]
-    Codes(#[from] CodeArgsError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("{0} needs --mode processes: only a worker process can be ended, replaced or confined")]
     OnlyProcesses(&'static str),
     #[error(transparent)]
@@ -82,14 +91,20 @@ pub(super) enum SettingsError {
 
 impl DownloadSettings {
     /// Resolves the arguments.
-    pub(super) fn resolve(args: DownloadArgs) -> Result<Self, SettingsError> {
-        args.check()?;
+    pub(super) fn resolve(request: JobRequest) -> Result<Self, SettingsError> {
+        request.check()?;
+        let JobRequest { source, resume, job } = request;
         // All fields, so that a new option cannot be forgotten.
-        let DownloadArgs {
-            codes,
-            resume,
-            server: ServerArgs { server, seed, timeout, retries },
+        let JobArgs {
+            request: RequestArgs { timeout, retries },
+            header,
             update,
+            max_size,
+            rate,
+            fail_fast,
+            max_errors,
+            dry_run,
+            joblog,
             mode,
             max_req,
             workers,
@@ -105,23 +120,28 @@ impl DownloadSettings {
             log_dir,
             keep_runs,
             no_logs,
-        } = args;
-        let codes = codes.resolve()?;
+        } = job;
+        let source = ItemSource::resolve(source)?;
         let dashboard = dashboard.resolve()?;
         if dashboard.is_some() && no_logs {
             return Err(SettingsError::DashboardWithoutLogs);
         }
         Ok(Self {
             workers: WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?,
-            parallelism: Parallelism::resolve(mode, max_req, workers, codes.len()),
-            codes,
-            site: server,
-            seed: seed.unwrap_or(DEFAULT_SEED),
-            timeout,
+            parallelism: Parallelism::resolve(mode, max_req, workers, source.len()),
+            timeout: timeout.unwrap_or(source.default_timeout()),
             retries,
+            headers: header,
+            max_bytes: max_size.or(source.default_max_bytes()),
+            source,
+            rate,
+            max_errors: if fail_fast { Some(1) } else { max_errors },
+            dry_run,
+            joblog,
             update,
             continues: resume.continues,
             dest: resolve_dest(&dest)?,
+            shown_dest: dest,
             display: DisplaySettings { verbose, json, progress, color },
             fail_on_missing,
             logs: LogPolicy::resolve(no_logs, log_dir),
@@ -169,7 +189,7 @@ mod tests {
     use super::*;
 
     fn resolved(args: &[&str]) -> DownloadSettings {
-        DownloadSettings::resolve(DownloadArgs::typed(args)).expect("a valid command line")
+        DownloadSettings::resolve(JobRequest::typed(args)).expect("a valid command line")
     }
 
     #[test]
@@ -191,7 +211,7 @@ mod tests {
     fn options_of_worker_processes_are_refused_in_other_modes() {
         for mode in ["threads", "sequential"] {
             for option in ["--task-timeout", "--max-tasks-per-worker"] {
-                let args = DownloadArgs::typed(&["--mode", mode, option, "3"]);
+                let args = JobRequest::typed(&["--mode", mode, option, "3"]);
                 let error = DownloadSettings::resolve(args).expect_err("refused").to_string();
                 assert!(error.starts_with(option), "{error}");
                 assert!(error.contains("needs --mode processes"), "{error}");

@@ -8,9 +8,8 @@ use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
 use procession_os::threads::ThreadSpec;
 
 use crate::cli::run_log::SubmittedCodes;
-use crate::flags::codes::Code;
-use crate::flags::outcome::DownloadOutcome;
-use crate::flags::task::Download;
+use crate::files::outcome::DownloadOutcome;
+use crate::files::task::Download;
 
 /// A running submitter.
 pub(super) struct Submitter {
@@ -19,20 +18,21 @@ pub(super) struct Submitter {
 }
 
 impl Submitter {
-    /// Starts to submit the downloads. `done` is called with the result of each, submitted or not.
+    /// Starts to submit the downloads. `done` is called with the number of each, counted from 0, and its
+    /// result, submitted or not.
     pub(super) fn start(
         executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
         submitted: SubmittedCodes,
-        done: impl Fn(Code, Result<DownloadOutcome, TaskError>) + Clone + Send + 'static,
+        done: impl Fn(usize, Result<DownloadOutcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let submitter = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
         let is_stopped = Arc::clone(&submitter.is_stopped);
         spawn("submitter", move || {
-            for download in downloads {
-                let (code, done) = (download.code, done.clone());
+            for (number, download) in downloads.enumerate() {
+                let (code, done) = (download.item.code.clone(), done.clone());
                 if is_stopped.load(Ordering::Acquire) {
-                    done(code, Err(TaskError::Cancelled));
+                    done(number, Err(TaskError::Cancelled));
                     continue;
                 }
                 let future = executor.submit(download);
@@ -40,9 +40,9 @@ impl Submitter {
                 future.on_done(move |result| match result {
                     // The executor was shut down just before this submission.
                     Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
-                        done(code, Err(TaskError::Cancelled));
+                        done(number, Err(TaskError::Cancelled));
                     }
-                    result => done(code, result.clone()),
+                    result => done(number, result.clone()),
                 });
             }
         })?;

@@ -8,9 +8,11 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::logged_items::LoggedItems;
 use super::resume::ResumeArgs;
 use crate::cli::format::printable;
 use crate::cli::stderr;
+use crate::files::item::FileItem;
 use procession_journal as journal;
 use procession_journal::history::FinalStatus;
 use procession_journal::{ReadWarnings, RunDir, RunHistory, RunSettings};
@@ -19,6 +21,7 @@ use procession_journal::{ReadWarnings, RunDir, RunHistory, RunSettings};
 pub(super) struct LoggedRun {
     pub(super) name: String,
     history: RunHistory,
+    pub(super) items: LoggedItems,
     warnings: ReadWarnings,
     is_running: bool,
 }
@@ -38,7 +41,7 @@ impl LoggedRun {
         self.history.settings.as_ref()?.continues.as_ref()
     }
 
-    /// Whether both runs save the flags of the same server in the same directory.
+    /// Whether both runs save the files of the same server in the same directory.
     fn has_same_target(&self, other: &Self) -> bool {
         let target = |run: &Self| {
             run.history.settings.as_ref().map(|run| (run.server.clone(), run.dest.clone()))
@@ -56,8 +59,16 @@ impl LoggedRuns {
             let path = run.path();
             // Checked before the log is read: the run may end meanwhile.
             let is_running = journal::is_running(&path);
-            let (history, warnings) = journal::read(&path).ok()?;
-            Some(LoggedRun { name: run.name().to_owned(), history, warnings, is_running })
+            let (mut history, warnings) = journal::read(&path).ok()?;
+            let items = LoggedItems::read(&path);
+            if let Some(settings) = &mut history.settings
+                && settings.wanted.is_empty()
+                // Fewer if the run was killed while it wrote them.
+                && settings.codes == items.codes.len()
+            {
+                settings.wanted = items.codes.clone();
+            }
+            Some(LoggedRun { name: run.name().to_owned(), history, items, warnings, is_running })
         });
         Ok(Self(runs.collect()))
     }
@@ -80,9 +91,15 @@ impl LoggedRuns {
     }
 
     /// Index of the newest run of which codes are left; that of the newest run if there is none.
-    pub(super) fn newest_with_something_left(&self, resume: &ResumeArgs) -> anyhow::Result<usize> {
+    /// Only runs of one kind count: those of URLs, or those of flags.
+    pub(super) fn newest_with_something_left(
+        &self,
+        resume: &ResumeArgs,
+        are_urls: bool,
+    ) -> anyhow::Result<usize> {
+        let is_of_kind = |run: &usize| self.0[*run].items.are_urls() == are_urls;
         let mut seen = HashSet::new();
-        for run in (0..self.0.len()).rev() {
+        for run in (0..self.0.len()).rev().filter(is_of_kind) {
             if seen.contains(&run) {
                 continue;
             }
@@ -97,7 +114,12 @@ impl LoggedRuns {
                 return Ok(run);
             }
         }
-        let newest = self.0.len().checked_sub(1).context("none of the logs can be read")?;
+        let newest = (0..self.0.len()).rev().find(is_of_kind);
+        let newest = newest.with_context(|| match (self.0.is_empty(), are_urls) {
+            (true, _) => "none of the logs can be read",
+            (false, true) => "none of the logs is of coordinator fetch",
+            (false, false) => "all logs are of coordinator fetch: see coordinator fetch --resume",
+        })?;
         self.refuse_running(&self.members(newest))?;
         Ok(newest)
     }
@@ -134,10 +156,20 @@ impl LoggedRuns {
             if members.contains(&index) {
                 job.continue_with(name, history, must_know_codes)?;
             } else if self.0[index].has_same_target(&self.0[run]) {
-                job.note_done(history);
+                job.note_done(history, |code| {
+                    let here = self.0[index].items.item(code);
+                    here == members.iter().find_map(|run| self.0[*run].items.item(code))
+                });
             }
         }
         Ok(job)
+    }
+
+    /// The items with these codes, as the runs of a job logged them.
+    pub(super) fn items(&self, run: usize, codes: &[String]) -> Vec<FileItem> {
+        let members = self.members(run);
+        let item = |code: &String| members.iter().find_map(|run| self.0[*run].items.item(code));
+        codes.iter().filter_map(item).collect()
     }
 
     /// Prints the warnings about the logs of a job, and which of its runs have no log any more.
@@ -198,10 +230,10 @@ impl LoggedJob {
     }
 
     /// Marks the codes as done that a run of another job has saved.
-    fn note_done(&mut self, history: &RunHistory) {
+    fn note_done(&mut self, history: &RunHistory, is_same: impl Fn(&str) -> bool) {
         for (code, end) in history.final_outcomes() {
             let is_done = matches!(end.status, FinalStatus::Ok | FinalStatus::NotFound);
-            if let (true, Some(state)) = (is_done, self.states.get_mut(&code)) {
+            if let (true, Some(state)) = (is_done && is_same(&code), self.states.get_mut(&code)) {
                 *state = CodeState::Done;
             }
         }

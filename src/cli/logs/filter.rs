@@ -87,7 +87,15 @@ pub(super) fn level(typed: &str) -> Result<Level, FilterError> {
     }
 }
 
-/// A code as typed: two letters.
+/// A code as typed: two letters, or the name of a file, unless it is up to three letters: that is rather a
+/// slip.
 pub(super) fn code(typed: &str) -> Result<String, FilterError> {
-    Ok(typed.trim().parse::<Code>()?.to_string())
+    let typed = typed.trim();
+    match typed.parse::<Code>() {
+        Ok(code) => Ok(code.to_string()),
+        Err(_) if typed.len() > 3 || typed.contains(|c: char| !c.is_alphabetic()) => {
+            Ok(typed.to_owned())
+        }
+        Err(error) => Err(error.into()),
+    }
 }

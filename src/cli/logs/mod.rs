@@ -76,8 +76,8 @@ pub(super) struct FilterArgs {
     /// The same by process id
     #[arg(long, value_name = "PID", value_parser = value::unsigned::<u32>("--pid PID"), allow_negative_numbers = true)]
     pub pid: Vec<u32>,
-    /// Only what is about this flag; may be given several times
-    #[arg(long, value_name = "CC", value_delimiter = ',', value_parser = filter::code)]
+    /// Only what is about this flag or file; may be given several times
+    #[arg(long, value_name = "CC|FILE", value_delimiter = ',', value_parser = filter::code)]
     pub code: Vec<String>,
     /// Only lines about tasks with this id, label or name, in the logs of any program
     #[arg(long, value_name = "TASK")]

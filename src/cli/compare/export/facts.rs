@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cli::compare::comparison::ModeResults;
 use crate::cli::compare::statistics::{Conclusion, Ratio};
-use crate::flags::outcome::OutcomeCounts;
+use crate::files::outcome::OutcomeCounts;
 
 /// The results of a mode.
 #[derive(Serialize)]

@@ -1,15 +1,16 @@
-//! Saves flags as `DEST/br.gif`, written whole or not at all.
+//! Saves files as `DEST/br.gif`, written whole or not at all.
 //!
 //! ```text
-//!  bytes ─► DEST/.br.gif.x7Kq0aTzP4mD.part ─► rename ─► DEST/br.gif
+//!  bytes ─► DEST/.procession-x7Kq0aTzP4mD.part ─► rename ─► DEST/br.gif
 //! ```
 //!
-//! No half-written flag has the flag's name, whenever the process dies. The temporary
+//! No half-written file has the file's name, whenever the process dies. The temporary
 //! file is in the same directory because a rename is atomic only within one file system. It is locked
 //! while it is written: a file without a lock was left by a process that is gone, and is removed by
 //! a later run. A process id in its name would not do, since containers that share a destination
 //! have process ids of their own.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -21,10 +22,11 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::codes::Code;
+use super::fetch::ReceivedBody;
 use super::validators;
+use crate::flags::codes::Code;
 
-/// Why a destination cannot be used, or a flag was not saved.
+/// Why a destination cannot be used, or a file was not saved.
 #[derive(Debug, Error)]
 pub enum SaveError {
     /// The destination is missing and could not be made.
@@ -49,10 +51,10 @@ pub enum SaveError {
         /// The error of the system.
         source: io::Error,
     },
-    /// A flag could not be written.
+    /// A file could not be written.
     #[error("cannot save {}", path.display())]
     CannotSave {
-        /// The flag's file.
+        /// The file.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,
@@ -60,7 +62,7 @@ pub enum SaveError {
 }
 
 impl SaveError {
-    /// The error without the name of the flag's file, so that it is the same for all flags.
+    /// The error without the name of the file, so that it is the same for all files.
     pub(super) fn cause(&self) -> Option<String> {
         match self {
             SaveError::CannotSave { path, source } => {
@@ -87,38 +89,55 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
         .map_err(|source| SaveError::NotWritable { path: path(), source })
 }
 
-/// Where a flag is saved.
-pub fn path(dest: &Path, code: Code) -> PathBuf {
-    dest.join(format!("{}.gif", code.lower()))
+/// Makes the directories in `dest` that files with these names need.
+pub fn prepare_for<'f>(
+    dest: &Path,
+    files: impl IntoIterator<Item = &'f str>,
+) -> Result<(), SaveError> {
+    let parents: BTreeSet<_> =
+        files.into_iter().filter_map(|file| Path::new(file).parent()).collect();
+    for parent in parents.into_iter().filter(|parent| !parent.as_os_str().is_empty()) {
+        let path = dest.join(parent);
+        fs::create_dir_all(&path).map_err(|source| SaveError::CannotMake { path, source })?;
+    }
+    Ok(())
 }
 
-/// Saves a flag as `dest/{cc}.gif`, replacing an older one. Any number of threads and processes
-/// may save into the same directory; the last one to finish wins.
-pub fn save(dest: &Path, code: Code, bytes: &[u8]) -> Result<(), SaveError> {
-    let path = path(dest, code);
-    write_and_rename(dest, code, bytes, &path)
-        .map_err(|source| SaveError::CannotSave { path, source })
+/// Saves a body as `dest/file`, replacing an older file, and returns its length. Any number of threads
+/// and processes may save into the same directory; the last one to finish wins.
+pub fn save(dest: &Path, file: &str, body: ReceivedBody) -> Result<u64, SaveError> {
+    let path = dest.join(file);
+    let saved = match body {
+        ReceivedBody::Bytes(bytes) => write_part(dest, &bytes),
+        ReceivedBody::Part(part, bytes) => Ok((part, bytes)),
+    };
+    // Locked until it has its name. Where anything fails, it is removed when it is dropped.
+    let persist = |(part, bytes): (NamedTempFile, u64)| match part.persist(&path) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(error.error),
+    };
+    saved.and_then(persist).map_err(|source| SaveError::CannotSave { path: path.clone(), source })
 }
 
-fn write_and_rename(dest: &Path, code: Code, bytes: &[u8], path: &Path) -> io::Result<()> {
-    let mut part = create_part(dest, &format!("{}.gif", code.lower()))?;
+fn write_part(dest: &Path, bytes: &[u8]) -> io::Result<(NamedTempFile, u64)> {
+    let mut part = create_part(dest)?;
     // An error of the temporary file would contain its random name, so equal errors would differ.
     part.as_file_mut().write_all(bytes)?;
-    // Locked until it has its name. Where anything fails, it is removed when it is dropped.
-    part.persist(path).map(drop).map_err(|error| error.error)
+    Ok((part, bytes.len() as u64))
 }
 
+/// The begin of the name of a temporary file.
+const PREFIX: &str = ".procession-";
 /// Random characters in the name of a temporary file.
 const RANDOM: usize = 12;
 /// How often another process may take a new file for one that was left.
 const TRIES: usize = 100;
 
-/// Makes the temporary file that will be renamed to `name`, and is locked until then.
-pub(super) fn create_part(dest: &Path, name: &str) -> io::Result<NamedTempFile> {
-    let prefix = format!(".{name}.");
+/// Makes a temporary file that will be renamed, and is locked until then.
+pub(super) fn create_part(dest: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     // As an ordinary file; the umask applies.
-    builder.prefix(&prefix).suffix(".part").rand_bytes(RANDOM);
+    builder.prefix(PREFIX).suffix(".part").rand_bytes(RANDOM);
     let mut options = File::options();
     options.read(true).write(true).create_new(true).mode(0o666);
     for _ in 0..TRIES {
@@ -147,21 +166,27 @@ pub fn sweep(dest: &Path) -> usize {
         .count()
 }
 
-/// Whether a temporary file of ours may have this name: `.br.gif.x7Kq0aTzP4mD.part`, or as they
-/// were in older versions, which locked them as well, `.br.gif.4712.0.part`.
+/// Whether a temporary file of ours may have this name: `.procession-x7Kq0aTzP4mD.part`, or as they were
+/// in older versions, which locked them as well, `.br.gif.x7Kq0aTzP4mD.part` and `.br.gif.4712.0.part`.
 fn is_part(name: &str) -> bool {
-    let middle = || {
-        let name = name.strip_prefix('.')?.strip_suffix(".part")?;
-        if let Some(middle) = name.strip_prefix(validators::FILE) {
+    let is_random =
+        |text: &str| text.len() == RANDOM && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_number = |text: &str| text.parse::<u64>().is_ok() && !text.starts_with('+');
+    let Some(stem) = name.strip_suffix(".part") else { return false };
+    if let Some(random) = stem.strip_prefix(PREFIX) {
+        return is_random(random);
+    }
+    let older = || {
+        let stem = stem.strip_prefix('.')?;
+        if let Some(middle) = stem.strip_prefix(validators::FILE) {
             return middle.strip_prefix('.');
         }
-        let (cc, middle) = name.split_once(".gif.")?;
+        let (cc, middle) = stem.split_once(".gif.")?;
         cc.parse::<Code>().ok().map(|_| middle)
     };
-    let is_number = |text: &str| text.parse::<u64>().is_ok() && !text.starts_with('+');
-    middle().is_some_and(|middle| match middle.split_once('.') {
+    older().is_some_and(|middle| match middle.split_once('.') {
         Some((pid, n)) => is_number(pid) && is_number(n),
-        None => middle.len() == RANDOM && middle.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        None => is_random(middle),
     })
 }
 
@@ -198,8 +223,8 @@ mod tests {
         names
     }
 
-    fn br() -> Code {
-        "BR".parse().unwrap()
+    fn body(bytes: &[u8]) -> ReceivedBody {
+        ReceivedBody::Bytes(bytes.to_vec())
     }
 
     #[test]
@@ -227,8 +252,8 @@ mod tests {
     #[test]
     fn a_flag_is_an_ordinary_file_and_replaces_an_older_one() {
         let dir = tempfile::tempdir().unwrap();
-        save(dir.path(), br(), b"old").unwrap();
-        save(dir.path(), br(), b"new").unwrap();
+        save(dir.path(), "br.gif", body(b"old")).unwrap();
+        save(dir.path(), "br.gif", body(b"new")).unwrap();
         let flag = dir.path().join("br.gif");
         assert_eq!(fs::read(&flag).unwrap(), b"new");
         let ordinary = dir.path().join("ordinary");
@@ -242,9 +267,11 @@ mod tests {
     fn the_cause_of_a_failed_save_names_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let cause = |code: &str| save(&missing, code.parse().unwrap(), b"x").unwrap_err().cause();
-        assert_eq!(cause("br"), cause("cn"));
-        assert!(cause("br").unwrap().ends_with("missing: No such file or directory (os error 2)"));
+        let cause = |file: &str| save(&missing, file, body(b"x")).unwrap_err().cause();
+        assert_eq!(cause("br.gif"), cause("cn.gif"));
+        assert!(
+            cause("br.gif").unwrap().ends_with("missing: No such file or directory (os error 2)")
+        );
     }
 
     #[test]
@@ -252,21 +279,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let in_the_way = dir.path().join("br.gif");
         fs::create_dir(&in_the_way).unwrap();
-        let error = save(dir.path(), br(), b"x").unwrap_err().to_string();
+        let error = save(dir.path(), "br.gif", body(b"x")).unwrap_err().to_string();
         assert_eq!(error, format!("cannot save {}", in_the_way.display()));
         assert_eq!(names(dir.path()), ["br.gif"]);
-        assert!(save(&dir.path().join("missing"), br(), b"x").is_err());
+        assert!(save(&dir.path().join("missing"), "br.gif", body(b"x")).is_err());
     }
 
     #[test]
     fn files_that_no_process_has_locked_are_swept_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let swept = [
+            ".procession-x7Kq0aTzP4mD.part",
             ".br.gif.x7Kq0aTzP4mD.part",
             ".br.gif.4711.0.part",
             "..validators.jsonl.x7Kq0aTzP4mD.part",
         ];
         let kept = [
+            ".procession-x7Kq0aTz.part",
+            ".other.x7Kq0aTzP4mD.part",
             ".br.gif.4711.part",
             ".bra.gif.x7Kq0aTzP4mD.part",
             ".br.gif.-1.0.part",
@@ -276,11 +306,11 @@ mod tests {
         for name in kept.iter().chain(&swept) {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        let mut written = create_part(dir.path(), "br.gif").unwrap();
+        let mut written = create_part(dir.path()).unwrap();
         assert!(is_part(written.path().file_name().unwrap().to_str().unwrap()));
-        assert_eq!(sweep(dir.path()), 3);
+        assert_eq!(sweep(dir.path()), swept.len());
         written.write_all(b"flag").unwrap();
-        written.persist(path(dir.path(), br())).unwrap();
+        written.persist(dir.path().join("br.gif")).unwrap();
         let mut kept = kept.to_vec();
         kept.sort_unstable();
         assert_eq!(names(dir.path()), kept);
@@ -294,7 +324,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| (0..500).for_each(|_| _ = sweep(dest)));
-                scope.spawn(|| (0..500).for_each(|_| save(dest, br(), b"flag").unwrap()));
+                scope.spawn(|| {
+                    (0..500).for_each(|_| _ = save(dest, "br.gif", body(b"flag")).unwrap())
+                });
             }
         });
         assert_eq!(names(dest), ["br.gif"]);

@@ -1,40 +1,41 @@
-//! The download of a flag as a [`Task`], for any executor to run.
+//! The download of a file as a [`Task`], for any executor to run.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::client::{self, FetchSettings};
-use super::codes::Code;
-use super::download::{SaveTarget, download};
-use super::fetch::RetryNotice;
+use super::download::{UpdateNotes, download};
+use super::fetch::{FetchTools, RetryNotice};
+use super::item::FileItem;
 use super::outcome::{DownloadOutcome, DownloadStatus, milliseconds};
-use super::validators::{KnownFlag, ValidatorCache};
+use super::rate::RateGate;
+use super::validators::{KnownFile, ValidatorCache};
 use procession::{Context, Failure, Task};
 use procession_journal as journal;
 use procession_journal::{Journal, Level, LogEvent, NamedTask, TaskEnd, TaskSlot};
 
-/// Downloads one flag. It holds all its settings, so that workers need none.
+/// Downloads one file. It holds all its settings, so that workers need none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Download {
-    /// The code of the flag.
-    pub code: Code,
-    /// The server, and how to fetch.
+    /// The file.
+    pub item: FileItem,
+    /// How to fetch.
     pub fetch: FetchSettings,
     /// The directory to save it in, which exists.
     pub dest: PathBuf,
-    /// The record of the flag that was saved before; an unchanged flag is not fetched again.
+    /// The record of the file that was saved before; an unchanged file is not fetched again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub known: Option<KnownFlag>,
-    /// Whether the validators of the response are kept beside the flag, for a later run.
+    pub known: Option<KnownFile>,
+    /// Whether the validators of the response are kept beside the file, for a later run.
     #[serde(default)]
     pub records_validators: bool,
 }
 
 impl Download {
     /// A download without validators.
-    pub fn new(code: Code, fetch: FetchSettings, dest: PathBuf) -> Self {
-        Self { code, fetch, dest, known: None, records_validators: false }
+    pub fn new(item: FileItem, fetch: FetchSettings, dest: PathBuf) -> Self {
+        Self { item, fetch, dest, known: None, records_validators: false }
     }
 }
 
@@ -44,14 +45,16 @@ impl Task for Download {
 
     /// Never fails as a task: an error of the download is in its outcome.
     fn run(self, context: &Context) -> Result<DownloadOutcome, Failure> {
-        let log = TaskLog::open(context, self.code);
+        let log = TaskLog::open(context, &self.item.code);
         log.started(context.attempt());
         let agent = context.local(|| client::agent(&self.fetch));
         let cache = context.local(|| ValidatorCache::open(&self.dest));
+        let gate = context.local(|| self.fetch.rate.as_ref().map(RateGate::open));
+        let tools = FetchTools { agent: &agent, gate: gate.as_ref().as_ref(), dest: &self.dest };
         let cache = self.records_validators.then_some(&*cache);
-        let target = SaveTarget { dest: &self.dest, cache, known: self.known.as_ref() };
+        let notes = UpdateNotes { cache, known: self.known.as_ref() };
         let mut outcome =
-            download(&agent, &self.fetch, target, self.code, |retry| log.try_failed(retry));
+            download(tools, &self.fetch, notes, &self.item, |retry| log.try_failed(retry));
         outcome.worker = Some(context.worker());
         // Earlier attempts of this task ended with their worker: their requests are not known, and
         // each counts as one.
@@ -62,9 +65,9 @@ impl Task for Download {
 }
 
 /// Writes the events of a download into the journal of its process, if that keeps one.
-struct TaskLog {
+struct TaskLog<'c> {
     journal: Option<(&'static Journal, TaskLane)>,
-    code: Code,
+    code: &'c str,
 }
 
 /// Where in its process a task runs.
@@ -75,8 +78,8 @@ enum TaskLane {
     Thread(usize),
 }
 
-impl TaskLog {
-    fn open(context: &Context, code: Code) -> Self {
+impl<'c> TaskLog<'c> {
+    fn open(context: &Context, code: &'c str) -> Self {
         let lane = |journal: &Journal| match journal.worker_index() {
             Some(_) => TaskLane::Slot(TaskSlot::take()),
             None => TaskLane::Thread(context.worker()),
@@ -137,10 +140,11 @@ fn task_event(
     // All fields, so that a new one cannot be forgotten.
     let DownloadOutcome {
         status,
-        data,
+        code,
         bytes,
         unchanged,
         elapsed_ms,
+        ended_us: _,
         attempts,
         http_status,
         error,
@@ -149,7 +153,7 @@ fn task_event(
         pid: _,
     } = outcome;
     LogEvent::Task(TaskEnd {
-        code: data.to_string(),
+        code: code.clone(),
         task: NamedTask::default(),
         slot,
         status: status.as_str().to_owned(),

@@ -1,5 +1,4 @@
-//! The texts of a download: the report before, the report after, a line for each flag, and the summary
-//! at the end of `--json`.
+//! The texts of a download: the report before, the report after, and the summary at the end of `--json`.
 //!
 //! These are pure functions, so the exact texts are tested.
 
@@ -8,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::codes::Code;
-use super::outcome::{DownloadOutcome, DownloadStatus, OutcomeCounts};
+use super::item::FileItem;
+use super::outcome::OutcomeCounts;
 
 /// The most codes that are listed one by one.
 const LISTED: usize = 10;
@@ -34,11 +33,38 @@ pub enum ExecutionStyle {
     },
 }
 
-/// The three lines before the downloads, each with its line feed.
-pub fn initial(label: &str, url: &str, codes: &[Code], style: ExecutionStyle) -> String {
-    let which = match codes {
-        [first, .., last] if codes.len() > LISTED => format!("from {first} to {last}"),
-        few => few.iter().map(Code::as_str).collect::<Vec<_>>().join(", "),
+/// What a job calls its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileNoun {
+    /// Flags, each with a code.
+    Flag,
+    /// Any files.
+    File,
+}
+
+impl FileNoun {
+    /// A number of them: `1 flag`, `20 flags`.
+    pub fn count(self, number: u64) -> String {
+        let noun = match self {
+            Self::Flag => "flag",
+            Self::File => "file",
+        };
+        format!("{number} {noun}{}", s(number))
+    }
+}
+
+/// The three lines before the downloads, each with its line feed; `headline` says where the files come from.
+pub fn initial(
+    headline: &str,
+    noun: FileNoun,
+    items: &[FileItem],
+    style: ExecutionStyle,
+) -> String {
+    let which = match items {
+        [first, .., last] if items.len() > LISTED => {
+            format!("from {} to {}", first.code, last.code)
+        }
+        few => few.iter().map(|item| item.code.as_str()).collect::<Vec<_>>().join(", "),
     };
     let (workers, connections) = match style {
         ExecutionStyle::InProcess { connections } => (String::new(), connections),
@@ -48,25 +74,37 @@ pub fn initial(label: &str, url: &str, codes: &[Code], style: ExecutionStyle) ->
         }
     };
     format!(
-        "{label} site: {url}\n\
-         Searching for {count} flag{}: {which}\n\
+        "{headline}\n\
+         Searching for {}: {which}\n\
          {workers}{connections} concurrent connection{} will be used.\n",
-        s(codes.len() as u64),
+        noun.count(items.len() as u64),
         s(connections as u64),
-        count = codes.len(),
     )
 }
 
+/// The results of a run, for its last report.
+#[derive(Debug)]
+pub struct RunResults<'r> {
+    /// How many files have each status.
+    pub counts: &'r OutcomeCounts,
+    /// The codes of those that were not found.
+    pub not_found: &'r [String],
+    /// The destination, as the user named it.
+    pub dest: &'r str,
+    /// The time of the run.
+    pub elapsed: Duration,
+}
+
 /// The lines after the downloads, each with its line feed.
-pub fn final_report(counts: &OutcomeCounts, elapsed: Duration) -> String {
-    let OutcomeCounts { ok, not_found, error, not_done, unchanged } = *counts;
+pub fn final_report(noun: FileNoun, results: &RunResults<'_>) -> String {
+    let OutcomeCounts { ok, not_found, error, not_done, unchanged } = *results.counts;
     let new = ok.saturating_sub(unchanged);
-    let mut text = format!("{}\n{new} flag{} downloaded.\n", "-".repeat(20), s(new));
+    let mut text = format!("{}\n{} downloaded.\n", "-".repeat(20), noun.count(new));
     if unchanged > 0 {
         text += &format!("{unchanged} unchanged.\n");
     }
     if not_found > 0 {
-        text += &format!("{not_found} not found.\n");
+        text += &format!("{not_found} not found: {}\n", listed(results.not_found));
     }
     if error > 0 {
         text += &format!("{error} error{}.\n", s(error));
@@ -74,8 +112,20 @@ pub fn final_report(counts: &OutcomeCounts, elapsed: Duration) -> String {
     if not_done > 0 {
         text += &format!("{not_done} not done.\n");
     }
-    text += &format!("Elapsed time: {:.2}s\n", elapsed.as_secs_f64());
+    if ok > 0 {
+        text += &format!("Saved in: {}\n", results.dest);
+    }
+    text += &format!("Elapsed time: {:.2}s\n", results.elapsed.as_secs_f64());
     text
+}
+
+/// The first codes of a list, and how many there are besides: `BB BC BL and 7 more`.
+fn listed(codes: &[String]) -> String {
+    let first = codes[..codes.len().min(LISTED)].join(" ");
+    match codes.len().saturating_sub(LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }
 
 /// The errors with the same cause.
@@ -86,14 +136,14 @@ pub struct CauseGroup {
     /// Their number.
     pub count: u64,
     /// Their codes, sorted.
-    pub codes: Vec<Code>,
+    pub codes: Vec<String>,
 }
 
 /// The errors by their causes, each given with its code; the most frequent cause first.
-pub fn causes<'e>(errors: impl IntoIterator<Item = (Code, &'e str)>) -> Vec<CauseGroup> {
-    let mut groups = BTreeMap::<&str, Vec<Code>>::new();
+pub fn causes<'e>(errors: impl IntoIterator<Item = (&'e str, &'e str)>) -> Vec<CauseGroup> {
+    let mut groups = BTreeMap::<&str, Vec<String>>::new();
     for (code, cause) in errors {
-        groups.entry(cause).or_default().push(code);
+        groups.entry(cause).or_default().push(code.to_owned());
     }
     let groups = groups.into_iter().map(|(cause, mut codes)| {
         codes.sort_unstable();
@@ -109,12 +159,7 @@ pub fn causes_report(causes: &[CauseGroup]) -> String {
     let mut text = String::new();
     let (shown, rest) = causes.split_at(causes.len().min(CAUSES));
     for CauseGroup { cause, count, codes } in shown {
-        let listed: Vec<_> = codes.iter().take(LISTED).map(Code::as_str).collect();
-        let more = match codes.len() - listed.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        text += &format!("{count} x {cause}: {}{more}\n", listed.join(" "));
+        text += &format!("{count} x {cause}: {}\n", listed(codes));
     }
     if !rest.is_empty() {
         let errors: u64 = rest.iter().map(|group| group.count).sum();
@@ -122,26 +167,6 @@ pub fn causes_report(causes: &[CauseGroup]) -> String {
         text += &format!("{errors} more error{es} of {causes} other cause{s}\n");
     }
     text
-}
-
-/// The line of one flag, without a line feed.
-pub fn verbose_line(outcome: &DownloadOutcome) -> String {
-    let code = outcome.data;
-    match outcome.status {
-        DownloadStatus::Ok if outcome.unchanged => format!("{code} unchanged"),
-        DownloadStatus::Ok => format!("{code} ok"),
-        DownloadStatus::NotFound => format!("{code} not found"),
-        DownloadStatus::Error => {
-            let why = outcome.error.as_deref().unwrap_or("unknown");
-            format!("*** Error for {code}: {why}")
-        }
-        DownloadStatus::NotDone => format!("{code} not done"),
-    }
-}
-
-/// The line of one flag in JSON, without a line feed.
-pub fn json_line(outcome: &DownloadOutcome) -> String {
-    serde_json::to_string(outcome).expect("an outcome is plain data")
 }
 
 fn s(count: u64) -> &'static str {
@@ -153,16 +178,18 @@ fn s(count: u64) -> &'static str {
 pub struct RunSummary {
     /// The server: its label, or the URL of one without a label.
     pub server: String,
+    /// The directory of the files.
+    pub dest: String,
     /// `sequential`, `threads` or `processes`.
     pub mode: String,
     /// Worker processes; 0 in the modes without.
     pub workers: usize,
     /// Most concurrent requests.
     pub connections: usize,
-    /// How many flags have each status.
+    /// How many files have each status.
     #[serde(flatten)]
     pub counts: OutcomeCounts,
-    /// The number of flags.
+    /// The number of files.
     pub total: u64,
     /// The time of the run, in seconds with three decimals.
     pub elapsed_s: f64,
@@ -197,26 +224,42 @@ mod tests {
     use super::*;
     use crate::flags::selection::Selection;
 
+    use crate::flags::codes::Code;
+    use crate::flags::items;
+
+    const HEADLINE: &str = "LOCAL site: http://localhost:40761/flags";
+
+    fn flags(codes: &[Code]) -> Vec<FileItem> {
+        codes.iter().map(|code| items::item("http://localhost:40761/flags", *code)).collect()
+    }
+
+    fn initial(codes: &[Code], style: ExecutionStyle) -> String {
+        super::initial(HEADLINE, FileNoun::Flag, &flags(codes), style)
+    }
+
     fn codes(args: &[&str]) -> Vec<Code> {
         args.iter().map(|code| code.parse().unwrap()).collect()
     }
 
-    const URL: &str = "http://localhost:40761/flags";
+    fn final_report(counts: &OutcomeCounts, elapsed: Duration) -> String {
+        let not_found = vec!["ZZ".to_owned(); counts.not_found as usize];
+        let results = RunResults { counts, not_found: &not_found, dest: "downloads", elapsed };
+        super::final_report(FileNoun::Flag, &results)
+    }
 
     #[test]
     fn of_many_codes_the_first_and_the_last_are_shown() {
         let all = Selection { all: true, ..Default::default() }.expand().unwrap();
         assert_eq!(
-            initial("LOCAL", URL, &all, ExecutionStyle::Processes { workers: 2, connections: 2 }),
+            initial(&all, ExecutionStyle::Processes { workers: 2, connections: 2 }),
             "LOCAL site: http://localhost:40761/flags\n\
              Searching for 194 flags: from AD to ZW\n\
              2 worker processes, 2 concurrent connections will be used.\n"
         );
-        let eleven =
-            initial("LOCAL", URL, &all[..11], ExecutionStyle::InProcess { connections: 30 });
+        let eleven = initial(&all[..11], ExecutionStyle::InProcess { connections: 30 });
         assert!(eleven.contains("Searching for 11 flags: from AD to AZ\n"), "{eleven}");
         assert!(eleven.ends_with("\n30 concurrent connections will be used.\n"), "{eleven}");
-        let ten = initial("LOCAL", URL, &all[..10], ExecutionStyle::InProcess { connections: 1 });
+        let ten = initial(&all[..10], ExecutionStyle::InProcess { connections: 1 });
         assert!(ten.contains("10 flags: AD, AE, AF, AG, AL, AM, AO, AR, AT, AU\n"), "{ten}");
     }
 
@@ -224,17 +267,12 @@ mod tests {
     fn one_of_a_kind_is_singular() {
         let one = codes(&["BR"]);
         assert_eq!(
-            initial("ERROR", URL, &one, ExecutionStyle::Processes { workers: 1, connections: 1 }),
-            "ERROR site: http://localhost:40761/flags\n\
+            initial(&one, ExecutionStyle::Processes { workers: 1, connections: 1 }),
+            "LOCAL site: http://localhost:40761/flags\n\
              Searching for 1 flag: BR\n\
              1 worker process, 1 concurrent connection will be used.\n"
         );
-        let two = initial(
-            "LOCAL",
-            URL,
-            &codes(&["BR", "CN"]),
-            ExecutionStyle::InProcess { connections: 1 },
-        );
+        let two = initial(&codes(&["BR", "CN"]), ExecutionStyle::InProcess { connections: 1 });
         assert!(
             two.ends_with("Searching for 2 flags: BR, CN\n1 concurrent connection will be used.\n")
         );
@@ -245,19 +283,19 @@ mod tests {
         let counts = OutcomeCounts { ok: 194, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(91)),
-            "--------------------\n194 flags downloaded.\nElapsed time: 0.09s\n"
+            "--------------------\n194 flags downloaded.\nSaved in: downloads\nElapsed time: 0.09s\n"
         );
         let counts = OutcomeCounts { ok: 150, not_found: 361, error: 165, ..Default::default() };
         assert_eq!(
             final_report(&counts, Duration::from_millis(7460)),
-            "--------------------\n150 flags downloaded.\n361 not found.\n165 errors.\n\
-             Elapsed time: 7.46s\n"
+            "--------------------\n150 flags downloaded.\n361 not found: ZZ ZZ ZZ ZZ ZZ ZZ ZZ ZZ ZZ ZZ and 351 more\n\
+             165 errors.\nSaved in: downloads\nElapsed time: 7.46s\n"
         );
         let counts = OutcomeCounts { ok: 1, not_found: 1, error: 1, not_done: 1, unchanged: 1 };
         assert_eq!(
             final_report(&counts, Duration::from_secs(125)),
-            "--------------------\n0 flags downloaded.\n1 unchanged.\n1 not found.\n1 error.\n\
-             1 not done.\n\
+            "--------------------\n0 flags downloaded.\n1 unchanged.\n1 not found: ZZ\n1 error.\n\
+             1 not done.\nSaved in: downloads\n\
              Elapsed time: 125.00s\n"
         );
         assert!(
@@ -270,30 +308,17 @@ mod tests {
     fn errors_are_told_by_their_causes_and_long_lists_are_cut() {
         let all = Selection { every: true, ..Default::default() }.expand().unwrap();
         let refused = codes(&["US", "BR", "CN"]);
-        let refused = refused.iter().map(|code| (*code, "connection refused"));
-        let report = causes_report(&causes(refused.chain([(all[0], "HTTP 503")])));
+        let refused = refused.iter().map(|code| (code.as_str(), "connection refused"));
+        let report = causes_report(&causes(refused.chain([(all[0].as_str(), "HTTP 503")])));
         assert_eq!(report, "3 x connection refused: BR CN US\n1 x HTTP 503: AA\n");
-        let report = causes_report(&causes(all.iter().map(|code| (*code, "late"))));
+        let report = causes_report(&causes(all.iter().map(|code| (code.as_str(), "late"))));
         assert_eq!(report, "676 x late: AA AB AC AD AE AF AG AH AI AJ and 666 more\n");
         let each: Vec<_> = (0..20).map(|n| format!("cause {n}")).collect();
-        let report =
-            causes_report(&causes(all.iter().copied().zip(each.iter().map(String::as_str))));
+        let report = causes_report(&causes(
+            all.iter().map(Code::as_str).zip(each.iter().map(String::as_str)),
+        ));
         assert!(report.ends_with("\n12 more errors of 12 other causes\n"), "{report}");
         assert_eq!(report.lines().count(), CAUSES + 1);
-    }
-
-    #[test]
-    fn a_line_a_flag() {
-        let error = DownloadOutcome::failed(
-            "KE".parse().unwrap(),
-            "HTTP 503 - Service Unavailable",
-            Duration::ZERO,
-        );
-        assert_eq!(verbose_line(&error), "*** Error for KE: HTTP 503 - Service Unavailable");
-        let ok = DownloadOutcome { status: DownloadStatus::Ok, error: None, ..error.clone() };
-        assert_eq!(verbose_line(&ok), "KE ok");
-        let missing = DownloadOutcome { status: DownloadStatus::NotFound, ..ok };
-        assert_eq!(verbose_line(&missing), "KE not found");
     }
 
     #[test]
@@ -301,6 +326,7 @@ mod tests {
         let counts = OutcomeCounts { ok: 194, ..Default::default() };
         let summary = RunSummary {
             server: "LOCAL".into(),
+            dest: "/d".into(),
             mode: "processes".into(),
             workers: 2,
             connections: 2,
@@ -313,7 +339,7 @@ mod tests {
         };
         assert_eq!(
             summary.line(),
-            r#"{"summary":{"server":"LOCAL","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"not_done":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
+            r#"{"summary":{"server":"LOCAL","dest":"/d","mode":"processes","workers":2,"connections":2,"ok":194,"not_found":0,"error":0,"not_done":0,"total":194,"elapsed_s":0.09,"interrupted":false}}"#
         );
         let back: serde_json::Value = serde_json::from_str(&summary.line()).unwrap();
         assert_eq!(serde_json::from_value::<RunSummary>(back["summary"].clone()).unwrap(), summary);

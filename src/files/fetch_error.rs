@@ -41,7 +41,7 @@ pub enum FetchError {
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
         /// The most that is accepted, in bytes.
-        limit: usize,
+        limit: u64,
     },
     /// The body is no whole GIF.
     #[error("not a GIF image")]
@@ -133,7 +133,9 @@ impl FetchError {
             ureq::Error::HostNotFound => FetchError::Connection("host not found".into()),
             ureq::Error::ConnectionFailed => FetchError::Connection("no connection".into()),
             ureq::Error::ConnectProxyFailed(why) => FetchError::Connection(format!("proxy: {why}")),
-            ureq::Error::BodyExceedsLimit(_) => FetchError::TooLarge { limit: limits.bytes },
+            ureq::Error::BodyExceedsLimit(_) => {
+                FetchError::TooLarge { limit: limits.bytes.unwrap_or(u64::MAX) }
+            }
             other => FetchError::Protocol(other.to_string()),
         }
     }
@@ -143,7 +145,7 @@ impl FetchError {
 pub(super) struct FetchLimits {
     pub(super) request: Duration,
     pub(super) connect: Duration,
-    pub(super) bytes: usize,
+    pub(super) bytes: Option<u64>,
 }
 
 /// An I/O error as `connection refused`, not `Connection refused (os error 111)`.
@@ -161,7 +163,7 @@ mod tests {
     const LIMITS: FetchLimits = FetchLimits {
         request: Duration::from_secs(10),
         connect: Duration::from_millis(1500),
-        bytes: 10_000_000,
+        bytes: Some(10_000_000),
     };
 
     fn status(code: u16) -> FetchError {

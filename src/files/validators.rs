@@ -1,13 +1,14 @@
-//! Validators, from which a server knows whether a flag has changed: its entity tag, and the date of
-//! its last change (RFC 9110, section 8.8). They are kept beside the flags and sent with the next
+//! Validators, from which a server knows whether a file has changed: its entity tag, and the date of
+//! its last change (RFC 9110, section 8.8). They are kept beside the files and sent with the next
 //! request.
 //!
 //! ```text
 //!  DEST/.validators.jsonl   {"server":"LOCAL","code":"BR","etag":"\"5d41\"","bytes":590,"written_ns":…}
 //! ```
 //!
-//! Each line is one flag and is appended by one write, so that any number of processes can write. The
-//! last line of a flag counts, and only for the file that was saved with it. A line that is lost, or
+//! The server of a flag is known by its label, wherever it listens, and any other file by its URL. Each
+//! line is one file and is appended by one write, so that any number of processes can write. The
+//! last line of a file counts, and only for the file that was saved with it. A line that is lost, or
 //! whose file has changed, costs a download and nothing else.
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use ureq::http::HeaderMap;
 use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
 
-use super::codes::Code;
+use super::item::FileItem;
 use super::save;
 
 /// The name of the file.
@@ -33,7 +34,7 @@ const LARGE: u64 = 256 * 1024;
 /// A validator that is longer is not kept.
 const LONGEST: usize = 1024;
 
-/// The validators of a flag.
+/// The validators of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
     /// `ETag`, sent back as `If-None-Match`.
@@ -64,26 +65,26 @@ impl Validators {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ValidatorRecord {
     server: String,
-    code: Code,
+    code: String,
     #[serde(flatten)]
-    known: KnownFlag,
+    known: KnownFile,
 }
 
-/// The validators of a flag that was saved, and the size and time of its file.
+/// The validators of a file that was saved, and the size and time of its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownFlag {
+pub struct KnownFile {
     /// From the server.
     #[serde(flatten)]
     pub validators: Validators,
-    /// The size of the flag.
+    /// The size of the file.
     pub bytes: u64,
     written_ns: u64,
 }
 
-impl KnownFlag {
-    /// Whether the flag in `dest` is still the one that was saved with these validators.
-    pub fn fits(&self, dest: &Path, code: Code) -> bool {
-        stamp(&save::path(dest, code)).is_ok_and(|stamp| stamp == (self.bytes, self.written_ns))
+impl KnownFile {
+    /// Whether the file at `path` is still the one that was saved with these validators.
+    pub fn fits(&self, path: &Path) -> bool {
+        stamp(path).is_ok_and(|stamp| stamp == (self.bytes, self.written_ns))
     }
 }
 
@@ -99,24 +100,25 @@ fn stamp(path: &Path) -> io::Result<(u64, u64)> {
 #[derive(Debug)]
 pub struct ValidatorCache {
     dest: PathBuf,
-    /// Opened at the first write. If that fails, the next run downloads unchanged flags again.
+    /// Opened at the first write. If that fails, the next run downloads unchanged files again.
     file: OnceLock<Option<File>>,
 }
 
 impl ValidatorCache {
-    /// For the flags in `dest`.
+    /// For the files in `dest`.
     pub fn open(dest: &Path) -> Self {
         Self { dest: dest.to_owned(), file: OnceLock::new() }
     }
 
-    /// Appends the validators of a flag that was just saved.
-    pub fn append(&self, server: &str, code: Code, validators: &Validators) {
+    /// Appends the validators of a file that was just saved.
+    pub fn append(&self, server: Option<&str>, item: &FileItem, validators: &Validators) {
         let path = || self.dest.join(FILE);
         let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
-        let Ok((bytes, written_ns)) = stamp(&save::path(&self.dest, code)) else { return };
-        let known = KnownFlag { validators: validators.clone(), bytes, written_ns };
-        let record = ValidatorRecord { server: server.to_owned(), code, known };
+        let Ok((bytes, written_ns)) = stamp(&self.dest.join(&item.file)) else { return };
+        let known = KnownFile { validators: validators.clone(), bytes, written_ns };
+        let server = server.unwrap_or(&item.url).to_owned();
+        let record = ValidatorRecord { server, code: item.code.clone(), known };
         if let Ok(json) = serde_json::to_string(&record) {
             // One write. If the line before is incomplete, only that one is lost.
             let _ = file.write_all(format!("{json}\n").as_bytes());
@@ -124,10 +126,23 @@ impl ValidatorCache {
     }
 }
 
-/// The records of the flags in `dest` from this server.
-pub fn read(dest: &Path, server: &str) -> HashMap<Code, KnownFlag> {
-    let records = records(dest).into_iter().filter(|record| record.server == server);
-    records.map(|ValidatorRecord { code, known, .. }| (code, known)).collect()
+/// The records of the files in a destination, by server and code.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct KnownFiles(HashMap<(String, String), KnownFile>);
+
+impl KnownFiles {
+    /// Reads those in `dest`.
+    pub fn read(dest: &Path) -> Self {
+        let records = records(dest).into_iter();
+        // The last record of a file counts.
+        Self(records.map(|record| ((record.server, record.code), record.known)).collect())
+    }
+
+    /// Takes out the record of an item that was saved from the same server, or from the same URL.
+    pub fn take(&mut self, server: Option<&str>, item: &FileItem) -> Option<KnownFile> {
+        let server = server.unwrap_or(&item.url).to_owned();
+        self.0.remove(&(server, item.code.clone()))
+    }
 }
 
 fn records(dest: &Path) -> Vec<ValidatorRecord> {
@@ -144,11 +159,11 @@ pub fn tidy(dest: &Path) {
     }
     let last: HashMap<_, _> = records(dest)
         .into_iter()
-        .map(|record| ((record.server.clone(), record.code), record))
+        .map(|record| ((record.server.clone(), record.code.clone()), record))
         .collect();
     let lines = last.values().filter_map(|record| serde_json::to_string(record).ok());
     let text: String = lines.map(|line| line + "\n").collect();
-    let replaced = save::create_part(dest, FILE).and_then(|mut file| {
+    let replaced = save::create_part(dest).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.persist(&path).map_err(|error| error.error)
     });
@@ -160,45 +175,58 @@ pub fn tidy(dest: &Path) {
 mod tests {
     use super::*;
 
-    fn code() -> Code {
-        "BR".parse().unwrap()
+    use crate::files::fetch::ReceivedBody;
+    use crate::flags::items;
+
+    fn item() -> FileItem {
+        items::item("http://localhost:1", "BR".parse().unwrap())
     }
 
     fn etag(tag: &str) -> Validators {
         Validators { etag: Some(tag.to_owned()), last_modified: None }
     }
 
+    fn save(dest: &Path, text: &str) {
+        save::save(dest, "br.gif", ReceivedBody::Bytes(text.into())).unwrap();
+    }
+
+    fn known(dest: &Path, server: Option<&str>) -> Option<KnownFile> {
+        KnownFiles::read(dest).take(server, &item())
+    }
+
     #[test]
-    fn the_last_note_counts_and_only_for_the_file_it_was_made_for() {
+    fn the_last_record_counts_and_only_for_the_file_it_was_made_for() {
         let dir = tempfile::tempdir().unwrap();
-        let dest = dir.path();
+        let (dest, path) = (dir.path(), dir.path().join("br.gif"));
         let cache = ValidatorCache::open(dest);
-        save::save(dest, code(), b"one").unwrap();
-        cache.append("LOCAL", code(), &etag("1"));
-        save::save(dest, code(), b"other").unwrap();
-        cache.append("LOCAL", code(), &etag("2"));
-        cache.append("DELAY", code(), &etag("3"));
-        let known = read(dest, "LOCAL");
-        assert_eq!((known.len(), &known[&code()].validators), (1, &etag("2")));
-        assert!(known[&code()].fits(dest, code()));
-        fs::write(save::path(dest, code()), "OTHER").unwrap();
-        assert!(!known[&code()].fits(dest, code()), "another program wrote the file");
-        fs::remove_file(save::path(dest, code())).unwrap();
-        assert!(!known[&code()].fits(dest, code()));
+        save(dest, "one");
+        cache.append(Some("LOCAL"), &item(), &etag("1"));
+        save(dest, "other");
+        cache.append(Some("LOCAL"), &item(), &etag("2"));
+        cache.append(Some("DELAY"), &item(), &etag("3"));
+        cache.append(None, &item(), &etag("4"));
+        assert_eq!(known(dest, None).unwrap().validators, etag("4"));
+        let known = known(dest, Some("LOCAL")).unwrap();
+        assert_eq!(known.validators, etag("2"));
+        assert!(known.fits(&path));
+        fs::write(&path, "OTHER").unwrap();
+        assert!(!known.fits(&path), "another program wrote the file");
+        fs::remove_file(&path).unwrap();
+        assert!(!known.fits(&path));
     }
 
     #[test]
     fn garbage_is_passed_over_and_a_large_file_is_tidied() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path();
-        assert!(read(dest, "LOCAL").is_empty());
-        save::save(dest, code(), b"one").unwrap();
+        assert_eq!(known(dest, Some("LOCAL")), None);
+        save(dest, "one");
         fs::write(dest.join(FILE), "\u{0}garbage\n{}\n".repeat(30_000)).unwrap();
-        ValidatorCache::open(dest).append("LOCAL", code(), &etag("1"));
-        let before = read(dest, "LOCAL");
-        assert_eq!(before.len(), 1);
+        ValidatorCache::open(dest).append(Some("LOCAL"), &item(), &etag("1"));
+        let before = known(dest, Some("LOCAL"));
+        assert!(before.is_some());
         tidy(dest);
-        assert_eq!(read(dest, "LOCAL"), before);
+        assert_eq!(known(dest, Some("LOCAL")), before);
         assert!(fs::metadata(dest.join(FILE)).unwrap().len() < 200);
     }
 }

@@ -1,24 +1,18 @@
-//! The outcome of one flag, as a value between processes and as a line of `--json`.
-//!
-//! ```json
-//! {"status":"ok","data":"BR","bytes":590,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}
-//! ```
-//!
-//! It does not hold the image: outcomes are sent between processes, images are not.
+//! The outcome of one file, as a value between processes. It does not hold the body: outcomes are sent
+//! between processes, bodies are not.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use super::codes::Code;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DownloadStatus {
-    /// The flag is saved.
+    /// The file is saved.
     Ok,
-    /// The server has no such flag.
+    /// The server has no such file.
     NotFound,
     /// Anything else.
     Error,
@@ -38,20 +32,22 @@ impl DownloadStatus {
     }
 }
 
-/// The outcome of one flag.
+/// The outcome of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "OutcomeLine", into = "OutcomeLine")]
 pub struct DownloadOutcome {
     /// How it ended.
     pub status: DownloadStatus,
-    /// The code of the flag.
-    pub data: Code,
-    /// The size of the saved flag.
+    /// The name of the item: the code of a flag, or the name of the file.
+    pub code: String,
+    /// The size of the saved file.
     pub bytes: Option<u64>,
-    /// Whether the flag that was saved before has not changed, so that nothing was downloaded.
+    /// Whether the file that was saved before has not changed, so that nothing was downloaded.
     pub unchanged: bool,
     /// The time it took, retries included, in milliseconds with three decimals.
     pub elapsed_ms: f64,
+    /// When it ended, in microseconds since 1970.
+    pub ended_us: i64,
     /// How many requests were tried; 0 if the task never ran.
     pub attempts: u32,
     /// The status of the last answer, if there was one.
@@ -68,13 +64,14 @@ pub struct DownloadOutcome {
 
 impl DownloadOutcome {
     /// The outcome of a task that returned none itself: cancelled, or lost with its worker.
-    pub fn failed(code: Code, error: impl Into<String>, elapsed: Duration) -> Self {
+    pub fn failed(code: impl Into<String>, error: impl Into<String>, elapsed: Duration) -> Self {
         DownloadOutcome {
             status: DownloadStatus::Error,
-            data: code,
+            code: code.into(),
             bytes: None,
             unchanged: false,
             elapsed_ms: milliseconds(elapsed),
+            ended_us: now_us(),
             attempts: 0,
             http_status: None,
             error: Some(error.into()),
@@ -85,12 +82,17 @@ impl DownloadOutcome {
     }
 
     /// The outcome of a task that was not done; `error` is the reason, unless the run was interrupted.
-    pub fn not_done(code: Code, error: Option<String>) -> Self {
+    pub fn not_done(code: impl Into<String>, error: Option<String>) -> Self {
         DownloadOutcome {
             status: DownloadStatus::NotDone,
             error,
             ..Self::failed(code, String::new(), Duration::ZERO)
         }
+    }
+
+    /// When it began, in microseconds since 1970.
+    pub fn started_us(&self) -> i64 {
+        self.ended_us.saturating_sub((self.elapsed_ms * 1e3) as i64)
     }
 
     /// The text by which errors are grouped.
@@ -104,17 +106,23 @@ pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// An outcome as it is printed. The HTTP status is left out where it is implied: `ok` is always 200
+/// The time of day, in microseconds since 1970.
+pub(super) fn now_us() -> i64 {
+    Timestamp::now().as_microsecond()
+}
+
+/// An outcome as it is sent. The HTTP status is left out where it is implied: `ok` is always 200
 /// (304 if nothing has changed), and `not_found` always 404.
 #[derive(Serialize, Deserialize)]
 struct OutcomeLine {
     status: DownloadStatus,
-    data: Code,
+    code: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unchanged: bool,
     elapsed_ms: f64,
+    ended_us: i64,
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     http_status: Option<u16>,
@@ -140,10 +148,11 @@ impl From<DownloadOutcome> for OutcomeLine {
     fn from(outcome: DownloadOutcome) -> Self {
         let DownloadOutcome {
             status,
-            data,
+            code,
             bytes,
             unchanged,
             elapsed_ms,
+            ended_us,
             attempts,
             http_status,
             error,
@@ -154,10 +163,11 @@ impl From<DownloadOutcome> for OutcomeLine {
         let http_status = http_status.filter(|_| implied(status, unchanged).is_none());
         OutcomeLine {
             status,
-            data,
+            code,
             bytes,
             unchanged,
             elapsed_ms,
+            ended_us,
             attempts,
             http_status,
             error,
@@ -172,10 +182,11 @@ impl From<OutcomeLine> for DownloadOutcome {
     fn from(line: OutcomeLine) -> Self {
         let OutcomeLine {
             status,
-            data,
+            code,
             bytes,
             unchanged,
             elapsed_ms,
+            ended_us,
             attempts,
             http_status,
             error,
@@ -186,10 +197,11 @@ impl From<OutcomeLine> for DownloadOutcome {
         let http_status = http_status.or(implied(status, unchanged));
         DownloadOutcome {
             status,
-            data,
+            code,
             bytes,
             unchanged,
             elapsed_ms,
+            ended_us,
             attempts,
             http_status,
             error,
@@ -203,13 +215,13 @@ impl From<OutcomeLine> for DownloadOutcome {
 /// How many ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounts {
-    /// Flags saved.
+    /// Files saved.
     pub ok: u64,
-    /// Codes without a flag.
+    /// Files that the server does not have.
     pub not_found: u64,
     /// Everything else that was tried.
     pub error: u64,
-    /// Codes that the run did not get to.
+    /// Files that the run did not get to.
     #[serde(default)]
     pub not_done: u64,
     /// Of those saved, how many had not changed.
@@ -246,10 +258,11 @@ mod tests {
     fn ok() -> DownloadOutcome {
         DownloadOutcome {
             status: DownloadStatus::Ok,
-            data: "BR".parse().unwrap(),
+            code: "BR".into(),
             bytes: Some(590),
             unchanged: false,
             elapsed_ms: 1.9,
+            ended_us: 7,
             attempts: 1,
             http_status: Some(200),
             error: None,
@@ -269,7 +282,7 @@ mod tests {
     fn a_flag_is_one_short_line() {
         assert_eq!(
             there_and_back(&ok()),
-            r#"{"status":"ok","data":"BR","bytes":590,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}"#
+            r#"{"status":"ok","code":"BR","bytes":590,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"worker":0,"pid":4712}"#
         );
     }
 
@@ -285,7 +298,7 @@ mod tests {
         };
         assert_eq!(
             there_and_back(&error),
-            r#"{"status":"error","data":"BR","elapsed_ms":1.9,"attempts":1,"http_status":503,"error":"HTTP 503 - Service Unavailable","pid":4712}"#
+            r#"{"status":"error","code":"BR","elapsed_ms":1.9,"ended_us":7,"attempts":1,"http_status":503,"error":"HTTP 503 - Service Unavailable","pid":4712}"#
         );
         there_and_back(&DownloadOutcome { http_status: None, ..error });
     }
@@ -295,7 +308,7 @@ mod tests {
         let unchanged = DownloadOutcome { unchanged: true, http_status: Some(304), ..ok() };
         assert_eq!(
             there_and_back(&unchanged),
-            r#"{"status":"ok","data":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"attempts":1,"worker":0,"pid":4712}"#
+            r#"{"status":"ok","code":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"worker":0,"pid":4712}"#
         );
     }
 
@@ -313,10 +326,10 @@ mod tests {
 
     #[test]
     fn a_lost_task_has_an_outcome_too() {
-        let not_done = DownloadOutcome::not_done(ok().data, None);
+        let not_done = DownloadOutcome::not_done(ok().code, None);
         let json = there_and_back(&not_done);
         assert!(json.starts_with(r#"{"status":"not_done","#) && !json.contains("error"), "{json}");
-        let lost = DownloadOutcome::failed(ok().data, "cancelled", Duration::from_nanos(1_234_567));
+        let lost = DownloadOutcome::failed(ok().code, "cancelled", Duration::from_nanos(1_234_567));
         assert_eq!((lost.elapsed_ms, lost.attempts), (1.235, 0));
         there_and_back(&lost);
     }

@@ -2,16 +2,19 @@
 //!
 //! One agent serves many requests, since it keeps the connections that later ones use.
 
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{env, fs};
 
 use serde::{Deserialize, Serialize};
-use ureq::http::Uri;
+use ureq::http::{HeaderName, HeaderValue, Uri};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy};
 
-use super::codes::Code;
 use super::fetch_error::FetchLimits;
 use super::lookup::{self, Lookup};
+use super::rate::RateLimit;
 
 /// The most time for connecting. A longer timeout is meant for slow responses.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -26,47 +29,49 @@ const INPUT_BUFFER: usize = 68 * 1024;
 const OUTPUT_BUFFER: usize = 16 * 1024;
 
 /// How to fetch. Small, since every task carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FetchSettings {
-    /// The server, without a trailing slash; `/br/br.gif` is appended.
-    pub base_url: String,
     /// The most time for one try, from resolving the host name to the last byte of the body,
     /// redirects included.
     pub timeout: Duration,
     /// Further tries after the first one, when it fails in a way that may pass.
     pub retries: u32,
-    /// The largest body accepted, in bytes.
-    pub max_bytes: usize,
+    /// The largest body accepted, in bytes; `None` for any.
+    pub max_bytes: Option<u64>,
     /// Whether the environment's proxy (`HTTPS_PROXY` and the like) is honoured. A loopback
     /// server is always reached directly.
     pub proxy: bool,
-    /// The name of the server, wherever it listens. Its validators are kept under this name.
-    pub server: String,
+    /// The name of the server, wherever it listens. The validators of its files are kept under this
+    /// name, and those of others under their URLs.
+    pub server: Option<String>,
     /// The most requests at once in this process, and the most idle connections that are kept.
     pub connections: usize,
+    /// Headers of each request. A redirect to another server does not get them.
+    pub headers: Vec<(String, String)>,
+    /// The length of the longest URL, in bytes.
+    pub longest_url: usize,
+    /// The most requests per second over all processes, further tries included.
+    pub rate: Option<RateLimit>,
+}
+
+impl Default for FetchSettings {
+    /// 10 s, no retries, 10 MB, proxies honoured, one connection, URLs of up to 2 kB.
+    fn default() -> Self {
+        FetchSettings {
+            timeout: Duration::from_secs(10),
+            retries: 0,
+            max_bytes: Some(10_000_000),
+            proxy: true,
+            server: None,
+            connections: 1,
+            headers: Vec::new(),
+            longest_url: 2000,
+            rate: None,
+        }
+    }
 }
 
 impl FetchSettings {
-    /// The usual settings for a server: 10 s, no retries, 10 MB, proxies honoured, one connection.
-    pub fn new(base_url: impl Into<String>) -> Self {
-        let base_url = base_url.into();
-        FetchSettings {
-            server: base_url.clone(),
-            base_url,
-            timeout: Duration::from_secs(10),
-            retries: 0,
-            max_bytes: 10_000_000,
-            proxy: true,
-            connections: 1,
-        }
-    }
-
-    /// The URL of a flag, `{base}/{cc}/{cc}.gif`.
-    pub fn url(&self, code: Code) -> String {
-        let cc = code.lower();
-        format!("{}/{cc}/{cc}.gif", self.base_url)
-    }
-
     /// The limits, as error messages quote them.
     pub(super) fn limits(&self) -> FetchLimits {
         FetchLimits {
@@ -80,8 +85,9 @@ impl FetchSettings {
 /// Makes the HTTP client. One is enough for a process: it is cheap to clone, and clones share
 /// their connections.
 pub fn agent(settings: &FetchSettings) -> Agent {
-    let proxied = settings.proxy && !is_loopback(&settings.base_url);
     let limits = settings.limits();
+    let headers = settings.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
+    let head = OUTPUT_BUFFER + settings.longest_url + headers.sum::<usize>();
     let config = Agent::config_builder()
         // The status and the headers of an error response are needed.
         .http_status_as_error(false)
@@ -91,19 +97,52 @@ pub fn agent(settings: &FetchSettings) -> Agent {
         .timeout_global(Some(limits.request))
         .timeout_connect(Some(limits.connect))
         .input_buffer_size(INPUT_BUFFER)
-        .output_buffer_size(OUTPUT_BUFFER + settings.base_url.len())
+        .output_buffer_size(head)
         .max_idle_connections(settings.connections.max(1))
         .max_idle_connections_per_host(settings.connections.max(1))
-        .proxy(if proxied { Proxy::try_from_env() } else { None })
+        .proxy(if settings.proxy { Proxy::try_from_env() } else { None })
+        // The file as the server has it.
+        .accept_encoding("identity")
+        .tls_config(TlsConfig::builder().root_certs(root_certificates()).build())
         .user_agent(concat!("procession/", env!("CARGO_PKG_VERSION")))
         .build();
     Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
 }
 
-fn is_loopback(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else {
-        return false;
+/// The certificates that servers are checked by: those of the file that `SSL_CERT_FILE` names and of the
+/// files in the directories that `SSL_CERT_DIR` names, or else those of Mozilla. A file that cannot be
+/// read leaves none: connections then fail, and no server passes that should not.
+fn root_certificates() -> RootCerts {
+    let named = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let (file, dirs) = (named("SSL_CERT_FILE"), named("SSL_CERT_DIR"));
+    if file.is_none() && dirs.is_none() {
+        return RootCerts::WebPki;
+    }
+    let dirs: Vec<_> = dirs.iter().flat_map(env::split_paths).collect();
+    let listed = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+    let files = listed.map(|entry| entry.path()).chain(file.map(PathBuf::from));
+    let pems = files.filter_map(|file| fs::read(file).ok());
+    RootCerts::from(pems.flat_map(|pem| certificates(&pem)).collect::<Vec<_>>())
+}
+
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
     };
+    parse_pem(pem).filter_map(certificate).collect()
+}
+
+/// A header as typed: `Name: value`.
+pub fn header(typed: &str) -> Option<(String, String)> {
+    let (name, value) = typed.split_once(':')?;
+    let (name, value) = (name.trim(), value.trim());
+    HeaderName::from_bytes(name.as_bytes()).ok()?;
+    HeaderValue::from_str(value).ok()?;
+    Some((name.to_owned(), value.to_owned()))
+}
+
+pub(super) fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     host == "localhost"
         || host.ends_with(".localhost")
@@ -125,32 +164,35 @@ mod tests {
             "http://[::1]:8001/flags",
             "http://[::ffff:127.0.0.1]/",
         ] {
-            assert!(is_loopback(url), "{url}");
+            assert!(is_loopback(&url.parse().unwrap()), "{url}");
         }
         for url in ["http://example.org", "http://localhost.example.org", "http://10.0.0.1", "x"] {
-            assert!(!is_loopback(url), "{url}");
+            assert!(!is_loopback(&url.parse().unwrap()), "{url}");
         }
-    }
-
-    #[test]
-    fn the_url_of_a_flag_has_its_code_in_lower_case() {
-        let settings = FetchSettings::new("http://localhost/flags");
-        assert_eq!(settings.url("BR".parse().unwrap()), "http://localhost/flags/br/br.gif");
     }
 
     #[test]
     fn settings_are_the_same_after_json() {
-        let settings = FetchSettings::new("http://localhost/flags");
+        let rate = Some(RateLimit { file: "/tmp/rate".into(), per_second: 0.5 });
+        let settings = FetchSettings { rate, ..FetchSettings::default() };
         let json = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<FetchSettings>(&json).unwrap(), settings);
     }
 
     #[test]
-    fn the_loopback_agent_has_no_proxy_and_keeps_its_connections() {
-        let agent =
-            agent(&FetchSettings { connections: 30, ..FetchSettings::new("http://127.0.0.1:1") });
-        assert!(agent.config().proxy().is_none());
+    fn an_agent_keeps_its_connections() {
+        let agent = agent(&FetchSettings { connections: 30, ..FetchSettings::default() });
         assert_eq!(agent.config().max_idle_connections_per_host(), 30);
         assert_eq!(agent.config().timeouts().global, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_header_is_a_name_a_colon_and_a_value() {
+        let parsed = |typed| header(typed).map(|(name, value)| format!("{name}|{value}"));
+        assert_eq!(parsed("X-Key:  a: b ").as_deref(), Some("X-Key|a: b"));
+        assert_eq!(parsed("X-Empty:").as_deref(), Some("X-Empty|"));
+        for bad in ["", "X-Key", ": x", "X Key: x", "X-Key: a\nb", "X-Key\r\nY: b"] {
+            assert_eq!(parsed(bad), None, "{bad:?}");
+        }
     }
 }

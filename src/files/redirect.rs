@@ -14,6 +14,16 @@ pub fn target<B>(from: &Uri, response: &Response<B>) -> Option<Uri> {
     join(from, response.headers().get(LOCATION)?.to_str().ok()?)
 }
 
+/// Whether both URLs have the same scheme, host and port.
+pub(super) fn is_same_origin(one: &Uri, other: &Uri) -> bool {
+    let origin = |uri: &Uri| {
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        (uri.scheme().cloned(), host, uri.port_u16().unwrap_or(usual))
+    };
+    origin(one) == origin(other)
+}
+
 fn join(from: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);

@@ -1,26 +1,31 @@
-//! Fetches one flag over HTTP: a GET with a deadline, a size limit and retries.
+//! Fetches one file over HTTP: a GET with a deadline, a size limit and retries.
 //!
 //! ```text
-//!  fetch ─► try 1 ─► GET ─► redirects ─► status 200? ─► body, within the limit ─► whole GIF?
+//!  fetch ─► try 1 ─► GET ─► redirects ─► status 200? ─► body, within the limit ─► its check?
 //!             ▲                                                                      │
 //!             └──────── backoff, when the error may pass and tries are left ◄────────┘
 //! ```
 //!
-//! Each request has a deadline, at most one body is in memory, and only a checked body is returned.
+//! Each request has a deadline, and only a body that is complete and checked is returned: in memory if it
+//! has to be checked, else in a temporary file, into which it is written while it arrives.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tempfile::NamedTempFile;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::client::FetchSettings;
-use super::codes::Code;
 use super::fetch_error::FetchError;
+use super::item::{BodyCheck, FileItem};
+use super::rate::RateGate;
+use super::save::SaveError;
 use super::validators::Validators;
-use super::{image, redirect};
+use super::{client, image, redirect, save};
 
 /// More redirects than that are a loop.
 const MAX_REDIRECTS: u32 = 10;
@@ -29,7 +34,7 @@ const MAX_REDIRECTS: u32 = 10;
 /// backoff.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The most that is allocated for a body in advance, in bytes. Flags are smaller.
+/// The most that is allocated for a body in advance, and the most that is written at once, in bytes.
 const USUAL_BYTES: u64 = 64 * 1024;
 
 /// The bodies of errors are read up to this size, so that the connection can be used again.
@@ -38,14 +43,36 @@ const DRAIN_BYTES: u64 = 16 * 1024;
 /// The outcome of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The flag, checked to be a whole GIF; or why there is none.
-    pub result: Result<Vec<u8>, FetchError>,
+    /// The body, complete and checked; or why there is none.
+    pub result: Result<ReceivedBody, FetchError>,
     /// The status of the last answer, if the last try got one.
     pub http_status: Option<u16>,
     /// How many requests were tried, 1 or more (redirects do not count).
     pub attempts: u32,
     /// The validators of the last response.
     pub validators: Validators,
+    /// How long the requests waited for their turns, where there is a limit of requests per second.
+    pub waited: Duration,
+}
+
+/// A complete body.
+#[derive(Debug)]
+pub enum ReceivedBody {
+    /// In memory.
+    Bytes(Vec<u8>),
+    /// In a temporary file of the destination, with its length in bytes.
+    Part(NamedTempFile, u64),
+}
+
+/// What a download has of its process.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchTools<'a> {
+    /// The HTTP client.
+    pub agent: &'a Agent,
+    /// The limit of requests per second, if there is one.
+    pub gate: Option<&'a RateGate>,
+    /// The directory of temporary files: the destination.
+    pub dest: &'a Path,
 }
 
 /// A try that failed and is followed by another.
@@ -59,18 +86,13 @@ pub struct RetryNotice<'e> {
     pub pause: Duration,
 }
 
-/// Fetches the flag of `code`, trying again as `settings` allow. Blocks for at most
-/// `timeout * (1 + retries)` and the pauses between.
-pub fn fetch(agent: &Agent, settings: &FetchSettings, code: Code) -> Fetched {
-    fetch_if_changed(agent, settings, code, &Validators::default(), |_| {})
-}
-
-/// As [`fetch`], unless the flag still has the validators `known`: then the result is
-/// [`FetchError::NotModified`]. Calls `on_retry` before each pause.
-pub fn fetch_if_changed(
-    agent: &Agent,
+/// Fetches an item, trying again as `settings` allow, unless the file still has the validators `known`:
+/// then the result is [`FetchError::NotModified`]. Calls `on_retry` before each pause. Blocks for at most
+/// `timeout * (1 + retries)`, the pauses between, and the turns that it waits for.
+pub fn fetch(
+    tools: FetchTools<'_>,
     settings: &FetchSettings,
-    code: Code,
+    item: &FileItem,
     known: &Validators,
     mut on_retry: impl FnMut(&RetryNotice<'_>),
 ) -> Fetched {
@@ -84,16 +106,18 @@ pub fn fetch_if_changed(
         .with_jitter_seed(fastrand::u64(..))
         .build();
     let mut attempts = 0;
+    let mut waited = Duration::ZERO;
     loop {
         attempts += 1;
-        let (result, answer) = try_once(agent, settings, code, known, attempts);
+        waited += tools.gate.map(RateGate::wait).unwrap_or_default();
+        let (result, answer) = try_once(tools, settings, item, known, attempts);
         let pause = match &result {
             Err(error) if error.is_retryable() => backoff.next(),
             _ => None,
         };
         let (Some(pause), Err(error)) = (pause, &result) else {
             let ResponseInfo { status, validators, retry_after: _ } = answer;
-            return Fetched { result, http_status: status, attempts, validators };
+            return Fetched { result, http_status: status, attempts, validators, waited };
         };
         let pause = answer.retry_after.unwrap_or_default().max(pause);
         on_retry(&RetryNotice { attempt: attempts, error, pause });
@@ -110,13 +134,13 @@ struct ResponseInfo {
 }
 
 fn try_once(
-    agent: &Agent,
+    tools: FetchTools<'_>,
     settings: &FetchSettings,
-    code: Code,
+    item: &FileItem,
     known: &Validators,
     attempt: u32,
-) -> (Result<Vec<u8>, FetchError>, ResponseInfo) {
-    let mut response = match get(agent, settings, &settings.url(code), known, attempt) {
+) -> (Result<ReceivedBody, FetchError>, ResponseInfo) {
+    let mut response = match get(tools.agent, settings, &item.url, known, attempt) {
         Ok(response) => response,
         Err(NoResponse { error, status }) => {
             return (Err(error), ResponseInfo { status, ..ResponseInfo::default() });
@@ -137,8 +161,13 @@ fn try_once(
         };
         return (Err(error), answer);
     }
-    let result = body(&mut response, settings)
-        .and_then(|bytes| image::check(&bytes).map(|()| bytes).map_err(FetchError::from));
+    let result = match item.check {
+        BodyCheck::Any => part(&mut response, settings, tools.dest, item),
+        BodyCheck::Gif => body(&mut response, settings).and_then(|bytes| {
+            image::check(&bytes)?;
+            Ok(ReceivedBody::Bytes(bytes))
+        }),
+    };
     (result, answer)
 }
 
@@ -159,27 +188,40 @@ fn get(
 ) -> Result<Response<Body>, NoResponse> {
     let start = Instant::now();
     let mut status = None;
-    let mut uri: Uri = url.parse().map_err(|error| {
+    let first: Uri = url.parse().map_err(|error| {
         let error = FetchError::Protocol(format!("{url} is no URL: {error}"));
         NoResponse { error, status }
     })?;
+    let mut uri = first.clone();
     for _ in 0..=MAX_REDIRECTS {
         let left = settings.limits().request.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Err(NoResponse { error: FetchError::Timeout(settings.timeout), status });
         }
-        let mut request = agent.get(&uri).header("x-attempt", attempt);
+        let mut request = agent.get(&uri);
+        if settings.server.is_some() {
+            request = request.header("x-attempt", attempt);
+        }
+        // They may be secrets, which another server must not learn.
+        if redirect::is_same_origin(&first, &uri) {
+            for (name, value) in &settings.headers {
+                request = request.header(name, value);
+            }
+        }
         if let Some(etag) = &known.etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
         if let Some(date) = &known.last_modified {
             request = request.header(IF_MODIFIED_SINCE, date);
         }
-        let mut response =
-            request.config().timeout_global(Some(left)).build().call().map_err(|error| {
-                let error = FetchError::before_answer(error, &settings.limits());
-                NoResponse { error, status }
-            })?;
+        let mut request = request.config().timeout_global(Some(left));
+        if client::is_loopback(&uri) {
+            request = request.proxy(None);
+        }
+        let mut response = request.build().call().map_err(|error| {
+            let error = FetchError::before_answer(error, &settings.limits());
+            NoResponse { error, status }
+        })?;
         let Some(next) = redirect::target(&uri, &response) else {
             return Ok(response);
         };
@@ -190,18 +232,52 @@ fn get(
     Err(NoResponse { error: FetchError::TooManyRedirects(MAX_REDIRECTS), status })
 }
 
-fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u8>, FetchError> {
-    let limit = settings.max_bytes as u64;
-    if response.body().content_length().is_some_and(|length| length > limit) {
-        return Err(FetchError::TooLarge { limit: settings.max_bytes });
+/// An error, if the response says that its body is larger than allowed.
+fn check_length(response: &Response<Body>, settings: &FetchSettings) -> Result<(), FetchError> {
+    match (response.body().content_length(), settings.max_bytes) {
+        (Some(length), Some(limit)) if length > limit => Err(FetchError::TooLarge { limit }),
+        _ => Ok(()),
     }
+}
+
+fn body(response: &mut Response<Body>, settings: &FetchSettings) -> Result<Vec<u8>, FetchError> {
+    check_length(response, settings)?;
     let length = response.body().content_length().unwrap_or_default();
     // One byte more, to see the end without growing. The header may be wrong.
     let mut bytes = Vec::with_capacity(length.min(USUAL_BYTES) as usize + 1);
-    let mut body = response.body_mut().with_config().limit(limit).reader();
-    match body.read_to_end(&mut bytes) {
+    match reader(response, settings).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => Err(FetchError::in_body(error.into(), &settings.limits())),
+    }
+}
+
+fn reader<'r>(response: &'r mut Response<Body>, settings: &FetchSettings) -> impl Read + use<'r> {
+    let limit = settings.max_bytes.unwrap_or(u64::MAX);
+    response.body_mut().with_config().limit(limit).reader()
+}
+
+/// Writes the body into a temporary file.
+fn part(
+    response: &mut Response<Body>,
+    settings: &FetchSettings,
+    dest: &Path,
+    item: &FileItem,
+) -> Result<ReceivedBody, FetchError> {
+    check_length(response, settings)?;
+    let cannot_save = |source| SaveError::CannotSave { path: dest.join(&item.file), source };
+    let mut part = save::create_part(dest).map_err(cannot_save)?;
+    let mut body = reader(response, settings);
+    let mut buffer = vec![0; USUAL_BYTES as usize];
+    let mut bytes = 0;
+    loop {
+        let read = match body.read(&mut buffer) {
+            Ok(0) => return Ok(ReceivedBody::Part(part, bytes)),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(FetchError::in_body(error.into(), &settings.limits())),
+        };
+        part.as_file_mut().write_all(&buffer[..read]).map_err(cannot_save)?;
+        bytes += read as u64;
     }
 }
 
