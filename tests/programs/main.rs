@@ -27,6 +27,7 @@ mod interrupt;
 mod job_control;
 mod limits;
 mod logs;
+mod network;
 mod other_programs;
 mod output;
 mod recovery;
