@@ -72,6 +72,7 @@ subcommands! {
     Compare: compare::CompareArgs,
     Demo: demo::DemoArgs,
     Completions: completions::CompletionsArgs,
+    Man: man::ManArgs,
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::files::outcome::OutcomeCounts;
 use procession_os::threads::ThreadSpec;
 
 use super::options::{ColorOption, PROGRESS_INTERVAL, ProgressOption};
-use super::{format, stderr};
+use super::{format, stderr, stdout};
 
 /// Maximum number of redraws a second.
 const FRAMES: u8 = 15;
@@ -88,6 +88,7 @@ impl RunProgressBar {
         let style = ProgressStyle::with_template(template(color))
             .expect("a template that is part of the program")
             .with_key("tail", tail);
+        let style = if stdout::has_unicode() { style } else { style.progress_chars("#>-") };
         bar.set_style(style);
         Self { bar, numbers, interval, lines: Arc::default() }
     }

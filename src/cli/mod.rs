@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   args ─► a subcommand: one module with its arguments and `run`
-//!           download, serve, bench, logs, timeline, compare, demo, completions
+//!           download, serve, bench, logs, timeline, compare, demo, completions, man
 //!
 //!   leaves  exit, options, value, contradiction, usage_error: what commands have in common
-//!           stdout, stderr, format, table, bar: what they print
+//!           stdout, stderr, format, prose, table, bar: what they print
 //!           run_log: what a run records; run_selection: which run's log is read
 //! ```
 //!
@@ -26,8 +26,10 @@ mod exit;
 mod format;
 mod job_control;
 mod logs;
+mod man;
 mod mistyped;
 mod options;
+mod prose;
 mod run_log;
 mod run_selection;
 mod serve;

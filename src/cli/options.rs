@@ -1,12 +1,15 @@
 //! Options that several commands have, as typed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, Error, ValueEnum};
 
 use super::value::{self, ValueError};
 use crate::flags::codes::Code;
@@ -82,6 +85,8 @@ pub(super) struct SiteArgs {
         long,
         value_name = "LABEL|URL",
         default_value = "LOCAL",
+        value_parser = SiteParser,
+        hide_possible_values = true,
         help_heading = "From where"
     )]
     pub server: Site,
@@ -111,7 +116,8 @@ pub(super) struct DisplayArgs {
     /// lines)
     #[arg(
         long,
-        value_parser = progress,
+        value_parser = ProgressParser,
+        hide_possible_values = true,
         env = "COORDINATOR_PROGRESS",
         hide_env_values = true,
         value_name = "HOW",
@@ -183,6 +189,49 @@ pub(super) enum ProgressOption {
 
 /// The interval of lines of progress.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The servers that have a name, and any other. Shells complete the names.
+#[derive(Debug, Clone)]
+struct SiteParser;
+
+impl TypedValueParser for SiteParser {
+    type Value = Site;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Site, Error> {
+        Site::from_str.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let sites = [Site::Local, Site::Delay, Site::Error, Site::Remote];
+        Some(Box::new(sites.into_iter().map(|site| site.label().into())))
+    }
+}
+
+/// The ways to show progress. Shells complete their names.
+#[derive(Debug, Clone)]
+struct ProgressParser;
+
+impl TypedValueParser for ProgressParser {
+    type Value = ProgressOption;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<ProgressOption, Error> {
+        progress.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(["auto", "bar", "lines", "none"].into_iter().map(PossibleValue::from)))
+    }
+}
 
 fn progress(typed: &str) -> Result<ProgressOption, ValueError> {
     let typed = typed.to_ascii_lowercase();

@@ -2,12 +2,21 @@
 //! full, and shows control characters: parts of a line come from servers and from workers.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+
+use console::Term;
 
 use super::format::printable_lines;
+use super::{prose, stdout};
 
-/// Prints a line on stderr; an error is ignored.
+/// Prints a line on stderr, broken between words where the terminal is narrower; an error is ignored.
 pub(super) fn print(line: fmt::Arguments<'_>) {
+    let width = match io::stderr().is_terminal() {
+        true => Term::stderr().size_checked().map_or(usize::MAX, |(_, width)| width.into()),
+        false => usize::MAX,
+    };
+    let text = format!("{}\n", printable_lines(&line.to_string()));
+    let text = prose::fit(&text, width, stdout::has_unicode());
     // With one write: other processes may write to the same terminal.
-    let _ = io::stderr().write_all(format!("{}\n", printable_lines(&line.to_string())).as_bytes());
+    let _ = io::stderr().write_all(text.as_bytes());
 }

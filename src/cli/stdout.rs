@@ -10,6 +10,7 @@ use console::Term;
 use procession_os::{descriptors, startup};
 
 use super::options::ColorOption;
+use super::prose;
 
 /// Standard output, locked.
 pub(super) struct Stdout {
@@ -105,6 +106,12 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Writes a text for a person, in the width and the characters of the terminal, and coloured if the option
+/// says so, to standard output.
+pub(super) fn print_prose(text: &str, color: ColorOption) -> anyhow::Result<()> {
+    print_colored(&prose::fit(text, width(), has_unicode()), color)
 }
 
 /// Writes a text, coloured if the option says so, to standard output.

@@ -28,20 +28,29 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The number of columns of the terminal that it takes in one part.
+    pub(super) fn width(&self) -> usize {
+        let widths = self.widths();
+        widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+    }
+
     /// The table as text, no wider than `width` if possible.
     pub(super) fn render(&self, width: usize) -> String {
-        let widths: Vec<usize> = (0..self.head.len())
-            .map(|column| {
-                let cells = self.rows.iter().map(|row| measure_text_width(&row[column]));
-                cells.chain([self.head[column].len()]).max().unwrap_or(0)
-            })
-            .collect();
+        let widths = self.widths();
         let parts = parts(&widths, width);
         if parts.len() > MOST_PARTS {
             return self.below_each_other();
         }
         let parts: Vec<_> = parts.iter().map(|columns| self.in_columns(columns, &widths)).collect();
         parts.join("\n")
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| measure_text_width(&row[column]));
+            cells.chain([self.head[column].len()]).max().unwrap_or(0)
+        };
+        (0..self.head.len()).map(width).collect()
     }
 
     fn in_columns(&self, columns: &[usize], widths: &[usize]) -> String {

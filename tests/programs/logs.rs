@@ -205,6 +205,12 @@ fn so_many_runs_are_kept_and_each_can_be_named() {
     assert_eq!(names.iter().filter(kept).collect::<Vec<_>>(), [&names[2], &names[3]]);
     let list = place.run(&["logs", "--list"]).expect(0).stdout;
     assert!(list.contains(&names[2]) && list.contains(&format!("{} (latest)", names[3])), "{list}");
+    let listed = place.run(&["logs", "--list", "--json"]).expect(0).json();
+    let told =
+        |row: &Value| (row["run"].clone(), row["is_latest"].clone(), row["report"]["ok"].clone());
+    let expected = [(&names[3], true), (&names[2], false)];
+    let expected = expected.map(|(name, is_latest)| (name[..].into(), is_latest.into(), 1.into()));
+    assert_eq!(listed.iter().map(told).collect::<Vec<_>>(), expected);
     let pid = names[2].rsplit('-').next().unwrap();
     let by = |run: &str| place.run(&["logs", run, "--json"]).expect(0).json();
     assert_eq!(by(pid)[0]["pid"].to_string(), pid);

@@ -152,5 +152,26 @@ fn completions_are_printed_for_each_shell() {
         assert!(ran.stdout.contains("coordinator") && ran.stdout.contains("max_req"), "{shell}");
         assert_eq!(ran.stderr, "");
     }
+    let bash = place.run(&["completions", "bash"]).expect(0).stdout;
+    for values in
+        ["LOCAL DELAY ERROR REMOTE", "sequential threads processes", "auto bar lines none"]
+    {
+        assert!(bash.contains(&format!("compgen -W \"{values}\"")), "{values}");
+    }
     assert!(place.run(&["completions", "cmd"]).expect(2).stderr.contains("cmd"));
+}
+
+#[test]
+fn manual_pages_are_printed_or_written_for_each_command() {
+    let place = Sandbox::new();
+    let page = place.run(&["man"]).expect(0).stdout;
+    assert!(page.contains(".TH coordinator 1") && page.contains("max_req"), "{page}");
+    place.run(&["man", "share/man1"]).expect(0);
+    let pages = place.files("share/man1");
+    for name in ["coordinator.1", "coordinator-fetch.1", "coordinator-logs.1"] {
+        assert!(pages.contains_key(name), "{name}: {:?}", pages.keys());
+    }
+    place.file("taken", "");
+    let ran = place.run(&["man", "taken/man1"]).expect(3);
+    assert!(ran.stderr.contains("cannot write manual pages into taken/man1"), "{ran:?}");
 }

@@ -23,7 +23,7 @@ use self::error::{BenchError, Interrupt};
 use self::measure::{Benchmark, Effort};
 pub(super) use self::tasks::add_to;
 use super::exit::ProgramExit;
-use super::{download, signals, stderr, stdout};
+use super::{download, prose, signals, stderr, stdout};
 use procession::PrivateDir;
 
 /// Width of the lines where there is no terminal.
@@ -50,7 +50,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
     };
     let text = match json {
         true => serde_json::to_string(&figures)? + "\n",
-        false => table::of(&figures, columns()),
+        false => prose::fit(&table::of(&figures, columns()), usize::MAX, stdout::has_unicode()),
     };
     stdout::print(&text)?;
     Ok(ProgramExit::Success)

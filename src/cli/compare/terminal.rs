@@ -7,6 +7,7 @@ use anstyle::Style;
 use console::Term;
 
 use crate::cli::options::ColorOption;
+use crate::cli::prose::to_ascii;
 use crate::cli::stdout;
 
 use super::chart;
@@ -77,24 +78,6 @@ impl ReportPage {
             self.line(line, Style::new());
         }
     }
-}
-
-/// The text with other characters replaced by ASCII.
-fn to_ascii(text: &str) -> String {
-    let mut ascii = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            // The replacements have the same width, so that the columns are kept.
-            'σ' => ascii.push('s'),
-            '±' => ascii.push('~'),
-            'µ' => ascii.push('u'),
-            '–' => ascii.push('-'),
-            '…' => ascii.push_str("..."),
-            c if c.is_ascii() => ascii.push(c),
-            _ => ascii.push('?'),
-        }
-    }
-    ascii
 }
 
 fn width(text: &str) -> usize {
@@ -220,13 +203,5 @@ mod tests {
         assert_eq!(wrap("", 9, "").collect::<Vec<_>>(), [""]);
         assert_eq!(wrap("a 95 %: b", 6, "").collect::<Vec<_>>(), ["a", "95 %:", "b"]);
         assert_eq!(wrap("  a b", 4, "    ").collect::<Vec<_>>(), ["  a", "    b"]);
-    }
-
-    #[test]
-    fn ascii_keeps_the_columns() {
-        let text = "mean ± σ  1.5 ± 0.1  2 µs  –";
-        let ascii = to_ascii(text);
-        assert!(ascii.is_ascii());
-        assert_eq!(ascii.len(), width(text));
     }
 }

@@ -26,7 +26,7 @@ use super::exit::ProgramExit;
 use super::format::printable_lines;
 use super::options::Mode;
 use super::usage_error::UsageError;
-use super::{embedded_server, signals, stderr, warm_pool};
+use super::{embedded_server, prose, signals, stderr, stdout, warm_pool};
 use crate::files::client::FetchSettings;
 use crate::files::save;
 use crate::files::task::Download;
@@ -94,7 +94,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Prints a text at once. A closed pipe ends the program.
 fn print(text: impl AsRef<str>) {
-    let text = printable_lines(text.as_ref());
+    let text = prose::fit(&printable_lines(text.as_ref()), usize::MAX, stdout::has_unicode());
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}

@@ -81,7 +81,7 @@ pub(in crate::cli) struct UrlArgs {
 pub(in crate::cli) struct JobArgs {
     #[command(flatten)]
     pub request: RequestArgs,
-    /// A header of each request, such as 'Authorization: Bearer …'; may be given several times. Logs keep
+    /// A header of each request, such as 'Authorization: Bearer TOKEN'; may be given several times. Logs keep
     /// its name only
     #[arg(long, value_name = "HEADER", value_parser = value::header, help_heading = "From where")]
     pub header: Vec<(String, String)>,

@@ -3,6 +3,7 @@
 //! Every write is checked. After the first error nothing more is written, and outcomes are still
 //! counted. The caller decides what a closed pipe or a full disk means.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::settings::{DisplaySettings, DownloadSettings};
 use crate::cli::bar::RunProgressBar;
 use crate::cli::format::printable;
 use crate::cli::options::ColorOption;
+use crate::cli::{prose, stdout};
 
 /// The output of one run.
 pub(super) struct RunDisplay {
@@ -101,6 +103,12 @@ impl RunDisplay {
         if self.write_error.is_some() {
             return;
         }
+        let text = match self.kind {
+            OutputKind::Json => Cow::Borrowed(text),
+            OutputKind::Reports | OutputKind::Verbose => {
+                Cow::Owned(prose::fit(text, stdout::width(), stdout::has_unicode()))
+            }
+        };
         let out = &mut self.out;
         let mut write = || out.write_all(text.as_bytes()).and_then(|()| out.flush());
         let written = if self.is_terminal { self.bar.suspend(write) } else { write() };

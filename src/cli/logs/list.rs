@@ -5,23 +5,148 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
+use console::truncate_str;
+use serde_json::{Value, json};
 
 use super::super::options::ColorOption;
 use super::super::stdout;
 use super::super::table::Table;
-use procession_journal::{LogEntry, LogEvent, RunDir, RunHistory, reserve, run_dir};
+use procession_journal::{
+    LogEntry, LogEvent, RunDir, RunHistory, RunReport, RunSettings, reserve, run_dir,
+};
 
 /// Number of bytes that are read at the begin and at the end of a log, for its settings and its report.
 const OUTLINE_BYTES: u64 = 64 * 1024;
 
-/// Shows the list.
-pub(super) fn run(logs: &Path, color: ColorOption) -> anyhow::Result<()> {
+/// The fewest columns of the server.
+const LEAST_SERVER: usize = 6;
+
+/// Shows the list, as a table or a line of JSON a run.
+pub(super) fn run(logs: &Path, is_json: bool, color: ColorOption) -> anyhow::Result<()> {
     let runs = RunDir::list(logs)?;
-    if runs.is_empty() {
+    let latest = RunDir::find(logs, None).ok();
+    let rows = runs.iter().rev().map(|run| ListRow::of(run, latest.as_ref() == Some(run)));
+    let rows: Vec<_> = rows.collect();
+    if is_json {
+        let lines = rows.iter().map(|row| Ok(serde_json::to_string(&row.as_json())? + "\n"));
+        return stdout::print(&lines.collect::<serde_json::Result<String>>()?);
+    }
+    if rows.is_empty() {
         return stdout::print(&format!("There are no logs of runs in {}.\n", logs.display()));
     }
-    let latest = RunDir::find(logs, None)?;
-    let texts = &["mode", "server", "ended"];
+    stdout::print_prose(&as_text(&rows, stdout::width()), color)
+}
+
+/// A run, as far as the begin and the end of its log tell.
+struct ListRow {
+    name: String,
+    is_latest: bool,
+    history: RunHistory,
+    /// How it ended, and whether it goes on.
+    ended: String,
+    is_running: bool,
+}
+
+impl ListRow {
+    fn of(run: &RunDir, is_latest: bool) -> Self {
+        let (history, is_readable) = match outline(run) {
+            Ok(history) => (history, true),
+            Err(_) => (RunHistory::default(), false),
+        };
+        let is_running = history.report.is_none() && run.is_running();
+        let ended = match (history.report, is_running, is_readable) {
+            (Some(report), ..) => format!("exit code {}", report.exit_code),
+            (None, true, _) => "it goes on".to_owned(),
+            (None, false, true) => how_without_a_report(&history, is_empty(&run.path())),
+            (None, false, false) => "cannot be read".to_owned(),
+        };
+        Self { name: run.name().to_owned(), is_latest, history, ended, is_running }
+    }
+
+    fn as_json(&self) -> Value {
+        let Self { name, is_latest, history, ended, is_running } = self;
+        json!({
+            "run": name,
+            "is_latest": is_latest,
+            "is_running": is_running,
+            "ended": ended,
+            "missing": history.missing,
+            "settings": history.settings.as_ref().map(without_codes),
+            "report": history.report,
+        })
+    }
+
+    fn color(&self) -> Style {
+        match (self.history.report, self.is_running) {
+            (Some(RunReport { exit_code: 0, .. }), _) => Style::new(),
+            (None, true) => AnsiColor::Green.on_default(),
+            _ => AnsiColor::Red.on_default(),
+        }
+    }
+
+    /// The mode, the server, and the number of files.
+    fn settings(&self) -> [String; 3] {
+        let Some(settings) = &self.history.settings else {
+            return ["?", "?", "?"].map(str::to_owned);
+        };
+        // Of another program than this one, its name stands in place of the server.
+        let server_or_program = settings.program.as_ref().unwrap_or(&settings.server);
+        [settings.mode.clone(), server_or_program.clone(), settings.codes.to_string()]
+    }
+
+    /// ok, not found, errors, not done, and the time.
+    fn results(&self) -> [String; 5] {
+        let Some(report) = self.history.report else { return Default::default() };
+        [
+            report.ok.to_string(),
+            report.not_found.to_string(),
+            report.error.to_string(),
+            report.not_done.map_or_else(|| "?".to_owned(), |number| number.to_string()),
+            format!("{:.2} s", report.elapsed_s),
+        ]
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let annotation = if self.is_latest { " (latest)" } else { "" };
+        let color = self.color();
+        let ended = format!("{color}{}{color:#}{}", self.ended, missing(&self.history));
+        let name = [format!("{}{annotation}", self.name)];
+        name.into_iter().chain(self.settings()).chain(self.results()).chain([ended]).collect()
+    }
+
+    /// The same in fewer columns; the name without its date, which stands above.
+    fn short_cells(&self, server_width: usize) -> Vec<String> {
+        let [mode, server, files] = self.settings();
+        let mode = match mode.as_str() {
+            "processes" => "proc",
+            "threads" => "thr",
+            "sequential" => "seq",
+            other => other,
+        };
+        let [ok, not_found, errors, not_done, time] = self.results();
+        let color = self.color();
+        let ended = match self.history.report {
+            Some(report) => report.exit_code.to_string(),
+            None => self.ended.clone(),
+        };
+        let (_, time_of_day) = split_name(&self.name);
+        let server = truncate_str(&server, server_width, "~").into_owned();
+        let ended = format!("{color}{ended}{color:#}");
+        let cells = [time_of_day.to_owned(), mode.to_owned(), server, files];
+        cells.into_iter().chain([ok, not_found, errors, not_done, time, ended]).collect()
+    }
+}
+
+/// The date of a run's name, and the rest, which finds the run as well. A name of another form has no date.
+fn split_name(name: &str) -> (&str, &str) {
+    let is_date = |date: &str| date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    match name.split_once('T') {
+        Some((date, rest)) if date.len() == 10 && is_date(date) => (date, rest),
+        _ => ("", name),
+    }
+}
+
+fn as_text(rows: &[ListRow], width: usize) -> String {
     let head = &[
         "run",
         "mode",
@@ -34,57 +159,36 @@ pub(super) fn run(logs: &Path, color: ColorOption) -> anyhow::Result<()> {
         "time",
         "ended",
     ];
-    let mut table = Table::new(head, texts);
-    for run in runs.iter().rev() {
-        let annotation = if *run == latest { " (latest)" } else { "" };
-        let mut cells = vec![format!("{}{annotation}", run.name())];
-        cells.extend(cells_of(run));
-        table.row(cells);
+    let mut table = Table::new(head, &["mode", "server", "ended"]);
+    rows.iter().for_each(|row| table.row(row.cells()));
+    if table.width() <= width {
+        return table.render(width);
     }
-    stdout::print_colored(&table.render(stdout::width()), color)
-}
-
-fn cells_of(run: &RunDir) -> [String; 9] {
-    let (history, is_readable) = match outline(run) {
-        Ok(history) => (history, true),
-        Err(_) => (RunHistory::default(), false),
+    let short = |server_width| {
+        let head = &["run", "mode", "server", "flags", "ok", "404", "err", "left", "time", "ended"];
+        let mut table = Table::new(head, &["mode", "server", "ended"]);
+        rows.iter().for_each(|row| table.row(row.short_cells(server_width)));
+        table
     };
-    let [mut mode, mut server, mut flags] = ["?", "?", "?"].map(str::to_owned);
-    if let Some(settings) = &history.settings {
-        // Of another program than this one, its name stands in place of the server.
-        let server_or_program = settings.program.as_ref().unwrap_or(&settings.server);
-        (mode, server) = (settings.mode.clone(), server_or_program.clone());
-        flags = settings.codes.to_string();
+    // The server has what the others leave.
+    let others = short(LEAST_SERVER).width() - LEAST_SERVER;
+    let table = short(width.saturating_sub(others).max(LEAST_SERVER));
+    if table.width() > width {
+        return table.render(width);
     }
-    let [ok, not_found, errors, not_done, time, ended] = match history.report {
-        Some(report) => {
-            let (color, how) = match report.exit_code {
-                0 => (Style::new(), "exit code 0".to_owned()),
-                code => (AnsiColor::Red.on_default(), format!("exit code {code}")),
-            };
-            [
-                report.ok.to_string(),
-                report.not_found.to_string(),
-                report.error.to_string(),
-                report.not_done.map_or_else(|| "?".to_owned(), |number| number.to_string()),
-                format!("{:.2} s", report.elapsed_s),
-                format!("{color}{how}{color:#}{}", missing(&history)),
-            ]
+    let text = table.render(width);
+    let mut lines = text.lines();
+    let mut grouped = format!("{}\n", lines.next().unwrap_or_default());
+    let mut last = "";
+    for (line, row) in lines.zip(rows) {
+        let (date, _) = split_name(&row.name);
+        if date != last {
+            grouped += &format!("{date}\n");
+            last = date;
         }
-        None => {
-            let (color, how) = match (run.is_running(), is_readable) {
-                (true, _) => (AnsiColor::Green.on_default(), "it goes on".to_owned()),
-                (false, true) => (
-                    AnsiColor::Red.on_default(),
-                    how_without_a_report(&history, is_empty(&run.path())),
-                ),
-                (false, false) => (AnsiColor::Red.on_default(), "cannot be read".to_owned()),
-            };
-            let how = format!("{color}{how}{color:#}{}", missing(&history));
-            [String::new(), String::new(), String::new(), String::new(), String::new(), how]
-        }
-    };
-    [mode, server, flags, ok, not_found, errors, not_done, time, ended]
+        grouped += &format!("{line}\n");
+    }
+    grouped
 }
 
 /// The lines that are missing from its log, as a suffix.
@@ -139,4 +243,50 @@ fn outline(run: &RunDir) -> io::Result<RunHistory> {
     }
     reserve::entries(&run.path()).into_iter().for_each(|entry| history.add(entry));
     Ok(history)
+}
+
+/// The settings without the codes, which may be thousands.
+fn without_codes(settings: &RunSettings) -> RunSettings {
+    RunSettings { wanted: Vec::new(), ..settings.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, server: &str) -> ListRow {
+        let mut history = RunHistory::default();
+        let settings = json!({"event": "run", "mode": "processes", "server": server, "codes": 10000,
+            "workers": 2, "connections": 2, "dest": "d"});
+        let report = json!({"event": "summary", "ok": 9999, "not_found": 1, "error": 0, "not_done": 0,
+            "elapsed_s": 123.4, "exit_code": 0});
+        for mut event in [settings, report] {
+            event["ts"] = "2026-11-29T18:43:59.000000Z".into();
+            event["level"] = "info".into();
+            event["process"] = "coordinator".into();
+            event["pid"] = 1.into();
+            history.add(serde_json::from_value(event).expect("an entry"));
+        }
+        let ended = "exit code 0".to_owned();
+        ListRow { name: name.into(), is_latest: false, history, ended, is_running: false }
+    }
+
+    #[test]
+    fn the_list_fits_into_80_columns() {
+        let rows = [
+            row("2026-11-29T18-43-59-1234567", "https://a.very.long.name.example.org"),
+            row("2026-11-29T18-43-58-23535", "LOCAL"),
+            row("2026-11-28T18-43-59-23535", "12 servers"),
+        ];
+        assert!(as_text(&rows, 200).contains("2026-11-29T18-43-59-1234567"));
+        let text = as_text(&rows, 80);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.iter().all(|line| console::measure_text_width(line) <= 80), "{text}");
+        assert!(lines[1] == "2026-11-29" && lines[4] == "2026-11-28", "{text}");
+        assert!(lines[2].starts_with("18-43-59-1234567  proc  https://a"), "{text}");
+        assert_eq!(
+            lines[2].split_whitespace().skip(3).collect::<Vec<_>>().join(" "),
+            "10000 9999 1 0 0 123.40 s 0"
+        );
+    }
 }

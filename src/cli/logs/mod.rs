@@ -31,7 +31,7 @@ use since::Since;
 #[command(after_help = "\
 Examples:
   coordinator logs                      the latest run, all processes merged by time
-  coordinator logs -f                   … and what is added, until the run ends
+  coordinator logs -f                   and what is added, until the run ends
   coordinator logs --list               all runs
   coordinator logs --summary            a table of the workers, the errors, the slowest tasks
   coordinator logs --status error -n 5  the last five flags that failed
@@ -46,18 +46,18 @@ pub(super) struct LogsArgs {
     #[command(flatten)]
     pub run: RunSelectionArgs,
     /// All runs: when, how, and their results
-    #[arg(long, conflicts_with_all = ["run", "follow", "summary", "json", "lines"], conflicts_with_all = FILTERS)]
+    #[arg(long, conflicts_with_all = ["run", "follow", "summary", "lines"], conflicts_with_all = FILTERS)]
     pub list: bool,
     /// A table of the processes, the errors by cause, and the slowest tasks
-    #[arg(long, conflicts_with_all = ["follow", "lines"], conflicts_with_all = FILTERS)]
+    #[arg(long, conflicts_with_all = ["follow"], conflicts_with_all = FILTERS)]
     pub summary: bool,
     /// Also show lines that are added, until the run ends; wait for a run if there is none yet
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last N lines
+    /// Only the last N lines; with --summary, the N slowest tasks, and N of each cause of errors
     #[arg(short = 'n', long = "lines", value_name = "LINES", value_parser = value::unsigned::<usize>("-n LINES"), allow_negative_numbers = true)]
     pub lines: Option<usize>,
-    /// The lines as they were written (with --summary: the numbers), in JSON
+    /// The lines as they were written (with --summary, the numbers; with --list, a line a run), in JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -102,9 +102,9 @@ pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {
         .and_then(|()| args.run.check())
         .map_err(|error| UsageError::new(&["logs"], error))?;
     if args.list {
-        list::run(args.run.log_dir(), args.color.color)?;
+        list::run(args.run.log_dir(), args.json, args.color.color)?;
     } else if args.summary {
-        summary::run(&args.run.find()?, args.json, args.color.color)?;
+        summary::run(&args.run.find()?, args.lines, args.json, args.color.color)?;
     } else {
         let path: PathBuf = match args.follow && args.run.run.is_none() {
             true => show::await_run(args.run.log_dir())?,

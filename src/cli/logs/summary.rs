@@ -14,24 +14,35 @@ use procession_journal as journal;
 use procession_journal::history::{LogSummary, ProcessSummary};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
-/// Maximum number of codes that are listed for a cause.
+/// Maximum number of codes that are listed for a cause by default.
 const LISTED: usize = 12;
 
-/// Shows the numbers of the run in this directory.
-pub(super) fn run(path: &Path, is_json: bool, color: ColorOption) -> anyhow::Result<()> {
+/// Shows the numbers of the run in this directory; `most` is the number of slowest tasks, and of codes for a
+/// cause.
+pub(super) fn run(
+    path: &Path,
+    most: Option<usize>,
+    is_json: bool,
+    color: ColorOption,
+) -> anyhow::Result<()> {
     let read = journal::read(path);
     let (history, warnings) =
         read.with_context(|| format!("cannot read the logs in {}", path.display()))?;
-    let summary = history.summary();
+    let mut summary = history.summary();
+    if let Some(most) = most {
+        summary.slowest = history.slowest(most);
+    }
     let name = run_selection::name(path);
-    let text = match is_json {
-        true => as_json(&name, &history, &summary)?,
+    match is_json {
+        true => stdout::print(&as_json(&name, &history, &summary)?)?,
         false => {
             let is_running = journal::is_running(path);
-            as_text(&name, &history, &summary, is_running, stdout::width())
+            let width = stdout::width();
+            let most = most.unwrap_or(LISTED);
+            let text = as_text(&name, &history, &summary, is_running, most, width);
+            stdout::print_prose(&text, color)?;
         }
-    };
-    stdout::print_colored(&text, color)?;
+    }
     super::print_warnings(&warnings);
     Ok(())
 }
@@ -58,6 +69,7 @@ fn as_text(
     history: &RunHistory,
     summary: &LogSummary,
     is_running: bool,
+    most: usize,
     width: usize,
 ) -> String {
     let mut text = headline(name, history, summary, is_running);
@@ -75,7 +87,7 @@ fn as_text(
     if !summary.errors.is_empty() {
         text += &format!("\nErrors: {}\n", summary.error);
         for group in &summary.errors {
-            let codes = &group.codes[..group.codes.len().min(LISTED)];
+            let codes = &group.codes[..group.codes.len().min(most)];
             let more = match group.codes.len() - codes.len() {
                 0 => String::new(),
                 n => format!(" and {n} more"),

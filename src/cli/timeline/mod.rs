@@ -81,7 +81,7 @@ pub(super) fn run(args: TimelineArgs) -> anyhow::Result<ProgramExit> {
             has_unicode: stdout::has_unicode(),
         };
         let text = terminal::draw(&name, &history, style);
-        put(Path::new("-"), &text, args.color.color)?;
+        stdout::print_prose(&text, args.color.color)?;
     }
     print_warnings(&warnings);
     Ok(ProgramExit::Success)

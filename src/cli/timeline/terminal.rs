@@ -203,14 +203,20 @@ impl TimeScale {
         cells[first..=last].fill(LaneCell { glyph, outcome: Some(span.outcome), is_mark: false });
         let label = span.label();
         let is_printable = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        if last - first >= label.len() && is_printable(&label) {
+        // The marks at the end have their own columns, and so has a mark of a try.
+        let marks = usize::from(span.is_retried) + usize::from(span.timed_out);
+        let marks = marks.max(usize::from(!span.tries.is_empty())).max(1);
+        let mut unnamed = first;
+        if last - first + 1 >= label.len() + marks && is_printable(&label) {
             for (cell, letter) in cells[first..].iter_mut().zip(label.chars()) {
                 cell.glyph = letter;
             }
+            unnamed = first + label.len();
         }
         for failed in &span.tries {
-            let at = self.cell(failed.at).clamp(first, last);
-            if at > first + 1 {
+            // Behind the name, which would not be read otherwise.
+            let at = self.cell(failed.at).clamp(unnamed.min(last), last);
+            if at > first {
                 cells[at].glyph = glyphs.again;
             }
         }

@@ -167,7 +167,7 @@ impl RunHistory {
             processes: self.process_summaries(&outcomes, now),
             never_ran: outcomes.values().filter(|outcome| never_ran(outcome)).count() as u64,
             errors: error_groups(&outcomes),
-            slowest: self.slowest(now),
+            slowest: self.slowest(SLOWEST),
         }
     }
 
@@ -217,10 +217,12 @@ impl RunHistory {
         rows.into_iter().map(|(row, _)| row).collect()
     }
 
-    fn slowest(&self, now: Micros) -> Vec<SlowTask> {
+    /// The tasks that took longest, up to this number.
+    pub fn slowest(&self, most: usize) -> Vec<SlowTask> {
+        let now = self.period.map_or(0, |(_, end)| end);
         let mut spans: Vec<&Span> = self.spans.iter().filter(|span| !span.is_sum()).collect();
         spans.sort_by_key(|span| std::cmp::Reverse(span.duration(now)));
-        let slowest = spans.into_iter().take(SLOWEST).map(|span| SlowTask {
+        let slowest = spans.into_iter().take(most).map(|span| SlowTask {
             code: span.code.clone(),
             ms: span.duration(now) as f64 / 1e3,
             outcome: span.outcome.as_str(),
