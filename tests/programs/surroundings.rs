@@ -97,3 +97,41 @@ fn a_limit_of_file_sizes_is_told_without_a_contradiction() {
         assert!(!text.contains("no log was kept"), "{text}");
     }
 }
+
+#[test]
+fn in_a_locale_without_unicode_all_symbols_are_ascii() {
+    let place = Sandbox::new();
+    for args in [
+        "--help",
+        "fetch --help",
+        "logs --help",
+        "compare --help",
+        "b -s ERROR --retries 2 --progress bar",
+        "timeline",
+        "logs --summary",
+        "logs --list",
+        "demo crash",
+        "demo map --mode processes -w 1 --speed 50",
+        "compare --task noop --jobs 9 --runs 3 --warmup 0 --modes sequential,threads:1",
+    ] {
+        let args: Vec<_> = args.split(' ').collect();
+        let ran = RunningProgram::start(place.coordinator(&args).env("LC_ALL", "C")).wait();
+        assert!([0, 1].contains(&ran.code()), "{args:?}: {ran:#?}");
+        assert!(ran.stdout.is_ascii() && ran.stderr.is_ascii(), "{args:?}: {ran:#?}");
+    }
+}
+
+#[test]
+fn a_temporary_directory_that_is_missing_is_no_matter() {
+    let place = Sandbox::new();
+    for args in [
+        "br --json",
+        "br --rate 100 --mode threads",
+        "compare br --runs 1 --warmup 0 --modes sequential,processes:1",
+        "compare --task noop --jobs 2 --runs 1 --warmup 0 --modes processes:1",
+    ] {
+        let args: Vec<_> = args.split(' ').collect();
+        let mut command = place.coordinator(&args);
+        RunningProgram::start(command.env("TMPDIR", "/nowhere/at/all")).wait().expect(0);
+    }
+}

@@ -213,3 +213,15 @@ fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
     let mixed = place.run(&["timeline", "--html", "-", "--trace", "-"]).expect(2);
     assert!(mixed.stderr.contains("different places") && mixed.stdout.is_empty(), "{mixed:?}");
 }
+
+#[test]
+fn a_mark_of_a_retry_stands_behind_the_name() {
+    let place = Sandbox::new();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}/a-file-with-a-name.txt", silent.local_addr().unwrap());
+    let args = ["fetch", &url, "--timeout", "0.2", "--retries", "1", "--mode", "sequential"];
+    place.run(&args).expect(1);
+    let drawn = place.run(&["timeline"]).expect(0).stdout;
+    assert!(drawn.contains("a-file-with-a-name.txt"), "{drawn}");
+    assert!(drawn.contains('\u{21bb}'), "{drawn}");
+}

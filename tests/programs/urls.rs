@@ -194,6 +194,11 @@ fn a_list_too_long_for_one_line_of_the_log_is_gone_on_with_too() {
     assert!((3..10).contains(&failed) && failed + left == 400, "{failed} {left}");
     let listed = place.run(&["logs", "--list"]).expect(0);
     assert!(listed.stdout.contains(&format!("{left}")), "{listed:?}");
+    let slowest = |args: &[&str]| {
+        let told = place.run(&[&["logs", "--summary"], args].concat()).expect(0).stdout;
+        told.split("Slowest tasks\n").nth(1).map(|list| list.lines().count())
+    };
+    assert_eq!((slowest(&["-n", "2"]), slowest(&[])), (Some(2), Some(failed.min(10))));
     let ran = place.run(&["fetch", "--resume", "--max-errors", "1000", "--json"]).expect(1);
     assert_eq!(ran.summary().error, left);
 }

@@ -46,6 +46,9 @@ fn is_of_network(name: &OsStr) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// The most tasks that wait in the pool: a list may have millions of URLs.
+const MAX_PENDING: usize = 10_000;
+
 /// A started executor.
 pub(super) struct RunExecutor {
     pub engine: Arc<dyn Engine>,
@@ -85,6 +88,7 @@ impl RunExecutor {
                     .concurrency(connections)
                     .worker_program_beside("worker")
                     .retries(Retries::times(retries))
+                    .max_pending(MAX_PENDING)
                     .on_event(move |event| events.record(event))
                     .on_output(move |line| output.record(line));
                 if let Some(timeout) = workers.task_timeout {

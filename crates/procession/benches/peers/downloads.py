@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""All 194 flags from one server: `coordinator` in processes and on threads beside curl, wget2,
-aria2 and a script, each in turn, for several rounds; time and CPU as tables in Markdown.
+"""All 194 flags, or any number of small files, from one server: `coordinator` in processes and on
+threads beside curl, wget2, aria2 and a script, each in turn, for several rounds; time and CPU as tables
+in Markdown.
 
     python3 benches/peers/downloads.py                      from nginx on loopback, if there is one
     python3 benches/peers/downloads.py --server embedded    from `coordinator serve`
     python3 benches/peers/downloads.py --server URL         from URL/br/br.gif and so on
+    python3 benches/peers/downloads.py --urls 10000         as many other URLs from nginx, of which one in
+                                                            a hundred is not there
 
 nginx runs with a configuration of its own, in a directory that is removed again. The virtual
 environment in target/peers is for the script; nothing is installed elsewhere. A program that is
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +34,6 @@ import peers
 from peers import number, say
 
 AT_A_TIME = 30
-FLAGS = 194
 OURS = "coordinator --mode processes"
 CURL = "curl -Z"
 # At most: times curl's, from the issue of the goals.
@@ -68,10 +71,11 @@ def embedded(coordinator):
 @contextmanager
 def with_nginx(nginx, place):
     site = place / "nginx"
-    for flag in flags_in(place / "flags"):
+    for flag in (place / "flags").glob("*.gif"):
         folder = site / "flags" / flag.stem
         folder.mkdir(parents=True)
         shutil.copy(flag, folder)
+    (site / "files").symlink_to(place / "files")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -91,7 +95,7 @@ http {{
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}/flags"
     try:
-        wait_for(f"{url}/br/br.gif", process)
+        wait_for(url, process)
         yield url, "nginx on loopback"
     finally:
         process.terminate()
@@ -104,20 +108,50 @@ def wait_for(url, process):
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
+        except urllib.error.HTTPError:
+            return
         except OSError as error:
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"the server does not answer: {error}")
             time.sleep(0.02)
 
 
-def downloaders(coordinator, url, codes, place, script):
-    """For each: how to have it download all flags to a directory."""
+class Job:
+    """What is downloaded: the name of each file and its URL, and the sizes of those that are there."""
+
+    def __init__(self, title, urls, sizes, ours):
+        self.title, self.urls, self.sizes, self.ours = title, urls, sizes, ours
+        # What each says with its exit status if files are not there.
+        are_missing = len(sizes) < len(urls)
+        self.statuses = {CURL: 22, "wget2": 8, "aria2c": 3} if are_missing else {}
+
+
+def flags_job(url, sizes):
+    urls = {name: f"{url}/{Path(name).stem}/{name}" for name in sorted(sizes)}
+    return Job(f"{len(urls)} flags", urls, sizes, ["--all", "-s", url])
+
+
+def urls_job(url, place, count):
+    """Makes the files that are there: of 100 to 2,000 bytes."""
+    base, folder = url.removesuffix("/flags"), place / "files"
+    urls = {f"{n:06}.txt": f"{base}/files/{n:06}.txt" for n in range(count)}
+    there = [name for n, name in enumerate(urls) if n % 100 != 50]
+    for n, name in enumerate(there):
+        (folder / name).write_bytes(b"x" * (100 + n % 1900))
+    (place / "urls").write_text("".join(f"{url}\n" for url in urls.values()))
+    sizes = {name: (folder / name).stat().st_size for name in there}
+    title = f"{count} URLs ({count - len(there)} of them not there)"
+    return Job(title, urls, sizes, ["fetch", "-i", place / "urls"])
+
+
+def downloaders(coordinator, job, place, script):
+    """For each: how to have it download all files to a directory."""
     def ours(mode, dest):
-        much = ["--mode", mode, "-m", str(AT_A_TIME), "-s", url, "-d", dest]
-        return [coordinator, "--all", *much, "--no-logs", "--progress", "none"]
+        much = [*job.ours, "--mode", mode, "-m", str(AT_A_TIME), "-d", dest]
+        return [coordinator, *much, "--no-logs", "--progress", "none"]
 
     def curl(dest):
-        pairs = (f'url = "{url}/{cc}/{cc}.gif"\noutput = "{dest}/{cc}.gif"\n' for cc in codes)
+        pairs = (f'url = "{url}"\noutput = "{dest}/{name}"\n' for name, url in job.urls.items())
         config = written("".join(pairs))
         return ["curl", "-s", "-f", "-Z", "--parallel-max", str(AT_A_TIME), "-K", config]
 
@@ -133,17 +167,19 @@ def downloaders(coordinator, url, codes, place, script):
         (place / "list").write_text(text)
         return place / "list"
 
-    links = "".join(f"{url}/{cc}/{cc}.gif\n" for cc in codes)
+    links = "".join(f"{url}\n" for url in job.urls.values())
     all_of_them = {
         OURS: lambda dest: ours("processes", dest),
         "coordinator --mode threads": lambda dest: ours("threads", dest),
         CURL: curl,
         "wget2": wget2,
         "aria2c": aria2,
-        "script with threads and requests": script and (
-            lambda dest: [*script, str(AT_A_TIME), url, dest, *codes]
-        ),
     }
+    if "--all" in job.ours:
+        codes, url = [Path(name).stem for name in job.urls], job.ours[-1]
+        all_of_them["script with threads and requests"] = script and (
+            lambda dest: [*script, str(AT_A_TIME), url, dest, *codes]
+        )
     for name, command in list(all_of_them.items()):
         program = command and command(place)[0]
         if not program or not shutil.which(program):
@@ -152,12 +188,13 @@ def downloaders(coordinator, url, codes, place, script):
     return all_of_them
 
 
-def flags_in(folder):
-    """What the server said about the flags may lie beside them."""
-    return folder.glob("*.gif")
+def sizes_in(folder):
+    """What the server said about the files may lie beside them."""
+    names = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    return {file.name: file.stat().st_size for file in names}
 
 
-def download(command, place, sizes):
+def download(name, command, place, job):
     """Seconds of the wall clock, and of CPUs with all children; nothing if it did not work.
 
     What it brought stays until the end: file systems search long for room for new files where
@@ -167,7 +204,7 @@ def download(command, place, sizes):
     begun = time.perf_counter()
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(asked, start_new_session=True, stderr=subprocess.PIPE, **quiet)
-    alarm = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
+    alarm = threading.Timer(600, os.killpg, (process.pid, signal.SIGKILL))
     alarm.start()
     try:
         # It says little, and only when it fails: that fits into the pipe.
@@ -181,18 +218,20 @@ def download(command, place, sizes):
     process.returncode = os.waitstatus_to_exitcode(status)
     said = process.stderr.read().decode(errors="replace").strip()
     process.stderr.close()
-    got = {flag.stem: flag.stat().st_size for flag in flags_in(dest)}
-    if process.returncode != 0 or got != sizes:
-        say(f"  failed with {process.returncode}: {len(got)} of {len(sizes)} flags: {said[-200:]}")
+    got = sizes_in(dest)
+    if process.returncode != job.statuses.get(name, 0) or got != job.sizes:
+        right = sum(size == got.get(file) for file, size in job.sizes.items())
+        told = f"{right} of {len(job.sizes)} files are whole, {len(got) - right} others are there"
+        say(f"  {name} failed with {process.returncode}: {told}: {said[-200:]}")
         return None
     return wall, usage.ru_utime + usage.ru_stime
 
 
-def report(figures, where, rounds):
-    told = f"{FLAGS} flags from {where}, {AT_A_TIME} at a time; medians of {rounds} rounds"
+def report(figures, job, where, rounds):
+    told = f"{job.title} from {where}, {AT_A_TIME} at a time; medians of {rounds} rounds"
     print(f"{told}.\nOn {peers.machine()}.\n")
     ours, curls = figures.get(OURS), figures.get(CURL)
-    if ours and curls:
+    if ours and curls and "--all" in job.ours:
         rows = []
         for what, which, most in GOALS:
             pairs = [(one[which], other[which]) for one, other in zip(ours, curls) if one and other]
@@ -225,6 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="three rounds")
     parser.add_argument("--rounds", type=peers.rounds, metavar="N", help="how often [default: 15]")
+    parser.add_argument("--urls", type=int, metavar="N", help="so many URLs in place of the flags")
     parser.add_argument("--server", metavar="nginx|embedded|URL", help="from where")
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 15)
@@ -238,18 +278,23 @@ def main():
         all_flags = ["--all", "--no-logs", "--progress", "none", "-d", flags]
         given = options.server if options.server not in ("nginx", "embedded", None) else "LOCAL"
         subprocess.run([coordinator, *all_flags, "-s", given], check=True, stdout=sys.stderr)
-        sizes = {flag.stem: flag.stat().st_size for flag in flags_in(flags)}
-        with server(options.server, coordinator, place) as (url, where):
-            todo = downloaders(coordinator, url, sorted(sizes), place, script)
+        (place / "files").mkdir()
+        kind = options.server or ("nginx" if options.urls else None)
+        with server(kind, coordinator, place) as (url, where):
+            if options.urls:
+                job = urls_job(url, place, options.urls)
+            else:
+                job = flags_job(url, sizes_in(flags))
+            todo = downloaders(coordinator, job, place, script)
             figures = {name: [None] * rounds for name in todo}
             # The first time, which is not counted, brings programs and flags into memory.
             for turn in range(-1, rounds):
                 say(f"round {turn + 1} of {rounds}")
                 for name, command in todo.items():
-                    done = download(command, place, sizes)
+                    done = download(name, command, place, job)
                     if turn >= 0:
                         figures[name][turn] = done
-            report(figures, where, rounds)
+            report(figures, job, where, rounds)
 
 
 if __name__ == "__main__":
