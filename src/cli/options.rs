@@ -19,6 +19,8 @@ use crate::flags::site::Site;
 /// What worker processes may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum SandboxOption {
+    /// Strict, or none where this system does not have all of its layers
+    Auto,
     None,
     Basic,
     Strict,

@@ -41,7 +41,7 @@ fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
     kill(stopped, Signal::STOP);
     let ran = run.wait().expect(0);
     assert_eq!(ran.summary().counts(), [20, 0, 0]);
-    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempts"].as_u64()).collect();
+    let attempts: Vec<_> = ran.json().iter().filter_map(|line| line["attempt"].as_u64()).collect();
     assert!(attempts.iter().any(|attempts| *attempts > 1), "{attempts:?}");
     wait_until_gone(&[stopped]);
 }

@@ -40,11 +40,16 @@ const MAIN_STACK: usize = 1 << 20;
 pub fn with_enough_stack<R: Send + 'static>(
     body: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<R> {
-    if !main_has_less_than(MAIN_STACK) {
+    if !main_stack_is_small() {
         return Ok(body());
     }
     let thread = ThreadSpec::new("main").with_stack(Some(USUAL_STACK)).start_with_retries(body)?;
     thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether the limit of the main thread's stack is so low that [`with_enough_stack`] starts a thread.
+pub fn main_stack_is_small() -> bool {
+    main_has_less_than(MAIN_STACK)
 }
 
 /// The name and the stack of a thread.

@@ -114,9 +114,16 @@ pub(in crate::cli) struct JobArgs {
     /// Replace a worker process after N files
     #[arg(long, value_name = "N", value_parser = value::positive("--max-tasks-per-worker N"), allow_negative_numbers = true, help_heading = "How")]
     pub max_tasks_per_worker: Option<usize>,
-    /// Sandbox of the worker processes; basic and strict allow them the network, the destination and
-    /// their log (Linux only)
-    #[arg(long, value_enum, ignore_case = true, default_value = "none", help_heading = "How")]
+    /// Sandbox of the worker processes: it allows them the network, the destination and their log. auto is
+    /// strict where this system has it (Linux), else none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LEVEL",
+        ignore_case = true,
+        default_value = "auto",
+        help_heading = "How"
+    )]
     pub sandbox: SandboxOption,
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true, help_heading = "How")]

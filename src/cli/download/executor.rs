@@ -1,50 +1,19 @@
 //! The executor of a run.
 
-use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use procession::{
-    Allow, Engine, Executor, Recycling, Retries, Sandbox, Sequential, Shutdown, ThreadPool,
-};
+use procession::{Builder, Engine, Executor, Recycling, Retries, Sequential, Shutdown, ThreadPool};
 use procession_os::memory;
 
 use super::parallelism::Parallelism;
 use super::resource_limits::STACK;
+use super::sandbox;
 use super::settings::WorkerSettings;
 use crate::cli::bar::RunProgressBar;
-use crate::cli::options::SandboxOption;
 use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
 use crate::cli::stderr;
-
-/// The sandbox of the workers: they need the network, certificates, and these directories to write in.
-fn sandbox(option: SandboxOption, written: &[&Path]) -> anyhow::Result<Option<Sandbox>> {
-    let level = match option {
-        SandboxOption::None => return Ok(None),
-        SandboxOption::Basic => Sandbox::basic(),
-        SandboxOption::Strict => Sandbox::strict(),
-    };
-    let mut sandbox = level.allow(Allow::Network);
-    for dir in written {
-        std::fs::create_dir_all(dir)?;
-        sandbox = sandbox.write(std::path::absolute(dir)?);
-    }
-    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        let paths = std::env::var_os(name).unwrap_or_default();
-        for path in std::env::split_paths(&paths).filter(|path| path.exists()) {
-            sandbox = sandbox.read(std::path::absolute(path)?);
-        }
-    }
-    Ok(Some(sandbox))
-}
-
-/// Variables about proxies and certificates, which a worker in a sandbox does not inherit.
-fn is_of_network(name: &OsStr) -> bool {
-    let Some(name) = name.to_str() else { return false };
-    let names =
-        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-    names.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
 
 /// The most tasks that wait in the pool: a list may have millions of URLs.
 const MAX_PENDING: usize = 10_000;
@@ -82,35 +51,20 @@ impl RunExecutor {
             }
             Parallelism::Processes { workers: count, connections } => {
                 let output = Arc::new(WorkerOutput::new(log_dir, bar.clone()));
-                let events = PoolLog::new(submitted.clone(), Arc::clone(&output), bar.clone());
-                let mut pool = crate::cli::pool()
-                    .workers(count)
-                    .concurrency(connections)
-                    .worker_program_beside("worker")
-                    .retries(Retries::times(retries))
-                    .max_pending(MAX_PENDING)
-                    .on_event(move |event| events.record(event))
-                    .on_output(move |line| output.record(line));
-                if let Some(timeout) = workers.task_timeout {
-                    pool = pool.timeout(timeout);
-                }
-                if let Some(tasks) = workers.max_tasks {
-                    pool = pool.recycling(Recycling::never().after_tasks(tasks));
-                }
-                if let Some(dir) = log_dir {
-                    pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
-                }
-                if let Some(bytes) = stack {
-                    pool = pool.stack_size(bytes);
-                }
-                if let Some(sandbox) = sandbox(workers.sandbox, written)? {
-                    pool = pool.sandbox(sandbox);
-                    for (name, value) in std::env::vars_os().filter(|(name, _)| is_of_network(name))
-                    {
-                        pool = pool.worker_env(name, value);
-                    }
-                }
-                Arc::new(pool.build()?)
+                let pool = || {
+                    let events = PoolLog::new(submitted.clone(), Arc::clone(&output), bar.clone());
+                    let output = Arc::clone(&output);
+                    let pool = crate::cli::pool()
+                        .workers(count)
+                        .concurrency(connections)
+                        .worker_program_beside("worker")
+                        .retries(Retries::times(retries))
+                        .max_pending(MAX_PENDING)
+                        .on_event(move |event| events.record(event))
+                        .on_output(move |line| output.record(line));
+                    with_settings(pool, workers, log_dir, stack)
+                };
+                Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
         };
         Ok(Self { engine, parallelism, threads })
@@ -129,4 +83,26 @@ impl RunExecutor {
             (true, false) => std::mem::forget(self),
         }
     }
+}
+
+/// The settings of the pool that are not always there.
+fn with_settings(
+    mut pool: Builder,
+    workers: WorkerSettings,
+    log_dir: Option<&Path>,
+    stack: Option<usize>,
+) -> io::Result<Builder> {
+    if let Some(timeout) = workers.task_timeout {
+        pool = pool.timeout(timeout);
+    }
+    if let Some(tasks) = workers.max_tasks {
+        pool = pool.recycling(Recycling::never().after_tasks(tasks));
+    }
+    if let Some(dir) = log_dir {
+        pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
+    }
+    if let Some(bytes) = stack {
+        pool = pool.stack_size(bytes);
+    }
+    Ok(pool)
 }

@@ -27,6 +27,7 @@ mod parallelism;
 mod prepared_run;
 mod resource_limits;
 mod resume;
+mod sandbox;
 mod settings;
 mod source;
 mod submitter;

@@ -165,7 +165,7 @@ impl WorkerSettings {
             if max_tasks.is_some() {
                 return Err(SettingsError::OnlyProcesses("--max-tasks-per-worker N"));
             }
-            if sandbox != SandboxOption::None {
+            if matches!(sandbox, SandboxOption::Basic | SandboxOption::Strict) {
                 return Err(SettingsError::OnlyProcesses("--sandbox LEVEL"));
             }
         }

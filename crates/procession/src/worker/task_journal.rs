@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A short task, also one with a label, takes two locks, which no other thread holds for long, and makes no
-//! system call. `Budget` bounds the number of lines.
+//! system call. `LineBudget` bounds the number of lines.
 
 #[cfg(feature = "journal")]
 mod budget;
@@ -35,7 +35,7 @@ mod on {
     use procession_journal::{FORMAT, Journal, Level, LogEvent};
 
     use super::RunnerLane;
-    use super::budget::{Budget, TICK};
+    use super::budget::{LineBudget, TICK};
     use crate::journal::VARIABLE;
     use crate::transport::{self, Marking, SharedRegion};
     use procession_os::threads::ThreadSpec;
@@ -52,7 +52,7 @@ mod on {
     /// What all lanes use.
     pub(super) struct Shared {
         pub(super) journal: Journal,
-        pub(super) budget: Budget,
+        pub(super) budget: LineBudget,
         /// The memory that has the labels of the tasks that run.
         pub(super) region: Arc<SharedRegion>,
         /// Whether the flusher is awake, or will be.
@@ -101,7 +101,7 @@ mod on {
             journal.record(Level::Debug, LogEvent::Start { version, build, args, format: FORMAT });
             let shared = Arc::new(Shared {
                 journal,
-                budget: Budget::default(),
+                budget: LineBudget::default(),
                 region: Arc::clone(region),
                 is_awake: AtomicBool::new(false),
                 has_ended: AtomicBool::new(false),

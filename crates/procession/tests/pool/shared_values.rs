@@ -12,7 +12,7 @@ use procession::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with, warm_up};
+use crate::tasks::{Bad, Ending, await_workers, pool, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -79,6 +79,7 @@ impl Task for LookBinary {
 fn a_shared_value_is_encoded_once_and_decoded_once_per_worker() {
     // Two tasks at a time in each worker, which decode at the same time.
     let pool = quiet().workers(2).concurrency(4).build().expect("a pool");
+    await_workers(&pool);
     let table = SharedValue::new(Table((0..100_000).collect()));
     let before = ENCODED.load(Ordering::Relaxed);
     let mut counts = HashMap::new();
@@ -95,6 +96,7 @@ fn a_shared_value_is_encoded_once_and_decoded_once_per_worker() {
             // A replacement decodes it, too.
             let died = pool.submit(Bad(Ending::Abort)).result();
             assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+            await_workers(&pool);
         }
     }
     assert_eq!(counts.len(), 3, "two workers and a replacement: {counts:?}");

@@ -1,4 +1,4 @@
-//! [`Budget`]: how many lines a worker may write. The bound of lines for tasks grows with the logarithm of
+//! [`LineBudget`]: how many lines a worker may write. The bound of lines for tasks grows with the logarithm of
 //! the longest task.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ const MOST_LINES: u64 = 10_000;
 
 /// Bounds the lines of a process.
 #[derive(Default)]
-pub(super) struct Budget {
+pub(super) struct LineBudget {
     /// Number of lines for tasks that ended well.
     lines: AtomicU64,
     failed: AtomicU64,
@@ -26,7 +26,7 @@ pub(super) struct Budget {
     sums: AtomicU64,
 }
 
-impl Budget {
+impl LineBudget {
     /// Whether a task that ended well after this many nanoseconds has a line of its own.
     pub(super) fn has_line(&self, ran_for: u64) -> bool {
         let has_line = ran_for >= self.limit();

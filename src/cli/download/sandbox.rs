@@ -1,0 +1,72 @@
+//! The sandbox of the workers of a run.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{self, Path};
+
+use procession::{Allow, Builder, PoolError, ProcessPool, Sandbox};
+use procession_os::threads;
+
+use crate::cli::options::SandboxOption;
+
+/// Builds a pool whose workers are in a sandbox, with `auto` where this system has all of its layers.
+pub(super) fn build(
+    pool: impl Fn() -> io::Result<Builder>,
+    option: SandboxOption,
+    written: &[&Path],
+) -> anyhow::Result<ProcessPool> {
+    let level = match option {
+        // The main thread of a worker would start another one before it is confined, which is refused.
+        SandboxOption::Auto if threads::main_stack_is_small() => Sandbox::none(),
+        SandboxOption::Auto => match build_in(Sandbox::strict(), &pool, written) {
+            Ok(pool) => return Ok(pool),
+            Err(error) if is_missing(&error) => Sandbox::none(),
+            Err(error) => return Err(error),
+        },
+        SandboxOption::None => Sandbox::none(),
+        SandboxOption::Basic => Sandbox::basic(),
+        SandboxOption::Strict => Sandbox::strict(),
+    };
+    build_in(level, &pool, written)
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(PoolError::SandboxUnavailable { .. }))
+}
+
+/// Workers need the network, certificates, and these directories to write in.
+fn build_in(
+    level: Sandbox,
+    pool: impl Fn() -> io::Result<Builder>,
+    written: &[&Path],
+) -> anyhow::Result<ProcessPool> {
+    let mut pool = pool()?;
+    if level == Sandbox::none() {
+        return Ok(pool.build()?);
+    }
+    let mut sandbox = level.allow(Allow::Network);
+    for dir in written {
+        fs::create_dir_all(dir)?;
+        sandbox = sandbox.write(path::absolute(dir)?);
+    }
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        let paths = env::var_os(name).unwrap_or_default();
+        for certificates in env::split_paths(&paths).filter(|path| path.exists()) {
+            sandbox = sandbox.read(path::absolute(certificates)?);
+        }
+    }
+    for (name, value) in env::vars_os().filter(|(name, _)| is_of_network(name)) {
+        pool = pool.worker_env(name, value);
+    }
+    Ok(pool.sandbox(sandbox).build()?)
+}
+
+/// Variables about proxies and certificates, which a worker in a sandbox does not inherit.
+fn is_of_network(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let names =
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
