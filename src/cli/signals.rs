@@ -57,9 +57,12 @@ pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io
                 }
                 Some((at, _)) if at.elapsed() < BURST => {}
                 Some((_, first)) => {
-                    is_insisted.store(true, Ordering::Relaxed);
                     arrived(exit);
-                    thread::sleep(FORCED_END_TIMEOUT);
+                    // The handler of this second signal may not have looked yet. And what comes within this
+                    // time is the same request.
+                    thread::sleep(BURST);
+                    is_insisted.store(true, Ordering::Relaxed);
+                    thread::sleep(FORCED_END_TIMEOUT - BURST);
                     low_level::exit(first as i32);
                 }
             }

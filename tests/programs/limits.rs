@@ -149,14 +149,20 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
         (60, "-m 1000 -w 2", " connections in place of 338: "),
         (60, "-m 200 -w 200", " cannot be started now: "),
     ] {
-        let Some(ran) = with_threads(&Sandbox::new(), threads, args) else {
-            return skipped(NO_OTHER_USER);
-        };
-        let ran = ran.expect(0);
-        assert_eq!(ran.summary().counts(), ALL, "{args}: {}", ran.stderr);
-        let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
-        let said: Vec<_> = said.collect();
-        assert!(said.len() == 1 && said[0].contains(told), "{args}: {}", ran.stderr);
+        // On a busy machine the work may be done before the last workers are started.
+        let mut runs = Vec::new();
+        while !runs.iter().any(|said: &String| said.contains(told)) {
+            assert!(runs.len() < 5, "{args}: {runs:?}");
+            let Some(ran) = with_threads(&Sandbox::new(), threads, args) else {
+                return skipped(NO_OTHER_USER);
+            };
+            let ran = ran.expect(0);
+            assert_eq!(ran.summary().counts(), ALL, "{args}: {}", ran.stderr);
+            let said = ran.stderr.lines().filter(|line| line.starts_with("coordinator: "));
+            let said: Vec<_> = said.collect();
+            assert!(said.len() <= 1, "{args}: {}", ran.stderr);
+            runs.push(said.concat());
+        }
     }
 }
 
