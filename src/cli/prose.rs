@@ -21,11 +21,33 @@ pub(super) fn fit(text: &str, width: usize, has_unicode: bool) -> String {
                 .subsequent_indent("  ")
                 .break_words(false)
                 .word_splitter(textwrap::WordSplitter::NoHyphenation);
-            fitted += &textwrap::wrap(&content, options).join("\n");
+            let lines = textwrap::wrap(&glued(&content), options).join("\n");
+            fitted += &lines.replace(GLUE, " ");
         }
         fitted += end;
     }
     fitted
+}
+
+/// A blank at which no line ends.
+const GLUE: char = '\u{a0}';
+
+/// The line with numbers glued to their units.
+fn glued(line: &str) -> String {
+    const UNITS: [&str; 10] = ["%", "B", "GB", "MB", "kB", "min", "ms", "s", "us", "µs"];
+    let mut glued = String::with_capacity(line.len());
+    for word in line.split(' ') {
+        let is_unit = UNITS.contains(&word.trim_end_matches([',', ';', ':', '.', ')']));
+        match glued.chars().last() {
+            Some(last) if last.is_ascii_digit() && is_unit => glued.push(GLUE),
+            Some(_) => glued.push(' '),
+            None => {}
+        }
+        glued += word;
+    }
+    // A blank at the begin is no separator.
+    let lead = line.len() - line.trim_start_matches(' ').len();
+    format!("{}{}", " ".repeat(lead), glued.trim_start_matches(' '))
 }
 
 /// The text with the symbols of this program replaced by ASCII, of the same width where that is possible.
@@ -55,6 +77,10 @@ mod tests {
         let text = "a  table  of  20 wide\n1 x connection refused: one-file.txt two-files.txt\n\n";
         let expected = "a  table  of  20 wide\n1 x connection\n  refused:\n  one-file.txt\n  two-files.txt\n\n";
         assert_eq!(fit(text, 21, true), expected);
+        assert_eq!(
+            fit("  a run of more than 2.19 s; exit", 25, true),
+            "  a run of more than\n  2.19 s; exit"
+        );
         let word = "x".repeat(50);
         assert_eq!(fit(&word, 20, true), word);
     }

@@ -1,5 +1,6 @@
 //! Parsers of option values, for `value_parser`. Their errors name the option and the accepted values.
 
+use std::fs;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,8 +24,10 @@ pub(super) enum ValueError {
     NotProgress,
     #[error("--rate N must be a number of requests per second > 0")]
     NotRate,
-    #[error("--header HEADER must be like 'Name: value'")]
+    #[error("--header HEADER must be like 'Name: value', or @FILE with such lines")]
     NotHeader,
+    #[error("--header @FILE must be readable text: {file}: {why}")]
+    HeaderFile { file: String, why: String },
     #[error("{option} must be a whole number, with k, M or G for more")]
     NotSize { option: &'static str },
 }
@@ -88,9 +91,20 @@ pub(super) fn rate(typed: &str) -> Result<f64, ValueError> {
     rate.ok_or(ValueError::NotRate)
 }
 
-/// A header: its name and its value.
-pub(super) fn header(typed: &str) -> Result<(String, String), ValueError> {
-    client::header(typed).ok_or(ValueError::NotHeader)
+/// Headers: one as typed, or those in the lines of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TypedHeaders(pub(super) Vec<(String, String)>);
+
+/// A header, or `@FILE` for the lines of a file, which other users do not see among the arguments.
+pub(super) fn headers(typed: &str) -> Result<TypedHeaders, ValueError> {
+    let header = |typed: &str| client::header(typed).ok_or(ValueError::NotHeader);
+    let Some(file) = typed.strip_prefix('@') else { return Ok(TypedHeaders(vec![header(typed)?])) };
+    let text = fs::read_to_string(file).map_err(|error| ValueError::HeaderFile {
+        file: file.to_owned(),
+        why: error.to_string(),
+    })?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    Ok(TypedHeaders(lines.map(header).collect::<Result<_, _>>()?))
 }
 
 /// A number that may end in k, M or G, for powers of 1024.

@@ -257,7 +257,8 @@ fn headers_reach_the_server_alone_and_no_log() {
         ran.stderr.contains("the run sent the header X-Key, whose value is in no log"),
         "{ran:?}"
     );
-    place.run(&[&["fetch", "--retry-failed"], &header[..]].concat()).expect(1);
+    let file = place.file("headers", "X-Key: hush-hush\n\nX-Other: 2\n");
+    place.run(&["fetch", "--retry-failed", "--header", &format!("@{file}")]).expect(1);
     assert!(has_key(&server.seen().pop().unwrap().headers));
 }
 

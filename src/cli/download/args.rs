@@ -9,7 +9,7 @@ use crate::cli::dashboard::DashboardArgs;
 use crate::cli::options::{
     CodeArgs, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption, SiteArgs,
 };
-use crate::cli::value;
+use crate::cli::value::{self, TypedHeaders};
 use crate::files::item::FileItem;
 
 /// A download of flags.
@@ -81,10 +81,10 @@ pub(in crate::cli) struct UrlArgs {
 pub(in crate::cli) struct JobArgs {
     #[command(flatten)]
     pub request: RequestArgs,
-    /// A header of each request, such as 'Authorization: Bearer TOKEN'; may be given several times. Logs keep
-    /// its name only
-    #[arg(long, value_name = "HEADER", value_parser = value::header, help_heading = "From where")]
-    pub header: Vec<(String, String)>,
+    /// A header of each request, such as 'Accept: text/plain', or @FILE for the lines of a file; may be given
+    /// several times. Logs keep its name only
+    #[arg(long, value_name = "HEADER", value_parser = value::headers, help_heading = "From where")]
+    pub header: Vec<TypedHeaders>,
     /// Leave files alone that are there and have not changed (by ETag and Last-Modified)
     #[arg(long, help_heading = "From where")]
     pub update: bool,
@@ -170,6 +170,11 @@ pub(in crate::cli) struct JobArgs {
 }
 
 impl JobArgs {
+    /// The headers, in the order in which they were typed.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &(String, String)> {
+        self.header.iter().flat_map(|TypedHeaders(headers)| headers)
+    }
+
     /// Checks that no option would have to be ignored.
     pub(super) fn check(&self) -> Result<(), Contradiction> {
         match (self.mode, self.workers, self.max_req) {

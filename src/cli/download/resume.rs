@@ -103,7 +103,7 @@ pub(super) fn complete(
 /// Refuses to go on without the headers of the earlier run, whose values are in no log.
 fn check_headers(args: &JobArgs, options: &LoggedOptions) -> Result<(), String> {
     let is_missing =
-        |name: &&String| !args.header.iter().any(|(typed, _)| typed.eq_ignore_ascii_case(name));
+        |name: &&String| !args.headers().any(|(typed, _)| typed.eq_ignore_ascii_case(name));
     match options.headers.iter().find(is_missing) {
         Some(name) => Err(format!(
             "the run sent the header {name}, whose value is in no log: add --header '{name}: …'"

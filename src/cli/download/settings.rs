@@ -94,10 +94,11 @@ impl DownloadSettings {
     pub(super) fn resolve(request: JobRequest) -> Result<Self, SettingsError> {
         request.check()?;
         let JobRequest { source, resume, job } = request;
+        let headers = job.headers().cloned().collect();
         // All fields, so that a new option cannot be forgotten.
         let JobArgs {
             request: RequestArgs { timeout, retries },
-            header,
+            header: _,
             update,
             max_size,
             rate,
@@ -131,7 +132,7 @@ impl DownloadSettings {
             parallelism: Parallelism::resolve(mode, max_req, workers, source.len()),
             timeout: timeout.unwrap_or(source.default_timeout()),
             retries,
-            headers: header,
+            headers,
             max_bytes: max_size.or(source.default_max_bytes()),
             source,
             rate,

@@ -130,7 +130,8 @@ impl ListRow {
             None => self.ended.clone(),
         };
         let (_, time_of_day) = split_name(&self.name);
-        let server = truncate_str(&server, server_width, "~").into_owned();
+        let host = server.split_once("://").map_or(&*server, |(_, host)| host);
+        let server = truncate_str(host, server_width, "~").into_owned();
         let ended = format!("{color}{ended}{color:#}");
         let cells = [time_of_day.to_owned(), mode.to_owned(), server, files];
         cells.into_iter().chain([ok, not_found, errors, not_done, time, ended]).collect()
@@ -283,7 +284,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines.iter().all(|line| console::measure_text_width(line) <= 80), "{text}");
         assert!(lines[1] == "2026-11-29" && lines[4] == "2026-11-28", "{text}");
-        assert!(lines[2].starts_with("18-43-59-1234567  proc  https://a"), "{text}");
+        assert!(lines[2].starts_with("18-43-59-1234567  proc  a.very."), "{text}");
         assert_eq!(
             lines[2].split_whitespace().skip(3).collect::<Vec<_>>().join(" "),
             "10000 9999 1 0 0 123.40 s 0"

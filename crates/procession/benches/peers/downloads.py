@@ -269,7 +269,7 @@ def main():
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 15)
 
-    coordinator = peers.ours("--bins") / "coordinator"
+    coordinator = peers.ours("-p", "procession-cli", "--bins") / "coordinator"
     python, there = peers.virtual_environment("requests")
     script = [python, peers.HERE / "threads_script.py"] if there else None
     with tempfile.TemporaryDirectory() as place:

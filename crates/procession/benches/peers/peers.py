@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[3]
 HOME = ROOT / "target" / "peers"
 
 
@@ -53,9 +53,9 @@ def rust_peers():
 
 
 def ours(*what):
-    """The directory of this crate's own programs, built as they are used."""
+    """The directory of this repository's own programs, built as they are used."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return build(ROOT, target, what, "this crate") or sys.exit(1)
+    return build(ROOT, target, what, "this repository") or sys.exit(1)
 
 
 def build(crate, target, what, name):
