@@ -265,6 +265,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="three rounds")
     parser.add_argument("--rounds", type=peers.rounds, metavar="N", help="how often [default: 15]")
     parser.add_argument("--urls", type=int, metavar="N", help="so many URLs in place of the flags")
+    parser.add_argument("--without", action="append", default=[], metavar="PROGRAM", help="leave out")
     parser.add_argument("--server", metavar="nginx|embedded|URL", help="from where")
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 15)
@@ -286,6 +287,7 @@ def main():
             else:
                 job = flags_job(url, sizes_in(flags))
             todo = downloaders(coordinator, job, place, script)
+            todo = {name: do for name, do in todo.items() if name not in options.without}
             figures = {name: [None] * rounds for name in todo}
             # The first time, which is not counted, brings programs and flags into memory.
             for turn in range(-1, rounds):
