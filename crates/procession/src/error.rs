@@ -11,8 +11,8 @@ mod symbols;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::kept_task::KeptInput;
 
@@ -32,7 +32,7 @@ use crate::printable::printable;
 /// | [`Backtrace`](crate::Backtrace) | the calls in which a worker crashed | [`Death::backtrace`] |
 /// | [`Exit`] | how a process ended: exit code or signal | [`Death::exit`], [`PoolEvent`](crate::PoolEvent) |
 /// | [`Fault`](crate::Fault) | the kind of an attempt that failed, which decides on a retry | [`Retries`](crate::Retries), [`PoolEvent`](crate::PoolEvent) |
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TaskError {
     /// The task ran and returned an error of its own; walk it with
@@ -73,6 +73,18 @@ pub enum TaskError {
         /// Where the task was kept, if the pool keeps such tasks:
         /// [`Builder::keep_crashes`](crate::Builder::keep_crashes).
         kept: Option<KeptInput>,
+    },
+    /// The host that ran the task gave no sign of life for longer than its lease, so the task was taken away
+    /// from it: it may have run to its end or not, and its result is refused. Of an executor whose workers
+    /// are on other hosts.
+    #[error("host {host} was lost with task {task:?}, which it had begun{}", counted(*attempts))]
+    HostLost {
+        /// The kind of task, by its [`NAME`](crate::Task::NAME).
+        task: String,
+        /// The name that the host gave itself.
+        host: String,
+        /// How often the task was begun, on all hosts.
+        attempts: u32,
     },
     /// The future was cancelled, or its executor was shut down, before there was an output.
     #[error("task was cancelled")]
@@ -178,7 +190,7 @@ fn at(location: &Option<String>) -> String {
 }
 
 /// Why a pool cannot be built, or cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PoolError {
     /// A setting of the builder makes no sense.
@@ -251,6 +263,9 @@ pub enum PoolError {
         /// What the panic said, and where.
         message: String,
     },
+    /// What connects the executor with its hosts is gone, or has lost what it was to keep.
+    #[error("the hosts cannot be used: {0}")]
+    Broker(String),
     /// This process was forked from the one that has the executor. Only that one can use it; this one
     /// can build another.
     #[error("this process was forked from the one that has the executor: build another one here")]

@@ -105,7 +105,7 @@ impl fmt::Display for KeptCause {
 }
 
 /// Where the task of an error was kept: [`Builder::keep_crashes`](crate::Builder::keep_crashes).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptInput {
     /// The file, or why it could not be written. Boxed, so that errors stay small.
     written: Box<Result<PathBuf, String>>,

@@ -90,6 +90,7 @@
 //! | `dashboard` | no | `ProcessPool::dashboard`: a live page of a pool, and metrics for Prometheus |
 //! | `journal` | no | `Builder::journal`: each process writes what it does into a log of its own |
 //! | `macros` | yes | the attributes [`task`](macro@task), [`main`](macro@main) and [`test`](macro@test), and [`Registry::collected`] |
+//! | `remote` | no | tasks and results as bytes, for an executor whose workers are on other hosts, such as the crate `procession-nats` |
 //! | `sandbox` | yes | [`Builder::sandbox`] takes rights away from workers (Linux) |
 //! | `stream` | no | [`AsCompleted`] and [`MapUnordered`] are `futures_core::Stream`s |
 //! | `tracing` | yes | events of a pool for the program's own `tracing` subscriber |
@@ -120,6 +121,8 @@ mod printable;
 mod process_pool;
 mod progress_lines;
 mod registry;
+#[cfg(feature = "remote")]
+mod remote;
 mod retries;
 mod sandbox;
 mod scheduler;
@@ -153,6 +156,8 @@ pub use process_pool::{
 };
 pub use progress_lines::Said;
 pub use registry::Registry;
+#[cfg(feature = "remote")]
+pub use remote::{NotEncoded, RemotePromise, RemoteResult, RemoteTask};
 pub use retries::{Fault, Retries};
 pub use sandbox::{Allow, Layer, Sandbox, SandboxReport};
 /// What a worker can send, from any bytes: the targets of `fuzz/` in the sources.

@@ -74,6 +74,8 @@ use self::state::PoolState;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
+#[cfg(feature = "remote")]
+use crate::executor::job::EncodedJob;
 use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown, ShutdownAsync};
 use crate::future::Future;
 use crate::sandbox::SandboxReport;
@@ -281,6 +283,12 @@ impl ProcessPool {
         let (job, future) = Job::new(task, self.canceller());
         self.inner.submit(job, options.resolve(self.inner.setup.options));
         Ok(future)
+    }
+
+    #[cfg(feature = "remote")]
+    pub(crate) fn submit_encoded(&self, encoded: EncodedJob, options: TaskOptions) {
+        self.inner.reserve();
+        self.inner.submit_encoded(encoded, options.resolve(self.inner.setup.options));
     }
 
     fn start(setup: Setup, listeners: ListenerFns) -> Result<Self, PoolError> {

@@ -200,6 +200,14 @@ impl Registry {
         Ok(self.kind(name)?.encoding)
     }
 
+    /// The name of this kind of task as it is known here, with its encoding, or why there is none.
+    #[cfg(feature = "remote")]
+    pub(crate) fn known(&self, name: &str) -> Result<(&'static str, Encoding), String> {
+        let encoding = self.encoding(name)?;
+        let known = self.kinds.get_key_value(name).map(|(name, _)| *name);
+        Ok((known.expect("it has an encoding"), encoding))
+    }
+
     /// What runs the tasks of this name, or why nothing does.
     pub(crate) fn runner(&self, name: &str) -> Result<Runner, String> {
         Ok(self.kind(name)?.runner)

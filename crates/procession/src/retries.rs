@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// How often, after which [`Fault`]s and after which pauses a task is run again. The default is
 /// [`none`](Self::none).
 ///
@@ -18,7 +20,7 @@ use std::time::Duration;
 /// // Also if the task returns an error or panics, with pauses of about 1 s, 2 s, 4 s, … 60 s:
 /// let retries = retries.on_failure(true).backoff(Duration::from_secs(1), Duration::from_secs(60));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct Retries {
     times: u32,

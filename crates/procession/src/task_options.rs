@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::retries::Retries;
 use crate::scheduler::ResolvedOptions;
 
@@ -15,13 +17,21 @@ use crate::scheduler::ResolvedOptions;
 /// let urgent = TaskOptions::new().priority(10).timeout(Duration::from_secs(2));
 /// let patient = TaskOptions::new().no_timeout().retries(Retries::times(5));
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct TaskOptions {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     timeout: Option<Option<Duration>>,
     grace: Option<Duration>,
     priority: i32,
     retries: Option<Retries>,
+}
+
+/// In JSON, an option that is set to none is `null`, and one that is not set is absent.
+fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Duration>>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl TaskOptions {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use procession_os::crash::CrashRecord;
+use serde::{Deserialize, Serialize};
 
 use crate::printable::printable;
 
@@ -16,7 +17,8 @@ use crate::printable::printable;
 ///
 /// The names are looked up at the first use, in the symbol tables of the files that the worker's code was
 /// loaded from. A file that was stripped or replaced gives none.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Vec<Frame>", into = "Vec<Frame>")]
 pub struct Backtrace {
     calls: Arc<Calls>,
 }
@@ -45,7 +47,7 @@ pub(super) struct Mapped {
 }
 
 /// Identifies a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct FileId {
     pub major: u32,
     pub minor: u32,
@@ -53,7 +55,7 @@ pub(super) struct FileId {
 }
 
 /// A call of a [`Backtrace`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Frame {
     /// The function, demangled, if the file has its symbol.
@@ -146,6 +148,32 @@ fn task_of_run(function: &str) -> &str {
     let task = function.split_once(" as procession::task::Task>::run").map(|(task, _)| task);
     task.map_or(function, |task| task.trim_start_matches('<'))
 }
+
+impl From<Backtrace> for Vec<Frame> {
+    fn from(backtrace: Backtrace) -> Self {
+        backtrace.frames().to_vec()
+    }
+}
+
+/// The names were looked up where the worker crashed.
+impl From<Vec<Frame>> for Backtrace {
+    fn from(mut frames: Vec<Frame>) -> Self {
+        frames.truncate(MOST_FRAMES);
+        let place = |frame: &Frame| match &frame.file {
+            None => CodePlace::Address(frame.offset),
+            Some(path) => CodePlace::File(Mapped {
+                path: path.as_path().into(),
+                id: FileId::default(),
+                offset: frame.offset,
+            }),
+        };
+        let places = frames.iter().map(place).collect();
+        Self { calls: Arc::new(Calls { places, frames: OnceLock::from(frames) }) }
+    }
+}
+
+/// As many as a crash record has.
+const MOST_FRAMES: usize = 100;
 
 impl PartialEq for Backtrace {
     fn eq(&self, other: &Self) -> bool {

@@ -92,7 +92,7 @@ fn signal_name(number: i32) -> Option<&'static str> {
 }
 
 /// The end of a worker process that ran a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {
     /// The kind of task, by its [`NAME`](crate::Task::NAME).

@@ -105,7 +105,7 @@ pub(crate) struct AnyPromise {
 }
 
 /// A [`Core`] without its type.
-trait AnyCore: Send + Sync {
+pub(crate) trait AnyCore: Send + Sync {
     fn set_running(&self, running: bool);
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>);
     fn fail(self: Arc<Self>, error: TaskError);
@@ -116,6 +116,12 @@ impl AnyPromise {
         promise: Promise<O>,
     ) -> Self {
         Self { core: promise.into_core().map(|core| core as Arc<dyn AnyCore>) }
+    }
+
+    /// The promise of something that takes the place of a future.
+    #[cfg(feature = "remote")]
+    pub(crate) fn of_core(core: Arc<dyn AnyCore>) -> Self {
+        Self { core: Some(core) }
     }
 
     pub(crate) fn set_running(&self, running: bool) {

@@ -8,6 +8,8 @@ use super::work_item::{self, WorkItem};
 use crate::error::{PoolError, TaskError};
 use crate::executor::callbacks;
 use crate::executor::chunk::EncodedChunk;
+#[cfg(feature = "remote")]
+use crate::executor::job::EncodedJob;
 use crate::executor::job::Job;
 use crate::scheduler::{Event, ResolvedOptions};
 use crate::waiting::{self, Need, RoleGuard};
@@ -87,6 +89,25 @@ impl PoolInner {
                 self.room_was_made();
             }
             None => {}
+        }
+    }
+
+    /// Passes a task that was encoded before to the scheduler. Room was reserved.
+    #[cfg(feature = "remote")]
+    pub(super) fn submit_encoded(&self, encoded: EncodedJob, options: ResolvedOptions) {
+        let refusal = match self.origin.is_forked() {
+            true => Some(TaskError::PoolBroken(PoolError::Forked)),
+            false => work_item::refusal(&encoded),
+        };
+        match refusal {
+            None => self.schedule(self.item_pool.work_item(encoded), options),
+            Some(error) => {
+                encoded.promise.fail(error);
+                if self.setup.max_pending.is_some() && !self.origin.is_forked() {
+                    self.lock_state().reserved -= 1;
+                    self.room_was_made();
+                }
+            }
         }
     }
 

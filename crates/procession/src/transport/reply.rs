@@ -223,6 +223,14 @@ impl<'r> Reply<'r> {
         Ok(Self { id, status, run_us, data, encoding, blobs: RefCell::default() })
     }
 
+    /// The text from which an equal reply is parsed, without its id and blobs.
+    #[cfg(feature = "remote")]
+    pub(crate) fn to_text(&self) -> Vec<u8> {
+        let (data, encoding) = (self.data.to_vec(), self.encoding);
+        let buffer = ReplyBuffer { data, encoding, blobs: Vec::new() };
+        envelope(0, self.status, &buffer, Duration::from_micros(self.run_us))
+    }
+
     /// Decodes the output or the error. Takes the blobs.
     pub(crate) fn result<O>(&self) -> Result<O, TaskError>
     where
