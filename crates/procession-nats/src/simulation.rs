@@ -1,0 +1,313 @@
+//! Drives [`TaskOwner`] and [`TaskHolder`] through random schedules: messages that are lost, late and
+//! doubled, agents that crash, stop, are fenced and start again, servers that forget acknowledgements and
+//! messages; and checks after each step what must hold. The example `simulate_hosts` runs many of them.
+
+mod laws;
+mod schedule;
+
+use std::collections::BTreeMap;
+
+use crate::cas_write::WriteReply;
+use crate::holder::{HolderAction, HolderEvent, TaskHolder};
+use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
+use crate::task_record::{HostClaim, StoredRecord, TaskRecord};
+
+pub use schedule::run;
+
+/// What a schedule has done, for those who run it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScheduleCounts {
+    /// Steps.
+    pub steps: u64,
+    /// Runs of tasks that began.
+    pub begun: u64,
+    /// Tasks that ended with a result.
+    pub done: u64,
+    /// Tasks whose host was lost.
+    pub lost: u64,
+    /// Tasks that were cancelled.
+    pub cancelled: u64,
+    /// Results that came too late, and were refused.
+    pub refused: u64,
+}
+
+/// One coordinator, several agents and a server.
+#[derive(Debug)]
+struct HostsWorld {
+    rng: fastrand::Rng,
+    attempts: u32,
+    owners: Vec<OwnedTask>,
+    agents: Vec<SimAgent>,
+    server: SimServer,
+    /// On the way, in no order.
+    packets: Vec<Packet>,
+    counts: ScheduleCounts,
+}
+
+#[derive(Debug)]
+struct OwnedTask {
+    owner: TaskOwner,
+    end: Option<OwnedEnd>,
+    wants_cancel: bool,
+    /// Runs that began, by attempt.
+    begun: BTreeMap<u32, u32>,
+}
+
+#[derive(Debug)]
+struct SimAgent {
+    instance: String,
+    is_stopped: bool,
+    is_dead: bool,
+    held: Vec<HeldDelivery>,
+}
+
+#[derive(Debug)]
+struct HeldDelivery {
+    task: usize,
+    attempt: u32,
+    /// The number of this delivery.
+    copy: u64,
+    /// The message that it delivered.
+    acks: u64,
+    holder: TaskHolder,
+    runs: bool,
+}
+
+#[derive(Debug, Default)]
+struct SimServer {
+    seq: u64,
+    /// All records of each task; the last one is the latest.
+    history: BTreeMap<usize, Vec<StoredRecord>>,
+    removed: Vec<usize>,
+    queue: Vec<QueuedCopy>,
+    copies: u64,
+    /// Messages that were acknowledged and may come back.
+    acked: Vec<QueuedCopy>,
+    /// Instances that do not renew their leases any more.
+    without_lease: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct QueuedCopy {
+    copy: u64,
+    task: usize,
+    attempt: u32,
+    seq: u64,
+}
+
+/// A message on its way.
+#[derive(Debug, Clone)]
+enum Packet {
+    Write { from: Peer, task: usize, record: TaskRecord, expect: u64 },
+    Read { from: Peer, task: usize, nonce: u64 },
+    Publish { task: usize, attempt: u32, seq: u64 },
+    Ack { copy: u64 },
+    ToOwner { task: usize, event: OwnerEvent },
+    ToHolder { instance: String, copy: u64, event: HolderEvent },
+    Kill { instance: String, task: usize },
+}
+
+/// Who asked the server.
+#[derive(Debug, Clone)]
+enum Peer {
+    Owner,
+    Holder { instance: String, copy: u64 },
+}
+
+impl SimServer {
+    fn latest(&self, task: usize) -> Option<&StoredRecord> {
+        let is_there = !self.removed.contains(&task);
+        self.history.get(&task).and_then(|records| records.last()).filter(|_| is_there)
+    }
+
+    fn write(&mut self, task: usize, record: TaskRecord, expect: u64) -> WriteReply {
+        if self.latest(task).map_or(0, |latest| latest.seq) != expect {
+            return WriteReply::Refused;
+        }
+        self.seq += 1;
+        let stored = StoredRecord { seq: self.seq, record };
+        self.history.entry(task).or_default().push(stored);
+        WriteReply::Taken(self.seq)
+    }
+
+    fn enqueue(&mut self, task: usize, attempt: u32, seq: u64) {
+        self.copies += 1;
+        self.queue.push(QueuedCopy { copy: self.copies, task, attempt, seq });
+    }
+
+    fn ack(&mut self, copy: u64) {
+        if let Some(at) = self.queue.iter().position(|queued| queued.copy == copy) {
+            self.acked.push(self.queue.swap_remove(at));
+        }
+    }
+}
+
+impl HostsWorld {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let attempts = rng.u32(1..4);
+        let owner = |rng: &mut fastrand::Rng| OwnedTask {
+            owner: TaskOwner::new(attempts, rng.u64(..)),
+            end: None,
+            wants_cancel: rng.u8(..) < 40,
+            begun: BTreeMap::new(),
+        };
+        let owners = (0..rng.usize(1..6)).map(|_| owner(&mut rng)).collect();
+        let agents = (0..rng.usize(1..4)).map(|_| SimAgent::new(&mut rng)).collect();
+        let (server, packets) = (SimServer::default(), Vec::new());
+        Self { rng, attempts, owners, agents, server, packets, counts: ScheduleCounts::default() }
+    }
+
+    /// A message arrives where it was sent to.
+    fn arrive(&mut self, packet: Packet) {
+        match packet {
+            Packet::Write { from, task, record, expect } => {
+                let nonce = record.nonce;
+                let is_done = record.state == crate::task_record::RecordedState::Done;
+                let reply = self.server.write(task, record, expect);
+                match &reply {
+                    WriteReply::Taken(_) => self.publish_again(task),
+                    _ => self.counts.refused += u64::from(is_done),
+                }
+                self.answer(from, task, nonce, reply);
+            }
+            Packet::Read { from, task, nonce } => {
+                let reply = WriteReply::Latest(self.server.latest(task).cloned());
+                self.answer(from, task, nonce, reply);
+            }
+            Packet::Publish { task, attempt, seq } => {
+                self.server.enqueue(task, attempt, seq);
+                let event = OwnerEvent::Published { seq, is_known: true };
+                self.packets.push(Packet::ToOwner { task, event });
+            }
+            Packet::Ack { copy } => self.server.ack(copy),
+            Packet::ToOwner { task, event } => self.tell_owner(task, event),
+            Packet::ToHolder { instance, copy, event } => self.tell_holder(&instance, copy, event),
+            Packet::Kill { instance, task } => {
+                let agent = self.agents.iter().find(|agent| agent.instance == instance);
+                let held = agent.map(|agent| agent.held.iter()).into_iter().flatten();
+                let copies: Vec<_> =
+                    held.filter(|held| held.task == task).map(|held| held.copy).collect();
+                for copy in copies {
+                    self.tell_holder(&instance, copy, HolderEvent::Kill);
+                }
+            }
+        }
+    }
+
+    /// What the server sends to those who listen for records.
+    fn publish_again(&mut self, task: usize) {
+        if let Some(stored) = self.server.latest(task).cloned() {
+            let event = OwnerEvent::Observed(stored);
+            self.packets.push(Packet::ToOwner { task, event });
+        }
+    }
+
+    fn answer(&mut self, to: Peer, task: usize, nonce: u64, reply: WriteReply) {
+        self.packets.push(match to {
+            Peer::Owner => Packet::ToOwner { task, event: OwnerEvent::Replied { nonce, reply } },
+            Peer::Holder { instance, copy } => {
+                Packet::ToHolder { instance, copy, event: HolderEvent::Replied { nonce, reply } }
+            }
+        });
+    }
+
+    fn tell_owner(&mut self, task: usize, event: OwnerEvent) {
+        for action in self.owners[task].owner.handle(event) {
+            let from = Peer::Owner;
+            match action {
+                OwnerAction::Write { record, expect } => {
+                    self.packets.push(Packet::Write { from, task, record, expect });
+                }
+                OwnerAction::Read { nonce } => {
+                    self.packets.push(Packet::Read { from, task, nonce });
+                }
+                OwnerAction::Publish { attempt, seq } => {
+                    self.packets.push(Packet::Publish { task, attempt, seq });
+                }
+                OwnerAction::Began => {}
+                OwnerAction::Kill { instance } => {
+                    self.packets.push(Packet::Kill { instance, task });
+                }
+                OwnerAction::End(end) => self.ended(task, end),
+            }
+        }
+    }
+
+    fn tell_holder(&mut self, instance: &str, copy: u64, event: HolderEvent) {
+        let Some(at) = self.agents.iter().position(|agent| agent.instance == instance) else {
+            return;
+        };
+        let agent = &mut self.agents[at];
+        if agent.is_stopped || agent.is_dead {
+            // It is read when the agent goes on.
+            if agent.is_stopped && !agent.is_dead {
+                let instance = instance.to_owned();
+                self.packets.push(Packet::ToHolder { instance, copy, event });
+            }
+            return;
+        }
+        let Some(held) = agent.held.iter_mut().find(|held| held.copy == copy) else { return };
+        let actions = held.holder.handle(event);
+        self.act_for_holder(at, copy, actions);
+    }
+
+    fn act_for_holder(&mut self, at: usize, copy: u64, actions: Vec<HolderAction>) {
+        for action in actions {
+            let agent = &mut self.agents[at];
+            let instance = agent.instance.clone();
+            let from = Peer::Holder { instance: instance.clone(), copy };
+            let Some(held) = agent.held.iter_mut().find(|held| held.copy == copy) else { return };
+            let (task, attempt) = (held.task, held.attempt);
+            match action {
+                HolderAction::Write { record, expect } => {
+                    self.packets.push(Packet::Write { from, task, record, expect });
+                }
+                HolderAction::Read { nonce } => {
+                    self.packets.push(Packet::Read { from, task, nonce });
+                }
+                HolderAction::Ack => self.packets.push(Packet::Ack { copy: held.acks }),
+                HolderAction::Run => {
+                    held.runs = true;
+                    self.began(task, attempt);
+                }
+                HolderAction::Refuse => {
+                    self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+                }
+                HolderAction::End => {
+                    held.runs = false;
+                    self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+                }
+                HolderAction::Forget => agent.held.retain(|held| held.copy != copy),
+            }
+        }
+    }
+
+    /// An agent gets a copy of a message.
+    fn deliver(&mut self, at: usize, queued: &QueuedCopy) {
+        let (claim, seed) = (self.agents[at].claim(), self.rng.u64(..));
+        let agent = &mut self.agents[at];
+        if agent.is_stopped || agent.is_dead {
+            return;
+        }
+        let (holder, action) = TaskHolder::new(queued.attempt, queued.seq, claim, seed);
+        // The same message may be delivered several times.
+        self.server.copies += 1;
+        let (task, attempt, copy, acks) =
+            (queued.task, queued.attempt, self.server.copies, queued.copy);
+        agent.held.push(HeldDelivery { task, attempt, copy, acks, holder, runs: false });
+        self.act_for_holder(at, copy, vec![action]);
+    }
+}
+
+impl SimAgent {
+    fn new(rng: &mut fastrand::Rng) -> Self {
+        let instance = format!("{:016x}", rng.u64(..));
+        Self { instance, is_stopped: false, is_dead: false, held: Vec::new() }
+    }
+
+    fn claim(&self) -> HostClaim {
+        let instance = self.instance.clone();
+        HostClaim { instance, host: "host".to_owned(), lease_ms: 1000 }
+    }
+}

@@ -1,0 +1,89 @@
+//! What must hold after each step, whatever happens.
+
+use super::HostsWorld;
+use crate::owner::OwnedEnd;
+use crate::task_record::{RecordedState, Revocation};
+
+impl HostsWorld {
+    /// A run begins.
+    pub(super) fn began(&mut self, task: usize, attempt: u32) {
+        self.counts.begun += 1;
+        let owned = &mut self.owners[task];
+        assert!(
+            !matches!(owned.end, Some(OwnedEnd::Done)),
+            "task {task} begins again after its result"
+        );
+        let begun = owned.begun.entry(attempt).or_default();
+        *begun += 1;
+        assert_eq!(*begun, 1, "attempt {attempt} of task {task} began twice");
+        let all: u32 = owned.begun.values().sum();
+        assert!(all <= self.attempts, "task {task} began {all} times of {}", self.attempts);
+    }
+
+    /// A future is completed.
+    pub(super) fn ended(&mut self, task: usize, end: OwnedEnd) {
+        let latest = self.server.history.get(&task).and_then(|records| records.last());
+        let state = latest.map(|latest| latest.record.state.clone());
+        match &end {
+            OwnedEnd::Done => {
+                self.counts.done += 1;
+                assert_eq!(state, Some(RecordedState::Done), "a result without its record");
+            }
+            OwnedEnd::HostLost { attempts, .. } => {
+                self.counts.lost += 1;
+                assert_eq!(state, Some(RecordedState::Revoked(Revocation::HostLost)));
+                assert_eq!(*attempts, self.attempts, "it had another attempt");
+                assert!(!self.owners[task].begun.is_empty() || self.has_claims(task));
+            }
+            OwnedEnd::Cancelled => {
+                self.counts.cancelled += 1;
+                assert!(self.owners[task].owner.is_cancelled(), "nobody cancelled task {task}");
+                assert_eq!(state, Some(RecordedState::Revoked(Revocation::Cancelled)));
+            }
+            OwnedEnd::RecordLost => panic!("this server loses no records"),
+        }
+        let before = self.owners[task].end.replace(end);
+        assert_eq!(before, None, "task {task} ended twice");
+    }
+
+    fn has_claims(&self, task: usize) -> bool {
+        let records = self.server.history.get(&task).into_iter().flatten();
+        records.into_iter().any(|stored| matches!(stored.record.state, RecordedState::Claimed(_)))
+    }
+
+    /// The records of each task are a way through the picture in `task_record.rs`.
+    pub(super) fn check_records(&self) {
+        for (task, records) in &self.server.history {
+            let mut before: Option<&RecordedState> = None;
+            for stored in records {
+                use RecordedState::{Claimed, Done, Queued, Revoked};
+                let state = &stored.record.state;
+                let is_legal = matches!(
+                    (before, state),
+                    (None, Queued)
+                        | (Some(Queued), Claimed(_) | Revoked(_))
+                        | (Some(Claimed(_)), Done | Revoked(_) | Queued)
+                );
+                assert!(is_legal, "task {task}: {state:?} after {before:?}");
+                before = Some(state);
+            }
+            let claims = records.iter().filter(|it| matches!(it.record.state, Claimed(_))).count();
+            use RecordedState::Claimed;
+            assert!(claims <= self.attempts as usize, "task {task} has {claims} claims");
+        }
+    }
+
+    /// No two agents that keep their leases run the same task.
+    pub(super) fn check_runs(&self) {
+        for task in 0..self.owners.len() {
+            let is_fine = |instance: &String| !self.server.without_lease.contains(instance);
+            let agents = self.agents.iter().filter(|agent| !agent.is_dead && !agent.is_stopped);
+            let runs = agents
+                .filter(|agent| is_fine(&agent.instance))
+                .flat_map(|agent| &agent.held)
+                .filter(|held| held.task == task && held.runs)
+                .count();
+            assert!(runs <= 1, "task {task} runs {runs} times at the same time");
+        }
+    }
+}

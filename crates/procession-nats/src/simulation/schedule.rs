@@ -1,0 +1,302 @@
+//! What happens, at random: first chaos, then calm, in which every task must end.
+
+use super::{HostsWorld, Packet, ScheduleCounts, SimAgent};
+use crate::cas_write::WriteReply;
+use crate::holder::HolderEvent;
+use crate::owner::OwnerEvent;
+
+/// Runs one schedule to its end.
+///
+/// # Panics
+///
+/// If a law is broken; the message has the seed.
+pub fn run(seed: u64) -> ScheduleCounts {
+    let mut world = HostsWorld::new(seed);
+    for task in 0..world.owners.len() {
+        world.tell_owner(task, OwnerEvent::Submitted);
+    }
+    let chaos = world.rng.u64(0..400);
+    for _ in 0..chaos {
+        world.chaotic_step();
+        world.check();
+    }
+    world.calm_down();
+    for _ in 0..20_000 {
+        if world.owners.iter().all(|owned| owned.end.is_some()) {
+            world.afterwards();
+            return world.counts;
+        }
+        world.calm_step();
+        world.check();
+    }
+    panic!("schedule {seed}: tasks never end: {world:#?}");
+}
+
+impl HostsWorld {
+    fn check(&mut self) {
+        self.counts.steps += 1;
+        self.check_records();
+        self.check_runs();
+    }
+
+    fn chaotic_step(&mut self) {
+        match self.rng.u8(0..100) {
+            0..40 => self.deliver_packet(),
+            40..45 => self.lose_packet(),
+            45..48 => self.double_packet(),
+            48..55 => self.time_out(),
+            55..68 => self.deliver_copy(),
+            68..78 => self.finish_run(),
+            78..81 => self.crash_or_fence(),
+            81..84 => self.stop_or_continue(),
+            84..87 => self.start_again(),
+            87..91 => self.declare_lost(),
+            91..94 => self.cancel(),
+            94..96 => self.spoil_queue(),
+            96..98 => self.restart_server(),
+            _ => self.reconcile(),
+        }
+    }
+
+    fn calm_step(&mut self) {
+        match self.rng.u8(0..100) {
+            0..60 => self.deliver_packet(),
+            60..75 => self.deliver_copy(),
+            75..85 => self.finish_run(),
+            85..90 => self.time_out(),
+            90..95 => self.declare_lost(),
+            _ => self.reconcile(),
+        }
+    }
+
+    /// All agents live, and those that had lost their leases start again.
+    fn calm_down(&mut self) {
+        for at in 0..self.agents.len() {
+            self.agents[at].is_stopped = false;
+            if self.agents[at].is_dead {
+                self.agents[at] = SimAgent::new(&mut self.rng);
+            } else if self.server.without_lease.contains(&self.agents[at].instance) {
+                self.fence(at);
+            }
+        }
+    }
+
+    /// Records are removed, and whatever is still on its way arrives: nothing may begin.
+    fn afterwards(&mut self) {
+        self.server.removed = (0..self.owners.len()).collect();
+        let begun = self.counts.begun;
+        let back = std::mem::take(&mut self.server.acked);
+        self.server.queue.extend(back);
+        for copy in self.server.queue.clone() {
+            let at = self.rng.usize(0..self.agents.len());
+            self.deliver(at, &copy);
+        }
+        for _ in 0..2_000 {
+            self.deliver_packet();
+        }
+        assert_eq!(self.counts.begun, begun, "a task began after its records were removed");
+    }
+
+    fn any_packet(&mut self) -> Option<usize> {
+        (!self.packets.is_empty()).then(|| self.rng.usize(0..self.packets.len()))
+    }
+
+    fn deliver_packet(&mut self) {
+        if let Some(at) = self.any_packet() {
+            let packet = self.packets.swap_remove(at);
+            self.arrive(packet);
+        }
+    }
+
+    fn lose_packet(&mut self) {
+        if let Some(at) = self.any_packet()
+            && !is_within_an_agent(&self.packets[at])
+        {
+            self.packets.swap_remove(at);
+        }
+    }
+
+    /// Requests too: one that was sent again is the same as a doubled one.
+    fn double_packet(&mut self) {
+        if let Some(at) = self.any_packet() {
+            let packet = self.packets[at].clone();
+            self.packets.push(packet);
+        }
+    }
+
+    /// Somebody who waits for an answer gives up; the answer may still come.
+    fn time_out(&mut self) {
+        let task = self.rng.usize(0..self.owners.len());
+        let owner = &self.owners[task].owner;
+        let event = match (owner.writes(), owner.publishes()) {
+            (Some(nonce), _) => Some(OwnerEvent::Replied { nonce, reply: WriteReply::Unknown }),
+            (_, Some(seq)) => Some(OwnerEvent::Published { seq, is_known: false }),
+            _ => None,
+        };
+        if let Some(event) = event {
+            self.tell_owner(task, event);
+        }
+        let at = self.rng.usize(0..self.agents.len());
+        let agent = &self.agents[at];
+        let waiting = agent.held.iter().filter_map(|held| Some((held.copy, held.holder.writes()?)));
+        let waiting: Vec<_> = waiting.collect();
+        if !waiting.is_empty() {
+            let (copy, nonce) = waiting[self.rng.usize(0..waiting.len())];
+            let instance = self.agents[at].instance.clone();
+            let reply = WriteReply::Unknown;
+            self.tell_holder(&instance, copy, HolderEvent::Replied { nonce, reply });
+        }
+    }
+
+    fn deliver_copy(&mut self) {
+        if self.server.queue.is_empty() {
+            return;
+        }
+        let queued = self.server.queue[self.rng.usize(0..self.server.queue.len())].clone();
+        let at = self.rng.usize(0..self.agents.len());
+        self.deliver(at, &queued);
+    }
+
+    fn finish_run(&mut self) {
+        let at = self.rng.usize(0..self.agents.len());
+        let agent = &mut self.agents[at];
+        if agent.is_dead || agent.held.is_empty() {
+            return;
+        }
+        let held = self.rng.usize(0..agent.held.len());
+        let held = &mut agent.held[held];
+        if std::mem::take(&mut held.runs) {
+            // The workers of an agent that is stopped run on.
+            let (copy, instance) = (held.copy, agent.instance.clone());
+            self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+        }
+    }
+
+    fn fence(&mut self, at: usize) {
+        let copies: Vec<_> = self.agents[at].held.iter().map(|held| held.copy).collect();
+        let instance = self.agents[at].instance.clone();
+        for copy in copies {
+            self.tell_holder(&instance, copy, HolderEvent::Fenced);
+        }
+        self.server.without_lease.push(instance);
+        self.agents[at] = SimAgent::new(&mut self.rng);
+    }
+
+    fn crash_or_fence(&mut self) {
+        let at = self.rng.usize(0..self.agents.len());
+        if self.agents[at].is_dead || self.agents[at].is_stopped {
+            return;
+        }
+        if self.rng.bool() {
+            return self.fence(at);
+        }
+        self.server.without_lease.push(self.agents[at].instance.clone());
+        self.agents[at].is_dead = true;
+        self.agents[at].held.clear();
+    }
+
+    /// An agent that is stopped does not renew its lease, and does not know it.
+    fn stop_or_continue(&mut self) {
+        let at = self.rng.usize(0..self.agents.len());
+        let agent = &mut self.agents[at];
+        if !agent.is_dead {
+            agent.is_stopped = !agent.is_stopped;
+            if agent.is_stopped {
+                self.server.without_lease.push(agent.instance.clone());
+            }
+        }
+    }
+
+    fn start_again(&mut self) {
+        let at = self.rng.usize(0..self.agents.len());
+        if self.agents[at].is_dead {
+            self.agents[at] = SimAgent::new(&mut self.rng);
+        }
+    }
+
+    fn declare_lost(&mut self) {
+        let task = self.rng.usize(0..self.owners.len());
+        let Some(claim) = self.owners[task].owner.claim() else { return };
+        let instance = claim.instance.clone();
+        if self.server.without_lease.contains(&instance) {
+            self.tell_owner(task, OwnerEvent::InstanceLost(instance));
+        }
+    }
+
+    fn cancel(&mut self) {
+        let task = self.rng.usize(0..self.owners.len());
+        if self.owners[task].wants_cancel {
+            self.tell_owner(task, OwnerEvent::Cancelled);
+        }
+    }
+
+    fn spoil_queue(&mut self) {
+        if self.server.queue.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(0..self.server.queue.len());
+        if self.rng.bool() {
+            self.server.queue.swap_remove(at);
+        } else {
+            let mut again = self.server.queue[at].clone();
+            self.server.copies += 1;
+            again.copy = self.server.copies;
+            self.server.queue.push(again);
+        }
+    }
+
+    /// What was on its way is lost, and acknowledged messages come back.
+    fn restart_server(&mut self) {
+        self.packets.retain(is_within_an_agent);
+        let back = std::mem::take(&mut self.server.acked);
+        self.server.queue.extend(back);
+    }
+
+    /// What a coordinator does from time to time: it reads the latest record, and looks for the message.
+    fn reconcile(&mut self) {
+        let task = self.rng.usize(0..self.owners.len());
+        if let Some(stored) = self.server.latest(task).cloned() {
+            self.tell_owner(task, OwnerEvent::Observed(stored));
+        }
+        let owner = &self.owners[task].owner;
+        let Some(seq) = owner.queued() else { return };
+        let is_there = self.server.queue.iter().any(|it| it.task == task && it.seq == seq);
+        if !is_there {
+            self.tell_owner(task, OwnerEvent::MessageGone);
+        }
+        if owner_is_to_be_killed(&self.owners[task].owner) {
+            self.tell_owner(task, OwnerEvent::Cancelled);
+        }
+    }
+}
+
+fn is_within_an_agent(packet: &Packet) -> bool {
+    matches!(packet, Packet::ToHolder { event: HolderEvent::Ran, .. })
+}
+
+/// A request to end a task may be lost, so it is repeated.
+fn owner_is_to_be_killed(owner: &crate::owner::TaskOwner) -> bool {
+    owner.is_cancelled() && owner.claim().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_random_schedules_no_task_is_lost_or_begun_too_often_and_no_late_result_counts() {
+        let mut all = ScheduleCounts::default();
+        for seed in 0..5_000 {
+            let counts = std::panic::catch_unwind(|| run(seed));
+            let counts = counts.unwrap_or_else(|_| panic!("in schedule {seed}"));
+            all.steps += counts.steps;
+            all.begun += counts.begun;
+            all.done += counts.done;
+            all.lost += counts.lost;
+            all.cancelled += counts.cancelled;
+            all.refused += counts.refused;
+        }
+        let happened = [all.done, all.lost, all.cancelled, all.refused];
+        assert!(happened.iter().all(|number| *number > 100), "{all:?}");
+    }
+}
