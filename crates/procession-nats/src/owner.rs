@@ -107,6 +107,11 @@ impl TaskOwner {
         self.attempt
     }
 
+    /// The number of the latest record that is known. 0: none.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Whether it was asked to be cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled
@@ -133,7 +138,8 @@ impl TaskOwner {
         }
     }
 
-    /// Whether it is on its way into the queue.
+    /// The sequence number of its `Queued` record, if its message is on its way into the queue.
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn publishes(&self) -> Option<u64> {
         matches!(self.state, OwnerState::Publishing).then_some(self.seq)
     }

@@ -83,9 +83,4 @@ impl TaskRecord {
         let end = message.iter().position(|byte| *byte == b'\n')?;
         Some((serde_json::from_slice(&message[..end]).ok()?, &message[end + 1..]))
     }
-
-    /// Whether the task has ended.
-    pub(crate) fn is_end(&self) -> bool {
-        matches!(self.state, RecordedState::Done | RecordedState::Revoked(_))
-    }
 }

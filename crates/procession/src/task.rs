@@ -103,6 +103,19 @@ impl TaskId {
     }
 }
 
+#[cfg(feature = "remote")]
+impl TaskId {
+    /// Its number, to be sent.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The id with a number that [`number`](Self::number) has given.
+    pub fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

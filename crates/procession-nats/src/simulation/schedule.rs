@@ -195,15 +195,19 @@ impl HostsWorld {
         self.agents[at].held.clear();
     }
 
-    /// An agent that is stopped does not renew its lease, and does not know it.
+    /// An agent that is stopped does not renew its lease. When it goes on, it looks at the clock before it
+    /// does anything else.
     fn stop_or_continue(&mut self) {
         let at = self.rng.usize(0..self.agents.len());
         let agent = &mut self.agents[at];
-        if !agent.is_dead {
-            agent.is_stopped = !agent.is_stopped;
-            if agent.is_stopped {
-                self.server.without_lease.push(agent.instance.clone());
-            }
+        if agent.is_dead {
+            return;
+        }
+        agent.is_stopped = !agent.is_stopped;
+        if agent.is_stopped {
+            self.server.without_lease.push(agent.instance.clone());
+        } else {
+            self.fence(at);
         }
     }
 

@@ -1,0 +1,214 @@
+//! [`Agent`]: runs the tasks of clusters on this host, in a local process pool.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `lease.rs` | renews the lease; when that fails for its length, all tasks are ended |
+//! | `pull.rs` | asks the queue for as many messages as there are free slots |
+//! | `hold.rs` | claims one task, runs it, and writes its result |
+
+mod builder;
+mod hold;
+mod lease;
+mod pull;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use procession::{PoolError, ProcessPool, Registry};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::time::sleep;
+
+pub use builder::AgentBuilder;
+
+use crate::host_lease::HostLease;
+use crate::link::Link;
+use crate::settings::ConnectSettings;
+
+/// Runs the tasks of [`Cluster`](crate::Cluster)s on this host, in a local [`ProcessPool`].
+///
+/// ```no_run
+/// use procession::{ProcessPool, Registry};
+/// use procession_nats::{Agent, ConnectSettings};
+///
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// #[procession::main] // its workers run this same program
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let pool = ProcessPool::builder().workers(8).build()?;
+///     let settings = ConnectSettings::new("nats://localhost:4222");
+///     let agent = Agent::builder(settings, Registry::collected()).start(pool)?;
+///     agent.drain_on_signals();
+///     agent.wait()?; // until SIGTERM, and until its tasks are done
+///     Ok(())
+/// }
+/// ```
+///
+/// It claims a task before it runs it, and holds a lease that it renews. If it cannot renew it for as long
+/// as the lease is, it ends all tasks that it runs, because a coordinator may give them to others; then it
+/// begins anew. On drop, its tasks are ended.
+pub struct Agent {
+    shared: Arc<AgentShared>,
+    runtime: Option<Runtime>,
+}
+
+/// Asks an agent to end a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KillRequest {
+    pub(crate) job: String,
+    pub(crate) id: u64,
+}
+
+/// What the agent is at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AgentInstance {
+    /// Changes when the lease was lost.
+    id: String,
+    /// The lease was renewed at least once, so tasks may be claimed.
+    has_lease: bool,
+}
+
+struct AgentShared {
+    link: Link,
+    pool: ProcessPool,
+    registry: Registry,
+    host: String,
+    build: String,
+    slots: usize,
+    lease: Duration,
+    instance: watch::Sender<AgentInstance>,
+    /// When the lease ends that was last renewed.
+    lease_ends: Mutex<Option<Instant>>,
+    free: Arc<Semaphore>,
+    held: AtomicUsize,
+    kills: broadcast::Sender<KillRequest>,
+    is_draining: watch::Sender<bool>,
+    has_ended: watch::Sender<bool>,
+    broken: OnceLock<PoolError>,
+}
+
+impl Agent {
+    /// A builder with the default settings. The registry is that of the pool's workers.
+    pub fn builder(settings: ConnectSettings, registry: Registry) -> AgentBuilder {
+        AgentBuilder::new(settings, registry)
+    }
+
+    /// Takes no further tasks. The agent ends when those that it has are done. Returns at once.
+    pub fn drain(&self) {
+        self.shared.is_draining.send_replace(true);
+    }
+
+    /// Drains at SIGTERM and SIGINT.
+    pub fn drain_on_signals(&self) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Some(runtime) = &self.runtime else { return };
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let shared = Arc::clone(&self.shared);
+            runtime.spawn(async move {
+                if let Ok(mut signals) = signal(kind) {
+                    signals.recv().await;
+                    shared.is_draining.send_replace(true);
+                }
+            });
+        }
+    }
+
+    /// Waits until the agent was drained and its tasks are done. Its lease is removed then.
+    ///
+    /// # Errors
+    ///
+    /// That of the process pool, if that cannot run tasks any more.
+    pub fn wait(&self) -> Result<(), PoolError> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let mut ended = self.shared.has_ended.subscribe();
+        runtime.block_on(async {
+            let _ = ended.wait_for(|has_ended| *has_ended).await;
+        });
+        self.shared.broken.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// What the agent writes into its lease.
+    pub fn lease(&self) -> HostLease {
+        self.shared.lease_record(0)
+    }
+
+    /// The process pool that runs the tasks.
+    pub fn pool(&self) -> &ProcessPool {
+        &self.shared.pool
+    }
+
+    fn new(shared: AgentShared, runtime: Runtime) -> Self {
+        let shared = Arc::new(shared);
+        runtime.spawn(lease::hold(Arc::clone(&shared)));
+        runtime.spawn(pull::pull(Arc::clone(&shared)));
+        runtime.spawn(end_when_drained(Arc::clone(&shared)));
+        Self { shared, runtime: Some(runtime) }
+    }
+}
+
+async fn end_when_drained(shared: Arc<AgentShared>) {
+    let mut draining = shared.is_draining.subscribe();
+    let _ = draining.wait_for(|is_draining| *is_draining).await;
+    while shared.held.load(Ordering::SeqCst) > 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let instance = shared.instance.borrow().id.clone();
+    shared.has_ended.send_replace(true);
+    if shared.link.is_connected() {
+        let _ = shared.link.remove_lease(&instance).await;
+    }
+}
+
+impl AgentShared {
+    fn lease_record(&self, renewals: u64) -> HostLease {
+        HostLease {
+            host: self.host.clone(),
+            instance: self.instance.borrow().id.clone(),
+            build: self.build.clone(),
+            pid: std::process::id(),
+            workers: self.pool.workers(),
+            slots: self.slots,
+            busy: self.held.load(Ordering::SeqCst),
+            lease_ms: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
+            is_draining: *self.is_draining.borrow(),
+            renewals,
+        }
+    }
+
+    /// Whether tasks may begin by the clock, whatever other parts of the agent have found out yet.
+    fn has_lease_now(&self) -> bool {
+        let ends = self.lease_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.is_some_and(|ends| Instant::now() < ends)
+    }
+
+    fn set_lease_end(&self, end: Option<Instant>) {
+        *self.lease_ends.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// The process pool cannot run tasks any more.
+    fn set_broken(&self, error: PoolError) {
+        let _ = self.broken.set(error);
+        self.is_draining.send_replace(true);
+    }
+}
+
+fn new_instance() -> AgentInstance {
+    AgentInstance { id: uuid::Uuid::new_v4().simple().to_string(), has_lease: false }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("lease", &self.lease()).finish_non_exhaustive()
+    }
+}

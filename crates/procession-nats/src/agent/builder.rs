@@ -1,0 +1,115 @@
+//! [`AgentBuilder`]: the settings of an agent.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use procession::{PoolError, ProcessPool, Registry};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use super::{Agent, AgentShared, new_instance};
+use crate::host_lease::LONGEST_LEASE;
+use crate::link::Link;
+use crate::names::is_token;
+use crate::settings::{ConnectSettings, own_build};
+
+/// The settings of an [`Agent`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct AgentBuilder {
+    settings: ConnectSettings,
+    registry: Registry,
+    slots: Option<usize>,
+    lease: Duration,
+    host: Option<String>,
+    build: Option<String>,
+}
+
+impl AgentBuilder {
+    pub(super) fn new(settings: ConnectSettings, registry: Registry) -> Self {
+        let lease = Duration::from_secs(10);
+        Self { settings, registry, slots: None, lease, host: None, build: None }
+    }
+
+    /// The number of tasks that the agent holds at most. More than the pool has workers hide the time that
+    /// messages take, which pays for short tasks; but a task that waits here is not run by another host.
+    /// Default: the number of workers.
+    pub fn slots(mut self, slots: usize) -> Self {
+        self.slots = Some(slots);
+        self
+    }
+
+    /// How long the agent goes on without having renewed its lease; then it ends its tasks. After one and a
+    /// half times this, coordinators take them away. 200 ms to 10 minutes. Default: 10 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The name of the host, for people. Default: that of the system.
+    pub fn host_name(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// The build whose tasks it runs: see [`ClusterBuilder::build_id`](crate::ClusterBuilder::build_id).
+    pub fn build_id(mut self, build: impl Into<String>) -> Self {
+        self.build = Some(build.into());
+        self
+    }
+
+    /// Connects to the servers, and begins to take tasks for this pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClusterBuilder::build`](crate::ClusterBuilder::build).
+    pub fn start(self, pool: ProcessPool) -> Result<Agent, PoolError> {
+        let Self { settings, registry, slots, lease, host, build } = self;
+        let slots = slots.unwrap_or_else(|| pool.workers());
+        let setting = |why: &str| Err(PoolError::Setting(why.to_owned()));
+        if !(1..=100_000).contains(&slots) {
+            return setting("an agent has 1 to 100,000 slots");
+        }
+        if !(Duration::from_millis(200)..=LONGEST_LEASE).contains(&lease) {
+            return setting("a lease is 200 ms to 10 minutes long");
+        }
+        let system = |error: std::io::Error| PoolError::System(error.to_string());
+        let build = build.map_or_else(own_build, Ok).map_err(system)?;
+        if !is_token(&build) {
+            return setting("a build id is 1 to 64 of a-z, A-Z, 0-9, _, -");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("agent")
+            .enable_all()
+            .build()
+            .map_err(system)?;
+        let link = runtime.block_on(async {
+            let link = Link::connect(&settings).await?;
+            link.make_consumer(&build).await?;
+            Ok::<_, crate::link::NoAnswer>(link)
+        });
+        let link = link.map_err(|error| PoolError::Broker(error.to_string()))?;
+        let shared = AgentShared {
+            link,
+            pool,
+            registry,
+            host: host.unwrap_or_else(own_name),
+            build,
+            slots,
+            lease,
+            instance: watch::channel(new_instance()).0,
+            lease_ends: Mutex::new(None),
+            free: Arc::new(Semaphore::new(slots)),
+            held: Default::default(),
+            kills: broadcast::channel(1024).0,
+            is_draining: watch::channel(false).0,
+            has_ended: watch::channel(false).0,
+            broken: OnceLock::new(),
+        };
+        Ok(Agent::new(shared, runtime))
+    }
+}
+
+fn own_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,302 @@
+//! Holds one task: drives a [`TaskHolder`] from the delivery of its message to its result.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subject};
+use bytes::Bytes;
+use procession::{Engine, RemoteResult, TaskError, TaskId};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::sleep;
+
+use super::AgentShared;
+use crate::cas_write::WriteReply;
+use crate::holder::{HolderAction, HolderEvent, TaskHolder};
+use crate::link::{Answer, NoAnswer, RecordMessage};
+use crate::message::{Body, QueuedHead, join, split};
+use crate::names::job_and_id;
+use crate::task_record::{HostClaim, RecordedState, TaskRecord};
+
+/// How long a large body is asked for, or offered.
+const MOVING: Duration = Duration::from_secs(120);
+/// How often the server refuses a result, before an error is written in its place.
+const MOST_FAULTS: u32 = 5;
+
+type Op<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// A task that this agent has, or tries to get.
+struct HeldTask {
+    shared: Arc<AgentShared>,
+    job: String,
+    id: u64,
+    head: QueuedHead,
+    inline: Bytes,
+    ack: Option<Subject>,
+    holder: TaskHolder,
+    /// The write or read whose answer is awaited: its nonce, and whether the server refused.
+    write: Op<(u64, WriteReply, bool)>,
+    run: Op<Body>,
+    stage: Arc<Mutex<RunStage>>,
+    result: Option<Body>,
+    faults: u32,
+}
+
+/// How far the run of a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunStage {
+    /// Its body is on its way.
+    Fetching,
+    /// The pool has it.
+    InPool(TaskId),
+    /// It is not to begin.
+    Ended,
+}
+
+/// Counted as held by the caller.
+pub(super) async fn hold(shared: Arc<AgentShared>, message: Message, permit: OwnedSemaphorePermit) {
+    hold_counted(&shared, message).await;
+    shared.held.fetch_sub(1, Ordering::SeqCst);
+    drop(permit);
+}
+
+async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
+    let (mut instance, mut kills) = (shared.instance.subscribe(), shared.kills.subscribe());
+    let own = instance.borrow_and_update().clone();
+    if !own.has_lease {
+        return; // It is delivered again.
+    }
+    let reply = message.reply.clone();
+    let Some((mut task, first)) = HeldTask::delivered(shared, &own.id, message) else {
+        // Nobody can run it.
+        return acknowledge(shared, reply.as_ref()).await;
+    };
+    let mut actions = VecDeque::from([first]);
+    loop {
+        while let Some(action) = actions.pop_front() {
+            // This process may have been stopped since it asked for the claim.
+            if action == HolderAction::Run && !shared.has_lease_now() {
+                actions.extend(task.holder.handle(HolderEvent::Fenced));
+            } else {
+                task.act(action).await;
+            }
+        }
+        if task.holder.is_over() {
+            return;
+        }
+        let event = tokio::select! {
+            (nonce, reply, is_fault) = ready(&mut task.write) => {
+                task.write = None;
+                task.count_fault(is_fault);
+                HolderEvent::Replied { nonce, reply }
+            }
+            body = ready(&mut task.run) => {
+                task.run = None;
+                task.result = Some(body);
+                HolderEvent::Ran
+            }
+            Ok(kill) = kills.recv() => {
+                if kill.job != task.job || kill.id != task.id {
+                    continue;
+                }
+                HolderEvent::Kill
+            }
+            Ok(_) = instance.wait_for(|now| now.id != own.id) => HolderEvent::Fenced,
+        };
+        actions.extend(task.holder.handle(event));
+    }
+}
+
+/// The output of a future that may not be there.
+async fn ready<T>(op: &mut Op<T>) -> T {
+    match op {
+        Some(op) => op.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lost acknowledgement means another delivery, whose claim is refused.
+async fn acknowledge(shared: &AgentShared, reply: Option<&Subject>) {
+    if let Some(reply) = reply {
+        let _ = shared.link.client.publish(reply.clone(), "+ACK".into()).await;
+    }
+}
+
+impl HeldTask {
+    /// With its first action. `None`: the message is none of a task.
+    fn delivered(
+        shared: &Arc<AgentShared>,
+        instance: &str,
+        message: Message,
+    ) -> Option<(Self, HolderAction)> {
+        let (job, id) = job_and_id(&message.subject)?;
+        let (job, shared) = (job.to_owned(), Arc::clone(shared));
+        let (head, inline) = split::<QueuedHead>(&message.payload)?;
+        let lease_ms = u64::try_from(shared.lease.as_millis()).unwrap_or(u64::MAX);
+        let (instance, host) = (instance.to_owned(), shared.host.clone());
+        let claim = HostClaim { instance, host, lease_ms };
+        let (holder, first) = TaskHolder::new(head.attempt, head.seq, claim, fastrand::u64(..));
+        let task = Self {
+            shared,
+            job,
+            id,
+            head,
+            inline,
+            ack: message.reply,
+            holder,
+            write: None,
+            run: None,
+            stage: Arc::new(Mutex::new(RunStage::Fetching)),
+            result: None,
+            faults: 0,
+        };
+        Some((task, first))
+    }
+
+    async fn act(&mut self, action: HolderAction) {
+        match action {
+            HolderAction::Write { record, expect } => self.write(record, expect),
+            HolderAction::Read { nonce } => self.read(nonce),
+            HolderAction::Ack => acknowledge(&self.shared, self.ack.as_ref()).await,
+            HolderAction::Run => self.run = Some(Box::pin(self.begin())),
+            HolderAction::Refuse => self.run = Some(Box::pin(std::future::ready(self.cancelled()))),
+            HolderAction::End => self.end(),
+            HolderAction::Forget => {}
+        }
+    }
+
+    fn write(&mut self, record: TaskRecord, expect: u64) {
+        let (shared, job, id) = (Arc::clone(&self.shared), self.job.clone(), self.id);
+        let body = match (&record.state, &self.result) {
+            (RecordedState::Done, Some(body)) => join(&body.head, body.inline()),
+            _ => Vec::new(),
+        };
+        self.write = Some(Box::pin(async move {
+            let nonce = record.nonce;
+            match shared.link.write(&job, id, &record, &body, expect).await {
+                Answer::Reply(reply) => (nonce, reply, false),
+                Answer::Fault(_) => {
+                    sleep(Duration::from_millis(500)).await;
+                    (nonce, WriteReply::Unknown, true)
+                }
+            }
+        }));
+    }
+
+    /// A result that the server will not take is replaced by an error that it may.
+    fn count_fault(&mut self, is_fault: bool) {
+        self.faults = if is_fault { self.faults + 1 } else { 0 };
+        if self.faults == MOST_FAULTS && self.result.is_some() {
+            let reason = "the NATS server does not take it: too large, or its storage is full";
+            let error = undelivered("output", reason.to_owned());
+            self.result = Some(self.body_of(&RemoteResult::of_error(error)));
+        }
+    }
+
+    fn read(&mut self, nonce: u64) {
+        let (shared, job, id) = (Arc::clone(&self.shared), self.job.clone(), self.id);
+        self.write = Some(Box::pin(async move {
+            let reply = match shared.link.latest(&job, id).await {
+                Ok(Some(RecordMessage { stored, .. })) => WriteReply::Latest(Some(stored)),
+                Ok(None) => WriteReply::Latest(None),
+                Err(_) => {
+                    sleep(Duration::from_millis(100)).await;
+                    WriteReply::Unknown
+                }
+            };
+            (nonce, reply, false)
+        }));
+    }
+
+    fn body_of(&self, result: &RemoteResult) -> Body {
+        let (job, id, attempt) = (&self.job, self.id, self.head.attempt);
+        Body::of_result(result, || format!("{job}.{id}.{attempt}.result"))
+    }
+
+    fn cancelled(&self) -> Body {
+        self.body_of(&RemoteResult::of_error(TaskError::Cancelled))
+    }
+
+    /// Fetches the task, runs it in the pool, and puts a large result where it can be got.
+    fn begin(&self) -> impl Future<Output = Body> + Send + 'static {
+        let (shared, stage) = (Arc::clone(&self.shared), Arc::clone(&self.stage));
+        let (head, inline) = (self.head.clone(), self.inline.clone());
+        let object = format!("{}.{}.{}.result", self.job, self.id, self.head.attempt);
+        async move {
+            let result = run(&shared, &stage, head, inline).await;
+            if let Some(TaskError::PoolBroken(error)) = result.error() {
+                shared.set_broken(error.clone());
+            }
+            let body = Body::of_result(&result, || object);
+            let Err(NoAnswer(reason)) = keep_trying(|| body.store(&shared.link)).await else {
+                return body;
+            };
+            let error = RemoteResult::of_error(undelivered("output", reason));
+            Body::of_result(&error, String::new)
+        }
+    }
+
+    /// Ends the run, or sees to it that it does not begin.
+    fn end(&mut self) {
+        let before = {
+            let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *stage, RunStage::Ended)
+        };
+        match before {
+            RunStage::InPool(id) => {
+                if let Some(canceller) = self.shared.pool.canceller() {
+                    canceller.cancel(id);
+                }
+            }
+            RunStage::Fetching => {
+                self.run = Some(Box::pin(std::future::ready(self.cancelled())));
+            }
+            RunStage::Ended => {}
+        }
+    }
+}
+
+async fn run(
+    shared: &AgentShared,
+    stage: &Mutex<RunStage>,
+    head: QueuedHead,
+    inline: Bytes,
+) -> RemoteResult {
+    let body = keep_trying(|| Body::arrived(head.body.clone(), inline.clone(), &shared.link)).await;
+    let task = match body.map(|body| body.to_task()) {
+        Ok(Ok(task)) => task,
+        Ok(Err(error)) => return RemoteResult::of_error(error),
+        Err(NoAnswer(reason)) => return RemoteResult::of_error(undelivered("task", reason)),
+    };
+    let (done, result) = oneshot::channel();
+    {
+        // Under the lock, so that a request to end the task finds it here or there.
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stage == RunStage::Ended {
+            return RemoteResult::of_error(TaskError::Cancelled);
+        }
+        let done = move |result| drop(done.send(result));
+        let id = shared.pool.run_remote(&shared.registry, task, head.options, done);
+        *stage = RunStage::InPool(id);
+    }
+    result.await.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled))
+}
+
+async fn keep_trying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, NoAnswer>
+where
+    F: Future<Output = Result<T, NoAnswer>>,
+{
+    let deadline = Instant::now() + MOVING;
+    loop {
+        match attempt().await {
+            Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(200)).await,
+            end => return end,
+        }
+    }
+}
+
+fn undelivered(what: &str, reason: String) -> TaskError {
+    TaskError::Undelivered { what: what.to_owned(), reason }
+}

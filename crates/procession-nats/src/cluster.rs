@@ -1,0 +1,198 @@
+//! [`Cluster`]: the executor whose workers are on other hosts. The program's threads hand tasks over; the
+//! driver, a task of an async runtime with threads of its own, does everything else.
+
+mod builder;
+mod complete;
+mod driver;
+mod shared;
+mod upkeep;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use procession::{
+    Cancel, Canceller, Engine, Executor, Future, Job, PoolError, Shutdown, Task, TaskError, TaskId,
+    TaskOptions,
+};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub use builder::ClusterBuilder;
+use driver::ClusterNote;
+use shared::ClusterShared;
+pub use shared::{ClusterEvent, ClusterStats};
+
+use crate::delivery::{self, Delivery};
+use crate::host_lease::HostLease;
+use crate::settings::ConnectSettings;
+
+/// An executor that runs tasks on other hosts, by agents that are connected to the same NATS servers.
+///
+/// ```no_run
+/// use procession::Executor;
+/// use procession_nats::Cluster;
+///
+/// #[procession::task]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let cluster = Cluster::connect("nats://localhost:4222")?;
+///     let sum: u64 = cluster.map((1..=10).map(square)).sum::<Result<_, _>>()?;
+///     println!("{sum}");
+///     Ok(())
+/// }
+/// ```
+///
+/// A task is begun at most once, unless [`ClusterBuilder::attempts`] allows more; see `docs/hosts.md` in
+/// the repository for what happens when a host, a server or this program is killed.
+///
+/// On drop, all tasks that are not finished are cancelled. To finish them, call
+/// [`shutdown`](Executor::shutdown) with [`Shutdown::Wait`] before.
+pub struct Cluster {
+    shared: Arc<ClusterShared>,
+    runtime: Option<Runtime>,
+}
+
+/// How long a shutdown waits for hosts to confirm that tasks were cancelled.
+pub(crate) const CANCELLING: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    /// A cluster with the default settings. The agents run this same program file.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClusterBuilder::build`].
+    pub fn connect(url: impl Into<String>) -> Result<Self, PoolError> {
+        Self::builder(ConnectSettings::new(url)).build()
+    }
+
+    /// A builder with the default settings.
+    pub fn builder(settings: ConnectSettings) -> ClusterBuilder {
+        ClusterBuilder::new(settings)
+    }
+
+    /// Like [`submit`](Executor::submit), with options for this task. The retries, the timeout and the grace
+    /// period are those of the process pool on the host that runs it; the priority orders the tasks that a
+    /// host has, not those in the queue.
+    pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
+        Executor::submit(&WithOptions { cluster: self, options }, task)
+    }
+
+    /// The agents that renew their leases, in the order of their names.
+    pub fn hosts(&self) -> Vec<HostLease> {
+        self.shared.hosts()
+    }
+
+    /// Counters of this cluster up to now.
+    pub fn stats(&self) -> ClusterStats {
+        self.shared.stats()
+    }
+
+    /// The name of this job: a part of the subjects of its tasks.
+    pub fn job(&self) -> &str {
+        &self.shared.job
+    }
+
+    /// The build that agents must have to run the tasks of this cluster.
+    pub fn build_id(&self) -> &str {
+        &self.shared.build
+    }
+
+    fn take(&self, job: Job, options: TaskOptions) {
+        if let Some(error) = self.shared.refusal() {
+            return job.fail(TaskError::PoolBroken(error));
+        }
+        let id = job.id();
+        let Some((task, promise)) = job.into_remote() else { return };
+        self.shared.added(id);
+        let note = ClusterNote::Submitted { id, task, promise, options };
+        // If the driver has ended, the promise is dropped with the note.
+        let _ = self.shared.notes.send(note);
+    }
+}
+
+/// A cluster with other options than its own.
+struct WithOptions<'c> {
+    cluster: &'c Cluster,
+    options: TaskOptions,
+}
+
+impl Engine for WithOptions<'_> {
+    fn enqueue(&self, job: Job) {
+        self.cluster.take(job, self.options);
+    }
+
+    fn ahead(&self) -> usize {
+        self.cluster.ahead()
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        self.cluster.canceller()
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        self.cluster.shut_down(how);
+    }
+}
+
+impl Engine for Cluster {
+    fn enqueue(&self, job: Job) {
+        self.take(job, self.shared.options);
+    }
+
+    fn ahead(&self) -> usize {
+        /// As many as are on their way to the queue at the same time.
+        const AHEAD: usize = driver::WINDOW;
+        AHEAD
+    }
+
+    fn abandon(&self, id: TaskId) {
+        let _ = self.shared.notes.send(ClusterNote::Abandoned(id));
+    }
+
+    fn canceller(&self) -> Option<Canceller> {
+        Some(Canceller::new(&self.shared))
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        self.shared.close();
+        let (done, is_done) = std_mpsc::channel();
+        let sent = self.shared.notes.send(ClusterNote::ShutDown { how, done });
+        if sent.is_ok() && !delivery::is_delivering() {
+            // The driver bounds every shutdown but one that waits for tasks.
+            let _ = is_done.recv();
+            self.shared.delivery.drain(Duration::from_secs(60));
+        }
+    }
+}
+
+impl Cancel for ClusterShared {
+    /// Asks for it: the future is done when a record says so. A task that has a result by then keeps it.
+    fn cancel(&self, id: TaskId) -> bool {
+        self.is_live(id) && self.notes.send(ClusterNote::Cancelled(id)).is_ok()
+    }
+
+    fn can_wait_for(&self, _: TaskId) -> bool {
+        true // another thread delivers
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shut_down(Shutdown::Kill);
+        self.shared.delivery.end();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("job", &self.job()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! [`ClusterBuilder`]: the settings of a cluster.
+
+use std::fmt;
+use std::sync::Arc;
+
+use procession::{PoolError, TaskOptions};
+use tokio::sync::mpsc;
+
+use super::driver::ClusterDriver;
+use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
+use super::{Cluster, Delivery};
+use crate::link::Link;
+use crate::names::is_token;
+use crate::settings::{ConnectSettings, own_build};
+
+/// The settings of a [`Cluster`].
+#[must_use]
+pub struct ClusterBuilder {
+    settings: ConnectSettings,
+    options: TaskOptions,
+    attempts: u32,
+    build: Option<String>,
+    on_event: Option<Arc<OnClusterEvent>>,
+}
+
+impl ClusterBuilder {
+    pub(super) fn new(settings: ConnectSettings) -> Self {
+        Self { settings, options: TaskOptions::new(), attempts: 1, build: None, on_event: None }
+    }
+
+    /// The options of each task, as the process pools on the hosts understand them: timeout, grace period,
+    /// retries after a crash. An option that is not set has the value of the agent's pool.
+    pub fn options(mut self, options: TaskOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How often a task may be begun if the hosts that run it are lost. With 1, a task is begun at most
+    /// once, and its future fails with [`TaskError::HostLost`](procession::TaskError::HostLost). Default: 1.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The build that an agent must have to run these tasks: 1 to 64 letters, digits, `_` and `-`. Default:
+    /// a hash of the program's file.
+    pub fn build_id(mut self, build: impl Into<String>) -> Self {
+        self.build = Some(build.into());
+        self
+    }
+
+    /// Sets the function that is called with what happens to the cluster.
+    pub fn on_event(mut self, call: impl Fn(&ClusterEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(call));
+        self
+    }
+
+    /// Connects to the servers, and makes the streams if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Broker`] if no server answers within ten seconds, or refuses; [`PoolError::Setting`] for
+    /// a setting that makes no sense.
+    pub fn build(self) -> Result<Cluster, PoolError> {
+        let Self { settings, options, attempts, build, on_event } = self;
+        if attempts == 0 {
+            return Err(PoolError::Setting("a task needs at least one attempt".to_owned()));
+        }
+        let build = match build {
+            Some(build) => build,
+            None => own_build().map_err(|error| {
+                PoolError::System(format!("cannot read the program's file: {error}"))
+            })?,
+        };
+        if !is_token(&build) {
+            let why = format!("the build id {build:?} is not 1 to 64 of a-z, A-Z, 0-9, _, -");
+            return Err(PoolError::Setting(why));
+        }
+        let system = |error| PoolError::System(format!("cannot start a thread: {error}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("cluster")
+            .enable_all()
+            .build()
+            .map_err(system)?;
+        let delivery = Delivery::start().map_err(system)?;
+        let (notes, received) = mpsc::unbounded_channel();
+        let job = uuid::Uuid::new_v4().simple().to_string();
+        let shared = ClusterShared::new(job, build, options, attempts, notes, delivery, on_event);
+        let shared = Arc::new(shared);
+        let connect = async {
+            let link = Link::connect(&settings).await?;
+            ClusterDriver::new(link, Arc::clone(&shared), received).await
+        };
+        let driver = match runtime.block_on(connect) {
+            Ok(driver) => driver,
+            Err(error) => {
+                shared.delivery.end();
+                return Err(PoolError::Broker(error.to_string()));
+            }
+        };
+        runtime.spawn(driver.run());
+        Ok(Cluster { shared, runtime: Some(runtime) })
+    }
+}
+
+impl fmt::Debug for ClusterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBuilder")
+            .field("settings", &self.settings)
+            .field("attempts", &self.attempts)
+            .field("build", &self.build)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,147 @@
+//! The ends of tasks: results are fetched and decoded, and futures completed, by others than the driver.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use procession::{PoolError, RemotePromise, RemoteResult, TaskError, TaskId};
+use tokio::time::sleep;
+
+use super::driver::{ClusterDriver, DrivenTask};
+use super::shared::ClusterShared;
+use crate::link::{Link, NoAnswer};
+use crate::message::{Body, BodyHead, split};
+use crate::owner::OwnedEnd;
+
+/// How long a large result is asked for.
+const FETCHING: Duration = Duration::from_secs(120);
+
+impl ClusterDriver {
+    pub(super) fn complete(
+        &mut self,
+        id: u64,
+        name: String,
+        task: DrivenTask,
+        end: OwnedEnd,
+        body: Option<Bytes>,
+    ) {
+        self.remove_body(&task.body.head);
+        let DrivenTask { promise, .. } = task;
+        let error = match end {
+            OwnedEnd::Done => return self.complete_with_result(id, promise, body),
+            OwnedEnd::Cancelled => TaskError::Cancelled,
+            OwnedEnd::HostLost { host, attempts } => {
+                self.shared.count(|stats| stats.lost += 1);
+                TaskError::HostLost { task: name, host, attempts }
+            }
+            OwnedEnd::RecordLost => {
+                let why = "the server has lost the record of the task, which may have begun or not";
+                TaskError::PoolBroken(PoolError::Broker(why.to_owned()))
+            }
+        };
+        self.complete_with_error(id, promise, error);
+    }
+
+    pub(super) fn complete_with_error(&self, id: u64, promise: RemotePromise, error: TaskError) {
+        deliver(&self.shared, id, move || promise.fail(error));
+    }
+
+    fn complete_with_result(&self, id: u64, promise: RemotePromise, message: Option<Bytes>) {
+        let head = message.as_ref().and_then(split::<BodyHead>);
+        let Some((head, inline)) = head else {
+            let error = crate::message::undecodable("output", &"its record has no body");
+            return self.complete_with_error(id, promise, error);
+        };
+        if head.object.is_none() {
+            return deliver(&self.shared, id, move || {
+                let len: Option<usize> =
+                    head.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part));
+                promise.complete(match len == Some(inline.len()) {
+                    true => Body { head, bytes: inline }.to_result(),
+                    false => RemoteResult::of_error(crate::message::undecodable(
+                        "output",
+                        &"its record is cut",
+                    )),
+                });
+            });
+        }
+        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let result = fetch(&link, &head, inline).await;
+            deliver(&shared, id, move || promise.complete(result));
+            remove(&link, &head).await;
+        });
+    }
+
+    fn remove_body(&self, head: &BodyHead) {
+        if head.object.is_some() {
+            let (link, head) = (self.link.clone(), head.clone());
+            tokio::spawn(async move { remove(&link, &head).await });
+        }
+    }
+
+    /// Lets a future fail whose task is not known to have ended.
+    pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
+        self.waiting.remove(&id);
+        self.running.remove(&id);
+        if let Some(DrivenTask { promise, body, .. }) = self.tasks.remove(&id) {
+            self.remove_body(&body.head);
+            self.complete_with_error(id, promise, error);
+        }
+    }
+
+    /// Lets all futures fail.
+    pub(super) fn break_all(&mut self, error: PoolError) {
+        self.shared.set_broken(error.clone());
+        self.upkeep.broken = Some(error.clone());
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.give_up(id, TaskError::PoolBroken(error.clone()));
+        }
+        self.shared.tell(super::ClusterEvent::Broken(error));
+    }
+
+    /// Removes what the job has left on the servers, if they answer soon.
+    pub(super) async fn clean_up(&self) {
+        if !self.link.is_connected() || self.upkeep.broken.is_some() {
+            return;
+        }
+        let (names, job) = (&self.link.names, &self.shared.job);
+        let _ = self.link.purge(&names.tasks(), &names.tasks_of_job(job)).await;
+        let _ = self.link.purge(&names.records(), &names.records_of_job(job)).await;
+    }
+}
+
+fn deliver(shared: &Arc<ClusterShared>, id: u64, complete: impl FnOnce() + Send + 'static) {
+    let known = Arc::clone(shared);
+    shared.delivery.push(Box::new(move || {
+        known.finished(TaskId::of_number(id));
+        complete();
+    }));
+}
+
+async fn fetch(link: &Link, head: &BodyHead, inline: Bytes) -> RemoteResult {
+    let deadline = Instant::now() + FETCHING;
+    loop {
+        match Body::arrived(head.clone(), inline.clone(), link).await {
+            Ok(body) => return body.to_result(),
+            Err(NoAnswer(reason)) if Instant::now() > deadline => {
+                let what = "output".to_owned();
+                return RemoteResult::of_error(TaskError::Undelivered { what, reason });
+            }
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// Removes a body. If no server answers, it stays in the bucket.
+async fn remove(link: &Link, head: &BodyHead) {
+    for _ in 0..3 {
+        match &head.object {
+            Some(name) if link.remove_body(name).await.is_err() => {
+                sleep(Duration::from_secs(1)).await;
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! [`ClusterDriver`]: drives a [`TaskOwner`] for each task. It never waits for an answer: each request is a
+//! task of the runtime, which sends a note when it has one.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use procession::{RemotePromise, RemoteTask, Shutdown, TaskError, TaskId, TaskOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::shared::ClusterShared;
+use super::upkeep::Upkeep;
+use crate::cas_write::WriteReply;
+use crate::host_lease::HostLease;
+use crate::link::{Answer, Link, NoAnswer, RecordMessage};
+use crate::message::{Body, QueuedHead, join};
+use crate::names::job_and_id;
+use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
+use crate::task_record::TaskRecord;
+
+/// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
+pub(crate) const WINDOW: usize = 1024;
+/// How often a refusal of the server, such as that its storage is full, is met before the task fails.
+const MOST_FAULTS: u32 = 5;
+
+/// What the driver is told.
+pub(crate) enum ClusterNote {
+    Submitted {
+        id: TaskId,
+        task: RemoteTask,
+        promise: RemotePromise,
+        options: TaskOptions,
+    },
+    Cancelled(TaskId),
+    Abandoned(TaskId),
+    ShutDown {
+        how: Shutdown,
+        done: std_mpsc::Sender<()>,
+    },
+    /// An event of a task, with the message that brought it.
+    Event {
+        id: u64,
+        event: OwnerEvent,
+        body: Option<Bytes>,
+    },
+    /// The server refuses what is to be written.
+    Fault {
+        id: u64,
+        event: OwnerEvent,
+        reason: String,
+    },
+    /// The queue does not have the task's message; its latest record was read after that.
+    Looked {
+        id: u64,
+        seq: u64,
+        latest: Option<RecordMessage>,
+    },
+    Upkeep(super::upkeep::UpkeepNote),
+}
+
+/// A task that has not ended.
+pub(super) struct DrivenTask {
+    pub(super) owner: TaskOwner,
+    name: String,
+    pub(super) body: Arc<Body>,
+    options: TaskOptions,
+    pub(super) promise: RemotePromise,
+    is_entering: bool,
+    faults: u32,
+    /// How often the queue has lost its message.
+    requeued: u32,
+}
+
+pub(crate) struct ClusterDriver {
+    pub(super) link: Link,
+    pub(super) shared: Arc<ClusterShared>,
+    notes: UnboundedReceiver<ClusterNote>,
+    news: Subscriber,
+    leases: Subscriber,
+    gaps: watch::Receiver<u64>,
+    pub(super) tasks: HashMap<u64, DrivenTask>,
+    /// Those that wait for room in the window.
+    entering: VecDeque<u64>,
+    in_window: usize,
+    /// Those whose messages are in the queue, and since when.
+    pub(super) waiting: BTreeMap<u64, Instant>,
+    /// Those that run, and where.
+    pub(super) running: BTreeMap<u64, String>,
+    /// The highest sequence number of a record that was seen.
+    pub(super) seen: u64,
+    pub(super) upkeep: Upkeep,
+    ending: Option<Ending>,
+}
+
+struct Ending {
+    done: Vec<std_mpsc::Sender<()>>,
+    deadline: Option<Instant>,
+}
+
+impl ClusterDriver {
+    pub(crate) async fn new(
+        link: Link,
+        shared: Arc<ClusterShared>,
+        notes: UnboundedReceiver<ClusterNote>,
+    ) -> Result<Self, NoAnswer> {
+        let failed = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+        let subject = link.names.news_of_job(&shared.job);
+        let news = link.client.subscribe(subject).await.map_err(|error| failed(&error))?;
+        let leases = link.client.subscribe(link.names.lease(">")).await;
+        let leases = leases.map_err(|error| failed(&error))?;
+        let mut gaps = link.gaps();
+        gaps.mark_unchanged();
+        let upkeep = Upkeep::new(&link).await?;
+        Ok(Self {
+            link,
+            shared,
+            notes,
+            news,
+            leases,
+            gaps,
+            tasks: HashMap::new(),
+            entering: VecDeque::new(),
+            in_window: 0,
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            seen: 0,
+            upkeep,
+            ending: None,
+        })
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut ticks = interval(Duration::from_millis(100));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.read_leases();
+        loop {
+            tokio::select! {
+                note = self.notes.recv() => match note {
+                    Some(note) => self.take(note),
+                    None => return,
+                },
+                Some(message) = self.news.next() => self.hear(&message),
+                Some(message) = self.leases.next() => self.hear_lease(&message),
+                Ok(()) = self.gaps.changed() => self.note_gap(),
+                _ = ticks.tick() => self.tick(),
+            }
+            if self.has_ended() {
+                return self.finish().await;
+            }
+        }
+    }
+
+    fn take(&mut self, note: ClusterNote) {
+        match note {
+            ClusterNote::Submitted { id, task, promise, options } => {
+                self.submit(id.number(), &task, promise, options);
+            }
+            ClusterNote::Cancelled(id) => self.apply(id.number(), OwnerEvent::Cancelled, None),
+            ClusterNote::Abandoned(id) => {
+                let task = self.tasks.get(&id.number());
+                if task.is_some_and(|task| task.owner.claim().is_none()) {
+                    self.apply(id.number(), OwnerEvent::Cancelled, None);
+                }
+            }
+            ClusterNote::ShutDown { how, done } => self.begin_to_end(how, done),
+            ClusterNote::Event { id, event, body } => self.apply(id, event, body),
+            ClusterNote::Fault { id, event, reason } => self.fault(id, event, reason),
+            ClusterNote::Looked { id, seq, latest } => self.looked(id, seq, latest),
+            ClusterNote::Upkeep(note) => self.upkeep_note(note),
+        }
+    }
+
+    fn submit(&mut self, id: u64, task: &RemoteTask, promise: RemotePromise, options: TaskOptions) {
+        if let Some(error) = self.upkeep.broken.clone() {
+            return self.complete_with_error(id, promise, TaskError::PoolBroken(error));
+        }
+        let object = || format!("{}.{id}.task", self.shared.job);
+        let body = Arc::new(Body::of_task(task, object));
+        let owner = TaskOwner::new(self.shared.attempts, fastrand::u64(..));
+        let (name, is_entering, faults, requeued) = (task.name().to_owned(), false, 0, 0);
+        let driven =
+            DrivenTask { owner, name, body, options, promise, is_entering, faults, requeued };
+        self.tasks.insert(id, driven);
+        self.entering.push_back(id);
+        self.fill_window();
+    }
+
+    fn fill_window(&mut self) {
+        while self.in_window < WINDOW
+            && let Some(id) = self.entering.pop_front()
+        {
+            // It may have been cancelled.
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.is_entering = true;
+                self.in_window += 1;
+                self.apply(id, OwnerEvent::Submitted, None);
+            }
+        }
+    }
+
+    /// A record that was stored.
+    fn hear(&mut self, message: &Message) {
+        let Some((_, id)) = job_and_id(&message.subject) else { return };
+        let Some(RecordMessage { stored, body }) = RecordMessage::from_news(message) else {
+            return;
+        };
+        self.seen = self.seen.max(stored.seq);
+        self.apply(id, OwnerEvent::Observed(stored), Some(body));
+    }
+
+    fn hear_lease(&mut self, message: &Message) {
+        let Some((_, instance)) = message.subject.rsplit_once('.') else { return };
+        match serde_json::from_slice::<HostLease>(&message.payload) {
+            // The stream does not tell its number here, and each renewal is a later one.
+            Ok(lease) => {
+                let mut table = self.shared.table();
+                let revision = table.revision(instance) + 1;
+                table.renewed(lease, revision, Instant::now());
+            }
+            Err(_) => self.shared.table().ended(instance),
+        }
+    }
+
+    /// Lets a task take an event, and does what it then asks for.
+    pub(super) fn apply(&mut self, id: u64, event: OwnerEvent, body: Option<Bytes>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let attempt = task.owner.attempt();
+        let actions = task.owner.handle(event);
+        if task.owner.attempt() > attempt {
+            self.shared.count(|stats| stats.retried += 1);
+        }
+        let (queued, claim) = (task.owner.queued(), task.owner.claim());
+        let has_entered = queued.is_some() || claim.is_some() || task.owner.has_ended();
+        let leaves = has_entered && std::mem::take(&mut task.is_entering);
+        match queued {
+            Some(_) => drop(self.waiting.entry(id).or_insert_with(Instant::now)),
+            None => drop(self.waiting.remove(&id)),
+        }
+        match claim {
+            Some(claim) => {
+                if self.running.insert(id, claim.instance.clone()).is_none() {
+                    self.shared.table().claimed(claim, Instant::now());
+                }
+            }
+            None => drop(self.running.remove(&id)),
+        }
+        for action in actions {
+            self.act(id, action, body.clone());
+        }
+        if leaves {
+            self.in_window -= 1;
+            self.fill_window();
+        }
+    }
+
+    fn act(&mut self, id: u64, action: OwnerAction, body: Option<Bytes>) {
+        match action {
+            OwnerAction::Write { record, expect } => self.write(id, record, expect),
+            OwnerAction::Read { nonce } => self.read(id, nonce),
+            OwnerAction::Publish { attempt, seq } => self.publish(id, attempt, seq),
+            OwnerAction::Began => {
+                if let Some(task) = self.tasks.get(&id) {
+                    task.promise.set_running(true);
+                }
+            }
+            OwnerAction::Kill { instance } => self.kill(id, &instance),
+            OwnerAction::End(end) => self.ended(id, end, body),
+        }
+    }
+
+    fn write(&self, id: u64, record: TaskRecord, expect: u64) {
+        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let nonce = record.nonce;
+            let answer = link.write(&shared.job, id, &record, &[], expect).await;
+            let _ = shared.notes.send(match answer {
+                Answer::Reply(reply) => {
+                    let event = OwnerEvent::Replied { nonce, reply };
+                    ClusterNote::Event { id, event, body: None }
+                }
+                Answer::Fault(reason) => {
+                    let event = OwnerEvent::Replied { nonce, reply: WriteReply::Unknown };
+                    ClusterNote::Fault { id, event, reason }
+                }
+            });
+        });
+    }
+
+    fn read(&self, id: u64, nonce: u64) {
+        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let (reply, body) = match link.latest(&shared.job, id).await {
+                Ok(Some(RecordMessage { stored, body })) => {
+                    (WriteReply::Latest(Some(stored)), Some(body))
+                }
+                Ok(None) => (WriteReply::Latest(None), None),
+                Err(_) => (WriteReply::Unknown, None),
+            };
+            let event = OwnerEvent::Replied { nonce, reply };
+            let _ = shared.notes.send(ClusterNote::Event { id, event, body });
+        });
+    }
+
+    fn publish(&self, id: u64, attempt: u32, seq: u64) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let head = QueuedHead { attempt, seq, options: task.options, body: task.body.head.clone() };
+        let requeued = task.requeued;
+        let (link, shared, body) =
+            (self.link.clone(), Arc::clone(&self.shared), Arc::clone(&task.body));
+        tokio::spawn(async move {
+            let subject = link.names.task(&shared.build, &shared.job, id);
+            // The server drops a message with the id of an earlier one, also if it has lost that.
+            let copy = format!("{}.{id}.{seq}.{requeued}", shared.job);
+            let event = |is_known| OwnerEvent::Published { seq, is_known };
+            let answer = match body.store(&link).await {
+                Ok(()) => link.enqueue(subject, &copy, join(&head, body.inline()).into()).await,
+                Err(NoAnswer(reason)) => Answer::Fault(reason),
+            };
+            let _ = shared.notes.send(match answer {
+                Answer::Reply(WriteReply::Taken(_)) => {
+                    ClusterNote::Event { id, event: event(true), body: None }
+                }
+                Answer::Reply(_) => ClusterNote::Event { id, event: event(false), body: None },
+                Answer::Fault(reason) => ClusterNote::Fault { id, event: event(false), reason },
+            });
+        });
+    }
+
+    /// The server has refused: it is asked again in a while, and then the task fails.
+    fn fault(&mut self, id: u64, event: OwnerEvent, reason: String) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.faults += 1;
+        if task.faults < MOST_FAULTS {
+            let notes = self.shared.notes.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(500)).await;
+                let _ = notes.send(ClusterNote::Event { id, event, body: None });
+            });
+        } else {
+            let error = procession::PoolError::Broker(format!("a task is refused: {reason}"));
+            self.give_up(id, TaskError::PoolBroken(error));
+        }
+    }
+
+    fn looked(&mut self, id: u64, seq: u64, latest: Option<RecordMessage>) {
+        match latest {
+            Some(RecordMessage { stored, body }) => {
+                self.apply(id, OwnerEvent::Observed(stored), Some(body));
+                let task = self.tasks.get_mut(&id);
+                if let Some(task) = task.filter(|task| task.owner.queued() == Some(seq)) {
+                    task.requeued += 1;
+                    self.shared.count(|stats| stats.requeued += 1);
+                    self.shared.tell(super::ClusterEvent::Requeued(TaskId::of_number(id)));
+                    self.apply(id, OwnerEvent::MessageGone, None);
+                }
+            }
+            None => {
+                let task = self.tasks.get(&id);
+                if task.is_some_and(|task| task.owner.queued() == Some(seq)) {
+                    self.apply(id, OwnerEvent::RecordGone, None);
+                }
+            }
+        }
+    }
+
+    pub(super) fn kill(&self, id: u64, instance: &str) {
+        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        let subject = link.names.control(instance);
+        tokio::spawn(async move {
+            let request = crate::agent::KillRequest { job: shared.job.clone(), id };
+            let payload = serde_json::to_vec(&request).expect("text and numbers are encodable");
+            // It may be lost: it is repeated until the task has ended.
+            let _ = link.client.publish(subject, payload.into()).await;
+        });
+    }
+
+    fn begin_to_end(&mut self, how: Shutdown, done: std_mpsc::Sender<()>) {
+        let deadline = match how {
+            Shutdown::Kill => Some(Instant::now() + super::CANCELLING),
+            _ => None,
+        };
+        let ending = self.ending.get_or_insert(Ending { done: Vec::new(), deadline });
+        ending.done.push(done);
+        ending.deadline = ending.deadline.or(deadline);
+        if how == Shutdown::Wait {
+            return;
+        }
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let is_running = self.running.contains_key(&id);
+            if how == Shutdown::Kill || !is_running {
+                self.apply(id, OwnerEvent::Cancelled, None);
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let Some(ending) = &self.ending else { return false };
+        let is_late = ending.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.tasks.is_empty() || is_late
+    }
+
+    /// Nothing is left to be done, or there is no more time for it.
+    async fn finish(mut self) {
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.give_up(id, TaskError::Cancelled);
+        }
+        self.clean_up().await;
+        self.notes.close();
+        while let Ok(note) = self.notes.try_recv() {
+            match note {
+                ClusterNote::Submitted { promise, .. } => {
+                    promise.fail(TaskError::PoolBroken(procession::PoolError::ShutDown));
+                }
+                ClusterNote::ShutDown { done, .. } => drop(done.send(())),
+                _ => {}
+            }
+        }
+        for done in self.ending.into_iter().flat_map(|ending| ending.done) {
+            let _ = done.send(());
+        }
+    }
+
+    /// The name of a task that has not ended.
+    pub(super) fn name(&self, id: u64) -> String {
+        self.tasks.get(&id).map_or_else(String::new, |task| task.name.clone())
+    }
+
+    pub(super) fn ended(&mut self, id: u64, end: OwnedEnd, body: Option<Bytes>) {
+        let name = self.name(id);
+        self.waiting.remove(&id);
+        self.running.remove(&id);
+        let Some(task) = self.tasks.remove(&id) else { return };
+        if task.is_entering {
+            self.in_window -= 1;
+        }
+        self.complete(id, name, task, end, body);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the program's threads and the driver share: counters, the table of hosts, what was told.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use procession::{PoolError, TaskId, TaskOptions};
+
+use super::driver::ClusterNote;
+use super::{Delivery, UnboundedSender};
+use crate::host_lease::{HostLease, HostTable};
+
+/// Something that happened, for [`ClusterBuilder::on_event`](super::ClusterBuilder::on_event).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterEvent {
+    /// Tasks have waited for five seconds, and no agent has this build. It is told again after there was
+    /// one.
+    NoHost {
+        /// The build of this program.
+        build: String,
+        /// The builds of the agents that there are.
+        others: Vec<String>,
+    },
+    /// A host gave no sign of life for one and a half times its lease. Its tasks are taken away.
+    HostLost {
+        /// Its name.
+        host: String,
+        /// The number of tasks that it had begun.
+        tasks: usize,
+    },
+    /// A message that was to be in the queue was not, and was sent again.
+    Requeued(TaskId),
+    /// Streams are gone. All futures have failed.
+    Broken(PoolError),
+}
+
+/// Counters of a [`Cluster`](super::Cluster).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// Tasks that were submitted.
+    pub submitted: u64,
+    /// Tasks that have a result or an error.
+    pub finished: u64,
+    /// Tasks that run, as far as is known.
+    pub running: u64,
+    /// Tasks that were taken away from a host and queued again.
+    pub retried: u64,
+    /// Tasks that failed with their host.
+    pub lost: u64,
+    /// Messages that the queue had lost, and that were sent again.
+    pub requeued: u64,
+    /// How long tasks have waited without an agent of this build.
+    pub without_host: Option<Duration>,
+}
+
+pub(super) type OnClusterEvent = dyn Fn(&ClusterEvent) + Send + Sync;
+
+pub(crate) struct ClusterShared {
+    pub(crate) job: String,
+    pub(crate) build: String,
+    pub(crate) options: TaskOptions,
+    pub(crate) attempts: u32,
+    pub(crate) notes: UnboundedSender<ClusterNote>,
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) on_event: Option<Arc<OnClusterEvent>>,
+    live: Mutex<HashSet<TaskId>>,
+    hosts: Mutex<HostTable>,
+    stats: Mutex<ClusterStats>,
+    end: OnceLock<PoolError>,
+}
+
+impl ClusterShared {
+    pub(super) fn new(
+        job: String,
+        build: String,
+        options: TaskOptions,
+        attempts: u32,
+        notes: UnboundedSender<ClusterNote>,
+        delivery: Arc<Delivery>,
+        on_event: Option<Arc<OnClusterEvent>>,
+    ) -> Self {
+        let (live, hosts, stats) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let end = OnceLock::new();
+        Self { job, build, options, attempts, notes, delivery, on_event, live, hosts, stats, end }
+    }
+
+    /// Why no further task is taken.
+    pub(super) fn refusal(&self) -> Option<PoolError> {
+        self.end.get().cloned()
+    }
+
+    pub(super) fn close(&self) {
+        let _ = self.end.set(PoolError::ShutDown);
+    }
+
+    pub(super) fn set_broken(&self, error: PoolError) {
+        let _ = self.end.set(error);
+    }
+
+    pub(super) fn added(&self, id: TaskId) {
+        lock(&self.live).insert(id);
+        self.count(|stats| stats.submitted += 1);
+    }
+
+    pub(super) fn finished(&self, id: TaskId) {
+        lock(&self.live).remove(&id);
+        self.count(|stats| stats.finished += 1);
+    }
+
+    pub(super) fn is_live(&self, id: TaskId) -> bool {
+        lock(&self.live).contains(&id)
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut ClusterStats)) {
+        change(&mut lock(&self.stats));
+    }
+
+    pub(super) fn stats(&self) -> ClusterStats {
+        *lock(&self.stats)
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, HostTable> {
+        lock(&self.hosts)
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostLease> {
+        let mut hosts: Vec<_> = self.table().live(Instant::now()).cloned().collect();
+        hosts.sort_by(|a, b| (&a.host, &a.instance).cmp(&(&b.host, &b.instance)));
+        hosts
+    }
+
+    /// Tells the program, on a thread of the delivery.
+    pub(super) fn tell(&self, event: ClusterEvent) {
+        if let Some(on_event) = self.on_event.clone() {
+            self.delivery.push(Box::new(move || on_event(&event)));
+        }
+    }
+}
+
+impl fmt::Debug for ClusterShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterShared").field("job", &self.job).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

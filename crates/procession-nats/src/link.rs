@@ -1,0 +1,371 @@
+//! [`Link`]: a connection to the NATS servers, with the few requests that coordinators and agents make. Each
+//! of them has a deadline, and none of them is given up because the connection is down: it waits for it.
+
+mod streams;
+
+pub(crate) use streams::StreamAges;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::RawMessage;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::cas_write::WriteReply;
+use crate::host_lease::HostLease;
+use crate::names::Names;
+use crate::settings::ConnectSettings;
+use crate::task_record::{StoredRecord, TaskRecord};
+
+/// How long an answer is waited for.
+pub(crate) const ANSWER: Duration = Duration::from_secs(1);
+/// How long a connection is tried at the start.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+
+/// A connection. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    context: Context,
+    pub(crate) names: Arc<Names>,
+    /// Counts what may have made messages be missed: reconnections, and messages that were dropped here.
+    gaps: watch::Receiver<u64>,
+}
+
+/// The answer to a write: either one that the state machines know, or a refusal of another kind.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Reply(WriteReply),
+    /// The server will not take it: it is too large, or the storage is full.
+    Fault(String),
+}
+
+/// A record and what follows it in its message.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordMessage {
+    pub(crate) stored: StoredRecord,
+    pub(crate) body: Bytes,
+}
+
+/// A message that a stream keeps.
+#[derive(Debug)]
+pub(crate) struct KeptMessage {
+    pub(crate) seq: u64,
+    pub(crate) subject: String,
+    pub(crate) payload: Bytes,
+}
+
+/// No answer came, or none that says anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoAnswer(pub(crate) String);
+
+impl RecordMessage {
+    /// From a message of a stream, or one that a stream has sent again.
+    fn new(seq: u64, payload: &Bytes) -> Option<Self> {
+        let (record, body) = TaskRecord::split(payload)?;
+        let body = payload.slice_ref(body);
+        Some(Self { stored: StoredRecord { seq, record }, body })
+    }
+
+    /// From a message that the stream of records has sent again.
+    pub(crate) fn from_news(message: &Message) -> Option<Self> {
+        Self::new(header(message, "Nats-Sequence")?, &message.payload)
+    }
+}
+
+pub(crate) fn header(message: &Message, name: &str) -> Option<u64> {
+    message.headers.as_ref()?.get(name)?.as_str().parse().ok()
+}
+
+impl Link {
+    /// Connects, and makes the streams if they are not there.
+    pub(crate) async fn connect(settings: &ConnectSettings) -> Result<Self, NoAnswer> {
+        let names = Arc::new(Names::new(&settings.prefix).map_err(NoAnswer)?);
+        let (gap, gaps) = watch::channel(0);
+        let counted = AtomicU64::new(0);
+        let count = move || gap.send_replace(counted.fetch_add(1, Ordering::Relaxed) + 1);
+        let count = Arc::new(count);
+        let options = settings
+            .options()
+            .map_err(|error| NoAnswer(error.to_string()))?
+            .max_reconnects(None)
+            .connection_timeout(Duration::from_secs(3))
+            .ping_interval(Duration::from_secs(5))
+            .request_timeout(Some(ANSWER))
+            .subscription_capacity(1 << 18)
+            .reconnect_delay_callback(|tries| {
+                Duration::from_millis(100).saturating_mul(tries.min(10) as u32)
+            })
+            .event_callback(move |event| {
+                if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                    count();
+                }
+                async {}
+            });
+        let client = Self::open(&settings.url, options).await?;
+        let context = jetstream::ContextBuilder::new()
+            .timeout(ANSWER)
+            .max_ack_inflight(1 << 16)
+            .build(client.clone());
+        let link = Self { client, context, names, gaps };
+        link.make_streams(settings).await?;
+        Ok(link)
+    }
+
+    async fn open(url: &str, options: ConnectOptions) -> Result<Client, NoAnswer> {
+        let urls: Vec<_> = url.split(',').map(str::trim).map(str::to_owned).collect();
+        let connected = timeout(FIRST_CONNECTION, options.connect(urls)).await;
+        let failed = |cause: &str| NoAnswer(format!("cannot connect to NATS at {url}: {cause}"));
+        match connected {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(failed(&error.to_string())),
+            Err(_) => Err(failed("no answer within 10 s")),
+        }
+    }
+
+    /// Changes with each reconnection, and whenever messages were dropped.
+    pub(crate) fn gaps(&self) -> watch::Receiver<u64> {
+        self.gaps.clone()
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Requests that are sent while the connection is down would all be sent at once when it is back.
+    pub(crate) async fn connected(&self) {
+        while !self.is_connected() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Publishes to a stream and waits for its answer.
+    async fn publish(&self, subject: String, message: PublishMessage) -> Answer {
+        self.connected().await;
+        let sent = match self.context.send_publish(subject, message).await {
+            Ok(acked) => acked.await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(ack) => Answer::Reply(WriteReply::Taken(ack.sequence)),
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence => Answer::Reply(WriteReply::Refused),
+                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::Other => {
+                    Answer::Fault(full_text(&error))
+                }
+                // Nobody answers while a server starts.
+                _ => {
+                    sleep(Duration::from_millis(100)).await;
+                    Answer::Reply(WriteReply::Unknown)
+                }
+            },
+        }
+    }
+
+    /// Writes a record, if the one before it has this sequence number.
+    pub(crate) async fn write(
+        &self,
+        job: &str,
+        id: u64,
+        record: &TaskRecord,
+        body: &[u8],
+        expect: u64,
+    ) -> Answer {
+        let mut payload = record.to_line();
+        payload.extend_from_slice(body);
+        let message =
+            PublishMessage::build().payload(payload.into()).expected_last_subject_sequence(expect);
+        self.publish(self.names.record(job, id), message).await
+    }
+
+    /// Puts a message into the queue. `copy` is the same if it is sent again.
+    pub(crate) async fn enqueue(&self, subject: String, copy: &str, payload: Bytes) -> Answer {
+        let message = PublishMessage::build().payload(payload).message_id(copy);
+        self.publish(subject, message).await
+    }
+
+    /// The latest record of a task, as the server says that leads.
+    pub(crate) async fn latest(
+        &self,
+        job: &str,
+        id: u64,
+    ) -> Result<Option<RecordMessage>, NoAnswer> {
+        let last = self.last(&self.names.records(), &self.names.record(job, id)).await?;
+        Ok(last.and_then(|(seq, payload)| RecordMessage::new(seq, &payload)))
+    }
+
+    /// The lease of an instance, as the server says that leads.
+    pub(crate) async fn lease(&self, instance: &str) -> Result<Option<(u64, HostLease)>, NoAnswer> {
+        let stream = format!("KV_{}", self.names.hosts());
+        let last = self.last(&stream, &self.names.lease(instance)).await?;
+        Ok(last.and_then(|(seq, payload)| Some((seq, serde_json::from_slice(&payload).ok()?))))
+    }
+
+    /// All leases that were not removed.
+    pub(crate) async fn leases(&self) -> Result<Vec<HostLease>, NoAnswer> {
+        let stream = format!("KV_{}", self.names.hosts());
+        let kept = self.scan(&stream, &self.names.lease(">"), 0, usize::MAX).await?;
+        Ok(kept.iter().filter_map(|kept| serde_json::from_slice(&kept.payload).ok()).collect())
+    }
+
+    /// Writes a lease.
+    pub(crate) async fn renew(&self, lease: &HostLease) -> Answer {
+        let payload = serde_json::to_vec(lease).expect("text and numbers are always encodable");
+        let message = PublishMessage::build().payload(payload.into());
+        self.publish(self.names.lease(&lease.instance), message).await
+    }
+
+    /// Removes a lease: the agent has ended.
+    pub(crate) async fn remove_lease(&self, instance: &str) -> Answer {
+        let message = PublishMessage::build().header("KV-Operation", "PURGE");
+        self.publish(self.names.lease(instance), message.header("Nats-Rollup", "sub")).await
+    }
+
+    async fn last(&self, stream: &str, subject: &str) -> Result<Option<(u64, Bytes)>, NoAnswer> {
+        self.connected().await;
+        let request = serde_json::json!({ "last_by_subj": subject });
+        let reply = self.api(&format!("STREAM.MSG.GET.{stream}"), &request).await?;
+        if let Some(error) = reply.get("error") {
+            // "no message found"
+            return match error.get("err_code").and_then(serde_json::Value::as_u64) {
+                Some(10037) => Ok(None),
+                _ => Err(NoAnswer(error.to_string())),
+            };
+        }
+        let failed = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+        let raw: RawMessage =
+            serde_json::from_value(reply["message"].clone()).map_err(|error| failed(&error))?;
+        let message = StreamMessage::try_from(raw).map_err(|error| failed(&error))?;
+        Ok(Some((message.sequence, message.payload)))
+    }
+
+    /// A request to the API of JetStream.
+    pub(crate) async fn api(
+        &self,
+        subject: &str,
+        request: &serde_json::Value,
+    ) -> Result<serde_json::Value, NoAnswer> {
+        let answer = self.context.request(subject.to_owned(), request).await;
+        answer.map_err(|error| NoAnswer(full_text(&error)))
+    }
+
+    /// Whether the queue has the message of a task.
+    pub(crate) async fn is_queued(&self, subject: &str) -> Result<bool, NoAnswer> {
+        let found = self.scan_once(&self.names.tasks(), subject, 0, 1).await?;
+        Ok(!found.is_empty())
+    }
+
+    /// The messages of a stream with such subjects, from a sequence number on; at most about `most`.
+    pub(crate) async fn scan(
+        &self,
+        stream: &str,
+        subjects: &str,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<KeptMessage>, NoAnswer> {
+        const BATCH: usize = 256;
+        let mut all = Vec::new();
+        let mut from = from;
+        while all.len() < most {
+            let some = self.scan_once(stream, subjects, from, BATCH).await?;
+            let is_last = some.len() < BATCH;
+            from = some.last().map_or(from, |last| last.seq + 1);
+            all.extend(some);
+            if is_last {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    async fn scan_once(
+        &self,
+        stream: &str,
+        subjects: &str,
+        from: u64,
+        batch: usize,
+    ) -> Result<Vec<KeptMessage>, NoAnswer> {
+        self.connected().await;
+        let failed = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
+        let inbox = self.client.new_inbox();
+        let subscribed = self.client.subscribe(inbox.clone()).await;
+        let mut answers = subscribed.map_err(|error| failed(&error))?;
+        let request =
+            serde_json::json!({ "seq": from.max(1), "next_by_subj": subjects, "batch": batch });
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let payload = request.to_string().into();
+        let sent = self.client.publish_with_reply(subject, inbox, payload).await;
+        sent.map_err(|error| failed(&error))?;
+        let mut kept = Vec::new();
+        loop {
+            let answer = timeout(ANSWER, answers.next()).await;
+            let Ok(Some(answer)) = answer else {
+                return Err(NoAnswer("a stream was read, and its answer did not end".to_owned()));
+            };
+            match answer.status {
+                None => {}
+                Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
+                    return Ok(kept);
+                }
+                Some(status) => return Err(NoAnswer(format!("a stream was read: {status}"))),
+            }
+            let headers = answer.headers.as_ref();
+            let subject = headers.and_then(|headers| headers.get("Nats-Subject"));
+            if let (Some(subject), Some(seq)) = (subject, header(&answer, "Nats-Sequence")) {
+                let (subject, payload) = (subject.as_str().to_owned(), answer.payload);
+                kept.push(KeptMessage { seq, subject, payload });
+            }
+        }
+    }
+
+    /// The first record of a job from a sequence number on, if there is one.
+    pub(crate) async fn next_record(
+        &self,
+        job: &str,
+        from: u64,
+    ) -> Result<Vec<(u64, RecordMessage)>, NoAnswer> {
+        let subjects = self.names.records_of_job(job);
+        let kept = self.scan_once(&self.names.records(), &subjects, from, 1).await?;
+        Ok(kept.into_iter().filter_map(record_of).collect())
+    }
+
+    /// All records of a job from a sequence number on.
+    pub(crate) async fn scan_records(
+        &self,
+        job: &str,
+        from: u64,
+    ) -> Result<Vec<(u64, RecordMessage)>, NoAnswer> {
+        let subjects = self.names.records_of_job(job);
+        let kept = self.scan(&self.names.records(), &subjects, from, usize::MAX).await?;
+        Ok(kept.into_iter().filter_map(record_of).collect())
+    }
+}
+
+fn record_of(kept: KeptMessage) -> Option<(u64, RecordMessage)> {
+    let (_, id) = crate::names::job_and_id(&kept.subject)?;
+    Some((id, RecordMessage::new(kept.seq, &kept.payload)?))
+}
+
+/// An error with its causes.
+pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = error.source();
+    }
+    text
+}

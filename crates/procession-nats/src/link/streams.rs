@@ -1,0 +1,188 @@
+//! The streams and buckets: how they are made, watched, and emptied; and bodies in the bucket.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::kv;
+use async_nats::jetstream::object_store;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Republish, RetentionPolicy, StorageType,
+};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::{Link, NoAnswer, full_text};
+use crate::settings::ConnectSettings;
+
+/// A message that was delivered and neither claimed nor acknowledged is delivered again after this time.
+/// It does not limit how long a task runs: messages are acknowledged when the task is claimed.
+const ACK_WAIT: Duration = Duration::from_secs(3);
+/// Leases that nobody renews are removed after this time. It is longer than any lease.
+const OLD_LEASE: Duration = Duration::from_secs(3600);
+/// How long a body may take on its way, at the least; and for each megabyte.
+const BODY: Duration = Duration::from_secs(30);
+
+/// When each stream was made: a stream of the same name that was made later is another one.
+pub(crate) type StreamAges = BTreeMap<String, String>;
+
+impl Link {
+    pub(super) async fn make_streams(&self, settings: &ConnectSettings) -> Result<(), NoAnswer> {
+        let failed = |error: &dyn std::error::Error| {
+            NoAnswer(format!("cannot make the streams: {}", full_text(error)))
+        };
+        let replicas = settings.replicas;
+        let tasks = Config {
+            name: self.names.tasks(),
+            subjects: vec![self.names.all_tasks()],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            num_replicas: replicas,
+            allow_direct: true,
+            ..Config::default()
+        };
+        let records = Config {
+            name: self.names.records(),
+            subjects: vec![self.names.all_records()],
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            max_messages_per_subject: 1,
+            max_age: settings.keep_records,
+            num_replicas: replicas,
+            allow_direct: true,
+            // Those who listen hear what was stored, and nothing else.
+            republish: Some(Republish {
+                source: self.names.all_records(),
+                destination: self.names.all_news(),
+                headers_only: false,
+            }),
+            ..Config::default()
+        };
+        for config in [tasks, records] {
+            let made = self.context.get_or_create_stream(config).await;
+            made.map_err(|error| failed(&error))?;
+        }
+        if self.context.get_key_value(self.names.hosts()).await.is_err() {
+            let config = kv::Config {
+                bucket: self.names.hosts(),
+                history: 1,
+                max_age: OLD_LEASE,
+                storage: StorageType::File,
+                num_replicas: replicas,
+                ..kv::Config::default()
+            };
+            let made = self.context.create_key_value(config).await;
+            made.map_err(|error| failed(&error))?;
+        }
+        if self.context.get_object_store(self.names.bodies()).await.is_err() {
+            let config = object_store::Config {
+                bucket: self.names.bodies(),
+                storage: StorageType::File,
+                num_replicas: replicas,
+                ..object_store::Config::default()
+            };
+            let made = self.context.create_object_store(config).await;
+            made.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// When the streams of tasks and records were made. One that is gone is missing.
+    pub(crate) async fn stream_ages(&self) -> Result<StreamAges, NoAnswer> {
+        let mut ages = StreamAges::new();
+        for name in [self.names.tasks(), self.names.records()] {
+            let info = self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?;
+            let error = info.get("error").and_then(|error| error["err_code"].as_u64());
+            match (error, info["created"].as_str()) {
+                (None, Some(created)) => drop(ages.insert(name, created.to_owned())),
+                // "stream not found"
+                (Some(10059), _) => {}
+                _ => return Err(NoAnswer(format!("stream {name}: {info}"))),
+            }
+        }
+        Ok(ages)
+    }
+
+    /// Makes the consumer of a build, if it is not there.
+    pub(crate) async fn make_consumer(&self, build: &str) -> Result<(), NoAnswer> {
+        let stream = self.context.get_stream_no_info(self.names.tasks()).await;
+        let stream = stream.map_err(|error| NoAnswer(full_text(&error)))?;
+        let config = pull::Config {
+            durable_name: Some(build.to_owned()),
+            filter_subject: self.names.tasks_of_build(build),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_deliver: -1,
+            max_ack_pending: 1_000_000,
+            max_waiting: 100_000,
+            ..pull::Config::default()
+        };
+        let made = stream.create_consumer(config).await;
+        made.map(drop).map_err(|error| NoAnswer(full_text(&error)))
+    }
+
+    /// The names of the builds that have messages waiting, with their number.
+    pub(crate) async fn purge(&self, stream: &str, subjects: &str) -> Result<(), NoAnswer> {
+        let request = json!({ "filter": subjects });
+        self.api(&format!("STREAM.PURGE.{stream}"), &request).await.map(drop)
+    }
+
+    /// Removes the messages of these subjects whose sequence numbers are below `seq`.
+    pub(crate) async fn purge_below(
+        &self,
+        stream: &str,
+        subjects: &str,
+        seq: u64,
+    ) -> Result<(), NoAnswer> {
+        let request = json!({ "filter": subjects, "seq": seq });
+        self.api(&format!("STREAM.PURGE.{stream}"), &request).await.map(drop)
+    }
+
+    async fn bucket(&self) -> Result<object_store::ObjectStore, NoAnswer> {
+        let bucket = self.context.get_object_store(self.names.bodies()).await;
+        bucket.map_err(|error| NoAnswer(full_text(&error)))
+    }
+
+    /// Puts a body into the bucket.
+    pub(crate) async fn put_body(&self, name: &str, body: &[u8]) -> Result<(), NoAnswer> {
+        self.connected().await;
+        let bucket = self.bucket().await?;
+        let mut body_reader = body;
+        let put = timeout(time_for(body.len()), bucket.put(name, &mut body_reader)).await;
+        match put {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(NoAnswer(full_text(&error))),
+            Err(_) => Err(NoAnswer("a body was not taken in time".to_owned())),
+        }
+    }
+
+    /// Gets a body of this length from the bucket, which checks its hash.
+    pub(crate) async fn get_body(&self, name: &str, len: usize) -> Result<Vec<u8>, NoAnswer> {
+        self.connected().await;
+        let bucket = self.bucket().await?;
+        let got = timeout(time_for(len), async {
+            let object = bucket.get(name).await.map_err(|error| NoAnswer(full_text(&error)))?;
+            let mut body = Vec::with_capacity(len.min(1 << 20));
+            let read = object.take(len as u64 + 1).read_to_end(&mut body).await;
+            read.map_err(|error| NoAnswer(error.to_string()))?;
+            if body.len() == len {
+                Ok(body)
+            } else {
+                Err(NoAnswer(format!("{name} has another length than {len}")))
+            }
+        });
+        got.await.unwrap_or_else(|_| Err(NoAnswer("a body did not arrive in time".to_owned())))
+    }
+
+    /// Removes a body from the bucket.
+    pub(crate) async fn remove_body(&self, name: &str) -> Result<(), NoAnswer> {
+        let removed = self.bucket().await?.delete(name).await;
+        removed.map_err(|error| NoAnswer(full_text(&error)))
+    }
+}
+
+fn time_for(len: usize) -> Duration {
+    BODY + Duration::from_micros(len as u64)
+}

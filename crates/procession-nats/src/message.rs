@@ -1,0 +1,132 @@
+//! What travels: a task in the queue, and a result behind its record. Both are a head of one line of JSON,
+//! and a body, which is in the bucket instead if it is large.
+
+use bytes::Bytes;
+use procession::{Blob, RemoteResult, RemoteTask, TaskError, TaskOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::link::{Link, NoAnswer};
+
+/// Larger bodies are put into the bucket. The server takes messages of up to 1 MiB by default.
+const LARGEST_INLINE: usize = 256 * 1024;
+
+/// The head of a task in the queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct QueuedHead {
+    /// The number of the attempt.
+    pub(crate) attempt: u32,
+    /// The sequence number of the `Queued` record, which the claim expects.
+    pub(crate) seq: u64,
+    pub(crate) options: TaskOptions,
+    pub(crate) body: BodyHead,
+}
+
+/// Where a body is, and its parts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BodyHead {
+    /// The name in the bucket. `None`: the body follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) object: Option<String>,
+    /// The lengths of its parts, in bytes: the task or result, then its blobs.
+    pub(crate) parts: Vec<usize>,
+}
+
+/// A body before it is sent, or after it has arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    pub(crate) head: BodyHead,
+    pub(crate) bytes: Bytes,
+}
+
+impl Body {
+    fn new(first: Vec<u8>, blobs: &[Blob], object: impl FnOnce() -> String) -> Self {
+        let mut parts = vec![first.len()];
+        parts.extend(blobs.iter().map(|blob| blob.len()));
+        let mut bytes = first;
+        blobs.iter().for_each(|blob| bytes.extend_from_slice(blob));
+        let object = (bytes.len() > LARGEST_INLINE).then(object);
+        Self { head: BodyHead { object, parts }, bytes: bytes.into() }
+    }
+
+    pub(crate) fn of_task(task: &RemoteTask, object: impl FnOnce() -> String) -> Self {
+        Self::new(task.to_bytes(), task.blobs(), object)
+    }
+
+    pub(crate) fn of_result(result: &RemoteResult, object: impl FnOnce() -> String) -> Self {
+        Self::new(result.to_bytes(), result.blobs(), object)
+    }
+
+    /// Puts a large body where it can be got.
+    pub(crate) async fn store(&self, link: &Link) -> Result<(), NoAnswer> {
+        match &self.head.object {
+            Some(name) => link.put_body(name, &self.bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What follows the head in its message.
+    pub(crate) fn inline(&self) -> &[u8] {
+        if self.head.object.is_some() { &[] } else { &self.bytes }
+    }
+
+    /// The body of a message that has arrived.
+    pub(crate) async fn arrived(
+        head: BodyHead,
+        inline: Bytes,
+        link: &Link,
+    ) -> Result<Self, NoAnswer> {
+        let sum = head.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part));
+        let len = sum.ok_or_else(|| NoAnswer("the parts of a body are too long".to_owned()))?;
+        let bytes = match &head.object {
+            Some(name) => link.get_body(name, len).await?.into(),
+            None => inline,
+        };
+        if bytes.len() == len {
+            Ok(Self { head, bytes })
+        } else {
+            Err(NoAnswer("a body has another length than its parts".to_owned()))
+        }
+    }
+
+    /// The first part, and the others as blobs.
+    fn split(&self) -> (&[u8], Vec<Blob>) {
+        let mut rest = &self.bytes[..];
+        let mut parts = self.head.parts.iter().map(|len| {
+            let (part, after) = rest.split_at(*len);
+            rest = after;
+            part
+        });
+        let first = parts.next().unwrap_or_default();
+        let blobs = parts.map(Blob::from).collect();
+        (first, blobs)
+    }
+
+    pub(crate) fn to_task(&self) -> Result<RemoteTask, TaskError> {
+        let (bytes, blobs) = self.split();
+        RemoteTask::from_bytes(bytes, blobs).map_err(|error| undecodable("task", &error))
+    }
+
+    pub(crate) fn to_result(&self) -> RemoteResult {
+        let (bytes, blobs) = self.split();
+        RemoteResult::from_bytes(bytes, blobs)
+            .unwrap_or_else(|error| RemoteResult::of_error(undecodable("output", &error)))
+    }
+}
+
+pub(crate) fn undecodable(what: &str, reason: &dyn std::fmt::Display) -> TaskError {
+    TaskError::Undecodable { what: what.to_owned(), reason: reason.to_string() }
+}
+
+/// A head with what follows it.
+pub(crate) fn join(head: &impl Serialize, inline: &[u8]) -> Vec<u8> {
+    let mut message = serde_json::to_vec(head).expect("text and numbers are always encodable");
+    message.push(b'\n');
+    message.extend_from_slice(inline);
+    message
+}
+
+/// Splits what [`join`] has joined.
+pub(crate) fn split<H: for<'de> Deserialize<'de>>(message: &Bytes) -> Option<(H, Bytes)> {
+    let end = message.iter().position(|byte| *byte == b'\n')?;
+    Some((serde_json::from_slice(&message[..end]).ok()?, message.slice(end + 1..)))
+}

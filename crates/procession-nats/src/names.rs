@@ -1,0 +1,119 @@
+//! [`Names`]: the streams and subjects of one group of coordinators and agents.
+//!
+//! | name | what |
+//! |---|---|
+//! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{job}.{id}` | the queue: messages that were not acknowledged |
+//! | stream `{prefix}-records`, `{prefix}.r.{job}.{id}` | the latest record of each task |
+//! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
+//! | bucket `{prefix}-hosts` | the leases of agents |
+//! | bucket `{prefix}-bodies` | tasks and results that are too large for a message |
+//! | `{prefix}.c.{instance}` | requests to an agent: to end a task |
+
+/// What names begin with. Agents and coordinators with the same prefix work together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Names {
+    prefix: String,
+}
+
+/// Whether a text can be a part of a subject and of a stream's name.
+pub(crate) fn is_token(text: &str) -> bool {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(is_fine)
+}
+
+impl Names {
+    pub(crate) fn new(prefix: &str) -> Result<Self, String> {
+        if is_token(prefix) {
+            Ok(Self { prefix: prefix.to_owned() })
+        } else {
+            Err(format!(
+                "the prefix {prefix:?} is not 1 to 64 of the characters a-z, A-Z, 0-9, _, -"
+            ))
+        }
+    }
+
+    pub(crate) fn tasks(&self) -> String {
+        format!("{}-tasks", self.prefix)
+    }
+
+    pub(crate) fn records(&self) -> String {
+        format!("{}-records", self.prefix)
+    }
+
+    pub(crate) fn hosts(&self) -> String {
+        format!("{}-hosts", self.prefix)
+    }
+
+    pub(crate) fn bodies(&self) -> String {
+        format!("{}-bodies", self.prefix)
+    }
+
+    /// Of all tasks.
+    pub(crate) fn all_tasks(&self) -> String {
+        format!("{}.t.>", self.prefix)
+    }
+
+    pub(crate) fn tasks_of_build(&self, build: &str) -> String {
+        format!("{}.t.{build}.>", self.prefix)
+    }
+
+    pub(crate) fn tasks_of_job(&self, job: &str) -> String {
+        format!("{}.t.*.{job}.*", self.prefix)
+    }
+
+    pub(crate) fn task(&self, build: &str, job: &str, id: u64) -> String {
+        format!("{}.t.{build}.{job}.{id}", self.prefix)
+    }
+
+    pub(crate) fn all_records(&self) -> String {
+        format!("{}.r.>", self.prefix)
+    }
+
+    pub(crate) fn records_of_job(&self, job: &str) -> String {
+        format!("{}.r.{job}.*", self.prefix)
+    }
+
+    pub(crate) fn record(&self, job: &str, id: u64) -> String {
+        format!("{}.r.{job}.{id}", self.prefix)
+    }
+
+    pub(crate) fn all_news(&self) -> String {
+        format!("{}.u.>", self.prefix)
+    }
+
+    pub(crate) fn news_of_job(&self, job: &str) -> String {
+        format!("{}.u.{job}.*", self.prefix)
+    }
+
+    pub(crate) fn control(&self, instance: &str) -> String {
+        format!("{}.c.{instance}", self.prefix)
+    }
+
+    /// The subject under which the lease of an instance is stored.
+    pub(crate) fn lease(&self, instance: &str) -> String {
+        format!("$KV.{}.{instance}", self.hosts())
+    }
+}
+
+/// The job and the id of a task, from the end of one of its subjects.
+pub(crate) fn job_and_id(subject: &str) -> Option<(&str, u64)> {
+    let (rest, id) = subject.rsplit_once('.')?;
+    Some((rest.rsplit_once('.')?.1, id.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_says_whose_task_it_is() {
+        let names = Names::new("p").expect("a prefix");
+        for subject in [names.task("b", "j-1", 7), names.record("j-1", 7)] {
+            assert_eq!(job_and_id(&subject), Some(("j-1", 7)));
+        }
+        assert_eq!(job_and_id("x.y"), None);
+        for bad in ["", "a.b", "a b", "*", ">", &"x".repeat(65)] {
+            assert!(Names::new(bad).is_err(), "{bad}");
+        }
+    }
+}

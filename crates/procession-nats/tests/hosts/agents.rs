@@ -1,0 +1,168 @@
+//! Agents that are killed, stopped, drained.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{Executor, Future, TaskError};
+use procession_nats::Cluster;
+use rustix::process::Signal;
+
+use crate::harness::{Gate, eventually, stop};
+use crate::place::{AgentKind, Place};
+use crate::tasks::{gated, noted, notes, poison, square};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_task_of_a_host_that_was_killed_was_begun_once_and_its_error_names_the_host,
+        with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run,
+        without_retries_only_what_a_killed_host_had_begun_is_affected,
+        a_result_of_a_host_that_was_stopped_for_long_is_refused,
+        a_task_that_kills_its_agents_stops_at_its_attempts,
+        an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost,
+        a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another,
+    ]
+}
+
+const SHORT: AgentKind = AgentKind { workers: 2, slots: 2, lease_ms: 1000, build: "-" };
+
+fn run_many(cluster: &Cluster, place: &Place, tasks: u64) -> Vec<Future<u64>> {
+    (0..tasks).map(|n| cluster.submit(noted(place.path("notes"), n, 2))).collect()
+}
+
+fn a_task_of_a_host_that_was_killed_was_begun_once_and_its_error_names_the_host() {
+    let place = Place::new();
+    let (gate, file) = (Gate::new(), place.path("notes"));
+    let cluster = place.cluster();
+    let doomed = place.agent("doomed", SHORT);
+    let futures: Vec<_> =
+        (0..2).map(|n| cluster.submit(gated(file.clone(), gate.path(), n))).collect();
+    gate.await_arrivals(2);
+    let unbegun: Vec<_> = (0..10).map(|n| cluster.submit(square(n))).collect();
+    doomed.signal(Signal::KILL);
+    for future in futures {
+        let error = future.result().expect_err("its host was lost");
+        let TaskError::HostLost { task, host, attempts } = error else { panic!("{error}") };
+        assert!(task.ends_with("gated"), "{task}");
+        assert_eq!((host.as_str(), attempts), ("doomed", 1));
+    }
+    let _other = place.agent("other", SHORT);
+    for (n, future) in (0..).zip(unbegun) {
+        assert_eq!(future.result(), Ok(n * n), "it had not begun");
+    }
+    assert_eq!(notes(&file), [0, 1]);
+    assert_eq!(cluster.stats().lost, 2);
+}
+
+fn with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run() {
+    const TASKS: u64 = 1000;
+    let place = Place::new();
+    let cluster = place.builder().attempts(3).build().expect("a cluster");
+    let doomed = place.agent("doomed", SHORT);
+    let _other = place.agent("other", SHORT);
+    let futures = run_many(&cluster, &place, TASKS);
+    let file = place.path("notes");
+    eventually("some tasks", || notes(&file).len() > 100);
+    doomed.signal(Signal::KILL);
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    let begun = notes(&file);
+    let twice = begun.len() as u64 - TASKS;
+    assert!(twice <= SHORT.slots as u64, "{twice} tasks began twice");
+    assert_eq!(cluster.stats().lost, 0);
+}
+
+fn without_retries_only_what_a_killed_host_had_begun_is_affected() {
+    const TASKS: u64 = 1000;
+    let place = Place::new();
+    let cluster = place.cluster();
+    let doomed = place.agent("doomed", SHORT);
+    let _other = place.agent("other", SHORT);
+    let futures = run_many(&cluster, &place, TASKS);
+    let file = place.path("notes");
+    eventually("some tasks", || notes(&file).len() > 100);
+    doomed.signal(Signal::KILL);
+    let results: Vec<_> = futures.into_iter().map(Future::result).collect();
+    let lost = results.iter().filter(|result| result.is_err()).count();
+    assert!(lost <= SHORT.slots, "{lost} of {} slots", SHORT.slots);
+    let mut begun = notes(&file);
+    begun.dedup();
+    assert_eq!(begun.len(), notes(&file).len(), "no task began twice");
+}
+
+fn a_result_of_a_host_that_was_stopped_for_long_is_refused() {
+    let place = Place::new();
+    let (gate, file) = (Gate::new(), place.path("notes"));
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let mut stopped = place.agent("stopped", SHORT);
+    let future = cluster.submit(gated(file.clone(), gate.path(), 7));
+    gate.await_arrivals(1);
+    stop(stopped.pid());
+    let _other = place.agent("other", SHORT);
+    gate.await_arrivals(2); // the second attempt
+    gate.open();
+    assert_eq!(future.result(), Ok(7));
+    assert_eq!(notes(&file), [7, 7]);
+    // The first run has its result by now; when the agent goes on, it is fenced, and works again.
+    stopped.signal(Signal::CONT);
+    place.await_hosts(&cluster, &["stopped"]);
+    let futures: Vec<_> =
+        (0..50).map(|n| cluster.submit(noted(file.clone(), n + 10, 20))).collect();
+    for (n, future) in (10..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    assert!(!stopped.has_ended());
+    assert_eq!(notes(&file).len(), 52);
+}
+
+fn a_task_that_kills_its_agents_stops_at_its_attempts() {
+    let place = Place::new();
+    let file = place.path("notes");
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let mut agents: Vec<_> =
+        ["a", "b", "c"].map(|host| place.agent(host, AgentKind { slots: 1, ..SHORT })).into();
+    place.await_hosts(&cluster, &["a", "b", "c"]);
+    let error = cluster.submit(poison(file.clone())).result().expect_err("poison");
+    let TaskError::HostLost { host, attempts, .. } = error else { panic!("{error}") };
+    assert_eq!(attempts, 2);
+    assert_eq!(notes(&file).len(), 2);
+    let ended: Vec<_> =
+        agents.iter_mut().map(|agent| (agent.host.clone(), agent.has_ended())).collect();
+    assert_eq!(ended.iter().filter(|(_, has_ended)| *has_ended).count(), 2, "{ended:?}");
+    assert!(ended.contains(&(host, true)));
+    assert_eq!(cluster.submit(square(5)).result(), Ok(25));
+}
+
+fn an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost() {
+    let place = Place::new();
+    let cluster = place.cluster();
+    let mut drained = place.agent("drained", SHORT);
+    let _other = place.agent("other", SHORT);
+    let futures = run_many(&cluster, &place, 300);
+    let file = place.path("notes");
+    eventually("some tasks", || notes(&file).len() > 30);
+    drained.signal(Signal::TERM);
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    assert_eq!(notes(&file), (0..300).collect::<Vec<_>>());
+    eventually("the end of the agent", || drained.has_ended());
+    eventually("its lease to be gone", || cluster.hosts().iter().all(|it| it.host != "drained"));
+}
+
+fn a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another() {
+    let place = Place::new();
+    let (gate, file) = (Gate::new(), place.path("notes"));
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let patient = place.agent("patient", AgentKind { lease_ms: 30_000, ..SHORT });
+    let future = cluster.submit(gated(file.clone(), gate.path(), 1));
+    gate.await_arrivals(1);
+    let _hasty = place.agent("hasty", SHORT);
+    place.await_hosts(&cluster, &["patient", "hasty"]);
+    stop(patient.pid());
+    std::thread::sleep(Duration::from_secs(3)); // two of the short leases
+    patient.signal(Signal::CONT);
+    gate.open();
+    assert_eq!(future.result(), Ok(1));
+    assert_eq!(notes(&file), [1], "it was not taken away");
+}

@@ -1,0 +1,38 @@
+//! Clusters and agents with a real nats-server. This program is also the agents, their workers, and where a
+//! test needs one to be killed, the coordinator. `.ci/nats-server` installs a server; without one, each test
+//! is reported as skipped.
+
+/// A list of trials from the functions of a module.
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::harness::trial(concat!(module_path!(), "::", stringify!($test)), $test)),*]
+    };
+}
+
+#[path = "../../../procession/tests/support/harness.rs"]
+mod harness;
+
+mod agents;
+mod cancelling;
+mod coordinators;
+mod payloads;
+mod place;
+mod servers;
+mod tasks;
+mod works;
+
+fn main() {
+    harness::hush_panics_on_purpose();
+    procession::worker::serve_if_asked(procession::Registry::collected());
+    place::play_if_asked();
+    coordinators::play_if_asked();
+    let trials = [
+        servers::trials(),
+        agents::trials(),
+        works::trials(),
+        cancelling::trials(),
+        payloads::trials(),
+        coordinators::trials(),
+    ];
+    harness::run(trials.into_iter().flatten().collect());
+}

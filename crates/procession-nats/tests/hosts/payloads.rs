@@ -1,0 +1,26 @@
+//! Large tasks and results.
+
+use libtest_mimic::Trial;
+use procession::{Blob, Executor};
+
+use crate::harness::eventually;
+use crate::place::{AgentKind, Place};
+use crate::tasks::reverse;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them]
+}
+
+fn blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let cluster = place.cluster();
+    for len in [0, 1000, 300_000, (1 << 20) + 1, 64 << 20] {
+        let bytes: Vec<u8> =
+            (0..len).map(|n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let reversed = cluster.submit(reverse(Blob::from(bytes.clone()))).result();
+        let back: Vec<u8> = reversed.expect("a blob").iter().rev().copied().collect();
+        assert!(back == bytes, "{len} bytes");
+    }
+    eventually("an empty bucket", || place.chunks("procession-bodies") == 0);
+}

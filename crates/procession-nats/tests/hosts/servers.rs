@@ -1,0 +1,161 @@
+//! Servers that are killed, stopped, away, and streams that are deleted; messages that are lost and doubled.
+
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use procession::{Executor, PoolError, TaskError};
+use procession_nats::ClusterEvent;
+use rustix::process::Signal;
+
+use crate::harness::{Gate, eventually, signal, stop};
+use crate::place::{AgentKind, Place};
+use crate::tasks::{gated, noted, notes, square};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_server_that_is_killed_in_mid_run_costs_no_task_and_doubles_none,
+        the_same_holds_if_the_server_syncs_each_write,
+        after_a_server_was_away_the_work_goes_on,
+        a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none,
+        if_a_stream_is_deleted_every_future_fails_and_says_so,
+        a_message_that_the_queue_has_lost_is_sent_again,
+        a_message_that_comes_again_after_its_task_has_ended_begins_nothing,
+        a_task_that_takes_ten_times_as_long_as_an_acknowledgement_may_runs_once,
+    ]
+}
+
+/// Longer than a server takes to start again.
+const LONG: AgentKind = AgentKind { workers: 2, slots: 4, lease_ms: 20_000, build: "-" };
+
+fn kill_in_mid_run(mut place: Place) {
+    const TASKS: u64 = 1500;
+    let _agents = ["one", "two"].map(|host| place.agent(host, LONG));
+    let cluster = place.cluster();
+    let file = place.path("notes");
+    let futures: Vec<_> = (0..TASKS).map(|n| cluster.submit(noted(file.clone(), n, 2))).collect();
+    for at in [200, 700] {
+        eventually("some tasks", || notes(&file).len() > at);
+        place.restart_server();
+    }
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    assert_eq!(notes(&file), (0..TASKS).collect::<Vec<_>>(), "none lost, none twice");
+}
+
+fn a_server_that_is_killed_in_mid_run_costs_no_task_and_doubles_none() {
+    kill_in_mid_run(Place::new());
+}
+
+fn the_same_holds_if_the_server_syncs_each_write() {
+    kill_in_mid_run(Place::with("sync_interval: always"));
+}
+
+fn after_a_server_was_away_the_work_goes_on() {
+    let mut place = Place::new();
+    let _agent = place.agent("one", LONG);
+    let cluster = place.cluster();
+    let file = place.path("notes");
+    let futures: Vec<_> = (0..200).map(|n| cluster.submit(noted(file.clone(), n, 5))).collect();
+    eventually("some tasks", || notes(&file).len() > 20);
+    place.kill_server();
+    std::thread::sleep(Duration::from_secs(10));
+    let before = notes(&file).len();
+    place.start();
+    let back = Instant::now();
+    eventually("further tasks", || notes(&file).len() > before);
+    println!("goes on {:?} after the server is back", back.elapsed());
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    assert_eq!(notes(&file), (0..200).collect::<Vec<_>>());
+}
+
+fn a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none() {
+    let place = Place::new();
+    let _agent = place.agent("one", LONG);
+    let cluster = place.cluster();
+    let file = place.path("notes");
+    let futures: Vec<_> = (0..300).map(|n| cluster.submit(noted(file.clone(), n, 5))).collect();
+    eventually("some tasks", || notes(&file).len() > 20);
+    stop(place.server_pid());
+    std::thread::sleep(Duration::from_secs(5));
+    signal(place.server_pid(), Signal::CONT);
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    assert_eq!(notes(&file), (0..300).collect::<Vec<_>>());
+}
+
+fn if_a_stream_is_deleted_every_future_fails_and_says_so() {
+    for stream in ["procession-tasks", "procession-records"] {
+        let place = Place::new();
+        let (gate, file) = (Gate::new(), place.path("notes"));
+        let _agent = place.agent("one", LONG);
+        let cluster = place.cluster();
+        let running = cluster.submit(gated(file, gate.path(), 1));
+        gate.await_arrivals(1);
+        let queued: Vec<_> =
+            (0..20).map(|n| cluster.submit(gated(place.path("notes"), gate.path(), n))).collect();
+        place.api(&format!("STREAM.DELETE.{stream}"), "");
+        for future in queued.into_iter().chain([running]) {
+            let error = future.result().expect_err("a broken cluster");
+            let TaskError::PoolBroken(PoolError::Broker(why)) = error else { panic!("{error}") };
+            assert!(why.contains(stream), "{why}");
+        }
+        let late = cluster.submit(square(1)).result().expect_err("a broken cluster");
+        assert!(matches!(late, TaskError::PoolBroken(PoolError::Broker(_))), "{late}");
+    }
+}
+
+fn a_message_that_the_queue_has_lost_is_sent_again() {
+    let place = Place::new();
+    let (told, tells) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let on_event =
+        move |event: &ClusterEvent| drop(told.lock().expect("a sender").send(event.clone()));
+    let cluster = place.builder().on_event(on_event).build().expect("a cluster");
+    let futures: Vec<_> = (0..20).map(|n| cluster.submit(square(n))).collect();
+    eventually("messages in the queue", || place.messages("procession-tasks") == 20);
+    let purged = place.api("STREAM.PURGE.procession-tasks", "");
+    assert_eq!(purged["purged"].as_u64(), Some(20));
+    let event = tells.recv_timeout(Duration::from_secs(30)).expect("an event");
+    assert!(matches!(event, ClusterEvent::Requeued(_)), "{event:?}");
+    let _agent = place.agent("one", LONG);
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n * n));
+    }
+}
+
+fn a_message_that_comes_again_after_its_task_has_ended_begins_nothing() {
+    let place = Place::new();
+    let cluster = place.cluster();
+    let file = place.path("notes");
+    let futures: Vec<_> = (0..10).map(|n| cluster.submit(noted(file.clone(), n, 1))).collect();
+    eventually("messages in the queue", || place.messages("procession-tasks") == 10);
+    let kept: Vec<_> = (1..=10).map(|seq| place.kept("procession-tasks", seq)).collect();
+    let _agent = place.agent("one", LONG);
+    for (n, future) in (0..).zip(futures) {
+        assert_eq!(future.result(), Ok(n));
+    }
+    // As a server does that has forgotten acknowledgements: once with the records, once without them.
+    for _ in 0..2 {
+        for (subject, payload) in &kept {
+            place.publish(subject, payload.clone());
+        }
+        eventually("an empty queue", || place.messages("procession-tasks") == 0);
+        place.api("STREAM.PURGE.procession-records", "");
+    }
+    assert_eq!(notes(&file), (0..10).collect::<Vec<_>>());
+}
+
+fn a_task_that_takes_ten_times_as_long_as_an_acknowledgement_may_runs_once() {
+    let place = Place::new();
+    let _agents = ["one", "two"].map(|host| place.agent(host, LONG));
+    let cluster = place.cluster();
+    let file = place.path("notes");
+    // A message that was not acknowledged comes again after 3 s.
+    let future = cluster.submit(noted(file.clone(), 1, 30_000));
+    assert_eq!(future.result(), Ok(1));
+    assert_eq!(notes(&file), [1]);
+}

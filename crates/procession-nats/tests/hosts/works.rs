@@ -1,0 +1,124 @@
+//! What a cluster does when nothing goes wrong, and what it says when tasks do.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use procession::{
+    Engine, Executor, ProcessPool, Sequential, Shutdown, TaskError, TaskOptions, ThreadPool,
+    as_completed,
+};
+use procession_nats::ClusterEvent;
+
+use crate::harness::eventually;
+use crate::place::{AgentKind, Place};
+use crate::tasks::{crash, half, hang, notes, square};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        the_same_program_has_the_same_results_on_four_executors,
+        the_errors_of_tasks_and_the_deaths_of_workers_arrive_typed,
+        a_deadline_is_kept_by_the_host_that_runs_the_task,
+        a_wrong_build_never_runs_a_task_and_is_told,
+        callbacks_may_wait_for_other_tasks_of_the_cluster,
+        after_a_shutdown_nothing_is_left_on_the_server,
+    ]
+}
+
+fn results(executor: &dyn Engine) -> Vec<Result<u64, TaskError>> {
+    let mapped = executor.map((0..50).map(half));
+    let mut results: Vec<_> = mapped.collect();
+    let squares: Vec<_> = (0..50).map(|n| executor.submit(square(n))).collect();
+    let mut sum = 0;
+    for future in as_completed(squares) {
+        sum += future.result().expect("a square");
+    }
+    results.push(Ok(sum));
+    results
+}
+
+fn the_same_program_has_the_same_results_on_four_executors() {
+    let place = Place::new();
+    let _agents = ["one", "two"].map(|host| place.agent(host, AgentKind::default()));
+    let cluster = place.cluster();
+    let pool = ProcessPool::builder().workers(2).build().expect("a pool");
+    let expected = results(&Sequential::new());
+    assert_eq!(results(&ThreadPool::new(2)), expected);
+    assert_eq!(results(&pool), expected);
+    assert_eq!(results(&cluster), expected);
+    let stats = cluster.stats();
+    assert_eq!((stats.submitted, stats.finished, stats.lost, stats.retried), (100, 100, 0, 0));
+}
+
+fn the_errors_of_tasks_and_the_deaths_of_workers_arrive_typed() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let cluster = place.cluster();
+    let failed = cluster.submit(half(7)).result().expect_err("an odd number");
+    assert_eq!(failed.to_string(), "7 is odd");
+    let TaskError::WorkerDied(death) = cluster.submit(crash()).result().expect_err("a crash")
+    else {
+        panic!("another error");
+    };
+    assert_eq!((death.exit, death.attempts), (procession::Exit::Signal(6), 1));
+    assert_eq!(cluster.submit(square(3)).result(), Ok(9));
+}
+
+fn a_deadline_is_kept_by_the_host_that_runs_the_task() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let cluster = place.cluster();
+    let options = TaskOptions::new().timeout(Duration::from_millis(300));
+    let file = place.path("notes");
+    let error = cluster.submit_with(options, hang(file.clone())).result().expect_err("too late");
+    assert!(matches!(error, TaskError::TimedOut { .. }), "{error}");
+    assert_eq!(notes(&file).len(), 1);
+}
+
+fn a_wrong_build_never_runs_a_task_and_is_told() {
+    let place = Place::new();
+    let _agent = place.agent("other", AgentKind { build: "another", ..AgentKind::default() });
+    let (told, tells) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let on_event =
+        move |event: &ClusterEvent| drop(told.lock().expect("a sender").send(event.clone()));
+    let cluster = place.builder().on_event(on_event).build().expect("a cluster");
+    place.await_hosts(&cluster, &["other"]);
+    let future = cluster.submit(square(2));
+    let event = tells.recv_timeout(Duration::from_secs(30)).expect("an event");
+    let ClusterEvent::NoHost { build, others } = event else { panic!("{event:?}") };
+    assert_eq!((build.as_str(), others), (cluster.build_id(), vec!["another".to_owned()]));
+    assert!(cluster.stats().without_host.expect("a time") >= Duration::from_secs(5));
+    assert!(!future.is_done());
+    let _right = place.agent("right", AgentKind::default());
+    assert_eq!(future.result(), Ok(4));
+    eventually("hosts of the build", || cluster.stats().without_host.is_none());
+}
+
+fn callbacks_may_wait_for_other_tasks_of_the_cluster() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let cluster = std::sync::Arc::new(place.cluster());
+    let (sender, results) = std::sync::mpsc::channel();
+    for n in 0..8 {
+        let (sender, other) = (sender.clone(), std::sync::Arc::clone(&cluster));
+        cluster.submit(square(n)).on_done(move |result| {
+            let more = other.submit(square(*result.as_ref().expect("a square"))).result();
+            sender.send(more).expect("a test that waits");
+        });
+    }
+    let mut all: Vec<_> = (0..8).map(|_| results.recv().expect("a result")).collect();
+    all.sort_by_key(|result| result.clone().ok());
+    assert!(all.into_iter().eq((0..8_u64).map(|n| Ok(n.pow(4)))));
+}
+
+fn after_a_shutdown_nothing_is_left_on_the_server() {
+    let place = Place::new();
+    let cluster = place.cluster();
+    let futures: Vec<_> = (0..100).map(|n| cluster.submit(square(n))).collect();
+    cluster.shutdown(Shutdown::CancelPending);
+    assert!(futures.iter().all(|future| future.is_done()));
+    let late = cluster.submit(square(1)).result().expect_err("too late");
+    assert_eq!(late, TaskError::PoolBroken(procession::PoolError::ShutDown));
+    assert_eq!(place.messages("procession-tasks"), 0);
+    assert_eq!(place.messages("procession-records"), 0);
+}
