@@ -71,6 +71,8 @@ subcommands! {
     Timeline: timeline::TimelineArgs,
     Compare: compare::CompareArgs,
     Demo: demo::DemoArgs,
+    Agent: agent::AgentArgs,
+    Hosts: hosts::HostsArgs,
     Completions: completions::CompletionsArgs,
     Man: man::ManArgs,
 }

@@ -45,6 +45,12 @@ pub(super) enum Contradiction {
          them, or write --mode threads"
     )]
     TasksOfSequential(usize),
+    #[error("this demonstration shows one host: see coordinator demo hosts for --mode hosts")]
+    HostsOfDemo,
+    #[error(
+        "--workers {0} contradicts --mode hosts: each agent has its own number: omit it, or write it there"
+    )]
+    WorkersOfHosts(usize),
     #[error("--color always contradicts {0}, whose output has no colours: omit one of them")]
     ColorOf(&'static str),
     #[error(
@@ -78,6 +84,7 @@ pub(super) fn check_site(args: &SiteArgs) -> Result<(), Contradiction> {
 pub(super) fn check_workers(mode: Mode, workers: Option<usize>) -> Result<(), Contradiction> {
     match (mode, workers) {
         (Mode::Sequential, Some(workers @ 2..)) => Err(Contradiction::TasksOfSequential(workers)),
+        (Mode::Hosts, _) => Err(Contradiction::HostsOfDemo),
         _ => Ok(()),
     }
 }

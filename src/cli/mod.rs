@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args ─► a subcommand: one module with its arguments and `run`
-//!           download, serve, bench, logs, timeline, compare, demo, completions, man
+//!           download, serve, bench, logs, timeline, compare, demo, agent, hosts, completions, man
 //!
 //!   leaves  exit, options, value, contradiction, usage_error: what commands have in common
 //!           stdout, stderr, format, prose, table, bar: what they print
@@ -11,6 +11,7 @@
 //!
 //! Only this directory uses the terminal and exit codes.
 
+mod agent;
 mod args;
 mod background_load;
 mod bar;
@@ -24,6 +25,7 @@ mod download;
 mod embedded_server;
 mod exit;
 mod format;
+mod hosts;
 mod job_control;
 mod logs;
 mod man;

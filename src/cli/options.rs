@@ -164,6 +164,9 @@ pub(super) enum Mode {
     /// In worker processes
     #[value(alias = "process")]
     Processes,
+    /// On other hosts, by their agents
+    #[value(alias = "host")]
+    Hosts,
 }
 
 impl Mode {
@@ -173,6 +176,7 @@ impl Mode {
             Self::Sequential => "sequential",
             Self::Threads => "threads",
             Self::Processes => "processes",
+            Self::Hosts => "hosts",
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum ExecutionStyle {
         /// Most concurrent requests, of all workers together.
         connections: usize,
     },
+    /// On other hosts, as many at a time as their agents have workers.
+    Hosts,
 }
 
 /// What a job calls its files.
@@ -66,19 +68,22 @@ pub fn initial(
         }
         few => few.iter().map(|item| item.code.as_str()).collect::<Vec<_>>().join(", "),
     };
-    let (workers, connections) = match style {
-        ExecutionStyle::InProcess { connections } => (String::new(), connections),
+    let in_all = |connections: usize| {
+        format!("{connections} concurrent connection{} will be used", s(connections as u64))
+    };
+    let how = match style {
+        ExecutionStyle::InProcess { connections } => in_all(connections),
         ExecutionStyle::Processes { workers, connections } => {
             let plural = if workers == 1 { "" } else { "es" };
-            (format!("{workers} worker process{plural}, "), connections)
+            format!("{workers} worker process{plural}, {}", in_all(connections))
         }
+        ExecutionStyle::Hosts => "The agents of other hosts will be used".to_owned(),
     };
     format!(
         "{headline}\n\
          Searching for {}: {which}\n\
-         {workers}{connections} concurrent connection{} will be used.\n",
+         {how}.\n",
         noun.count(items.len() as u64),
-        s(connections as u64),
     )
 }
 

@@ -23,6 +23,7 @@ mod documents;
 mod download;
 mod fetch;
 mod flag_server;
+mod hosts;
 mod interrupt;
 mod job_control;
 mod limits;

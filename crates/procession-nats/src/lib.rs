@@ -27,6 +27,7 @@
 //! | `agent.rs` | lease, pull, hold |
 //! | `link.rs`, `names.rs`, `message.rs` | what is asked of the servers, and what travels |
 //! | `host_lease.rs`, `delivery.rs` | who lives; who completes futures |
+//! | `overview.rs` | the agents and the queue, for people |
 
 mod agent;
 mod cas_write;
@@ -37,6 +38,7 @@ mod host_lease;
 mod link;
 mod message;
 mod names;
+mod overview;
 mod owner;
 mod settings;
 #[cfg(any(test, feature = "simulation"))]
@@ -46,4 +48,5 @@ mod task_record;
 pub use agent::{Agent, AgentBuilder};
 pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats};
 pub use host_lease::HostLease;
+pub use overview::{HostsOverview, overview};
 pub use settings::ConnectSettings;

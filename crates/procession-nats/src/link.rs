@@ -61,6 +61,8 @@ pub(crate) struct RecordMessage {
 pub(crate) struct KeptMessage {
     pub(crate) seq: u64,
     pub(crate) subject: String,
+    /// When it was stored, by the clock of the server.
+    pub(crate) time: Option<jiff::Timestamp>,
     pub(crate) payload: Bytes,
 }
 
@@ -322,8 +324,10 @@ impl Link {
             let headers = answer.headers.as_ref();
             let subject = headers.and_then(|headers| headers.get("Nats-Subject"));
             if let (Some(subject), Some(seq)) = (subject, header(&answer, "Nats-Sequence")) {
+                let time = headers.and_then(|headers| headers.get("Nats-Time-Stamp"));
+                let time = time.and_then(|time| time.as_str().parse().ok());
                 let (subject, payload) = (subject.as_str().to_owned(), answer.payload);
-                kept.push(KeptMessage { seq, subject, payload });
+                kept.push(KeptMessage { seq, subject, time, payload });
             }
         }
     }

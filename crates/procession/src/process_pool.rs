@@ -74,9 +74,9 @@ use self::state::PoolState;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
-#[cfg(feature = "remote")]
-use crate::executor::job::EncodedJob;
 use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown, ShutdownAsync};
+#[cfg(feature = "remote")]
+use crate::executor::{chunk::EncodedChunk, job::EncodedJob};
 use crate::future::Future;
 use crate::sandbox::SandboxReport;
 use crate::scheduler::{Event, Scheduler};
@@ -289,6 +289,11 @@ impl ProcessPool {
     pub(crate) fn submit_encoded(&self, encoded: EncodedJob, options: TaskOptions) {
         self.inner.reserve();
         self.inner.submit_encoded(encoded, options.resolve(self.inner.setup.options));
+    }
+
+    #[cfg(feature = "remote")]
+    pub(crate) fn submit_encoded_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
+        self.inner.submit_chunk(chunk, options.resolve(self.inner.setup.options));
     }
 
     fn start(setup: Setup, listeners: ListenerFns) -> Result<Self, PoolError> {

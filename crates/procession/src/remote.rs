@@ -10,15 +10,20 @@
 //! What carries the bytes is another crate. Blobs are kept apart, since a carrier may have a way of its own
 //! for large data.
 
+mod chunks;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::chunks::RemoteChunks;
+use self::chunks::{ItemResult, RemoteChunkCore};
 use crate::blob::{self, Blob};
 use crate::codec::Encoding;
 use crate::error::TaskError;
 use crate::executor::Job;
+use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyCore, AnyPromise, EncodedJob, EncodedText};
 use crate::process_pool::ProcessPool;
 use crate::registry::Registry;
@@ -26,7 +31,7 @@ use crate::task::TaskId;
 use crate::task_options::TaskOptions;
 use crate::transport::Reply;
 
-/// An encoded task, on its way to another host.
+/// An encoded task, or a chunk of short tasks of one kind, on its way to another host.
 ///
 /// ```
 /// use procession::{Executor, RemoteTask};
@@ -62,6 +67,8 @@ pub struct RemoteTask {
     name: String,
     encoding: Encoding,
     text: Vec<u8>,
+    /// Of a chunk: where the text of each of its tasks ends.
+    ends: Vec<usize>,
     blobs: Vec<Blob>,
 }
 
@@ -70,6 +77,8 @@ pub struct RemoteTask {
 struct RemoteHead {
     name: String,
     encoding: Encoding,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ends: Vec<usize>,
 }
 
 /// Bytes that are no encoded task or result.
@@ -86,6 +95,11 @@ impl RemoteTask {
         &self.name
     }
 
+    /// The number of tasks: more than one of a chunk.
+    pub fn tasks(&self) -> usize {
+        self.ends.len().max(1)
+    }
+
     /// The [blobs](Blob) of the task, which are not in [`to_bytes`](Self::to_bytes).
     pub fn blobs(&self) -> &[Blob] {
         &self.blobs
@@ -93,8 +107,8 @@ impl RemoteTask {
 
     /// The task without its blobs.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, encoding, text, .. } = self;
-        let head = RemoteHead { name: name.clone(), encoding: *encoding };
+        let Self { name, encoding, text, ends, blobs: _ } = self;
+        let head = RemoteHead { name: name.clone(), encoding: *encoding, ends: ends.clone() };
         let mut bytes = serde_json::to_vec(&head).expect("text is always encodable");
         bytes.push(b'\n');
         bytes.extend_from_slice(text);
@@ -108,44 +122,70 @@ impl RemoteTask {
     /// The bytes have no such form. Whether the task itself can be decoded is found out where it is run.
     pub fn from_bytes(bytes: &[u8], blobs: Vec<Blob>) -> Result<Self, NotEncoded> {
         let (head, text) = split(bytes, "task")?;
-        let RemoteHead { name, encoding } = parse(head, "task")?;
+        let RemoteHead { name, encoding, ends } = parse(head, "task")?;
         check_number(&blobs, "task")?;
-        Ok(Self { name, encoding, text: text.to_vec(), blobs })
+        if !ends.is_empty() && (!ends.is_sorted() || ends.last() != Some(&text.len())) {
+            let reason = "its tasks do not fill it".to_owned();
+            return Err(NotEncoded { what: "task", reason });
+        }
+        Ok(Self { name, encoding, text: text.to_vec(), ends, blobs })
     }
 }
 
 /// The promise of the output of a task that is run elsewhere. On drop, its future is completed with
 /// [`TaskError::Cancelled`].
-pub struct RemotePromise(AnyPromise);
+pub struct RemotePromise(PromiseKind);
+
+enum PromiseKind {
+    One(AnyPromise),
+    Chunk(Box<dyn AnyChunkPromise>, u32),
+}
 
 impl RemotePromise {
+    fn of_chunk(promise: Box<dyn AnyChunkPromise>, len: usize) -> Self {
+        Self(PromiseKind::Chunk(promise, u32::try_from(len).expect("fewer tasks than 2^32")))
+    }
+
     /// Completes the future with the result of the task. If the output cannot be decoded, that is the error.
     pub fn complete(self, result: RemoteResult) {
         let RemoteResult(content) = result;
-        match content {
-            Content::Reply { text, blobs } => match Reply::parse(&text) {
-                Ok(reply) => {
-                    reply.blobs.replace(blobs);
-                    self.0.complete_with(&reply);
+        match (self.0, content) {
+            (kind, Content::Error(error)) => Self(kind).fail(error),
+            (PromiseKind::One(promise), Content::Reply { text, blobs }) => {
+                match Reply::parse(&text) {
+                    Ok(reply) => {
+                        reply.blobs.replace(blobs);
+                        promise.complete_with(&reply);
+                    }
+                    Err(_) => promise.fail(malformed()),
                 }
-                Err(_) => {
-                    let reason = "the reply is malformed".to_owned();
-                    self.0.fail(TaskError::Undecodable { what: "output".to_owned(), reason });
-                }
-            },
-            Content::Error(error) => self.0.fail(error),
+            }
+            (PromiseKind::Chunk(promise, len), Content::Chunk(items)) => {
+                chunks::complete(&*promise, len, items);
+            }
+            (kind, _) => Self(kind).fail(malformed()),
         }
     }
 
     /// Completes the future with an error.
     pub fn fail(self, error: TaskError) {
-        self.0.fail(error);
+        match self.0 {
+            PromiseKind::One(promise) => promise.fail(error),
+            PromiseKind::Chunk(promise, len) => drop(promise.fail(0..len, &error)),
+        }
     }
 
     /// Whether the task has begun: [`FutureState::Running`](crate::FutureState::Running).
     pub fn set_running(&self, running: bool) {
-        self.0.set_running(running);
+        if let PromiseKind::One(promise) = &self.0 {
+            promise.set_running(running);
+        }
     }
+}
+
+fn malformed() -> TaskError {
+    let reason = "the reply is malformed".to_owned();
+    TaskError::Undecodable { what: "output".to_owned(), reason }
 }
 
 impl fmt::Debug for RemotePromise {
@@ -166,6 +206,7 @@ enum Content {
         blobs: Vec<Blob>,
     },
     Error(TaskError),
+    Chunk(Vec<ItemResult>),
 }
 
 impl RemoteResult {
@@ -178,7 +219,7 @@ impl RemoteResult {
     /// encoded reply.
     pub fn error(&self) -> Option<&TaskError> {
         match &self.0 {
-            Content::Reply { .. } => None,
+            Content::Reply { .. } | Content::Chunk(_) => None,
             Content::Error(error) => Some(error),
         }
     }
@@ -187,7 +228,7 @@ impl RemoteResult {
     pub fn blobs(&self) -> &[Blob] {
         match &self.0 {
             Content::Reply { blobs, .. } => blobs,
-            Content::Error(_) => &[],
+            Content::Error(_) | Content::Chunk(_) => &[],
         }
     }
 
@@ -200,6 +241,7 @@ impl RemoteResult {
                     serde_json::to_vec(error).expect("errors are made of texts and numbers");
                 [b"error\n", &error[..]].concat()
             }
+            Content::Chunk(items) => [b"chunk\n", &chunks::to_bytes(items)[..]].concat(),
         }
     }
 
@@ -213,6 +255,7 @@ impl RemoteResult {
         check_number(&blobs, "result")?;
         match head {
             b"reply" => Ok(Self(Content::Reply { text: text.to_vec(), blobs })),
+            b"chunk" => Ok(Self(Content::Chunk(chunks::from_bytes(text)?))),
             b"error" => Ok(Self(Content::Error(parse(text, "result")?))),
             _ => Err(NotEncoded { what: "result", reason: "its first line is unknown".to_owned() }),
         }
@@ -239,8 +282,9 @@ impl Job {
     /// Encodes the task, to be run elsewhere. `None`: it cannot be encoded, and its future has the error.
     pub fn into_remote(self) -> Option<(RemoteTask, RemotePromise)> {
         let EncodedJob { name, encoding, text, blobs, promise, .. } = self.encode()?;
-        let task = RemoteTask { name: name.to_owned(), encoding, text: text.into_vec(), blobs };
-        Some((task, RemotePromise(promise)))
+        let (name, text, ends) = (name.to_owned(), text.into_vec(), Vec::new());
+        let task = RemoteTask { name, encoding, text, ends, blobs };
+        Some((task, RemotePromise(PromiseKind::One(promise))))
     }
 }
 
@@ -284,21 +328,28 @@ impl ProcessPool {
         options: TaskOptions,
         on_done: impl FnOnce(RemoteResult) + Send + 'static,
     ) -> TaskId {
-        let RemoteTask { name, text, blobs, .. } = task;
-        let id = TaskId::next();
-        let core = Arc::new(RemoteCore { on_done: Mutex::new(Some(Box::new(on_done))) });
+        let RemoteTask { name, encoding: _, text, ends, blobs } = task;
+        let id = TaskId::next_many(ends.len().max(1));
+        let on_done: OnDone = Box::new(on_done);
         match registry.known(&name) {
-            Ok((name, encoding)) => {
-                let promise = AnyPromise::of_core(core);
+            Ok((name, encoding)) if ends.is_empty() => {
+                let promise = AnyPromise::of_core(Arc::new(RemoteCore {
+                    on_done: Mutex::new(Some(on_done)),
+                }));
                 let text = EncodedText::from_vec(text);
                 self.submit_encoded(
                     EncodedJob { id, name, encoding, text, blobs, promise },
                     options,
                 );
             }
+            Ok((name, encoding)) => {
+                let promise = Box::new(RemoteChunkCore::new(ends.len(), on_done));
+                let chunk = EncodedChunk { id, name, encoding, text, ends, promise };
+                self.submit_encoded_chunk(chunk, options);
+            }
             Err(reason) => {
                 let what = "task".to_owned();
-                core.pass(Content::Error(TaskError::Undecodable { what, reason }));
+                on_done(RemoteResult::of_error(TaskError::Undecodable { what, reason }));
             }
         }
         id
@@ -313,14 +364,25 @@ mod tests {
     #[test]
     fn a_task_and_its_result_are_read_as_they_were_written_and_other_bytes_are_refused() {
         let (name, text) = ("a\nb \"c\"".to_owned(), b"x\ny".to_vec());
-        let task = RemoteTask { name, encoding: Encoding::Binary, text, blobs: Vec::new() };
-        assert_eq!(RemoteTask::from_bytes(&task.to_bytes(), Vec::new()), Ok(task));
+        for ends in [vec![], vec![3], vec![1, 1, 3]] {
+            let (name, text, blobs) = (name.clone(), text.clone(), Vec::new());
+            let task = RemoteTask { name, encoding: Encoding::Binary, text, ends, blobs };
+            assert_eq!(RemoteTask::from_bytes(&task.to_bytes(), Vec::new()), Ok(task));
+        }
         let death = TaskError::WorkerDied(Box::new(Death::new("square", Exit::Signal(11))));
         let reply = Content::Reply { text: b"{}\n{}".to_vec(), blobs: Vec::new() };
-        for result in [RemoteResult::of_error(death), RemoteResult(reply)] {
+        let items = vec![
+            ItemResult::Output(b"7\n".to_vec()),
+            ItemResult::Error(TaskError::Cancelled),
+            ItemResult::Reply(b"{}".to_vec()),
+        ];
+        let chunk = RemoteResult(Content::Chunk(items));
+        let cut = chunk.to_bytes();
+        assert!(RemoteResult::from_bytes(&cut[..cut.len() - 1], Vec::new()).is_err());
+        for result in [RemoteResult::of_error(death), RemoteResult(reply), chunk] {
             assert_eq!(RemoteResult::from_bytes(&result.to_bytes(), Vec::new()), Ok(result));
         }
-        for bytes in [&b""[..], b"reply", b"other\nx", b"error\n{}", b"{}\nx"] {
+        for bytes in [&b""[..], b"reply", b"other\nx", b"error\n{}", b"{}\nx", b"chunk\n"] {
             assert!(RemoteResult::from_bytes(bytes, Vec::new()).is_err());
             assert!(RemoteTask::from_bytes(bytes, Vec::new()).is_err());
         }

@@ -18,7 +18,8 @@ Examples:
   coordinator demo futures                 futures before and after their tasks
   coordinator demo map                     results in order, while others run
   coordinator demo cpu                     worker processes use all CPUs
-  coordinator demo crash                   and outlive a segmentation fault")]
+  coordinator demo crash                   and outlive a segmentation fault
+  coordinator demo hosts                   tasks on other hosts outlive one of them")]
 pub(in crate::cli) struct DemoArgs {
     #[command(subcommand)]
     pub demo: Demo,
@@ -36,6 +37,15 @@ pub(in crate::cli) enum Demo {
     Cpu(CpuArgs),
     /// 20 flags, and a segmentation fault in the middle
     Crash(CrashArgs),
+    /// 194 flags by two agents over NATS, one of which is killed
+    Hosts(HostsDemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HostsDemoArgs {
+    /// The program nats-server, 2.11 or newer [default: that of the variable NATS_SERVER, or on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +161,7 @@ impl Demo {
             Self::Map(args) => (args.mode, args.workers),
             Self::Cpu(args) => (args.mode, args.workers),
             Self::Crash(args) => (args.mode, args.workers),
+            Self::Hosts(_) => return Ok(()),
         };
         contradiction::check_workers(mode, workers)
     }
@@ -163,6 +174,7 @@ impl Demo {
             Self::Map(_) => &["demo", "map"],
             Self::Cpu(_) => &["demo", "cpu"],
             Self::Crash(_) => &["demo", "crash"],
+            Self::Hosts(_) => &["demo", "hosts"],
         }
     }
 }

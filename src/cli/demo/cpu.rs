@@ -16,7 +16,7 @@ pub(super) fn run(args: CpuArgs) -> anyhow::Result<ProgramExit> {
     let CpuArgs { mode, workers, jobs } = args;
     let most = match mode {
         Mode::Sequential => 1,
-        Mode::Threads | Mode::Processes => workers.unwrap_or_else(num_cpus::get),
+        Mode::Threads | Mode::Processes | Mode::Hosts => workers.unwrap_or_else(num_cpus::get),
     };
     let mut errors = 0;
     for work in [WorkKind::Arcfour, WorkKind::Sha] {

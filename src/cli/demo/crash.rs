@@ -38,12 +38,14 @@ pub(super) fn run(args: CrashArgs) -> anyhow::Result<ProgramExit> {
     let workers = workers.unwrap_or_else(|| match mode {
         Mode::Sequential => 1,
         Mode::Threads => THREADS,
-        Mode::Processes => num_cpus::get(),
+        Mode::Processes | Mode::Hosts => num_cpus::get(),
     });
     match (mode, victim) {
         (_, Some(dest)) => be_the_victim(mode, workers, &server, dest),
         (Mode::Processes, None) => in_processes(workers, &server),
-        (Mode::Sequential | Mode::Threads, None) => watch_a_victim(mode, workers, &server),
+        (Mode::Sequential | Mode::Threads | Mode::Hosts, None) => {
+            watch_a_victim(mode, workers, &server)
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn run(args: FlagsArgs) -> anyhow::Result<ProgramExit> {
     let workers = workers.unwrap_or_else(|| match mode {
         Mode::Sequential => 1,
         Mode::Threads => POP20.len(),
-        Mode::Processes => num_cpus::get(),
+        Mode::Processes | Mode::Hosts => num_cpus::get(),
     });
     let workers = workers.min(POP20.len());
     let source = FlagSource::open(&server, dest, workers)?;

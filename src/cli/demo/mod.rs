@@ -8,6 +8,7 @@ mod cpu;
 mod crash;
 mod flags;
 mod futures;
+mod hosts;
 mod map;
 mod tasks;
 
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 
 use self::args::Demo;
 pub(super) use self::args::DemoArgs;
+use super::contradiction::Contradiction;
 use super::exit::ProgramExit;
 use super::format::printable_lines;
 use super::options::Mode;
@@ -63,6 +65,7 @@ pub(super) fn run(DemoArgs { demo }: DemoArgs) -> anyhow::Result<ProgramExit> {
         Demo::Map(args) => map::run(args),
         Demo::Cpu(args) => cpu::run(args),
         Demo::Crash(args) => crash::run(args),
+        Demo::Hosts(args) => hosts::run(&args),
     };
     clean_up();
     exit
@@ -122,6 +125,7 @@ fn executor(
         Mode::Processes => {
             Arc::new(warm_pool::start(crate::cli::pool().on_say(on_say), workers, |_| {})?)
         }
+        Mode::Hosts => anyhow::bail!("{}", Contradiction::HostsOfDemo),
     })
 }
 
@@ -133,6 +137,7 @@ fn workers_in_words(mode: Mode, workers: usize) -> String {
         (Mode::Threads, _) => format!("{workers} threads"),
         (Mode::Processes, 1) => "1 worker process".to_owned(),
         (Mode::Processes, _) => format!("{workers} worker processes"),
+        (Mode::Hosts, _) => "on other hosts".to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
+use crate::cli::hosts::NatsArgs;
 use crate::cli::options::{
     CodeArgs, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption, SiteArgs,
 };
@@ -92,7 +93,7 @@ pub(in crate::cli) struct JobArgs {
     #[arg(long, value_name = "SIZE", value_parser = value::size("--max-size SIZE"), help_heading = "From where")]
     pub max_size: Option<u64>,
 
-    /// How to run the downloads: sequential, threads or processes
+    /// How to run the downloads: sequential, threads, processes or hosts
     #[arg(
         long,
         value_enum,
@@ -137,6 +138,8 @@ pub(in crate::cli) struct JobArgs {
     /// Print what would be fetched, and where it would be saved, and do nothing
     #[arg(long, help_heading = "How")]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub nats: NatsArgs,
 
     /// Where files are saved; made if missing
     #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]
@@ -186,6 +189,9 @@ impl JobArgs {
             }
             (Mode::Threads, Some(workers), _) => {
                 return Err(Contradiction::WorkersOfThreads(workers));
+            }
+            (Mode::Hosts, Some(workers), _) => {
+                return Err(Contradiction::WorkersOfHosts(workers));
             }
             (Mode::Processes, Some(workers), Some(requests)) if workers > requests => {
                 return Err(Contradiction::MoreWorkersThanRequests { workers, requests });

@@ -12,6 +12,7 @@ use super::resource_limits::STACK;
 use super::sandbox;
 use super::settings::WorkerSettings;
 use crate::cli::bar::RunProgressBar;
+use crate::cli::hosts;
 use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
 use crate::cli::stderr;
 
@@ -62,10 +63,11 @@ impl RunExecutor {
                         .max_pending(MAX_PENDING)
                         .on_event(move |event| events.record(event))
                         .on_output(move |line| output.record(line));
-                    with_settings(pool, workers, log_dir, stack)
+                    with_settings(pool, &workers, log_dir, stack)
                 };
                 Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
+            Parallelism::Hosts { .. } => hosts::cluster(workers.nats.as_ref(), retries)?,
         };
         Ok(Self { engine, parallelism, threads })
     }
@@ -75,7 +77,7 @@ impl RunExecutor {
         if let Some(shortage) = self.threads.as_ref().and_then(|pool| pool.shortage()) {
             stderr::print(format_args!("coordinator: {shortage}"));
         }
-        match (is_abandoned, self.parallelism.has_processes()) {
+        match (is_abandoned, self.parallelism.can_kill()) {
             (false, _) => self.engine.shutdown(Shutdown::Wait),
             (true, true) => self.engine.shutdown(Shutdown::Kill),
             // Threads cannot be stopped, and to drop the executor is to wait for them. They end with
@@ -88,7 +90,7 @@ impl RunExecutor {
 /// The settings of the pool that are not always there.
 fn with_settings(
     mut pool: Builder,
-    workers: WorkerSettings,
+    workers: &WorkerSettings,
     log_dir: Option<&Path>,
     stack: Option<usize>,
 ) -> io::Result<Builder> {

@@ -12,8 +12,17 @@ const DEFAULT_THREADS: usize = 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parallelism {
     Sequential,
-    Threads { connections: usize },
-    Processes { workers: usize, connections: usize },
+    Threads {
+        connections: usize,
+    },
+    Processes {
+        workers: usize,
+        connections: usize,
+    },
+    /// How many at a time is up to the agents; `connections` is what is believed of them.
+    Hosts {
+        connections: usize,
+    },
 }
 
 impl Parallelism {
@@ -36,6 +45,7 @@ impl Parallelism {
                 let connections = requested.unwrap_or(workers).min(most);
                 Self::Processes { workers: workers.min(connections), connections }
             }
+            Mode::Hosts => Self::Hosts { connections: requested.unwrap_or(1).min(most) },
         }
     }
 
@@ -45,6 +55,7 @@ impl Parallelism {
             Self::Sequential => Mode::Sequential,
             Self::Threads { .. } => Mode::Threads,
             Self::Processes { .. } => Mode::Processes,
+            Self::Hosts { .. } => Mode::Hosts,
         }
         .name()
     }
@@ -53,9 +64,14 @@ impl Parallelism {
         matches!(self, Self::Processes { .. })
     }
 
+    /// Whether the executor can end tasks that run.
+    pub(super) fn can_kill(self) -> bool {
+        matches!(self, Self::Processes { .. } | Self::Hosts { .. })
+    }
+
     pub(super) fn workers(self) -> usize {
         match self {
-            Self::Sequential | Self::Threads { .. } => 0,
+            Self::Sequential | Self::Threads { .. } | Self::Hosts { .. } => 0,
             Self::Processes { workers, .. } => workers,
         }
     }
@@ -63,7 +79,9 @@ impl Parallelism {
     pub(super) fn connections(self) -> usize {
         match self {
             Self::Sequential => 1,
-            Self::Threads { connections } | Self::Processes { connections, .. } => connections,
+            Self::Threads { connections }
+            | Self::Processes { connections, .. }
+            | Self::Hosts { connections } => connections,
         }
     }
 
@@ -79,6 +97,7 @@ impl Parallelism {
             Self::Processes { workers, connections } => {
                 ExecutionStyle::Processes { workers, connections }
             }
+            Self::Hosts { .. } => ExecutionStyle::Hosts,
         }
     }
 }

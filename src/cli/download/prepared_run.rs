@@ -103,7 +103,7 @@ impl PreparedRun {
         let executor = RunExecutor::start(
             *parallelism,
             settings.retries,
-            settings.workers,
+            settings.workers.clone(),
             self.log_dir.as_deref(),
             &self.written(),
             &submitted,

@@ -113,7 +113,7 @@ struct Budget {
 fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
     let Budget { room, each_worker, each_connection, served, connections_of_worker } = *budget;
     match parallelism {
-        Parallelism::Sequential => parallelism,
+        Parallelism::Sequential | Parallelism::Hosts { .. } => parallelism,
         Parallelism::Threads { connections } => {
             let most = room / (each_connection + served);
             Parallelism::Threads { connections: connections.min(most).max(1) }

@@ -295,7 +295,7 @@ fn apply_options(
 }
 
 fn mode_named(name: &str) -> anyhow::Result<Mode> {
-    [Mode::Sequential, Mode::Threads, Mode::Processes]
+    [Mode::Sequential, Mode::Threads, Mode::Processes, Mode::Hosts]
         .into_iter()
         .find(|mode| mode.name() == name)
         .with_context(|| format!("the log names a mode {name:?}: add --mode"))

@@ -11,6 +11,7 @@ use super::parallelism::Parallelism;
 use super::source::{ItemSource, SourceError};
 use crate::cli::contradiction::Contradiction;
 use crate::cli::dashboard::AddressError;
+use crate::cli::hosts::NatsArgs;
 use crate::cli::options::{
     ColorOption, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption,
 };
@@ -55,11 +56,13 @@ pub(super) struct DownloadSettings {
 }
 
 /// Settings of worker processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WorkerSettings {
     pub task_timeout: Option<Duration>,
     pub max_tasks: Option<u64>,
     pub sandbox: SandboxOption,
+    /// Where the agents of other hosts are found.
+    pub nats: Option<NatsArgs>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +80,10 @@ pub(super) enum SettingsError {
     Source(#[from] SourceError),
     #[error("{0} needs --mode processes: only a worker process can be ended, replaced or confined")]
     OnlyProcesses(&'static str),
+    #[error("--mode hosts needs --nats URL, the address of the NATS servers")]
+    HostsWithoutNats,
+    #[error("--nats URL needs --mode hosts: in other modes nothing is asked of NATS")]
+    NatsWithoutHosts,
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
     #[error(transparent)]
@@ -109,6 +116,7 @@ impl DownloadSettings {
             mode,
             max_req,
             workers,
+            nats,
             task_timeout,
             max_tasks_per_worker,
             sandbox,
@@ -128,7 +136,10 @@ impl DownloadSettings {
             return Err(SettingsError::DashboardWithoutLogs);
         }
         Ok(Self {
-            workers: WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?,
+            workers: WorkerSettings {
+                nats: resolve_nats(mode, nats)?,
+                ..WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?
+            },
             parallelism: Parallelism::resolve(mode, max_req, workers, source.len()),
             timeout: timeout.unwrap_or(source.default_timeout()),
             retries,
@@ -170,7 +181,16 @@ impl WorkerSettings {
                 return Err(SettingsError::OnlyProcesses("--sandbox LEVEL"));
             }
         }
-        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64), sandbox })
+        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64), sandbox, nats: None })
+    }
+}
+
+fn resolve_nats(mode: Mode, nats: NatsArgs) -> Result<Option<NatsArgs>, SettingsError> {
+    match (mode, nats.nats.is_some()) {
+        (Mode::Hosts, true) => Ok(Some(nats)),
+        (Mode::Hosts, false) => Err(SettingsError::HostsWithoutNats),
+        (_, true) => Err(SettingsError::NatsWithoutHosts),
+        (_, false) => Ok(None),
     }
 }
 

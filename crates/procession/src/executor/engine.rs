@@ -104,6 +104,13 @@ pub trait Cancel: Send + Sync + 'static {
     /// An executor whose only thread runs the task or callback that waits must return false: nothing
     /// else would ever run the task.
     fn can_wait_for(&self, id: TaskId) -> bool;
+
+    /// How the tasks of a [`map`](Executor::map) are taken several at a time, for an executor of other
+    /// hosts. Default: they are not.
+    #[cfg(feature = "remote")]
+    fn remote_chunks(&self) -> Option<&crate::RemoteChunks> {
+        None
+    }
 }
 
 impl<C: Cancel> TaskControl for C {
@@ -113,6 +120,11 @@ impl<C: Cancel> TaskControl for C {
 
     fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
         self.can_wait_for(id)
+    }
+
+    #[cfg(feature = "remote")]
+    fn chunks(&self) -> Option<&dyn super::chunk::ChunkExecutor> {
+        self.remote_chunks().map(|chunks| chunks as _)
     }
 }
 

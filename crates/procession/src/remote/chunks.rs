@@ -1,0 +1,238 @@
+//! Chunks: short tasks of a [`map`](crate::Executor::map) that travel together, each with its own result.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Content, NotEncoded, OnDone, RemotePromise, RemoteResult, RemoteTask};
+use crate::error::TaskError;
+use crate::executor::Job;
+use crate::executor::chunk::{AnyChunkPromise, ChunkExecutor, EncodedChunk};
+use crate::task::TaskId;
+use crate::task_options::TaskOptions;
+use crate::transport::Reply;
+
+type EnqueueChunk = dyn Fn(TaskId, RemoteTask, RemotePromise, TaskOptions) + Send + Sync;
+type EnqueueJob = dyn Fn(Job, TaskOptions) + Send + Sync;
+
+/// How an executor of other hosts takes the tasks of a [`map`](crate::Executor::map): several in one
+/// [`RemoteTask`]. The executor returns it from [`Cancel::remote_chunks`](crate::Cancel::remote_chunks).
+pub struct RemoteChunks {
+    size: usize,
+    ahead: usize,
+    enqueue: Box<EnqueueChunk>,
+    enqueue_job: Box<EnqueueJob>,
+}
+
+impl RemoteChunks {
+    /// Chunks of up to `size` tasks, of which `ahead` are handed over ahead of the consumer of a `map`.
+    /// `enqueue` takes one: the ids of its tasks follow that of the first. `enqueue_job` takes a single
+    /// task with options of its own.
+    pub fn new(
+        size: usize,
+        ahead: usize,
+        enqueue: impl Fn(TaskId, RemoteTask, RemotePromise, TaskOptions) + Send + Sync + 'static,
+        enqueue_job: impl Fn(Job, TaskOptions) + Send + Sync + 'static,
+    ) -> Self {
+        let (enqueue, enqueue_job) = (Box::new(enqueue), Box::new(enqueue_job));
+        Self { size, ahead, enqueue, enqueue_job }
+    }
+}
+
+impl ChunkExecutor for RemoteChunks {
+    fn chunk_size(&self) -> usize {
+        self.size
+    }
+
+    fn chunks_ahead(&self) -> usize {
+        self.ahead
+    }
+
+    fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
+        let EncodedChunk { id, name, encoding, text, ends, promise } = chunk;
+        let promise = RemotePromise::of_chunk(promise, ends.len());
+        let task = RemoteTask { name: name.to_owned(), encoding, text, ends, blobs: Vec::new() };
+        (self.enqueue)(id, task, promise, options);
+    }
+
+    fn enqueue_with(&self, job: Job, options: TaskOptions) {
+        (self.enqueue_job)(job, options);
+    }
+}
+
+impl fmt::Debug for RemoteChunks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteChunks").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// The result of one task of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ItemResult {
+    /// Its encoded output.
+    Output(Vec<u8>),
+    /// What the worker has replied in another case.
+    Reply(Vec<u8>),
+    Error(TaskError),
+}
+
+/// Gathers the results of a chunk, and passes them on when there are all.
+pub(super) struct RemoteChunkCore {
+    state: Mutex<GatheredResults>,
+}
+
+struct GatheredResults {
+    items: Vec<Option<ItemResult>>,
+    missing: usize,
+    on_done: Option<OnDone>,
+}
+
+impl RemoteChunkCore {
+    pub(super) fn new(len: usize, on_done: OnDone) -> Self {
+        let items = (0..len).map(|_| None).collect();
+        Self { state: Mutex::new(GatheredResults { items, missing: len, on_done: Some(on_done) }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, GatheredResults> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, first: u32, results: impl Iterator<Item = ItemResult>) -> usize {
+        let mut state = self.lock();
+        let mut put = 0;
+        for (place, result) in state.items[first as usize..].iter_mut().zip(results) {
+            put += usize::from(place.is_none());
+            place.get_or_insert(result);
+        }
+        state.missing -= put;
+        if state.missing > 0 {
+            return put;
+        }
+        let items = std::mem::take(&mut state.items).into_iter().flatten().collect();
+        let on_done = state.on_done.take();
+        drop(state);
+        if let Some(on_done) = on_done {
+            on_done(RemoteResult(Content::Chunk(items)));
+        }
+        put
+    }
+}
+
+impl AnyChunkPromise for RemoteChunkCore {
+    fn complete_with(&self, item: u32, reply: &Reply<'_>) {
+        // The output of a task without blobs may have some. They are not sent from a chunk.
+        let result = match reply.blobs.take().is_empty() {
+            true => ItemResult::Reply(reply.to_text()),
+            false => ItemResult::Error(TaskError::Undelivered {
+                what: "output".to_owned(),
+                reason: "a blob cannot be sent from a chunk of tasks".to_owned(),
+            }),
+        };
+        self.put(item, std::iter::once(result));
+    }
+
+    fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
+        self.put(first, outputs.iter().map(|output| ItemResult::Output(output.to_vec())))
+    }
+
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
+        self.put(items.start, items.map(|_| ItemResult::Error(error.clone())))
+    }
+}
+
+impl Drop for RemoteChunkCore {
+    fn drop(&mut self) {
+        let missing = self.lock().missing;
+        if missing > 0 {
+            self.put(0, std::iter::repeat(ItemResult::Error(TaskError::Cancelled)));
+        }
+    }
+}
+
+/// The kind and the length of one result in the bytes of a chunk.
+#[derive(Serialize, Deserialize)]
+enum ItemHead {
+    #[serde(rename = "o")]
+    Output(usize),
+    #[serde(rename = "r")]
+    Reply(usize),
+    #[serde(rename = "e")]
+    Error(usize),
+}
+
+/// A line of JSON with the kinds and lengths, then all results.
+pub(super) fn to_bytes(items: &[ItemResult]) -> Vec<u8> {
+    let (mut heads, mut rest) = (Vec::with_capacity(items.len()), Vec::new());
+    for item in items {
+        heads.push(match item {
+            ItemResult::Output(bytes) => {
+                rest.extend_from_slice(bytes);
+                ItemHead::Output(bytes.len())
+            }
+            ItemResult::Reply(bytes) => {
+                rest.extend_from_slice(bytes);
+                ItemHead::Reply(bytes.len())
+            }
+            ItemResult::Error(error) => {
+                let error = serde_json::to_vec(error).expect("errors are texts and numbers");
+                rest.extend_from_slice(&error);
+                ItemHead::Error(error.len())
+            }
+        });
+    }
+    let mut bytes = serde_json::to_vec(&heads).expect("numbers are always encodable");
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&rest);
+    bytes
+}
+
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<Vec<ItemResult>, NotEncoded> {
+    let (heads, mut rest) = super::split(bytes, "result")?;
+    let heads: Vec<ItemHead> = super::parse(heads, "result")?;
+    let cut = || NotEncoded { what: "result", reason: "it is cut".to_owned() };
+    let mut items = Vec::with_capacity(heads.len());
+    for head in heads {
+        let (ItemHead::Output(len) | ItemHead::Reply(len) | ItemHead::Error(len)) = head;
+        let (item, after) = rest.split_at_checked(len).ok_or_else(cut)?;
+        rest = after;
+        items.push(match head {
+            ItemHead::Output(_) => ItemResult::Output(item.to_vec()),
+            ItemHead::Reply(_) => ItemResult::Reply(item.to_vec()),
+            ItemHead::Error(_) => ItemResult::Error(super::parse(item, "result")?),
+        });
+    }
+    Ok(items)
+}
+
+/// Completes the tasks of a chunk with their results. Those that have none fail.
+pub(super) fn complete(promise: &dyn AnyChunkPromise, len: u32, items: Vec<ItemResult>) {
+    let mut next = 0;
+    let mut items = items.into_iter().take(len as usize).peekable();
+    while let Some(item) = items.next() {
+        let first = next;
+        next += 1;
+        match item {
+            ItemResult::Output(output) => {
+                let mut outputs = vec![output];
+                while let Some(ItemResult::Output(output)) =
+                    items.next_if(|item| matches!(item, ItemResult::Output(_)))
+                {
+                    outputs.push(output);
+                    next += 1;
+                }
+                let outputs: Vec<_> = outputs.iter().map(Vec::as_slice).collect();
+                promise.complete(first, &outputs);
+            }
+            ItemResult::Reply(text) => match Reply::parse(&text) {
+                Ok(reply) => promise.complete_with(first, &reply),
+                Err(_) => drop(promise.fail(first..next, &super::malformed())),
+            },
+            ItemResult::Error(error) => drop(promise.fail(first..next, &error)),
+        }
+    }
+    if next < len {
+        promise.fail(next..len, &super::malformed());
+    }
+}

@@ -1,0 +1,80 @@
+//! `coordinator agent`: runs the downloads of coordinators on other hosts.
+
+use std::time::Duration;
+
+use super::exit::ProgramExit;
+use super::hosts::NatsArgs;
+use super::value;
+
+/// Run the downloads of coordinators on other hosts, until SIGTERM or Ctrl-C
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  coordinator agent --nats nats://10.0.0.5:4222
+  coordinator -a --mode hosts --nats nats://10.0.0.5:4222 -s https://example.org/flags
+
+The coordinators and agents must be of one build. An agent saves flags where its
+coordinator says, on its own host: share that directory between them.
+The first signal lets the downloads that run end, and takes no more.")]
+pub(super) struct AgentArgs {
+    #[command(flatten)]
+    nats: NatsArgs,
+    /// Worker processes [default: one per CPU]
+    #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true)]
+    workers: Option<usize>,
+    /// Downloads that it holds at most, those that wait for a worker included [default: one per worker]
+    #[arg(long, value_name = "N", value_parser = value::positive("--slots N"), allow_negative_numbers = true)]
+    slots: Option<usize>,
+    /// How long it goes on without an answer of the servers; then it ends its downloads, in seconds
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--lease SECS"), allow_negative_numbers = true)]
+    lease: Duration,
+    /// Name of this host, for people [default: that of the system]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+}
+
+#[cfg(not(feature = "hosts"))]
+pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
+    let AgentArgs { nats: _, workers: _, slots: _, lease: _, host: _ } = args;
+    Err(super::hosts::missing())
+}
+
+#[cfg(feature = "hosts")]
+pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
+    use procession::{Executor, Shutdown};
+    use procession_nats::Agent;
+
+    use super::usage_error::UsageError;
+    use super::{BUILD, format, registry, stderr};
+
+    let AgentArgs { nats, workers, slots, lease, host } = args;
+    if nats.nats.is_none() {
+        let error = "--nats URL is needed, the address of the NATS servers";
+        return Err(UsageError::new(&["agent"], anyhow::anyhow!(error)).into());
+    }
+    let pool = super::pool()
+        .workers(workers.unwrap_or_else(num_cpus::get))
+        .worker_program_beside("worker")
+        .on_output(|line| stderr::print(format_args!("worker {}: {}", line.worker, line.line)))
+        .build()?;
+    let mut builder =
+        Agent::builder(super::hosts::settings(&nats)?, registry()).build_id(BUILD).lease(lease);
+    if let Some(slots) = slots {
+        builder = builder.slots(slots);
+    }
+    if let Some(host) = host {
+        builder = builder.host_name(host);
+    }
+    let agent = builder.start(pool)?;
+    agent.drain_on_signals();
+    let lease = agent.lease();
+    stderr::print(format_args!(
+        "coordinator: agent {} with {} takes tasks of build {BUILD}",
+        lease.host,
+        format::count(lease.workers as u64, "worker")
+    ));
+    let end = agent.wait();
+    agent.pool().shutdown(Shutdown::Wait);
+    end?;
+    Ok(ProgramExit::Success)
+}

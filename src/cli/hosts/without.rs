@@ -1,0 +1,18 @@
+//! What is said in place of the feature `hosts`.
+
+use std::sync::Arc;
+
+use procession::Engine;
+
+use super::NatsArgs;
+
+pub(in crate::cli) fn missing() -> anyhow::Error {
+    anyhow::anyhow!(
+        "this program was built without its feature `hosts`, which brings about 70 crates: get it by \
+         cargo install --path . --features hosts"
+    )
+}
+
+pub(in crate::cli) fn cluster(_: Option<&NatsArgs>, _: u32) -> anyhow::Result<Arc<dyn Engine>> {
+    Err(missing())
+}
