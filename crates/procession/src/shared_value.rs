@@ -47,7 +47,8 @@ use crate::worker;
 ///
 /// let list = SharedValue::new(HashMap::from([("pear".to_owned(), 3)]));
 /// let names = ["pear", "plum"].map(String::from);
-/// let prices = Sequential::new().map(names.map(|name| price(list.clone(), name)));
+/// let executor = Sequential::new();
+/// let prices = executor.map(names.map(|name| price(list.clone(), name)));
 /// assert_eq!(prices.collect::<Result<Vec<_>, _>>()?, [Some(3), None]);
 /// # }
 /// # Ok::<(), procession::TaskError>(())
