@@ -12,7 +12,8 @@ use procession::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::tasks::{Bad, Ending, await_workers, pool, quiet, succeeds_with, warm_up};
+use crate::harness;
+use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -79,27 +80,28 @@ impl Task for LookBinary {
 fn a_shared_value_is_encoded_once_and_decoded_once_per_worker() {
     // Two tasks at a time in each worker, which decode at the same time.
     let pool = quiet().workers(2).concurrency(4).build().expect("a pool");
-    await_workers(&pool);
     let table = SharedValue::new(Table((0..100_000).collect()));
     let before = ENCODED.load(Ordering::Relaxed);
     let mut counts = HashMap::new();
-    for round in 0..2 {
-        let looks: Vec<_> = (0..40).map(|n| pool.submit(Look(table.clone(), n))).collect();
-        let binary: Vec<_> = (0..40).map(|n| pool.submit(LookBinary(table.clone(), n))).collect();
-        for (n, look) in looks.into_iter().enumerate().chain(binary.into_iter().enumerate()) {
-            let (entry, pid, decoded) = look.result().expect("an output");
-            assert_eq!(entry, n as u64);
-            counts.insert(pid, decoded);
-        }
-        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
-        if round == 0 {
-            // A replacement decodes it, too.
-            let died = pool.submit(Bad(Ending::Abort)).result();
-            assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
-            await_workers(&pool);
-        }
-    }
-    assert_eq!(counts.len(), 3, "two workers and a replacement: {counts:?}");
+    // Rounds of tasks, until so many workers have had some.
+    let mut rounds_until = |workers: usize| {
+        harness::eventually("tasks in each worker", || {
+            let looks: Vec<_> = (0..40).map(|n| pool.submit(Look(table.clone(), n))).collect();
+            let binary: Vec<_> =
+                (0..40).map(|n| pool.submit(LookBinary(table.clone(), n))).collect();
+            for (n, look) in looks.into_iter().enumerate().chain(binary.into_iter().enumerate()) {
+                let (entry, pid, decoded) = look.result().expect("an output");
+                assert_eq!(entry, n as u64);
+                counts.insert(pid, decoded);
+            }
+            assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+            counts.len() == workers
+        });
+    };
+    rounds_until(2);
+    let died = pool.submit(Bad(Ending::Abort)).result();
+    assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{died:?}");
+    rounds_until(3);
     assert_eq!(ENCODED.load(Ordering::Relaxed) - before, 1);
     succeeds_with(&pool, 10);
 }
