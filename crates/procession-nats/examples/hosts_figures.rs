@@ -22,6 +22,7 @@ fn noop(n: u64) -> u64 {
 
 const AGENT: &str = "HOSTS_FIGURES_AGENT";
 const SLOTS: usize = 64;
+const SLOTS_VARIABLE: &str = "HOSTS_FIGURES_SLOTS";
 
 /// A process that is killed at the end.
 struct KilledAtEnd(Child);
@@ -61,7 +62,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         command.env(AGENT, &url).stdin(Stdio::piped()).spawn().map(KilledAtEnd)
     };
     let _agents = [agent()?, agent()?];
-    measure(&Cluster::connect(&url)?, tasks)
+    measure(&Cluster::connect(&url)?, tasks)?;
+    for size in [16, 256] {
+        let settings = ConnectSettings::new(&url);
+        let cluster = Cluster::builder(settings).map_chunks(size).build()?;
+        let tasks = tasks * size as u64 / 4;
+        println!("map, chunks of {size:<3}     {:>10.0} tasks/s", mapped(&cluster, tasks)?);
+    }
+    Ok(())
+}
+
+/// Tasks a second.
+fn mapped(cluster: &Cluster, tasks: u64) -> Result<f64, Box<dyn Error>> {
+    let begin = Instant::now();
+    for (n, result) in (0..).zip(cluster.map((0..tasks).map(noop))) {
+        assert_eq!(result?, n);
+    }
+    Ok(tasks as f64 / begin.elapsed().as_secs_f64())
 }
 
 fn measure(cluster: &Cluster, tasks: u64) -> Result<(), Box<dyn Error>> {
@@ -69,7 +86,7 @@ fn measure(cluster: &Cluster, tasks: u64) -> Result<(), Box<dyn Error>> {
     for future in as_completed((0..1000).map(|n| cluster.submit(noop(n)))) {
         future.result()?;
     }
-    println!("{} agents of {SLOTS} slots each, file storage", cluster.hosts().len());
+    println!("{} agents of {} slots each, file storage", cluster.hosts().len(), slots());
     let begin = Instant::now();
     for future in as_completed((0..tasks).map(|n| cluster.submit(noop(n)))) {
         future.result()?;
@@ -78,14 +95,7 @@ fn measure(cluster: &Cluster, tasks: u64) -> Result<(), Box<dyn Error>> {
         "submit + as_completed  {:>10.0} tasks/s",
         tasks as f64 / begin.elapsed().as_secs_f64()
     );
-    let begin = Instant::now();
-    for (n, result) in (0..).zip(cluster.map((0..tasks).map(noop))) {
-        assert_eq!(result?, n);
-    }
-    println!(
-        "map                    {:>10.0} tasks/s",
-        tasks as f64 / begin.elapsed().as_secs_f64()
-    );
+    println!("map                    {:>10.0} tasks/s", mapped(cluster, tasks)?);
     let begin = Instant::now();
     for n in 0..1000 {
         cluster.submit(noop(n)).result()?;
@@ -95,11 +105,15 @@ fn measure(cluster: &Cluster, tasks: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn slots() -> usize {
+    env::var(SLOTS_VARIABLE).ok().and_then(|slots| slots.parse().ok()).unwrap_or(SLOTS)
+}
+
 /// Until its standard input ends, with the program that has started it.
 fn play_agent(url: String) -> Result<(), Box<dyn Error>> {
     let pool = ProcessPool::builder().workers(1).build()?;
     let _agent = Agent::builder(ConnectSettings::new(url), Registry::collected())
-        .slots(SLOTS)
+        .slots(slots())
         .start(pool)?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())

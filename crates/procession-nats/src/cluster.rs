@@ -13,8 +13,8 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use procession::{
-    Cancel, Canceller, Engine, Executor, Future, Job, PoolError, Shutdown, Task, TaskError, TaskId,
-    TaskOptions,
+    Cancel, Canceller, Engine, Executor, Future, Job, PoolError, RemoteChunks, Shutdown, Task,
+    TaskError, TaskId, TaskOptions,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedSender;
@@ -103,15 +103,14 @@ impl Cluster {
     }
 
     fn take(&self, job: Job, options: TaskOptions) {
+        // Before anything is encoded.
         if let Some(error) = self.shared.refusal() {
             return job.fail(TaskError::PoolBroken(error));
         }
         let id = job.id();
-        let Some((task, promise)) = job.into_remote() else { return };
-        self.shared.added(id);
-        let note = ClusterNote::Submitted { id, task, promise, options };
-        // If the driver has ended, the promise is dropped with the note.
-        let _ = self.shared.notes.send(note);
+        if let Some((task, promise)) = job.into_remote() {
+            self.shared.enqueue(id, task, promise, options);
+        }
     }
 }
 
@@ -178,6 +177,10 @@ impl Cancel for ClusterShared {
 
     fn can_wait_for(&self, _: TaskId) -> bool {
         true // another thread delivers
+    }
+
+    fn remote_chunks(&self) -> Option<&RemoteChunks> {
+        self.chunks.as_ref()
     }
 }
 

@@ -49,8 +49,8 @@ struct HeldTask {
 enum RunStage {
     /// Its body is on its way.
     Fetching,
-    /// The pool has it.
-    InPool(TaskId),
+    /// The pool has it: the id of the first task, and the number of tasks.
+    InPool(TaskId, u64),
     /// It is not to begin.
     Ended,
 }
@@ -245,9 +245,12 @@ impl HeldTask {
             std::mem::replace(&mut *stage, RunStage::Ended)
         };
         match before {
-            RunStage::InPool(id) => {
+            RunStage::InPool(id, tasks) => {
                 if let Some(canceller) = self.shared.pool.canceller() {
-                    canceller.cancel(id);
+                    let ids = (id.number()..id.number() + tasks).rev().map(TaskId::of_number);
+                    for id in ids {
+                        canceller.cancel(id);
+                    }
                 }
             }
             RunStage::Fetching => {
@@ -278,8 +281,9 @@ async fn run(
             return RemoteResult::of_error(TaskError::Cancelled);
         }
         let done = move |result| drop(done.send(result));
+        let tasks = task.tasks() as u64;
         let id = shared.pool.run_remote(&shared.registry, task, head.options, done);
-        *stage = RunStage::InPool(id);
+        *stage = RunStage::InPool(id, tasks);
     }
     result.await.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled))
 }

@@ -26,12 +26,13 @@ impl ClusterDriver {
         body: Option<Bytes>,
     ) {
         self.remove_body(&task.body.head);
-        let DrivenTask { promise, .. } = task;
+        let DrivenTask { promise, tasks, .. } = task;
+        let id = (id, tasks);
         let error = match end {
             OwnedEnd::Done => return self.complete_with_result(id, promise, body),
             OwnedEnd::Cancelled => TaskError::Cancelled,
             OwnedEnd::HostLost { host, attempts } => {
-                self.shared.count(|stats| stats.lost += 1);
+                self.shared.count(|stats| stats.lost += tasks as u64);
                 TaskError::HostLost { task: name, host, attempts }
             }
             OwnedEnd::RecordLost => {
@@ -42,11 +43,21 @@ impl ClusterDriver {
         self.complete_with_error(id, promise, error);
     }
 
-    pub(super) fn complete_with_error(&self, id: u64, promise: RemotePromise, error: TaskError) {
+    pub(super) fn complete_with_error(
+        &self,
+        id: (u64, usize),
+        promise: RemotePromise,
+        error: TaskError,
+    ) {
         deliver(&self.shared, id, move || promise.fail(error));
     }
 
-    fn complete_with_result(&self, id: u64, promise: RemotePromise, message: Option<Bytes>) {
+    fn complete_with_result(
+        &self,
+        id: (u64, usize),
+        promise: RemotePromise,
+        message: Option<Bytes>,
+    ) {
         let head = message.as_ref().and_then(split::<BodyHead>);
         let Some((head, inline)) = head else {
             let error = crate::message::undecodable("output", &"its record has no body");
@@ -84,9 +95,9 @@ impl ClusterDriver {
     pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
         self.waiting.remove(&id);
         self.running.remove(&id);
-        if let Some(DrivenTask { promise, body, .. }) = self.tasks.remove(&id) {
+        if let Some(DrivenTask { promise, body, tasks, .. }) = self.tasks.remove(&id) {
             self.remove_body(&body.head);
-            self.complete_with_error(id, promise, error);
+            self.complete_with_error((id, tasks), promise, error);
         }
     }
 
@@ -112,10 +123,15 @@ impl ClusterDriver {
     }
 }
 
-fn deliver(shared: &Arc<ClusterShared>, id: u64, complete: impl FnOnce() + Send + 'static) {
+/// Of the task with this id, or the chunk with this number of tasks.
+fn deliver(
+    shared: &Arc<ClusterShared>,
+    (id, tasks): (u64, usize),
+    complete: impl FnOnce() + Send + 'static,
+) {
     let known = Arc::clone(shared);
     shared.delivery.push(Box::new(move || {
-        known.finished(TaskId::of_number(id));
+        known.finished(TaskId::of_number(id), tasks);
         complete();
     }));
 }

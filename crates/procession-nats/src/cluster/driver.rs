@@ -71,6 +71,8 @@ pub(super) struct DrivenTask {
     pub(super) body: Arc<Body>,
     options: TaskOptions,
     pub(super) promise: RemotePromise,
+    /// The number of tasks: more than one of a chunk.
+    pub(super) tasks: usize,
     is_entering: bool,
     faults: u32,
     /// How often the queue has lost its message.
@@ -178,14 +180,28 @@ impl ClusterDriver {
 
     fn submit(&mut self, id: u64, task: &RemoteTask, promise: RemotePromise, options: TaskOptions) {
         if let Some(error) = self.upkeep.broken.clone() {
-            return self.complete_with_error(id, promise, TaskError::PoolBroken(error));
+            return self.complete_with_error(
+                (id, task.tasks()),
+                promise,
+                TaskError::PoolBroken(error),
+            );
         }
         let object = || format!("{}.{id}.task", self.shared.job);
         let body = Arc::new(Body::of_task(task, object));
         let owner = TaskOwner::new(self.shared.attempts, fastrand::u64(..));
-        let (name, is_entering, faults, requeued) = (task.name().to_owned(), false, 0, 0);
-        let driven =
-            DrivenTask { owner, name, body, options, promise, is_entering, faults, requeued };
+        let (name, tasks) = (task.name().to_owned(), task.tasks());
+        let (is_entering, faults, requeued) = (false, 0, 0);
+        let driven = DrivenTask {
+            owner,
+            name,
+            body,
+            options,
+            promise,
+            tasks,
+            is_entering,
+            faults,
+            requeued,
+        };
         self.tasks.insert(id, driven);
         self.entering.push_back(id);
         self.fill_window();

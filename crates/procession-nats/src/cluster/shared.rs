@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use procession::{PoolError, TaskId, TaskOptions};
+use procession::{
+    PoolError, RemoteChunks, RemotePromise, RemoteTask, TaskError, TaskId, TaskOptions,
+};
 
 use super::driver::ClusterNote;
 use super::{Delivery, UnboundedSender};
@@ -66,6 +68,8 @@ pub(crate) struct ClusterShared {
     pub(crate) notes: UnboundedSender<ClusterNote>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) on_event: Option<Arc<OnClusterEvent>>,
+    /// If a `map` puts several tasks into one message.
+    pub(super) chunks: Option<RemoteChunks>,
     live: Mutex<HashSet<TaskId>>,
     hosts: Mutex<HostTable>,
     stats: Mutex<ClusterStats>,
@@ -80,11 +84,24 @@ impl ClusterShared {
         attempts: u32,
         notes: UnboundedSender<ClusterNote>,
         delivery: Arc<Delivery>,
-        on_event: Option<Arc<OnClusterEvent>>,
+        (on_event, chunks): (Option<Arc<OnClusterEvent>>, Option<RemoteChunks>),
     ) -> Self {
         let (live, hosts, stats) = (Mutex::default(), Mutex::default(), Mutex::default());
         let end = OnceLock::new();
-        Self { job, build, options, attempts, notes, delivery, on_event, live, hosts, stats, end }
+        Self {
+            job,
+            build,
+            options,
+            attempts,
+            notes,
+            delivery,
+            on_event,
+            chunks,
+            live,
+            hosts,
+            stats,
+            end,
+        }
     }
 
     /// Why no further task is taken.
@@ -100,14 +117,31 @@ impl ClusterShared {
         let _ = self.end.set(error);
     }
 
-    pub(super) fn added(&self, id: TaskId) {
+    /// A task was submitted, or a chunk with this number of tasks.
+    pub(super) fn added(&self, id: TaskId, tasks: usize) {
         lock(&self.live).insert(id);
-        self.count(|stats| stats.submitted += 1);
+        self.count(|stats| stats.submitted += tasks as u64);
     }
 
-    pub(super) fn finished(&self, id: TaskId) {
+    pub(super) fn finished(&self, id: TaskId, tasks: usize) {
         lock(&self.live).remove(&id);
-        self.count(|stats| stats.finished += 1);
+        self.count(|stats| stats.finished += tasks as u64);
+    }
+
+    /// Hands a task or a chunk to the driver.
+    pub(super) fn enqueue(
+        &self,
+        id: TaskId,
+        task: RemoteTask,
+        promise: RemotePromise,
+        options: TaskOptions,
+    ) {
+        if let Some(error) = self.refusal() {
+            return promise.fail(TaskError::PoolBroken(error));
+        }
+        self.added(id, task.tasks());
+        // If the driver has ended, the promise is dropped with the note.
+        let _ = self.notes.send(ClusterNote::Submitted { id, task, promise, options });
     }
 
     pub(super) fn is_live(&self, id: TaskId) -> bool {

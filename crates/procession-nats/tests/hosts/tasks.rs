@@ -20,6 +20,11 @@ pub(crate) fn half(n: u64) -> Result<u64, String> {
     if n.is_multiple_of(2) { Ok(n / 2) } else { Err(format!("{n} is odd")) }
 }
 
+#[procession::task]
+pub(crate) fn crash_if_ten(n: u64) -> u64 {
+    if n == 10 { std::process::abort() } else { n }
+}
+
 /// Writes a line when it begins, and takes its time.
 #[procession::task]
 pub(crate) fn noted(file: PathBuf, n: u64, ms: u64) -> u64 {

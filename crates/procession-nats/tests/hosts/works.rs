@@ -11,7 +11,7 @@ use procession_nats::ClusterEvent;
 
 use crate::harness::eventually;
 use crate::place::{AgentKind, Place};
-use crate::tasks::{crash, half, hang, notes, square};
+use crate::tasks::{crash, crash_if_ten, half, hang, notes, square};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_deadline_is_kept_by_the_host_that_runs_the_task,
         a_wrong_build_never_runs_a_task_and_is_told,
         callbacks_may_wait_for_other_tasks_of_the_cluster,
+        tasks_in_chunks_have_the_results_of_their_own,
         after_a_shutdown_nothing_is_left_on_the_server,
     ]
 }
@@ -109,6 +110,23 @@ fn callbacks_may_wait_for_other_tasks_of_the_cluster() {
     let mut all: Vec<_> = (0..8).map(|_| results.recv().expect("a result")).collect();
     all.sort_by_key(|result| result.clone().ok());
     assert!(all.into_iter().eq((0..8_u64).map(|n| Ok(n.pow(4)))));
+}
+
+fn tasks_in_chunks_have_the_results_of_their_own() {
+    let place = Place::new();
+    let _agents = ["one", "two"].map(|host| place.agent(host, AgentKind::default()));
+    let cluster = place.builder().map_chunks(7).build().expect("a cluster");
+    let expected: Vec<_> = Sequential::new().map((0..500).map(half)).collect();
+    assert_eq!(cluster.map((0..500).map(half)).collect::<Vec<_>>(), expected);
+    let mut unordered: Vec<_> = cluster.map_unordered((0..100).map(square)).collect();
+    unordered.sort_by_key(|(index, _)| *index);
+    assert!(unordered.into_iter().eq((0..100).map(|n| (n as usize, Ok(n * n)))));
+    let crashes = cluster.map((0..20).map(crash_if_ten));
+    let failed: Vec<_> = crashes.enumerate().filter(|(_, result)| result.is_err()).collect();
+    assert!(matches!(failed[..], [(10, Err(TaskError::WorkerDied(_)))]), "{failed:?}");
+    assert_eq!((cluster.stats().submitted, cluster.stats().finished), (620, 620));
+    // An endless map is dropped.
+    assert_eq!(cluster.map((0..).map(square)).nth(50), Some(Ok(2500)));
 }
 
 fn after_a_shutdown_nothing_is_left_on_the_server() {
