@@ -58,6 +58,7 @@ fn every_path_in_the_documents_exists() {
         "docs/cookbook.md",
         "docs/coordinator.md",
         "docs/encodings.md",
+        "docs/hosts.md",
         "docs/which-style.md",
         "fuzz/README.md",
     ] {

@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 pub use builder::AgentBuilder;
 
+use crate::apart::apart;
 use crate::host_lease::HostLease;
 use crate::link::Link;
 use crate::settings::ConnectSettings;
@@ -124,9 +125,9 @@ impl Agent {
     pub fn wait(&self) -> Result<(), PoolError> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
         let mut ended = self.shared.has_ended.subscribe();
-        runtime.block_on(async {
-            let _ = ended.wait_for(|has_ended| *has_ended).await;
-        });
+        let waiting = async { drop(ended.wait_for(|has_ended| *has_ended).await) };
+        let waited = apart(|| runtime.block_on(waiting));
+        waited.map_err(|error| PoolError::System(error.to_string()))?;
         self.shared.broken.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
@@ -202,7 +203,8 @@ fn new_instance() -> AgentInstance {
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(1));
+            // Without a thread, the runtime ends when it is dropped.
+            let _ = apart(|| runtime.shutdown_timeout(Duration::from_secs(1)));
         }
     }
 }

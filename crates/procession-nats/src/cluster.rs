@@ -4,6 +4,7 @@
 mod builder;
 mod complete;
 mod driver;
+mod ending;
 mod shared;
 mod upkeep;
 

@@ -30,6 +30,7 @@
 //! | `overview.rs` | the agents and the queue, for people |
 
 mod agent;
+mod apart;
 mod cas_write;
 mod cluster;
 mod delivery;
@@ -44,6 +45,11 @@ mod settings;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 mod task_record;
+
+/// The examples of the document are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/hosts.md")]
+struct HostsDocument;
 
 pub use agent::{Agent, AgentBuilder};
 pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats};

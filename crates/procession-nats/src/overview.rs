@@ -6,6 +6,7 @@ use std::time::Duration;
 use procession::PoolError;
 use serde_json::json;
 
+use crate::apart::apart;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer};
 use crate::settings::ConnectSettings;
@@ -36,9 +37,11 @@ pub struct HostsOverview {
 ///
 /// [`PoolError::Broker`] if no server answers within ten seconds, or refuses.
 pub fn overview(settings: &ConnectSettings) -> Result<HostsOverview, PoolError> {
+    let system = |error: std::io::Error| PoolError::System(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| PoolError::System(error.to_string()))?;
-    let read = runtime.block_on(async { read(&Link::connect(settings).await?).await });
+    let runtime = runtime.map_err(system)?;
+    let read = async { read(&Link::connect(settings).await?).await };
+    let read = apart(move || runtime.block_on(read)).map_err(system)?;
     read.map_err(|error| PoolError::Broker(error.to_string()))
 }
 

@@ -7,6 +7,7 @@ use procession::{PoolError, ProcessPool, Registry};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::{Agent, AgentShared, new_instance};
+use crate::apart::apart;
 use crate::host_lease::LONGEST_LEASE;
 use crate::link::Link;
 use crate::names::is_token;
@@ -83,11 +84,12 @@ impl AgentBuilder {
             .enable_all()
             .build()
             .map_err(system)?;
-        let link = runtime.block_on(async {
+        let connect = async {
             let link = Link::connect(&settings).await?;
             link.make_consumer(&build).await?;
             Ok::<_, crate::link::NoAnswer>(link)
-        });
+        };
+        let link = apart(|| runtime.block_on(connect)).map_err(system)?;
         let link = link.map_err(|error| PoolError::Broker(error.to_string()))?;
         let shared = AgentShared {
             link,

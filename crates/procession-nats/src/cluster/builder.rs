@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::driver::ClusterDriver;
 use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
 use super::{Cluster, Delivery};
+use crate::apart::apart;
 use crate::link::Link;
 use crate::names::is_token;
 use crate::settings::{ConnectSettings, own_build};
@@ -112,7 +113,7 @@ impl ClusterBuilder {
             let link = Link::connect(&settings).await?;
             ClusterDriver::new(link, Arc::clone(&shared), received).await
         };
-        let driver = match runtime.block_on(connect) {
+        let driver = match apart(|| runtime.block_on(connect)).map_err(system)? {
             Ok(driver) => driver,
             Err(error) => {
                 shared.delivery.end();

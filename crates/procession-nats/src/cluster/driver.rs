@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::ending::ClusterEnding;
 use super::shared::ClusterShared;
 use super::upkeep::Upkeep;
 use crate::cas_write::WriteReply;
@@ -82,7 +83,7 @@ pub(super) struct DrivenTask {
 pub(crate) struct ClusterDriver {
     pub(super) link: Link,
     pub(super) shared: Arc<ClusterShared>,
-    notes: UnboundedReceiver<ClusterNote>,
+    pub(super) notes: UnboundedReceiver<ClusterNote>,
     news: Subscriber,
     leases: Subscriber,
     gaps: watch::Receiver<u64>,
@@ -97,12 +98,7 @@ pub(crate) struct ClusterDriver {
     /// The highest sequence number of a record that was seen.
     pub(super) seen: u64,
     pub(super) upkeep: Upkeep,
-    ending: Option<Ending>,
-}
-
-struct Ending {
-    done: Vec<std_mpsc::Sender<()>>,
-    deadline: Option<Instant>,
+    pub(super) ending: Option<ClusterEnding>,
 }
 
 impl ClusterDriver {
@@ -394,54 +390,6 @@ impl ClusterDriver {
             // It may be lost: it is repeated until the task has ended.
             let _ = link.client.publish(subject, payload.into()).await;
         });
-    }
-
-    fn begin_to_end(&mut self, how: Shutdown, done: std_mpsc::Sender<()>) {
-        let deadline = match how {
-            Shutdown::Kill => Some(Instant::now() + super::CANCELLING),
-            _ => None,
-        };
-        let ending = self.ending.get_or_insert(Ending { done: Vec::new(), deadline });
-        ending.done.push(done);
-        ending.deadline = ending.deadline.or(deadline);
-        if how == Shutdown::Wait {
-            return;
-        }
-        let ids: Vec<_> = self.tasks.keys().copied().collect();
-        for id in ids {
-            let is_running = self.running.contains_key(&id);
-            if how == Shutdown::Kill || !is_running {
-                self.apply(id, OwnerEvent::Cancelled, None);
-            }
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        let Some(ending) = &self.ending else { return false };
-        let is_late = ending.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        self.tasks.is_empty() || is_late
-    }
-
-    /// Nothing is left to be done, or there is no more time for it.
-    async fn finish(mut self) {
-        let ids: Vec<_> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.give_up(id, TaskError::Cancelled);
-        }
-        self.clean_up().await;
-        self.notes.close();
-        while let Ok(note) = self.notes.try_recv() {
-            match note {
-                ClusterNote::Submitted { promise, .. } => {
-                    promise.fail(TaskError::PoolBroken(procession::PoolError::ShutDown));
-                }
-                ClusterNote::ShutDown { done, .. } => drop(done.send(())),
-                _ => {}
-            }
-        }
-        for done in self.ending.into_iter().flat_map(|ending| ending.done) {
-            let _ = done.send(());
-        }
     }
 
     /// The name of a task that has not ended.

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_wrong_build_never_runs_a_task_and_is_told,
         callbacks_may_wait_for_other_tasks_of_the_cluster,
         tasks_in_chunks_have_the_results_of_their_own,
+        a_cluster_is_made_used_and_dropped_in_asynchronous_code,
         after_a_shutdown_nothing_is_left_on_the_server,
     ]
 }
@@ -127,6 +128,19 @@ fn tasks_in_chunks_have_the_results_of_their_own() {
     assert_eq!((cluster.stats().submitted, cluster.stats().finished), (620, 620));
     // An endless map is dropped.
     assert_eq!(cluster.map((0..).map(square)).nth(50), Some(Ok(2500)));
+}
+
+fn a_cluster_is_made_used_and_dropped_in_asynchronous_code() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let cluster = place.cluster();
+        assert_eq!(cluster.submit(square(5)).await, Ok(25));
+        let overview =
+            procession_nats::overview(&procession_nats::ConnectSettings::new(place.url()));
+        assert_eq!(overview.expect("an answer").hosts.len(), 1);
+    });
 }
 
 fn after_a_shutdown_nothing_is_left_on_the_server() {

@@ -1,0 +1,65 @@
+//! The end of a cluster: what a shutdown waits for, and for how long.
+
+use std::sync::mpsc as std_mpsc;
+use std::time::Instant;
+
+use procession::{PoolError, Shutdown, TaskError};
+
+use super::driver::{ClusterDriver, ClusterNote};
+use crate::owner::OwnerEvent;
+
+/// A shutdown that was asked for.
+pub(super) struct ClusterEnding {
+    done: Vec<std_mpsc::Sender<()>>,
+    deadline: Option<Instant>,
+}
+
+impl ClusterDriver {
+    pub(super) fn begin_to_end(&mut self, how: Shutdown, done: std_mpsc::Sender<()>) {
+        let deadline = match how {
+            Shutdown::Kill => Some(Instant::now() + super::CANCELLING),
+            _ => None,
+        };
+        let ending = self.ending.get_or_insert(ClusterEnding { done: Vec::new(), deadline });
+        ending.done.push(done);
+        ending.deadline = ending.deadline.or(deadline);
+        if how == Shutdown::Wait {
+            return;
+        }
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let is_running = self.running.contains_key(&id);
+            if how == Shutdown::Kill || !is_running {
+                self.apply(id, OwnerEvent::Cancelled, None);
+            }
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        let Some(ending) = &self.ending else { return false };
+        let is_late = ending.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.tasks.is_empty() || is_late
+    }
+
+    /// Nothing is left to be done, or there is no more time for it.
+    pub(super) async fn finish(mut self) {
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.give_up(id, TaskError::Cancelled);
+        }
+        self.clean_up().await;
+        self.notes.close();
+        while let Ok(note) = self.notes.try_recv() {
+            match note {
+                ClusterNote::Submitted { promise, .. } => {
+                    promise.fail(TaskError::PoolBroken(PoolError::ShutDown));
+                }
+                ClusterNote::ShutDown { done, .. } => drop(done.send(())),
+                _ => {}
+            }
+        }
+        for done in self.ending.into_iter().flat_map(|ending| ending.done) {
+            let _ = done.send(());
+        }
+    }
+}
