@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod core;
+mod partials;
 mod several;
 
 use std::any::type_name;
@@ -29,6 +30,8 @@ pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
 use self::core::{Outcome, ResultState, call, mapped_promise};
+pub(crate) use self::partials::EncodedPartial;
+pub use partials::{Partial, PartialError, Partials};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 
 /// The result of a submitted task: its output, or a [`TaskError`]. Every future is completed.

@@ -92,7 +92,7 @@
 //! | `macros` | yes | the attributes [`task`](macro@task), [`main`](macro@main) and [`test`](macro@test), and [`Registry::collected`] |
 //! | `remote` | no | tasks and results as bytes, for an executor whose workers are on other hosts, such as the crate `procession-nats` |
 //! | `sandbox` | yes | [`Builder::sandbox`] takes rights away from workers (Linux) |
-//! | `stream` | no | [`AsCompleted`] and [`MapUnordered`] are `futures_core::Stream`s |
+//! | `stream` | no | [`AsCompleted`], [`Map`], [`MapUnordered`] and [`Partials`] are `futures_core::Stream`s |
 //! | `tracing` | yes | events of a pool for the program's own `tracing` subscriber |
 //!
 //! Without `backtrace` and `sandbox` their methods exist: a backtrace has addresses without names, and
@@ -145,7 +145,10 @@ pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
     ShutdownAsync, ThreadPool,
 };
-pub use future::{AsCompleted, Future, FutureState, Unfinished, Until, Waited, as_completed, wait};
+pub use future::{
+    AsCompleted, Future, FutureState, Partial, PartialError, Partials, Unfinished, Until, Waited,
+    as_completed, wait,
+};
 pub use kept_task::{KeptCause, KeptInput, KeptTask, ReplayError, ReplayedOutput};
 pub use limits::{Limits, Recycling, RecyclingReason};
 #[cfg(feature = "dashboard")]

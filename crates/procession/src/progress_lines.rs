@@ -1,10 +1,11 @@
 //! The lines that tasks report while they run, from [`Context::say`](crate::Context::say) to the executor's
-//! `on_say`, in this process or from a worker process.
+//! `on_say`, in this process or from a worker process; and the way of what they emit out of a worker process.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use crate::future::{EncodedPartial, PartialError};
 use crate::panics;
 use crate::printable::printable;
 use crate::task::TaskId;
@@ -37,28 +38,49 @@ pub(crate) fn to_stdout() -> OnSay {
 
 /// Where the lines of tasks that run in this process go.
 #[derive(Clone)]
-pub(crate) struct LineSink(Arc<WriteLine>);
+pub(crate) struct LineSink(Arc<dyn WriteLine>);
 
-/// Takes the task, the index of its worker, and the line.
-type WriteLine = dyn Fn(TaskId, usize, &str) + Send + Sync;
+/// Takes the lines of tasks, and what they emit.
+pub(crate) trait WriteLine: Send + Sync {
+    fn write(&self, task: TaskId, worker: usize, line: &str);
+
+    /// Passes a value to the future of the task, if that is in another process.
+    fn emit(&self, task: TaskId, partial: EncodedPartial) -> Result<(), PartialError> {
+        let _ = (task, partial);
+        Ok(())
+    }
+}
+
+/// Calls `on_say` in this process.
+struct CallOnSay {
+    on_say: OnSay,
+    pid: u32,
+}
+
+impl WriteLine for CallOnSay {
+    fn write(&self, task: TaskId, worker: usize, line: &str) {
+        let pid = self.pid;
+        // A panic of `on_say` must not fail the task.
+        let _ = panics::catch(|| (self.on_say)(&Said { task, worker, pid, line }));
+    }
+}
 
 impl LineSink {
-    /// Passes each line to `write`.
-    pub(crate) fn new(write: impl Fn(TaskId, usize, &str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(write))
+    pub(crate) fn new(to: Arc<dyn WriteLine>) -> Self {
+        Self(to)
     }
 
     /// Calls `on_say` in this process.
     pub(crate) fn calling(on_say: OnSay) -> Self {
-        let pid = std::process::id();
-        Self::new(move |task, worker, line| {
-            // A panic of `on_say` must not fail the task.
-            let _ = panics::catch(|| on_say(&Said { task, worker, pid, line }));
-        })
+        Self::new(Arc::new(CallOnSay { on_say, pid: std::process::id() }))
     }
 
     pub(crate) fn write(&self, task: TaskId, worker: usize, line: &str) {
-        (self.0)(task, worker, line);
+        self.0.write(task, worker, line);
+    }
+
+    pub(crate) fn emit(&self, task: TaskId, partial: EncodedPartial) -> Result<(), PartialError> {
+        self.0.emit(task, partial)
     }
 }
 

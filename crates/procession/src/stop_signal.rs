@@ -12,18 +12,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::future::EncodedPartial;
 use crate::transport::{self, SharedRegion};
 
 /// The future of a task, as the task sees it.
-pub(crate) trait AskedToStop: Send + Sync {
+pub(crate) trait FutureOfTask: Send + Sync {
     fn is_asked_to_stop(&self) -> bool;
+    /// Adds a value that the task emitted.
+    fn put_partial(&self, partial: Option<EncodedPartial>);
 }
 
 /// Whether a task was asked to stop.
 pub(crate) enum StopSignal {
     /// The task runs in the process of its executor. `future` is set when it begins.
     Here {
-        future: Option<Arc<dyn AskedToStop>>,
+        future: Option<Arc<dyn FutureOfTask>>,
         executor: Arc<AtomicBool>,
     },
     Worker(WorkerStop),

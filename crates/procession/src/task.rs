@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec::Encoding;
+use crate::codec::{self, Encoding};
 use crate::error::Failure;
+use crate::future::{EncodedPartial, PartialError};
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::stop_signal::StopSignal;
@@ -158,6 +159,36 @@ impl Context {
     /// to the standard output of the program that submitted the task.
     pub fn say(&self, line: impl fmt::Display) {
         self.lines.write(self.task, self.worker, &line.to_string());
+    }
+
+    /// Passes a value to the future of the task, before its result: see
+    /// [`Future::partials`](crate::Future::partials), which has an example. Values arrive in their order. This
+    /// is the same on every executor.
+    ///
+    /// A value is encoded in the [binary encoding](Encoding::Binary), whatever that of the task is. It may have
+    /// blobs. In a process pool, values count towards the rate at which the lines of one worker are read: at
+    /// most 50,000 lines and 64 MiB in a second; above it, the task waits here.
+    ///
+    /// # Errors
+    ///
+    /// - [`PartialError::Unencodable`]: the value cannot be encoded.
+    /// - [`PartialError::Undelivered`]: the worker process cannot send it.
+    ///
+    /// That nobody reads the values is no error.
+    pub fn emit<P: Serialize + DeserializeOwned>(&self, value: &P) -> Result<(), PartialError> {
+        let mut text = Vec::new();
+        let blobs = codec::encode(Encoding::Binary, value, &mut text).map_err(|refusal| {
+            let field = refusal.field();
+            PartialError::Unencodable { field, reason: refusal.into_reason() }
+        })?;
+        let partial = EncodedPartial { attempt: self.attempt, text, blobs };
+        match &self.stop {
+            StopSignal::Here { future: Some(future), .. } => {
+                future.put_partial(Some(partial));
+                Ok(())
+            }
+            _ => self.lines.emit(self.task, partial),
+        }
     }
 
     /// Gives this run of the task a label, such as the name of its file, in the journal of the pool: see

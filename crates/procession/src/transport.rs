@@ -56,7 +56,9 @@ pub(crate) use self::handshake::{
 };
 #[cfg(feature = "journal")]
 pub(crate) use self::labels::cut as cut_label;
-pub(crate) use self::reply::{Reply, ReplyBuffer, Status, Timed, envelope, split, undelivered};
+pub(crate) use self::reply::{
+    Reply, ReplyBuffer, Status, Timed, envelope, split, split_attempt, undelivered, with_attempt,
+};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::shared_region::{SharedRegion, now};
 pub(crate) use self::socket::{Sent, Socket, identity, maker};
@@ -80,5 +82,7 @@ pub(crate) const NOT_RECEIVED: u8 = 6;
 /// A task has left the worker's process in a state that is not fit for further tasks. The text is
 /// the reason.
 pub(crate) const UNFIT: u8 = 7;
+/// A value that a task emits while it runs.
+pub(crate) const PARTIAL: u8 = 8;
 /// A flag in the kind of a record that has an attachment.
 pub(crate) const HAS_ATTACHMENT: u8 = 0x80;

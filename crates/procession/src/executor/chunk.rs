@@ -3,11 +3,13 @@
 //!
 //! Each task has its own result. If one fails or kills its worker, the others are not affected.
 
+mod in_async;
 mod local;
 
 use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 use std::vec;
 
@@ -86,6 +88,8 @@ struct PendingResults<O> {
     pending: usize,
     /// What the consumer waits for.
     awaited: Option<Awaited>,
+    /// Async code that waits for it.
+    waker: Option<Waker>,
     /// Gets a message when results arrive after none had, if they are taken as they arrive.
     watcher: Option<Watcher>,
     /// Indices of the results that have arrived and were not taken, if there is a watcher.
@@ -177,8 +181,14 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
 fn state_of<O>(len: usize) -> (Arc<ResultsCore<O>>, Results<O>) {
     let id = TaskId::next_many(len);
     let slots = (0..len).map(|_| Slot::Pending).collect();
-    let inner =
-        PendingResults { slots, pending: len, awaited: None, watcher: None, arrived: Vec::new() };
+    let inner = PendingResults {
+        slots,
+        pending: len,
+        awaited: None,
+        waker: None,
+        watcher: None,
+        arrived: Vec::new(),
+    };
     let state = Arc::new(ResultsCore { id, inner: Mutex::new(inner), arrived: Condvar::new() });
     let results = Results {
         state: Arc::clone(&state),
@@ -307,17 +317,25 @@ impl<O> Results<O> {
             };
             inner.awaited = None;
         }
-        if self.next == 0 && inner.pending == 0 {
-            let all = std::mem::take(&mut inner.slots);
-            self.is_empty = true;
-            return all;
-        }
-        let rest = inner.slots[self.next..].iter_mut();
-        let ready = rest.take_while(|slot| !matches!(slot, Slot::Pending));
-        let ready: Vec<_> = ready.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
-        self.next += ready.len();
-        ready
+        take_ready(&mut inner, &mut self.next, &mut self.is_empty)
     }
+}
+
+/// Takes the results from `next` on, up to the first that is pending.
+fn take_ready<O>(
+    inner: &mut PendingResults<O>,
+    next: &mut usize,
+    is_empty: &mut bool,
+) -> Vec<Slot<O>> {
+    if *next == 0 && inner.pending == 0 {
+        *is_empty = true;
+        return std::mem::take(&mut inner.slots);
+    }
+    let rest = inner.slots[*next..].iter_mut();
+    let ready = rest.take_while(|slot| !matches!(slot, Slot::Pending));
+    let ready: Vec<_> = ready.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
+    *next += ready.len();
+    ready
 }
 
 impl<O> ResultsCore<O> {
@@ -328,7 +346,7 @@ impl<O> ResultsCore<O> {
     /// Stores consecutive results. Returns the number of those that were pending.
     fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
         let mut inner = self.lock();
-        let PendingResults { slots, pending, awaited, watcher, arrived } = &mut *inner;
+        let PendingResults { slots, pending, awaited, waker, watcher, arrived } = &mut *inner;
         let (before, had_arrived) = (*pending, !arrived.is_empty());
         for ((item, slot), result) in slots.iter_mut().enumerate().skip(first).zip(results) {
             // A slot that is not pending was cancelled or skipped.
@@ -349,11 +367,15 @@ impl<O> ResultsCore<O> {
         };
         let number = before - *pending;
         let is_news = number > 0 && !had_arrived;
+        let waker = waker.take_if(|_| is_enough);
         let watcher = watcher.as_ref().filter(|_| is_news);
         let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
         drop(inner);
         if let Some((sender, key)) = watcher {
             sender.send(key);
+        }
+        if let Some(waker) = waker {
+            let _ = panics::catch(|| waker.wake());
         }
         if is_enough {
             self.arrived.notify_one();

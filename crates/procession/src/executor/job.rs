@@ -13,7 +13,7 @@ use super::engine::Canceller;
 use crate::blob::Blob;
 use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
-use crate::future::{self, Core, Future, Promise};
+use crate::future::{self, Core, EncodedPartial, Future, Promise};
 use crate::panics;
 use crate::stop_signal::StopSignal;
 use crate::task::{Context, Task, TaskId};
@@ -107,6 +107,7 @@ pub(crate) struct AnyPromise {
 /// A [`Core`] without its type.
 pub(crate) trait AnyCore: Send + Sync {
     fn set_running(&self, running: bool);
+    fn put_partial(&self, partial: Option<EncodedPartial>);
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>);
     fn fail(self: Arc<Self>, error: TaskError);
 }
@@ -128,6 +129,12 @@ impl AnyPromise {
         if let Some(core) = &self.core {
             core.set_running(running);
         }
+    }
+
+    /// What passes values on that the task emits: without the lock that this promise is in.
+    pub(crate) fn partial_sink(&self) -> Option<impl Fn(Option<EncodedPartial>) + use<>> {
+        let core = Arc::clone(self.core.as_ref()?);
+        Some(move |partial| core.put_partial(partial))
     }
 
     pub(crate) fn complete_with(mut self, reply: &Reply<'_>) {
@@ -154,6 +161,10 @@ impl Drop for AnyPromise {
 impl<O: Serialize + DeserializeOwned + Send + 'static> AnyCore for Core<O> {
     fn set_running(&self, running: bool) {
         Core::set_running(self, running);
+    }
+
+    fn put_partial(&self, partial: Option<EncodedPartial>) {
+        Core::put_partial(self, partial);
     }
 
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>) {
@@ -201,7 +212,7 @@ impl<T: Task> Work for TypedJob<T> {
         let Self { task, promise } = *self;
         promise.set_running(true);
         if let StopSignal::Here { future, .. } = &mut context.stop {
-            *future = promise.stop_flag();
+            *future = promise.of_task();
         }
         promise.complete(panics::run(task, &context));
     }

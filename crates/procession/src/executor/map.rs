@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::iter::FusedIterator;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use super::Engine;
 #[cfg(doc)]
@@ -12,7 +15,9 @@ use crate::error::TaskError;
 use crate::task::Task;
 use crate::task_options::TaskOptions;
 
-/// The iterator of [`Executor::map`]: yields the results in the order of the tasks.
+/// The iterator of [`Executor::map`]: yields the results in the order of the tasks. In async code,
+/// [`next_async`](Self::next_async) does; with the feature `stream`, this type is a `futures_core::Stream` as
+/// well.
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     feed: TaskFeed<'e, E, I>,
@@ -23,10 +28,73 @@ pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     has_room: bool,
 }
 
+/// The result of a task of the iterator `I`.
+type TaskResult<I> = Result<<<I as Iterator>::Item as Task>::Output, TaskError>;
+
 impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
     pub(crate) fn new(executor: &'e E, options: TaskOptions, tasks: I) -> Self {
         let feed = TaskFeed::new(executor, options, tasks);
         Self { feed, ahead: VecDeque::new(), outstanding: 0, has_room: true }
+    }
+
+    /// The next result, for async code on any runtime: awaits it without blocking the thread. `None`: all
+    /// were yielded. Nothing is lost if the returned future is dropped.
+    ///
+    /// Tasks are handed over in this call. If the pool has a
+    /// [`max_pending`](crate::Builder::max_pending) that is smaller than what is handed over ahead, that
+    /// waits for room and blocks the thread.
+    ///
+    /// ```
+    /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Square(u64);
+    /// # impl Task for Square {
+    /// #     const NAME: &'static str = "square";
+    /// #     type Output = u64;
+    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+    /// # }
+    /// async fn squares(pool: &ThreadPool) -> Result<Vec<u64>, TaskError> {
+    ///     let mut results = pool.map((1..=1000).map(Square));
+    ///     let mut squares = Vec::new();
+    ///     while let Some(square) = results.next_async().await {
+    ///         squares.push(square?); // in the order of the tasks
+    ///     }
+    ///     Ok(squares)
+    /// }
+    /// ```
+    pub fn next_async(
+        &mut self,
+    ) -> impl Future<Output = Option<TaskResult<I>>> + use<'_, 'e, E, I> {
+        poll_fn(|context| self.poll_next_result(context))
+    }
+
+    fn poll_next_result(&mut self, context: &mut Context<'_>) -> Poll<Option<TaskResult<I>>> {
+        loop {
+            if self.has_room {
+                self.fill();
+            }
+            let executor = self.feed.executor;
+            let next = match self.ahead.front_mut() {
+                None => return Poll::Ready(None),
+                Some(Ahead::Chunk(results)) => {
+                    let next = ready!(results.poll_next(context, || executor.canceller()));
+                    if next.is_some() {
+                        self.outstanding -= 1;
+                        return Poll::Ready(next);
+                    }
+                    None
+                }
+                Some(Ahead::One(future)) => Some(ready!(Pin::new(future).poll(context))),
+                Some(Ahead::Failed(error)) => Some(Err(error.clone())),
+            };
+            self.has_room = true;
+            self.ahead.pop_front();
+            if next.is_some() {
+                self.outstanding -= 1;
+                return Poll::Ready(next);
+            }
+        }
     }
 
     fn fill(&mut self) {
@@ -71,6 +139,22 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.feed.size_hint(self.outstanding)
+    }
+}
+
+/// Nothing in it is pinned.
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Unpin for Map<'_, E, I> {}
+
+#[cfg(feature = "stream")]
+impl<E: Engine + ?Sized, I: Iterator<Item: Task>> futures_core::Stream for Map<'_, E, I> {
+    type Item = TaskResult<I>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_next_result(context)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        Iterator::size_hint(self)
     }
 }
 

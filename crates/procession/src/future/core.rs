@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::partials::{EncodedPartial, PartialQueue};
 use super::{Arrivals, Future, TaskControl, Waiter, Wake};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
-use crate::stop_signal::AskedToStop;
+use crate::stop_signal::FutureOfTask;
 use crate::task::TaskId;
 use crate::waiting::{self, Obligation};
 use procession_os::fork::Origin;
@@ -20,7 +21,7 @@ pub(crate) struct Core<T> {
     pub(super) id: TaskId,
     /// Is asked when the future is cancelled. Here, and not in the future: futures are moved often.
     pub(super) executor: Option<Weak<dyn TaskControl>>,
-    running: Running,
+    pub(super) running: Running,
     /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
     inner: Mutex<CoreState<T>>,
@@ -35,6 +36,8 @@ pub(super) struct CoreState<T> {
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
     wake: Option<Arc<dyn Wake>>,
+    /// What the task emits. `None`: nothing, and nobody has asked for it.
+    pub(super) partials: Option<Arc<PartialQueue>>,
     /// Number of threads that wait for `done`.
     waiting: usize,
 }
@@ -214,6 +217,7 @@ fn new<T: Send + 'static>(
             watchers: SmallVec::new(),
             waker: None,
             wake: None,
+            partials: None,
             waiting: 0,
         }),
         done: Condvar::new(),
@@ -223,14 +227,14 @@ fn new<T: Send + 'static>(
 }
 
 /// What the executor and the future tell each other about the task.
-enum Running {
+pub(super) enum Running {
     Own(TaskFlags),
     /// The future was [mapped](Future::map) from that of the task.
     Of(Arc<dyn TaskState>),
 }
 
 #[derive(Default)]
-struct TaskFlags {
+pub(super) struct TaskFlags {
     /// The task is at a worker, for [`Future::state`]. Set by the executor.
     is_running: AtomicBool,
     /// Set by [`Future::cancel`].
@@ -238,9 +242,10 @@ struct TaskFlags {
 }
 
 /// The core of the task from whose future another one was mapped.
-trait TaskState: Send + Sync {
+pub(super) trait TaskState: Send + Sync {
     fn is_running(&self) -> bool;
     fn ask_to_stop(&self);
+    fn partials(&self) -> Arc<PartialQueue>;
 }
 
 impl<T: Send> TaskState for Core<T> {
@@ -251,11 +256,19 @@ impl<T: Send> TaskState for Core<T> {
     fn ask_to_stop(&self) {
         Core::ask_to_stop(self);
     }
+
+    fn partials(&self) -> Arc<PartialQueue> {
+        Core::partials(self)
+    }
 }
 
-impl<T: Send> AskedToStop for Core<T> {
+impl<T: Send> FutureOfTask for Core<T> {
     fn is_asked_to_stop(&self) -> bool {
         matches!(&self.running, Running::Own(own) if own.is_asked_to_stop.load(Ordering::Acquire))
+    }
+
+    fn put_partial(&self, partial: Option<EncodedPartial>) {
+        Core::put_partial(self, partial);
     }
 }
 
@@ -273,9 +286,9 @@ impl<T: Send + 'static> Promise<T> {
         }
     }
 
-    /// Where the task finds out that it is to stop.
-    pub(crate) fn stop_flag(&self) -> Option<Arc<dyn AskedToStop>> {
-        self.core.as_ref().map(|core| Arc::clone(core) as Arc<dyn AskedToStop>)
+    /// The future, for the task that runs in this process.
+    pub(crate) fn of_task(&self) -> Option<Arc<dyn FutureOfTask>> {
+        self.core.as_ref().map(|core| Arc::clone(core) as Arc<dyn FutureOfTask>)
     }
 
     /// The core, which the caller completes. `None`: it was completed.
@@ -312,6 +325,9 @@ impl<T> Core<T> {
         T: Send + 'static,
     {
         let mut inner = self.lock();
+        if inner.partials.is_some() {
+            inner = self.close_partials(inner);
+        }
         if inner.before_ready.is_none() {
             return self.publish(inner, result);
         }

@@ -102,10 +102,20 @@ impl Claims {
 
     /// Whether a call has this task, unanswered.
     pub(crate) fn have_task(&self, id: u64) -> bool {
-        self.assigned().any(|(_, call)| {
+        self.with_task(id).is_some()
+    }
+
+    fn with_task(&self, id: u64) -> Option<&SentCall> {
+        let has_it = |call: &SentCall| {
             let first = call.work_item.id.0 + u64::from(call.first);
             (first + u64::from(call.answered)..first + u64::from(call.items)).contains(&id)
-        })
+        };
+        self.assigned().map(|(_, call)| call).find(|call| has_it(call))
+    }
+
+    /// The work item that has this task, unanswered.
+    pub(crate) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
+        self.with_task(id).map(|call| Arc::clone(&call.work_item))
     }
 
     fn call_of(&self, claim: u64) -> Option<&SentCall> {

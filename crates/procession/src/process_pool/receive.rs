@@ -12,13 +12,14 @@ use super::worker_handle::{Answered, Process, Receiving, WorkerHandle};
 use super::{Output, OutputStream, PoolEvent};
 use crate::blob::Blob;
 use crate::error::TaskError;
+use crate::future::EncodedPartial;
 use crate::limits;
 use crate::printable::printable;
 use crate::scheduler::Event;
 use crate::task::TaskId;
 use crate::transport::{
-    self, Attachment, Garbled, HAS_ATTACHMENT, NOT_RECEIVED, OUTPUT, Record, Reply, SAID, Status,
-    TAKE_IN, Timed, UNFIT,
+    self, Attachment, Garbled, HAS_ATTACHMENT, NOT_RECEIVED, OUTPUT, PARTIAL, Record, Reply, SAID,
+    Status, TAKE_IN, Timed, UNFIT,
 };
 
 /// Largest number of records that are passed to the scheduler together. More would save few locks, and
@@ -98,8 +99,9 @@ pub(super) fn initializer_reply(
         }
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
-            if taken.is(SAID) || taken.is(UNFIT) {
+            if taken.is(SAID) || taken.is(UNFIT) || taken.is(PARTIAL) {
                 let bytes = text.len();
+                // An initializer has no future that could be asked for its partial results.
                 if taken.is(SAID) {
                     pass_line(pool, handle, number, taken.line(text)?);
                 }
@@ -173,6 +175,15 @@ impl ReceivedReplies {
         }
     }
 
+    /// The value that a task emitted. `None`: its attachment could not be received.
+    fn partial(&self, text: &[u8]) -> Result<Option<EncodedPartial>, Garbled> {
+        if self.lost().is_some() {
+            return Ok(None);
+        }
+        let (attempt, text) = transport::split_attempt(text).ok_or(Garbled)?;
+        Ok(Some(EncodedPartial { attempt, text: text.to_vec(), blobs: self.blobs.take() }))
+    }
+
     /// Whether later records must wait until this one is passed on: a line of a task or a report of a
     /// fault, to keep the order with the replies, and to count them; blobs, so that their descriptors do
     /// not accumulate; and a lost attachment, whose reply is to the first unanswered task.
@@ -182,12 +193,13 @@ impl ReceivedReplies {
 
     /// Whether it answers no task: a worker may send any number of these.
     fn is_unasked(&self) -> bool {
-        self.is(SAID) || self.is(UNFIT) || self.is(NOT_RECEIVED)
+        self.is(SAID) || self.is(PARTIAL) || self.is(UNFIT) || self.is(NOT_RECEIVED)
     }
 
-    /// The number of bytes of its text.
+    /// The number of bytes of its text and its blobs.
     fn len(&self, receiving: &Receiving) -> usize {
-        self.attachment.text(receiving.bytes(self.record)).len()
+        let blobs: usize = self.blobs.borrow().iter().map(|blob| blob.len()).sum();
+        self.attachment.text(receiving.bytes(self.record)).len() + blobs
     }
 
     fn has_blobs(&self) -> bool {
@@ -262,13 +274,16 @@ fn receive(
         replies: Vec::with_capacity(taken.len()),
     };
     let added = replies.add_all(&taken, &receiving);
+    let is_added = added.as_ref().map(drop).map_err(|_| Garbled);
     // The records before a malformed one are valid and are passed on.
     pool.replied(replies.events, &replies.replies);
-    if let Ok(Some((task, line))) = added {
-        pass_line(pool, handle, task, line);
-    }
-    let result = added.and(is_sound).map(|()| true);
     let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
+    match added {
+        Ok(Some(Told::Line(task, line))) => pass_line(pool, handle, task, line),
+        Ok(Some(Told::Partial(task, partial))) => pass_partial(handle, task, partial),
+        Ok(None) | Err(Garbled) => {}
+    }
+    let result = is_added.and(is_sound).map(|()| true);
     let pause = unasked.and_then(|bytes| receiving.count_unasked(bytes));
     drop(taken);
     drop(receiving);
@@ -290,6 +305,20 @@ fn pass_line(pool: &PoolInner, handle: &WorkerHandle, task: u64, line: &str) {
     pool.listeners.output(&Output { worker, pid, stream, line });
 }
 
+/// Passes a value on to the future of a task, if the worker has this task.
+fn pass_partial(handle: &WorkerHandle, task: u64, partial: Option<EncodedPartial>) {
+    if let Some(work_item) = handle.work_item_of(task) {
+        work_item.put_partial(partial);
+    }
+}
+
+/// What a task tells while it runs, with its id.
+enum Told<'r> {
+    Line(u64, &'r str),
+    /// `None`: its attachment could not be received.
+    Partial(u64, Option<EncodedPartial>),
+}
+
 /// Whether the worker uses more memory than [`Recycling::above_memory`](crate::Recycling) allows.
 fn is_over_memory_limit(pool: &PoolInner, handle: &WorkerHandle) -> bool {
     pool.setup
@@ -307,18 +336,20 @@ struct ReplyEvents<'r> {
 }
 
 impl<'r> ReplyEvents<'r> {
-    /// Adds the records. Returns the line of a task, if the last record is one.
+    /// Adds the records. Returns what a task tells, if the last record is that.
     fn add_all(
         &mut self,
         taken: &'r [ReceivedReplies],
         receiving: &'r Receiving,
-    ) -> Result<Option<(u64, &'r str)>, Garbled> {
+    ) -> Result<Option<Told<'r>>, Garbled> {
         let mut rest = taken;
         while let Some((first, others)) = rest.split_first() {
             let (number, text) = first.split(receiving)?;
             rest = others;
             if first.is(SAID) {
-                return Ok(Some((number, first.line(text)?)));
+                return Ok(Some(Told::Line(number, first.line(text)?)));
+            } else if first.is(PARTIAL) {
+                return Ok(Some(Told::Partial(number, first.partial(text)?)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
                 self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?);
             } else if first.lost().is_some() {

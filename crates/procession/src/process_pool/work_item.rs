@@ -10,6 +10,7 @@ use crate::codec::Encoding;
 use crate::error::TaskError;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
+use crate::future::EncodedPartial;
 use crate::task::TaskId;
 use crate::transport::{INLINE_LIMIT, Reply};
 
@@ -168,6 +169,17 @@ impl WorkItem {
             && let Some(promise) = &*lock(promise)
         {
             promise.set_running(running);
+        }
+    }
+
+    /// Passes a value on that the task emitted. The tasks of a chunk have no futures that could be asked for it.
+    pub(crate) fn put_partial(&self, partial: Option<EncodedPartial>) {
+        if let Promises::One(promise) = &self.promises {
+            // The lock is released before a waker is called.
+            let sink = lock(promise).as_ref().and_then(AnyPromise::partial_sink);
+            if let Some(put) = sink {
+                put(partial);
+            }
         }
     }
 

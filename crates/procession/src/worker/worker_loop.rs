@@ -1,5 +1,7 @@
 //! The loop of a worker: takes the next call, claims it, runs its task and replies.
 
+mod speak;
+
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +21,8 @@ use crate::stop_signal::{StopSignal, WorkerStop};
 use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, NOT_RECEIVED,
-    OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SAID, SharedRegion, Socket,
-    Status, Stuck, TAKE_IN, Timed, UNFIT, Writer,
+    OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SharedRegion, Socket, Status,
+    Stuck, TAKE_IN, Timed, UNFIT, Writer,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
@@ -104,7 +106,7 @@ impl WorkerLoop {
             registry,
             worker,
             locals: Arc::default(),
-            lines: LineSink::new(move |task, _, line| speaks.say(task, line)),
+            lines: LineSink::new(speaks),
             region,
             inbox: Mutex::new(Inbox {
                 reader: Reader::default(),
@@ -361,18 +363,6 @@ impl ReplySender {
         let has_waited = self.send(OUTPUT, timed.to_number(), output, &[])?;
         self.region.announce_reply(timed.claim, self.region.replies().is_filling());
         Ok(has_waited)
-    }
-
-    fn say(&self, task: TaskId, line: &str) {
-        if let Err(stuck) = self.send(SAID, task.0, line.as_bytes(), &[]) {
-            // Part of a line fits into a record without an attachment.
-            const SPARED: usize = 200;
-            let end = (0..=INLINE_LIMIT - SPARED).rev().find(|end| line.is_char_boundary(*end));
-            let part = &line[..end.unwrap_or_default()];
-            let cut = format!("{part} ... (cut: the worker {stuck})");
-            let _ = self.send(SAID, task.0, cut.as_bytes(), &[]);
-        }
-        self.region.reply_events().notify();
     }
 
     /// Reports a fault of this process, in a text that needs no attachment.

@@ -38,6 +38,7 @@ mod chunks_on_threads;
 mod foreign;
 mod map;
 mod mapped;
+mod partials;
 mod results;
 mod several;
 mod shutdown;
@@ -51,6 +52,7 @@ fn main() {
         chunks_on_threads::trials(),
         map::trials(),
         mapped::trials(),
+        partials::trials(),
         shutdown::trials(),
         stopping::trials(),
         several::trials(),

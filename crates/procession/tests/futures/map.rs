@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             map_knows_its_length_and_stays_at_its_end,
             map_keyed_yields_each_key_with_the_result_of_its_task,
             map_unordered_yields_each_result_once_with_the_index_of_its_task,
+            map_is_awaited_and_is_a_stream_in_the_order_of_the_tasks,
             map_unordered_is_awaited_and_is_a_stream,
             map_unordered_takes_a_bounded_number_of_tasks_ahead,
             map_unordered_works_on_an_endless_iterator,
@@ -135,6 +136,28 @@ fn map_unordered_yields_each_result_once_with_the_index_of_its_task(kind: Kind) 
         executor.map_unordered((0..3_000).map(|n| Echo(n.to_string()))).collect();
     echoes.sort_unstable_by_key(|(index, _)| *index);
     assert!(echoes.into_iter().eq((0..3_000).map(|n| (n, Ok(n.to_string())))));
+}
+
+fn map_is_awaited_and_is_a_stream_in_the_order_of_the_tasks(kind: Kind) {
+    use futures_core::Stream;
+    let executor = kind.of(2);
+    let outputs = || (0..3_000).map(|n| Ok(n.to_string()));
+    let tasks = || (0..3_000).map(|n| Echo(n.to_string()));
+    let (mut awaited, mut results) = (executor.map(tasks()), Vec::new());
+    while let Some(result) = block_on(awaited.next_async()) {
+        results.push(result);
+        // Both ways in turn.
+        if results.len() % 100 == 7 {
+            results.extend(awaited.next());
+        }
+    }
+    assert!(block_on(awaited.next_async()).is_none());
+    assert!(results.into_iter().eq(outputs()));
+    let mut stream = executor.map(tasks());
+    assert_eq!(Stream::size_hint(&stream), (3_000, Some(3_000)));
+    let mut next = || block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+    assert!(std::iter::from_fn(&mut next).eq(outputs()));
+    assert!(next().is_none());
 }
 
 fn map_unordered_is_awaited_and_is_a_stream(kind: Kind) {

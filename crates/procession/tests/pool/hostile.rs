@@ -13,8 +13,8 @@ use std::{fs, process, thread};
 
 use libtest_mimic::Trial;
 use procession::{
-    Builder, Executor, Exit, Output, ProcessPool, Registry, Said, Shutdown, TaskError, TaskOptions,
-    as_completed,
+    Builder, Executor, Exit, Output, Partial, PartialError, ProcessPool, Registry, Said, Shutdown,
+    TaskError, TaskOptions, as_completed,
 };
 use rustix::process::Signal;
 
@@ -35,6 +35,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_flood_of_descriptors_leaves_no_descriptor_open,
         a_flood_of_requests_ends_its_worker,
         a_worker_speaks_for_no_task_but_its_own,
+        a_worker_emits_for_no_task_but_its_own,
+        a_malformed_partial_result_costs_only_its_worker,
         control_characters_of_tasks_are_inert,
         a_flood_of_lines_is_read_at_a_limited_rate,
         a_flood_of_lines_leaves_a_sibling_half_of_its_throughput,
@@ -176,6 +178,24 @@ fn a_worker_speaks_for_no_task_but_its_own() {
     assert!(earlier.result().is_ok() && future.result().is_ok());
     assert_eq!(*said.lock().expect("a list"), [(own, "honest".to_owned())]);
     assert!(printed.load(Ordering::SeqCst) > 2, "no line is lost");
+}
+
+fn a_worker_emits_for_no_task_but_its_own() {
+    let pool = quiet().workers(1).build().expect("a pool");
+    let earlier = pool.submit(Echo("1".to_owned()));
+    let future = pool.submit(Hostile(Attack::ForgedPartials));
+    let partials: Vec<_> = future.partials::<String>().collect();
+    assert!(future.result().is_ok());
+    assert!(
+        matches!(&partials[..], [Ok(Partial { value, attempt: 9, .. }), Err(PartialError::Undecodable { .. })]
+            if value == "honest"),
+        "{partials:?}"
+    );
+    assert_eq!(earlier.partials::<String>().count(), 0);
+}
+
+fn a_malformed_partial_result_costs_only_its_worker() {
+    costs_only_its_worker(&Attack::CutPartial);
 }
 
 const VARIABLE: &str = "PROCESSION_TEST_HOSTILE_POOL";

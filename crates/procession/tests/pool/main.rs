@@ -38,6 +38,7 @@ mod maps;
 #[cfg(not(target_os = "linux"))]
 mod no_attacks;
 mod orphans;
+mod partials;
 mod payloads;
 mod plain_values;
 mod plays;
@@ -73,7 +74,7 @@ fn main() {
     let registry = prisoner::add_to(hostile::add_to(registry));
     let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
-    let registry = journal::add_to(registry);
+    let registry = partials::add_to(journal::add_to(registry));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
     hostile::play_if_asked();
@@ -112,6 +113,7 @@ fn main() {
         starting::trials(),
         orphans::trials(),
         says::trials(),
+        partials::trials(),
         spoilers::trials(),
         vandals::trials(),
         liars::trials(),

@@ -58,6 +58,7 @@ pub(crate) fn registry() -> Registry {
         .with::<MuteOutput>()
         .with::<Nested>()
         .with::<NestedEndless>()
+        .with::<Emit>()
 }
 
 /// A pool of this many workers, all there, whose output is of no interest.
@@ -250,6 +251,16 @@ Nested(usize) -> Vec<u32>: task, _c => {
     Ok(pids)
 });
 
+task!(/// Emits these texts, waits at the gate if there is one, and ends as told.
+Emit(Vec<String>, Option<PathBuf>, Ending) -> (): task, context => {
+    for text in task.0 {
+        context.emit(&text)?;
+    }
+    if let Some(gate) = task.1 {
+        harness::wait_at(&gate);
+    }
+    task.2.happen()
+});
 task!(/// Runs a task that never ends in a pool of its own.
 NestedEndless(PathBuf) -> (): task, _c => {
     pool(1).submit(Pass(task.0)).result()?;

@@ -92,6 +92,11 @@ impl WorkerHandle {
         self.sending().claims.have_task(id)
     }
 
+    /// The work item of a task that the worker has and has not answered.
+    pub(in crate::process_pool) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
+        self.sending().claims.work_item_of(id)
+    }
+
     /// The sequence number of the call with this claim, if there is one.
     pub(in crate::process_pool) fn seq_of(&self, claim: u64) -> Option<u64> {
         self.sending().claims.seq_of(claim)

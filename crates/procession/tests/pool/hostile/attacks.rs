@@ -51,6 +51,10 @@ pub(crate) enum Attack {
     Requests,
     /// Lines in the names of tasks of others, then its own.
     ForgedLines,
+    /// Partial results of other tasks, then two of its own, the second of them malformed.
+    ForgedPartials,
+    /// A partial result that is too short.
+    CutPartial,
     /// Lines without end, by `say`.
     Lines,
     /// Lines without end, to the standard output.
@@ -102,6 +106,15 @@ impl Task for Hostile {
                 publish_when_there_is_room(SAID, id, "honest");
                 publish(REPLY, 0, &format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1}}"#));
             }
+            Attack::ForgedPartials => {
+                for other in (id.saturating_sub(20)..id).chain([id + 1, u64::MAX]) {
+                    publish_when_there_is_room(PARTIAL, other, FORGED);
+                }
+                publish_when_there_is_room(PARTIAL, id, "\u{9}\0\0\0\u{12}\u{6}honest");
+                publish_when_there_is_room(PARTIAL, id, "\u{9}\0\0\0no value");
+                publish(REPLY, 0, &format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1}}"#));
+            }
+            Attack::CutPartial => publish(PARTIAL, id, "cut"),
             Attack::Lines => loop {
                 context.say("and another one");
             },
@@ -287,6 +300,9 @@ fn go_on_changing(file: &File, len: usize, at: usize) {
 // The form of messages and records, see `src/transport.rs` and `src/transport/attachment.rs`.
 const REPLY: u8 = 2;
 const SAID: u8 = 3;
+const PARTIAL: u8 = 8;
+/// Attempt 1, and a text.
+const FORGED: &str = "\u{1}\0\0\0\u{12}\u{6}forged";
 pub(super) const TAKE_IN: u8 = 5;
 const HAS_ATTACHMENT: u8 = 0x80;
 const IS_FIRST: u8 = 1;

@@ -1,0 +1,46 @@
+//! The results of a chunk in async code, in the order of the tasks.
+
+use std::task::{Context, Poll};
+
+use super::{Awaited, Results, Slot, take_ready};
+use crate::error::TaskError;
+use crate::executor::Canceller;
+use crate::waiting::{self, AwaitedTask};
+
+impl<O> Results<O> {
+    /// The next result. `None`: all were yielded.
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &Context<'_>,
+        executor: impl FnOnce() -> Option<Canceller>,
+    ) -> Poll<Option<Result<O, TaskError>>> {
+        if self.ready.as_slice().is_empty() {
+            // Cloning and dropping a waker calls code of the runtime: without the lock.
+            let waker = context.waker().clone();
+            let mut inner = self.state.lock();
+            if self.is_empty || self.next == inner.slots.len() {
+                return Poll::Ready(None);
+            }
+            if matches!(inner.slots[self.next], Slot::Pending) {
+                inner.awaited = Some(Awaited::One(self.next));
+                let before = inner.waker.replace(waker);
+                drop(inner);
+                drop(before);
+                if waiting::has_role() {
+                    let executor = executor();
+                    let executor = executor.as_ref().map(Canceller::control);
+                    waiting::before_pending(AwaitedTask { id: self.state.id, executor });
+                }
+                return Poll::Pending;
+            }
+            inner.awaited = None;
+            self.ready = take_ready(&mut inner, &mut self.next, &mut self.is_empty).into_iter();
+        }
+        match self.ready.next() {
+            Some(Slot::Ready(result)) => Poll::Ready(Some(result.map_err(|error| *error))),
+            Some(Slot::Pending | Slot::Taken) | None => {
+                unreachable!("`take_ready` returns the next result, and only ready slots")
+            }
+        }
+    }
+}

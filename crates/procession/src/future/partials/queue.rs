@@ -1,0 +1,201 @@
+//! [`PartialQueue`]: the partial results of one task that were not read, encoded, up to a bound.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::blob::Blob;
+use crate::panics;
+use procession_os::fork::Origin;
+
+/// Largest number of values that are kept for a reader.
+const MOST_VALUES: usize = 1024;
+
+/// Largest number of their bytes, with those of blobs. One larger value is kept if there is no other.
+const MOST_BYTES: usize = 16 << 20;
+
+/// A value that a task emitted, in the binary encoding.
+#[derive(Debug)]
+pub(crate) struct EncodedPartial {
+    pub attempt: u32,
+    pub text: Vec<u8>,
+    /// The blobs to which the text refers.
+    pub blobs: Vec<Blob>,
+}
+
+impl EncodedPartial {
+    fn bytes(&self) -> usize {
+        self.text.len() + self.blobs.iter().map(|blob| blob.len()).sum::<usize>()
+    }
+}
+
+/// What is in the queue.
+pub(super) enum Kept {
+    Value(EncodedPartial),
+    /// So many values were dropped here.
+    Missed(u64),
+}
+
+/// What a reader gets.
+pub(super) enum Next {
+    Kept(Kept),
+    /// The queue is empty, and the task may emit more.
+    Later,
+    End,
+}
+
+/// Between the task, or the thread that receives from its worker, and the readers.
+pub(in crate::future) struct PartialQueue {
+    /// The process whose threads fill it.
+    origin: Origin,
+    state: Mutex<QueueState>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    kept: VecDeque<Kept>,
+    /// Number of bytes of the values.
+    bytes: usize,
+    /// The task is done.
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+impl PartialQueue {
+    pub(in crate::future) fn new() -> Self {
+        Self { origin: Origin::here(), state: Mutex::default(), arrived: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a value. `None`: one that was lost on its way.
+    pub(in crate::future) fn put(&self, partial: Option<EncodedPartial>) {
+        let mut state = self.lock();
+        if state.is_closed {
+            return;
+        }
+        let has_room = |partial: &EncodedPartial| {
+            let fits = state.bytes.saturating_add(partial.bytes()) <= MOST_BYTES;
+            state.kept.is_empty() || state.kept.len() < MOST_VALUES && fits
+        };
+        match (partial.filter(has_room), state.kept.back_mut()) {
+            (Some(partial), _) => {
+                state.bytes += partial.bytes();
+                state.kept.push_back(Kept::Value(partial));
+            }
+            (None, Some(Kept::Missed(number))) => *number += 1,
+            (None, _) => state.kept.push_back(Kept::Missed(1)),
+        }
+        self.wake(state);
+    }
+
+    /// The task is done.
+    pub(in crate::future) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        self.wake(state);
+    }
+
+    /// Wakes the readers. The waker is called without the lock.
+    fn wake(&self, mut state: MutexGuard<'_, QueueState>) {
+        let waker = state.waker.take();
+        drop(state);
+        self.arrived.notify_all();
+        if let Some(waker) = waker {
+            let _ = panics::catch(|| waker.wake());
+        }
+    }
+
+    fn next(&self, state: &mut QueueState) -> Next {
+        if let Some(kept) = state.kept.pop_front() {
+            if let Kept::Value(partial) = &kept {
+                state.bytes -= partial.bytes();
+            }
+            return Next::Kept(kept);
+        }
+        // In a forked copy of the program no thread fills the queue.
+        if state.is_closed || self.origin.is_forked() { Next::End } else { Next::Later }
+    }
+
+    pub(super) fn take(&self) -> Next {
+        self.next(&mut self.lock())
+    }
+
+    /// Blocks until there is a value or the end.
+    pub(super) fn wait(&self) -> Next {
+        let mut state = self.lock();
+        loop {
+            match self.next(&mut state) {
+                Next::Later => {
+                    state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                next => return next,
+            }
+        }
+    }
+
+    /// The same for a poll: `waker` is woken where this returns [`Next::Later`].
+    pub(super) fn poll(&self, waker: &Waker) -> Next {
+        let next = self.take();
+        if !matches!(next, Next::Later) {
+            return next;
+        }
+        // Cloning and dropping a waker calls code of the runtime: without the lock.
+        let waker = waker.clone();
+        let mut state = self.lock();
+        let next = self.next(&mut state);
+        let before = match next {
+            Next::Later => state.waker.replace(waker),
+            _ => None,
+        };
+        drop(state);
+        // Another reader, which polls again.
+        if let Some(before) = before {
+            before.wake();
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(len: usize) -> Option<EncodedPartial> {
+        Some(EncodedPartial { attempt: 1, text: vec![0; len], blobs: Vec::new() })
+    }
+
+    fn taken(queue: &PartialQueue) -> Vec<Result<usize, u64>> {
+        let next = || match queue.take() {
+            Next::Kept(Kept::Value(partial)) => Some(Ok(partial.text.len())),
+            Next::Kept(Kept::Missed(number)) => Some(Err(number)),
+            Next::Later | Next::End => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn what_is_not_read_is_bounded_and_what_is_dropped_is_counted_in_its_place() {
+        let queue = PartialQueue::new();
+        (0..MOST_VALUES + 5).for_each(|_| queue.put(value(1)));
+        let all = taken(&queue);
+        assert_eq!(all.len(), MOST_VALUES + 1);
+        assert_eq!(all.last(), Some(&Err(5)));
+        for len in [MOST_BYTES, 1, 1] {
+            queue.put(value(len));
+        }
+        assert_eq!(taken(&queue), [Ok(MOST_BYTES), Err(2)]);
+        for len in [Some(MOST_BYTES + 1), None, Some(1)] {
+            queue.put(len.and_then(value));
+        }
+        assert_eq!(taken(&queue), [Ok(MOST_BYTES + 1), Err(2)]);
+        queue.put(value(2));
+        queue.close();
+        queue.put(value(3));
+        assert_eq!(taken(&queue), [Ok(2)]);
+        assert!(matches!(queue.wait(), Next::End));
+    }
+}

@@ -1,0 +1,30 @@
+//! What tasks tell while they run: lines and partial results, as records to the coordinator.
+
+use super::ReplySender;
+use crate::future::{EncodedPartial, PartialError};
+use crate::progress_lines::WriteLine;
+use crate::task::TaskId;
+use crate::transport::{INLINE_LIMIT, PARTIAL, SAID, with_attempt};
+
+impl WriteLine for ReplySender {
+    fn write(&self, task: TaskId, _: usize, line: &str) {
+        if let Err(stuck) = self.send(SAID, task.0, line.as_bytes(), &[]) {
+            // Part of a line fits into a record without an attachment.
+            const SPARED: usize = 200;
+            let end = (0..=INLINE_LIMIT - SPARED).rev().find(|end| line.is_char_boundary(*end));
+            let part = &line[..end.unwrap_or_default()];
+            let cut = format!("{part} ... (cut: the worker {stuck})");
+            let _ = self.send(SAID, task.0, cut.as_bytes(), &[]);
+        }
+        self.region.reply_events().notify();
+    }
+
+    fn emit(&self, task: TaskId, partial: EncodedPartial) -> Result<(), PartialError> {
+        let text = with_attempt(partial.attempt, &partial.text);
+        let sent = self.send(PARTIAL, task.0, &text, &partial.blobs);
+        self.region.reply_events().notify();
+        let undelivered =
+            |stuck| PartialError::Undelivered { reason: format!("the worker {stuck}") };
+        sent.map(drop).map_err(undelivered)
+    }
+}
