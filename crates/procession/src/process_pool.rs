@@ -16,6 +16,7 @@
 //! | [`child`], [`output`] | two threads per process: its end, its output |
 //! | [`worker_handle`], [`receive`], [`claims`] | one worker: calls to it, replies from it |
 //! | [`listeners`], [`events`], [`trace`] | events, output and lines of tasks for the program |
+//! | [`traces`] | spans and events of tasks for the program's subscriber |
 
 mod builder;
 mod child;
@@ -49,6 +50,8 @@ mod supervisor;
 mod suspension;
 mod task_control;
 mod trace;
+mod traces;
+mod unasked;
 mod validate;
 mod work_item;
 mod worker_handle;

@@ -9,7 +9,7 @@
 //!     │ ◄──────────────── Welcome{…} ─────── │   message of the socket pair
 //!     │ ── Ready ──────────────────────────► │   message of the socket pair
 //!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share
-//!     │ ── said, reply ────────────────────► │ ┘ (`shared_region.rs`)
+//!     │ ── said, traced, reply ────────────► │ ┘ (`shared_region.rs`)
 //!     │ ◄───────────────── attachment ─────► │   messages of the socket pair, for what does not fit into a
 //!     │                                      │   record (`attachment.rs`)
 //!     │ ◄────────────────────────────────────│   lifeline: carries nothing, and breaks when the
@@ -42,6 +42,8 @@ mod ring_tests;
 mod shared_region;
 mod socket;
 mod sync;
+#[cfg(feature = "tracing")]
+mod traced;
 
 pub(crate) use self::attachment::{
     Assembly, Attachment, Passed, Patience, ReceivedBytes, Stuck, pass,
@@ -62,6 +64,11 @@ pub(crate) use self::reply::{
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::shared_region::{SharedRegion, now};
 pub(crate) use self::socket::{Sent, Socket, identity, maker};
+#[cfg(feature = "tracing")]
+pub(crate) use self::traced::{
+    FieldValue, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, MAX_TEXT, Site, TRACES_VARIABLE,
+    TraceRecord, Values,
+};
 
 /// The longest text in a record, in bytes.
 pub(crate) const INLINE_LIMIT: usize = 64 * 1024;
@@ -84,5 +91,7 @@ pub(crate) const NOT_RECEIVED: u8 = 6;
 pub(crate) const UNFIT: u8 = 7;
 /// A value that a task emits while it runs.
 pub(crate) const PARTIAL: u8 = 8;
+/// A span or an event of a task (`traced.rs`).
+pub(crate) const TRACED: u8 = 9;
 /// A flag in the kind of a record that has an attachment.
 pub(crate) const HAS_ATTACHMENT: u8 = 0x80;

@@ -13,6 +13,7 @@
 mod origin;
 mod streams;
 mod task_journal;
+mod task_traces;
 mod worker_loop;
 
 use std::fs::File;
@@ -197,7 +198,7 @@ impl Asked {
         os::threads::name_this_thread(c"worker");
 
         let socket = match take_stdin() {
-            Ok(socket) => socket,
+            Ok(socket) => Arc::new(socket),
             Err(error) => {
                 refused_by_the_system(&error).send_to(io::stdin().as_fd());
                 return Err(error.into());
@@ -205,9 +206,8 @@ impl Asked {
         };
         let Handshaken { region, welcome: Welcome { threads, limits, stack }, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
-        let (worker, socket) = (invitation.worker, Arc::new(socket));
         let journal = TaskJournal::open(marking, &registry.build(), &region, stack);
-        let worker_loop = WorkerLoop::new(registry, worker, region, Arc::clone(&socket), journal);
+        let worker_loop = WorkerLoop::new(registry, marking, region, Arc::clone(&socket), journal);
         let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
@@ -252,7 +252,7 @@ impl Asked {
             let _ = runner.join();
         }
         worker_loop.drop_locals();
-        worker_loop.end_journal();
+        worker_loop.end_records();
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
 use super::program::Programs;
+use super::traces::Traces;
 use super::{Output, ProcessPool};
 use super::{pool_journal, socket_dir, validate};
 use crate::error::PoolError;
@@ -74,6 +75,9 @@ pub struct Builder {
     on_say: OnSay,
     /// The directory of journals. Without the feature it is never set.
     journal: Option<PathBuf>,
+    /// The least important level of spans and events of tasks.
+    #[cfg(feature = "tracing")]
+    trace_level: Option<tracing::level_filters::LevelFilter>,
 }
 
 enum WorkerProgram {
@@ -123,6 +127,8 @@ impl Default for Builder {
             }),
             on_say: progress_lines::to_stdout(),
             journal: None,
+            #[cfg(feature = "tracing")]
+            trace_level: None,
         }
     }
 }
@@ -334,8 +340,12 @@ impl Builder {
             on_output,
             on_say,
             journal,
+            #[cfg(feature = "tracing")]
+            trace_level,
             stack,
         } = self;
+        #[cfg(not(feature = "tracing"))]
+        let trace_level = None;
         if worker::was_asked_in_vain() {
             return Err(PoolError::NotServing);
         }
@@ -356,6 +366,7 @@ impl Builder {
         let crash_keeper = crash_dir.as_deref().map(CrashKeeper::new).transpose()?;
         // Last, so that a setting that is refused leaves no journal.
         let journal = pool_journal::begin(journal, &build_id, &slots, &mut worker_env)?;
+        let traces = Traces::begin(trace_level, &mut worker_env);
         let setup = Setup {
             scheduling: Settings {
                 slots,
@@ -386,7 +397,7 @@ impl Builder {
         };
         ProcessPool::start(
             setup,
-            ListenerFns { on_event, wants_starts, on_output, on_say, journal },
+            ListenerFns { on_event, wants_starts, on_output, on_say, journal, traces },
         )
     }
 }

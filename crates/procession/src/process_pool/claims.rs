@@ -28,6 +28,14 @@ pub(crate) struct SentCall {
     pub answered: u32,
 }
 
+impl SentCall {
+    /// Whether it has this task, unanswered.
+    fn has_task(&self, id: u64) -> bool {
+        let first = self.work_item.id.0 + u64::from(self.first);
+        (first + u64::from(self.answered)..first + u64::from(self.items)).contains(&id)
+    }
+}
+
 impl Claims {
     /// The claim of the next call, if one is free.
     pub(crate) fn next(&mut self, region: &SharedRegion) -> Option<u32> {
@@ -106,14 +114,10 @@ impl Claims {
     }
 
     fn with_task(&self, id: u64) -> Option<&SentCall> {
-        let has_it = |call: &SentCall| {
-            let first = call.work_item.id.0 + u64::from(call.first);
-            (first + u64::from(call.answered)..first + u64::from(call.items)).contains(&id)
-        };
-        self.assigned().map(|(_, call)| call).find(|call| has_it(call))
+        self.assigned().map(|(_, call)| call).find(|call| call.has_task(id))
     }
 
-    /// The work item that has this task, unanswered.
+    /// The work item of this task, if a call has it, unanswered.
     pub(crate) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
         self.with_task(id).map(|call| Arc::clone(&call.work_item))
     }

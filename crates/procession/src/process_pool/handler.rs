@@ -85,6 +85,9 @@ fn serve(
         // The worker wrote malformed records.
         handle.kill(KillReason::Unusable);
     }
+    if let Some(traces) = pool.listeners.traces() {
+        handle.traces().end(traces, handle);
+    }
     let Ended { exit, usage, last_output } = until_ended(handle, ended);
     pool.listeners.event(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
     pool.exited(handle, exit, last_output);

@@ -2,11 +2,13 @@
 //! tasks.
 
 use super::pool_journal::PoolJournal;
+use super::traces::Traces;
 use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent, trace};
 use crate::panics;
 use crate::progress_lines::{OnSay, Said};
 use crate::task::TaskId;
+use crate::transport::Garbled;
 use crate::waiting::RoleGuard;
 
 pub(super) type OnEvent = Box<dyn Fn(&PoolEvent) + Send + Sync>;
@@ -20,6 +22,8 @@ pub(super) struct ListenerFns {
     pub(super) on_output: OnOutput,
     pub(super) on_say: OnSay,
     pub(super) journal: Option<PoolJournal>,
+    /// Whether spans and events of tasks are passed on.
+    pub(super) traces: Option<Traces>,
 }
 
 /// Calls the functions, each time in the role of a thread that delivers results: in that role a wait
@@ -43,6 +47,11 @@ impl Listeners {
     /// The journal of the pool, if it keeps one.
     pub(super) fn journal(&self) -> Option<&PoolJournal> {
         self.functions.journal.as_ref()
+    }
+
+    /// That the pool passes on what its tasks trace, if it does.
+    pub(super) fn traces(&self) -> Option<&Traces> {
+        self.functions.traces.as_ref()
     }
 
     /// Passes an event to the journal, to `on_event` and to the subscriber of `tracing`; makes it only
@@ -69,6 +78,19 @@ impl Listeners {
             journal.output(output);
         }
         let _ = panics::catch(|| (self.functions.on_output)(output));
+    }
+
+    /// Passes a span or an event of a task to the subscriber of `tracing`.
+    pub(super) fn traced(
+        &self,
+        handle: &WorkerHandle,
+        task: u64,
+        record: &[u8],
+    ) -> Result<(), Garbled> {
+        // No worker sends one unasked.
+        let traces = self.traces().ok_or(Garbled)?;
+        let _role = RoleGuard::delivers(self.pool);
+        handle.traces().pass(traces, handle, task, record)
     }
 
     /// Passes a line that a task reported to `on_say`.

@@ -6,20 +6,20 @@ use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::PoolEvent;
 use super::inner::PoolInner;
+use super::unasked::Unasked;
 use super::work_item::WorkItem;
 use super::worker_handle::{Answered, Process, Receiving, WorkerHandle};
-use super::{Output, OutputStream, PoolEvent};
 use crate::blob::Blob;
 use crate::error::TaskError;
 use crate::future::EncodedPartial;
 use crate::limits;
 use crate::printable::printable;
 use crate::scheduler::Event;
-use crate::task::TaskId;
 use crate::transport::{
     self, Attachment, Garbled, HAS_ATTACHMENT, NOT_RECEIVED, OUTPUT, PARTIAL, Record, Reply, SAID,
-    Status, TAKE_IN, Timed, UNFIT,
+    Status, TAKE_IN, TRACED, Timed, UNFIT,
 };
 
 /// Largest number of records that are passed to the scheduler together. More would save few locks, and
@@ -99,11 +99,13 @@ pub(super) fn initializer_reply(
         }
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
-            if taken.is(SAID) || taken.is(UNFIT) || taken.is(PARTIAL) {
+            if taken.is(SAID) || taken.is(UNFIT) || taken.is(PARTIAL) || taken.is(TRACED) {
                 let bytes = text.len();
                 // An initializer has no future that could be asked for its partial results.
                 if taken.is(SAID) {
-                    pass_line(pool, handle, number, taken.line(text)?);
+                    Unasked::Line(number, taken.line(text)?).pass(pool, handle)?;
+                } else if taken.is(TRACED) {
+                    Unasked::Trace(number, text).pass(pool, handle)?;
                 }
                 let pause = receiving.count_unasked(bytes);
                 drop(receiving);
@@ -122,6 +124,7 @@ pub(super) fn initializer_reply(
                 Some(_) => taken.undelivered(number, handle)?,
             };
             handle.answered(number, 1, |work_item, _| reply.id == work_item.id.0)?;
+            handle.traces().close_answered(handle);
             work_item.complete_with(0, &reply);
             return Ok(true);
         }
@@ -193,7 +196,11 @@ impl ReceivedReplies {
 
     /// Whether it answers no task: a worker may send any number of these.
     fn is_unasked(&self) -> bool {
-        self.is(SAID) || self.is(PARTIAL) || self.is(UNFIT) || self.is(NOT_RECEIVED)
+        self.is(SAID)
+            || self.is(PARTIAL)
+            || self.is(TRACED)
+            || self.is(UNFIT)
+            || self.is(NOT_RECEIVED)
     }
 
     /// The number of bytes of its text and its blobs.
@@ -274,16 +281,14 @@ fn receive(
         replies: Vec::with_capacity(taken.len()),
     };
     let added = replies.add_all(&taken, &receiving);
-    let is_added = added.as_ref().map(drop).map_err(|_| Garbled);
+    if pool.listeners.traces().is_some() {
+        handle.traces().close_answered(handle);
+    }
     // The records before a malformed one are valid and are passed on.
     pool.replied(replies.events, &replies.replies);
     let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
-    match added {
-        Ok(Some(Told::Line(task, line))) => pass_line(pool, handle, task, line),
-        Ok(Some(Told::Partial(task, partial))) => pass_partial(handle, task, partial),
-        Ok(None) | Err(Garbled) => {}
-    }
-    let result = is_added.and(is_sound).map(|()| true);
+    let passed = added.and_then(|last| last.map_or(Ok(()), |last| last.pass(pool, handle)));
+    let result = passed.and(is_sound).map(|()| true);
     let pause = unasked.and_then(|bytes| receiving.count_unasked(bytes));
     drop(taken);
     drop(receiving);
@@ -293,30 +298,6 @@ fn receive(
         handle.pause(pause);
     }
     result
-}
-
-/// Passes a line on as that of a task, if the worker has this task. The line of another task, or of one
-/// that is answered, is a line that the worker wrote: no worker speaks for a task that it does not run.
-fn pass_line(pool: &PoolInner, handle: &WorkerHandle, task: u64, line: &str) {
-    if handle.has_task(task) {
-        return pool.listeners.line(handle, TaskId(task), line);
-    }
-    let (worker, pid, stream) = (handle.worker(), handle.pid(), OutputStream::Stdout);
-    pool.listeners.output(&Output { worker, pid, stream, line });
-}
-
-/// Passes a value on to the future of a task, if the worker has this task.
-fn pass_partial(handle: &WorkerHandle, task: u64, partial: Option<EncodedPartial>) {
-    if let Some(work_item) = handle.work_item_of(task) {
-        work_item.put_partial(partial);
-    }
-}
-
-/// What a task tells while it runs, with its id.
-enum Told<'r> {
-    Line(u64, &'r str),
-    /// `None`: its attachment could not be received.
-    Partial(u64, Option<EncodedPartial>),
 }
 
 /// Whether the worker uses more memory than [`Recycling::above_memory`](crate::Recycling) allows.
@@ -341,15 +322,17 @@ impl<'r> ReplyEvents<'r> {
         &mut self,
         taken: &'r [ReceivedReplies],
         receiving: &'r Receiving,
-    ) -> Result<Option<Told<'r>>, Garbled> {
+    ) -> Result<Option<Unasked<'r>>, Garbled> {
         let mut rest = taken;
         while let Some((first, others)) = rest.split_first() {
             let (number, text) = first.split(receiving)?;
             rest = others;
             if first.is(SAID) {
-                return Ok(Some(Told::Line(number, first.line(text)?)));
+                return Ok(Some(Unasked::Line(number, first.line(text)?)));
             } else if first.is(PARTIAL) {
-                return Ok(Some(Told::Partial(number, first.partial(text)?)));
+                return Ok(Some(Unasked::Partial(number, first.partial(text)?)));
+            } else if first.is(TRACED) {
+                return Ok(Some(Unasked::Trace(number, text)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {
                 self.add_unfit(first.is(NOT_RECEIVED).then_some(number), line(text)?);
             } else if first.lost().is_some() {

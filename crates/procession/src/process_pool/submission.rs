@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::inner::PoolInner;
 use super::state::PoolState;
+use super::traces::Submitter;
 use super::work_item::{self, WorkItem};
 use crate::error::{PoolError, TaskError};
 use crate::executor::callbacks;
@@ -82,7 +83,8 @@ impl PoolInner {
         });
         match encoded {
             Some(encoded) => {
-                self.schedule(self.item_pool.work_item(encoded), options);
+                let submitter = Submitter::here(self.listeners.traces());
+                self.schedule(self.item_pool.work_item(encoded, submitter), options);
             }
             None if self.setup.max_pending.is_some() => {
                 self.lock_state().reserved -= 1;
@@ -113,7 +115,8 @@ impl PoolInner {
 
     /// Passes a chunk to the scheduler.
     pub(super) fn submit_chunk(&self, chunk: EncodedChunk, options: ResolvedOptions) {
-        let work_item = Arc::new(WorkItem::from_chunk(chunk));
+        let submitter = Submitter::here(self.listeners.traces());
+        let work_item = Arc::new(WorkItem::from_chunk(chunk, submitter));
         self.reserve_chunk(work_item.items() as usize);
         if self.origin.is_forked() {
             work_item.fail(0..work_item.items(), TaskError::PoolBroken(PoolError::Forked));

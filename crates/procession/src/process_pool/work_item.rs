@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::traces::Submitter;
 use crate::blob::Blob;
 use crate::codec::Encoding;
 use crate::error::TaskError;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::EncodedPartial;
+use crate::panics;
 use crate::task::TaskId;
 use crate::transport::{INLINE_LIMIT, Reply};
 
@@ -21,6 +23,8 @@ pub(crate) struct WorkItem {
     pub name: &'static str,
     pub encoding: Encoding,
     pub submitted: Instant,
+    /// The span in which it was submitted, if the pool traces its tasks.
+    pub submitter: Submitter,
     text: EncodedText,
     /// The blobs to which the text refers.
     blobs: Mutex<Vec<Blob>>,
@@ -44,8 +48,8 @@ impl ItemPool {
     const MAX: usize = 1024;
 
     /// A work item of one task.
-    pub(crate) fn work_item(&self, encoded: EncodedJob) -> Arc<WorkItem> {
-        let work_item = WorkItem::new(encoded);
+    pub(crate) fn work_item(&self, encoded: EncodedJob, submitter: Submitter) -> Arc<WorkItem> {
+        let work_item = WorkItem { submitter, ..WorkItem::new(encoded) };
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
             Some(emptied) => {
@@ -89,13 +93,15 @@ impl WorkItem {
     pub(crate) fn new(encoded: EncodedJob) -> Self {
         let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
-        Self { id, name, encoding, submitted: Instant::now(), text, blobs, promises }
+        let (submitted, submitter) = (Instant::now(), Submitter::default());
+        Self { id, name, encoding, submitted, submitter, text, blobs, promises }
     }
 
-    /// Drops text and blobs, so that the allocation can be used again. Returns false for a chunk, or
+    /// Drops text, blobs and the submitter's span, so that the allocation can be used again. Returns false for a chunk, or
     /// if the promise was not complete.
     pub(crate) fn clear(&mut self) -> bool {
         self.text = EncodedText::new();
+        panics::discard(std::mem::take(&mut self.submitter));
         *self.blobs() = Vec::new();
         match &self.promises {
             Promises::One(promise) => lock(promise).take().is_none(),
@@ -103,11 +109,12 @@ impl WorkItem {
         }
     }
 
-    pub(crate) fn from_chunk(encoded: EncodedChunk) -> Self {
+    pub(crate) fn from_chunk(encoded: EncodedChunk, submitter: Submitter) -> Self {
         let EncodedChunk { id, name, encoding, text, ends, promise } = encoded;
         let text = EncodedText::from_vec(text);
         let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());
-        Self { id, name, encoding, submitted: Instant::now(), text, blobs, promises }
+        let submitted = Instant::now();
+        Self { id, name, encoding, submitted, submitter, text, blobs, promises }
     }
 
     /// The id of one of its tasks.

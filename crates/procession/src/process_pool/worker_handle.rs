@@ -27,6 +27,7 @@
 //! |---|---|---|
 //! | (`helping`) | the right to receive for one waiting caller; its spin state | that caller, for the whole wait |
 //! | `receiving` | positions in the ring of replies, records that were read, attachments | the handler; (a waiting caller; `end_call`) |
+//! | `traces` | open spans of its tasks, in the program's subscriber | while `receiving` is held, or by the handler after the end |
 //! | [`PoolState`](super::state::PoolState) | the scheduler | while `receiving` is held, by the thread that receives |
 //! | `sending` | the ring of calls, the table of claims, the lifeline | each thread that flushes, takes back, ends a call, or reads a reply |
 //! | `outbox` | calls that were not written yet | with the pool's state held, to add calls; with `sending` held, to write or take them back |
@@ -50,6 +51,7 @@ pub(super) use self::outbox::Outgoing;
 use self::outbox::{Outbox, Sending};
 pub(super) use self::receiving::{Answered, Receiving};
 use super::child::Child;
+use super::traces::WorkerTraces;
 use crate::error::Exit;
 use crate::scheduler::{Begun, WorkerId};
 use crate::transport::{self, AdaptiveSpin, SharedRegion, Socket};
@@ -64,6 +66,7 @@ pub(super) struct WorkerHandle {
     handler_spin: AdaptiveSpin,
     /// Held by the one caller that may receive; guards the spin state of callers.
     helping: Mutex<AdaptiveSpin>,
+    traces: Mutex<WorkerTraces>,
     is_ready: AtomicBool,
     is_dismissed: AtomicBool,
     is_unfit: AtomicBool,
@@ -102,6 +105,7 @@ impl WorkerHandle {
             receiving: Mutex::default(),
             handler_spin: AdaptiveSpin::default(),
             helping: Mutex::default(),
+            traces: Mutex::default(),
             is_ready: AtomicBool::new(false),
             is_dismissed: AtomicBool::new(false),
             is_unfit: AtomicBool::new(false),
@@ -235,6 +239,11 @@ impl WorkerHandle {
     pub(super) fn release(&self) {
         self.sending().lifeline = None;
         self.receiving().drop_attachments();
+    }
+
+    /// The spans of its tasks.
+    pub(super) fn traces(&self) -> MutexGuard<'_, WorkerTraces> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sending(&self) -> MutexGuard<'_, Sending> {

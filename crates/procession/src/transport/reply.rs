@@ -6,6 +6,7 @@
 //! | `OUTPUT` | a [`Timed`] claim | an output |
 //! | `SAID` | a task id | a line |
 //! | `PARTIAL` | a task id | the attempt, in 4 bytes, and a value in the binary encoding |
+//! | `TRACED` | a task id | a span or an event (`traced.rs`) |
 //! | `NOT_RECEIVED` | the claim of the call | the reason |
 //! | `UNFIT` | 0 | the reason |
 

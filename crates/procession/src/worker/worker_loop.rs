@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::streams::Streams;
 use super::task_journal::{RunnerLane, TaskJournal};
+use super::task_traces::TaskTraces;
 use super::{end_at_once, refused};
 use crate::blob::Blob;
 use crate::codec;
@@ -20,9 +21,9 @@ use crate::registry::Registry;
 use crate::stop_signal::{StopSignal, WorkerStop};
 use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
-    self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, NOT_RECEIVED,
-    OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SharedRegion, Socket, Status,
-    Stuck, TAKE_IN, Timed, UNFIT, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, Marking,
+    NOT_RECEIVED, OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SharedRegion,
+    Socket, Status, Stuck, TAKE_IN, TRACED, Timed, UNFIT, Writer,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
@@ -42,6 +43,7 @@ pub(super) struct WorkerLoop {
     streams: Streams,
     origin: Origin,
     journal: Option<TaskJournal>,
+    traces: Option<TaskTraces>,
 }
 
 /// The ring of calls and the socket, as read by one runner at a time.
@@ -89,7 +91,7 @@ struct Taken {
 impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
-        worker: usize,
+        marking: Marking,
         region: Arc<SharedRegion>,
         socket: Arc<Socket>,
         journal: Option<TaskJournal>,
@@ -101,10 +103,11 @@ impl WorkerLoop {
                 socket: Arc::clone(&socket),
             }),
         });
-        let speaks = Arc::clone(&reply_sender);
+        let (speaks, traces) = (Arc::clone(&reply_sender), Arc::clone(&reply_sender));
+        let trace = move |task, record: &[u8]| traces.trace(task, record);
         Self {
             registry,
-            worker,
+            worker: marking.worker,
             locals: Arc::default(),
             lines: LineSink::new(speaks),
             region,
@@ -120,6 +123,7 @@ impl WorkerLoop {
             streams: Streams::as_they_are(),
             origin: Origin::here(),
             journal,
+            traces: TaskTraces::open(marking, Box::new(trace)),
         }
     }
 
@@ -183,8 +187,11 @@ impl WorkerLoop {
         self.locals.clear();
     }
 
-    /// Writes the last lines of the journal. No task runs any more.
-    pub(super) fn end_journal(&self) {
+    /// Writes the last lines of the journal, and those about what was dropped. No task runs any more.
+    pub(super) fn end_records(&self) {
+        if let Some(traces) = &self.traces {
+            traces.end();
+        }
         if let Some(journal) = &self.journal {
             journal.end();
         }
@@ -298,7 +305,9 @@ impl WorkerLoop {
                 lane.begin(context.task, parts.name, call.attempt, now);
             }
             let status = match &runner {
-                Ok(run) => run(task, &context, reply_buffer),
+                Ok(run) => TaskTraces::during(self.traces.as_ref(), context.task, || {
+                    run(task, &context, reply_buffer)
+                }),
                 Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
             };
             if self.origin.is_forked() {
@@ -363,6 +372,12 @@ impl ReplySender {
         let has_waited = self.send(OUTPUT, timed.to_number(), output, &[])?;
         self.region.announce_reply(timed.claim, self.region.replies().is_filling());
         Ok(has_waited)
+    }
+
+    /// Sends a record about a span or an event.
+    fn trace(&self, task: u64, record: &[u8]) {
+        let _ = self.send(TRACED, task, record, &[]);
+        self.region.reply_events().notify();
     }
 
     /// Reports a fault of this process, in a text that needs no attachment.

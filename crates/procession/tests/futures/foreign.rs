@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use libtest_mimic::Trial;
 use procession::{
@@ -9,7 +10,7 @@ use procession::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::harness::{Gate, trial};
+use crate::harness::{self, Gate, trial};
 use crate::own_executor::OneThread;
 use crate::tasks::{Echo, Pass, Touch};
 
@@ -128,8 +129,11 @@ fn a_foreign_executor_that_is_dropped_completes_all_futures() {
     let running = executor.submit(Pass(gate.path()));
     gate.await_arrivals(1);
     let pending: Vec<_> = (0..5).map(|_| executor.submit(Pass(gate.path()))).collect();
+    // While the thread runs a task, so that it takes none of the others.
+    let dropped = thread::spawn(move || drop(executor));
+    harness::eventually("no pending task", || pending.iter().all(Future::is_done));
     gate.open();
-    drop(executor);
+    dropped.join().expect("no panic");
     assert!(running.result().is_ok());
     assert!(pending.into_iter().all(|future| future.result() == Err(TaskError::Cancelled)));
 }

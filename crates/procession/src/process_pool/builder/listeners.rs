@@ -52,6 +52,40 @@ impl Builder {
         self
     }
 
+    /// Passes the spans and events that tasks make in their workers, up to this level, to the subscriber of
+    /// `tracing` of the thread that calls [`build`](Self::build). Without a subscriber, workers send nothing.
+    /// Default: off.
+    ///
+    /// Level, target, name, fields, file and line are those of the worker, so the filters of this program apply.
+    /// The current span of the thread that submits a task becomes the parent of a span `task` (target `procession`,
+    /// fields `task`, `name`, `worker`, `pid`), which has the spans and events of the task. They arrive in their
+    /// order, before the future is done. What belongs to no task is in a span `worker`.
+    ///
+    /// - With the feature `log`, the records of the crate `log` arrive as events, too.
+    /// - A program that has a subscriber, or a logger, before its worker runs the first task, keeps it there: it
+    ///   installs one before [`serve_if_asked`](crate::worker::serve_if_asked), or in the
+    ///   [`initializer`](Self::initializer).
+    /// - A worker sends 20,000 records in a second at most, with 8 KiB of text in each; it has 1,024 open spans and
+    ///   1,024 places in the code with up to 32 fields. What is above is dropped; a warning `spans and events were
+    ///   dropped` of the target `procession` says how many. A worker that is killed loses its last count.
+    /// - That a span is entered and left is not passed on: only when it is created and closed.
+    /// - The subscriber is called on the threads of the pool. So a wait for a task of this pool in it returns
+    ///   [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+    /// - Control characters of workers are escaped. Names of places in the code are kept for the life of this
+    ///   process, 2 KiB each at most.
+    ///
+    /// ```no_run
+    /// # use procession::{PoolError, ProcessPool};
+    /// # fn main() -> Result<(), PoolError> {
+    /// let pool = ProcessPool::builder().tracing(tracing::Level::DEBUG).build()?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tracing")]
+    pub fn tracing(mut self, level: impl Into<tracing::level_filters::LevelFilter>) -> Self {
+        self.trace_level = Some(level.into());
+        self
+    }
+
     /// Keeps a journal of the pool in a new directory in `logs`, which is created if it is missing:
     /// [`journal`](crate::journal) describes it. The journals of the last 20 runs are kept. Default: none.
     ///

@@ -92,7 +92,7 @@ impl WorkerHandle {
         self.sending().claims.have_task(id)
     }
 
-    /// The work item of a task that the worker has and has not answered.
+    /// The work item of this task, if the worker has it and has not answered it.
     pub(in crate::process_pool) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
         self.sending().claims.work_item_of(id)
     }

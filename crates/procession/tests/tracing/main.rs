@@ -1,8 +1,10 @@
 //! The events of a process pool that a program's own subscriber of `tracing` gets.
 
-#[path = "support/harness.rs"]
+mod border;
+#[path = "../support/harness.rs"]
 mod harness;
-#[path = "support/tasks.rs"]
+mod recorder;
+#[path = "../support/tasks.rs"]
 mod tasks;
 
 use std::collections::BTreeMap;
@@ -21,14 +23,16 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 fn main() {
     harness::hush_panics_on_purpose();
-    procession::worker::serve_if_asked(tasks::registry());
-    let trials = vec![
+    procession::worker::serve_if_asked(border::with_tasks(tasks::registry()));
+    let mut trials = vec![
         trial(
             "a_subscriber_hears_of_workers_and_of_tasks_that_come_to_grief",
             a_subscriber_hears_of_workers_and_of_tasks_that_come_to_grief,
         ),
         trial("a_subscriber_that_panics_harms_nobody", a_subscriber_that_panics_harms_nobody),
     ];
+    // First those that need a program without a subscriber of its own.
+    trials.splice(0..0, border::trials());
     // One at a time: a subscriber is for the whole program.
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
