@@ -35,6 +35,7 @@ mod handshake;
 mod initializer;
 mod inner;
 mod listeners;
+mod measures;
 mod output;
 mod pool_journal;
 mod program;

@@ -66,8 +66,8 @@ pub(crate) use self::shared_region::{SharedRegion, now};
 pub(crate) use self::socket::{Sent, Socket, identity, maker};
 #[cfg(feature = "tracing")]
 pub(crate) use self::traced::{
-    FieldValue, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, MAX_TEXT, Site, TRACES_VARIABLE,
-    TraceRecord, Values,
+    FieldValue, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, MAX_TEXT, TRACES_VARIABLE,
+    TraceRecord, TraceSite, Values,
 };
 
 /// The longest text in a record, in bytes.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::PoolEvent;
 use super::inner::PoolInner;
+use super::measures::EndKind;
 use super::pool_journal::{Loss, LostTask};
-use super::stats::Counts;
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError};
@@ -88,11 +88,9 @@ impl PoolInner {
         counts.run.add_many(ran_for, number);
         counts.wait.add_many(waited, number);
         drop(counts);
-        self.count_and_complete(
-            number,
-            |counts| &mut counts.done,
-            || work_item.complete(first, outputs),
-        );
+        self.listeners.measures.ran(waited, ran_for, number);
+        let complete = || work_item.complete(first, outputs);
+        self.count_and_complete(number, EndKind::Done, complete);
     }
 
     /// Counts tasks, completes them, and corrects the count. The count comes first, so that a thread
@@ -101,12 +99,14 @@ impl PoolInner {
     pub(super) fn count_and_complete(
         &self,
         number: u64,
-        counter: impl Fn(&mut Counts) -> &mut u64,
+        outcome: EndKind,
         complete: impl FnOnce() -> usize,
     ) {
-        *counter(&mut self.counts()) += number;
+        *self.counts().of(outcome) += number;
         let completed = complete() as u64;
-        *counter(&mut self.counts()) -= number - completed;
+        *self.counts().of(outcome) -= number - completed;
+        // Counters of `metrics` only grow.
+        self.listeners.measures.ended(outcome, completed);
     }
 
     /// Completes tasks of a work item as the scheduler decided.
@@ -172,9 +172,12 @@ impl PoolInner {
             }
         };
         self.record_lost(work_item, items.clone(), &error, data);
-        let (number, is_cancelled) = (items.len() as u64, error == TaskError::Cancelled);
-        let fail = || work_item.fail(items, error);
-        self.count_and_complete(number, |counts| counts.without_output(is_cancelled), fail);
+        let number = items.len() as u64;
+        let outcome = match error {
+            TaskError::Cancelled => EndKind::Cancelled,
+            _ => EndKind::Failed,
+        };
+        self.count_and_complete(number, outcome, || work_item.fail(items, error));
     }
 
     /// Records tasks without an output in the journal, except those that no worker could have.
@@ -214,15 +217,18 @@ impl PoolInner {
 
     fn complete_with(&self, work_item: &WorkItem, item: u32, reply: &Reply<'_>) {
         let ran_for = Duration::from_micros(reply.run_us);
-        let mut counts = self.counts();
-        let counter = match reply.status {
-            Status::Ok => &mut counts.done,
-            _ => &mut counts.failed,
+        let waited = work_item.submitted.elapsed().saturating_sub(ran_for);
+        let outcome = match reply.status {
+            Status::Ok => EndKind::Done,
+            _ => EndKind::Failed,
         };
-        *counter += 1;
+        let mut counts = self.counts();
+        *counts.of(outcome) += 1;
         counts.run.add(ran_for);
-        counts.wait.add(work_item.submitted.elapsed().saturating_sub(ran_for));
+        counts.wait.add(waited);
         drop(counts);
+        self.listeners.measures.ran(waited, ran_for, 1);
+        self.listeners.measures.ended(outcome, 1);
         work_item.complete_with(item, reply);
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct DeferredEffects {
     /// For the journal.
     noted_retries: Vec<Retried>,
     completed: Vec<Completed>,
+    /// The number of workers that are started in place of others.
+    replaced: u64,
     /// The number of tasks that were asked to stop and are ended after their grace period.
     will_end: usize,
     is_end: bool,
@@ -87,6 +89,7 @@ impl PoolInner {
                 Action::Spawn { worker_id } => {
                     let (handle, is_replacement) = state.add_handle(worker_id);
                     self.counts().respawned += u64::from(is_replacement);
+                    effects.replaced += u64::from(is_replacement);
                     let _ = self.supervisor.send(SupervisorMessage::Start(handle));
                 }
                 Action::Promote { worker_id, replaces } => {
@@ -174,6 +177,7 @@ impl PoolInner {
             retried,
             noted_retries,
             completed,
+            replaced,
             will_end,
             is_end,
         } = effects;
@@ -184,6 +188,7 @@ impl PoolInner {
         for (handle, command) in commands {
             self.run_command(&handle, command);
         }
+        self.listeners.measures.replaced(replaced);
         for event in events {
             self.listeners.event(|| event);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::PoolEvent;
 use super::child::Child;
 use super::inner::PoolInner;
+use super::measures::EndKind;
 use super::supervisor::SupervisorMessage;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
@@ -144,7 +145,7 @@ impl PoolInner {
     fn fail_whole(&self, work_item: &WorkItem, error: &PoolError) {
         let items = 0..work_item.items();
         let fail = || work_item.fail(items.clone(), TaskError::PoolBroken(error.clone()));
-        self.count_and_complete(u64::from(items.end), |counts| &mut counts.failed, fail);
+        self.count_and_complete(u64::from(items.end), EndKind::Failed, fail);
     }
 
     /// Checks the processes that were killed and have not ended: kills them again, breaks the

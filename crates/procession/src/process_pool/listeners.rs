@@ -1,6 +1,7 @@
 //! [`Listeners`]: the functions of the program that a pool calls with events, output and lines of
 //! tasks.
 
+use super::measures::Measures;
 use super::pool_journal::PoolJournal;
 use super::traces::Traces;
 use super::worker_handle::WorkerHandle;
@@ -32,11 +33,12 @@ pub(super) struct Listeners {
     /// Address of the pool, for the role.
     pool: usize,
     functions: ListenerFns,
+    pub(super) measures: Measures,
 }
 
 impl Listeners {
     pub(super) fn new(pool: usize, functions: ListenerFns) -> Self {
-        Self { pool, functions }
+        Self { pool, functions, measures: Measures::new() }
     }
 
     /// Whether there is a listener for each task that starts.
@@ -54,12 +56,13 @@ impl Listeners {
         self.functions.traces.as_ref()
     }
 
-    /// Passes an event to the journal, to `on_event` and to the subscriber of `tracing`; makes it only
-    /// if there is one of them.
+    /// Passes an event to the journal, to `on_event`, to `metrics` and to the subscriber of `tracing`; makes it
+    /// only if there is one of them.
     pub(super) fn event(&self, event: impl FnOnce() -> PoolEvent) {
         let on_event = self.functions.on_event.as_ref();
         let journal = self.journal();
-        if on_event.is_none() && journal.is_none() && !trace::is_on() {
+        let is_followed = self.measures.follow_events() || trace::is_on();
+        if on_event.is_none() && journal.is_none() && !is_followed {
             return;
         }
         let _role = RoleGuard::delivers(self.pool);
@@ -67,6 +70,7 @@ impl Listeners {
         if let Some(journal) = journal {
             journal.event(&event);
         }
+        self.measures.event(&event);
         let _ = panics::catch(|| trace::emit(&event));
         let _ = panics::catch(|| on_event.map(|on_event| on_event(&event)));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use histogram::Histogram;
 
 use super::inner::PoolInner;
+use super::measures::EndKind;
 
 /// Counters of a pool at one moment, from [`ProcessPool::stats`](super::ProcessPool::stats).
 ///
@@ -123,9 +124,13 @@ impl PoolInner {
 }
 
 impl Counts {
-    /// The counter of tasks that ended without an output.
-    pub(crate) fn without_output(&mut self, were_cancelled: bool) -> &mut u64 {
-        if were_cancelled { &mut self.cancelled } else { &mut self.failed }
+    /// The counter of tasks that ended like this.
+    pub(super) fn of(&mut self, outcome: EndKind) -> &mut u64 {
+        match outcome {
+            EndKind::Done => &mut self.done,
+            EndKind::Failed => &mut self.failed,
+            EndKind::Cancelled => &mut self.cancelled,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::inner::PoolInner;
 use super::state::PoolState;
-use super::traces::Submitter;
+use super::traces::SubmitterSpan;
 use super::work_item::{self, WorkItem};
 use crate::error::{PoolError, TaskError};
 use crate::executor::callbacks;
@@ -83,7 +83,7 @@ impl PoolInner {
         });
         match encoded {
             Some(encoded) => {
-                let submitter = Submitter::here(self.listeners.traces());
+                let submitter = SubmitterSpan::here(self.listeners.traces());
                 self.schedule(self.item_pool.work_item(encoded, submitter), options);
             }
             None if self.setup.max_pending.is_some() => {
@@ -115,7 +115,7 @@ impl PoolInner {
 
     /// Passes a chunk to the scheduler.
     pub(super) fn submit_chunk(&self, chunk: EncodedChunk, options: ResolvedOptions) {
-        let submitter = Submitter::here(self.listeners.traces());
+        let submitter = SubmitterSpan::here(self.listeners.traces());
         let work_item = Arc::new(WorkItem::from_chunk(chunk, submitter));
         self.reserve_chunk(work_item.items() as usize);
         if self.origin.is_forked() {

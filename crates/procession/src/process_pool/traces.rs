@@ -15,9 +15,9 @@ mod replay;
 mod sites;
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Submitter, Traces, WorkerTraces};
+pub(crate) use off::{SubmitterSpan, Traces, WorkerTraces};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Submitter, Traces};
+pub(crate) use on::{SubmitterSpan, Traces};
 #[cfg(feature = "tracing")]
 pub(crate) use replay::WorkerTraces;
 
@@ -57,9 +57,9 @@ mod on {
 
     /// The span in which a task was submitted.
     #[derive(Default)]
-    pub(crate) struct Submitter(pub(super) Option<Span>);
+    pub(crate) struct SubmitterSpan(pub(super) Option<Span>);
 
-    impl Submitter {
+    impl SubmitterSpan {
         /// The current span of this thread, if it is of interest.
         pub(in super::super) fn here(traces: Option<&Traces>) -> Self {
             Self(traces.map(|_| Span::current()).filter(|span| span.id().is_some()))
@@ -88,9 +88,9 @@ mod off {
     }
 
     #[derive(Default)]
-    pub(crate) struct Submitter;
+    pub(crate) struct SubmitterSpan;
 
-    impl Submitter {
+    impl SubmitterSpan {
         pub(in super::super) fn here(_: Option<&Traces>) -> Self {
             Self
         }

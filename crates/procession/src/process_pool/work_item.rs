@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::traces::Submitter;
+use super::traces::SubmitterSpan;
 use crate::blob::Blob;
 use crate::codec::Encoding;
 use crate::error::TaskError;
@@ -24,7 +24,7 @@ pub(crate) struct WorkItem {
     pub encoding: Encoding,
     pub submitted: Instant,
     /// The span in which it was submitted, if the pool traces its tasks.
-    pub submitter: Submitter,
+    pub submitter: SubmitterSpan,
     text: EncodedText,
     /// The blobs to which the text refers.
     blobs: Mutex<Vec<Blob>>,
@@ -48,7 +48,7 @@ impl ItemPool {
     const MAX: usize = 1024;
 
     /// A work item of one task.
-    pub(crate) fn work_item(&self, encoded: EncodedJob, submitter: Submitter) -> Arc<WorkItem> {
+    pub(crate) fn work_item(&self, encoded: EncodedJob, submitter: SubmitterSpan) -> Arc<WorkItem> {
         let work_item = WorkItem { submitter, ..WorkItem::new(encoded) };
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
@@ -93,7 +93,7 @@ impl WorkItem {
     pub(crate) fn new(encoded: EncodedJob) -> Self {
         let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
-        let (submitted, submitter) = (Instant::now(), Submitter::default());
+        let (submitted, submitter) = (Instant::now(), SubmitterSpan::default());
         Self { id, name, encoding, submitted, submitter, text, blobs, promises }
     }
 
@@ -109,7 +109,7 @@ impl WorkItem {
         }
     }
 
-    pub(crate) fn from_chunk(encoded: EncodedChunk, submitter: Submitter) -> Self {
+    pub(crate) fn from_chunk(encoded: EncodedChunk, submitter: SubmitterSpan) -> Self {
         let EncodedChunk { id, name, encoding, text, ends, promise } = encoded;
         let text = EncodedText::from_vec(text);
         let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());

@@ -1,6 +1,6 @@
 //! The records in which a worker sends the spans and events of its tasks: JSON, after the id of the task.
 //!
-//! A place in the code is described once for each process, by a `Site`; later records have its number. A
+//! A place in the code is described once for each process, by a `TraceSite`; later records have its number. A
 //! worker that keeps to these bounds is never taken for a malformed one; they bound what the coordinator keeps
 //! of any worker.
 
@@ -30,7 +30,7 @@ pub(crate) const MAX_NAMES: usize = 2 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum TraceRecord<'r> {
     /// Describes the site with the next number, from 0.
-    Site(Site<'r>),
+    Site(TraceSite<'r>),
     /// A span was created. `parent`: 0 stands for the task.
     Span { span: u64, parent: u64, site: u32, values: Values<'r> },
     /// Values of a span that were recorded later.
@@ -47,7 +47,7 @@ pub(crate) enum TraceRecord<'r> {
 
 /// A place in the code that makes spans or events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Site<'r> {
+pub(crate) struct TraceSite<'r> {
     pub is_span: bool,
     /// From 1, an error, to 5.
     pub level: u8,
@@ -74,7 +74,7 @@ pub(crate) enum FieldValue<'r> {
     Formatted(Cow<'r, str>),
 }
 
-impl Site<'_> {
+impl TraceSite<'_> {
     /// The number of bytes of all its names.
     pub(crate) fn size(&self) -> usize {
         let Self { name, target, module, file, fields, .. } = self;
@@ -116,7 +116,7 @@ mod tests {
             (1, FieldValue::Float(f64::NAN.to_bits())),
             (31, FieldValue::Int(i64::MIN)),
         ];
-        let site = Site {
+        let site = TraceSite {
             is_span: false,
             level: 3,
             name: "\u{1}".repeat(MAX_NAMES - 7).into(),
@@ -137,8 +137,8 @@ mod tests {
             assert!(bytes.len() <= crate::transport::INLINE_LIMIT, "{}", bytes.len());
             assert_eq!(TraceRecord::parse(&bytes), Ok(record));
         }
-        assert!(!Site { level: 6, ..site.clone() }.is_valid());
-        assert!(!Site { target: "x".repeat(MAX_NAMES).into(), ..site }.is_valid());
+        assert!(!TraceSite { level: 6, ..site.clone() }.is_valid());
+        assert!(!TraceSite { target: "x".repeat(MAX_NAMES).into(), ..site }.is_valid());
         let long = TraceRecord::Dropped { number: 1 }.to_bytes();
         let padded = [long, vec![b' '; crate::transport::INLINE_LIMIT]].concat();
         assert_eq!(TraceRecord::parse(&padded), Err(Garbled));

@@ -35,6 +35,7 @@ mod journal;
 mod kept;
 mod liars;
 mod maps;
+mod measures;
 #[cfg(not(target_os = "linux"))]
 mod no_attacks;
 mod orphans;
@@ -97,6 +98,7 @@ fn main() {
         chunk_limits::trials(),
         journal::trials(),
         maps::trials(),
+        measures::trials(),
         asynchronous::trials(),
         unruly::trials(),
         concurrency::trials(),

@@ -32,12 +32,12 @@ pub(crate) struct Seen {
 
 /// What happened, in order. The id of a span is its index, counted from 1.
 #[derive(Clone)]
-pub(crate) struct Recorder {
+pub(crate) struct TreeRecorder {
     seen: Arc<Mutex<Vec<Seen>>>,
     level: LevelFilter,
 }
 
-impl Recorder {
+impl TreeRecorder {
     pub(crate) fn new(level: LevelFilter) -> Self {
         Self { seen: Arc::default(), level }
     }
@@ -79,7 +79,7 @@ impl Recorder {
     fn add(
         &self,
         metadata: &'static Metadata<'static>,
-        fields: Fields,
+        fields: SeenFields,
         parent: Option<u64>,
     ) -> u64 {
         let is_span = metadata.is_span();
@@ -104,9 +104,9 @@ fn entered() -> Option<u64> {
 }
 
 #[derive(Default)]
-struct Fields(BTreeMap<String, String>);
+struct SeenFields(BTreeMap<String, String>);
 
-impl Visit for Fields {
+impl Visit for SeenFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.0.insert(field.name().to_owned(), value.to_owned());
     }
@@ -115,7 +115,7 @@ impl Visit for Fields {
     }
 }
 
-impl Subscriber for Recorder {
+impl Subscriber for TreeRecorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level && metadata.target() != "unwanted"
     }
@@ -125,7 +125,7 @@ impl Subscriber for Recorder {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut fields = Fields::default();
+        let mut fields = SeenFields::default();
         span.record(&mut fields);
         let explicit = || span.parent().map(Id::into_u64);
         let parent = if span.is_contextual() { entered() } else { explicit() };
@@ -133,7 +133,7 @@ impl Subscriber for Recorder {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
+        let mut fields = SeenFields::default();
         event.record(&mut fields);
         let explicit = || event.parent().map(Id::into_u64);
         let parent = if event.is_contextual() { entered() } else { explicit() };
@@ -141,7 +141,7 @@ impl Subscriber for Recorder {
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
-        let mut fields = Fields::default();
+        let mut fields = SeenFields::default();
         values.record(&mut fields);
         self.seen.lock().unwrap()[span.into_u64() as usize - 1].fields.extend(fields.0);
     }

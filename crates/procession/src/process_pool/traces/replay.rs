@@ -37,12 +37,12 @@ pub(crate) struct WorkerTraces {
 struct RemoteSpan {
     span: Span,
     /// Where its children are placed.
-    place: Place,
+    place: TreePlace,
 }
 
 /// Where spans and events are placed.
 #[derive(Clone)]
-struct Place {
+struct TreePlace {
     dispatch: Dispatch,
     /// The nearest span that the subscriber has not refused.
     parent: Option<Id>,
@@ -50,9 +50,9 @@ struct Place {
 
 impl RemoteSpan {
     /// A span that was made here. The subscriber may have refused it.
-    fn at(place: Place, span: Span) -> Self {
-        let Place { dispatch, parent } = place;
-        Self { place: Place { dispatch, parent: span.id().or(parent) }, span }
+    fn at(place: TreePlace, span: Span) -> Self {
+        let TreePlace { dispatch, parent } = place;
+        Self { place: TreePlace { dispatch, parent: span.id().or(parent) }, span }
     }
 }
 
@@ -147,7 +147,7 @@ impl WorkerTraces {
         handle: &WorkerHandle,
         task: u64,
         parent: u64,
-    ) -> Result<Place, Garbled> {
+    ) -> Result<TreePlace, Garbled> {
         if parent > 0 {
             return Ok(self.spans.get(&parent).ok_or(Garbled)?.place.clone());
         }
@@ -167,14 +167,14 @@ impl WorkerTraces {
     }
 
     /// The place of what belongs to no task.
-    fn own(&mut self, traces: &Traces, handle: &WorkerHandle) -> Place {
+    fn own(&mut self, traces: &Traces, handle: &WorkerHandle) -> TreePlace {
         let own = self.own.get_or_insert_with(|| {
             let (worker, pid) = (handle.worker(), handle.pid());
             let make =
                 || tracing::error_span!(target: "procession", parent: None, "worker", worker, pid);
             let dispatch = traces.dispatch.clone();
             let span = panics::catch(|| dispatcher::with_default(&dispatch, make));
-            let place = Place { dispatch, parent: None };
+            let place = TreePlace { dispatch, parent: None };
             RemoteSpan::at(place, span.unwrap_or_else(|_| Span::none()))
         });
         own.place.clone()
@@ -198,10 +198,10 @@ fn of_task(
     let above = parent.clone();
     let make = || tracing::error_span!(target: "procession", parent: above, "task", task, name, worker, pid);
     let span = panics::catch(|| dispatcher::with_default(&dispatch, make));
-    RemoteSpan::at(Place { dispatch, parent }, span.unwrap_or_else(|_| Span::none()))
+    RemoteSpan::at(TreePlace { dispatch, parent }, span.unwrap_or_else(|_| Span::none()))
 }
 
-impl Place {
+impl TreePlace {
     /// Creates a span here.
     fn open(&self, site: &'static RemoteSite, values: &Values<'_>) -> Span {
         let metadata = site.static_metadata();

@@ -16,7 +16,7 @@ use tracing_core::subscriber::Interest;
 use tracing_core::{Level, Metadata};
 
 use crate::printable::printable;
-use crate::transport::{MAX_SITES, Site};
+use crate::transport::{MAX_SITES, TraceSite};
 
 /// See the head of the file.
 pub(super) struct RemoteSite {
@@ -46,13 +46,13 @@ impl RemoteSite {
 /// The sites of all workers of this process.
 #[derive(Default)]
 struct RemoteSites {
-    sites: HashMap<Site<'static>, &'static RemoteSite>,
+    sites: HashMap<TraceSite<'static>, &'static RemoteSite>,
     /// How many of them each worker index has added.
     added: HashMap<usize, usize>,
 }
 
 /// The site of this process for one of a worker. `None` if the worker has added too many.
-pub(super) fn find(site: Site<'static>, worker: usize) -> Option<&'static RemoteSite> {
+pub(super) fn find(site: TraceSite<'static>, worker: usize) -> Option<&'static RemoteSite> {
     static SITES: OnceLock<Mutex<RemoteSites>> = OnceLock::new();
     let mut all = SITES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = all.sites.get(&site) {
@@ -71,7 +71,7 @@ pub(super) fn find(site: Site<'static>, worker: usize) -> Option<&'static Remote
     Some(remote)
 }
 
-fn leak(site: &Site<'static>) -> &'static RemoteSite {
+fn leak(site: &TraceSite<'static>) -> &'static RemoteSite {
     let text = |text: &str| -> &'static str { Box::leak(printable(text).into()) };
     let remote: &'static RemoteSite = Box::leak(Box::new(RemoteSite { metadata: OnceLock::new() }));
     let names: Vec<_> = site.fields.iter().map(|name| text(name)).collect();
@@ -100,8 +100,8 @@ fn leak(site: &Site<'static>) -> &'static RemoteSite {
 mod tests {
     use super::*;
 
-    fn site(n: usize) -> Site<'static> {
-        Site {
+    fn site(n: usize) -> TraceSite<'static> {
+        TraceSite {
             is_span: false,
             level: 2,
             name: format!("site {n}\u{1b}").into(),

@@ -17,7 +17,7 @@ use super::SendTrace;
 use super::budget::RateBudget;
 use super::values::ValueReader;
 use crate::task::TaskId;
-use crate::transport::{self, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, Site, TraceRecord};
+use crate::transport::{self, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, TraceRecord, TraceSite};
 
 thread_local! {
     /// The task that runs on this thread.
@@ -147,7 +147,7 @@ impl Forwarder {
         &self,
         state: &mut ForwarderState,
         task: u64,
-        site: Option<(SiteKey, &dyn Fn() -> Site<'static>)>,
+        site: Option<(SiteKey, &dyn Fn() -> TraceSite<'static>)>,
         record: impl FnOnce(u32) -> TraceRecord<'static>,
     ) -> bool {
         let known = site.as_ref().map(|(key, _)| state.sites.get(key).copied());
@@ -175,7 +175,7 @@ impl Forwarder {
         &self,
         parent: Parent,
         key: SiteKey,
-        describe: &dyn Fn() -> Site<'static>,
+        describe: &dyn Fn() -> TraceSite<'static>,
         values: transport::Values<'static>,
     ) {
         let Some(mut state) = self.state() else { return };
@@ -337,8 +337,8 @@ impl Subscriber for Forwarder {
 }
 
 /// A site, cut to the bounds.
-fn describe(metadata: &Metadata<'static>) -> Site<'static> {
-    let mut site = Site {
+fn describe(metadata: &Metadata<'static>) -> TraceSite<'static> {
+    let mut site = TraceSite {
         is_span: metadata.is_span(),
         level: level_number(*metadata.level()),
         name: metadata.name().into(),
@@ -358,7 +358,7 @@ fn describe(metadata: &Metadata<'static>) -> Site<'static> {
 }
 
 /// Takes what is too long out of a site.
-pub(super) fn cut(site: &mut Site<'static>) {
+pub(super) fn cut(site: &mut TraceSite<'static>) {
     if site.size() > MAX_NAMES {
         (site.module, site.file, site.line) = (None, None, None);
     }

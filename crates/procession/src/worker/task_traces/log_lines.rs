@@ -6,7 +6,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::forwarder::{Forwarder, Parent, SiteKey, cut};
 use super::values::ValueReader;
-use crate::transport::{FieldValue, Site};
+use crate::transport::{FieldValue, TraceSite};
 
 /// Installs it as the logger of this process, unless the program has one of its own.
 pub(super) fn install(forwarder: Arc<Forwarder>) {
@@ -33,7 +33,7 @@ impl Log for LogForwarder {
         let place = record.file().map(str::to_owned).zip(record.line());
         let key = SiteKey::OfLog(level, target.to_owned(), place);
         let describe = || {
-            let mut site = Site {
+            let mut site = TraceSite {
                 is_span: false,
                 level,
                 name: "log event".into(),
