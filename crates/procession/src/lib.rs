@@ -89,16 +89,24 @@
 //! | `bytemuck` | no | [`Blob`]s of plain values, and `PodVec`: a `Vec<f32>` that is not encoded number by number |
 //! | `dashboard` | no | `ProcessPool::dashboard`: a live page of a pool, and metrics for Prometheus |
 //! | `journal` | no | `Builder::journal`: each process writes what it does into a log of its own |
+//! | `log` | no | the records of the crate `log` that tasks make, for the same subscriber: `Builder::tracing` |
 //! | `macros` | yes | the attributes [`task`](macro@task), [`main`](macro@main) and [`test`](macro@test), and [`Registry::collected`] |
+//! | `metrics` | no | counters and histograms of a pool for the program's recorder of the crate `metrics` |
 //! | `remote` | no | tasks and results as bytes, for an executor whose workers are on other hosts, such as the crate `procession-nats` |
 //! | `sandbox` | yes | [`Builder::sandbox`] takes rights away from workers (Linux) |
 //! | `stream` | no | [`AsCompleted`], [`Map`], [`MapUnordered`] and [`Partials`] are `futures_core::Stream`s |
-//! | `tracing` | yes | events of a pool for the program's own `tracing` subscriber |
+//! | `tracing` | yes | events of a pool, and what its tasks trace (`Builder::tracing`), for the program's own subscriber |
 //!
 //! Without `backtrace` and `sandbox` their methods exist: a backtrace has addresses without names, and
 //! a pool with a sandbox is refused. `macros` finds tasks by the linker, on Linux, macOS, FreeBSD,
 //! OpenBSD and illumos. The events of `tracing` have the target `procession`: workers that start, exit
 //! and die, tasks that are tried again or timed out, each with its worker, pid, task and cause.
+//!
+//! With `metrics`, a pool has the counters `procession_tasks_total` (label `outcome`: `done`, `failed` or
+//! `cancelled`), `procession_task_retries_total`, `procession_worker_deaths_total`,
+//! `procession_worker_replacements_total` and `procession_spare_promotions_total`, and the histograms
+//! `procession_task_wait_seconds` (from submission to start) and `procession_task_run_seconds`. They go to the
+//! recorder that the thread has when it builds the pool.
 
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

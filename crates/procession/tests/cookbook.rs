@@ -30,6 +30,21 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file")
 }
 
+/// The first worker has another process id each time.
+#[cfg(feature = "tracing")]
+fn traced_shows_the_span_of_the_submitter() {
+    let traced = example("traced");
+    let lines: Vec<_> =
+        traced.lines().filter(|line| !line.contains("procession: worker")).collect();
+    let [six, warning, seven] = lines[..] else { panic!("{traced}") };
+    assert_eq!(six, " INFO request{request=6}: traced: answered half=3");
+    let (before, after) = warning.split_once(" pid=").expect("a process id");
+    assert_eq!(before, r#" WARN request{request=7}:task{task=2 name="traced::halve" worker=0"#);
+    let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    assert_eq!(after, "}:halve{number=7}: traced: not even rest=1");
+    assert_eq!(seven, " INFO request{request=7}: traced: answered half=3");
+}
+
 #[test]
 fn the_examples_of_the_cookbook_do_what_it_says() {
     assert_eq!(example("rayon_before"), "43376 divisors\n");
@@ -37,6 +52,8 @@ fn the_examples_of_the_cookbook_do_what_it_says() {
     assert_eq!(example("in_tokio"), "322 and 546\n");
     assert_eq!(example("uses_library"), "[3, 1]\n");
     assert_eq!(example("typed_errors"), "120\nthe limit is 20\n");
+    #[cfg(feature = "tracing")]
+    traced_shows_the_span_of_the_submitter();
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl WorkItem {
     pub(crate) fn new(encoded: EncodedJob) -> Self {
         let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
-        let (submitted, submitter) = (Instant::now(), SubmitterSpan::default());
+        let (submitted, submitter) = (Instant::now(), SubmitterSpan::here(None));
         Self { id, name, encoding, submitted, submitter, text, blobs, promises }
     }
 
