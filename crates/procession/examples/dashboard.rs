@@ -9,16 +9,20 @@ use std::{env, process, thread, time::Duration};
 
 use procession::{Context, Executor, ProcessPool, Retries, Shutdown};
 
+/// Most tasks are short. About a thousand take some time, ten crash at first, and ten fail.
 #[procession::task]
-fn thumbnail(n: u64, context: &Context) -> Result<u64, String> {
+fn thumbnail(n: u64, tasks: u64, context: &Context) -> Result<u64, String> {
+    let step = (tasks / 1000).max(10);
     if n.is_multiple_of(10) {
         context.label(format_args!("{n}.png"));
     }
-    match n % 1000 {
-        130 if context.attempt() == 1 => process::abort(), // a decoder with a bug
-        310 => return Err("this is no image".to_owned()),
-        rest if rest % 10 == 0 => thread::sleep(Duration::from_millis(rest % 90)),
-        _ => {}
+    if !n.is_multiple_of(step) {
+        return Ok(n);
+    }
+    match n / step % 100 {
+        13 if context.attempt() == 1 => process::abort(), // a decoder with a bug
+        31 => return Err("this is no image".to_owned()),
+        rest => thread::sleep(Duration::from_millis(rest * 10 % 90)),
     }
     Ok(n)
 }
@@ -31,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = pool.journal("target/pool-logs").build()?;
     let dashboard = pool.dashboard("127.0.0.1:0".parse()?)?;
     println!("{}", dashboard.url());
-    let done = pool.map((0..tasks).map(thumbnail)).filter(Result::is_ok).count();
+    let done = pool.map((0..tasks).map(|n| thumbnail(n, tasks))).filter(Result::is_ok).count();
     println!("{done} of {tasks} thumbnails; {}", pool.journal_dir().ok_or("no journal")?.display());
     pool.shutdown(Shutdown::Wait);
     dashboard.save("target/pool.html")?;
