@@ -81,12 +81,14 @@ fn costs_only_its_worker(attack: &Attack) {
     ends_at_once(&pool);
 }
 
+/// It takes some milliseconds; on a machine that other tests keep busy, a second may pass. A wait for what a
+/// worker has left behind would take [`processes::LIFE_OF_A_DAEMON`].
 #[track_caller]
 fn ends_at_once(pool: &ProcessPool) {
     let began = Instant::now();
     pool.shutdown(Shutdown::Kill);
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 fn a_text_or_a_blob_that_is_cut_after_it_was_announced_is_refused() {
