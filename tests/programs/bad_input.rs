@@ -50,7 +50,10 @@ fn usage_errors_name_the_option_and_what_it_takes() {
     let ran = crate::programs::RunningProgram::start(command.arg(no_text)).wait().expect(2);
     assert!(ran.stderr.contains("--dest DIR must be a UTF-8 path"), "{ran:?}");
     let ran = place.run(&["--mode", "fibers"]).expect(2);
-    assert!(ran.stderr.contains("[possible values: sequential, threads, processes]"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("[possible values: sequential, threads, processes, hosts]"),
+        "{ran:?}"
+    );
 }
 
 #[test]

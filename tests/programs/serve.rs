@@ -154,7 +154,7 @@ fn completions_are_printed_for_each_shell() {
     }
     let bash = place.run(&["completions", "bash"]).expect(0).stdout;
     for values in
-        ["LOCAL DELAY ERROR REMOTE", "sequential threads processes", "auto bar lines none"]
+        ["LOCAL DELAY ERROR REMOTE", "sequential threads processes hosts", "auto bar lines none"]
     {
         assert!(bash.contains(&format!("compgen -W \"{values}\"")), "{values}");
     }
