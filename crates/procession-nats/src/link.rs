@@ -85,7 +85,7 @@ impl RecordMessage {
     }
 }
 
-pub(crate) fn header(message: &Message, name: &str) -> Option<u64> {
+fn header(message: &Message, name: &str) -> Option<u64> {
     message.headers.as_ref()?.get(name)?.as_str().parse().ok()
 }
 

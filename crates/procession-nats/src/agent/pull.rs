@@ -1,7 +1,6 @@
 //! Asks the queue for messages: never for more than there are free slots, so that no task waits here that
 //! another host could run.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,18 +11,12 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{AgentShared, hold};
-use crate::link::header;
 
 /// How long the server keeps a request for messages.
 const EXPIRES: Duration = Duration::from_secs(5);
 
-/// Requests for messages that the server has not answered to the end.
-#[derive(Default)]
-struct PullRequests {
-    open: VecDeque<PullRequest>,
-    next: u64,
-}
-
+/// A request for messages that the server has not answered to the end. There is one at a time: messages do not
+/// say for which request they come.
 struct PullRequest {
     number: u64,
     /// Messages that are still to come.
@@ -31,45 +24,9 @@ struct PullRequest {
     deadline: Instant,
 }
 
-impl PullRequests {
-    fn left(&self) -> usize {
-        self.open.iter().map(|request| request.left).sum()
-    }
-
-    fn begin(&mut self, left: usize) -> u64 {
-        self.next += 1;
-        let deadline = Instant::now() + EXPIRES + Duration::from_secs(1);
-        self.open.push_back(PullRequest { number: self.next, left, deadline });
-        self.next
-    }
-
-    /// A message has come. It does not say for which request, so it counts for the oldest.
-    fn delivered(&mut self) {
-        if let Some(request) = self.open.front_mut() {
-            request.left -= 1;
-        }
-        self.open.retain(|request| request.left > 0);
-    }
-
-    /// A request has ended, and this many of its messages will not come.
-    fn ended(&mut self, number: u64, undelivered: Option<usize>) {
-        let own = self.open.iter().find(|request| request.number == number);
-        let mut rest = undelivered.or(own.map(|own| own.left)).unwrap_or_default();
-        // What was counted for an older request was perhaps one of this.
-        let (ended, others): (Vec<_>, Vec<_>) =
-            self.open.drain(..).partition(|request| request.number == number);
-        let all: usize = ended.iter().map(|request| request.left).sum();
-        self.open.extend(others);
-        rest = rest.saturating_sub(all);
-        while rest > 0 && !self.open.is_empty() {
-            self.delivered();
-            rest -= 1;
-        }
-    }
-
-    fn forget_late(&mut self) {
-        let now = Instant::now();
-        self.open.retain(|request| request.deadline > now);
+impl PullRequest {
+    fn new(number: u64, left: usize) -> Self {
+        Self { number, left, deadline: Instant::now() + EXPIRES + Duration::from_secs(1) }
     }
 }
 
@@ -102,34 +59,29 @@ async fn pull_always(shared: &Arc<AgentShared>) {
 
 /// Returns when the subscription or the consumer is gone.
 async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscriber) {
-    let mut requests = PullRequests::default();
     let mut instance = shared.instance.subscribe();
-    loop {
+    for number in 0.. {
         let _ = instance.wait_for(|instance| instance.has_lease).await;
-        requests.forget_late();
-        let free = shared.free.available_permits().saturating_sub(requests.left());
-        // Not one at a time while many are on their way.
-        if free > 0 && (requests.open.is_empty() || free >= shared.slots.div_ceil(4)) {
-            let number = requests.begin(free);
-            if request(shared, inbox, number, free).await.is_err() {
-                return;
-            }
+        // A permit that is taken to see that there is one is given back at once.
+        drop(shared.free.acquire().await);
+        let free = shared.free.available_permits().max(1);
+        if request(shared, inbox, number, free).await.is_err() {
+            return;
         }
-        let is_full = requests.open.is_empty();
-        let deadline = requests.open.front().map(|request| request.deadline);
-        tokio::select! {
-            message = messages.next() => match message {
-                Some(message) => {
-                    if !take(shared, &mut requests, message).await {
-                        return;
+        let mut open = Some(PullRequest::new(number, free));
+        while let Some(PullRequest { deadline, .. }) = open {
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(message) => {
+                        if !take(shared, &mut open, message).await {
+                            return;
+                        }
                     }
-                }
-                None => return,
-            },
-            // A permit that is taken to see that there is one is given back at once.
-            _ = shared.free.acquire(), if is_full => {}
-            () = sleep(Duration::from_millis(5)), if !is_full && free > 0 => {}
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+                    None => return,
+                },
+                // The server has forgotten it.
+                () = sleep_until(deadline) => open = None,
+            }
         }
     }
 }
@@ -149,15 +101,13 @@ async fn request(
 }
 
 /// Returns false if the consumer seems to be gone.
-async fn take(shared: &Arc<AgentShared>, requests: &mut PullRequests, message: Message) -> bool {
-    // Of a status; a task has its own subject.
-    let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse().ok());
-    let number = number.unwrap_or_default();
-    let undelivered = header(&message, "Nats-Pending-Messages");
-    let undelivered = undelivered.and_then(|number| usize::try_from(number).ok());
+async fn take(shared: &Arc<AgentShared>, open: &mut Option<PullRequest>, message: Message) -> bool {
     match message.status.map(|status| status.as_u16()) {
         None => {
-            requests.delivered();
+            if let Some(request) = open {
+                request.left -= 1;
+            }
+            open.take_if(|request| request.left == 0);
             // One that comes for a request that was forgotten may find no slot: it is delivered again.
             if let Ok(permit) = Arc::clone(&shared.free).try_acquire_owned() {
                 shared.held.fetch_add(1, Ordering::SeqCst);
@@ -167,16 +117,16 @@ async fn take(shared: &Arc<AgentShared>, requests: &mut PullRequests, message: M
         }
         // A heartbeat.
         Some(100) => true,
-        // The request has ended.
-        Some(404 | 408) => {
-            requests.ended(number, undelivered);
-            true
-        }
-        // No such consumer, too many requests, nobody answers.
-        Some(_) => {
-            requests.ended(number, undelivered);
-            sleep(Duration::from_millis(100)).await;
-            false
+        Some(status) => {
+            // Of a status; a task has its own subject.
+            let number = message.subject.rsplit_once('.').map(|(_, number)| number);
+            open.take_if(|request| number == Some(request.number.to_string().as_str()));
+            // The request has ended; or there is no such consumer, or nobody answers.
+            let is_fine = matches!(status, 404 | 408);
+            if !is_fine {
+                sleep(Duration::from_millis(100)).await;
+            }
+            is_fine
         }
     }
 }
