@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kept_task::KeptInput;
 
+pub(crate) use self::backtrace::is_library;
 pub use self::backtrace::{Backtrace, Frame};
 pub use self::death::{Death, Exit};
 use self::death::{kept_in, last_said};
@@ -47,6 +48,20 @@ pub enum TaskError {
         message: String,
         /// `file:line:column`, where it is known.
         location: Option<String>,
+        /// The calls of the task in which it panicked, the innermost first, such as
+        /// `app::scale at src/main.rs:7:5`: at most 50. Empty where backtraces are off, that is without
+        /// `RUST_BACKTRACE=1` or `RUST_LIB_BACKTRACE=1` in the environment.
+        ///
+        /// ```
+        /// # use procession::TaskError;
+        /// fn report(error: &TaskError) {
+        ///     eprintln!("{error}");
+        ///     if let TaskError::Panicked { backtrace, .. } = error {
+        ///         backtrace.iter().for_each(|call| eprintln!("  {call}"));
+        ///     }
+        /// }
+        /// ```
+        backtrace: Vec<String>,
     },
     /// The process that ran the task ended before it answered.
     #[error(transparent)]
@@ -283,7 +298,11 @@ mod tests {
     fn an_error_shows_what_a_worker_said_without_control_characters() {
         let text = || "\u{1b}[2Jgone".to_owned();
         let what = || "output".to_owned();
-        let panicked = TaskError::Panicked { message: text(), location: Some(text()) };
+        let panicked = TaskError::Panicked {
+            message: text(),
+            location: Some(text()),
+            backtrace: vec![text()],
+        };
         let task = || "t".to_owned();
         let unencodable =
             TaskError::Unencodable { what: what(), task: task(), field: text(), reason: text() };

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
 use crate::executor::chunk::{ChunkExecutor, LocalChunkExecutor};
-use crate::panics::{self, Panic};
+use crate::panics;
 use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
 
@@ -338,11 +338,8 @@ impl<T> Future<T> {
         let (promise, mut mapped) = mapped_promise(&self.core);
         mapped.cancels_on_drop = std::mem::take(&mut self.cancels_on_drop);
         self.core.continue_with(Box::new(move |result| {
-            let mapped = result.and_then(|output| {
-                panics::catch(|| f(output)).map_err(|Panic { message, location }| {
-                    TaskError::Panicked { message, location }
-                })
-            });
+            let mapped =
+                result.and_then(|output| panics::catch(|| f(output)).map_err(TaskError::from));
             promise.complete(mapped);
         }));
         mapped

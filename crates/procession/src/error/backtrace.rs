@@ -137,7 +137,7 @@ fn is_ending(name: &str) -> bool {
 }
 
 /// Functions of this library and of the standard library.
-fn is_library(name: &str) -> bool {
+pub(crate) fn is_library(name: &str) -> bool {
     let name = name.trim_start_matches('<');
     let starts = ["procession::", "std::", "core::", "alloc::", "__rust", "rust_begin_unwind"];
     starts.iter().any(|start| name.starts_with(start))

@@ -167,7 +167,7 @@ impl ThreadPoolInner {
     }
 
     /// Breaks the pool because this thread panicked: all pending tasks fail.
-    fn collapse(&self, Panic { message, location }: &Panic) {
+    fn collapse(&self, Panic { message, location, .. }: &Panic) {
         let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
         let thread = thread::current().name().unwrap_or("without a name").to_owned();
         let error = PoolError::ThreadDied { thread, message: format!("{message}{at}") };

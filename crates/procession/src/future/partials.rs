@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::queue::EncodedPartial;
 pub(super) use self::queue::PartialQueue;
-use self::queue::{Kept, Next};
+use self::queue::{KeptPartial, NextPartial};
 use super::core::{Core, CoreState, ResultState, Running};
 use super::{Future, TaskControl};
 use crate::codec::{self, Encoding};
@@ -198,9 +198,9 @@ impl<P: Serialize + DeserializeOwned> Partials<P> {
         context: &Context<'_>,
     ) -> Poll<Option<Result<Partial<P>, PartialError>>> {
         match self.queue.poll(context.waker()) {
-            Next::Kept(kept) => Poll::Ready(Some(decode(kept))),
-            Next::End => Poll::Ready(None),
-            Next::Later => {
+            NextPartial::KeptPartial(kept) => Poll::Ready(Some(decode(kept))),
+            NextPartial::End => Poll::Ready(None),
+            NextPartial::Later => {
                 waiting::before_pending(self.target());
                 Poll::Pending
             }
@@ -212,10 +212,10 @@ impl<P: Serialize + DeserializeOwned> Partials<P> {
     }
 }
 
-fn decode<P: Serialize + DeserializeOwned>(kept: Kept) -> Result<Partial<P>, PartialError> {
+fn decode<P: Serialize + DeserializeOwned>(kept: KeptPartial) -> Result<Partial<P>, PartialError> {
     match kept {
-        Kept::Missed(number) => Err(PartialError::Missed { number }),
-        Kept::Value(EncodedPartial { attempt, text, blobs }) => {
+        KeptPartial::Missed(number) => Err(PartialError::Missed { number }),
+        KeptPartial::Value(EncodedPartial { attempt, text, blobs }) => {
             match codec::decode(Encoding::Binary, &text, blobs) {
                 Ok(value) => Ok(Partial { value, attempt }),
                 Err(reason) => {
@@ -234,7 +234,7 @@ impl<P: Serialize + DeserializeOwned> Iterator for Partials<P> {
             return None;
         }
         let mut next = self.queue.take();
-        if matches!(next, Next::Later) {
+        if matches!(next, NextPartial::Later) {
             let Ok(_waiting) = waiting::begin([self.target()], Need::All) else {
                 self.has_ended = true;
                 return Some(Err(PartialError::WouldDeadlock));
@@ -242,8 +242,8 @@ impl<P: Serialize + DeserializeOwned> Iterator for Partials<P> {
             next = self.queue.wait();
         }
         match next {
-            Next::Kept(kept) => Some(decode(kept)),
-            Next::End | Next::Later => None,
+            NextPartial::KeptPartial(kept) => Some(decode(kept)),
+            NextPartial::End | NextPartial::Later => None,
         }
     }
 }

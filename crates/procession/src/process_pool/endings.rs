@@ -113,7 +113,7 @@ impl PoolInner {
     /// Breaks the pool because this thread panicked. The scheduler may be inconsistent, so it is not
     /// used any more.
     pub(super) fn collapse(&self, panic: &Panic) {
-        let Panic { message, location } = panic;
+        let Panic { message, location, .. } = panic;
         let at = location.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
         let thread = thread::current().name().unwrap_or("without a name").to_owned();
         let error = PoolError::ThreadDied { thread, message: format!("{message}{at}") };

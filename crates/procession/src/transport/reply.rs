@@ -117,6 +117,8 @@ struct Refused {
 struct Panicked {
     message: String,
     location: Option<String>,
+    #[serde(default)]
+    backtrace: Vec<String>,
 }
 
 /// Holds the blobs of a task before it runs, then the data and blobs of its reply.
@@ -156,8 +158,9 @@ impl ReplyBuffer {
                     }
                 }
             }
-            Err(TaskError::Panicked { message, location }) => {
-                (Status::Panicked, serde_json::to_writer(data, &Panicked { message, location }))
+            Err(TaskError::Panicked { message, location, backtrace }) => {
+                let panicked = Panicked { message, location, backtrace };
+                (Status::Panicked, serde_json::to_writer(data, &panicked))
             }
             Err(TaskError::Failed(cause)) => (Status::Failed, serde_json::to_writer(data, &cause)),
             Err(other) => unreachable!("a task that ran does not end as {other:?}"),
@@ -261,7 +264,10 @@ impl<'r> Reply<'r> {
             }
             Status::Panicked => Err(serde_json::from_slice(data).map_or_else(
                 broken,
-                |Panicked { message, location }| TaskError::Panicked { message, location },
+                |Panicked { message, location, mut backtrace }| {
+                    backtrace.truncate(panics::MOST_CALLS);
+                    TaskError::Panicked { message, location, backtrace }
+                },
             )),
             Status::Undecodable => {
                 let reason = serde_json::from_slice::<String>(data);
@@ -355,8 +361,11 @@ mod tests {
         assert_eq!(both_ways(Ok("ünï \u{0} \u{1F1E7}".to_owned())), Ok("ünï \0 🇧".to_owned()));
         let failed = TaskError::Failed(Failure::msg("no such city").into_cause());
         assert_eq!(both_ways::<()>(Err(failed.clone())), Err(failed));
-        let panicked =
-            TaskError::Panicked { message: "oh".to_owned(), location: Some("a.rs:1".to_owned()) };
+        let panicked = TaskError::Panicked {
+            message: "oh".to_owned(),
+            location: Some("a.rs:1".to_owned()),
+            backtrace: vec!["app::inner".to_owned()],
+        };
         assert_eq!(both_ways::<()>(Err(panicked.clone())), Err(panicked));
     }
 

@@ -59,7 +59,7 @@ fn a_panic_of_the_function_is_the_error_of_the_mapped_future(kind: Kind) {
     let executor = kind.of(1);
     let mapped = echo(&*executor, "x").map(|_| -> String { panic!("{ON_PURPOSE}") });
     match mapped.result() {
-        Err(TaskError::Panicked { message, location: Some(location) }) => {
+        Err(TaskError::Panicked { message, location: Some(location), .. }) => {
             assert_eq!(message, ON_PURPOSE);
             assert!(location.contains("mapped.rs"), "{location}");
         }

@@ -55,7 +55,7 @@ fn a_future_brings_the_error_with_its_causes(kind: Kind) {
 
 fn a_future_brings_the_panic_with_its_location(kind: Kind) {
     let error = kind.of(1).submit(Bad(Ending::Panic)).result().expect_err("an error");
-    let TaskError::Panicked { message, location } = error else { panic!("{error:?}") };
+    let TaskError::Panicked { message, location, .. } = error else { panic!("{error:?}") };
     assert_eq!(message, "on purpose");
     assert!(location.expect("a location").contains("tasks.rs:"));
 }

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_crash_among_several_tasks_at_a_time_is_told,
         a_crash_is_told_though_a_forked_child_crashed_before,
         a_worker_that_was_killed_has_no_calls_to_tell,
+        a_panic_has_the_calls_of_its_task_where_backtraces_are_on,
     ]
 }
 
@@ -276,4 +277,22 @@ fn a_crash_is_told_though_a_forked_child_crashed_before() {
 fn a_worker_that_was_killed_has_no_calls_to_tell() {
     let death = death(&pool(1), Bad(Ending::Kill));
     assert_eq!((death.exit, death.backtrace), (Exit::Signal(Signal::KILL.as_raw()), None));
+}
+
+fn a_panic_has_the_calls_of_its_task_where_backtraces_are_on() {
+    let calls = |is_on: &str| {
+        let pool = quiet().workers(1);
+        let pool = pool.worker_env("RUST_BACKTRACE", is_on).worker_env("RUST_LIB_BACKTRACE", is_on);
+        let pool = pool.build().expect("a pool");
+        match pool.submit(Bad(Ending::Panic)).result() {
+            Err(TaskError::Panicked { backtrace, .. }) => backtrace,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(calls("0"), [""; 0]);
+    let calls = calls("1");
+    let first = calls.first().expect("a call");
+    assert!(first.contains("Ending") && first.contains("happen"), "{calls:#?}");
+    let is_pool = |call: &String| call.starts_with("procession::") || call.contains("panicking");
+    assert!(calls.len() < 10 && !calls.iter().any(is_pool), "{calls:#?}");
 }

@@ -93,7 +93,7 @@ fn a_task_that_fails_costs_itself() {
 
 fn a_task_that_panics_costs_itself() {
     let error = only_costs_itself(Ending::Panic, false);
-    let TaskError::Panicked { message, location } = error else { panic!("{error:?}") };
+    let TaskError::Panicked { message, location, .. } = error else { panic!("{error:?}") };
     assert_eq!(message, "on purpose");
     assert!(location.expect("a location").contains("tasks.rs:"));
 }

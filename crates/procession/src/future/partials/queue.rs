@@ -30,15 +30,15 @@ impl EncodedPartial {
 }
 
 /// What is in the queue.
-pub(super) enum Kept {
+pub(super) enum KeptPartial {
     Value(EncodedPartial),
     /// So many values were dropped here.
     Missed(u64),
 }
 
 /// What a reader gets.
-pub(super) enum Next {
-    Kept(Kept),
+pub(super) enum NextPartial {
+    KeptPartial(KeptPartial),
     /// The queue is empty, and the task may emit more.
     Later,
     End,
@@ -54,7 +54,7 @@ pub(in crate::future) struct PartialQueue {
 
 #[derive(Default)]
 struct QueueState {
-    kept: VecDeque<Kept>,
+    kept: VecDeque<KeptPartial>,
     /// Number of bytes of the values.
     bytes: usize,
     /// The task is done.
@@ -84,10 +84,10 @@ impl PartialQueue {
         match (partial.filter(has_room), state.kept.back_mut()) {
             (Some(partial), _) => {
                 state.bytes += partial.bytes();
-                state.kept.push_back(Kept::Value(partial));
+                state.kept.push_back(KeptPartial::Value(partial));
             }
-            (None, Some(Kept::Missed(number))) => *number += 1,
-            (None, _) => state.kept.push_back(Kept::Missed(1)),
+            (None, Some(KeptPartial::Missed(number))) => *number += 1,
+            (None, _) => state.kept.push_back(KeptPartial::Missed(1)),
         }
         self.wake(state);
     }
@@ -109,27 +109,31 @@ impl PartialQueue {
         }
     }
 
-    fn next(&self, state: &mut QueueState) -> Next {
+    fn next(&self, state: &mut QueueState) -> NextPartial {
         if let Some(kept) = state.kept.pop_front() {
-            if let Kept::Value(partial) = &kept {
+            if let KeptPartial::Value(partial) = &kept {
                 state.bytes -= partial.bytes();
             }
-            return Next::Kept(kept);
+            return NextPartial::KeptPartial(kept);
         }
         // In a forked copy of the program no thread fills the queue.
-        if state.is_closed || self.origin.is_forked() { Next::End } else { Next::Later }
+        if state.is_closed || self.origin.is_forked() {
+            NextPartial::End
+        } else {
+            NextPartial::Later
+        }
     }
 
-    pub(super) fn take(&self) -> Next {
+    pub(super) fn take(&self) -> NextPartial {
         self.next(&mut self.lock())
     }
 
     /// Blocks until there is a value or the end.
-    pub(super) fn wait(&self) -> Next {
+    pub(super) fn wait(&self) -> NextPartial {
         let mut state = self.lock();
         loop {
             match self.next(&mut state) {
-                Next::Later => {
+                NextPartial::Later => {
                     state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 next => return next,
@@ -137,10 +141,10 @@ impl PartialQueue {
         }
     }
 
-    /// The same for a poll: `waker` is woken where this returns [`Next::Later`].
-    pub(super) fn poll(&self, waker: &Waker) -> Next {
+    /// The same for a poll: `waker` is woken where this returns [`NextPartial::Later`].
+    pub(super) fn poll(&self, waker: &Waker) -> NextPartial {
         let next = self.take();
-        if !matches!(next, Next::Later) {
+        if !matches!(next, NextPartial::Later) {
             return next;
         }
         // Cloning and dropping a waker calls code of the runtime: without the lock.
@@ -148,7 +152,7 @@ impl PartialQueue {
         let mut state = self.lock();
         let next = self.next(&mut state);
         let before = match next {
-            Next::Later => state.waker.replace(waker),
+            NextPartial::Later => state.waker.replace(waker),
             _ => None,
         };
         drop(state);
@@ -170,9 +174,9 @@ mod tests {
 
     fn taken(queue: &PartialQueue) -> Vec<Result<usize, u64>> {
         let next = || match queue.take() {
-            Next::Kept(Kept::Value(partial)) => Some(Ok(partial.text.len())),
-            Next::Kept(Kept::Missed(number)) => Some(Err(number)),
-            Next::Later | Next::End => None,
+            NextPartial::KeptPartial(KeptPartial::Value(partial)) => Some(Ok(partial.text.len())),
+            NextPartial::KeptPartial(KeptPartial::Missed(number)) => Some(Err(number)),
+            NextPartial::Later | NextPartial::End => None,
         };
         std::iter::from_fn(next).collect()
     }
@@ -196,6 +200,6 @@ mod tests {
         queue.close();
         queue.put(value(3));
         assert_eq!(taken(&queue), [Ok(2)]);
-        assert!(matches!(queue.wait(), Next::End));
+        assert!(matches!(queue.wait(), NextPartial::End));
     }
 }
