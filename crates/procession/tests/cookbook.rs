@@ -56,6 +56,46 @@ fn the_examples_of_the_cookbook_do_what_it_says() {
     traced_shows_the_span_of_the_submitter();
 }
 
+/// What the short examples print, in the order of the table in the cookbook.
+const PRINTED: &[(&str, &str)] = &[
+    (
+        "as_completed",
+        "0: panicked: nothing to halve\n10: 5\n13: signal 6 (SIGABRT)\n7: failed: 7 is odd\n",
+    ),
+    ("back_pressure", "all are accounted for: true\nimage 10\n"),
+    ("cancelling", "strategy 0 wins\n2 cancelled\n"),
+    ("events", "[20, 0]\n"),
+    ("hanging_tasks", "(a): 3\n(((: not done in 500ms\n(b c): 5\n"),
+    ("leaky_library", "50 pages by 5 processes, one after the other\n"),
+    ("priorities", "a click, then a report, then a backup\n"),
+    ("retries", "page 1 at attempt 1\npage 2 at attempt 3\npage 3 at attempt 1\n2 retries\n"),
+    ("samples", "1000000 samples, the last is 1\n"),
+    ("service", "'A'\nthe client of '?' is gone\n1 done, 1 cancelled\n"),
+    ("shared_table", "part 7 costs 21\npart 9999 costs 29997\nthere is no part 10000\n"),
+    ("spare_workers", "12: true\n13: its worker died\n14: false\n1 spare took over\n"),
+    ("streamed_results", "2 3 5 7 11 are 5\n2 3 5 7 11 13 17 19 23 are 9\n"),
+];
+
+#[test]
+fn the_short_examples_print_what_they_should_and_are_in_the_table_of_the_cookbook() {
+    let cookbook = read("../../docs/cookbook.md");
+    for (name, printed) in PRINTED {
+        assert_eq!(example(name), *printed, "{name}");
+        assert!(cookbook.contains(&format!("| `{name}.rs` |")), "{name}");
+        let lines = read(&format!("examples/{name}.rs")).lines().count();
+        assert!(lines < 60, "{name} has {lines} lines");
+    }
+}
+
+#[test]
+fn a_sandboxed_task_reads_no_file_where_there_is_a_sandbox() {
+    let output = example("sandboxed");
+    let lines: Vec<_> = output.lines().collect();
+    let [honest, greedy, layers] = lines[..] else { panic!("{output}") };
+    assert_eq!(honest, "a + bc: 3");
+    assert!(greedy != "secrets: 7" || layers == "all layers: false", "{output}");
+}
+
 #[test]
 fn the_example_of_a_kept_crash_dies_of_the_same_signal_again() {
     let dir = tempfile::tempdir().expect("a directory");
