@@ -33,6 +33,19 @@ use crate::printable::printable;
 /// | [`Backtrace`](crate::Backtrace) | the calls in which a worker crashed | [`Death::backtrace`] |
 /// | [`Exit`] | how a process ended: exit code or signal | [`Death::exit`], [`PoolEvent`](crate::PoolEvent) |
 /// | [`Fault`](crate::Fault) | the kind of an attempt that failed, which decides on a retry | [`Retries`](crate::Retries), [`PoolEvent`](crate::PoolEvent) |
+///
+/// ```
+/// use procession::TaskError;
+///
+/// fn is_worth_a_retry(error: &TaskError) -> bool {
+///     match error {
+///         TaskError::WorkerDied(death) => !death.is_collateral,
+///         TaskError::TimedOut { .. } => true,
+///         _ => false, // the task's own error, a panic, a value that cannot be sent
+///     }
+/// }
+/// assert!(!is_worth_a_retry(&TaskError::failed("no such file")));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -205,6 +218,13 @@ fn at(location: &Option<String>) -> String {
 }
 
 /// Why a pool cannot be built, or cannot go on.
+///
+/// ```
+/// use procession::{PoolError, ProcessPool};
+///
+/// let refused = ProcessPool::builder().workers(0).build();
+/// assert!(matches!(refused, Err(PoolError::Setting(_))));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PoolError {

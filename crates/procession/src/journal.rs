@@ -50,6 +50,13 @@ use crate::task::TaskId;
 pub(crate) const VARIABLE: &str = "PROCESSION_JOURNAL";
 
 /// The line of an event. `None` for [`PoolEvent::TaskStarted`]: the worker records its tasks.
+///
+/// ```
+/// use procession::PoolEvent;
+/// use procession::journal::line_of;
+///
+/// assert!(line_of(&PoolEvent::WorkerStarted { worker: 0, pid: 4712 }).is_some());
+/// ```
 pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
     Some(match event {
         PoolEvent::TaskStarted { .. } => return None,
@@ -108,6 +115,14 @@ fn name_of(task: TaskId) -> NamedTask {
 }
 
 /// An event as a sentence for people, without its full stop.
+///
+/// ```
+/// use procession::PoolEvent;
+/// use procession::journal::in_words;
+///
+/// let event = PoolEvent::WorkerStarted { worker: 0, pid: 4712 };
+/// assert!(in_words(&event).contains("worker 0 (pid 4712)"));
+/// ```
 pub fn in_words(event: &PoolEvent) -> String {
     match event {
         PoolEvent::TaskStarted { task, worker, pid, attempt } => {
@@ -158,6 +173,16 @@ pub fn in_words(event: &PoolEvent) -> String {
 }
 
 /// The journals of the workers of a run, open for the lines that these workers print.
+///
+/// ```
+/// use procession::journal::WorkerOutputs;
+/// use procession::ProcessPool;
+///
+/// fn keep_output(run: &std::path::Path) -> procession::Builder {
+///     let outputs = WorkerOutputs::new(run);
+///     ProcessPool::builder().on_output(move |output| drop(outputs.record(output)))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct WorkerOutputs {
     dir: PathBuf,

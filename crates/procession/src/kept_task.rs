@@ -85,6 +85,12 @@ pub struct KeptTask {
 }
 
 /// How a task ended its worker.
+///
+/// ```
+/// use procession::{Exit, KeptCause};
+///
+/// assert_eq!(KeptCause::Died(Exit::Signal(6)).to_string(), "died of signal 6 (SIGABRT)");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -105,6 +111,18 @@ impl fmt::Display for KeptCause {
 }
 
 /// Where the task of an error was kept: [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+///
+/// ```
+/// use procession::TaskError;
+///
+/// fn print_input(error: &TaskError) {
+///     if let TaskError::WorkerDied(death) = error
+///         && let Some(kept) = &death.kept
+///     {
+///         println!("{kept}"); // "its input is kept in crashes/….procession"
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptInput {
     /// The file, or why it could not be written. Boxed, so that errors stay small.
@@ -137,6 +155,13 @@ impl fmt::Display for KeptInput {
 }
 
 /// Why a kept task was not run, or has no output.
+///
+/// ```
+/// use procession::{KeptTask, ReplayError};
+///
+/// let nothing = KeptTask::read("no such file");
+/// assert!(matches!(nothing, Err(ReplayError::Unreadable { .. })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
@@ -333,6 +358,14 @@ impl KeptTask {
 
 /// The output of a task that was run by [`KeptTask::replay`]. It displays as the JSON of the output; of
 /// another encoding, as its length.
+///
+/// ```
+/// use procession::{KeptTask, Registry};
+///
+/// fn checksum_of(file: &str, registry: &Registry) -> Result<u32, Box<dyn std::error::Error>> {
+///     Ok(KeptTask::read(file)?.replay(registry)?.decode()?)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayedOutput {
     encoding: Encoding,

@@ -133,6 +133,16 @@ pub struct Recycling {
 }
 
 /// Why a worker is recycled, in [`PoolEvent::WorkerRecycled`](crate::PoolEvent::WorkerRecycled).
+///
+/// ```
+/// use procession::PoolEvent;
+///
+/// fn log(event: &PoolEvent) {
+///     if let PoolEvent::WorkerRecycled { worker, reason, .. } = event {
+///         eprintln!("worker {worker} is replaced: {reason:?}");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecyclingReason {

@@ -344,6 +344,17 @@ impl ProcessPool {
 }
 
 /// [`Builder::max_pending`] tasks are pending. Holds the task that was not submitted.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// fn submit_or_run_here(pool: &ProcessPool, n: u64) -> Future<u64> {
+///     pool.try_submit(square(n)).unwrap_or_else(|Full(task)| Sequential::new().submit(task))
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("as many tasks are pending as the pool allows")]
 pub struct Full<T>(pub T);

@@ -11,6 +11,15 @@ use crate::printable::printable;
 use crate::task::TaskId;
 
 /// A line that a task reported by [`Context::say`](crate::Context::say).
+///
+/// ```
+/// use procession::{Said, Sequential};
+///
+/// fn print(said: &Said<'_>) {
+///     println!("task {} in process {}: {}", said.task, said.pid, said.line);
+/// }
+/// let executor = Sequential::new().on_say(print);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Said<'l> {

@@ -28,6 +28,26 @@ use crate::transport;
 use crate::worker;
 
 /// Every kind of task that a worker can run, by name.
+///
+/// ```
+/// use procession::{Context, Failure, Registry, Task, worker};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Square(u64);
+///
+/// impl Task for Square {
+///     const NAME: &'static str = "square";
+///     type Output = u64;
+///     fn run(self, _: &Context) -> Result<u64, Failure> {
+///         Ok(self.0 * self.0)
+///     }
+/// }
+///
+/// fn main() {
+///     worker::serve_if_asked(Registry::new().with::<Square>());
+/// }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     kinds: HashMap<&'static str, TaskKind>,

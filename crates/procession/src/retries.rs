@@ -32,6 +32,16 @@ pub struct Retries {
 }
 
 /// Why an attempt of a task gave no output.
+///
+/// ```
+/// use procession::PoolEvent;
+///
+/// fn log(event: &PoolEvent) {
+///     if let PoolEvent::TaskRetried { task, fault, pause, .. } = event {
+///         eprintln!("task {task} is run again in {pause:?} after a {fault}");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {

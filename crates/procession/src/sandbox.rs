@@ -55,6 +55,12 @@ enum SandboxLevel {
 }
 
 /// An exception of a [`Sandbox`].
+///
+/// ```
+/// use procession::{Allow, Sandbox};
+///
+/// let fetches = Sandbox::strict().allow(Allow::Network);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Allow {
@@ -221,12 +227,30 @@ fn unavailable(layer: &str, why: String) -> PoolError {
 }
 
 /// The layers of the [`Sandbox`] that the workers of a pool have.
+///
+/// ```
+/// use procession::ProcessPool;
+///
+/// fn print(pool: &ProcessPool) {
+///     for layer in pool.sandbox_report().iter().flat_map(|report| report.layers()) {
+///         println!("{}: {}", layer.layer, layer.missing.as_deref().unwrap_or("in force"));
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxReport {
     layers: Vec<Layer>,
 }
 
 /// A layer of a [`Sandbox`]: `limits`, `capabilities`, `landlock` or `seccomp`.
+///
+/// ```
+/// use procession::{Layer, SandboxReport};
+///
+/// fn missing(report: &SandboxReport) -> Vec<&Layer> {
+///     report.layers().iter().filter(|layer| layer.missing.is_some()).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Layer {

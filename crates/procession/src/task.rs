@@ -88,6 +88,17 @@ pub trait Task: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// Identifies one submitted task within this process; never used twice.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = Sequential::new();
+/// let (first, second) = (pool.submit(square(1)), pool.submit(square(2)));
+/// assert!(first.id() < second.id(), "in the order of submission");
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub(crate) u64);
 
@@ -124,6 +135,18 @@ impl fmt::Display for TaskId {
 }
 
 /// What a running task may know about where it runs.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// use procession::Context;
+///
+/// #[procession::task]
+/// fn page(number: u32, context: &Context) -> String {
+///     context.say(format_args!("page {number} by worker {}", context.worker()));
+///     format!("page {number} at attempt {}", context.attempt())
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Context {
     pub(crate) task: TaskId,

@@ -47,6 +47,13 @@ impl Blob {
 }
 
 /// Why the bytes of a [`Blob`] are not values of a type.
+///
+/// ```
+/// use procession::Blob;
+///
+/// let error = Blob::from(vec![0; 5]).values::<u32>().expect_err("five bytes");
+/// assert!(error.to_string().contains("5 bytes"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a blob of {bytes} bytes does not consist of whole values of {name}, of {size} bytes each")]
 pub struct ValuesError {

@@ -17,6 +17,15 @@ use crate::printable::printable;
 ///
 /// The names are looked up at the first use, in the symbol tables of the files that the worker's code was
 /// loaded from. A file that was stripped or replaced gives none.
+///
+/// ```
+/// # use procession::Death;
+/// fn report(death: &Death) {
+///     if let Some(backtrace) = &death.backtrace {
+///         eprintln!("{backtrace}"); // a call in each line
+///     }
+/// }
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "Vec<Frame>", into = "Vec<Frame>")]
 pub struct Backtrace {
@@ -55,6 +64,13 @@ pub(super) struct FileId {
 }
 
 /// A call of a [`Backtrace`].
+///
+/// ```
+/// # use procession::Backtrace;
+/// fn names(backtrace: &Backtrace) -> Vec<&str> {
+///     backtrace.frames().iter().filter_map(|frame| frame.function.as_deref()).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Frame {

@@ -12,6 +12,13 @@ use super::Backtrace;
 use crate::printable::printable;
 
 /// How a process ended.
+///
+/// ```
+/// use procession::Exit;
+///
+/// assert_eq!(Exit::Signal(11).to_string(), "signal 11 (SIGSEGV)");
+/// assert_eq!(Exit::Code(1).to_string(), "exit code 1");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

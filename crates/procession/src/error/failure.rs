@@ -21,6 +21,16 @@ use crate::printable::printable;
 /// kept; one more says where it was cut.
 ///
 /// If the error could be sent, [`downcast`](Self::downcast) gives it back.
+///
+/// ```
+/// use std::error::Error;
+///
+/// use procession::TaskError;
+///
+/// let TaskError::Failed(cause) = TaskError::failed("no such file") else { unreachable!() };
+/// assert_eq!(cause.to_string(), "no such file");
+/// assert!(cause.source().is_none());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     message: String,
@@ -95,6 +105,13 @@ impl Error for Cause {
 }
 
 /// Why an error cannot be had as the type that was asked for.
+///
+/// ```
+/// use procession::{DowncastError, TaskError};
+///
+/// let error = TaskError::failed("only a text").downcast::<u32>();
+/// assert!(matches!(error, Err(DowncastError::NoValue { wanted: "u32" })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DowncastError {

@@ -60,6 +60,12 @@ use crate::task::TaskId;
 /// assert!(executor.map((1..=3).map(Square)).eq([Ok(1), Ok(4), Ok(9)]));
 /// executor.shutdown(Shutdown::Wait);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an executor",
+    label = "not an executor",
+    note = "executors are `Sequential`, `ThreadPool`, `ProcessPool` and `dyn Engine`; a `Builder` becomes one by \
+            `build`"
+)]
 pub trait Engine: Send + Sync {
     /// Takes a job. The executor completes it, now or later, by [`JobRunner::run`] or [`Job::fail`]. This
     /// includes a job that cannot be run: after a shutdown, the error is
@@ -89,6 +95,23 @@ pub trait Engine: Send + Sync {
 }
 
 /// The part of an [`Engine`] that its futures use; see [`Canceller`].
+///
+/// ```
+/// use procession::{Cancel, TaskId};
+///
+/// /// What never has a queue: each task begins at once, on a thread of its own.
+/// struct NoQueue;
+///
+/// impl Cancel for NoQueue {
+///     fn cancel(&self, _: TaskId) -> bool {
+///         false
+///     }
+///
+///     fn can_wait_for(&self, _: TaskId) -> bool {
+///         true
+///     }
+/// }
+/// ```
 pub trait Cancel: Send + Sync + 'static {
     /// Cancels a task that has not begun: takes its [`Job`] out of the queue and completes it by
     /// [`Job::fail`] with [`TaskError::Cancelled`](crate::TaskError::Cancelled). Returns whether it was
@@ -130,6 +153,19 @@ impl<C: Cancel> TaskControl for C {
 
 /// A weak reference to the executor, which each of its futures has: a future does not keep its executor
 /// alive.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = ThreadPool::new(1);
+/// let future = pool.submit(square(7));
+/// let canceller = pool.canceller().expect("a thread pool has one");
+/// let was_in_the_queue = canceller.cancel(future.id());
+/// assert_eq!(future.result().is_err(), was_in_the_queue);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Canceller(Weak<dyn TaskControl>);
 
@@ -166,6 +202,14 @@ impl fmt::Debug for Canceller {
 }
 
 /// What a shutdown does with the tasks of an executor. A later value is stricter.
+///
+/// ```
+/// use procession::{Executor, Shutdown, ThreadPool};
+///
+/// let pool = ThreadPool::new(2);
+/// pool.shutdown(Shutdown::Wait);
+/// assert!(Shutdown::Kill > Shutdown::CancelPending);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Shutdown {

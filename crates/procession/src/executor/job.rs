@@ -23,6 +23,17 @@ use crate::transport::Reply;
 ///
 /// It is completed by [`JobRunner::run`](super::JobRunner::run) or by [`fail`](Self::fail). On drop, its
 /// future is completed with [`TaskError::Cancelled`].
+///
+/// ```
+/// use procession::{Job, JobRunner, PoolError, TaskError};
+///
+/// fn run_or_refuse(job: Job, runner: &JobRunner, is_shut_down: bool) {
+///     match is_shut_down {
+///         true => job.fail(TaskError::PoolBroken(PoolError::ShutDown)),
+///         false => runner.run(job, 0),
+///     }
+/// }
+/// ```
 pub struct Job {
     id: TaskId,
     name: &'static str,

@@ -18,6 +18,17 @@ use crate::task_options::TaskOptions;
 /// The iterator of [`Executor::map`]: yields the results in the order of the tasks. In async code,
 /// [`next_async`](Self::next_async) does; with the feature `stream`, this type is a `futures_core::Stream` as
 /// well.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = ThreadPool::new(2);
+/// let squares: Result<Vec<u64>, TaskError> = pool.map((1..=3).map(square)).collect();
+/// assert_eq!(squares, Ok(vec![1, 4, 9]));
+/// # }
+/// ```
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct Map<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     feed: TaskFeed<'e, E, I>,

@@ -22,6 +22,17 @@ use crate::waiting::{self, AwaitedTask, Need, Waiting};
 /// The iterator of [`Executor::map_unordered`]: yields each result with the index of its task. In async
 /// code, [`next_async`](Self::next_async) does; with the feature `stream`, this type is a
 /// `futures_core::Stream` as well.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = ThreadPool::new(2);
+/// let (index, first) = pool.map_unordered([square(2), square(3)]).next().expect("two results");
+/// assert_eq!(first, Ok([4, 9][index]));
+/// # }
+/// ```
 #[must_use = "no task is handed over before the first result is asked for"]
 pub struct MapUnordered<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> {
     feed: TaskFeed<'e, E, I>,

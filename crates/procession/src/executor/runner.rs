@@ -11,6 +11,13 @@ use crate::waiting::{Obligation, RoleGuard};
 
 /// Runs the jobs of an [`Engine`](super::Engine) in this process. It has what their tasks share: the
 /// values of [`Context::local`], and the function that [`Context::say`] calls. Clones share both.
+///
+/// ```
+/// use procession::JobRunner;
+///
+/// let runner = JobRunner::new().on_say(|said| eprintln!("task {}: {}", said.task, said.line));
+/// runner.clear_locals(); // at the end of the executor
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct JobRunner {
     locals: Arc<Locals>,

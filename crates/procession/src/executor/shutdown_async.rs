@@ -11,6 +11,14 @@ use crate::{panics, waiting};
 /// The future of [`ProcessPool::shutdown_async`](crate::ProcessPool::shutdown_async) and
 /// [`ThreadPool::shutdown_async`](crate::ThreadPool::shutdown_async). The shutdown begins with the first
 /// poll, and goes on if the future is dropped after that.
+///
+/// ```
+/// use procession::{Shutdown, ThreadPool};
+///
+/// async fn end(pool: ThreadPool) {
+///     pool.shutdown_async(Shutdown::Wait).await; // the thread does other work meanwhile
+/// }
+/// ```
 #[must_use = "the shutdown begins when the future is polled"]
 pub struct ShutdownAsync {
     /// Identifies the executor among the roles of a thread.

@@ -22,6 +22,24 @@ use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
 
 /// A value that a task emitted before its result: see [`Future::partials`].
+///
+/// ```
+/// use procession::{Future, PartialError};
+///
+/// fn of_last_attempt(future: &Future<()>) -> Result<Vec<String>, PartialError> {
+///     let mut lines = Vec::new();
+///     let mut attempt = 1;
+///     for partial in future.partials::<String>() {
+///         let partial = partial?;
+///         if partial.attempt > attempt {
+///             lines.clear(); // the task has begun anew
+///         }
+///         attempt = partial.attempt;
+///         lines.push(partial.value);
+///     }
+///     Ok(lines)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Partial<P> {
@@ -33,6 +51,20 @@ pub struct Partial<P> {
 }
 
 /// Why a partial result was not sent, or why there is none.
+///
+/// ```
+/// use procession::{Future, PartialError};
+///
+/// fn print(future: &Future<()>) {
+///     for partial in future.partials::<String>() {
+///         match partial {
+///             Ok(partial) => println!("{}", partial.value),
+///             Err(PartialError::Missed { number }) => println!("… and {number} more"),
+///             Err(error) => eprintln!("{error}"),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartialError {
@@ -76,6 +108,14 @@ pub enum PartialError {
 ///
 /// It ends when the task is done and all of its values were yielded, before the result can be had. After an
 /// error it can be read on.
+///
+/// ```
+/// use procession::{Future, Partials};
+///
+/// fn numbers(future: &Future<()>) -> Partials<u64> {
+///     future.partials() // does not borrow the future, which may be awaited elsewhere
+/// }
+/// ```
 pub struct Partials<P> {
     queue: Arc<PartialQueue>,
     task: TaskId,

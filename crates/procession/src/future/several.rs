@@ -57,6 +57,18 @@ fn collect<T>(items: impl Iterator<Item = T>) -> Vec<T> {
 ///
 /// If a wait would never end, it yields a future that is not done, whose
 /// [`result`](Future::result) returns [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = ThreadPool::new(2);
+/// let futures = [1, 2, 3].map(|n| pool.submit(square(n)));
+/// let sum: u64 = as_completed(futures).filter_map(|future| future.result().ok()).sum();
+/// assert_eq!(sum, 14);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,
@@ -168,6 +180,12 @@ impl<T> Drop for AsCompleted<T> {
 }
 
 /// A wait ended before all futures were done.
+///
+/// ```
+/// use procession::Unfinished;
+///
+/// assert_eq!(Unfinished { unfinished: 1, of: 3 }.to_string(), "1 (of 3) futures unfinished");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{unfinished} (of {of}) futures unfinished")]
 pub struct Unfinished {
@@ -190,6 +208,19 @@ pub enum Until {
 }
 
 /// The result of [`wait`]. Each future is in one of the two lists, once, in the order of the argument.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// # use std::time::Duration;
+/// let pool = ThreadPool::new(2);
+/// let futures = [1, 2].map(|n| pool.submit(square(n)));
+/// let waited = wait(&futures, Until::AllCompleted, Some(Duration::from_secs(60)));
+/// assert_eq!((waited.done.len(), waited.not_done.len()), (2, 0));
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Waited<'f, T> {
     /// The futures that are done.

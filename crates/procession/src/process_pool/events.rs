@@ -182,6 +182,15 @@ pub enum PoolEvent {
 
 /// A line that a worker wrote to its standard output or error, for
 /// [`Builder::on_output`](super::Builder::on_output).
+///
+/// ```
+/// use procession::{Output, ProcessPool};
+///
+/// fn log(output: &Output<'_>) {
+///     eprintln!("worker {} wrote to {:?}: {}", output.worker, output.stream, output.line);
+/// }
+/// let builder = ProcessPool::builder().on_output(log);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output<'l> {

@@ -16,6 +16,16 @@ const LAST_LINES: usize = 50;
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// The standard stream to which a worker wrote.
+///
+/// ```
+/// use procession::{OutputStream, ProcessPool};
+///
+/// let builder = ProcessPool::builder().on_output(|output| {
+///     if output.stream == OutputStream::Stderr {
+///         eprintln!("{}", output.line);
+///     }
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OutputStream {
     /// Standard output.

@@ -59,6 +59,15 @@ const GROUPING_POWER: u8 = 7;
 const MAX_VALUE_POWER: u8 = 42;
 
 /// A distribution of durations, in microseconds up to 30 days. Each value is kept to within 0.8 %.
+///
+/// ```
+/// use procession::ProcessPool;
+///
+/// fn print(pool: &ProcessPool) {
+///     let run = pool.stats().run;
+///     println!("{} tasks, mean {:?}, 99 % within {:?}", run.count(), run.mean(), run.quantile(0.99));
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Times {
     /// In microseconds.

@@ -19,6 +19,18 @@ use crate::task::Task;
 
 /// The future of [`ProcessPool::submit_async`]: a [`Future`] of the task's result, once there is room
 /// for the task.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// async fn answer(pool: &ProcessPool, n: u64) -> Result<u64, TaskError> {
+///     let future = pool.submit_async(square(n)).await; // there is room now
+///     future.await
+/// }
+/// # }
+/// ```
 #[must_use = "the task is submitted when this future is polled"]
 pub struct SubmitAsync<'p, T: Task> {
     pool: &'p ProcessPool,

@@ -24,6 +24,11 @@ pub(super) fn register(pool: &Arc<PoolInner>) {
 ///
 /// For a program that handles SIGTSTP: it calls this before it stops itself. The terminal does not
 /// stop the workers, because each leads a process group of its own.
+///
+/// ```
+/// procession::suspend_all(); // this program has no pool: nothing to suspend
+/// procession::resume_all();
+/// ```
 pub fn suspend_all() {
     for_each_pool(|pool| {
         pool.clock.stop();
@@ -32,6 +37,12 @@ pub fn suspend_all() {
 }
 
 /// Sends SIGCONT to the workers that [`suspend_all`] stopped, and lets timeouts count again.
+///
+/// ```
+/// fn at_the_end_of_a_pause() {
+///     procession::resume_all();
+/// }
+/// ```
 pub fn resume_all() {
     for_each_pool(|pool| {
         pool.signal_workers(Signal::CONT);
