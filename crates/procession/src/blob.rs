@@ -75,19 +75,26 @@ enum Bytes {
 /// Bytes of this process.
 struct OwnBytes {
     owner: Owner,
+    /// A copy of what is foreign, made when it is sent first.
+    copied: OnceLock<Blob>,
     /// The sealed file with which they were sent, kept because another handle may be sent, too.
     file: OnceLock<OwnedFd>,
 }
 
 enum Owner {
     Vec(Vec<u8>),
-    Other(Box<dyn AsRef<[u8]> + Send + Sync>),
+    /// Plain values, whose bytes never change and whose drop does nothing more.
+    #[cfg(feature = "bytemuck")]
+    Values(Box<dyn AsRef<[u8]> + Send + Sync>),
+    /// The program's code: the pool neither calls it nor drops it on its own threads.
+    Foreign(Box<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 impl Blob {
     /// A blob of bytes that something else owns, such as a `bytes::Bytes`, an `Arc<[u8]>` or a mapped
-    /// file. They are not copied before they are sent. The owner is dropped with the last clone of the
-    /// blob; until then `as_ref` must always give the same bytes, and not panic.
+    /// file. They are copied when a task or output with it is sent, once for all clones; other executors
+    /// than processes never copy them. The owner is dropped with the last clone of the blob; until then
+    /// `as_ref` must always give the same bytes.
     ///
     /// The other way, `bytes::Bytes::from_owner(blob)` copies nothing either, and
     /// `std::io::Cursor::new(blob)` reads it as a file.
@@ -100,11 +107,22 @@ impl Blob {
     /// assert_eq!(blob.len(), 4096);
     /// ```
     pub fn from_owner(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self::own(Owner::Other(Box::new(owner)))
+        Self::own(Owner::Foreign(Box::new(owner)))
     }
 
     fn own(owner: Owner) -> Self {
-        Self(Bytes::Own(Arc::new(OwnBytes { owner, file: OnceLock::new() })))
+        let (copied, file) = (OnceLock::new(), OnceLock::new());
+        Self(Bytes::Own(Arc::new(OwnBytes { owner, copied, file })))
+    }
+
+    /// What the pool holds in place of this blob until it is sent: the same bytes, of no foreign owner.
+    fn to_send(&self) -> Self {
+        match &self.0 {
+            Bytes::Own(own) if matches!(own.owner, Owner::Foreign(_)) => {
+                own.copied.get_or_init(|| own.to_vec().into()).clone()
+            }
+            _ => self.clone(),
+        }
     }
 
     /// The bytes. They are copied unless the blob was made from a `Vec` in this process and has no clones.
@@ -119,9 +137,14 @@ impl Blob {
         }
     }
 
-    /// A blob in sealed memory, for bytes that are only lent. Where there is none, they are copied.
+    /// A blob with a copy of bytes that are only lent. The copy is in sealed memory, which takes a
+    /// descriptor, where it is sent at once, or is so long that a second copy would take time.
     #[cfg(feature = "bytemuck")]
-    fn sealed_copy(bytes: &[u8]) -> Self {
+    fn copy_to_send(bytes: &[u8]) -> Self {
+        const LONG: usize = 1 << 20;
+        if bytes.len() < LONG && !crate::worker::is_serving() {
+            return bytes.into();
+        }
         let sealed = || {
             let file = procession_os::sealed::create(bytes)?;
             match is_scarce(file.as_fd()) {
@@ -161,7 +184,9 @@ impl Deref for OwnBytes {
     fn deref(&self) -> &[u8] {
         match &self.owner {
             Owner::Vec(bytes) => bytes,
-            Owner::Other(owner) => (**owner).as_ref(),
+            #[cfg(feature = "bytemuck")]
+            Owner::Values(values) => (**values).as_ref(),
+            Owner::Foreign(owner) => (**owner).as_ref(),
         }
     }
 }

@@ -40,6 +40,7 @@ mod output;
 mod pool_journal;
 mod program;
 mod receive;
+mod room;
 mod socket_dir;
 mod start_failure;
 mod start_worker;
@@ -177,7 +178,7 @@ impl ProcessPool {
     /// Like [`submit`](super::Executor::submit), with options for this task.
     pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
         let (job, future) = Job::new(task, self.canceller());
-        self.inner.reserve();
+        self.inner.reserve(1);
         self.inner.submit(job, options.resolve(self.inner.setup.options));
         future
     }
@@ -291,7 +292,7 @@ impl ProcessPool {
 
     #[cfg(feature = "remote")]
     pub(crate) fn submit_encoded(&self, encoded: EncodedJob, options: TaskOptions) {
-        self.inner.reserve();
+        self.inner.reserve(1);
         self.inner.submit_encoded(encoded, options.resolve(self.inner.setup.options));
     }
 
@@ -361,7 +362,7 @@ pub struct Full<T>(pub T);
 
 impl Engine for ProcessPool {
     fn enqueue(&self, job: Job) {
-        self.inner.reserve();
+        self.inner.reserve(1);
         self.inner.submit(job, self.inner.setup.options);
     }
 

@@ -25,6 +25,7 @@ use crate::error::TaskError;
 use crate::executor::Job;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyCore, AnyPromise, EncodedJob, EncodedText};
+use crate::future::EncodedPartial;
 use crate::process_pool::ProcessPool;
 use crate::registry::Registry;
 use crate::task::TaskId;
@@ -305,6 +306,9 @@ impl RemoteCore {
 }
 
 impl AnyCore for RemoteCore {
+    /// Partial results stay on the host.
+    fn put_partial(&self, _: Option<EncodedPartial>) {}
+
     fn set_running(&self, _: bool) {}
 
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>) {

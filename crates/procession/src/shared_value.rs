@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
+use crate::panics;
 use crate::worker;
 
 /// A value that many tasks use, such as a table or a model.
@@ -29,8 +30,11 @@ use crate::worker;
 /// threads nothing is encoded at all. A new worker, after a crash, decodes it again. `clone` copies a
 /// handle.
 ///
-/// The bytes are given back when the last handle is dropped and no task with it is pending. A worker keeps
-/// the 8 values that its tasks used last.
+/// The coordinator gives the bytes back when the last handle is dropped and no task with it is pending. A
+/// worker keeps the 8 values that its tasks used last, with their bytes, until others take their places or
+/// it ends.
+///
+/// The value must not change, as by a `Mutex` or an atomic in it: each process has its own.
 ///
 /// The value is encoded in the [binary encoding](Encoding::Binary), whatever the encoding of the task is.
 ///
@@ -127,18 +131,23 @@ fn kept_or<C: Send + Sync + 'static>(
     decode: impl FnOnce() -> Result<Arc<C>, String>,
 ) -> Result<Arc<C>, String> {
     let (place, dropped) = place_of(id);
-    // The program's code drops its values without the lock.
-    drop(dropped);
+    // The program's code drops its values without the lock, and its panics are not this task's.
+    dropped.into_iter().for_each(panics::discard);
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
     let kept = place.clone().and_then(|kept| kept.downcast().ok());
     match kept {
         Some(core) => Ok(core),
         None => {
-            let core = decode()?;
+            let core = decode().inspect_err(|_| forget(id))?;
             *place = Some(Arc::clone(&core) as _);
             Ok(core)
         }
     }
+}
+
+/// Gives the place of a value up that could not be decoded.
+fn forget(id: Uuid) {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != id);
 }
 
 /// The place of a value, and those that are given up for it.

@@ -120,7 +120,8 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
     let Enclosing { form, from, to } = INNERMOST.get();
     match form {
         Form::Aside(encoding) if to - from < MOST && blob.len() > longest_inline(encoding) => {
-            ENCLOSED.with_borrow_mut(|all| all.push(blob.clone()));
+            let blob = blob.to_send();
+            ENCLOSED.with_borrow_mut(|all| all.push(blob));
             INNERMOST.set(Enclosing { form, from, to: to + 1 });
             Encoded::Index(to - from)
         }

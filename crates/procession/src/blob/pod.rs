@@ -6,10 +6,11 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::{NoUninit, Pod};
 use serde::de::Error as _;
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Blob;
 use super::enclosed::is_long;
+use super::{Blob, Owner};
 
 impl Blob {
     /// A blob of plain values (numbers, and structs of them that are [`NoUninit`]), which are not copied
@@ -24,7 +25,8 @@ impl Blob {
     /// # Ok::<(), procession::ValuesError>(())
     /// ```
     pub fn from_values<T: NoUninit + Send + Sync>(values: Vec<T>) -> Self {
-        Self::from_owner(PlainValues(values))
+        const { assert!(size_of::<T>() > 0, "values without a size have no bytes") };
+        Self::own(Owner::Values(Box::new(PlainValues(values))))
     }
 
     /// The bytes as plain values. They are copied only if they lie at an address that does not suit `T`:
@@ -95,8 +97,11 @@ pub struct PodVec<T>(pub Vec<T>);
 
 impl<T: Pod> Serialize for PodVec<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if size_of::<T>() == 0 {
+            return Err(S::Error::custom("values without a size have no bytes"));
+        }
         let bytes: &[u8] = bytemuck::cast_slice(&self.0);
-        let blob = if is_long(bytes.len()) { Blob::sealed_copy(bytes) } else { bytes.into() };
+        let blob = if is_long(bytes.len()) { Blob::copy_to_send(bytes) } else { bytes.into() };
         blob.serialize(serializer)
     }
 }

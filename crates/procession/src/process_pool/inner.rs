@@ -13,9 +13,9 @@ use super::endings::PoolThread;
 use super::initializer::Initializer;
 use super::listeners::Listeners;
 use super::program::Programs;
+use super::room;
 use super::state::PoolState;
 use super::stats::Counts;
-use super::submit_async;
 use super::supervisor::SupervisorMessage;
 use super::work_item::{ItemPool, WorkItem};
 use crate::error::PoolError;
@@ -156,7 +156,7 @@ impl PoolInner {
         let is_earlier = state.note_earlier_wake_up();
         let wakers = self.take_room_wakers(&mut state);
         drop(state);
-        submit_async::wake(wakers);
+        room::wake(wakers);
         if is_earlier {
             let _ = self.supervisor.send(SupervisorMessage::CheckAgain);
         }

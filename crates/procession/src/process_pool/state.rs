@@ -20,11 +20,9 @@ pub(super) struct PoolState {
     pub(super) lost: HashSet<WorkerIndex>,
     /// Number of tasks for which there is room and that the scheduler does not have yet.
     pub(super) reserved: usize,
-    /// Number of threads that wait for room for several tasks. Others wait behind them, since room is made
-    /// for one task at a time.
-    pub(super) waiting_chunks: usize,
-    /// Wakers of those that wait for room, by their tickets: in the order in which they came.
-    pub(super) waiting_for_room: BTreeMap<u64, Waker>,
+    /// Those that wait for room, by their tickets: in the order in which they came. A future has a waker;
+    /// `None`: a thread, which is notified.
+    pub(super) waiting_for_room: BTreeMap<u64, Option<Waker>>,
     /// The last ticket.
     pub(super) next_ticket: u64,
     /// When the supervisor sends the next `Tick`.
@@ -38,11 +36,16 @@ impl PoolState {
             handles: FxHashMap::default(),
             lost: HashSet::new(),
             reserved: 0,
-            waiting_chunks: 0,
             waiting_for_room: BTreeMap::new(),
             next_ticket: 0,
             wakes_at: None,
         }
+    }
+
+    /// A ticket for one that has to wait for room.
+    pub(super) fn new_ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
     }
 
     /// Follows an event that the scheduler is about to get.

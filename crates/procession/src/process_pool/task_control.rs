@@ -68,7 +68,7 @@ impl ChunkExecutor for PoolInner {
     }
 
     fn enqueue_with(&self, job: Job, options: TaskOptions) {
-        self.reserve();
+        self.reserve(1);
         self.submit(job, options.resolve(self.setup.options));
     }
 }

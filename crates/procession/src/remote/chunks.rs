@@ -102,7 +102,7 @@ impl RemoteChunkCore {
     fn put(&self, first: u32, results: impl Iterator<Item = ItemResult>) -> usize {
         let mut state = self.lock();
         let mut put = 0;
-        for (place, result) in state.items[first as usize..].iter_mut().zip(results) {
+        for (place, result) in state.items.iter_mut().skip(first as usize).zip(results) {
             put += usize::from(place.is_none());
             place.get_or_insert(result);
         }
