@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// How many forks lie between the first process and this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
+/// How many copies of itself this process has made.
+static COPIES: AtomicU32 = AtomicU32::new(0);
+
 /// The process in which a value was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin(u32);
@@ -27,6 +30,13 @@ impl Origin {
     }
 }
 
+/// How many copies of itself this process has made by `fork`. A copy that is being made is counted.
+#[inline]
+pub fn copies() -> u32 {
+    Origin::here();
+    COPIES.load(Ordering::SeqCst)
+}
+
 /// Ends a forked copy of a process, without running what the original has registered for its exit.
 pub fn end_the_copy() -> ! {
     // SAFETY: it takes a number and does not return.
@@ -37,11 +47,16 @@ extern "C" fn count() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
+extern "C" fn count_copy() {
+    COPIES.fetch_add(1, Ordering::SeqCst);
+}
+
 fn count_forks() {
-    // SAFETY: `count` is called in a child between `fork` and its return, and does nothing there but
-    // change an atomic number. It fails only for want of memory; forks are not noticed then.
+    // SAFETY: `count_copy` is called before the fork, and `count` in the child between `fork` and its
+    // return. Both do nothing but change an atomic number. It fails only for want of memory; forks are
+    // not noticed then.
     unsafe {
-        libc::pthread_atfork(None, None, Some(count));
+        libc::pthread_atfork(Some(count_copy), None, Some(count));
     }
 }
 

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod reap;
 pub mod sandbox;
 pub mod sealed;
+pub mod segment;
 pub mod shared;
 pub mod signals;
 pub mod spawn;

@@ -13,6 +13,8 @@ pub fn is_available() -> bool {
 }
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
+pub(crate) use self::linux::unsealed;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub use self::linux::{Sealed, create};
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 pub use self::none::{Sealed, create};
@@ -42,6 +44,13 @@ mod linux {
 
     /// A new memory file with these bytes, sealed.
     pub fn create(bytes: &[u8]) -> io::Result<OwnedFd> {
+        let file = unsealed(bytes)?;
+        fcntl_add_seals(&file, SEALS)?;
+        Ok(file)
+    }
+
+    /// A new memory file with these bytes, which can be sealed.
+    pub(crate) fn unsealed(bytes: &[u8]) -> io::Result<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         // To write beyond this limit would end the process by a signal.
         if getrlimit(Resource::Fsize).current.is_some_and(|most| most < bytes.len() as u64) {
@@ -57,7 +66,6 @@ mod linux {
                 Err(error) => return Err(error.into()),
             }
         }
-        fcntl_add_seals(&file, SEALS)?;
         Ok(file)
     }
 
@@ -139,7 +147,7 @@ mod linux {
         use std::fs::File;
         use std::os::unix::fs::FileExt;
 
-        fn unsealed(len: u64) -> File {
+        fn empty(len: u64) -> File {
             let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
             let file = File::from(memfd_create("test", flags).expect("a file"));
             file.set_len(len).expect("a length");
@@ -168,9 +176,9 @@ mod linux {
             }
             let why =
                 |file: File| Sealed::open(file.into(), 5_000).expect_err("refused").to_string();
-            assert_eq!(why(unsealed(5_000)), "a file that is not sealed");
+            assert_eq!(why(empty(5_000)), "a file that is not sealed");
             assert_eq!(why(tempfile::tempfile().expect("a file")), "a file that is not sealed");
-            let with_holes = unsealed(5_000);
+            let with_holes = empty(5_000);
             fcntl_add_seals(&with_holes, SEALS).expect("seals");
             assert_eq!(why(with_holes), "a memory file with holes");
         }
