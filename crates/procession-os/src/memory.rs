@@ -1,5 +1,7 @@
 //! The limits of this process's memory (`ulimit -v`, `ulimit -d`): what is left under them, and how
-//! much of it the allocator takes in advance.
+//! much of it the allocator takes in advance. Also long copies, which prefer huge pages.
+
+use std::mem::MaybeUninit;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -55,6 +57,38 @@ fn known() -> Option<[u64; 2]> {
         [total, _, _, _, _, data, ..] => Some([total * page, data * page]),
         _ => None,
     }
+}
+
+/// Copies into a new vector. A long one prefers huge pages: fresh memory of many small ones costs more than
+/// it takes to copy.
+pub fn copied<T: Copy>(values: &[T]) -> Vec<T> {
+    let mut copy = Vec::with_capacity(values.len());
+    prefer_huge_pages(copy.spare_capacity_mut());
+    copy.extend_from_slice(values);
+    copy
+}
+
+/// Asks for huge pages, if this is long. Elsewhere than on Linux it does nothing.
+pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::mm::{Advice, madvise};
+        /// Less than this has few of them.
+        const LONG: usize = 4 << 20;
+        let (page, len) = (rustix::param::page_size(), size_of_val(memory));
+        if len < LONG {
+            return;
+        }
+        let start = memory.as_mut_ptr().cast::<u8>();
+        let skipped = start.align_offset(page);
+        let pages = len.saturating_sub(skipped) / page * page;
+        // SAFETY: whole pages within this memory, which nobody else has. The advice changes none of their
+        // bytes.
+        let _ =
+            unsafe { madvise(start.wrapping_add(skipped).cast(), pages, Advice::LinuxHugepage) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
 /// Whether this number of bytes could be mapped now.

@@ -14,7 +14,6 @@ pub use self::none::{Lent, SegmentView, create};
 mod linux {
     use std::fmt;
     use std::io;
-    use std::mem::MaybeUninit;
     use std::ops::Deref;
     use std::os::fd::{AsFd, OwnedFd};
     use std::ptr::{self, NonNull};
@@ -24,9 +23,10 @@ mod linux {
 
     use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate};
     use rustix::io::Errno;
-    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     use rustix::process::{Resource, getrlimit};
 
+    use crate::memory;
     use crate::sealed;
     use crate::shared::SharedMemory;
 
@@ -115,7 +115,7 @@ mod linux {
             assert!(len <= self.len, "{len} of {} bytes", self.len);
             let mut bytes = Vec::new();
             bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            advise_huge_pages(bytes.spare_capacity_mut());
+            memory::prefer_huge_pages(bytes.spare_capacity_mut());
             // SAFETY: the mapping has `len` bytes, which cannot vanish, and so has the new vector. They do
             // not overlap.
             unsafe { ptr::copy_nonoverlapping(self.at.as_ptr(), bytes.as_mut_ptr(), len) };
@@ -152,21 +152,6 @@ mod linux {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "SegmentView({} bytes)", self.len)
         }
-    }
-
-    /// Asks for huge pages: fresh memory of many small ones costs more than it takes to write to it.
-    fn advise_huge_pages(memory: &mut [MaybeUninit<u8>]) {
-        /// Less than this has few of them.
-        const LONG: usize = 4 << 20;
-        const PAGE: usize = 4096;
-        if memory.len() < LONG {
-            return;
-        }
-        let skipped = memory.as_ptr().align_offset(PAGE);
-        let Some(pages) = memory.get_mut(skipped..) else { return };
-        let len = pages.len() / PAGE * PAGE;
-        // SAFETY: whole pages of this vector alone. The advice changes none of their bytes.
-        let _ = unsafe { madvise(pages.as_mut_ptr().cast(), len, Advice::LinuxHugepage) };
     }
 
     /// Bytes of a segment, until they are dropped.
@@ -242,11 +227,18 @@ mod linux {
 
         #[test]
         fn what_is_not_a_segment_or_too_long_is_refused() {
-            let why = |file: OwnedFd| SegmentView::open(&file, MIB).expect_err("refused").to_string();
-            assert_eq!(why(create(2 * MIB, b"x").expect("one").1), "a segment of an impossible length");
+            let why =
+                |file: OwnedFd| SegmentView::open(&file, MIB).expect_err("refused").to_string();
+            assert_eq!(
+                why(create(2 * MIB, b"x").expect("one").1),
+                "a segment of an impossible length"
+            );
             let sealed = sealed::create(b"x").expect("a file");
             assert_eq!(why(sealed), "a segment that is not sealed");
-            assert_eq!(why(sealed::unsealed(b"x").expect("a file")), "a segment that is not sealed");
+            assert_eq!(
+                why(sealed::unsealed(b"x").expect("a file")),
+                "a segment that is not sealed"
+            );
             let disk = tempfile::tempfile().expect("a file");
             assert_eq!(why(disk.into()), "a segment that is not sealed");
         }
@@ -290,24 +282,20 @@ mod none {
         }
 
         /// There is none.
-        pub fn lend(
-            self: &Arc<Self>,
-            _: usize,
-            _: impl FnOnce() + Send + Sync + 'static,
-        ) -> Lent {
+        pub fn lend(self: &Arc<Self>, _: usize, _: impl FnOnce() + Send + Sync + 'static) -> Lent {
             match **self {}
         }
     }
 
     /// None can be made.
     #[derive(Debug)]
-    pub enum Lent {}
+    pub struct Lent(SegmentView);
 
     impl Deref for Lent {
         type Target = [u8];
 
         fn deref(&self) -> &[u8] {
-            match *self {}
+            match self.0 {}
         }
     }
 }

@@ -1,5 +1,5 @@
-//! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in sealed
-//! memory.
+//! [`Blob`]: bytes in a task or output that are sent as they are, beside its encoding, in memory that
+//! only its writer can change.
 //!
 //! | while | a long blob | a short one |
 //! |---|---|---|
@@ -32,13 +32,14 @@ pub(crate) use self::enclosed::{MOST, leave_in_place, put_back, set_aside};
 pub use self::pod::{PodVec, ValuesError};
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
+use procession_os::segment::Lent;
 
 /// Bytes, for a field of a task or of its output.
 ///
-/// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is sent in memory that both
-/// processes can read and none can write. It is copied once, by its sender. A blob that was received and
-/// is sent again is not copied, nor are the clones of one that was sent: an input that many tasks share
-/// is copied once.
+/// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is copied into memory that its worker
+/// can read and nobody else can write, and is read there; an output is copied once more by this process.
+/// An input that many tasks share, as clones of one blob, is copied once for all of them, and not at all by a
+/// task that passes it on.
 ///
 /// Short blobs (up to 12 KiB in JSON, 32 KiB in the binary encoding), and from the 257th blob of a task
 /// on all of them, are part of the encoding, in JSON as base64. Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in JSON, an
@@ -70,6 +71,8 @@ enum Bytes {
     Own(Arc<OwnBytes>),
     /// Received, in a sealed memory file.
     Sealed(Arc<Sealed>),
+    /// Received, in a segment, which the other side uses again afterwards.
+    Lent(Arc<Lent>),
 }
 
 /// Bytes of this process.
@@ -134,17 +137,13 @@ impl Blob {
                 Err(shared) => shared.to_vec(),
             },
             Bytes::Sealed(memory) => memory.to_vec(),
+            Bytes::Lent(memory) => memory.to_vec(),
         }
     }
 
-    /// A blob with a copy of bytes that are only lent. The copy is in sealed memory, which takes a
-    /// descriptor, where it is sent at once, or is so long that a second copy would take time.
+    /// A blob in sealed memory, for bytes that are only lent. Where there is none, they are copied.
     #[cfg(feature = "bytemuck")]
-    fn copy_to_send(bytes: &[u8]) -> Self {
-        const LONG: usize = 1 << 20;
-        if bytes.len() < LONG && !crate::worker::is_serving() {
-            return bytes.into();
-        }
+    fn sealed_copy(bytes: &[u8]) -> Self {
         let sealed = || {
             let file = procession_os::sealed::create(bytes)?;
             match is_scarce(file.as_fd()) {
@@ -163,7 +162,13 @@ impl Blob {
         match &self.0 {
             Bytes::Own(own) => own.file.get().map(AsFd::as_fd),
             Bytes::Sealed(memory) => Some(memory.as_fd()),
+            Bytes::Lent(_) => None,
         }
+    }
+
+    /// Whether there are clones of bytes that are in no file, which may be sent as well.
+    pub(crate) fn has_clones(&self) -> bool {
+        matches!(&self.0, Bytes::Own(own) if Arc::strong_count(own) > 1)
     }
 
     /// Keeps the sealed file with which it is sent, if there are clones that may be sent as well. Gives
@@ -197,6 +202,7 @@ impl From<ReceivedBytes> for Blob {
             // A program that keeps many blobs must not run out of descriptors.
             ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
             ReceivedBytes::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
+            ReceivedBytes::Lent(bytes) => Self(Bytes::Lent(Arc::new(bytes))),
             ReceivedBytes::Own(bytes) => bytes.into(),
         }
     }
@@ -327,6 +333,7 @@ impl Deref for Blob {
         match &self.0 {
             Bytes::Own(own) => own,
             Bytes::Sealed(memory) => memory,
+            Bytes::Lent(memory) => memory,
         }
     }
 }

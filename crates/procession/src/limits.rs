@@ -70,6 +70,10 @@ impl Limits {
         *self != Self::none()
     }
 
+    pub(crate) fn most_address_space(&self) -> Option<u64> {
+        self.address_space
+    }
+
     /// Imposes the limits on this process. The error names the limit.
     pub(crate) fn impose(&self) -> Result<(), String> {
         use rustix::process::{Resource, nice};

@@ -39,6 +39,7 @@ mod reply;
 mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod segments;
 mod shared_region;
 mod socket;
 mod sync;
@@ -62,6 +63,7 @@ pub(crate) use self::reply::{
     Reply, ReplyBuffer, Status, Timed, envelope, split, split_attempt, undelivered, with_attempt,
 };
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
+pub(crate) use self::segments::{Direction, MOST_BYTES, SegmentReader, SegmentWriter};
 pub(crate) use self::shared_region::{SharedRegion, now};
 pub(crate) use self::socket::{Sent, Socket, identity, maker};
 #[cfg(feature = "tracing")]

@@ -10,7 +10,9 @@
 //! A worker must not outlive its coordinator, and must not begin a call that it has not claimed: the
 //! coordinator finds the task that caused a crash by its claim.
 
+mod lifeline;
 mod origin;
+mod reply_sender;
 mod streams;
 mod task_journal;
 mod task_traces;
@@ -19,31 +21,29 @@ mod worker_loop;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use std::{io, process, thread};
+use std::{io, process};
 
-use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
-use ipc_channel::{IpcError, TryRecvError};
+use ipc_channel::ipc::IpcReceiver;
 
+use self::lifeline::{accept_lifeline, hold_the_lifeline, lifeline_server};
 use self::origin::{has_the_socket, is_child_of};
 pub(crate) use self::origin::{is_serving, was_asked_in_vain};
+use self::reply_sender::Link;
 use self::task_journal::TaskJournal;
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
 use crate::kept_task;
 use crate::limits::Limits;
-use crate::panics;
 use crate::registry::Registry;
 use crate::sandbox::{Layer, Sandbox, SandboxReport};
 use crate::transport::{
-    self, HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Sent,
-    SharedRegion, Socket, Welcome,
+    HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Sent, SharedRegion,
+    Socket, Welcome,
 };
 use procession_os as os;
-use procession_os::threads::{self, ThreadSpec};
+use procession_os::threads;
 
 /// If this process was started as a worker, serves until the coordinator closes the connection, then
 /// exits. Otherwise returns at once.
@@ -203,16 +203,24 @@ impl Asked {
                 return Err(error.into());
             }
         };
-        let Handshaken { region, welcome: Welcome { threads, limits, stack }, lifeline } =
+        let Handshaken { region, welcome, lifeline } =
             shake_hands(&socket, &invitation, registry.build())?;
+        let Welcome { threads, limits, stack, segment_bytes } = welcome;
         let journal = TaskJournal::open(marking, &registry.build(), &region, stack);
-        let worker_loop = WorkerLoop::new(registry, marking, region, Arc::clone(&socket), journal);
+        let link = Link { region, socket: Arc::clone(&socket), segment_bytes };
+        let worker_loop = WorkerLoop::new(registry, marking, link, journal);
         let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.
         let runs_here = !threads::main_has_less_than(stack.unwrap_or(threads::USUAL_STACK));
         let first = usize::from(runs_here);
-        let prepared = prepare(limits, &invitation.sandbox, lifeline, coordinator, stack);
+        let its_loop = Arc::downgrade(&worker_loop);
+        let tidy = move || {
+            if let Some(worker_loop) = its_loop.upgrade() {
+                worker_loop.drop_idle_segments();
+            }
+        };
+        let prepared = prepare(limits, &invitation.sandbox, lifeline, coordinator, stack, tidy);
         let sandbox = match prepared {
             Ok(Ok(report)) => report,
             Ok(Err(Layer { layer, missing })) => {
@@ -334,43 +342,6 @@ fn shake_hands(
     }
 }
 
-/// The longest wait for the lifeline.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// A server for the lifeline, and its name. `None` if there is no directory or descriptor for it: this
-/// process then watches the process id of its parent alone.
-fn lifeline_server(invitation: &Invitation) -> Option<(IpcOneShotServer<Lifeline>, String)> {
-    /// The longest path of a socket is 104 bytes on some systems; the channel library adds 18.
-    const LONGEST_DIR: usize = 80;
-    let dir = Path::new(&invitation.awaited);
-    if invitation.awaited.len() > LONGEST_DIR || !dir.is_absolute() {
-        return None;
-    }
-    // The channel library panics if it finds no free descriptor.
-    panics::catch(|| {
-        transport::prepare().ok()?;
-        // The coordinator removes that directory if this process is killed.
-        os::environment::with_temporary_directory(dir, || IpcOneShotServer::new().ok())
-    })
-    .ok()?
-}
-
-/// Waits for the lifeline. Any process of the user can connect to the server: then there is no lifeline.
-fn accept_lifeline(
-    server: IpcOneShotServer<Lifeline>,
-    invitation: &Invitation,
-) -> Option<IpcReceiver<()>> {
-    // The library has no wait that ends, but a signal interrupts it.
-    let accept = || panics::catch(|| server.accept().ok());
-    let (_, Lifeline { token, end }) =
-        os::signals::interrupting_after(LONGEST_WAIT, accept).ok()??;
-    (token == invitation.token).then_some(end)
-}
-
-/// Interval at which the parent's process id is checked. The lifeline is not enough: a process that was
-/// forked from the coordinator may hold its other end.
-const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
-
 /// What must be in place before the first task: the limits, some memory in reserve, the sandbox, the
 /// lifeline. The inner error is a layer of the sandbox that is missing.
 fn prepare(
@@ -379,6 +350,7 @@ fn prepare(
     lifeline: Option<IpcReceiver<()>>,
     coordinator: u32,
     stack: Option<usize>,
+    tidy: impl Fn() + Send + 'static,
 ) -> io::Result<Result<SandboxReport, Layer>> {
     limits.impose().map_err(io::Error::other)?;
     os::memory::reserve_little();
@@ -388,38 +360,8 @@ fn prepare(
         Ok(report) => report,
         Err(missing) => return Ok(Err(missing)),
     };
-    hold_the_lifeline(lifeline, coordinator, stack)?;
+    hold_the_lifeline(lifeline, coordinator, stack, tidy)?;
     Ok(Ok(report))
-}
-
-/// Ends this process when the lifeline breaks, or the coordinator is not its parent any more.
-fn hold_the_lifeline(
-    lifeline: Option<IpcReceiver<()>>,
-    coordinator: u32,
-    stack: Option<usize>,
-) -> io::Result<()> {
-    let thread = ThreadSpec::new("lifeline").with_stack(stack);
-    let thread = thread.start_with_retries(move || {
-        // Continues a stopped process, whose threads could not end it otherwise.
-        #[cfg(all(target_os = "linux", not(feature = "portable")))]
-        let _ =
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
-        while is_child_of(coordinator) {
-            // If the channel library panics, the check of the parent still works.
-            let Some(lifeline) = &lifeline else {
-                thread::sleep(ASK_FOR_THE_COORDINATOR);
-                continue;
-            };
-            match panics::catch(|| lifeline.try_recv_timeout(ASK_FOR_THE_COORDINATOR)) {
-                Ok(Err(TryRecvError::IpcError(IpcError::Disconnected))) => break,
-                Ok(Ok(()) | Err(TryRecvError::Empty)) => {}
-                // A task may have closed the descriptor of the lifeline.
-                Ok(Err(_)) | Err(_) => thread::sleep(ASK_FOR_THE_COORDINATOR),
-            }
-        }
-        end_at_once();
-    });
-    thread.map(drop).map_err(refused)
 }
 
 /// Keeps the kind of the error, which shows whether it is a shortage.

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::enclosed::is_long;
 use super::{Blob, Owner};
+use crate::transport::MOST_BYTES;
+use procession_os::memory::copied;
 
 impl Blob {
     /// A blob of plain values (numbers, and structs of them that are [`NoUninit`]), which are not copied
@@ -30,7 +32,8 @@ impl Blob {
     }
 
     /// The bytes as plain values. They are copied only if they lie at an address that does not suit `T`:
-    /// a blob in memory of its own begins at a page.
+    /// a task gets long blobs at the begin of a page, and the usual allocators put long outputs at addresses
+    /// that suit all numbers.
     ///
     /// # Errors
     ///
@@ -101,7 +104,10 @@ impl<T: Pod> Serialize for PodVec<T> {
             return Err(S::Error::custom("values without a size have no bytes"));
         }
         let bytes: &[u8] = bytemuck::cast_slice(&self.0);
-        let blob = if is_long(bytes.len()) { Blob::copy_to_send(bytes) } else { bytes.into() };
+        // The worker is not known yet, whose segments spare fresh memory. In a `Vec` it is not fresh
+        // either, in most programs. Sealed memory takes a descriptor.
+        let is_alone = bytes.len() as u64 > MOST_BYTES && is_long(bytes.len());
+        let blob = if is_alone { Blob::sealed_copy(bytes) } else { copied(bytes).into() };
         blob.serialize(serializer)
     }
 }
@@ -109,7 +115,11 @@ impl<T: Pod> Serialize for PodVec<T> {
 impl<'de, T: Pod> Deserialize<'de> for PodVec<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let blob = Blob::deserialize(deserializer)?;
-        blob.values().map(|values| Self(values.into_owned())).map_err(D::Error::custom)
+        let values = blob.values().map_err(D::Error::custom)?;
+        Ok(Self(match values {
+            Cow::Borrowed(values) => copied(values),
+            Cow::Owned(values) => values,
+        }))
     }
 }
 

@@ -38,7 +38,9 @@ pub(super) fn perform(
     let threads = pool.setup.scheduling.threads(handle.worker());
     let limits = pool.setup.limits;
     let stack = pool.setup.stack;
-    let welcome = HandshakeMessage::Welcome(Welcome { threads, limits, stack });
+    let segment_bytes = pool.setup.segment_bytes();
+    let welcome = Welcome { threads, limits, stack, segment_bytes };
+    let welcome = HandshakeMessage::Welcome(welcome);
     if welcome.send(socket, &[]) != Sent::Yes {
         return Err(StartFailure::Gone);
     }

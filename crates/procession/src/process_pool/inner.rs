@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::panics;
 use crate::sandbox::{Sandbox, SandboxReport};
 use crate::scheduler::{Event, MAX_CALLS_AHEAD, ResolvedOptions, Settings};
+use crate::transport::MOST_BYTES;
 use crate::waiting::{CallSink, CallSinkGuard, RoleGuard};
 use procession_os::fork::Origin;
 
@@ -80,6 +81,17 @@ impl Setup {
         // Twice the number of calls that are in flight at a time, so that a call never waits for a free
         // claim: if the ring of calls is empty, no reply would announce one.
         2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
+    }
+
+    /// What the segments of a worker may take in each direction, in bytes.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        // They count in what its memory is limited to, and here in what `ulimit -v` allows.
+        const SHARE: u64 = 16;
+        if procession_os::memory::is_limited() {
+            return 0;
+        }
+        let limits = [self.limits.most_address_space(), self.max_memory].into_iter().flatten();
+        limits.map(|limit| limit / SHARE).min().unwrap_or(u64::MAX).min(MOST_BYTES)
     }
 }
 

@@ -32,9 +32,13 @@ const MAX_REASON: usize = 500;
 /// If replies follow each other within this time, the handler waits for several at once.
 const BURST: Duration = Duration::from_micros(400);
 
+/// How often it is looked for segments that are idle.
+const BETWEEN_TIDYING: Duration = Duration::from_millis(500);
+
 /// On the handler thread: receives until the worker has ended and all its records are read.
 pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
+    let mut tidied = Instant::now();
     loop {
         let is_burst = last.is_some_and(|last| last.elapsed() < BURST);
         // Before the ring is read: records that were published before the end are read then.
@@ -62,6 +66,10 @@ pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(),
             handle.wait_for_replies();
             // The worker may have made room for calls without a reply.
             handle.flush();
+            if tidied.elapsed() > BETWEEN_TIDYING {
+                handle.drop_idle_segments();
+                tidied = Instant::now();
+            }
         }
     }
 }
@@ -188,10 +196,11 @@ impl ReceivedReplies {
     }
 
     /// Whether later records must wait until this one is passed on: a line of a task or a report of a
-    /// fault, to keep the order with the replies, and to count them; blobs, so that their descriptors do
-    /// not accumulate; and a lost attachment, whose reply is to the first unanswered task.
+    /// fault, to keep the order with the replies, and to count them; blobs and long texts, so that they
+    /// do not accumulate; and a lost attachment, whose reply is to the first unanswered task.
     fn ends_group(&self) -> bool {
-        self.is_unasked() || self.has_blobs() || self.lost().is_some()
+        let is_long = self.has_blobs() || self.attachment.has_text();
+        is_long || self.is_unasked() || self.attachment.lost().is_some()
     }
 
     /// Whether it answers no task: a worker may send any number of these.

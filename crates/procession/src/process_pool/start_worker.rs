@@ -38,7 +38,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;
-    handle.set_started(Arc::clone(&child), region, socket);
+    handle.set_started(Arc::clone(&child), region, socket, pool.setup.segment_bytes());
     if handle.kill_reason().is_some() {
         child.kill();
     }

@@ -26,10 +26,10 @@
 //! | lock | guards | taken by |
 //! |---|---|---|
 //! | (`helping`) | the right to receive for one waiting caller; its spin state | that caller, for the whole wait |
-//! | `receiving` | positions in the ring of replies, records that were read, attachments | the handler; (a waiting caller; `end_call`) |
+//! | `receiving` | positions in the ring of replies, records that were read, attachments, the segments from the worker | the handler; (a waiting caller; `end_call`) |
 //! | `traces` | open spans of its tasks, in the program's subscriber | while `receiving` is held, or by the handler after the end |
 //! | [`PoolState`](super::state::PoolState) | the scheduler | while `receiving` is held, by the thread that receives |
-//! | `sending` | the ring of calls, the table of claims, the lifeline | each thread that flushes, takes back, ends a call, or reads a reply |
+//! | `sending` | the ring of calls, the table of claims, the lifeline, the segments to the worker | each thread that flushes, takes back, ends a call, or reads a reply |
 //! | `outbox` | calls that were not written yet | with the pool's state held, to add calls; with `sending` held, to write or take them back |
 //!
 //! `sending` is never taken while the pool's state is held: writing an attachment is I/O.
@@ -41,6 +41,7 @@ mod receiving;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use ipc_channel::ipc::IpcSender;
 use procession_os::crash::CrashRecord;
@@ -54,7 +55,7 @@ use super::child::Child;
 use super::traces::WorkerTraces;
 use crate::error::Exit;
 use crate::scheduler::{Begun, WorkerId};
-use crate::transport::{self, AdaptiveSpin, SharedRegion, Socket};
+use crate::transport::{self, AdaptiveSpin, SegmentWriter, SharedRegion, Socket};
 
 /// One worker process. See the head of the file for its states and locks.
 pub(super) struct WorkerHandle {
@@ -79,7 +80,7 @@ pub(super) struct WorkerHandle {
 pub(super) struct Process {
     pub(super) child: Arc<Child>,
     /// The memory that it shares with this process.
-    pub(super) region: SharedRegion,
+    pub(super) region: Arc<SharedRegion>,
     /// This end of its socket pair.
     pub(super) socket: Socket,
 }
@@ -124,7 +125,7 @@ impl WorkerHandle {
     }
 
     fn region(&self) -> Option<&SharedRegion> {
-        self.process().map(|process| &process.region)
+        self.process().map(|process| &*process.region)
     }
 
     pub(super) fn child(&self) -> Option<&Arc<Child>> {
@@ -141,8 +142,17 @@ impl WorkerHandle {
         self.child().is_some_and(|child| child.is_there())
     }
 
-    /// The process was started.
-    pub(super) fn set_started(&self, child: Arc<Child>, region: SharedRegion, socket: Socket) {
+    /// The process was started. Its segments may have this length together, in bytes.
+    pub(super) fn set_started(
+        &self,
+        child: Arc<Child>,
+        region: SharedRegion,
+        socket: Socket,
+        segment_bytes: u64,
+    ) {
+        let region = Arc::new(region);
+        self.sending().set_segments(Arc::clone(&region), segment_bytes);
+        self.receiving().set_segments(Arc::clone(&region));
         let _ = self.process.set(Process { child, region, socket });
     }
 
@@ -187,6 +197,12 @@ impl WorkerHandle {
         let at = self.ended_at.get().copied().unwrap_or_else(transport::now);
         let region = self.region();
         region.map_or_else(Vec::new, |region| self.sending().claims.begun(region, at))
+    }
+
+    /// Gives the segments back to the system that were not used for some time.
+    pub(super) fn drop_idle_segments(&self) {
+        self.sending().segments.drop_idle(Instant::now());
+        self.receiving().drop_idle_segments();
     }
 
     /// What the worker has recorded of the crash that ended it.
@@ -237,7 +253,10 @@ impl WorkerHandle {
 
     /// Releases the descriptors of the link after the end of the worker.
     pub(super) fn release(&self) {
-        self.sending().lifeline = None;
+        let mut sending = self.sending();
+        sending.lifeline = None;
+        sending.segments = SegmentWriter::default();
+        drop(sending);
         self.receiving().drop_attachments();
     }
 

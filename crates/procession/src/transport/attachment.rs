@@ -1,12 +1,15 @@
 //! Attachments: a long text and the blobs of a record, sent through the socket.
 //!
 //! An attachment is sent in one or more messages. Items up to [`SHORT`] bytes are in the message. A
-//! longer item is a sealed memory file, whose descriptor goes with the message. Where the system
-//! has no sealed files, it is an unlinked file, which the other side copies.
+//! longer item is in a segment ([`segments`](super::segments)), if one is free and it is in no file; else it
+//! is a sealed memory file, whose descriptor goes with the message. Where the system has no sealed files,
+//! it is an unlinked file, which the other side copies.
 //!
 //! ```text
 //!   kind (1) │ flags (1) │ number of items (1) │ length of each (8), top bit set if inline │ inline bytes
 //! ```
+//!
+//! For an item in a segment its length also has the flag, the slot and the generation of a `SegmentItem`.
 //!
 //! The messages are sent before the record that needs them. Sending does not block; receiving waits
 //! only for resources that this process lacks ([`Patience`]). If the socket has no room, the sender
@@ -31,9 +34,11 @@ use rustix::io::Errno;
 
 pub(crate) use self::send::{Passed, Stuck, pass};
 use super::ring::Garbled;
+use super::segments::{SegmentItem, SegmentReader};
 use super::socket::{Message, Received, Socket};
 use crate::blob::{self, Blob};
 use procession_os::sealed::{self, Sealed};
+use procession_os::segment::Lent;
 
 /// The first byte of these messages.
 pub(super) const KIND: u8 = 2;
@@ -57,6 +62,7 @@ const MOST_ITEMS: usize = blob::MOST + 1;
 #[derive(Debug)]
 pub(crate) enum ReceivedBytes {
     Sealed(Sealed),
+    Lent(Lent),
     Own(Vec<u8>),
 }
 
@@ -66,6 +72,7 @@ impl Deref for ReceivedBytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Sealed(memory) => memory,
+            Self::Lent(bytes) => bytes,
             Self::Own(bytes) => bytes,
         }
     }
@@ -103,6 +110,11 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
+    /// Whether the text is not in the record.
+    pub(crate) fn has_text(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// The text: the attached one, or else that in the record.
     pub(crate) fn text<'t>(&'t self, record: &'t [u8]) -> &'t [u8] {
         self.text.as_deref().unwrap_or(record)
@@ -165,9 +177,19 @@ pub(crate) struct Assembly {
     part: Option<Attachment>,
     /// The record of it was not read yet.
     whole: Option<Attachment>,
+    segments: SegmentReader,
 }
 
 impl Assembly {
+    /// Items may be in these segments.
+    pub(crate) fn with(segments: SegmentReader) -> Self {
+        Self { segments, ..Self::default() }
+    }
+
+    pub(crate) fn segments(&self) -> &SegmentReader {
+        &self.segments
+    }
+
     /// The attachment of the record that was just read. All of it was sent before the record. If
     /// this process lacks a resource to receive it for longer than `patience`, the attachment is
     /// [lost](Attachment::lost), and the next one can be received.
@@ -178,6 +200,7 @@ impl Assembly {
     ) -> Result<Attachment, Garbled> {
         loop {
             if let Some(whole) = self.whole.take() {
+                self.segments.return_copied();
                 return Ok(whole);
             }
             if !self.receive(from, patience)? {
@@ -236,26 +259,19 @@ impl Assembly {
         let mut lost = shortage.map(|error| io::Error::from(error).to_string());
         for length in lengths.chunks_exact(LENGTH) {
             let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
-            items_received.push(if length & INLINE != 0 {
+            if length & INLINE != 0 {
                 let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
                 inline = rest;
-                ReceivedBytes::Own(bytes.to_vec())
-            } else if lost.is_some() {
-                drop(fds.next());
+                items_received.push(ReceivedBytes::Own(bytes.to_vec()));
                 continue;
-            } else {
-                match ReceivedBytes::open(fds.next().ok_or(Garbled)?, length) {
-                    Ok(bytes) => bytes,
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                        return Err(Garbled);
-                    }
-                    Err(error) => {
-                        lost = Some(error.to_string());
-                        continue;
-                    }
-                }
-            });
+            }
+            match self.open(length, &mut fds, lost.is_some()) {
+                Ok(Some(bytes)) => items_received.push(bytes),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(Garbled),
+                Err(error) => lost = Some(error.to_string()),
+            }
         }
         if !inline.is_empty() || fds.next().is_some() {
             return Err(Garbled);
@@ -279,5 +295,29 @@ impl Assembly {
         let place = if flags & HAS_MORE != 0 { &mut self.part } else { &mut self.whole };
         *place = Some(part);
         Ok(())
+    }
+
+    /// An item that is not in the message. `None` if the attachment is lost. An error of kind
+    /// `InvalidData` means that the other side sent garbage.
+    fn open(
+        &self,
+        length: u64,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+        is_lost: bool,
+    ) -> io::Result<Option<ReceivedBytes>> {
+        let missing = || io::Error::from(io::ErrorKind::InvalidData);
+        let Some(item) = SegmentItem::from_word(length) else {
+            return match fds.next() {
+                _ if is_lost => Ok(None),
+                Some(file) => ReceivedBytes::open(file, length).map(Some),
+                None => Err(missing()),
+            };
+        };
+        let file = if item.is_new { fds.next() } else { None };
+        match file {
+            _ if is_lost => self.segments.refuse(item).map(|()| None),
+            None if item.is_new => Err(missing()),
+            file => self.segments.take(item, file).map(Some),
+        }
     }
 }

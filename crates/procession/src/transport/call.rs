@@ -75,16 +75,22 @@ pub(crate) struct Parts<'r> {
 impl Parts<'_> {
     /// Splits a text, which may have come as an attachment, into those of the tasks. Ends early if
     /// it is too short.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn texts<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
-        let lengths = self.lengths.chunks_exact(4).filter_map(|length| length.try_into().ok());
-        let mut rest = text;
-        lengths
-            .map(move |length| {
-                let (text, behind) = rest.split_at_checked(u32::from_le_bytes(length) as usize)?;
-                rest = behind;
-                Some(text)
-            })
-            .map_while(|text| text)
+        let mut begin = 0;
+        (0..self.lengths.len() / 4).map_while(move |task| self.text_of(task, text, &mut begin))
+    }
+
+    /// The text of this task, which begins at `begin`. The tasks follow one another.
+    pub(crate) fn text_of<'t>(
+        &self,
+        task: usize,
+        text: &'t [u8],
+        begin: &mut usize,
+    ) -> Option<&'t [u8]> {
+        let length = self.lengths.get(4 * task..)?.first_chunk()?;
+        let end = begin.checked_add(u32::from_le_bytes(*length) as usize)?;
+        text.get(std::mem::replace(begin, end)..end)
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use super::claim::Claim;
 use super::handshake::{HandshakeMessage, Invitation, Marking};
 use super::reply::{Reply, split};
 use super::ring::{Reader, Records, Ring};
+use super::segments::{Direction, SegmentReader};
+use super::shared_region::SharedRegion;
 use super::socket::{LONGEST, Received, Sent, Socket};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
@@ -53,6 +56,10 @@ fn memory(len: usize) -> SharedMemory {
 thread_local! {
     static RING: SharedMemory = memory(64 + RING_LEN);
     static CRASH: SharedMemory = memory(crash::SIZE);
+    static REGION: Arc<SharedRegion> = Arc::new(SharedRegion::create(1).expect("memory").0);
+    /// Or an empty file where there are no segments.
+    static SEGMENT: File = procession_os::segment::create(1 << 16, b"in a segment")
+        .map_or_else(|_| tempfile::tempfile().expect("a file"), |(_, file)| file.into());
     static SOCKETS: (Socket, Socket) = {
         let (ours, theirs) = Socket::pair().expect("sockets");
         (ours, Socket::of(theirs.as_fd()).expect("a descriptor"))
@@ -139,22 +146,27 @@ pub fn claim(mut data: &[u8]) {
     });
 }
 
-/// Messages of an attachment, each after its length, with as many descriptors as its first byte says.
+/// Messages of an attachment, each after its length, with as many descriptors as its first byte says: of
+/// a segment if its highest bit is set.
 pub fn attachment(mut data: &[u8]) {
     SOCKETS.with(|(ours, theirs)| {
-        let Ok(file) = File::open("/dev/null") else { return };
+        let Ok(null) = File::open("/dev/null") else { return };
         let mut sent = 0;
         while !data.is_empty() && sent < 8 {
             let [fds, len]: [u8; 2] = number(&mut data);
             let (message, rest) = data.split_at(data.len().min(usize::from(len)));
             data = rest;
-            let fds = vec![file.as_fd(); usize::from(fds % 4)];
+            let file = SEGMENT.with(|file| (fds >= 0x80).then(|| file.try_clone().ok()).flatten());
+            let fds = vec![file.as_ref().unwrap_or(&null).as_fd(); usize::from(fds % 4)];
             if theirs.send(message, &fds) != Sent::Yes {
                 break;
             }
             sent += 1;
         }
-        let (mut assembly, mut patience) = (Assembly::default(), Patience::none());
+        // No input sees the slots of an earlier one.
+        let region = REGION.with(Arc::clone);
+        let segments = SegmentReader::new(region, Direction::ToCoordinator);
+        let (mut assembly, mut patience) = (Assembly::with(segments), Patience::none());
         for _ in 0..sent {
             if let Ok(mut whole) = assembly.next(ours, &mut patience) {
                 let _ = whole.text(b"").len();

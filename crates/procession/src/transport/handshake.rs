@@ -122,6 +122,8 @@ pub(crate) struct Welcome {
     pub limits: Limits,
     /// The stack size of each thread, in bytes. `None` means the default.
     pub stack: Option<usize>,
+    /// What the segments of the worker may take, in bytes.
+    pub segment_bytes: u64,
 }
 
 /// The first byte of these messages in the socket; JSON follows.

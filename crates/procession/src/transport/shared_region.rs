@@ -14,6 +14,7 @@
 //! | `IS_IDLE` | worker | the worker has no calls |
 //! | labels | worker | of the tasks that run: see `labels.rs` |
 //! | crash record | worker | where it crashed: see `procession_os::crash` |
+//! | slots of segments | one side each | who may use a segment: see `segments.rs` |
 //!
 //! The worker gets the descriptor of the memory through the socket that is its standard input. The
 //! memory is sealed against a change of its size, so that no access to it can fault.
@@ -31,6 +32,7 @@ use super::claim::Claim;
 use super::event_count::EventCount;
 use super::labels;
 use super::ring::Ring;
+use super::segments::{self, Direction, SlotWords};
 
 /// The length of each ring, in bytes: several times the calls that are sent ahead.
 const RING: usize = 256 * 1024;
@@ -51,6 +53,10 @@ const IS_CLOSED: usize = 9 * LINE;
 const IS_IDLE: usize = 10 * LINE;
 const NUMBER_OF_CLAIMS: usize = 11 * LINE;
 const CLAIMS: usize = 12 * LINE;
+
+/// The size of the words of all slots.
+const SLOTS: usize = 4 * LINE;
+const _: () = assert!(segments::MOST * size_of::<u32>() <= LINE);
 
 // Offsets in a claim, and its size.
 const STATE: usize = 0;
@@ -79,7 +85,7 @@ impl std::fmt::Debug for SharedRegion {
 impl SharedRegion {
     /// The size of a region for this number of calls at a time, in bytes.
     pub(crate) fn size(claims: usize) -> usize {
-        crash_at(claims) + crash::SIZE
+        slots_at(claims) + SLOTS
     }
 
     /// A new region for this number of calls at a time, and the file by which a worker maps it.
@@ -95,7 +101,7 @@ impl SharedRegion {
     pub(crate) fn open(file: File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let not_ours = || io::Error::other("the file does not have the size of a shared region");
-        let others = CLAIMS + 2 * RING + labels::SIZE + crash::SIZE;
+        let others = CLAIMS + 2 * RING + labels::SIZE + crash::SIZE + SLOTS;
         let claims = len.checked_sub(others).ok_or_else(not_ours)? / CLAIM;
         let region = Self::map(&file, claims)?;
         let number = region.memory.word32(NUMBER_OF_CLAIMS).load(Ordering::Acquire) as usize;
@@ -198,6 +204,17 @@ impl SharedRegion {
         labels::read(&self.memory, labels_at(self.claims))
     }
 
+    /// The words of a slot, which is less than [`segments::MOST`].
+    pub(super) fn slot_words(&self, direction: Direction, slot: usize) -> SlotWords<'_> {
+        let word = |line: usize| {
+            self.memory.word32(slots_at(self.claims) + line * LINE + slot * size_of::<u32>())
+        };
+        match direction {
+            Direction::ToWorker => SlotWords { returned: word(0), dropped: word(1) },
+            Direction::ToCoordinator => SlotWords { returned: word(2), dropped: word(3) },
+        }
+    }
+
     /// Has this process record a crash of its own, for [`crash`](Self::crash) in the coordinator.
     pub(crate) fn record_crashes(region: &'static Self) {
         crash::record_into(&region.memory, crash_at(region.claims));
@@ -227,6 +244,11 @@ fn crash_at(claims: usize) -> usize {
 /// The offset of the labels, behind the rings.
 fn labels_at(claims: usize) -> usize {
     rings_at(claims) + 2 * RING
+}
+
+/// The offset of the words of the slots, behind the crash record: a line for each kind of word.
+fn slots_at(claims: usize) -> usize {
+    (crash_at(claims) + crash::SIZE).next_multiple_of(LINE)
 }
 
 /// The offset of the rings, behind the claims.

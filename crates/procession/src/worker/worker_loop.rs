@@ -1,7 +1,5 @@
 //! The loop of a worker: takes the next call, claims it, runs its task and replies.
 
-mod speak;
-
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::reply_sender::{Link, ReplySender};
 use super::streams::Streams;
 use super::task_journal::{RunnerLane, TaskJournal};
 use super::task_traces::TaskTraces;
 use super::{end_at_once, refused};
-use crate::blob::Blob;
 use crate::codec;
 use crate::panics;
 use crate::progress_lines::LineSink;
@@ -21,9 +19,9 @@ use crate::registry::Registry;
 use crate::stop_signal::{StopSignal, WorkerStop};
 use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
-    self, AdaptiveSpin, Assembly, Attachment, Call, HAS_ATTACHMENT, INLINE_LIMIT, Marking,
-    NOT_RECEIVED, OUTPUT, Passed, Patience, REPLY, Reader, Records, ReplyBuffer, SharedRegion,
-    Socket, Status, Stuck, TAKE_IN, TRACED, Timed, UNFIT, Writer,
+    self, AdaptiveSpin, Assembly, Attachment, Call, Direction, HAS_ATTACHMENT, Marking,
+    NOT_RECEIVED, Patience, Reader, Records, ReplyBuffer, SegmentReader, SharedRegion, Socket,
+    Status, TAKE_IN,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
@@ -38,6 +36,8 @@ pub(super) struct WorkerLoop {
     region: Arc<SharedRegion>,
     inbox: Mutex<Inbox>,
     reply_sender: Arc<ReplySender>,
+    /// Those of the inbox.
+    segments: SegmentReader,
     /// Number of runners that have a call.
     busy: AtomicUsize,
     streams: Streams,
@@ -55,18 +55,6 @@ struct Inbox {
     spin: AdaptiveSpin,
 }
 
-/// Sends records to the coordinator.
-struct ReplySender {
-    region: Arc<SharedRegion>,
-    outbox: Mutex<ReplyWriter>,
-}
-
-/// The ring of replies and the socket, as written by one thread at a time.
-struct ReplyWriter {
-    writer: Writer,
-    socket: Arc<Socket>,
-}
-
 /// The runners beside the main thread.
 #[derive(Default)]
 pub(super) struct Runners {
@@ -77,9 +65,6 @@ pub(super) struct Runners {
 
 /// The sequence number of the initializer's call, which comes before all tasks.
 const INITIALIZER: u32 = 0;
-
-/// The longest wait for room in the socket before the coordinator is asked again to read.
-const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
 
 /// A call that was taken out of the inbox. The buffers are used again for the next call.
 #[derive(Default)]
@@ -92,17 +77,12 @@ impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         marking: Marking,
-        region: Arc<SharedRegion>,
-        socket: Arc<Socket>,
+        link: Link,
         journal: Option<TaskJournal>,
     ) -> Self {
-        let reply_sender = Arc::new(ReplySender {
-            region: Arc::clone(&region),
-            outbox: Mutex::new(ReplyWriter {
-                writer: Writer::default(),
-                socket: Arc::clone(&socket),
-            }),
-        });
+        let segments = SegmentReader::new(Arc::clone(&link.region), Direction::ToWorker);
+        let reply_sender = Arc::new(ReplySender::new(&link));
+        let Link { region, socket, .. } = link;
         let (speaks, traces) = (Arc::clone(&reply_sender), Arc::clone(&reply_sender));
         let trace = move |task, record: &[u8]| traces.trace(task, record);
         Self {
@@ -115,10 +95,11 @@ impl WorkerLoop {
                 reader: Reader::default(),
                 records: Records::default(),
                 socket,
-                assembly: Assembly::default(),
+                assembly: Assembly::with(segments.clone()),
                 spin: AdaptiveSpin::default(),
             }),
             reply_sender,
+            segments,
             busy: AtomicUsize::new(0),
             streams: Streams::as_they_are(),
             origin: Origin::here(),
@@ -129,6 +110,12 @@ impl WorkerLoop {
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the segments back to the system that were not used for some time.
+    pub(super) fn drop_idle_segments(&self) {
+        self.segments.drop_given_up();
+        self.reply_sender.drop_idle_segments();
     }
 
     /// Has a crash of this process recorded in the region.
@@ -280,8 +267,7 @@ impl WorkerLoop {
         };
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.attachment.take_blobs();
-        let text = taken.attachment.text(parts.text);
-        let mut texts = parts.texts(text);
+        let mut begin = 0;
         let mut now = transport::now();
         if let Some(stream) = self.streams.closed(now) {
             // The call stays unclaimed, so the coordinator can take it back.
@@ -290,6 +276,7 @@ impl WorkerLoop {
         }
         for item in 0..u64::from(call.count) {
             if !claim.begin(call.seq, now) {
+                taken.attachment = Attachment::default();
                 // The call was taken back. The coordinator may have calls that wait for room.
                 self.region.reply_events().notify();
                 return;
@@ -300,7 +287,11 @@ impl WorkerLoop {
             }
             reply_buffer.data.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
-            let task = if call.count == 1 { text } else { texts.next().unwrap_or_default() };
+            let text = taken.attachment.text(parts.text);
+            let task = match call.count {
+                1 => text,
+                _ => parts.text_of(item as usize, text, &mut begin).unwrap_or_default(),
+            };
             if let Some(lane) = lane {
                 lane.begin(context.task, parts.name, call.attempt, now);
             }
@@ -315,6 +306,10 @@ impl WorkerLoop {
                 os::fork::end_the_copy();
             }
             claim.end();
+            if item + 1 == u64::from(call.count) {
+                // Before the reply: then the coordinator can use its segment for the next call.
+                taken.attachment = Attachment::default();
+            }
             let then = std::mem::replace(&mut now, transport::now());
             let ran_for = Duration::from_nanos(now.saturating_sub(then));
             // Before the reply: the line of a long or failed task is in the journal when its future is done.
@@ -330,96 +325,6 @@ impl WorkerLoop {
         if call.seq == INITIALIZER {
             self.streams.settle();
         }
-    }
-}
-
-impl ReplySender {
-    /// Sends the result of one task of a call. Returns true if it had to wait for room or could not
-    /// send the result.
-    fn send_result(
-        &self,
-        call: &Call,
-        item: u64,
-        status: Status,
-        ran_for: Duration,
-        reply_buffer: &mut ReplyBuffer,
-    ) -> bool {
-        let (claim, id) = (call.claim, call.id + item);
-        let blobs = std::mem::take(&mut reply_buffer.blobs);
-        let sent = if call.count > 1 && status == Status::Ok && blobs.is_empty() {
-            self.output(Timed { claim, ran_for }, &reply_buffer.data)
-        } else {
-            let reply = transport::envelope(id, status, reply_buffer, ran_for);
-            self.reply(claim, &reply, &blobs)
-        };
-        if let Err(stuck) = &sent {
-            let reason = format!("the worker {stuck}");
-            // First, so that the coordinator sends no call after it has read the reply.
-            self.report(UNFIT, 0, &reason);
-            let _ = self.reply(claim, &transport::undelivered(id, &reason, ran_for), &[]);
-        }
-        sent.unwrap_or(true)
-    }
-
-    /// Sends a reply with its envelope. Returns whether it waited for room.
-    fn reply(&self, claim: u32, reply: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
-        let has_waited = self.send(REPLY, u64::from(claim), reply, blobs)?;
-        self.region.announce_reply(claim, self.region.replies().is_filling());
-        Ok(has_waited)
-    }
-
-    fn output(&self, timed: Timed, output: &[u8]) -> Result<bool, Stuck> {
-        let has_waited = self.send(OUTPUT, timed.to_number(), output, &[])?;
-        self.region.announce_reply(timed.claim, self.region.replies().is_filling());
-        Ok(has_waited)
-    }
-
-    /// Sends a record about a span or an event.
-    fn trace(&self, task: u64, record: &[u8]) {
-        let _ = self.send(TRACED, task, record, &[]);
-        self.region.reply_events().notify();
-    }
-
-    /// Reports a fault of this process, in a text that needs no attachment.
-    fn report(&self, kind: u8, claim: u32, reason: &str) {
-        let _ = self.send(kind, u64::from(claim), reason.as_bytes(), &[]);
-        self.region.reply_events().notify();
-    }
-
-    fn send(&self, kind: u8, number: u64, text: &[u8], blobs: &[Blob]) -> Result<bool, Stuck> {
-        let ring = self.region.replies();
-        let mut has_waited = false;
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let ReplyWriter { writer, socket } = &mut *outbox;
-        let is_inline = text.len() <= INLINE_LIMIT;
-        let attachment = (!is_inline).then_some(text);
-        let mut begun = 0;
-        let lacks = loop {
-            match transport::pass(attachment, blobs, begun, socket) {
-                Passed::Nothing => break false,
-                Passed::All => break true,
-                Passed::Part(items) => begun = items,
-                Passed::Stuck(stuck, _) => return Err(stuck),
-            }
-            // The coordinator reads the socket with the replies that it has not read yet. If it has read
-            // all, a record asks it to read the socket.
-            if !ring.has_unread() {
-                let _ = writer.write(&ring, TAKE_IN, &[]).unwrap_or_else(|_| end_at_once());
-            }
-            self.region.reply_events().notify();
-            socket.wait_writable(SOCKET_MAY_BE_FULL);
-            has_waited = true;
-        };
-        let kind = if lacks { kind | HAS_ATTACHMENT } else { kind };
-        let inline = if is_inline { text } else { &[] };
-        let parts = [&number.to_le_bytes()[..], inline];
-        // The ring is full: the handler thread is busy, or waits for a callback.
-        while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
-            let fits = || writer.fits(&ring, &parts);
-            self.region.space_events().sleep_unless(fits);
-            has_waited = true;
-        }
-        Ok(has_waited)
     }
 }
 

@@ -4,6 +4,7 @@
 //! The table in SECURITY.md names these tests.
 
 mod attacks;
+mod false_segments;
 mod processes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,7 @@ use procession::{
 use rustix::process::Signal;
 
 use self::attacks::{Attack, Hostile};
+use self::false_segments::SegmentLie;
 pub(crate) use self::processes::play_if_asked as play_processes_if_asked;
 use crate::harness::{self, eventually, is_alive};
 use crate::program;
@@ -32,6 +34,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         half_messages_cost_only_their_worker,
         a_text_that_goes_on_changing_is_refused,
         a_blob_that_was_delivered_never_changes,
+        a_segment_that_goes_on_changing_is_copied_once,
+        lies_about_segments_cost_only_their_worker,
         a_flood_of_descriptors_leaves_no_descriptor_open,
         a_flood_of_requests_ends_its_worker,
         a_worker_speaks_for_no_task_but_its_own,
@@ -144,6 +148,49 @@ fn a_blob_that_was_delivered_never_changes() {
     eventually("the end of the workers", || !pids.iter().any(|pid| is_alive(*pid)));
     assert!(is_whole());
     ends_at_once(&pool);
+}
+
+/// The value is what was copied, whatever the worker does to the segment afterwards.
+fn a_segment_that_goes_on_changing_is_copied_once() {
+    let pool = pool();
+    let attack = Attack::Segment(SegmentLie::Flipping);
+    let blob = pool.submit(Hostile(attack)).result().expect("an output");
+    let first = blob.to_vec();
+    let is_other = |(at, byte): (usize, &u8)| *byte != 7 && at != false_segments::LEN / 2;
+    assert_eq!(first.len(), false_segments::LEN);
+    assert!(!first.iter().enumerate().any(is_other));
+    for _ in 0..50 {
+        assert!(*blob == *first);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    ends_at_once(&pool);
+    // A text may be garbage in that moment, or not.
+    for _ in 0..3 {
+        let pool = self::pool();
+        let attack = Attack::Segment(SegmentLie::FlippingText);
+        let result = pool.submit(Hostile(attack)).result();
+        match result {
+            // The worker has replied, and goes on doing nothing: it would keep other tasks.
+            Ok(_) => {}
+            Err(TaskError::WorkerDied(_)) => succeeds_with(&pool, 5),
+            Err(other) => panic!("{other:?}"),
+        }
+        ends_at_once(&pool);
+    }
+}
+
+fn lies_about_segments_cost_only_their_worker() {
+    for lie in [
+        SegmentLie::NeverSent,
+        SegmentLie::NoSuchSlot,
+        SegmentLie::Twice,
+        SegmentLie::Tebibyte,
+        SegmentLie::Unsealed,
+        SegmentLie::TooLong,
+        SegmentLie::TooMany,
+    ] {
+        costs_only_its_worker(&Attack::Segment(lie));
+    }
 }
 
 fn a_flood_of_descriptors_leaves_no_descriptor_open() {

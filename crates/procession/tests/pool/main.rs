@@ -52,6 +52,7 @@ mod recycling;
 mod replays;
 mod retries;
 mod says;
+mod segments;
 mod shared_values;
 mod shutdown;
 mod shutdown_in_callbacks;
@@ -75,9 +76,10 @@ fn main() {
     let registry = prisoner::add_to(hostile::add_to(registry));
     let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
-    let registry = partials::add_to(journal::add_to(registry));
+    let registry = segments::add_to(partials::add_to(journal::add_to(registry)));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     says::play_if_asked();
+    segments::play_if_asked();
     hostile::play_if_asked();
     prisoner::play_if_asked();
     program::play_if_asked();
@@ -91,6 +93,7 @@ fn main() {
         buffered_blobs::trials(),
         plain_values::trials(),
         shared_values::trials(),
+        segments::trials(),
         deadlines::trials(),
         stopping::trials(),
         face::trials(),

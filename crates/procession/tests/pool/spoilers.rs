@@ -248,6 +248,8 @@ pub(crate) fn receives_with_no_descriptors() {
     let pids = pool.pids();
     let hold = || -> Vec<File> { iter::from_fn(|| File::open("/dev/null").ok()).collect() };
     let give = || tasks::Repeat("x".to_owned(), LARGE);
+    // Longer than the segment of those.
+    let give_more = || tasks::Repeat("x".to_owned(), 10 * LARGE);
     // For a while.
     let all = hold();
     let future = pool.submit(give());
@@ -260,18 +262,19 @@ pub(crate) fn receives_with_no_descriptors() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     all.extend(hold());
     let others: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
-    match pool.submit(give()).result() {
+    match pool.submit(give_more()).result() {
         Err(TaskError::Undelivered { what, reason }) => {
             assert_eq!(what, "output");
             assert!(reason.starts_with("this process cannot receive it: Too many"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
-    let map: Vec<_> = pool.map((0..5).map(|_| give())).collect();
+    let map: Vec<_> = pool.map((0..5).map(|_| give_more())).collect();
     assert!(map.iter().all(|it| matches!(it, Err(TaskError::Undelivered { .. }))), "{map:?}");
     assert!(others.into_iter().all(|future| future.result().is_ok()));
     drop(all);
     // The worker is not blamed, and what comes next is not what was lost.
+    assert_eq!(pool.submit(give_more()).result().expect("an output").len(), 10 * LARGE);
     assert_eq!(pool.submit(give()).result().expect("an output").len(), LARGE);
     assert_eq!(pool.submit(Bytes(large())).result(), Ok(large()));
     assert_eq!((pool.pids(), pool.stats().respawned), (pids, 0));

@@ -17,8 +17,8 @@ use crate::process_pool::claims::{Claims, SentCall};
 use crate::process_pool::work_item::WorkItem;
 use crate::scheduler::Begun;
 use crate::transport::{
-    self, CALL, Call, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, SharedRegion, Socket, TAKE_IN,
-    Writer,
+    self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, SegmentWriter,
+    SharedRegion, Socket, TAKE_IN, Writer,
 };
 
 /// A call that is to be written.
@@ -71,6 +71,7 @@ pub(super) struct Sending {
     /// The call of which only a part of the attachments was sent: its sequence number, and the number
     /// of messages that were.
     partly_sent: Option<(u64, usize)>,
+    pub(super) segments: SegmentWriter,
 }
 
 impl WorkerHandle {
@@ -176,6 +177,10 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl Sending {
+    pub(super) fn set_segments(&mut self, region: Arc<SharedRegion>, bytes: u64) {
+        self.segments = SegmentWriter::new(region, Direction::ToWorker, bytes);
+    }
+
     fn write(
         &mut self,
         region: &SharedRegion,
@@ -208,18 +213,20 @@ impl Sending {
         let attached = (!is_inline).then_some(text);
         // Messages of another call, which was taken back meanwhile, do not count.
         let sent = self.partly_sent.take().filter(|(of, _)| of == seq).map_or(0, |(_, sent)| sent);
-        let has_attachment = match transport::pass(attached, &work_item.blobs(), sent, socket) {
-            Passed::Nothing => false,
-            Passed::All => true,
-            Passed::Part(sent) => {
-                self.partly_sent = Some((*seq, sent));
-                return Ok(Written::SocketFull);
-            }
-            Passed::Stuck(_, sent) => {
-                self.partly_sent = Some((*seq, sent));
-                return Ok(Written::Short);
-            }
-        };
+        let blobs = work_item.blobs();
+        let has_attachment =
+            match transport::pass(attached, &blobs, sent, socket, &mut self.segments) {
+                Passed::Nothing => false,
+                Passed::All => true,
+                Passed::Part(sent) => {
+                    self.partly_sent = Some((*seq, sent));
+                    return Ok(Written::SocketFull);
+                }
+                Passed::Stuck(_, sent) => {
+                    self.partly_sent = Some((*seq, sent));
+                    return Ok(Written::Short);
+                }
+            };
         let kind = if has_attachment { CALL | HAS_ATTACHMENT } else { CALL };
         let (seq, work_item) = (*seq, Arc::clone(work_item));
         let call = SentCall { seq, work_item, first, items: number, answered: 0 };

@@ -8,7 +8,8 @@ use super::{Process, WorkerHandle};
 use crate::process_pool::flood::Throttle;
 use crate::process_pool::work_item::WorkItem;
 use crate::transport::{
-    Assembly, Attachment, Garbled, Patience, Reader, Record, Records, SharedRegion, Socket,
+    Assembly, Attachment, Direction, Garbled, Patience, Reader, Record, Records, SegmentReader,
+    SharedRegion, Socket,
 };
 
 /// The state of the reader.
@@ -195,6 +196,14 @@ impl Receiving {
             return Err(Garbled);
         }
         self.assembly.take_in(socket, &mut self.patience)
+    }
+
+    pub(super) fn set_segments(&mut self, region: Arc<SharedRegion>) {
+        self.assembly = Assembly::with(SegmentReader::new(region, Direction::ToCoordinator));
+    }
+
+    pub(super) fn drop_idle_segments(&self) {
+        self.assembly.segments().drop_given_up();
     }
 
     pub(super) fn drop_attachments(&mut self) {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::{HAS_MORE, HAS_TEXT, HEAD, INLINE, IS_FIRST, KIND, LENGTH, SHORT};
 use crate::blob::Blob;
+use crate::transport::segments::{NewSegment, SegmentItem, SegmentWriter};
 use crate::transport::socket::{LONGEST, MOST_FDS, Sent, Socket};
 
 /// A new file with these bytes, to be sent.
@@ -33,6 +34,14 @@ impl<'i> Item<'i> {
         match self {
             Self::Text(text) => text,
             Self::Blob(blob) => blob,
+        }
+    }
+
+    /// Puts the bytes into a segment. Not those that are in a file, or will be since there are clones.
+    fn place(self, segments: &mut SegmentWriter) -> Option<(SegmentItem, Option<NewSegment>)> {
+        match self {
+            Self::Blob(blob) if blob.file().is_some() || blob.has_clones() => None,
+            Self::Blob(_) | Self::Text(_) => segments.place(self.bytes()),
         }
     }
 
@@ -68,8 +77,15 @@ pub(crate) enum Passed {
 #[error("cannot send an attachment: {0}")]
 pub(crate) struct Stuck(io::Error);
 
-/// Sends the attachment of a record, from item `from` on.
-pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket) -> Passed {
+/// Sends the attachment of a record, from item `from` on. Items that are in no file go in a segment, if
+/// one is free.
+pub(crate) fn pass(
+    text: Option<&[u8]>,
+    blobs: &[Blob],
+    from: usize,
+    to: &Socket,
+    segments: &mut SegmentWriter,
+) -> Passed {
     if text.is_none() && blobs.is_empty() {
         return Passed::Nothing;
     }
@@ -81,8 +97,9 @@ pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket
         let skipped = next.saturating_sub(usize::from(text.is_some()));
         let text = text.filter(|_| next == 0);
         let items = text.map(Item::Text).into_iter().chain(blobs[skipped..].iter().map(Item::Blob));
-        let (draft, shortage) = Draft::of(items.take(most));
+        let (draft, shortage) = Draft::of(items.take(most), segments);
         let Some(end) = Some(next + draft.lengths.len()).filter(|end| *end > next) else {
+            draft.settle(false, segments);
             let shortage = shortage.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into());
             return Passed::Stuck(Stuck(shortage), next);
         };
@@ -91,7 +108,9 @@ pub(crate) fn pass(text: Option<&[u8]>, blobs: &[Blob], from: usize, to: &Socket
             if end < number { HAS_MORE } else { 0 },
             if text.is_some() { HAS_TEXT } else { 0 },
         ];
-        match draft.send(flags.iter().sum(), to) {
+        let sent = draft.send(flags.iter().sum(), to);
+        draft.settle(sent == Sent::Yes, segments);
+        match sent {
             Sent::Yes => next = end,
             // The exit of the other side is reported elsewhere.
             Sent::Gone => break,
@@ -116,6 +135,7 @@ pub(super) struct Draft<'i> {
 enum OpenFile<'i> {
     New(OwnedFd),
     Kept(BorrowedFd<'i>),
+    Segment(NewSegment),
 }
 
 impl AsFd for OpenFile<'_> {
@@ -123,6 +143,7 @@ impl AsFd for OpenFile<'_> {
         match self {
             Self::New(file) => file.as_fd(),
             Self::Kept(file) => *file,
+            Self::Segment(segment) => segment.file.as_fd(),
         }
     }
 }
@@ -130,7 +151,10 @@ impl AsFd for OpenFile<'_> {
 impl<'i> Draft<'i> {
     /// A message with as many of the items as fit, and the error that excluded the next one, if
     /// there was one. Each new file takes a descriptor until the message is sent.
-    pub(super) fn of(items: impl Iterator<Item = Item<'i>>) -> (Self, Option<io::Error>) {
+    pub(super) fn of(
+        items: impl Iterator<Item = Item<'i>>,
+        segments: &mut SegmentWriter,
+    ) -> (Self, Option<io::Error>) {
         let mut draft = Self::default();
         for item in items {
             let bytes = item.bytes();
@@ -143,6 +167,11 @@ impl<'i> Draft<'i> {
                 draft.lengths.push(bytes.len() as u64 | INLINE);
                 continue;
             }
+            if let Some((placed, new)) = item.place(segments) {
+                draft.lengths.push(placed.to_word());
+                draft.files.extend(new.map(OpenFile::Segment));
+                continue;
+            }
             match item.open() {
                 Ok(file) => draft.files.push(file),
                 Err(error) => return (draft, Some(error)),
@@ -150,6 +179,15 @@ impl<'i> Draft<'i> {
             draft.lengths.push(bytes.len() as u64);
         }
         (draft, None)
+    }
+
+    /// Tells the segments whether the message was sent.
+    fn settle(self, is_sent: bool, segments: &mut SegmentWriter) {
+        let new = self.files.into_iter().filter_map(|file| match file {
+            OpenFile::Segment(new) => Some(new),
+            OpenFile::New(_) | OpenFile::Kept(_) => None,
+        });
+        segments.settle(is_sent, new);
     }
 
     pub(super) fn send(&self, flags: u8, to: &Socket) -> Sent {

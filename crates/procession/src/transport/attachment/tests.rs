@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::send::{Draft, Item, new_file};
 use super::*;
+use crate::transport::segments::SegmentWriter;
 use crate::transport::socket::Sent;
 
 fn pair() -> (Socket, Socket) {
@@ -24,7 +25,7 @@ fn texts_and_blobs_of_all_lengths_arrive() {
     for text in [None, Some(""), Some("ü"), Some(&long)] {
         for lens in [vec![], vec![0, 1, 1024, 1025, 100_000], vec![700; 20], vec![5_000; 100]] {
             let blobs = blobs(lens);
-            match pass(text.map(str::as_bytes), &blobs, 0, &one) {
+            match pass(text.map(str::as_bytes), &blobs, 0, &one, &mut SegmentWriter::default()) {
                 Passed::All => {}
                 Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
                 other => panic!("{other:?}"),
@@ -43,12 +44,12 @@ fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_d
     let (one, other) = pair();
     let mut assembly = Assembly::default();
     // First messages of attachments that are given up fill the socket.
-    let given_up = Draft::of(iter::once(Item::Text(b"given up"))).0;
+    let given_up = Draft::of(iter::once(Item::Text(b"given up")), &mut SegmentWriter::default()).0;
     while given_up.send(IS_FIRST | HAS_MORE | HAS_TEXT, &one) == Sent::Yes {}
     let many = blobs(iter::repeat_n(900, 256));
     let (mut from, mut rounds) = (0, 0);
     loop {
-        match pass(None, &many, from, &one) {
+        match pass(None, &many, from, &one, &mut SegmentWriter::default()) {
             Passed::All => break,
             Passed::Part(items) => from = items,
             other => panic!("{other:?}"),

@@ -16,6 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use super::false_segments::{self, SegmentLie};
 use super::processes::{die_traced, leave_behind, squat};
 
 use crate::vandals::{
@@ -69,6 +70,8 @@ pub(crate) enum Attack {
     /// Connects to each socket that appears in the temporary directory, and sends this number of bytes to it.
     /// Notes each in a file there.
     Squat { sends: usize },
+    /// Says what is not true about segments.
+    Segment(SegmentLie),
     /// Another process traces the worker, or all of its threads, which then dies.
     TracedDeath { all: bool },
 }
@@ -125,6 +128,7 @@ impl Task for Hostile {
             Attack::Thief => leave_behind(true),
             Attack::ChangeDelivered { go, notes } => change_delivered(id, &go, &notes)?,
             Attack::Squat { sends } => squat(sends),
+            Attack::Segment(lie) => false_segments::tell(lie, id),
             Attack::TracedDeath { all } => die_traced(all)?,
             _ => {}
         }
@@ -198,13 +202,13 @@ fn send_memory(attack: &Attack, id: u64) -> io::Result<()> {
 }
 
 /// A reply that would be accepted, in the envelope of its task.
-fn text(id: u64) -> String {
+pub(super) fn text(id: u64) -> String {
     let padding = " ".repeat(2_000);
     format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1{padding}}}"#)
 }
 
 /// A reply that takes its output from the first blob.
-fn publish_blob(id: u64) {
+pub(super) fn publish_blob(id: u64) {
     let reply = format!(r#"{{"id":{id},"status":"ok","data":{{"$blob":0}},"run_us":1}}"#);
     publish(REPLY | HAS_ATTACHMENT, 0, &reply);
 }
@@ -218,7 +222,7 @@ fn own_id(context: &Context) -> u64 {
 const ALL: SealFlags =
     SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
-fn memory(bytes: &[u8]) -> File {
+pub(super) fn memory(bytes: &[u8]) -> File {
     named_memory("hostile", bytes)
 }
 
@@ -230,7 +234,7 @@ fn named_memory(name: &str, bytes: &[u8]) -> File {
 }
 
 /// As far as the system permits.
-fn seal(file: &File, seals: SealFlags) {
+pub(super) fn seal(file: &File, seals: SealFlags) {
     let _ = fcntl_add_seals(file, seals);
 }
 
@@ -281,7 +285,7 @@ fn change_delivered(id: u64, go: &Path, notes: &Path) -> io::Result<()> {
 }
 
 /// Maps the file and changes one byte of it for ever.
-fn go_on_changing(file: &File, len: usize, at: usize) {
+pub(super) fn go_on_changing(file: &File, len: usize, at: usize) {
     // SAFETY: a new mapping of a file, which nothing else in this process uses.
     let start = unsafe {
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -298,19 +302,19 @@ fn go_on_changing(file: &File, len: usize, at: usize) {
 }
 
 // The form of messages and records, see `src/transport.rs` and `src/transport/attachment.rs`.
-const REPLY: u8 = 2;
+pub(super) const REPLY: u8 = 2;
 const SAID: u8 = 3;
 const PARTIAL: u8 = 8;
 /// Attempt 1, and a text.
 const FORGED: &str = "\u{1}\0\0\0\u{12}\u{6}forged";
 pub(super) const TAKE_IN: u8 = 5;
-const HAS_ATTACHMENT: u8 = 0x80;
+pub(super) const HAS_ATTACHMENT: u8 = 0x80;
 const IS_FIRST: u8 = 1;
 const HAS_MORE: u8 = 2;
-const HAS_TEXT: u8 = 4;
+pub(super) const HAS_TEXT: u8 = 4;
 const INLINE: u64 = 1 << 63;
 
-fn message(flags: u8, lengths: &[u64], inline: &[u8]) -> Vec<u8> {
+pub(super) fn message(flags: u8, lengths: &[u64], inline: &[u8]) -> Vec<u8> {
     let mut bytes = vec![2, IS_FIRST | flags, lengths.len() as u8];
     bytes.extend(lengths.iter().flat_map(|length| length.to_le_bytes()));
     bytes.extend_from_slice(inline);
@@ -353,7 +357,7 @@ fn socket() -> OwnedFd {
         .expect("the socket")
 }
 
-fn send(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+pub(super) fn send(bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
     let socket = socket();
     let mut space = vec![std::mem::MaybeUninit::uninit(); 4_096];
     let mut control = SendAncillaryBuffer::new(&mut space);

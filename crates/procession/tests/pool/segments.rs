@@ -1,0 +1,309 @@
+//! Long payloads go through segments: memory that is used again. Nothing that was handed over changes, and
+//! what is not used is given back.
+
+#![cfg_attr(target_os = "linux", allow(unsafe_code, reason = "a task forks"))]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use procession::{Blob, Context, Executor, Failure, ProcessPool, Registry, Task, TaskError};
+use serde::{Deserialize, Serialize};
+
+use crate::harness::eventually;
+use crate::program;
+use crate::tasks::{await_workers, pool, quiet, succeeds_with};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_blob_that_a_worker_keeps_does_not_change,
+        a_blob_that_a_forked_copy_reads_does_not_change,
+        an_output_that_is_kept_does_not_change,
+        payloads_that_follow_each_other_use_the_same_memory,
+        segments_that_are_not_used_are_given_back,
+        crashes_with_large_payloads_cost_nothing_else,
+        a_storm_of_large_payloads_and_crashes_leaves_nothing_behind,
+        texts_and_blobs_of_all_lengths_are_exact_in_any_order,
+        several_runners_have_segments_at_a_time,
+    ]
+}
+
+pub(crate) fn add_to(registry: Registry) -> Registry {
+    registry.with::<Use>()
+}
+
+/// What is done with a blob, each byte of which is the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Use {
+    blob: Blob,
+    how: How,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum How {
+    /// Each byte incremented.
+    Next,
+    /// Keep it in this process, and tell whether those that were kept are what they were.
+    Keep,
+    /// A copy of this process checks it when the first file exists, and then writes the second one.
+    CheckInACopy {
+        go: PathBuf,
+        notes: PathBuf,
+    },
+    /// How many memory files this process has mapped or open, as a byte.
+    Count,
+    Die,
+}
+
+struct Kept(Vec<Blob>);
+
+/// Whether each byte is the same.
+fn is_whole(blob: &Blob) -> bool {
+    **blob == *vec![blob[0]; blob.len()]
+}
+
+impl Task for Use {
+    const NAME: &'static str = "use";
+    type Output = Blob;
+
+    fn run(self, context: &Context) -> Result<Blob, Failure> {
+        let Self { blob, how } = self;
+        Ok(match how {
+            How::Next => match is_whole(&blob) {
+                true => vec![blob[0].wrapping_add(1); blob.len()].into(),
+                false => return Err(Failure::msg("torn")),
+            },
+            How::Keep => {
+                let kept = context.local::<std::sync::Mutex<Kept>>(|| Kept(Vec::new()).into());
+                let mut kept = kept.lock().map_err(|_| Failure::msg("poisoned"))?;
+                kept.0.push(blob);
+                let firsts = kept.0.iter().map(|blob| if is_whole(blob) { blob[0] } else { 0 });
+                firsts.collect::<Vec<u8>>().into()
+            }
+            How::CheckInACopy { go, notes } => {
+                check_in_a_copy(&blob, &go, &notes);
+                Vec::new().into()
+            }
+            How::Count => vec![u8::try_from(memory_files()).unwrap_or(u8::MAX)].into(),
+            How::Die => std::process::abort(),
+        })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn check_in_a_copy(blob: &Blob, go: &std::path::Path, notes: &std::path::Path) {
+    let first = blob[0];
+    // SAFETY: the copy has one thread, uses its memory and files, and ends without running anything else.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: numbers alone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+        let began = Instant::now();
+        while !go.exists() && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let is_the_same = is_whole(blob) && blob[0] == first;
+        let _ = fs::write(notes.with_extension("part"), if is_the_same { "whole" } else { "torn" });
+        let _ = fs::rename(notes.with_extension("part"), notes);
+        // SAFETY: it takes a number and does not return.
+        unsafe { libc::_exit(0) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn check_in_a_copy(_: &Blob, _: &std::path::Path, notes: &std::path::Path) {
+    let _ = fs::write(notes, "whole");
+}
+
+/// How many memory files of payloads this process has open or mapped.
+fn memory_files() -> usize {
+    const NAME: &str = "memfd:procession-bytes";
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let open = open.filter(|link| link.to_string_lossy().contains(NAME)).count();
+    maps.lines().filter(|line| line.contains(NAME)).count() + open
+}
+
+fn filled(byte: u8, len: usize) -> Blob {
+    vec![byte; len].into()
+}
+
+fn with(byte: u8, len: usize, how: How) -> Use {
+    Use { blob: filled(byte, len), how }
+}
+
+const MIB: usize = 1 << 20;
+
+fn a_blob_that_a_worker_keeps_does_not_change() {
+    let pool = pool(1);
+    // More than there are slots.
+    for n in 1..=20 {
+        let kept = pool.submit(with(n, 100_000, How::Keep)).result().expect("an output");
+        assert_eq!(kept, (1..=n).collect::<Vec<u8>>().into());
+        for _ in 0..3 {
+            let next = pool.submit(with(77, 100_000, How::Next)).result().expect("an output");
+            assert!(next == filled(78, 100_000));
+        }
+    }
+}
+
+fn a_blob_that_a_forked_copy_reads_does_not_change() {
+    let pool = pool(1);
+    let dir = tempfile::tempdir().expect("a directory");
+    let [go, notes] = ["go", "notes"].map(|name| dir.path().join(name));
+    let how = How::CheckInACopy { go: go.clone(), notes: notes.clone() };
+    pool.submit(with(1, MIB, how)).result().expect("an output");
+    for n in 0..20 {
+        let next = pool.submit(with(n, MIB, How::Next)).result().expect("an output");
+        assert!(next == filled(n + 1, MIB));
+    }
+    fs::write(go, "").expect("a file");
+    eventually("the notes of the copy", || notes.exists());
+    assert_eq!(fs::read_to_string(notes).expect("notes"), "whole");
+}
+
+fn an_output_that_is_kept_does_not_change() {
+    let pool = pool(2);
+    let outputs: Vec<_> = (0..40)
+        .map(|n| pool.submit(with(n, 200_000, How::Next)).result().expect("an output"))
+        .collect();
+    for (n, output) in (1..).zip(&outputs) {
+        assert!(*output == filled(n, 200_000), "output {n}");
+    }
+    // They can be sent on, several times.
+    for (n, output) in (1..).zip(outputs) {
+        let next = Use { blob: output.clone(), how: How::Next };
+        assert!(pool.submit(next).result().expect("an output") == filled(n + 1, 200_000));
+        let next = Use { blob: output, how: How::Next };
+        assert!(pool.submit(next).result().expect("an output") == filled(n + 1, 200_000));
+    }
+}
+
+fn payloads_that_follow_each_other_use_the_same_memory() {
+    let pool = pool(1);
+    let before = |count: Blob| usize::from(count[0]);
+    for n in 0..100 {
+        let next = pool.submit(with(n, 300_000, How::Next)).result().expect("an output");
+        assert!(next == filled(n + 1, 300_000));
+    }
+    let count = pool.submit(with(0, 1, How::Count)).result().expect("an output");
+    // One for each direction; one more where a slot was not free in time.
+    assert!(before(count) <= 4, "mappings and descriptors in the worker");
+}
+
+fn segments_that_are_not_used_are_given_back() {
+    let pool = pool(1);
+    for n in 0..20 {
+        pool.submit(with(n, 300_000, How::Next)).result().expect("an output");
+    }
+    eventually("a worker without memory files", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let count = pool.submit(with(0, 1, How::Count)).result().expect("an output");
+        count[0] == 0
+    });
+    let next = pool.submit(with(1, 300_000, How::Next)).result().expect("an output");
+    assert!(next == filled(2, 300_000));
+}
+
+fn crashes_with_large_payloads_cost_nothing_else() {
+    let pool = quiet().workers(2).build().expect("a pool");
+    await_workers(&pool);
+    storm(&pool, 5);
+    succeeds_with(&pool, 20);
+}
+
+/// Rounds of tasks, some of which crash. The value of each other one is checked.
+fn storm(pool: &ProcessPool, rounds: u8) {
+    const LEN: usize = 200_000;
+    for round in 0..rounds {
+        let tasks = (0..100).map(|n| match n % 50 {
+            49 => with(round, LEN, How::Die),
+            _ => with(round, LEN, How::Next),
+        });
+        let futures: Vec<_> = tasks.map(|task| pool.submit(task)).collect();
+        let results: Vec<_> = futures.into_iter().map(|future| future.result()).collect();
+        for result in &results {
+            match result {
+                Ok(next) => assert!(*next == filled(round + 1, LEN)),
+                Err(error) => assert!(matches!(error, TaskError::WorkerDied(_)), "{error}"),
+            }
+        }
+        assert_eq!(results.iter().filter(|result| result.is_err()).count(), 2);
+    }
+}
+
+const VARIABLE: &str = "PROCESSION_TEST_SEGMENTS";
+
+/// In a program of its own: other tests use segments at the same time.
+pub(crate) fn play_if_asked() {
+    if std::env::var_os(VARIABLE).is_none() {
+        return;
+    }
+    let pool = quiet().workers(2).build().expect("a pool");
+    await_workers(&pool);
+    storm(&pool, 3);
+    let before = Usage::now();
+    storm(&pool, 20);
+    let after = Usage::now();
+    eprintln!("{before:?} {after:?}");
+    assert!(after.memory_files <= 40, "2 workers with 8 slots for each direction");
+    assert!(after.descriptors <= before.descriptors + 10);
+    assert!(after.mappings <= before.mappings + 60);
+    assert!(after.resident <= before.resident + (60 << 20));
+    eventually("no memory files", || memory_files() == 0);
+    println!("it works");
+    std::process::exit(0);
+}
+
+#[derive(Debug)]
+struct Usage {
+    memory_files: usize,
+    descriptors: usize,
+    mappings: usize,
+    /// In bytes.
+    resident: usize,
+}
+
+impl Usage {
+    fn now() -> Self {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+        Self {
+            memory_files: memory_files(),
+            descriptors: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            mappings: maps.lines().count(),
+            resident: pages.unwrap_or(0) * 4096,
+        }
+    }
+}
+
+fn a_storm_of_large_payloads_and_crashes_leaves_nothing_behind() {
+    program::assert_works(program::command("nothing else").env(VARIABLE, "storm"));
+}
+
+fn texts_and_blobs_of_all_lengths_are_exact_in_any_order() {
+    let pool = pool(2);
+    let lens = [20_000, 3 * MIB, 65_536, 65_537, 40_000, 9 * MIB, 131_072, 17 * MIB, 1];
+    for _ in 0..3 {
+        let futures: Vec<_> = (0_u8..)
+            .zip(lens)
+            .map(|(n, len)| (n, len, pool.submit(with(n, len, How::Next))))
+            .collect();
+        for (n, len, future) in futures {
+            assert!(future.result().expect("an output") == filled(n + 1, len), "{len} bytes");
+        }
+    }
+}
+
+fn several_runners_have_segments_at_a_time() {
+    let pool = quiet().workers(1).concurrency(8).build().expect("a pool");
+    for round in 0..10_u8 {
+        let futures: Vec<_> =
+            (0..40_u8).map(|n| pool.submit(with(n + round, 150_000, How::Next))).collect();
+        for (n, future) in (0..40_u8).zip(futures) {
+            assert!(future.result().expect("an output") == filled(n + round + 1, 150_000));
+        }
+    }
+}
