@@ -184,6 +184,7 @@ impl Asked {
     }
 
     /// Runs the coordinator's calls until it closes the connection.
+    #[expect(clippy::too_many_lines, reason = "steps whose order matters")]
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let (coordinator, marking) = (self.marking.coordinator, self.marking);
         let invitation = self.check_wrapper()?;
