@@ -55,6 +55,8 @@ class Run {
     }
     for (const lane of this.lanes) {
       lane.bars.sort((a, b) => a.b - b.b);
+      lane.bad = lane.bars.filter((bar) => bar.f === "error" || bar.f === "lost");
+      lane.good = lane.bad.length ? lane.bars.filter((bar) => bar.f !== "error" && bar.f !== "lost") : lane.bars;
       lane.deaths = marks.filter((mark) => mark.kind === "died" && mark.party === lane.index);
     }
   }
@@ -152,23 +154,44 @@ class Run {
     pen.font = Math.min(high - 4, 12) + "px system-ui, sans-serif";
     pen.textBaseline = "middle";
     pen.textAlign = "left";
-    // Errors and losses are drawn above the others, and wide enough to be seen.
-    const isBad = (bar) => bar.f === "error" || bar.f === "lost";
-    for (const bad of [false, true]) {
-      let pixel = -1; // the last one that a narrow bar has filled
-      for (const bar of lane.bars) {
-        if (isBad(bar) !== bad) continue;
-        const left = this.x(bar.b);
-        const right = this.x(this.end(bar));
-        if (right < margin || left > width) continue;
-        // Of many narrow bars in a pixel the first is drawn.
-        if (!bad && right - left < 1 && bar.i !== this.chosen && bar.i !== this.hovered) {
-          if (Math.floor(left) === pixel) continue;
-          pixel = Math.floor(left);
-        }
-        this.drawBar(pen, bar, left, right, top, tall, margin, fills, ink);
+    // The scale is computed once: a run may have 50,000 bars, and the width of an element is no plain number.
+    const { from, to } = this.span();
+    const scale = (width - margin) / (to - from);
+    const x = (ms) => margin + (ms - from) * scale;
+    const bars = (list, draw) => {
+      for (const bar of list) {
+        const [left, right] = [x(bar.b), x(this.end(bar))];
+        if (left > width) break;
+        if (right >= margin) draw(bar, left, right);
       }
-    }
+    };
+    // Narrow bars beside each other are filled as one.
+    const pad = tall > 10 ? 2 : 1;
+    let row = null;
+    const fill = () => {
+      if (!row) return;
+      pen.fillStyle = fills[row.f];
+      pen.globalAlpha = row.u ? 0.6 : 1;
+      pen.fillRect(row.left, top + pad, row.right - row.left, tall - 2 * pad);
+      pen.globalAlpha = 1;
+      row = null;
+    };
+    bars(lane.good, (bar, left, right) => {
+      if (right - left >= 1 || bar.i === this.chosen || bar.i === this.hovered) {
+        fill();
+        return this.drawBar(pen, bar, left, right, top, tall, margin, fills, ink);
+      }
+      const pixel = Math.floor(left);
+      if (row && row.f === bar.f && row.u === bar.u && pixel <= row.right) {
+        row.right = Math.max(row.right, pixel + 1);
+      } else {
+        fill();
+        row = { f: bar.f, u: bar.u, left: pixel, right: pixel + 1 };
+      }
+    });
+    fill();
+    // Errors and losses are drawn above the others, and wide enough to be seen.
+    bars(lane.bad, (bar, left, right) => this.drawBar(pen, bar, left, right, top, tall, margin, fills, ink));
     for (const death of lane.deaths) this.cross(pen, this.x(death.at), top + tall / 2, Math.min(tall / 2 - 2, 6), ink.error);
     pen.restore();
     this.label(pen, lane, top, tall, margin, ink);
