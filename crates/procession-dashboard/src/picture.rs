@@ -38,6 +38,8 @@ pub struct Picture {
 struct ReportLine {
     elapsed_s: f64,
     exit_code: i32,
+    ok: u64,
+    error: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,9 +153,9 @@ impl Picture {
             now: ms(end),
             is_over,
             total: history.settings.as_ref().map_or(0, |settings| settings.codes as u64),
-            report: history
-                .report
-                .map(|RunReport { elapsed_s, exit_code, .. }| ReportLine { elapsed_s, exit_code }),
+            report: history.report.map(|RunReport { elapsed_s, exit_code, ok, error, .. }| {
+                ReportLine { elapsed_s, exit_code, ok, error }
+            }),
             processes: processes.collect(),
             bars: bars.collect(),
             annotations: history

@@ -51,9 +51,13 @@ class Tables {
     const gap = summary.missing ? " " + summary.missing.lines + (summary.missing.lines === 1 ? " line is" : " lines are") +
       " missing from its log: " + summary.missing.why + "." +
       (summary.untold ? " " + summary.untold + " of these ends are not drawn." : "") : "";
+    // The last sums of a worker that was killed are in no log. `total` is that of a run of flags.
+    const counted = report && !total && (report.ok !== summary.ok || report.error !== summary.error) ?
+      " The pool itself counted " + report.ok + " ok and " + report.error + " errors: a worker that was killed has not " +
+      "written its last lines." : "";
     const state = (report ? "It took " + time(report.elapsed_s * 1000) + " and ended with exit code " + report.exit_code + "." :
       !is_over ? "It goes on." :
-      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.") + gap +
+      total ? "It left no report: it was killed, or its log is cut short." : "It has ended.") + gap + counted +
       (joined ? " " + joined + " short tasks are drawn together with others." : "") +
       (pool && !this.run.lanes.length ? " The pool keeps no journal, so there is no timeline." : "");
     if (byId("state").textContent !== state) byId("state").textContent = state;
