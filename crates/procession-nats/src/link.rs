@@ -263,8 +263,17 @@ impl Link {
 
     /// Whether the queue has the message of a task.
     pub(crate) async fn is_queued(&self, subject: &str) -> Result<bool, NoAnswer> {
-        let found = self.scan_once(&self.names.tasks(), subject, 0, 1).await?;
-        Ok(!found.is_empty())
+        self.connected().await;
+        // By the last one of the subject, which the server finds at once; it searches for the first one.
+        let request = serde_json::json!({ "last_by_subj": subject }).to_string();
+        let api = format!("$JS.API.DIRECT.GET.{}", self.names.tasks());
+        let answer = self.client.request(api, request.into()).await;
+        let answer = answer.map_err(|error| NoAnswer(error.to_string()))?;
+        match answer.status {
+            None => Ok(true),
+            Some(StatusCode::NOT_FOUND) => Ok(false),
+            Some(status) => Err(NoAnswer(format!("a message was looked for: {status}"))),
+        }
     }
 
     /// The messages of a stream with such subjects, from a sequence number on; at most about `most`.

@@ -16,7 +16,7 @@ use crate::owner::OwnerEvent;
 /// A message that has waited for this long is looked for in the queue.
 const LOOK_AFTER: Duration = Duration::from_secs(3);
 /// The most messages that are looked for at a time, once a second.
-const LOOKS: usize = 256;
+const LOOKS: usize = 64;
 /// Tasks wait for this long before it is told that no host has their build.
 const NO_HOST_AFTER: Duration = Duration::from_secs(5);
 
