@@ -96,6 +96,9 @@ impl ClusterDriver {
         if self.upkeep.ticks.is_multiple_of(20) {
             self.look_for_streams();
         }
+        if self.upkeep.ticks.is_multiple_of(100) && self.link.is_connected() {
+            self.look_at_running(LOOKS);
+        }
         if self.upkeep.ticks.is_multiple_of(600) {
             self.shared.table().forget_old(Instant::now());
         }
@@ -245,13 +248,13 @@ impl ClusterDriver {
         }
         if was_gap {
             self.upkeep.scanned = gap;
-            self.look_at_running();
+            self.look_at_running(1024);
         }
     }
 
-    /// After an outage: records that are gone would never be heard of.
-    fn look_at_running(&self) {
-        for id in self.running.keys().copied().take(1024) {
+    /// Records that are gone would never be heard of. The oldest tasks are looked at.
+    fn look_at_running(&self, most: usize) {
+        for id in self.running.keys().copied().take(most) {
             let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
             tokio::spawn(async move {
                 let (event, body) = match link.latest(&shared.job, id).await {
@@ -353,9 +356,13 @@ impl ClusterDriver {
         if finished < self.upkeep.ended_since_purge + MANY {
             return;
         }
-        self.upkeep.ended_since_purge = finished;
         let oldest = self.tasks.values().map(|task| task.owner.seq()).filter(|seq| *seq > 0).min();
         let below = oldest.unwrap_or(self.seen).min(self.upkeep.checked);
+        // The server takes 0 for "all of them", also those of tasks that run.
+        if below == 0 {
+            return;
+        }
+        self.upkeep.ended_since_purge = finished;
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
         tokio::spawn(async move {
             let subjects = link.names.records_of_job(&shared.job);

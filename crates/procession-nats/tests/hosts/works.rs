@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         callbacks_may_wait_for_other_tasks_of_the_cluster,
         tasks_in_chunks_have_the_results_of_their_own,
         a_cluster_is_made_used_and_dropped_in_asynchronous_code,
+        ten_thousand_tasks_in_the_first_second_keep_their_records,
         after_a_shutdown_nothing_is_left_on_the_server,
     ]
 }
@@ -141,6 +142,14 @@ fn a_cluster_is_made_used_and_dropped_in_asynchronous_code() {
             procession_nats::overview(&procession_nats::ConnectSettings::new(place.url()));
         assert_eq!(overview.expect("an answer").hosts.len(), 1);
     });
+}
+
+fn ten_thousand_tasks_in_the_first_second_keep_their_records() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind { slots: 64, ..AgentKind::default() });
+    let cluster = place.builder().map_chunks(64).build().expect("a cluster");
+    let squares = cluster.map((0..60_000).map(square));
+    assert!(squares.eq((0..60_000).map(|n| Ok(n * n))));
 }
 
 fn after_a_shutdown_nothing_is_left_on_the_server() {
