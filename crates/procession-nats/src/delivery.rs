@@ -59,8 +59,18 @@ impl Delivery {
         Ok(())
     }
 
+    /// If the threads have ended, the caller's completes it.
     pub(crate) fn push(&self, completion: Completion) {
-        self.lock().queue.push_back(completion);
+        let mut state = self.lock();
+        if state.has_ended && state.threads == 0 {
+            drop(state);
+            let before = DELIVERS.replace(true);
+            complete(completion);
+            DELIVERS.set(before);
+            return;
+        }
+        state.queue.push_back(completion);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -99,8 +109,7 @@ impl Delivery {
             if let Some(completion) = state.queue.pop_front() {
                 state.busy += 1;
                 drop(state);
-                // Panics of callbacks are caught where they are called; this is for the rest.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(completion));
+                complete(completion);
                 state = self.lock();
                 state.busy -= 1;
                 state.completed += 1;
@@ -115,6 +124,11 @@ impl Delivery {
             }
         }
     }
+}
+
+/// Panics of callbacks are caught where they are called; this catches the rest.
+fn complete(completion: Completion) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(completion));
 }
 
 #[cfg(test)]
@@ -143,5 +157,23 @@ mod tests {
         assert_eq!(got, Ok(7));
         delivery.drain(Duration::from_secs(60));
         delivery.end();
+    }
+
+    #[test]
+    fn what_is_pushed_after_the_end_is_completed_by_whoever_pushes_it() {
+        let delivery = Delivery::start().expect("a thread");
+        delivery.end();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while delivery.lock().threads > 0 {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+        let (sender, receiver) = mpsc::channel();
+        delivery.push(Box::new(move || {
+            sender.send(is_delivering()).expect("a listener");
+            panic!("on purpose");
+        }));
+        assert_eq!(receiver.try_recv(), Ok(true));
+        assert!(!is_delivering());
     }
 }
