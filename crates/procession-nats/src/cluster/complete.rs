@@ -93,22 +93,26 @@ impl ClusterDriver {
 
     /// Lets a future fail whose task is not known to have ended.
     pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
-        self.waiting.remove(&id);
-        self.running.remove(&id);
-        if let Some(DrivenTask { promise, body, tasks, .. }) = self.tasks.remove(&id) {
+        if let Some(DrivenTask { promise, body, tasks, .. }) = self.remove_task(id) {
             self.remove_body(&body.head);
             self.complete_with_error((id, tasks), promise, error);
         }
     }
 
-    /// Lets all futures fail.
+    /// Lets all futures fail, also those of tasks that have not entered the window.
+    pub(super) fn give_up_all(&mut self, error: &TaskError) {
+        self.entering.clear();
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.give_up(id, error.clone());
+        }
+    }
+
+    /// Lets all futures fail, and refuses what comes.
     pub(super) fn break_all(&mut self, error: PoolError) {
         self.shared.set_broken(error.clone());
         self.upkeep.broken = Some(error.clone());
-        let ids: Vec<_> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.give_up(id, TaskError::PoolBroken(error.clone()));
-        }
+        self.give_up_all(&TaskError::PoolBroken(error.clone()));
         self.shared.tell(super::ClusterEvent::Broken(error));
     }
 

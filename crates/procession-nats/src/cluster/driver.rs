@@ -89,7 +89,7 @@ pub(crate) struct ClusterDriver {
     gaps: watch::Receiver<u64>,
     pub(super) tasks: HashMap<u64, DrivenTask>,
     /// Those that wait for room in the window.
-    entering: VecDeque<u64>,
+    pub(super) entering: VecDeque<u64>,
     in_window: usize,
     /// Those whose messages are in the queue, and since when.
     pub(super) waiting: BTreeMap<u64, Instant>,
@@ -399,12 +399,20 @@ impl ClusterDriver {
 
     pub(super) fn ended(&mut self, id: u64, end: OwnedEnd, body: Option<Bytes>) {
         let name = self.name(id);
+        if let Some(task) = self.remove_task(id) {
+            self.complete(id, name, task, end, body);
+        }
+    }
+
+    /// Forgets a task that is to be completed. Another one may take its place in the window.
+    pub(super) fn remove_task(&mut self, id: u64) -> Option<DrivenTask> {
         self.waiting.remove(&id);
         self.running.remove(&id);
-        let Some(task) = self.tasks.remove(&id) else { return };
+        let task = self.tasks.remove(&id)?;
         if task.is_entering {
             self.in_window -= 1;
+            self.fill_window();
         }
-        self.complete(id, name, task, end, body);
+        Some(task)
     }
 }

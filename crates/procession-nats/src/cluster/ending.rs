@@ -43,10 +43,7 @@ impl ClusterDriver {
 
     /// Nothing is left to be done, or there is no more time for it.
     pub(super) async fn finish(mut self) {
-        let ids: Vec<_> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.give_up(id, TaskError::Cancelled);
-        }
+        self.give_up_all(&TaskError::Cancelled);
         self.clean_up().await;
         self.notes.close();
         while let Ok(note) = self.notes.try_recv() {

@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         after_a_server_was_away_the_work_goes_on,
         a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none,
         if_a_stream_is_deleted_every_future_fails_and_says_so,
+        tasks_that_the_server_refuses_fail_and_make_room_for_later_ones,
         a_message_that_the_queue_has_lost_is_sent_again,
         a_message_that_comes_again_after_its_task_has_ended_begins_nothing,
         a_task_that_takes_ten_times_as_long_as_an_acknowledgement_may_runs_once,
@@ -106,6 +107,32 @@ fn if_a_stream_is_deleted_every_future_fails_and_says_so() {
         let late = cluster.submit(square(1)).result().expect_err("a broken cluster");
         assert!(matches!(late, TaskError::PoolBroken(PoolError::Broker(_))), "{late}");
     }
+}
+
+fn tasks_that_the_server_refuses_fail_and_make_room_for_later_ones() {
+    // More than are on their way at the same time.
+    const TASKS: u64 = 1100;
+    let place = Place::new();
+    let cluster = place.cluster();
+    let limit = |messages: i64| {
+        let info = place.api("STREAM.INFO.procession-tasks", "");
+        let mut config = info["config"].clone();
+        config["max_msgs"] = messages.into();
+        let answer = place.api("STREAM.UPDATE.procession-tasks", &config.to_string());
+        assert!(answer["error"].is_null(), "{answer}");
+    };
+    limit(1);
+    let first = cluster.submit(square(1));
+    eventually("a full queue", || place.messages("procession-tasks") == 1);
+    let futures: Vec<_> = (0..TASKS).map(|n| cluster.submit(square(n))).collect();
+    for future in futures {
+        let error = future.result().expect_err("a full queue");
+        assert!(matches!(error, TaskError::PoolBroken(PoolError::Broker(_))), "{error}");
+    }
+    limit(-1);
+    let _agent = place.agent("one", LONG);
+    assert_eq!(first.result(), Ok(1));
+    assert_eq!(cluster.submit(square(3)).result(), Ok(9));
 }
 
 fn a_message_that_the_queue_has_lost_is_sent_again() {
