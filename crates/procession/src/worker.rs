@@ -30,7 +30,7 @@ use ipc_channel::ipc::IpcReceiver;
 use self::lifeline::{accept_lifeline, hold_the_lifeline, lifeline_server};
 use self::origin::{has_the_socket, is_child_of};
 pub(crate) use self::origin::{is_serving, was_asked_in_vain};
-use self::reply_sender::Link;
+use self::reply_sender::WorkerLink;
 use self::task_journal::TaskJournal;
 use self::worker_loop::WorkerLoop;
 pub(crate) use self::worker_loop::answer;
@@ -208,7 +208,7 @@ impl Asked {
             shake_hands(&socket, &invitation, registry.build())?;
         let Welcome { threads, limits, stack, segment_bytes } = welcome;
         let journal = TaskJournal::open(marking, &registry.build(), &region, stack);
-        let link = Link { region, socket: Arc::clone(&socket), segment_bytes };
+        let link = WorkerLink { region, socket: Arc::clone(&socket), segment_bytes };
         let worker_loop = WorkerLoop::new(registry, marking, link, journal);
         let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();

@@ -13,7 +13,7 @@ use crate::transport::{
 };
 
 /// What connects a worker with its coordinator.
-pub(super) struct Link {
+pub(super) struct WorkerLink {
     pub region: Arc<SharedRegion>,
     pub socket: Arc<Socket>,
     /// What its segments may take, in bytes.
@@ -37,7 +37,7 @@ struct ReplyWriter {
 const SOCKET_MAY_BE_FULL: Duration = Duration::from_millis(100);
 
 impl ReplySender {
-    pub(super) fn new(link: &Link) -> Self {
+    pub(super) fn new(link: &WorkerLink) -> Self {
         let (region, socket) = (Arc::clone(&link.region), Arc::clone(&link.socket));
         let out = Arc::clone(&link.region);
         let segments = SegmentWriter::new(out, Direction::ToCoordinator, link.segment_bytes);

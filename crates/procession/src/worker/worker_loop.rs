@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::reply_sender::{Link, ReplySender};
+use super::reply_sender::{ReplySender, WorkerLink};
 use super::streams::Streams;
 use super::task_journal::{RunnerLane, TaskJournal};
 use super::task_traces::TaskTraces;
@@ -77,12 +77,12 @@ impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         marking: Marking,
-        link: Link,
+        link: WorkerLink,
         journal: Option<TaskJournal>,
     ) -> Self {
         let segments = SegmentReader::new(Arc::clone(&link.region), Direction::ToWorker);
         let reply_sender = Arc::new(ReplySender::new(&link));
-        let Link { region, socket, .. } = link;
+        let WorkerLink { region, socket, .. } = link;
         let (speaks, traces) = (Arc::clone(&reply_sender), Arc::clone(&reply_sender));
         let trace = move |task, record: &[u8]| traces.trace(task, record);
         Self {
