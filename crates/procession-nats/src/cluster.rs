@@ -60,6 +60,8 @@ pub struct Cluster {
 
 /// How long a shutdown waits for hosts to confirm that tasks were cancelled.
 pub(crate) const CANCELLING: Duration = Duration::from_secs(10);
+/// How long the end of the driver then waits for bodies to be removed.
+pub(crate) const LAST_ERRANDS: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// A cluster with the default settings. The agents run this same program file.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use procession::{PoolError, RemotePromise, RemoteResult, TaskError, TaskId};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::driver::{ClusterDriver, DrivenTask};
 use super::shared::ClusterShared;
@@ -15,6 +15,8 @@ use crate::owner::OwnedEnd;
 
 /// How long a large result is asked for.
 const FETCHING: Duration = Duration::from_secs(120);
+/// How long the removal of a body may take. A body that is not removed stays in the bucket.
+const REMOVING: Duration = Duration::from_secs(10);
 
 impl ClusterDriver {
     pub(super) fn complete(
@@ -53,7 +55,7 @@ impl ClusterDriver {
     }
 
     fn complete_with_result(
-        &self,
+        &mut self,
         id: (u64, usize),
         promise: RemotePromise,
         message: Option<Bytes>,
@@ -77,17 +79,17 @@ impl ClusterDriver {
             });
         }
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
-        tokio::spawn(async move {
+        self.errands.spawn(async move {
             let result = fetch(&link, &head, inline).await;
             deliver(&shared, id, move || promise.complete(result));
             remove(&link, &head).await;
         });
     }
 
-    fn remove_body(&self, head: &BodyHead) {
+    fn remove_body(&mut self, head: &BodyHead) {
         if head.object.is_some() {
             let (link, head) = (self.link.clone(), head.clone());
-            tokio::spawn(async move { remove(&link, &head).await });
+            self.errands.spawn(async move { remove(&link, &head).await });
         }
     }
 
@@ -143,9 +145,13 @@ fn deliver(
 async fn fetch(link: &Link, head: &BodyHead, inline: Bytes) -> RemoteResult {
     let deadline = Instant::now() + FETCHING;
     loop {
-        match Body::arrived(head.clone(), inline.clone(), link).await {
+        // Each attempt waits for the connection.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let arrived = timeout(left, Body::arrived(head.clone(), inline.clone(), link)).await;
+        let late = |_| Err(NoAnswer("it did not arrive in time".to_owned()));
+        match arrived.unwrap_or_else(late) {
             Ok(body) => return body.to_result(),
-            Err(NoAnswer(reason)) if Instant::now() > deadline => {
+            Err(NoAnswer(reason)) if Instant::now() >= deadline => {
                 let what = "output".to_owned();
                 return RemoteResult::of_error(TaskError::Undelivered { what, reason });
             }
@@ -156,12 +162,11 @@ async fn fetch(link: &Link, head: &BodyHead, inline: Bytes) -> RemoteResult {
 
 /// Removes a body. If no server answers, it stays in the bucket.
 async fn remove(link: &Link, head: &BodyHead) {
-    for _ in 0..3 {
-        match &head.object {
-            Some(name) if link.remove_body(name).await.is_err() => {
-                sleep(Duration::from_secs(1)).await;
-            }
-            _ => return,
+    let Some(name) = &head.object else { return };
+    let removed = async {
+        while link.remove_body(name).await.is_err() {
+            sleep(Duration::from_secs(1)).await;
         }
-    }
+    };
+    let _ = timeout(REMOVING, removed).await;
 }

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use procession::{RemotePromise, RemoteTask, Shutdown, TaskError, TaskId, TaskOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::ending::ClusterEnding;
@@ -98,6 +99,8 @@ pub(crate) struct ClusterDriver {
     /// The highest sequence number of a record that was seen.
     pub(super) seen: u64,
     pub(super) upkeep: Upkeep,
+    /// Large results that are fetched, and bodies that are removed. The end of the driver waits for them.
+    pub(super) errands: JoinSet<()>,
     pub(super) ending: Option<ClusterEnding>,
 }
 
@@ -129,6 +132,7 @@ impl ClusterDriver {
             running: BTreeMap::new(),
             seen: 0,
             upkeep,
+            errands: JoinSet::new(),
             ending: None,
         })
     }
@@ -146,6 +150,7 @@ impl ClusterDriver {
                 Some(message) = self.news.next() => self.hear(&message),
                 Some(message) = self.leases.next() => self.hear_lease(&message),
                 Ok(()) = self.gaps.changed() => self.note_gap(),
+                Some(_) = self.errands.join_next() => {}
                 _ = ticks.tick() => self.tick(),
             }
             if self.has_ended() {

@@ -4,6 +4,7 @@ use std::sync::mpsc as std_mpsc;
 use std::time::Instant;
 
 use procession::{PoolError, Shutdown, TaskError};
+use tokio::time::timeout;
 
 use super::driver::{ClusterDriver, ClusterNote};
 use crate::owner::OwnerEvent;
@@ -38,12 +39,16 @@ impl ClusterDriver {
     pub(super) fn has_ended(&self) -> bool {
         let Some(ending) = &self.ending else { return false };
         let is_late = ending.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        self.tasks.is_empty() || is_late
+        let is_idle = self.tasks.is_empty() && self.errands.is_empty();
+        is_idle || is_late
     }
 
     /// Nothing is left to be done, or there is no more time for it.
     pub(super) async fn finish(mut self) {
         self.give_up_all(&TaskError::Cancelled);
+        // Those that are left when there is no more time; also removals that have just begun.
+        let errands = async { while self.errands.join_next().await.is_some() {} };
+        let _ = timeout(super::LAST_ERRANDS, errands).await;
         self.clean_up().await;
         self.notes.close();
         while let Ok(note) = self.notes.try_recv() {

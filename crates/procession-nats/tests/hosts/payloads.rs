@@ -1,14 +1,17 @@
 //! Large tasks and results.
 
 use libtest_mimic::Trial;
-use procession::{Blob, Executor};
+use procession::{Blob, Executor, Shutdown};
 
 use crate::harness::eventually;
 use crate::place::{AgentKind, Place};
 use crate::tasks::reverse;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    trials![blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them]
+    trials![
+        blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them,
+        a_shutdown_that_waits_waits_for_large_results_too,
+    ]
 }
 
 fn blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them() {
@@ -23,4 +26,19 @@ fn blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them() {
         assert!(back == bytes, "{len} bytes");
     }
     eventually("an empty bucket", || place.chunks("procession-bodies") == 0);
+}
+
+fn a_shutdown_that_waits_waits_for_large_results_too() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind::default());
+    let cluster = place.cluster();
+    let len = 16 << 20;
+    let futures: Vec<_> =
+        (0..4).map(|_| cluster.submit(reverse(Blob::from(vec![7; len])))).collect();
+    cluster.shutdown(Shutdown::Wait);
+    drop(cluster);
+    for future in futures {
+        assert!(future.is_done());
+        assert_eq!(future.result().expect("a blob").len(), len);
+    }
 }
