@@ -27,7 +27,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::enclosed::{Encoded, disclose, enclose};
-pub(crate) use self::enclosed::{MOST, leave_in_place, put_back, set_aside};
+pub(crate) use self::enclosed::{MOST, leave_in_place, marked, put_back, set_aside};
 #[cfg(feature = "bytemuck")]
 pub use self::pod::{PodVec, ValuesError};
 use crate::transport::ReceivedBytes;
@@ -234,6 +234,12 @@ pub(crate) fn is_asking() -> bool {
 const MENTION: &str = "$blob";
 /// The key of the object that holds a blob in a text.
 const BASE64: &str = "$base64";
+
+/// Whether a key is that of an object which stands for a blob.
+#[inline]
+pub(crate) fn is_mark(key: &str) -> bool {
+    key.starts_with("$b") && (key == MENTION || key == BASE64)
+}
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,8 +4,12 @@
 //!
 //! | check | by | applies to a value that | costs |
 //! |---|---|---|---|
-//! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields | 2 to 3 times the encoding |
+//! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields, JSON objects that look like blobs | 2 to 3 times the encoding |
 //! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like | the encoding once |
+//!
+//! Both also compare the number of blobs, since an object of the text stands for each (`blob.rs`). In JSON a map
+//! may look like such an object. A text with such maps is checked before it is sent, and begins with
+//! [`HAS_LOOKALIKES`]; in each other JSON text, every such object is a blob.
 //!
 //! `docs/encodings.md` has the table of what each encoding holds.
 
@@ -59,6 +63,10 @@ pub enum Encoding {
     Binary,
 }
 
+/// The second byte of a JSON text in which not each object that looks like a blob is one: white space, which
+/// JSON may have after its first bracket. The reader compares it with the other bytes.
+const HAS_LOOKALIKES: u8 = b' ';
+
 /// A value of any type, which is not decoded.
 #[derive(Debug, Serialize)]
 pub(crate) struct IgnoredValue;
@@ -108,9 +116,9 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, String> {
-    let has_blobs = !blobs.is_empty();
+    let number = blobs.len();
     let (value, is_doubtful) = parse_with(encoding, bytes, blobs)?;
-    if is_doubtful { verified(encoding, value, bytes, has_blobs) } else { Ok(value) }
+    if is_doubtful { verified(encoding, value, bytes, number) } else { Ok(value) }
 }
 
 /// The same without blobs. The caller catches panics.
@@ -120,7 +128,7 @@ pub(crate) fn read<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<T, String> {
     let (value, is_doubtful) = parse(encoding, bytes)?;
-    if is_doubtful { verified(encoding, value, bytes, false) } else { Ok(value) }
+    if is_doubtful { verified(encoding, value, bytes, 0) } else { Ok(value) }
 }
 
 /// Decodes a value. The second part of the result says whether the value has to be verified.
@@ -129,8 +137,14 @@ fn parse_with<T: DeserializeOwned>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<(T, bool), String> {
-    blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes)))
-        .unwrap_or_else(|panic| Err(panic.message))
+    let (parsed, are_disclosed) =
+        blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes)));
+    let parsed = parsed.unwrap_or_else(|panic| Err(panic.message))?;
+    if !are_disclosed {
+        panics::discard(parsed);
+        return Err("not all of its blobs were read".to_owned());
+    }
+    Ok(parsed)
 }
 
 #[inline]
@@ -141,17 +155,17 @@ fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bo
     }
 }
 
-/// Checks that a decoded value encodes to the same bytes. A type that inspects the value to find
-/// out what it is, such as an untagged enum, may have become another value.
+/// Checks that a decoded value encodes to the same bytes, with as many blobs. A type that inspects the
+/// value to find out what it is, such as an untagged enum, may have become another value.
 #[cold]
 fn verified<T: Serialize>(
     encoding: Encoding,
     value: T,
     bytes: &[u8],
-    has_blobs: bool,
+    blobs: usize,
 ) -> Result<T, String> {
-    let reason = match rewritten(encoding, &value, has_blobs) {
-        Ok(again) if is_same(bytes, &again) => return Ok(value),
+    let reason = match rewritten(encoding, &value, blobs > 0) {
+        Ok(again) if again.blobs == blobs && is_same(bytes, &again.bytes) => return Ok(value),
         Ok(_) => "it was read back as another value".to_owned(),
         Err(refusal) => format!("it was read back as another value: {refusal}"),
     };
@@ -172,10 +186,19 @@ impl Refusal {
 fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Result<bool, Refusal> {
     match encoding {
         Encoding::Json => {
+            let before = out.len();
             let mut writer = json::JsonWriter::new(out);
             value.serialize(&mut writer)?;
-            Ok(writer.is_doubtful)
+            let (is_doubtful, marks) = (writer.is_doubtful, writer.marks);
+            if marks == blob::marked() {
+                return Ok(is_doubtful);
+            }
+            if marks > 0 {
+                out.insert(before + 1, HAS_LOOKALIKES);
+            }
+            Ok(true)
         }
+        // The reader knows the number of blobs that were set aside, and others are bytes.
         Encoding::Binary => {
             let mut writer = binary::BinaryWriter::new(out);
             value.serialize(&mut writer)?;
@@ -186,8 +209,8 @@ fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Resu
 
 /// Decodes what was written, and refuses it if the result is an error or another value. For values
 /// that some types cannot decode: integers above 64 bits or map keys that are numbers, inside an
-/// internally tagged enum; an optional struct that is flattened. `blobs` is `None` if their bytes
-/// are in `written`.
+/// internally tagged enum; an optional struct that is flattened; a map that looks like a blob. `blobs`
+/// is `None` if their bytes are in `written`.
 #[cold]
 fn check_before_sending<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
@@ -200,34 +223,46 @@ fn check_before_sending<T: Serialize + DeserializeOwned>(
     let again = in_kinds(&back, blobs.is_some());
     panics::discard(back);
     let again = again?;
-    let is_same = match encoding {
-        Encoding::Binary => is_same(written, &again),
-        // In JSON, keys 1 and "1" are the same bytes.
-        Encoding::Json => is_same(&in_kinds(value, blobs.is_some())?, &again),
+    let is_right = match encoding {
+        Encoding::Binary => {
+            again.blobs == blobs.map_or(0, <[Blob]>::len) && is_same(written, &again.bytes)
+        }
+        // In JSON, keys 1 and "1" are the same bytes, and so may be a blob and a map.
+        Encoding::Json => {
+            let right = in_kinds(value, blobs.is_some())?;
+            right.blobs == again.blobs && is_same(&right.bytes, &again.bytes)
+        }
     };
-    if is_same { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
+    if is_right { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
 }
 
-/// Encodes a value with the kind of each part, for a comparison.
-fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Vec<u8>, Refusal> {
+/// A value that was encoded once more, for a comparison.
+struct Rewritten {
+    bytes: Vec<u8>,
+    /// The number of blobs that were set aside.
+    blobs: usize,
+}
+
+/// Encodes a value with the kind of each part.
+fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Rewritten, Refusal> {
     rewritten(Encoding::Binary, value, with_blobs)
 }
 
-/// Encodes a value for a comparison, without further checks.
+/// Encodes a value without further checks.
 fn rewritten<T: Serialize>(
     encoding: Encoding,
     value: &T,
     with_blobs: bool,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Rewritten, Refusal> {
     let mut bytes = Vec::new();
     let write = || panics::catch(|| write(encoding, value, &mut bytes));
-    let written = if with_blobs {
-        blob::set_aside(encoding, write).0
+    let (written, blobs) = if with_blobs {
+        blob::set_aside(encoding, write)
     } else {
-        blob::leave_in_place(encoding, write)
+        (blob::leave_in_place(encoding, write), Vec::new())
     };
     written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
-    Ok(bytes)
+    Ok(Rewritten { bytes, blobs: blobs.len() })
 }
 
 /// Whether two encodings are of the same value. Entries of a hash map may have another order, so

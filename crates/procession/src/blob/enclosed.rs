@@ -24,10 +24,16 @@ thread_local! {
     /// The blobs of all texts that this thread is encoding or decoding. There can be several texts,
     /// since a `Serialize` implementation may itself submit a task. The blobs of the innermost text
     /// are last.
-    static ENCLOSED: RefCell<Vec<Blob>> = const { RefCell::new(Vec::new()) };
+    static ENCLOSED: RefCell<Vec<EnclosedBlob>> = const { RefCell::new(Vec::new()) };
     /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only
     /// this.
-    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { form: Form::Bytes, from: 0, to: 0 }) };
+    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { form: Form::Bytes, from: 0, to: 0, marked: 0 }) };
+}
+
+struct EnclosedBlob {
+    blob: Blob,
+    /// It was decoded.
+    is_disclosed: bool,
 }
 
 /// How blobs are encoded.
@@ -46,6 +52,8 @@ struct Enclosing {
     form: Form,
     from: usize,
     to: usize,
+    /// The number of blobs for which an object stands in the text.
+    marked: usize,
 }
 
 /// Encodes something, and returns the blobs that were set aside.
@@ -55,9 +63,15 @@ pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R
     let Enclosing { from, to, .. } = INNERMOST.get();
     let blobs = match to - from {
         0 => Vec::new(),
-        _ => ENCLOSED.with_borrow_mut(|all| all.split_off(from)),
+        _ => ENCLOSED.with_borrow_mut(|all| all.drain(from..).map(|one| one.blob).collect()),
     };
     (encoded, blobs)
+}
+
+/// The number of blobs for which an object stands in the text that is being encoded.
+#[inline]
+pub(crate) fn marked() -> usize {
+    INNERMOST.get().marked
 }
 
 /// Encodes something with the bytes of its blobs.
@@ -66,14 +80,21 @@ pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) 
     encode()
 }
 
-/// Decodes something whose blobs were set aside.
-pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> R {
+/// Decodes something whose blobs were set aside. The second part of the result says whether each of them
+/// was decoded.
+pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, bool) {
     // What is encoded meanwhile is not the text of a task.
     let _text = Text::begin(Form::Bytes, blobs.len());
-    if !blobs.is_empty() {
-        ENCLOSED.with_borrow_mut(|all| all.extend(blobs));
+    if blobs.is_empty() {
+        return (decode(), true);
     }
-    decode()
+    let enclosed = blobs.into_iter().map(|blob| EnclosedBlob { blob, is_disclosed: false });
+    ENCLOSED.with_borrow_mut(|all| all.extend(enclosed));
+    let decoded = decode();
+    let Enclosing { from, to, .. } = INNERMOST.get();
+    let are_disclosed =
+        ENCLOSED.with_borrow(|all| all[from..to].iter().all(|one| one.is_disclosed));
+    (decoded, are_disclosed)
 }
 
 /// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
@@ -86,7 +107,7 @@ impl Text {
     #[inline]
     fn begin(form: Form, blobs: usize) -> Self {
         let around = INNERMOST.get();
-        INNERMOST.set(Enclosing { form, from: around.to, to: around.to + blobs });
+        INNERMOST.set(Enclosing { form, from: around.to, to: around.to + blobs, marked: 0 });
         Self { around }
     }
 }
@@ -117,15 +138,18 @@ pub(super) fn is_long(bytes: usize) -> bool {
 
 /// Sets a blob aside if it is long, and says what stands for it.
 pub(super) fn enclose(blob: &Blob) -> Encoded {
-    let Enclosing { form, from, to } = INNERMOST.get();
+    let Enclosing { form, from, to, marked } = INNERMOST.get();
     match form {
         Form::Aside(encoding) if to - from < MOST && blob.len() > longest_inline(encoding) => {
-            let blob = blob.to_send();
-            ENCLOSED.with_borrow_mut(|all| all.push(blob));
-            INNERMOST.set(Enclosing { form, from, to: to + 1 });
+            let enclosed = EnclosedBlob { blob: blob.to_send(), is_disclosed: false };
+            ENCLOSED.with_borrow_mut(|all| all.push(enclosed));
+            INNERMOST.set(Enclosing { form, from, to: to + 1, marked: marked + 1 });
             Encoded::Index(to - from)
         }
-        Form::Aside(Encoding::Json) | Form::Inline(Encoding::Json) => Encoded::Base64,
+        Form::Aside(Encoding::Json) | Form::Inline(Encoding::Json) => {
+            INNERMOST.set(Enclosing { form, from, to, marked: marked + 1 });
+            Encoded::Base64
+        }
         _ => Encoded::Bytes,
     }
 }
@@ -135,7 +159,11 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
 pub(super) fn disclose(index: usize) -> Option<Blob> {
     let Enclosing { from, to, .. } = INNERMOST.get();
     let at = from.checked_add(index).filter(|at| *at < to)?;
-    ENCLOSED.with_borrow(|all| all.get(at).cloned())
+    ENCLOSED.with_borrow_mut(|all| {
+        let one = all.get_mut(at)?;
+        one.is_disclosed = true;
+        Some(one.blob.clone())
+    })
 }
 
 #[cfg(test)]
@@ -149,16 +177,17 @@ mod tests {
         let (json, enclosed) =
             set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
         assert_eq!(json, r#"[{"$blob":0},{"$base64":"BwcH"},{"$blob":1}]"#);
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json));
-        assert_eq!(back.expect("blobs"), blobs);
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json).expect("blobs"));
+        assert_eq!(back, (blobs.clone(), true));
         // A text within a text, as in a `Serialize` implementation that submits a task.
         let (outer, outside) = set_aside(Encoding::Json, || {
             let first = serde_json::to_string(&blobs[0]).expect("JSON");
             let (inner, inside) =
                 set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
             assert_eq!((&inner, inside.len()), (&json, 2));
-            let back = put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner));
-            assert_eq!(back.expect("blobs"), blobs);
+            let back =
+                put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner).expect("blobs"));
+            assert_eq!(back, (blobs.clone(), true));
             first + &serde_json::to_string(&blobs[2]).expect("JSON")
         });
         assert_eq!(outer, r#"{"$blob":0}{"$blob":1}"#);
@@ -166,8 +195,8 @@ mod tests {
         let twice = r#"[{"$blob":0},{"$blob":0}]"#;
         let (_, enclosed) =
             set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice));
-        assert_eq!(back.expect("blobs"), vec![blobs[0].clone(); 2]);
+        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice).expect("blobs"));
+        assert_eq!(back, (vec![blobs[0].clone(); 2], false));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use self::key::Key;
 use self::watch::Watch;
 use super::compound::impl_compound;
 use super::refusal::Refusal;
+use crate::blob;
 
 /// The deepest nesting that `serde_json` decodes.
 const DEEPEST: u32 = 127;
@@ -39,16 +40,25 @@ pub(super) struct JsonWriter<'w> {
     depth: u32,
     /// The value needs [`check_before_sending`](super::check_before_sending).
     pub(super) is_doubtful: bool,
+    /// The number of keys that are those of objects which stand for blobs.
+    pub(super) marks: usize,
 }
 
 impl<'w> JsonWriter<'w> {
     pub(super) fn new(out: &'w mut Vec<u8>) -> Self {
-        Self { out, depth: 0, is_doubtful: false }
+        Self { out, depth: 0, is_doubtful: false, marks: 0 }
     }
 
     #[inline]
     fn leaf<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         serde_json::to_writer(&mut *self.out, value).map_err(Refusal::custom)
+    }
+
+    /// A key that is a text.
+    #[inline]
+    fn name(&mut self, name: &str) -> Result<(), Refusal> {
+        self.marks += usize::from(blob::is_mark(name));
+        self.leaf(name)
     }
 
     #[inline]
@@ -81,7 +91,7 @@ impl<'w> JsonWriter<'w> {
     ) -> Result<JsonCompound<'_, 'w>, Refusal> {
         self.descend(2)?;
         self.put(b"{");
-        self.leaf(name)?;
+        self.name(name)?;
         self.put(b":");
         self.put(open);
         Ok(JsonCompound { writer: self, close, levels: 2, index: 0, key: (0, 0), is_raw: false })
@@ -210,7 +220,7 @@ impl<'a, 'w> Serializer for &'a mut JsonWriter<'w> {
     ) -> Result<(), Refusal> {
         self.descend(1)?;
         self.put(b"{");
-        self.leaf(variant)?;
+        self.name(variant)?;
         self.put(b":");
         value.serialize(&mut *self).map_err(|refusal| refusal.in_field(variant))?;
         self.put(b"}");
@@ -324,7 +334,7 @@ impl JsonCompound<'_, '_> {
             return self.raw(value);
         }
         self.separate();
-        self.writer.leaf(name)?;
+        self.writer.name(name)?;
         self.writer.put(b":");
         value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_field(name))
     }

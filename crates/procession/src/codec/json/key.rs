@@ -56,7 +56,7 @@ impl Serializer for Key<'_, '_> {
 
     #[inline]
     fn serialize_str(self, value: &str) -> Result<(), Refusal> {
-        self.0.leaf(value)
+        self.0.name(value)
     }
 
     fn serialize_char(self, value: char) -> Result<(), Refusal> {
@@ -77,7 +77,7 @@ impl Serializer for Key<'_, '_> {
         _: u32,
         variant: &'static str,
     ) -> Result<(), Refusal> {
-        self.0.leaf(variant)
+        self.0.name(variant)
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
