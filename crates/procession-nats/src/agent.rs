@@ -20,6 +20,7 @@ use procession::{PoolError, ProcessPool, Registry};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 pub use builder::AgentBuilder;
@@ -144,15 +145,15 @@ impl Agent {
     fn new(shared: AgentShared, runtime: Runtime) -> Self {
         let shared = Arc::new(shared);
         runtime.spawn(lease::hold(Arc::clone(&shared)));
-        runtime.spawn(pull::pull(Arc::clone(&shared)));
-        runtime.spawn(end_when_drained(Arc::clone(&shared)));
+        let pulling = runtime.spawn(pull::pull(Arc::clone(&shared)));
+        runtime.spawn(end_when_drained(Arc::clone(&shared), pulling));
         Self { shared, runtime: Some(runtime) }
     }
 }
 
-async fn end_when_drained(shared: Arc<AgentShared>) {
-    let mut draining = shared.is_draining.subscribe();
-    let _ = draining.wait_for(|is_draining| *is_draining).await;
+async fn end_when_drained(shared: Arc<AgentShared>, pulling: JoinHandle<()>) {
+    // It ends when the agent is drained. After that, no further task is held.
+    let _ = pulling.await;
     while shared.held.load(Ordering::SeqCst) > 0 {
         sleep(Duration::from_millis(20)).await;
     }

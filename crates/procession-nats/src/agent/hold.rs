@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Message, Subject};
 use bytes::Bytes;
 use procession::{Engine, RemoteResult, TaskError, TaskId};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 
@@ -38,10 +39,21 @@ struct HeldTask {
     holder: TaskHolder,
     /// The write or read whose answer is awaited: its nonce, and whether the server refused.
     write: Op<(u64, WriteReply, bool)>,
-    run: Op<Body>,
+    run: Op<RunEnd>,
     stage: Arc<Mutex<RunStage>>,
     result: Option<Body>,
     faults: u32,
+}
+
+/// How a run has ended.
+#[derive(Debug)]
+enum RunEnd {
+    /// With a result or an error of the task.
+    Result(Body),
+    /// The lease was over before it began.
+    NotBegun,
+    /// This host's process pool cannot run tasks any more. That is no result of the task.
+    PoolBroken,
 }
 
 /// How far the run of a task is.
@@ -55,17 +67,34 @@ enum RunStage {
     Ended,
 }
 
-/// Counted as held by the caller.
-pub(super) async fn hold(shared: Arc<AgentShared>, message: Message, permit: OwnedSemaphorePermit) {
-    hold_counted(&shared, message).await;
-    shared.held.fetch_sub(1, Ordering::SeqCst);
-    drop(permit);
+/// A task counts as held as long as this is there.
+pub(super) struct HeldCount {
+    shared: Arc<AgentShared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HeldCount {
+    pub(super) fn new(shared: &Arc<AgentShared>, permit: OwnedSemaphorePermit) -> Self {
+        shared.held.fetch_add(1, Ordering::SeqCst);
+        Self { shared: Arc::clone(shared), _permit: permit }
+    }
+}
+
+impl Drop for HeldCount {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+pub(super) async fn hold(message: Message, count: HeldCount) {
+    hold_counted(&count.shared, message).await;
 }
 
 async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
     let (mut instance, mut kills) = (shared.instance.subscribe(), shared.kills.subscribe());
     let own = instance.borrow_and_update().clone();
-    if !own.has_lease {
+    // The clock tells of an end of the lease that nobody has noted yet.
+    if !own.has_lease || !shared.has_lease_now() {
         return; // It is delivered again.
     }
     let reply = message.reply.clone();
@@ -76,8 +105,9 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
     let mut actions = VecDeque::from([first]);
     loop {
         while let Some(action) = actions.pop_front() {
-            // This process may have been stopped since it asked for the claim.
-            if action == HolderAction::Run && !shared.has_lease_now() {
+            // This process may have been stopped since the message came, or since it asked for the claim.
+            let begins = action == HolderAction::Run || task.is_claim(&action);
+            if begins && !shared.has_lease_now() {
                 actions.extend(task.holder.handle(HolderEvent::Fenced));
             } else {
                 task.act(action).await;
@@ -92,17 +122,25 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
                 task.count_fault(is_fault);
                 HolderEvent::Replied { nonce, reply }
             }
-            body = ready(&mut task.run) => {
+            end = ready(&mut task.run) => {
                 task.run = None;
-                task.result = Some(body);
-                HolderEvent::Ran
-            }
-            Ok(kill) = kills.recv() => {
-                if kill.job != task.job || kill.id != task.id {
-                    continue;
+                match end {
+                    RunEnd::Result(body) => {
+                        task.result = Some(body);
+                        HolderEvent::Ran
+                    }
+                    RunEnd::NotBegun => HolderEvent::Fenced,
+                    // Its claim is left as it is: when the lease is over, the task is another host's.
+                    RunEnd::PoolBroken => HolderEvent::Fenced,
                 }
-                HolderEvent::Kill
             }
+            kill = kills.recv() => match kill {
+                Ok(kill) if kill.job == task.job && kill.id == task.id => HolderEvent::Kill,
+                // One that was missed is sent again.
+                Ok(_) | Err(RecvError::Lagged(_)) => continue,
+                // The sender is as long there as `shared`.
+                Err(RecvError::Closed) => HolderEvent::Fenced,
+            },
             Ok(_) = instance.wait_for(|now| now.id != own.id) => HolderEvent::Fenced,
         };
         actions.extend(task.holder.handle(event));
@@ -155,13 +193,19 @@ impl HeldTask {
         Some((task, first))
     }
 
+    /// Whether a run would follow from this.
+    fn is_claim(&self, action: &HolderAction) -> bool {
+        let HolderAction::Write { record, .. } = action else { return false };
+        matches!(record.state, RecordedState::Claimed(_))
+    }
+
     async fn act(&mut self, action: HolderAction) {
         match action {
             HolderAction::Write { record, expect } => self.write(record, expect),
             HolderAction::Read { nonce } => self.read(nonce),
             HolderAction::Ack => acknowledge(&self.shared, self.ack.as_ref()).await,
             HolderAction::Run => self.run = Some(Box::pin(self.begin())),
-            HolderAction::Refuse => self.run = Some(Box::pin(std::future::ready(self.cancelled()))),
+            HolderAction::Refuse => self.run = Some(Box::pin(ready_end(self.cancelled()))),
             HolderAction::End => self.end(),
             HolderAction::Forget => {}
         }
@@ -220,21 +264,24 @@ impl HeldTask {
     }
 
     /// Fetches the task, runs it in the pool, and puts a large result where it can be got.
-    fn begin(&self) -> impl Future<Output = Body> + Send + 'static {
+    fn begin(&self) -> impl Future<Output = RunEnd> + Send + 'static {
         let (shared, stage) = (Arc::clone(&self.shared), Arc::clone(&self.stage));
         let (head, inline) = (self.head.clone(), self.inline.clone());
         let object = format!("{}.{}.{}.result", self.job, self.id, self.head.attempt);
         async move {
-            let result = run(&shared, &stage, head, inline).await;
+            let Some(result) = run(&shared, &stage, head, inline).await else {
+                return RunEnd::NotBegun;
+            };
             if let Some(TaskError::PoolBroken(error)) = result.error() {
                 shared.set_broken(error.clone());
+                return RunEnd::PoolBroken;
             }
             let body = Body::of_result(&result, || object);
             let Err(NoAnswer(reason)) = keep_trying(|| body.store(&shared.link)).await else {
-                return body;
+                return RunEnd::Result(body);
             };
             let error = RemoteResult::of_error(undelivered("output", reason));
-            Body::of_result(&error, String::new)
+            RunEnd::Result(Body::of_result(&error, String::new))
         }
     }
 
@@ -254,38 +301,47 @@ impl HeldTask {
                 }
             }
             RunStage::Fetching => {
-                self.run = Some(Box::pin(std::future::ready(self.cancelled())));
+                self.run = Some(Box::pin(ready_end(self.cancelled())));
             }
             RunStage::Ended => {}
         }
     }
 }
 
+fn ready_end(body: Body) -> std::future::Ready<RunEnd> {
+    std::future::ready(RunEnd::Result(body))
+}
+
+/// `None`: the lease was over when the task was to begin.
 async fn run(
     shared: &AgentShared,
     stage: &Mutex<RunStage>,
     head: QueuedHead,
     inline: Bytes,
-) -> RemoteResult {
+) -> Option<RemoteResult> {
     let body = keep_trying(|| Body::arrived(head.body.clone(), inline.clone(), &shared.link)).await;
     let task = match body.map(|body| body.to_task()) {
         Ok(Ok(task)) => task,
-        Ok(Err(error)) => return RemoteResult::of_error(error),
-        Err(NoAnswer(reason)) => return RemoteResult::of_error(undelivered("task", reason)),
+        Ok(Err(error)) => return Some(RemoteResult::of_error(error)),
+        Err(NoAnswer(reason)) => return Some(RemoteResult::of_error(undelivered("task", reason))),
     };
     let (done, result) = oneshot::channel();
     {
         // Under the lock, so that a request to end the task finds it here or there.
         let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         if *stage == RunStage::Ended {
-            return RemoteResult::of_error(TaskError::Cancelled);
+            return Some(RemoteResult::of_error(TaskError::Cancelled));
+        }
+        // Its body may have been on its way for long.
+        if !shared.has_lease_now() {
+            return None;
         }
         let done = move |result| drop(done.send(result));
         let tasks = task.tasks() as u64;
         let id = shared.pool.run_remote(&shared.registry, task, head.options, done);
         *stage = RunStage::InPool(id, tasks);
     }
-    result.await.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled))
+    Some(result.await.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled)))
 }
 
 async fn keep_trying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, NoAnswer>

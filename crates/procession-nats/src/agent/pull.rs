@@ -2,7 +2,6 @@
 //! another host could run.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -10,7 +9,8 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{AgentShared, hold};
+use super::AgentShared;
+use super::hold::{self, HeldCount};
 
 /// How long the server keeps a request for messages.
 const EXPIRES: Duration = Duration::from_secs(5);
@@ -110,8 +110,7 @@ async fn take(shared: &Arc<AgentShared>, open: &mut Option<PullRequest>, message
             open.take_if(|request| request.left == 0);
             // One that comes for a request that was forgotten may find no slot: it is delivered again.
             if let Ok(permit) = Arc::clone(&shared.free).try_acquire_owned() {
-                shared.held.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(hold::hold(Arc::clone(shared), message, permit));
+                tokio::spawn(hold::hold(message, HeldCount::new(shared, permit)));
             }
             true
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, TaskError};
-use procession_nats::Cluster;
+use procession::{Executor, Future, PoolError, ProcessPool, Registry, Shutdown, TaskError};
+use procession_nats::{Agent, Cluster, ConnectSettings};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, stop};
@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_result_of_a_host_that_was_stopped_for_long_is_refused,
         a_task_that_kills_its_agents_stops_at_its_attempts,
         an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost,
+        the_error_of_a_broken_pool_is_not_that_of_the_cluster_and_its_tasks_move,
         a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another,
     ]
 }
@@ -165,4 +166,20 @@ fn a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another() {
     gate.open();
     assert_eq!(future.result(), Ok(1));
     assert_eq!(notes(&file), [1], "it was not taken away");
+}
+
+fn the_error_of_a_broken_pool_is_not_that_of_the_cluster_and_its_tasks_move() {
+    let place = Place::new();
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let pool = ProcessPool::builder().workers(1).build().expect("a pool");
+    pool.shutdown(Shutdown::Kill);
+    let settings = ConnectSettings::new(place.url());
+    let builder = Agent::builder(settings, Registry::collected()).host_name("broken");
+    let broken = builder.lease(Duration::from_secs(1)).start(pool).expect("an agent");
+    place.await_hosts(&cluster, &["broken"]);
+    let future = cluster.submit(square(4));
+    assert_eq!(broken.wait(), Err(PoolError::ShutDown));
+    let _other = place.agent("other", SHORT);
+    assert_eq!(future.result(), Ok(16));
+    assert_eq!(cluster.stats().retried, 1);
 }
