@@ -297,6 +297,11 @@ impl ProcessPool {
     }
 
     #[cfg(feature = "remote")]
+    pub(crate) fn kill_tasks(&self, first: TaskId, tasks: u64) {
+        self.inner.kill_tasks(first, tasks);
+    }
+
+    #[cfg(feature = "remote")]
     pub(crate) fn submit_encoded_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
         self.inner.submit_chunk(chunk, options.resolve(self.inner.setup.options));
     }

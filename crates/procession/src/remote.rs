@@ -358,6 +358,12 @@ impl ProcessPool {
         }
         id
     }
+    /// Ends tasks of [`run_remote`](Self::run_remote) at once: those that wait do not begin, and the workers
+    /// that run them are killed, whatever grace period they have. `tasks` is the number of tasks of a chunk,
+    /// or 1. Tasks that have ended are not affected.
+    pub fn kill_remote(&self, first: TaskId, tasks: u64) {
+        self.kill_tasks(first, tasks);
+    }
 }
 
 #[cfg(test)]

@@ -265,6 +265,13 @@ impl<J: Clone> Scheduler<J> {
         Some((worker.worker_id(), call.seq))
     }
 
+    /// The workers that run tasks with these ids.
+    #[cfg(feature = "remote")]
+    pub(crate) fn workers_of(&self, ids: &std::ops::Range<TaskId>) -> Vec<WorkerId> {
+        let runs = |worker: &&WorkerState| worker.running().any(|call| ids.contains(&call.id.task));
+        self.workers.iter().filter(runs).map(WorkerState::worker_id).collect()
+    }
+
     /// The number of tasks that wait for a worker or for their next attempt.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting_tasks

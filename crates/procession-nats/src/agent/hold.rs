@@ -43,6 +43,8 @@ struct HeldTask {
     stage: Arc<Mutex<RunStage>>,
     result: Option<Body>,
     faults: u32,
+    /// A coordinator may give it to another host.
+    is_fenced: bool,
 }
 
 /// How a run has ended.
@@ -143,6 +145,7 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
             },
             Ok(_) = instance.wait_for(|now| now.id != own.id) => HolderEvent::Fenced,
         };
+        task.is_fenced |= matches!(event, HolderEvent::Fenced);
         actions.extend(task.holder.handle(event));
     }
 }
@@ -189,6 +192,7 @@ impl HeldTask {
             stage: Arc::new(Mutex::new(RunStage::Fetching)),
             result: None,
             faults: 0,
+            is_fenced: false,
         };
         Some((task, first))
     }
@@ -292,6 +296,10 @@ impl HeldTask {
             std::mem::replace(&mut *stage, RunStage::Ended)
         };
         match before {
+            // There is no time for a grace period.
+            RunStage::InPool(id, tasks) if self.is_fenced => {
+                self.shared.pool.kill_remote(id, tasks)
+            }
             RunStage::InPool(id, tasks) => {
                 if let Some(canceller) = self.shared.pool.canceller() {
                     let ids = (id.number()..id.number() + tasks).rev().map(TaskId::of_number);

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, PoolError, ProcessPool, Registry, Shutdown, TaskError};
+use procession::{
+    Executor, Future, PoolError, ProcessPool, Registry, Shutdown, TaskError, TaskOptions,
+};
 use procession_nats::{Agent, Cluster, ConnectSettings};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, stop};
 use crate::place::{AgentKind, Place};
-use crate::tasks::{gated, noted, notes, poison, square};
+use crate::tasks::{gated, hang_on, noted, notes, poison, square};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -19,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_result_of_a_host_that_was_stopped_for_long_is_refused,
         a_task_that_kills_its_agents_stops_at_its_attempts,
         an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost,
+        an_agent_that_loses_its_lease_kills_tasks_that_have_a_long_grace_period,
         the_error_of_a_broken_pool_is_not_that_of_the_cluster_and_its_tasks_move,
         a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another,
     ]
@@ -166,6 +169,21 @@ fn a_long_lease_of_one_host_is_not_judged_by_the_short_one_of_another() {
     gate.open();
     assert_eq!(future.result(), Ok(1));
     assert_eq!(notes(&file), [1], "it was not taken away");
+}
+
+fn an_agent_that_loses_its_lease_kills_tasks_that_have_a_long_grace_period() {
+    let mut place = Place::new();
+    let file = place.path("notes");
+    let cluster = place.cluster();
+    let mut agent = place.agent("cut-off", SHORT);
+    let options = TaskOptions::new().grace(Duration::from_secs(600));
+    let _future = cluster.submit_with(options, hang_on(file.clone()));
+    eventually("a run", || notes(&file).len() == 1);
+    let worker = rustix::process::Pid::from_raw(notes(&file)[0] as i32).expect("an id");
+    assert!(rustix::process::test_kill_process(worker).is_ok());
+    place.kill_server();
+    eventually("the end of the worker", || rustix::process::test_kill_process(worker).is_err());
+    assert!(!agent.has_ended());
 }
 
 fn the_error_of_a_broken_pool_is_not_that_of_the_cluster_and_its_tasks_move() {

@@ -63,6 +63,15 @@ pub(crate) fn hang(file: PathBuf) {
     }
 }
 
+/// Writes the id of its process, and does not stop when it is asked to.
+#[procession::task]
+pub(crate) fn hang_on(file: PathBuf) {
+    note(&file, u64::from(std::process::id()));
+    loop {
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
 #[procession::task]
 pub(crate) fn reverse(bytes: Blob) -> Blob {
     bytes.iter().rev().copied().collect::<Vec<u8>>().into()

@@ -53,6 +53,28 @@ impl TaskControl for PoolInner {
     }
 }
 
+#[cfg(feature = "remote")]
+impl PoolInner {
+    /// Cancels tasks with consecutive ids, and kills the workers that run them, whatever grace period they have.
+    pub(crate) fn kill_tasks(&self, first: TaskId, tasks: u64) {
+        let end = first.number().saturating_add(tasks);
+        // They are not tried again.
+        for id in (first.number()..end).rev() {
+            TaskControl::cancel(self, TaskId::of_number(id));
+        }
+        if self.origin.is_forked() {
+            return;
+        }
+        // Under the lock, so that these workers have no other tasks yet.
+        let state = self.lock_state();
+        for worker_id in state.scheduler.workers_of(&(first..TaskId::of_number(end))) {
+            if let Some(handle) = state.handles.get(&worker_id) {
+                handle.kill(KillReason::Late);
+            }
+        }
+    }
+}
+
 impl ChunkExecutor for PoolInner {
     fn chunk_size(&self) -> usize {
         PoolInner::chunk_size(self)
