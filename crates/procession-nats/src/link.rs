@@ -66,6 +66,15 @@ pub(crate) struct KeptMessage {
     pub(crate) payload: Bytes,
 }
 
+impl KeptMessage {
+    /// The lease that it is, if it is one of the instance that its subject names.
+    pub(crate) fn to_lease(&self) -> Option<HostLease> {
+        let lease: HostLease = serde_json::from_slice(&self.payload).ok()?;
+        let (_, instance) = self.subject.rsplit_once('.')?;
+        (lease.instance == instance).then_some(lease)
+    }
+}
+
 /// No answer came, or none that says anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -210,14 +219,19 @@ impl Link {
     pub(crate) async fn lease(&self, instance: &str) -> Result<Option<(u64, HostLease)>, NoAnswer> {
         let stream = format!("KV_{}", self.names.hosts());
         let last = self.last(&stream, &self.names.lease(instance)).await?;
-        Ok(last.and_then(|(seq, payload)| Some((seq, serde_json::from_slice(&payload).ok()?))))
+        let lease = |payload: &Bytes| {
+            serde_json::from_slice(payload)
+                .ok()
+                .filter(|lease: &HostLease| lease.instance == instance)
+        };
+        Ok(last.and_then(|(seq, payload)| Some((seq, lease(&payload)?))))
     }
 
     /// All leases that were not removed.
     pub(crate) async fn leases(&self) -> Result<Vec<HostLease>, NoAnswer> {
         let stream = format!("KV_{}", self.names.hosts());
         let kept = self.scan(&stream, &self.names.lease(">"), 0, usize::MAX).await?;
-        Ok(kept.iter().filter_map(|kept| serde_json::from_slice(&kept.payload).ok()).collect())
+        Ok(kept.iter().filter_map(|kept| kept.to_lease()).collect())
     }
 
     /// Writes a lease.

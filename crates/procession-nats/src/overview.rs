@@ -59,7 +59,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
     let now = info["ts"].as_str().and_then(|now| now.parse::<jiff::Timestamp>().ok());
     let stream = format!("KV_{}", link.names.hosts());
     for kept in link.scan(&stream, &link.names.lease(">"), 0, usize::MAX).await? {
-        let Ok(lease) = serde_json::from_slice::<HostLease>(&kept.payload) else { continue };
+        let Some(lease) = kept.to_lease() else { continue };
         // Both by the clock of the server.
         let age = now.zip(kept.time).map(|(now, then)| now.duration_since(then));
         let longest = Duration::from_millis(lease.lease_ms).mul_f64(1.5);

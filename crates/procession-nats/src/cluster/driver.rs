@@ -235,6 +235,7 @@ impl ClusterDriver {
         let Some((_, instance)) = message.subject.rsplit_once('.') else { return };
         match serde_json::from_slice::<HostLease>(&message.payload) {
             // The stream does not tell its number here, and each renewal is a later one.
+            Ok(lease) if lease.instance != instance => {}
             Ok(lease) => {
                 let mut table = self.shared.table();
                 let revision = table.revision(instance) + 1;

@@ -102,6 +102,7 @@ impl RemoteChunkCore {
     fn put(&self, first: u32, results: impl Iterator<Item = ItemResult>) -> usize {
         let mut state = self.lock();
         let mut put = 0;
+        // None are left after the last one.
         for (place, result) in state.items.iter_mut().skip(first as usize).zip(results) {
             put += usize::from(place.is_none());
             place.get_or_insert(result);
@@ -234,5 +235,22 @@ pub(super) fn complete(promise: &dyn AnyChunkPromise, len: u32, items: Vec<ItemR
     }
     if next < len {
         promise.fail(next..len, &super::malformed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_come_after_the_last_one_are_dropped() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let core = RemoteChunkCore::new(2, Box::new(move |result| drop(sender.send(result))));
+        assert_eq!(core.complete(0, &[b"1", b"2"]), 2);
+        let items = [b"1".to_vec(), b"2".to_vec()].map(ItemResult::Output);
+        assert_eq!(receiver.recv(), Ok(RemoteResult(Content::Chunk(items.into()))));
+        assert_eq!(core.complete(1, &[b"3"]), 0);
+        assert_eq!(core.fail(7..8, &TaskError::Cancelled), 0);
+        assert!(receiver.recv().is_err(), "one result");
     }
 }
