@@ -23,6 +23,8 @@ const ACK_WAIT: Duration = Duration::from_secs(3);
 const OLD_LEASE: Duration = Duration::from_secs(3600);
 /// How long a body may take on its way, at the least; and for each megabyte.
 const BODY: Duration = Duration::from_secs(30);
+/// No body is longer, whatever a message says: 4 GiB, or what an address can tell.
+const LARGEST_BODY: usize = if usize::BITS > 32 { 1 << 32 } else { usize::MAX };
 
 /// When each stream was made: a stream of the same name that was made later is another one.
 pub(crate) type StreamAges = BTreeMap<String, String>;
@@ -89,10 +91,12 @@ impl Link {
         Ok(())
     }
 
-    /// When the streams of tasks and records were made. One that is gone is missing.
+    /// When the streams were made, also those of the buckets. One that is gone is missing.
     pub(crate) async fn stream_ages(&self) -> Result<StreamAges, NoAnswer> {
         let mut ages = StreamAges::new();
-        for name in [self.names.tasks(), self.names.records()] {
+        let (hosts, bodies) = (self.names.hosts(), self.names.bodies());
+        let buckets = [format!("KV_{hosts}"), format!("OBJ_{bodies}")];
+        for name in [self.names.tasks(), self.names.records()].into_iter().chain(buckets) {
             let info = self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?;
             let error = info.get("error").and_then(|error| error["err_code"].as_u64());
             match (error, info["created"].as_str()) {
@@ -160,12 +164,15 @@ impl Link {
 
     /// Gets a body of this length from the bucket, which checks its hash.
     pub(crate) async fn get_body(&self, name: &str, len: usize) -> Result<Vec<u8>, NoAnswer> {
+        if len > LARGEST_BODY {
+            return Err(NoAnswer(format!("{name} is said to be {len} bytes long")));
+        }
         self.connected().await;
         let bucket = self.bucket().await?;
         let got = timeout(time_for(len), async {
             let object = bucket.get(name).await.map_err(|error| NoAnswer(full_text(&error)))?;
             let mut body = Vec::with_capacity(len.min(1 << 20));
-            let read = object.take(len as u64 + 1).read_to_end(&mut body).await;
+            let read = object.take((len as u64).saturating_add(1)).read_to_end(&mut body).await;
             read.map_err(|error| NoAnswer(error.to_string()))?;
             if body.len() == len {
                 Ok(body)

@@ -89,7 +89,8 @@ fn a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none() {
 }
 
 fn if_a_stream_is_deleted_every_future_fails_and_says_so() {
-    for stream in ["procession-tasks", "procession-records"] {
+    let buckets = ["KV_procession-hosts", "OBJ_procession-bodies"];
+    for stream in ["procession-tasks", "procession-records"].into_iter().chain(buckets) {
         let place = Place::new();
         let (gate, file) = (Gate::new(), place.path("notes"));
         let _agent = place.agent("one", LONG);
