@@ -3,17 +3,18 @@
 
 mod streams;
 
-pub(crate) use streams::StreamAges;
+pub(crate) use streams::{PutError, StreamAges};
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::RawMessage;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -47,6 +48,31 @@ pub(crate) enum Answer {
     Reply(WriteReply),
     /// The server will not take it: it is too large, or the storage is full.
     Fault(String),
+}
+
+impl Answer {
+    /// What the error of a publication says of it.
+    fn of_error(error: &PublishError) -> Self {
+        let source = error.source().and_then(|source| source.downcast_ref());
+        let code = source.map(jetstream::Error::error_code);
+        match error.kind() {
+            PublishErrorKind::WrongLastSequence => Self::Reply(WriteReply::Refused),
+            PublishErrorKind::MaxPayloadExceeded => Self::Fault(full_text(error)),
+            PublishErrorKind::Other => match code {
+                // The same, as servers with replicas say it while another write is on its way.
+                Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => {
+                    Self::Reply(WriteReply::Refused)
+                }
+                // A copy of this message is on its way.
+                Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
+                    Self::Reply(WriteReply::Unknown)
+                }
+                _ => Self::Fault(full_text(error)),
+            },
+            // Nobody answers while a server starts.
+            _ => Self::Reply(WriteReply::Unknown),
+        }
+    }
 }
 
 /// A record and what follows it in its message.
@@ -169,17 +195,13 @@ impl Link {
         };
         match sent {
             Ok(ack) => Answer::Reply(WriteReply::Taken(ack.sequence)),
-            Err(error) => match error.kind() {
-                PublishErrorKind::WrongLastSequence => Answer::Reply(WriteReply::Refused),
-                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::Other => {
-                    Answer::Fault(full_text(&error))
-                }
-                // Nobody answers while a server starts.
-                _ => {
+            Err(error) => {
+                let answer = Answer::of_error(&error);
+                if matches!(answer, Answer::Reply(WriteReply::Unknown)) {
                     sleep(Duration::from_millis(100)).await;
-                    Answer::Reply(WriteReply::Unknown)
                 }
-            },
+                answer
+            }
         }
     }
 
@@ -395,4 +417,21 @@ pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_the_server_that_do_not_say_that_it_will_not_take_a_message_are_no_faults() {
+        let answer = |code: u64| {
+            let error = serde_json::json!({ "code": 400, "err_code": code, "description": "d" });
+            let error: jetstream::Error = serde_json::from_value(error).expect("an error");
+            Answer::of_error(&PublishError::with_source(PublishErrorKind::Other, error))
+        };
+        assert!(matches!(answer(10164), Answer::Reply(WriteReply::Refused)));
+        assert!(matches!(answer(10158), Answer::Reply(WriteReply::Unknown)));
+        assert!(matches!(answer(10077), Answer::Fault(_)), "the stream is full");
+    }
 }

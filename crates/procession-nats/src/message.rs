@@ -5,7 +5,7 @@ use bytes::Bytes;
 use procession::{Blob, RemoteResult, RemoteTask, TaskError, TaskOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::link::{Link, NoAnswer};
+use crate::link::{Link, NoAnswer, PutError};
 
 /// Larger bodies are put into the bucket. The server takes messages of up to 1 MiB by default.
 const LARGEST_INLINE: usize = 256 * 1024;
@@ -57,7 +57,7 @@ impl Body {
     }
 
     /// Puts a large body where it can be got.
-    pub(crate) async fn store(&self, link: &Link) -> Result<(), NoAnswer> {
+    pub(crate) async fn store(&self, link: &Link) -> Result<(), PutError> {
         match &self.head.object {
             Some(name) => link.put_body(name, &self.bytes).await,
             None => Ok(()),

@@ -59,6 +59,17 @@ pub(crate) enum OwnerEvent {
     Cancelled,
 }
 
+impl OwnerEvent {
+    /// Whether the server has taken what was written.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(
+            self,
+            Self::Replied { reply: WriteReply::Taken(_), .. }
+                | Self::Published { is_known: true, .. }
+        )
+    }
+}
+
 /// What is to be done for a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OwnerAction {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::AgentShared;
 use crate::cas_write::WriteReply;
 use crate::holder::{HolderAction, HolderEvent, TaskHolder};
-use crate::link::{Answer, NoAnswer, RecordMessage};
+use crate::link::{Answer, NoAnswer, PutError, RecordMessage};
 use crate::message::{Body, QueuedHead, join, split};
 use crate::names::job_and_id;
 use crate::task_record::{HostClaim, RecordedState, TaskRecord};
@@ -281,7 +281,11 @@ impl HeldTask {
                 return RunEnd::PoolBroken;
             }
             let body = Body::of_result(&result, || object);
-            let Err(NoAnswer(reason)) = keep_trying(|| body.store(&shared.link)).await else {
+            let store = async || {
+                let stored = body.store(&shared.link).await;
+                stored.map_err(|(PutError::Refused(why) | PutError::NoAnswer(why))| why)
+            };
+            let Err(NoAnswer(reason)) = keep_trying(store).await else {
                 return RunEnd::Result(body);
             };
             let error = RemoteResult::of_error(undelivered("output", reason));

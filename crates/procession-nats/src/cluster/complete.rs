@@ -101,6 +101,25 @@ impl ClusterDriver {
         }
     }
 
+    /// Removes the record and the message of a task, so that no agent begins it: a claim expects its record.
+    /// Also a server whose storage is full removes.
+    pub(super) fn forget_on_server(&mut self, id: u64) {
+        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        self.errands.spawn(async move {
+            let names = &link.names;
+            let removed = async {
+                let (record, task) =
+                    (names.record(&shared.job, id), names.task(&shared.build, &shared.job, id));
+                for (stream, subject) in [(names.records(), record), (names.tasks(), task)] {
+                    while link.purge(&stream, &subject).await.is_err() {
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            };
+            let _ = timeout(REMOVING, removed).await;
+        });
+    }
+
     /// Lets all futures fail, also those of tasks that have not entered the window.
     pub(super) fn give_up_all(&mut self, error: &TaskError) {
         self.entering.clear();

@@ -20,7 +20,7 @@ use super::shared::ClusterShared;
 use super::upkeep::Upkeep;
 use crate::cas_write::WriteReply;
 use crate::host_lease::HostLease;
-use crate::link::{Answer, Link, NoAnswer, RecordMessage};
+use crate::link::{Answer, Link, NoAnswer, PutError, RecordMessage};
 use crate::message::{Body, QueuedHead, join};
 use crate::names::job_and_id;
 use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
@@ -28,8 +28,8 @@ use crate::task_record::TaskRecord;
 
 /// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
 pub(crate) const WINDOW: usize = 1024;
-/// How often a refusal of the server, such as that its storage is full, is met before the task fails.
-const MOST_FAULTS: u32 = 5;
+/// For how long the server refuses a task, for example because its storage is full, before the task fails.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 /// What the driver is told.
 pub(crate) enum ClusterNote {
@@ -76,7 +76,8 @@ pub(super) struct DrivenTask {
     /// The number of tasks: more than one of a chunk.
     pub(super) tasks: usize,
     is_entering: bool,
-    faults: u32,
+    /// The server has refused all that was written since then.
+    refused_since: Option<Instant>,
     /// How often the queue has lost its message.
     requeued: u32,
 }
@@ -191,7 +192,7 @@ impl ClusterDriver {
         let body = Arc::new(Body::of_task(task, object));
         let owner = TaskOwner::new(self.shared.attempts, fastrand::u64(..));
         let (name, tasks) = (task.name().to_owned(), task.tasks());
-        let (is_entering, faults, requeued) = (false, 0, 0);
+        let (is_entering, refused_since, requeued) = (false, None, 0);
         let driven = DrivenTask {
             owner,
             name,
@@ -200,7 +201,7 @@ impl ClusterDriver {
             promise,
             tasks,
             is_entering,
-            faults,
+            refused_since,
             requeued,
         };
         self.tasks.insert(id, driven);
@@ -248,6 +249,9 @@ impl ClusterDriver {
     /// Lets a task take an event, and does what it then asks for.
     pub(super) fn apply(&mut self, id: u64, event: OwnerEvent, body: Option<Bytes>) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
+        if event.is_taken() {
+            task.refused_since = None;
+        }
         let attempt = task.owner.attempt();
         let actions = task.owner.handle(event);
         if task.owner.attempt() > attempt {
@@ -338,7 +342,11 @@ impl ClusterDriver {
             let event = |is_known| OwnerEvent::Published { seq, is_known };
             let answer = match body.store(&link).await {
                 Ok(()) => link.enqueue(subject, &copy, join(&head, body.inline()).into()).await,
-                Err(NoAnswer(reason)) => Answer::Fault(reason),
+                Err(PutError::Refused(NoAnswer(reason))) => Answer::Fault(reason),
+                Err(PutError::NoAnswer(_)) => {
+                    sleep(Duration::from_millis(200)).await;
+                    Answer::Reply(WriteReply::Unknown)
+                }
             };
             let _ = shared.notes.send(match answer {
                 Answer::Reply(WriteReply::Taken(_)) => {
@@ -353,8 +361,8 @@ impl ClusterDriver {
     /// The server has refused: it is asked again in a while, and then the task fails.
     fn fault(&mut self, id: u64, event: OwnerEvent, reason: String) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.faults += 1;
-        if task.faults < MOST_FAULTS {
+        let since = *task.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < REFUSED_FOR {
             let notes = self.shared.notes.clone();
             tokio::spawn(async move {
                 sleep(Duration::from_millis(500)).await;
@@ -362,6 +370,7 @@ impl ClusterDriver {
             });
         } else {
             let error = procession::PoolError::Broker(format!("a task is refused: {reason}"));
+            self.forget_on_server(id);
             self.give_up(id, TaskError::PoolBroken(error));
         }
     }

@@ -1,6 +1,7 @@
 //! The streams and buckets: how they are made, watched, and emptied; and bodies in the bucket.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -13,7 +14,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::{Link, NoAnswer, full_text};
+use super::{Answer, Link, NoAnswer, full_text};
 use crate::settings::ConnectSettings;
 
 /// A message that was delivered and neither claimed nor acknowledged is delivered again after this time.
@@ -25,6 +26,15 @@ const OLD_LEASE: Duration = Duration::from_secs(3600);
 const BODY: Duration = Duration::from_secs(30);
 /// No body is longer, whatever a message says: 4 GiB, or what an address can tell.
 const LARGEST_BODY: usize = if usize::BITS > 32 { 1 << 32 } else { usize::MAX };
+
+/// Why a body is not in the bucket.
+#[derive(Debug)]
+pub(crate) enum PutError {
+    /// The server will not take it.
+    Refused(NoAnswer),
+    /// Nothing that says so was heard.
+    NoAnswer(NoAnswer),
+}
 
 /// When each stream was made: a stream of the same name that was made later is another one.
 pub(crate) type StreamAges = BTreeMap<String, String>;
@@ -150,15 +160,26 @@ impl Link {
     }
 
     /// Puts a body into the bucket.
-    pub(crate) async fn put_body(&self, name: &str, body: &[u8]) -> Result<(), NoAnswer> {
+    pub(crate) async fn put_body(&self, name: &str, body: &[u8]) -> Result<(), PutError> {
         self.connected().await;
-        let bucket = self.bucket().await?;
+        let bucket = self.bucket().await.map_err(PutError::NoAnswer)?;
         let mut body_reader = body;
         let put = timeout(time_for(body.len()), bucket.put(name, &mut body_reader)).await;
         match put {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(NoAnswer(full_text(&error))),
-            Err(_) => Err(NoAnswer("a body was not taken in time".to_owned())),
+            Ok(Err(error)) => {
+                let cause = error.source().and_then(|source| source.downcast_ref());
+                let answer = cause.map(Answer::of_error);
+                let reason = NoAnswer(full_text(&error));
+                Err(match answer {
+                    Some(Answer::Fault(_)) => PutError::Refused(reason),
+                    _ => PutError::NoAnswer(reason),
+                })
+            }
+            Err(_) => {
+                let reason = "a body was not taken in time".to_owned();
+                Err(PutError::NoAnswer(NoAnswer(reason)))
+            }
         }
     }
 

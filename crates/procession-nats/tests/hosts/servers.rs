@@ -111,8 +111,8 @@ fn if_a_stream_is_deleted_every_future_fails_and_says_so() {
 }
 
 fn tasks_that_the_server_refuses_fail_and_make_room_for_later_ones() {
-    // More than are on their way at the same time.
-    const TASKS: u64 = 1100;
+    // As many as are on their way at the same time: the server refuses them for 30 s.
+    const TASKS: u64 = 1024;
     let place = Place::new();
     let cluster = place.cluster();
     let limit = |messages: i64| {
@@ -130,6 +130,7 @@ fn tasks_that_the_server_refuses_fail_and_make_room_for_later_ones() {
         let error = future.result().expect_err("a full queue");
         assert!(matches!(error, TaskError::PoolBroken(PoolError::Broker(_))), "{error}");
     }
+    eventually("removed records", || place.messages("procession-records") == 1);
     limit(-1);
     let _agent = place.agent("one", LONG);
     assert_eq!(first.result(), Ok(1));
