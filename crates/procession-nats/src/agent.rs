@@ -12,7 +12,7 @@ mod lease;
 mod pull;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,16 +103,21 @@ impl Agent {
         self.shared.is_draining.send_replace(true);
     }
 
-    /// Drains at SIGTERM and SIGINT.
+    /// Drains at SIGTERM and SIGINT. At the second of them, [`wait`](Self::wait) returns although tasks run;
+    /// they are ended when the agent is dropped.
     pub fn drain_on_signals(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let Some(runtime) = &self.runtime else { return };
+        let is_second = Arc::new(AtomicBool::new(false));
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let shared = Arc::clone(&self.shared);
+            let (shared, is_second) = (Arc::clone(&self.shared), Arc::clone(&is_second));
             runtime.spawn(async move {
-                if let Ok(mut signals) = signal(kind) {
-                    signals.recv().await;
+                let Ok(mut signals) = signal(kind) else { return };
+                while signals.recv().await.is_some() {
                     shared.is_draining.send_replace(true);
+                    if is_second.swap(true, Ordering::SeqCst) {
+                        shared.has_ended.send_replace(true);
+                    }
                 }
             });
         }

@@ -179,7 +179,8 @@ impl Cancel for ClusterShared {
     }
 
     fn can_wait_for(&self, _: TaskId) -> bool {
-        true // another thread delivers
+        // Otherwise another thread delivers.
+        !delivery::is_delivering() || self.delivery.has_thread_to_spare()
     }
 
     fn remote_chunks(&self) -> Option<&RemoteChunks> {

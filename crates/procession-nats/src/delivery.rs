@@ -85,6 +85,12 @@ impl Delivery {
         }
     }
 
+    /// Whether something is completed while one more of its threads waits.
+    pub(crate) fn has_thread_to_spare(&self) -> bool {
+        let state = self.lock();
+        state.busy < state.threads || state.threads < MOST_THREADS
+    }
+
     /// Waits until everything is completed, or for this time. A thread of the delivery does not wait.
     pub(crate) fn drain(&self, longest: Duration) {
         let deadline = Instant::now() + longest;
@@ -155,6 +161,11 @@ mod tests {
             }
         };
         assert_eq!(got, Ok(7));
+        assert!(delivery.has_thread_to_spare());
+        // As if each thread called a callback that waits.
+        (delivery.lock().threads, delivery.lock().busy) = (MOST_THREADS, MOST_THREADS);
+        assert!(!delivery.has_thread_to_spare());
+        (delivery.lock().threads, delivery.lock().busy) = (2, 0);
         delivery.drain(Duration::from_secs(60));
         delivery.end();
     }

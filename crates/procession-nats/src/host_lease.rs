@@ -115,6 +115,12 @@ impl HostTable {
         live.filter_map(|seen| seen.lease.as_ref())
     }
 
+    /// The longest lease of an agent that has not ended, as it was last heard of.
+    pub(crate) fn longest_lease(&self) -> Duration {
+        let leases = self.hosts.values().filter(|seen| seen.lease.is_some());
+        Duration::from_millis(leases.map(|seen| seen.lease_ms).max().unwrap_or_default())
+    }
+
     /// Forgets agents that were not heard of for long.
     pub(crate) fn forget_old(&mut self, now: Instant) {
         const OLD: Duration = Duration::from_secs(3600);
@@ -157,6 +163,7 @@ mod tests {
         table.renewed(lease(8000, 2), 6, after(1400));
         assert!(!table.is_overdue("i", after(13_400)));
         assert_eq!(table.live(after(13_400)).count(), 1);
+        assert_eq!(table.longest_lease(), Duration::from_secs(8));
         assert_eq!(table.live(after(13_401)).count(), 0);
         // Nobody keeps a task for ever by a number.
         table.renewed(lease(u64::MAX, 3), 7, start);

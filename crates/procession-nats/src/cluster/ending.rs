@@ -13,6 +13,9 @@ use crate::owner::OwnerEvent;
 pub(super) struct ClusterEnding {
     done: Vec<std_mpsc::Sender<()>>,
     deadline: Option<Instant>,
+    /// Tasks are not waited for while no server is there.
+    cancels: bool,
+    cut_off_since: Option<Instant>,
 }
 
 impl ClusterDriver {
@@ -21,8 +24,10 @@ impl ClusterDriver {
             Shutdown::Kill => Some(Instant::now() + super::CANCELLING),
             _ => None,
         };
-        let ending = self.ending.get_or_insert(ClusterEnding { done: Vec::new(), deadline });
+        let new = ClusterEnding { done: Vec::new(), deadline, cancels: false, cut_off_since: None };
+        let ending = self.ending.get_or_insert(new);
         ending.done.push(done);
+        ending.cancels |= how != Shutdown::Wait;
         ending.deadline = ending.deadline.or(deadline);
         if how == Shutdown::Wait {
             return;
@@ -36,9 +41,17 @@ impl ClusterDriver {
         }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        let Some(ending) = &self.ending else { return false };
-        let is_late = ending.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    pub(super) fn has_ended(&mut self) -> bool {
+        let is_connected = self.link.is_connected();
+        let Some(ending) = &mut self.ending else { return false };
+        let now = Instant::now();
+        ending.cut_off_since = match is_connected {
+            true => None,
+            false => ending.cut_off_since.or(Some(now)),
+        };
+        let cut_off = ending.cut_off_since.filter(|_| ending.cancels);
+        let is_cut_off = cut_off.is_some_and(|since| now >= since + super::CANCELLING);
+        let is_late = is_cut_off || ending.deadline.is_some_and(|deadline| now >= deadline);
         let is_idle = self.tasks.is_empty() && self.errands.is_empty();
         is_idle || is_late
     }

@@ -17,8 +17,8 @@ use crate::host_lease::{HostLease, HostTable};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusterEvent {
-    /// Tasks have waited for five seconds, and no agent has this build. It is told again after there was
-    /// one.
+    /// Tasks have waited for five seconds, or for the longest lease of an agent that was heard of, and no
+    /// agent has this build. It is told again after there was one. It is not told without a server.
     NoHost {
         /// The build of this program.
         build: String,

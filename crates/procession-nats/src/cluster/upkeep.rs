@@ -305,8 +305,12 @@ impl ClusterDriver {
         for lease in table.live(now).filter(|lease| !lease.is_draining) {
             *builds.entry(lease.build.clone()).or_insert(0) += 1;
         }
+        // After an outage, agents have as long as their leases are to be heard of again.
+        let longest = NO_HOST_AFTER.max(table.longest_lease());
         drop(table);
-        let is_without = !builds.contains_key(&self.shared.build) && !self.waiting.is_empty();
+        let is_without = self.link.is_connected()
+            && !builds.contains_key(&self.shared.build)
+            && !self.waiting.is_empty();
         let upkeep = &mut self.upkeep;
         let since = match is_without {
             true => *upkeep.without_host_since.get_or_insert(now),
@@ -318,7 +322,7 @@ impl ClusterDriver {
         };
         let without = is_without.then(|| now.saturating_duration_since(since));
         self.shared.count(|stats| stats.without_host = without);
-        if without.is_some_and(|without| without >= NO_HOST_AFTER) && !upkeep.has_told {
+        if without.is_some_and(|without| without >= longest) && !upkeep.has_told {
             upkeep.has_told = true;
             let (build, others) = (self.shared.build.clone(), builds.into_keys().collect());
             self.shared.tell(ClusterEvent::NoHost { build, others });
