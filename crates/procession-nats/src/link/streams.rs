@@ -22,6 +22,8 @@ use crate::settings::ConnectSettings;
 const ACK_WAIT: Duration = Duration::from_secs(3);
 /// Leases that nobody renews are removed after this time. It is longer than any lease.
 const OLD_LEASE: Duration = Duration::from_secs(3600);
+/// The consumer of a build that no agent has asked for this long is removed. Agents make it again.
+const OLD_CONSUMER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a body may take on its way, at the least; and for each megabyte.
 const BODY: Duration = Duration::from_secs(30);
 /// No body is longer, whatever a message says: 4 GiB, or what an address can tell.
@@ -91,6 +93,8 @@ impl Link {
         if self.context.get_object_store(self.names.bodies()).await.is_err() {
             let config = object_store::Config {
                 bucket: self.names.bodies(),
+                // A body is of no use without its record.
+                max_age: settings.keep_records,
                 storage: StorageType::File,
                 num_replicas: replicas,
                 ..object_store::Config::default()
@@ -131,6 +135,7 @@ impl Link {
             max_deliver: -1,
             max_ack_pending: 1_000_000,
             max_waiting: 100_000,
+            inactive_threshold: OLD_CONSUMER,
             ..pull::Config::default()
         };
         let made = stream.create_consumer(config).await;
