@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use procession::{Executor, PoolEvent, Shutdown, TaskError};
 
 use crate::chunks::{Then, notes, warm};
 use crate::harness::{Gate, eventually};
-use crate::tasks::{Length, quiet};
+use crate::tasks::{Length, Pass, await_workers, quiet};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -68,60 +68,72 @@ fn the_event_of_a_deadline_names_the_task_of_its_chunk() {
 
 fn no_more_tasks_are_pending_than_may_be() {
     for max in [1, 2, 7, 500] {
-        let builder = quiet().workers(2).max_pending(max);
-        // Few pending tasks come in small chunks, or in none.
-        let pool = if max > 100 { warm(builder) } else { builder.build().expect("a pool") };
-        let is_over = AtomicBool::new(false);
-        let most = thread::scope(|scope| {
-            let watch = scope.spawn(|| {
-                let mut most = 0;
-                while !is_over.load(Ordering::Relaxed) {
-                    most = most.max(pool.stats().pending);
-                }
-                most
-            });
-            // From two threads, and single tasks between them.
-            let maps: Vec<_> = (0..2)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let tasks = (0..TASKS / 10).map(|_| Length("x".to_owned()));
-                        pool.map(tasks).filter(Result::is_ok).count()
-                    })
+        let gate = Gate::new();
+        let pool = quiet().workers(1).max_pending(max).build().expect("a pool");
+        await_workers(&pool);
+        let first = pool.submit(Pass(gate.path()));
+        gate.await_arrivals(1);
+        thread::scope(|scope| {
+            // Two maps and three threads with single tasks, in front of the closed gate.
+            let maps = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let tasks = (0..2_000).map(|_| Length("x".to_owned()));
+                    pool.map(tasks).filter(Result::is_ok).count()
                 })
-                .collect();
-            for _ in 0..500 {
-                assert_eq!(pool.submit(Length("xy".to_owned())).result(), Ok(2));
+            });
+            let singles = [(); 3].map(|()| {
+                scope.spawn(|| {
+                    let submit = |_| pool.submit(Length("xy".to_owned()));
+                    let all: Vec<_> = (0..500).map(submit).collect();
+                    all.into_iter().filter_map(|future| future.result().ok()).count()
+                })
+            });
+            eventually("as many tasks as may be pending", || pool.stats().pending >= max);
+            // The others would submit more if there were room.
+            for _ in 0..200 {
+                let pending = pool.stats().pending;
+                assert!(pending <= max, "{pending} pending of at most {max}");
+                thread::sleep(Duration::from_millis(1));
             }
-            let done = maps.into_iter().map(|map| map.join().expect("no panic"));
-            assert_eq!(done.sum::<usize>(), TASKS / 10 * 2, "at most {max} pending");
-            is_over.store(true, Ordering::Relaxed);
-            watch.join().expect("no panic")
+            gate.open();
+            assert_eq!(
+                maps.into_iter().map(|map| map.join().expect("no panic")).sum::<usize>(),
+                4_000
+            );
+            let done = singles.into_iter().map(|single| single.join().expect("no panic"));
+            assert_eq!(done.sum::<usize>(), 1_500, "at most {max} pending");
         });
-        // `pending` counts tasks that were sent ahead and have not begun as well.
-        assert!(most <= max + SENT_AHEAD, "{most} pending of at most {max}");
+        assert!(first.result().is_ok());
     }
 }
 
-/// More tasks than are sent to two workers before they can begin: about a millisecond of work, at most
-/// 1024 in a chunk.
-const SENT_AHEAD: usize = 2 * 2 * 1024;
-
 fn a_map_waits_for_room_and_others_are_not_kept_out_by_it() {
-    let gate = Gate::new();
     let pool = warm(quiet().workers(1).max_pending(100));
-    let first = pool.submit(notes(|_| Then::WaitAt(gate.path()), None).next().expect("a task"));
-    gate.await_arrivals(1);
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let map = scope.spawn(|| {
-            let tasks = (0..5_000).map(|_| Length("x".to_owned()));
-            pool.map(tasks).filter(Result::is_ok).count()
+        // Two maps that go on until the single tasks are done.
+        let maps = [(); 2].map(|()| {
+            scope.spawn(|| {
+                let go_on = |_: &usize| !is_over.load(Ordering::Relaxed);
+                let tasks = (0..).take_while(go_on).map(|_| Length("x".to_owned()));
+                pool.map(tasks).filter(Result::is_ok).count()
+            })
         });
-        let single = scope.spawn(|| pool.submit(Length("xy".to_owned())).result());
-        gate.open();
-        assert_eq!(map.join().expect("no panic"), 5_000);
-        assert_eq!(single.join().expect("no panic"), Ok(2));
+        eventually("tasks of the maps", || pool.stats().done > 1_000);
+        let single = scope.spawn(|| {
+            let submit = |_: &usize| pool.submit(Length("xy".to_owned())).result() == Ok(2);
+            (0..20).filter(submit).count()
+        });
+        let ends = Instant::now() + Duration::from_secs(30);
+        while !single.is_finished() && Instant::now() < ends {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let is_done = single.is_finished();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(maps.into_iter().all(|map| map.join().expect("no panic") > 0));
+        assert_eq!(single.join().expect("no panic"), 20);
+        assert!(is_done, "the single tasks were kept out by the maps");
     });
-    assert!(first.result().is_ok());
 }
 
 fn a_map_that_waits_for_room_ends_with_its_pool() {
