@@ -71,8 +71,8 @@ mod on {
     /// The number of runs that are kept.
     const KEPT_RUNS: usize = 20;
 
-    /// The largest number of lines for tasks without an output.
-    const MAX_LOST: u64 = 10_000;
+    /// The largest number of lines for tasks without an output, and for those that are tried again.
+    const MAX_LINES: u64 = 10_000;
 
     /// The journal of one pool.
     pub(in super::super) struct PoolJournal {
@@ -83,6 +83,8 @@ mod on {
         began: Instant,
         /// Number of lines for tasks without an output.
         lost: AtomicU64,
+        /// Number of lines for attempts after which a task is tried again.
+        retried: AtomicU64,
     }
 
     impl PoolJournal {
@@ -118,7 +120,8 @@ mod on {
             };
             journal.record(Level::Info, LogEvent::Run(settings));
             let (outputs, journal) = (WorkerOutputs::new(&dir), Mutex::new(Some(journal)));
-            Ok(Self { dir, journal, outputs, began: Instant::now(), lost: AtomicU64::new(0) })
+            let (lost, retried) = (AtomicU64::new(0), AtomicU64::new(0));
+            Ok(Self { dir, journal, outputs, began: Instant::now(), lost, retried })
         }
 
         /// The directory of the run, as an absolute path.
@@ -155,7 +158,7 @@ mod on {
             self.outputs.record(output);
         }
 
-        /// Records that an attempt has failed and the task will be run again.
+        /// Records that an attempt has failed and the task will be run again, up to a number of such lines.
         pub(in super::super) fn retried(
             &self,
             task: &LostTask<'_>,
@@ -163,6 +166,9 @@ mod on {
             run: u32,
             pause: Duration,
         ) {
+            if self.retried.fetch_add(1, Ordering::Relaxed) >= MAX_LINES {
+                return;
+            }
             // After a failure the worker still runs, and has recorded it.
             let by = task.by.filter(|_| fault != Fault::Failure);
             let by =
@@ -177,7 +183,7 @@ mod on {
 
         /// Records the end of a task that has no output, up to a number of such lines.
         pub(in super::super) fn lost(&self, task: &LostTask<'_>, loss: impl FnOnce() -> Loss) {
-            if self.lost.fetch_add(1, Ordering::Relaxed) >= MAX_LOST {
+            if self.lost.fetch_add(1, Ordering::Relaxed) >= MAX_LINES {
                 return;
             }
             let Loss { error, cause, ran_for, attempts } = loss();

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_task_that_kills_its_worker_is_seen_there_with_its_label,
         short_tasks_with_labels_have_lines_of_their_own,
         an_attempt_that_is_lost_and_its_retry_are_seen,
+        tasks_that_are_tried_again_have_a_bounded_number_of_lines,
         a_task_that_runs_long_is_seen_before_its_end,
         what_a_worker_prints_is_in_its_own_file,
         a_directory_that_cannot_be_made_is_an_error_of_the_builder,
@@ -54,6 +55,7 @@ enum Deed {
     Return(u64),
     Sleep(u64),
     Fail,
+    FailAtFirst,
     Print(String),
     /// On the first attempt only, if so.
     Abort {
@@ -82,6 +84,8 @@ impl Task for Act {
             Deed::Return(n) => return Ok(n),
             Deed::Sleep(ms) => thread::sleep(Duration::from_millis(ms)),
             Deed::Fail => return Err(Failure::msg("on purpose")),
+            Deed::FailAtFirst if context.attempt() > 1 => {}
+            Deed::FailAtFirst => return Err(Failure::msg("on purpose")),
             Deed::Print(line) => println!("{line}"),
             Deed::Abort { once } if once && context.attempt() > 1 => {}
             Deed::Abort { .. } => std::process::abort(),
@@ -393,4 +397,31 @@ fn a_dashboard_without_a_journal_shows_the_numbers_of_the_pool() {
     });
     let taken = pool.dashboard(dashboard.addr()).expect_err("the address is in use");
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+fn tasks_that_are_tried_again_have_a_bounded_number_of_lines() {
+    const TASKS: usize = 11_000;
+    const MOST: usize = 10_000;
+    let logs = TempDir::new().expect("a directory");
+    let builder = builder(logs.path()).workers(1).retries(Retries::times(1).on_failure(true));
+    let pool = builder.build().expect("a pool");
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    let tasks = (0..TASKS).map(|_| Act::new(Deed::FailAtFirst));
+    assert_eq!(pool.map(tasks).filter(Result::is_ok).count(), TASKS);
+    pool.shutdown(Shutdown::Wait);
+    let retried = |event: &LogEvent| matches!(event, LogEvent::TaskRetried { .. });
+    let retries = events(&dir, "coordinator").iter().filter(|event| retried(event)).count();
+    assert_eq!(retries, MOST);
+    // Those that ran for long, on a busy machine, are counted elsewhere.
+    let short = |run: u32| {
+        move |event: &LogEvent| match event {
+            LogEvent::Task(task) => task.attempt == run && task.elapsed_ms < 1.0,
+            _ => false,
+        }
+    };
+    let events = events(&dir, "worker");
+    assert!(events.iter().filter(|event| short(1)(event)).count() <= MOST);
+    assert!(events.iter().filter(|event| short(2)(event)).count() <= MOST);
+    let report = read(&dir).report.expect("a report");
+    assert_eq!((report.ok, report.error), (TASKS as u64, 0));
 }

@@ -13,15 +13,17 @@ const SUMS_PER_PERIOD: u64 = 2_000;
 const OWN_LINE: u64 = 1_000_000;
 /// The number of lines after which a task must run twice as long to have one.
 const LINES_PER_LIMIT: u64 = 10_000;
-/// The number of failed tasks, and of short tasks with a label, that have lines of their own.
+/// The number of failed tasks, of short tasks that were tried again, and of short tasks with a label, that have
+/// lines of their own.
 const MOST_LINES: u64 = 10_000;
 
 /// Bounds the lines of a process.
 #[derive(Default)]
 pub(super) struct LineBudget {
-    /// Number of lines for tasks that ended well.
+    /// Number of lines for tasks that ran for long.
     lines: AtomicU64,
     failed: AtomicU64,
+    retried: AtomicU64,
     labels: AtomicU64,
     sums: AtomicU64,
 }
@@ -42,6 +44,16 @@ impl LineBudget {
 
     pub(super) fn has_failed_line(&self) -> bool {
         is_within(&self.failed)
+    }
+
+    /// Whether a short task that ended well after another attempt has a line of its own.
+    pub(super) fn has_retried_line(&self) -> bool {
+        is_within(&self.retried)
+    }
+
+    /// Counts the line of a failed task whose begin has one.
+    pub(super) fn count_line(&self) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn has_label_line(&self) -> bool {

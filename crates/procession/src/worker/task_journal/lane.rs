@@ -92,9 +92,17 @@ impl RunnerLane {
         let bytes = reply_buffer.data.len() as u64;
         let is_ok = status == Status::Ok;
         let has_line = match is_ok {
-            // Another attempt may have a line, which this one must follow.
-            true => budget.has_line(ran_for) || state.is_recorded || state.attempt > 1,
-            false => state.is_recorded || budget.has_failed_line(),
+            // Another attempt may have a line, which this one follows while there are few.
+            true => {
+                budget.has_line(ran_for)
+                    || state.is_recorded
+                    || (state.attempt > 1 && budget.has_retried_line())
+            }
+            false if state.is_recorded => {
+                budget.count_line();
+                true
+            }
+            false => budget.has_failed_line(),
         };
         let has_late_line = is_ok && !has_line && state.label.is_some() && budget.has_label_line();
         if !(has_line || has_late_line) {
