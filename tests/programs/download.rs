@@ -50,6 +50,28 @@ fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
     assert!(refused.stderr.contains("--sandbox LEVEL needs --mode processes"), "{refused:?}");
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_run_that_goes_without_a_sandbox_says_in_its_log_what_is_missing() {
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    // With a small stack, workers cannot be confined.
+    for (limit, is_confined) in [("true", kernel_has_all_layers()), ("ulimit -s 512", false)] {
+        let place = Sandbox::new();
+        let script = format!("{limit}; exec '{coordinator}' BR");
+        let mut sh = place.command(std::path::Path::new("sh"), &["-c"]);
+        crate::programs::RunningProgram::start(sh.arg(script)).wait().expect(0);
+        let logs = place.files("logs/latest");
+        let of_coordinator = logs.iter().filter(|(name, _)| name.starts_with("coordinator"));
+        let text: Vec<_> =
+            of_coordinator.map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect();
+        let text = text.concat();
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.contains(r#""event":"sandbox""#)).collect();
+        assert_eq!(lines.len(), usize::from(!is_confined), "{limit}: {lines:?}");
+        assert!(lines.iter().all(|line| line.contains(r#""missing":""#)), "{lines:?}");
+    }
+}
+
 /// Whether Linux has what the sandbox is made of, asked without the library that is tested.
 #[cfg(target_os = "linux")]
 fn kernel_has_all_layers() -> bool {

@@ -7,11 +7,15 @@ use std::io;
 use std::path::{self, Path};
 
 use procession::{Allow, Builder, PoolError, ProcessPool, Sandbox};
+use procession_journal::{Level, LogEvent};
 use procession_os::threads;
+use serde_json::{Map, Value};
 
 use crate::cli::options::SandboxOption;
+use crate::cli::run_log;
 
-/// Builds a pool whose workers are in a sandbox, with `auto` where this system has all of its layers.
+/// Builds a pool whose workers are in a sandbox, with `auto` where this system has all of its layers. Where it
+/// has not, the log says which is missing.
 pub(super) fn build(
     pool: impl Fn() -> io::Result<Builder>,
     option: SandboxOption,
@@ -19,11 +23,15 @@ pub(super) fn build(
 ) -> anyhow::Result<ProcessPool> {
     let level = match option {
         // The main thread of a worker would start another one before it is confined, which is refused.
-        SandboxOption::Auto if threads::main_stack_is_small() => Sandbox::none(),
+        SandboxOption::Auto if threads::main_stack_is_small() => {
+            without("seccomp", "the main thread's stack is too small (ulimit -s)")
+        }
         SandboxOption::Auto => match build_in(Sandbox::strict(), &pool, written) {
             Ok(pool) => return Ok(pool),
-            Err(error) if is_missing(&error) => Sandbox::none(),
-            Err(error) => return Err(error),
+            Err(error) => match error.downcast_ref() {
+                Some(PoolError::SandboxUnavailable { layer, why }) => without(layer, why),
+                _ => return Err(error),
+            },
         },
         SandboxOption::None => Sandbox::none(),
         SandboxOption::Basic => Sandbox::basic(),
@@ -32,8 +40,12 @@ pub(super) fn build(
     build_in(level, &pool, written)
 }
 
-fn is_missing(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(PoolError::SandboxUnavailable { .. }))
+/// No sandbox, with a line in the log about the layer that is missing and why.
+fn without(layer: &str, why: &str) -> Sandbox {
+    let fields = [("event", "sandbox"), ("sandbox", "none"), ("missing", layer), ("why", why)];
+    let fields = fields.map(|(name, value)| (name.to_owned(), Value::from(value)));
+    run_log::record(Level::Info, LogEvent::Other(Map::from_iter(fields)));
+    Sandbox::none()
 }
 
 /// Workers need the network, certificates, and these directories to write in.
