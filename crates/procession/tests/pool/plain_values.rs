@@ -11,7 +11,8 @@ use procession::{
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::{SHORT_IN_BINARY, SHORT_IN_JSON};
-use crate::tasks::{await_workers, pool};
+use crate::harness::{Gate, ON_PURPOSE, eventually};
+use crate::tasks::{LengthOfAll, Pass, await_workers, pool};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -19,6 +20,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         values_are_borrowed_from_memory_that_was_received,
         bytes_that_are_no_whole_values_are_an_error,
         the_owner_of_bytes_is_dropped_with_the_last_clone,
+        the_owner_of_long_bytes_is_dropped_also_where_tasks_are_cancelled,
+        an_owner_that_panics_when_it_is_dropped_costs_nothing,
+        an_owner_that_gives_other_bytes_each_time_is_sent_as_it_was_once,
     ]
 }
 
@@ -149,4 +153,106 @@ fn the_owner_of_bytes_is_dropped_with_the_last_clone() {
     assert_eq!(drops.load(Ordering::Relaxed), 0);
     drop(blob);
     assert_eq!(drops.load(Ordering::Relaxed), 1);
+}
+
+/// Long bytes, and a count of its drops.
+struct Long(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Long {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn the_owner_of_long_bytes_is_dropped_also_where_tasks_are_cancelled() {
+    let pool = pool(1);
+    let drops = Arc::new(AtomicUsize::default());
+    let blob = Blob::from_owner(Long(vec![1; 100_000], Arc::clone(&drops)));
+    let submit = |blob: &Blob| pool.submit(LengthOfAll(vec![blob.clone()]));
+    for _ in 0..3 {
+        assert_eq!(submit(&blob).result(), Ok(100_000));
+    }
+    // Behind a closed gate, so that they are cancelled before they begin.
+    let gate = Gate::new();
+    let first = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let waiting: Vec<_> = (0..10).map(|_| submit(&blob)).collect();
+    assert!(waiting.iter().all(|future| future.cancel()));
+    drop(waiting);
+    gate.open();
+    assert!(first.result().is_ok());
+    // One that is not cancelled, and has the last clone.
+    let last = submit(&blob);
+    assert_eq!(drops.load(Ordering::Relaxed), 0);
+    drop(blob);
+    assert_eq!(last.result(), Ok(100_000));
+    eventually("the drop of the owner", || drops.load(Ordering::Relaxed) == 1);
+    drop(pool);
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+}
+
+/// Bytes, and a count of its drops, which panic.
+struct Spiteful(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Spiteful {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Spiteful {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        panic!("{ON_PURPOSE}");
+    }
+}
+
+fn an_owner_that_panics_when_it_is_dropped_costs_nothing() {
+    let pool = pool(1);
+    let drops = Arc::new(AtomicUsize::default());
+    let submit = |len| {
+        let blob = Blob::from_owner(Spiteful(vec![1; len], Arc::clone(&drops)));
+        pool.submit(LengthOfAll(vec![blob]))
+    };
+    for len in [3, 100_000] {
+        assert_eq!(submit(len).result(), Ok(len));
+    }
+    let gate = Gate::new();
+    let first = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let waiting = [3, 100_000].map(submit);
+    assert!(waiting.iter().all(|future| future.cancel()));
+    drop(waiting);
+    gate.open();
+    assert!(first.result().is_ok());
+    assert_eq!(submit(100_000).result(), Ok(100_000), "the pool goes on");
+    drop(pool);
+    assert_eq!(drops.load(Ordering::Relaxed), 5);
+}
+
+/// Bytes of which there are more each time that they are asked for.
+struct Growing(Vec<u8>, AtomicUsize);
+
+impl AsRef<[u8]> for Growing {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..50_000 + self.1.fetch_add(1, Ordering::Relaxed)]
+    }
+}
+
+fn an_owner_that_gives_other_bytes_each_time_is_sent_as_it_was_once() {
+    let pool = pool(1);
+    let blob = Blob::from_owner(Growing(vec![1; 60_000], AtomicUsize::default()));
+    for _ in 0..3 {
+        let len = pool.submit(LengthOfAll(vec![blob.clone()])).result();
+        assert!(len.as_ref().is_ok_and(|len| *len > 50_000), "{len:?}");
+    }
+    // The last one has no clone, so its file is not kept.
+    let len = pool.submit(LengthOfAll(vec![blob])).result();
+    assert!(len.as_ref().is_ok_and(|len| *len > 50_000), "{len:?}");
 }

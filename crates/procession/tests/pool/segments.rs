@@ -242,13 +242,18 @@ pub(crate) fn play_if_asked() {
     }
     let pool = quiet().workers(2).build().expect("a pool");
     await_workers(&pool);
-    storm(&pool, 3);
-    let before = Usage::now();
-    storm(&pool, 20);
-    let after = Usage::now();
+    // With two workers each time: the last tasks may have ended one.
+    let usage = |rounds| {
+        storm(&pool, rounds);
+        await_workers(&pool);
+        succeeds_with(&pool, 20);
+        Usage::now()
+    };
+    let (before, after) = (usage(3), usage(20));
     eprintln!("{before:?} {after:?}");
     assert!(after.memory_files <= 40, "2 workers with 8 slots for each direction");
-    assert!(after.descriptors <= before.descriptors + 10);
+    // A worker that was started meanwhile has about ten; 40 have died.
+    assert!(after.descriptors <= before.descriptors + 20);
     assert!(after.mappings <= before.mappings + 60);
     assert!(after.resident <= before.resident + (60 << 20));
     eventually("no memory files", || memory_files() == 0);
