@@ -191,7 +191,8 @@ fn a_list_too_long_for_one_line_of_the_log_is_gone_on_with_too() {
     let list = place.file("urls.txt", (0..400).map(url).collect::<String>());
     let ran = place.run(&["fetch", "-i", &list, "--max-errors", "3", "--json"]).expect(1);
     let (failed, left) = (ran.summary().error, ran.summary().not_done);
-    assert!((3..10).contains(&failed) && failed + left == 400, "{failed} {left}");
+    // Some requests fail before the third error is known.
+    assert!((3..100).contains(&failed) && failed + left == 400, "{failed} {left}");
     let listed = place.run(&["logs", "--list"]).expect(0);
     assert!(listed.stdout.contains(&format!("{left}")), "{listed:?}");
     let slowest = |args: &[&str]| {

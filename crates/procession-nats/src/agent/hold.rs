@@ -39,7 +39,7 @@ struct HeldTask {
     holder: TaskHolder,
     /// The write or read whose answer is awaited: its nonce, and whether the server refused.
     write: Op<(u64, WriteReply, bool)>,
-    run: Op<RunEnd>,
+    run: Op<HeldEnd>,
     stage: Arc<Mutex<RunStage>>,
     result: Option<Body>,
     faults: u32,
@@ -49,7 +49,7 @@ struct HeldTask {
 
 /// How a run has ended.
 #[derive(Debug)]
-enum RunEnd {
+enum HeldEnd {
     /// With a result or an error of the task.
     Result(Body),
     /// The lease was over before it began.
@@ -127,13 +127,13 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
             end = ready(&mut task.run) => {
                 task.run = None;
                 match end {
-                    RunEnd::Result(body) => {
+                    HeldEnd::Result(body) => {
                         task.result = Some(body);
                         HolderEvent::Ran
                     }
-                    RunEnd::NotBegun => HolderEvent::Fenced,
+                    HeldEnd::NotBegun => HolderEvent::Fenced,
                     // Its claim is left as it is: when the lease is over, the task is another host's.
-                    RunEnd::PoolBroken => HolderEvent::Fenced,
+                    HeldEnd::PoolBroken => HolderEvent::Fenced,
                 }
             }
             kill = kills.recv() => match kill {
@@ -268,17 +268,17 @@ impl HeldTask {
     }
 
     /// Fetches the task, runs it in the pool, and puts a large result where it can be got.
-    fn begin(&self) -> impl Future<Output = RunEnd> + Send + 'static {
+    fn begin(&self) -> impl Future<Output = HeldEnd> + Send + 'static {
         let (shared, stage) = (Arc::clone(&self.shared), Arc::clone(&self.stage));
         let (head, inline) = (self.head.clone(), self.inline.clone());
         let object = format!("{}.{}.{}.result", self.job, self.id, self.head.attempt);
         async move {
             let Some(result) = run(&shared, &stage, head, inline).await else {
-                return RunEnd::NotBegun;
+                return HeldEnd::NotBegun;
             };
             if let Some(TaskError::PoolBroken(error)) = result.error() {
                 shared.set_broken(error.clone());
-                return RunEnd::PoolBroken;
+                return HeldEnd::PoolBroken;
             }
             let body = Body::of_result(&result, || object);
             let store = async || {
@@ -286,10 +286,10 @@ impl HeldTask {
                 stored.map_err(|(PutError::Refused(why) | PutError::NoAnswer(why))| why)
             };
             let Err(NoAnswer(reason)) = keep_trying(store).await else {
-                return RunEnd::Result(body);
+                return HeldEnd::Result(body);
             };
             let error = RemoteResult::of_error(undelivered("output", reason));
-            RunEnd::Result(Body::of_result(&error, String::new))
+            HeldEnd::Result(Body::of_result(&error, String::new))
         }
     }
 
@@ -320,8 +320,8 @@ impl HeldTask {
     }
 }
 
-fn ready_end(body: Body) -> std::future::Ready<RunEnd> {
-    std::future::ready(RunEnd::Result(body))
+fn ready_end(body: Body) -> std::future::Ready<HeldEnd> {
+    std::future::ready(HeldEnd::Result(body))
 }
 
 /// `None`: the lease was over when the task was to begin.
