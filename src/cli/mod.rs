@@ -66,7 +66,11 @@ const BUILD: &str = env!("PROCESSION_BUILD");
 
 /// A builder with the settings that all process pools of the programs have in common.
 fn pool() -> procession::Builder {
-    ProcessPool::builder().build_id(BUILD)
+    let pool = ProcessPool::builder().build_id(BUILD);
+    match download::stack_under_a_limit() {
+        Some(bytes) => pool.stack_size(bytes),
+        None => pool,
+    }
 }
 
 /// The `coordinator` program.

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use procession::{Builder, Engine, Executor, Recycling, Retries, Sequential, Shutdown, ThreadPool};
-use procession_os::memory;
 
 use super::parallelism::Parallelism;
-use super::resource_limits::STACK;
+use super::resource_limits;
 use super::sandbox;
 use super::settings::WorkerSettings;
 use crate::cli::bar::RunProgressBar;
@@ -37,7 +36,7 @@ impl RunExecutor {
         submitted: &SubmittedCodes,
         bar: &RunProgressBar,
     ) -> anyhow::Result<Self> {
-        let stack = memory::is_limited().then_some(STACK);
+        let stack = resource_limits::stack_under_a_limit();
         let mut threads = None;
         let engine: Arc<dyn Engine> = match parallelism {
             Parallelism::Sequential => Arc::new(Sequential::new()),
@@ -63,7 +62,7 @@ impl RunExecutor {
                         .max_pending(MAX_PENDING)
                         .on_event(move |event| events.record(event))
                         .on_output(move |line| output.record(line));
-                    with_settings(pool, &workers, log_dir, stack)
+                    with_settings(pool, &workers, log_dir)
                 };
                 Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
@@ -92,7 +91,6 @@ fn with_settings(
     mut pool: Builder,
     workers: &WorkerSettings,
     log_dir: Option<&Path>,
-    stack: Option<usize>,
 ) -> io::Result<Builder> {
     if let Some(timeout) = workers.task_timeout {
         pool = pool.timeout(timeout);
@@ -102,9 +100,6 @@ fn with_settings(
     }
     if let Some(dir) = log_dir {
         pool = pool.worker_env(run_log::DIRECTORY_VARIABLE, std::path::absolute(dir)?);
-    }
-    if let Some(bytes) = stack {
-        pool = pool.stack_size(bytes);
     }
     Ok(pool)
 }

@@ -38,7 +38,7 @@ use clap::ArgMatches;
 
 pub(super) use self::args::{DownloadArgs, FetchArgs, JobRequest};
 use self::prepared_run::PreparedRun;
-pub(super) use self::resource_limits::possible_workers;
+pub(super) use self::resource_limits::{possible_workers, stack_under_a_limit};
 use self::resume::ResumePlan;
 use self::settings::DownloadSettings;
 use super::exit::ProgramExit;

@@ -14,6 +14,11 @@ use crate::cli::{format, stderr};
 /// Stack of a thread under a limit of memory, in bytes. A download needs a fraction of it.
 pub(super) const STACK: usize = 512 * 1024;
 
+/// The stack of threads where memory is limited, on which the number of workers is reckoned.
+pub(in crate::cli) fn stack_under_a_limit() -> Option<usize> {
+    memory::is_limited().then_some(STACK)
+}
+
 /// Reduces the parallelism to what the limits of this process allow, and reports that on stderr.
 ///
 /// # Errors
