@@ -1,8 +1,7 @@
 //! Options that several commands have, as typed.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -66,15 +65,8 @@ impl CodeArgs {
 }
 
 fn read_codes_file(file: &Path) -> Result<CodesFile, CodeArgsError> {
-    let is_stdin = file.as_os_str() == "-";
-    let text = if is_stdin {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        fs::read_to_string(file)
-    };
-    let text = text.map_err(|source| CodeArgsError::CodesFile { file: file.to_owned(), source })?;
-    let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
+    let (name, text) = value::read_text(file)
+        .map_err(|source| CodeArgsError::CodesFile { file: file.to_owned(), source })?;
     Ok(CodesFile { name, text })
 }
 

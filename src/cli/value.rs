@@ -1,7 +1,9 @@
 //! Parsers of option values, for `value_parser`. Their errors name the option and the accepted values.
 
 use std::fs;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -30,6 +32,16 @@ pub(super) enum ValueError {
     HeaderFile { file: String, why: String },
     #[error("{option} must be a whole number, with k, M or G for more")]
     NotSize { option: &'static str },
+}
+
+/// The text of a file, or of standard input if the file is `-`, with a name for messages.
+pub(super) fn read_text(file: &Path) -> io::Result<(String, String)> {
+    if file.as_os_str() != "-" {
+        return Ok((file.display().to_string(), fs::read_to_string(file)?));
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    Ok(("standard input".to_owned(), text))
 }
 
 /// A whole number in this range.

@@ -34,15 +34,16 @@ impl DownloadStatus {
 
 /// The outcome of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "OutcomeLine", into = "OutcomeLine")]
 pub struct DownloadOutcome {
     /// How it ended.
     pub status: DownloadStatus,
     /// The name of the item: the code of a flag, or the name of the file.
     pub code: String,
     /// The size of the saved file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Whether the file that was saved before has not changed, so that nothing was downloaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
     /// The time it took, retries included, in milliseconds with three decimals.
     pub elapsed_ms: f64,
@@ -51,12 +52,16 @@ pub struct DownloadOutcome {
     /// How many requests were tried; 0 if the task never ran.
     pub attempts: u32,
     /// The status of the last answer, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     /// The error, if `status` is an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The text by which errors are grouped, where it is not the message itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Which worker of its executor ran it: a process, or a thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<usize>,
     /// The process that ran it, or the coordinator if none did.
     pub pid: u32,
@@ -109,107 +114,6 @@ pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
 /// The time of day, in microseconds since 1970.
 pub(super) fn now_us() -> i64 {
     Timestamp::now().as_microsecond()
-}
-
-/// An outcome as it is sent. The HTTP status is left out where it is implied: `ok` is always 200
-/// (304 if nothing has changed), and `not_found` always 404.
-#[derive(Serialize, Deserialize)]
-struct OutcomeLine {
-    status: DownloadStatus,
-    code: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    unchanged: bool,
-    elapsed_ms: f64,
-    ended_us: i64,
-    attempts: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    http_status: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cause: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    worker: Option<usize>,
-    pid: u32,
-}
-
-fn implied(status: DownloadStatus, unchanged: bool) -> Option<u16> {
-    match status {
-        DownloadStatus::Ok if unchanged => Some(304),
-        DownloadStatus::Ok => Some(200),
-        DownloadStatus::NotFound => Some(404),
-        DownloadStatus::Error | DownloadStatus::NotDone => None,
-    }
-}
-
-impl From<DownloadOutcome> for OutcomeLine {
-    fn from(outcome: DownloadOutcome) -> Self {
-        let DownloadOutcome {
-            status,
-            code,
-            bytes,
-            unchanged,
-            elapsed_ms,
-            ended_us,
-            attempts,
-            http_status,
-            error,
-            cause,
-            worker,
-            pid,
-        } = outcome;
-        let http_status = http_status.filter(|_| implied(status, unchanged).is_none());
-        OutcomeLine {
-            status,
-            code,
-            bytes,
-            unchanged,
-            elapsed_ms,
-            ended_us,
-            attempts,
-            http_status,
-            error,
-            cause,
-            worker,
-            pid,
-        }
-    }
-}
-
-impl From<OutcomeLine> for DownloadOutcome {
-    fn from(line: OutcomeLine) -> Self {
-        let OutcomeLine {
-            status,
-            code,
-            bytes,
-            unchanged,
-            elapsed_ms,
-            ended_us,
-            attempts,
-            http_status,
-            error,
-            cause,
-            worker,
-            pid,
-        } = line;
-        let http_status = http_status.or(implied(status, unchanged));
-        DownloadOutcome {
-            status,
-            code,
-            bytes,
-            unchanged,
-            elapsed_ms,
-            ended_us,
-            attempts,
-            http_status,
-            error,
-            cause,
-            worker,
-            pid,
-        }
-    }
 }
 
 /// How many ended how.
@@ -282,8 +186,15 @@ mod tests {
     fn a_flag_is_one_short_line() {
         assert_eq!(
             there_and_back(&ok()),
-            r#"{"status":"ok","code":"BR","bytes":590,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"worker":0,"pid":4712}"#
+            r#"{"status":"ok","code":"BR","bytes":590,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"http_status":200,"worker":0,"pid":4712}"#
         );
+    }
+
+    #[test]
+    fn each_status_of_an_answer_arrives_as_it_was() {
+        for http_status in [None, Some(200), Some(203), Some(206), Some(404), Some(503)] {
+            there_and_back(&DownloadOutcome { http_status, ..ok() });
+        }
     }
 
     #[test]
@@ -308,7 +219,7 @@ mod tests {
         let unchanged = DownloadOutcome { unchanged: true, http_status: Some(304), ..ok() };
         assert_eq!(
             there_and_back(&unchanged),
-            r#"{"status":"ok","code":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"worker":0,"pid":4712}"#
+            r#"{"status":"ok","code":"BR","bytes":590,"unchanged":true,"elapsed_ms":1.9,"ended_us":7,"attempts":1,"http_status":304,"worker":0,"pid":4712}"#
         );
     }
 

@@ -1,15 +1,17 @@
 //! Where the items of a job come from: the flags of a site, or any URLs.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, sync::Arc};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::Uri;
 
 use super::args::{SourceArgs, UrlArgs};
 use crate::cli::embedded_server;
 use crate::cli::options::{CodeArgsError, FLAG_TIMEOUT};
+use crate::cli::value;
 use crate::files::item::FileItem;
 use crate::files::report::FileNoun;
 use crate::flag_server::{DEFAULT_SEED, FlagServer, StartError};
@@ -17,8 +19,6 @@ use crate::flags::codes::Code;
 use crate::flags::items;
 use crate::flags::site::Site;
 use crate::urls::list::{UrlList, UrlListError, UrlText};
-
-use std::time::Duration;
 
 /// The largest flag, in bytes.
 const LARGEST_FLAG: u64 = 10_000_000;
@@ -180,15 +180,8 @@ impl ItemSource {
 }
 
 fn read(file: &Path) -> Result<UrlText, SourceError> {
-    let is_stdin = file.as_os_str() == "-";
-    let text = if is_stdin {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        fs::read_to_string(file)
-    };
-    let text = text.map_err(|source| SourceError::Input { file: file.to_owned(), source })?;
-    let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
+    let (name, text) = value::read_text(file)
+        .map_err(|source| SourceError::Input { file: file.to_owned(), source })?;
     Ok(UrlText { name, text })
 }
 
