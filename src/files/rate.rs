@@ -96,7 +96,7 @@ mod tests {
         let at = Duration::from_secs;
         let turns = [&one, &other, &one].map(|gate| gate.take(at(100)).unwrap());
         assert_eq!(turns, [100_000, 100_250, 100_500].map(Duration::from_millis));
-        // Turns that nobody took are not saved up.
+        // Turns that were not taken are not saved up.
         assert_eq!(other.take(at(200)).unwrap(), at(200));
         assert_eq!(one.take(at(200)).unwrap(), Duration::from_millis(200_250));
     }

@@ -16,8 +16,8 @@
 //!
 //! An acknowledgement is not a claim: servers forget acknowledgements, and deliver messages again. Who has a
 //! task is decided by a record, which a server takes only if the record before it is the expected one. So
-//! of two agents one gets the task, a late result is refused, and what a dead host had not begun is lost to
-//! nobody. `docs/hosts.md` in the repository has the guarantees, and what they do not cover.
+//! of two agents one gets the task, a late result is refused, and the tasks that a dead host had not begun
+//! run on other hosts. `docs/hosts.md` in the repository has the guarantees, and what they do not cover.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -96,7 +96,7 @@ pub(crate) enum OwnedEnd {
     Cancelled,
     /// Its host was lost, and it has no further attempt.
     HostLost { host: String, attempts: u32 },
-    /// The server has lost what was recorded, so nobody knows whether the task has begun.
+    /// The server has lost the record, so it is not known whether the task has begun.
     RecordLost,
 }
 
@@ -136,7 +136,7 @@ impl TaskOwner {
         }
     }
 
-    /// The sequence number of its `Queued` record, if its message is in the queue and nobody has claimed it.
+    /// The sequence number of its `Queued` record, if its message is in the queue and no agent has claimed it.
     pub(crate) fn queued(&self) -> Option<u64> {
         matches!(self.state, OwnerState::Waiting).then_some(self.seq)
     }

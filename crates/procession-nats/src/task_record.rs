@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 /// A record of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskRecord {
-    /// Different for each record that somebody intends to write, and the same if that is sent again: by this
-    /// a writer without an answer finds out whether its record was taken.
+    /// A random number for each record. A record that is sent again has the same number: so a writer that
+    /// got no answer finds out whether its record was taken.
     pub(crate) nonce: u64,
     /// The number of the attempt, from 1.
     pub(crate) attempt: u32,

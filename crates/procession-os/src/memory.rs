@@ -82,7 +82,7 @@ pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
         let start = memory.as_mut_ptr().cast::<u8>();
         let skipped = start.align_offset(page);
         let pages = len.saturating_sub(skipped) / page * page;
-        // SAFETY: whole pages within this memory, which nobody else has. The advice changes none of their
+        // SAFETY: whole pages within this memory, which this function borrows alone. The advice changes none of their
         // bytes.
         let _ =
             unsafe { madvise(start.wrapping_add(skipped).cast(), pages, Advice::LinuxHugepage) };

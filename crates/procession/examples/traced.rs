@@ -1,5 +1,5 @@
-//! What tasks trace in their workers, at the subscriber of this program: under the span of whoever submitted
-//! them.
+//! Spans and events of tasks, which run in workers, at the subscriber of this program. Their parent is the span
+//! in which the task was submitted.
 //!
 //! ```text
 //! cargo run -p procession --example traced

@@ -37,7 +37,7 @@ use procession_os::segment::Lent;
 /// Bytes, for a field of a task or of its output.
 ///
 /// A `Vec<u8>` of a megabyte is a million numbers in JSON. A blob is copied into memory that its worker
-/// can read and nobody else can write, and is read there; an output is copied once more by this process.
+/// can read, and that only this process can write. An output is copied once more, by this process.
 /// An input that many tasks share, as clones of one blob, is copied once for all of them, and not at all by a
 /// task that passes it on.
 ///

@@ -1,4 +1,4 @@
-//! [`Sandbox`]: what the workers of a pool may do, for tasks that work on data from somebody else.
+//! [`Sandbox`]: what the workers of a pool may do, for tasks that work on data that is not trusted.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -197,7 +197,7 @@ impl Context {
     /// - [`PartialError::Unencodable`]: the value cannot be encoded.
     /// - [`PartialError::Undelivered`]: the worker process cannot send it.
     ///
-    /// That nobody reads the values is no error.
+    /// It is no error if the values are not read.
     pub fn emit<P: Serialize + DeserializeOwned>(&self, value: &P) -> Result<(), PartialError> {
         let mut text = Vec::new();
         let blobs = codec::encode(Encoding::Binary, value, &mut text).map_err(|refusal| {

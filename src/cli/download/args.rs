@@ -41,9 +41,9 @@ destination if the name is not to be that of the URL's path:
   # a comment
   https://example.org/a.png
   https://example.org/download?id=7    reports/seven.pdf
-A name that is taken gets a number (a-2.png), a URL that comes twice is fetched
-once, and both are told. If a line is wrong, all wrong lines are told and nothing
-is fetched.
+If a name is taken, the file gets a number (a-2.png). A URL that comes twice is
+fetched once. A message reports both. If lines are wrong, a message lists all of
+them, and nothing is fetched.
 
 Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY,
 SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without a proxy.

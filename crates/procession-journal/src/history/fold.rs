@@ -3,8 +3,8 @@
 //! A worker bounds the lines that it writes, and a run may have any number of workers. At
 //! [`MAX_SPANS`] the tasks that ended well and are among the shorter three quarters of these are joined,
 //! slot by slot. The slow, the failed and the lost stay as they are, and so do tasks with a country code
-//! and those that ran more than once. Where so many must stay, spans are joined again when there are
-//! twice as many.
+//! and those that ran more than once. If the spans that stay are more than half of the limit, the limit
+//! becomes twice their number.
 
 use std::collections::HashMap;
 

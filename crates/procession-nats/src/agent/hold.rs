@@ -95,7 +95,7 @@ pub(super) async fn hold(message: Message, count: HeldCount) {
 async fn hold_counted(shared: &Arc<AgentShared>, message: Message) {
     let (mut instance, mut kills) = (shared.instance.subscribe(), shared.kills.subscribe());
     let own = instance.borrow_and_update().clone();
-    // The clock tells of an end of the lease that nobody has noted yet.
+    // The lease may have ended by the clock before the lease task has noted it.
     if !own.has_lease || !shared.has_lease_now() {
         return; // It is delivered again.
     }

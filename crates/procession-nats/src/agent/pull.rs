@@ -120,7 +120,7 @@ async fn take(shared: &Arc<AgentShared>, open: &mut Option<PullRequest>, message
             // Of a status; a task has its own subject.
             let number = message.subject.rsplit_once('.').map(|(_, number)| number);
             open.take_if(|request| number == Some(request.number.to_string().as_str()));
-            // The request has ended; or there is no such consumer, or nobody answers.
+            // The request has ended, or there is no such consumer, or no server answers.
             let is_fine = matches!(status, 404 | 408);
             if !is_fine {
                 sleep(Duration::from_millis(100)).await;

@@ -31,7 +31,7 @@ pub(crate) const WINDOW: usize = 1024;
 /// For how long the server refuses a task, for example because its storage is full, before the task fails.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
-/// What the driver is told.
+/// A message to the driver.
 pub(crate) enum ClusterNote {
     Submitted {
         id: TaskId,

@@ -18,7 +18,8 @@ use crate::host_lease::{HostLease, HostTable};
 #[non_exhaustive]
 pub enum ClusterEvent {
     /// Tasks have waited for five seconds, or for the longest lease of an agent that was heard of, and no
-    /// agent has this build. It is told again after there was one. It is not told without a server.
+    /// agent has this build. It comes again if an agent had the build meanwhile. It does not come while there is
+    /// no connection to a server.
     NoHost {
         /// The build of this program.
         build: String,

@@ -17,10 +17,10 @@ use crate::owner::OwnerEvent;
 const LOOK_AFTER: Duration = Duration::from_secs(3);
 /// The most messages that are looked for at a time, once a second.
 const LOOKS: usize = 64;
-/// Tasks wait for this long before it is told that no host has their build.
+/// How long tasks wait before the event `NoHost`: no host has their build.
 const NO_HOST_AFTER: Duration = Duration::from_secs(5);
 
-/// What the upkeep is told by its requests.
+/// The results of the requests of the upkeep.
 pub(crate) enum UpkeepNote {
     /// The lease of an instance was read.
     Lease { instance: String, lease: Result<Option<(u64, HostLease)>, NoAnswer> },

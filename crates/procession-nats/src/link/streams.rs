@@ -20,7 +20,7 @@ use crate::settings::ConnectSettings;
 /// A message that was delivered and neither claimed nor acknowledged is delivered again after this time.
 /// It does not limit how long a task runs: messages are acknowledged when the task is claimed.
 const ACK_WAIT: Duration = Duration::from_secs(3);
-/// Leases that nobody renews are removed after this time. It is longer than any lease.
+/// Leases that are not renewed are removed after this time. It is longer than any lease.
 const OLD_LEASE: Duration = Duration::from_secs(3600);
 /// The consumer of a build that no agent has asked for this long is removed. Agents make it again.
 const OLD_CONSUMER: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -36,7 +36,7 @@ pub(super) struct CoreState<T> {
     pub(super) watchers: SmallVec<[Watcher; 1]>,
     pub(super) waker: Option<Waker>,
     wake: Option<Arc<dyn Wake>>,
-    /// What the task emits. `None`: nothing, and nobody has asked for it.
+    /// The values that the task emits. `None`: there are none, and they were not asked for.
     pub(super) partials: Option<Arc<PartialQueue>>,
     /// Number of threads that wait for `done`.
     waiting: usize,

@@ -1,7 +1,7 @@
 //! Room for pending tasks, where their number is limited (`max_pending`).
 //!
-//! Who waits for room has a ticket, a thread as well as a future, and gets room in the order of the tickets:
-//! so neither is a chunk kept out by single tasks, nor a single task by chunks.
+//! A thread or a future that waits for room has a ticket, and gets room in the order of the tickets: so single
+//! tasks cannot keep a chunk out, and chunks cannot keep a single task out.
 //!
 //! | | takes room |
 //! |---|---|
@@ -39,8 +39,8 @@ impl PoolInner {
         is_first && self.room(state) >= tasks.min(most)
     }
 
-    /// Whether nobody waits: in a callback of the pool, and if the pool cannot go on.
-    fn nobody_waits(&self) -> bool {
+    /// Whether requests for room do not wait: in a callback of the pool, and if the pool cannot go on.
+    fn is_without_wait(&self) -> bool {
         callbacks::is_within(self) || self.collapsed.get().is_some()
     }
 
@@ -58,13 +58,13 @@ impl PoolInner {
         }
         let _waiting = waiting::begin([], Need::Time);
         let mut state = self.lock_state();
-        if self.is_turn(&state, None, tasks) || self.nobody_waits() {
+        if self.is_turn(&state, None, tasks) || self.is_without_wait() {
             state.reserved += tasks;
             return;
         }
         let ticket = state.new_ticket();
         state.waiting_for_room.insert(ticket, None);
-        while !self.is_turn(&state, Some(ticket), tasks) && !self.nobody_waits() {
+        while !self.is_turn(&state, Some(ticket), tasks) && !self.is_without_wait() {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting_for_room.remove(&ticket);
@@ -83,7 +83,7 @@ impl PoolInner {
         }
         let waker = context.waker().clone();
         let mut state = self.lock_state();
-        let is_ready = self.is_turn(&state, *ticket, 1) || self.nobody_waits();
+        let is_ready = self.is_turn(&state, *ticket, 1) || self.is_without_wait();
         let (before, wakers) = if is_ready {
             state.reserved += 1;
             let before = ticket.take().and_then(|ticket| state.waiting_for_room.remove(&ticket));

@@ -9,12 +9,12 @@
 //! | what | to the worker | to the coordinator |
 //! |---|---|---|
 //! | the segment, while its slot is free | is written by the coordinator, through a mapping that it made before it sealed the file | by the worker, likewise |
-//! | the segment, from the message that names it until its return | is written by nobody; the worker reads it in place ([`Lent`](procession_os::segment::Lent)) | by nobody, if the worker is honest; the coordinator copies it, and then looks at the copy |
+//! | the segment, from the message that names it until its return | is not written; the worker reads it in place ([`Lent`](procession_os::segment::Lent)) | is not written, if the worker is honest; the coordinator copies it, and then looks at the copy |
 //! | the word `returned` | is written by the worker, when the last handle to the bytes is dropped | by the coordinator, when the record was read |
 //! | the word `dropped` | is written by the coordinator | by the worker |
-//! | anything else | nobody else maps the segment, or reads it | the same |
+//! | other processes | neither map nor read the segment | the same |
 //!
-//! The seals refuse each other way to write, also to whoever has the descriptor. `returned` holds the
+//! The seals refuse each other way to write, also to a process that has the descriptor. `returned` holds the
 //! generation of the item, which each use of the slot increments, and whether the segment is lost:
 //! the reader does not have it, or a copy of the worker that a task has forked may still read it. Then
 //! it is never written again. `dropped` holds the generation after which the writer has given the

@@ -1,5 +1,5 @@
-//! [`RateBudget`]: how many records of spans and events this process sends in a second. What is above is
-//! dropped and counted: a task does not wait for whoever reads its events.
+//! [`RateBudget`]: how many records of spans and events this process sends in a second. Records above this
+//! number are dropped and counted: a task does not wait for the reader of its events.
 
 use std::time::Duration;
 

@@ -89,7 +89,7 @@ fn steal_output() -> ! {
 /// The file of [`Attack::Squat`]: a byte for each socket.
 pub(crate) const SQUATTED: &str = "squatted";
 
-/// Takes the place of whoever is expected at a socket.
+/// Connects to the sockets where the coordinator expects its new workers.
 pub(super) fn squat(sends: usize) -> ! {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
     let (mut held, mut tried) = (Vec::new(), HashSet::new());
