@@ -1,8 +1,8 @@
 //! Memory files that one process writes to again and again, and another one reads.
 //!
 //! The writer maps a new file before it is sealed: then no process can write to it by other means, map it
-//! for writing, change its length or punch holes into it. So an access to a mapping never faults, and the
-//! bytes change only by what the writer does with its mapping. Both sides agree by other means on when
+//! for writing, change its length or punch holes into it. Its pages are allocated before. So an access to a
+//! mapping never faults, and the bytes change only by what the writer does with its mapping. Both sides agree by other means on when
 //! the writer may do so.
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
@@ -21,7 +21,9 @@ mod linux {
     use std::sync::Arc;
     use std::sync::atomic::{Ordering, compiler_fence};
 
-    use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate};
+    use rustix::fs::{
+        FallocateFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs,
+    };
     use rustix::io::Errno;
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     use rustix::process::{Resource, getrlimit};
@@ -34,6 +36,8 @@ mod linux {
         .union(SealFlags::GROW)
         .union(SealFlags::FUTURE_WRITE)
         .union(SealFlags::SEAL);
+    /// The unit in which the system counts how much of a file is allocated, in bytes.
+    const BLOCK: u64 = 512;
     /// The kind of file system of ordinary memory files. Others have huge pages, which may run out.
     const TMPFS: u64 = 0x0102_1994;
 
@@ -50,7 +54,9 @@ mod linux {
         }
         // Written before it is mapped: that takes half the time of as many faults.
         let file = sealed::unsealed(bytes)?;
-        ftruncate(&file, capacity.max(bytes.len()) as u64)?;
+        // All of its pages are allocated: an access to a page that the system cannot allocate would end the
+        // process.
+        fallocate(&file, FallocateFlags::empty(), 0, capacity as u64)?;
         let memory = SharedMemory::map(&file, capacity)?;
         fcntl_add_seals(&file, SEALS)?;
         Ok((memory, file))
@@ -84,9 +90,13 @@ mod linux {
             if fstatfs(&file)?.f_type as u64 != TMPFS {
                 return refused("a segment of huge pages");
             }
-            let len = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
+            let stat = fstat(&file)?;
+            let len = usize::try_from(stat.st_size).unwrap_or(0);
             if len == 0 || len > longest {
                 return refused("a segment of an impossible length");
+            }
+            if u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK) < len as u64 {
+                return refused("a segment with holes");
             }
             let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
             // SAFETY: a new mapping at an address that the kernel chooses; it overlaps nothing.

@@ -324,6 +324,7 @@ impl ProcessPool {
                 callbacks: CallQueues::new(address, workers + 1, stack),
                 supervisor,
                 threads: Mutex::default(),
+                joining: Mutex::default(),
                 collapsed: OnceLock::new(),
                 origin,
                 clock,

@@ -26,6 +26,8 @@ pub(crate) struct SentCall {
     pub items: u32,
     /// Number of tasks that were answered.
     pub answered: u32,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
 }
 
 impl SentCall {
@@ -117,9 +119,9 @@ impl Claims {
         self.assigned().map(|(_, call)| call).find(|call| call.has_task(id))
     }
 
-    /// The work item of this task, if a call has it, unanswered.
-    pub(crate) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
-        self.with_task(id).map(|call| Arc::clone(&call.work_item))
+    /// The work item of this task and the number of its attempt, if a call has it, unanswered.
+    pub(crate) fn work_item_of(&self, id: u64) -> Option<(Arc<WorkItem>, u32)> {
+        self.with_task(id).map(|call| (Arc::clone(&call.work_item), call.attempt))
     }
 
     fn call_of(&self, claim: u64) -> Option<&SentCall> {

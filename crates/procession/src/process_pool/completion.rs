@@ -83,7 +83,7 @@ impl PoolInner {
         ran_for: Duration,
     ) {
         let number = outputs.len() as u64;
-        let waited = work_item.submitted.elapsed().saturating_sub(ran_for);
+        let (waited, ran_for) = waited_and_ran(work_item, ran_for);
         let mut counts = self.counts();
         counts.run.add_many(ran_for, number);
         counts.wait.add_many(waited, number);
@@ -216,8 +216,7 @@ impl PoolInner {
     }
 
     fn complete_with(&self, work_item: &WorkItem, item: u32, reply: &Reply<'_>) {
-        let ran_for = Duration::from_micros(reply.run_us);
-        let waited = work_item.submitted.elapsed().saturating_sub(ran_for);
+        let (waited, ran_for) = waited_and_ran(work_item, Duration::from_micros(reply.run_us));
         let outcome = match reply.status {
             Status::Ok => EndKind::Done,
             _ => EndKind::Failed,
@@ -231,4 +230,12 @@ impl PoolInner {
         self.listeners.measures.ended(outcome, 1);
         work_item.complete_with(item, reply);
     }
+}
+
+/// How long a task waited, and how long it ran. A worker cannot tell a longer time than since the task was
+/// submitted.
+fn waited_and_ran(work_item: &WorkItem, ran_for: Duration) -> (Duration, Duration) {
+    let since = work_item.submitted.elapsed();
+    let ran_for = ran_for.min(since);
+    (since - ran_for, ran_for)
 }

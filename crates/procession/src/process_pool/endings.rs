@@ -82,8 +82,9 @@ impl PoolInner {
         threads.push(PoolThread { thread, child });
     }
 
-    /// Joins all threads of a pool that has ended.
+    /// Joins all threads of a pool that has ended, or waits until another shutdown has.
     pub(super) fn join_threads(&self) {
+        let _joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = std::mem::take(&mut *threads);
         drop(threads);

@@ -45,6 +45,8 @@ pub(super) struct PoolInner {
     /// The threads of the pool, the supervisor first. Threads that have ended are removed when one
     /// is added.
     pub(super) threads: Mutex<Vec<PoolThread>>,
+    /// Held while the threads are joined, so that each of several shutdowns returns after they have ended.
+    pub(super) joining: Mutex<()>,
     /// Set when a thread of the pool has panicked: the scheduler is not used any more.
     pub(super) collapsed: OnceLock<PoolError>,
     /// The process in which the pool was built. A forked copy of it has no threads.

@@ -187,12 +187,12 @@ impl ReceivedReplies {
     }
 
     /// The value that a task emitted. `None`: its attachment could not be received.
-    fn partial(&self, text: &[u8]) -> Result<Option<EncodedPartial>, Garbled> {
+    fn partial(&self, text: &[u8]) -> Option<EncodedPartial> {
         if self.lost().is_some() {
-            return Ok(None);
+            return None;
         }
-        let (attempt, text) = transport::split_attempt(text).ok_or(Garbled)?;
-        Ok(Some(EncodedPartial { attempt, text: text.to_vec(), blobs: self.blobs.take() }))
+        // The attempt is that of the call, which the worker is not asked for.
+        Some(EncodedPartial { attempt: 0, text: text.to_vec(), blobs: self.blobs.take() })
     }
 
     /// Whether later records must wait until this one is passed on: a line of a task or a report of a
@@ -339,7 +339,7 @@ impl<'r> ReplyEvents<'r> {
             if first.is(SAID) {
                 return Ok(Some(Unasked::Line(number, first.line(text)?)));
             } else if first.is(PARTIAL) {
-                return Ok(Some(Unasked::Partial(number, first.partial(text)?)));
+                return Ok(Some(Unasked::Partial(number, first.partial(text))));
             } else if first.is(TRACED) {
                 return Ok(Some(Unasked::Trace(number, text)));
             } else if first.is(NOT_RECEIVED) || first.is(UNFIT) {

@@ -22,8 +22,9 @@ impl Unasked<'_> {
         match self {
             Self::Trace(task, record) => return pool.listeners.traced(handle, task, record),
             Self::Partial(task, partial) => {
-                if let Some(work_item) = handle.work_item_of(task) {
-                    work_item.put_partial(partial);
+                if let Some((work_item, attempt)) = handle.work_item_of(task) {
+                    work_item
+                        .put_partial(partial.map(|partial| EncodedPartial { attempt, ..partial }));
                 }
             }
             Self::Line(task, line) if handle.has_task(task) => {

@@ -5,7 +5,7 @@
 //! | `REPLY` | the claim of the call | the envelope of a [`Reply`], with its data |
 //! | `OUTPUT` | a [`Timed`] claim | an output |
 //! | `SAID` | a task id | a line |
-//! | `PARTIAL` | a task id | the attempt, in 4 bytes, and a value in the binary encoding |
+//! | `PARTIAL` | a task id | a value in the binary encoding |
 //! | `TRACED` | a task id | a span or an event (`traced.rs`) |
 //! | `NOT_RECEIVED` | the claim of the call | the reason |
 //! | `UNFIT` | 0 | the reason |
@@ -29,17 +29,6 @@ use crate::task::Task;
 pub(crate) fn split(record: &[u8]) -> Option<(u64, &[u8])> {
     let (number, text) = record.split_first_chunk::<8>()?;
     Some((u64::from_le_bytes(*number), text))
-}
-
-/// The text of a partial result: the attempt of the task, and the encoded value.
-pub(crate) fn with_attempt(attempt: u32, value: &[u8]) -> Vec<u8> {
-    [&attempt.to_le_bytes()[..], value].concat()
-}
-
-/// Splits the text of a partial result.
-pub(crate) fn split_attempt(text: &[u8]) -> Option<(u32, &[u8])> {
-    let (attempt, value) = text.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*attempt), value))
 }
 
 /// The number of an output's record: the claim of the call, and the run time of the task.

@@ -5,6 +5,8 @@ mod speak;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use procession_os::fork::Origin;
+
 use super::end_at_once;
 use crate::blob::Blob;
 use crate::transport::{
@@ -24,6 +26,8 @@ pub(super) struct WorkerLink {
 pub(super) struct ReplySender {
     region: Arc<SharedRegion>,
     outbox: Mutex<ReplyWriter>,
+    /// The process that shares the memory with the coordinator.
+    origin: Origin,
 }
 
 /// The ring of replies and the socket, as written by one thread at a time.
@@ -42,7 +46,7 @@ impl ReplySender {
         let out = Arc::clone(&link.region);
         let segments = SegmentWriter::new(out, Direction::ToCoordinator, link.segment_bytes);
         let outbox = Mutex::new(ReplyWriter { writer: Writer::default(), socket, segments });
-        Self { region, outbox }
+        Self { region, outbox, origin: Origin::here() }
     }
 
     /// Gives the segments back to the system that were not used for some time.

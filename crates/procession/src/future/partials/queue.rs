@@ -14,6 +14,9 @@ const MOST_VALUES: usize = 1024;
 /// Largest number of their bytes, with those of blobs. One larger value is kept if there is no other.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Largest number of wakers: a reader that is polled with another one each time must not add them for ever.
+const MOST_WAKERS: usize = 8;
+
 /// A value that a task emitted, in the binary encoding.
 #[derive(Debug)]
 pub(crate) struct EncodedPartial {
@@ -59,7 +62,8 @@ struct QueueState {
     bytes: usize,
     /// The task is done.
     is_closed: bool,
-    waker: Option<Waker>,
+    /// Of the readers that wait in async code.
+    wakers: VecDeque<Waker>,
 }
 
 impl PartialQueue {
@@ -101,10 +105,10 @@ impl PartialQueue {
 
     /// Wakes the readers. The waker is called without the lock.
     fn wake(&self, mut state: MutexGuard<'_, QueueState>) {
-        let waker = state.waker.take();
+        let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.arrived.notify_all();
-        if let Some(waker) = waker {
+        for waker in wakers {
             let _ = panics::catch(|| waker.wake());
         }
     }
@@ -151,14 +155,18 @@ impl PartialQueue {
         let waker = waker.clone();
         let mut state = self.lock();
         let next = self.next(&mut state);
-        let before = match next {
-            NextPartial::Later => state.waker.replace(waker),
-            _ => None,
-        };
+        let is_new = !state.wakers.iter().any(|known| known.will_wake(&waker));
+        let mut surplus = None;
+        if matches!(next, NextPartial::Later) && is_new {
+            state.wakers.push_back(waker);
+            if state.wakers.len() > MOST_WAKERS {
+                surplus = state.wakers.pop_front();
+            }
+        }
         drop(state);
-        // Another reader, which polls again.
-        if let Some(before) = before {
-            before.wake();
+        // It polls again, if it still waits.
+        if let Some(surplus) = surplus {
+            let _ = panics::catch(|| surplus.wake());
         }
         next
     }
@@ -166,6 +174,9 @@ impl PartialQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn value(len: usize) -> Option<EncodedPartial> {
@@ -179,6 +190,36 @@ mod tests {
             NextPartial::Later | NextPartial::End => None,
         };
         std::iter::from_fn(next).collect()
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_waiting_reader_is_woken_once_by_a_value_and_never_by_a_poll() {
+        let queue = PartialQueue::new();
+        let readers: [Arc<Count>; 2] = Default::default();
+        let wakers = readers.clone().map(Waker::from);
+        for waker in wakers.iter().cycle().take(10) {
+            assert!(matches!(queue.poll(waker), NextPartial::Later));
+        }
+        let woken = || readers.clone().map(|reader| reader.0.load(Ordering::SeqCst));
+        assert_eq!(woken(), [0, 0]);
+        queue.put(value(1));
+        assert_eq!(woken(), [1, 1]);
+        // Wakers that are new each time are not kept for ever.
+        assert_eq!(taken(&queue), [Ok(1)]);
+        for _ in 0..100 {
+            let _ = queue.poll(&Arc::new(Count::default()).into());
+        }
+        assert_eq!(queue.lock().wakers.len(), MOST_WAKERS);
     }
 
     #[test]

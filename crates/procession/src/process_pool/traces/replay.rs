@@ -15,7 +15,7 @@ use super::sites::{self, RemoteSite};
 use crate::panics;
 use crate::printable::printable;
 use crate::transport::{
-    FieldValue, Garbled, MAX_FIELDS, MAX_SITES, MAX_SPANS, TraceRecord, Values,
+    FieldValue, Garbled, MAX_FIELDS, MAX_SITES, MAX_SPANS, MAX_TEXT, TraceRecord, Values,
 };
 
 /// See the head of the file. After a panic of the subscriber it goes on.
@@ -38,22 +38,50 @@ struct RemoteSpan {
     span: Span,
     /// Where its children are placed.
     place: TreePlace,
+    /// Bytes of values that may still be added to it: a subscriber may keep them all.
+    room: usize,
 }
+
+/// Largest depth of spans of one worker: a subscriber may print all spans above an event with it.
+const MAX_DEPTH: usize = 64;
+/// What a value or a link counts in addition to its text, in bytes.
+const EACH: usize = 16;
 
 /// Where spans and events are placed.
 #[derive(Clone)]
 struct TreePlace {
     dispatch: Dispatch,
-    /// The nearest span that the subscriber has not refused.
-    parent: Option<Id>,
+    /// The nearest span that the subscriber has not refused. It stays open while this place is used.
+    parent: Option<Span>,
+    /// Number of spans of the worker above it.
+    depth: usize,
 }
 
 impl RemoteSpan {
     /// A span that was made here. The subscriber may have refused it.
     fn at(place: TreePlace, span: Span) -> Self {
-        let TreePlace { dispatch, parent } = place;
-        Self { place: TreePlace { dispatch, parent: span.id().or(parent) }, span }
+        let TreePlace { dispatch, parent, depth } = place;
+        let parent = if span.id().is_some() { Some(span.clone()) } else { parent };
+        let place = TreePlace { dispatch, parent, depth: depth + 1 };
+        Self { place, span, room: 4 * MAX_TEXT }
     }
+
+    /// Whether these bytes may be added.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.unwrap_or(self.room);
+        left.is_some()
+    }
+}
+
+/// The bytes that values count. An error: more than a worker sends.
+fn size(values: &Values<'_>) -> Result<usize, Garbled> {
+    let text = |value: &FieldValue<'_>| match value {
+        FieldValue::Text(text) | FieldValue::Formatted(text) => text.len(),
+        _ => 0,
+    };
+    let texts: usize = values.iter().map(|(_, value)| text(value)).sum();
+    if texts > MAX_TEXT { Err(Garbled) } else { Ok(texts + EACH * values.len()) }
 }
 
 impl WorkerTraces {
@@ -79,7 +107,9 @@ impl WorkerTraces {
                 if self.spans.len() == MAX_SPANS || self.spans.contains_key(&span) {
                     return Err(Garbled);
                 }
+                size(&values)?;
                 let (site, place) = (self.site(site)?, self.place(traces, handle, task, parent)?);
+                let site = site.filter(|_| place.depth < MAX_DEPTH);
                 let made = match site {
                     Some(site) => place.open(site, &values),
                     None => Span::none(),
@@ -87,24 +117,22 @@ impl WorkerTraces {
                 self.dropped += u64::from(site.is_none());
                 self.spans.insert(span, RemoteSpan::at(place, made));
             }
-            TraceRecord::Values { span, values } => {
-                let span = &self.spans.get(&span).ok_or(Garbled)?.span;
-                if let Some(metadata) = span.metadata() {
-                    let record = |values: &ValueSet<'_>| {
-                        span.record_all(values);
-                    };
-                    let _ = panics::catch(|| with_values(metadata, &values, record));
-                }
-            }
+            TraceRecord::Values { span, values } => self.add_values(span, &values)?,
             TraceRecord::Follows { span, from } => {
-                let span = &self.spans.get(&span).ok_or(Garbled)?.span;
-                let from = &self.spans.get(&from).ok_or(Garbled)?.span;
-                let _ = panics::catch(|| span.follows_from(from).is_none());
+                let from = self.spans.get(&from).ok_or(Garbled)?.span.clone();
+                let remote = self.spans.get_mut(&span).ok_or(Garbled)?;
+                if remote.takes(EACH) {
+                    let _ = panics::catch(|| remote.span.follows_from(&from).is_none());
+                } else {
+                    self.dropped += 1;
+                }
+                panics::discard(from);
             }
             TraceRecord::Closed { span } => {
                 panics::discard(self.spans.remove(&span).ok_or(Garbled)?);
             }
             TraceRecord::Event { parent, site, values } => {
+                size(&values)?;
                 let (site, place) = (self.site(site)?, self.place(traces, handle, task, parent)?);
                 match site {
                     Some(site) => place.tell(site, &values),
@@ -115,6 +143,20 @@ impl WorkerTraces {
                 let place = self.place(traces, handle, task, 0)?;
                 place.tell_dropped(handle, number, "too many in a second, or of spans and places");
             }
+        }
+        Ok(())
+    }
+
+    fn add_values(&mut self, span: u64, values: &Values<'_>) -> Result<(), Garbled> {
+        let size = size(values)?;
+        let remote = self.spans.get_mut(&span).ok_or(Garbled)?;
+        if !remote.takes(size) {
+            self.dropped += 1;
+        } else if let Some(metadata) = remote.span.metadata() {
+            let record = |values: &ValueSet<'_>| {
+                remote.span.record_all(values);
+            };
+            let _ = panics::catch(|| with_values(metadata, values, record));
         }
         Ok(())
     }
@@ -131,7 +173,11 @@ impl WorkerTraces {
     pub(in super::super) fn end(&mut self, traces: &Traces, handle: &WorkerHandle) {
         if self.dropped > 0 {
             let place = self.own(traces, handle);
-            place.tell_dropped(handle, self.dropped, "of too many places in the code");
+            place.tell_dropped(
+                handle,
+                self.dropped,
+                "of too many places in the code, or too deep or too large",
+            );
         }
         panics::discard(std::mem::take(self));
     }
@@ -156,7 +202,7 @@ impl WorkerTraces {
         {
             return Ok(known.place.clone());
         }
-        let Some(work_item) = handle.work_item_of(task) else {
+        let Some((work_item, _)) = handle.work_item_of(task) else {
             return Ok(self.own(traces, handle));
         };
         self.close_answered(handle);
@@ -174,7 +220,7 @@ impl WorkerTraces {
                 || tracing::error_span!(target: "procession", parent: None, "worker", worker, pid);
             let dispatch = traces.dispatch.clone();
             let span = panics::catch(|| dispatcher::with_default(&dispatch, make));
-            let place = TreePlace { dispatch, parent: None };
+            let place = TreePlace { dispatch, parent: None, depth: 0 };
             RemoteSpan::at(place, span.unwrap_or_else(|_| Span::none()))
         });
         own.place.clone()
@@ -190,18 +236,22 @@ fn of_task(
     work_item: &Arc<WorkItem>,
 ) -> RemoteSpan {
     let submitter = work_item.submitter.0.as_ref();
-    let parent = submitter.and_then(Span::id);
+    let parent = submitter.filter(|span| span.id().is_some()).cloned();
     let dispatch =
         submitter.and_then(|span| span.with_subscriber(|(_, dispatch)| dispatch.clone()));
     let dispatch = dispatch.unwrap_or_else(|| traces.dispatch.clone());
     let (name, worker, pid) = (work_item.name, handle.worker(), handle.pid());
-    let above = parent.clone();
+    let above = parent.as_ref().and_then(Span::id);
     let make = || tracing::error_span!(target: "procession", parent: above, "task", task, name, worker, pid);
     let span = panics::catch(|| dispatcher::with_default(&dispatch, make));
-    RemoteSpan::at(TreePlace { dispatch, parent }, span.unwrap_or_else(|_| Span::none()))
+    RemoteSpan::at(TreePlace { dispatch, parent, depth: 0 }, span.unwrap_or_else(|_| Span::none()))
 }
 
 impl TreePlace {
+    fn parent_id(&self) -> Option<Id> {
+        self.parent.as_ref().and_then(Span::id)
+    }
+
     /// Creates a span here.
     fn open(&self, site: &'static RemoteSite, values: &Values<'_>) -> Span {
         let metadata = site.static_metadata();
@@ -210,7 +260,7 @@ impl TreePlace {
                 return Span::none();
             }
             with_values(metadata, values, |values| {
-                Span::child_of_with(self.parent.clone(), metadata, values, &self.dispatch)
+                Span::child_of_with(self.parent_id(), metadata, values, &self.dispatch)
             })
         });
         made.unwrap_or_else(|_| Span::none())
@@ -222,11 +272,7 @@ impl TreePlace {
         let _ = panics::catch(|| {
             if metadata.is_event() && self.dispatch.enabled(metadata) {
                 with_values(metadata, values, |values| {
-                    self.dispatch.event(&Event::new_child_of(
-                        self.parent.clone(),
-                        metadata,
-                        values,
-                    ));
+                    self.dispatch.event(&Event::new_child_of(self.parent_id(), metadata, values));
                 });
             }
         });
@@ -234,7 +280,7 @@ impl TreePlace {
 
     /// Tells the subscriber that spans and events were dropped.
     fn tell_dropped(&self, handle: &WorkerHandle, number: u64, why: &str) {
-        let (worker, pid, parent) = (handle.worker(), handle.pid(), self.parent.clone());
+        let (worker, pid, parent) = (handle.worker(), handle.pid(), self.parent_id());
         let tell = || {
             tracing::warn!(
                 target: "procession", parent: parent, worker, pid, number, why,

@@ -229,7 +229,8 @@ impl Sending {
             };
         let kind = if has_attachment { CALL | HAS_ATTACHMENT } else { CALL };
         let (seq, work_item) = (*seq, Arc::clone(work_item));
-        let call = SentCall { seq, work_item, first, items: number, answered: 0 };
+        let call =
+            SentCall { seq, work_item, first, items: number, answered: 0, attempt: *attempt };
         self.claims.publish(region, claim, call, short_seq);
         let fits = self.writer.write(&ring, kind, &parts)?;
         Ok(if fits { Written::Yes } else { Written::RingFull })

@@ -93,8 +93,9 @@ impl WorkerHandle {
         self.sending().claims.have_task(id)
     }
 
-    /// The work item of this task, if the worker has it and has not answered it.
-    pub(in crate::process_pool) fn work_item_of(&self, id: u64) -> Option<Arc<WorkItem>> {
+    /// The work item of this task and the number of its attempt, if the worker has it and has not answered
+    /// it.
+    pub(in crate::process_pool) fn work_item_of(&self, id: u64) -> Option<(Arc<WorkItem>, u32)> {
         self.sending().claims.work_item_of(id)
     }
 

@@ -1,5 +1,6 @@
 //! The side that writes to segments.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -187,8 +188,17 @@ impl SegmentWriter {
                 self.drop_segment(other);
             }
         }
-        // Whoever called sends the bytes in another way, and reports if that fails, too.
-        let (memory, file) = segment::create(capacity, bytes).ok()?;
+        // The caller sends the bytes in another way, and reports it if that fails, too.
+        let (memory, file) = match segment::create(capacity, bytes) {
+            Ok(created) => created,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidInput {
+                    // This kernel has no such files.
+                    self.link = None;
+                }
+                return None;
+            }
+        };
         let (file, used_at) = (Some(file), Instant::now());
         self.slots[slot].segment = Some(WrittenSegment { memory, len: capacity, file, used_at });
         Some(slot)

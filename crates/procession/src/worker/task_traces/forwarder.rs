@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use procession_os::fork::Origin;
@@ -31,9 +30,8 @@ pub(super) struct Forwarder {
     level: LevelFilter,
     send: SendTrace,
     state: Mutex<ForwarderState>,
-    /// The task of threads that run none: the one that runs, if that is the only one. 0: none.
-    sole: AtomicU64,
-    running: AtomicU64,
+    /// The tasks that run.
+    running: Mutex<Vec<u64>>,
     origin: Origin,
 }
 
@@ -74,6 +72,15 @@ struct OpenSpan {
     handles: usize,
 }
 
+impl ForwarderState {
+    /// The span that the coordinator has for this parent. 0, which is the task, if that was closed meanwhile: a
+    /// span that was not sent does not keep the one above it open.
+    fn shown_above(&self, parent: Option<OpenSpan>) -> u64 {
+        let shown = parent.map_or(0, |span| span.shown);
+        if self.spans.contains_key(&shown) { shown } else { 0 }
+    }
+}
+
 impl Forwarder {
     pub(super) fn new(level: LevelFilter, send: SendTrace) -> Self {
         let state = ForwarderState {
@@ -85,21 +92,21 @@ impl Forwarder {
             dropped: 0,
             told: [0; 2],
         };
-        let (sole, running) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { level, send, state: Mutex::new(state), sole, running, origin: Origin::here() }
+        let (state, running) = (Mutex::new(state), Mutex::default());
+        Self { level, send, state, running, origin: Origin::here() }
     }
 
     /// Runs a task on this thread.
     pub(super) fn during<R>(&self, task: TaskId, run: impl FnOnce() -> R) -> R {
-        let is_alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
-        self.sole.store(if is_alone { task.0 } else { 0 }, Ordering::SeqCst);
+        self.running().push(task.0);
         TASK.set(Some(task.0));
         let result = run();
         TASK.set(None);
         // A task may have left spans entered.
         ENTERED.take();
-        self.running.fetch_sub(1, Ordering::SeqCst);
-        self.sole.store(0, Ordering::SeqCst);
+        if !self.origin.is_forked() {
+            self.running().retain(|other| *other != task.0);
+        }
         if let Some(mut state) = self.state() {
             self.tell_dropped(&mut state, task.0, 1, TELL_AT_END);
         }
@@ -135,9 +142,21 @@ impl Forwarder {
         Some(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn running(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The task of threads that run none: the one that runs, if that is the only one. 0: none.
+    fn sole(&self) -> u64 {
+        match self.running()[..] {
+            [task] => task,
+            _ => 0,
+        }
+    }
+
     /// The task of this thread, or the one of this span.
     fn task(&self, of: Option<&OpenSpan>) -> u64 {
-        let of_span = || of.map_or_else(|| self.sole.load(Ordering::SeqCst), |span| span.task);
+        let of_span = || of.map_or_else(|| self.sole(), |span| span.task);
         TASK.get().unwrap_or_else(of_span)
     }
 
@@ -181,7 +200,7 @@ impl Forwarder {
         let Some(mut state) = self.state() else { return };
         let parent = parent.id().and_then(|id| state.spans.get(&id).copied());
         let task = self.task(parent.as_ref());
-        let parent = parent.map_or(0, |span| span.shown);
+        let parent = state.shown_above(parent);
         self.send_at(&mut state, task, Some((key, describe)), |site| TraceRecord::Event {
             parent,
             site,
@@ -233,7 +252,7 @@ impl Subscriber for Forwarder {
         let Some(mut state) = self.state() else { return Id::from_u64(u64::MAX) };
         let parent = parent.and_then(|id| state.spans.get(&id).copied());
         let task = self.task(parent.as_ref());
-        let above = parent.map_or(0, |span| span.shown);
+        let above = state.shown_above(parent);
         state.last_span += 1;
         let span = state.last_span;
         let is_shown = if state.shown_spans < MAX_SPANS {

@@ -54,8 +54,6 @@ pub(crate) enum Attack {
     ForgedLines,
     /// Partial results of other tasks, then two of its own, the second of them malformed.
     ForgedPartials,
-    /// A partial result that is too short.
-    CutPartial,
     /// Lines without end, by `say`.
     Lines,
     /// Lines without end, to the standard output.
@@ -113,11 +111,10 @@ impl Task for Hostile {
                 for other in (id.saturating_sub(20)..id).chain([id + 1, u64::MAX]) {
                     publish_when_there_is_room(PARTIAL, other, FORGED);
                 }
-                publish_when_there_is_room(PARTIAL, id, "\u{9}\0\0\0\u{12}\u{6}honest");
-                publish_when_there_is_room(PARTIAL, id, "\u{9}\0\0\0no value");
+                publish_when_there_is_room(PARTIAL, id, "\u{12}\u{6}honest");
+                publish_when_there_is_room(PARTIAL, id, "no value");
                 publish(REPLY, 0, &format!(r#"{{"id":{id},"status":"ok","data":[7],"run_us":1}}"#));
             }
-            Attack::CutPartial => publish(PARTIAL, id, "cut"),
             Attack::Lines => loop {
                 context.say("and another one");
             },
@@ -305,8 +302,8 @@ pub(super) fn go_on_changing(file: &File, len: usize, at: usize) {
 pub(super) const REPLY: u8 = 2;
 const SAID: u8 = 3;
 const PARTIAL: u8 = 8;
-/// Attempt 1, and a text.
-const FORGED: &str = "\u{1}\0\0\0\u{12}\u{6}forged";
+/// A text in the binary encoding.
+const FORGED: &str = "\u{12}\u{6}forged";
 pub(super) const TAKE_IN: u8 = 5;
 pub(super) const HAS_ATTACHMENT: u8 = 0x80;
 const IS_FIRST: u8 = 1;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::SealFlags;
+use rustix::fs::{FallocateFlags, SealFlags};
 use serde::{Deserialize, Serialize};
 
 use super::attacks::{
@@ -26,6 +26,8 @@ pub(crate) enum SegmentLie {
     Twice,
     /// A segment of 1 TiB without a page.
     Tebibyte,
+    /// A sealed segment of which only the first page is allocated.
+    Holes,
     /// A file without seals.
     Unsealed,
     /// An item that is longer than its segment.
@@ -47,6 +49,10 @@ fn item(slot: u64, generation: u64, len: u64) -> u64 {
 fn segment(bytes: &[u8], len: u64, changes: Option<usize>) -> File {
     let file = memory(bytes);
     file.set_len(len).expect("a length");
+    // As the library does; one with holes is a lie of its own.
+    if len <= 1 << 26 {
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len).expect("memory");
+    }
     if let Some(at) = changes {
         go_on_changing(&file, bytes.len(), at);
     }
@@ -93,13 +99,20 @@ pub(super) fn tell(lie: SegmentLie, id: u64) {
         SegmentLie::Tebibyte => {
             blobs(id, &[first(100)], &[segment(&[7; 100], 1 << 40, None).as_fd()]);
         }
+        SegmentLie::Holes => {
+            let file = memory(&[7; 100]);
+            file.set_len(1 << 16).expect("a length");
+            let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+            seal(&file, seals | SealFlags::SEAL);
+            blobs(id, &[first(100)], &[file.as_fd()]);
+        }
         SegmentLie::Unsealed => blobs(id, &[first(100)], &[memory(&[7; 100]).as_fd()]),
         SegmentLie::TooLong => {
             blobs(id, &[first((1 << 16) + 1)], &[whole(&[7; 100]).as_fd()]);
         }
         SegmentLie::TooMany => {
-            let files: Vec<_> = (0..8).map(|_| segment(&[7; 100], 1 << 26, None)).collect();
-            let words: Vec<_> = (0..8).map(|slot| item(slot, 1, 1 << 26) | IS_NEW).collect();
+            let files: Vec<_> = (0..8).map(|_| segment(&[7; 100], 1 << 25, None)).collect();
+            let words: Vec<_> = (0..8).map(|slot| item(slot, 1, 1 << 25) | IS_NEW).collect();
             blobs(id, &words, &files.iter().map(File::as_fd).collect::<Vec<_>>());
         }
     }
