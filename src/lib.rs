@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+mod control_char;
 pub mod files;
 pub mod flag_server;
 pub mod flags;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::control_char::is_control;
+
 /// A time: `0.3 ms`, `150 ms`, `1.53 s`, `12 min`.
 pub(super) fn milliseconds(ms: f64) -> String {
     match ms {
@@ -61,12 +63,6 @@ pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
         true => Cow::Borrowed(text),
         false => Cow::Owned(format!("'{}'", text.replace('\'', "'\\''"))),
     }
-}
-
-/// Whether the character controls the terminal or changes the direction of the text.
-fn is_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub(super) const FLAG_TIMEOUT: Duration = Duration::from_secs(10);
 /// How a server is asked.
 #[derive(Debug, clap::Args)]
 pub(super) struct RequestArgs {
-    /// Timeout of one request, in seconds, from connecting to the last byte [default: 10; of fetch, 60]
+    /// Timeout of one request, in seconds, from connecting to the last byte [default: 10; with fetch 60]
     #[arg(long, value_name = "SECS", value_parser = value::seconds("--timeout SECS"), allow_negative_numbers = true, help_heading = "From where")]
     pub timeout: Option<Duration>,
     /// Further tries after connection errors, timeouts, HTTP 429 and 5xx

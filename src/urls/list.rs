@@ -51,8 +51,8 @@ impl fmt::Display for UrlPlace {
 /// What is wrong with one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlLineError {
-    /// It begins with something else.
-    #[error("{0:?} is no URL that begins with http:// or https://")]
+    /// It has another scheme, or its host or port is wrong.
+    #[error("{0:?} is no correct URL of the form http://host/path or https://host/path")]
     NoUrl(String),
     /// The URL has the name of a user.
     #[error(
@@ -317,7 +317,7 @@ mod tests {
         let expected = [2, 3, 5, 7, 8, 1, 4].map(|line| format!("urls.txt, line {line}"));
         assert_eq!(lines, expected);
         let text = error.to_string();
-        assert!(text.starts_with("urls.txt, line 2: \"ftp://h/b\" is no URL"), "{text}");
+        assert!(text.starts_with("urls.txt, line 2: \"ftp://h/b\" is no correct URL"), "{text}");
         assert!(text.ends_with("and 2 more that are wrong"), "{text}");
         assert_eq!(read("# nothing\n"), Err(UrlListError::Empty));
     }
@@ -333,6 +333,6 @@ mod tests {
         let list = UrlList::read(&["http://h/a".into(), "http://h/b".into()], &[]).unwrap();
         assert_eq!(files(&list), [("http://h/a", "a"), ("http://h/b", "b")]);
         let error = UrlList::read(&["h/a".into()], &[]).unwrap_err().to_string();
-        assert!(error.starts_with("argument 1: \"h/a\" is no URL"), "{error}");
+        assert!(error.starts_with("argument 1: \"h/a\" is no correct URL"), "{error}");
     }
 }

@@ -4,6 +4,8 @@ use std::path::{Component, Path};
 
 use ureq::http::Uri;
 
+use crate::control_char::is_control;
+
 /// The name of a file whose URL has none.
 const INDEX: &str = "index.html";
 
@@ -22,7 +24,7 @@ pub enum NameError {
     /// It leads out of the destination, or to no file.
     #[error("the name {0:?} must be that of a file in the destination: relative, and without ..")]
     Outside(String),
-    /// It has characters that control a terminal.
+    /// It has characters that control a terminal or change the direction of text.
     #[error("the name {0:?} has a control character")]
     Control(String),
     /// A part of it is too long.
@@ -36,7 +38,7 @@ pub enum NameError {
 /// Checks a typed name, and returns it without `./` and doubled slashes.
 pub fn typed(name: &str) -> Result<String, NameError> {
     let owned = || name.to_owned();
-    if name.chars().any(char::is_control) {
+    if name.chars().any(is_control) {
         return Err(NameError::Control(owned()));
     }
     let mut parts = Vec::new();
@@ -64,7 +66,7 @@ pub fn typed(name: &str) -> Result<String, NameError> {
 pub fn of_url(uri: &Uri) -> String {
     let path = uri.path().trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or_default();
-    let plain = |c: char| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c };
+    let plain = |c: char| if is_control(c) || "/\\:*?\"<>|".contains(c) { '_' } else { c };
     let name: String = decoded(last).trim().chars().map(plain).collect();
     let name = match name.strip_prefix('.') {
         Some(rest) => format!("_{rest}"),
@@ -132,6 +134,7 @@ mod tests {
             ("http://h/..", "_."),
             ("http://h/.bashrc", "_bashrc"),
             ("http://h/a%0ab%1b", "a_b_"),
+            ("http://h/a%e2%80%aegnp.exe%d8%9c", "a_gnp.exe_"),
             ("http://h/%zz%", "%zz%"),
             ("http://h/%c3%a9.png", "é.png"),
             ("http://h/%ff.png", "%ff.png"),
@@ -145,7 +148,17 @@ mod tests {
     #[test]
     fn a_typed_name_stays_in_the_destination() {
         assert_eq!(typed("./a//b c.png").as_deref(), Ok("a/b c.png"));
-        for bad in ["", ".", "..", "/etc/passwd", "a/../../b", "a/", "a\u{1b}", ".procession-x"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "/etc/passwd",
+            "a/../../b",
+            "a/",
+            "a\u{1b}",
+            "a\u{202e}b",
+            ".procession-x",
+        ] {
             assert!(typed(bad).is_err(), "{bad:?}");
         }
         assert!(typed(&"x".repeat(256)).is_err());

@@ -105,7 +105,7 @@ fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
     let list = place.file("urls.txt", list);
     let ran = place.run(&["fetch", "-i", &list]).expect(2);
     for line in [
-        "urls.txt, line 2: \"ftp://example.org/b\" is no URL that begins with http",
+        "urls.txt, line 2: \"ftp://example.org/b\" is no correct URL of the form http",
         "urls.txt, line 3: the name \"../c\" must be that of a file in the destination",
         "urls.txt, line 5: the name x is also that of urls.txt, line 4",
     ] {
@@ -327,6 +327,31 @@ fn a_job_log_has_a_line_for_each_file() {
     assert_eq!(told, expected.into());
     let ran = place.run(&["--joblog", "nowhere/jobs.tsv", "br"]).expect(3);
     assert!(ran.stderr.contains("cannot write the job log nowhere/jobs.tsv"), "{ran:?}");
+}
+
+#[test]
+fn a_job_log_replaces_nothing_but_a_job_log() {
+    let server = server();
+    let place = Sandbox::new();
+    let url = format!("{}/a", server.base());
+    let list = place.file("urls.txt", format!("{url}\n"));
+    let run = |joblog: &str| place.run(&["fetch", "-i", &list, "--joblog", joblog]);
+    for (refused, why) in [
+        (list.as_str(), "urls.txt, which is no job log: remove it, or name another file"),
+        ("-", "--joblog FILE must be a file"),
+        ("downloads/a", "is also a file that is to be fetched: downloads/a"),
+        ("./downloads/../downloads/a", "is also a file that is to be fetched"),
+    ] {
+        let ran = run(refused).expect(2);
+        assert!(ran.stderr.contains(why), "{refused}: {ran:?}");
+    }
+    assert_eq!(std::fs::read_to_string(place.path("urls.txt")).unwrap(), format!("{url}\n"));
+    assert!(server.seen().is_empty(), "{:?}", server.seen());
+    place.file("jobs.tsv", String::new());
+    for _ in 0..2 {
+        run("jobs.tsv").expect(0);
+        assert_eq!(std::fs::read_to_string(place.path("jobs.tsv")).unwrap().lines().count(), 2);
+    }
 }
 
 #[test]

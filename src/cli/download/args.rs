@@ -42,8 +42,8 @@ destination if the name is not to be that of the URL's path:
   https://example.org/a.png
   https://example.org/download?id=7    reports/seven.pdf
 If a name is taken, the file gets a number (a-2.png). A URL that comes twice is
-fetched once. A message reports both. If lines are wrong, a message lists all of
-them, and nothing is fetched.
+fetched once. A message reports the first five of both. If lines are wrong, nothing
+is fetched, and a message lists the first five and tells how many more there are.
 
 Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY,
 SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without a proxy.
@@ -89,7 +89,7 @@ pub(in crate::cli) struct JobArgs {
     /// Leave files alone that are there and have not changed (by ETag and Last-Modified)
     #[arg(long, help_heading = "From where")]
     pub update: bool,
-    /// The largest file that is accepted, in bytes, or with k, M or G [default: 10 MB; of fetch, any]
+    /// The largest file that is accepted, in bytes, or with k, M or G [default: 10 MB; with fetch no limit]
     #[arg(long, value_name = "SIZE", value_parser = value::size("--max-size SIZE"), help_heading = "From where")]
     pub max_size: Option<u64>,
 
@@ -129,7 +129,8 @@ pub(in crate::cli) struct JobArgs {
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,
-    /// Begin no more after the first error; requests in flight end, the rest is not done
+    /// Send no new requests after the first error; those in flight end, and may be errors as well; the rest is
+    /// not done
     #[arg(long, conflicts_with = "max_errors", help_heading = "How")]
     pub fail_fast: bool,
     /// The same after N errors
@@ -152,7 +153,8 @@ pub(in crate::cli) struct JobArgs {
     /// A line of JSON for each file, as it completes, then a summary
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Write a line for each file into FILE as well, with tabs between its columns
+    /// Write a line for each file into FILE as well, with tabs between its columns. An older job log is replaced;
+    /// any other file is refused
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub joblog: Option<PathBuf>,
     #[command(flatten)]

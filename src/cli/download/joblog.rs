@@ -2,6 +2,7 @@
 //! spreadsheets.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -27,6 +28,62 @@ struct JobLine<'l> {
     code: &'l str,
     url: &'l str,
     error: Option<&'l str>,
+}
+
+/// What a job log begins with, but for an empty one.
+const HEAD: &str = "seq\tstarted\t";
+
+/// The file that was named is not to be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JobLogError {
+    #[error(
+        "--joblog FILE must be a file: write ./- for one of this name, /dev/stdout for standard output"
+    )]
+    Dash,
+    #[error("--joblog FILE would replace {}, which is no job log: remove it, or name another file", .0.display())]
+    OtherFile(PathBuf),
+    #[error("--joblog FILE is also a file that is to be fetched: {}", .0.display())]
+    Fetched(PathBuf),
+}
+
+/// Refuses to replace anything but an older job log, and a file that the job itself writes.
+pub(super) fn check(path: &Path, dest: &Path, items: &[FileItem]) -> Result<(), JobLogError> {
+    if path.as_os_str() == "-" {
+        return Err(JobLogError::Dash);
+    }
+    if is_other_file(path).unwrap_or(false) {
+        return Err(JobLogError::OtherFile(path.to_owned()));
+    }
+    let (path_there, dest_there) = (resolved(path), resolved(dest));
+    match path_there.strip_prefix(dest_there) {
+        Ok(inside) if items.iter().any(|item| Path::new(&item.file) == inside) => {
+            Err(JobLogError::Fetched(path.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a regular file that begins with something else. What cannot be read is found when the
+/// file is made.
+fn is_other_file(path: &Path) -> io::Result<bool> {
+    let metadata = path.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(false);
+    }
+    let mut begin = Vec::new();
+    File::open(path)?.take(HEAD.len() as u64).read_to_end(&mut begin)?;
+    Ok(begin != HEAD.as_bytes())
+}
+
+/// The absolute path, with links in its directories followed as far as they exist.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in absolute.ancestors() {
+        if let (Ok(there), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
+            return there.join(rest);
+        }
+    }
+    absolute
 }
 
 /// The file, while it is written.

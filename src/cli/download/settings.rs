@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{JobArgs, JobRequest};
+use super::joblog::{self, JobLogError};
 use super::parallelism::Parallelism;
 use super::source::{ItemSource, SourceError};
 use crate::cli::contradiction::Contradiction;
@@ -90,6 +91,8 @@ pub(super) enum SettingsError {
     DashboardAddress(#[from] AddressError),
     #[error("--dashboard shows what the logs tell, so it cannot be used with --no-logs")]
     DashboardWithoutLogs,
+    #[error(transparent)]
+    JobLog(#[from] JobLogError),
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}", path.display())]
     Dest { path: PathBuf, source: io::Error },
     #[error("--dest DIR must be a UTF-8 path that exists or can be made: {}: it is not UTF-8", .0.display())]
@@ -134,6 +137,9 @@ impl DownloadSettings {
         let dashboard = dashboard.resolve()?;
         if dashboard.is_some() && no_logs {
             return Err(SettingsError::DashboardWithoutLogs);
+        }
+        if let Some(file) = &joblog {
+            joblog::check(file, &dest, &source.planned())?;
         }
         Ok(Self {
             workers: WorkerSettings {

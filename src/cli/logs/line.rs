@@ -1,7 +1,7 @@
 //! A line of a log as it is shown.
 //!
 //! ```text
-//! 23:49:32.123 coordinator 4711  676 flags from ERROR: processes, 2 workers, 30 connections
+//! 23:49:32.123 coordinator 4711  676 files from ERROR: processes, 2 workers, 30 connections
 //! 23:49:32.131 worker 0    4712  BR ok, 590 B in 1.90 ms
 //! 23:49:32.140 worker 1    4713  KE error: HTTP 503 - Service Unavailable, after 3 tries in 1.20 s
 //! ```
@@ -208,7 +208,7 @@ fn describe_run(settings: &RunSettings) -> String {
         );
     }
     let RunSettings { mode, server, codes, workers, connections, dest, continues, .. } = settings;
-    let flags = count(*codes as u64, "flag");
+    let files = count(*codes as u64, "file");
     let workers = match workers {
         0 => String::new(),
         n => format!(", {}", count(*n as u64, "worker")),
@@ -218,7 +218,7 @@ fn describe_run(settings: &RunSettings) -> String {
         Some(run) => format!(", going on with {run}"),
         None => String::new(),
     };
-    format!("{flags} from {server}: {mode}{workers}, {connections}, into {dest}{continues}")
+    format!("{files} from {server}: {mode}{workers}, {connections}, into {dest}{continues}")
 }
 
 fn describe_task(task: &TaskEnd) -> String {

@@ -152,7 +152,7 @@ fn as_text(rows: &[ListRow], width: usize) -> String {
         "run",
         "mode",
         "server",
-        "flags",
+        "files",
         "ok",
         "not found",
         "errors",
@@ -166,7 +166,7 @@ fn as_text(rows: &[ListRow], width: usize) -> String {
         return table.render(width);
     }
     let short = |server_width| {
-        let head = &["run", "mode", "server", "flags", "ok", "404", "err", "left", "time", "ended"];
+        let head = &["run", "mode", "server", "files", "ok", "404", "err", "left", "time", "ended"];
         let mut table = Table::new(head, &["mode", "server", "ended"]);
         rows.iter().for_each(|row| table.row(row.short_cells(server_width)));
         table

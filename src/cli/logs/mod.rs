@@ -34,7 +34,7 @@ Examples:
   coordinator logs -f                   and what is added, until the run ends
   coordinator logs --list               all runs
   coordinator logs --summary            a table of the workers, the errors, the slowest tasks
-  coordinator logs --status error -n 5  the last five flags that failed
+  coordinator logs --status error -n 5  the last five files that failed
   coordinator logs --code BR --code KE  all lines about these two flags
   coordinator logs --worker 1 --level debug --since +1.5s
   coordinator logs 4711 --json | jq .event
@@ -82,7 +82,7 @@ pub(super) struct FilterArgs {
     /// Only lines about tasks with this id, label or name, in the logs of any program
     #[arg(long, value_name = "TASK")]
     pub task: Vec<String>,
-    /// Only flags with this status: ok, not_found, error or not_done
+    /// Only files with this status: ok, not_found, error or not_done
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = filter::status)]
     pub status: Vec<String>,
     /// Minimum level: debug, info, warn or error [default: info; debug with --code, --task and --json]

@@ -132,9 +132,9 @@ fn headline(name: &str, history: &RunHistory, summary: &LogSummary, is_running: 
             0 => String::new(),
             n => format!(", {}", count(*n as u64, "worker")),
         };
-        let (flags, connections) =
-            (count(*codes as u64, "flag"), count(*connections as u64, "connection"));
-        text += &format!(": {flags} from {server}, {mode}{workers}, {connections}");
+        let (files, connections) =
+            (count(*codes as u64, "file"), count(*connections as u64, "connection"));
+        text += &format!(": {files} from {server}, {mode}{workers}, {connections}");
     }
     let LogSummary { ok, not_found, error, unchanged, not_done, missing, .. } = summary;
     let unchanged =

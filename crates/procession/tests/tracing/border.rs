@@ -19,6 +19,7 @@ pub(crate) fn with_tasks(registry: Registry) -> Registry {
         .with::<TellSpans>()
         .with::<Flood>()
         .with::<TellAndDie>()
+        .with::<Orphan>()
         .with::<Wanted>()
         .with::<Install>()
         .with::<Fork>()
@@ -37,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             the_tasks_of_a_map_have_spans_of_their_own,
         ),
         trial("what_is_dropped_is_counted", what_is_dropped_is_counted),
+        trial(
+            "a_span_that_was_dropped_breaks_nothing_below_it",
+            a_span_that_was_dropped_breaks_nothing_below_it,
+        ),
         trial("a_task_that_dies_has_told_all_before", a_task_that_dies_has_told_all_before),
         trial(
             "a_program_with_a_subscriber_of_its_own_is_left_alone",
@@ -90,6 +95,26 @@ impl Task for Flood {
     type Output = ();
     fn run(self, _: &Context) -> Result<(), Failure> {
         (0..self.0).for_each(|n| info!(target: "remote", n, "one of many"));
+        Ok(())
+    }
+}
+
+/// The number of events that a worker may not send within a second.
+const MANY: u64 = 60_000;
+
+/// An event in a span that was dropped, after its parent, which was sent, has ended.
+#[derive(Serialize, Deserialize)]
+struct Orphan;
+impl Task for Orphan {
+    const NAME: &'static str = "orphan";
+    type Output = ();
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        let parent = info_span!(target: "remote", "parent");
+        (0..MANY).for_each(|_| info!(target: "remote", "one of many"));
+        let child = info_span!(target: "remote", parent: &parent, "child");
+        drop(parent);
+        thread::sleep(Duration::from_millis(1200));
+        child.in_scope(|| warn!(target: "remote", "in the child"));
         Ok(())
     }
 }
@@ -271,7 +296,6 @@ fn the_tasks_of_a_map_have_spans_of_their_own() {
 }
 
 fn what_is_dropped_is_counted() {
-    const MANY: u64 = 60_000;
     let recorder = TreeRecorder::new(LevelFilter::INFO);
     let pool = pool(&recorder, LevelFilter::INFO);
     assert_eq!(pool.submit(Flood(MANY)).result(), Ok(()));
@@ -283,6 +307,21 @@ fn what_is_dropped_is_counted() {
         warnings.map(|event| event.fields["number"].parse::<u64>().expect("a number")).sum();
     assert_eq!(told + dropped, MANY);
     assert!(told >= 20_000, "{told}");
+}
+
+fn a_span_that_was_dropped_breaks_nothing_below_it() {
+    let recorder = TreeRecorder::new(LevelFilter::INFO);
+    let pool = pool(&recorder, LevelFilter::INFO);
+    let pids = pool.pids();
+    assert_eq!(pool.submit(Orphan).result(), Ok(()));
+    assert_eq!(pool.submit(Wanted).result(), Ok((true, true, true)));
+    assert_eq!(pool.pids(), pids, "the worker lives");
+    let events = recorder.events("remote");
+    let last = events.iter().find(|event| event.fields["message"] == "in the child");
+    let path = recorder.path(last.expect("it was sent"));
+    assert_eq!(path.last().map(String::as_str), Some("task"), "{path:?}");
+    pool.shutdown(Shutdown::Wait);
+    assert_eq!(recorder.open(), [] as [&str; 0]);
 }
 
 fn a_task_that_dies_has_told_all_before() {
