@@ -9,6 +9,7 @@ use anyhow::Context;
 use csv::{Writer, WriterBuilder};
 use serde::Serialize;
 
+use super::source::ItemSource;
 use crate::files::item::FileItem;
 use crate::files::line;
 use crate::files::outcome::{DownloadOutcome, DownloadStatus};
@@ -47,19 +48,23 @@ pub(super) enum JobLogError {
 }
 
 /// Refuses to replace anything but an older job log, and a file that the job itself writes.
-pub(super) fn check(path: &Path, dest: &Path, items: &[FileItem]) -> Result<(), JobLogError> {
+pub(super) fn resolve(
+    typed: Option<PathBuf>,
+    dest: &Path,
+    source: &ItemSource,
+) -> Result<Option<PathBuf>, JobLogError> {
+    let Some(path) = typed else { return Ok(None) };
     if path.as_os_str() == "-" {
         return Err(JobLogError::Dash);
     }
-    if is_other_file(path).unwrap_or(false) {
-        return Err(JobLogError::OtherFile(path.to_owned()));
+    if is_other_file(&path).unwrap_or(false) {
+        return Err(JobLogError::OtherFile(path));
     }
-    let (path_there, dest_there) = (resolved(path), resolved(dest));
-    match path_there.strip_prefix(dest_there) {
-        Ok(inside) if items.iter().any(|item| Path::new(&item.file) == inside) => {
-            Err(JobLogError::Fetched(path.to_owned()))
-        }
-        _ => Ok(()),
+    let is_item =
+        |inside: &Path| source.planned().iter().any(|item| Path::new(&item.file) == inside);
+    match real_path(&path).strip_prefix(real_path(dest)) {
+        Ok(inside) if is_item(inside) => Err(JobLogError::Fetched(path)),
+        _ => Ok(Some(path)),
     }
 }
 
@@ -76,7 +81,7 @@ fn is_other_file(path: &Path) -> io::Result<bool> {
 }
 
 /// The absolute path, with links in its directories followed as far as they exist.
-fn resolved(path: &Path) -> PathBuf {
+fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in absolute.ancestors() {
         if let (Ok(there), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {

@@ -138,10 +138,8 @@ impl DownloadSettings {
         if dashboard.is_some() && no_logs {
             return Err(SettingsError::DashboardWithoutLogs);
         }
-        if let Some(file) = &joblog {
-            joblog::check(file, &dest, &source.planned())?;
-        }
         Ok(Self {
+            joblog: joblog::resolve(joblog, &dest, &source)?,
             workers: WorkerSettings {
                 nats: resolve_nats(mode, nats)?,
                 ..WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?
@@ -155,7 +153,6 @@ impl DownloadSettings {
             rate,
             max_errors: if fail_fast { Some(1) } else { max_errors },
             dry_run,
-            joblog,
             update,
             continues: resume.continues,
             dest: resolve_dest(&dest)?,
