@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use csv::{Writer, WriterBuilder};
@@ -80,12 +80,18 @@ fn is_other_file(path: &Path) -> io::Result<bool> {
     Ok(begin != HEAD.as_bytes())
 }
 
-/// The absolute path, with links in its directories followed as far as they exist.
+/// The absolute path, with links followed. The directories that do not exist yet will be no links.
 fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in absolute.ancestors() {
         if let (Ok(there), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) {
-            return there.join(rest);
+            return rest.components().fold(there, |mut path, part| {
+                match part {
+                    Component::ParentDir => _ = path.pop(),
+                    part => path.push(part),
+                }
+                path
+            });
         }
     }
     absolute

@@ -312,6 +312,7 @@ fn what_is_dropped_is_counted() {
 fn a_span_that_was_dropped_breaks_nothing_below_it() {
     let recorder = TreeRecorder::new(LevelFilter::INFO);
     let pool = pool(&recorder, LevelFilter::INFO);
+    assert_eq!(pool.submit(Flood(1)).result(), Ok(()));
     let pids = pool.pids();
     assert_eq!(pool.submit(Orphan).result(), Ok(()));
     assert_eq!(pool.submit(Wanted).result(), Ok((true, true, true)));
