@@ -174,11 +174,25 @@ pub enum TaskError {
 impl TaskError {
     /// The error of a task that returned this failure: [`Failed`](Self::Failed). It is for tests of code
     /// that handles errors, as [`Death::new`] is.
+    ///
+    /// ```
+    /// # use procession::TaskError;
+    /// let error = TaskError::failed("no such file");
+    /// assert_eq!(error.to_string(), "no such file");
+    /// ```
     pub fn failed(failure: impl Into<Failure>) -> Self {
         Self::Failed(failure.into().into_cause())
     }
 
     /// The file in which the task was kept, by [`Builder::keep_crashes`](crate::Builder::keep_crashes).
+    ///
+    /// ```
+    /// # use procession::{KeptTask, ReplayError, TaskError};
+    /// fn kept(error: &TaskError) -> Option<Result<KeptTask, ReplayError>> {
+    ///     error.kept_file().map(KeptTask::read)
+    /// }
+    /// assert!(kept(&TaskError::Cancelled).is_none());
+    /// ```
     pub fn kept_file(&self) -> Option<&Path> {
         let kept = match self {
             Self::WorkerDied(death) => &death.kept,

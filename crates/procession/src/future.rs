@@ -9,24 +9,23 @@
 //! cancel the task.
 
 mod arrivals;
+mod control;
 mod core;
 mod partials;
+mod poll;
 mod several;
 
-use std::any::type_name;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
-use crate::executor::chunk::{ChunkExecutor, LocalChunkExecutor};
 use crate::panics;
 use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
 
 pub(crate) use self::arrivals::Arrivals;
+pub(crate) use self::control::{TaskControl, Waiter, Wake};
 pub(crate) use self::core::Watcher;
 pub(crate) use self::core::{Core, Promise, promise};
 use self::core::{Outcome, ResultState, call, mapped_promise};
@@ -89,50 +88,19 @@ impl fmt::Display for FutureState {
     }
 }
 
-/// What a future asks of its executor.
-pub(crate) trait TaskControl: Send + Sync {
-    /// Cancels the task, if that is still possible. Returns whether it did: the future is done then,
-    /// or within the grace period of the task.
-    fn cancel(&self, id: TaskId) -> bool;
-
-    /// Lets the thread that waits for the task do work of the executor. Returns when the waiter is
-    /// done, or when there is nothing to do and the thread has to block.
-    fn help_wait(&self, id: TaskId, waiter: &dyn Waiter) {
-        let _ = (id, waiter);
-    }
-
-    /// A thread that runs tasks or callbacks is about to wait for this task: the executor must be able
-    /// to run it without that thread. Returns false if it cannot.
-    fn prioritize(self: Arc<Self>, id: TaskId) -> bool {
-        let _ = id;
-        true
-    }
-
-    /// The interface for chunks of short tasks, if the executor takes them.
-    fn chunks(&self) -> Option<&dyn ChunkExecutor> {
-        None
-    }
-
-    /// The same for an executor that runs tasks in this process.
-    fn local_chunks(&self) -> Option<&dyn LocalChunkExecutor> {
-        None
-    }
-}
-
-/// A future, for [`TaskControl::help_wait`].
-pub(crate) trait Waiter {
-    fn is_done(&self) -> bool;
-    /// Sets what is woken when the future is completed, because another thread may complete it.
-    fn wake_by(&self, wake: Option<Arc<dyn Wake>>);
-}
-
-/// Wakes a thread that blocks in [`TaskControl::help_wait`].
-pub(crate) trait Wake: Send + Sync {
-    fn wake(&self);
-}
-
 impl<T> Future<T> {
     /// The id of the task, the same as in [`PoolEvent`](crate::PoolEvent) and [`Said`](crate::Said).
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(1);
+    /// let future = pool.submit(square(7));
+    /// println!("task {} was submitted", future.id());
+    /// # }
+    /// ```
     pub fn id(&self) -> TaskId {
         self.core.id
     }
@@ -140,6 +108,19 @@ impl<T> Future<T> {
     /// Waits for the result.
     ///
     /// A task or a callback may wait for other tasks, also of the same executor.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(1);
+    /// match pool.submit(square(7)).result() {
+    ///     Ok(output) => assert_eq!(output, 49),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -159,6 +140,20 @@ impl<T> Future<T> {
 
     /// Waits for the result, at most for `timeout`. The task is not affected by the timeout.
     ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// # use std::time::Duration;
+    /// let pool = ThreadPool::new(1);
+    /// match pool.submit(square(7)).result_timeout(Duration::from_secs(60)) {
+    ///     Ok(result) => assert_eq!(result, Ok(49)),
+    ///     Err(future) => println!("after a minute it is {}", future.state()),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The future itself, after the timeout.
@@ -172,6 +167,21 @@ impl<T> Future<T> {
 
     /// Waits until the task is done, at most for `timeout`, and returns whether it is. Does not wait if
     /// [`result`](Self::result) would return [`TaskError::WouldDeadlock`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// # use std::time::Duration;
+    /// let pool = ThreadPool::new(1);
+    /// let future = pool.submit(square(7));
+    /// while !future.wait_timeout(Duration::from_secs(1)) {
+    ///     println!("still at work");
+    /// }
+    /// assert_eq!(future.result(), Ok(49));
+    /// # }
+    /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_for(timeout).unwrap_or(false)
     }
@@ -192,11 +202,32 @@ impl<T> Future<T> {
     }
 
     /// Whether the result is there: [`result`](Self::result) will not block.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let future = Sequential::new().submit(square(7));
+    /// assert!(future.is_done(), "a sequential executor runs the task in `submit`");
+    /// # }
+    /// ```
     pub fn is_done(&self) -> bool {
         matches!(self.state(), FutureState::Finished | FutureState::Cancelled)
     }
 
     /// The state of the task.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let future = Sequential::new().submit(square(7));
+    /// assert_eq!(future.state(), FutureState::Finished);
+    /// assert_eq!(future.state().to_string(), "finished");
+    /// # }
+    /// ```
     pub fn state(&self) -> FutureState {
         match &self.core.lock().stage {
             ResultState::Ready(Err(error)) if **error == TaskError::Cancelled => {
@@ -230,6 +261,19 @@ impl<T> Future<T> {
     /// - [`Sequential`](crate::Sequential) has finished each task before `submit` returns.
     ///
     /// A task that was asked to stop is not tried again.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(1);
+    /// let futures: Vec<_> = (0..100).map(|n| pool.submit(square(n))).collect();
+    /// let cancelled = futures.iter().filter(|future| future.cancel()).count();
+    /// let missing = futures.into_iter().filter(|future| future.state() == FutureState::Cancelled);
+    /// assert_eq!(missing.count(), cancelled);
+    /// # }
+    /// ```
     pub fn cancel(&self) -> bool {
         let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) else {
             return false;
@@ -285,6 +329,19 @@ impl<T> Future<T> {
     ///
     /// If the future was awaited before and returned its result, `callback` is called with
     /// [`TaskError::AlreadyTaken`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let future = Sequential::new().submit(square(7));
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// future.on_done(move |result| sender.send(result.clone()).unwrap());
+    /// assert_eq!(receiver.recv(), Ok(Ok(49)));
+    /// assert_eq!(future.result(), Ok(49));
+    /// # }
+    /// ```
     pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
         let mut inner = self.core.lock();
         match inner.stage {
@@ -373,70 +430,4 @@ impl<T> Future<T> {
                 | ResultState::InCallback(Outcome::Error | Outcome::Cancelled)
         )
     }
-}
-
-impl<T> Drop for Future<T> {
-    fn drop(&mut self) {
-        if self.cancels_on_drop {
-            self.cancel();
-        }
-        // Dropping the waker calls code of the runtime, so it happens without the lock.
-        if self.was_polled {
-            let waker = self.core.lock().waker.take();
-            panics::discard(waker);
-        }
-    }
-}
-
-impl<T> std::future::Future for Future<T> {
-    type Output = Result<T, TaskError>;
-
-    /// A poll after the result was returned returns [`TaskError::AlreadyTaken`].
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let waker = context.waker();
-        let inner = self.core.lock();
-        if inner.is_done() {
-            return Poll::Ready(self.core.take(inner));
-        }
-        let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
-        drop(inner);
-        if !is_known {
-            // Cloning and dropping a waker calls code of the runtime: without the lock.
-            let waker = waker.clone();
-            let mut inner = self.core.lock();
-            if inner.is_done() {
-                return Poll::Ready(self.core.take(inner));
-            }
-            let before = inner.waker.replace(waker);
-            drop(inner);
-            drop(before);
-            self.was_polled = true;
-        }
-        waiting::before_pending(self.target());
-        Poll::Pending
-    }
-}
-
-/// The state, in the format of `concurrent.futures`: `<Future state=running>`,
-/// `<Future state=finished returned u32>`, `<Future state=finished raised Panicked>`.
-impl<T> fmt::Debug for Future<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
-        write!(f, "<Future state={state}")?;
-        match &self.core.lock().stage {
-            ResultState::Ready(Ok(_)) => write!(f, " returned {}", short_name(type_name::<T>()))?,
-            ResultState::Ready(Err(error)) if state == FutureState::Finished => {
-                let whole = format!("{error:?}");
-                let name = whole.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-                write!(f, " raised {name}")?;
-            }
-            _ => {}
-        }
-        f.write_str(">")
-    }
-}
-
-/// `String` for `alloc::string::String`; the name of a generic type is not shortened.
-fn short_name(name: &str) -> &str {
-    if name.contains('<') { name } else { name.rsplit("::").next().unwrap_or(name) }
 }

@@ -268,6 +268,23 @@ impl KeptTask {
 
     /// The task itself, with its arguments.
     ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Decode(Vec<u8>);
+    /// # impl Task for Decode {
+    /// #     const NAME: &'static str = "decode";
+    /// #     type Output = ();
+    /// #     fn run(self, _: &Context) -> Result<(), Failure> { Ok(()) }
+    /// # }
+    /// fn image(kept: &KeptTask) -> Result<Vec<u8>, ReplayError> {
+    ///     let Decode(image) = kept.decode()?;
+    ///     Ok(image)
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ReplayError::UnknownTask`] if it is no `T`, [`ReplayError::OtherEncoding`], and

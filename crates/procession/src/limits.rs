@@ -40,6 +40,11 @@ impl Limits {
     /// The most virtual memory, in bytes (`RLIMIT_AS`). Stacks of threads and shared memory count
     /// as well. An allocation above the limit fails; in most Rust code that aborts the worker, and
     /// the task ends with `WorkerDied`.
+    ///
+    /// ```
+    /// # use procession::Limits;
+    /// let limits = Limits::none().address_space(4 << 30); // 4 GiB
+    /// ```
     pub const fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
@@ -47,12 +52,22 @@ impl Limits {
 
     /// The most CPU time of a worker process, in seconds from its start (`RLIMIT_CPU`). Beyond it
     /// SIGXCPU ends the worker, and the task that runs ends with `WorkerDied`.
+    ///
+    /// ```
+    /// # use procession::Limits;
+    /// let limits = Limits::none().cpu_seconds(600); // in the life of a worker
+    /// ```
     pub const fn cpu_seconds(mut self, seconds: u64) -> Self {
         self.cpu_seconds = Some(seconds);
         self
     }
 
     /// The most open file descriptors (`RLIMIT_NOFILE`). The worker itself uses about a dozen.
+    ///
+    /// ```
+    /// # use procession::Limits;
+    /// let limits = Limits::none().open_files(256);
+    /// ```
     pub const fn open_files(mut self, files: u64) -> Self {
         self.open_files = Some(files);
         self
@@ -60,6 +75,11 @@ impl Limits {
 
     /// Added to the niceness that workers inherit from this process: 0 for the same priority, up to
     /// 19 for the lowest.
+    ///
+    /// ```
+    /// # use procession::Limits;
+    /// let limits = Limits::none().niceness(10); // behind interactive programs
+    /// ```
     pub const fn niceness(mut self, increment: i32) -> Self {
         self.niceness = Some(increment);
         self
@@ -175,6 +195,11 @@ impl Recycling {
     }
 
     /// After this number of tasks, at least 1. The new worker starts while the last of them runs.
+    ///
+    /// ```
+    /// # use procession::Recycling;
+    /// let recycling = Recycling::never().after_tasks(1_000);
+    /// ```
     pub const fn after_tasks(mut self, tasks: u64) -> Self {
         self.after_tasks = Some(tasks);
         self
@@ -182,6 +207,11 @@ impl Recycling {
 
     /// After a task at whose end the worker has more resident memory than this, in bytes. Linux
     /// only: elsewhere there is no such check.
+    ///
+    /// ```
+    /// # use procession::Recycling;
+    /// let recycling = Recycling::never().above_memory(500 << 20); // 500 MiB
+    /// ```
     pub const fn above_memory(mut self, bytes: u64) -> Self {
         self.above_memory = Some(bytes);
         self
@@ -193,6 +223,12 @@ impl Recycling {
     /// [spare](crate::Builder::spares) counts from its promotion.
     ///
     /// The start of a worker takes about 2 ms and its initializer, so an age of seconds costs little.
+    ///
+    /// ```
+    /// # use procession::Recycling;
+    /// # use std::time::Duration;
+    /// let recycling = Recycling::never().above_age(Duration::from_secs(3600));
+    /// ```
     pub const fn above_age(mut self, age: Duration) -> Self {
         self.above_age = Some(age);
         self

@@ -10,6 +10,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`inner`], [`state`], [`effects`] | events to the scheduler under its lock, and its actions after it |
+//! | [`submit`] | the public methods that submit tasks with options |
 //! | [`submission`], [`completion`], [`task_control`] | tasks in, results out, and what futures ask of the pool |
 //! | [`supervisor`], [`start_worker`] | the thread that starts processes, and ends them |
 //! | [`handler`], [`handshake`], [`start_failure`] | one thread per process: handshake, replies |
@@ -47,6 +48,7 @@ mod start_worker;
 mod state;
 mod stats;
 mod submission;
+mod submit;
 mod submit_async;
 mod supervisor;
 mod suspension;
@@ -69,6 +71,7 @@ pub use events::{Output, PoolEvent};
 pub use output::OutputStream;
 pub use socket_dir::PrivateDir;
 pub use stats::{Stats, Times};
+pub use submit::Full;
 pub use submit_async::SubmitAsync;
 pub use suspension::{resume_all, suspend_all};
 
@@ -79,13 +82,13 @@ use self::state::PoolState;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
-use crate::executor::{Canceller, Engine, Job, Map, MapUnordered, Shutdown, ShutdownAsync};
+use crate::executor::{Canceller, Engine, Job, Shutdown, ShutdownAsync};
 #[cfg(feature = "remote")]
 use crate::executor::{chunk::EncodedChunk, job::EncodedJob};
-use crate::future::Future;
 use crate::sandbox::SandboxReport;
 use crate::scheduler::{Event, Scheduler};
-use crate::task::{Task, TaskId};
+use crate::task::TaskId;
+#[cfg(feature = "remote")]
 use crate::task_options::TaskOptions;
 use crate::waiting;
 use procession_os::fork::Origin;
@@ -131,6 +134,15 @@ impl ProcessPool {
     /// A pool with the default settings: one worker per CPU. The workers run the executable of this
     /// process, whose `main` must call [`serve_if_asked`](crate::worker::serve_if_asked) first.
     ///
+    /// ```no_run
+    /// # use procession::*;
+    /// # fn main() -> Result<(), PoolError> {
+    /// worker::serve_if_asked(Registry::new()); // or `#[procession::main]`
+    /// let pool = ProcessPool::new()?;
+    /// println!("{} workers", pool.workers());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Builder::build`].
@@ -139,18 +151,39 @@ impl ProcessPool {
     }
 
     /// A builder with the default settings.
+    ///
+    /// ```no_run
+    /// # use procession::*;
+    /// # fn main() -> Result<(), PoolError> {
+    /// let pool = ProcessPool::builder().workers(2).build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
 
     /// Number of worker processes that the pool keeps at most, without
     /// [spares](Builder::spares).
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// fn is_busy(pool: &ProcessPool) -> bool {
+    ///     pool.stats().running >= pool.workers()
+    /// }
+    /// ```
     pub fn workers(&self) -> usize {
         self.inner.setup.scheduling.slots.len()
     }
 
     /// Process ids of the workers that live now, spares included, in the order of their indices. A worker that is being
     /// replaced may have two.
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// fn show(pool: &ProcessPool) {
+    ///     println!("gdb -p {:?}", pool.pids());
+    /// }
+    /// ```
     pub fn pids(&self) -> Vec<u32> {
         if self.inner.origin.is_forked() {
             return Vec::new();
@@ -159,12 +192,29 @@ impl ProcessPool {
     }
 
     /// The layers of the [`Sandbox`](crate::Sandbox) that the workers have. `None` until a worker is ready.
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// fn show(pool: &ProcessPool) {
+    ///     if let Some(report) = pool.sandbox_report().filter(|report| !report.is_complete()) {
+    ///         eprintln!("without some layers: {:?}", report.layers());
+    ///     }
+    /// }
+    /// ```
     pub fn sandbox_report(&self) -> Option<SandboxReport> {
         let report = &self.inner.sandbox_report;
         report.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Counters of the pool up to now.
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// fn show(pool: &ProcessPool) {
+    ///     let stats = pool.stats();
+    ///     println!("{} pending, {} running, {} done, {} failed", stats.pending, stats.running, stats.done, stats.failed);
+    /// }
+    /// ```
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }
@@ -173,42 +223,6 @@ impl ProcessPool {
     #[cfg(feature = "journal")]
     pub fn journal_dir(&self) -> Option<&std::path::Path> {
         self.inner.listeners.journal().map(|journal| journal.dir())
-    }
-
-    /// Like [`submit`](super::Executor::submit), with options for this task.
-    pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
-        let (job, future) = Job::new(task, self.canceller());
-        self.inner.reserve(1);
-        self.inner.submit(job, options.resolve(self.inner.setup.options));
-        future
-    }
-
-    /// Like [`submit`](super::Executor::submit) for async code: where [`Builder::max_pending`] tasks are
-    /// pending, it waits for room without blocking the thread, on any runtime. The task is submitted when
-    /// the returned future is polled; until then, dropping it drops the task.
-    ///
-    /// ```
-    /// # use procession::{Context, Failure, ProcessPool, Task, TaskError};
-    /// # use serde::{Deserialize, Serialize};
-    /// # #[derive(Serialize, Deserialize)]
-    /// # struct Square(u64);
-    /// # impl Task for Square {
-    /// #     const NAME: &'static str = "square";
-    /// #     type Output = u64;
-    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
-    /// # }
-    /// async fn square(pool: &ProcessPool, n: u64) -> Result<u64, TaskError> {
-    ///     let future = pool.submit_async(Square(n)).await; // there was room
-    ///     future.await
-    /// }
-    /// ```
-    pub fn submit_async<T: Task>(&self, task: T) -> SubmitAsync<'_, T> {
-        self.submit_async_with(TaskOptions::new(), task)
-    }
-
-    /// Like [`submit_async`](Self::submit_async), with options for this task.
-    pub fn submit_async_with<T: Task>(&self, options: TaskOptions, task: T) -> SubmitAsync<'_, T> {
-        SubmitAsync::new(self, options.resolve(self.inner.setup.options), task)
     }
 
     /// Like [`shutdown`](super::Executor::shutdown) for async code: a thread waits for the end of the
@@ -223,71 +237,6 @@ impl ProcessPool {
     pub fn shutdown_async(&self, how: Shutdown) -> ShutdownAsync {
         let inner = Arc::clone(&self.inner);
         ShutdownAsync::new(callbacks::address(&*self.inner), move || inner.shut_down(how))
-    }
-
-    /// Like [`map`](super::Executor::map), with options for each of these tasks.
-    ///
-    /// ```no_run
-    /// # use procession::{Context, Failure, ProcessPool, Retries, Task, TaskError, TaskOptions};
-    /// # use serde::{Deserialize, Serialize};
-    /// # use std::time::Duration;
-    /// # #[derive(Serialize, Deserialize)]
-    /// # struct Square(u64);
-    /// # impl Task for Square {
-    /// #     const NAME: &'static str = "square";
-    /// #     type Output = u64;
-    /// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
-    /// # }
-    /// # fn sum(pool: &ProcessPool) -> Result<u64, TaskError> {
-    /// let options = TaskOptions::new().timeout(Duration::from_secs(2)).retries(Retries::times(1));
-    /// pool.map_with(options, (1..=10).map(Square)).sum()
-    /// # }
-    /// ```
-    pub fn map_with<I>(&self, options: TaskOptions, tasks: I) -> Map<'_, Self, I::IntoIter>
-    where
-        I: IntoIterator<Item: Task>,
-    {
-        Map::new(self, options, tasks.into_iter())
-    }
-
-    /// Like [`map_unordered`](super::Executor::map_unordered), with options for each of these tasks.
-    pub fn map_unordered_with<I>(
-        &self,
-        options: TaskOptions,
-        tasks: I,
-    ) -> MapUnordered<'_, Self, I::IntoIter>
-    where
-        I: IntoIterator<Item: Task>,
-    {
-        MapUnordered::new(self, options, tasks.into_iter())
-    }
-
-    /// Like [`submit`](super::Executor::submit), but never blocks.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`], which holds the task, if [`Builder::max_pending`] tasks are pending.
-    pub fn try_submit<T: Task>(&self, task: T) -> Result<Future<T::Output>, Full<T>> {
-        self.try_submit_with(TaskOptions::new(), task)
-    }
-
-    /// Like [`try_submit`](Self::try_submit), with options for this task.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_submit`](Self::try_submit).
-    pub fn try_submit_with<T: Task>(
-        &self,
-        options: TaskOptions,
-        task: T,
-    ) -> Result<Future<T::Output>, Full<T>> {
-        // In a forked copy of the process the lock may be held for ever; the future holds the error.
-        if !self.inner.origin.is_forked() && !self.inner.try_reserve(&mut self.inner.lock_state()) {
-            return Err(Full(task));
-        }
-        let (job, future) = Job::new(task, self.canceller());
-        self.inner.submit(job, options.resolve(self.inner.setup.options));
-        Ok(future)
     }
 
     #[cfg(feature = "remote")]
@@ -349,22 +298,6 @@ impl ProcessPool {
         Ok(Self { inner })
     }
 }
-
-/// [`Builder::max_pending`] tasks are pending. Holds the task that was not submitted.
-///
-/// ```
-/// # #[cfg(feature = "macros")] {
-/// # use procession::*;
-/// # #[procession::task]
-/// # fn square(n: u64) -> u64 { n * n }
-/// fn submit_or_run_here(pool: &ProcessPool, n: u64) -> Future<u64> {
-///     pool.try_submit(square(n)).unwrap_or_else(|Full(task)| Sequential::new().submit(task))
-/// }
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many tasks are pending as the pool allows")]
-pub struct Full<T>(pub T);
 
 impl Engine for ProcessPool {
     fn enqueue(&self, job: Job) {

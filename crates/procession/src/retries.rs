@@ -72,6 +72,11 @@ impl Retries {
     /// Up to `times` further attempts after a crash or a timeout, with pauses of 10 ms, 20 ms, … up
     /// to 1 s. A failure is not retried, since most tasks would fail again: see
     /// [`on_failure`](Self::on_failure).
+    ///
+    /// ```
+    /// # use procession::Retries;
+    /// let retries = Retries::times(2); // up to three attempts
+    /// ```
     pub const fn times(times: u32) -> Self {
         Self {
             times,
@@ -84,18 +89,33 @@ impl Retries {
     }
 
     /// Whether a task is retried after a crash. Default of [`times`](Self::times): yes.
+    ///
+    /// ```
+    /// # use procession::Retries;
+    /// let retries = Retries::times(2).on_crash(false); // a crash would come again
+    /// ```
     pub const fn on_crash(mut self, yes: bool) -> Self {
         self.on_crash = yes;
         self
     }
 
     /// Whether a task is retried after a timeout. Default of [`times`](Self::times): yes.
+    ///
+    /// ```
+    /// # use procession::Retries;
+    /// let retries = Retries::times(2).on_timeout(false);
+    /// ```
     pub const fn on_timeout(mut self, yes: bool) -> Self {
         self.on_timeout = yes;
         self
     }
 
     /// Whether a task is retried after an error or a panic of its own. Default: no.
+    ///
+    /// ```
+    /// # use procession::Retries;
+    /// let retries = Retries::times(2).on_failure(true); // of a server that is away at times
+    /// ```
     pub const fn on_failure(mut self, yes: bool) -> Self {
         self.on_failure = yes;
         self
@@ -104,6 +124,12 @@ impl Retries {
     /// The pauses: `first` before the second attempt, twice as long before each further one, and at
     /// most `longest`. Each is shortened by a random part of up to a half, so that tasks that
     /// failed together do not run again together. With a `first` of zero there is no pause.
+    ///
+    /// ```
+    /// # use procession::Retries;
+    /// # use std::time::Duration;
+    /// let retries = Retries::times(5).backoff(Duration::from_secs(1), Duration::from_secs(60));
+    /// ```
     pub const fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.first_pause = first;
         self.longest_pause = longest;

@@ -102,12 +102,22 @@ impl Sandbox {
     }
 
     /// Allows reading this file, or this directory with all in it. It must exist when a worker starts.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().read("/usr/share/models").read("/usr/share/fonts");
+    /// ```
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.push(path.into());
         self
     }
 
     /// Allows reading and writing there, and new files.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().write("thumbnails");
+    /// ```
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.write.push(path.into());
         self
@@ -115,12 +125,22 @@ impl Sandbox {
 
     /// The most writable memory of a worker, and its longest file, in bytes. A worker needs about 10 MB for
     /// itself. Default: no limit.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().memory(1 << 30); // 1 GiB
+    /// ```
     pub const fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }
 
     /// Allows what the level refuses.
+    ///
+    /// ```
+    /// # use procession::{Allow, Sandbox};
+    /// let sandbox = Sandbox::strict().allow(Allow::Network);
+    /// ```
     pub fn allow(mut self, exception: Allow) -> Self {
         self.allowed.push(exception);
         self
@@ -129,6 +149,11 @@ impl Sandbox {
     /// Goes on without the layers that this system does not have. Without this, the pool is not built:
     /// [`PoolError::SandboxUnavailable`]. [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report)
     /// says which are missing.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().best_effort(); // `sandbox_report` says what is missing
+    /// ```
     pub const fn best_effort(mut self) -> Self {
         self.is_best_effort = true;
         self
@@ -137,6 +162,11 @@ impl Sandbox {
     /// Each worker runs one task. Otherwise a worker that one task has taken over also runs later ones, and
     /// can read them and answer for them. It replaces
     /// [`Recycling::after_tasks`](crate::Recycling::after_tasks).
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().fresh_per_task();
+    /// ```
     pub const fn fresh_per_task(mut self) -> Self {
         self.is_fresh = true;
         self

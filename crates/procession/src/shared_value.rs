@@ -68,6 +68,13 @@ struct SharedCore<T> {
 
 impl<T> SharedValue<T> {
     /// A value to be shared.
+    ///
+    /// ```
+    /// use procession::SharedValue;
+    ///
+    /// let words = SharedValue::new(vec!["an".to_owned(), "example".to_owned()]);
+    /// assert_eq!(words.len(), 2);
+    /// ```
     pub fn new(value: T) -> Self {
         Self(Arc::new(SharedCore { id: Uuid::new_v4(), value, encoded: OnceLock::new() }))
     }

@@ -42,6 +42,12 @@ impl TaskOptions {
 
     /// The longest time for which each run of the task may take; see
     /// [`Builder::timeout`](crate::Builder::timeout).
+    ///
+    /// ```
+    /// # use procession::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().timeout(Duration::from_secs(2));
+    /// ```
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(Some(timeout));
         self
@@ -55,6 +61,12 @@ impl TaskOptions {
 
     /// The time that a running task has from the request to stop until its worker is killed: see
     /// [`Builder::grace`](crate::Builder::grace). Zero: it is killed without a request.
+    ///
+    /// ```
+    /// # use procession::TaskOptions;
+    /// # use std::time::Duration;
+    /// let options = TaskOptions::new().timeout(Duration::from_secs(30)).grace(Duration::from_secs(2));
+    /// ```
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
@@ -62,12 +74,22 @@ impl TaskOptions {
 
     /// Pending tasks of higher priority are started first; equal ones in the order of submission.
     /// Default: 0.
+    ///
+    /// ```
+    /// # use procession::TaskOptions;
+    /// let (urgent, whenever) = (TaskOptions::new().priority(10), TaskOptions::new().priority(-1));
+    /// ```
     pub const fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
     }
 
     /// How often the task is run again, and after which faults.
+    ///
+    /// ```
+    /// # use procession::{Retries, TaskOptions};
+    /// let options = TaskOptions::new().retries(Retries::times(5));
+    /// ```
     pub const fn retries(mut self, retries: Retries) -> Self {
         self.retries = Some(retries);
         self

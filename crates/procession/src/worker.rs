@@ -55,6 +55,23 @@ use procession_os::threads;
 /// If the variable `PROCESSION_REPLAY` of the environment names a file of
 /// [`Builder::keep_crashes`](crate::Builder::keep_crashes), it runs that task instead: see
 /// [`replay_if_asked`].
+///
+/// ```no_run
+/// use procession::{Registry, worker};
+/// # use procession::{Context, Failure, Task};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Square(u64);
+/// # impl Task for Square {
+/// #     const NAME: &'static str = "square";
+/// #     type Output = u64;
+/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # }
+///
+/// fn main() {
+///     worker::serve_if_asked(Registry::new().with::<Square>());
+///     // Only the coordinator comes here.
+/// }
+/// ```
 pub fn serve_if_asked(registry: Registry) {
     HAS_ASKED.store(true, Ordering::Release);
     serve_if_invited(&registry);
@@ -91,12 +108,36 @@ pub(crate) fn serve_if_invited(registry: &Registry) {
 /// | with exit code 0 | it has an output, which was printed |
 /// | with exit code 1 | it, or the initializer, returned an error or panicked |
 /// | with exit code 2 | it did not run: the file cannot be read, has another build or no task of this program |
+///
+/// ```no_run
+/// use procession::{Registry, worker};
+///
+/// fn main() {
+///     let registry = Registry::new(); // .with::<Decode>()
+///     worker::replay_if_asked(&registry);
+///     if let Some(asked) = worker::asked() {
+///         asked.serve(registry).expect("a coordinator");
+///     }
+/// }
+/// ```
 pub fn replay_if_asked(registry: &Registry) {
     kept_task::replay_if_asked(registry);
 }
 
 /// The coordinator's request to serve, if this process was started as a worker. For worker programs
 /// that do more than [`serve_if_asked`], such as opening a log.
+///
+/// ```no_run
+/// use procession::{Registry, worker};
+///
+/// fn main() -> Result<(), worker::ServeError> {
+///     if let Some(asked) = worker::asked() {
+///         eprintln!("worker {} of process {}", asked.worker(), asked.coordinator());
+///         return asked.serve(Registry::new()); // .with::<Decode>()
+///     }
+///     Ok(()) // the coordinator
+/// }
+/// ```
 pub fn asked() -> Option<Asked> {
     HAS_ASKED.store(true, Ordering::Release);
     invited()

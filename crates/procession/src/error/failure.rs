@@ -159,11 +159,24 @@ pub struct Failure(Cause);
 
 impl Failure {
     /// A failure that is only a message.
+    ///
+    /// ```
+    /// # use procession::{Failure, TaskError};
+    /// let failure = Failure::msg(format_args!("line {} is empty", 3));
+    /// assert_eq!(TaskError::failed(failure).to_string(), "line 3 is empty");
+    /// ```
     pub fn msg(message: impl fmt::Display) -> Self {
         Self(Cause { message: message.to_string(), source: None, value: None })
     }
 
     /// A failure from an error behind a reference or a box, with its whole chain.
+    ///
+    /// ```
+    /// # use procession::{Failure, TaskError};
+    /// let error: Box<dyn std::error::Error + Send + Sync> = "no such file".into();
+    /// let failure = Failure::from_error(&*error);
+    /// assert_eq!(TaskError::failed(failure).to_string(), "no such file");
+    /// ```
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         Self(Cause::of(error))
     }

@@ -31,6 +31,15 @@ pub struct Sequential {
 
 impl Sequential {
     /// An executor with the default settings.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// assert_eq!(Sequential::new().submit(square(7)).result(), Ok(49));
+    /// # }
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }

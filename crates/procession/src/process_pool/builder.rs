@@ -1,6 +1,7 @@
 //! [`Builder`]: the settings of a process pool, each with its default, and their validation.
 
 mod debug;
+mod faults;
 mod listeners;
 mod program;
 
@@ -135,6 +136,12 @@ impl Default for Builder {
 
 impl Builder {
     /// Number of worker processes, at most; 1 to 32,768. Default: one per CPU.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// let builder = ProcessPool::builder().workers(2);
+    /// ```
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -142,6 +149,16 @@ impl Builder {
 
     /// Number of workers that are started before there are tasks for them, and that are kept while
     /// they are idle. A number above [`workers`](Self::workers) means all. Default: all.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// // Starts with one worker, has up to 8 while there are tasks:
+    /// let builder = ProcessPool::builder()
+    ///     .workers(8)
+    ///     .min_workers(1)
+    ///     .idle_timeout(Duration::from_secs(60));
+    /// ```
     pub fn min_workers(mut self, workers: usize) -> Self {
         self.min_workers = Some(workers);
         self
@@ -178,6 +195,13 @@ impl Builder {
     /// With more tasks than workers, each worker runs several on threads; if a worker dies, all tasks
     /// that run in it are lost. With fewer tasks than workers, one worker is started per task. At
     /// most 32,768 tasks per worker.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// // 30 downloads at a time, in 2 processes:
+    /// let builder = ProcessPool::builder().workers(2).concurrency(30);
+    /// ```
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(tasks);
         self
@@ -189,71 +213,27 @@ impl Builder {
     /// the standard library, 2 MiB unless `RUST_MIN_STACK` is set.
     ///
     /// Smaller stacks let more threads start under a limit of memory.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// let builder = ProcessPool::builder().workers(2).concurrency(1000).stack_size(512 << 10);
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack = Some(bytes);
-        self
-    }
-
-    /// The longest time for which a task may run, counted from its start in the worker. Then its
-    /// worker is killed and replaced, and the future holds
-    /// [`TaskError::TimedOut`](crate::TaskError::TimedOut). Other tasks that run in the same worker
-    /// are lost, too: [`TaskError::WorkerDied`](crate::TaskError::WorkerDied) with `is_collateral`.
-    /// Default: no limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// The time that a running task has, when it is [cancelled](crate::Future::cancel) or its
-    /// [`timeout`](Self::timeout) has passed, until its worker is killed. Meanwhile
-    /// [`Context::stop_requested`](crate::Context::stop_requested) returns true, so that the task can
-    /// clean up and return what it has. The future holds what it returns within that time: an output,
-    /// which may be a partial one, or an error. After it the future holds
-    /// [`TaskError::Cancelled`](crate::TaskError::Cancelled) or
-    /// [`TaskError::TimedOut`](crate::TaskError::TimedOut), as without a grace period. Default: none.
-    ///
-    /// ```no_run
-    /// # use procession::{PoolError, ProcessPool};
-    /// # use std::time::Duration;
-    /// # fn main() -> Result<(), PoolError> {
-    /// let pool = ProcessPool::builder()
-    ///     .timeout(Duration::from_secs(30)) // then `stop_requested` is true,
-    ///     .grace(Duration::from_secs(2)) // and after 32 s the worker is killed
-    ///     .build()?;
-    /// # Ok(()) }
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = Some(grace);
-        self
-    }
-
-    /// How often a task is run again, and after which faults. Default: never.
-    pub fn retries(mut self, retries: Retries) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// When a worker is replaced by a new process. Default: only after it died.
-    pub fn recycling(mut self, recycling: Recycling) -> Self {
-        self.recycling = recycling;
-        self
-    }
-
-    /// Resource limits of each worker process. Default: those of this process.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// What the workers may do. Default: [`Sandbox::none`], what this process may do.
-    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
-        self.sandbox = sandbox;
         self
     }
 
     /// The largest number of tasks that wait for a worker; at least 1. At this number, `submit`
     /// blocks until there are fewer, and [`ProcessPool::try_submit`] returns [`Full`](super::Full).
     /// A `submit` from a callback of this pool never blocks. Default: no limit.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// // Of an iterator of a million tasks, 1,000 are in memory:
+    /// let builder = ProcessPool::builder().max_pending(1_000);
+    /// ```
     pub fn max_pending(mut self, tasks: usize) -> Self {
         self.max_pending = Some(tasks);
         self
@@ -263,6 +243,27 @@ impl Builder {
     /// [`Context::local`](crate::Context::local). It must end within the
     /// [`start_timeout`](Self::start_timeout). If it returns an error or panics, the pool is broken:
     /// each future holds [`PoolError::CannotStart`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// struct Model(Vec<u8>);
+    ///
+    /// #[procession::task]
+    /// fn load(path: String, context: &Context) -> Result<(), Failure> {
+    ///     context.try_local(|| std::fs::read(&path).map(Model))?;
+    ///     Ok(())
+    /// }
+    ///
+    /// #[procession::task]
+    /// fn classify(text: String, context: &Context) -> Result<bool, Failure> {
+    ///     let model = context.get_local::<Model>().ok_or("no model was loaded")?;
+    ///     Ok(model.0.len() > text.len()) // …
+    /// }
+    ///
+    /// let builder = ProcessPool::builder().initializer(load("model.bin".into()));
+    /// # }
+    /// ```
     pub fn initializer<T: Task>(mut self, task: T) -> Self {
         self.initializer = Some(Initializer::new(&task));
         self
@@ -272,23 +273,14 @@ impl Builder {
     /// is refused, like one with another build of this crate. Default: the empty string.
     ///
     /// [`Registry::build_id`]: crate::Registry::build_id
+    ///
+    /// ```
+    /// # use procession::*;
+    /// # use std::time::Duration;
+    /// let builder = ProcessPool::builder().build_id(env!("CARGO_PKG_VERSION"));
+    /// ```
     pub fn build_id(mut self, id: impl Into<String>) -> Self {
         self.build_id = id.into();
-        self
-    }
-
-    /// Keeps each task that ends its worker, with its arguments and blobs, as a file in this directory: one
-    /// that crashes, is killed, leaves the process or runs too long. [`KeptTask`](crate::KeptTask) says
-    /// how to run it again. The error names the file, and so does the event
-    /// [`PoolEvent::InputKept`](crate::PoolEvent::InputKept), which also comes for a task whose retry succeeds.
-    /// Default: no files.
-    ///
-    /// Files are readable for this user alone. Each task has one, that of its last crash. At 100 files or 1
-    /// GiB the oldest are removed; files that do not end in `.procession` are left alone. If a worker runs
-    /// several tasks at a time, each of those that ended with it is kept, except those that the pool ended
-    /// because another ran too long. The variables of [`worker_env`](Self::worker_env) are not kept.
-    pub fn keep_crashes(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.crash_dir = Some(dir.into());
         self
     }
 

@@ -163,6 +163,13 @@ impl Times {
     }
 
     /// The quantile, for a share from 0.0 to 1.0: 0.5 is the median. Zero without durations.
+    ///
+    /// ```
+    /// # fn show(pool: &procession::ProcessPool) {
+    /// let wait = pool.stats().wait;
+    /// println!("half of the tasks began within {:?}", wait.quantile(0.5));
+    /// # }
+    /// ```
     pub fn quantile(&self, share: f64) -> Duration {
         let found = self.histogram.quantile_bucket(share.clamp(0.0, 1.0)).ok().flatten();
         found.map_or(Duration::ZERO, |bucket| Duration::from_micros(bucket.end()).min(self.max))

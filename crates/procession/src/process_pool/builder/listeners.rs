@@ -31,6 +31,11 @@ impl Builder {
 
     /// Like [`on_event`](Self::on_event), without [`PoolEvent::TaskStarted`], which costs a call for each
     /// task.
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// let builder = ProcessPool::builder().on_event_except_starts(|event| eprintln!("{event:?}"));
+    /// ```
     pub fn on_event_except_starts(self, call: impl Fn(&PoolEvent) + Send + Sync + 'static) -> Self {
         Self { wants_starts: false, ..self.on_event(call) }
     }
@@ -38,6 +43,13 @@ impl Builder {
     /// Sets the function that is called with each line that a worker writes to its standard output
     /// or error. Default: writes `worker 0 (pid 4712): line` to standard error, with control characters
     /// escaped.
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// let builder = ProcessPool::builder().on_output(|output| {
+    ///     eprintln!("[{} {}] {}", output.worker, output.pid, output.line.escape_debug());
+    /// });
+    /// ```
     pub fn on_output(mut self, call: impl Fn(&Output<'_>) + Send + Sync + 'static) -> Self {
         self.on_output = Box::new(call);
         self
@@ -47,6 +59,11 @@ impl Builder {
     /// [`Context::say`](crate::Context::say), before the future of the task is done. Default: writes
     /// the line to standard output, with control characters escaped. A line that a worker reports for a
     /// task that it does not run goes to [`on_output`](Self::on_output).
+    ///
+    /// ```
+    /// # use procession::ProcessPool;
+    /// let builder = ProcessPool::builder().on_say(|said| println!("task {}: {}", said.task, said.line));
+    /// ```
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.on_say = Box::new(call);
         self
