@@ -65,6 +65,8 @@ const PRINTED: &[(&str, &str)] = &[
     ("back_pressure", "all are accounted for: true\nimage 10\n"),
     ("cancelling", "strategy 0 wins\n2 cancelled\n"),
     ("events", "[20, 0]\n"),
+    ("from_command", "2 converted, 2 failed\n"),
+    ("from_procspawn", "2 words\npanicked: nothing to count\n3 words\n"),
     ("hanging_tasks", "(a): 3\n(((: not done in 500ms\n(b c): 5\n"),
     ("leaky_library", "50 pages by 5 processes, one after the other\n"),
     ("priorities", "a click, then a report, then a backup\n"),
