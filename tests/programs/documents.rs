@@ -91,6 +91,31 @@ fn every_function_that_the_architecture_names_exists() {
     }
 }
 
+#[test]
+fn the_architecture_names_every_source_file() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, list) = architecture.split_once("## The files").expect("a list of files");
+    let (list, _) = list.split_once("\n## ").expect("a chapter behind it");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<_> = list.split(|c| !is_part(c)).collect();
+    let files = files();
+    let paths = files.iter().map(|file| file.strip_prefix(ROOT).expect("a path below the root"));
+    let is_source = |path: &&Path| {
+        let mut folders = path.iter().skip_while(|name| *name == "crates").take(2);
+        folders.any(|name| name == "src") && path.extension().is_some_and(|end| end == "rs")
+    };
+    let sources: Vec<_> = paths.filter(is_source).collect();
+    assert!(sources.len() > 300, "the sources are found: {}", sources.len());
+    let is_named = |path: &&&Path| {
+        let mut parts = path.iter().filter_map(|part| part.to_str());
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        let is_of_tests = stem.ends_with("tests") || parts.any(|part| part == "tests");
+        is_of_tests || ["mod", "lib"].contains(&stem) || words.contains(stem)
+    };
+    let missing: Vec<_> = sources.iter().filter(|path| !is_named(path)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The crates of others that a manifest depends on, in any of its tables.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut is_dependency = false;
