@@ -1,26 +1,28 @@
 //! [`Link`]: a connection to the NATS servers, with the few requests that coordinators and agents make. Each
 //! of them has a deadline, and none of them is given up because the connection is down: it waits for it.
 
+mod answer;
+mod denials;
 mod streams;
 
+pub(crate) use answer::Answer;
 pub(crate) use streams::{PutError, StreamAges};
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::RawMessage;
-use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use self::denials::Denials;
 use crate::cas_write::WriteReply;
 use crate::host_lease::HostLease;
 use crate::names::Names;
@@ -40,39 +42,7 @@ pub(crate) struct Link {
     pub(crate) names: Arc<Names>,
     /// Counts what may have made messages be missed: reconnections, and messages that were dropped here.
     gaps: watch::Receiver<u64>,
-}
-
-/// The answer to a write: either one that the state machines know, or a refusal of another kind.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Reply(WriteReply),
-    /// The server will not take it: it is too large, or the storage is full.
-    Fault(String),
-}
-
-impl Answer {
-    /// What the error of a publication says of it.
-    fn of_error(error: &PublishError) -> Self {
-        let source = error.source().and_then(|source| source.downcast_ref());
-        let code = source.map(jetstream::Error::error_code);
-        match error.kind() {
-            PublishErrorKind::WrongLastSequence => Self::Reply(WriteReply::Refused),
-            PublishErrorKind::MaxPayloadExceeded => Self::Fault(full_text(error)),
-            PublishErrorKind::Other => match code {
-                // The same, as servers with replicas say it while another write is on its way.
-                Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT) => {
-                    Self::Reply(WriteReply::Refused)
-                }
-                // A copy of this message is on its way.
-                Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT) => {
-                    Self::Reply(WriteReply::Unknown)
-                }
-                _ => Self::Fault(full_text(error)),
-            },
-            // Nobody answers while a server starts.
-            _ => Self::Reply(WriteReply::Unknown),
-        }
-    }
+    denials: Arc<Denials>,
 }
 
 /// A record and what follows it in its message.
@@ -130,8 +100,12 @@ impl Link {
         let names = Arc::new(Names::new(&settings.prefix).map_err(NoAnswer)?);
         let (gap, gaps) = watch::channel(0);
         let counted = AtomicU64::new(0);
-        let count = move || gap.send_replace(counted.fetch_add(1, Ordering::Relaxed) + 1);
+        let count = move || {
+            gap.send_replace(counted.fetch_add(1, Ordering::Relaxed) + 1);
+        };
         let count = Arc::new(count);
+        let denials = Arc::new(Denials::default());
+        let noted = Arc::clone(&denials);
         let options = settings
             .options()
             .map_err(|error| NoAnswer(error.to_string()))?
@@ -144,29 +118,41 @@ impl Link {
                 Duration::from_millis(100).saturating_mul(tries.min(10) as u32)
             })
             .event_callback(move |event| {
-                if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
-                    count();
+                match event {
+                    Event::Connected | Event::SlowConsumer(_) => count(),
+                    Event::ServerError(error) => noted.note(&error),
+                    _ => {}
                 }
                 async {}
             });
-        let client = Self::open(&settings.url, options).await?;
+        let client = Self::open(settings, options).await?;
         let context = jetstream::ContextBuilder::new()
             .timeout(ANSWER)
             .max_ack_inflight(1 << 16)
             .build(client.clone());
-        let link = Self { client, context, names, gaps };
-        link.make_streams(settings).await?;
+        let link = Self { client, context, names, gaps, denials };
+        let made = link.make_streams(settings).await;
+        made.map_err(|NoAnswer(why)| NoAnswer(link.or_denied(why)))?;
         Ok(link)
     }
 
-    async fn open(url: &str, options: ConnectOptions) -> Result<Client, NoAnswer> {
-        let urls: Vec<_> = url.split(',').map(str::trim).map(str::to_owned).collect();
+    async fn open(settings: &ConnectSettings, options: ConnectOptions) -> Result<Client, NoAnswer> {
+        let urls: Vec<_> = settings.url.split(',').map(str::trim).map(str::to_owned).collect();
         let connected = timeout(FIRST_CONNECTION, options.connect(urls)).await;
+        let url = settings.shown_url();
         let failed = |cause: &str| NoAnswer(format!("cannot connect to NATS at {url}: {cause}"));
         match connected {
             Ok(Ok(client)) => Ok(client),
-            Ok(Err(error)) => Err(failed(&error.to_string())),
+            Ok(Err(error)) => Err(failed(&full_text(&error))),
             Err(_) => Err(failed("no answer within 10 s")),
+        }
+    }
+
+    /// A request that is denied gets no answer, so the reason is told elsewhere.
+    fn or_denied(&self, why: String) -> String {
+        match self.denials.last() {
+            Some(subject) => format!("{why}: the servers do not allow this user to use {subject}"),
+            None => why,
         }
     }
 
@@ -189,7 +175,7 @@ impl Link {
     /// Publishes to a stream and waits for its answer.
     async fn publish(&self, subject: String, message: PublishMessage) -> Answer {
         self.connected().await;
-        let sent = match self.context.send_publish(subject, message).await {
+        let sent = match self.context.send_publish(subject.clone(), message).await {
             Ok(acked) => acked.await,
             Err(error) => Err(error),
         };
@@ -197,9 +183,13 @@ impl Link {
             Ok(ack) => Answer::Reply(WriteReply::Taken(ack.sequence)),
             Err(error) => {
                 let answer = Answer::of_error(&error);
-                if matches!(answer, Answer::Reply(WriteReply::Unknown)) {
-                    sleep(Duration::from_millis(100)).await;
+                if !matches!(answer, Answer::Reply(WriteReply::Unknown)) {
+                    return answer;
                 }
+                if self.denials.take(&subject) {
+                    return Answer::Fault(format!("this user may not publish to {subject}"));
+                }
+                sleep(Duration::from_millis(100)).await;
                 answer
             }
         }
@@ -417,21 +407,4 @@ pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_of_the_server_that_do_not_say_that_it_will_not_take_a_message_are_no_faults() {
-        let answer = |code: u64| {
-            let error = serde_json::json!({ "code": 400, "err_code": code, "description": "d" });
-            let error: jetstream::Error = serde_json::from_value(error).expect("an error");
-            Answer::of_error(&PublishError::with_source(PublishErrorKind::Other, error))
-        };
-        assert!(matches!(answer(10164), Answer::Reply(WriteReply::Refused)));
-        assert!(matches!(answer(10158), Answer::Reply(WriteReply::Unknown)));
-        assert!(matches!(answer(10077), Answer::Fault(_)), "the stream is full");
-    }
 }

@@ -48,6 +48,16 @@ impl Names {
         format!("{}-bodies", self.prefix)
     }
 
+    /// The stream of the bucket of bodies.
+    pub(crate) fn body_stream(&self) -> String {
+        format!("OBJ_{}", self.bodies())
+    }
+
+    /// The chunks of a body, which the bucket has given this id.
+    pub(crate) fn body_chunks(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.bodies())
+    }
+
     /// Of all tasks.
     pub(crate) fn all_tasks(&self) -> String {
         format!("{}.t.>", self.prefix)

@@ -14,9 +14,12 @@ mod harness;
 
 mod agents;
 mod cancelling;
+mod configured;
 mod coordinators;
+mod netcuts;
 mod payloads;
 mod place;
+mod security;
 mod servers;
 mod tasks;
 mod works;
@@ -26,6 +29,9 @@ fn main() {
     procession::worker::serve_if_asked(procession::Registry::collected());
     place::play_if_asked();
     coordinators::play_if_asked();
+    configured::play_if_asked();
+    security::play_if_asked();
+    netcuts::play_if_asked();
     let trials = [
         servers::trials(),
         agents::trials(),
@@ -33,6 +39,8 @@ fn main() {
         cancelling::trials(),
         payloads::trials(),
         coordinators::trials(),
+        security::trials(),
+        netcuts::trials(),
     ];
     harness::run(trials.into_iter().flatten().collect());
 }

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         blobs_of_any_size_arrive_equal_and_nothing_is_left_of_them,
         a_shutdown_that_waits_waits_for_large_results_too,
+        large_tasks_and_results_arrive_although_the_server_is_killed_meanwhile,
     ]
 }
 
@@ -40,5 +41,24 @@ fn a_shutdown_that_waits_waits_for_large_results_too() {
     for future in futures {
         assert!(future.is_done());
         assert_eq!(future.result().expect("a blob").len(), len);
+    }
+}
+
+fn large_tasks_and_results_arrive_although_the_server_is_killed_meanwhile() {
+    let mut place = Place::new();
+    let _agent = place.agent("one", AgentKind { lease_ms: 20_000, ..AgentKind::default() });
+    let cluster = place.cluster();
+    let len = 4 << 20;
+    let futures: Vec<_> =
+        (0..16_u8).map(|n| cluster.submit(reverse(Blob::from(vec![n; len])))).collect();
+    for at in [1, 6] {
+        eventually("some results", || {
+            futures.iter().filter(|future| future.is_done()).count() > at
+        });
+        place.restart_server();
+    }
+    for (n, future) in (0..16_u8).zip(futures) {
+        let result = future.result();
+        assert!(result.as_ref().is_ok_and(|blob| **blob == vec![n; len]), "{n}: {result:?}");
     }
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{self, eventually, signal};
 
 /// What this program is to play, and its arguments, separated by blanks.
-const ROLE: &str = "PROCESSION_NATS_ROLE";
+pub(crate) const ROLE: &str = "PROCESSION_NATS_ROLE";
 
 /// A nats-server with its own directory, and what is connected to it.
 pub(crate) struct Place {
@@ -48,7 +48,7 @@ impl Default for AgentKind {
     }
 }
 
-fn find_server() -> PathBuf {
+pub(crate) fn find_server() -> PathBuf {
     let ours = env::current_exe().expect("this program");
     let target = ours.ancestors().nth(3).map(|target| target.join("nats-server/nats-server"));
     let given = env::var_os("NATS_SERVER").map(PathBuf::from);
