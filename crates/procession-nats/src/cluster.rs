@@ -5,6 +5,8 @@ mod builder;
 mod complete;
 mod driver;
 mod ending;
+mod named;
+mod requests;
 mod shared;
 mod upkeep;
 
@@ -22,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use builder::ClusterBuilder;
 use driver::ClusterNote;
+pub use named::forget;
 use shared::ClusterShared;
 pub use shared::{ClusterEvent, ClusterStats};
 
@@ -103,6 +106,28 @@ impl Cluster {
     /// The build that agents must have to run the tasks of this cluster.
     pub fn build_id(&self) -> &str {
         &self.shared.build
+    }
+
+    /// Leaves a [job that has a name](ClusterBuilder::job) to a program that attaches to it later: its tasks go
+    /// on, and their results are kept. The futures fail with [`PoolError::ShutDown`]. A job without a name is
+    /// cancelled, as on drop.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), procession::PoolError> {
+    /// use procession_nats::{Cluster, ConnectSettings};
+    ///
+    /// let cluster = Cluster::builder(ConnectSettings::new("nats://localhost")).job("nightly").build()?;
+    /// // ... submit tasks ...
+    /// cluster.leave();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn leave(self) {
+        self.shared.close();
+        let (done, is_done) = std_mpsc::channel();
+        if self.shared.notes.send(ClusterNote::Leave(done)).is_ok() {
+            let _ = is_done.recv();
+        }
     }
 
     fn take(&self, job: Job, options: TaskOptions) {

@@ -8,6 +8,7 @@ use crate::task_record::{HostClaim, RecordedState, TaskRecord};
 pub(crate) struct TaskHolder {
     nonces: fastrand::Rng,
     attempt: u32,
+    input: Option<u64>,
     is_killed: bool,
     state: HolderState,
 }
@@ -53,19 +54,21 @@ pub(crate) enum HolderAction {
 }
 
 impl TaskHolder {
-    /// A delivery, whose claim expects the record with the number `queued_seq`; and its first action.
+    /// A delivery, whose claim expects the record with the number `queued_seq`; and its first action. `input` is
+    /// in the records of the task.
     pub(crate) fn new(
         attempt: u32,
         queued_seq: u64,
+        input: Option<u64>,
         claim: HostClaim,
         seed: u64,
     ) -> (Self, HolderAction) {
         let mut nonces = fastrand::Rng::with_seed(seed);
         let state = RecordedState::Claimed(claim);
-        let record = TaskRecord { nonce: nonces.u64(..), attempt, state };
+        let record = TaskRecord { nonce: nonces.u64(..), attempt, input, state };
         let action = HolderAction::Write { record: record.clone(), expect: queued_seq };
         let state = HolderState::Claiming(CasWrite { record, expect: queued_seq });
-        (Self { nonces, attempt, is_killed: false, state }, action)
+        (Self { nonces, attempt, input, is_killed: false, state }, action)
     }
 
     /// The nonce of the write whose outcome it waits for.
@@ -98,8 +101,8 @@ impl TaskHolder {
             HolderEvent::Ran => match self.state {
                 HolderState::Running { claim_seq } => {
                     let nonce = self.nonces.u64(..);
-                    let record =
-                        TaskRecord { nonce, attempt: self.attempt, state: RecordedState::Done };
+                    let (attempt, input) = (self.attempt, self.input);
+                    let record = TaskRecord { nonce, attempt, input, state: RecordedState::Done };
                     let write = CasWrite { record: record.clone(), expect: claim_seq };
                     self.state = HolderState::Reporting(write);
                     vec![HolderAction::Write { record, expect: claim_seq }]

@@ -26,7 +26,8 @@
 //! | `cluster.rs` | the executor; its driver and its upkeep |
 //! | `agent.rs` | lease, pull, hold |
 //! | `link.rs`, `names.rs`, `message.rs` | what is asked of the servers, and what travels |
-//! | `host_lease.rs`, `delivery.rs` | who lives; who completes futures |
+//! | `host_lease.rs`, `job_lease.rs` | which hosts live; which coordinator has a job |
+//! | `delivery.rs` | who completes futures |
 //! | `overview.rs` | the agents and the queue, for people |
 
 mod agent;
@@ -36,6 +37,7 @@ mod cluster;
 mod delivery;
 mod holder;
 mod host_lease;
+mod job_lease;
 mod link;
 mod message;
 mod names;
@@ -53,7 +55,7 @@ mod task_record;
 struct HostsDocument;
 
 pub use agent::{Agent, AgentBuilder};
-pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats};
+pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats, forget};
 pub use host_lease::HostLease;
 pub use new_nkey::new_nkey;
 pub use overview::{HostsOverview, overview};

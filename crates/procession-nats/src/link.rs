@@ -3,6 +3,7 @@
 
 mod answer;
 mod denials;
+mod jobs;
 mod streams;
 
 pub(crate) use answer::Answer;

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use procession::{Blob, RemoteResult, RemoteTask, TaskError, TaskOptions};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::link::{Link, NoAnswer, PutError};
 
@@ -17,6 +18,9 @@ pub(crate) struct QueuedHead {
     pub(crate) attempt: u32,
     /// The sequence number of the `Queued` record, which the claim expects.
     pub(crate) seq: u64,
+    /// In a job that has a name: the hash of the task, for the records that the agent writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) input: Option<u64>,
     pub(crate) options: TaskOptions,
     pub(crate) body: BodyHead,
 }
@@ -54,6 +58,17 @@ impl Body {
 
     pub(crate) fn of_result(result: &RemoteResult, object: impl FnOnce() -> String) -> Self {
         Self::new(result.to_bytes(), result.blobs(), object)
+    }
+
+    /// A hash of what the body is: its kind, input and blobs.
+    pub(crate) fn hash(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        for part in &self.head.parts {
+            hasher.update((*part as u64).to_le_bytes());
+        }
+        hasher.update(&self.bytes);
+        let hash = hasher.finalize();
+        hash.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 
     /// Puts a large body where it can be got.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{job}.{id}` | the queue: messages that were not acknowledged |
 //! | stream `{prefix}-records`, `{prefix}.r.{job}.{id}` | the latest record of each task |
+//! | `{prefix}.r.{job}.lease.owner` | the coordinator of a job that has a name |
 //! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
 //! | bucket `{prefix}-hosts` | the leases of agents |
 //! | bucket `{prefix}-bodies` | tasks and results that are too large for a message |
@@ -85,6 +86,11 @@ impl Names {
 
     pub(crate) fn record(&self, job: &str, id: u64) -> String {
         format!("{}.r.{job}.{id}", self.prefix)
+    }
+
+    /// Where the lease of a job is. It is not among the records of the job.
+    pub(crate) fn job_lease(&self, job: &str) -> String {
+        format!("{}.r.{job}.lease.owner", self.prefix)
     }
 
     pub(crate) fn all_news(&self) -> String {

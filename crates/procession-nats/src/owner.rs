@@ -12,6 +12,8 @@ pub(crate) struct TaskOwner {
     attempt: u32,
     /// The highest number of attempts.
     attempts: u32,
+    /// The hash of the task, if its records may be those of an earlier coordinator.
+    input: Option<u64>,
     is_cancelled: bool,
     /// The latest record that is known. 0: none.
     seq: u64,
@@ -35,7 +37,7 @@ enum OwnerState {
 #[derive(Debug, Clone)]
 enum Intent {
     Queue,
-    Revoke(Revocation, Option<HostClaim>),
+    Revoke(Revocation),
 }
 
 /// What happens to a task at its coordinator.
@@ -98,15 +100,19 @@ pub(crate) enum OwnedEnd {
     HostLost { host: String, attempts: u32 },
     /// The server has lost the record, so it is not known whether the task has begun.
     RecordLost,
+    /// An earlier coordinator of the job has submitted another task in its place.
+    OtherTask,
 }
 
 impl TaskOwner {
-    /// A task that may be begun `attempts` times. The seed makes its nonces.
-    pub(crate) fn new(attempts: u32, seed: u64) -> Self {
+    /// A task that may be begun `attempts` times. The seed makes its nonces. With the hash of its input, it
+    /// takes over the records that it finds, if they have the same.
+    pub(crate) fn new(attempts: u32, input: Option<u64>, seed: u64) -> Self {
         Self {
             nonces: fastrand::Rng::with_seed(seed),
             attempt: 1,
             attempts: attempts.max(1),
+            input,
             is_cancelled: false,
             seq: 0,
             state: OwnerState::New,
@@ -195,11 +201,12 @@ impl TaskOwner {
     }
 
     fn write(&mut self, intent: Intent, expect: u64, actions: &mut Vec<OwnerAction>) {
-        let state = match intent {
+        let state = match &intent {
             Intent::Queue => RecordedState::Queued,
-            Intent::Revoke(why, _) => RecordedState::Revoked(why),
+            Intent::Revoke(why) => RecordedState::Revoked(why.clone()),
         };
-        let record = TaskRecord { nonce: self.nonces.u64(..), attempt: self.attempt, state };
+        let (nonce, attempt, input) = (self.nonces.u64(..), self.attempt, self.input);
+        let record = TaskRecord { nonce, attempt, input, state };
         actions.push(OwnerAction::Write { record: record.clone(), expect });
         self.state = OwnerState::Writing { write: CasWrite { record, expect }, intent };
     }
@@ -235,13 +242,23 @@ impl TaskOwner {
         let intent = intent.clone();
         match latest {
             // Only after a loss at the server: it has an earlier record, or none.
-            Some(stored) if stored.record.state == RecordedState::Queued => {
+            Some(stored) if self.is_earlier(&stored, &intent) => {
                 self.write(intent, stored.seq, actions);
             }
             Some(stored) => self.observed(stored, actions),
             None if matches!(intent, Intent::Queue) => self.write(intent, 0, actions),
             None => self.lost(actions),
         }
+    }
+
+    /// Whether an intent is carried out although this record was not expected.
+    fn is_earlier(&self, stored: &StoredRecord, intent: &Intent) -> bool {
+        let is_queued = stored.record.state == RecordedState::Queued;
+        let is_ours = stored.record.input == self.input;
+        let adopts = matches!(intent, Intent::Queue)
+            && self.input.is_some()
+            && stored.record.attempt >= self.attempt;
+        is_queued && is_ours && !adopts
     }
 
     /// The record that was to be written is the latest one.
@@ -251,15 +268,19 @@ impl TaskOwner {
         self.seq = seq;
         match intent {
             Intent::Queue if self.is_cancelled => {
-                self.write(Intent::Revoke(Revocation::Cancelled, None), seq, actions);
+                self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
             }
             Intent::Queue => self.publish(actions),
-            Intent::Revoke(Revocation::HostLost, Some(claim)) => {
-                let (host, attempts) = (claim.host, self.attempt);
-                self.end(OwnedEnd::HostLost { host, attempts }, actions);
-            }
-            Intent::Revoke(..) => self.end(OwnedEnd::Cancelled, actions),
+            Intent::Revoke(why) => self.revoked(why, actions),
         }
+    }
+
+    fn revoked(&mut self, why: Revocation, actions: &mut Vec<OwnerAction>) {
+        let end = match why {
+            Revocation::HostLost(host) => OwnedEnd::HostLost { host, attempts: self.attempt },
+            Revocation::Cancelled => OwnedEnd::Cancelled,
+        };
+        self.end(end, actions);
     }
 
     fn observed(&mut self, stored: StoredRecord, actions: &mut Vec<OwnerAction>) {
@@ -270,9 +291,12 @@ impl TaskOwner {
         if self.writes() == Some(record.nonce) {
             return self.won(seq, actions);
         }
+        if record.input != self.input {
+            return self.end(OwnedEnd::OtherTask, actions);
+        }
+        self.attempt = self.attempt.max(record.attempt);
         match record.state {
-            // Only this coordinator queues its tasks, so it is a late copy of an earlier record.
-            RecordedState::Queued => {}
+            RecordedState::Queued => self.was_queued(seq, record.attempt, actions),
             RecordedState::Claimed(claim) => {
                 self.seq = seq;
                 let instance = claim.instance.clone();
@@ -283,7 +307,21 @@ impl TaskOwner {
                 }
             }
             RecordedState::Done => self.end(OwnedEnd::Done, actions),
-            RecordedState::Revoked(_) => self.end(OwnedEnd::Cancelled, actions),
+            RecordedState::Revoked(why) => self.revoked(why, actions),
+        }
+    }
+
+    /// The latest record that is known was written by another coordinator of the job, or is a late copy of an
+    /// earlier one of this one. The message is sent, or sent again: of its copies one can be claimed.
+    fn was_queued(&mut self, seq: u64, attempt: u32, actions: &mut Vec<OwnerAction>) {
+        if self.input.is_none() || attempt < self.attempt {
+            return;
+        }
+        self.seq = seq;
+        if self.is_cancelled {
+            self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
+        } else {
+            self.publish(actions);
         }
     }
 
@@ -316,12 +354,12 @@ impl TaskOwner {
         }
         let (claim, seq) = (claim.clone(), self.seq);
         if self.is_cancelled {
-            self.write(Intent::Revoke(Revocation::Cancelled, Some(claim)), seq, actions);
+            self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
         } else if self.attempt < self.attempts {
             self.attempt += 1;
             self.write(Intent::Queue, seq, actions);
         } else {
-            self.write(Intent::Revoke(Revocation::HostLost, Some(claim)), seq, actions);
+            self.write(Intent::Revoke(Revocation::HostLost(claim.host)), seq, actions);
         }
     }
 
@@ -331,7 +369,7 @@ impl TaskOwner {
             OwnerState::New => self.end(OwnedEnd::Cancelled, actions),
             OwnerState::Publishing | OwnerState::Waiting if is_first => {
                 let seq = self.seq;
-                self.write(Intent::Revoke(Revocation::Cancelled, None), seq, actions);
+                self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
             }
             OwnerState::Running(claim) => {
                 actions.push(OwnerAction::Kill { instance: claim.instance.clone() });

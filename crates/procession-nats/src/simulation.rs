@@ -1,6 +1,6 @@
 //! Drives [`TaskOwner`] and [`TaskHolder`] through random schedules: messages that are lost, late and
 //! doubled, agents that crash, stop, are fenced and start again, servers that forget acknowledgements and
-//! messages; and checks after each step what must hold. The example `simulate_hosts` runs many of them.
+//! messages, coordinators that are killed, or stopped, and followed by others; and checks after each step what must hold. The example `simulate_hosts` runs many of them.
 
 mod laws;
 mod schedule;
@@ -29,6 +29,8 @@ pub struct ScheduleCounts {
     pub cancelled: u64,
     /// Results that came too late, and were refused.
     pub refused: u64,
+    /// Coordinators that took over the tasks of an earlier one.
+    pub attached: u64,
 }
 
 /// One coordinator, several agents and a server.
@@ -42,13 +44,21 @@ struct HostsWorld {
     /// On the way, in no order.
     packets: Vec<Packet>,
     counts: ScheduleCounts,
+    /// The coordinators up to now.
+    coordinators: u32,
+    /// The job has a name, so that a coordinator may follow another one.
+    has_name: bool,
 }
 
 #[derive(Debug)]
 struct OwnedTask {
     owner: TaskOwner,
+    /// The owner in a coordinator that was stopped, has lost the job, and goes on.
+    stale: Option<(u32, TaskOwner)>,
     end: Option<OwnedEnd>,
     wants_cancel: bool,
+    /// Of one coordinator or another.
+    was_cancelled: bool,
     /// Runs that began, by attempt.
     begun: BTreeMap<u32, u32>,
 }
@@ -100,9 +110,9 @@ struct QueuedCopy {
 enum Packet {
     Write { from: Peer, task: usize, record: TaskRecord, expect: u64 },
     Read { from: Peer, task: usize, nonce: u64 },
-    Publish { task: usize, attempt: u32, seq: u64 },
+    Publish { coordinator: u32, task: usize, attempt: u32, seq: u64 },
     Ack { copy: u64 },
-    ToOwner { task: usize, event: OwnerEvent },
+    ToOwner { coordinator: u32, task: usize, event: OwnerEvent },
     ToHolder { instance: String, copy: u64, event: HolderEvent },
     Kill { instance: String, task: usize },
 }
@@ -110,7 +120,7 @@ enum Packet {
 /// Who asked the server.
 #[derive(Debug, Clone)]
 enum Peer {
-    Owner,
+    Owner(u32),
     Holder { instance: String, copy: u64 },
 }
 
@@ -146,16 +156,20 @@ impl HostsWorld {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let attempts = rng.u32(1..4);
-        let owner = |rng: &mut fastrand::Rng| OwnedTask {
-            owner: TaskOwner::new(attempts, rng.u64(..)),
+        let has_name = rng.bool();
+        let owner = |rng: &mut fastrand::Rng, task: u64| OwnedTask {
+            owner: TaskOwner::new(attempts, has_name.then_some(task), rng.u64(..)),
+            stale: None,
             end: None,
             wants_cancel: rng.u8(..) < 40,
+            was_cancelled: false,
             begun: BTreeMap::new(),
         };
-        let owners = (0..rng.usize(1..6)).map(|_| owner(&mut rng)).collect();
+        let owners = (0..rng.u64(1..6)).map(|task| owner(&mut rng, task)).collect();
         let agents = (0..rng.usize(1..4)).map(|_| SimAgent::new(&mut rng)).collect();
         let (server, packets) = (SimServer::default(), Vec::new());
-        Self { rng, attempts, owners, agents, server, packets, counts: ScheduleCounts::default() }
+        let (counts, coordinators) = (ScheduleCounts::default(), 0);
+        Self { rng, attempts, owners, agents, server, packets, counts, coordinators, has_name }
     }
 
     /// A message arrives where it was sent to.
@@ -175,13 +189,15 @@ impl HostsWorld {
                 let reply = WriteReply::Latest(self.server.latest(task).cloned());
                 self.answer(from, task, nonce, reply);
             }
-            Packet::Publish { task, attempt, seq } => {
+            Packet::Publish { coordinator, task, attempt, seq } => {
                 self.server.enqueue(task, attempt, seq);
                 let event = OwnerEvent::Published { seq, is_known: true };
-                self.packets.push(Packet::ToOwner { task, event });
+                self.packets.push(Packet::ToOwner { coordinator, task, event });
             }
             Packet::Ack { copy } => self.server.ack(copy),
-            Packet::ToOwner { task, event } => self.tell_owner(task, event),
+            Packet::ToOwner { coordinator, task, event } => {
+                self.tell_owner_of(coordinator, task, event);
+            }
             Packet::ToHolder { instance, copy, event } => self.tell_holder(&instance, copy, event),
             Packet::Kill { instance, task } => {
                 let agent = self.agents.iter().find(|agent| agent.instance == instance);
@@ -199,13 +215,20 @@ impl HostsWorld {
     fn publish_again(&mut self, task: usize) {
         if let Some(stored) = self.server.latest(task).cloned() {
             let event = OwnerEvent::Observed(stored);
-            self.packets.push(Packet::ToOwner { task, event });
+            let stale = self.owners[task].stale.as_ref().map(|(coordinator, _)| *coordinator);
+            for coordinator in stale.into_iter().chain([self.coordinators]) {
+                let event = event.clone();
+                self.packets.push(Packet::ToOwner { coordinator, task, event });
+            }
         }
     }
 
     fn answer(&mut self, to: Peer, task: usize, nonce: u64, reply: WriteReply) {
         self.packets.push(match to {
-            Peer::Owner => Packet::ToOwner { task, event: OwnerEvent::Replied { nonce, reply } },
+            Peer::Owner(coordinator) => {
+                let event = OwnerEvent::Replied { nonce, reply };
+                Packet::ToOwner { coordinator, task, event }
+            }
             Peer::Holder { instance, copy } => {
                 Packet::ToHolder { instance, copy, event: HolderEvent::Replied { nonce, reply } }
             }
@@ -213,8 +236,20 @@ impl HostsWorld {
     }
 
     fn tell_owner(&mut self, task: usize, event: OwnerEvent) {
-        for action in self.owners[task].owner.handle(event) {
-            let from = Peer::Owner;
+        self.tell_owner_of(self.coordinators, task, event);
+    }
+
+    /// The owner of a task in this coordinator, which may not exist any more.
+    fn tell_owner_of(&mut self, coordinator: u32, task: usize, event: OwnerEvent) {
+        let is_latest = coordinator == self.coordinators;
+        let owned = &mut self.owners[task];
+        let owner = match &mut owned.stale {
+            _ if is_latest => &mut owned.owner,
+            Some((stale, owner)) if *stale == coordinator => owner,
+            _ => return,
+        };
+        for action in owner.handle(event) {
+            let from = Peer::Owner(coordinator);
             match action {
                 OwnerAction::Write { record, expect } => {
                     self.packets.push(Packet::Write { from, task, record, expect });
@@ -223,14 +258,29 @@ impl HostsWorld {
                     self.packets.push(Packet::Read { from, task, nonce });
                 }
                 OwnerAction::Publish { attempt, seq } => {
-                    self.packets.push(Packet::Publish { task, attempt, seq });
+                    self.packets.push(Packet::Publish { coordinator, task, attempt, seq });
                 }
                 OwnerAction::Began => {}
                 OwnerAction::Kill { instance } => {
                     self.packets.push(Packet::Kill { instance, task });
                 }
-                OwnerAction::End(end) => self.ended(task, end),
+                OwnerAction::End(end) => self.ended(is_latest, task, end),
             }
+        }
+    }
+
+    /// Another coordinator takes over the job. The one before was killed, or was stopped and goes on.
+    fn attach(&mut self, is_killed: bool) {
+        let (before, next) = (self.coordinators, self.coordinators + 1);
+        self.coordinators = next;
+        self.counts.attached += 1;
+        for task in 0..self.owners.len() {
+            let owner = TaskOwner::new(self.attempts, Some(task as u64), self.rng.u64(..));
+            let owned = &mut self.owners[task];
+            let owner = std::mem::replace(&mut owned.owner, owner);
+            owned.stale = (!is_killed).then_some((before, owner));
+            owned.end = None;
+            self.tell_owner(task, OwnerEvent::Submitted);
         }
     }
 
@@ -286,11 +336,12 @@ impl HostsWorld {
     /// An agent gets a copy of a message.
     fn deliver(&mut self, at: usize, queued: &QueuedCopy) {
         let (claim, seed) = (self.agents[at].claim(), self.rng.u64(..));
+        let input = self.has_name.then_some(queued.task as u64);
         let agent = &mut self.agents[at];
         if agent.is_stopped || agent.is_dead {
             return;
         }
-        let (holder, action) = TaskHolder::new(queued.attempt, queued.seq, claim, seed);
+        let (holder, action) = TaskHolder::new(queued.attempt, queued.seq, input, claim, seed);
         // The same message may be delivered several times.
         self.server.copies += 1;
         let (task, attempt, copy, acks) =

@@ -22,6 +22,10 @@ pub(crate) struct TaskRecord {
     pub(crate) nonce: u64,
     /// The number of the attempt, from 1.
     pub(crate) attempt: u32,
+    /// In a job that has a name: the hash of the task. A coordinator that attaches compares it with that of its
+    /// own task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) input: Option<u64>,
     /// The state of the task.
     pub(crate) state: RecordedState,
 }
@@ -52,13 +56,13 @@ pub(crate) struct HostClaim {
 }
 
 /// Why a task was revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Revocation {
     /// Its future was cancelled.
     Cancelled,
-    /// Its host was lost, and it has no further attempt.
-    HostLost,
+    /// This host was lost, and the task has no further attempt.
+    HostLost(String),
 }
 
 /// A record with the sequence number that the server gave it.

@@ -114,6 +114,19 @@ pub enum TaskError {
         /// How often the task was begun, on all hosts.
         attempts: u32,
     },
+    /// The task has the place of another one in a job that this executor has attached to: an earlier program
+    /// submitted other tasks, or in another order. It was not begun.
+    #[error(
+        "job {job} had another task than {task:?} in place {index}, when it was submitted before"
+    )]
+    OtherTask {
+        /// The kind of task, by its [`NAME`](crate::Task::NAME).
+        task: String,
+        /// The name of the job.
+        job: String,
+        /// The place of the task in the order of submission, from 0.
+        index: u64,
+    },
     /// The future was cancelled, or its executor was shut down, before there was an output.
     #[error("task was cancelled")]
     Cancelled,
@@ -315,6 +328,14 @@ pub enum PoolError {
     /// What connects the executor with its hosts is gone, or has lost what it was to keep.
     #[error("the hosts cannot be used: {0}")]
     Broker(String),
+    /// Another program, or another executor of this one, works on the job of this name.
+    #[error("job {job} is worked on by another program: {by}")]
+    JobHeld {
+        /// The name of the job.
+        job: String,
+        /// Which one: its host and process id.
+        by: String,
+    },
     /// This process was forked from the one that has the executor. Only that one can use it; this one
     /// can build another.
     #[error("this process was forked from the one that has the executor: build another one here")]

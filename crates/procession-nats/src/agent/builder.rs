@@ -11,7 +11,7 @@ use crate::apart::apart;
 use crate::host_lease::LONGEST_LEASE;
 use crate::link::Link;
 use crate::names::is_token;
-use crate::settings::{ConnectSettings, own_build};
+use crate::settings::{ConnectSettings, own_build, own_name};
 
 /// The settings of an [`Agent`].
 #[derive(Debug, Clone)]
@@ -110,8 +110,4 @@ impl AgentBuilder {
         };
         Ok(Agent::new(shared, runtime))
     }
-}
-
-fn own_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -178,7 +178,8 @@ impl HeldTask {
         let lease_ms = u64::try_from(shared.lease.as_millis()).unwrap_or(u64::MAX);
         let (instance, host) = (instance.to_owned(), shared.host.clone());
         let claim = HostClaim { instance, host, lease_ms };
-        let (holder, first) = TaskHolder::new(head.attempt, head.seq, claim, fastrand::u64(..));
+        let seed = fastrand::u64(..);
+        let (holder, first) = TaskHolder::new(head.attempt, head.seq, head.input, claim, seed);
         let task = Self {
             shared,
             job,

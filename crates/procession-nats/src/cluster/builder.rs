@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 
 use super::driver::ClusterDriver;
 use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
-use super::{Cluster, Delivery};
+use super::{Cluster, Delivery, named};
 use crate::apart::apart;
-use crate::link::Link;
+use crate::link::{Link, NoAnswer};
 use crate::names::is_token;
 use crate::settings::{ConnectSettings, own_build};
 
@@ -22,6 +22,7 @@ pub struct ClusterBuilder {
     attempts: u32,
     build: Option<String>,
     map_chunks: usize,
+    job: Option<String>,
     on_event: Option<Arc<OnClusterEvent>>,
 }
 
@@ -33,6 +34,7 @@ impl ClusterBuilder {
             attempts: 1,
             build: None,
             map_chunks: 1,
+            job: None,
             on_event: None,
         }
     }
@@ -67,6 +69,36 @@ impl ClusterBuilder {
         self
     }
 
+    /// Gives the job a name, 1 to 64 letters, digits, `_` and `-`, by which a program that was killed is followed
+    /// by the next one.
+    ///
+    /// That program builds a cluster with the same name, and submits the same tasks in the same order. Tasks
+    /// that are done have their results at once; those that are queued or run are waited for; none of them is
+    /// begun again. A task that is another one in its place, by a hash of its kind, input and blobs, fails with
+    /// [`TaskError::OtherTask`](procession::TaskError::OtherTask). (Maps that are not sorted have another order in
+    /// each process, so they are no such input.) Tasks that were cancelled, or lost with their hosts, still are.
+    ///
+    /// One coordinator at a time has the job, by a lease of 3 s: [`build`](Self::build) waits for 4.5 s to see
+    /// whether that of another one is renewed. A coordinator that was stopped for so long has lost the job, and
+    /// its futures fail with [`PoolError::JobHeld`].
+    ///
+    /// The records and results of the job stay on the servers until its end, or for
+    /// [`ConnectSettings::keep_records`]. At a shutdown, and on drop, they are removed; after
+    /// [`Cluster::leave`] they stay. [`forget`](crate::forget) removes those of a job that nobody works on.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), procession::PoolError> {
+    /// use procession_nats::{Cluster, ConnectSettings};
+    ///
+    /// let cluster = Cluster::builder(ConnectSettings::new("nats://localhost")).job("nightly").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn job(mut self, name: impl Into<String>) -> Self {
+        self.job = Some(name.into());
+        self
+    }
+
     /// Sets the function that is called with what happens to the cluster.
     pub fn on_event(mut self, call: impl Fn(&ClusterEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(call));
@@ -78,9 +110,10 @@ impl ClusterBuilder {
     /// # Errors
     ///
     /// [`PoolError::Broker`] if no server answers within ten seconds, or refuses; [`PoolError::Setting`] for
-    /// a setting that makes no sense.
+    /// a setting that makes no sense, or a job that another build has begun; [`PoolError::JobHeld`] if another
+    /// coordinator works on the job of this name.
     pub fn build(self) -> Result<Cluster, PoolError> {
-        let Self { settings, options, attempts, build, map_chunks, on_event } = self;
+        let Self { settings, options, attempts, build, map_chunks, job: name, on_event } = self;
         if attempts == 0 {
             return Err(PoolError::Setting("a task needs at least one attempt".to_owned()));
         }
@@ -94,6 +127,7 @@ impl ClusterBuilder {
             let why = format!("the build id {build:?} is not 1 to 64 of a-z, A-Z, 0-9, _, -");
             return Err(PoolError::Setting(why));
         }
+        name.as_deref().map_or(Ok(()), named::check_name)?;
         let system = |error| PoolError::System(format!("cannot start a thread: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -103,23 +137,23 @@ impl ClusterBuilder {
             .map_err(system)?;
         let delivery = Delivery::start().map_err(system)?;
         let (notes, received) = mpsc::unbounded_channel();
-        let job = uuid::Uuid::new_v4().simple().to_string();
+        let job = name.clone().unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let shared = Arc::new_cyclic(|shared: &Weak<ClusterShared>| {
             let chunks = (map_chunks > 1).then(|| chunks(map_chunks, shared));
             let listener = (on_event, chunks);
             ClusterShared::new(job, build, options, attempts, notes, delivery, listener)
         });
         let connect = async {
-            let link = Link::connect(&settings).await?;
-            ClusterDriver::new(link, Arc::clone(&shared), received).await
+            let broker = |error: NoAnswer| PoolError::Broker(error.to_string());
+            let link = Link::connect(&settings).await.map_err(broker)?;
+            let held = match &name {
+                Some(name) => Some(named::take(&link, name, Some(&shared.build)).await?),
+                None => None,
+            };
+            ClusterDriver::new(link, Arc::clone(&shared), received, held).await.map_err(broker)
         };
-        let driver = match apart(|| runtime.block_on(connect)).map_err(system)? {
-            Ok(driver) => driver,
-            Err(error) => {
-                shared.delivery.end();
-                return Err(PoolError::Broker(error.to_string()));
-            }
-        };
+        let connected = apart(|| runtime.block_on(connect)).map_err(system)?;
+        let driver = connected.inspect_err(|_| shared.delivery.end())?;
         runtime.spawn(driver.run());
         Ok(Cluster { shared, runtime: Some(runtime) })
     }

@@ -27,15 +27,21 @@ impl ClusterDriver {
         end: OwnedEnd,
         body: Option<Bytes>,
     ) {
-        self.remove_body(&task.body.head);
-        let DrivenTask { promise, tasks, .. } = task;
-        let id = (id, tasks);
+        if end != OwnedEnd::OtherTask {
+            self.remove_body(&task.body.head);
+        }
+        let DrivenTask { task_id, promise, tasks, .. } = task;
+        let (place, id) = (id, (task_id, tasks));
         let error = match end {
             OwnedEnd::Done => return self.complete_with_result(id, promise, body),
             OwnedEnd::Cancelled => TaskError::Cancelled,
             OwnedEnd::HostLost { host, attempts } => {
                 self.shared.count(|stats| stats.lost += tasks as u64);
                 TaskError::HostLost { task: name, host, attempts }
+            }
+            OwnedEnd::OtherTask => {
+                let job = self.shared.job.clone();
+                TaskError::OtherTask { task: name, job, index: place }
             }
             OwnedEnd::RecordLost => {
                 let why = "the server has lost the record of the task, which may have begun or not";
@@ -47,7 +53,7 @@ impl ClusterDriver {
 
     pub(super) fn complete_with_error(
         &self,
-        id: (u64, usize),
+        id: (TaskId, usize),
         promise: RemotePromise,
         error: TaskError,
     ) {
@@ -56,7 +62,7 @@ impl ClusterDriver {
 
     fn complete_with_result(
         &mut self,
-        id: (u64, usize),
+        id: (TaskId, usize),
         promise: RemotePromise,
         message: Option<Bytes>,
     ) {
@@ -79,10 +85,14 @@ impl ClusterDriver {
             });
         }
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
+        // Those of a job that has a name are removed with the job.
+        let is_kept = self.named.is_some();
         self.errands.spawn(async move {
             let result = fetch(&link, &head, inline).await;
             deliver(&shared, id, move || promise.complete(result));
-            remove(&link, &head).await;
+            if !is_kept {
+                remove(&link, &head).await;
+            }
         });
     }
 
@@ -95,9 +105,12 @@ impl ClusterDriver {
 
     /// Lets a future fail whose task is not known to have ended.
     pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
-        if let Some(DrivenTask { promise, body, tasks, .. }) = self.remove_task(id) {
-            self.remove_body(&body.head);
-            self.complete_with_error((id, tasks), promise, error);
+        if let Some(DrivenTask { task_id, promise, body, tasks, .. }) = self.remove_task(id) {
+            // Another coordinator may need the body.
+            if self.named.is_none() {
+                self.remove_body(&body.head);
+            }
+            self.complete_with_error((task_id, tasks), promise, error);
         }
     }
 
@@ -142,21 +155,23 @@ impl ClusterDriver {
         if !self.link.is_connected() || self.upkeep.broken.is_some() {
             return;
         }
-        let (names, job) = (&self.link.names, &self.shared.job);
-        let _ = self.link.purge(&names.tasks(), &names.tasks_of_job(job)).await;
-        let _ = self.link.purge(&names.records(), &names.records_of_job(job)).await;
+        let job = &self.shared.job;
+        match &self.named {
+            Some(named) => named.end(&self.link, job).await,
+            None => drop(self.link.remove_job(job).await),
+        }
     }
 }
 
 /// Of the task with this id, or the chunk with this number of tasks.
 fn deliver(
     shared: &Arc<ClusterShared>,
-    (id, tasks): (u64, usize),
+    (id, tasks): (TaskId, usize),
     complete: impl FnOnce() + Send + 'static,
 ) {
     let known = Arc::clone(shared);
     shared.delivery.push(Box::new(move || {
-        known.finished(TaskId::of_number(id), tasks);
+        known.finished(id, tasks);
         complete();
     }));
 }

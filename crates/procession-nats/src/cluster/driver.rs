@@ -9,22 +9,21 @@ use std::time::{Duration, Instant};
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use procession::{RemotePromise, RemoteTask, Shutdown, TaskError, TaskId, TaskOptions};
+use procession::{PoolError, RemotePromise, RemoteTask, Shutdown, TaskError, TaskId, TaskOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::ending::ClusterEnding;
+use super::named::{HeldJob, NamedJob};
 use super::shared::ClusterShared;
 use super::upkeep::Upkeep;
-use crate::cas_write::WriteReply;
 use crate::host_lease::HostLease;
-use crate::link::{Answer, Link, NoAnswer, PutError, RecordMessage};
-use crate::message::{Body, QueuedHead, join};
+use crate::link::{Link, NoAnswer, RecordMessage};
+use crate::message::Body;
 use crate::names::job_and_id;
 use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
-use crate::task_record::TaskRecord;
 
 /// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
 pub(crate) const WINDOW: usize = 1024;
@@ -45,6 +44,10 @@ pub(crate) enum ClusterNote {
         how: Shutdown,
         done: std_mpsc::Sender<()>,
     },
+    /// The job is left to another coordinator.
+    Leave(std_mpsc::Sender<()>),
+    /// Another coordinator has the job.
+    JobLost(PoolError),
     /// An event of a task, with the message that brought it.
     Event {
         id: u64,
@@ -69,9 +72,12 @@ pub(crate) enum ClusterNote {
 /// A task that has not ended.
 pub(super) struct DrivenTask {
     pub(super) owner: TaskOwner,
+    pub(super) task_id: TaskId,
     name: String,
     pub(super) body: Arc<Body>,
-    options: TaskOptions,
+    pub(super) options: TaskOptions,
+    /// The hash of its body, if the job has a name.
+    pub(super) input: Option<u64>,
     pub(super) promise: RemotePromise,
     /// The number of tasks: more than one of a chunk.
     pub(super) tasks: usize,
@@ -79,7 +85,7 @@ pub(super) struct DrivenTask {
     /// The server has refused all that was written since then.
     refused_since: Option<Instant>,
     /// How often the queue has lost its message.
-    requeued: u32,
+    pub(super) requeued: u32,
 }
 
 pub(crate) struct ClusterDriver {
@@ -103,6 +109,8 @@ pub(crate) struct ClusterDriver {
     /// Large results that are fetched, and bodies that are removed. The end of the driver waits for them.
     pub(super) errands: JoinSet<()>,
     pub(super) ending: Option<ClusterEnding>,
+    /// If the job has a name.
+    pub(super) named: Option<NamedJob>,
 }
 
 impl ClusterDriver {
@@ -110,6 +118,7 @@ impl ClusterDriver {
         link: Link,
         shared: Arc<ClusterShared>,
         notes: UnboundedReceiver<ClusterNote>,
+        held: Option<HeldJob>,
     ) -> Result<Self, NoAnswer> {
         let failed = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
         let subject = link.names.news_of_job(&shared.job);
@@ -118,7 +127,10 @@ impl ClusterDriver {
         let leases = leases.map_err(|error| failed(&error))?;
         let mut gaps = link.gaps();
         gaps.mark_unchanged();
-        let upkeep = Upkeep::new(&link).await?;
+        // What was recorded before is asked for when its task is submitted.
+        let seen = if held.is_some() { link.last_record().await? } else { 0 };
+        let upkeep = Upkeep::new(&link, seen).await?;
+        let named = held.map(|held| NamedJob::new(&link, &shared, held));
         Ok(Self {
             link,
             shared,
@@ -131,10 +143,11 @@ impl ClusterDriver {
             in_window: 0,
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
-            seen: 0,
+            seen,
             upkeep,
             errands: JoinSet::new(),
             ending: None,
+            named,
         })
     }
 
@@ -163,14 +176,26 @@ impl ClusterDriver {
     fn take(&mut self, note: ClusterNote) {
         match note {
             ClusterNote::Submitted { id, task, promise, options } => {
-                self.submit(id.number(), &task, promise, options);
+                self.submit(id, &task, promise, options);
             }
-            ClusterNote::Cancelled(id) => self.apply(id.number(), OwnerEvent::Cancelled, None),
-            ClusterNote::Abandoned(id) => {
-                let task = self.tasks.get(&id.number());
-                if task.is_some_and(|task| task.owner.claim().is_none()) {
-                    self.apply(id.number(), OwnerEvent::Cancelled, None);
+            ClusterNote::Cancelled(id) => {
+                if let Some(id) = self.place(id) {
+                    self.apply(id, OwnerEvent::Cancelled, None);
                 }
+            }
+            ClusterNote::Abandoned(id) => {
+                let Some(id) = self.place(id) else { return };
+                let task = self.tasks.get(&id);
+                if task.is_some_and(|task| task.owner.claim().is_none()) {
+                    self.apply(id, OwnerEvent::Cancelled, None);
+                }
+            }
+            ClusterNote::Leave(done) => self.begin_to_leave(done),
+            ClusterNote::JobLost(error) => {
+                if let Some(named) = &self.named {
+                    named.is_lost();
+                }
+                self.break_all(error);
             }
             ClusterNote::ShutDown { how, done } => self.begin_to_end(how, done),
             ClusterNote::Event { id, event, body } => self.apply(id, event, body),
@@ -180,24 +205,39 @@ impl ClusterDriver {
         }
     }
 
-    fn submit(&mut self, id: u64, task: &RemoteTask, promise: RemotePromise, options: TaskOptions) {
-        if let Some(error) = self.upkeep.broken.clone() {
-            return self.complete_with_error(
-                (id, task.tasks()),
-                promise,
-                TaskError::PoolBroken(error),
-            );
+    /// What the task with this id is called in the subjects: its id, or in a job with a name its place.
+    fn place(&self, id: TaskId) -> Option<u64> {
+        match &self.named {
+            Some(named) => named.place(id),
+            None => Some(id.number()),
         }
+    }
+
+    fn submit(
+        &mut self,
+        task_id: TaskId,
+        task: &RemoteTask,
+        promise: RemotePromise,
+        options: TaskOptions,
+    ) {
+        if let Some(error) = self.upkeep.broken.clone() {
+            let error = TaskError::PoolBroken(error);
+            return self.complete_with_error((task_id, task.tasks()), promise, error);
+        }
+        let id = self.named.as_mut().map_or(task_id.number(), |named| named.add(task_id));
         let object = || format!("{}.{id}.task", self.shared.job);
         let body = Arc::new(Body::of_task(task, object));
-        let owner = TaskOwner::new(self.shared.attempts, fastrand::u64(..));
+        let input = self.named.is_some().then(|| body.hash());
+        let owner = TaskOwner::new(self.shared.attempts, input, fastrand::u64(..));
         let (name, tasks) = (task.name().to_owned(), task.tasks());
         let (is_entering, refused_since, requeued) = (false, None, 0);
         let driven = DrivenTask {
             owner,
+            task_id,
             name,
             body,
             options,
+            input,
             promise,
             tasks,
             is_entering,
@@ -296,68 +336,6 @@ impl ClusterDriver {
         }
     }
 
-    fn write(&self, id: u64, record: TaskRecord, expect: u64) {
-        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
-        tokio::spawn(async move {
-            let nonce = record.nonce;
-            let answer = link.write(&shared.job, id, &record, &[], expect).await;
-            let _ = shared.notes.send(match answer {
-                Answer::Reply(reply) => {
-                    let event = OwnerEvent::Replied { nonce, reply };
-                    ClusterNote::Event { id, event, body: None }
-                }
-                Answer::Fault(reason) => {
-                    let event = OwnerEvent::Replied { nonce, reply: WriteReply::Unknown };
-                    ClusterNote::Fault { id, event, reason }
-                }
-            });
-        });
-    }
-
-    fn read(&self, id: u64, nonce: u64) {
-        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
-        tokio::spawn(async move {
-            let (reply, body) = match link.latest(&shared.job, id).await {
-                Ok(Some(RecordMessage { stored, body })) => {
-                    (WriteReply::Latest(Some(stored)), Some(body))
-                }
-                Ok(None) => (WriteReply::Latest(None), None),
-                Err(_) => (WriteReply::Unknown, None),
-            };
-            let event = OwnerEvent::Replied { nonce, reply };
-            let _ = shared.notes.send(ClusterNote::Event { id, event, body });
-        });
-    }
-
-    fn publish(&self, id: u64, attempt: u32, seq: u64) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let head = QueuedHead { attempt, seq, options: task.options, body: task.body.head.clone() };
-        let requeued = task.requeued;
-        let (link, shared, body) =
-            (self.link.clone(), Arc::clone(&self.shared), Arc::clone(&task.body));
-        tokio::spawn(async move {
-            let subject = link.names.task(&shared.build, &shared.job, id);
-            // The server drops a message with the id of an earlier one, also if it has lost that.
-            let copy = format!("{}.{id}.{seq}.{requeued}", shared.job);
-            let event = |is_known| OwnerEvent::Published { seq, is_known };
-            let answer = match body.store(&link).await {
-                Ok(()) => link.enqueue(subject, &copy, join(&head, body.inline()).into()).await,
-                Err(PutError::Refused(NoAnswer(reason))) => Answer::Fault(reason),
-                Err(PutError::NoAnswer(_)) => {
-                    sleep(Duration::from_millis(200)).await;
-                    Answer::Reply(WriteReply::Unknown)
-                }
-            };
-            let _ = shared.notes.send(match answer {
-                Answer::Reply(WriteReply::Taken(_)) => {
-                    ClusterNote::Event { id, event: event(true), body: None }
-                }
-                Answer::Reply(_) => ClusterNote::Event { id, event: event(false), body: None },
-                Answer::Fault(reason) => ClusterNote::Fault { id, event: event(false), reason },
-            });
-        });
-    }
-
     /// The server has refused: it is asked again in a while, and then the task fails.
     fn fault(&mut self, id: u64, event: OwnerEvent, reason: String) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
@@ -369,7 +347,7 @@ impl ClusterDriver {
                 let _ = notes.send(ClusterNote::Event { id, event, body: None });
             });
         } else {
-            let error = procession::PoolError::Broker(format!("a task is refused: {reason}"));
+            let error = PoolError::Broker(format!("a task is refused: {reason}"));
             self.forget_on_server(id);
             self.give_up(id, TaskError::PoolBroken(error));
         }
@@ -382,8 +360,9 @@ impl ClusterDriver {
                 let task = self.tasks.get_mut(&id);
                 if let Some(task) = task.filter(|task| task.owner.queued() == Some(seq)) {
                     task.requeued += 1;
+                    let task_id = task.task_id;
                     self.shared.count(|stats| stats.requeued += 1);
-                    self.shared.tell(super::ClusterEvent::Requeued(TaskId::of_number(id)));
+                    self.shared.tell(super::ClusterEvent::Requeued(task_id));
                     self.apply(id, OwnerEvent::MessageGone, None);
                 }
             }
@@ -394,17 +373,6 @@ impl ClusterDriver {
                 }
             }
         }
-    }
-
-    pub(super) fn kill(&self, id: u64, instance: &str) {
-        let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
-        let subject = link.names.control(instance);
-        tokio::spawn(async move {
-            let request = crate::agent::KillRequest { job: shared.job.clone(), id };
-            let payload = serde_json::to_vec(&request).expect("text and numbers are encodable");
-            // It may be lost: it is repeated until the task has ended.
-            let _ = link.client.publish(subject, payload.into()).await;
-        });
     }
 
     /// The name of a task that has not ended.
@@ -424,6 +392,9 @@ impl ClusterDriver {
         self.waiting.remove(&id);
         self.running.remove(&id);
         let task = self.tasks.remove(&id)?;
+        if let Some(named) = &mut self.named {
+            named.ended(task.task_id);
+        }
         if task.is_entering {
             self.in_window -= 1;
             self.fill_window();

@@ -41,6 +41,17 @@ impl ClusterDriver {
         }
     }
 
+    /// Of a job that has a name; any other one ends.
+    pub(super) fn begin_to_leave(&mut self, done: std_mpsc::Sender<()>) {
+        match &mut self.named {
+            Some(named) => {
+                named.is_left = true;
+                self.begin_to_end(Shutdown::Wait, done);
+            }
+            None => self.begin_to_end(Shutdown::Kill, done),
+        }
+    }
+
     pub(super) fn has_ended(&mut self) -> bool {
         let is_connected = self.link.is_connected();
         let Some(ending) = &mut self.ending else { return false };
@@ -53,12 +64,17 @@ impl ClusterDriver {
         let is_cut_off = cut_off.is_some_and(|since| now >= since + super::CANCELLING);
         let is_late = is_cut_off || ending.deadline.is_some_and(|deadline| now >= deadline);
         let is_idle = self.tasks.is_empty() && self.errands.is_empty();
-        is_idle || is_late
+        let is_left = self.named.as_ref().is_some_and(|named| named.is_left);
+        is_idle || is_late || is_left
     }
 
     /// Nothing is left to be done, or there is no more time for it.
     pub(super) async fn finish(mut self) {
-        self.give_up_all(&TaskError::Cancelled);
+        let is_left = self.named.as_ref().is_some_and(|named| named.is_left);
+        self.give_up_all(&match is_left {
+            true => TaskError::PoolBroken(PoolError::ShutDown),
+            false => TaskError::Cancelled,
+        });
         // Those that are left when there is no more time; also removals that have just begun.
         let errands = async { while self.errands.join_next().await.is_some() {} };
         let _ = timeout(super::LAST_ERRANDS, errands).await;
@@ -69,7 +85,9 @@ impl ClusterDriver {
                 ClusterNote::Submitted { promise, .. } => {
                     promise.fail(TaskError::PoolBroken(PoolError::ShutDown));
                 }
-                ClusterNote::ShutDown { done, .. } => drop(done.send(())),
+                ClusterNote::ShutDown { done, .. } | ClusterNote::Leave(done) => {
+                    let _ = done.send(());
+                }
                 _ => {}
             }
         }

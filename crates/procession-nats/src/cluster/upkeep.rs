@@ -57,7 +57,7 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) async fn new(link: &Link) -> Result<Self, NoAnswer> {
+    pub(super) async fn new(link: &Link, checked: u64) -> Result<Self, NoAnswer> {
         let ages = link.stream_ages().await?;
         Ok(Self {
             broken: None,
@@ -67,8 +67,8 @@ impl Upkeep {
             gap: 0,
             scanned: 0,
             is_scanning: false,
-            checked: 0,
-            seen_before: 0,
+            checked,
+            seen_before: checked,
             confirming: Vec::new(),
             look_from: 0,
             without_host_since: None,
@@ -356,6 +356,10 @@ impl ClusterDriver {
     /// cannot begin it: its claim expects a record that is gone.
     fn purge_old(&mut self) {
         const MANY: u64 = 10_000;
+        // A coordinator that attaches asks for them.
+        if self.named.is_some() {
+            return;
+        }
         let finished = self.shared.stats().finished;
         if finished < self.upkeep.ended_since_purge + MANY {
             return;

@@ -9,8 +9,9 @@ impl HostsWorld {
     pub(super) fn began(&mut self, task: usize, attempt: u32) {
         self.counts.begun += 1;
         let owned = &mut self.owners[task];
+        let records = self.server.history.get(&task).into_iter().flatten();
         assert!(
-            !matches!(owned.end, Some(OwnedEnd::Done)),
+            records.into_iter().all(|stored| stored.record.state != RecordedState::Done),
             "task {task} begins again after its result"
         );
         let begun = owned.begun.entry(attempt).or_default();
@@ -20,8 +21,8 @@ impl HostsWorld {
         assert!(all <= self.attempts, "task {task} began {all} times of {}", self.attempts);
     }
 
-    /// A future is completed.
-    pub(super) fn ended(&mut self, task: usize, end: OwnedEnd) {
+    /// A future is completed, in the latest coordinator or in an earlier one.
+    pub(super) fn ended(&mut self, is_latest: bool, task: usize, end: OwnedEnd) {
         let latest = self.server.history.get(&task).and_then(|records| records.last());
         let state = latest.map(|latest| latest.record.state.clone());
         match &end {
@@ -31,16 +32,21 @@ impl HostsWorld {
             }
             OwnedEnd::HostLost { attempts, .. } => {
                 self.counts.lost += 1;
-                assert_eq!(state, Some(RecordedState::Revoked(Revocation::HostLost)));
+                let lost = |state| matches!(state, RecordedState::Revoked(Revocation::HostLost(_)));
+                assert!(state.is_some_and(lost));
                 assert_eq!(*attempts, self.attempts, "it had another attempt");
                 assert!(!self.owners[task].begun.is_empty() || self.has_claims(task));
             }
             OwnedEnd::Cancelled => {
                 self.counts.cancelled += 1;
-                assert!(self.owners[task].owner.is_cancelled(), "nobody cancelled task {task}");
+                assert!(self.owners[task].was_cancelled, "nobody cancelled task {task}");
                 assert_eq!(state, Some(RecordedState::Revoked(Revocation::Cancelled)));
             }
             OwnedEnd::RecordLost => panic!("this server loses no records"),
+            OwnedEnd::OtherTask => panic!("each task has its own hash"),
+        }
+        if !is_latest {
+            return;
         }
         let before = self.owners[task].end.replace(end);
         assert_eq!(before, None, "task {task} ended twice");

@@ -54,6 +54,7 @@ impl HostsWorld {
             91..94 => self.cancel(),
             94..96 => self.spoil_queue(),
             96..98 => self.restart_server(),
+            98 if self.has_name => self.follow(),
             _ => self.reconcile(),
         }
     }
@@ -84,6 +85,8 @@ impl HostsWorld {
     /// Records are removed, and whatever is still on its way arrives: nothing may begin.
     fn afterwards(&mut self) {
         self.server.removed = (0..self.owners.len()).collect();
+        // A coordinator that does not have its job any more sends nothing.
+        self.owners.iter_mut().for_each(|owned| owned.stale = None);
         let begun = self.counts.begun;
         let back = std::mem::take(&mut self.server.acked);
         self.server.queue.extend(back);
@@ -220,18 +223,28 @@ impl HostsWorld {
 
     fn declare_lost(&mut self) {
         let task = self.rng.usize(0..self.owners.len());
-        let Some(claim) = self.owners[task].owner.claim() else { return };
+        let owned = &self.owners[task];
+        let stale = owned.stale.as_ref().map(|(coordinator, owner)| (*coordinator, owner));
+        let owners: Vec<_> = stale.into_iter().chain([(self.coordinators, &owned.owner)]).collect();
+        let (coordinator, owner) = owners[self.rng.usize(0..owners.len())];
+        let Some(claim) = owner.claim() else { return };
         let instance = claim.instance.clone();
         if self.server.without_lease.contains(&instance) {
-            self.tell_owner(task, OwnerEvent::InstanceLost(instance));
+            self.tell_owner_of(coordinator, task, OwnerEvent::InstanceLost(instance));
         }
     }
 
     fn cancel(&mut self) {
         let task = self.rng.usize(0..self.owners.len());
         if self.owners[task].wants_cancel {
+            self.owners[task].was_cancelled = true;
             self.tell_owner(task, OwnerEvent::Cancelled);
         }
+    }
+
+    fn follow(&mut self) {
+        let is_killed = self.rng.bool();
+        self.attach(is_killed);
     }
 
     fn spoil_queue(&mut self) {
@@ -299,8 +312,9 @@ mod tests {
             all.lost += counts.lost;
             all.cancelled += counts.cancelled;
             all.refused += counts.refused;
+            all.attached += counts.attached;
         }
-        let happened = [all.done, all.lost, all.cancelled, all.refused];
+        let happened = [all.done, all.lost, all.cancelled, all.refused, all.attached];
         assert!(happened.iter().all(|number| *number > 100), "{all:?}");
     }
 }

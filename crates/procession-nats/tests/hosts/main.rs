@@ -13,6 +13,7 @@ macro_rules! trials {
 mod harness;
 
 mod agents;
+mod attaching;
 mod cancelling;
 mod configured;
 mod coordinators;
@@ -32,6 +33,7 @@ fn main() {
     configured::play_if_asked();
     security::play_if_asked();
     netcuts::play_if_asked();
+    attaching::play_if_asked();
     let trials = [
         servers::trials(),
         agents::trials(),
@@ -41,6 +43,7 @@ fn main() {
         coordinators::trials(),
         security::trials(),
         netcuts::trials(),
+        attaching::trials(),
     ];
     harness::run(trials.into_iter().flatten().collect());
 }
