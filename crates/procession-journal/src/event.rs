@@ -4,7 +4,7 @@
 //! each task ran.
 //!
 //! ```text
-//!   coordinator   start ─ run ─ worker_started … task_retried, worker_exited … ─ summary ─ exit
+//!   coordinator   start ─ run ─ worker_started … task_retried, tasks_retried, worker_exited … ─ summary ─ exit
 //!   worker        start ─ task_started ─ try_failed … ─ task … ─ exit
 //! ```
 //!
@@ -93,6 +93,14 @@ pub enum LogEvent {
         run: u32,
         /// Pause before the next run, in milliseconds.
         pause_ms: f64,
+    },
+    /// Tasks failed in a worker and will be run again, after many that have lines of their own.
+    TasksRetried {
+        /// The worker.
+        #[serde(flatten)]
+        by: LostBy,
+        /// Number of the runs that failed.
+        count: u64,
     },
     /// A task exceeded its timeout and has no attempt left; its worker was killed.
     TaskTimedOut {
@@ -187,6 +195,7 @@ impl LogEvent {
             LogEvent::Tasks(_) => "tasks",
             LogEvent::ErrorReceived { .. } => "error_received",
             LogEvent::TaskRetried { .. } => "task_retried",
+            LogEvent::TasksRetried { .. } => "tasks_retried",
             LogEvent::TaskTimedOut { .. } => "task_timed_out",
             LogEvent::Output { .. } => "output",
             LogEvent::WorkerStarted { .. } => "worker_started",

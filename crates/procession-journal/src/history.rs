@@ -120,6 +120,8 @@ pub struct ProcessRecord {
     pub usage: ResourceUsage,
     /// How many tasks it ran at a time.
     pub slots: usize,
+    /// Number of failed runs of tasks that were run again, without those that have lines of their own.
+    pub retried: u64,
     /// Version of the program and format of the log, if the process recorded them.
     pub version: Option<(String, u32)>,
     /// End of the last task of each slot: tasks without a recorded slot get one that is free.
@@ -139,6 +141,7 @@ impl ProcessRecord {
             is_regular: false,
             usage: ResourceUsage::default(),
             slots: 0,
+            retried: 0,
             version: None,
             slot_ends: BTreeMap::new(),
         }

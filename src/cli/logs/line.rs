@@ -118,16 +118,7 @@ fn describe(event: &LogEvent) -> String {
         }
         LogEvent::Run(settings) => describe_run(settings),
         LogEvent::TaskStarted { code, task, run, late_ms, .. } => {
-            let task = named(code, task);
-            let when = match late_ms {
-                0.0 => String::new(),
-                late => format!(" {} ago", milliseconds(*late)),
-            };
-            match run {
-                1 if late_ms == &0.0 => format!("{task} begins"),
-                1 => format!("{task} has begun{when}"),
-                run => format!("{task} begins, for time {run}"),
-            }
+            describe_start(&named(code, task), *run, *late_ms)
         }
         LogEvent::TryFailed { code, attempt, error, pause_ms, .. } => {
             format!("{code} try {attempt}: {error}; again in {}", milliseconds(*pause_ms))
@@ -138,6 +129,10 @@ fn describe(event: &LogEvent) -> String {
         LogEvent::TaskRetried { code, task, fault, run, pause_ms, .. } => {
             let code = named(code.as_deref().unwrap_or_default(), task);
             format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))
+        }
+        LogEvent::TasksRetried { by, count: runs } => {
+            let worker = by.child.map_or_else(String::new, |worker| format!(" in worker {worker}"));
+            format!("{} that failed{worker} will begin again", count(*runs, "more task"))
         }
         LogEvent::TaskTimedOut { code, task, after_ms } => {
             let code = named(code.as_deref().unwrap_or_default(), task);
@@ -167,6 +162,15 @@ fn describe(event: &LogEvent) -> String {
             let others = others.map(|(name, value)| format!(" {name}={value}"));
             format!("{}{}", event.name(), others.collect::<String>())
         }
+    }
+}
+
+/// That a task has begun, for which time, and when if that is not the time of the line.
+fn describe_start(task: &str, run: u32, late_ms: f64) -> String {
+    match run {
+        1 if late_ms == 0.0 => format!("{task} begins"),
+        1 => format!("{task} has begun {} ago", milliseconds(late_ms)),
+        run => format!("{task} begins, for time {run}"),
     }
 }
 

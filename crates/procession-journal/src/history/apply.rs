@@ -55,6 +55,7 @@ impl RunHistory {
                 }
                 self.task_retried(at, named, fault, run);
             }
+            LogEvent::TasksRetried { by, count } => self.tasks_retried(by, count, at),
             LogEvent::TaskTimedOut { code, task, .. } => {
                 self.task_timed_out(at, named(code.as_deref().unwrap_or_default(), &task));
             }
@@ -241,6 +242,13 @@ impl RunHistory {
         }
         let code = self.title_of(span, named);
         self.annotations.push(Annotation::Retried { at, code, fault, run, span });
+    }
+
+    fn tasks_retried(&mut self, by: LostBy, count: u64, at: Micros) {
+        let LostBy { child: Some(worker), child_pid: Some(pid) } = by else { return };
+        let process = self.process(ProcessKind::Worker, Some(worker), pid, at);
+        let retried = &mut self.processes[process].retried;
+        *retried = retried.saturating_add(count);
     }
 
     fn task_timed_out(&mut self, at: Micros, named: Option<Named>) {

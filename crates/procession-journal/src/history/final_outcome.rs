@@ -89,7 +89,7 @@ impl RunHistory {
         // A later run of a task may have another title, such as a label.
         let mut titles = HashMap::<&TaskKey, String>::new();
         for (index, span) in self.spans.iter().enumerate() {
-            if span.is_sum() || self.is_unconfirmed_error(span) {
+            if span.is_sum() || span.is_no_end() || self.is_unconfirmed_error(span) {
                 continue;
             }
             let Some(outcome) = FinalOutcome::of_span(index, span) else { continue };

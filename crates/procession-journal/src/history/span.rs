@@ -85,7 +85,7 @@ pub struct Span {
     pub cause: Option<String>,
     /// The tries that failed and were followed by another.
     pub tries: Vec<FailedTry>,
-    /// Whether the span was lost and the task is run again.
+    /// Whether the span failed or was lost, and the task is run again.
     pub is_retried: bool,
     /// Whether its worker was killed because the task exceeded its timeout.
     pub timed_out: bool,
@@ -169,6 +169,11 @@ pub enum Annotation {
 }
 
 impl Span {
+    /// Whether this is a failed run of a task that is run again.
+    pub(super) fn is_no_end(&self) -> bool {
+        self.is_retried && self.outcome == SpanOutcome::Error && matches!(self.key, TaskKey::Id(_))
+    }
+
     pub(super) fn begun(
         process: usize,
         slot: usize,

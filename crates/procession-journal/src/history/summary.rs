@@ -145,6 +145,10 @@ impl RunHistory {
         let outcomes = self.final_outcomes();
         let mut counts = FinalCounts::of(&outcomes);
         counts.add_sums(&self.spans);
+        let now = self.period.map_or(0, |(_, end)| end);
+        let (processes, retried) = self.process_summaries(&outcomes, now);
+        counts.error = counts.error.saturating_sub(retried);
+        counts.known = counts.known.saturating_sub(retried);
         let wanted = self.settings.as_ref().map_or(counts.known, |run| run.codes as u64);
         // Where lines are missing, the numbers of the run's own report are right.
         if let (Some(_), Some(report)) = (&self.missing, self.report) {
@@ -155,7 +159,6 @@ impl RunHistory {
         let ended = ok.saturating_add(not_found).saturating_add(error);
         let without_line = ended.saturating_sub(known.saturating_sub(not_done));
         let not_known = wanted.saturating_sub(known).saturating_sub(without_line);
-        let now = self.period.map_or(0, |(_, end)| end);
         LogSummary {
             ok,
             not_found,
@@ -164,18 +167,20 @@ impl RunHistory {
             not_done: not_known.saturating_add(not_done),
             without_line,
             missing: self.missing.clone(),
-            processes: self.process_summaries(&outcomes, now),
+            processes,
             never_ran: outcomes.values().filter(|outcome| never_ran(outcome)).count() as u64,
             errors: error_groups(&outcomes),
             slowest: self.slowest(SLOWEST),
         }
     }
 
+    /// The processes, and the number of failed runs without lines of their own that were no errors, since
+    /// the tasks were run again.
     fn process_summaries(
         &self,
         outcomes: &BTreeMap<String, FinalOutcome>,
         now: Micros,
-    ) -> Vec<ProcessSummary> {
+    ) -> (Vec<ProcessSummary>, u64) {
         let mut rows: Vec<_> = self.processes.iter().map(empty_row).collect();
         let mut times: Vec<Vec<(Micros, u64)>> = vec![Vec::new(); rows.len()];
         let mut busy: Vec<Micros> = vec![0; rows.len()];
@@ -202,8 +207,13 @@ impl RunHistory {
                 }
             }
         }
+        let mut retried = 0;
         let processes = rows.iter_mut().zip(&self.processes);
         for (((row, process), times), busy) in processes.zip(&mut times).zip(busy) {
+            // A process that was killed may have lost the sums that contain these runs.
+            let no_errors = process.retried.min(row.error);
+            row.error -= no_errors;
+            add(&mut retried, no_errors);
             let lifetime = (process.end.unwrap_or(now) - process.begin).max(1) as f64;
             let slots = process.slots.max(1) as f64;
             row.busy = (busy as f64 / lifetime / slots).min(1.0);
@@ -214,7 +224,7 @@ impl RunHistory {
         // The processes with the same worker index stand together.
         let mut rows: Vec<_> = rows.into_iter().zip(&self.processes).collect();
         rows.sort_by_key(|(_, process)| (process.worker, process.begin));
-        rows.into_iter().map(|(row, _)| row).collect()
+        (rows.into_iter().map(|(row, _)| row).collect(), retried)
     }
 
     /// The tasks that took longest, up to this number.

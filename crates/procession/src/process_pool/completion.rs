@@ -20,6 +20,7 @@ use crate::transport::{Reply, Status};
 /// The part of an event that the scheduler does not need, and that the results are made of.
 pub(super) enum CompletionData<'r> {
     Replies {
+        handle: &'r WorkerHandle,
         replies: &'r [Reply<'r>],
         /// Index of the first reply that was not used yet. The scheduler completes tasks in the
         /// order of their replies, and may skip some.
@@ -55,8 +56,13 @@ impl<'r> CompletionData<'r> {
 
 impl PoolInner {
     /// Passes replies to the scheduler, and completes the tasks that it lets end.
-    pub(super) fn replied(&self, events: Vec<Event<Arc<WorkItem>>>, replies: &[Reply<'_>]) {
-        let data = CompletionData::Replies { replies, next: Cell::new(0) };
+    pub(super) fn replied(
+        &self,
+        handle: &WorkerHandle,
+        events: Vec<Event<Arc<WorkItem>>>,
+        replies: &[Reply<'_>],
+    ) {
+        let data = CompletionData::Replies { handle, replies, next: Cell::new(0) };
         self.decide_all(self.lock_state(), events, Some(data));
     }
 
@@ -121,7 +127,7 @@ impl PoolInner {
         let task = work_item.id_of(items.start);
         let kept = self.keep(work_item, items.start, &verdict, data);
         let error = match (verdict, data) {
-            (Verdict::Answered, Some(CompletionData::Replies { replies, next })) => {
+            (Verdict::Answered, Some(CompletionData::Replies { replies, next, .. })) => {
                 let reply = CompletionData::take_reply(replies, next, task.0);
                 return self.complete_with(work_item, items.start, reply);
             }

@@ -211,7 +211,8 @@ impl PoolInner {
         let Some(journal) = self.listeners.journal() else { return };
         let by = match data {
             Some(CompletionData::Death { worker, pid, .. }) => Some((*worker, *pid)),
-            _ => None,
+            Some(CompletionData::Replies { handle, .. }) => Some((handle.worker(), handle.pid())),
+            None => None,
         };
         for Retried { task: id, name, fault, attempt, pause } in retried {
             let label = data.and_then(|data| data.label(id));

@@ -49,6 +49,7 @@ pub(super) fn begin(
 
 #[cfg(feature = "journal")]
 mod on {
+    use std::collections::BTreeMap;
     use std::env;
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
@@ -71,7 +72,8 @@ mod on {
     /// The number of runs that are kept.
     const KEPT_RUNS: usize = 20;
 
-    /// The largest number of lines for tasks without an output, and for those that are tried again.
+    /// The largest number of lines for tasks without an output, for crashes and timeouts after which tasks are
+    /// tried again, and for such failures of one worker process.
     const MAX_LINES: u64 = 10_000;
 
     /// The journal of one pool.
@@ -83,8 +85,32 @@ mod on {
         began: Instant,
         /// Number of lines for tasks without an output.
         lost: AtomicU64,
-        /// Number of lines for attempts after which a task is tried again.
+        /// Number of lines for crashes and timeouts after which a task is tried again.
         retried: AtomicU64,
+        /// By worker index.
+        failures: Mutex<BTreeMap<usize, RetriedFailures>>,
+    }
+
+    /// Failed runs in one process, after which their tasks are tried again.
+    #[derive(Default)]
+    struct RetriedFailures {
+        pid: u32,
+        /// Number of those that have lines of their own.
+        lines: u64,
+        /// Number of those that a line counts.
+        counted: u64,
+        /// Number of those that no line counts yet.
+        uncounted: u64,
+    }
+
+    impl RetriedFailures {
+        /// The line that counts the others.
+        fn count(&mut self, worker: usize) -> Option<LogEvent> {
+            let count = std::mem::take(&mut self.uncounted);
+            self.counted += count;
+            let by = LostBy { child: Some(worker), child_pid: Some(self.pid) };
+            (count > 0).then_some(LogEvent::TasksRetried { by, count })
+        }
     }
 
     impl PoolJournal {
@@ -121,7 +147,8 @@ mod on {
             journal.record(Level::Info, LogEvent::Run(settings));
             let (outputs, journal) = (WorkerOutputs::new(&dir), Mutex::new(Some(journal)));
             let (lost, retried) = (AtomicU64::new(0), AtomicU64::new(0));
-            Ok(Self { dir, journal, outputs, began: Instant::now(), lost, retried })
+            let failures = Mutex::default();
+            Ok(Self { dir, journal, outputs, began: Instant::now(), lost, retried, failures })
         }
 
         /// The directory of the run, as an absolute path.
@@ -166,7 +193,11 @@ mod on {
             run: u32,
             pause: Duration,
         ) {
-            if self.retried.fetch_add(1, Ordering::Relaxed) >= MAX_LINES {
+            let has_line = match (fault, task.by) {
+                (Fault::Failure, Some((worker, pid))) => self.retried_failure(worker, pid),
+                _ => self.retried.fetch_add(1, Ordering::Relaxed) < MAX_LINES,
+            };
+            if !has_line {
                 return;
             }
             // After a failure the worker still runs, and has recorded it.
@@ -179,6 +210,28 @@ mod on {
                 Level::Warn,
                 LogEvent::TaskRetried { code, task, by, fault, run, pause_ms },
             );
+        }
+
+        /// Whether this failed run has a line of its own. If not, it is counted.
+        fn retried_failure(&self, worker: usize, pid: u32) -> bool {
+            let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_worker = all.entry(worker).or_default();
+            let mut counts = None;
+            if of_worker.pid != pid {
+                counts = of_worker.count(worker);
+                *of_worker = RetriedFailures { pid, ..RetriedFailures::default() };
+            }
+            let has_line = of_worker.lines < MAX_LINES;
+            of_worker.lines += u64::from(has_line);
+            of_worker.uncounted += u64::from(!has_line);
+            // The number of lines grows with the logarithm of that of the failures.
+            if of_worker.uncounted >= MAX_LINES.max(of_worker.counted) / 10 {
+                counts = of_worker.count(worker);
+            }
+            if let Some(counts) = counts {
+                self.record(Level::Warn, counts);
+            }
+            has_line
         }
 
         /// Records the end of a task that has no output, up to a number of such lines.
@@ -203,6 +256,10 @@ mod on {
 
         /// Writes the last lines, with the numbers of the pool, and closes the journal.
         pub(in super::super) fn end(&self, counts: &Counts, why: Option<String>) {
+            let failures = self.failures.lock().map(|mut failures| std::mem::take(&mut *failures));
+            for (worker, mut of_worker) in failures.unwrap_or_default() {
+                of_worker.count(worker).into_iter().for_each(|line| self.record(Level::Warn, line));
+            }
             let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some(journal) = journal else { return };
             let exit_code = i32::from(why.is_some());

@@ -294,7 +294,7 @@ fn receive(
         handle.traces().close_answered(handle);
     }
     // The records before a malformed one are valid and are passed on.
-    pool.replied(replies.events, &replies.replies);
+    pool.replied(handle, replies.events, &replies.replies);
     let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
     let passed = added.and_then(|last| last.map_or(Ok(()), |last| last.pass(pool, handle)));
     let result = passed.and(is_sound).map(|()| true);

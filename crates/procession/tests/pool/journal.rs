@@ -422,6 +422,11 @@ fn tasks_that_are_tried_again_have_a_bounded_number_of_lines() {
     let events = events(&dir, "worker");
     assert!(events.iter().filter(|event| short(1)(event)).count() <= MOST);
     assert!(events.iter().filter(|event| short(2)(event)).count() <= MOST);
-    let report = read(&dir).report.expect("a report");
+    let history = read(&dir);
+    let report = history.report.expect("a report");
     assert_eq!((report.ok, report.error), (TASKS as u64, 0));
+    let summary = history.summary();
+    assert_eq!((summary.ok, summary.error), (TASKS as u64, 0));
+    assert!(summary.errors.is_empty(), "{:?}", summary.errors[0].cause);
+    assert!(summary.processes.iter().all(|row| row.error == 0), "{:?}", summary.processes);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 
 use super::super::*;
-use super::{died, entries, named};
+use super::{died, entries, history, named};
 use crate::{Level, LogEntry, LogEvent};
 
 #[test]
@@ -91,6 +91,38 @@ fn what_the_coordinator_recorded_follows_its_span_when_spans_are_joined() {
         history.summary().processes.iter().map(|row| row.error).collect::<Vec<_>>(),
         [0, 0, 1]
     );
+}
+
+#[test]
+fn a_failed_run_that_is_no_end_of_its_task_is_no_error() {
+    let failed =
+        json!({"slot": 0, "status": "error", "elapsed_ms": 0.2, "attempt": 1, "error": "no"});
+    let retried = json!({"fault": "failure", "run": 2, "pause_ms": 0.0});
+    let sums = |count: u64, failed: u64| {
+        json!({"event": "tasks", "slot": 0, "period_ms": 5.0,
+            "tasks": [{"name": "square", "count": count, "failed": failed, "run_ms": 4.0, "max_ms": 1.0}]})
+    };
+    let more = |worker: u64, count: u64| json!({"event": "tasks_retried", "child": worker, "child_pid": 100 + worker, "count": count});
+    let mut lines = vec![
+        // The run that ends well is in a sum.
+        (1, "w0", named("task", 7, failed.clone())),
+        (1, "c", named("task_retried", 7, retried)),
+        (2, "w0", named("task", 8, failed)),
+        (3, "w0", sums(30, 9)),
+        (3, "w1", sums(4, 1)),
+        (3, "c", more(0, 8)),
+        // Its sums of that time are lost.
+        (3, "c", more(1, 5)),
+    ];
+    let summary = history(&lines).summary();
+    assert_eq!((summary.ok, summary.error, summary.not_done), (24, 2, 0));
+    let rows: Vec<_> = summary.processes.iter().map(|row| (row.ok, row.error)).collect();
+    assert_eq!(rows, [(0, 0), (21, 2), (3, 0)]);
+    assert_eq!(summary.errors.len(), 1);
+    assert_eq!(summary.errors[0].codes, ["square #8"]);
+    // Without the lines of the coordinator, all of them are.
+    lines.retain(|(_, writer, _)| *writer != "c");
+    assert_eq!(history(&lines).summary().error, 12);
 }
 
 #[test]
