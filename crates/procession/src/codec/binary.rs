@@ -14,6 +14,7 @@
 //! | str, bytes, unit variant (its name) | length, bytes |
 //! | seq, map (and structs) | number of elements or entries (4 bytes, little-endian), values |
 //! | variant | length of its name, name, value |
+//! | numbers: a sequence of numbers of one kind, of 64 bits at most | number of elements (4 bytes, little-endian), their kind, all bytes of each, little-endian |
 
 mod read;
 mod write;
@@ -53,6 +54,8 @@ mod kind {
     pub(super) const UNIT_VARIANT: u8 = 22;
     /// A name and a value.
     pub(super) const VARIANT: u8 = 23;
+    /// Each is written without its kind. An empty sequence is a [`SEQ`].
+    pub(super) const NUMBERS: u8 = 24;
 }
 
 /// Decodes one value, which must use all bytes. The second part of the result says whether it has
@@ -96,9 +99,98 @@ mod tests {
             }
         }
         assert!(read::<serde_json::Value>(&[kind::SOME; 100_000]).is_err(), "too deep");
-        assert!(
-            read::<Vec<u8>>(&[kind::SEQ, 255, 255, 255, 255]).is_err(),
-            "more elements than bytes"
-        );
+        for kind in [kind::SEQ, kind::NUMBERS] {
+            let bytes = [kind, 255, 255, 255, 255, kind::U64, 0];
+            assert!(read::<Vec<u64>>(&bytes).is_err(), "more elements than bytes");
+        }
+        assert!(read::<Vec<u8>>(&[kind::NUMBERS, 1, 0, 0, 0, kind::STR, 0]).is_err());
+    }
+
+    fn written<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        value.serialize(&mut BinaryWriter::new(&mut bytes)).expect("written");
+        bytes
+    }
+
+    fn there_and_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+        let (back, _) = read::<T>(&written(&value)).expect("read");
+        assert_eq!(back, value);
+    }
+
+    /// As a type that writes several kinds of numbers in one sequence.
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Float(f32),
+        Flag(bool),
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+    struct Metres(f64);
+
+    #[test]
+    fn the_kind_of_many_numbers_is_written_once() {
+        let header = 1 + 4 + 1;
+        assert_eq!(written(&vec![0.5_f32; 1000]).len(), header + 4000);
+        assert_eq!(written(&[u64::MAX; 3][..]).len(), header + 24);
+        assert_eq!(written(&vec![Metres(0.5); 1][..]).len(), header + 8);
+        there_and_back(vec![u8::MAX, 0, 7]);
+        there_and_back(vec![u16::MAX, 0, 7]);
+        there_and_back(vec![u32::MAX, 0, 7]);
+        there_and_back(vec![u64::MAX, 0, 7]);
+        there_and_back(vec![i8::MIN, -1, 7]);
+        there_and_back(vec![i16::MIN, -1, 7]);
+        there_and_back(vec![i32::MIN, -1, 7]);
+        there_and_back(vec![i64::MIN, -1, 7]);
+        there_and_back(vec![f32::MIN, -0.0, 7.0]);
+        there_and_back(vec![f64::MIN, f64::INFINITY, 7.0]);
+        there_and_back(vec![Metres(1.5), Metres(-0.0)]);
+        there_and_back(vec![vec![1_u32, 2], vec![], vec![3]]);
+        there_and_back(vec![u128::MAX, 1]);
+        there_and_back(vec![Some(1_u8), None, Some(2)]);
+        there_and_back(std::collections::BTreeSet::from([3_i64, -9]));
+        let nan = f32::from_bits(0x7fc0_1234);
+        let (back, _) = read::<Vec<f32>>(&written(&vec![nan, 1.0])).expect("read");
+        assert_eq!(back[0].to_bits(), nan.to_bits());
+    }
+
+    #[test]
+    fn a_sequence_of_several_kinds_has_the_kind_of_each_wherever_it_changes() {
+        let (float, flag) = (Any::Float(1.5), Any::Flag(true));
+        let each = |values: &[Any]| {
+            let floats = values.iter().filter(|value| **value == float).count();
+            1 + 4 + 5 * floats + (values.len() - floats)
+        };
+        for at in 0..5 {
+            let mut values = vec![float; 5];
+            values[at] = flag;
+            assert_eq!(written(&values).len(), each(&values), "changes at {at}");
+            there_and_back(values);
+        }
+        let json = serde_json::json!([1, -1, 0.5, [1, 2, "x"], [1, 2], 300, u64::MAX]);
+        assert_eq!(read::<serde_json::Value>(&written(&json)).expect("read").0, json);
+    }
+
+    #[test]
+    fn numbers_are_read_as_what_a_type_asks_for() {
+        let bytes = written(&vec![1_u16, 2]);
+        assert_eq!(read::<Vec<u64>>(&bytes).expect("wider").0, [1, 2]);
+        assert_eq!(read::<(u8, i32)>(&bytes).expect("a tuple").0, (1, 2));
+        assert_eq!(read::<Vec<Option<u16>>>(&bytes).expect("options").0, [Some(1), Some(2)]);
+        let (floats, is_doubtful) = read::<Vec<f64>>(&bytes).expect("floats");
+        assert!(floats == [1.0, 2.0] && is_doubtful, "they may have been rounded");
+        assert!(read::<serde_json::Value>(&bytes).expect("any").1, "it was inspected");
+        assert!(!read::<Vec<u16>>(&bytes).expect("the same").1);
+        read::<serde::de::IgnoredAny>(&bytes).expect("ignored");
+        for wrong in [read::<Vec<String>>(&bytes).err(), read::<[Kind; 2]>(&bytes).err()] {
+            assert!(wrong.is_some());
+        }
+        assert!(read::<(u16, u16, u16)>(&bytes).is_err() && read::<(u16,)>(&bytes).is_err());
+        assert!(read::<Vec<u8>>(&written(&vec![256_u16])).is_err(), "out of range");
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    enum Kind {
+        _A,
     }
 }

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxReport};
 
 /// Incremented with every change of the types that cross the border.
-pub(crate) const PROTOCOL: u32 = 8;
+pub(crate) const PROTOCOL: u32 = 9;
 
 /// The build of this crate: sources, version and profile. Both sides must have the same.
 const BUILD: &str = env!("PROCESSION_BUILD");

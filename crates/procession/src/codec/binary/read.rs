@@ -1,6 +1,7 @@
 //! The reader of the binary encoding. All malformed bytes are errors.
 
 mod access;
+mod numbers;
 
 use std::fmt;
 
@@ -8,6 +9,7 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{Deserializer, Error, Visitor};
 
 use self::access::{AsEntry, Elements, Variant};
+use self::numbers::Numbers;
 use super::{DEEPEST, kind};
 use crate::blob;
 
@@ -168,10 +170,7 @@ impl<'de> ByteReader<'de> {
         self.nested(|reader| {
             let mut elements = Elements { reader, left };
             let result = read(&mut elements)?;
-            match elements.left {
-                0 => Ok(result),
-                left => Err(Malformed(format!("{left} elements more than expected").into())),
-            }
+            all_read(elements.left).map(|()| result)
         })
     }
 
@@ -219,6 +218,11 @@ impl<'de> ByteReader<'de> {
             kind::STR | kind::UNIT_VARIANT => visitor.visit_borrowed_str(self.text()?),
             kind::BYTES => visitor.visit_borrowed_bytes(self.sized()?),
             kind::SEQ => self.elements(|elements| visitor.visit_seq(elements)),
+            kind::NUMBERS => {
+                let mut numbers = Numbers::of(self)?;
+                let value = visitor.visit_seq(&mut numbers)?;
+                all_read(numbers.left()).map(|()| value)
+            }
             kind::MAP => self.elements(|elements| visitor.visit_map(elements)),
             // As in JSON, a map of one entry.
             kind::VARIANT => {
@@ -236,6 +240,15 @@ impl<'de> ByteReader<'de> {
             self.byte()?;
         }
         Ok(self)
+    }
+}
+
+/// Checks that no elements are left.
+#[inline]
+fn all_read(left: usize) -> Result<()> {
+    match left {
+        0 => Ok(()),
+        left => Err(Malformed(format!("{left} elements more than expected").into())),
     }
 }
 

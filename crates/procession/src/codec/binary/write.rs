@@ -1,7 +1,10 @@
 //! The writer of the binary encoding.
 
+mod numbers;
+
 use serde::ser::{Serialize, Serializer};
 
+use self::numbers::{Alike, FirstElements};
 use super::{DEEPEST, kind};
 use crate::codec::compound::impl_compound;
 use crate::codec::refusal::Refusal;
@@ -80,7 +83,7 @@ impl<'w> BinaryWriter<'w> {
         self.out.push(kind);
         let at = self.out.len();
         self.out.extend_from_slice(&[0; 4]);
-        Ok(BinaryCompound { writer: self, at, number: 0, levels: 1 })
+        Ok(BinaryCompound { writer: self, at, number: 0, levels: 1, alike: Alike::No })
     }
 
     /// A variant whose value is a sequence or map.
@@ -249,7 +252,7 @@ impl<'a, 'w> Serializer for &'a mut BinaryWriter<'w> {
 
     #[inline]
     fn serialize_seq(self, _: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
-        self.open(kind::SEQ)
+        Ok(BinaryCompound { alike: Alike::Unknown, ..self.open(kind::SEQ)? })
     }
 
     #[inline]
@@ -311,6 +314,8 @@ pub(in crate::codec) struct BinaryCompound<'a, 'w> {
     number: usize,
     /// The levels of nesting that it adds.
     levels: u32,
+    /// Of the elements of a sequence.
+    alike: Alike,
 }
 
 impl BinaryCompound<'_, '_> {
@@ -318,7 +323,11 @@ impl BinaryCompound<'_, '_> {
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         let index = self.number;
         self.number += 1;
-        value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_element(index))
+        let result = match self.alike {
+            Alike::No => value.serialize(&mut *self.writer),
+            Alike::Unknown | Alike::Numbers(_) => value.serialize(FirstElements(self)),
+        };
+        result.map_err(|refusal| refusal.in_element(index))
     }
 
     #[inline]
@@ -354,6 +363,9 @@ impl BinaryCompound<'_, '_> {
         let number = u32::try_from(self.number)
             .map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
         self.writer.out[self.at..self.at + 4].copy_from_slice(&number.to_le_bytes());
+        if self.has_numbers_only() {
+            self.writer.out[self.at - 1] = kind::NUMBERS;
+        }
         self.writer.depth -= self.levels;
         Ok(())
     }
