@@ -17,8 +17,9 @@
 //! The seals refuse each other way to write, also to a process that has the descriptor. `returned` holds the
 //! generation of the item, which each use of the slot increments, and whether the segment is lost:
 //! the reader does not have it, or a copy of the worker that a task has forked may still read it. Then
-//! it is never written again. `dropped` holds the generation after which the writer has given the
-//! segment up, so that the reader can do so as well; both do after [`IDLE`].
+//! it is never written again. `dropped` tells after which generation the writer has given the
+//! segment up, so that the reader can do so as well; both do after [`IDLE`]. A new segment in the slot sets it
+//! back before its first item is sent: generations come again.
 //!
 //! A worker that returns a segment early, or writes to one late, changes what itself is given or gives.
 //! One that names a slot without a segment, or a generation that is not the next, has sent garbage. What
@@ -58,7 +59,7 @@ pub(crate) enum Direction {
 pub(super) struct SlotWords<'m> {
     /// Twice the generation of the last item that was returned; one more if the segment is lost.
     pub returned: &'m AtomicU32,
-    /// The generation of the last item before the segment was given up.
+    /// One more than the generation of the last item, if the segment was given up after it. 0: it was not.
     pub dropped: &'m AtomicU32,
 }
 
@@ -118,6 +119,14 @@ const GENERATIONS: u32 = 0xff_ffff;
 
 fn after(generation: u32) -> u32 {
     (generation + 1) & GENERATIONS
+}
+
+/// The word `dropped` of a segment that is in use.
+const IN_USE: u32 = 0;
+
+/// The word `dropped` of a segment that was given up after this generation.
+fn dropped(generation: u32) -> u32 {
+    generation + 1
 }
 
 fn returned(generation: u32, is_lost: bool) -> u32 {

@@ -9,7 +9,7 @@ use procession_os::fork::{self, Origin};
 use procession_os::sealed;
 use procession_os::segment::{Lent, SegmentView};
 
-use super::{Direction, MOST, MOST_BYTES, SegmentItem, SlotLink, after, returned};
+use super::{Direction, MOST, MOST_BYTES, SegmentItem, SlotLink, after, dropped, returned};
 use crate::transport::SharedRegion;
 use crate::transport::attachment::ReceivedBytes;
 
@@ -129,6 +129,18 @@ impl SegmentReader {
     pub(crate) fn number(&self) -> usize {
         self.slots().iter().filter(|slot| slot.view.is_some()).count()
     }
+
+    /// The length of all segments.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots().iter().filter_map(|slot| slot.view.as_ref()).map(|view| view.len()).sum()
+    }
+
+    /// As if so many items had gone through each slot.
+    #[cfg(test)]
+    pub(super) fn set_generation(&self, generation: u32) {
+        self.slots().iter_mut().for_each(|slot| slot.generation = generation);
+    }
 }
 
 /// The slot of the next item in it.
@@ -160,7 +172,7 @@ fn lend(link: &SlotLink, view: &Arc<SegmentView>, item: SegmentItem) -> Lent {
 fn drop_given_up(link: &SlotLink, slots: &mut [ReaderSlot; MOST]) {
     for (number, slot) in slots.iter_mut().enumerate() {
         if slot.view.is_some()
-            && link.words(number).dropped.load(Ordering::Acquire) == slot.generation
+            && link.words(number).dropped.load(Ordering::Acquire) == dropped(slot.generation)
         {
             slot.view = None;
         }

@@ -175,30 +175,71 @@ fn lies_are_garbage() {
 const LONGEST: usize = MOST_BYTES as usize;
 
 #[test]
+fn segments_survive_that_the_generations_begin_anew() {
+    for direction in [Direction::ToWorker, Direction::ToCoordinator] {
+        for given_up_at in [None, Some(GENERATIONS), Some(0), Some(2)] {
+            let Some((mut writer, reader)) = sides(direction, MOST_BYTES) else { return };
+            // A segment that was given up when the slot had this generation the last time.
+            if let Some(generation) = given_up_at {
+                writer.set_generation(generation.wrapping_sub(1) & GENERATIONS);
+                reader.set_generation(generation.wrapping_sub(1) & GENERATIONS);
+                drop(pass(&mut writer, &reader, b"given up").expect("a segment"));
+                reader.return_copied();
+                writer.drop_idle(Instant::now() + IDLE);
+                reader.drop_given_up();
+                assert_eq!((writer.number(), reader.number()), (0, 0));
+            }
+            writer.set_generation(GENERATIONS - 3);
+            reader.set_generation(GENERATIONS - 3);
+            for n in 0..8 {
+                drop(pass(&mut writer, &reader, &bytes(100 + n)).expect("a segment"));
+                reader.return_copied();
+                reader.drop_given_up();
+                assert_eq!((writer.number(), reader.number()), (1, 1), "item {n}");
+            }
+        }
+    }
+}
+
+#[test]
 fn false_words_cost_nobody_but_the_worker() {
     let number = |n: u32| n.wrapping_mul(0x9e37_79b9);
     for direction in [Direction::ToWorker, Direction::ToCoordinator] {
-        let (region, _file) = SharedRegion::create(1).expect("memory");
-        let region = Arc::new(region);
-        let mut writer = SegmentWriter::new(Arc::clone(&region), direction, MOST_BYTES);
-        let reader = SegmentReader::new(Arc::clone(&region), direction);
+        let Some((mut writer, reader)) = sides(direction, MIB as u64) else { return };
+        let region = writer.region().expect("it has segments");
+        let (mut received, mut refused, mut last) = (0, 0, 0);
         for n in 0..2_000 {
             for slot in 0..MOST {
                 let words = region.slot_words(direction, slot);
                 let word = if n % 2 == 0 { number(n) } else { returned(n % 30, n % 3 == 0) };
                 words.returned.store(word, std::sync::atomic::Ordering::SeqCst);
-                words.dropped.store(n % 30, std::sync::atomic::Ordering::SeqCst);
             }
-            if let Some((item, new)) = writer.place(&bytes(100 + n as usize)) {
+            let sent = bytes(100 + (number(n) as usize) % (300 * KIB));
+            if let Some((item, new)) = writer.place(&sent) {
                 let file = new.as_ref().map(|new| new.file.try_clone().expect("a descriptor"));
-                writer.settle(n % 5 != 0, new.into_iter());
-                // Garbage, or what was written last.
-                let _ = reader.take(item, file).map(|received| received.len());
+                let is_sent = n % 5 != 0;
+                last = item.generation;
+                writer.settle(is_sent, new.into_iter());
+                // What was sent, or garbage.
+                match is_sent.then(|| reader.take(item, file)) {
+                    Some(Ok(item)) if *item == *sent => received += 1,
+                    Some(Ok(_)) => panic!("item {n} is not what was sent"),
+                    Some(Err(error)) => {
+                        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+                        refused += 1;
+                    }
+                    None => {}
+                }
             }
+            assert!(writer.len() <= MIB && reader.len() <= LONGEST, "after item {n}");
             reader.return_copied();
+            for slot in (0..MOST).filter(|_| n % 4 == 0) {
+                let words = region.slot_words(direction, slot);
+                words.dropped.store(dropped(last), std::sync::atomic::Ordering::SeqCst);
+            }
             reader.drop_given_up();
             writer.drop_idle(Instant::now() + IDLE * (n % 2));
         }
-        assert!(writer.number() <= MOST && reader.number() <= MOST);
+        assert!(received > 0 && refused > 0, "{received} received, {refused} refused");
     }
 }

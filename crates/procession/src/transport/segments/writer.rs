@@ -9,7 +9,10 @@ use std::time::Instant;
 use procession_os::shared::SharedMemory;
 use procession_os::{sealed, segment};
 
-use super::{Direction, IDLE, MOST, MOST_BYTES, SHORTEST, SegmentItem, SlotLink, after, returned};
+use super::{
+    Direction, IDLE, IN_USE, MOST, MOST_BYTES, SHORTEST, SegmentItem, SlotLink, after, dropped,
+    returned,
+};
 use crate::transport::SharedRegion;
 
 /// A free segment is used for an item that fills less than one in so many parts of it only if there is
@@ -199,6 +202,8 @@ impl SegmentWriter {
                 return None;
             }
         };
+        // Its descriptor is sent after this.
+        self.link.as_ref()?.words(slot).dropped.store(IN_USE, Ordering::Release);
         let (file, used_at) = (Some(file), Instant::now());
         self.slots[slot].segment = Some(WrittenSegment { memory, len: capacity, file, used_at });
         Some(slot)
@@ -209,12 +214,12 @@ impl SegmentWriter {
         if segment.take().is_some()
             && let Some(link) = &self.link
         {
-            link.words(slot).dropped.store(*generation, Ordering::Release);
+            link.words(slot).dropped.store(dropped(*generation), Ordering::Release);
         }
     }
 
     /// The length of all segments.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.iter().filter_map(|slot| slot.segment.as_ref()).map(|segment| segment.len).sum()
     }
 
@@ -222,5 +227,17 @@ impl SegmentWriter {
     #[cfg(test)]
     pub(crate) fn number(&self) -> usize {
         self.slots.iter().filter(|slot| slot.segment.is_some()).count()
+    }
+
+    /// The memory that has the words.
+    #[cfg(test)]
+    pub(super) fn region(&self) -> Option<Arc<SharedRegion>> {
+        self.link.as_ref().map(|link| Arc::clone(&link.region))
+    }
+
+    /// As if so many items had gone through each slot.
+    #[cfg(test)]
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        self.slots.iter_mut().for_each(|slot| slot.generation = generation);
     }
 }
