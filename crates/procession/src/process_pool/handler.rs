@@ -57,7 +57,8 @@ pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.
-    let handshake = panics::catch(|| handshake::perform(pool, &handle, &mut awaited, &invitation));
+    let handshake =
+        panics::catch(|| handshake::perform(pool, &handle, rank, &mut awaited, &invitation));
     let failure = match handshake {
         Ok(Ok(threads)) => return serve(pool, &handle, rank, threads, &ended),
         Ok(Err(failure)) => failure,

@@ -18,17 +18,28 @@ use crate::transport::{
     Socket, Welcome,
 };
 
+/// For how long a program may send nothing if there is another one. A start takes some milliseconds, on a busy
+/// machine some tenths of a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Performs the handshake, and runs the initializer. Removes the directory of the invitation when the worker
-/// is ready. Returns the number of threads of the worker.
+/// is ready. Returns the number of threads of the worker, which runs the program of this rank.
 pub(super) fn perform(
     pool: &PoolInner,
     handle: &WorkerHandle,
+    rank: usize,
     awaited: &mut Option<TempDir>,
     invitation: &Invitation,
 ) -> Result<RunnerThreads, StartFailure> {
     let Some(Process { socket, .. }) = handle.process() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
+    // The next program is tried before the start timeout; the last one has all of that.
+    let programs = &pool.setup.programs;
+    let has_another = programs.has_another(rank) && !programs.has_served(rank);
+    if has_another && !socket.is_readable_within(PATIENCE) {
+        return Err(StartFailure::Silent(PATIENCE));
+    }
     let hello = await_hello(socket)?;
     await_descriptors(handle)?;
     check(pool, handle, &hello)?;

@@ -100,10 +100,15 @@ impl Programs {
         self.served.load(Ordering::Acquire) == rank + 1
     }
 
+    /// Whether there is a program behind this one.
+    pub(crate) fn has_another(&self, rank: usize) -> bool {
+        rank + 1 < self.candidates.len()
+    }
+
     /// Switches to the program behind this one. `None`: there is none. Else whether this call was
     /// the first for this rank.
     pub(crate) fn pass_over(&self, rank: usize) -> Option<bool> {
-        if rank + 1 >= self.candidates.len() {
+        if !self.has_another(rank) {
             return None;
         }
         Some(self.current.fetch_max(rank + 1, Ordering::AcqRel) <= rank)

@@ -2,6 +2,7 @@
 //! start.
 
 use std::fs;
+use std::time::Duration;
 
 use super::child::Ended;
 use super::inner::PoolInner;
@@ -27,6 +28,8 @@ pub(super) enum StartFailure {
     GoneInItsInitializer,
     /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
     Misused(UnfitProgram, String),
+    /// The process sent no message in this time, and there is another program.
+    Silent(Duration),
     /// The process ended before its first message.
     Mute,
     /// The process ended after its first message and before it was ready.
@@ -97,12 +100,17 @@ impl StartFailure {
                 let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
                 return (format!("{reason}{said}{kept}"), NextStart::WithBackoff);
             }
-            Self::Gone | Self::Mute if kill_reason == Some(KillReason::Unneeded) => {
+            Self::Gone | Self::Mute | Self::Silent(_)
+                if kill_reason == Some(KillReason::Unneeded) =>
+            {
                 return ("it was not needed any more".to_owned(), NextStart::WithBackoff);
             }
             // After these another program is tried, if there is one.
             Self::Stranger(reason) => (reason, NextStart::Never),
             Self::Misused(how, reason) => (format!("{reason}{said}"), NextStart::Unfit(how)),
+            Self::Silent(time) => {
+                (format!("it had not reported after {time:?}{said}"), NextStart::WithBackoff)
+            }
             Self::Mute if is_late => silent_until_timeout(pool, rank, &said),
             Self::Mute => ended_silently(pool, rank, end, &said),
             Self::Gone if is_late => {

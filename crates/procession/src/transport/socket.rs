@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
@@ -178,14 +178,27 @@ impl Socket {
         self.wait(PollFlags::IN, timeout);
     }
 
+    /// Waits for this time. Whether there is a message then, or none will come.
+    pub(crate) fn is_readable_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.wait(PollFlags::IN, Some(left)) || left.is_zero() {
+                return self.wait(PollFlags::IN, Some(Duration::ZERO));
+            }
+        }
+    }
+
     /// Waits until there is room for a message, or the other end is closed. May return early.
     pub(crate) fn wait_writable(&self, timeout: Duration) {
         self.wait(PollFlags::OUT, Some(timeout));
     }
 
-    fn wait(&self, what: PollFlags, timeout: Option<Duration>) {
+    /// Whether the socket is ready for that, or closed.
+    fn wait(&self, what: PollFlags, timeout: Option<Duration>) -> bool {
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-        let _ = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
+        let ready = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
+        ready.is_ok_and(|number| number > 0)
     }
 
     /// Ends all waits at this end, now and later. Messages that were sent to it can still be

@@ -12,7 +12,7 @@ use procession::{Executor, Limits, PoolError, PoolEvent, TaskError};
 
 use crate::harness::Gate;
 use crate::program::{ABORTS, LEFT, assert_works, command, command_after, command_of};
-use crate::tasks::{Pass, Pid, quiet};
+use crate::tasks::{Pass, Pid, quiet, succeeds_with};
 
 /// For an event of a pool.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,7 +41,31 @@ pub(crate) fn trials() -> Vec<Trial> {
         it_works_with_the_signal_for_broken_pipes_ignored,
         it_works_in_a_path_with_spaces_and_unicode,
         it_works_after_its_program_file_was_deleted,
+        a_program_beside_this_one_that_neither_answers_nor_ends_is_passed_over_in_seconds,
     ]
+}
+
+fn a_program_beside_this_one_that_neither_answers_nor_ends_is_passed_over_in_seconds() {
+    let name = format!("silent-worker-{}", std::process::id());
+    let program = std::env::current_exe().expect("a path").with_file_name(&name);
+    // It neither writes to its standard input, which is the socket, nor reads it.
+    std::os::unix::fs::symlink("/bin/sh", &program).expect("a link");
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let on_event = move |event: &PoolEvent| {
+        if let PoolEvent::ProgramPassedOver { reason, .. } = event {
+            tell.lock().expect("a sender").send(reason.clone()).expect("a receiver");
+        }
+    };
+    // The start timeout is longer than all of these tests may take.
+    let builder = quiet().workers(2).start_timeout(Duration::from_secs(3600)).on_event(on_event);
+    let builder = builder.worker_args(["-c", "exec sleep 600"]);
+    let pool = builder.worker_program_beside(name).build().expect("a pool");
+    succeeds_with(&pool, 10);
+    fs::remove_file(program).expect("the file");
+    let reason = told.recv_timeout(PATIENCE).expect("an event");
+    assert_eq!(reason, "it had not reported after 2s");
+    assert!(told.try_recv().is_err(), "it was passed over once");
 }
 
 fn a_hundred_thousand_tasks_leave_no_trace() {

@@ -21,8 +21,8 @@ impl Builder {
     }
 
     /// The workers run the executable of this name in the directory of the executable of this
-    /// process, if it exists and has the same build; else the executable of this process. If one
-    /// exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`](crate::PoolEvent::ProgramPassedOver).
+    /// process, if it exists, has the same build and reports within two seconds; else the executable of this
+    /// process. If one exists and is not used, there is an event [`PoolEvent::ProgramPassedOver`](crate::PoolEvent::ProgramPassedOver).
     ///
     /// ```
     /// # use procession::ProcessPool;
