@@ -13,9 +13,11 @@
 mod enclosed;
 #[cfg(feature = "bytemuck")]
 mod pod;
+mod writer;
 
 use std::cell::Cell;
 use std::fmt;
+use std::io::Cursor;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
@@ -30,6 +32,8 @@ use self::enclosed::{Encoded, disclose, enclose};
 pub(crate) use self::enclosed::{MOST, leave_in_place, marked, put_back, set_aside};
 #[cfg(feature = "bytemuck")]
 pub use self::pod::{PodVec, ValuesError};
+pub use self::writer::BlobWriter;
+use crate::shared_value::SharedBytes;
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
 use procession_os::segment::Lent;
@@ -86,6 +90,8 @@ struct OwnBytes {
 
 enum Owner {
     Vec(Vec<u8>),
+    /// The encoding of a shared value.
+    Shared(SharedBytes),
     /// Plain values, whose bytes never change and whose drop does nothing more.
     #[cfg(feature = "bytemuck")]
     Values(Box<dyn AsRef<[u8]> + Send + Sync>),
@@ -99,8 +105,8 @@ impl Blob {
     /// than processes never copy them. The owner is dropped with the last clone of the blob; until then
     /// `as_ref` must always give the same bytes.
     ///
-    /// The other way, `bytes::Bytes::from_owner(blob)` copies nothing either, and
-    /// `std::io::Cursor::new(blob)` reads it as a file.
+    /// The other way, `bytes::Bytes::from_owner(blob)` copies nothing either; with the feature `bytes` there is
+    /// `From` for both.
     ///
     /// ```
     /// use procession::Blob;
@@ -111,6 +117,11 @@ impl Blob {
     /// ```
     pub fn from_owner(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::own(Owner::Foreign(Box::new(owner)))
+    }
+
+    /// The encoding of a shared value.
+    pub(crate) fn shared(bytes: SharedBytes) -> Self {
+        Self::own(Owner::Shared(bytes))
     }
 
     fn own(owner: Owner) -> Self {
@@ -126,6 +137,12 @@ impl Blob {
             }
             _ => self.clone(),
         }
+    }
+
+    /// Reads the bytes as a file: [`Read`](std::io::Read), [`BufRead`](std::io::BufRead) and
+    /// [`Seek`](std::io::Seek). Copies nothing. [`BlobWriter`] is the other way.
+    pub fn reader(&self) -> Cursor<Self> {
+        Cursor::new(self.clone())
     }
 
     /// The bytes. They are copied unless the blob was made from a `Vec` in this process and has no clones.
@@ -189,6 +206,7 @@ impl Deref for OwnBytes {
     fn deref(&self) -> &[u8] {
         match &self.owner {
             Owner::Vec(bytes) => bytes,
+            Owner::Shared(bytes) => bytes.as_slice(),
             #[cfg(feature = "bytemuck")]
             Owner::Values(values) => (**values).as_ref(),
             Owner::Foreign(owner) => (**owner).as_ref(),
@@ -359,6 +377,22 @@ impl From<Vec<u8>> for Blob {
 impl From<&[u8]> for Blob {
     fn from(bytes: &[u8]) -> Self {
         bytes.to_vec().into()
+    }
+}
+
+/// Not copied before it is sent: see [`Blob::from_owner`].
+#[cfg(feature = "bytes")]
+impl From<bytes::Bytes> for Blob {
+    fn from(bytes: bytes::Bytes) -> Self {
+        Self::from_owner(bytes)
+    }
+}
+
+/// Copies nothing.
+#[cfg(feature = "bytes")]
+impl From<Blob> for bytes::Bytes {
+    fn from(blob: Blob) -> Self {
+        Self::from_owner(blob)
     }
 }
 

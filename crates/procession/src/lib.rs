@@ -87,6 +87,7 @@
 //! |---|---|---|
 //! | `backtrace` | yes | names of the functions in which a worker crashed: [`Death::backtrace`] (Linux) |
 //! | `bytemuck` | no | [`Blob`]s of plain values, and `PodVec`: a `Vec<f32>` that is not encoded number by number |
+//! | `bytes` | no | `From` between [`Blob`] and `bytes::Bytes` |
 //! | `dashboard` | no | `ProcessPool::dashboard`: a live page of a pool, and metrics for Prometheus |
 //! | `journal` | no | `Builder::journal`: each process writes what it does into a log of its own |
 //! | `log` | no | the records of the crate `log` that tasks make, for the same subscriber: `Builder::tracing` |
@@ -142,7 +143,7 @@ mod transport;
 mod waiting;
 pub mod worker;
 
-pub use blob::Blob;
+pub use blob::{Blob, BlobWriter};
 #[cfg(feature = "bytemuck")]
 pub use blob::{PodVec, ValuesError};
 pub use codec::Encoding;

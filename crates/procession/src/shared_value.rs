@@ -2,11 +2,15 @@
 //!
 //! | process | has | for how long |
 //! |---|---|---|
-//! | that which made it | the value, and its encoding once a task with it was sent | as long as there are handles |
-//! | worker | what it decoded first, for all later tasks with the same id | the [`MOST`] values that were used last |
+//! | that which made it | the value, and its encoding once a task with it was sent | as long as there are handles; the encoding also while a task with it is not complete |
+//! | worker | what it decoded first, for all later tasks with the same id | until that encoding is gone; the [`MOST`] values that were used last |
+//!
+//! `released.rs` tells the workers which encodings are gone.
 //!
 //! Only worker processes keep what they receive: the coordinator decodes a value that comes back anew, since
 //! a worker chooses the id that it sends.
+
+mod released;
 
 use std::any::Any;
 use std::fmt;
@@ -18,6 +22,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+pub(crate) use self::released::{SharedBytes, Told};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::panics;
@@ -30,9 +35,9 @@ use crate::worker;
 /// threads nothing is encoded at all. A new worker, after a crash, decodes it again. `clone` copies a
 /// handle.
 ///
-/// The coordinator gives the bytes back when the last handle is dropped and no task with it is pending. A
-/// worker keeps the 8 values that its tasks used last, with their bytes, until others take their places or
-/// it ends.
+/// The coordinator gives the bytes back when the last handle is dropped and each task with it is complete. The
+/// workers drop the value then, an idle one about a second later. Besides, a worker keeps only the 8 values that its
+/// tasks used last.
 ///
 /// The value must not change, as by a `Mutex` or an atomic in it: each process has its own.
 ///
@@ -93,7 +98,7 @@ impl<T: Serialize + DeserializeOwned> Serialize for SharedValue<T> {
         let encode = || {
             let mut bytes = Vec::new();
             match codec::encode_without_blobs(Encoding::Binary, &self.0.value, &mut bytes) {
-                Ok(()) => Ok(bytes.into()),
+                Ok(()) => Ok(Blob::shared(SharedBytes::new(self.0.id, bytes))),
                 Err(refusal) => Err(format!("{}: {}", refusal.field(), refusal.into_reason())),
             }
         };
@@ -150,6 +155,16 @@ fn kept_or<C: Send + Sync + 'static>(
             Ok(core)
         }
     }
+}
+
+/// Drops the values with these ids, or all, where a record of the coordinator says so.
+pub(crate) fn drop_released(record: &[u8]) {
+    let ids: Vec<_> = released::ids(record).collect();
+    let is_released = |id: &Uuid| ids.is_empty() || ids.contains(id);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let dropped: Vec<_> = kept.extract_if(.., |(id, _)| is_released(id)).collect();
+    drop(kept);
+    dropped.into_iter().for_each(panics::discard);
 }
 
 /// Gives the place of a value up that could not be decoded.

@@ -93,5 +93,7 @@ pub(crate) const UNFIT: u8 = 7;
 pub(crate) const PARTIAL: u8 = 8;
 /// A span or an event of a task (`traced.rs`).
 pub(crate) const TRACED: u8 = 9;
+/// The worker is to drop shared values (`shared_value/released.rs`).
+pub(crate) const RELEASED: u8 = 10;
 /// A flag in the kind of a record that has an attachment.
 pub(crate) const HAS_ATTACHMENT: u8 = 0x80;

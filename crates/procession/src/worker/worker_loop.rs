@@ -16,12 +16,13 @@ use crate::codec;
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
+use crate::shared_value;
 use crate::stop_signal::{StopSignal, WorkerStop};
 use crate::task::{Context, LabelSink, Locals, Task, TaskId};
 use crate::transport::{
     self, AdaptiveSpin, Assembly, Attachment, Call, Direction, HAS_ATTACHMENT, Marking,
-    NOT_RECEIVED, Patience, Reader, Records, ReplyBuffer, SegmentReader, SharedRegion, Socket,
-    Status, TAKE_IN,
+    NOT_RECEIVED, Patience, RELEASED, Reader, Records, ReplyBuffer, SegmentReader, SharedRegion,
+    Socket, Status, TAKE_IN,
 };
 use procession_os as os;
 use procession_os::fork::Origin;
@@ -204,6 +205,10 @@ impl WorkerLoop {
             if record.is_some_and(|record| record.kind == TAKE_IN) {
                 // An attachment that cannot be received is reported with its call.
                 let _ = assembly.take_in(socket, &mut Patience::none());
+                continue;
+            }
+            if let Some(record) = record.filter(|record| record.kind == RELEASED) {
+                shared_value::drop_released(records.bytes(record));
                 continue;
             }
             if let Some(record) = record {

@@ -21,11 +21,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_threads_a_shared_value_is_the_same,
         a_shared_value_comes_back_equal_and_short_ones_travel_in_chunks,
         a_shared_value_that_cannot_be_encoded_is_a_typed_error,
+        the_workers_drop_a_value_when_its_last_handle_and_task_are_gone,
     ]
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Look>().with::<LookBinary>().with::<GiveBack>().with::<Mute>()
+    registry.with::<Look>().with::<LookBinary>().with::<GiveBack>().with::<Mute>().with::<Tally>()
 }
 
 static ENCODED: AtomicUsize = AtomicUsize::new(0);
@@ -165,4 +166,68 @@ fn a_shared_value_that_cannot_be_encoded_is_a_typed_error() {
         assert!(reason.contains("Voice::Mute"), "{reason}");
     }
     assert_eq!(pool.submit(Mute(Voice::Loud.into())).result(), Ok("Loud".to_owned()));
+}
+
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts how many of its kind this process has.
+#[derive(Debug, Serialize)]
+struct Counted(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Vec::deserialize(deserializer)?;
+        LIVING.fetch_add(1, Ordering::SeqCst);
+        Ok(Self(bytes))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        LIVING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Gives its process, and how many values that has, beside those of the task.
+#[derive(Serialize, Deserialize)]
+struct Tally(Vec<SharedValue<Counted>>);
+
+impl Task for Tally {
+    const NAME: &'static str = "tally";
+    type Output = (u32, usize);
+
+    fn run(self, _: &Context) -> Result<Self::Output, Failure> {
+        // Long enough that the other worker gets some.
+        thread::sleep(Duration::from_millis(2));
+        assert!(self.0.iter().all(|value| value.0.len() == LENGTH));
+        Ok((process::id(), LIVING.load(Ordering::SeqCst) - self.0.len()))
+    }
+}
+
+const LENGTH: usize = 50_000;
+
+fn the_workers_drop_a_value_when_its_last_handle_and_task_are_gone() {
+    let pool = pool(2);
+    let value = || SharedValue::new(Counted(vec![7; LENGTH]));
+    // Rounds of tasks, until each worker has had some and has so many other values.
+    let rounds_until = |others: usize, values: &dyn Fn() -> Vec<SharedValue<Counted>>| {
+        let mut left = HashMap::new();
+        harness::eventually(&format!("{others} values in each worker"), || {
+            let tallies: Vec<_> = (0..20).map(|_| pool.submit(Tally(values()))).collect();
+            left.extend(tallies.into_iter().map(|tally| tally.result().expect("an output")));
+            left.len() == 2 && left.values().all(|number| *number == others)
+        });
+    };
+    let (kept, first) = (value(), value());
+    rounds_until(0, &|| vec![kept.clone(), first.clone()]);
+    rounds_until(2, &Vec::new);
+    drop(first);
+    rounds_until(1, &Vec::new);
+    rounds_until(0, &|| vec![kept.clone()]);
+    // Handles that are gone before their tasks are: the task has the value, and nobody afterwards.
+    let many: Vec<_> = (0..300).map(|_| pool.submit(Tally(vec![value()]))).collect();
+    assert!(many.into_iter().all(|tally| tally.result().is_ok()));
+    rounds_until(1, &Vec::new);
+    drop(kept);
+    rounds_until(0, &Vec::new);
 }

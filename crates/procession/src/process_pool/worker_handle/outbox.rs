@@ -16,9 +16,10 @@ use super::{KillReason, Process, WorkerHandle};
 use crate::process_pool::claims::{Claims, SentCall};
 use crate::process_pool::work_item::WorkItem;
 use crate::scheduler::Begun;
+use crate::shared_value::Told;
 use crate::transport::{
-    self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, SegmentWriter,
-    SharedRegion, Socket, TAKE_IN, Writer,
+    self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, RELEASED,
+    SegmentWriter, SharedRegion, Socket, TAKE_IN, Writer,
 };
 
 /// A call that is to be written.
@@ -72,6 +73,8 @@ pub(super) struct Sending {
     /// of messages that were.
     partly_sent: Option<(u64, usize)>,
     pub(super) segments: SegmentWriter,
+    /// What the worker knows of shared values that it needs no more.
+    told: Told,
 }
 
 impl WorkerHandle {
@@ -85,7 +88,7 @@ impl WorkerHandle {
     pub(in crate::process_pool) fn flush(&self) {
         let Some(Process { region, socket, .. }) = self.process() else { return };
         let mut sending = self.sending();
-        let mut has_written = false;
+        let mut has_written = sending.tell_what_was_released(region);
         self.outbox.blocked.store(Outbox::UNBLOCKED, Ordering::SeqCst);
         loop {
             // The outbox is not locked during the write: threads that hold the scheduler's lock add
@@ -234,6 +237,17 @@ impl Sending {
         self.claims.publish(region, claim, call, short_seq);
         let fits = self.writer.write(&ring, kind, &parts)?;
         Ok(if fits { Written::Yes } else { Written::RingFull })
+    }
+
+    /// Tells the worker which shared values it needs no more, if that is new. Returns whether a record was
+    /// written; else it is tried again with the next flush.
+    fn tell_what_was_released(&mut self, region: &SharedRegion) -> bool {
+        let Some((record, told)) = self.told.news() else { return false };
+        let is_written = self.writer.write(&region.calls(), RELEASED, &[&record]).unwrap_or(false);
+        if is_written {
+            self.told = told;
+        }
+        is_written
     }
 
     /// Asks the worker to read the attachments in the socket. Not if the ring has an unread record,
