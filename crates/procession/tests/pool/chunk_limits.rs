@@ -1,7 +1,7 @@
 //! Chunks in pools whose tasks have events, or may not be pending in any number.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,10 +20,39 @@ pub(crate) fn trials() -> Vec<Trial> {
         no_more_tasks_are_pending_than_may_be,
         a_map_waits_for_room_and_others_are_not_kept_out_by_it,
         a_map_that_waits_for_room_ends_with_its_pool,
+        workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it,
     ]
 }
 
 const TASKS: usize = 20_000;
+
+fn workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it() {
+    let pool = warm(quiet().workers(2).concurrency(6));
+    // The iterator is asked for many tasks before the first result is taken: they are handed over in chunks.
+    let asked = AtomicUsize::new(0);
+    let short = notes(|_| Then::Succeed, None).take(TASKS);
+    let mut results = pool.map(short.inspect(|_| {
+        asked.fetch_add(1, Ordering::SeqCst);
+    }));
+    results.next().expect("a result").expect("an output");
+    assert!(asked.load(Ordering::SeqCst) > 100, "{asked:?}");
+    assert!(results.all(|result| result.is_ok()));
+    let then = |n| if n % 5_000 == 2_500 { Then::Die } else { Then::Succeed };
+    let results: Vec<_> = pool.map(notes(then, None).take(TASKS)).collect();
+    assert_eq!(results.len(), TASKS);
+    let mut died = 0;
+    for (n, result) in results.into_iter().enumerate() {
+        match result {
+            Ok((number, _)) => assert!(number == n && then(n) == Then::Succeed),
+            Err(TaskError::WorkerDied(_)) => died += 1,
+            Err(other) => panic!("task {n}: {other:?}"),
+        }
+    }
+    // Each of the four, and at most the two that ran beside it in that worker.
+    assert!((4..=12).contains(&died), "{died}");
+    let stats = pool.stats();
+    assert_eq!((stats.pending, stats.running), (0, 0));
+}
 
 fn each_task_of_a_chunk_has_an_event_when_it_is_sent() {
     let started = Arc::new(Mutex::new(HashSet::new()));
@@ -33,10 +62,12 @@ fn each_task_of_a_chunk_has_an_event_when_it_is_sent() {
             noted.lock().expect("no panic").insert(*task);
         }
     }));
-    started.lock().expect("no panic").clear();
+    // Events of earlier tasks may still come.
+    let last = pool.submit(Length(String::new())).id();
     let lens = pool.map((0..TASKS).map(|_| Length("x".to_owned())));
     assert!(lens.into_iter().all(|len| len == Ok(1)));
-    assert_eq!(started.lock().expect("no panic").len(), TASKS);
+    let started = started.lock().expect("no panic");
+    assert_eq!(started.iter().filter(|task| **task > last).count(), TASKS);
 }
 
 fn the_event_of_a_deadline_names_the_task_of_its_chunk() {
