@@ -5,13 +5,19 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use procession::{Blob, Context, Executor, Failure, ProcessPool, Registry, Task, TaskError};
+use procession::{
+    Blob, Context, Executor, Failure, ProcessPool, Registry, Retries, SharedValue, Task, TaskError,
+    TaskOptions,
+};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::harness::eventually;
+use crate::harness::{eventually, signal};
 use crate::program;
 use crate::tasks::{await_workers, pool, quiet, succeeds_with};
 
@@ -44,6 +50,8 @@ struct Use {
 enum How {
     /// Each byte incremented.
     Next,
+    /// The same, if each byte of the shared value is this one.
+    NextBeside(SharedValue<Blob>, u8),
     /// Keep it in this process, and tell whether those that were kept are what they were.
     Keep,
     /// A copy of this process checks it when the first file exists, and then writes the second one.
@@ -73,6 +81,10 @@ impl Task for Use {
             How::Next => match is_whole(&blob) {
                 true => vec![blob[0].wrapping_add(1); blob.len()].into(),
                 false => return Err(Failure::msg("torn")),
+            },
+            How::NextBeside(shared, byte) => match is_whole(&shared) && shared[0] == byte {
+                true => Self { blob, how: How::Next }.run(context)?,
+                false => return Err(Failure::msg("the shared value is torn")),
             },
             How::Keep => {
                 let kept = context.local::<std::sync::Mutex<Kept>>(|| Kept(Vec::new()).into());
@@ -213,44 +225,63 @@ fn crashes_with_large_payloads_cost_nothing_else() {
     succeeds_with(&pool, 20);
 }
 
-/// Rounds of tasks, some of which crash. The value of each other one is checked.
-fn storm(pool: &ProcessPool, rounds: u8) {
+/// Rounds of a hundred tasks, two of which crash; half of them have a shared value. Each output is checked: none is
+/// torn, none is that of another task.
+fn storm(pool: &ProcessPool, rounds: usize) {
     const LEN: usize = 200_000;
     for round in 0..rounds {
+        let byte = |n: usize| ((round + n) % 200) as u8;
+        let shared = SharedValue::new(filled(byte(0), LEN));
         let tasks = (0..100).map(|n| match n % 50 {
-            49 => with(round, LEN, How::Die),
-            _ => with(round, LEN, How::Next),
+            49 => with(byte(n), LEN + n, How::Die),
+            _ if n % 2 == 0 => with(byte(n), LEN + n, How::Next),
+            _ => with(byte(n), LEN + n, How::NextBeside(shared.clone(), byte(0))),
         });
-        let futures: Vec<_> = tasks.map(|task| pool.submit(task)).collect();
-        let results: Vec<_> = futures.into_iter().map(|future| future.result()).collect();
-        for result in &results {
-            match result {
-                Ok(next) => assert!(*next == filled(round + 1, LEN)),
-                Err(error) => assert!(matches!(error, TaskError::WorkerDied(_)), "{error}"),
+        let options = |task: &Use| match task.how {
+            How::Die => TaskOptions::new().retries(Retries::none()),
+            _ => TaskOptions::new(),
+        };
+        let futures: Vec<_> = tasks.map(|task| pool.submit_with(options(&task), task)).collect();
+        for (n, future) in futures.into_iter().enumerate() {
+            match future.result() {
+                Ok(next) => assert!(n % 50 != 49 && next == filled(byte(n) + 1, LEN + n)),
+                Err(TaskError::WorkerDied(_)) if n % 50 == 49 => {}
+                Err(error) => panic!("task {n} of round {round}: {error}"),
             }
         }
-        assert_eq!(results.iter().filter(|result| result.is_err()).count(), 2);
     }
 }
 
 const VARIABLE: &str = "PROCESSION_TEST_SEGMENTS";
+
+/// How many tasks the storm has, in hundreds: `PROCESSION_TEST_STORM=1000 cargo test --release -p procession
+/// --test pool a_storm_of` has a hundred thousand.
+const ROUNDS: &str = "PROCESSION_TEST_STORM";
 
 /// In a program of its own: other tests use segments at the same time.
 pub(crate) fn play_if_asked() {
     if std::env::var_os(VARIABLE).is_none() {
         return;
     }
-    let pool = quiet().workers(2).build().expect("a pool");
+    let rounds = std::env::var(ROUNDS).map_or(20, |rounds| rounds.parse().expect("a number"));
+    // A task may be in several workers that are killed.
+    let retries = Retries::times(20).on_crash(true);
+    let pool = quiet().workers(2).retries(retries).build().expect("a pool");
     await_workers(&pool);
     // With two workers each time: the last tasks may have ended one.
     let usage = |rounds| {
-        storm(&pool, rounds);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| kill_workers_until(&pool, &is_over));
+            storm(&pool, rounds);
+            is_over.store(true, Ordering::SeqCst);
+        });
         await_workers(&pool);
         succeeds_with(&pool, 20);
         Usage::now()
     };
-    let (before, after) = (usage(3), usage(20));
-    eprintln!("{before:?} {after:?}");
+    let (before, after) = (usage(3), usage(rounds));
+    eprintln!("{before:?} {after:?} {:?}", pool.stats());
     assert!(after.memory_files <= 40, "2 workers with 8 slots for each direction");
     // A worker that was started meanwhile has about ten; 40 have died.
     assert!(after.descriptors <= before.descriptors + 20);
@@ -259,6 +290,20 @@ pub(crate) fn play_if_asked() {
     eventually("no memory files", || memory_files() == 0);
     println!("it works");
     std::process::exit(0);
+}
+
+/// Kills one worker after the other from outside, and no faster than they start.
+fn kill_workers_until(pool: &ProcessPool, is_over: &AtomicBool) {
+    for n in 0.. {
+        thread::sleep(Duration::from_millis(50));
+        if is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        let pids = pool.pids();
+        if pids.len() == 2 && n % 4 == 0 {
+            signal(pids[n / 4 % 2], Signal::KILL);
+        }
+    }
 }
 
 #[derive(Debug)]
