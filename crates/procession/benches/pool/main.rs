@@ -18,6 +18,7 @@ mod lives;
 mod map;
 mod payload;
 mod placement;
+mod records;
 mod round_trip;
 mod scheduler;
 mod tasks;
@@ -29,7 +30,8 @@ use procession::{Registry, worker};
 
 fn main() {
     placement::keep_if_asked();
-    let registry = journal::add_to(tasks::add_to(Registry::collected().with::<function::Sum>()));
+    let registry = tasks::add_to(Registry::collected().with::<function::Sum>());
+    let registry = records::add_to(journal::add_to(registry));
     worker::serve_if_asked(registry);
     echo::serve_if_asked();
     if !is_measured() {

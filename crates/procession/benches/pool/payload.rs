@@ -2,10 +2,11 @@
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use procession::{Blob, Executor, Task};
+use procession::{Blob, Executor, SharedValue, Task};
 
 use crate::tasks::{
-    self, Bytes, Doubled, DoubledPodVec, DoubledVec, Laden, LadenBinary, Text, WORKERS,
+    self, Anew, AnewBinary, Bytes, Doubled, DoubledPodVec, DoubledVec, Laden, LadenBinary, Skimmed,
+    SkimmedShared, Text, WORKERS,
 };
 
 const KIB: usize = 1 << 10;
@@ -60,9 +61,43 @@ fn doubled<T: Task>(bencher: Bencher, size: usize, make: impl Fn(Vec<f32>) -> T)
         .bench_local_values(|numbers| pool.submit(make(numbers)).result().expect("an output"));
 }
 
+/// One input for 40 tasks: copied for each, as clones of one blob, as a shared value.
+#[divan::bench(sample_count = 5)]
+fn one_input_of_40_tasks_copied(bencher: Bencher) {
+    one_input_of_40_tasks(bencher, |blob| move || Skimmed(blob.to_vec().into()));
+}
+
+#[divan::bench(sample_count = 5)]
+fn one_input_of_40_tasks_as_clones(bencher: Bencher) {
+    one_input_of_40_tasks(bencher, |blob| move || Skimmed(blob.clone()));
+}
+
+#[divan::bench(sample_count = 5)]
+fn one_input_of_40_tasks_shared(bencher: Bencher) {
+    one_input_of_40_tasks(bencher, |blob| {
+        let value = SharedValue::new(blob);
+        move || SkimmedShared(value.clone())
+    });
+}
+
+fn one_input_of_40_tasks<T: Task<Output = u64>, F: FnMut() -> T>(
+    bencher: Bencher,
+    tasks_of: impl Fn(Blob) -> F,
+) {
+    let size = if crate::is_measured() { 100_000_000 } else { 100_000 };
+    let (pool, input) = (tasks::processes(WORKERS), vec![1; size]);
+    let run = |input: Vec<u8>| {
+        let tasks = std::iter::repeat_with(tasks_of(input.into())).take(40);
+        assert!(pool.map(tasks).all(|sum| sum == Ok(size.div_ceil(4096) as u64)));
+    };
+    // The first time, memory is allocated that is used again.
+    run(input.clone());
+    bencher.counter(BytesCount::new(size)).with_inputs(|| input.clone()).bench_local_values(run);
+}
+
 /// Around the lengths at which a blob is sent in another way.
-const SIZES_IN_A_MAP: [usize; 10] =
-    [64, 256, 257, KIB, 4 * KIB, 12 * KIB, 12 * KIB + 1, 32 * KIB, 32 * KIB + 1, 64 * KIB];
+const SIZES_IN_A_MAP: [usize; 11] =
+    [64, 256, 257, KIB, 4 * KIB, 8 * KIB, 12 * KIB, 12 * KIB + 1, 32 * KIB, 32 * KIB + 1, 64 * KIB];
 
 #[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
 fn map_of_blobs(bencher: Bencher, size: usize) {
@@ -72,6 +107,17 @@ fn map_of_blobs(bencher: Bencher, size: usize) {
 #[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
 fn map_of_blobs_binary(bencher: Bencher, size: usize) {
     map_of(bencher, size, LadenBinary);
+}
+
+/// The same where each task has bytes of its own, and gives back others.
+#[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
+fn map_of_own_blobs(bencher: Bencher, size: usize) {
+    map_of(bencher, size, |blob| Anew(blob.to_vec().into()));
+}
+
+#[divan::bench(args = SIZES_IN_A_MAP, sample_count = 10, max_time = 1)]
+fn map_of_own_blobs_binary(bencher: Bencher, size: usize) {
+    map_of(bencher, size, |blob| AnewBinary(blob.to_vec().into()));
 }
 
 fn map_of<T: Task>(bencher: Bencher, size: usize, make: fn(Blob) -> T) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use procession::{
     Blob, Context, Encoding, Engine, Executor, Failure, PodVec, ProcessPool, Registry, Sequential,
-    Task, ThreadPool,
+    SharedValue, Task, ThreadPool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,32 @@ impl Task for DoubledVec {
     }
 }
 
+/// Sums a byte of each page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Skimmed(pub Blob);
+
+impl Task for Skimmed {
+    const NAME: &'static str = "skimmed";
+    type Output = u64;
+
+    fn run(self, _: &Context) -> Result<u64, Failure> {
+        Ok(self.0.iter().step_by(4096).copied().map(u64::from).sum())
+    }
+}
+
+/// The same with a shared value.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SkimmedShared(pub SharedValue<Blob>);
+
+impl Task for SkimmedShared {
+    const NAME: &'static str = "skimmed_shared";
+    type Output = u64;
+
+    fn run(self, context: &Context) -> Result<u64, Failure> {
+        Skimmed((*self.0).clone()).run(context)
+    }
+}
+
 /// Gives back as many bytes of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Anew(pub Blob);
@@ -133,6 +159,20 @@ impl Task for Anew {
 
     fn run(self, _: &Context) -> Result<Blob, Failure> {
         Ok(self.0.to_vec().into())
+    }
+}
+
+/// The same in the binary encoding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AnewBinary(pub Blob);
+
+impl Task for AnewBinary {
+    const NAME: &'static str = "anew_binary";
+    const ENCODING: Encoding = Encoding::Binary;
+    type Output = Blob;
+
+    fn run(self, context: &Context) -> Result<Blob, Failure> {
+        Anew(self.0).run(context)
     }
 }
 
@@ -192,6 +232,9 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
         .with::<DoubledVec>()
         .with::<LadenBinary>()
         .with::<Anew>()
+        .with::<AnewBinary>()
+        .with::<Skimmed>()
+        .with::<SkimmedShared>()
         .with::<Spin>()
         .with::<Die>()
 }
