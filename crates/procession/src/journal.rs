@@ -96,6 +96,9 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
         PoolEvent::InputKept { input, .. } if input.failure().is_none() => {
             (Level::Info, sentence(event))
         }
+        PoolEvent::TemplateStarted { .. } | PoolEvent::TemplateExited { .. } => {
+            (Level::Info, sentence(event))
+        }
         PoolEvent::WorkerNarrowed { .. }
         | PoolEvent::WorkerUnfit { .. }
         | PoolEvent::WorkerDelayed { .. }
@@ -165,6 +168,10 @@ pub fn in_words(event: &PoolEvent) -> String {
         }
         PoolEvent::WorkerDelayed { worker, reason } => {
             format!("worker {worker} cannot be started now: {reason}")
+        }
+        PoolEvent::TemplateStarted { pid } => format!("the workers are copies of process {pid}"),
+        PoolEvent::TemplateExited { pid, exit } => {
+            format!("the template of the workers (pid {pid}) ended: {exit}")
         }
         PoolEvent::ProgramPassedOver { program, reason } => {
             format!("{} is not used as the worker program: {reason}", program.display())

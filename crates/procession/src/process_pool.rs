@@ -53,6 +53,7 @@ mod submit_async;
 mod supervisor;
 mod suspension;
 mod task_control;
+mod template;
 mod trace;
 mod traces;
 mod unasked;

@@ -16,6 +16,7 @@ mod reply_sender;
 mod streams;
 mod task_journal;
 mod task_traces;
+mod template;
 mod worker_loop;
 
 use std::fs::File;
@@ -227,11 +228,15 @@ impl Asked {
     /// Runs the coordinator's calls until it closes the connection.
     #[expect(clippy::too_many_lines, reason = "steps whose order matters")]
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
-        let (coordinator, marking) = (self.marking.coordinator, self.marking);
         let invitation = self.check_wrapper()?;
         if let Some(mark) = invitation.mark {
             os::mark::close(mark);
         }
+        let (invitation, locals) = match invitation.is_template {
+            true => template::serve(&invitation, &registry)?,
+            false => (invitation, Arc::default()),
+        };
+        let (coordinator, marking) = (invitation.coordinator, invitation.marking());
         die_with_the_coordinator(coordinator);
         os::signals::outlive_requests_to_end();
         os::terminal::give_up();
@@ -250,7 +255,7 @@ impl Asked {
         let Welcome { threads, limits, stack, segment_bytes } = welcome;
         let journal = TaskJournal::open(marking, &registry.build(), &region, stack);
         let link = WorkerLink { region, socket: Arc::clone(&socket), segment_bytes };
-        let worker_loop = WorkerLoop::new(registry, marking, link, journal);
+        let worker_loop = WorkerLoop::new(registry, marking, locals, link, journal);
         let worker_loop = Arc::new(worker_loop);
         worker_loop.record_crashes();
         // The main thread has the stack of `ulimit -s`, which may be too small for tasks.

@@ -69,6 +69,7 @@ const PRINTED: &[(&str, &str)] = &[
     ("from_procspawn", "2 words\npanicked: nothing to count\n3 words\n"),
     ("hanging_tasks", "(a): 3\n(((: not done in 500ms\n(b c): 5\n"),
     ("leaky_library", "50 pages by 5 processes, one after the other\n"),
+    ("preloaded", "40 sums of 16 MiB\n"),
     ("priorities", "a click, then a report, then a backup\n"),
     ("retries", "page 1 at attempt 1\npage 2 at attempt 3\npage 3 at attempt 1\n2 retries\n"),
     ("samples", "1000000 samples, the last is 1\n"),

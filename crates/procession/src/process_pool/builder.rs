@@ -14,6 +14,7 @@ use super::initializer::Initializer;
 use super::inner::Setup;
 use super::listeners::{ListenerFns, OnEvent, OnOutput};
 use super::program::Programs;
+use super::template::Template;
 use super::traces::Traces;
 use super::{Output, ProcessPool};
 use super::{pool_journal, socket_dir, validate};
@@ -24,7 +25,6 @@ use crate::progress_lines::{self, OnSay};
 use crate::retries::Retries;
 use crate::sandbox::Sandbox;
 use crate::scheduler::{ResolvedOptions, Settings};
-use crate::task::Task;
 use crate::task_options::TaskOptions;
 use crate::worker;
 use procession_os as os;
@@ -63,6 +63,7 @@ pub struct Builder {
     stack: Option<usize>,
     max_pending: Option<usize>,
     initializer: Option<Result<Initializer, PoolError>>,
+    preload: Option<Result<Initializer, PoolError>>,
     program: WorkerProgram,
     worker_args: Vec<OsString>,
     start_timeout: Duration,
@@ -114,6 +115,7 @@ impl Default for Builder {
             stack: None,
             max_pending: None,
             initializer: None,
+            preload: None,
             program: WorkerProgram::This,
             worker_args: Vec::new(),
             start_timeout: Duration::from_secs(10),
@@ -239,36 +241,6 @@ impl Builder {
         self
     }
 
-    /// A task that each worker runs before all others, for example to load a model into
-    /// [`Context::local`](crate::Context::local). It must end within the
-    /// [`start_timeout`](Self::start_timeout). If it returns an error or panics, the pool is broken:
-    /// each future holds [`PoolError::CannotStart`].
-    ///
-    /// ```
-    /// # #[cfg(feature = "macros")] {
-    /// # use procession::*;
-    /// struct Model(Vec<u8>);
-    ///
-    /// #[procession::task]
-    /// fn load(path: String, context: &Context) -> Result<(), Failure> {
-    ///     context.try_local(|| std::fs::read(&path).map(Model))?;
-    ///     Ok(())
-    /// }
-    ///
-    /// #[procession::task]
-    /// fn classify(text: String, context: &Context) -> Result<bool, Failure> {
-    ///     let model = context.get_local::<Model>().ok_or("no model was loaded")?;
-    ///     Ok(model.0.len() > text.len()) // …
-    /// }
-    ///
-    /// let builder = ProcessPool::builder().initializer(load("model.bin".into()));
-    /// # }
-    /// ```
-    pub fn initializer<T: Task>(mut self, task: T) -> Self {
-        self.initializer = Some(Initializer::new(&task));
-        self
-    }
-
     /// The name of the build of this program. A worker program whose [`Registry::build_id`] differs
     /// is refused, like one with another build of this crate. Default: the empty string.
     ///
@@ -320,6 +292,7 @@ impl Builder {
             limits,
             max_pending,
             initializer,
+            preload,
             program,
             worker_args,
             start_timeout,
@@ -354,6 +327,7 @@ impl Builder {
         let programs = program.find(worker_args)?;
         let min_workers = min_workers.unwrap_or(slots.len()).min(slots.len());
         let initializer = initializer.transpose()?;
+        let (template, preload) = Template::of(preload.transpose()?);
         let spares = validate::spares(spares)?;
         let crash_keeper = crash_dir.as_deref().map(CrashKeeper::new).transpose()?;
         // Last, so that a setting that is refused leaves no journal.
@@ -381,6 +355,8 @@ impl Builder {
             limits,
             stack,
             initializer,
+            template,
+            preload,
             programs,
             worker_env,
             build_id,
@@ -407,7 +383,7 @@ mod tests {
         use crate::Failure;
         use crate::error::TaskError;
         use crate::executor::{Executor, Shutdown};
-        use crate::task::Context;
+        use crate::task::{Context, Task};
 
         #[derive(serde::Serialize, serde::Deserialize)]
         struct Nothing;

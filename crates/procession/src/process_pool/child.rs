@@ -102,14 +102,13 @@ impl Child {
         // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
         // processes that a task starts can be killed together with the worker.
         let pid = spawn(image, [input, its_stdout, its_stderr], mark)?;
-        let child = Self {
-            pid,
-            pidfd: pidfd(pid),
-            life: Mutex::default(),
-            on_end: Mutex::default(),
-            supervisor,
-        };
-        Ok((child, outputs))
+        Ok((Self::of(pid, supervisor), outputs))
+    }
+
+    /// A child of this process that was started in another way.
+    pub(crate) fn of(pid: Pid, supervisor: Sender<SupervisorMessage>) -> Self {
+        let (life, on_end) = (Mutex::default(), Mutex::default());
+        Self { pid, pidfd: pidfd(pid), life, on_end, supervisor }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -171,6 +171,20 @@ pub enum PoolEvent {
         /// The file, or why there is none.
         input: KeptInput,
     },
+    /// The preload task of [`Builder::preload`](super::Builder::preload) is done: from now on, workers are copies
+    /// of this process.
+    TemplateStarted {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The process whose copies the workers are has ended. The workers go on. The next start of a worker starts
+    /// another one.
+    TemplateExited {
+        /// Its process id.
+        pid: u32,
+        /// How it ended.
+        exit: Exit,
+    },
     /// A worker program does not work, and the next one is used.
     ProgramPassedOver {
         /// The path of the program.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ipc_channel::ipc::{self, IpcSender};
 use tempfile::TempDir;
 
+use super::initializer::Initializer;
 use super::inner::PoolInner;
 use super::receive;
 use super::start_failure::{CLEARED_ENVIRONMENT, StartFailure};
@@ -59,7 +60,9 @@ pub(super) fn perform(
     handle.note_ready();
     // The worker has its lifeline, and no process of its own yet.
     drop(awaited.take());
-    run_initializer(pool, handle)?;
+    // The template has run the preload task, if there is one.
+    run_first(pool, handle, pool.setup.preload.as_ref(), "preload")?;
+    run_first(pool, handle, pool.setup.initializer.as_ref(), "initializer")?;
     Ok(threads)
 }
 
@@ -118,10 +121,15 @@ fn await_ready(socket: &Socket) -> Result<RunnerThreads, StartFailure> {
     }
 }
 
-/// Runs the initializer in the worker, if there is one.
-fn run_initializer(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), StartFailure> {
-    let Some(initializer) = &pool.setup.initializer else { return Ok(()) };
-    let (work_item, future) = initializer.work_item();
+/// Runs a task in the worker before all others, if there is one: its preload or its initializer.
+fn run_first(
+    pool: &PoolInner,
+    handle: &WorkerHandle,
+    task: Option<&Initializer>,
+    what: &str,
+) -> Result<(), StartFailure> {
+    let Some(task) = task else { return Ok(()) };
+    let (work_item, future) = task.work_item();
     let call = Outgoing {
         seq: 0,
         attempt: 1,
@@ -134,7 +142,7 @@ fn run_initializer(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), StartF
     if !receive::initializer_reply(pool, handle, &work_item).map_err(|_| StartFailure::Gone)? {
         return Err(StartFailure::GoneInItsInitializer);
     }
-    let failed = |error| StartFailure::Uninitialized(format!("its initializer failed: {error}"));
+    let failed = |error| StartFailure::Uninitialized(format!("its {what} failed: {error}"));
     future.result().map(drop).map_err(failed)
 }
 

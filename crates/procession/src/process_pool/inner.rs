@@ -17,6 +17,7 @@ use super::room;
 use super::state::PoolState;
 use super::stats::Counts;
 use super::supervisor::SupervisorMessage;
+use super::template::Template;
 use super::work_item::{ItemPool, WorkItem};
 use crate::error::PoolError;
 use crate::executor::callbacks::{self, CallQueues};
@@ -70,6 +71,9 @@ pub(super) struct Setup {
     /// standard library.
     pub(super) stack: Option<usize>,
     pub(super) initializer: Option<Initializer>,
+    pub(super) template: Option<Arc<Template>>,
+    /// What each worker runs itself, where there are no templates.
+    pub(super) preload: Option<Initializer>,
     pub(super) programs: Programs,
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) build_id: String,

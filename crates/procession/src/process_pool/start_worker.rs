@@ -1,5 +1,5 @@
 //! Starts one worker: its sockets, its process, the memory that it shares, and its threads. Runs on the
-//! supervisor thread.
+//! supervisor thread; with a template on one of its own (`template.rs`).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,7 @@ use super::child::{self, Child, Ended};
 use super::handler::{self, HandlerSetup};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
+use super::template::Template;
 use super::worker_handle::WorkerHandle;
 use crate::scheduler::NextStart;
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
@@ -32,8 +33,13 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
-    let (invitation, mark) = invite(pool, handle.worker(), awaited.path(), &input)?;
-    let (rank, child, outputs) = spawn(pool, &invitation, input, mark.as_ref())?;
+    let template = pool.setup.template.as_ref();
+    let (invitation, mark) =
+        invite(pool, handle.worker(), awaited.path(), &input, template.is_none())?;
+    let (rank, child, outputs) = match template {
+        None => spawn(pool, &invitation, input, mark.as_ref())?,
+        Some(template) => copy(pool, template, handle, &invitation, input)?,
+    };
     drop(mark);
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
@@ -57,36 +63,60 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
 
 /// Makes the directory that exists until the worker is ready, and in which it has its server for the
 /// lifeline.
-fn create_awaited() -> Result<TempDir, NotStarted> {
+pub(super) fn create_awaited() -> Result<TempDir, NotStarted> {
     tempfile::Builder::new()
         .prefix("procession-")
         .tempdir()
         .map_err(|error| NotStarted::new("make a directory for the invitation of a worker", &error))
 }
 
-/// Makes the invitation of a worker, and the mark that its process inherits.
-fn invite(
+/// Makes the invitation of a worker, and the mark that its process inherits. A copy of a template inherits none.
+pub(super) fn invite(
     pool: &PoolInner,
     worker: usize,
     awaited: &Path,
     input: &OwnedFd,
+    is_marked: bool,
 ) -> Result<(Invitation, Option<Mark>), NotStarted> {
     let coordinator = std::process::id();
     let input = transport::identity(input.as_fd()).unwrap_or_default();
     let marking = Marking { coordinator, input, worker };
-    let mark = Mark::create(&marking.to_string())
-        .map_err(|error| NotStarted::new("make a mark for a worker", &error))?;
+    let mark = is_marked.then(|| Mark::create(&marking.to_string())).transpose();
+    let mark = mark.map_err(|error| NotStarted::new("make a mark for a worker", &error))?.flatten();
     let token = Uuid::new_v4().to_string();
     let number = mark.as_ref().map(Mark::number);
     let awaited = awaited.to_string_lossy().into_owned();
     let sandbox = pool.setup.sandbox.clone();
-    let invitation =
-        Invitation { awaited, token, coordinator, input, worker, sandbox, mark: number };
+    let invitation = Invitation {
+        awaited,
+        token,
+        coordinator,
+        input,
+        worker,
+        sandbox,
+        is_template: false,
+        mark: number,
+    };
     Ok((invitation, mark))
 }
 
+/// Has the template make the process. Returns the rank of its program, too.
+fn copy(
+    pool: &PoolInner,
+    template: &Template,
+    handle: &WorkerHandle,
+    invitation: &Invitation,
+    input: OwnedFd,
+) -> Result<(usize, Arc<Child>, OutputPipes), NotStarted> {
+    let (outputs, its_stdout, its_stderr) = OutputPipes::create(&[])
+        .map_err(|error| NotStarted::new("make pipes for a worker", &error))?;
+    let streams = [input, its_stdout, its_stderr];
+    let (rank, child) = template.copy(pool, handle, invitation, streams)?;
+    Ok((rank, Arc::new(child), outputs))
+}
+
 /// Starts the process. Returns the rank of its program, too.
-fn spawn(
+pub(super) fn spawn(
     pool: &PoolInner,
     invitation: &Invitation,
     input: OwnedFd,
@@ -142,7 +172,7 @@ pub(super) struct NotStarted {
 }
 
 impl NotStarted {
-    fn new(what: &str, error: &io::Error) -> Self {
+    pub(super) fn new(what: &str, error: &io::Error) -> Self {
         let cause = format!("cannot {what}: {error}");
         let next_start =
             if is_shortage(error) { NextStart::AfterShortage } else { NextStart::WithBackoff };

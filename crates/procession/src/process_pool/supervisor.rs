@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use super::PoolEvent;
 use super::endings::LOOK_AGAIN;
 use super::inner::PoolInner;
-use super::start_worker::{self, NotStarted};
+use super::start_worker::NotStarted;
 use super::worker_handle::WorkerHandle;
 use crate::panics;
 use crate::scheduler::{Event, NextStart};
@@ -36,6 +36,21 @@ pub(crate) fn supervise(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMes
     if pool.collapsed.get().is_some() {
         pool.await_processes();
     }
+    if let Some(template) = &pool.setup.template {
+        template.end();
+    }
+}
+
+impl PoolInner {
+    /// Reports a start that failed.
+    pub(super) fn note_start(&self, handle: &WorkerHandle, started: Result<(), NotStarted>) {
+        let Err(NotStarted { cause, next_start }) = started else { return };
+        let (worker_id, worker, reason) = (handle.worker_id, handle.worker(), cause.clone());
+        if next_start != NextStart::AtOnce {
+            self.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
+        }
+        self.handle(Event::StartFailed { worker_id, cause, next_start });
+    }
 }
 
 fn receive_messages(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage>) {
@@ -54,16 +69,7 @@ fn receive_messages(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage
             Some(left) => messages.recv_timeout(left),
         };
         match message {
-            Ok(SupervisorMessage::Start(handle)) => {
-                if let Err(NotStarted { cause, next_start }) = start_worker::start(pool, &handle) {
-                    let (worker_id, worker, reason) =
-                        (handle.worker_id, handle.worker(), cause.clone());
-                    if next_start != NextStart::AtOnce {
-                        pool.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
-                    }
-                    pool.handle(Event::StartFailed { worker_id, cause, next_start });
-                }
-            }
+            Ok(SupervisorMessage::Start(handle)) => pool.start_worker(handle),
             Ok(SupervisorMessage::CheckAgain) => {}
             Err(RecvTimeoutError::Timeout) => pool.handle(Event::Tick),
             Ok(SupervisorMessage::End) | Err(RecvTimeoutError::Disconnected) => return,

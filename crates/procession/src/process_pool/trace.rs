@@ -82,6 +82,12 @@ pub(super) fn emit(event: &PoolEvent) {
             None => info!(target: "procession", task = task.0, worker, pid, "{input}"),
             Some(_) => warn!(target: "procession", task = task.0, worker, pid, "{input}"),
         },
+        PoolEvent::TemplateStarted { pid } => {
+            info!(target: "procession", pid, "template started");
+        }
+        PoolEvent::TemplateExited { pid, exit } => {
+            info!(target: "procession", pid, %exit, "template exited");
+        }
         PoolEvent::ProgramPassedOver { program, reason } => {
             let program = program.display();
             warn!(target: "procession", %program, reason, "worker program passed over");

@@ -53,6 +53,9 @@ pub(crate) struct Invitation {
     /// What the process may do. Not in the [`Welcome`]: its paths may not fit into a message.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// The process is a template, not a worker (`worker/template.rs`).
+    #[serde(default)]
+    pub is_template: bool,
     /// The descriptor whose name is the [`Marking`], for a process that has lost its environment.
     /// The worker closes it.
     pub mark: Option<i32>,
@@ -154,6 +157,16 @@ pub(crate) enum HandshakeMessage {
     NotServing,
     /// The worker was started by a child of the coordinator, and is not that child.
     Wrapped { pid: u32 },
+    /// To a template, with a file that has the text of its preload task.
+    Preload { name: String },
+    /// The template has run that task.
+    Preloaded,
+    /// To a template, with the streams of a worker and a file that has its [`Invitation`].
+    Copy,
+    /// The process id of the worker.
+    Copied { pid: u32 },
+    /// There is no worker: why.
+    NotCopied(String),
     /// It is a worker by its mark or its standard input, but has lost its environment.
     NoEnvironment,
 }

@@ -159,7 +159,6 @@ impl ReplyBuffer {
     }
 
     /// The error of a result that is no output, as text.
-    #[cfg(feature = "journal")]
     pub(crate) fn error(&self, status: Status) -> Option<String> {
         let (data, encoding, blobs) = (&*self.data, self.encoding, RefCell::default());
         let reply = Reply { id: 0, status, run_us: 0, data, encoding, blobs };

@@ -78,6 +78,7 @@ impl WorkerLoop {
     pub(super) fn new(
         registry: Registry,
         marking: Marking,
+        locals: Arc<Locals>,
         link: WorkerLink,
         journal: Option<TaskJournal>,
     ) -> Self {
@@ -89,7 +90,7 @@ impl WorkerLoop {
         Self {
             registry,
             worker: marking.worker,
-            locals: Arc::default(),
+            locals,
             lines: LineSink::new(speaks),
             region,
             inbox: Mutex::new(Inbox {

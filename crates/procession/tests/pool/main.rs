@@ -43,6 +43,7 @@ mod partials;
 mod payloads;
 mod plain_values;
 mod plays;
+mod preloading;
 #[cfg(target_os = "linux")]
 mod prisoner;
 #[cfg(not(target_os = "linux"))]
@@ -71,7 +72,7 @@ fn main() {
     prisoner::start_thread_if_asked();
     impostor::play_if_asked();
     starting::swarm_if_named_so();
-    let registry = liars::add_to(works::add_to(tasks::registry()));
+    let registry = preloading::add_to(liars::add_to(works::add_to(tasks::registry())));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
     let registry = prisoner::add_to(hostile::add_to(registry));
     let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
@@ -112,6 +113,7 @@ fn main() {
         retries::trials(),
         recycling::trials(),
         spares::trials(),
+        preloading::trials(),
         demand::trials(),
         shutdown::trials(),
         shutdown_in_callbacks::trials(),

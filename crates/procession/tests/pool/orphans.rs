@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         no_worker_is_left_when_the_program_is_terminated,
         no_worker_is_left_when_the_program_is_killed,
         no_spare_is_left_when_the_program_is_killed,
+        no_copy_of_a_template_is_left_when_the_program_is_killed,
         no_stopped_worker_is_left_when_the_program_is_killed,
         no_worker_of_a_nested_pool_is_left_when_a_worker_is_killed,
         nothing_that_a_task_started_is_left_when_the_program_is_killed,
@@ -67,6 +68,13 @@ fn no_worker_is_left_when_the_program_is_killed() {
 
 fn no_spare_is_left_when_the_program_is_killed() {
     no_worker_is_left("waits with spares", |pid, workers| {
+        assert!(workers.iter().all(|&pid| is_alive(pid)));
+        harness::signal(pid, Signal::KILL);
+    });
+}
+
+fn no_copy_of_a_template_is_left_when_the_program_is_killed() {
+    no_worker_is_left("waits with a template", |pid, workers| {
         assert!(workers.iter().all(|&pid| is_alive(pid)));
         harness::signal(pid, Signal::KILL);
     });

@@ -275,7 +275,12 @@ fn never_has_enough_for_a_handshake() {
 fn ends(ending: &str) {
     // Of the three processes, these stand by.
     let spares = if ending == "waits with spares" { 2 } else { 0 };
-    let pool = tasks::quiet().workers(3 - spares).spares(spares).build().expect("a pool");
+    let builder = tasks::quiet().workers(3 - spares).spares(spares);
+    let pool = match ending {
+        "waits with a template" => builder.preload(tasks::Echo(String::new())),
+        _ => builder,
+    };
+    let pool = pool.build().expect("a pool");
     let gate = harness::Gate::new();
     let _running = pool.submit(Pass(gate.path()));
     gate.await_arrivals(1);
