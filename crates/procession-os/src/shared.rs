@@ -4,6 +4,8 @@
 //! Another process may write at any time, so there is no `&[u8]` into this memory: bytes are copied, and
 //! what was copied is looked at. Each access is checked against the length of the mapping. The file must
 //! keep its length while it is mapped: on Linux the library's files have the seals for that.
+//!
+//! The accesses are `inline`: each task makes a dozen of them, from another crate.
 
 use std::fmt;
 use std::io;
@@ -47,6 +49,7 @@ impl SharedMemory {
     /// # Panics
     ///
     /// If it is not within the memory, or not aligned to 4 bytes.
+    #[inline]
     pub fn word32(&self, at: usize) -> &AtomicU32 {
         // SAFETY: within the mapping, aligned, and mapped as long as `self` is borrowed. All bits are
         // a valid number, and each process accesses the word atomically.
@@ -58,6 +61,7 @@ impl SharedMemory {
     /// # Panics
     ///
     /// If it is not within the memory, or not aligned to 8 bytes.
+    #[inline]
     pub fn word64(&self, at: usize) -> &AtomicU64 {
         // SAFETY: as above.
         unsafe { self.checked(at, 8).cast().as_ref() }
@@ -68,6 +72,7 @@ impl SharedMemory {
     /// # Panics
     ///
     /// If they are not within the memory.
+    #[inline]
     pub fn bytes(&self, at: usize, len: usize) -> SharedBytes<'_> {
         let end = at.checked_add(len);
         assert!(end.is_some_and(|end| end <= self.len), "{at} and {len} of {} bytes", self.len);
@@ -76,6 +81,7 @@ impl SharedMemory {
     }
 
     /// The address of a word of this size.
+    #[inline]
     fn checked(&self, at: usize, size: usize) -> NonNull<u8> {
         assert!(at.is_multiple_of(size), "a word of {size} bytes at {at}");
         self.bytes(at, size).start
@@ -117,12 +123,14 @@ impl<'m> SharedBytes<'m> {
     }
 
     /// How many bytes these are.
+    #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a ring is never empty memory")]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// `len` of the bytes from `at` on; `None` if they are not all within these.
+    #[inline]
     pub fn subslice(&self, at: usize, len: usize) -> Option<Self> {
         let is_within = at.checked_add(len).is_some_and(|end| end <= self.len);
         // SAFETY: within these bytes.
@@ -134,6 +142,7 @@ impl<'m> SharedBytes<'m> {
     /// # Panics
     ///
     /// If `bytes` has another length.
+    #[inline]
     pub fn copy_from(&self, bytes: &[u8]) {
         assert_eq!(self.len, bytes.len(), "the bytes fill their place");
         // SAFETY: both have this length. They do not overlap: a `&[u8]` never leads into memory that
@@ -148,6 +157,7 @@ impl<'m> SharedBytes<'m> {
     /// # Panics
     ///
     /// If `bytes` has another length.
+    #[inline]
     pub fn copy_to(&self, bytes: &mut [u8]) {
         assert_eq!(self.len, bytes.len(), "the bytes fill their place");
         // SAFETY: as above.
