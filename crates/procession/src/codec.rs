@@ -93,7 +93,8 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
         check_before_sending(encoding, value, &out[before..], Some(&blobs))?;
     }
-    Ok(blobs)
+    // No blobs, which is usual, are not moved but made anew: that writes constants.
+    Ok(if blobs.is_empty() { Vec::new() } else { blobs })
 }
 
 /// The same with the bytes of blobs in `out`.

@@ -41,26 +41,34 @@ pub(crate) struct Panic {
     pub backtrace: Vec<String>,
 }
 
-impl From<Panic> for TaskError {
-    fn from(Panic { message, location, backtrace }: Panic) -> Self {
+impl From<Box<Panic>> for TaskError {
+    fn from(panic: Box<Panic>) -> Self {
+        let Panic { message, location, backtrace } = *panic;
         Self::Panicked { message, location, backtrace }
     }
 }
 
-/// Calls the program's code: a task, its `Serialize` or `Deserialize`, a callback.
-pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Panic> {
+/// Calls the program's code: a task, its `Serialize` or `Deserialize`, a callback. A panic is in a box,
+/// since most results are none, and each task has several of these.
+#[inline]
+pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<Panic>> {
     install_hook();
-    panic::catch_unwind(AssertUnwindSafe(user_code)).map_err(|panic| {
-        let (location, capture) = LAST_PANIC.take().unwrap_or_default();
-        let backtrace =
-            capture.map_or_else(Vec::new, |capture| calls_of_task(&capture.to_string()));
-        Panic { message: message(panic), location, backtrace }
-    })
+    panic::catch_unwind(AssertUnwindSafe(user_code)).map_err(caught)
+}
+
+#[cold]
+fn caught(panic: Box<dyn Any + Send>) -> Box<Panic> {
+    let (location, capture) = LAST_PANIC.take().unwrap_or_default();
+    let backtrace = capture.map_or_else(Vec::new, |capture| calls_of_task(&capture.to_string()));
+    Box::new(Panic { message: message(panic), location, backtrace })
 }
 
 /// Drops a value of the program, whose `Drop` may panic.
+#[inline]
 pub(crate) fn discard<T>(value: T) {
-    let _ = catch(|| drop(value));
+    if mem::needs_drop::<T>() {
+        let _ = catch(|| drop(value));
+    }
 }
 
 /// Calls the program's code and returns its panic, which the caller resumes later.

@@ -25,9 +25,37 @@ thread_local! {
     /// since a `Serialize` implementation may itself submit a task. The blobs of the innermost text
     /// are last.
     static ENCLOSED: RefCell<Vec<EnclosedBlob>> = const { RefCell::new(Vec::new()) };
-    /// The range of the innermost text in `ENCLOSED`. Texts without blobs, which are most, use only
-    /// this.
-    static INNERMOST: Cell<Enclosing> = const { Cell::new(Enclosing { form: Form::Bytes, from: 0, to: 0, marked: 0 }) };
+    /// The innermost text. Texts without blobs, which are most, use only this.
+    static INNERMOST: Innermost = const { Innermost::new() };
+}
+
+/// A cell for each part: a load of several parts that were stored one by one would wait for all stores.
+struct Innermost {
+    form: Cell<Form>,
+    from: Cell<usize>,
+    to: Cell<usize>,
+    marked: Cell<usize>,
+}
+
+impl Innermost {
+    const fn new() -> Self {
+        let (from, to, marked) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { form: Cell::new(Form::Bytes), from, to, marked }
+    }
+
+    #[inline]
+    fn get(&self) -> Enclosing {
+        let (form, from, to) = (self.form.get(), self.from.get(), self.to.get());
+        Enclosing { form, from, to, marked: self.marked.get() }
+    }
+
+    #[inline]
+    fn set(&self, Enclosing { form, from, to, marked }: Enclosing) {
+        self.form.set(form);
+        self.from.set(from);
+        self.to.set(to);
+        self.marked.set(marked);
+    }
 }
 
 struct EnclosedBlob {
@@ -50,6 +78,7 @@ enum Form {
 #[derive(Clone, Copy)]
 struct Enclosing {
     form: Form,
+    /// The range of its blobs in `ENCLOSED`.
     from: usize,
     to: usize,
     /// The number of blobs for which an object stands in the text.
@@ -57,10 +86,11 @@ struct Enclosing {
 }
 
 /// Encodes something, and returns the blobs that were set aside.
+#[inline]
 pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
     let _text = Text::begin(Form::Aside(encoding), 0);
     let encoded = encode();
-    let Enclosing { from, to, .. } = INNERMOST.get();
+    let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let blobs = match to - from {
         0 => Vec::new(),
         _ => ENCLOSED.with_borrow_mut(|all| all.drain(from..).map(|one| one.blob).collect()),
@@ -71,7 +101,7 @@ pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R
 /// The number of blobs for which an object stands in the text that is being encoded.
 #[inline]
 pub(crate) fn marked() -> usize {
-    INNERMOST.get().marked
+    INNERMOST.with(|innermost| innermost.marked.get())
 }
 
 /// Encodes something with the bytes of its blobs.
@@ -82,6 +112,7 @@ pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) 
 
 /// Decodes something whose blobs were set aside. The second part of the result says whether each of them
 /// was decoded.
+#[inline]
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, bool) {
     // What is encoded meanwhile is not the text of a task.
     let _text = Text::begin(Form::Bytes, blobs.len());
@@ -91,7 +122,7 @@ pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, b
     let enclosed = blobs.into_iter().map(|blob| EnclosedBlob { blob, is_disclosed: false });
     ENCLOSED.with_borrow_mut(|all| all.extend(enclosed));
     let decoded = decode();
-    let Enclosing { from, to, .. } = INNERMOST.get();
+    let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let are_disclosed =
         ENCLOSED.with_borrow(|all| all[from..to].iter().all(|one| one.is_disclosed));
     (decoded, are_disclosed)
@@ -106,8 +137,10 @@ struct Text {
 impl Text {
     #[inline]
     fn begin(form: Form, blobs: usize) -> Self {
-        let around = INNERMOST.get();
-        INNERMOST.set(Enclosing { form, from: around.to, to: around.to + blobs, marked: 0 });
+        let around = INNERMOST.with(Innermost::get);
+        INNERMOST.with(|innermost| {
+            innermost.set(Enclosing { form, from: around.to, to: around.to + blobs, marked: 0 })
+        });
         Self { around }
     }
 }
@@ -115,7 +148,11 @@ impl Text {
 impl Drop for Text {
     #[inline]
     fn drop(&mut self) {
-        let Enclosing { from, to, .. } = INNERMOST.replace(self.around);
+        let (from, to) = INNERMOST.with(|innermost| {
+            let range = (innermost.from.get(), innermost.to.get());
+            innermost.set(self.around);
+            range
+        });
         if to > from {
             ENCLOSED.with_borrow_mut(|all| all.truncate(from));
         }
@@ -133,21 +170,24 @@ pub(super) enum Encoded {
 /// Whether bytes of this number are set aside by [`enclose`].
 #[cfg(feature = "bytemuck")]
 pub(super) fn is_long(bytes: usize) -> bool {
-    matches!(INNERMOST.get().form, Form::Aside(encoding) if bytes > longest_inline(encoding))
+    matches!(INNERMOST.with(|innermost| innermost.form.get()), Form::Aside(encoding) if bytes > longest_inline(encoding))
 }
 
 /// Sets a blob aside if it is long, and says what stands for it.
 pub(super) fn enclose(blob: &Blob) -> Encoded {
-    let Enclosing { form, from, to, marked } = INNERMOST.get();
+    let Enclosing { form, from, to, marked } = INNERMOST.with(Innermost::get);
     match form {
         Form::Aside(encoding) if to - from < MOST && blob.len() > longest_inline(encoding) => {
             let enclosed = EnclosedBlob { blob: blob.to_send(), is_disclosed: false };
             ENCLOSED.with_borrow_mut(|all| all.push(enclosed));
-            INNERMOST.set(Enclosing { form, from, to: to + 1, marked: marked + 1 });
+            INNERMOST.with(|innermost| {
+                innermost.set(Enclosing { form, from, to: to + 1, marked: marked + 1 })
+            });
             Encoded::Index(to - from)
         }
         Form::Aside(Encoding::Json) | Form::Inline(Encoding::Json) => {
-            INNERMOST.set(Enclosing { form, from, to, marked: marked + 1 });
+            INNERMOST
+                .with(|innermost| innermost.set(Enclosing { form, from, to, marked: marked + 1 }));
             Encoded::Base64
         }
         _ => Encoded::Bytes,
@@ -157,7 +197,7 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
 /// A blob that was set aside. It stays in the list, since an untagged enum may decode it for
 /// several variants.
 pub(super) fn disclose(index: usize) -> Option<Blob> {
-    let Enclosing { from, to, .. } = INNERMOST.get();
+    let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let at = from.checked_add(index).filter(|at| *at < to)?;
     ENCLOSED.with_borrow_mut(|all| {
         let one = all.get_mut(at)?;

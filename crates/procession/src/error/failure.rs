@@ -155,7 +155,7 @@ pub enum DowncastError {
 /// assert_eq!(first("7 8").ok(), Some(7));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure(Cause);
+pub struct Failure(Box<Cause>);
 
 impl Failure {
     /// A failure that is only a message.
@@ -166,7 +166,7 @@ impl Failure {
     /// assert_eq!(TaskError::failed(failure).to_string(), "line 3 is empty");
     /// ```
     pub fn msg(message: impl fmt::Display) -> Self {
-        Self(Cause { message: message.to_string(), source: None, value: None })
+        Self(Box::new(Cause { message: message.to_string(), source: None, value: None }))
     }
 
     /// A failure from an error behind a reference or a box, with its whole chain.
@@ -178,7 +178,7 @@ impl Failure {
     /// assert_eq!(TaskError::failed(failure).to_string(), "no such file");
     /// ```
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
-        Self(Cause::of(error))
+        Self(Box::new(Cause::of(error)))
     }
 
     /// A failure that carries the error itself, beside its messages: [`Cause::downcast`] gives it
@@ -207,17 +207,17 @@ impl Failure {
     /// assert_eq!(error.downcast::<NoPage>(), Ok(NoPage { page: 7 }));
     /// ```
     pub fn typed<E: Error + Serialize + DeserializeOwned>(error: E) -> Self {
-        Self(Cause { value: encoded(&error), ..Cause::of(&error) })
+        Self(Box::new(Cause { value: encoded(&error), ..Cause::of(&error) }))
     }
 
     /// Like [`typed`](Self::typed), for a value that has a text and is not an [`Error`].
     #[cfg(feature = "macros")]
     pub(crate) fn typed_message<E: fmt::Display + Serialize + DeserializeOwned>(error: E) -> Self {
-        Self(Cause { value: encoded(&error), ..Self::msg(&error).0 })
+        Self(Box::new(Cause { value: encoded(&error), ..*Self::msg(&error).0 }))
     }
 
     pub(crate) fn into_cause(self) -> Cause {
-        self.0
+        *self.0
     }
 }
 
@@ -249,7 +249,7 @@ impl fmt::Display for Failure {
 
 impl<'e, E: Into<Box<dyn Error + 'e>>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self(Cause::of(&*error.into()))
+        Self(Box::new(Cause::of(&*error.into())))
     }
 }
 
