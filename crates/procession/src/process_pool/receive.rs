@@ -145,9 +145,13 @@ pub(super) fn initializer_reply(
     }
 }
 
-/// A record with its attachment.
+/// A record with its attachment. Most have none, and are moved often.
 struct ReceivedReplies {
     record: Record,
+    attached: Option<Box<Attached>>,
+}
+
+struct Attached {
     attachment: Attachment,
     /// Taken by the reply.
     blobs: RefCell<Vec<Blob>>,
@@ -162,7 +166,7 @@ impl ReceivedReplies {
 
     /// Why a part of the attachment could not be received, if so.
     fn lost(&self) -> Option<String> {
-        let reason = self.attachment.lost()?;
+        let reason = self.attached.as_ref()?.attachment.lost()?;
         Some(format!("this process cannot receive it: {reason}"))
     }
 
@@ -170,18 +174,19 @@ impl ReceivedReplies {
     fn undelivered<'r>(&'r self, claim: u64, handle: &WorkerHandle) -> Result<Reply<'r>, Garbled> {
         let id = handle.next_unanswered(claim)?;
         let reason = self.lost().unwrap_or_default();
-        Reply::parse(
-            self.substitute.get_or_init(|| transport::undelivered(id, &reason, Duration::ZERO)),
-        )
+        // What has no attachment has lost none.
+        let attached = self.attached.as_ref().ok_or(Garbled)?;
+        let undelivered = || transport::undelivered(id, &reason, Duration::ZERO);
+        Reply::parse(attached.substitute.get_or_init(undelivered))
     }
 
     /// The line of a task, or a text that it is lost.
     fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
-        match self.lost() {
+        match self.attached.as_ref().zip(self.lost()) {
             None => line(text),
-            Some(reason) => {
+            Some((attached, reason)) => {
                 let lost = || format!("(a long line is lost: {reason})").into_bytes();
-                line(self.substitute.get_or_init(lost))
+                line(attached.substitute.get_or_init(lost))
             }
         }
     }
@@ -192,15 +197,18 @@ impl ReceivedReplies {
             return None;
         }
         // The attempt is that of the call, which the worker is not asked for.
-        Some(EncodedPartial { attempt: 0, text: text.to_vec(), blobs: self.blobs.take() })
+        Some(EncodedPartial { attempt: 0, text: text.to_vec(), blobs: self.take_blobs() })
     }
 
     /// Whether later records must wait until this one is passed on: a line of a task or a report of a
     /// fault, to keep the order with the replies, and to count them; blobs and long texts, so that they
     /// do not accumulate; and a lost attachment, whose reply is to the first unanswered task.
     fn ends_group(&self) -> bool {
-        let is_long = self.has_blobs() || self.attachment.has_text();
-        is_long || self.is_unasked() || self.attachment.lost().is_some()
+        let is_attached = |attached: &Attached| {
+            let is_long = attached.has_blobs() || attached.attachment.has_text();
+            is_long || attached.attachment.lost().is_some()
+        };
+        self.is_unasked() || self.attached.as_deref().is_some_and(is_attached)
     }
 
     /// Whether it answers no task: a worker may send any number of these.
@@ -214,18 +222,29 @@ impl ReceivedReplies {
 
     /// The number of bytes of its text and its blobs.
     fn len(&self, receiving: &Receiving) -> usize {
-        let blobs: usize = self.blobs.borrow().iter().map(|blob| blob.len()).sum();
-        self.attachment.text(receiving.bytes(self.record)).len() + blobs
+        let bytes = receiving.bytes(self.record);
+        let Some(Attached { attachment, blobs, .. }) = self.attached.as_deref() else {
+            return bytes.len();
+        };
+        let blobs: usize = blobs.borrow().iter().map(|blob| blob.len()).sum();
+        attachment.text(bytes).len() + blobs
     }
 
-    fn has_blobs(&self) -> bool {
-        !self.blobs.borrow().is_empty()
+    fn take_blobs(&self) -> Vec<Blob> {
+        self.attached.as_ref().map_or_else(Vec::new, |attached| attached.blobs.take())
     }
 
     /// The number at the head of the record, and the text.
     fn split<'r>(&'r self, receiving: &'r Receiving) -> Result<(u64, &'r [u8]), Garbled> {
         let (number, text) = transport::split(receiving.bytes(self.record)).ok_or(Garbled)?;
-        Ok((number, self.attachment.text(text)))
+        let attached = self.attached.as_ref();
+        Ok((number, attached.map_or(text, |attached| attached.attachment.text(text))))
+    }
+}
+
+impl Attached {
+    fn has_blobs(&self) -> bool {
+        !self.blobs.borrow().is_empty()
     }
 }
 
@@ -250,12 +269,13 @@ fn take(
             None => return Ok(None),
         }
     };
-    let mut attachment = match record.kind & HAS_ATTACHMENT == 0 {
-        true => Attachment::default(),
-        false => receiving.attachment(socket)?,
-    };
+    if record.kind & HAS_ATTACHMENT == 0 {
+        return Ok(Some(ReceivedReplies { record, attached: None }));
+    }
+    let mut attachment = receiving.attachment(socket)?;
     let blobs = RefCell::new(attachment.take_blobs());
-    Ok(Some(ReceivedReplies { record, attachment, blobs, substitute: OnceCell::new() }))
+    let attached = Box::new(Attached { attachment, blobs, substitute: OnceCell::new() });
+    Ok(Some(ReceivedReplies { record, attached: Some(attached) }))
 }
 
 /// Receives the next records and passes them on. Returns false if there are none.
@@ -354,7 +374,7 @@ impl<'r> ReplyEvents<'r> {
                 rest = self.add_outputs(Timed::from_number(number), text, others, receiving)?;
             } else {
                 let reply = Reply::parse(text)?;
-                reply.blobs.swap(&first.blobs);
+                reply.blobs.replace(first.take_blobs());
                 self.add_reply(number, reply)?;
             }
         }
