@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use procession_os::descriptors;
 
-/// The shortest time between two checks, in nanoseconds. A system call for each short task would
-/// cost too much.
-const LOOK_AGAIN: u64 = 20_000;
+/// The shortest time between two checks, in nanoseconds. A check is a system call of about a microsecond,
+/// and may cost a worker with short tasks 1 % of its time.
+const LOOK_AGAIN: u64 = 100_000;
 
 /// The standard streams as they were before the first task.
 #[derive(Debug)]

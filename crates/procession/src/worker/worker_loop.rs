@@ -161,13 +161,32 @@ impl WorkerLoop {
         os::crash::use_own_signal_stack();
         let (mut taken, mut reply_buffer) = (Taken::default(), ReplyBuffer::default());
         let lane = self.journal.as_ref().map(TaskJournal::lane);
+        let mut context = self.context();
         while self.take_next(&mut taken) {
-            self.run(&mut taken, &mut reply_buffer, lane.as_ref());
+            self.run(&mut taken, &mut reply_buffer, &mut context, lane.as_ref());
             self.busy.fetch_sub(1, Ordering::SeqCst);
             if threads > 1 {
                 // The runner that waits for calls did not know that this one was the last with a call.
                 self.note_if_idle();
             }
+        }
+    }
+
+    /// The context of a runner's tasks, before the first one.
+    fn context(&self) -> Context {
+        Context {
+            task: TaskId(0),
+            worker: self.worker,
+            attempt: 0,
+            locals: Arc::clone(&self.locals),
+            lines: self.lines.clone(),
+            label: None,
+            stop: StopSignal::Worker(WorkerStop {
+                region: Arc::clone(&self.region),
+                claim: 0,
+                stop_after: None,
+                begun_at: 0,
+            }),
         }
     }
 
@@ -251,26 +270,19 @@ impl WorkerLoop {
         &self,
         taken: &mut Taken,
         reply_buffer: &mut ReplyBuffer,
+        context: &mut Context,
         lane: Option<&Arc<RunnerLane>>,
     ) {
         let Some((call, parts)) = Call::split(&taken.record) else { end_at_once() };
         // The journal has tasks only.
         let lane = lane.filter(|_| call.seq != INITIALIZER);
         let Some(claim) = self.region.claim(call.claim) else { end_at_once() };
-        let mut context = Context {
-            task: TaskId(call.id),
-            worker: self.worker,
-            attempt: call.attempt,
-            locals: Arc::clone(&self.locals),
-            lines: self.lines.clone(),
-            label: lane.map(|lane| Arc::clone(lane) as LabelSink),
-            stop: StopSignal::Worker(WorkerStop {
-                region: Arc::clone(&self.region),
-                claim: call.claim,
-                stop_after: (call.stop_after > 0).then(|| Duration::from_nanos(call.stop_after)),
-                begun_at: 0,
-            }),
-        };
+        context.attempt = call.attempt;
+        context.label = lane.map(|lane| Arc::clone(lane) as LabelSink);
+        if let StopSignal::Worker(stop) = &mut context.stop {
+            stop.claim = call.claim;
+            stop.stop_after = (call.stop_after > 0).then(|| Duration::from_nanos(call.stop_after));
+        }
         let runner = self.registry.runner(parts.name);
         let mut blobs = taken.attachment.take_blobs();
         let mut begin = 0;
@@ -303,7 +315,7 @@ impl WorkerLoop {
             }
             let status = match &runner {
                 Ok(run) => TaskTraces::during(self.traces.as_ref(), context.task, || {
-                    run(task, &context, reply_buffer)
+                    run(task, context, reply_buffer)
                 }),
                 Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
             };
