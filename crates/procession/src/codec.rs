@@ -5,7 +5,7 @@
 //! | check | by | applies to a value that | costs |
 //! |---|---|---|---|
 //! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields, JSON objects that look like blobs | 2 to 3 times the encoding |
-//! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like | the encoding once |
+//! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like; or of which fields are missing | the encoding once |
 //!
 //! Both also compare the number of blobs, since an object of the text stands for each (`blob.rs`). In JSON a map
 //! may look like such an object. A text with such maps is checked before it is sent, and begins with
@@ -157,7 +157,8 @@ fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bo
 }
 
 /// Checks that a decoded value encodes to the same bytes, with as many blobs. A type that inspects the
-/// value to find out what it is, such as an untagged enum, may have become another value.
+/// value to find out what it is, such as an untagged enum, may have become another value; a field that was left
+/// out may have become a default that it was not.
 #[cold]
 fn verified<T: Serialize>(
     encoding: Encoding,

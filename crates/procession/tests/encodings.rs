@@ -91,6 +91,32 @@ enum Alike {
     Keys(BTreeMap<Key, u8>),
     FloatFirst(Vec<FloatFirst>),
     NarrowFirst(Vec<NarrowFirst>),
+    Named(Named),
+    Placed(Placed),
+    Variant {
+        #[serde(skip_serializing_if = "is_zero", default = "seven")]
+        number: u8,
+    },
+}
+
+/// Types that leave a zero out, which is read as another number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Named {
+    #[serde(skip_serializing_if = "is_zero", default = "seven")]
+    number: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Placed(u8, #[serde(skip_serializing_if = "is_zero", default = "seven")] u8);
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+fn seven() -> u8 {
+    7
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,6 +175,7 @@ fn main() {
         a_numeric_map_key_is_not_decoded_as_a_text,
         a_binary_untagged_enum_that_becomes_another_variant_is_an_error,
         a_number_that_a_json_untagged_enum_changes_is_an_error,
+        a_field_that_is_left_out_and_read_as_another_value_is_an_error,
     ];
     harness::run(trials);
 }
@@ -389,6 +416,15 @@ fn a_number_that_a_json_untagged_enum_changes_is_an_error() {
         Alike::NarrowFirst(vec![N::Double(0.1234567890123)]),
     ];
     are_equal_or_undecodable::<0>(&equal, &mistaken);
+}
+
+fn a_field_that_is_left_out_and_read_as_another_value_is_an_error() {
+    let each = |number| {
+        let named = |other| Alike::Named(Named { number, other });
+        [named(None), named(Some(1)), Alike::Placed(Placed(1, number)), Alike::Variant { number }]
+    };
+    are_equal_or_undecodable::<0>(&each(3), &each(0));
+    are_equal_or_undecodable::<1>(&each(3), &each(0));
 }
 
 fn are_equal_or_undecodable<const ENCODING: u8>(equal: &[Alike], mistaken: &[Alike]) {

@@ -233,6 +233,20 @@ impl<'de> ByteReader<'de> {
         }
     }
 
+    /// Decodes something that has so many fields. One that was left out may be decoded as another value.
+    #[inline]
+    pub(super) fn fields<V: Visitor<'de>>(
+        &mut self,
+        fields: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        let kind = self.skip_some()?.peek()?;
+        let number = self.rest.get(1..5).and_then(|number| number.first_chunk());
+        let number = number.map_or(0, |number| u32::from_le_bytes(*number) as usize);
+        self.is_doubtful |= matches!(kind, kind::SEQ | kind::MAP) && number < fields;
+        self.any(visitor)
+    }
+
     /// Skips `Some`, where the type does not ask for an option.
     #[inline]
     fn skip_some(&mut self) -> Result<&mut Self> {
@@ -349,20 +363,20 @@ impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: usize,
+        len: usize,
         visitor: V,
     ) -> Result<V::Value> {
-        self.skip_some()?.any(visitor)
+        self.fields(len, visitor)
     }
 
     #[inline]
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.skip_some()?.any(visitor)
+        self.fields(fields.len(), visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -1,6 +1,6 @@
 //! A wrapper of the deserializer of `serde_json` that notes calls of `deserialize_any`. A type that
 //! calls it, such as an untagged enum, inspects the value to find out what it is, and may be decoded as
-//! another value than the one that was sent.
+//! another value than the one that was sent. So may a struct of which a field was left out, and has a default.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,17 +15,35 @@ use crate::blob;
 pub(super) struct Watch<'w, I> {
     inner: I,
     is_doubtful: &'w Cell<bool>,
+    /// Number of fields that are still to come. Zero where there are no fields.
+    fields: usize,
 }
 
 impl<'w, I> Watch<'w, I> {
     #[inline]
     pub(super) fn new(inner: I, is_doubtful: &'w Cell<bool>) -> Self {
-        Self { inner, is_doubtful }
+        Self { inner, is_doubtful, fields: 0 }
     }
 
     #[inline]
     fn wrap<J>(&self, inner: J) -> Watch<'w, J> {
-        Watch { inner, is_doubtful: self.is_doubtful }
+        Watch { inner, is_doubtful: self.is_doubtful, fields: 0 }
+    }
+
+    /// Wraps what expects so many fields.
+    #[inline]
+    fn wrap_fields<J>(&self, inner: J, fields: usize) -> Watch<'w, J> {
+        Watch { inner, is_doubtful: self.is_doubtful, fields }
+    }
+
+    /// Counts a field, or notes that the rest were left out.
+    #[inline]
+    fn count_field(&mut self, is_there: bool) {
+        if is_there {
+            self.fields = self.fields.saturating_sub(1);
+        } else if self.fields > 0 {
+            self.is_doubtful.set(true);
+        }
     }
 }
 
@@ -60,9 +78,29 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         deserialize_unit_struct(name: &'static str)
         deserialize_newtype_struct(name: &'static str)
         deserialize_tuple(len: usize)
-        deserialize_tuple_struct(name: &'static str, len: usize)
-        deserialize_struct(name: &'static str, fields: &'static [&'static str])
         deserialize_enum(name: &'static str, variants: &'static [&'static str])
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor = self.wrap_fields(visitor, len);
+        self.inner.deserialize_tuple_struct(name, len, visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor = self.wrap_fields(visitor, fields.len());
+        self.inner.deserialize_struct(name, fields, visitor)
     }
 
     #[inline]
@@ -84,7 +122,7 @@ macro_rules! forward_visit_nested {
     ($($method:ident: $trait:ident),*) => {
         $(#[inline]
         fn $method<A: $trait<'de>>(self, nested: A) -> Result<V::Value, A::Error> {
-            let nested = self.wrap(nested);
+            let nested = self.wrap_fields(nested, self.fields);
             self.inner.$method(nested)
         })*
     };
@@ -140,7 +178,9 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Watch<'_, A> {
         seed: T,
     ) -> Result<Option<T::Value>, A::Error> {
         let seed = self.wrap(seed);
-        self.inner.next_element_seed(seed)
+        let element = self.inner.next_element_seed(seed)?;
+        self.count_field(element.is_some());
+        Ok(element)
     }
 
     #[inline]
@@ -158,7 +198,9 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Watch<'_, A> {
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
         let seed = self.wrap(seed);
-        self.inner.next_key_seed(seed)
+        let key = self.inner.next_key_seed(seed)?;
+        self.count_field(key.is_some());
+        Ok(key)
     }
 
     #[inline]
@@ -184,7 +226,7 @@ impl<'de, 'w, A: EnumAccess<'de>> EnumAccess<'de> for Watch<'w, A> {
     ) -> Result<(T::Value, Self::Variant), A::Error> {
         let seed = self.wrap(seed);
         let (value, variant) = self.inner.variant_seed(seed)?;
-        Ok((value, Watch { inner: variant, is_doubtful: self.is_doubtful }))
+        Ok((value, Watch::new(variant, self.is_doubtful)))
     }
 }
 
@@ -204,7 +246,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let visitor = self.wrap(visitor);
+        let visitor = self.wrap_fields(visitor, len);
         self.inner.tuple_variant(len, visitor)
     }
 
@@ -214,7 +256,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let visitor = self.wrap(visitor);
+        let visitor = self.wrap_fields(visitor, fields.len());
         self.inner.struct_variant(fields, visitor)
     }
 }

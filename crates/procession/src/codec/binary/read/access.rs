@@ -1,9 +1,7 @@
 //! The parts of sequences, maps and variants that are being read.
 
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 use super::{ByteReader, Malformed, Result};
 
@@ -78,15 +76,15 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value> {
-        self.reader.deserialize_tuple(len, visitor)
+        self.reader.fields(len, visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
         self,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.reader.deserialize_map(visitor)
+        self.reader.fields(fields.len(), visitor)
     }
 }
 
