@@ -70,6 +70,7 @@
 pub mod bench_driver;
 mod blame;
 mod chunks;
+mod deadlines;
 mod dispatch;
 mod events;
 mod lifecycle;

@@ -1,13 +1,13 @@
-//! What events do to tasks and workers: replies, cancellations, ended and refused ends of calls,
-//! time, and shutdown. Starts and exits of workers are in `lifecycle.rs` and `blame.rs`.
+//! What events do to tasks and workers: replies, cancellations, time, and shutdown. Deadlines are in
+//! `deadlines.rs`. Starts and exits of workers are in `lifecycle.rs` and `blame.rs`.
 
 use std::time::{Duration, Instant};
 
 use super::chunks::{Chunk, ChunkId, ChunkState};
 use super::dispatch::STUCK_AFTER;
 use super::lifecycle::kill_successor;
-use super::messages::{Action, Begun, Claimed, Verdict, WorkerId, WorkerIndex};
-use super::worker::{EndReason, EndedCall, InFlightCall, Postponement, Stage, Successor, later};
+use super::messages::{Action, Begun, Verdict, WorkerId, WorkerIndex};
+use super::worker::{EndReason, Stage, Successor, later};
 use super::{Phase, Scheduler};
 use crate::executor::Shutdown;
 use crate::retries::Fault;
@@ -140,23 +140,6 @@ impl<J: Clone> Scheduler<J> {
         actions.push(Action::AskToStop { worker_id, seq, will_end });
     }
 
-    /// The grace period of a task that was asked to stop has passed: it is cancelled.
-    fn end_grace(
-        &mut self,
-        worker_index: WorkerIndex,
-        index: usize,
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let call = &mut self.workers[worker_index].calls[index];
-        call.stop_at = None;
-        let id = call.id;
-        // The call outlives its chunk, as in `cancelled`.
-        self.timed += usize::from(call.timeout.is_some());
-        self.end_call(worker_index, index, EndReason::Cancelled, now, actions);
-        self.complete(id, Verdict::Cancelled, actions);
-    }
-
     pub(super) fn ready(&mut self, worker_id: WorkerId, now: Instant) {
         self.note_started();
         let worker = &mut self.workers[worker_id.worker_index];
@@ -168,54 +151,6 @@ impl<J: Clone> Scheduler<J> {
             && matches!(successor.stage, Stage::Starting { .. })
         {
             successor.stage = Stage::Ready;
-        }
-    }
-
-    /// A call was to be ended and was not, because of its claim.
-    pub(super) fn not_ended(
-        &mut self,
-        worker_id: WorkerId,
-        seq: u64,
-        claimed: Claimed,
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let worker_index = worker_id.worker_index;
-        let worker = &mut self.workers[worker_index];
-        if !worker.is_current(worker_id) {
-            return;
-        }
-        // Without a timeout, a cancelled call whose reply does not come would keep its slot for
-        // ever.
-        let is_cancelled = |call: &&mut InFlightCall| {
-            call.seq == seq && call.timeout.is_none() && !self.chunks.contains_key(&call.id)
-        };
-        if let Some(call) = worker.calls.iter_mut().find(is_cancelled) {
-            call.timeout = Some(STUCK_AFTER);
-            self.timed += 1; // Never subtracted: see `cancelled`.
-        }
-        match worker.postpone_end(seq, claimed, now) {
-            Postponement::Granted => {}
-            Postponement::Stalled => self.kill(worker_index, EndReason::Stalled, now, actions),
-            Postponement::Overdue => self.kill(worker_index, EndReason::TimedOut, now, actions),
-        }
-    }
-
-    /// Orders the end of a running call, and of its process. The call may finish before that.
-    fn end_call(
-        &mut self,
-        worker_index: WorkerIndex,
-        index: usize,
-        why: EndReason,
-        now: Instant,
-        actions: &mut Vec<Action<J>>,
-    ) {
-        let worker = &mut self.workers[worker_index];
-        if worker.ending.is_none() {
-            let InFlightCall { seq, timeout, .. } = worker.calls[index];
-            let allowed = timeout.filter(|_| why == EndReason::TimedOut);
-            worker.ending = Some(EndedCall { seq, at: now, why });
-            actions.push(Action::EndCall { worker_id: worker.worker_id(), seq, allowed });
         }
     }
 
@@ -243,15 +178,7 @@ impl<J: Clone> Scheduler<J> {
                 Stage::Starting { until } | Stage::Leaving { until } if until <= now => {
                     self.kill(worker_index, EndReason::TimedOut, now, actions);
                 }
-                Stage::Ready => {
-                    if let (None, Some(index)) = (worker.ending, worker.overdue(now)) {
-                        if worker.calls[index].stop_at.is_some_and(|at| at <= now) {
-                            self.end_grace(worker_index, index, now, actions);
-                        } else {
-                            self.end_call(worker_index, index, EndReason::TimedOut, now, actions);
-                        }
-                    }
-                }
+                Stage::Ready => self.end_overdue(worker_index, now, actions),
                 _ => {}
             }
         }

@@ -86,51 +86,10 @@ pub(crate) struct InFlightCall {
 }
 
 impl InFlightCall {
-    /// When its timeout has passed.
-    pub(crate) fn timeout_at(&self) -> Option<Instant> {
-        Some(later(self.since?, self.timeout?))
-    }
-
-    /// When it is looked at, to be ended.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let begins_by = || Some(later(self.could_run_since?, LONGEST_UNBEGUN_AGAIN));
-        let begins_by = self.timeout.filter(|_| self.is_suspect).and_then(|_| begins_by());
-        [self.timeout_at(), self.stop_at, begins_by].into_iter().flatten().min()
-    }
-
-    fn begins(&mut self, now: Instant) {
-        self.since = Some(now);
-        self.could_run_since = Some(now);
-    }
-
     fn unanswered(&self) -> u32 {
         self.count.saturating_sub(self.answered)
     }
 }
-
-/// What to do with a call that was not ended after its deadline, because of its claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Postponement {
-    /// The deadline is moved.
-    Granted,
-    /// The worker does not begin the call: it is killed.
-    Stalled,
-    /// The call has had its timeout and [`MAX_POSTPONEMENT`]: its worker is killed.
-    Overdue,
-}
-
-/// No claim of a worker postpones a deadline for longer.
-///
-/// A process that is ready waits for a CPU for some time slices, of a few milliseconds each, also where
-/// many are ready: with this much patience a worker that is only starved is seldom taken for a stopped
-/// one.
-const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
-/// A worker that has not begun a call at its deadline, and for this long, is stopped or starved, or its
-/// claim is false.
-const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
-/// The same for a call that was not begun before another worker ended, and also before its deadline: with
-/// both workers, a call that denies to have begun takes half a second longer than it may.
-const LONGEST_UNBEGUN_AGAIN: Duration = Duration::from_millis(300);
 
 /// The stages of a process: see the table in `scheduler.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    InFlightCall, LONGEST_UNBEGUN, LONGEST_UNBEGUN_AGAIN, MAX_POSTPONEMENT, Postponement, Stage,
-    WorkerState, later,
-};
+use super::{InFlightCall, Stage, WorkerState};
 use crate::scheduler::chunks::ChunkId;
-use crate::scheduler::messages::{Begun, Claimed};
+use crate::scheduler::messages::Begun;
 
 impl WorkerState {
     /// Adds a call, which begins now if a slot is free. Returns its `seq`.
@@ -90,52 +87,6 @@ impl WorkerState {
         Some((id, staying))
     }
 
-    /// The call was not ended, because of what its claim says. Moves its deadline, by
-    /// [`MAX_POSTPONEMENT`] at most.
-    pub(crate) fn postpone_end(
-        &mut self,
-        seq: u64,
-        claimed: Claimed,
-        now: Instant,
-    ) -> Postponement {
-        self.ending.take_if(|ending| ending.seq == seq);
-        let Some(call) = self.calls.iter_mut().find(|call| call.seq == seq) else {
-            return Postponement::Granted;
-        };
-        call.is_suspect &= claimed == Claimed::NotBegun;
-        if let Claimed::Ended { is_being_read: true } = claimed {
-            // The coordinator is late, not the worker. The next check is a full postponement from
-            // now.
-            let next_check = later(now, MAX_POSTPONEMENT);
-            call.since = call.timeout.and_then(|timeout| next_check.checked_sub(timeout));
-            call.since = call.since.or(Some(now));
-            call.could_run_since = call.since.and_then(|since| since.checked_sub(MAX_POSTPONEMENT));
-            return Postponement::Granted;
-        }
-        let could_run_since = *call.could_run_since.get_or_insert(call.since.unwrap_or(now));
-        let waited = now.saturating_duration_since(could_run_since);
-        let begins_within = if call.is_suspect { LONGEST_UNBEGUN_AGAIN } else { LONGEST_UNBEGUN };
-        if claimed == Claimed::NotBegun && waited >= begins_within {
-            return Postponement::Stalled;
-        }
-        let is_overdue = |timeout: Duration| waited >= timeout.saturating_add(MAX_POSTPONEMENT);
-        if call.timeout.is_some_and(is_overdue) {
-            call.since = Some(could_run_since);
-            return Postponement::Overdue;
-        }
-        let since = match claimed {
-            Claimed::RunsFor(ran_for) => now.checked_sub(ran_for).or(call.since).unwrap_or(now),
-            // The next look is when it must have begun.
-            Claimed::NotBegun => {
-                let next_look = later(could_run_since, begins_within);
-                call.timeout.and_then(|timeout| next_look.checked_sub(timeout)).unwrap_or(now)
-            }
-            Claimed::Ended { .. } => now,
-        };
-        call.since = Some(since.min(later(could_run_since, MAX_POSTPONEMENT)));
-        Postponement::Granted
-    }
-
     /// The number of calls that would begin at once.
     pub(crate) fn free_slots(&self) -> usize {
         match self.stage {
@@ -152,23 +103,6 @@ impl WorkerState {
     /// Whether a call ahead would run at once, beyond the quota.
     pub(crate) fn has_more_threads_than_slots(&self) -> bool {
         self.threads > self.slots
-    }
-
-    /// The index of the first running call whose deadline has passed.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
-        let is_overdue =
-            |call: &InFlightCall| call.deadline().is_some_and(|deadline| deadline <= now);
-        self.running().position(is_overdue)
-    }
-
-    /// The earliest deadline of the running calls.
-    pub(crate) fn first_deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Ready if self.ending.is_none() => {
-                self.running().filter_map(InFlightCall::deadline).min()
-            }
-            _ => None,
-        }
     }
 
     /// The `seq` of the first call with a task that has not begun, as far as known here.
