@@ -20,6 +20,9 @@ type Sampler = Box<dyn Fn() -> Gauges + Send + Sync>;
 /// Maximum number of tasks of a history without logs. The feed then begins a new history.
 const MAX_SPANS: usize = 20_000;
 
+/// Maximum number of lines that are read while the history is locked: the pages wait meanwhile.
+const MAX_LINES: usize = 5_000;
+
 /// The current history.
 pub(crate) struct Feed {
     state: Mutex<FeedState>,
@@ -133,12 +136,17 @@ impl Feed {
         self.notify();
     }
 
-    /// Reads the lines that were added to the logs.
-    pub(crate) fn read_available(&self) {
-        self.read(false);
+    /// Reads lines that were added to the logs, up to [`MAX_LINES`]. Returns whether there may be more.
+    pub(crate) fn read_some(&self) -> bool {
+        self.read(false)
     }
 
-    fn read(&self, is_over: bool) {
+    /// Reads the lines that were added to the logs, at most until the deadline.
+    pub(crate) fn read_until(&self, deadline: Instant) {
+        while self.read(false) && Instant::now() < deadline {}
+    }
+
+    fn read(&self, is_over: bool) -> bool {
         let mut source = self.source();
         if let FeedSource::Expected(dir) = &*source
             && let Ok(run) = RunDir::find(dir, None)
@@ -146,16 +154,17 @@ impl Feed {
         {
             *source = FeedSource::Logs(Box::new(merge), ReadWarnings::default());
         }
-        let FeedSource::Logs(merge, warnings) = &mut *source else { return };
+        let FeedSource::Logs(merge, warnings) = &mut *source else { return false };
         // After an error the files are read again next time.
         let _ = merge.refresh(is_over);
         let mut state = self.state();
         let before = state.history.revision;
-        journal::read_available(merge, &mut state.history, warnings);
+        let has_more = journal::read_some(merge, &mut state.history, warnings, MAX_LINES);
         if state.history.revision != before {
             drop(state);
             self.notify();
         }
+        has_more
     }
 
     /// Adds the present numbers of the pool, if there is one.
@@ -190,7 +199,7 @@ impl Feed {
     /// Reads the rest of the logs, to which nothing more will be written, if a page is connected.
     pub(crate) fn read_to_the_end(&self) {
         if self.viewers() > 0 {
-            self.read(true);
+            while self.read(true) {}
         }
     }
 
@@ -356,6 +365,22 @@ mod tests {
         let (json, _) = feed.update(Some(position)).unwrap();
         assert!(json.contains(r#""anew":true,"name":"serve, after the first 20000""#), "{json}");
         assert!(json.contains(r#""ok":1,"#), "{json}");
+    }
+
+    #[test]
+    fn a_page_does_not_wait_until_all_lines_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = serde_json::to_string(&task(10)).unwrap() + "\n";
+        std::fs::write(dir.path().join("x.jsonl"), line.repeat(2 * MAX_LINES + 1)).unwrap();
+        let feed = Feed::new(None);
+        let merge = Merge::open(dir.path(), false).unwrap();
+        feed.begin("run", FeedSource::Logs(Box::new(merge), ReadWarnings::default()));
+        let read = || feed.state().history.spans.len();
+        assert!(feed.read_some());
+        assert_eq!(read(), MAX_LINES);
+        feed.read_until(Instant::now() + std::time::Duration::from_secs(60));
+        assert_eq!(read(), 2 * MAX_LINES + 1);
+        assert!(!feed.read_some());
     }
 
     #[test]

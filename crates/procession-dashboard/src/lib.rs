@@ -42,6 +42,9 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long pages may take to fetch the end of a history.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long lines are read for a page in a file, while processes go on to write them.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A page that is being served.
 #[derive(Debug)]
 pub struct Dashboard {
@@ -153,7 +156,9 @@ impl Dashboard {
     ///
     /// None that is known: the page is text and numbers.
     pub fn still(&self) -> serde_json::Result<String> {
-        self.feed.read_available();
+        self.feed.read_until(Instant::now() + READ_TIMEOUT);
+        // The last one may be a second old, and the pool have ended meanwhile.
+        self.feed.take_sample();
         page::still(&self.feed.picture())
     }
 
@@ -189,15 +194,17 @@ impl Drop for Dashboard {
 fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
     let mut sampled = Instant::now();
     while !is_over.load(Ordering::Acquire) {
+        let mut has_more = false;
         if feed.viewers() > 0 {
-            feed.read_available();
+            has_more = feed.read_some();
         }
         if sampled.elapsed() >= SAMPLE_INTERVAL {
             feed.take_sample();
             // After it: it may have waited for a lock.
             sampled = Instant::now();
         }
-        thread::park_timeout(POLL_INTERVAL);
+        // The pages get the lock in between.
+        thread::park_timeout(if has_more { POLL_INTERVAL / 50 } else { POLL_INTERVAL });
     }
 }
 

@@ -34,6 +34,9 @@ const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// use a tenth of a CPU.
 const PAUSE_FACTOR: u32 = 9;
 
+/// The longest of these pauses, however long an update took, on a busy machine say.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
 /// Maximum time between two updates of a page while tasks run.
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -121,7 +124,7 @@ async fn check_host(State(hosts): State<AllowedHosts>, request: Request, next: N
 
 /// The page, with the present history.
 async fn front_page(State(feed): State<Arc<Feed>>) -> Response {
-    feed.read_available();
+    feed.read_some();
     match page::live(&feed.picture()) {
         Ok(page) => Html(page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -142,7 +145,7 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
     let (sender, receiver) = mpsc::channel::<Event>(1);
     tokio::spawn(async move {
         let viewer = feed.viewer();
-        feed.read_available();
+        feed.read_some();
         let mut changes = feed.changes();
         let mut position = None;
         loop {
@@ -150,7 +153,7 @@ async fn events(State(feed): State<Arc<Feed>>) -> impl IntoResponse {
             changes.mark_unchanged();
             let began = Instant::now();
             let update = feed.update(position);
-            let pause = MIN_INTERVAL.max(began.elapsed() * PAUSE_FACTOR);
+            let pause = (began.elapsed() * PAUSE_FACTOR).clamp(MIN_INTERVAL, MAX_PAUSE);
             if let Some((json, now)) = update {
                 if sender.send(Event::default().event("picture").data(json)).await.is_err() {
                     return;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -70,6 +71,18 @@ fn get(addr: SocketAddr, path: &str, host: &str) -> String {
     let mut answer = String::new();
     let _ = server.read_to_string(&mut answer);
     answer
+}
+
+#[test]
+fn a_page_for_a_file_has_the_present_numbers_of_the_pool() {
+    let done = Arc::new(AtomicU64::new(0));
+    let sampled = Arc::clone(&done);
+    let sample = move || gauges(sampled.load(Ordering::Relaxed));
+    let local = "127.0.0.1:0".parse().unwrap();
+    let dashboard = Dashboard::open_for_pool(local, "a program", sample).unwrap();
+    done.store(9_876, Ordering::Relaxed);
+    assert!(dashboard.still().unwrap().contains("\"done\":9876,"));
+    dashboard.end();
 }
 
 #[test]

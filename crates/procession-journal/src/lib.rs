@@ -57,7 +57,22 @@ pub fn read(path: &Path) -> io::Result<(RunHistory, ReadWarnings)> {
 
 /// Adds all lines that can be read at present to the history.
 pub fn read_available(merge: &mut Merge, history: &mut RunHistory, warnings: &mut ReadWarnings) {
-    while let Some(merged) = merge.next() {
+    while read_some(merge, history, warnings, usize::MAX) {}
+}
+
+/// Adds lines that can be read at present to the history, up to this number. Returns whether that many were
+/// read, so that there may be more: processes may write faster than their lines can be read.
+pub fn read_some(
+    merge: &mut Merge,
+    history: &mut RunHistory,
+    warnings: &mut ReadWarnings,
+    most: usize,
+) -> bool {
+    let mut read = 0;
+    while read < most
+        && let Some(merged) = merge.next()
+    {
+        read += 1;
         let error = match merged.line {
             LogLine::Valid(text, _) => match serde_json::from_str(text) {
                 Ok(entry) => {
@@ -71,4 +86,5 @@ pub fn read_available(merge: &mut Merge, history: &mut RunHistory, warnings: &mu
         warnings.add_line(merged.path, merged.number, error);
     }
     warnings.add_files(merge);
+    read == most
 }

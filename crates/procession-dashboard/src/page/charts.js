@@ -1,4 +1,5 @@
-// The numbers of a pool: those of now in words, and those of the past as charts.
+// The numbers of a pool: those of now in words, and those of the past as charts. Of a run without such numbers,
+// how many tasks ran at a time.
 
 const STRIPS = [
   { title: "running", of: (it) => it.running, color: "--running", text: (n) => n },
@@ -9,6 +10,10 @@ const STRIPS = [
 ];
 const STRIP = 54;
 
+const AT_A_TIME = [{ title: "tasks at a time", of: (it) => it.running, color: "--running", text: (n) => n.toFixed(1) }];
+// The number of moments for which the tasks of a run without samples are counted.
+const MOMENTS = 400;
+
 class Charts {
   constructor() {
     this.canvas = byId("charts");
@@ -16,11 +21,16 @@ class Charts {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  show(pool) {
-    this.pool = pool;
-    byId("pool-section").hidden = !pool;
-    if (!pool) return;
-    const { now, samples } = pool;
+  show(picture, bars) {
+    const { pool } = picture;
+    [this.strips, this.samples] = pool ? [STRIPS, pool.samples] : [AT_A_TIME, atATime(bars, picture.now)];
+    byId("pool-section").hidden = this.samples.length === 0;
+    byId("pool-title").textContent = !pool ? "Over time" : picture.is_over || picture.report ? "The pool at its end" : "The pool now";
+    if (pool) this.tell(pool);
+    this.draw();
+  }
+
+  tell({ now, samples }) {
     const rate = samples.at(-1)?.rate ?? 0;
     const used = now.slots ? Math.round(now.running / now.slots * 100) + "%" : "–";
     const gauges = [["running", now.running + " of " + now.slots], ["utilisation", used], ["in the queue", now.pending],
@@ -33,30 +43,29 @@ class Charts {
       item.append(make("b", number), " " + label);
       return item;
     }));
-    this.draw();
   }
 
   draw() {
-    if (this.pool) drawSoon(this);
+    if (this.samples?.length) drawSoon(this);
   }
 
   drawNow() {
     const css = getComputedStyle(document.documentElement);
     const width = this.canvas.clientWidth;
-    const columns = width < 560 ? 1 : 2;
-    const rows = Math.ceil(STRIPS.length / columns);
+    const columns = width < 560 || this.strips.length === 1 ? 1 : 2;
+    const rows = Math.ceil(this.strips.length / columns);
     const pen = prepare(this.canvas, rows * STRIP);
     pen.font = "12px system-ui, sans-serif";
     pen.textBaseline = "top";
     const wide = (width - 16 * (columns - 1)) / columns;
-    STRIPS.forEach((strip, index) => {
+    this.strips.forEach((strip, index) => {
       const [left, top] = [index % columns * (wide + 16), Math.floor(index / columns) * STRIP];
       this.strip(pen, strip, left, top, wide, css);
     });
   }
 
   strip(pen, { title, of, color, text }, left, top, wide, css) {
-    const { samples } = this.pool;
+    const { samples } = this;
     const values = samples.map(of);
     const most = Math.max(...values, 0);
     const [from, to] = [samples[0]?.at ?? 0, samples.at(-1)?.at ?? 1];
@@ -64,7 +73,8 @@ class Charts {
     const x = (at) => left + (at - from) / Math.max(to - from, 1) * wide;
     const y = (value) => base - value / (most || 1) * (STRIP - 26);
     pen.fillStyle = css.getPropertyValue("--soft").trim();
-    pen.fillText(title + ": " + text(values.at(-1) ?? 0) + ", at most " + text(most), left, top + 2, wide);
+    const now = this.strips === STRIPS ? ": " + text(values.at(-1) ?? 0) + ", at most " : ": at most ";
+    pen.fillText(title + now + text(most), left, top + 2, wide);
     pen.strokeStyle = css.getPropertyValue("--line").trim();
     pen.beginPath();
     pen.moveTo(left, base + 0.5);
@@ -83,4 +93,23 @@ class Charts {
     pen.globalAlpha = 1;
     pen.lineWidth = 1;
   }
+}
+
+// The mean number of tasks that ran at each moment.
+function atATime(bars, now) {
+  const step = now / MOMENTS;
+  if (!(step > 0)) return [];
+  const sums = new Array(MOMENTS).fill(0);
+  for (const bar of bars) {
+    if (!bar) continue;
+    const end = Math.min(bar.e ?? now, now);
+    // A sum of short tasks has pauses.
+    const share = bar.m ? Math.min(bar.m[2] / Math.max(end - bar.b, 1e-6), 1) : 1;
+    const last = Math.min(Math.floor(end / step), MOMENTS - 1);
+    for (let moment = Math.max(Math.floor(bar.b / step), 0); moment <= last; moment++) {
+      const [from, to] = [Math.max(bar.b, moment * step), Math.min(end, (moment + 1) * step)];
+      sums[moment] += Math.max(to - from, 0) / step * share;
+    }
+  }
+  return sums.map((running, moment) => ({ at: moment * step, running }));
 }

@@ -33,7 +33,7 @@ class Run {
     this.arrange();
     this.tables.tell();
     this.charts ??= new Charts();
-    this.charts.show(picture.pool);
+    this.charts.show(picture, this.bars);
     this.draw();
   }
 
@@ -136,7 +136,12 @@ class Run {
     }
     const fills = Object.fromEntries(Object.entries(COLORS).map(([fate, name]) => [fate, color(name)]));
     const ink = { bar: color("--on-bar"), text: color("--ink"), soft: color("--soft"), line: color("--line"), focus: color("--focus"), error: color("--error"), paper: color("--paper") };
-    this.lanes.forEach((lane, index) => this.drawLane(pen, lane, index * tall, tall, width, margin, fills, ink));
+    // Only what can be seen: a run may have hundreds of lanes.
+    const { scrollTop, clientHeight } = byId("scroll");
+    const last = Math.ceil((scrollTop + clientHeight) / tall);
+    for (let index = Math.floor(scrollTop / tall); index < Math.min(last, this.lanes.length); index++) {
+      this.drawLane(pen, this.lanes[index], index * tall, tall, width, margin, fills, ink);
+    }
     this.drawAxis(steps, margin, ink);
   }
 
@@ -477,6 +482,7 @@ class Run {
       byId("tip").hidden = true;
       this.draw();
     });
+    byId("scroll").addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(byId("view"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }

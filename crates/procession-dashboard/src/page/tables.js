@@ -12,6 +12,7 @@ function make(tag, text, kind) {
 }
 
 function time(ms) {
+  if (ms < 0.0995) return ms > 0 ? (ms * 1000).toFixed(ms < 0.00995 ? 1 : 0) + " µs" : "0 ms";
   if (ms < 9.995) return ms.toFixed(2) + " ms";
   if (ms < 99.95) return ms.toFixed(1) + " ms";
   if (ms < 999.5) return ms.toFixed(0) + " ms";
@@ -24,6 +25,9 @@ function size(bytes) {
   if (bytes < 999.5e6) return (bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0) + " MB";
   return (bytes / 1e9).toFixed(1) + " GB";
 }
+
+// More processes without tasks have no rows.
+const IDLE = 8;
 
 class Tables {
   constructor(run) {
@@ -133,17 +137,30 @@ class Tables {
     const live = new Map((this.run.picture.pool?.now.workers ?? []).map((worker) => [worker.pid, worker]));
     const seconds = (cpu) => cpu == null ? "–" : cpu.toFixed(2) + " s";
     const bytes = (memory) => memory == null ? "–" : size(memory);
-    this.fill("workers", head, this.run.picture.summary.processes.map((it) => {
+    const all = this.run.picture.summary.processes;
+    // Columns in which no process has a number are left out, and so are most processes that ran no task.
+    const [busy, idle] = [all.filter((it) => it.runs || it.name === "coordinator" || !it.is_regular), all.filter((it) => !it.runs)];
+    const shown = all.length - busy.length > IDLE ? busy : all;
+    const isUsed = { "not found": (it) => it.not_found, errors: (it) => it.error, lost: (it) => it.lost, data: (it) => it.bytes };
+    const without = new Set(head.filter((title) => isUsed[title] && !shown.some(isUsed[title])));
+    const rows = shown.map((it) => {
       const row = make("tr");
       const runs = it.runs > 0;
       const cells = [it.name, it.pid, dash(it.runs), dash(it.ok), dash(it.not_found), dash(it.error), dash(it.lost),
         runs ? Math.round(it.busy * 100) + "%" : "–", runs ? time(it.median_ms) : "–", runs ? time(it.p95_ms) : "–",
         it.bytes ? size(it.bytes) : "–", seconds(it.cpu_s ?? live.get(it.pid)?.cpu_s), bytes(it.peak_memory ?? live.get(it.pid)?.memory)];
-      row.append(...cells.map((cell) => make("td", cell)));
+      row.append(...cells.filter((_, index) => !without.has(head[index])).map((cell) => make("td", cell)));
       const how = it.how ?? (!this.run.picture.is_over ? "lives" : this.run.picture.summary.missing ? "not known" : "killed");
       const bad = it.how !== null ? !it.is_regular : this.run.picture.is_over;
       row.append(make("td", how, "text" + (bad ? " bad" : "")));
       return row;
-    }), ["ended"]);
+    });
+    if (shown !== all) {
+      const cell = make("td", "and " + idle.filter((it) => !busy.includes(it)).length + " more processes, which ran no task");
+      cell.colSpan = head.length;
+      rows.push(make("tr"));
+      rows.at(-1).append(cell);
+    }
+    this.fill("workers", head.filter((title) => !without.has(title)), rows, ["ended"]);
   }
 }
