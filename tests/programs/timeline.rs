@@ -160,6 +160,21 @@ fn the_page_needs_no_network_and_obeys_keys_and_pointer() {
         byId('what').textContent = Math.round(100 * (to - from) / (run.span().to - run.span().from));"
     );
     assert_eq!(text_of(&acted("", &zoom), "what"), "25");
+    // Four threads at most, and no more than the tasks need.
+    let at_a_time = "byId('what').textContent = byId('pool-section').hidden + ' ' + run.charts.samples.length + ' ' +\
+        Math.ceil(Math.max(...run.charts.samples.map((it) => it.running)) - 1e-6);";
+    let told = text_of(&acted("", at_a_time), "what");
+    assert!(["1", "2", "3", "4"].iter().any(|most| told == format!("false 400 {most}")), "{told}");
+    // Of many lanes only those in sight are drawn, and processes without tasks have one row together.
+    let many = "const {parties, summary} = run.picture; for (let worker = 0; worker < 300; worker++) {\
+        parties.push({...parties[0], name: 'worker ' + worker, worker, pid: worker, slots: 1});\
+        summary.processes.push({...summary.processes[0], name: 'worker ' + worker, pid: worker, runs: 0, is_regular: true}); }\
+        let drawn = 0; const drawLane = run.drawLane; run.drawLane = function (...all) { drawn++; drawLane.apply(run, all); };\
+        run.merge(run.picture); run.drawNow(); byId('what').textContent = run.lanes.length + ' ' + (drawn > 4 && drawn < 200);";
+    let told = acted("", many);
+    assert_eq!(text_of(&told, "what"), "304 true");
+    let workers = text_of(&told, "workers");
+    assert!(workers.ends_with("and 300 more processes, which ran no task"), "{workers}");
 }
 
 #[test]
