@@ -16,6 +16,14 @@ pub(super) fn milliseconds(ms: f64) -> String {
     }
 }
 
+/// The same, in microseconds if it is very short: `12 µs`.
+pub(super) fn fine_milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms > 0.0 && ms < 0.0995 => format!("{:.0} µs", (ms * 1e3).max(1.0)),
+        ms => milliseconds(ms),
+    }
+}
+
 /// An amount of data: `590 B`, `8.6 MB`.
 pub(super) fn bytes(bytes: u64) -> String {
     let mut amount = bytes as f64;
@@ -74,6 +82,8 @@ mod tests {
         let formatted = [0.0, 1.904, 99.9, 150.3, 1534.0, 120_000.0, 7.2e6].map(milliseconds);
         let expected = ["0.00 ms", "1.90 ms", "99.9 ms", "150 ms", "1.53 s", "120 s", "120 min"];
         assert_eq!(formatted, expected);
+        let fine = [0.0, 0.0004, 0.0126, 0.0994, 0.1, 1.5].map(fine_milliseconds);
+        assert_eq!(fine, ["0.00 ms", "1 µs", "13 µs", "99 µs", "0.10 ms", "1.50 ms"]);
     }
 
     #[test]

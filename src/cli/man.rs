@@ -1,7 +1,7 @@
 //! `coordinator man`: the manual pages, for those who install the programs.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -23,16 +23,55 @@ pub(super) struct ManArgs {
 pub(super) fn run(args: ManArgs) -> anyhow::Result<ProgramExit> {
     let command = CoordinatorArgs::command();
     match args.dir {
-        Some(dir) => {
-            let written =
-                fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(command, &dir));
-            written.with_context(|| format!("cannot write manual pages into {}", dir.display()))?;
-        }
+        Some(dir) => write_pages(command, &dir)
+            .with_context(|| format!("cannot write manual pages into {}", dir.display()))?,
         None => {
             let mut page = Vec::new();
             Man::new(command).render(&mut page)?;
-            stdout::print_bytes(&page)?;
+            stdout::print(&with_unfilled_examples(&String::from_utf8(page)?))?;
         }
     }
     Ok(ProgramExit::Success)
+}
+
+fn write_pages(command: clap::Command, dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir)?;
+    // Not in `dir`: other pages may be there.
+    let pages = tempfile::tempdir_in(dir)?;
+    clap_mangen::generate_to(command, &pages)?;
+    for page in fs::read_dir(&pages)? {
+        let page = page?;
+        let text = with_unfilled_examples(&fs::read_to_string(page.path())?);
+        fs::write(dir.join(page.file_name()), text)?;
+    }
+    Ok(())
+}
+
+/// The page with its indented lines, which are examples and tables, as they are: else `man` moves words from one
+/// to the next, and widens the gaps between them.
+fn with_unfilled_examples(page: &str) -> String {
+    let mut text = String::with_capacity(page.len() + 100);
+    let mut is_filled = true;
+    for line in page.lines() {
+        if is_filled == line.starts_with("  ") {
+            is_filled = !is_filled;
+            text += if is_filled { ".fi\n" } else { ".nf\n" };
+        }
+        text += line;
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_not_filled() {
+        let page = ".SH EXTRA\nExamples:\n  a   b\n  c\n\nmore\n  d\n.SH VERSION\n";
+        let expected =
+            ".SH EXTRA\nExamples:\n.nf\n  a   b\n  c\n.fi\n\nmore\n.nf\n  d\n.fi\n.SH VERSION\n";
+        assert_eq!(with_unfilled_examples(page), expected);
+    }
 }

@@ -123,6 +123,13 @@ fn run() -> anyhow::Result<ProgramExit> {
 }
 
 fn run_download(args: DownloadArgs, matches: &ArgMatches) -> anyhow::Result<ProgramExit> {
+    if let [word, command, ..] = &args.codes.cc[..]
+        && word.eq_ignore_ascii_case("help")
+        && mistyped::is_command(command)
+    {
+        let hint = mistyped::hint(word, &format!("{command} --help"));
+        return Err(UsageError::new(&[], hint).into());
+    }
     if let Some(word) = args.codes.cc.first()
         && let Some(command) = mistyped::meant(word)
     {

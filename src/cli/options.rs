@@ -20,8 +20,11 @@ use crate::flags::site::Site;
 pub(super) enum SandboxOption {
     /// Strict, or none where this system does not have all of its layers
     Auto,
+    /// Workers have all rights of the user
     None,
+    /// Workers can use no other files of the user and no other processes
     Basic,
+    /// Workers can use the network, the destination and their log, and nothing else
     Strict,
 }
 
@@ -110,7 +113,7 @@ pub(super) struct DisplayArgs {
     /// lines)
     #[arg(
         long,
-        value_parser = ProgressParser,
+        value_parser = value::suggesting(progress, &["auto", "bar", "lines", "none"]),
         hide_possible_values = true,
         env = "COORDINATOR_PROGRESS",
         hide_env_values = true,
@@ -207,27 +210,6 @@ impl TypedValueParser for SiteParser {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let sites = [Site::Local, Site::Delay, Site::Error, Site::Remote];
         Some(Box::new(sites.into_iter().map(|site| site.label().into())))
-    }
-}
-
-/// The ways to show progress. Shells complete their names.
-#[derive(Debug, Clone)]
-struct ProgressParser;
-
-impl TypedValueParser for ProgressParser {
-    type Value = ProgressOption;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        arg: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<ProgressOption, Error> {
-        progress.parse_ref(command, arg, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(["auto", "bar", "lines", "none"].into_iter().map(PossibleValue::from)))
     }
 }
 

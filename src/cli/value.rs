@@ -1,11 +1,15 @@
 //! Parsers of option values, for `value_parser`. Their errors name the option and the accepted values.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, Error};
 
 use crate::files::client;
 
@@ -32,6 +36,38 @@ pub(super) enum ValueError {
     HeaderFile { file: String, why: String },
     #[error("{option} must be a whole number, with k, M or G for more")]
     NotSize { option: &'static str },
+}
+
+/// A parser, and values that shells complete. It may accept others.
+#[derive(Debug, Clone)]
+pub(super) struct Suggesting<P> {
+    parser: P,
+    values: &'static [&'static str],
+}
+
+/// This parser, with values that shells complete.
+pub(super) fn suggesting<P: TypedValueParser>(
+    parser: P,
+    values: &'static [&'static str],
+) -> Suggesting<P> {
+    Suggesting { parser, values }
+}
+
+impl<P: TypedValueParser> TypedValueParser for Suggesting<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<P::Value, Error> {
+        self.parser.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.values.iter().map(PossibleValue::new)))
+    }
 }
 
 /// The text of a file, or of standard input if the file is `-`, with a name for messages.

@@ -86,14 +86,20 @@ pub enum UrlLineError {
 pub enum UrlListError {
     /// These lines are wrong.
     Lines(Vec<(UrlPlace, UrlLineError)>),
-    /// There is no URL at all.
-    Empty,
+    /// There is no URL at all: neither in the arguments nor in the texts of these names.
+    Empty(Vec<String>),
 }
 
 impl fmt::Display for UrlListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Lines(wrong) = self else {
-            return f.write_str("there is no URL: give URLs, or a file of them with -i FILE (-i - for standard input)");
+        let wrong = match self {
+            Self::Empty(texts) if texts.is_empty() => {
+                return f.write_str(
+                    "there is no URL: give URLs, or a file of them with -i FILE (-i - for standard input)",
+                );
+            }
+            Self::Empty(texts) => return write!(f, "there is no URL in {}", texts.join(", ")),
+            Self::Lines(wrong) => wrong,
         };
         let listed = wrong.iter().take(LISTED).map(|(place, error)| format!("{place}: {error}"));
         f.write_str(&listed.collect::<Vec<_>>().join("\n  "))?;
@@ -139,9 +145,9 @@ impl UrlList {
         }
         for UrlText { name, text } in texts {
             let name: Arc<str> = name.as_str().into();
-            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
             for (index, line) in text.lines().enumerate() {
-                let line = line.trim();
+                // Lists that were joined may have the mark of Unicode at each begin.
+                let line = line.trim_start_matches('\u{feff}').trim();
                 if line.is_empty() || line.starts_with('#') {
                     continue;
                 }
@@ -159,7 +165,7 @@ impl UrlList {
             return Err(UrlListError::Lines(wrong));
         }
         if given.is_empty() {
-            return Err(UrlListError::Empty);
+            return Err(UrlListError::Empty(texts.iter().map(|text| text.name.clone()).collect()));
         }
         let mut renamed = Vec::new();
         let items = given.into_iter().map(|GivenUrl { place, uri, name }| {
@@ -192,7 +198,15 @@ fn parsed(url: &str) -> Result<Uri, UrlLineError> {
     let after_host = authority.as_str().rsplit(']').next().unwrap_or_default();
     let is_port_right = !after_host.contains(':') || authority.port_u16().is_some();
     let is_host_right = !authority.host().is_empty() && !authority.host().contains('%');
-    if is_port_right && is_host_right { Ok(uri) } else { Err(no_url()) }
+    if is_port_right && is_host_right { Ok(with_small_host(uri)) } else { Err(no_url()) }
+}
+
+/// The URL with its host in small letters: the host is the same in capitals.
+fn with_small_host(uri: Uri) -> Uri {
+    let small = uri.authority().and_then(|host| host.as_str().to_ascii_lowercase().parse().ok());
+    let mut parts = uri.clone().into_parts();
+    parts.authority = small;
+    Uri::from_parts(parts).unwrap_or(uri)
 }
 
 fn encoded(byte: u8) -> String {
@@ -280,12 +294,13 @@ mod tests {
 
     #[test]
     fn a_line_is_a_url_and_perhaps_a_name() {
-        let text = "\u{feff}# a comment\r\n\nhttp://h/a.png\nhttps://h:1/b?c=d#e\tx/y z.png \n  http://h/ü  u\n";
+        let text = "\u{feff}# a comment\r\n\nhttp://h/a.png\nhttps://h:1/b?c=d#e\tx/y z.png \n  http://h/ü  u\n\u{feff}HTTP://WWW.H/A v\n";
         let list = read(text).unwrap();
         let expected = [
             ("http://h/a.png", "a.png"),
             ("https://h:1/b?c=d", "x/y z.png"),
             ("http://h/%C3%BC", "u"),
+            ("http://www.h/A", "v"),
         ];
         assert_eq!(files(&list), expected);
         assert!(list.notes.is_empty(), "{list:?}");
@@ -319,7 +334,10 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("urls.txt, line 2: \"ftp://h/b\" is no correct URL"), "{text}");
         assert!(text.ends_with("and 2 more that are wrong"), "{text}");
-        assert_eq!(read("# nothing\n"), Err(UrlListError::Empty));
+        let empty = read("# nothing\n").unwrap_err();
+        assert_eq!(empty.to_string(), "there is no URL in urls.txt");
+        let empty = UrlList::read(&[], &[]).unwrap_err().to_string();
+        assert!(empty.starts_with("there is no URL: give URLs"), "{empty}");
     }
 
     #[test]

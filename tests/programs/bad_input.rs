@@ -322,6 +322,7 @@ fn a_mistyped_command_is_no_code() {
         (&["logz", "--summary"], "logs"),
         (&["benhc"], "bench"),
         (&["help"], "--help"),
+        (&["help", "fetch"], "fetch --help"),
     ] {
         let ran = place.run(args).expect(2);
         let hint = format!("did you mean `coordinator {meant}`?");

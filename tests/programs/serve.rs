@@ -153,9 +153,13 @@ fn completions_are_printed_for_each_shell() {
         assert_eq!(ran.stderr, "");
     }
     let bash = place.run(&["completions", "bash"]).expect(0).stdout;
-    for values in
-        ["LOCAL DELAY ERROR REMOTE", "sequential threads processes hosts", "auto bar lines none"]
-    {
+    for values in [
+        "LOCAL DELAY ERROR REMOTE",
+        "sequential threads processes hosts",
+        "auto bar lines none",
+        "ok not_found error not_done",
+        "debug info warn error",
+    ] {
         assert!(bash.contains(&format!("compgen -W \"{values}\"")), "{values}");
     }
     assert!(place.run(&["completions", "cmd"]).expect(2).stderr.contains("cmd"));
@@ -166,6 +170,7 @@ fn manual_pages_are_printed_or_written_for_each_command() {
     let place = Sandbox::new();
     let page = place.run(&["man"]).expect(0).stdout;
     assert!(page.contains(".TH coordinator 1") && page.contains("max_req"), "{page}");
+    assert!(page.contains("\n.nf\n  coordinator \\-\\-all   "), "{page}");
     place.run(&["man", "share/man1"]).expect(0);
     let pages = place.files("share/man1");
     for name in ["coordinator.1", "coordinator-fetch.1", "coordinator-logs.1"] {

@@ -117,7 +117,8 @@ fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
             && !place.path("logs").exists()
     );
     for (args, told) in [
-        (&["fetch"][..], "there is no URL"),
+        (&["fetch"][..], "there is no URL: give URLs"),
+        (&["fetch", "-i", "/dev/null"], "there is no URL in /dev/null"),
         (&["fetch", "-i", "nothing.txt"], "--input FILE must be readable text: nothing.txt"),
         (
             &["fetch", "http://user:secret@localhost/"],

@@ -78,8 +78,9 @@ fn print_notes(notes: &[String]) {
         stderr::print(format_args!("coordinator: {}", format::printable(note)));
     }
     if let Some(more @ 1..) = notes.len().checked_sub(NOTES) {
+        let more = format::count(more as u64, "more line");
         stderr::print(format_args!(
-            "coordinator: and {more} more such lines: --dry-run shows all names"
+            "coordinator: and {more} like these: --dry-run shows all names"
         ));
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct NatsArgs {
         help_heading = "Other hosts"
     )]
     pub nkey: Option<PathBuf>,
-    /// Certificate of the authority that signed those of the servers (PEM)
+    /// Certificate of the authority that signed those of the NATS servers (PEM)
     #[arg(long, value_name = "FILE", requires = "nats", help_heading = "Other hosts")]
     pub ca: Option<PathBuf>,
     /// What the names of streams and subjects begin with [default: procession]

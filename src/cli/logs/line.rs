@@ -128,11 +128,11 @@ fn describe(event: &LogEvent) -> String {
         LogEvent::ErrorReceived { code } => format!("the error of {code} was received"),
         LogEvent::TaskRetried { code, task, fault, run, pause_ms, .. } => {
             let code = named(code.as_deref().unwrap_or_default(), task);
-            format!("{code} will begin for time {run} in {} ({fault})", milliseconds(*pause_ms))
+            format!("{code} will run again in {}, as run {run} ({fault})", milliseconds(*pause_ms))
         }
         LogEvent::TasksRetried { by, count: runs } => {
             let worker = by.child.map_or_else(String::new, |worker| format!(" in worker {worker}"));
-            format!("{} that failed{worker} will begin again", count(*runs, "more task"))
+            format!("{} that failed{worker} will run again", count(*runs, "more task"))
         }
         LogEvent::TaskTimedOut { code, task, after_ms } => {
             let code = named(code.as_deref().unwrap_or_default(), task);

@@ -21,17 +21,23 @@ const OUTLINE_BYTES: u64 = 64 * 1024;
 /// The fewest columns of the server.
 const LEAST_SERVER: usize = 6;
 
-/// Shows the list, as a table or a line of JSON a run.
-pub(super) fn run(logs: &Path, is_json: bool, color: ColorOption) -> anyhow::Result<()> {
+/// Shows the list, the newest first and no more than `most`, as a table or a line of JSON a run.
+pub(super) fn run(
+    logs: &Path,
+    most: Option<usize>,
+    is_json: bool,
+    color: ColorOption,
+) -> anyhow::Result<()> {
     let runs = RunDir::list(logs)?;
     let latest = RunDir::find(logs, None).ok();
-    let rows = runs.iter().rev().map(|run| ListRow::of(run, latest.as_ref() == Some(run)));
+    let runs = runs.iter().rev().take(most.unwrap_or(usize::MAX));
+    let rows = runs.map(|run| ListRow::of(run, latest.as_ref() == Some(run)));
     let rows: Vec<_> = rows.collect();
     if is_json {
         let lines = rows.iter().map(|row| Ok(serde_json::to_string(&row.as_json())? + "\n"));
         return stdout::print(&lines.collect::<serde_json::Result<String>>()?);
     }
-    if rows.is_empty() {
+    if rows.is_empty() && latest.is_none() {
         return stdout::print(&format!("There are no logs of runs in {}.\n", logs.display()));
     }
     stdout::print_prose(&as_text(&rows, stdout::width()), color)

@@ -46,7 +46,7 @@ pub(super) struct LogsArgs {
     #[command(flatten)]
     pub run: RunSelectionArgs,
     /// All runs: when, how, and their results
-    #[arg(long, conflicts_with_all = ["run", "follow", "summary", "lines"], conflicts_with_all = FILTERS)]
+    #[arg(long, conflicts_with_all = ["run", "follow", "summary"], conflicts_with_all = FILTERS)]
     pub list: bool,
     /// A table of the processes, the errors by cause, and the slowest tasks
     #[arg(long, conflicts_with_all = ["follow"], conflicts_with_all = FILTERS)]
@@ -54,7 +54,8 @@ pub(super) struct LogsArgs {
     /// Also show lines that are added, until the run ends; wait for a run if there is none yet
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last N lines; with --summary, the N slowest tasks, and N of each cause of errors
+    /// Only the last N lines; with --list, the N newest runs; with --summary, the N slowest tasks, and N
+    /// of each cause of errors
     #[arg(short = 'n', long = "lines", value_name = "LINES", value_parser = value::unsigned::<usize>("-n LINES"), allow_negative_numbers = true)]
     pub lines: Option<usize>,
     /// The lines as they were written (with --summary, the numbers; with --list, a line a run), in JSON
@@ -83,10 +84,10 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "TASK")]
     pub task: Vec<String>,
     /// Only files with this status: ok, not_found, error or not_done
-    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = filter::status)]
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = value::suggesting(filter::status, &["ok", "not_found", "error", "not_done"]), hide_possible_values = true)]
     pub status: Vec<String>,
     /// Minimum level: debug, info, warn or error [default: info; debug with --code, --task and --json]
-    #[arg(long, value_name = "LEVEL", value_parser = filter::level)]
+    #[arg(long, value_name = "LEVEL", value_parser = value::suggesting(filter::level, &["debug", "info", "warn", "error"]), hide_possible_values = true)]
     pub level: Option<procession_journal::Level>,
     /// Only lines from this time on
     #[arg(long, value_name = "WHEN", value_parser = since::parse)]
@@ -102,7 +103,7 @@ pub(super) fn run(args: LogsArgs) -> anyhow::Result<ProgramExit> {
         .and_then(|()| args.run.check())
         .map_err(|error| UsageError::new(&["logs"], error))?;
     if args.list {
-        list::run(args.run.log_dir(), args.json, args.color.color)?;
+        list::run(args.run.log_dir(), args.lines, args.json, args.color.color)?;
     } else if args.summary {
         summary::run(&args.run.find()?, args.lines, args.json, args.color.color)?;
     } else {

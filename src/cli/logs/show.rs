@@ -38,7 +38,7 @@ pub(super) fn run(path: &Path, args: &LogsArgs) -> anyhow::Result<()> {
             0 if !viewer.warnings.lines().is_empty() => {}
             0 => stderr::print(format_args!("coordinator: {name} has left no line of a log")),
             read => stderr::print(format_args!(
-                "coordinator: of the {} of {name} none is what was asked for",
+                "coordinator: none of the {} of {name} is of this kind",
                 count(read, "line")
             )),
         }

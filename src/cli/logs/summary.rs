@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use serde_json::json;
 
-use super::super::format::{bytes, count, milliseconds};
+use super::super::format::{bytes, count, fine_milliseconds};
 use super::super::options::ColorOption;
 use super::super::table::Table;
 use super::super::{run_selection, stdout};
@@ -111,7 +111,7 @@ fn as_text(
                 0 | 1 => String::new(),
                 n => format!(", {n} tries"),
             };
-            let time = milliseconds(slow.ms);
+            let time = fine_milliseconds(slow.ms);
             text += &format!("{time:>9}  {} {outcome}, {}{tries}\n", slow.code, slow.by);
         }
     }
@@ -251,7 +251,7 @@ fn process_row(process: &ProcessSummary, has_missing_lines: bool, is_running: bo
         how,
         is_regular,
     } = process;
-    let time = |ms: &Option<f64>| ms.map(milliseconds).unwrap_or_else(|| "-".to_owned());
+    let time = |ms: &Option<f64>| ms.map(fine_milliseconds).unwrap_or_else(|| "-".to_owned());
     let (color, how) = match how {
         Some(how) if *is_regular => (Style::new(), how.as_str()),
         Some(how) => (RED, how.as_str()),
