@@ -3,11 +3,12 @@
 //! | module | what it does |
 //! |---|---|
 //! | `lease.rs` | renews the lease; when that fails for its length, all tasks are ended |
-//! | `pull.rs` | asks the queue for as many messages as there are free slots |
+//! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
 //! | `hold.rs` | claims one task, runs it, and writes its result |
 
 mod builder;
 mod hold;
+mod lanes;
 mod lease;
 mod pull;
 

@@ -82,8 +82,9 @@ impl Cluster {
     }
 
     /// Like [`submit`](Executor::submit), with options for this task. The retries, the timeout and the grace
-    /// period are those of the process pool on the host that runs it; the priority orders the tasks that a
-    /// host has, not those in the queue.
+    /// period are those of the process pool on the host that runs it. The sign of the priority chooses one of
+    /// three lanes of the queue: hosts take tasks of positive priority before those without one, and these before
+    /// those of negative priority. The number orders the tasks that a host has.
     pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
         Executor::submit(&WithOptions { cluster: self, options }, task)
     }

@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{job}.{id}` | the queue: messages that were not acknowledged |
+//! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{lane}.{job}.{id}` | the queue: messages that were not acknowledged |
 //! | stream `{prefix}-records`, `{prefix}.r.{job}.{id}` | the latest record of each task |
 //! | `{prefix}.r.{job}.lease.owner` | the coordinator of a job that has a name |
 //! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
@@ -64,16 +64,16 @@ impl Names {
         format!("{}.t.>", self.prefix)
     }
 
-    pub(crate) fn tasks_of_build(&self, build: &str) -> String {
-        format!("{}.t.{build}.>", self.prefix)
+    pub(crate) fn tasks_of_lane(&self, build: &str, lane: Lane) -> String {
+        format!("{}.t.{build}.{}.>", self.prefix, lane.token())
     }
 
     pub(crate) fn tasks_of_job(&self, job: &str) -> String {
-        format!("{}.t.*.{job}.*", self.prefix)
+        format!("{}.t.*.*.{job}.*", self.prefix)
     }
 
-    pub(crate) fn task(&self, build: &str, job: &str, id: u64) -> String {
-        format!("{}.t.{build}.{job}.{id}", self.prefix)
+    pub(crate) fn task(&self, build: &str, lane: Lane, job: &str, id: u64) -> String {
+        format!("{}.t.{build}.{}.{job}.{id}", self.prefix, lane.token())
     }
 
     pub(crate) fn all_records(&self) -> String {
@@ -111,6 +111,48 @@ impl Names {
     }
 }
 
+/// A part of the queue of a build. Agents take messages from a lane only if they find none in those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    High,
+    Normal,
+    Low,
+}
+
+impl Lane {
+    /// All of them, the most urgent first.
+    pub(crate) const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// By the sign of the priority.
+    pub(crate) fn of_priority(priority: i32) -> Self {
+        match priority {
+            1.. => Self::High,
+            0 => Self::Normal,
+            _ => Self::Low,
+        }
+    }
+
+    /// Of a task in the queue.
+    pub(crate) fn of_subject(subject: &str) -> Option<Self> {
+        // {prefix}.t.{build}.{lane}.{job}.{id}
+        let token = subject.split('.').nth(3)?;
+        Self::ALL.into_iter().find(|lane| lane.token() == token)
+    }
+
+    pub(crate) fn token(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// The consumer of this lane of a build.
+    pub(crate) fn consumer(self, build: &str) -> String {
+        format!("{build}-{}", self.token())
+    }
+}
+
 /// The job and the id of a task, from the end of one of its subjects.
 pub(crate) fn job_and_id(subject: &str) -> Option<(&str, u64)> {
     let (rest, id) = subject.rsplit_once('.')?;
@@ -124,7 +166,9 @@ mod tests {
     #[test]
     fn a_subject_says_whose_task_it_is() {
         let names = Names::new("p").expect("a prefix");
-        for subject in [names.task("b", "j-1", 7), names.record("j-1", 7)] {
+        let task = names.task("b", Lane::of_priority(-3), "j-1", 7);
+        assert_eq!(Lane::of_subject(&task), Some(Lane::Low));
+        for subject in [task, names.record("j-1", 7)] {
             assert_eq!(job_and_id(&subject), Some(("j-1", 7)));
         }
         assert_eq!(job_and_id("x.y"), None);

@@ -84,6 +84,16 @@ impl TaskOptions {
         self
     }
 
+    /// The [priority](Self::priority), for an executor that orders tasks itself.
+    ///
+    /// ```
+    /// assert_eq!(procession::TaskOptions::new().priority(-3).priority_or_default(), -3);
+    /// ```
+    #[cfg(feature = "remote")]
+    pub const fn priority_or_default(self) -> i32 {
+        self.priority
+    }
+
     /// How often the task is run again, and after which faults.
     ///
     /// ```

@@ -86,7 +86,7 @@ impl AgentBuilder {
             .map_err(system)?;
         let connect = async {
             let link = Link::connect(&settings).await?;
-            link.make_consumer(&build).await?;
+            link.make_consumers(&build).await?;
             Ok::<_, crate::link::NoAnswer>(link)
         };
         let link = apart(|| runtime.block_on(connect)).map_err(system)?;

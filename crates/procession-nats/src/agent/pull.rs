@@ -11,24 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::AgentShared;
 use super::hold::{self, HeldCount};
-
-/// How long the server keeps a request for messages.
-const EXPIRES: Duration = Duration::from_secs(5);
-
-/// A request for messages that the server has not answered to the end. There is one at a time: messages do not
-/// say for which request they come.
-struct PullRequest {
-    number: u64,
-    /// Messages that are still to come.
-    left: usize,
-    deadline: Instant,
-}
-
-impl PullRequest {
-    fn new(number: u64, left: usize) -> Self {
-        Self { number, left, deadline: Instant::now() + EXPIRES + Duration::from_secs(1) }
-    }
-}
+use super::lanes::{EXPIRES, LaneRequest, LaneRequests};
+use crate::names::Lane;
 
 /// Until the agent is drained.
 pub(super) async fn pull(shared: Arc<AgentShared>) {
@@ -53,79 +37,97 @@ async fn pull_always(shared: &Arc<AgentShared>) {
             }
         }
         sleep(Duration::from_millis(20)).await;
-        let _ = shared.link.make_consumer(&shared.build).await;
+        let _ = shared.link.make_consumers(&shared.build).await;
     }
 }
 
-/// Returns when the subscription or the consumer is gone.
+/// Returns when the subscription or a consumer is gone.
 async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscriber) {
     let mut instance = shared.instance.subscribe();
-    for number in 0.. {
+    let mut lanes = LaneRequests::new();
+    loop {
         let _ = instance.wait_for(|instance| instance.has_lease).await;
-        // A permit that is taken to see that there is one is given back at once.
-        drop(shared.free.acquire().await);
-        let free = shared.free.available_permits().max(1);
-        if request(shared, inbox, number, free).await.is_err() {
-            return;
-        }
-        let mut open = Some(PullRequest::new(number, free));
-        while let Some(PullRequest { deadline, .. }) = open {
-            tokio::select! {
-                message = messages.next() => match message {
-                    Some(message) => {
-                        if !take(shared, &mut open, message).await {
-                            return;
-                        }
-                    }
-                    None => return,
-                },
-                // The server has forgotten it.
-                () = sleep_until(deadline) => open = None,
+        let free = shared.free.available_permits();
+        while let Some(request) = lanes.next(free, Instant::now()) {
+            if ask(shared, inbox, request).await.is_err() {
+                return;
             }
+        }
+        let later = Instant::now() + EXPIRES;
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => {
+                    if !take(shared, inbox, &mut lanes, message).await {
+                        return;
+                    }
+                }
+                None => return,
+            },
+            // A permit that is taken to see that there is one is given back at once.
+            permit = shared.free.acquire(), if free == 0 => drop(permit),
+            () = sleep_until(lanes.deadline().unwrap_or(later)) => {}
         }
     }
 }
 
-async fn request(
+async fn ask(
     shared: &AgentShared,
     inbox: &str,
-    number: u64,
-    batch: usize,
+    request: LaneRequest,
 ) -> Result<(), async_nats::PublishError> {
+    let LaneRequest { lane, number, batch, waits } = request;
     let expires = u64::try_from(EXPIRES.as_nanos()).unwrap_or(u64::MAX);
-    let request = json!({ "batch": batch, "expires": expires }).to_string();
-    let stream = shared.link.names.tasks();
-    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", shared.build);
-    let reply = format!("{inbox}.{number}");
-    shared.link.client.publish_with_reply(subject, reply, request.into()).await
+    let request = match waits {
+        true => json!({ "batch": batch, "expires": expires }),
+        false => json!({ "batch": batch, "no_wait": true }),
+    };
+    let (stream, consumer) = (shared.link.names.tasks(), lane.consumer(&shared.build));
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    let (reply, request) = (format!("{inbox}.{number}"), request.to_string().into());
+    shared.link.client.publish_with_reply(subject, reply, request).await
 }
 
-/// Returns false if the consumer seems to be gone.
-async fn take(shared: &Arc<AgentShared>, open: &mut Option<PullRequest>, message: Message) -> bool {
-    match message.status.map(|status| status.as_u16()) {
-        None => {
-            if let Some(request) = open {
-                request.left -= 1;
-            }
-            open.take_if(|request| request.left == 0);
-            // One that comes for a request that was forgotten may find no slot: it is delivered again.
-            if let Ok(permit) = Arc::clone(&shared.free).try_acquire_owned() {
-                tokio::spawn(hold::hold(message, HeldCount::new(shared, permit)));
-            }
-            true
+/// Returns false if a consumer seems to be gone.
+async fn take(
+    shared: &Arc<AgentShared>,
+    inbox: &str,
+    lanes: &mut LaneRequests,
+    message: Message,
+) -> bool {
+    let Some(status) = message.status.map(|status| status.as_u16()) else {
+        if let Some(lane) = Lane::of_subject(&message.subject) {
+            lanes.message(lane);
         }
+        match Arc::clone(&shared.free).try_acquire_owned() {
+            Ok(permit) => drop(tokio::spawn(hold::hold(message, HeldCount::new(shared, permit)))),
+            Err(_) => give_back(shared, message).await,
+        }
+        return true;
+    };
+    match status {
         // A heartbeat.
-        Some(100) => true,
-        Some(status) => {
+        100 => true,
+        // There are no messages, or a request has expired.
+        404 | 408 => {
             // Of a status; a task has its own subject.
-            let number = message.subject.rsplit_once('.').map(|(_, number)| number);
-            open.take_if(|request| number == Some(request.number.to_string().as_str()));
-            // The request has ended, or there is no such consumer, or no server answers.
-            let is_fine = matches!(status, 404 | 408);
-            if !is_fine {
-                sleep(Duration::from_millis(100)).await;
+            let number = message.subject.rsplit_once('.').and_then(|(_, it)| it.parse().ok());
+            match number.and_then(|number| lanes.empty(number, Instant::now())) {
+                Some(request) => ask(shared, inbox, request).await.is_ok(),
+                None => true,
             }
-            is_fine
         }
+        // There is no such consumer, or no server answers.
+        _ => {
+            sleep(Duration::from_millis(100)).await;
+            false
+        }
+    }
+}
+
+/// There is no free slot: several lanes that were empty had a message at the same time, or it comes late.
+async fn give_back(shared: &AgentShared, message: Message) {
+    if let Some(reply) = message.reply {
+        // If it is lost, the server waits for the acknowledgement, and delivers it again.
+        let _ = shared.link.client.publish(reply, "-NAK".into()).await;
     }
 }

@@ -22,7 +22,7 @@ use super::upkeep::Upkeep;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer, RecordMessage};
 use crate::message::Body;
-use crate::names::job_and_id;
+use crate::names::{Lane, job_and_id};
 use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
 
 /// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
@@ -86,6 +86,12 @@ pub(super) struct DrivenTask {
     refused_since: Option<Instant>,
     /// How often the queue has lost its message.
     pub(super) requeued: u32,
+}
+
+impl DrivenTask {
+    pub(super) fn lane(&self) -> Lane {
+        Lane::of_priority(self.options.priority_or_default())
+    }
 }
 
 pub(crate) struct ClusterDriver {

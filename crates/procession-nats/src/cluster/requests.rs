@@ -68,11 +68,11 @@ impl ClusterDriver {
         let Some(task) = self.tasks.get(&id) else { return };
         let (options, body) = (task.options, task.body.head.clone());
         let head = QueuedHead { attempt, seq, input: task.input, options, body };
-        let (requeued, lease) = (task.requeued, self.job_lease_end());
+        let (requeued, lane, lease) = (task.requeued, task.lane(), self.job_lease_end());
         let (link, shared, body) =
             (self.link.clone(), Arc::clone(&self.shared), Arc::clone(&task.body));
         tokio::spawn(async move {
-            let subject = link.names.task(&shared.build, &shared.job, id);
+            let subject = link.names.task(&shared.build, lane, &shared.job, id);
             // The server drops a message with the id of an earlier one, also if it has lost that.
             let copy = format!("{}.{id}.{seq}.{requeued}", shared.job);
             let event = |is_known| OwnerEvent::Published { seq, is_known };

@@ -281,12 +281,11 @@ impl ClusterDriver {
             later.filter(|(_, since)| is_old(since)).map(|(id, _)| *id).take(LOOKS).collect();
         self.upkeep.look_from = old.last().map_or(0, |last| last + 1);
         for id in old {
-            let Some(seq) = self.tasks.get(&id).and_then(|task| task.owner.queued()) else {
-                continue;
-            };
+            let Some(task) = self.tasks.get(&id) else { continue };
+            let (Some(seq), lane) = (task.owner.queued(), task.lane()) else { continue };
             let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
             tokio::spawn(async move {
-                let subject = link.names.task(&shared.build, &shared.job, id);
+                let subject = link.names.task(&shared.build, lane, &shared.job, id);
                 let Ok(is_queued) = link.is_queued(&subject).await else { return };
                 if is_queued {
                     return;

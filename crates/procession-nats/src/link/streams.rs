@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{ANSWER, Answer, Link, NoAnswer, full_text};
+use crate::names::Lane;
 use crate::settings::ConnectSettings;
 
 /// A message that was delivered and neither claimed nor acknowledged is delivered again after this time.
@@ -125,13 +126,20 @@ impl Link {
         Ok(ages)
     }
 
-    /// Makes the consumer of a build, if it is not there.
-    pub(crate) async fn make_consumer(&self, build: &str) -> Result<(), NoAnswer> {
+    /// Makes the consumers of a build, one for each lane, if they are not there.
+    pub(crate) async fn make_consumers(&self, build: &str) -> Result<(), NoAnswer> {
+        for lane in Lane::ALL {
+            self.make_consumer(build, lane).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_consumer(&self, build: &str, lane: Lane) -> Result<(), NoAnswer> {
         let stream = self.context.get_stream_no_info(self.names.tasks()).await;
         let stream = stream.map_err(|error| NoAnswer(full_text(&error)))?;
         let config = pull::Config {
-            durable_name: Some(build.to_owned()),
-            filter_subject: self.names.tasks_of_build(build),
+            durable_name: Some(lane.consumer(build)),
+            filter_subject: self.names.tasks_of_lane(build, lane),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             max_deliver: -1,

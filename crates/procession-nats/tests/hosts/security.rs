@@ -170,19 +170,19 @@ fn what_is_not_an_agents_is_refused() {
     let _entered = runtime().enter();
     let publications = [
         // Tasks, of this and of another build; records where there are none.
-        "procession.t.flags-7.job.1",
-        "procession.t.another.job.1",
+        "procession.t.flags-7.normal.job.1",
+        "procession.t.another.normal.job.1",
         "another.r.job.1",
         "procession.u.job.1",
         "procession.c.instance",
         // Tasks of another build.
-        "$JS.API.CONSUMER.MSG.NEXT.procession-tasks.another",
-        "$JS.API.CONSUMER.CREATE.procession-tasks.another.procession.t.another.>",
-        "$JS.API.CONSUMER.CREATE.procession-tasks.flags-7.procession.t.>",
+        "$JS.API.CONSUMER.MSG.NEXT.procession-tasks.another-high",
+        "$JS.API.CONSUMER.CREATE.procession-tasks.another-low.procession.t.another.low.>",
+        "$JS.API.CONSUMER.CREATE.procession-tasks.flags-7-low.procession.t.>",
         "$JS.API.CONSUMER.CREATE.procession-records.mine.procession.r.>",
         "$JS.API.DIRECT.GET.procession-tasks",
         "$JS.API.DIRECT.GET.KV_procession-hosts",
-        "$JS.ACK.procession-tasks.another.1.1.1.1.1",
+        "$JS.ACK.procession-tasks.another-high.1.1.1.1.1",
         // Deletions, and other settings.
         "$JS.API.STREAM.DELETE.procession-tasks",
         "$JS.API.STREAM.PURGE.procession-records",
@@ -190,7 +190,7 @@ fn what_is_not_an_agents_is_refused() {
         "$JS.API.STREAM.UPDATE.procession-tasks",
         "$JS.API.STREAM.CREATE.mine",
         "$JS.API.STREAM.MSG.DELETE.procession-records",
-        "$JS.API.CONSUMER.DELETE.procession-tasks.flags-7",
+        "$JS.API.CONSUMER.DELETE.procession-tasks.flags-7-high",
         "$JS.API.STREAM.NAMES",
         // Inboxes of others.
         "_INBOX_coordinators.x.1",

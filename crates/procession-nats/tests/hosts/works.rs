@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_cluster_is_made_used_and_dropped_in_asynchronous_code,
         ten_thousand_tasks_in_the_first_second_keep_their_records,
         after_a_shutdown_nothing_is_left_on_the_server,
+        a_task_of_high_priority_overtakes_ten_thousand_of_low_priority,
     ]
 }
 
@@ -162,4 +163,26 @@ fn after_a_shutdown_nothing_is_left_on_the_server() {
     assert_eq!(late, TaskError::PoolBroken(procession::PoolError::ShutDown));
     assert_eq!(place.messages("procession-tasks"), 0);
     assert_eq!(place.messages("procession-records"), 0);
+}
+
+fn a_task_of_high_priority_overtakes_ten_thousand_of_low_priority() {
+    const LOW: u64 = 10_000;
+    let place = Place::new();
+    let cluster = place.cluster();
+    let low = TaskOptions::new().priority(-1);
+    let lows: Vec<_> = (0..LOW).map(|n| cluster.submit_with(low, square(n))).collect();
+    eventually("a full queue", || place.messages("procession-tasks") == LOW);
+    let kind = AgentKind { workers: 1, ..AgentKind::default() };
+    let _agent = place.agent("one", kind);
+    eventually("some results", || cluster.stats().finished > 0);
+    let before = cluster.stats().finished;
+    let normal = cluster.submit(square(3));
+    let high = cluster.submit_with(TaskOptions::new().priority(1), square(4));
+    assert_eq!(high.result(), Ok(16));
+    assert_eq!(normal.result(), Ok(9));
+    let overtaken = LOW + 2 - cluster.stats().finished;
+    assert!(overtaken > LOW / 2, "{overtaken} were overtaken after {before}");
+    for (n, future) in (0..).zip(lows) {
+        assert_eq!(future.result(), Ok(n * n));
+    }
 }
