@@ -5,12 +5,14 @@
 //! | `lease.rs` | renews the lease; when that fails for its length, all tasks are ended |
 //! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
 //! | `hold.rs` | claims one task, runs it, and writes its result |
+//! | `telling.rs` | what a task tells before its result |
 
 mod builder;
 mod hold;
 mod lanes;
 mod lease;
 mod pull;
+mod telling;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

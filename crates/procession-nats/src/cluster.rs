@@ -7,6 +7,7 @@ mod driver;
 mod ending;
 mod named;
 mod requests;
+mod said;
 mod shared;
 mod upkeep;
 
@@ -25,6 +26,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use builder::ClusterBuilder;
 use driver::ClusterNote;
 pub use named::forget;
+pub use said::HostSaid;
 use shared::ClusterShared;
 pub use shared::{ClusterEvent, ClusterStats};
 

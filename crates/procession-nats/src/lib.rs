@@ -55,7 +55,7 @@ mod task_record;
 struct HostsDocument;
 
 pub use agent::{Agent, AgentBuilder};
-pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats, forget};
+pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats, HostSaid, forget};
 pub use host_lease::HostLease;
 pub use new_nkey::new_nkey;
 pub use overview::{HostsOverview, overview};

@@ -2,14 +2,14 @@
 //! and a body, which is in the bucket instead if it is large.
 
 use bytes::Bytes;
-use procession::{Blob, RemoteResult, RemoteTask, TaskError, TaskOptions};
+use procession::{Blob, RemoteProgress, RemoteResult, RemoteTask, TaskError, TaskOptions};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::link::{Link, NoAnswer, PutError};
 
 /// Larger bodies are put into the bucket. The server takes messages of up to 1 MiB by default.
-const LARGEST_INLINE: usize = 256 * 1024;
+pub(crate) const LARGEST_INLINE: usize = 256 * 1024;
 
 /// The head of a task in the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +33,24 @@ pub(crate) struct BodyHead {
     pub(crate) object: Option<String>,
     /// The lengths of its parts, in bytes: the task or result, then its blobs.
     pub(crate) parts: Vec<usize>,
+    /// Of a result: how often its task told something before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) said: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The head of a line or a value that a task told before its result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SaidHead {
+    pub(crate) attempt: u32,
+    /// Counted from 0 in each attempt.
+    pub(crate) number: u64,
+    /// The name of the host.
+    pub(crate) host: String,
+    pub(crate) body: BodyHead,
 }
 
 /// A body before it is sent, or after it has arrived.
@@ -49,11 +67,28 @@ impl Body {
         let mut bytes = first;
         blobs.iter().for_each(|blob| bytes.extend_from_slice(blob));
         let object = (bytes.len() > LARGEST_INLINE).then(object);
-        Self { head: BodyHead { object, parts }, bytes: bytes.into() }
+        Self { head: BodyHead { object, parts, said: 0 }, bytes: bytes.into() }
     }
 
     pub(crate) fn of_task(task: &RemoteTask, object: impl FnOnce() -> String) -> Self {
         Self::new(task.to_bytes(), task.blobs(), object)
+    }
+
+    /// It is never put into the bucket.
+    pub(crate) fn of_progress(progress: &RemoteProgress) -> Self {
+        let body = Self::new(progress.to_bytes(), progress.blobs(), String::new);
+        Self { head: BodyHead { object: None, ..body.head }, ..body }
+    }
+
+    /// `None`: it is none.
+    pub(crate) fn to_progress(&self) -> Option<RemoteProgress> {
+        let mut parts = self.head.parts.iter();
+        let len = parts.try_fold(0_usize, |sum, part| sum.checked_add(*part))?;
+        if len != self.bytes.len() {
+            return None;
+        }
+        let (bytes, blobs) = self.split();
+        RemoteProgress::from_bytes(bytes, blobs).ok()
     }
 
     pub(crate) fn of_result(result: &RemoteResult, object: impl FnOnce() -> String) -> Self {

@@ -8,6 +8,7 @@
 //! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
 //! | bucket `{prefix}-hosts` | the leases of agents |
 //! | bucket `{prefix}-bodies` | tasks and results that are too large for a message |
+//! | `{prefix}.s.{job}.{id}` | what a task tells before its result |
 //! | `{prefix}.c.{instance}` | requests to an agent: to end a task |
 
 /// What names begin with. Agents and coordinators with the same prefix work together.
@@ -99,6 +100,15 @@ impl Names {
 
     pub(crate) fn news_of_job(&self, job: &str) -> String {
         format!("{}.u.{job}.*", self.prefix)
+    }
+
+    /// Where a task tells something before its result.
+    pub(crate) fn said(&self, job: &str, id: u64) -> String {
+        format!("{}.s.{job}.{id}", self.prefix)
+    }
+
+    pub(crate) fn said_in_job(&self, job: &str) -> String {
+        format!("{}.s.{job}.*", self.prefix)
     }
 
     pub(crate) fn control(&self, instance: &str) -> String {

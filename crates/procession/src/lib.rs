@@ -169,7 +169,9 @@ pub use process_pool::{
 pub use progress_lines::Said;
 pub use registry::Registry;
 #[cfg(feature = "remote")]
-pub use remote::{NotEncoded, RemoteChunks, RemotePromise, RemoteResult, RemoteTask};
+pub use remote::{
+    NotEncoded, RemoteChunks, RemoteLine, RemoteProgress, RemotePromise, RemoteResult, RemoteTask,
+};
 pub use retries::{Fault, Retries};
 pub use sandbox::{Allow, Layer, Sandbox, SandboxReport};
 /// What a worker can send, from any bytes: the targets of `fuzz/` in the sources.

@@ -11,6 +11,7 @@
 //! for large data.
 
 mod chunks;
+mod progress;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::chunks::RemoteChunks;
 use self::chunks::{ItemResult, RemoteChunkCore};
+pub use self::progress::{RemoteLine, RemoteProgress};
 use crate::blob::{self, Blob};
 use crate::codec::Encoding;
 use crate::error::TaskError;
@@ -27,6 +29,7 @@ use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyCore, AnyPromise, EncodedJob, EncodedText};
 use crate::future::EncodedPartial;
 use crate::process_pool::ProcessPool;
+use crate::progress_lines::Said;
 use crate::registry::Registry;
 use crate::task::TaskId;
 use crate::task_options::TaskOptions;
@@ -290,9 +293,12 @@ impl Job {
 }
 
 type OnDone = Box<dyn FnOnce(RemoteResult) + Send>;
+type OnProgress = Box<dyn Fn(RemoteProgress) + Send + Sync>;
 
 /// Takes the place of a future: passes the encoded result on.
 struct RemoteCore {
+    first: TaskId,
+    on_progress: OnProgress,
     on_done: Mutex<Option<OnDone>>,
 }
 
@@ -306,8 +312,14 @@ impl RemoteCore {
 }
 
 impl AnyCore for RemoteCore {
-    /// Partial results stay on the host.
-    fn put_partial(&self, _: Option<EncodedPartial>) {}
+    fn put_partial(&self, partial: Option<EncodedPartial>) {
+        (self.on_progress)(RemoteProgress::of_partial(partial));
+    }
+
+    fn put_line(&self, said: &Said<'_>) -> bool {
+        (self.on_progress)(RemoteProgress::of_line(self.first, said));
+        true
+    }
 
     fn set_running(&self, _: bool) {}
 
@@ -321,8 +333,9 @@ impl AnyCore for RemoteCore {
 }
 
 impl ProcessPool {
-    /// Runs a task that was encoded elsewhere, and calls `on_done` once with its result, on a thread of the
-    /// pool or of the caller: it must not wait, and holds no lock that the caller has. The registry is that
+    /// Runs a task that was encoded elsewhere. Calls `on_progress` with what it tells while it runs, in this
+    /// order, and then `on_done` once with its result, on threads of the pool or of the caller: they must not
+    /// wait, and take no lock that the caller has. The registry is that
     /// of the pool's workers. Returns the id by which [`Canceller::cancel`](crate::Canceller::cancel) of
     /// this pool ends the task.
     pub fn run_remote(
@@ -330,16 +343,18 @@ impl ProcessPool {
         registry: &Registry,
         task: RemoteTask,
         options: TaskOptions,
+        on_progress: impl Fn(RemoteProgress) + Send + Sync + 'static,
         on_done: impl FnOnce(RemoteResult) + Send + 'static,
     ) -> TaskId {
         let RemoteTask { name, encoding: _, text, ends, blobs } = task;
         let id = TaskId::next_many(ends.len().max(1));
-        let on_done: OnDone = Box::new(on_done);
+        let (on_progress, on_done): (OnProgress, OnDone) =
+            (Box::new(on_progress), Box::new(on_done));
         match registry.known(&name) {
             Ok((name, encoding)) if ends.is_empty() => {
-                let promise = AnyPromise::of_core(Arc::new(RemoteCore {
-                    on_done: Mutex::new(Some(on_done)),
-                }));
+                let on_done = Mutex::new(Some(on_done));
+                let core = RemoteCore { first: id, on_progress, on_done };
+                let promise = AnyPromise::of_core(Arc::new(core));
                 let text = EncodedText::from_vec(text);
                 self.submit_encoded(
                     EncodedJob { id, name, encoding, text, blobs, promise },
@@ -347,7 +362,7 @@ impl ProcessPool {
                 );
             }
             Ok((name, encoding)) => {
-                let promise = Box::new(RemoteChunkCore::new(ends.len(), on_done));
+                let promise = Box::new(RemoteChunkCore::new(id, ends.len(), on_progress, on_done));
                 let chunk = EncodedChunk { id, name, encoding, text, ends, promise };
                 self.submit_encoded_chunk(chunk, options);
             }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::sleep;
 
 use super::AgentShared;
+use super::telling::{self, telling};
 use crate::cas_write::WriteReply;
 use crate::holder::{HolderAction, HolderEvent, TaskHolder};
 use crate::link::{Answer, NoAnswer, PutError, RecordMessage};
@@ -272,16 +273,18 @@ impl HeldTask {
     fn begin(&self) -> impl Future<Output = HeldEnd> + Send + 'static {
         let (shared, stage) = (Arc::clone(&self.shared), Arc::clone(&self.stage));
         let (head, inline) = (self.head.clone(), self.inline.clone());
-        let object = format!("{}.{}.{}.result", self.job, self.id, self.head.attempt);
+        let (job, id) = (self.job.clone(), self.id);
         async move {
-            let Some(result) = run(&shared, &stage, head, inline).await else {
+            let object = format!("{job}.{id}.{}.result", head.attempt);
+            let Some((result, said)) = run(&shared, &stage, (&job, id), head, inline).await else {
                 return HeldEnd::NotBegun;
             };
             if let Some(TaskError::PoolBroken(error)) = result.error() {
                 shared.set_broken(error.clone());
                 return HeldEnd::PoolBroken;
             }
-            let body = Body::of_result(&result, || object);
+            let mut body = Body::of_result(&result, || object);
+            body.head.said = said;
             let store = async || {
                 let stored = body.store(&shared.link).await;
                 stored.map_err(|(PutError::Refused(why) | PutError::NoAnswer(why))| why)
@@ -325,25 +328,29 @@ fn ready_end(body: Body) -> std::future::Ready<HeldEnd> {
     std::future::ready(HeldEnd::Result(body))
 }
 
-/// `None`: the lease was over when the task was to begin.
+/// The result, and how often the task told something before it. `None`: the lease was over when the task was to
+/// begin.
 async fn run(
     shared: &AgentShared,
     stage: &Mutex<RunStage>,
+    (job, id): (&str, u64),
     head: QueuedHead,
     inline: Bytes,
-) -> Option<RemoteResult> {
+) -> Option<(RemoteResult, u64)> {
+    let of_error = |error| Some((RemoteResult::of_error(error), 0));
     let body = keep_trying(|| Body::arrived(head.body.clone(), inline.clone(), &shared.link)).await;
     let task = match body.map(|body| body.to_task()) {
         Ok(Ok(task)) => task,
-        Ok(Err(error)) => return Some(RemoteResult::of_error(error)),
-        Err(NoAnswer(reason)) => return Some(RemoteResult::of_error(undelivered("task", reason))),
+        Ok(Err(error)) => return of_error(error),
+        Err(NoAnswer(reason)) => return of_error(undelivered("task", reason)),
     };
-    let (done, result) = oneshot::channel();
+    let (done, mut result) = oneshot::channel();
+    let (teller, mut told) = telling();
     {
         // Under the lock, so that a request to end the task finds it here or there.
         let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         if *stage == RunStage::Ended {
-            return Some(RemoteResult::of_error(TaskError::Cancelled));
+            return of_error(TaskError::Cancelled);
         }
         // Its body may have been on its way for long.
         if !shared.has_lease_now() {
@@ -351,10 +358,23 @@ async fn run(
         }
         let done = move |result| drop(done.send(result));
         let tasks = task.tasks() as u64;
-        let id = shared.pool.run_remote(&shared.registry, task, head.options, done);
+        let tell = move |progress| teller.tell(progress);
+        let id = shared.pool.run_remote(&shared.registry, task, head.options, tell, done);
         *stage = RunStage::InPool(id, tasks);
     }
-    Some(result.await.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled)))
+    let from = (job, id, head.attempt);
+    let result = loop {
+        tokio::select! {
+            Some(next) = told.next() => telling::send(shared, from, next).await,
+            result = &mut result => break result,
+        }
+    };
+    // The task tells nothing after its result.
+    while let Some(next) = told.next_now() {
+        telling::send(shared, from, next).await;
+    }
+    let result = result.unwrap_or_else(|_| RemoteResult::of_error(TaskError::Cancelled));
+    Some((result, told.count()))
 }
 
 async fn keep_trying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, NoAnswer>

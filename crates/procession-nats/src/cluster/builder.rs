@@ -1,12 +1,14 @@
 //! [`ClusterBuilder`]: the settings of a cluster.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::{Arc, Weak};
 
 use procession::{Job, PoolError, RemoteChunks, RemotePromise, TaskError, TaskOptions};
 use tokio::sync::mpsc;
 
 use super::driver::ClusterDriver;
+use super::said::{HostSaid, OnHostSaid};
 use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
 use super::{Cluster, Delivery, named};
 use crate::apart::apart;
@@ -24,6 +26,7 @@ pub struct ClusterBuilder {
     map_chunks: usize,
     job: Option<String>,
     on_event: Option<Arc<OnClusterEvent>>,
+    on_say: Arc<OnHostSaid>,
 }
 
 impl ClusterBuilder {
@@ -36,6 +39,7 @@ impl ClusterBuilder {
             map_chunks: 1,
             job: None,
             on_event: None,
+            on_say: Arc::new(to_stdout),
         }
     }
 
@@ -105,6 +109,24 @@ impl ClusterBuilder {
         self
     }
 
+    /// Sets the function that is called with each line that a task reports by
+    /// [`Context::say`](procession::Context::say), in their order and before the result, on a thread of the
+    /// cluster's. Default: the line is written to standard output.
+    ///
+    /// Lines, and values of [`Context::emit`](procession::Context::emit), come in messages that may be lost, for
+    /// example while a server restarts, if the task tells more than 16 MiB that cannot be sent yet, or if one
+    /// of them has more than 256 KiB. Each loss is told by [`ClusterEvent::Missed`].
+    ///
+    /// ```
+    /// # use procession_nats::{Cluster, ConnectSettings};
+    /// let builder = Cluster::builder(ConnectSettings::new("nats://localhost"))
+    ///     .on_say(|said| eprintln!("{} says on {}: {}", said.task, said.host, said.line));
+    /// ```
+    pub fn on_say(mut self, call: impl Fn(&HostSaid<'_>) + Send + Sync + 'static) -> Self {
+        self.on_say = Arc::new(call);
+        self
+    }
+
     /// Connects to the servers, and makes the streams if they are not there.
     ///
     /// # Errors
@@ -113,7 +135,8 @@ impl ClusterBuilder {
     /// a setting that makes no sense, or a job that another build has begun; [`PoolError::JobHeld`] if another
     /// coordinator works on the job of this name.
     pub fn build(self) -> Result<Cluster, PoolError> {
-        let Self { settings, options, attempts, build, map_chunks, job: name, on_event } = self;
+        let Self { settings, options, attempts, build, map_chunks, job: name, on_event, on_say } =
+            self;
         if attempts == 0 {
             return Err(PoolError::Setting("a task needs at least one attempt".to_owned()));
         }
@@ -140,8 +163,8 @@ impl ClusterBuilder {
         let job = name.clone().unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let shared = Arc::new_cyclic(|shared: &Weak<ClusterShared>| {
             let chunks = (map_chunks > 1).then(|| chunks(map_chunks, shared));
-            let listener = (on_event, chunks);
-            ClusterShared::new(job, build, options, attempts, notes, delivery, listener)
+            let listeners = (on_event, on_say, chunks);
+            ClusterShared::new(job, build, options, attempts, notes, delivery, listeners)
         });
         let connect = async {
             let broker = |error: NoAnswer| PoolError::Broker(error.to_string());
@@ -157,6 +180,12 @@ impl ClusterBuilder {
         runtime.spawn(driver.run());
         Ok(Cluster { shared, runtime: Some(runtime) })
     }
+}
+
+/// In one write, so that lines do not mix; without a panic if standard output is closed.
+fn to_stdout(said: &HostSaid<'_>) {
+    let line = said.line.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "?");
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 /// How a `map` hands its tasks over.

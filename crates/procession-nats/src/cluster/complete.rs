@@ -8,6 +8,7 @@ use procession::{PoolError, RemotePromise, RemoteResult, TaskError, TaskId};
 use tokio::time::{sleep, timeout};
 
 use super::driver::{ClusterDriver, DrivenTask};
+use super::said::LineQueue;
 use super::shared::ClusterShared;
 use crate::link::{Link, NoAnswer};
 use crate::message::{Body, BodyHead, split};
@@ -17,6 +18,15 @@ use crate::owner::OwnedEnd;
 const FETCHING: Duration = Duration::from_secs(120);
 /// How long the removal of a body may take. A body that is not removed stays in the bucket.
 const REMOVING: Duration = Duration::from_secs(10);
+
+/// A task, or a chunk with this number of tasks, whose future is to be completed.
+pub(super) struct EndedTask {
+    /// Of the first one.
+    pub(super) id: TaskId,
+    pub(super) tasks: usize,
+    pub(super) lines: Option<Arc<LineQueue>>,
+    pub(super) promise: RemotePromise,
+}
 
 impl ClusterDriver {
     pub(super) fn complete(
@@ -30,10 +40,9 @@ impl ClusterDriver {
         if end != OwnedEnd::OtherTask {
             self.remove_body(&task.body.head);
         }
-        let DrivenTask { task_id, promise, tasks, .. } = task;
-        let (place, id) = (id, (task_id, tasks));
+        let tasks = task.tasks;
         let error = match end {
-            OwnedEnd::Done => return self.complete_with_result(id, promise, body),
+            OwnedEnd::Done => return self.complete_with_result(id, task, body),
             OwnedEnd::Cancelled => TaskError::Cancelled,
             OwnedEnd::HostLost { host, attempts } => {
                 self.shared.count(|stats| stats.lost += tasks as u64);
@@ -41,38 +50,36 @@ impl ClusterDriver {
             }
             OwnedEnd::OtherTask => {
                 let job = self.shared.job.clone();
-                TaskError::OtherTask { task: name, job, index: place }
+                TaskError::OtherTask { task: name, job, index: id }
             }
             OwnedEnd::RecordLost => {
                 let why = "the server has lost the record of the task, which may have begun or not";
                 TaskError::PoolBroken(PoolError::Broker(why.to_owned()))
             }
         };
-        self.complete_with_error(id, promise, error);
+        self.complete_with_error(task.into(), error);
     }
 
-    pub(super) fn complete_with_error(
-        &self,
-        id: (TaskId, usize),
-        promise: RemotePromise,
-        error: TaskError,
-    ) {
-        deliver(&self.shared, id, move || promise.fail(error));
+    pub(super) fn complete_with_error(&self, ended: EndedTask, error: TaskError) {
+        ended.deliver(&self.shared, move |promise| promise.fail(error));
     }
 
-    fn complete_with_result(
-        &mut self,
-        id: (TaskId, usize),
-        promise: RemotePromise,
-        message: Option<Bytes>,
-    ) {
+    fn complete_with_result(&mut self, id: u64, task: DrivenTask, message: Option<Bytes>) {
         let head = message.as_ref().and_then(split::<BodyHead>);
         let Some((head, inline)) = head else {
             let error = crate::message::undecodable("output", &"its record has no body");
-            return self.complete_with_error(id, promise, error);
+            return self.complete_with_error(task.into(), error);
         };
+        if let Some((task, head, inline)) = self.waits_for_said(id, task, head, inline) {
+            self.complete_heard(task, head, inline);
+        }
+    }
+
+    /// All that the task told was heard, or does not come.
+    pub(super) fn complete_heard(&mut self, task: DrivenTask, head: BodyHead, inline: Bytes) {
+        let ended = EndedTask::from(task);
         if head.object.is_none() {
-            return deliver(&self.shared, id, move || {
+            return ended.deliver(&self.shared, move |promise| {
                 let len: Option<usize> =
                     head.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part));
                 promise.complete(match len == Some(inline.len()) {
@@ -89,7 +96,7 @@ impl ClusterDriver {
         let is_kept = self.named.is_some();
         self.errands.spawn(async move {
             let result = fetch(&link, &head, inline).await;
-            deliver(&shared, id, move || promise.complete(result));
+            ended.deliver(&shared, move |promise| promise.complete(result));
             if !is_kept {
                 remove(&link, &head).await;
             }
@@ -105,12 +112,12 @@ impl ClusterDriver {
 
     /// Lets a future fail whose task is not known to have ended.
     pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
-        if let Some(DrivenTask { task_id, promise, body, tasks, .. }) = self.remove_task(id) {
+        if let Some(task) = self.remove_task(id) {
             // Another coordinator may need the body.
             if self.named.is_none() {
-                self.remove_body(&body.head);
+                self.remove_body(&task.body.head);
             }
-            self.complete_with_error((task_id, tasks), promise, error);
+            self.complete_with_error(task.into(), error);
         }
     }
 
@@ -139,6 +146,7 @@ impl ClusterDriver {
     /// Lets all futures fail, also those of tasks that have not entered the window.
     pub(super) fn give_up_all(&mut self, error: &TaskError) {
         self.entering.clear();
+        self.give_up_unheard(Duration::ZERO);
         let ids: Vec<_> = self.tasks.keys().copied().collect();
         for id in ids {
             self.give_up(id, error.clone());
@@ -166,17 +174,31 @@ impl ClusterDriver {
     }
 }
 
-/// Of the task with this id, or the chunk with this number of tasks.
-fn deliver(
-    shared: &Arc<ClusterShared>,
-    (id, tasks): (TaskId, usize),
-    complete: impl FnOnce() + Send + 'static,
-) {
-    let known = Arc::clone(shared);
-    shared.delivery.push(Box::new(move || {
-        known.finished(id, tasks);
-        complete();
-    }));
+impl From<DrivenTask> for EndedTask {
+    fn from(task: DrivenTask) -> Self {
+        let DrivenTask { task_id, tasks, promise, heard, .. } = task;
+        Self { id: task_id, tasks, lines: heard.into_lines(), promise }
+    }
+}
+
+impl EndedTask {
+    /// After the lines of the task.
+    fn deliver(
+        self,
+        shared: &Arc<ClusterShared>,
+        complete: impl FnOnce(RemotePromise) + Send + 'static,
+    ) {
+        let Self { id, tasks, lines, promise } = self;
+        let known = Arc::clone(shared);
+        let completion = Box::new(move || {
+            known.finished(id, tasks);
+            complete(promise);
+        });
+        match lines {
+            Some(lines) => lines.push(shared, completion),
+            None => shared.delivery.push(completion),
+        }
+    }
 }
 
 async fn fetch(link: &Link, head: &BodyHead, inline: Bytes) -> RemoteResult {

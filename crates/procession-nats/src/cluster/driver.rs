@@ -15,8 +15,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::complete::EndedTask;
 use super::ending::ClusterEnding;
 use super::named::{HeldJob, NamedJob};
+use super::said::{HeardTask, UnheardTask};
 use super::shared::ClusterShared;
 use super::upkeep::Upkeep;
 use crate::host_lease::HostLease;
@@ -84,6 +86,8 @@ pub(super) struct DrivenTask {
     is_entering: bool,
     /// The server has refused all that was written since then.
     refused_since: Option<Instant>,
+    /// What it told up to now.
+    pub(super) heard: HeardTask,
     /// How often the queue has lost its message.
     pub(super) requeued: u32,
 }
@@ -100,6 +104,7 @@ pub(crate) struct ClusterDriver {
     pub(super) notes: UnboundedReceiver<ClusterNote>,
     news: Subscriber,
     leases: Subscriber,
+    said: Subscriber,
     gaps: watch::Receiver<u64>,
     pub(super) tasks: HashMap<u64, DrivenTask>,
     /// Those that wait for room in the window.
@@ -115,6 +120,8 @@ pub(crate) struct ClusterDriver {
     /// Large results that are fetched, and bodies that are removed. The end of the driver waits for them.
     pub(super) errands: JoinSet<()>,
     pub(super) ending: Option<ClusterEnding>,
+    /// Those whose results wait for what they told before.
+    pub(super) unheard: BTreeMap<u64, UnheardTask>,
     /// If the job has a name.
     pub(super) named: Option<NamedJob>,
 }
@@ -131,6 +138,8 @@ impl ClusterDriver {
         let news = link.client.subscribe(subject).await.map_err(|error| failed(&error))?;
         let leases = link.client.subscribe(link.names.lease(">")).await;
         let leases = leases.map_err(|error| failed(&error))?;
+        let said = link.client.subscribe(link.names.said_in_job(&shared.job)).await;
+        let said = said.map_err(|error| failed(&error))?;
         let mut gaps = link.gaps();
         gaps.mark_unchanged();
         // What was recorded before is asked for when its task is submitted.
@@ -143,6 +152,7 @@ impl ClusterDriver {
             notes,
             news,
             leases,
+            said,
             gaps,
             tasks: HashMap::new(),
             entering: VecDeque::new(),
@@ -153,6 +163,7 @@ impl ClusterDriver {
             upkeep,
             errands: JoinSet::new(),
             ending: None,
+            unheard: BTreeMap::new(),
             named,
         })
     }
@@ -168,6 +179,7 @@ impl ClusterDriver {
                     None => return,
                 },
                 Some(message) = self.news.next() => self.hear(&message),
+                Some(message) = self.said.next() => self.hear_said(&message),
                 Some(message) = self.leases.next() => self.hear_lease(&message),
                 Ok(()) = self.gaps.changed() => self.note_gap(),
                 Some(_) = self.errands.join_next() => {}
@@ -228,7 +240,8 @@ impl ClusterDriver {
     ) {
         if let Some(error) = self.upkeep.broken.clone() {
             let error = TaskError::PoolBroken(error);
-            return self.complete_with_error((task_id, task.tasks()), promise, error);
+            let ended = EndedTask { id: task_id, tasks: task.tasks(), lines: None, promise };
+            return self.complete_with_error(ended, error);
         }
         let id = self.named.as_mut().map_or(task_id.number(), |named| named.add(task_id));
         let object = || format!("{}.{id}.task", self.shared.job);
@@ -248,6 +261,7 @@ impl ClusterDriver {
             tasks,
             is_entering,
             refused_since,
+            heard: HeardTask::default(),
             requeued,
         };
         self.tasks.insert(id, driven);

@@ -63,7 +63,7 @@ impl ClusterDriver {
         let cut_off = ending.cut_off_since.filter(|_| ending.cancels);
         let is_cut_off = cut_off.is_some_and(|since| now >= since + super::CANCELLING);
         let is_late = is_cut_off || ending.deadline.is_some_and(|deadline| now >= deadline);
-        let is_idle = self.tasks.is_empty() && self.errands.is_empty();
+        let is_idle = self.tasks.is_empty() && self.unheard.is_empty() && self.errands.is_empty();
         let is_left = self.named.as_ref().is_some_and(|named| named.is_left);
         is_idle || is_late || is_left
     }

@@ -10,6 +10,7 @@ use procession::{
 };
 
 use super::driver::ClusterNote;
+use super::said::OnHostSaid;
 use super::{Delivery, UnboundedSender};
 use crate::host_lease::{HostLease, HostTable};
 
@@ -35,6 +36,13 @@ pub enum ClusterEvent {
     },
     /// A message that was to be in the queue was not, and was sent again.
     Requeued(TaskId),
+    /// Lines or values that a task told before its result were lost on their way.
+    Missed {
+        /// The task.
+        task: TaskId,
+        /// How many.
+        number: u64,
+    },
     /// Streams are gone. All futures have failed.
     Broken(PoolError),
 }
@@ -69,6 +77,7 @@ pub(crate) struct ClusterShared {
     pub(crate) notes: UnboundedSender<ClusterNote>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) on_event: Option<Arc<OnClusterEvent>>,
+    pub(super) on_say: Arc<OnHostSaid>,
     /// If a `map` puts several tasks into one message.
     pub(super) chunks: Option<RemoteChunks>,
     live: Mutex<HashSet<TaskId>>,
@@ -85,7 +94,11 @@ impl ClusterShared {
         attempts: u32,
         notes: UnboundedSender<ClusterNote>,
         delivery: Arc<Delivery>,
-        (on_event, chunks): (Option<Arc<OnClusterEvent>>, Option<RemoteChunks>),
+        (on_event, on_say, chunks): (
+            Option<Arc<OnClusterEvent>>,
+            Arc<OnHostSaid>,
+            Option<RemoteChunks>,
+        ),
     ) -> Self {
         let (live, hosts, stats) = (Mutex::default(), Mutex::default(), Mutex::default());
         let end = OnceLock::new();
@@ -97,6 +110,7 @@ impl ClusterShared {
             notes,
             delivery,
             on_event,
+            on_say,
             chunks,
             live,
             hosts,

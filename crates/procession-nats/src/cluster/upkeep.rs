@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use procession::PoolError;
 
 use super::driver::{ClusterDriver, ClusterNote};
+use super::said::LATE;
 use super::shared::ClusterEvent;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer, RecordMessage, StreamAges};
@@ -84,6 +85,7 @@ impl ClusterDriver {
         self.shared.delivery.help();
         self.upkeep.ticks += 1;
         self.check_leases();
+        self.give_up_unheard(LATE);
         let running = self.running.len() as u64;
         self.shared.count(|stats| stats.running = running);
         if !self.upkeep.ticks.is_multiple_of(10) {

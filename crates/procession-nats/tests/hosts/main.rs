@@ -23,6 +23,7 @@ mod place;
 mod security;
 mod servers;
 mod tasks;
+mod telling;
 mod works;
 
 fn main() {
@@ -44,6 +45,7 @@ fn main() {
         security::trials(),
         netcuts::trials(),
         attaching::trials(),
+        telling::trials(),
     ];
     harness::run(trials.into_iter().flatten().collect());
 }

@@ -82,6 +82,23 @@ pub(crate) fn whereabouts(context: &Context) -> (u32, usize) {
     (std::process::id(), context.worker())
 }
 
+/// Says lines, and emits values.
+#[procession::task]
+pub(crate) fn tells(context: &Context, n: u64) -> u64 {
+    for value in 0..n {
+        context.say(format!("line {value}"));
+        context.emit(&value).expect("a value that can be sent");
+    }
+    n
+}
+
+/// Says a line of this length.
+#[procession::task]
+pub(crate) fn says(context: &Context, len: usize) -> usize {
+    context.say("x".repeat(len));
+    len
+}
+
 fn note(file: &Path, n: u64) {
     let opened = OpenOptions::new().create(true).append(true).open(file);
     // The test may be over.

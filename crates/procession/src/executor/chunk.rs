@@ -23,6 +23,7 @@ use crate::codec::{self, Encoding};
 use crate::error::TaskError;
 use crate::future::{Arrivals, Watcher};
 use crate::panics;
+use crate::progress_lines::Said;
 use crate::task::{Task, TaskId};
 use crate::task_options::TaskOptions;
 use crate::transport::{INLINE_LIMIT, Reply};
@@ -60,6 +61,11 @@ pub(crate) trait AnyChunkPromise: Send + Sync {
     /// not complete before; so does [`fail`](Self::fail).
     fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize;
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize;
+    /// Whether it takes lines of its tasks itself.
+    fn put_line(&self, said: &Said<'_>) -> bool {
+        let _ = said;
+        false
+    }
 }
 
 /// The results of a chunk, in the order of its tasks.

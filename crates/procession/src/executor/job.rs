@@ -15,6 +15,7 @@ use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
 use crate::future::{self, Core, EncodedPartial, Future, Promise};
 use crate::panics;
+use crate::progress_lines::Said;
 use crate::stop_signal::StopSignal;
 use crate::task::{Context, Task, TaskId};
 use crate::transport::Reply;
@@ -119,6 +120,11 @@ pub(crate) struct AnyPromise {
 pub(crate) trait AnyCore: Send + Sync {
     fn set_running(&self, running: bool);
     fn put_partial(&self, partial: Option<EncodedPartial>);
+    /// Whether it takes lines of the task itself.
+    fn put_line(&self, said: &Said<'_>) -> bool {
+        let _ = said;
+        false
+    }
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>);
     fn fail(self: Arc<Self>, error: TaskError);
 }
@@ -146,6 +152,12 @@ impl AnyPromise {
     pub(crate) fn partial_sink(&self) -> Option<impl Fn(Option<EncodedPartial>) + use<>> {
         let core = Arc::clone(self.core.as_ref()?);
         Some(move |partial| core.put_partial(partial))
+    }
+
+    /// The same for lines; it returns false if they are for the executor's function.
+    pub(crate) fn line_sink(&self) -> Option<impl Fn(&Said<'_>) -> bool + use<>> {
+        let core = Arc::clone(self.core.as_ref()?);
+        Some(move |said: &Said<'_>| core.put_line(said))
     }
 
     pub(crate) fn complete_with(mut self, reply: &Reply<'_>) {

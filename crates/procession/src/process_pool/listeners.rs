@@ -8,7 +8,6 @@ use super::worker_handle::WorkerHandle;
 use super::{Output, PoolEvent, trace};
 use crate::panics;
 use crate::progress_lines::{OnSay, Said};
-use crate::task::TaskId;
 use crate::transport::Garbled;
 use crate::waiting::RoleGuard;
 
@@ -98,9 +97,8 @@ impl Listeners {
     }
 
     /// Passes a line that a task reported to `on_say`.
-    pub(super) fn line(&self, handle: &WorkerHandle, task: TaskId, line: &str) {
-        let (worker, pid) = (handle.worker(), handle.pid());
+    pub(super) fn line(&self, said: &Said<'_>) {
         let _role = RoleGuard::delivers(self.pool);
-        let _ = panics::catch(|| (self.functions.on_say)(&Said { task, worker, pid, line }));
+        let _ = panics::catch(|| (self.functions.on_say)(said));
     }
 }

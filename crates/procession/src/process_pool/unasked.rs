@@ -4,6 +4,7 @@ use super::inner::PoolInner;
 use super::worker_handle::WorkerHandle;
 use super::{Output, OutputStream};
 use crate::future::EncodedPartial;
+use crate::progress_lines::Said;
 use crate::task::TaskId;
 use crate::transport::Garbled;
 
@@ -27,8 +28,14 @@ impl Unasked<'_> {
                         .put_partial(partial.map(|partial| EncodedPartial { attempt, ..partial }));
                 }
             }
-            Self::Line(task, line) if handle.has_task(task) => {
-                pool.listeners.line(handle, TaskId(task), line);
+            Self::Line(id, line) if handle.has_task(id) => {
+                let (task, worker, pid) = (TaskId(id), handle.worker(), handle.pid());
+                let said = Said { task, worker, pid, line };
+                let work_item = handle.work_item_of(id);
+                // The task of another host: its line is for that one.
+                if !work_item.is_some_and(|(work_item, _)| work_item.put_line(&said)) {
+                    pool.listeners.line(&said);
+                }
             }
             Self::Line(_, line) => {
                 let (worker, pid, stream) = (handle.worker(), handle.pid(), OutputStream::Stdout);

@@ -13,6 +13,7 @@ use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::EncodedPartial;
 use crate::panics;
+use crate::progress_lines::Said;
 use crate::task::TaskId;
 use crate::transport::{INLINE_LIMIT, Reply};
 
@@ -187,6 +188,18 @@ impl WorkItem {
             if let Some(put) = sink {
                 put(partial);
             }
+        }
+    }
+
+    /// Passes a line on that a task said. Returns false if it is for the pool's function.
+    pub(crate) fn put_line(&self, said: &Said<'_>) -> bool {
+        match &self.promises {
+            Promises::One(promise) => {
+                // The lock is released before anything is called.
+                let sink = lock(promise).as_ref().and_then(AnyPromise::line_sink);
+                sink.is_some_and(|put| put(said))
+            }
+            Promises::Chunk { promise, .. } => promise.put_line(said),
         }
     }
 

@@ -6,10 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, NotEncoded, OnDone, RemotePromise, RemoteResult, RemoteTask};
+use super::{
+    Content, NotEncoded, OnDone, OnProgress, RemoteProgress, RemotePromise, RemoteResult,
+    RemoteTask,
+};
 use crate::error::TaskError;
 use crate::executor::Job;
 use crate::executor::chunk::{AnyChunkPromise, ChunkExecutor, EncodedChunk};
+use crate::progress_lines::Said;
 use crate::task::TaskId;
 use crate::task_options::TaskOptions;
 use crate::transport::Reply;
@@ -80,6 +84,8 @@ pub(super) enum ItemResult {
 
 /// Gathers the results of a chunk, and passes them on when there are all.
 pub(super) struct RemoteChunkCore {
+    first: TaskId,
+    on_progress: OnProgress,
     state: Mutex<GatheredResults>,
 }
 
@@ -90,9 +96,10 @@ struct GatheredResults {
 }
 
 impl RemoteChunkCore {
-    pub(super) fn new(len: usize, on_done: OnDone) -> Self {
+    pub(super) fn new(first: TaskId, len: usize, on_progress: OnProgress, on_done: OnDone) -> Self {
         let items = (0..len).map(|_| None).collect();
-        Self { state: Mutex::new(GatheredResults { items, missing: len, on_done: Some(on_done) }) }
+        let state = GatheredResults { items, missing: len, on_done: Some(on_done) };
+        Self { first, on_progress, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, GatheredResults> {
@@ -136,6 +143,11 @@ impl AnyChunkPromise for RemoteChunkCore {
 
     fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
         self.put(first, outputs.iter().map(|output| ItemResult::Output(output.to_vec())))
+    }
+
+    fn put_line(&self, said: &Said<'_>) -> bool {
+        (self.on_progress)(RemoteProgress::of_line(self.first, said));
+        true
     }
 
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
@@ -245,7 +257,8 @@ mod tests {
     #[test]
     fn results_that_come_after_the_last_one_are_dropped() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let core = RemoteChunkCore::new(2, Box::new(move |result| drop(sender.send(result))));
+        let on_done = Box::new(move |result| drop(sender.send(result)));
+        let core = RemoteChunkCore::new(TaskId::of_number(1), 2, Box::new(drop), on_done);
         assert_eq!(core.complete(0, &[b"1", b"2"]), 2);
         let items = [b"1".to_vec(), b"2".to_vec()].map(ItemResult::Output);
         assert_eq!(receiver.recv(), Ok(RemoteResult(Content::Chunk(items.into()))));
