@@ -58,5 +58,5 @@ pub use agent::{Agent, AgentBuilder};
 pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats, HostSaid, forget};
 pub use host_lease::HostLease;
 pub use new_nkey::new_nkey;
-pub use overview::{HostsOverview, overview};
+pub use overview::{HostsOverview, WaitingReason, overview};
 pub use settings::ConnectSettings;

@@ -21,7 +21,7 @@ use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::denials::Denials;
 use crate::cas_write::WriteReply;
@@ -34,6 +34,8 @@ use crate::task_record::{StoredRecord, TaskRecord};
 pub(crate) const ANSWER: Duration = Duration::from_secs(1);
 /// How long a connection is tried at the start.
 const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+/// How long servers are asked at the start to make the streams: they may have to elect one that leads first.
+const FIRST_STREAMS: Duration = Duration::from_secs(5);
 
 /// A connection. Clones share it.
 #[derive(Debug, Clone)]
@@ -132,8 +134,13 @@ impl Link {
             .max_ack_inflight(1 << 16)
             .build(client.clone());
         let link = Self { client, context, names, gaps, denials };
-        let made = link.make_streams(settings).await;
-        made.map_err(|NoAnswer(why)| NoAnswer(link.or_denied(why)))?;
+        let deadline = Instant::now() + FIRST_STREAMS;
+        while let Err(NoAnswer(why)) = link.make_streams(settings).await {
+            if link.denials.last().is_some() || Instant::now() > deadline {
+                return Err(NoAnswer(link.or_denied(why)));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
         Ok(link)
     }
 
@@ -324,6 +331,15 @@ impl Link {
             }
         }
         Ok(all)
+    }
+
+    /// The first message of a stream with such a subject.
+    pub(crate) async fn first(
+        &self,
+        stream: &str,
+        subjects: &str,
+    ) -> Result<Option<KeptMessage>, NoAnswer> {
+        Ok(self.scan_once(stream, subjects, 0, 1).await?.into_iter().next())
     }
 
     async fn scan_once(

@@ -19,6 +19,55 @@ pub struct HostsOverview {
     pub hosts: Vec<HostLease>,
     /// The number of tasks in the queue, by build. Tasks that were claimed are not in it.
     pub waiting: BTreeMap<String, u64>,
+    /// How long the oldest of them has been in the queue, by build and by the clock of the server.
+    pub oldest: BTreeMap<String, Duration>,
+}
+
+/// Why tasks of a build wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitingReason {
+    /// No agent has this build.
+    NoHost,
+    /// All agents of this build are about to end, and take no further tasks.
+    Draining,
+    /// All slots of the agents that take tasks of this build are taken.
+    Busy {
+        /// The number of these slots.
+        slots: usize,
+    },
+    /// An agent of this build has a free slot: it is about to take a task, or it was a moment ago, or it is
+    /// stopped or cut off, and this is not known yet.
+    Free {
+        /// The number of free slots.
+        slots: usize,
+    },
+}
+
+impl HostsOverview {
+    /// Why tasks of a build wait, as far as the leases of the agents say.
+    ///
+    /// ```
+    /// # use procession_nats::{HostsOverview, WaitingReason};
+    /// assert_eq!(HostsOverview::default().why("flags-7"), WaitingReason::NoHost);
+    /// ```
+    pub fn why(&self, build: &str) -> WaitingReason {
+        let of_build = || self.hosts.iter().filter(|host| host.build == build);
+        if of_build().next().is_none() {
+            return WaitingReason::NoHost;
+        }
+        let (mut takers, mut slots, mut free) = (0, 0, 0);
+        for host in of_build().filter(|host| !host.is_draining) {
+            takers += 1;
+            slots += host.slots;
+            free += host.slots.saturating_sub(host.busy);
+        }
+        match (takers, free) {
+            (0, _) => WaitingReason::Draining,
+            (_, 0) => WaitingReason::Busy { slots },
+            _ => WaitingReason::Free { slots: free },
+        }
+    }
 }
 
 /// Reads which agents there are, and what waits in the queue.
@@ -57,6 +106,16 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
         }
     }
     let now = info["ts"].as_str().and_then(|now| now.parse::<jiff::Timestamp>().ok());
+    for build in overview.waiting.keys() {
+        let subjects = link.names.tasks_of_build(build);
+        let first = link.first(&link.names.tasks(), &subjects).await?;
+        // It may have been taken by now.
+        let time = first.and_then(|kept| kept.time);
+        if let Some((now, then)) = now.zip(time) {
+            let age = Duration::try_from(now.duration_since(then)).unwrap_or_default();
+            overview.oldest.insert(build.clone(), age);
+        }
+    }
     let stream = format!("KV_{}", link.names.hosts());
     for kept in link.scan(&stream, &link.names.lease(">"), 0, usize::MAX).await? {
         let Some(lease) = kept.to_lease() else { continue };
@@ -69,4 +128,41 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
     }
     overview.hosts.sort_by(|a, b| (&a.host, &a.instance).cmp(&(&b.host, &b.instance)));
     Ok(overview)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(build: &str, slots: usize, busy: usize, is_draining: bool) -> HostLease {
+        let text = |text: &str| text.to_owned();
+        let (host, instance, build) = (text("h"), text("i"), text(build));
+        let (pid, workers, lease_ms, renewals) = (1, 1, 1000, 1);
+        HostLease {
+            host,
+            instance,
+            build,
+            pid,
+            workers,
+            slots,
+            busy,
+            lease_ms,
+            is_draining,
+            renewals,
+        }
+    }
+
+    #[test]
+    fn the_reason_why_tasks_wait_is_that_of_the_agents_of_their_build() {
+        let with = |hosts: Vec<HostLease>| HostsOverview { hosts, ..HostsOverview::default() };
+        let other = host("other", 4, 0, false);
+        assert_eq!(with(vec![other.clone()]).why("b"), WaitingReason::NoHost);
+        let draining = host("b", 4, 1, true);
+        assert_eq!(with(vec![other, draining.clone()]).why("b"), WaitingReason::Draining);
+        let busy = host("b", 2, 2, false);
+        let two = vec![draining, busy.clone(), busy.clone()];
+        assert_eq!(with(two).why("b"), WaitingReason::Busy { slots: 4 });
+        let some = vec![busy, host("b", 3, 2, false)];
+        assert_eq!(with(some).why("b"), WaitingReason::Free { slots: 1 });
+    }
 }

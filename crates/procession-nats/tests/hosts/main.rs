@@ -20,6 +20,8 @@ mod coordinators;
 mod netcuts;
 mod payloads;
 mod place;
+mod replicated;
+mod resent;
 mod security;
 mod servers;
 mod tasks;
@@ -32,6 +34,7 @@ fn main() {
     place::play_if_asked();
     coordinators::play_if_asked();
     configured::play_if_asked();
+    resent::play_if_asked();
     security::play_if_asked();
     netcuts::play_if_asked();
     attaching::play_if_asked();
@@ -43,6 +46,8 @@ fn main() {
         payloads::trials(),
         coordinators::trials(),
         security::trials(),
+        replicated::trials(),
+        resent::trials(),
         netcuts::trials(),
         attaching::trials(),
         telling::trials(),

@@ -99,7 +99,7 @@ pub(crate) fn says(context: &Context, len: usize) -> usize {
     len
 }
 
-fn note(file: &Path, n: u64) {
+pub(crate) fn note(file: &Path, n: u64) {
     let opened = OpenOptions::new().create(true).append(true).open(file);
     // The test may be over.
     if let Ok(mut opened) = opened {
