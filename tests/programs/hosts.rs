@@ -13,6 +13,7 @@ fn without_the_feature_the_commands_say_how_to_get_it() {
         &["hosts", "--nats", url],
         &["--mode", "hosts", "--nats", url, "--no-logs"],
         &["demo", "hosts"],
+        &["compare", "br", "--modes", "hosts", "--nats", url],
     ] {
         let ran = place.run(args).expect(3);
         assert!(
@@ -20,6 +21,14 @@ fn without_the_feature_the_commands_say_how_to_get_it() {
             "{args:?}: {ran:?}"
         );
     }
+}
+
+#[test]
+fn a_certificate_needs_its_key() {
+    let place = Sandbox::new();
+    let args = ["hosts", "--nats", "tls://h", "--cert", "agent.pem"];
+    let ran = place.run(&args).expect(2);
+    assert!(ran.stderr.contains("--key"), "{ran:?}");
 }
 
 #[test]
@@ -37,6 +46,12 @@ fn hosts_need_the_address_of_their_servers_and_other_modes_refuse_it() {
             "--sandbox LEVEL needs",
         ),
         (&["demo", "flags", "--mode", "hosts"], "coordinator demo hosts"),
+        (&["compare", "br", "--modes", "hosts"], "--modes hosts needs --nats URL"),
+        (&["compare", "br", "--nats", "nats://h"], "--nats URL needs hosts among --modes"),
+        (
+            &["compare", "--task", "noop", "--modes", "hosts", "--nats", "nats://h"],
+            "other hosts download flags",
+        ),
     ] {
         let ran = place.run(args).expect(2);
         assert!(ran.stderr.contains(why), "{args:?}: {ran:?}");
@@ -79,6 +94,62 @@ mod with_a_server {
         let server = NatsServer(child, format!("nats://127.0.0.1:{port}"));
         wait_until("a nats-server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(server)
+    }
+
+    #[test]
+    fn hosts_say_what_waits_and_why() {
+        let place = Sandbox::new();
+        let Some(server) = server(&place) else { return };
+        let nats = ["--nats", &server.1];
+        let hosts = |more: &[&str]| place.run(&[&["hosts"][..], &nats, more].concat()).expect(0);
+        assert!(hosts(&[]).stdout.ends_with("0 agents\nnothing waits\n"));
+        let run = place.start(&[&["br", "cn", "--mode", "hosts"][..], &nats].concat());
+        wait_until("tasks in the queue", || hosts(&[]).stdout.contains("2 tasks of build"));
+        let seen = hosts(&[]).stdout;
+        let (oldest, why) = (", the oldest for ", ": there is no agent\n");
+        assert!(seen.contains(oldest) && seen.ends_with(why), "{seen}");
+        let line: serde_json::Value = serde_json::from_str(&hosts(&["--json"]).stdout).unwrap();
+        assert_eq!((&line["waiting"], &line["why"]), (&2.into(), &"there is no agent".into()));
+        assert!(line["oldest_s"].as_f64().is_some_and(|age| age >= 0.0), "{line}");
+        let agent = place.start(&[&["agent", "-w", "1"][..], &nats].concat());
+        run.wait().expect(0);
+        assert!(hosts(&[]).stdout.ends_with("1 agent\nnothing waits\n"));
+        let modes = ["compare", "br", "cn", "--modes", "threads,hosts", "--runs", "1"];
+        let compared = place.run(&[&modes[..], &nats].concat()).expect(0).stdout;
+        assert!(compared.contains("hosts") && compared.contains("2 ok"), "{compared}");
+        agent.signal(Signal::TERM);
+        agent.wait().expect(0);
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_reads_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = Sandbox::new();
+        let made = place.run(&["hosts", "--new-nkey", "agent.nk"]).expect(0);
+        assert!(made.stdout.starts_with('U') && made.stdout.len() == 57, "{made:?}");
+        let mode = std::fs::metadata(place.path("agent.nk")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let again = place.run(&["hosts", "--new-nkey", "agent.nk"]).expect(3);
+        assert!(again.stderr.contains("agent.nk: File exists"), "{again:?}");
+    }
+
+    #[test]
+    fn errors_of_a_connection_say_what_is_wrong() {
+        let place = Sandbox::new();
+        std::fs::write(place.path("bad.nk"), "no seed").unwrap();
+        for (args, why) in [
+            (&["--nats", "nats://127.0.0.1:1"][..], "cannot connect to NATS at nats://127.0.0.1:1"),
+            (&["--nats", "nats://me:secret@127.0.0.1:1"], "nats://…@127.0.0.1:1"),
+            (&["--nats", "nats://127.0.0.1:1", "--nkey", "missing.nk"], "missing.nk: No such file"),
+            (&["--nats", "nats://127.0.0.1:1", "--nkey", "bad.nk"], "bad.nk"),
+            (&["--nats", "nats://127.0.0.1:1", "--ca", "missing.pem"], "missing.pem"),
+        ] {
+            let ran = place.run(&[&["hosts"][..], args].concat()).expect(3);
+            assert!(
+                ran.stderr.contains(why) && !ran.stderr.contains("secret"),
+                "{args:?}: {ran:?}"
+            );
+        }
     }
 
     #[test]

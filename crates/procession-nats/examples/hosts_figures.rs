@@ -6,17 +6,18 @@
 //! NATS_SERVER=$(.ci/nats-server) cargo run --release -p procession-nats --example hosts_figures -- [TASKS] [--json]
 //! ```
 
+mod support;
+
 use std::error::Error;
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use procession::{Executor, ProcessPool, Registry, Shutdown, as_completed};
-use procession_nats::{Agent, Cluster, ConnectSettings};
+use procession::{Executor, Shutdown, as_completed};
+use procession_nats::{Cluster, ConnectSettings};
+use support::KilledAtEnd;
 
 #[procession::task]
 fn noop(n: u64) -> u64 {
@@ -32,50 +33,22 @@ fn noted(file: PathBuf, n: u64) -> u64 {
     n
 }
 
-const AGENT: &str = "HOSTS_FIGURES_AGENT";
+/// Of each agent, unless a variable says another number.
 const SLOTS: usize = 64;
 const SLOTS_VARIABLE: &str = "HOSTS_FIGURES_SLOTS";
 
-/// A process that is killed at the end.
-struct KilledAtEnd(Child);
-
-impl Drop for KilledAtEnd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[procession::main]
 fn main() -> Result<(), Box<dyn Error>> {
-    if let Ok(url) = env::var(AGENT) {
-        return play_agent(url);
-    }
+    support::be_agent_if_asked()?;
     let (options, numbers): (Vec<_>, Vec<_>) =
         env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let tasks = numbers.first().map_or(Ok(20_000), |number| number.parse())?;
     let is_json = options.iter().any(|option| option == "--json");
     let dir = tempfile::tempdir()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let program = env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
-    let server = Command::new(program)
-        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"])
-        .arg(dir.path())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let _server = KilledAtEnd(server);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if Instant::now() > deadline {
-            return Err("the nats-server does not answer".into());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    let port = support::free_port()?;
+    let _server = support::start_server(dir.path(), port, &[])?;
     let url = format!("nats://127.0.0.1:{port}");
-    let agent = || {
-        let mut command = Command::new(env::current_exe()?);
-        command.env(AGENT, &url).stdin(Stdio::piped()).spawn().map(KilledAtEnd)
-    };
+    let agent = || support::start_agent(&url, slots(), Duration::from_secs(1));
     let agents = [agent()?, agent()?];
     let mut figures = measure(&Cluster::connect(&url)?, tasks)?;
     for size in [16, 256] {
@@ -161,15 +134,4 @@ fn measure(cluster: &Cluster, tasks: u64) -> Result<Figures, Box<dyn Error>> {
 
 fn slots() -> usize {
     env::var(SLOTS_VARIABLE).ok().and_then(|slots| slots.parse().ok()).unwrap_or(SLOTS)
-}
-
-/// Until its standard input ends, with the program that has started it.
-fn play_agent(url: String) -> Result<(), Box<dyn Error>> {
-    let pool = ProcessPool::builder().workers(1).build()?;
-    let _agent = Agent::builder(ConnectSettings::new(url), Registry::collected())
-        .slots(slots())
-        .lease(Duration::from_secs(1))
-        .start(pool)?;
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
 }

@@ -65,6 +65,11 @@ impl Names {
         format!("{}.t.>", self.prefix)
     }
 
+    /// In all lanes.
+    pub(crate) fn tasks_of_build(&self, build: &str) -> String {
+        format!("{}.t.{build}.>", self.prefix)
+    }
+
     pub(crate) fn tasks_of_lane(&self, build: &str, lane: Lane) -> String {
         format!("{}.t.{build}.{}.>", self.prefix, lane.token())
     }

@@ -7,6 +7,7 @@ use clap::builder::PossibleValue;
 
 use super::mode::MeasuredMode;
 use crate::cli::dashboard::DashboardArgs;
+use crate::cli::hosts::NatsArgs;
 use crate::cli::options::{CodeArgs, DisplayArgs, RequestArgs, SiteArgs};
 use crate::cli::value;
 
@@ -21,8 +22,9 @@ Examples:
 
 Modes:
   sequential, threads, threads:30, processes, processes:2, processes:2x15
-  (2 worker processes of 15 threads each); with --task sha, noop or python
-  also python-sequential, python-threads:N and python-processes:N
+  (2 worker processes of 15 threads each), hosts (the agents of --nats URL,
+  which must see the same server and directories); with --task sha, noop or
+  python also python-sequential, python-threads:N and python-processes:N
 
 What is measured:
   The modes run in turn: A B C, A B C, and so on; warm-up runs are not counted.
@@ -105,6 +107,8 @@ pub(in crate::cli) struct CompareArgs {
     pub dashboard: DashboardArgs,
     #[command(flatten)]
     pub display: DisplayArgs,
+    #[command(flatten)]
+    pub nats: NatsArgs,
 
     /// Run the task once, in the one mode, and print the measurement: what a measured run does
     #[arg(long, hide = true, requires = "task")]

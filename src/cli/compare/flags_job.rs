@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::cli::dashboard::RunDashboard;
+use crate::cli::hosts::NatsArgs;
 use crate::files::outcome::OutcomeCounts;
 use crate::files::report::RunSummary;
 use crate::flags::codes::Code;
@@ -35,6 +36,8 @@ pub(super) struct FlagsJob<'d> {
     pub workers: Option<usize>,
     /// Shows each run, which then keeps logs.
     pub dashboard: Option<&'d RunDashboard>,
+    /// How the mode `hosts` reaches the agents.
+    pub nats: NatsArgs,
 }
 
 impl FlagsJob<'_> {
@@ -51,7 +54,7 @@ impl FlagsJob<'_> {
         option("--mode", &kind);
         option("--progress", &"none");
         match mode.executor {
-            ExecutorSpec::Sequential | ExecutorSpec::Threads(None) => {}
+            ExecutorSpec::Sequential | ExecutorSpec::Threads(None) | ExecutorSpec::Hosts => {}
             ExecutorSpec::Threads(Some(threads)) => option("--max_req", &threads),
             ExecutorSpec::Processes(Some(PoolSize { workers, threads })) => {
                 option("--workers", &workers);
@@ -62,6 +65,9 @@ impl FlagsJob<'_> {
                     option("--workers", &workers);
                 }
             }
+        }
+        if mode.executor == ExecutorSpec::Hosts {
+            command.args(self.nats.to_arguments());
         }
         command.arg("--dest").arg(dest).arg("--json");
         match self.dashboard {

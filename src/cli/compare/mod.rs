@@ -49,6 +49,7 @@ use self::run::MeasuredJob;
 use self::task_job::{EntrySink, TaskJob};
 use super::dashboard::RunDashboard;
 use super::exit::ProgramExit;
+use super::hosts::NatsArgs;
 use super::options::{ColorOption, FLAG_TIMEOUT, RequestArgs, SiteArgs};
 use super::usage_error::UsageError;
 use super::{download, embedded_server, stderr, stdout};
@@ -61,6 +62,10 @@ pub(super) fn run(args: CompareArgs) -> anyhow::Result<ProgramExit> {
         ComparisonPlan::resolve(args).map_err(|error| UsageError::new(&["compare"], error))?;
     match plan.job {
         JobSpec::Once { work, jobs, size } => once::run(work, jobs, size, plan.modes[0]),
+        #[cfg(not(feature = "hosts"))]
+        _ if plan.modes.iter().any(|mode| mode.executor == ExecutorSpec::Hosts) => {
+            Err(super::hosts::missing())
+        }
         _ => compare(plan),
     }
 }
@@ -114,7 +119,7 @@ impl MeasurementParts<'_> {
     fn measure(&self, plan: ComparisonPlan) -> anyhow::Result<Comparison> {
         let program = std::env::current_exe().context("cannot find this program")?;
         match &plan.job {
-            JobSpec::Flags { codes, site, request, workers } => {
+            JobSpec::Flags { codes, site, request, workers, nats } => {
                 let SiteArgs { server: site, seed } = site;
                 let RequestArgs { timeout, retries } = request;
                 let server = embedded_server::start(site, seed.unwrap_or(DEFAULT_SEED))?;
@@ -128,6 +133,7 @@ impl MeasurementParts<'_> {
                     retries: *retries,
                     workers: *workers,
                     dashboard: self.dashboard,
+                    nats: NatsArgs::clone(nats),
                 };
                 Ok(self.compare(&job, &plan))
             }

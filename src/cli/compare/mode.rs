@@ -23,6 +23,8 @@ pub(super) enum ExecutorSpec {
     Sequential,
     Threads(Option<usize>),
     Processes(Option<PoolSize>),
+    /// The agents of other hosts, as many as there are.
+    Hosts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,7 @@ impl MeasuredMode {
             ExecutorSpec::Processes(size) => {
                 size.map(|PoolSize { workers, threads }| workers * threads)
             }
+            ExecutorSpec::Hosts => None,
         }
     }
 
@@ -69,6 +72,7 @@ impl MeasuredMode {
             ExecutorSpec::Sequential => ExecutorSpec::Sequential,
             ExecutorSpec::Threads(_) => ExecutorSpec::Threads(None),
             ExecutorSpec::Processes(_) => ExecutorSpec::Processes(None),
+            ExecutorSpec::Hosts => ExecutorSpec::Hosts,
         };
         Self { executor, ..self }.to_string()
     }
@@ -91,6 +95,7 @@ impl fmt::Display for MeasuredMode {
             ExecutorSpec::Processes(Some(PoolSize { workers, threads })) => {
                 format!("processes:{workers}x{threads}")
             }
+            ExecutorSpec::Hosts => "hosts".to_owned(),
         };
         f.pad(&format!("{language}{executor}"))
     }
@@ -103,13 +108,15 @@ pub(super) enum ModeError {
     Number(String),
     #[error("{0:?}: sequential has no size")]
     SequentialSize(String),
+    #[error("{0:?}: hosts has no size: each agent has one")]
+    HostsSize(String),
     #[error("{0:?}: more than {MOST} tasks at a time")]
     TooMany(String),
     #[error("{0:?}: CPython's processes have one thread each")]
     PythonThreads(String),
     #[error(
-        "{0:?} is no mode: a mode is sequential, threads or threads:N, processes, processes:N or \
-         processes:NxM (N processes of M threads)"
+        "{0:?} is no mode: a mode is sequential, threads or threads:N, processes, processes:N, \
+         processes:NxM (N processes of M threads) or hosts"
     )]
     Unknown(String),
 }
@@ -134,6 +141,8 @@ impl FromStr for MeasuredMode {
         let executor = match (kind, size) {
             ("sequential", None) => ExecutorSpec::Sequential,
             ("sequential", Some(_)) => return Err(ModeError::SequentialSize(typed.to_owned())),
+            ("hosts", None) if language == Language::Rust => ExecutorSpec::Hosts,
+            ("hosts", Some(_)) => return Err(ModeError::HostsSize(typed.to_owned())),
             ("threads" | "thread", size) => ExecutorSpec::Threads(size.map(number).transpose()?),
             ("processes" | "process", None) => ExecutorSpec::Processes(None),
             ("processes" | "process", Some(size)) => {
@@ -166,6 +175,7 @@ mod tests {
             "processes",
             "processes:2",
             "processes:2x15",
+            "hosts",
             "python-sequential",
             "python-threads:2",
             "python-processes:2",
@@ -193,6 +203,8 @@ mod tests {
             ("threads:0", "must be 1 to 1000"),
             ("threads:2x2", "must be 1 to 1000"),
             ("sequential:1", "has no size"),
+            ("hosts:2", "has no size"),
+            ("python-hosts", "is no mode"),
             ("python-processes:2x2", "one thread each"),
         ] {
             let error = typed.parse::<MeasuredMode>().unwrap_err().to_string();

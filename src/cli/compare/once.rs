@@ -12,6 +12,7 @@ use crate::workload::{Noop, WorkKind, hex};
 use procession::{Engine, Executor, PrivateDir, Sequential, Shutdown, ThreadPool};
 
 use super::mode::{ExecutorSpec, MeasuredMode, PoolSize};
+use super::plan::PlanError;
 use super::task_job::Measurement;
 
 pub(super) fn run(
@@ -58,5 +59,6 @@ fn start(mode: MeasuredMode) -> anyhow::Result<Box<dyn Engine>> {
             let builder = crate::cli::pool().concurrency(workers * threads);
             Box::new(warm_pool::start(builder, workers, |_| {})?)
         }
+        ExecutorSpec::Hosts => anyhow::bail!("{}", PlanError::HostsDoNoTask),
     })
 }

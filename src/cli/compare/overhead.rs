@@ -34,6 +34,7 @@ pub(super) fn measure(
             ExecutorSpec::Processes(_) => {
                 ExecutorSpec::Processes(Some(PoolSize { workers: 1, threads: 1 }))
             }
+            ExecutorSpec::Hosts => ExecutorSpec::Hosts,
         };
         MeasuredMode { executor, ..*mode }
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::AddressError;
+use crate::cli::hosts::NatsArgs;
 use crate::cli::options::{
     CodeArgsError, ColorOption, DisplayArgs, ProgressOption, RequestArgs, SiteArgs,
 };
@@ -41,6 +42,7 @@ pub(super) enum JobSpec {
         site: SiteArgs,
         request: RequestArgs,
         workers: Option<usize>,
+        nats: Box<NatsArgs>,
     },
     Tasks {
         work: WorkKind,
@@ -50,11 +52,7 @@ pub(super) enum JobSpec {
         python: Option<PythonInfo>,
     },
     /// One measured run of a comparison, in this process.
-    Once {
-        work: WorkKind,
-        jobs: usize,
-        size: u64,
-    },
+    Once { work: WorkKind, jobs: usize, size: u64 },
 }
 
 /// The command line is invalid.
@@ -72,6 +70,12 @@ pub(super) enum PlanError {
     NoPythonForThis(MeasuredMode),
     #[error("--modes {0}: python3 was not found")]
     NoPython(MeasuredMode),
+    #[error("--modes hosts needs --nats URL, the address of the NATS servers")]
+    HostsWithoutNats,
+    #[error("--nats URL needs hosts among --modes")]
+    NatsWithoutHosts,
+    #[error("--modes hosts: other hosts download flags, and do no --task")]
+    HostsDoNoTask,
     #[error("--reference {0}: it must be one of the modes that are compared: {1}")]
     Reference(MeasuredMode, String),
     #[error(transparent)]
@@ -91,6 +95,11 @@ pub(super) enum PlanError {
 
 /// Up to this number of workers, each number is measured; above it, the powers of two.
 const MEASURE_EACH: usize = 8;
+
+const HOSTS: MeasuredMode =
+    MeasuredMode { language: Language::Rust, executor: ExecutorSpec::Hosts };
+const HOSTS_REMARK: &str = "The CPU time and the memory of hosts are those of the coordinator alone, \
+                            without servers and agents.";
 
 impl ComparisonPlan {
     /// Resolves the arguments.
@@ -112,6 +121,7 @@ impl ComparisonPlan {
             export,
             display: DisplayArgs { progress, color },
             dashboard,
+            nats,
             once,
         } = args;
         let dashboard = dashboard.resolve()?;
@@ -119,8 +129,12 @@ impl ComparisonPlan {
         let (job, modes, reference) = match task {
             None => {
                 let modes = flag_modes(modes)?;
+                if modes.contains(&HOSTS) {
+                    remarks.push(HOSTS_REMARK.to_owned());
+                }
+                let nats = Box::new(nats);
                 (
-                    JobSpec::Flags { codes: codes.resolve()?, site, request, workers },
+                    JobSpec::Flags { codes: codes.resolve()?, site, request, workers, nats },
                     modes,
                     reference,
                 )
@@ -159,6 +173,12 @@ impl CompareArgs {
             if task.is_none() && is_given {
                 return Err(PlanError::NoTask(option));
             }
+        }
+        match (modes.contains(&HOSTS), self.nats.nats.is_some()) {
+            (true, _) if task.is_some() => return Err(PlanError::HostsDoNoTask),
+            (true, false) => return Err(PlanError::HostsWithoutNats),
+            (false, true) => return Err(PlanError::NatsWithoutHosts),
+            _ => {}
         }
         contradiction::check_site(&self.site)?;
         let uses_workers = |mode: &MeasuredMode| match mode.executor {

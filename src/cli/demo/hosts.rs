@@ -51,13 +51,7 @@ mod shown {
         let program = given.unwrap_or_else(|| "nats-server".into());
         let _server = start_server(&program, &dest, port)?;
         let url = format!("nats://127.0.0.1:{port}");
-        let nats = NatsArgs {
-            nats: Some(url.clone()),
-            credentials: None,
-            nkey: None,
-            ca: None,
-            prefix: None,
-        };
+        let nats = NatsArgs::at(url.clone());
         let cluster = hosts::connect(&nats, 2)?;
         let doomed = start_agent(&url, "doomed")?;
         let _other = start_agent(&url, "other")?;

@@ -6,6 +6,7 @@ mod with_nats;
 #[cfg(not(feature = "hosts"))]
 mod without;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::exit::ProgramExit;
@@ -35,9 +36,57 @@ pub(super) struct NatsArgs {
     /// Certificate of the authority that signed those of the NATS servers (PEM)
     #[arg(long, value_name = "FILE", requires = "nats", help_heading = "Other hosts")]
     pub ca: Option<PathBuf>,
+    /// Certificate by which the servers know this program (PEM)
+    #[arg(long, value_name = "FILE", requires_all = ["nats", "key"], help_heading = "Other hosts")]
+    pub cert: Option<PathBuf>,
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Other hosts")]
+    pub key: Option<PathBuf>,
+    /// What the subjects of answers begin with, if the servers demand one [default: _INBOX]
+    #[arg(long, value_name = "NAME", requires = "nats", help_heading = "Other hosts")]
+    pub inbox_prefix: Option<String>,
     /// What the names of streams and subjects begin with [default: procession]
     #[arg(long, value_name = "NAME", requires = "nats", help_heading = "Other hosts")]
     pub prefix: Option<String>,
+}
+
+impl NatsArgs {
+    /// The same as arguments of another coordinator.
+    pub(super) fn to_arguments(&self) -> Vec<OsString> {
+        // All fields, so that a new option cannot be forgotten.
+        let Self { nats, credentials, nkey, ca, cert, key, inbox_prefix, prefix } = self;
+        let texts = [("--nats", nats), ("--inbox-prefix", inbox_prefix), ("--prefix", prefix)];
+        let files = [
+            ("--credentials", credentials),
+            ("--nkey", nkey),
+            ("--ca", ca),
+            ("--cert", cert),
+            ("--key", key),
+        ];
+        let texts =
+            texts.into_iter().filter_map(|(option, text)| Some((option, text.as_ref()?.into())));
+        let files =
+            files.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?.into())));
+        texts
+            .chain(files)
+            .flat_map(|(option, value): (_, OsString)| [option.into(), value])
+            .collect()
+    }
+
+    /// With this address, and no more.
+    #[cfg(feature = "hosts")]
+    pub(super) fn at(url: String) -> Self {
+        Self {
+            nats: Some(url),
+            credentials: None,
+            nkey: None,
+            ca: None,
+            cert: None,
+            key: None,
+            inbox_prefix: None,
+            prefix: None,
+        }
+    }
 }
 
 /// Show the agents of other hosts, and what waits for them
@@ -48,15 +97,22 @@ pub(super) struct HostsArgs {
     /// A line of JSON for each agent
     #[arg(long)]
     json: bool,
+    /// Only make a key for the option --nkey, in this new file, and print its public part for the servers
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nats", "json"])]
+    new_nkey: Option<PathBuf>,
 }
 
 #[cfg(feature = "hosts")]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    with_nats::show(&args.nats, args.json)
+    let HostsArgs { nats, json, new_nkey } = args;
+    match new_nkey {
+        Some(path) => with_nats::make_nkey(&path),
+        None => with_nats::show(&nats, json),
+    }
 }
 
 #[cfg(not(feature = "hosts"))]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    let HostsArgs { nats: _, json: _ } = args;
+    let HostsArgs { nats: _, json: _, new_nkey: _ } = args;
     Err(missing())
 }

@@ -1,11 +1,16 @@
 //! The feature `hosts`: connections to NATS, and the table of agents.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use procession::Engine;
-use procession_nats::{Cluster, ClusterEvent, ConnectSettings, HostLease};
+use procession_nats::{
+    Cluster, ClusterEvent, ConnectSettings, HostLease, HostsOverview, WaitingReason,
+};
+use serde_json::json;
 
 use super::NatsArgs;
 use crate::cli::exit::ProgramExit;
@@ -15,7 +20,7 @@ use crate::cli::{BUILD, format, stderr, stdout};
 /// The settings of a connection.
 pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSettings> {
     // All fields, so that a new option cannot be forgotten.
-    let NatsArgs { nats: url, credentials, nkey, ca, prefix } = nats;
+    let NatsArgs { nats: url, credentials, nkey, ca, cert, key, inbox_prefix, prefix } = nats;
     let url = url.as_ref().context("--nats URL is needed, the address of the NATS servers")?;
     let mut settings = ConnectSettings::new(url);
     if let Some(path) = credentials {
@@ -26,6 +31,12 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
     }
     if let Some(path) = ca {
         settings = settings.root_certificate(path);
+    }
+    if let (Some(cert), Some(key)) = (cert, key) {
+        settings = settings.client_certificate(cert, key);
+    }
+    if let Some(prefix) = inbox_prefix {
+        settings = settings.inbox_prefix(prefix);
     }
     if let Some(prefix) = prefix {
         settings = settings.prefix(prefix);
@@ -61,12 +72,19 @@ fn tell(event: &ClusterEvent) {
             others.join(", ")
         )),
         ClusterEvent::HostLost { host, tasks } => stderr::print(format_args!(
-            "coordinator: host {host} was lost with {}",
+            "coordinator: host {} was lost with {}",
+            format::printable(host),
             format::count(*tasks as u64, "flag")
         )),
         ClusterEvent::Broken(error) => stderr::print(format_args!("coordinator: {error}")),
         _ => {}
     }
+}
+
+/// `coordinator hosts --new-nkey`.
+pub(super) fn make_nkey(path: &Path) -> anyhow::Result<ProgramExit> {
+    stdout::print(&format!("{}\n", procession_nats::new_nkey(path)?))?;
+    Ok(ProgramExit::Success)
 }
 
 /// `coordinator hosts`.
@@ -76,31 +94,80 @@ pub(super) fn show(nats: &NatsArgs, json: bool) -> anyhow::Result<ProgramExit> {
         return Err(UsageError::new(&["hosts"], anyhow::anyhow!(error)).into());
     }
     let overview = procession_nats::overview(&settings(nats)?)?;
+    stdout::print(&if json { as_json(&overview)? } else { as_table(&overview) })?;
+    Ok(ProgramExit::Success)
+}
+
+/// A line for each agent, then one for each build whose tasks wait.
+fn as_json(overview: &HostsOverview) -> anyhow::Result<String> {
     let mut text = String::new();
-    if json {
-        for host in &overview.hosts {
-            writeln!(text, "{}", serde_json::to_string(host)?)?;
-        }
-        stdout::print(&text)?;
-        return Ok(ProgramExit::Success);
+    for host in &overview.hosts {
+        writeln!(text, "{}", serde_json::to_string(host)?)?;
     }
-    writeln!(
-        text,
-        "{:<24} {:>8} {:>16} {:>9} {:>7}  state",
+    for (build, waiting) in &overview.waiting {
+        let oldest = overview.oldest.get(build).map(Duration::as_secs_f64);
+        let why = why(overview, build);
+        let line = json!({ "build": build, "waiting": waiting, "oldest_s": oldest, "why": why });
+        writeln!(text, "{line}")?;
+    }
+    Ok(text)
+}
+
+fn as_table(overview: &HostsOverview) -> String {
+    let mut text = format!(
+        "{:<24} {:>8} {:>16} {:>9} {:>7}  state\n",
         "host", "pid", "build", "busy", "lease"
-    )?;
+    );
     for host in &overview.hosts {
         let HostLease { host, build, pid, busy, slots, lease_ms, is_draining, .. } = host;
         let state = if *is_draining { "draining" } else { "ready" };
         let (busy, lease) = (format!("{busy} of {slots}"), *lease_ms as f64 / 1000.0);
-        writeln!(text, "{host:<24} {pid:>8} {build:>16} {busy:>9} {lease:>5.1} s  {state}")?;
+        // Whoever may write leases has chosen them.
+        let (host, build) = (format::printable(host), format::printable(build));
+        text += &format!("{host:<24} {pid:>8} {build:>16} {busy:>9} {lease:>5.1} s  {state}\n");
     }
-    writeln!(text, "{}", format::count(overview.hosts.len() as u64, "agent"))?;
+    text += &format!("{}\n", format::count(overview.hosts.len() as u64, "agent"));
     for (build, waiting) in &overview.waiting {
-        let has_host = overview.hosts.iter().any(|host| host.build == *build);
-        let why = if has_host { "" } else { ": no agent has this build" };
-        writeln!(text, "{} of build {build} in the queue{why}", format::count(*waiting, "task"))?;
+        let oldest = overview
+            .oldest
+            .get(build)
+            .map_or_else(String::new, |oldest| format!(", the oldest for {}", age(*oldest)));
+        let (tasks, why) = (format::count(*waiting, "task"), why(overview, build));
+        let build = format::printable(build);
+        text += &format!("{tasks} of build {build} in the queue{oldest}: {why}\n");
     }
-    stdout::print(&text)?;
-    Ok(ProgramExit::Success)
+    if overview.waiting.is_empty() {
+        text += "nothing waits\n";
+    }
+    text
+}
+
+/// In the unit that a person would choose.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs_f64();
+    match seconds {
+        ..120.0 => format!("{seconds:.1} s"),
+        ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+fn why(overview: &HostsOverview, build: &str) -> String {
+    match overview.why(build) {
+        WaitingReason::NoHost if overview.hosts.is_empty() => "there is no agent".to_owned(),
+        WaitingReason::NoHost => "no agent has this build".to_owned(),
+        WaitingReason::Draining => "all agents of this build are draining".to_owned(),
+        WaitingReason::Busy { slots } => {
+            format!("all {} of this build are busy", format::count(slots as u64, "slot"))
+        }
+        WaitingReason::Free { slots } => format!(
+            "{} free, so they are about to be taken, or the agent does not answer",
+            match slots {
+                1 => "1 slot of this build is".to_owned(),
+                more => format!("{more} slots of this build are"),
+            }
+        ),
+        _ => "the agents do not say why".to_owned(),
+    }
 }

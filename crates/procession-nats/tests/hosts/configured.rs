@@ -30,6 +30,17 @@ pub(crate) fn documented(begins: &str) -> &'static str {
     &rest[..rest.find("```\n").expect("its end")]
 }
 
+/// Each test that the document names is one of these.
+pub(crate) fn assert_documented_tests(names: &[String]) {
+    let (_, table) = DOCUMENT.split_once("## What is tested").expect("a table");
+    let is_test = |text: &&str| text.contains("::") && !text.contains(' ');
+    let named: Vec<_> = table.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 30, "{named:?}");
+    let missing: Vec<_> =
+        named.iter().filter(|named| !names.iter().any(|name| name == *named)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 pub(crate) fn free_port() -> u16 {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("an address").port()

@@ -52,5 +52,9 @@ fn main() {
         attaching::trials(),
         telling::trials(),
     ];
-    harness::run(trials.into_iter().flatten().collect());
+    let mut trials: Vec<_> = trials.into_iter().flatten().collect();
+    let names: Vec<_> = trials.iter().map(|trial| trial.name().to_owned()).collect();
+    let name = "hosts::configured::the_tests_that_the_document_names_exist";
+    trials.push(harness::trial(name, move || configured::assert_documented_tests(&names)));
+    harness::run(trials);
 }
