@@ -58,7 +58,7 @@ pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<Panic>> {
 
 #[cold]
 fn caught(panic: Box<dyn Any + Send>) -> Box<Panic> {
-    let (location, capture) = LAST_PANIC.take().unwrap_or_default();
+    let (location, capture) = LAST_PANIC.try_with(RefCell::take).ok().flatten().unwrap_or_default();
     let backtrace = capture.map_or_else(Vec::new, |capture| calls_of_task(&capture.to_string()));
     Box::new(Panic { message: message(panic), location, backtrace })
 }

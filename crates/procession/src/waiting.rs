@@ -16,6 +16,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::LocalKey;
 
 use crate::error::TaskError;
 use crate::future::TaskControl;
@@ -64,6 +65,14 @@ thread_local! {
     static CALL_SINK: RefCell<Option<Arc<dyn CallSink>>> = const { RefCell::new(None) };
     /// Tasks that cannot end before this thread continues.
     static OBLIGATIONS: RefCell<Vec<TaskId>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Uses a variable of this thread. In destructors at the end of a thread it may be gone; such a thread has no role.
+fn with<T, R: Default>(
+    variable: &'static LocalKey<RefCell<T>>,
+    use_it: impl FnOnce(&mut T) -> R,
+) -> R {
+    variable.try_with(|value| use_it(&mut value.borrow_mut())).unwrap_or_default()
 }
 
 struct Role {
@@ -131,12 +140,12 @@ impl RoleGuard {
 
 impl Drop for RoleGuard {
     fn drop(&mut self) {
-        ROLES.with_borrow_mut(Vec::pop);
+        with(&ROLES, Vec::pop);
     }
 }
 
 fn push(role: Role) {
-    ROLES.with_borrow_mut(|roles| roles.push(role));
+    with(&ROLES, |roles| roles.push(role));
 }
 
 /// The address that identifies an executor.
@@ -146,12 +155,12 @@ pub(crate) fn address<E: ?Sized>(executor: *const E) -> usize {
 
 /// Whether this thread has a role in this executor.
 pub(crate) fn is_within(executor: usize) -> bool {
-    ROLES.with_borrow(|roles| roles.iter().any(|role| role.executor == executor))
+    with(&ROLES, |roles| roles.iter().any(|role| role.executor == executor))
 }
 
 /// Whether this thread has any role.
 pub(crate) fn has_role() -> bool {
-    ROLES.with_borrow(|roles| !roles.is_empty())
+    with(&ROLES, |roles| !roles.is_empty())
 }
 
 /// Sends the calls of callbacks of this thread to a sink, until this is dropped.
@@ -159,23 +168,23 @@ pub(crate) struct CallSinkGuard(Option<Arc<dyn CallSink>>);
 
 impl CallSinkGuard {
     pub(crate) fn new(sink: Arc<dyn CallSink>) -> Self {
-        Self(CALL_SINK.replace(Some(sink)))
+        Self(with(&CALL_SINK, |current| current.replace(sink)))
     }
 }
 
 impl Drop for CallSinkGuard {
     fn drop(&mut self) {
-        CALL_SINK.set(self.0.take());
+        with(&CALL_SINK, |current| *current = self.0.take());
     }
 }
 
 pub(crate) fn has_sink() -> bool {
-    CALL_SINK.with_borrow(Option::is_some)
+    with(&CALL_SINK, |sink| sink.is_some())
 }
 
 /// Makes a call: by the sink of this thread, or at once.
 pub(crate) fn call(call: CallbackCall) {
-    match CALL_SINK.with_borrow(Clone::clone) {
+    match with(&CALL_SINK, |sink| sink.clone()) {
         Some(sink) => sink.call(call),
         None => call(),
     }
@@ -186,14 +195,14 @@ pub(crate) struct Obligation(());
 
 impl Obligation {
     pub(crate) fn to_end(task: TaskId) -> Self {
-        OBLIGATIONS.with_borrow_mut(|tasks| tasks.push(task));
+        with(&OBLIGATIONS, |tasks| tasks.push(task));
         Self(())
     }
 }
 
 impl Drop for Obligation {
     fn drop(&mut self) {
-        OBLIGATIONS.with_borrow_mut(Vec::pop);
+        with(&OBLIGATIONS, Vec::pop);
     }
 }
 
@@ -250,7 +259,7 @@ fn is_delivered_here(target: &AwaitedTask<'_>) -> bool {
         return false;
     };
     let delivers = |role: &Role| role.executor == executor && matches!(role.duty, Duty::Delivers);
-    ROLES.with_borrow(|roles| roles.iter().any(delivers))
+    with(&ROLES, |roles| roles.iter().any(delivers))
 }
 
 /// Hands the queues of this thread over, and asks the executors to run the targets.
@@ -258,7 +267,7 @@ fn prioritize_and_hand_over(
     targets: &[AwaitedTask<'_>],
     mut handed_over: Option<&mut Vec<Rc<Service>>>,
 ) -> Result<(), TaskError> {
-    let services: Vec<_> = ROLES.with_borrow(|roles| {
+    let services: Vec<_> = with(&ROLES, |roles| {
         let service = |role: &Role| match &role.duty {
             Duty::Serves(service) => service.clone(),
             Duty::Delivers => None,
@@ -302,7 +311,7 @@ fn waits() -> MutexGuard<'static, Vec<Wait>> {
 /// Adds a wait to `WAITS`, unless it would never end.
 fn register(targets: &[AwaitedTask<'_>], needs_all: bool) -> Result<u64, TaskError> {
     let awaited: Vec<_> = targets.iter().map(|target| target.id).collect();
-    let obligations = OBLIGATIONS.with_borrow(Clone::clone);
+    let obligations = with(&OBLIGATIONS, |tasks| tasks.clone());
     let mut waits = waits();
     let number = waits.last().map_or(0, |last| last.number + 1);
     let wait = Wait { number, obligations, awaited, needs_all };

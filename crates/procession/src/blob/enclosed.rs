@@ -58,6 +58,16 @@ impl Innermost {
     }
 }
 
+/// Uses the list. `None` if it is gone, in destructors at the end of a thread: then no blob is set aside, and none
+/// that was is decoded.
+fn with<R>(use_it: impl FnOnce(&mut Vec<EnclosedBlob>) -> R) -> Option<R> {
+    ENCLOSED.try_with(|all| use_it(&mut all.borrow_mut())).ok()
+}
+
+fn has_list() -> bool {
+    with(|_| ()).is_some()
+}
+
 struct EnclosedBlob {
     blob: Blob,
     /// It was decoded.
@@ -93,7 +103,7 @@ pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let blobs = match to - from {
         0 => Vec::new(),
-        _ => ENCLOSED.with_borrow_mut(|all| all.drain(from..).map(|one| one.blob).collect()),
+        _ => with(|all| all.drain(from..).map(|one| one.blob).collect()).unwrap_or_default(),
     };
     (encoded, blobs)
 }
@@ -120,12 +130,11 @@ pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, b
         return (decode(), true);
     }
     let enclosed = blobs.into_iter().map(|blob| EnclosedBlob { blob, is_disclosed: false });
-    ENCLOSED.with_borrow_mut(|all| all.extend(enclosed));
+    with(|all| all.extend(enclosed));
     let decoded = decode();
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
-    let are_disclosed =
-        ENCLOSED.with_borrow(|all| all[from..to].iter().all(|one| one.is_disclosed));
-    (decoded, are_disclosed)
+    let are_disclosed = with(|all| all[from..to].iter().all(|one| one.is_disclosed));
+    (decoded, are_disclosed == Some(true))
 }
 
 /// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
@@ -154,7 +163,7 @@ impl Drop for Text {
             range
         });
         if to > from {
-            ENCLOSED.with_borrow_mut(|all| all.truncate(from));
+            with(|all| all.truncate(from));
         }
     }
 }
@@ -177,9 +186,11 @@ pub(super) fn is_long(bytes: usize) -> bool {
 pub(super) fn enclose(blob: &Blob) -> Encoded {
     let Enclosing { form, from, to, marked } = INNERMOST.with(Innermost::get);
     match form {
-        Form::Aside(encoding) if to - from < MOST && blob.len() > longest_inline(encoding) => {
+        Form::Aside(encoding)
+            if to - from < MOST && blob.len() > longest_inline(encoding) && has_list() =>
+        {
             let enclosed = EnclosedBlob { blob: blob.to_send(), is_disclosed: false };
-            ENCLOSED.with_borrow_mut(|all| all.push(enclosed));
+            with(|all| all.push(enclosed));
             INNERMOST.with(|innermost| {
                 innermost.set(Enclosing { form, from, to: to + 1, marked: marked + 1 })
             });
@@ -199,11 +210,11 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
 pub(super) fn disclose(index: usize) -> Option<Blob> {
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let at = from.checked_add(index).filter(|at| *at < to)?;
-    ENCLOSED.with_borrow_mut(|all| {
+    with(|all| {
         let one = all.get_mut(at)?;
         one.is_disclosed = true;
         Some(one.blob.clone())
-    })
+    })?
 }
 
 #[cfg(test)]

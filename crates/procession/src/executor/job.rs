@@ -204,8 +204,8 @@ fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
     /// A larger buffer becomes the text, and is not kept.
     const KEPT: usize = 4096;
     thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
-    // `Serialize` may submit tasks, which then use a new buffer.
-    let mut buffer = BUFFER.take();
+    // `Serialize` may submit tasks, which then use a new buffer. So do destructors at the end of a thread.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
     let encoded = work.encode(&mut buffer);
     let encoded = encoded.map(|blobs| match buffer.len() {
         len if len <= KEPT => (EncodedText::from_slice(&buffer), blobs),
@@ -213,7 +213,7 @@ fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
     });
     if buffer.capacity() <= KEPT {
         buffer.clear();
-        BUFFER.set(buffer);
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
     }
     encoded
 }

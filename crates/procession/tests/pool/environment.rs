@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         nothing_is_left_behind_by_a_pool,
+        a_pool_works_at_the_end_of_a_thread,
         a_hundred_thousand_tasks_leave_no_trace,
         it_works_with_a_temporary_directory_whose_name_is_too_long_for_sockets,
         it_works_with_a_temporary_directory_that_is_missing,
@@ -78,6 +79,10 @@ fn nothing_is_left_behind_by_a_pool() {
     let tmp = tempfile::tempdir().expect("a directory");
     assert_works(command("leaks").env("TMPDIR", tmp.path()));
     assert_eq!(fs::read_dir(tmp.path()).expect("a directory").count(), 0, "files");
+}
+
+fn a_pool_works_at_the_end_of_a_thread() {
+    assert_works(&mut command("works at the end of a thread"));
 }
 
 fn works_with_tmpdir(dir: &Path) {

@@ -1,13 +1,14 @@
 //! Whole programs that have a pool: this program, started again with a variable that says what it does, in an
 //! environment that the test chooses.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs, process, thread};
 
-use procession::{Executor, ProcessPool, Shutdown, TaskError};
+use procession::{Blob, Executor, ProcessPool, Shutdown, TaskError, ThreadPool};
 
 use crate::harness::{self, ON_PURPOSE};
 use crate::tasks::{self, Children, Ending, Pass};
@@ -20,6 +21,7 @@ pub(crate) fn play_if_asked() {
         "works" => works(),
         "leaks" => leaks(),
         "endures" => endures(),
+        "works at the end of a thread" => works_at_the_end_of_a_thread(),
         "keeps blobs" => keeps_blobs(),
         "sends with few descriptors" => sends_with_few_descriptors(),
         "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
@@ -48,6 +50,36 @@ fn works() {
     tasks::succeeds_with(&pool, 20);
     pool.shutdown(Shutdown::Wait);
     println!("it works");
+}
+
+/// Uses and drops executors in a destructor at the end of a thread, where the thread's variables are gone.
+fn works_at_the_end_of_a_thread() {
+    struct AtTheEnd(ProcessPool, ThreadPool);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            let Self(processes, threads) = self;
+            tasks::succeeds_with(processes, 20);
+            let long = Blob::from(vec![7; 100_000]);
+            let back = processes.submit(tasks::Bytes(long.clone())).result();
+            assert!(back.is_ok_and(|back| back == long));
+            assert!(processes.submit(tasks::Bad(Ending::Panic)).result().is_err());
+            assert_eq!(threads.submit(tasks::Echo("x".to_owned())).result().as_deref(), Ok("x"));
+            processes.shutdown(Shutdown::Wait);
+            println!("it works");
+        }
+    }
+    thread_local!(static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) });
+    let executors = AtTheEnd(tasks::pool(2), ThreadPool::new(2));
+    let thread = thread::spawn(|| {
+        // What a thread has first, it drops last.
+        LAST.set(Some(executors));
+        LAST.with_borrow(|last| {
+            let AtTheEnd(processes, threads) = last.as_ref().expect("executors");
+            tasks::succeeds_with(processes, 20);
+            assert!(threads.map([tasks::Bytes(Blob::default())]).all(|back| back.is_ok()));
+        });
+    });
+    thread.join().expect("no panic");
 }
 
 /// Has many pools one after the other and compares what they leave behind.
