@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | serves | threads that call callbacks or run tasks | another thread continues its queue ([`HandOver`]) |
 //! | delivers | threads that complete futures | a wait for a task of the same executor is refused: [`TaskError::WouldDeadlock`] |
+//! | listens | the same, while they call a function such as `on_event` | likewise, also where a poll would be `Pending`: the function cannot be continued later |
 //!
 //! A wait without a timeout is also refused if it closes a cycle: the awaited task cannot end before a task that
 //! the waiting thread has to end ([`Obligation`]).
@@ -83,6 +84,7 @@ struct Role {
 
 enum Duty {
     Delivers,
+    Listens,
     Serves(Option<Rc<Service>>),
 }
 
@@ -107,6 +109,12 @@ impl RoleGuard {
     /// The thread completes futures of this executor.
     pub(crate) fn delivers(executor: usize) -> Self {
         push(Role { executor, duty: Duty::Delivers });
+        Self(None)
+    }
+
+    /// The same, while it calls a function that the program has set for this executor.
+    pub(crate) fn listens(executor: usize) -> Self {
+        push(Role { executor, duty: Duty::Listens });
         Self(None)
     }
 
@@ -245,21 +253,33 @@ pub(crate) fn begin<'t>(
     Ok(waiting)
 }
 
-/// Called when a future returns `Poll::Pending` on this thread, which may then block in its async
-/// runtime until the task is done.
-pub(crate) fn before_pending(target: AwaitedTask<'_>) {
-    if has_role() && !is_delivered_here(&target) {
-        // An error is ignored: the poll cannot report it, and a thread may be started later.
+/// Called before a future returns `Poll::Pending` on this thread, which may then block in its async
+/// runtime until the task is done. An error is what the future returns in place of that: here the runtime would
+/// block for ever.
+pub(crate) fn before_pending(target: AwaitedTask<'_>) -> Result<(), TaskError> {
+    if !has_role() {
+        return Ok(());
+    }
+    if has_duty(&target, |duty| matches!(duty, Duty::Listens)) {
+        return Err(TaskError::WouldDeadlock);
+    }
+    if !is_delivered_here(&target) {
+        // A thread may be started later.
         let _ = prioritize_and_hand_over(&[target], None);
     }
+    Ok(())
 }
 
 fn is_delivered_here(target: &AwaitedTask<'_>) -> bool {
+    has_duty(target, |duty| matches!(duty, Duty::Delivers | Duty::Listens))
+}
+
+/// Whether this thread has such a duty in the executor of the task.
+fn has_duty(target: &AwaitedTask<'_>, is_such: impl Fn(&Duty) -> bool) -> bool {
     let Some(executor) = target.executor.map(|executor| address(executor.as_ptr())) else {
         return false;
     };
-    let delivers = |role: &Role| role.executor == executor && matches!(role.duty, Duty::Delivers);
-    with(&ROLES, |roles| roles.iter().any(delivers))
+    with(&ROLES, |roles| roles.iter().any(|it| it.executor == executor && is_such(&it.duty)))
 }
 
 /// Hands the queues of this thread over, and asks the executors to run the targets.
@@ -270,7 +290,7 @@ fn prioritize_and_hand_over(
     let services: Vec<_> = with(&ROLES, |roles| {
         let service = |role: &Role| match &role.duty {
             Duty::Serves(service) => service.clone(),
-            Duty::Delivers => None,
+            Duty::Delivers | Duty::Listens => None,
         };
         roles.iter().filter_map(service).filter(|service| !service.is_replaced.get()).collect()
     });

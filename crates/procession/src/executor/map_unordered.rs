@@ -147,8 +147,8 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
                     is_registered = true;
                 }
                 Err(_) => {
-                    self.before_pending();
-                    return Poll::Pending;
+                    let Err(error) = self.before_pending() else { return Poll::Pending };
+                    self.give_up(error);
                 }
             }
         }
@@ -170,11 +170,12 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
     }
 
     /// Called before a poll returns `Pending`.
-    fn before_pending(&self) {
-        if waiting::has_role() {
-            let canceller = self.feed.executor.canceller();
-            self.targets(canceller.as_ref()).for_each(waiting::before_pending);
+    fn before_pending(&self) -> Result<(), TaskError> {
+        if !waiting::has_role() {
+            return Ok(());
         }
+        let canceller = self.feed.executor.canceller();
+        self.targets(canceller.as_ref()).try_for_each(waiting::before_pending)
     }
 
     fn targets<'t>(

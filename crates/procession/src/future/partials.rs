@@ -237,11 +237,17 @@ impl<P: Serialize + DeserializeOwned> Partials<P> {
         &mut self,
         context: &Context<'_>,
     ) -> Poll<Option<Result<Partial<P>, PartialError>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
         match self.queue.poll(context.waker()) {
             NextPartial::KeptPartial(kept) => Poll::Ready(Some(decode(kept))),
             NextPartial::End => Poll::Ready(None),
             NextPartial::Later => {
-                waiting::before_pending(self.target());
+                if waiting::before_pending(self.target()).is_err() {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(PartialError::WouldDeadlock)));
+                }
                 Poll::Pending
             }
         }

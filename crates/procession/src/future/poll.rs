@@ -47,8 +47,10 @@ impl<T> std::future::Future for Future<T> {
             drop(before);
             self.was_polled = true;
         }
-        waiting::before_pending(self.target());
-        Poll::Pending
+        match waiting::before_pending(self.target()) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Listeners {
         if on_event.is_none() && journal.is_none() && !is_followed {
             return;
         }
-        let _role = RoleGuard::delivers(self.pool);
+        let _role = RoleGuard::listens(self.pool);
         let event = event();
         if let Some(journal) = journal {
             journal.event(&event);
@@ -76,7 +76,7 @@ impl Listeners {
 
     /// Passes a line of a worker's output to `on_output`.
     pub(super) fn output(&self, output: &Output<'_>) {
-        let _role = RoleGuard::delivers(self.pool);
+        let _role = RoleGuard::listens(self.pool);
         if let Some(journal) = self.journal() {
             journal.output(output);
         }
@@ -92,13 +92,13 @@ impl Listeners {
     ) -> Result<(), Garbled> {
         // No worker sends one unasked.
         let traces = self.traces().ok_or(Garbled)?;
-        let _role = RoleGuard::delivers(self.pool);
+        let _role = RoleGuard::listens(self.pool);
         handle.traces().pass(traces, handle, task, record)
     }
 
     /// Passes a line that a task reported to `on_say`.
     pub(super) fn line(&self, said: &Said<'_>) {
-        let _role = RoleGuard::delivers(self.pool);
+        let _role = RoleGuard::listens(self.pool);
         let _ = panics::catch(|| (self.functions.on_say)(said));
     }
 }

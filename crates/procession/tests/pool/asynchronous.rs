@@ -1,17 +1,19 @@
 //! A pool in async code: submitting without blocking, and a shutdown that is awaited. No runtime is used.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, PoolError, ProcessPool, Shutdown, SubmitAsync, TaskError, TaskOptions, ThreadPool,
+    Executor, PartialError, PoolError, ProcessPool, Said, Shutdown, SubmitAsync, TaskError,
+    TaskOptions, ThreadPool, as_completed,
 };
 
 use crate::harness::{Gate, eventually};
+use crate::says::tell;
 use crate::tasks::{Echo, Mute, Pass, Refuses, pool, quiet};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -24,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_task_that_cannot_be_encoded_makes_room_for_the_next_submitter,
         shutdown_async_is_pending_until_all_tasks_are_done,
         shutdown_async_goes_on_if_its_future_is_dropped,
+        a_listener_that_awaits_a_task_of_its_pool_gets_an_error,
     ]
 }
 
@@ -198,4 +201,32 @@ fn shutdown_async_goes_on_if_its_future_is_dropped() {
     gate.open();
     assert!(future.result().is_ok());
     eventually("the end of the worker", || pool.pids().is_empty());
+}
+
+fn a_listener_that_awaits_a_task_of_its_pool_gets_an_error() {
+    let gate = Gate::new();
+    let known = Arc::new(OnceLock::<Weak<ProcessPool>>::new());
+    let (send, results) = mpsc::channel();
+    let (its_pool, its_gate) = (Arc::clone(&known), gate.path());
+    let listener = move |_: &Said<'_>| {
+        let pool = its_pool.get().and_then(Weak::upgrade).expect("the pool");
+        let tasks = || (0..2).map(|_| Pass(its_gate.clone()));
+        let submit = || pool.submit(Pass(its_gate.clone()));
+        let partial = block_on(submit().partials::<u8>().next_async());
+        assert_eq!(partial, Some(Err(PartialError::WouldDeadlock)));
+        let awaited = block_on(submit());
+        let completed = block_on(as_completed([submit(), submit()]).next_async());
+        let mapped = block_on(pool.map(tasks()).next_async()).expect("a result");
+        let (_, unordered) = block_on(pool.map_unordered(tasks()).next_async()).expect("a result");
+        let completed = completed.expect("a future").result();
+        let all = [awaited, completed, mapped, unordered].map(|result| result.err());
+        send.send(all).expect("a receiver");
+    };
+    let pool = quiet().workers(2).on_say(listener).build().expect("a pool");
+    let pool = Arc::new(pool);
+    known.set(Arc::downgrade(&pool)).expect("it was empty");
+    let told = pool.submit(tell(["x"]));
+    assert_eq!(results.recv(), Ok([const { Some(TaskError::WouldDeadlock) }; 4]));
+    gate.open();
+    assert!(told.result().is_ok());
 }

@@ -29,7 +29,11 @@ impl<O> Results<O> {
                 if waiting::has_role() {
                     let executor = executor();
                     let executor = executor.as_ref().map(Canceller::control);
-                    waiting::before_pending(AwaitedTask { id: self.state.id, executor });
+                    let target = AwaitedTask { id: self.state.id, executor };
+                    if let Err(error) = waiting::before_pending(target) {
+                        self.skip();
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
                 return Poll::Pending;
             }

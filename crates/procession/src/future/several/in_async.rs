@@ -51,9 +51,13 @@ impl<T> AsCompleted<T> {
                     is_registered = true;
                 }
                 None => {
-                    let left = self.futures.iter().flatten();
-                    left.for_each(|future| waiting::before_pending(future.target()));
-                    return Poll::Pending;
+                    let mut left = self.futures.iter().flatten().map(Future::target);
+                    let begun = left.try_for_each(waiting::before_pending);
+                    let refused = begun.err().and_then(|_| self.first_left());
+                    return match refused.and_then(|index| self.take(index)) {
+                        Some(future) => Poll::Ready(Some(future)),
+                        None => Poll::Pending,
+                    };
                 }
             }
         }

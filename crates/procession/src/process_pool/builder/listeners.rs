@@ -9,8 +9,9 @@ impl Builder {
     ///
     /// It runs on the threads of the pool, on several at the same time. So it must not take long, and
     /// a wait for a task of this pool returns
-    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). The same is true of
-    /// [`on_output`](Self::on_output) and [`on_say`](Self::on_say). A panic in it is caught.
+    /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock), and so does a future that is polled in it
+    /// before its task is done. The same is true of [`on_output`](Self::on_output) and
+    /// [`on_say`](Self::on_say). A panic in it is caught.
     ///
     /// Each task has an event [`PoolEvent::TaskStarted`], also those that [`map`](crate::Executor::map) sends
     /// in a chunk: they have it together, when the chunk is sent.
