@@ -1,15 +1,27 @@
 //! A mark: an inherited descriptor by which a process knows what it was started for, even if its environment or
-//! its standard streams were replaced. It is an empty memory file, and its name is the text. Linux only.
+//! its standard streams were replaced. It is a memory file, and its name is the text. Linux only.
+//!
+//! | in the file | written by |
+//! |---|---|
+//! | the id of the process that was started with it (4 bytes) | the process that made the mark |
+//! | words | the process that was started, where it has no other way to say something |
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
 
 /// What the names of these files begin with, as `/proc` shows them.
 const PREFIX: &str = "/memfd:procession-mark:";
 /// What the system appends.
 const SUFFIX: &str = " (deleted)";
+
+/// Where the words begin in the file, and how many bytes of them are read.
+const WORDS: u64 = 4;
+const MOST_WORDS: usize = 200;
 
 /// A mark that is to be inherited by a process that is started with it.
 #[derive(Debug)]
@@ -35,6 +47,20 @@ impl Mark {
     pub fn number(&self) -> i32 {
         self.0.as_raw_fd()
     }
+
+    /// Notes the process that was started with the mark.
+    pub fn note_started(&self, process: u32) -> io::Result<()> {
+        let written = rustix::io::pwrite(&self.0, &process.to_le_bytes(), 0)?;
+        debug_assert_eq!(written, 4, "a memory file takes all bytes");
+        Ok(())
+    }
+
+    /// What a process has [said](FoundMark::say) by the mark.
+    pub fn said(&self) -> Option<String> {
+        let mut words = [0; MOST_WORDS];
+        let len = rustix::io::pread(&self.0, &mut words, WORDS).ok()?;
+        (len > 0).then(|| String::from_utf8_lossy(&words[..len]).into_owned())
+    }
 }
 
 impl AsFd for Mark {
@@ -43,14 +69,47 @@ impl AsFd for Mark {
     }
 }
 
-/// The text of the mark that this process has inherited, if it has one. Those that it makes itself do
-/// not count.
-pub fn inherited() -> Option<String> {
+/// A mark that another process has made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FoundMark {
+    /// Its text.
+    pub text: String,
+    link: PathBuf,
+}
+
+impl FoundMark {
+    fn of_link(link: PathBuf) -> Option<Self> {
+        Some(Self { text: text(&link)?, link })
+    }
+
+    /// The process that was started with it, if that was noted.
+    pub fn started(&self) -> Option<u32> {
+        let mut process = [0; 4];
+        File::open(&self.link).ok()?.read_exact_at(&mut process, 0).ok()?;
+        Some(u32::from_le_bytes(process)).filter(|process| *process != 0)
+    }
+
+    /// Says something to the process that made the mark, in at most 200 bytes. An error is ignored.
+    pub fn say(&self, words: &str) {
+        let file = File::options().write(true).open(&self.link);
+        let _ = file.and_then(|file| file.write_all_at(words.as_bytes(), WORDS));
+    }
+}
+
+/// The mark that this process has inherited, if it has one. Those that it makes itself do not count.
+pub fn inherited() -> Option<FoundMark> {
     let open = fs::read_dir("/proc/self/fd").ok()?.flatten();
     open.into_iter().find_map(|entry| {
-        let text = text(&entry.path())?;
-        is_passed_on(Path::new(&entry.file_name())).then_some(text)
+        let mark = FoundMark::of_link(entry.path())?;
+        is_passed_on(Path::new(&entry.file_name())).then_some(mark)
     })
+}
+
+/// The marks that a process has open. None if this process may not look.
+pub fn of_process(process: Pid) -> Vec<FoundMark> {
+    let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
+    let open = open.into_iter().flatten().flatten();
+    open.filter_map(|entry| FoundMark::of_link(entry.path())).collect()
 }
 
 /// Whether the programs that this process starts or becomes inherit the descriptor of this number.
@@ -90,6 +149,12 @@ mod tests {
         let link = Path::new("/proc/self/fd").join(mark.number().to_string());
         assert_eq!(text(&link).as_deref(), Some("7:8"));
         assert_eq!(inherited(), None, "it is this process's own");
+        let marks = of_process(rustix::process::getpid());
+        let found = marks.iter().find(|found| found.text == "7:8").expect("the mark");
+        assert_eq!((found.started(), mark.said()), (None, None));
+        mark.note_started(4711).expect("a note");
+        found.say("in vain");
+        assert_eq!((found.started(), mark.said().as_deref()), (Some(4711), Some("in vain")));
         assert!(!is_passed_on(Path::new(&mark.number().to_string())));
         let other = fs::File::open("/dev/null").expect("a file");
         close(other.as_raw_fd());

@@ -320,6 +320,7 @@ impl Asked {
             return Err(ServeError::EnvironmentCleared { coordinator });
         };
         if !has_the_socket(&invitation) {
+            origin::tell_that_the_input_is_lost();
             return Err(ServeError::InputReplaced { coordinator });
         }
         if !is_child_of(coordinator) {

@@ -18,25 +18,39 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::PoolEvent;
-use super::child::{Ended, ResourceUsage};
+use super::child::{Child, Ended, ResourceUsage};
 use super::handshake;
 use super::inner::PoolInner;
 use super::receive;
 use super::start_failure::StartFailure;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
+use crate::locked_dir::LockedDir;
 use crate::panics;
 use crate::printable::printable;
 use crate::scheduler::{Event, NextStart, UnfitProgram};
 use crate::transport::{Invitation, RunnerThreads};
+use procession_os::mark::Mark;
+
+/// What shows that a worker is awaited, until it is ready (`worker/origin.rs`).
+pub(crate) struct Awaited {
+    _dir: LockedDir,
+    mark: Option<Mark>,
+}
+
+impl Awaited {
+    /// The mark notes the process that was started: without that one kind of wrapper is not recognized.
+    pub(super) fn new(dir: LockedDir, mark: Option<Mark>, child: &Child) -> Self {
+        let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
+        Self { _dir: dir, mark }
+    }
+}
 
 /// The arguments of [`attend`].
 pub(crate) struct HandlerSetup {
     pub handle: Arc<WorkerHandle>,
-    pub awaited: TempDir,
+    pub awaited: Awaited,
     pub invitation: Invitation,
     /// Index, in the pool's [`Programs`](super::program::Programs), of the program that the worker runs.
     pub rank: usize,
@@ -52,8 +66,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A process for which this directory does not exist does not serve (`worker/origin.rs`). So the directory
-    // is kept until the end of a process whose handshake failed.
+    // A process for which the directory does not exist does not serve. So it is kept until the end of a process
+    // whose handshake failed.
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.
@@ -64,7 +78,7 @@ pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
         Ok(Err(failure)) => failure,
         Err(panic) => StartFailure::of_panic(&panic.message),
     };
-    end_start(pool, &handle, rank, failure, &ended);
+    end_start(pool, &handle, rank, failure, &ended, awaited);
 }
 
 /// Receives the replies of a worker that is ready, until its end.
@@ -101,6 +115,7 @@ fn end_start(
     rank: usize,
     mut failure: StartFailure,
     ended: &Receiver<Ended>,
+    awaited: Option<Awaited>,
 ) {
     // A process that closed its socket is probably about to end, and its exit code is of interest.
     let early = match failure {
@@ -113,13 +128,15 @@ fn end_start(
         failure = StartFailure::Misused(UnfitProgram::Wrapper, reason);
     }
     handle.kill(KillReason::Unusable);
-    let end = match early {
+    let mut end = match early {
         Ok(end) => {
             handle.release();
             end
         }
         Err(_) => until_ended(handle, ended),
     };
+    let said = awaited.as_ref().and_then(|awaited| awaited.mark.as_ref()?.said());
+    end.last_output.extend(said);
     let (cause, next_start) = failure.classify(pool, rank, handle, kill_reason, &end);
     let (worker_id, worker, pid) = (handle.worker_id, handle.worker(), handle.pid());
     let was_needed = kill_reason != Some(KillReason::Unneeded);

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::{self, IpcSender};
-use tempfile::TempDir;
 
+use super::handler::Awaited;
 use super::initializer::Initializer;
 use super::inner::PoolInner;
 use super::receive;
@@ -23,13 +23,13 @@ use crate::transport::{
 /// machine some tenths of a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Performs the handshake, and runs the initializer. Removes the directory of the invitation when the worker
-/// is ready. Returns the number of threads of the worker, which runs the program of this rank.
+/// Performs the handshake, and runs the initializer. Drops what shows that the worker is awaited when it is
+/// ready. Returns the number of threads of the worker, which runs the program of this rank.
 pub(super) fn perform(
     pool: &PoolInner,
     handle: &WorkerHandle,
     rank: usize,
-    awaited: &mut Option<TempDir>,
+    awaited: &mut Option<Awaited>,
     invitation: &Invitation,
 ) -> Result<RunnerThreads, StartFailure> {
     let Some(Process { socket, .. }) = handle.process() else {

@@ -2,8 +2,8 @@
 //! crate `tempfile`.
 //!
 //! The path of a socket is limited to about 100 bytes, and the channel library truncates longer ones
-//! without an error. A coordinator that is killed while a worker starts leaves a directory behind; see
-//! [`PrivateDir`].
+//! without an error. A coordinator that is killed while a worker starts leaves a directory behind, which the
+//! next one removes (`locked_dir.rs`).
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -79,8 +79,8 @@ pub struct PrivateDir {
     _dir: LockedDir,
 }
 
-/// Prefix of the names of these directories.
-const PURPOSE: &str = "procession";
+/// Prefix of the names of these directories, and of those of the workers that are being started.
+pub(super) const PURPOSE: &str = "procession";
 
 impl PrivateDir {
     /// Makes the directory, and removes those that killed processes left behind.

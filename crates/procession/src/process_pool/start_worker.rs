@@ -4,20 +4,21 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Once};
 
 use rustix::io::Errno;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Output;
 use super::child::{self, Child, Ended};
-use super::handler::{self, HandlerSetup};
+use super::handler::{self, Awaited, HandlerSetup};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
+use super::socket_dir::PURPOSE;
 use super::template::Template;
 use super::worker_handle::WorkerHandle;
+use crate::locked_dir::{self, LockedDir};
 use crate::scheduler::NextStart;
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
 use procession_os::mark::Mark;
@@ -28,19 +29,18 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         cause: format!("cannot start a worker: {short}"),
         next_start: NextStart::AfterShortage,
     })?;
-    let awaited = create_awaited()?;
+    let dir = create_awaited()?;
     let (socket, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
     let template = pool.setup.template.as_ref();
-    let (invitation, mark) =
-        invite(pool, handle.worker(), awaited.path(), &input, template.is_none())?;
+    let (invitation, mark) = invite(pool, handle.worker(), dir.path(), &input, template.is_none())?;
     let (rank, child, outputs) = match template {
         None => spawn(pool, &invitation, input, mark.as_ref())?,
         Some(template) => copy(pool, template, handle, &invitation, input)?,
     };
-    drop(mark);
+    let awaited = Awaited::new(dir, mark, &child);
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;
@@ -58,15 +58,20 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         NotStarted::new("start a thread", &error)
     })?;
     pool.add_thread(handler, None);
+    // After the first start, which it does not delay.
+    static SWEEP: Once = Once::new();
+    SWEEP.call_once(|| {
+        locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
+    });
     Ok(())
 }
 
 /// Makes the directory that exists until the worker is ready, and in which it has its server for the
 /// lifeline.
-pub(super) fn create_awaited() -> Result<TempDir, NotStarted> {
-    tempfile::Builder::new()
-        .prefix("procession-")
-        .tempdir()
+///
+/// If this process is killed meanwhile, the next one that starts workers removes it.
+pub(super) fn create_awaited() -> Result<LockedDir, NotStarted> {
+    LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE)
         .map_err(|error| NotStarted::new("make a directory for the invitation of a worker", &error))
 }
 

@@ -16,9 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, setpgid};
-use tempfile::TempDir;
 
 use super::child::{Child, Ended};
+use super::handler::Awaited;
 use super::initializer::Initializer;
 use super::inner::PoolInner;
 use super::start_worker::{self, NotStarted};
@@ -117,14 +117,14 @@ impl Template {
         self: &Arc<Self>,
         pool: &Arc<PoolInner>,
         worker: usize,
-    ) -> Result<(Arc<TemplateProcess>, TempDir), NotStarted> {
-        let awaited = start_worker::create_awaited()?;
+    ) -> Result<(Arc<TemplateProcess>, Awaited), NotStarted> {
+        let dir = start_worker::create_awaited()?;
         let (socket, input) = Socket::pair()
             .map_err(|error| NotStarted::new("make a socket for a template", &error))?;
-        let (mut invitation, mark) =
-            start_worker::invite(pool, worker, awaited.path(), &input, true)?;
+        let (mut invitation, mark) = start_worker::invite(pool, worker, dir.path(), &input, true)?;
         invitation.is_template = true;
         let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;
+        let awaited = Awaited::new(dir, mark, &child);
         let process = Arc::new(TemplateProcess { child: Arc::clone(&child), socket, rank });
         let (pid, its_pool) = (child.pid(), Arc::clone(pool));
         let on_line = move |stream, line: &str| {
@@ -142,7 +142,7 @@ impl Template {
     }
 
     /// On a thread of its own: sends the preload task, and waits until it is done or the process has ended.
-    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>, awaited: TempDir) {
+    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>, awaited: Awaited) {
         let (name, text) = self.preload.parts();
         let message = HandshakeMessage::Preload { name: name.to_owned() };
         let sent = sealed::create(text).map(|file| message.send(&process.socket, &[file.as_fd()]));

@@ -25,7 +25,7 @@ fn repeated(call: impl Fn() -> Result<(), IpcError>) -> Result<(), ()> {
 }
 
 /// The descriptors that a handshake needs, and some for other threads.
-const ENOUGH: usize = 12;
+const ENOUGH: usize = 14;
 
 /// Checks that enough descriptors are free for a handshake. Without them the channel library
 /// panics, and a panic at its first use leaves its statics in a broken state for good. So the first

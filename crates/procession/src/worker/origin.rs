@@ -6,6 +6,7 @@
 //! | the socket as standard input | a wrapper replaced the standard input |
 //! | the mark, a descriptor ([`procession_os::mark`]) | a wrapper closed it; other systems than Linux |
 //! | the environment of the leader of its process group | a wrapper made it a session of its own |
+//! | a mark that an ancestor still has open, and the process that it says was started | the wrapper ended, or is in another namespace of process ids |
 //!
 //! A worker needs the invitation and the socket to serve. Each other sign is enough to refuse a pool in
 //! this process: its workers would be started by the same wrapper and start workers again, without end.
@@ -23,6 +24,7 @@ use rustix::process::Pid;
 use super::{LOST_ENVIRONMENT, LOST_INPUT};
 use crate::transport::{self, HandshakeMessage, Invitation, Marking};
 use procession_os as os;
+use procession_os::mark::FoundMark;
 
 /// Set when this process begins to serve.
 static IS_SERVING: AtomicBool = AtomicBool::new(false);
@@ -69,12 +71,28 @@ pub(crate) fn was_asked_in_vain() -> bool {
         }
         return true;
     }
+    if let Some(mark) = mark_of_an_ancestor() {
+        mark.say(LOST_ENVIRONMENT);
+        return true;
+    }
     false
 }
 
-/// Writes one of the texts that the coordinator looks for in the standard error of its workers.
+/// Says one of the texts that the coordinator looks for in what its workers say.
 fn tell_by_words(words: &str) {
     let _ = writeln!(io::stderr(), "worker: {words}");
+    tell_by_mark(words);
+}
+
+/// The same without the standard error, which a wrapper may have replaced, too.
+fn tell_by_mark(words: &str) {
+    if let Some(mark) = os::mark::inherited() {
+        mark.say(words);
+    }
+}
+
+pub(super) fn tell_that_the_input_is_lost() {
+    tell_by_mark(LOST_INPUT);
 }
 
 pub(super) fn tell_that_the_environment_is_lost(marking: Marking) {
@@ -116,17 +134,36 @@ fn is_awaited(invitation: &Invitation) -> bool {
 /// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; a
 /// helper of the same program that it starts before that inherits it.
 pub(super) fn marking() -> Option<Marking> {
-    let marking = Marking::parse(&os::mark::inherited()?)?;
+    let marking = Marking::parse(&os::mark::inherited()?.text)?;
     (is_child_of(marking.coordinator) || parent_is_another_program()).then_some(marking)
 }
 
 /// Whether standard input is one end of a socket pair of the pool's type, made by an ancestor of this
 /// process.
 fn has_the_socket_of_an_ancestor() -> bool {
-    const FURTHEST: usize = 8;
     let Some(maker) = transport::maker(io::stdin().as_fd()) else { return false };
+    ancestors().any(|parent| parent == maker)
+}
+
+/// The parent, its parent and so on.
+fn ancestors() -> impl Iterator<Item = Pid> {
+    const FURTHEST: usize = 8;
     let parents = std::iter::successors(rustix::process::getppid(), |pid| Stat::of(*pid)?.parent());
-    parents.take(FURTHEST).any(|parent| parent == maker)
+    parents.take(FURTHEST)
+}
+
+/// The mark of a worker from which this process descends, or which it is, if the coordinator still waits for
+/// that worker.
+fn mark_of_an_ancestor() -> Option<FoundMark> {
+    let mut child = rustix::process::getpid();
+    let is_from_a_wrapper = parent_is_another_program();
+    ancestors().find_map(|parent| {
+        let started = u32::try_from(child.as_raw_nonzero().get()).ok();
+        let is_it = is_from_a_wrapper || child == rustix::process::getpid();
+        child = parent;
+        let marks = if is_it { os::mark::of_process(parent) } else { Vec::new() };
+        marks.into_iter().find(|mark| started.is_some() && mark.started() == started)
+    })
 }
 
 /// The invitation in the environment of the leader of this process group, if the coordinator still waits

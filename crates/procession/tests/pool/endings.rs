@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_process_that_a_task_replaced_ends_with_the_program,
         a_process_that_one_of_several_tasks_replaced_ends_with_the_program,
         workers_that_have_not_reported_end_with_the_program,
+        what_a_killed_program_left_of_its_starting_workers_is_removed_by_the_next_one,
         workers_end_with_the_program_though_a_copy_of_it_lives,
         a_forked_copy_of_the_program_has_no_pool,
         a_forked_copy_of_a_worker_answers_nothing,
@@ -120,6 +121,26 @@ fn workers_that_have_not_reported_end_with_the_program() {
     if cfg!(all(target_os = "linux", not(feature = "portable"))) {
         end_with_the_program("waits for workers that do not report", 2);
     }
+}
+
+fn what_a_killed_program_left_of_its_starting_workers_is_removed_by_the_next_one() {
+    if cfg!(feature = "portable") {
+        return;
+    }
+    let tmp = tempfile::tempdir().expect("a directory");
+    let left = || {
+        let names = fs::read_dir(tmp.path()).expect("a directory");
+        let names = names.map(|entry| entry.expect("an entry").file_name().into_string());
+        names.filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("procession-"))).count()
+    };
+    let mut silent = command("waits for workers that do not report");
+    let (mut program, pids) =
+        start_and_hear_workers(silent.env("TMPDIR", tmp.path()).stderr(Stdio::null()));
+    assert_eq!(left(), pids.len());
+    harness::signal(program.id(), Signal::KILL);
+    program.wait().expect("an end");
+    assert_works(crate::program::command("works").env("TMPDIR", tmp.path()));
+    assert_eq!(left(), 0);
 }
 
 fn workers_end_with_the_program_though_a_copy_of_it_lives() {

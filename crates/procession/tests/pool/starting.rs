@@ -283,11 +283,10 @@ fn a_wrapper_that_does_not_exec_is_told_so_at_the_first_try() {
 }
 
 fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
-    if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
-        crate::harness::skip("it is about Linux");
-    }
+    only_on_linux();
     let this = std::env::current_exe().expect("a path");
-    for text in ["exec 'THIS' < /dev/null", "exec 'THIS' <&-", "cat | 'THIS'"] {
+    let all = "exec 'THIS' < /dev/null > /dev/null 2>&1";
+    for text in ["exec 'THIS' < /dev/null", "exec 'THIS' <&-", "cat | 'THIS'", all] {
         let script = Script::new(&text.replace("THIS", &this.display().to_string()));
         let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
         let error = refuses(&pool);
@@ -301,22 +300,26 @@ fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
 }
 
 /// What wrappers do that clear the environment of the program THIS.
-const CLEARING: [&str; 8] = [
+const CLEARING: [&str; 9] = [
     "exec env -i 'THIS'",
     "env -i 'THIS'",
     "exec env -u PROCESSION_INVITATION 'THIS'",
     "PROCESSION_INVITATION= exec 'THIS'",
     "exec env -i 'THIS' < /dev/null",
     "env -i 'THIS' < /dev/null 2>&1",
-    // As programs do that give theirs no descriptors.
     "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; exec env -i 'THIS'",
     "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; env -i 'THIS' < /dev/null; exit",
+    "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; exec env -i setsid -w 'THIS' < /dev/null > /dev/null 2>&1",
 ];
 
-fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
+fn only_on_linux() {
     if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
         crate::harness::skip("it is about Linux");
     }
+}
+
+fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
+    only_on_linux();
     for (text, how) in CLEARING.iter().flat_map(|text| [(text, SWARMS), (text, SWARMS_UNSERVED)]) {
         let (script, pool) = swarm(text, how);
         let pool = pool.build().expect("a pool");
@@ -330,9 +333,7 @@ fn a_wrapper_that_clears_the_environment_is_told_so_and_starts_no_swarm() {
 }
 
 fn a_wrapper_that_leaves_a_copy_of_the_program_behind_starts_no_swarm() {
-    if cfg!(not(all(target_os = "linux", not(feature = "portable")))) {
-        crate::harness::skip("it is about Linux");
-    }
+    only_on_linux();
     // The process that was started ends at once, and the program is not its child any more.
     let (script, pool) = swarm("exec setsid env -i 'THIS' < /dev/null", SWARMS_UNSERVED);
     let text = refuses(&pool.build().expect("a pool")).to_string();
