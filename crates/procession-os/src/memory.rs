@@ -68,6 +68,13 @@ pub fn copied<T: Copy>(values: &[T]) -> Vec<T> {
     copy
 }
 
+/// Makes room for more bytes, if there is memory. Much room prefers huge pages.
+pub fn reserve(bytes: &mut Vec<u8>, additional: usize) {
+    if bytes.try_reserve(additional).is_ok() {
+        prefer_huge_pages(bytes.spare_capacity_mut());
+    }
+}
+
 /// Asks for huge pages, if this is long. Elsewhere than on Linux it does nothing.
 pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     #[cfg(target_os = "linux")]

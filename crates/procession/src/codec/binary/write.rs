@@ -251,8 +251,9 @@ impl<'a, 'w> Serializer for &'a mut BinaryWriter<'w> {
     }
 
     #[inline]
-    fn serialize_seq(self, _: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
-        Ok(BinaryCompound { alike: Alike::Unknown, ..self.open(kind::SEQ)? })
+    fn serialize_seq(self, len: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
+        let alike = Alike::Unknown { expected: len.unwrap_or(0) };
+        Ok(BinaryCompound { alike, ..self.open(kind::SEQ)? })
     }
 
     #[inline]
@@ -325,7 +326,7 @@ impl BinaryCompound<'_, '_> {
         self.number += 1;
         let result = match self.alike {
             Alike::No => value.serialize(&mut *self.writer),
-            Alike::Unknown | Alike::Numbers(_) => value.serialize(FirstElements(self)),
+            Alike::Unknown { .. } | Alike::Numbers(_) => value.serialize(FirstElements(self)),
         };
         result.map_err(|refusal| refusal.in_element(index))
     }

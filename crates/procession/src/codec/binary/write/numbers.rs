@@ -4,12 +4,13 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{BinaryCompound, BinaryWriter, kind};
 use crate::codec::refusal::Refusal;
+use procession_os::memory;
 
 /// What a sequence has been found to consist of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alike {
-    /// It has no elements yet.
-    Unknown,
+    /// It has no elements yet. So many are expected, or 0.
+    Unknown { expected: usize },
     /// Numbers of this kind.
     Numbers(u8),
     /// Values with a kind each.
@@ -25,14 +26,27 @@ impl<'c, 'w> FirstElements<'c, '_, 'w> {
     #[inline]
     fn number<const N: usize>(self, kind: u8, bytes: [u8; N]) -> Option<&'c mut BinaryWriter<'w>> {
         let compound = self.0;
-        if compound.alike == Alike::Unknown {
+        if let Alike::Unknown { expected } = compound.alike {
             compound.alike = Alike::Numbers(kind);
             compound.writer.out.push(kind);
+            make_room(&mut *compound.writer.out, expected.saturating_mul(N));
         } else if compound.alike != Alike::Numbers(kind) {
             return Some(compound.one_by_one());
         }
         compound.writer.out.extend_from_slice(&bytes);
         None
+    }
+}
+
+/// Makes room for many numbers at once, of which fresh pages are a good part of the cost.
+#[inline]
+fn make_room(out: &mut Vec<u8>, bytes: usize) {
+    /// Less than this grows as it is needed.
+    const MANY: usize = 1 << 20;
+    /// A number that a type only expects is not to take all memory.
+    const MOST: usize = 1 << 30;
+    if bytes >= MANY {
+        memory::reserve(out, bytes.min(MOST));
     }
 }
 
