@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::traces::SubmitterSpan;
 use super::work_item::WorkItem;
 use crate::codec::{self, Encoding, IgnoredValue};
 use crate::error::PoolError;
@@ -45,6 +46,6 @@ impl Initializer {
         let Self { name, encoding, text } = self;
         let (name, encoding, text) = (*name, *encoding, text.clone());
         let encoded = EncodedJob { id, name, encoding, text, blobs: Vec::new(), promise };
-        (Arc::new(WorkItem::new(encoded)), future)
+        (Arc::new(WorkItem::new(encoded, SubmitterSpan::here(None))), future)
     }
 }

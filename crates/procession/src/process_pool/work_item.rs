@@ -50,14 +50,13 @@ impl ItemPool {
 
     /// A work item of one task.
     pub(crate) fn work_item(&self, encoded: EncodedJob, submitter: SubmitterSpan) -> Arc<WorkItem> {
-        let work_item = WorkItem { submitter, ..WorkItem::new(encoded) };
         let mut spare = lock(&self.0).pop();
         match spare.as_mut().and_then(Arc::get_mut) {
             Some(emptied) => {
-                *emptied = work_item;
+                *emptied = WorkItem::new(encoded, submitter);
                 spare.expect("just seen")
             }
-            None => Arc::new(work_item),
+            None => Arc::new(WorkItem::new(encoded, submitter)),
         }
     }
 
@@ -91,10 +90,11 @@ pub(crate) fn refusal(EncodedJob { text, blobs, .. }: &EncodedJob) -> Option<Tas
 }
 
 impl WorkItem {
-    pub(crate) fn new(encoded: EncodedJob) -> Self {
+    #[inline]
+    pub(crate) fn new(encoded: EncodedJob, submitter: SubmitterSpan) -> Self {
         let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
-        let (submitted, submitter) = (Instant::now(), SubmitterSpan::here(None));
+        let submitted = Instant::now();
         Self { id, name, encoding, submitted, submitter, text, blobs, promises }
     }
 
