@@ -75,6 +75,8 @@ pub use stats::{Stats, Times};
 pub use submit::Full;
 pub use submit_async::SubmitAsync;
 pub use suspension::{resume_all, suspend_all};
+#[cfg(all(feature = "tracing", any(test, feature = "fuzzing")))]
+pub(crate) use traces::traced_from;
 
 use self::clock::Clock;
 use self::inner::{EndSignal, PoolInner, Setup};

@@ -77,8 +77,8 @@ mod lifecycle;
 #[cfg(test)]
 mod lifecycle_tests;
 mod messages;
-#[cfg(test)]
-mod nonsense;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod nonsense;
 mod queue;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;

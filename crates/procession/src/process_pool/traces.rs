@@ -9,11 +9,15 @@
 //! its task, which is made with the first record of the task and closed before the future is done. Whatever a
 //! worker sends, its spans and events are below the spans of tasks that it has, or below its own span `worker`.
 
+#[cfg(all(feature = "tracing", any(test, feature = "fuzzing")))]
+mod fuzz;
 #[cfg(feature = "tracing")]
 mod replay;
 #[cfg(feature = "tracing")]
 mod sites;
 
+#[cfg(all(feature = "tracing", any(test, feature = "fuzzing")))]
+pub(crate) use fuzz::traced_from;
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::{SubmitterSpan, Traces, WorkerTraces};
 #[cfg(feature = "tracing")]

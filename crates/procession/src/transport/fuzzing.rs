@@ -25,7 +25,7 @@ use super::claim::Claim;
 use super::handshake::{HandshakeMessage, Invitation, Marking};
 use super::reply::{Reply, split};
 use super::ring::{Reader, Records, Ring};
-use super::segments::{Direction, SegmentReader};
+use super::segments::{Direction, MOST, SegmentItem, SegmentReader};
 use super::shared_region::SharedRegion;
 use super::socket::{LONGEST, Received, Sent, Socket};
 use crate::blob::Blob;
@@ -36,7 +36,7 @@ use crate::error::Backtrace;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 11] = [
     ("ring", ring),
     ("reply", reply),
     ("call", call),
@@ -45,6 +45,9 @@ pub const TARGETS: [Target; 8] = [
     ("attachment", attachment),
     ("crash", crash_record),
     ("values", values),
+    ("segments", segments),
+    ("scheduler", scheduler),
+    ("traced", traced),
 ];
 
 fn memory(len: usize) -> SharedMemory {
@@ -60,6 +63,8 @@ thread_local! {
     /// Or an empty file where there are no segments.
     static SEGMENT: File = procession_os::segment::create(1 << 16, b"in a segment")
         .map_or_else(|_| tempfile::tempfile().expect("a file"), |(_, file)| file.into());
+    /// What may come as a segment: two that are, and some that are not. Others have no file.
+    static FILES: Vec<File> = files();
     static SOCKETS: (Socket, Socket) = {
         let (ours, theirs) = Socket::pair().expect("sockets");
         (ours, Socket::of(theirs.as_fd()).expect("a descriptor"))
@@ -67,6 +72,17 @@ thread_local! {
 }
 
 const RING_LEN: usize = 1024;
+
+fn files() -> Vec<File> {
+    let segment = |len, bytes| procession_os::segment::create(len, bytes).map(|(_, file)| file);
+    let segments = [segment(1 << 16, &b"in a segment"[..]), segment(1 << 17, &b"another"[..])];
+    let mut files: Vec<File> = segments.into_iter().flatten().map(File::from).collect();
+    let sealed = procession_os::sealed::create(&[7; 1_000]).map(File::from);
+    files.extend(sealed);
+    files.extend(File::open("/dev/null"));
+    files.extend(tempfile::tempfile());
+    files
+}
 
 fn number<const N: usize>(data: &mut &[u8]) -> [u8; N] {
     let (taken, rest) = data.split_at(data.len().min(N));
@@ -175,6 +191,49 @@ pub fn attachment(mut data: &[u8]) {
         }
         while matches!(ours.receive(), Received::Message(_) | Received::Cut) {}
     });
+}
+
+/// Items in segments, with files that are segments and files that are not: the word of each item, and what its
+/// file is.
+pub fn segments(mut data: &[u8]) {
+    /// Where the writer says that it has given a segment up, and the flag of an item whose file comes with it.
+    const GIVES_UP: u8 = 0x80;
+    let region = REGION.with(Arc::clone);
+    let reader = SegmentReader::new(region, Direction::ToCoordinator);
+    for _ in 0..32 {
+        if data.is_empty() {
+            break;
+        }
+        let ([what], word): ([u8; 1], _) =
+            (number(&mut data), u64::from_le_bytes(number(&mut data)));
+        let Some(item) = SegmentItem::from_word(word) else { continue };
+        let file = FILES.with(|files| files.get(usize::from(what & 7))?.try_clone().ok());
+        match reader.take(item, file.map(Into::into)) {
+            Ok(bytes) => assert_eq!(bytes.len(), item.len as usize),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        if what & GIVES_UP != 0 {
+            reader.drop_given_up();
+        }
+        // Else the record was not read yet.
+        if what & 0x40 != 0 {
+            reader.return_copied();
+        }
+        assert!(reader.number() <= MOST);
+    }
+}
+
+/// Events and claims that no worker can cause, in the scheduler.
+pub fn scheduler(data: &[u8]) {
+    crate::scheduler::nonsense::run(data);
+}
+
+/// Records of spans and events, one a line after the digit of a task, for a subscriber that looks at all of them.
+pub fn traced(data: &[u8]) {
+    #[cfg(feature = "tracing")]
+    crate::process_pool::traced_from(data);
+    #[cfg(not(feature = "tracing"))]
+    let _ = super::traced::TraceRecord::parse(data);
 }
 
 /// The record of a crash.

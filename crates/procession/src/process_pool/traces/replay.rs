@@ -1,14 +1,12 @@
 //! [`WorkerTraces`]: the spans of one worker that are open in the program's subscriber, and its sites.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use tracing::dispatcher::{self, Dispatch};
 use tracing::field::{self, Field, Value, ValueSet};
 use tracing::span::Id;
 use tracing::{Event, Metadata, Span};
 
-use super::super::work_item::WorkItem;
 use super::super::worker_handle::WorkerHandle;
 use super::Traces;
 use super::sites::{self, RemoteSite};
@@ -17,6 +15,42 @@ use crate::printable::printable;
 use crate::transport::{
     FieldValue, Garbled, MAX_FIELDS, MAX_SITES, MAX_SPANS, MAX_TEXT, TraceRecord, Values,
 };
+
+/// A worker, as the records that it sends are looked at.
+pub(in super::super) trait TracedWorker {
+    /// Its index.
+    fn worker(&self) -> usize;
+    fn pid(&self) -> u32;
+    /// Whether it has this task and has not answered it.
+    fn has_task(&self, task: u64) -> bool;
+    /// Where such a task comes from.
+    fn origin_of(&self, task: u64) -> Option<TaskOrigin>;
+}
+
+/// Where a task comes from: its name, and the span in which it was submitted.
+pub(in super::super) struct TaskOrigin {
+    pub name: &'static str,
+    pub submitter: Option<Span>,
+}
+
+impl TracedWorker for WorkerHandle {
+    fn worker(&self) -> usize {
+        self.worker()
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid()
+    }
+
+    fn has_task(&self, task: u64) -> bool {
+        self.has_task(task)
+    }
+
+    fn origin_of(&self, task: u64) -> Option<TaskOrigin> {
+        let (work_item, _) = self.work_item_of(task)?;
+        Some(TaskOrigin { name: work_item.name, submitter: work_item.submitter.0.clone() })
+    }
+}
 
 /// See the head of the file. After a panic of the subscriber it goes on.
 #[derive(Default)]
@@ -89,7 +123,7 @@ impl WorkerTraces {
     pub(in super::super) fn pass(
         &mut self,
         traces: &Traces,
-        handle: &WorkerHandle,
+        handle: &impl TracedWorker,
         task: u64,
         record: &[u8],
     ) -> Result<(), Garbled> {
@@ -162,7 +196,7 @@ impl WorkerTraces {
     }
 
     /// Closes the spans of the tasks that were answered.
-    pub(in super::super) fn close_answered(&mut self, handle: &WorkerHandle) {
+    pub(in super::super) fn close_answered(&mut self, handle: &impl TracedWorker) {
         if !self.tasks.is_empty() {
             let answered = self.tasks.extract_if(|task, _| !handle.has_task(*task));
             answered.for_each(panics::discard);
@@ -170,7 +204,7 @@ impl WorkerTraces {
     }
 
     /// Closes all spans at the end of the worker.
-    pub(in super::super) fn end(&mut self, traces: &Traces, handle: &WorkerHandle) {
+    pub(in super::super) fn end(&mut self, traces: &Traces, handle: &impl TracedWorker) {
         if self.dropped > 0 {
             let place = self.own(traces, handle);
             place.tell_dropped(
@@ -190,7 +224,7 @@ impl WorkerTraces {
     fn place(
         &mut self,
         traces: &Traces,
-        handle: &WorkerHandle,
+        handle: &impl TracedWorker,
         task: u64,
         parent: u64,
     ) -> Result<TreePlace, Garbled> {
@@ -202,18 +236,18 @@ impl WorkerTraces {
         {
             return Ok(known.place.clone());
         }
-        let Some((work_item, _)) = handle.work_item_of(task) else {
+        let Some(origin) = handle.origin_of(task) else {
             return Ok(self.own(traces, handle));
         };
         self.close_answered(handle);
-        let span = of_task(traces, handle, task, &work_item);
+        let span = of_task(traces, handle, task, &origin);
         let place = span.place.clone();
         self.tasks.insert(task, span);
         Ok(place)
     }
 
     /// The place of what belongs to no task.
-    fn own(&mut self, traces: &Traces, handle: &WorkerHandle) -> TreePlace {
+    fn own(&mut self, traces: &Traces, handle: &impl TracedWorker) -> TreePlace {
         let own = self.own.get_or_insert_with(|| {
             let (worker, pid) = (handle.worker(), handle.pid());
             let make =
@@ -231,16 +265,16 @@ impl WorkerTraces {
 /// any event wants the span.
 fn of_task(
     traces: &Traces,
-    handle: &WorkerHandle,
+    handle: &impl TracedWorker,
     task: u64,
-    work_item: &Arc<WorkItem>,
+    origin: &TaskOrigin,
 ) -> RemoteSpan {
-    let submitter = work_item.submitter.0.as_ref();
+    let submitter = origin.submitter.as_ref();
     let parent = submitter.filter(|span| span.id().is_some()).cloned();
     let dispatch =
         submitter.and_then(|span| span.with_subscriber(|(_, dispatch)| dispatch.clone()));
     let dispatch = dispatch.unwrap_or_else(|| traces.dispatch.clone());
-    let (name, worker, pid) = (work_item.name, handle.worker(), handle.pid());
+    let (name, worker, pid) = (origin.name, handle.worker(), handle.pid());
     let above = parent.as_ref().and_then(Span::id);
     let make = || tracing::error_span!(target: "procession", parent: above, "task", task, name, worker, pid);
     let span = panics::catch(|| dispatcher::with_default(&dispatch, make));
@@ -279,7 +313,7 @@ impl TreePlace {
     }
 
     /// Tells the subscriber that spans and events were dropped.
-    fn tell_dropped(&self, handle: &WorkerHandle, number: u64, why: &str) {
+    fn tell_dropped(&self, handle: &impl TracedWorker, number: u64, why: &str) {
         let (worker, pid, parent) = (handle.worker(), handle.pid(), self.parent_id());
         let tell = || {
             tracing::warn!(

@@ -125,7 +125,7 @@ impl SegmentReader {
     }
 
     /// The number of segments.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn number(&self) -> usize {
         self.slots().iter().filter(|slot| slot.view.is_some()).count()
     }
