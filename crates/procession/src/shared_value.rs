@@ -7,8 +7,9 @@
 //!
 //! `released.rs` tells the workers which encodings are gone.
 //!
-//! Only worker processes keep what they receive: the coordinator decodes a value that comes back anew, since
-//! a worker chooses the id that it sends.
+//! Only worker processes keep what they receive: the coordinator decodes a value that comes back anew, and gives
+//! it a new id, since a worker chooses the id that it sends. With the id of another value it would take the place
+//! of that one in a worker to which the coordinator sends both.
 
 mod released;
 
@@ -117,12 +118,15 @@ where
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let SentValue { id: (high, low), bytes } = SentValue::deserialize(deserializer)?;
         let id = Uuid::from_u64_pair(high, low);
-        let decode = || {
+        let decode = |id| {
             let value = codec::decode(Encoding::Binary, &bytes, Vec::new())?;
             let encoded = OnceLock::from(Ok(bytes.clone()));
             Ok(Arc::new(SharedCore { id, value, encoded }))
         };
-        let core = if worker::is_serving() { kept_or(id, decode) } else { decode() };
+        let core = match worker::is_serving() {
+            true => kept_or(id, || decode(id)),
+            false => decode(Uuid::new_v4()),
+        };
         core.map(Self).map_err(|reason: String| D::Error::custom(reason))
     }
 }

@@ -1,6 +1,7 @@
 //! [`Throttle`]: limits the rate at which the lines of one worker are read. Without a limit, a worker that
 //! writes without end would take the CPU time of the program and of the other workers.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Lines, and reports of faults, that are read in one second.
@@ -55,6 +56,39 @@ impl Throttle {
     }
 }
 
+/// Counts waits that ended although nothing had come, one after the other: a worker can wake those who wait for it
+/// as often as it likes.
+#[derive(Debug, Default)]
+pub(super) struct VainWaits {
+    number: u32,
+}
+
+impl VainWaits {
+    /// Most of them in a row without a pause.
+    const MOST: u32 = 1_000;
+    /// The pause before each further one. A wait that is longer is not in vain.
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    /// Something has come.
+    pub(super) fn reset(&mut self) {
+        self.number = 0;
+    }
+
+    /// Waits, after a pause if there were too many waits in vain.
+    pub(super) fn wait(&mut self, wait: impl FnOnce()) {
+        if self.number < Self::MOST {
+            self.number += 1;
+            return wait();
+        }
+        thread::sleep(Self::PAUSE);
+        let began = Instant::now();
+        wait();
+        if began.elapsed() >= Self::PAUSE {
+            self.reset();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +109,17 @@ mod tests {
             let now = start + Duration::from_secs(second);
             assert_eq!(throttle.left(|| now), None, "{second}");
         }
+    }
+
+    #[test]
+    fn who_is_woken_in_vain_too_often_pauses() {
+        let (began, mut waits, mut number) = (Instant::now(), VainWaits::default(), 0);
+        for _ in 0..VainWaits::MOST + 20 {
+            waits.wait(|| number += 1);
+        }
+        assert_eq!(number, VainWaits::MOST + 20);
+        assert!(began.elapsed() >= 20 * VainWaits::PAUSE);
+        waits.wait(|| thread::sleep(VainWaits::PAUSE));
+        assert_eq!(waits.number, 0, "a long wait is not in vain");
     }
 }

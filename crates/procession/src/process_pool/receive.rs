@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::PoolEvent;
+use super::flood::VainWaits;
 use super::inner::PoolInner;
 use super::unasked::Unasked;
 use super::work_item::WorkItem;
@@ -38,7 +39,7 @@ const BETWEEN_TIDYING: Duration = Duration::from_millis(500);
 /// On the handler thread: receives until the worker has ended and all its records are read.
 pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
     let mut last: Option<Instant> = None;
-    let mut tidied = Instant::now();
+    let (mut tidied, mut vain) = (Instant::now(), VainWaits::default());
     loop {
         let is_burst = last.is_some_and(|last| last.elapsed() < BURST);
         // Before the ring is read: records that were published before the end are read then.
@@ -59,11 +60,12 @@ pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(),
         }
         if has_received {
             last = Some(Instant::now());
+            vain.reset();
         }
         if has_received && is_burst {
             handle.wait_coalesced();
         } else {
-            handle.wait_for_replies();
+            vain.wait(|| handle.wait_for_replies());
             // The worker may have made room for calls without a reply.
             handle.flush();
             if tidied.elapsed() > BETWEEN_TIDYING {

@@ -1,9 +1,12 @@
 //! Workers that overwrite the memory that they share with the coordinator. Such a worker is killed; the pool
 //! and the other workers go on.
 
+#![allow(unsafe_code, reason = "a vandal uses what has no safe interface")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{process, thread};
 
@@ -91,6 +94,16 @@ impl Task for Vandalize {
 pub(crate) fn ring(events: u64) {
     let count = u32::from_le_bytes(read(events).to_le_bytes()[..4].try_into().expect("a word"));
     write(events, &count.wrapping_add(1).to_le_bytes());
+}
+
+/// Counts an event and wakes all who sleep.
+pub(crate) fn wake(events: u64) {
+    let word = (shared().from + events) as *mut u32;
+    // SAFETY: the word is in the memory that this process shares, which stays mapped; all use it as an atomic word.
+    unsafe {
+        AtomicU32::from_ptr(word).fetch_add(1, Ordering::SeqCst);
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX);
+    }
 }
 
 // Where things lie, see `src/transport/shared_region.rs`; the rings at the end.

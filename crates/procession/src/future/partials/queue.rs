@@ -14,6 +14,10 @@ const MOST_VALUES: usize = 1024;
 /// Largest number of their bytes, with those of blobs. One larger value is kept if there is no other.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Largest number of their blobs, each of which may keep a descriptor of this process. One value with more is kept
+/// if there is no other.
+const MOST_BLOBS: usize = 256;
+
 /// Largest number of wakers: a reader that is polled with another one each time must not add them for ever.
 const MOST_WAKERS: usize = 8;
 
@@ -60,6 +64,8 @@ struct QueueState {
     kept: VecDeque<KeptPartial>,
     /// Number of bytes of the values.
     bytes: usize,
+    /// Number of blobs of the values.
+    blobs: usize,
     /// The task is done.
     is_closed: bool,
     /// Of the readers that wait in async code.
@@ -82,12 +88,14 @@ impl PartialQueue {
             return;
         }
         let has_room = |partial: &EncodedPartial| {
-            let fits = state.bytes.saturating_add(partial.bytes()) <= MOST_BYTES;
+            let fits = state.bytes.saturating_add(partial.bytes()) <= MOST_BYTES
+                && state.blobs + partial.blobs.len() <= MOST_BLOBS;
             state.kept.is_empty() || state.kept.len() < MOST_VALUES && fits
         };
         match (partial.filter(has_room), state.kept.back_mut()) {
             (Some(partial), _) => {
                 state.bytes += partial.bytes();
+                state.blobs += partial.blobs.len();
                 state.kept.push_back(KeptPartial::Value(partial));
             }
             (None, Some(KeptPartial::Missed(number))) => *number += 1,
@@ -117,6 +125,7 @@ impl PartialQueue {
         if let Some(kept) = state.kept.pop_front() {
             if let KeptPartial::Value(partial) = &kept {
                 state.bytes -= partial.bytes();
+                state.blobs -= partial.blobs.len();
             }
             return NextPartial::KeptPartial(kept);
         }
@@ -237,6 +246,16 @@ mod tests {
             queue.put(len.and_then(value));
         }
         assert_eq!(taken(&queue), [Ok(MOST_BYTES + 1), Err(2)]);
+        let with_blobs = |number| {
+            let blobs = vec![Blob::from(vec![7]); number];
+            Some(EncodedPartial { attempt: 1, text: Vec::new(), blobs })
+        };
+        for number in [MOST_BLOBS - 1, 1, 1] {
+            queue.put(with_blobs(number));
+        }
+        assert_eq!(taken(&queue), [Ok(0), Ok(0), Err(1)]);
+        queue.put(with_blobs(MOST_BLOBS + 1));
+        assert_eq!(taken(&queue), [Ok(0)], "there is no other");
         queue.put(value(2));
         queue.close();
         queue.put(value(3));

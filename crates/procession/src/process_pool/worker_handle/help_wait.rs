@@ -3,6 +3,7 @@
 
 use super::WorkerHandle;
 use crate::future::Wake;
+use crate::process_pool::flood::VainWaits;
 
 impl WorkerHandle {
     /// Waits until `is_done`, the worker has ended, or the handler is receiving. `receive` reads what
@@ -19,11 +20,14 @@ impl WorkerHandle {
         let Some(claim) = self.sending().claims.of(seq) else { return };
         region.set_awaited(Some(claim));
         let is_there = || region.replies().has_unread() || is_done() || self.has_ended();
+        let mut vain = VainWaits::default();
         while !is_done() && !self.has_ended() {
             if !region.replies().has_unread() {
-                region.caller_events().wait_unless(&spin, is_there);
+                vain.wait(|| region.caller_events().wait_unless(&spin, is_there));
             } else if !receive() {
                 break;
+            } else {
+                vain.reset();
             }
         }
         region.set_awaited(None);

@@ -193,6 +193,8 @@ impl Receiving {
     /// Reads the attachments that are in the socket, to make room for more.
     pub(in crate::process_pool) fn take_in(&mut self, socket: &Socket) -> Result<(), Garbled> {
         self.take_ins += 1;
+        // There may be many between two records that are counted for their own sake.
+        self.throttle.count(1, 0);
         if self.take_ins > MOST_TAKE_INS {
             return Err(Garbled);
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::false_segments::{self, SegmentLie};
 use super::processes::{die_traced, leave_behind, squat};
+use super::tells;
 
 use crate::vandals::{
     CALLER_EVENTS, REPLIES_TAIL, REPLY_EVENTS, read_tail, record_len, ring, write, write_record,
@@ -48,6 +49,8 @@ pub(crate) enum Attack {
     HalfMessage(usize),
     /// Messages with the most descriptors that there can be, and requests to take them in.
     Descriptors,
+    /// Messages of the handshake, which is over.
+    Handshake,
     /// Requests to take messages in, without end.
     Requests,
     /// Lines in the names of tasks of others, then its own.
@@ -70,6 +73,14 @@ pub(crate) enum Attack {
     Squat { sends: usize },
     /// Says what is not true about segments.
     Segment(SegmentLie),
+    /// Records of spans and events. Then it ends if it is to, with the records in the names of other tasks as well.
+    Traced { records: Vec<String>, ends: bool },
+    /// Events without end.
+    TracedWithoutEnd,
+    /// Partial results without end.
+    EmitsWithoutEnd,
+    /// Wakes those who wait for a reply, without one.
+    Wakes,
     /// Another process traces the worker, or all of its threads, which then dies.
     TracedDeath { all: bool },
 }
@@ -96,6 +107,14 @@ impl Task for Hostile {
                 publish(REPLY | HAS_ATTACHMENT, 0, "");
             }
             Attack::Descriptors => flood_with_descriptors(),
+            Attack::Handshake => {
+                let ready = r#"{"Ready":{"threads":64,"refused":null,"sandbox":{"layers":[]}}}"#;
+                let hello = r#"{"Hello":{"protocol":8,"build":"","pid":1,"server":null}}"#;
+                for replayed in [ready, hello, r#""Memory""#] {
+                    send(replayed.as_bytes(), &[]);
+                }
+                publish(REPLY | HAS_ATTACHMENT, 0, "");
+            }
             Attack::Requests => loop {
                 publish_when_there_is_room(TAKE_IN, 0, "");
             },
@@ -127,7 +146,7 @@ impl Task for Hostile {
             Attack::Squat { sends } => squat(sends),
             Attack::Segment(lie) => false_segments::tell(lie, id),
             Attack::TracedDeath { all } => die_traced(all)?,
-            _ => {}
+            attack => tells::make(&attack, id, context)?,
         }
         loop {
             ring(REPLY_EVENTS);
