@@ -3,12 +3,13 @@
 //!
 //! | layer | what it does |
 //! |---|---|
+//! | `namespaces` | at the strict level: the number of threads and processes is bounded; optional |
 //! | `limits` | resource limits: no core dump, memory; not traceable by other processes of the user |
 //! | `capabilities` | a superuser keeps no special right; programs with special rights do not get them |
 //! | `landlock` | files, TCP ports, signals and abstract sockets outside of the rules are refused |
 //! | `seccomp` | system calls that are not needed end the process, or fail |
 //!
-//! The order is that of the table: each layer needs what the next one takes away. It is all done before
+//! The order is that of the table: each layer needs what the next ones take away. It is all done before
 //! the process has other threads, which would keep their capabilities, and which the rules of landlock would
 //! not cover.
 
@@ -22,6 +23,8 @@ pub mod syscalls;
 pub struct Rules {
     /// Only system calls of a list are allowed; else only those of a list are not.
     pub is_strict: bool,
+    /// The layer `namespaces` is not optional.
+    pub needs_namespaces: bool,
     /// Goes on if the system lacks a layer.
     pub is_best_effort: bool,
     /// Files and directories, with all in them, that it may read.
@@ -54,17 +57,29 @@ impl fmt::Display for Unavailable {
 }
 
 /// The layers, in their order.
-pub const LAYERS: [&str; 4] = ["limits", "capabilities", "landlock", "seccomp"];
+const LAYERS: [&str; 5] = ["namespaces", "limits", "capabilities", "landlock", "seccomp"];
 
-/// Confines this process. Returns the layers that are missing, which is an error unless
-/// `is_best_effort`.
+/// The layers of these rules, in their order.
+pub fn layers(rules: &Rules) -> &'static [&'static str] {
+    if rules.is_strict { &LAYERS } else { &LAYERS[1..] }
+}
+
+/// Whether a process goes on without this layer where the system does not have it.
+pub fn is_optional(layer: &str, rules: &Rules) -> bool {
+    layer == LAYERS[0] && !rules.needs_namespaces
+}
+
+/// Confines this process. Returns the layers that are missing, which is an error unless `is_best_effort` or
+/// [`is_optional`].
 pub fn confine(rules: &Rules) -> Result<Vec<Unavailable>, Unavailable> {
     let mut missing = Vec::new();
-    for layer in LAYERS {
+    for layer in layers(rules) {
         let imposed = imp::impose(layer, rules, &missing);
         match imposed.map_err(|why| Unavailable { layer, why }) {
             Ok(()) => {}
-            Err(unavailable) if rules.is_best_effort => missing.push(unavailable),
+            Err(unavailable) if rules.is_best_effort || is_optional(layer, rules) => {
+                missing.push(unavailable);
+            }
             Err(unavailable) => return Err(unavailable),
         }
     }
@@ -87,7 +102,7 @@ mod imp;
     not(feature = "portable")
 )))]
 mod imp {
-    use super::{LAYERS, Rules, Unavailable};
+    use super::{Rules, Unavailable};
 
     pub(super) fn impose(_: &str, _: &Rules, _: &[Unavailable]) -> Result<(), String> {
         Err(if !cfg!(target_os = "linux") {
@@ -100,7 +115,7 @@ mod imp {
     }
 
     pub(super) fn check(rules: &Rules) -> Result<(), Unavailable> {
-        impose("", rules, &[]).map_err(|why| Unavailable { layer: LAYERS[0], why })
+        impose("", rules, &[]).map_err(|why| Unavailable { layer: "limits", why })
     }
 }
 

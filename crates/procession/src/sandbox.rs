@@ -42,6 +42,7 @@ pub struct Sandbox {
     write: Vec<PathBuf>,
     memory: Option<u64>,
     allowed: Vec<Allow>,
+    needs_namespaces: bool,
     is_best_effort: bool,
     is_fresh: bool,
 }
@@ -96,6 +97,7 @@ impl Sandbox {
             write: Vec::new(),
             memory: None,
             allowed: Vec::new(),
+            needs_namespaces: false,
             is_best_effort: false,
             is_fresh: false,
         }
@@ -143,6 +145,21 @@ impl Sandbox {
     /// ```
     pub fn allow(mut self, exception: Allow) -> Self {
         self.allowed.push(exception);
+        self
+    }
+
+    /// Requires the layer `namespaces` of the strict level, which bounds the number of threads and processes of a
+    /// worker. Some systems refuse it to their users; without this call a worker goes on without it, and
+    /// [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report) tells why. At the basic level there is
+    /// none.
+    ///
+    /// ```
+    /// use procession::Sandbox;
+    ///
+    /// let sandbox = Sandbox::strict().require_namespaces();
+    /// ```
+    pub const fn require_namespaces(mut self) -> Self {
+        self.needs_namespaces = true;
         self
     }
 
@@ -199,10 +216,11 @@ impl Sandbox {
     }
 
     fn rules(&self) -> Rules {
-        let Self { level, read, write, memory, allowed, is_best_effort, is_fresh: _ } = self;
+        let Self { level, read, write, memory, allowed, .. } = self;
         Rules {
             is_strict: *level == SandboxLevel::Strict,
-            is_best_effort: *is_best_effort,
+            needs_namespaces: self.needs_namespaces,
+            is_best_effort: self.is_best_effort,
             read: read.clone(),
             write: write.clone(),
             memory: *memory,
@@ -231,15 +249,20 @@ impl Sandbox {
         if !self.is_on() {
             return Ok(SandboxReport::default());
         }
-        let of = |missing: sandbox::Unavailable| {
-            let layer = missing.layer.to_owned();
-            Layer { layer, missing: Some(missing.why.chars().take(LONGEST_REASON).collect()) }
+        let rules = self.rules();
+        let of = |layer: &str, missing| {
+            let is_optional = sandbox::is_optional(layer, &rules);
+            Layer { layer: layer.to_owned(), missing, is_optional }
         };
-        let missing = sandbox::confine(&self.rules()).map_err(of)?;
-        let missing: Vec<_> = missing.into_iter().map(of).collect();
-        let is_there = |layer: &&str| missing.iter().all(|missing| missing.layer != **layer);
-        let there = sandbox::LAYERS.into_iter().filter(is_there);
-        let there = there.map(|layer| Layer { layer: layer.to_owned(), missing: None });
+        let missing = |missing: sandbox::Unavailable| {
+            let why = missing.why.chars().take(LONGEST_REASON).collect();
+            of(missing.layer, Some(why))
+        };
+        let all_missing = sandbox::confine(&rules).map_err(missing)?;
+        let missing: Vec<_> = all_missing.into_iter().map(missing).collect();
+        let is_there = |layer: &&&str| missing.iter().all(|missing| missing.layer != ***layer);
+        let there = sandbox::layers(&rules).iter().filter(is_there);
+        let there = there.map(|layer| of(layer, None));
         let layers = there.chain(missing.iter().cloned()).collect();
         Ok(SandboxReport { layers })
     }
@@ -272,7 +295,7 @@ pub struct SandboxReport {
     layers: Vec<Layer>,
 }
 
-/// A layer of a [`Sandbox`]: `limits`, `capabilities`, `landlock` or `seccomp`.
+/// A layer of a [`Sandbox`]: `namespaces`, `limits`, `capabilities`, `landlock` or `seccomp`.
 ///
 /// ```
 /// use procession::{Layer, SandboxReport};
@@ -288,6 +311,8 @@ pub struct Layer {
     pub layer: String,
     /// Why the workers do not have it. `None`: they have it.
     pub missing: Option<String>,
+    /// Workers go on without it: see [`Sandbox::require_namespaces`].
+    pub is_optional: bool,
 }
 
 impl SandboxReport {
@@ -296,9 +321,10 @@ impl SandboxReport {
         &self.layers
     }
 
-    /// Whether there is a sandbox and no layer is missing.
+    /// Whether there is a sandbox and no layer is missing, apart from an optional one.
     pub fn is_complete(&self) -> bool {
-        !self.layers.is_empty() && self.layers.iter().all(|layer| layer.missing.is_none())
+        let is_there = |layer: &Layer| layer.missing.is_none() || layer.is_optional;
+        !self.layers.is_empty() && self.layers.iter().all(is_there)
     }
 }
 
@@ -307,7 +333,7 @@ impl fmt::Display for SandboxReport {
         if self.layers.is_empty() {
             return f.write_str("no sandbox");
         }
-        for (n, Layer { layer, missing }) in self.layers.iter().enumerate() {
+        for (n, Layer { layer, missing, .. }) in self.layers.iter().enumerate() {
             let separator = if n == 0 { "" } else { ", " };
             let layer = printable(layer);
             match missing {
@@ -337,12 +363,16 @@ mod tests {
         let layer = |layer: &str, missing: Option<&str>| Layer {
             layer: layer.to_owned(),
             missing: missing.map(str::to_owned),
+            is_optional: layer == "namespaces",
         };
         let mut report = SandboxReport { layers: vec![layer("seccomp", None)] };
         assert!(report.is_complete());
         report.layers.push(layer("landlock", Some("too\told\u{1b}")));
         assert_eq!(report.to_string(), "seccomp, without landlock (too\told\\u{1b})");
         assert!(!report.is_complete());
+        report.layers[1].layer = "namespaces".to_owned();
+        report.layers[1].is_optional = true;
+        assert!(report.is_complete());
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Asked {
         let prepared = prepare(limits, &invitation.sandbox, lifeline, coordinator, stack, tidy);
         let sandbox = match prepared {
             Ok(Ok(report)) => report,
-            Ok(Err(Layer { layer, missing })) => {
+            Ok(Err(Layer { layer, missing, .. })) => {
                 let cause = format!("{layer}: {}", missing.unwrap_or_default());
                 let message = HandshakeMessage::Unconfined(HandshakeMessage::reason(&cause));
                 message.send(&socket, &[]);

@@ -1,12 +1,14 @@
 //! The layers, where there is a sandbox.
 
 mod landlock;
+mod namespaces;
 mod seccomp;
 
 use std::fs;
 
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -17,6 +19,7 @@ use super::{Rules, Unavailable};
 
 pub(super) fn impose(layer: &str, rules: &Rules, missing: &[Unavailable]) -> Result<(), String> {
     match layer {
+        "namespaces" => namespaces::impose(),
         "limits" => impose_limits(rules),
         "capabilities" => drop_capabilities(),
         "landlock" => landlock::impose(rules),
@@ -32,6 +35,10 @@ fn impose_limits(rules: &Rules) -> Result<(), String> {
     if let Some(memory) = rules.memory {
         lower(Resource::Data, memory)?;
         lower(Resource::Fsize, memory)?;
+    }
+    if rules.is_strict && !rules.processes {
+        // It has no children that its handler would have to end. The filter lets nothing change this.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
     }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| error.to_string())
 }

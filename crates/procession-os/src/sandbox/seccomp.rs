@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use libc::{c_long, sock_filter};
 
 use super::Rules;
-use crate::sandbox::syscalls::{ENDING, FAILING, FILES, NEEDED, NETWORK, PROCESSES};
+use crate::sandbox::syscalls::{
+    ENDING, FAILING, FILES, METADATA, NEEDED, NETWORK, OBJECTS, ON_PROCESSES, PROCESSES,
+};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -46,11 +48,15 @@ enum CallRule {
         values: Vec<u32>,
         otherwise: u32,
     },
-    /// Allowed if both halves of a pointer, and the argument 0, are zero.
-    IfNull {
-        argument: u32,
-        otherwise: u32,
-    },
+    /// Allowed if all of these arguments are zero, of which [`Argument::Whole`] are pointers; else it fails.
+    IfZero(Vec<Argument>),
+}
+
+/// An argument by its index.
+#[derive(Clone, Copy)]
+enum Argument {
+    LowerHalf(u32),
+    Whole(u32),
 }
 
 pub(super) fn check() -> Result<(), String> {
@@ -100,7 +106,14 @@ fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, CallRule>, u32)
             add(NETWORK, ALLOW);
         }
     }
+    add(METADATA, FAIL);
+    add(OBJECTS, FAIL);
     add(ENDING, END);
+    if has_landlock || !rules.is_strict {
+        for (number, mode) in WITH_MODES {
+            all.insert(number_of(*number), no_set_id(*mode));
+        }
+    }
     for (number, verdict) in decided_by_arguments(rules) {
         all.insert(number_of(number), verdict);
     }
@@ -115,12 +128,26 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP) as u32;
+/// A child of the coordinator would be one that it has not started, and does not wait for.
+const PARENT: u32 = libc::CLONE_PARENT as u32;
 const THREAD: u32 = (libc::CLONE_THREAD | libc::CLONE_VM) as u32;
 
-/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`.
-const SET_OWNER: [u32; 3] = [8, 10, 15];
+/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`; `F_SETLEASE`, for which other processes wait; `F_NOTIFY`.
+const UNNEEDED_OF_FCNTL: [u32; 5] = [8, 10, 15, 1024, 1026];
 /// The same by `FIOSETOWN` and `SIOCSPGRP`.
 const SET_OWNER_BY_IOCTL: [u32; 2] = [0x8901, 0x8902];
+/// `FS_IOC_SETFLAGS`, the same of 32 bits, `FS_IOC_FSSETXATTR`: of the owner, whatever the file was opened for.
+const SET_FLAGS_OF_FILES: [u32; 3] = [0x4008_6602, 0x4004_6602, 0x401c_5820];
+/// A program that runs with the rights of its owner or group.
+const SET_ID: u32 = 0o6000;
+/// Calls that make files, and which argument is the mode.
+const WITH_MODES: &[(c_long, u32)] = &[
+    (libc::SYS_openat, 3),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+];
 
 /// A call that fails if an argument is one of these.
 fn none_of(argument: u32, values: &[u32]) -> CallRule {
@@ -132,21 +159,52 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
     // `clone`.
     let mut verdicts = vec![(libc::SYS_clone3, CallRule::Always(ABSENT))];
     let may_fork = !rules.is_strict || rules.processes;
-    let (mask, value) = if may_fork { (NAMESPACES, 0) } else { (NAMESPACES | THREAD, THREAD) };
+    let (mask, value) =
+        if may_fork { (NAMESPACES | PARENT, 0) } else { (NAMESPACES | THREAD, THREAD) };
     let clone = CallRule::If { argument: 0, mask, values: vec![value], otherwise: END };
     verdicts.push((libc::SYS_clone, clone));
+    verdicts.extend(metadata_by_descriptor(rules));
     // Signals by what happens at a descriptor: the kernel sends them to any process of the user.
-    verdicts.push((libc::SYS_fcntl, none_of(1, &SET_OWNER)));
+    verdicts.push((libc::SYS_fcntl, none_of(1, &UNNEEDED_OF_FCNTL)));
     if !rules.is_strict {
         // Landlock refuses TCP; sockets of other kinds are refused here.
         verdicts.push((libc::SYS_socket, socket(rules, FAIL, &[libc::AF_NETLINK])));
         // Input for a terminal, as if it were typed.
         const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
-        verdicts.push((libc::SYS_ioctl, none_of(1, &[PASTE, SET_OWNER_BY_IOCTL].concat())));
+        let refused = [&PASTE[..], &SET_OWNER_BY_IOCTL, &SET_FLAGS_OF_FILES].concat();
+        verdicts.push((libc::SYS_ioctl, none_of(1, &refused)));
+        let own = |argument| CallRule::IfZero(vec![Argument::LowerHalf(0), argument]);
+        let on_processes =
+            ON_PROCESSES.iter().map(|(call, _)| (*call, own(Argument::LowerHalf(0))));
+        verdicts.extend(on_processes);
+        // Of this process: PRIO_PROCESS, and no number.
+        verdicts.push((libc::SYS_setpriority, own(Argument::LowerHalf(1))));
+        verdicts.push((libc::SYS_socketpair, pair_of_sockets()));
         return verdicts;
     }
     verdicts.extend(decided_where_strict(rules));
     verdicts
+}
+
+fn no_set_id(argument: u32) -> CallRule {
+    CallRule::If { argument, mask: SET_ID, values: vec![0], otherwise: FAIL }
+}
+
+/// The mode and the times of an open file. Where nothing may be written, no file is the worker's own.
+fn metadata_by_descriptor(rules: &Rules) -> [(c_long, CallRule); 2] {
+    if rules.write.is_empty() {
+        return [libc::SYS_fchmod, libc::SYS_utimensat].map(|call| (call, CallRule::Always(FAIL)));
+    }
+    let mode = no_set_id(1);
+    // With a path, the file need not be open.
+    let times = CallRule::IfZero(vec![Argument::Whole(1)]);
+    [(libc::SYS_fchmod, mode), (libc::SYS_utimensat, times)]
+}
+
+/// One for datagrams could send to any socket that has a path.
+fn pair_of_sockets() -> CallRule {
+    let values = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| number_of(kind.into()));
+    CallRule::If { argument: 1, mask: 0xf, values: values.to_vec(), otherwise: FAIL }
 }
 
 /// New sockets are of the internet, or of these families as well, if the network is allowed.
@@ -185,7 +243,6 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
     let options = [
         libc::PR_SET_NAME,
         libc::PR_GET_NAME,
-        libc::PR_SET_PDEATHSIG,
         libc::PR_GET_PDEATHSIG,
         libc::PR_GET_DUMPABLE,
         libc::PR_CAPBSET_READ,
@@ -193,6 +250,9 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
         libc::PR_GET_SECCOMP,
         libc::PR_SET_VMA,
     ];
+    let mut options = options.to_vec();
+    // Else it is SIGKILL, for good: see `linux.rs`.
+    options.extend(rules.processes.then_some(libc::PR_SET_PDEATHSIG));
     let options: Vec<_> = options.iter().map(|option| c_long::from(*option)).collect();
     verdicts.extend([
         (
@@ -202,9 +262,16 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
         (libc::SYS_tgkill, one_of(0, &[own], FAIL)),
         (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
         (libc::SYS_prctl, one_of(0, &options, FAIL)),
-        (libc::SYS_prlimit64, CallRule::IfNull { argument: 2, otherwise: FAIL }),
+        (libc::SYS_prlimit64, CallRule::IfZero(vec![Argument::LowerHalf(0), Argument::Whole(2)])),
         (libc::SYS_socket, socket(rules, END, &[])),
+        (libc::SYS_setpriority, CallRule::Always(FAIL)),
+        (
+            libc::SYS_socketpair,
+            if rules.network { pair_of_sockets() } else { CallRule::Always(END) },
+        ),
     ]);
+    let others = ON_PROCESSES.iter().filter(|(call, _)| *call != libc::SYS_prlimit64);
+    verdicts.extend(others.map(|(call, _)| (*call, CallRule::Always(FAIL))));
     verdicts
 }
 
@@ -262,16 +329,25 @@ fn block(verdict: &CallRule) -> Vec<sock_filter> {
             block.push(step(RETURN, otherwise));
             block
         }
-        CallRule::IfNull { argument, otherwise } => vec![
-            step(LOAD, lower_half(0)),
-            jump(IF_EQUAL, 0, 5),
-            step(LOAD, lower_half(*argument)),
-            jump(IF_EQUAL, 0, 3),
-            step(LOAD, lower_half(*argument) + 4),
-            jump(IF_EQUAL, 0, 1),
-            step(RETURN, ALLOW),
-            step(RETURN, *otherwise),
-        ],
+        CallRule::IfZero(arguments) => {
+            let halves: Vec<u32> = arguments.iter().flat_map(halves).collect();
+            let mut block = Vec::new();
+            for (done, half) in halves.iter().enumerate() {
+                // To the last step, which refuses.
+                let rest = 2 * (halves.len() - done) - 1;
+                let rest = u8::try_from(rest).expect("a block has few steps");
+                block.extend([step(LOAD, *half), jump(IF_EQUAL, 0, rest)]);
+            }
+            block.extend([step(RETURN, ALLOW), step(RETURN, FAIL)]);
+            block
+        }
+    }
+}
+
+fn halves(argument: &Argument) -> Vec<u32> {
+    match *argument {
+        Argument::LowerHalf(argument) => vec![lower_half(argument)],
+        Argument::Whole(argument) => vec![lower_half(argument), lower_half(argument) + 4],
     }
 }
 

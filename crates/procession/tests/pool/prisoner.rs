@@ -3,6 +3,9 @@
 
 #![allow(unsafe_code, reason = "a way out has no safe interface")]
 
+mod attempts;
+mod spaces;
+mod tries;
 mod ways;
 
 use std::fs::File;
@@ -19,6 +22,13 @@ use procession::{
     Allow, Executor, Exit, PoolError, ProcessPool, Registry, Sandbox, Shutdown, TaskError,
 };
 
+use self::spaces::{
+    a_required_namespace_that_is_missing_is_a_typed_error, threads_are_bounded_for_another_user,
+};
+use self::tries::{
+    most_attempts_succeed_without_a_sandbox, no_attempt_succeeds_in_a_sandbox,
+    what_a_worker_leaves_where_it_may_write_is_no_trap,
+};
 use self::ways::{Escape, Way};
 use crate::harness::skip;
 use crate::program;
@@ -29,6 +39,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         no_way_leads_out_of_a_strict_sandbox,
         no_way_out_that_a_basic_sandbox_closes_is_open,
         no_way_leads_out_for_another_user,
+        no_attempt_succeeds_in_a_sandbox,
+        most_attempts_succeed_without_a_sandbox,
+        what_a_worker_leaves_where_it_may_write_is_no_trap,
+        a_required_namespace_that_is_missing_is_a_typed_error,
+        threads_are_bounded_for_another_user,
         without_a_sandbox_these_ways_are_open,
         a_violation_names_its_call,
         exceptions_are_open_and_nothing_beside_them,
@@ -41,7 +56,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Escape>()
+    registry.with::<Escape>().with::<attempts::Try>().with::<spaces::Bomb>()
 }
 
 /// The pool, or the test is skipped where the system has no sandbox.
@@ -167,18 +182,24 @@ fn no_way_out_that_a_basic_sandbox_closes_is_open() {
 
 const VARIABLE: &str = "PROCESSION_TEST_PRISONER";
 
-/// This program once more, as a user without rights.
-pub(crate) fn play_if_asked() {
-    if env::var_os(VARIABLE).is_none() {
-        return;
-    }
+fn become_another_user() {
     // SAFETY: numbers alone; this process has one thread.
     unsafe {
         assert_eq!(libc::setgroups(0, ptr::null()), 0);
         assert_eq!((libc::setgid(65534), libc::setuid(65534)), (0, 0));
     }
+}
+
+/// This program once more, as a user without rights.
+pub(crate) fn play_if_asked() {
+    spaces::play_if_asked();
+    if env::var_os(VARIABLE).is_none() {
+        return;
+    }
+    become_another_user();
     all_are_closed(Sandbox::strict(), &STRICT);
     all_are_closed(Sandbox::basic(), &[]);
+    no_attempt_succeeds_in_a_sandbox();
     println!("it works");
     process::exit(0);
 }
