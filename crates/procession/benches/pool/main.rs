@@ -10,6 +10,7 @@
 //! the other end of the raw socket that they are compared with. On a busy machine two runs differ by more than
 //! most changes of the code do: compare figures of one run.
 
+mod beside_rayon;
 mod dispatch;
 mod echo;
 mod function;
