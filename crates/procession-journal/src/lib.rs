@@ -74,7 +74,7 @@ pub fn read_some(
     {
         read += 1;
         let error = match merged.line {
-            LogLine::Valid(text, _) => match serde_json::from_str(text) {
+            LogLine::Valid(text, _) => match LogEntry::from_json(text.as_bytes()) {
                 Ok(entry) => {
                     history.add(entry);
                     continue;

@@ -108,7 +108,7 @@ pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::R
 fn read_loss(file: &File) -> Option<LogEntry> {
     let mut line = [0; LOSS_LINE_BYTES];
     file.read_exact_at(&mut line, 0).ok()?;
-    let entry: LogEntry = serde_json::from_slice(line.trim_ascii()).ok()?;
+    let entry = LogEntry::from_json(line.trim_ascii()).ok()?;
     matches!(entry.event, LogEvent::LinesLost { .. }).then_some(entry)
 }
 
@@ -116,7 +116,7 @@ fn read_loss(file: &File) -> Option<LogEntry> {
 pub fn entries(dir: &Path) -> Vec<LogEntry> {
     let Ok(bytes) = fs::read(dir.join(FILE)) else { return Vec::new() };
     let lines = bytes[..bytes.len().min(FILE_BYTES)].split(|&byte| byte == b'\n');
-    lines.filter_map(|line| serde_json::from_slice(line.trim_ascii()).ok()).collect()
+    lines.filter_map(|line| LogEntry::from_json(line.trim_ascii()).ok()).collect()
 }
 
 /// Why a line could not be written: the same text for each line.

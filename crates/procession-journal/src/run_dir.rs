@@ -236,7 +236,7 @@ fn continued_run(dir: &Path) -> Option<String> {
     coordinators(dir).into_iter().find_map(|path| {
         let file = fs::File::open(path).ok()?;
         let begin = io::BufReader::new(file.take(HEAD_BYTES)).lines().map_while(Result::ok);
-        let mut events = begin.filter_map(|line| serde_json::from_str::<LogEntry>(&line).ok());
+        let mut events = begin.filter_map(|line| LogEntry::from_json(line.as_bytes()).ok());
         events.find_map(|entry| match entry.event {
             LogEvent::Run(settings) => settings.continues,
             _ => None,

@@ -235,7 +235,7 @@ fn outline(run: &RunDir) -> io::Result<RunHistory> {
             end.take(OUTLINE_BYTES).read_to_end(&mut bytes)?;
         }
         let lines = bytes.split(|&byte| byte == b'\n');
-        let entries = lines.filter_map(|line| serde_json::from_slice::<LogEntry>(line).ok());
+        let entries = lines.filter_map(|line| LogEntry::from_json(line).ok());
         let outlines = entries.filter(|entry| {
             matches!(
                 entry.event,

@@ -166,7 +166,7 @@ impl LogViewer {
             if !is_process_event && (!is_wanted || self.is_json) {
                 continue;
             }
-            let Ok(entry) = serde_json::from_str::<LogEntry>(text) else {
+            let Ok(entry) = LogEntry::from_json(text.as_bytes()) else {
                 self.warnings.add_line(item.path, item.number, LineError::Unrecognized);
                 continue;
             };
