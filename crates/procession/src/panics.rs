@@ -56,6 +56,7 @@ pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<Panic>> {
     panic::catch_unwind(AssertUnwindSafe(user_code)).map_err(caught)
 }
 
+/// What was caught. It is not generic, so that it is compiled once, and not with each call of [`catch`].
 #[cold]
 fn caught(panic: Box<dyn Any + Send>) -> Box<Panic> {
     let (location, capture) = LAST_PANIC.try_with(RefCell::take).ok().flatten().unwrap_or_default();
