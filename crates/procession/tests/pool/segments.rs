@@ -244,7 +244,10 @@ fn storm(pool: &ProcessPool, rounds: usize) {
         let futures: Vec<_> = tasks.map(|task| pool.submit_with(options(&task), task)).collect();
         for (n, future) in futures.into_iter().enumerate() {
             match future.result() {
-                Ok(next) => assert!(n % 50 != 49 && next == filled(byte(n) + 1, LEN + n)),
+                Ok(next) => {
+                    let is_right = n % 50 != 49 && next == filled(byte(n) + 1, LEN + n);
+                    assert!(is_right, "task {n} of round {round}: {}", described(&next));
+                }
                 Err(TaskError::WorkerDied(_)) if n % 50 == 49 => {}
                 Err(error) => panic!("task {n} of round {round}: {error}"),
             }
@@ -252,10 +255,18 @@ fn storm(pool: &ProcessPool, rounds: usize) {
     }
 }
 
+/// The length of a blob, its first byte, and how many others differ.
+fn described(blob: &Blob) -> String {
+    let first = blob.first();
+    let others = blob.iter().filter(|byte| Some(*byte) != first);
+    format!("{} bytes of {first:?}, {} others", blob.len(), others.count())
+}
+
 const VARIABLE: &str = "PROCESSION_TEST_SEGMENTS";
 
-/// How many tasks the storm has, in hundreds: `PROCESSION_TEST_STORM=1000 cargo test --release -p procession
-/// --test pool a_storm_of` has a hundred thousand.
+/// How many tasks the storm has, in hundreds. `PROCESSION_TEST_SEGMENTS=storm PROCESSION_TEST_STORM=1000 cargo test
+/// --release -p procession --test pool` is a storm of a hundred thousand, and nothing else; then workers are killed
+/// from outside as well.
 const ROUNDS: &str = "PROCESSION_TEST_STORM";
 
 /// In a program of its own: other tests use segments at the same time.
@@ -263,7 +274,9 @@ pub(crate) fn play_if_asked() {
     if std::env::var_os(VARIABLE).is_none() {
         return;
     }
-    let rounds = std::env::var(ROUNDS).map_or(20, |rounds| rounds.parse().expect("a number"));
+    let asked = std::env::var(ROUNDS).ok();
+    let is_long = asked.is_some();
+    let rounds = asked.map_or(20, |rounds| rounds.parse().expect("a number"));
     // A task may be in several workers that are killed.
     let retries = Retries::times(20).on_crash(true);
     let pool = quiet().workers(2).retries(retries).build().expect("a pool");
@@ -272,7 +285,9 @@ pub(crate) fn play_if_asked() {
     let usage = |rounds| {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| kill_workers_until(&pool, &is_over));
+            if is_long {
+                scope.spawn(|| kill_workers_until(&pool, &is_over));
+            }
             storm(&pool, rounds);
             is_over.store(true, Ordering::SeqCst);
         });
