@@ -46,7 +46,7 @@ impl PoolInner {
     pub(super) fn note_start(&self, handle: &WorkerHandle, started: Result<(), NotStarted>) {
         let Err(NotStarted { cause, next_start }) = started else { return };
         let (worker_id, worker, reason) = (handle.worker_id, handle.worker(), cause.clone());
-        if next_start != NextStart::AtOnce {
+        if matches!(next_start, NextStart::WithBackoff | NextStart::AfterShortage) {
             self.listeners.event(|| PoolEvent::WorkerDelayed { worker, reason });
         }
         self.handle(Event::StartFailed { worker_id, cause, next_start });

@@ -392,13 +392,19 @@ fn is_short_of_descriptors_for_a_while() {
 }
 
 fn cannot_write_files() {
-    let pool = tasks::quiet().workers(1).build().expect("a pool");
+    let delays = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&delays);
+    let count = move |event: &PoolEvent| {
+        *counter.lock().unwrap() += i32::from(matches!(event, PoolEvent::WorkerDelayed { .. }));
+    };
+    let pool = tasks::quiet().workers(1).on_event(count).build().expect("a pool");
     match pool.submit(Pid()).result() {
         Err(TaskError::PoolBroken(error)) => {
             assert!(error.to_string().contains("ulimit -f"), "{error}");
         }
         other => panic!("{other:?}"),
     }
+    assert_eq!(*delays.lock().unwrap(), 0, "no start is tried again");
     println!("it works");
 }
 
