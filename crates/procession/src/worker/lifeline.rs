@@ -6,6 +6,7 @@ use std::{io, thread};
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 use ipc_channel::{IpcError, TryRecvError};
+use rustix::fs::Access;
 
 use super::origin::is_child_of;
 use super::{end_at_once, refused};
@@ -28,6 +29,9 @@ pub(super) fn lifeline_server(
     if invitation.awaited.len() > LONGEST_DIR || !dir.is_absolute() {
         return None;
     }
+    // The channel library panics if it cannot make a directory there: a wrapper may run this process as another
+    // user.
+    rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK).ok()?;
     // The channel library panics if it finds no free descriptor.
     panics::catch(|| {
         transport::prepare().ok()?;

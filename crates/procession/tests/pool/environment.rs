@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Limits, PoolError, PoolEvent, TaskError};
+use procession::{Executor, Limits, Output, PoolError, PoolEvent, TaskError};
 
 use crate::harness::Gate;
 use crate::program::{ABORTS, LEFT, assert_works, command, command_after, command_of};
@@ -43,6 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         it_works_in_a_path_with_spaces_and_unicode,
         it_works_after_its_program_file_was_deleted,
         a_program_beside_this_one_that_neither_answers_nor_ends_is_passed_over_in_seconds,
+        a_worker_that_a_wrapper_runs_as_another_user_says_nothing_of_its_own,
     ]
 }
 
@@ -239,4 +241,31 @@ fn it_works_after_its_program_file_was_deleted() {
     let program = tmp.path().join("short-lived");
     fs::hard_link(std::env::current_exe().expect("a path"), &program).expect("a link");
     assert_works(&mut command_of(&program, "works without its file"));
+}
+
+fn a_worker_that_a_wrapper_runs_as_another_user_says_nothing_of_its_own() {
+    let this = std::env::current_exe().expect("a path");
+    let as_another = ["setpriv", "--reuid=12345", "--clear-groups", "--"];
+    let mut trial = Command::new(as_another[0]);
+    let trial = trial.args(&as_another[1..]).arg("test").arg("-x").arg(&this);
+    if !trial.status().is_ok_and(|status| status.success()) {
+        crate::harness::skip(
+            "this user cannot become another one, or that one cannot run this program",
+        );
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let wrapper = dir.path().join("wrapper");
+    let text = format!("#!/bin/sh\nexec {} '{}'\n", as_another.join(" "), this.display());
+    fs::write(dir.path().join("draft"), text).expect("a script");
+    // Copied by another process: a child that was just forked may have the file open, and then it cannot be run.
+    let copied = Command::new("cp").arg(dir.path().join("draft")).arg(&wrapper).status();
+    assert!(copied.expect("a copy").success());
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let (send, lines) = mpsc::channel();
+    let send = Mutex::new(send);
+    let say = move |output: &Output<'_>| drop(send.lock().unwrap().send(output.line.to_owned()));
+    let pool = quiet().workers(1).worker_program(wrapper).on_output(say).build().expect("a pool");
+    assert!(pool.submit(Pid()).result().is_ok());
+    drop(pool);
+    assert_eq!(lines.iter().collect::<Vec<_>>(), [""; 0]);
 }
