@@ -59,11 +59,20 @@ impl fmt::Display for Site {
 
 /// A text that names no server.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "--server LABEL must be one of DELAY, ERROR, LOCAL, REMOTE or a base URL \
-     (http://HOST/PATH or https://HOST/PATH), not {0:?}"
-)]
-pub struct SiteError(String);
+pub enum SiteError {
+    /// It is neither a label nor a base URL.
+    #[error(
+        "--server LABEL must be one of DELAY, ERROR, LOCAL, REMOTE or a base URL \
+         (http://HOST/PATH or https://HOST/PATH), not {0:?}"
+    )]
+    NoSite(String),
+    /// The URL has the name of a user, perhaps with a password.
+    #[error(
+        "--server URL must have no user name, which would stand in the logs: write the URL without \
+         it, and add --header 'Authorization: Basic …'"
+    )]
+    User,
+}
 
 impl FromStr for Site {
     type Err = SiteError;
@@ -74,24 +83,29 @@ impl FromStr for Site {
             "DELAY" => Ok(Site::Delay),
             "ERROR" => Ok(Site::Error),
             "REMOTE" => Ok(Site::Remote),
-            _ => base_url(text).map(Site::Custom).ok_or_else(|| SiteError(text.to_owned())),
+            _ => base_url(text).map(Site::Custom),
         }
     }
 }
 
 /// The text without trailing slashes, when `/br/br.gif` can be appended to it.
-fn base_url(text: &str) -> Option<String> {
-    // A query or a fragment would swallow what is appended.
-    if text.contains(['?', '#']) {
-        return None;
+fn base_url(text: &str) -> Result<String, SiteError> {
+    let behind_scheme = text.split_once("://").map_or(text, |(_, behind)| behind);
+    if behind_scheme.split('/').next().is_some_and(|authority| authority.contains('@')) {
+        return Err(SiteError::User);
     }
-    let uri: Uri = text.parse().ok()?;
-    let web = matches!(uri.scheme_str()?.to_ascii_lowercase().as_str(), "http" | "https");
-    let authority = uri.authority()?;
+    let no_site = || SiteError::NoSite(text.to_owned());
+    let uri: Uri = text.parse().map_err(|_| no_site())?;
+    let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
+    let authority = uri.authority().ok_or_else(no_site)?;
+    let web = matches!(scheme.as_str(), "http" | "https");
+    // A query or a fragment would swallow what is appended.
+    let is_whole = !text.contains(['?', '#']);
     let after_host = authority.as_str().rsplit(']').next().unwrap_or_default();
     let port_ok = !after_host.contains(':') || authority.port_u16().is_some();
     let host_ok = !authority.host().is_empty();
-    (web && host_ok && port_ok).then(|| text.trim_end_matches('/').to_owned())
+    let is_base = web && is_whole && host_ok && port_ok;
+    is_base.then(|| text.trim_end_matches('/').to_owned()).ok_or_else(no_site)
 }
 
 #[cfg(test)]
@@ -146,6 +160,15 @@ mod tests {
                 "{error}"
             );
             assert!(error.contains(&format!("{bad:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_user_name_is_refused_and_the_message_does_not_repeat_it() {
+        for bad in ["http://ann:secret@host/flags", "https://ann@host", "http://ann:se?cret@host"] {
+            let error = bad.parse::<Site>().unwrap_err();
+            let text = error.to_string();
+            assert!(!text.contains("ann") && text.contains("--header"), "{text}");
         }
     }
 }
