@@ -2,9 +2,10 @@
 //!
 //! One agent serves many requests, since it keeps the connections that later ones use.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use serde::{Deserialize, Serialize};
 use ureq::http::{HeaderName, HeaderValue, Uri};
@@ -109,11 +110,90 @@ pub fn agent(settings: &FetchSettings) -> Agent {
     Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
 }
 
+/// A variable of the environment that is no use to requests.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// It names no proxy. Its value may contain a password.
+    #[error("{0} must be the URL of a proxy, such as http://proxy:3128")]
+    Proxy(&'static str),
+    /// It names a file or a directory that cannot be read.
+    #[error("{variable} must name certificates that can be read: {}", path.display())]
+    Unreadable {
+        /// The variable.
+        variable: &'static str,
+        /// The path in it.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
+    /// Its file has no certificate.
+    #[error("SSL_CERT_FILE must name a file with certificates in the form PEM: {}", .0.display())]
+    NoCertificates(PathBuf),
+}
+
+/// Checks the variables that name proxies and certificates, as far as these URLs need them: without that,
+/// requests would go without the proxy, and all servers be distrusted.
+///
+/// # Errors
+///
+/// One for the first variable that is of no use.
+pub fn check_environment<'u>(urls: impl Iterator<Item = &'u str>) -> Result<(), EnvironmentError> {
+    let (mut is_remote, mut has_tls) = (false, false);
+    for uri in urls.filter_map(|url| url.parse::<Uri>().ok()) {
+        has_tls |= uri.scheme_str() == Some("https");
+        is_remote |= uri.scheme().is_some() && !is_loopback(&uri);
+        if has_tls && is_remote {
+            break;
+        }
+    }
+    if is_remote {
+        check_proxy(|name| env::var(name).ok())?;
+    }
+    if has_tls { check_certificates(named) } else { Ok(()) }
+}
+
+/// Checks the variable whose proxy is used: the first that is set.
+fn check_proxy(value: impl Fn(&str) -> Option<String>) -> Result<(), EnvironmentError> {
+    const NAMES: [&str; 6] =
+        ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    let is_set = |name: &&str| value(name).is_some_and(|value| !value.is_empty());
+    let Some(name) = NAMES.into_iter().find(is_set) else { return Ok(()) };
+    let proxy = Proxy::new(&value(name).unwrap_or_default());
+    proxy.map(drop).map_err(|_| EnvironmentError::Proxy(name))
+}
+
+fn check_certificates(
+    value: impl Fn(&'static str) -> Option<OsString>,
+) -> Result<(), EnvironmentError> {
+    let failed = |variable, path: &Path| {
+        let path = path.to_owned();
+        move |source| EnvironmentError::Unreadable { variable, path, source }
+    };
+    if let Some(file) = value("SSL_CERT_FILE").map(PathBuf::from) {
+        let pem = fs::read(&file).map_err(failed("SSL_CERT_FILE", &file))?;
+        if certificates(&pem).is_empty() {
+            return Err(EnvironmentError::NoCertificates(file));
+        }
+    }
+    // It may name several directories, of which some need not exist.
+    let dirs = value("SSL_CERT_DIR");
+    let dirs: Vec<_> = dirs.iter().flat_map(env::split_paths).collect();
+    let Some(first) = dirs.first() else { return Ok(()) };
+    match dirs.iter().any(|dir| fs::read_dir(dir).is_ok()) {
+        true => Ok(()),
+        false => fs::read_dir(first).map(drop).map_err(failed("SSL_CERT_DIR", first)),
+    }
+}
+
+/// The value of a variable that is set and not empty.
+fn named(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The certificates that servers are checked by: those of the file that `SSL_CERT_FILE` names and of the
 /// files in the directories that `SSL_CERT_DIR` names, or else those of Mozilla. A file that cannot be
 /// read leaves none: connections then fail, and no server passes that should not.
 fn root_certificates() -> RootCerts {
-    let named = |name| env::var_os(name).filter(|value| !value.is_empty());
     let (file, dirs) = (named("SSL_CERT_FILE"), named("SSL_CERT_DIR"));
     if file.is_none() && dirs.is_none() {
         return RootCerts::WebPki;
@@ -169,6 +249,40 @@ mod tests {
         for url in ["http://example.org", "http://localhost.example.org", "http://10.0.0.1", "x"] {
             assert!(!is_loopback(&url.parse().unwrap()), "{url}");
         }
+    }
+
+    #[test]
+    fn variables_of_no_use_are_refused() {
+        let proxy = |set: &'static [(&str, &str)]| {
+            let value = move |name: &str| {
+                let found = set.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            check_proxy(value).map_err(|error| error.to_string())
+        };
+        assert!(proxy(&[]).is_ok() && proxy(&[("HTTP_PROXY", "")]).is_ok());
+        assert!(proxy(&[("HTTP_PROXY", "http://me:secret@proxy:3128")]).is_ok());
+        // The first that is set is used.
+        assert!(proxy(&[("HTTP_PROXY", "x:y:z"), ("ALL_PROXY", "http://proxy:1")]).is_ok());
+        let error = proxy(&[("HTTP_PROXY", "me:secret:y")]).unwrap_err();
+        assert!(error.starts_with("HTTP_PROXY must be") && !error.contains("secret"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).into_os_string();
+        fs::write(path("none.pem"), "no certificate").unwrap();
+        let refused = |variable: &'static str, value: OsString| {
+            let set = |name: &str| (name == variable).then(|| value.clone());
+            check_certificates(set).map_err(|error| error.to_string())
+        };
+        for (variable, file) in [
+            ("SSL_CERT_FILE", "missing.pem"),
+            ("SSL_CERT_FILE", "none.pem"),
+            ("SSL_CERT_DIR", "missing"),
+        ] {
+            let error = refused(variable, path(file)).unwrap_err();
+            assert!(error.starts_with(&format!("{variable} must name ")), "{error}");
+            assert!(error.ends_with(file), "{error}");
+        }
+        assert!(refused("SSL_CERT_DIR", path("")).is_ok());
     }
 
     #[test]

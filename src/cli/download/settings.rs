@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{JobArgs, JobRequest};
+use super::args::{JobArgs, JobRequest, SourceArgs};
 use super::joblog::{self, JobLogError};
 use super::parallelism::Parallelism;
 use super::source::{ItemSource, SourceError};
@@ -17,6 +17,7 @@ use crate::cli::options::{
     ColorOption, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption,
 };
 use crate::cli::run_log::LogPolicy;
+use crate::files::client::{self, EnvironmentError};
 
 /// A download job.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub(super) struct DisplaySettings {
 pub(super) enum SettingsError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     #[error("{0} needs --mode processes: only a worker process can be ended, replaced or confined")]
     OnlyProcesses(&'static str),
     #[error("--mode hosts needs --nats URL, the address of the NATS servers")]
@@ -133,7 +136,7 @@ impl DownloadSettings {
             keep_runs,
             no_logs,
         } = job;
-        let source = ItemSource::resolve(source)?;
+        let source = resolve_source(source, mode)?;
         let dashboard = dashboard.resolve()?;
         if dashboard.is_some() && no_logs {
             return Err(SettingsError::DashboardWithoutLogs);
@@ -186,6 +189,16 @@ impl WorkerSettings {
         }
         Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64), sandbox, nats: None })
     }
+}
+
+/// The items, if the environment lets them be asked for.
+fn resolve_source(source: SourceArgs, mode: Mode) -> Result<ItemSource, SettingsError> {
+    let source = ItemSource::resolve(source)?;
+    // The requests of other hosts have other variables.
+    if mode != Mode::Hosts {
+        client::check_environment(source.planned().iter().map(|item| &*item.url))?;
+    }
+    Ok(source)
 }
 
 fn resolve_nats(mode: Mode, nats: NatsArgs) -> Result<Option<NatsArgs>, SettingsError> {

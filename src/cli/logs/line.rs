@@ -170,7 +170,7 @@ fn describe_start(task: &str, run: u32, late_ms: f64) -> String {
     match run {
         1 if late_ms == 0.0 => format!("{task} begins"),
         1 => format!("{task} has begun {} ago", milliseconds(late_ms)),
-        run => format!("{task} begins, for time {run}"),
+        run => format!("{task} begins again, as run {run}"),
     }
 }
 
