@@ -5,7 +5,7 @@ const STRIPS = [
   { title: "running", of: (it) => it.running, color: "--running", text: (n) => n },
   { title: "queue", of: (it) => it.pending, color: "--not-found", text: (n) => n },
   { title: "tasks a second", of: (it) => it.rate, color: "--ok", text: (n) => n < 9.95 ? n.toFixed(1) : n.toFixed(0) },
-  { title: "CPUs in use", of: (it) => it.cpu, color: "--lost", text: (n) => n.toFixed(1) },
+  { title: "CPUs in use", of: (it) => it.cpu, color: "--lost", text: (n) => n.toFixed(n < 0.95 ? 2 : 1) },
   { title: "memory of workers", of: (it) => it.memory, color: "--error", text: (n) => size(Math.round(n)) },
 ];
 const STRIP = 54;
