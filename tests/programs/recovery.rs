@@ -54,7 +54,7 @@ fn a_flag_that_takes_too_long_is_an_error_with_its_reason() {
     let ran = place.run(&["br", "us", "-s", &url, "--task-timeout", "0.3", "--json"]).expect(1);
     assert_eq!(ran.summary().counts(), [0, 0, 2]);
     for error in ran.errors().values() {
-        assert!(error.contains(" ran longer than 300ms and was ended"), "{error}");
+        assert!(error.contains(" ran longer than 300 ms and was ended"), "{error}");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::kept_task::KeptInput;
 
 pub(crate) use self::backtrace::is_library;
 pub use self::backtrace::{Backtrace, Frame};
+pub(crate) use self::death::with_unit;
 pub use self::death::{Death, Exit};
 use self::death::{kept_in, last_said};
 pub use self::failure::{Cause, DowncastError, Failure};
@@ -81,8 +82,8 @@ pub enum TaskError {
     WorkerDied(Box<Death>),
     /// The task ran longer than it may, and was ended together with its worker.
     #[error(
-        "task {task:?} ran longer than {after:?} and was ended{} together with worker {worker} (pid {pid}){}{}",
-        counted(*attempts), last_said(last_output), kept_in(kept)
+        "task {task:?} ran longer than {} and was ended{} together with worker {worker} (pid {pid}){}{}",
+        with_unit(&format!("{after:?}")), counted(*attempts), last_said(last_output), kept_in(kept)
     )]
     TimedOut {
         /// The kind of task, by its [`NAME`](crate::Task::NAME).

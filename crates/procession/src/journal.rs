@@ -41,7 +41,7 @@ use std::sync::{Mutex, PoisonError};
 
 use procession_journal::{Journal, Level, LogEvent, LostBy, NamedTask};
 
-use crate::error::Exit;
+use crate::error::{Exit, with_unit};
 use crate::process_pool::{Output, OutputStream, PoolEvent};
 use crate::task::TaskId;
 
@@ -134,7 +134,9 @@ pub fn in_words(event: &PoolEvent) -> String {
         PoolEvent::TaskRetried { task, fault, attempt, pause: _ } => {
             format!("task {task} is run again after a {fault}, attempt {attempt}")
         }
-        PoolEvent::TaskTimedOut { task, after } => format!("task {task} ran for over {after:?}"),
+        PoolEvent::TaskTimedOut { task, after } => {
+            format!("task {task} ran for over {}", with_unit(&format!("{after:?}")))
+        }
         PoolEvent::InputKept { task: TaskId(0), worker, pid, input } => {
             format!("the initializer ended worker {worker} (pid {pid}): {input}")
         }
@@ -273,6 +275,6 @@ mod tests {
             (Level::Warn, format!("{ended} could not be kept: the disk is full"))
         );
         let late = PoolEvent::TaskTimedOut { task: TaskId(7), after: Duration::from_secs(1) };
-        assert_eq!(in_words(&late), "task 7 ran for over 1s");
+        assert_eq!(in_words(&late), "task 7 ran for over 1 s");
     }
 }

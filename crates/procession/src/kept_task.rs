@@ -17,7 +17,7 @@ pub(crate) use self::entry::replay_if_asked;
 pub(crate) use self::file::{KeptContents, KeptHeader, KeptInitializer, attempts, write};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding, IgnoredValue};
-use crate::error::{Exit, TaskError};
+use crate::error::{Exit, TaskError, with_unit};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
 use crate::stop_signal::StopSignal;
@@ -105,7 +105,9 @@ impl fmt::Display for KeptCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Died(exit) => write!(f, "died of {exit}"),
-            Self::TimedOut(after) => write!(f, "ran longer than {after:?}"),
+            Self::TimedOut(after) => {
+                write!(f, "ran longer than {}", with_unit(&format!("{after:?}")))
+            }
         }
     }
 }

@@ -299,7 +299,7 @@ fn a_timeout_names_task_worker_process_and_last_words() {
     assert_eq!(task, "functions::hang");
     assert_eq!(last_output.last().map(String::as_str), Some("in an endless loop"));
     let text = format!(
-        "task \"functions::hang\" ran longer than 500ms and was ended together with worker 0 (pid \
+        "task \"functions::hang\" ran longer than 500 ms and was ended together with worker 0 (pid \
          {pid}); it last said: in an endless loop"
     );
     assert_eq!(error.to_string(), text);

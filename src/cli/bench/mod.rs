@@ -50,7 +50,9 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
     };
     let text = match json {
         true => serde_json::to_string(&figures)? + "\n",
-        false => prose::fit(&table::of(&figures, columns()), usize::MAX, stdout::has_unicode()),
+        false => {
+            prose::fit(&table::of(&figures, columns()), stdout::width(), stdout::has_unicode())
+        }
     };
     stdout::print(&text)?;
     Ok(ProgramExit::Success)

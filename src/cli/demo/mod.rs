@@ -97,7 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Prints a text at once. A closed pipe ends the program.
 fn print(text: impl AsRef<str>) {
-    let text = prose::fit(&printable_lines(text.as_ref()), usize::MAX, stdout::has_unicode());
+    let text = prose::fit(&printable_lines(text.as_ref()), stdout::width(), stdout::has_unicode());
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}

@@ -163,6 +163,13 @@ impl Death {
     }
 }
 
+/// A duration as `Debug` writes it, with a blank before its unit: `5.7 ms`.
+pub(crate) fn with_unit(duration: &str) -> String {
+    let unit = duration.find(char::is_alphabetic).unwrap_or(duration.len());
+    let (number, unit) = duration.split_at(unit);
+    format!("{number} {unit}")
+}
+
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, worker, pid, exit, attempts, ran_for, is_collateral, .. } = self;
@@ -170,7 +177,8 @@ impl fmt::Display for Death {
             Exit::WrittenOff => "could not be ended and was left behind".to_owned(),
             exit => format!("died of {exit}"),
         };
-        write!(f, "worker {worker} (pid {pid}) {how} {ran_for:.1?} into task {task:?}")?;
+        let ran_for = with_unit(&format!("{ran_for:.1?}"));
+        write!(f, "worker {worker} (pid {pid}) {how} {ran_for} into task {task:?}")?;
         if *attempts > 1 {
             write!(f, ", attempt {attempts}")?;
         }
@@ -236,6 +244,17 @@ mod tests {
             assert_eq!(Exit::Signal(63).to_string(), "real-time signal 63");
         }
         assert_eq!(Exit::Signal(99).to_string(), "signal 99");
+    }
+
+    #[test]
+    fn durations_have_a_blank_before_their_unit() {
+        let shown = [12, 5_700, 1_500_000].map(Duration::from_micros).map(|duration| {
+            let death = Death { ran_for: duration, ..Death::new("t", Exit::Code(1)) };
+            death.to_string().replace("worker 0 (pid 0) died of exit code 1 ", "")
+        });
+        let expected =
+            ["12.0 µs into task \"t\"", "5.7 ms into task \"t\"", "1.5 s into task \"t\""];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::measures::EndKind;
 use super::pool_journal::{Loss, LostTask};
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
-use crate::error::{Backtrace, Death, Exit, TaskError};
+use crate::error::{Backtrace, Death, Exit, TaskError, with_unit};
 use crate::sandbox::violation;
 use crate::scheduler::{Event, Verdict};
 use crate::task::TaskId;
@@ -201,7 +201,7 @@ impl PoolInner {
                 (Some((death.worker, death.pid)), cause, death.ran_for, death.attempts)
             }
             TaskError::TimedOut { worker, pid, after, attempts, .. } => {
-                let cause = format!("task ran longer than {after:?}");
+                let cause = format!("task ran longer than {}", with_unit(&format!("{after:?}")));
                 (Some((*worker, *pid)), cause, *after, *attempts)
             }
             TaskError::Undelivered { .. } => {
