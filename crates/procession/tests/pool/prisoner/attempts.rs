@@ -101,6 +101,8 @@ pub(super) struct Targets<'t> {
     pub readable: &'t Path,
     /// A socket for datagrams, of another process.
     pub socket: &'t Path,
+    /// A file that does not exist where named memory is.
+    pub memory: &'t Path,
     /// A process of the same user.
     pub victim: u32,
 }
@@ -171,7 +173,7 @@ pub(super) fn of_each_level(targets: &Targets<'_>) -> Vec<Attempt> {
         files::contents_and_names(targets),
         files::by_a_descriptor(targets),
         processes::attempts(targets),
-        processes::by_shared_memory(),
+        processes::by_shared_memory(targets),
         processes::by_sockets(targets),
         kernel::unneeded(),
         kernel::namespaces_and_devices(),

@@ -18,6 +18,7 @@ struct World {
     secret: PathBuf,
     readable: PathBuf,
     socket: PathBuf,
+    memory: PathBuf,
     received: UnixDatagram,
     victim: Child,
 }
@@ -33,12 +34,14 @@ impl World {
         let received = UnixDatagram::bind(&socket).expect("a socket");
         received.set_nonblocking(true).expect("a socket");
         let victim = Command::new("sleep").arg("300").stdin(Stdio::null()).spawn();
-        Self { secret, readable, socket, received, victim: victim.expect("a process"), dir }
+        let memory = format!("/dev/shm/procession-prisoner-{}", std::process::id()).into();
+        let victim = victim.expect("a process");
+        Self { dir, secret, readable, socket, memory, received, victim }
     }
 
     fn targets(&self) -> Targets<'_> {
-        let Self { secret, readable, socket, victim, .. } = self;
-        Targets { secret, readable, socket, victim: victim.id() }
+        let Self { secret, readable, socket, memory, victim, .. } = self;
+        Targets { secret, readable, socket, memory, victim: victim.id() }
     }
 
     fn is_unharmed(&mut self) -> bool {
@@ -53,6 +56,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        let _ = fs::remove_file(&self.memory);
         let _ = self.victim.kill();
         let _ = self.victim.wait();
     }

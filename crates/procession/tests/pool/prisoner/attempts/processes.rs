@@ -53,7 +53,7 @@ pub(super) fn attempts(targets: &Targets<'_>) -> Vec<Attempt> {
 }
 
 /// Objects of the user that are no files.
-pub(super) fn by_shared_memory() -> Vec<Attempt> {
+pub(super) fn by_shared_memory(targets: &Targets<'_>) -> Vec<Attempt> {
     const PRIVATE_AND_NEW: i32 = libc::IPC_CREAT | 0o600;
     let name = "/procession-prisoner";
     let queue = libc::O_CREAT | libc::O_RDWR;
@@ -75,7 +75,7 @@ pub(super) fn by_shared_memory() -> Vec<Attempt> {
             vec![step!(
                 libc::SYS_openat,
                 HERE,
-                "/dev/shm/procession-prisoner",
+                text(targets.memory),
                 queue | libc::O_CLOEXEC,
                 0o600
             )],
