@@ -46,24 +46,27 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
 
     use super::usage_error::UsageError;
     use super::{BUILD, format, registry, stderr};
+    use crate::files::task::HOST_VARIABLE;
 
     let AgentArgs { nats, workers, slots, lease, host } = args;
     if nats.nats.is_none() {
         let error = "--nats URL is needed, the address of the NATS servers";
         return Err(UsageError::new(&["agent"], anyhow::anyhow!(error)).into());
     }
+    // Its name is in the outcomes of the downloads.
+    let host =
+        host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let pool = super::pool()
+        .worker_env(HOST_VARIABLE, &host)
         .workers(workers.unwrap_or_else(num_cpus::get))
         .worker_program_beside("worker")
         .on_output(|line| stderr::print(format_args!("worker {}: {}", line.worker, line.line)))
         .build()?;
     let mut builder =
         Agent::builder(super::hosts::settings(&nats)?, registry()).build_id(BUILD).lease(lease);
+    builder = builder.host_name(&host);
     if let Some(slots) = slots {
         builder = builder.slots(slots);
-    }
-    if let Some(host) = host {
-        builder = builder.host_name(host);
     }
     let agent = builder.start(pool)?;
     agent.drain_on_signals();

@@ -65,5 +65,6 @@ pub fn download(
         cause,
         worker: None,
         pid: std::process::id(),
+        host: None,
     }
 }

@@ -50,6 +50,8 @@ struct FileLine<'o> {
     #[serde(skip_serializing_if = "Option::is_none")]
     worker: Option<usize>,
     pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'o str>,
 }
 
 /// The line of one file in JSON, without a line feed.
@@ -71,6 +73,7 @@ pub fn json(item: &FileItem, outcome: &DownloadOutcome, dest: &Path) -> String {
         cause: outcome.cause.as_deref(),
         worker: outcome.worker,
         pid: outcome.pid,
+        host: outcome.host.as_deref(),
     };
     serde_json::to_string(&line).expect("a line is plain data")
 }

@@ -65,6 +65,9 @@ pub struct DownloadOutcome {
     pub worker: Option<usize>,
     /// The process that ran it, or the coordinator if none did.
     pub pid: u32,
+    /// The other host on which that process is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl DownloadOutcome {
@@ -83,6 +86,7 @@ impl DownloadOutcome {
             cause: None,
             worker: None,
             pid: std::process::id(),
+            host: None,
         }
     }
 
@@ -173,6 +177,7 @@ mod tests {
             cause: None,
             worker: Some(0),
             pid: 4712,
+            host: None,
         }
     }
 

@@ -56,6 +56,7 @@ impl Task for Download {
         let mut outcome =
             download(tools, &self.fetch, notes, &self.item, |retry| log.try_failed(retry));
         outcome.worker = Some(context.worker());
+        outcome.host = std::env::var(HOST_VARIABLE).ok();
         // Earlier attempts of this task ended with their worker: their requests are not known, and
         // each counts as one.
         outcome.attempts += context.attempt() - 1;
@@ -63,6 +64,9 @@ impl Task for Download {
         Ok(outcome)
     }
 }
+
+/// The environment variable with the name of this host, for workers that run downloads of other ones.
+pub const HOST_VARIABLE: &str = "PROCESSION_HOST";
 
 /// Writes the events of a download into the journal of its process, if that keeps one.
 struct TaskLog<'c> {
@@ -128,6 +132,12 @@ pub fn log_lost(outcome: &DownloadOutcome, by: Option<(usize, u32)>) {
     }
 }
 
+/// Logs the outcome of a task of another host, whose own logs are there, into a journal for its process. `slot` is
+/// one in which no other task of that process ran at that time.
+pub fn log_of_host(journal: &Journal, outcome: &DownloadOutcome, slot: usize) {
+    journal.record(level(outcome), task_event(outcome, Some(slot), None));
+}
+
 fn level(outcome: &DownloadOutcome) -> Level {
     if outcome.status == DownloadStatus::Error { Level::Error } else { Level::Info }
 }
@@ -151,6 +161,7 @@ fn task_event(
         cause,
         worker: _,
         pid: _,
+        host: _,
     } = outcome;
     LogEvent::Task(TaskEnd {
         code: code.clone(),

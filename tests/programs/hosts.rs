@@ -177,6 +177,13 @@ mod with_a_server {
         assert!(ran.stdout.contains("194 flags downloaded."), "{ran:?}");
         assert!(ran.stderr.contains("host doomed was lost"), "{ran:?}");
         assert_eq!(place.flags("downloads").len(), 194);
+        let seen = place.run(&["timeline"]).expect(0).stdout;
+        assert!(seen.contains(": 194 ok, 0 not found, 0 errors in"), "{seen}");
+        assert!(seen.contains("doomed/0") && seen.contains("other/0"), "{seen}");
+        let logged = place.run(&["logs"]).expect(0).stdout;
+        assert!(logged.contains("other/1") && !logged.contains("194 not done"), "{logged}");
+        let again = place.run(&["--resume"]).expect(0).stdout;
+        assert!(!again.contains("194"), "{again}");
         other.signal(Signal::TERM);
         other.wait().expect(0);
     }

@@ -93,6 +93,18 @@ impl Journal {
         Self::open(dir, ProcessKind::Worker, Some(worker), pid)
     }
 
+    /// Opens a journal for a worker of another host, `dir/host-2-4712.jsonl`: for the coordinator, which records
+    /// there what it is told. `number` is one of the host in this run; `name` is what people call the process.
+    pub fn of_host(dir: &Path, number: usize, name: &str, pid: u32) -> Result<Self, JournalError> {
+        let path = dir.join(format!("host-{number}-{pid}.jsonl"));
+        match OpenOptions::new().append(true).create(true).open(&path) {
+            Ok(file) => {
+                Ok(Self::with_file(file, path, ProcessKind::Other(name.to_owned()), None, pid))
+            }
+            Err(source) => Err(JournalError { path, source }),
+        }
+    }
+
     fn open(
         dir: &Path,
         process: ProcessKind,

@@ -11,6 +11,7 @@ use procession::{PoolError, TaskError};
 use procession_journal::{Level, LogEvent};
 
 use super::display::RunDisplay;
+use super::host_journals::HostJournals;
 use super::submitter::Submitter;
 use crate::cli::exit::ProgramExit;
 use crate::cli::{format, run_log, signals};
@@ -52,6 +53,7 @@ pub(super) struct Collector {
     pub interrupted_by: Option<ProgramExit>,
     pub pool_error: Option<PoolError>,
     began: Instant,
+    hosts: HostJournals,
 }
 
 impl Collector {
@@ -70,6 +72,7 @@ impl Collector {
             interrupted_by: None,
             pool_error: None,
             began,
+            hosts: HostJournals::default(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Collector {
                     let code = item.code.clone();
                     run_log::record(Level::Debug, LogEvent::ErrorReceived { code });
                 }
+                self.hosts.record(&outcome);
                 outcome
             }
             Err(error) => {

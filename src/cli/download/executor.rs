@@ -66,7 +66,7 @@ impl RunExecutor {
                 };
                 Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
-            Parallelism::Hosts { .. } => hosts::cluster(workers.nats.as_ref(), retries)?,
+            Parallelism::Hosts { .. } => hosts::cluster(workers.nats.as_ref(), retries, bar)?,
         };
         Ok(Self { engine, parallelism, threads })
     }

@@ -21,6 +21,7 @@ mod collector;
 mod conclusion;
 mod display;
 mod executor;
+mod host_journals;
 mod joblog;
 mod logged_items;
 mod parallelism;

@@ -1,6 +1,6 @@
 //! The feature `hosts`: connections to NATS, and the table of agents.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,10 @@ use procession_nats::{
 use serde_json::json;
 
 use super::NatsArgs;
+use crate::cli::bar::RunProgressBar;
 use crate::cli::exit::ProgramExit;
 use crate::cli::usage_error::UsageError;
-use crate::cli::{BUILD, format, stderr, stdout};
+use crate::cli::{BUILD, format, stdout};
 
 /// The settings of a connection.
 pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSettings> {
@@ -44,16 +45,28 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
     Ok(settings)
 }
 
-/// The executor of a run on other hosts. `retries` counts the further attempts of a flag whose host was lost.
+/// The executor of a run on other hosts, whose events are told beside its bar. `retries` counts the further
+/// attempts of a flag whose host was lost.
 pub(in crate::cli) fn cluster(
     nats: Option<&NatsArgs>,
     retries: u32,
+    bar: &RunProgressBar,
 ) -> anyhow::Result<Arc<dyn Engine>> {
     let nats = nats.context("--nats URL is needed")?;
-    Ok(Arc::new(connect(nats, retries)?))
+    let bar = bar.clone();
+    Ok(Arc::new(connect(nats, retries, move |line| bar.print_line(line))?))
 }
 
-pub(in crate::cli) fn connect(nats: &NatsArgs, retries: u32) -> anyhow::Result<Cluster> {
+pub(in crate::cli) fn connect(
+    nats: &NatsArgs,
+    retries: u32,
+    print: impl Fn(fmt::Arguments<'_>) + Send + Sync + 'static,
+) -> anyhow::Result<Cluster> {
+    let tell = move |event: &ClusterEvent| {
+        if let Some(line) = in_words(event) {
+            print(format_args!("coordinator: {line}"));
+        }
+    };
     let cluster = Cluster::builder(settings(nats)?)
         .build_id(BUILD)
         .attempts(retries.saturating_add(1))
@@ -62,23 +75,24 @@ pub(in crate::cli) fn connect(nats: &NatsArgs, retries: u32) -> anyhow::Result<C
     Ok(cluster)
 }
 
-fn tell(event: &ClusterEvent) {
-    match event {
-        ClusterEvent::NoHost { build, others } if others.is_empty() => stderr::print(format_args!(
-            "coordinator: no host takes the tasks: start `coordinator agent` of this build ({build})"
-        )),
-        ClusterEvent::NoHost { build, others } => stderr::print(format_args!(
-            "coordinator: no host has this build ({build}); those that there are have {}",
-            others.join(", ")
-        )),
-        ClusterEvent::HostLost { host, tasks } => stderr::print(format_args!(
-            "coordinator: host {} was lost with {}",
+fn in_words(event: &ClusterEvent) -> Option<String> {
+    Some(match event {
+        ClusterEvent::NoHost { build, others } if others.is_empty() => {
+            format!("no host takes the tasks: start `coordinator agent` of this build ({build})")
+        }
+        ClusterEvent::NoHost { build, others } => {
+            let others = others.join(", ");
+            let others = format::printable(&others);
+            format!("no host has this build ({build}); those that there are have {others}")
+        }
+        ClusterEvent::HostLost { host, tasks } => format!(
+            "host {} was lost with {}",
             format::printable(host),
             format::count(*tasks as u64, "flag")
-        )),
-        ClusterEvent::Broken(error) => stderr::print(format_args!("coordinator: {error}")),
-        _ => {}
-    }
+        ),
+        ClusterEvent::Broken(error) => error.to_string(),
+        _ => return None,
+    })
 }
 
 /// `coordinator hosts --new-nkey`.

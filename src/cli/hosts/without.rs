@@ -5,6 +5,7 @@ use std::sync::Arc;
 use procession::Engine;
 
 use super::NatsArgs;
+use crate::cli::bar::RunProgressBar;
 
 pub(in crate::cli) fn missing() -> anyhow::Error {
     anyhow::anyhow!(
@@ -13,6 +14,10 @@ pub(in crate::cli) fn missing() -> anyhow::Error {
     )
 }
 
-pub(in crate::cli) fn cluster(_: Option<&NatsArgs>, _: u32) -> anyhow::Result<Arc<dyn Engine>> {
+pub(in crate::cli) fn cluster(
+    _: Option<&NatsArgs>,
+    _: u32,
+    _: &RunProgressBar,
+) -> anyhow::Result<Arc<dyn Engine>> {
     Err(missing())
 }

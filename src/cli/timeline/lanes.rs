@@ -1,7 +1,7 @@
 //! The lanes of a run: one for each worker, and for each thread inside it.
 
-use procession_journal::RunHistory;
 use procession_journal::history::{ProcessRecord, Span};
+use procession_journal::{ProcessKind, RunHistory};
 
 /// The spans of one slot, in the order of their begins.
 pub(super) struct Lane<'s> {
@@ -33,5 +33,5 @@ pub(super) fn of(history: &RunHistory) -> Vec<Lane<'_>> {
 
 /// The word for a slot of this kind of process.
 pub(super) fn slot_name(process: &ProcessRecord) -> &'static str {
-    if process.worker.is_some() { "slot" } else { "thread" }
+    if process.kind == ProcessKind::Coordinator { "thread" } else { "slot" }
 }

@@ -13,8 +13,8 @@ use anstyle::{AnsiColor, Color};
 
 use super::super::format::{count, milliseconds};
 use super::lanes::{self, Lane};
-use procession_journal::RunHistory;
 use procession_journal::history::{Annotation, Micros, Span, SpanOutcome};
+use procession_journal::{ProcessKind, RunHistory};
 
 /// Maximum number of lanes.
 const MOST_LANES: usize = 64;
@@ -143,6 +143,12 @@ fn headline(name: &str, history: &RunHistory) -> String {
 
 /// The name of a lane: short on a narrow terminal, and only on the first lane of a worker.
 fn label(lane: &Lane<'_>, width: usize) -> String {
+    /// The most characters of the name of a process of another host.
+    const NAME: usize = 24;
+    if let ProcessKind::Other(name) = &lane.process.kind {
+        let shown: String = name.chars().take(if width < 60 { 8 } else { NAME }).collect();
+        return if lane.slot == 0 { shown } else { String::new() };
+    }
     match (lane.process.worker, lane.slot) {
         (Some(worker), 0) if width < 60 => format!("w{worker}"),
         (Some(worker), 0) => format!("worker {worker} {}", lane.process.pid),
