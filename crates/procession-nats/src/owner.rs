@@ -378,3 +378,33 @@ impl TaskOwner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A revocation may be taken by the server, and heard of only when another one was written in its place.
+    #[test]
+    fn a_task_that_was_lost_with_its_host_is_never_said_to_be_cancelled() {
+        let mut owner = TaskOwner::new(1, None, 7);
+        let record = |actions: &[OwnerAction]| match actions {
+            [OwnerAction::Write { record, .. }] => record.clone(),
+            other => panic!("{other:?}"),
+        };
+        let stored = |seq, record| OwnerEvent::Observed(StoredRecord { seq, record });
+        let queued = record(&owner.handle(OwnerEvent::Submitted));
+        owner.handle(stored(1, queued.clone()));
+        let (instance, host) = ("i".to_owned(), "h".to_owned());
+        let claim = HostClaim { instance, host, lease_ms: 1 };
+        let claimed =
+            TaskRecord { nonce: 1, state: RecordedState::Claimed(claim), ..queued.clone() };
+        owner.handle(stored(2, claimed));
+        let lost = record(&owner.handle(OwnerEvent::InstanceLost("i".to_owned())));
+        // A server that has started again answers with an earlier record.
+        let reply = WriteReply::Latest(Some(StoredRecord { seq: 1, record: queued }));
+        let again = record(&owner.handle(OwnerEvent::Replied { nonce: lost.nonce, reply }));
+        assert_ne!(again.nonce, lost.nonce);
+        let end = OwnedEnd::HostLost { host: "h".to_owned(), attempts: 1 };
+        assert_eq!(owner.handle(stored(3, lost)), [OwnerAction::End(end)]);
+    }
+}

@@ -9,6 +9,8 @@ use procession::{
     PoolError, RemoteChunks, RemotePromise, RemoteTask, TaskError, TaskId, TaskOptions,
 };
 
+use tokio::sync::mpsc::error::SendError;
+
 use super::driver::ClusterNote;
 use super::said::OnHostSaid;
 use super::{Delivery, UnboundedSender};
@@ -155,8 +157,12 @@ impl ClusterShared {
             return promise.fail(TaskError::PoolBroken(error));
         }
         self.added(id, task.tasks());
-        // If the driver has ended, the promise is dropped with the note.
-        let _ = self.notes.send(ClusterNote::Submitted { id, task, promise, options });
+        let (tasks, note) = (task.tasks(), ClusterNote::Submitted { id, task, promise, options });
+        // The driver has ended since the refusal was asked for.
+        if let Err(SendError(ClusterNote::Submitted { promise, .. })) = self.notes.send(note) {
+            self.finished(id, tasks);
+            promise.fail(TaskError::PoolBroken(self.refusal().unwrap_or(PoolError::ShutDown)));
+        }
     }
 
     pub(super) fn is_live(&self, id: TaskId) -> bool {

@@ -57,21 +57,26 @@ fn a_task_of_a_host_that_was_killed_was_begun_once_and_its_error_names_the_host(
     assert_eq!(cluster.stats().lost, 2);
 }
 
+/// Runs tasks on two hosts, and kills the host `doomed` in the middle of them. The leases are long, so that a host
+/// that gets no processor for a while does not lose its tasks, too.
+fn kill_in_mid_run(place: &Place, cluster: &Cluster, tasks: u64) -> Vec<Result<u64, TaskError>> {
+    const PATIENT: AgentKind = AgentKind { lease_ms: 10_000, ..SHORT };
+    let doomed = place.agent("doomed", PATIENT);
+    let _other = place.agent("other", PATIENT);
+    let futures = run_many(cluster, place, tasks);
+    let file = place.path("notes");
+    eventually("some tasks", || notes(&file).len() > 100);
+    doomed.signal(Signal::KILL);
+    futures.into_iter().map(Future::result).collect()
+}
+
 fn with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run() {
     const TASKS: u64 = 1000;
     let place = Place::new();
     let cluster = place.builder().attempts(3).build().expect("a cluster");
-    let doomed = place.agent("doomed", SHORT);
-    let _other = place.agent("other", SHORT);
-    let futures = run_many(&cluster, &place, TASKS);
-    let file = place.path("notes");
-    eventually("some tasks", || notes(&file).len() > 100);
-    doomed.signal(Signal::KILL);
-    for (n, future) in (0..).zip(futures) {
-        assert_eq!(future.result(), Ok(n));
-    }
-    let begun = notes(&file);
-    let twice = begun.len() as u64 - TASKS;
+    let results = kill_in_mid_run(&place, &cluster, TASKS);
+    assert!(results.into_iter().eq((0..TASKS).map(Ok)));
+    let twice = notes(&place.path("notes")).len() as u64 - TASKS;
     assert!(twice <= SHORT.slots as u64, "{twice} tasks began twice");
     assert_eq!(cluster.stats().lost, 0);
 }
@@ -79,19 +84,15 @@ fn with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run() {
 fn without_retries_only_what_a_killed_host_had_begun_is_affected() {
     const TASKS: u64 = 1000;
     let place = Place::new();
-    let cluster = place.cluster();
-    let doomed = place.agent("doomed", SHORT);
-    let _other = place.agent("other", SHORT);
-    let futures = run_many(&cluster, &place, TASKS);
-    let file = place.path("notes");
-    eventually("some tasks", || notes(&file).len() > 100);
-    doomed.signal(Signal::KILL);
-    let results: Vec<_> = futures.into_iter().map(Future::result).collect();
-    let lost = results.iter().filter(|result| result.is_err()).count();
-    assert!(lost <= SHORT.slots, "{lost} of {} slots", SHORT.slots);
-    let mut begun = notes(&file);
-    begun.dedup();
-    assert_eq!(begun.len(), notes(&file).len(), "no task began twice");
+    let results = kill_in_mid_run(&place, &place.cluster(), TASKS);
+    let lost: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert!(lost.len() <= SHORT.slots, "{lost:?} of {} slots", SHORT.slots);
+    for error in lost {
+        assert!(matches!(&error, TaskError::HostLost { host, .. } if host == "doomed"), "{error}");
+    }
+    let (begun, mut once) = (notes(&place.path("notes")), notes(&place.path("notes")));
+    once.dedup();
+    assert_eq!(begun, once, "no task began twice");
 }
 
 fn a_result_of_a_host_that_was_stopped_for_long_is_refused() {
