@@ -12,6 +12,7 @@ use crate::holder::{HolderAction, HolderEvent, TaskHolder};
 use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
 use crate::task_record::{HostClaim, StoredRecord, TaskRecord};
 
+use laws::check_attempt;
 pub use schedule::run;
 
 /// What a schedule has done, for those who run it.
@@ -81,6 +82,8 @@ struct HeldDelivery {
     acks: u64,
     holder: TaskHolder,
     runs: bool,
+    /// The coordinator has asked to end it.
+    was_killed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -248,7 +251,9 @@ impl HostsWorld {
             Some((stale, owner)) if *stale == coordinator => owner,
             _ => return,
         };
+        let (was_cancelled, attempt) = (owner.is_cancelled(), owner.attempt());
         for action in owner.handle(event) {
+            check_attempt(task, was_cancelled, attempt, &action);
             let from = Peer::Owner(coordinator);
             match action {
                 OwnerAction::Write { record, expect } => {
@@ -298,8 +303,10 @@ impl HostsWorld {
             return;
         }
         let Some(held) = agent.held.iter_mut().find(|held| held.copy == copy) else { return };
+        held.was_killed |= matches!(event, HolderEvent::Kill);
         let actions = held.holder.handle(event);
         self.act_for_holder(at, copy, actions);
+        self.check_kill(at, copy);
     }
 
     fn act_for_holder(&mut self, at: usize, copy: u64, actions: Vec<HolderAction>) {
@@ -318,6 +325,7 @@ impl HostsWorld {
                 }
                 HolderAction::Ack => self.packets.push(Packet::Ack { copy: held.acks }),
                 HolderAction::Run => {
+                    assert!(!held.was_killed, "task {task} begins after it was killed");
                     held.runs = true;
                     self.began(task, attempt);
                 }
@@ -328,7 +336,10 @@ impl HostsWorld {
                     held.runs = false;
                     self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
                 }
-                HolderAction::Forget => agent.held.retain(|held| held.copy != copy),
+                HolderAction::Forget => {
+                    assert!(!held.runs, "task {task} is forgotten and runs on");
+                    agent.held.retain(|held| held.copy != copy);
+                }
             }
         }
     }
@@ -346,7 +357,15 @@ impl HostsWorld {
         self.server.copies += 1;
         let (task, attempt, copy, acks) =
             (queued.task, queued.attempt, self.server.copies, queued.copy);
-        agent.held.push(HeldDelivery { task, attempt, copy, acks, holder, runs: false });
+        agent.held.push(HeldDelivery {
+            task,
+            attempt,
+            copy,
+            acks,
+            holder,
+            runs: false,
+            was_killed: false,
+        });
         self.act_for_holder(at, copy, vec![action]);
     }
 }

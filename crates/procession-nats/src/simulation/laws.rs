@@ -1,7 +1,7 @@
 //! What must hold after each step, whatever happens.
 
 use super::HostsWorld;
-use crate::owner::OwnedEnd;
+use crate::owner::{OwnedEnd, OwnerAction};
 use crate::task_record::{RecordedState, Revocation};
 
 impl HostsWorld {
@@ -79,6 +79,31 @@ impl HostsWorld {
         }
     }
 
+    /// A run ends when it is killed.
+    pub(super) fn check_kill(&self, at: usize, copy: u64) {
+        let held = self.agents[at].held.iter().find(|held| held.copy == copy);
+        let runs_on = held.is_some_and(|held| held.was_killed && held.runs);
+        assert!(!runs_on, "a task was killed and runs on");
+    }
+
+    /// An agent that keeps its lease runs only tasks that it has: a task that was taken away, revoked, or done does
+    /// not run.
+    pub(super) fn check_claims(&self) {
+        let agents = self.agents.iter().filter(|agent| !agent.is_dead && !agent.is_stopped);
+        for agent in agents.filter(|it| !self.server.without_lease.contains(&it.instance)) {
+            for held in agent.held.iter().filter(|held| held.runs) {
+                let latest = self.server.latest(held.task).map(|latest| &latest.record);
+                let has_claim = latest.is_some_and(|record| match &record.state {
+                    RecordedState::Claimed(claim) => {
+                        claim.instance == agent.instance && record.attempt == held.attempt
+                    }
+                    _ => false,
+                });
+                assert!(has_claim, "task {} runs without its claim: {latest:?}", held.task);
+            }
+        }
+    }
+
     /// No two agents that keep their leases run the same task.
     pub(super) fn check_runs(&self) {
         for task in 0..self.owners.len() {
@@ -91,5 +116,15 @@ impl HostsWorld {
                 .count();
             assert!(runs <= 1, "task {task} runs {runs} times at the same time");
         }
+    }
+}
+
+/// A task that was cancelled has no further attempt.
+pub(super) fn check_attempt(task: usize, was_cancelled: bool, before: u32, action: &OwnerAction) {
+    if let OwnerAction::Write { record, .. } = action
+        && record.state == RecordedState::Queued
+    {
+        let is_new = record.attempt > before;
+        assert!(!(was_cancelled && is_new), "task {task} was cancelled, and is queued again");
     }
 }

@@ -23,6 +23,7 @@ pub fn run(seed: u64) -> ScheduleCounts {
     world.calm_down();
     for _ in 0..20_000 {
         if world.owners.iter().all(|owned| owned.end.is_some()) {
+            world.holders_end();
             world.afterwards();
             return world.counts;
         }
@@ -37,6 +38,7 @@ impl HostsWorld {
         self.counts.steps += 1;
         self.check_records();
         self.check_runs();
+        self.check_claims();
     }
 
     fn chaotic_step(&mut self) {
@@ -80,6 +82,22 @@ impl HostsWorld {
                 self.fence(at);
             }
         }
+    }
+
+    /// No agent holds a task for ever that nobody waits for.
+    fn holders_end(&mut self) {
+        for _ in 0..20_000 {
+            if self.agents.iter().all(|agent| agent.held.is_empty()) {
+                return;
+            }
+            match self.rng.u8(0..4) {
+                0 => self.finish_run(),
+                1 => self.time_out(),
+                _ => self.deliver_packet(),
+            }
+            self.check();
+        }
+        panic!("holders never end: {self:#?}");
     }
 
     /// Records are removed, and whatever is still on its way arrives: nothing may begin.
@@ -303,7 +321,7 @@ mod tests {
     #[test]
     fn in_random_schedules_no_task_is_lost_or_begun_too_often_and_no_late_result_counts() {
         let mut all = ScheduleCounts::default();
-        for seed in 0..3_000 {
+        for seed in 0..1_000 {
             let counts = std::panic::catch_unwind(|| run(seed));
             let counts = counts.unwrap_or_else(|_| panic!("in schedule {seed}"));
             all.steps += counts.steps;
@@ -315,6 +333,6 @@ mod tests {
             all.attached += counts.attached;
         }
         let happened = [all.done, all.lost, all.cancelled, all.refused, all.attached];
-        assert!(happened.iter().all(|number| *number > 100), "{all:?}");
+        assert!(happened.iter().all(|number| *number > 50), "{all:?}");
     }
 }
