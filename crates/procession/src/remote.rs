@@ -13,6 +13,7 @@
 mod chunks;
 mod progress;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,13 +77,19 @@ pub struct RemoteTask {
     blobs: Vec<Blob>,
 }
 
-/// The head of an encoded task: one line of JSON, which the text follows.
+/// The head of an encoded task: one line of JSON. The lengths of the tasks of a chunk follow, and then the text.
 #[derive(Serialize, Deserialize)]
-struct RemoteHead {
-    name: String,
+struct RemoteHead<'t> {
+    #[serde(borrow)]
+    name: Cow<'t, str>,
     encoding: Encoding,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ends: Vec<usize>,
+    /// The number of lengths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    tasks: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Bytes that are no encoded task or result.
@@ -112,9 +119,12 @@ impl RemoteTask {
     /// The task without its blobs.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Self { name, encoding, text, ends, blobs: _ } = self;
-        let head = RemoteHead { name: name.clone(), encoding: *encoding, ends: ends.clone() };
-        let mut bytes = serde_json::to_vec(&head).expect("text is always encodable");
+        let (name, encoding, tasks) = (Cow::Borrowed(&**name), *encoding, ends.len());
+        let head = RemoteHead { name, encoding, tasks };
+        let mut bytes = Vec::with_capacity(128 + chunks::LENGTH * tasks + text.len());
+        serde_json::to_writer(&mut bytes, &head).expect("text is always encodable");
         bytes.push(b'\n');
+        chunks::write_lengths(ends, &mut bytes);
         bytes.extend_from_slice(text);
         bytes
     }
@@ -126,13 +136,14 @@ impl RemoteTask {
     /// The bytes have no such form. Whether the task itself can be decoded is found out where it is run.
     pub fn from_bytes(bytes: &[u8], blobs: Vec<Blob>) -> Result<Self, NotEncoded> {
         let (head, text) = split(bytes, "task")?;
-        let RemoteHead { name, encoding, ends } = parse(head, "task")?;
+        let RemoteHead { name, encoding, tasks } = parse(head, "task")?;
         check_number(&blobs, "task")?;
-        if !ends.is_empty() && (!ends.is_sorted() || ends.last() != Some(&text.len())) {
+        let (ends, text) = chunks::read_lengths(tasks, text)?;
+        if !ends.is_empty() && ends.last() != Some(&text.len()) {
             let reason = "its tasks do not fill it".to_owned();
             return Err(NotEncoded { what: "task", reason });
         }
-        Ok(Self { name, encoding, text: text.to_vec(), ends, blobs })
+        Ok(Self { name: name.into_owned(), encoding, text: text.to_vec(), ends, blobs })
     }
 }
 
@@ -397,7 +408,7 @@ mod tests {
         let death = TaskError::WorkerDied(Box::new(Death::new("square", Exit::Signal(11))));
         let reply = Content::Reply { text: b"{}\n{}".to_vec(), blobs: Vec::new() };
         let items = vec![
-            ItemResult::Output(b"7\n".to_vec()),
+            ItemResult::Output(b"7\n"[..].into()),
             ItemResult::Error(TaskError::Cancelled),
             ItemResult::Reply(b"{}".to_vec()),
         ];
@@ -407,7 +418,7 @@ mod tests {
         for result in [RemoteResult::of_error(death), RemoteResult(reply), chunk] {
             assert_eq!(RemoteResult::from_bytes(&result.to_bytes(), Vec::new()), Ok(result));
         }
-        for bytes in [&b""[..], b"reply", b"other\nx", b"error\n{}", b"{}\nx", b"chunk\n"] {
+        for bytes in [&b""[..], b"reply", b"other\nx", b"error\n{}", b"{}\nx", b"chunk\nz"] {
             assert!(RemoteResult::from_bytes(bytes, Vec::new()).is_err());
             assert!(RemoteTask::from_bytes(bytes, Vec::new()).is_err());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::AgentShared;
 use super::hold::{self, HeldCount};
@@ -47,7 +47,7 @@ async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscri
     let mut lanes = LaneRequests::new();
     loop {
         let _ = instance.wait_for(|instance| instance.has_lease).await;
-        let free = shared.free.available_permits();
+        let free = free_slots(shared).await;
         while let Some(request) = lanes.next(free, Instant::now()) {
             if ask(shared, inbox, request).await.is_err() {
                 return;
@@ -68,6 +68,18 @@ async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscri
             () = sleep_until(lanes.deadline().unwrap_or(later)) => {}
         }
     }
+}
+
+/// The number of free slots. If some are and most are not, those that become free in the next moment are waited
+/// for: one request for several messages costs less than several requests. With few slots, nothing is.
+async fn free_slots(shared: &AgentShared) -> usize {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let (free, enough) = (shared.free.available_permits(), shared.slots.div_ceil(8));
+    if free > 0 && free < enough {
+        let enough = u32::try_from(enough).unwrap_or(u32::MAX);
+        let _ = timeout(MOMENT, shared.free.acquire_many(enough)).await;
+    }
+    shared.free.available_permits()
 }
 
 async fn ask(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::{
     Content, NotEncoded, OnDone, OnProgress, RemoteProgress, RemotePromise, RemoteResult,
@@ -75,8 +75,8 @@ impl fmt::Debug for RemoteChunks {
 /// The result of one task of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ItemResult {
-    /// Its encoded output.
-    Output(Vec<u8>),
+    /// Its encoded output. A short one needs no allocation.
+    Output(SmallVec<[u8; 16]>),
     /// What the worker has replied in another case.
     Reply(Vec<u8>),
     Error(TaskError),
@@ -142,7 +142,7 @@ impl AnyChunkPromise for RemoteChunkCore {
     }
 
     fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
-        self.put(first, outputs.iter().map(|output| ItemResult::Output(output.to_vec())))
+        self.put(first, outputs.iter().map(|output| ItemResult::Output((*output).into())))
     }
 
     fn put_line(&self, said: &Said<'_>) -> bool {
@@ -164,56 +164,70 @@ impl Drop for RemoteChunkCore {
     }
 }
 
-/// The kind and the length of one result in the bytes of a chunk.
-#[derive(Serialize, Deserialize)]
-enum ItemHead {
-    #[serde(rename = "o")]
-    Output(usize),
-    #[serde(rename = "r")]
-    Reply(usize),
-    #[serde(rename = "e")]
-    Error(usize),
+/// Number of bytes of a length: 32 bits in little-endian order.
+pub(super) const LENGTH: usize = 4;
+
+/// Writes the lengths of parts that have these ends.
+pub(super) fn write_lengths(ends: &[usize], bytes: &mut Vec<u8>) {
+    let mut begin = 0;
+    for end in ends {
+        write_length(end - begin, bytes);
+        begin = *end;
+    }
 }
 
-/// A line of JSON with the kinds and lengths, then all results.
-pub(super) fn to_bytes(items: &[ItemResult]) -> Vec<u8> {
-    let (mut heads, mut rest) = (Vec::with_capacity(items.len()), Vec::new());
-    for item in items {
-        heads.push(match item {
-            ItemResult::Output(bytes) => {
-                rest.extend_from_slice(bytes);
-                ItemHead::Output(bytes.len())
-            }
-            ItemResult::Reply(bytes) => {
-                rest.extend_from_slice(bytes);
-                ItemHead::Reply(bytes.len())
-            }
-            ItemResult::Error(error) => {
-                let error = serde_json::to_vec(error).expect("errors are texts and numbers");
-                rest.extend_from_slice(&error);
-                ItemHead::Error(error.len())
-            }
-        });
+fn write_length(length: usize, bytes: &mut Vec<u8>) {
+    let length = u32::try_from(length).expect("a chunk has less than 4 GiB");
+    bytes.extend_from_slice(&length.to_le_bytes());
+}
+
+/// The ends of so many parts, and what follows their lengths.
+pub(super) fn read_lengths(parts: usize, bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), NotEncoded> {
+    let cut = || NotEncoded { what: "task", reason: "it is cut".to_owned() };
+    let len = parts.checked_mul(LENGTH).ok_or_else(cut)?;
+    let (lengths, rest) = bytes.split_at_checked(len).ok_or_else(cut)?;
+    let mut end = 0_usize;
+    let mut ends = Vec::with_capacity(parts);
+    for length in lengths.as_chunks().0 {
+        end = end.checked_add(u32::from_le_bytes(*length) as usize).ok_or_else(cut)?;
+        ends.push(end);
     }
-    let mut bytes = serde_json::to_vec(&heads).expect("numbers are always encodable");
-    bytes.push(b'\n');
-    bytes.extend_from_slice(&rest);
+    Ok((ends, rest))
+}
+
+/// Each result after its kind and its length.
+pub(super) fn to_bytes(items: &[ItemResult]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(items.len() * (1 + LENGTH + 16));
+    for item in items {
+        let error;
+        let (kind, item) = match item {
+            ItemResult::Output(output) => (b'o', &output[..]),
+            ItemResult::Reply(reply) => (b'r', &reply[..]),
+            ItemResult::Error(it) => {
+                error = serde_json::to_vec(it).expect("errors are texts and numbers");
+                (b'e', &error[..])
+            }
+        };
+        bytes.push(kind);
+        write_length(item.len(), &mut bytes);
+        bytes.extend_from_slice(item);
+    }
     bytes
 }
 
 pub(super) fn from_bytes(bytes: &[u8]) -> Result<Vec<ItemResult>, NotEncoded> {
-    let (heads, mut rest) = super::split(bytes, "result")?;
-    let heads: Vec<ItemHead> = super::parse(heads, "result")?;
-    let cut = || NotEncoded { what: "result", reason: "it is cut".to_owned() };
-    let mut items = Vec::with_capacity(heads.len());
-    for head in heads {
-        let (ItemHead::Output(len) | ItemHead::Reply(len) | ItemHead::Error(len)) = head;
-        let (item, after) = rest.split_at_checked(len).ok_or_else(cut)?;
+    let wrong = |reason: &str| NotEncoded { what: "result", reason: reason.to_owned() };
+    let (mut items, mut rest) = (Vec::new(), bytes);
+    while let Some((kind, after)) = rest.split_first() {
+        let (length, after) = after.split_first_chunk().ok_or_else(|| wrong("it is cut"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (item, after) = after.split_at_checked(length).ok_or_else(|| wrong("it is cut"))?;
         rest = after;
-        items.push(match head {
-            ItemHead::Output(_) => ItemResult::Output(item.to_vec()),
-            ItemHead::Reply(_) => ItemResult::Reply(item.to_vec()),
-            ItemHead::Error(_) => ItemResult::Error(super::parse(item, "result")?),
+        items.push(match kind {
+            b'o' => ItemResult::Output(item.into()),
+            b'r' => ItemResult::Reply(item.to_vec()),
+            b'e' => ItemResult::Error(super::parse(item, "result")?),
+            _ => return Err(wrong("the kind of an item is unknown")),
         });
     }
     Ok(items)
@@ -235,7 +249,7 @@ pub(super) fn complete(promise: &dyn AnyChunkPromise, len: u32, items: Vec<ItemR
                     outputs.push(output);
                     next += 1;
                 }
-                let outputs: Vec<_> = outputs.iter().map(Vec::as_slice).collect();
+                let outputs: Vec<_> = outputs.iter().map(|output| &output[..]).collect();
                 promise.complete(first, &outputs);
             }
             ItemResult::Reply(text) => match Reply::parse(&text) {
@@ -260,7 +274,7 @@ mod tests {
         let on_done = Box::new(move |result| drop(sender.send(result)));
         let core = RemoteChunkCore::new(TaskId::of_number(1), 2, Box::new(drop), on_done);
         assert_eq!(core.complete(0, &[b"1", b"2"]), 2);
-        let items = [b"1".to_vec(), b"2".to_vec()].map(ItemResult::Output);
+        let items = [b"1", b"2"].map(|output| ItemResult::Output(output[..].into()));
         assert_eq!(receiver.recv(), Ok(RemoteResult(Content::Chunk(items.into()))));
         assert_eq!(core.complete(1, &[b"3"]), 0);
         assert_eq!(core.fail(7..8, &TaskError::Cancelled), 0);
