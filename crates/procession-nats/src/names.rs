@@ -70,7 +70,7 @@ impl Names {
         format!("{}.t.{build}.>", self.prefix)
     }
 
-    pub(crate) fn tasks_of_lane(&self, build: &str, lane: Lane) -> String {
+    pub(crate) fn tasks_of_lane(&self, build: &str, lane: QueueLane) -> String {
         format!("{}.t.{build}.{}.>", self.prefix, lane.token())
     }
 
@@ -78,7 +78,7 @@ impl Names {
         format!("{}.t.*.*.{job}.*", self.prefix)
     }
 
-    pub(crate) fn task(&self, build: &str, lane: Lane, job: &str, id: u64) -> String {
+    pub(crate) fn task(&self, build: &str, lane: QueueLane, job: &str, id: u64) -> String {
         format!("{}.t.{build}.{}.{job}.{id}", self.prefix, lane.token())
     }
 
@@ -128,13 +128,13 @@ impl Names {
 
 /// A part of the queue of a build. Agents take messages from a lane only if they find none in those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum QueueLane {
     High,
     Normal,
     Low,
 }
 
-impl Lane {
+impl QueueLane {
     /// All of them, the most urgent first.
     pub(crate) const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn a_subject_says_whose_task_it_is() {
         let names = Names::new("p").expect("a prefix");
-        let task = names.task("b", Lane::of_priority(-3), "j-1", 7);
-        assert_eq!(Lane::of_subject(&task), Some(Lane::Low));
+        let task = names.task("b", QueueLane::of_priority(-3), "j-1", 7);
+        assert_eq!(QueueLane::of_subject(&task), Some(QueueLane::Low));
         for subject in [task, names.record("j-1", 7)] {
             assert_eq!(job_and_id(&subject), Some(("j-1", 7)));
         }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::AgentShared;
 use super::hold::{self, HeldCount};
 use super::lanes::{EXPIRES, LaneRequest, LaneRequests};
-use crate::names::Lane;
+use crate::names::QueueLane;
 
 /// Until the agent is drained.
 pub(super) async fn pull(shared: Arc<AgentShared>) {
@@ -107,7 +107,7 @@ async fn take(
     message: Message,
 ) -> bool {
     let Some(status) = message.status.map(|status| status.as_u16()) else {
-        if let Some(lane) = Lane::of_subject(&message.subject) {
+        if let Some(lane) = QueueLane::of_subject(&message.subject) {
             lanes.message(lane);
         }
         match Arc::clone(&shared.free).try_acquire_owned() {

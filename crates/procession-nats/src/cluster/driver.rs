@@ -24,7 +24,7 @@ use super::upkeep::Upkeep;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer, RecordMessage};
 use crate::message::Body;
-use crate::names::{Lane, job_and_id};
+use crate::names::{QueueLane, job_and_id};
 use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
 
 /// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
@@ -93,8 +93,8 @@ pub(super) struct DrivenTask {
 }
 
 impl DrivenTask {
-    pub(super) fn lane(&self) -> Lane {
-        Lane::of_priority(self.options.priority_or_default())
+    pub(super) fn lane(&self) -> QueueLane {
+        QueueLane::of_priority(self.options.priority_or_default())
     }
 }
 

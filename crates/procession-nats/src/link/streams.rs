@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{ANSWER, Answer, Link, NoAnswer, full_text};
-use crate::names::Lane;
+use crate::names::QueueLane;
 use crate::settings::ConnectSettings;
 
 /// A message that was delivered and neither claimed nor acknowledged is delivered again after this time.
@@ -128,13 +128,13 @@ impl Link {
 
     /// Makes the consumers of a build, one for each lane, if they are not there.
     pub(crate) async fn make_consumers(&self, build: &str) -> Result<(), NoAnswer> {
-        for lane in Lane::ALL {
+        for lane in QueueLane::ALL {
             self.make_consumer(build, lane).await?;
         }
         Ok(())
     }
 
-    async fn make_consumer(&self, build: &str, lane: Lane) -> Result<(), NoAnswer> {
+    async fn make_consumer(&self, build: &str, lane: QueueLane) -> Result<(), NoAnswer> {
         let stream = self.context.get_stream_no_info(self.names.tasks()).await;
         let stream = stream.map_err(|error| NoAnswer(full_text(&error)))?;
         let config = pull::Config {
