@@ -345,7 +345,12 @@ impl ClusterDriver {
         match action {
             OwnerAction::Write { record, expect } => self.write(id, record, expect),
             OwnerAction::Read { nonce } => self.read(id, nonce),
-            OwnerAction::Publish { attempt, seq } => self.publish(id, attempt, seq),
+            OwnerAction::Publish { attempt, seq } => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    task.heard.is_whole = true;
+                }
+                self.publish(id, attempt, seq);
+            }
             OwnerAction::Began => {
                 if let Some(task) = self.tasks.get(&id) {
                     task.promise.set_running(true);

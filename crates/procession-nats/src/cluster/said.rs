@@ -47,6 +47,9 @@ pub(super) type OnHostSaid = dyn Fn(&HostSaid<'_>) + Send + Sync;
 pub(super) struct HeardTask {
     attempt: u32,
     next: u64,
+    /// This coordinator has sent the task. If it has attached to it, it hears what is told from then on, and
+    /// misses nothing that was told before.
+    pub(super) is_whole: bool,
     lines: Option<Arc<LineQueue>>,
 }
 
@@ -82,7 +85,8 @@ impl HeardTask {
         if attempt < self.attempt || number < self.next {
             return None;
         }
-        let missing = number - self.next;
+        let has_joined = self.is_whole || self.next > 0;
+        let missing = if has_joined { number - self.next } else { 0 };
         self.next = number.saturating_add(1);
         Some(missing)
     }
@@ -157,7 +161,8 @@ impl ClusterDriver {
         head: BodyHead,
         inline: Bytes,
     ) -> Option<(DrivenTask, BodyHead, Bytes)> {
-        if task.heard.heard(task.owner.attempt()) >= head.said {
+        let heard = task.heard.heard(task.owner.attempt());
+        if heard >= head.said || (heard == 0 && !task.heard.is_whole) {
             return Some((task, head, inline));
         }
         self.unheard.insert(id, UnheardTask { task, head, inline, until: Instant::now() + LATE });
@@ -218,10 +223,15 @@ mod tests {
 
     #[test]
     fn numbers_that_are_missing_are_counted_and_those_that_come_again_are_not_heard() {
-        let mut heard = HeardTask::default();
+        let mut heard = HeardTask { is_whole: true, ..HeardTask::default() };
         let numbers = [(1, 0), (1, 0), (1, 3), (1, 2), (1, 4), (2, 1), (1, 5), (2, 2)];
         let missing: Vec<_> = numbers.map(|(attempt, n)| heard.hear(attempt, n)).into();
         assert_eq!(missing, [Some(0), None, Some(2), None, Some(0), Some(1), None, Some(0)]);
         assert_eq!((heard.heard(1), heard.heard(2)), (0, 3));
+        let mut joined = HeardTask::default();
+        assert_eq!(
+            [(1, 7), (1, 9)].map(|(attempt, n)| joined.hear(attempt, n)),
+            [Some(0), Some(1)]
+        );
     }
 }

@@ -1,15 +1,17 @@
 //! Jobs that have a name: a coordinator that was killed is followed by one that attaches.
 
 use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libtest_mimic::Trial;
 use procession::{Blob, Executor, Future, PoolError, Shutdown, TaskError};
-use procession_nats::{Cluster, ConnectSettings, forget};
+use procession_nats::{Cluster, ClusterEvent, ConnectSettings, forget};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually, stop};
 use crate::place::{self, AgentKind, Place};
-use crate::tasks::{gated, noted, notes, reverse, square};
+use crate::tasks::{gated, noted, notes, reverse, says, square};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -87,7 +89,7 @@ fn of_two_coordinators_on_one_job_the_second_is_refused_and_one_that_is_left_is_
     let first = attach(&place.url()).expect("a job");
     let bytes = Blob::from(vec![7; 1 << 20]);
     let reversed = first.submit(reverse(bytes.clone())).result().expect("a blob");
-    assert_eq!(first.submit(square(3)).result(), Ok(9));
+    assert_eq!(first.submit(says(3)).result(), Ok(3));
     let running = first.submit(gated(file.clone(), gate.path(), 4));
     gate.await_arrivals(1);
     let error = attach(&place.url()).expect_err("the job is held");
@@ -100,16 +102,22 @@ fn of_two_coordinators_on_one_job_the_second_is_refused_and_one_that_is_left_is_
     ));
     first.leave();
     assert_eq!(running.result(), Err(TaskError::PoolBroken(PoolError::ShutDown)));
-    let second = attach(&place.url()).expect("the job");
+    let missed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&missed);
+    let count = move |event: &ClusterEvent| {
+        let is_missed = matches!(event, ClusterEvent::Missed { .. });
+        counted.fetch_add(usize::from(is_missed), Ordering::SeqCst);
+    };
+    let second = place.builder().job(JOB).on_event(count).build().expect("the job");
     let begun = second.stats();
     let again = second.submit(reverse(bytes)).result().expect("a blob that is kept");
     assert!(again == reversed);
-    assert_eq!(second.submit(square(3)).result(), Ok(9));
+    assert_eq!(second.submit(says(3)).result(), Ok(3));
     let running = second.submit(gated(file.clone(), gate.path(), 4));
     gate.open();
     assert_eq!(running.result(), Ok(4));
     assert_eq!(notes(&file), [4], "it was not begun again");
-    assert_eq!(begun.finished, 0);
+    assert_eq!((begun.finished, missed.load(Ordering::SeqCst)), (0, 0));
     second.shutdown(Shutdown::Wait);
     drop(second);
     assert_eq!(place.messages("procession-records"), 0);
