@@ -50,7 +50,10 @@ fn submit_as_completed(bencher: Bencher) {
         let (sender, receiver) = mpsc::channel();
         for _ in 0..count {
             let sender = sender.clone();
-            pool.spawn(move || sender.send(noop()).expect("a receiver"));
+            pool.spawn(move || {
+                noop();
+                sender.send(()).expect("a receiver");
+            });
         }
         drop(sender);
         receiver.iter().count()
@@ -64,7 +67,10 @@ fn round_trip(bencher: Bencher, placement: Placement) {
     let (sender, receiver) = mpsc::channel();
     bencher.bench_local(|| {
         let sender = sender.clone();
-        pool.spawn(move || sender.send(noop()).expect("a receiver"));
+        pool.spawn(move || {
+            noop();
+            sender.send(()).expect("a receiver");
+        });
         receiver.recv()
     });
 }

@@ -43,7 +43,9 @@ pub(super) fn make(attack: &Attack, id: u64, context: &Context) -> Result<(), Fa
         Attack::Traced { records, ends } => {
             trace(id, records);
             if *ends {
-                [0, 1, id - 1, id + 1, u64::MAX].map(|other| trace(other, &records[1..]));
+                [0, 1, id - 1, id + 1, u64::MAX]
+                    .into_iter()
+                    .for_each(|other| trace(other, &records[1..]));
                 let reply = r#"status":"ok","data":[7],"run_us":1}"#;
                 publish(REPLY, 0, &format!(r#"{{"id":{id},"{reply}"#));
             }
