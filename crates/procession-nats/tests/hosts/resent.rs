@@ -46,7 +46,7 @@ pub(crate) fn play_if_asked() {
     std::process::exit(0);
 }
 
-const TEXTS: u64 = 300;
+const TEXTS: u64 = 150;
 
 fn a_coordinator_that_is_too_slow_for_its_server_gets_all_results() {
     // It drops connections on which so much waits.
