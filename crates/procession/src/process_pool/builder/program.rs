@@ -51,7 +51,7 @@ impl Builder {
     /// A task that each worker runs before all others, for example to load a model into
     /// [`Context::local`](crate::Context::local). It must end within the
     /// [`start_timeout`](Self::start_timeout). If it returns an error or panics, the pool is broken:
-    /// each future holds [`PoolError::CannotStart`].
+    /// each future holds [`PoolError::CannotStart`](crate::PoolError::CannotStart).
     ///
     /// ```
     /// # #[cfg(feature = "macros")] {
