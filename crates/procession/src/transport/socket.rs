@@ -99,11 +99,11 @@ impl Socket {
         #[cfg(all(target_os = "linux", not(feature = "portable")))]
         let looked = {
             let looked = self.receive_with(RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK);
-            if matches!(looked, Received::Message(_)) {
-                // The descriptors came with the first read.
-                self.discard();
+            match looked {
+                // The descriptors came with the first read. A message that stayed would be received twice.
+                Received::Message(_) if self.discard().is_none() => Received::Gone,
+                looked => looked,
             }
-            looked
         };
         #[cfg(all(
             not(all(target_os = "linux", not(feature = "portable"))),
@@ -119,10 +119,16 @@ impl Socket {
     /// descriptor. Returns its bytes.
     pub(crate) fn discard(&self) -> Option<Vec<u8>> {
         let mut bytes = [0; LONGEST];
+        let mut was_reset = false;
         loop {
             return match recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
                 Ok((_, len)) => Some(bytes[..len.min(LONGEST)].to_vec()),
                 Err(Errno::INTR) => continue,
+                // As in `receive_with`: it may be reported between a look at a message and its removal.
+                Err(Errno::CONNRESET) if !was_reset => {
+                    was_reset = true;
+                    continue;
+                }
                 Err(_) => None,
             };
         }
@@ -339,6 +345,19 @@ mod tests {
         assert_eq!(reader.read_to_end(&mut read).expect("the end"), 0);
         assert_eq!(message(other.receive()).bytes, b"second");
         assert_eq!(other.discard(), None);
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_leaves_no_message_to_be_received_twice() {
+        let (one, other) = pair();
+        assert_eq!(one.send(b"never read", &[]), Sent::Yes);
+        assert_eq!(other.send(b"first", &[]), Sent::Yes);
+        assert_eq!(other.send(b"second", &[]), Sent::Yes);
+        drop(other);
+        // The system reports that the other side has closed with an unread message, once.
+        assert_eq!(one.discard().as_deref(), Some(&b"first"[..]));
+        assert_eq!(message(one.receive()).bytes, b"second");
+        assert!(matches!(one.receive(), Received::Gone));
     }
 
     #[test]
