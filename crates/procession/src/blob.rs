@@ -33,7 +33,7 @@ pub(crate) use self::enclosed::{MOST, leave_in_place, marked, put_back, set_asid
 #[cfg(feature = "bytemuck")]
 pub use self::pod::{PodVec, ValuesError};
 pub use self::writer::BlobWriter;
-use crate::shared_value::SharedBytes;
+use crate::shared_value::SharedContent;
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
 use procession_os::segment::Lent;
@@ -91,7 +91,7 @@ struct OwnBytes {
 enum Owner {
     Vec(Vec<u8>),
     /// The encoding of a shared value.
-    Shared(SharedBytes),
+    Shared(SharedContent),
     /// Plain values, whose bytes never change and whose drop does nothing more.
     #[cfg(feature = "bytemuck")]
     Values(Box<dyn AsRef<[u8]> + Send + Sync>),
@@ -120,7 +120,7 @@ impl Blob {
     }
 
     /// The encoding of a shared value.
-    pub(crate) fn shared(bytes: SharedBytes) -> Self {
+    pub(crate) fn shared(bytes: SharedContent) -> Self {
         Self::own(Owner::Shared(bytes))
     }
 

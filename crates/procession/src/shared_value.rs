@@ -23,7 +23,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-pub(crate) use self::released::{SharedBytes, Told};
+pub(crate) use self::released::{SharedContent, ToldReleases};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::panics;
@@ -99,7 +99,7 @@ impl<T: Serialize + DeserializeOwned> Serialize for SharedValue<T> {
         let encode = || {
             let mut bytes = Vec::new();
             match codec::encode_without_blobs(Encoding::Binary, &self.0.value, &mut bytes) {
-                Ok(()) => Ok(Blob::shared(SharedBytes::new(self.0.id, bytes))),
+                Ok(()) => Ok(Blob::shared(SharedContent::new(self.0.id, bytes))),
                 Err(refusal) => Err(format!("{}: {}", refusal.field(), refusal.into_reason())),
             }
         };

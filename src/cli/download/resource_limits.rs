@@ -63,7 +63,7 @@ pub(in crate::cli) fn possible_workers(workers: usize) -> anyhow::Result<usize> 
 const MIN_MEMORY: u64 = 24 << 20;
 
 /// Number of descriptors that must be free at the start: without and with worker processes.
-const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 29];
+const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 31];
 
 /// Number of free descriptors, counted up to `most`: a parent process may have left some open.
 fn free_descriptors(most: usize) -> usize {

@@ -48,13 +48,13 @@ enum CallRule {
         values: Vec<u32>,
         otherwise: u32,
     },
-    /// Allowed if all of these arguments are zero, of which [`Argument::Whole`] are pointers; else it fails.
-    IfZero(Vec<Argument>),
+    /// Allowed if all of these arguments are zero, of which [`CallArgument::Whole`] are pointers; else it fails.
+    IfZero(Vec<CallArgument>),
 }
 
 /// An argument by its index.
 #[derive(Clone, Copy)]
-enum Argument {
+enum CallArgument {
     LowerHalf(u32),
     Whole(u32),
 }
@@ -173,12 +173,12 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
         const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
         let refused = [&PASTE[..], &SET_OWNER_BY_IOCTL, &SET_FLAGS_OF_FILES].concat();
         verdicts.push((libc::SYS_ioctl, none_of(1, &refused)));
-        let own = |argument| CallRule::IfZero(vec![Argument::LowerHalf(0), argument]);
+        let own = |argument| CallRule::IfZero(vec![CallArgument::LowerHalf(0), argument]);
         let on_processes =
-            ON_PROCESSES.iter().map(|(call, _)| (*call, own(Argument::LowerHalf(0))));
+            ON_PROCESSES.iter().map(|(call, _)| (*call, own(CallArgument::LowerHalf(0))));
         verdicts.extend(on_processes);
         // Of this process: PRIO_PROCESS, and no number.
-        verdicts.push((libc::SYS_setpriority, own(Argument::LowerHalf(1))));
+        verdicts.push((libc::SYS_setpriority, own(CallArgument::LowerHalf(1))));
         verdicts.push((libc::SYS_socketpair, pair_of_sockets()));
         return verdicts;
     }
@@ -197,7 +197,7 @@ fn metadata_by_descriptor(rules: &Rules) -> [(c_long, CallRule); 2] {
     }
     let mode = no_set_id(1);
     // With a path, the file need not be open.
-    let times = CallRule::IfZero(vec![Argument::Whole(1)]);
+    let times = CallRule::IfZero(vec![CallArgument::Whole(1)]);
     [(libc::SYS_fchmod, mode), (libc::SYS_utimensat, times)]
 }
 
@@ -262,7 +262,10 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
         (libc::SYS_tgkill, one_of(0, &[own], FAIL)),
         (libc::SYS_ioctl, one_of(1, &requests, FAIL)),
         (libc::SYS_prctl, one_of(0, &options, FAIL)),
-        (libc::SYS_prlimit64, CallRule::IfZero(vec![Argument::LowerHalf(0), Argument::Whole(2)])),
+        (
+            libc::SYS_prlimit64,
+            CallRule::IfZero(vec![CallArgument::LowerHalf(0), CallArgument::Whole(2)]),
+        ),
         (libc::SYS_socket, socket(rules, END, &[])),
         (libc::SYS_setpriority, CallRule::Always(FAIL)),
         (
@@ -344,10 +347,10 @@ fn block(verdict: &CallRule) -> Vec<sock_filter> {
     }
 }
 
-fn halves(argument: &Argument) -> Vec<u32> {
+fn halves(argument: &CallArgument) -> Vec<u32> {
     match *argument {
-        Argument::LowerHalf(argument) => vec![lower_half(argument)],
-        Argument::Whole(argument) => vec![lower_half(argument), lower_half(argument) + 4],
+        CallArgument::LowerHalf(argument) => vec![lower_half(argument)],
+        CallArgument::Whole(argument) => vec![lower_half(argument), lower_half(argument) + 4],
     }
 }
 

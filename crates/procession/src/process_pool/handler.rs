@@ -34,12 +34,12 @@ use crate::transport::{Invitation, RunnerThreads};
 use procession_os::mark::Mark;
 
 /// What shows that a worker is awaited, until it is ready (`worker/origin.rs`).
-pub(crate) struct Awaited {
+pub(crate) struct StartMarks {
     _dir: LockedDir,
     mark: Option<Mark>,
 }
 
-impl Awaited {
+impl StartMarks {
     /// The mark notes the process that was started: without that one kind of wrapper is not recognized.
     pub(super) fn new(dir: LockedDir, mark: Option<Mark>, child: &Child) -> Self {
         let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
@@ -50,7 +50,7 @@ impl Awaited {
 /// The arguments of [`attend`].
 pub(crate) struct HandlerSetup {
     pub handle: Arc<WorkerHandle>,
-    pub awaited: Awaited,
+    pub awaited: StartMarks,
     pub invitation: Invitation,
     /// Index, in the pool's [`Programs`](super::program::Programs), of the program that the worker runs.
     pub rank: usize,
@@ -115,7 +115,7 @@ fn end_start(
     rank: usize,
     mut failure: StartFailure,
     ended: &Receiver<Ended>,
-    awaited: Option<Awaited>,
+    awaited: Option<StartMarks>,
 ) {
     // A process that closed its socket is probably about to end, and its exit code is of interest.
     let early = match failure {

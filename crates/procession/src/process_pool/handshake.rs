@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::{self, IpcSender};
 
-use super::handler::Awaited;
+use super::handler::StartMarks;
 use super::initializer::Initializer;
 use super::inner::PoolInner;
 use super::receive;
@@ -29,7 +29,7 @@ pub(super) fn perform(
     pool: &PoolInner,
     handle: &WorkerHandle,
     rank: usize,
-    awaited: &mut Option<Awaited>,
+    awaited: &mut Option<StartMarks>,
     invitation: &Invitation,
 ) -> Result<RunnerThreads, StartFailure> {
     let Some(Process { socket, .. }) = handle.process() else {

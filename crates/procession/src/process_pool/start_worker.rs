@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Output;
 use super::child::{self, Child, Ended};
-use super::handler::{self, Awaited, HandlerSetup};
+use super::handler::{self, HandlerSetup, StartMarks};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
 use super::socket_dir::PURPOSE;
@@ -40,7 +40,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         None => spawn(pool, &invitation, input, mark.as_ref())?,
         Some(template) => copy(pool, template, handle, &invitation, input)?,
     };
-    let awaited = Awaited::new(dir, mark, &child);
+    let awaited = StartMarks::new(dir, mark, &child);
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;

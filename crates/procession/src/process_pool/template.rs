@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::process::{Pid, setpgid};
 
 use super::child::{Child, Ended};
-use super::handler::Awaited;
+use super::handler::StartMarks;
 use super::initializer::Initializer;
 use super::inner::PoolInner;
 use super::start_worker::{self, NotStarted};
@@ -117,14 +117,14 @@ impl Template {
         self: &Arc<Self>,
         pool: &Arc<PoolInner>,
         worker: usize,
-    ) -> Result<(Arc<TemplateProcess>, Awaited), NotStarted> {
+    ) -> Result<(Arc<TemplateProcess>, StartMarks), NotStarted> {
         let dir = start_worker::create_awaited()?;
         let (socket, input) = Socket::pair()
             .map_err(|error| NotStarted::new("make a socket for a template", &error))?;
         let (mut invitation, mark) = start_worker::invite(pool, worker, dir.path(), &input, true)?;
         invitation.is_template = true;
         let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;
-        let awaited = Awaited::new(dir, mark, &child);
+        let awaited = StartMarks::new(dir, mark, &child);
         let process = Arc::new(TemplateProcess { child: Arc::clone(&child), socket, rank });
         let (pid, its_pool) = (child.pid(), Arc::clone(pool));
         let on_line = move |stream, line: &str| {
@@ -142,7 +142,7 @@ impl Template {
     }
 
     /// On a thread of its own: sends the preload task, and waits until it is done or the process has ended.
-    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>, awaited: Awaited) {
+    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>, awaited: StartMarks) {
         let (name, text) = self.preload.parts();
         let message = HandshakeMessage::Preload { name: name.to_owned() };
         let sent = sealed::create(text).map(|file| message.send(&process.socket, &[file.as_fd()]));

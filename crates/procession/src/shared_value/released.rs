@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
 /// The encoding of a shared value, in the process that made the value.
-pub(crate) struct SharedBytes {
+pub(crate) struct SharedContent {
     id: Uuid,
     bytes: Vec<u8>,
 }
 
-impl SharedBytes {
+impl SharedContent {
     pub(super) fn new(id: Uuid, bytes: Vec<u8>) -> Self {
         Self { id, bytes }
     }
@@ -26,7 +26,7 @@ impl SharedBytes {
     }
 }
 
-impl Drop for SharedBytes {
+impl Drop for SharedContent {
     fn drop(&mut self) {
         let mut released = RELEASED.lock().unwrap_or_else(PoisonError::into_inner);
         released.push_back(self.id);
@@ -48,16 +48,16 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// How many releases a worker was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Told(u64);
+pub(crate) struct ToldReleases(u64);
 
-impl Default for Told {
+impl Default for ToldReleases {
     /// A worker that starts now has none of the values that were released before.
     fn default() -> Self {
         Self(NUMBER.load(Ordering::Acquire))
     }
 }
 
-impl Told {
+impl ToldReleases {
     /// The record for a worker that was told so many, and what it was told then. `None` if there is nothing
     /// new.
     #[inline]
@@ -89,17 +89,21 @@ mod tests {
 
     #[test]
     fn each_worker_is_told_once_what_was_released_since_it_started() {
-        let told = Told::default();
+        let told = ToldReleases::default();
         let id = Uuid::new_v4();
-        let bytes = SharedBytes::new(id, vec![7; 3]);
+        let bytes = SharedContent::new(id, vec![7; 3]);
         assert_eq!(bytes.as_slice(), [7; 3]);
         drop(bytes);
         let (record, now) = told.news().expect("news");
         // Other tests of this program may release values as well.
         assert!(ids(&record).any(|released| released == id));
         assert!(now.news().is_none_or(|(record, _)| ids(&record).all(|released| released != id)));
-        assert!(Told::default().news().is_none_or(|(record, _)| ids(&record).all(|it| it != id)));
-        (0..=MOST).for_each(|_| drop(SharedBytes::new(Uuid::new_v4(), Vec::new())));
+        assert!(
+            ToldReleases::default()
+                .news()
+                .is_none_or(|(record, _)| ids(&record).all(|it| it != id))
+        );
+        (0..=MOST).for_each(|_| drop(SharedContent::new(Uuid::new_v4(), Vec::new())));
         let (record, now) = told.news().expect("news");
         assert!(record.is_empty(), "all that it has, since not all ids are known");
         assert!(now.0 - told.0 > MOST as u64);

@@ -16,7 +16,7 @@ use super::{KillReason, Process, WorkerHandle};
 use crate::process_pool::claims::{Claims, SentCall};
 use crate::process_pool::work_item::WorkItem;
 use crate::scheduler::Begun;
-use crate::shared_value::Told;
+use crate::shared_value::ToldReleases;
 use crate::transport::{
     self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, RELEASED,
     SegmentWriter, SharedRegion, Socket, TAKE_IN, Writer,
@@ -74,7 +74,7 @@ pub(super) struct Sending {
     partly_sent: Option<(u64, usize)>,
     pub(super) segments: SegmentWriter,
     /// What the worker knows of shared values that it needs no more.
-    told: Told,
+    told: ToldReleases,
 }
 
 impl WorkerHandle {

@@ -1,0 +1,127 @@
+//! [`ReceivedReplies`]: a record that was read, with its attachment.
+
+use std::cell::{OnceCell, RefCell};
+use std::time::Duration;
+
+use crate::blob::Blob;
+use crate::future::EncodedPartial;
+use crate::process_pool::worker_handle::{Receiving, WorkerHandle};
+use crate::transport::{
+    self, Attachment, Garbled, HAS_ATTACHMENT, NOT_RECEIVED, PARTIAL, Record, Reply, SAID, TRACED,
+    UNFIT,
+};
+
+/// A record with its attachment. Most have none, and are moved often.
+pub(super) struct ReceivedReplies {
+    pub(super) record: Record,
+    pub(super) attached: Option<Box<Attached>>,
+}
+
+pub(super) struct Attached {
+    pub(super) attachment: Attachment,
+    /// Taken by the reply.
+    pub(super) blobs: RefCell<Vec<Blob>>,
+    /// What is passed on if the attachment could not be received.
+    pub(super) substitute: OnceCell<Vec<u8>>,
+}
+
+impl ReceivedReplies {
+    pub(super) fn is(&self, kind: u8) -> bool {
+        self.record.kind & !HAS_ATTACHMENT == kind
+    }
+
+    /// Why a part of the attachment could not be received, if so.
+    pub(super) fn lost(&self) -> Option<String> {
+        let reason = self.attached.as_ref()?.attachment.lost()?;
+        Some(format!("this process cannot receive it: {reason}"))
+    }
+
+    /// An error reply in place of a lost one, to the next task of the call with this claim.
+    pub(super) fn undelivered<'r>(
+        &'r self,
+        claim: u64,
+        handle: &WorkerHandle,
+    ) -> Result<Reply<'r>, Garbled> {
+        let id = handle.next_unanswered(claim)?;
+        let reason = self.lost().unwrap_or_default();
+        // What has no attachment has lost none.
+        let attached = self.attached.as_ref().ok_or(Garbled)?;
+        let undelivered = || transport::undelivered(id, &reason, Duration::ZERO);
+        Reply::parse(attached.substitute.get_or_init(undelivered))
+    }
+
+    /// The line of a task, or a text that it is lost.
+    pub(super) fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
+        match self.attached.as_ref().zip(self.lost()) {
+            None => line(text),
+            Some((attached, reason)) => {
+                let lost = || format!("(a long line is lost: {reason})").into_bytes();
+                line(attached.substitute.get_or_init(lost))
+            }
+        }
+    }
+
+    /// The value that a task emitted. `None`: its attachment could not be received.
+    pub(super) fn partial(&self, text: &[u8]) -> Option<EncodedPartial> {
+        if self.lost().is_some() {
+            return None;
+        }
+        // The attempt is that of the call, which the worker is not asked for.
+        Some(EncodedPartial { attempt: 0, text: text.to_vec(), blobs: self.take_blobs() })
+    }
+
+    /// Whether later records must wait until this one is passed on: a line of a task or a report of a
+    /// fault, to keep the order with the replies, and to count them; blobs and long texts, so that they
+    /// do not accumulate; and a lost attachment, whose reply is to the first unanswered task.
+    pub(super) fn ends_group(&self) -> bool {
+        let is_attached = |attached: &Attached| {
+            let is_long = attached.has_blobs() || attached.attachment.has_text();
+            is_long || attached.attachment.lost().is_some()
+        };
+        self.is_unasked() || self.attached.as_deref().is_some_and(is_attached)
+    }
+
+    /// Whether it answers no task: a worker may send any number of these.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.is(SAID)
+            || self.is(PARTIAL)
+            || self.is(TRACED)
+            || self.is(UNFIT)
+            || self.is(NOT_RECEIVED)
+    }
+
+    /// The number of bytes of its text and its blobs.
+    pub(super) fn len(&self, receiving: &Receiving) -> usize {
+        let bytes = receiving.bytes(self.record);
+        let Some(Attached { attachment, blobs, .. }) = self.attached.as_deref() else {
+            return bytes.len();
+        };
+        let blobs: usize = blobs.borrow().iter().map(|blob| blob.len()).sum();
+        attachment.text(bytes).len() + blobs
+    }
+
+    pub(super) fn take_blobs(&self) -> Vec<Blob> {
+        self.attached.as_ref().map_or_else(Vec::new, |attached| attached.blobs.take())
+    }
+
+    /// The number at the head of the record, and the text.
+    pub(super) fn split<'r>(
+        &'r self,
+        receiving: &'r Receiving,
+    ) -> Result<(u64, &'r [u8]), Garbled> {
+        let (number, text) = transport::split(receiving.bytes(self.record)).ok_or(Garbled)?;
+        let attached = self.attached.as_ref();
+        Ok((number, attached.map_or(text, |attached| attached.attachment.text(text))))
+    }
+}
+
+impl Attached {
+    pub(super) fn has_blobs(&self) -> bool {
+        !self.blobs.borrow().is_empty()
+    }
+}
+
+/// The text of a record of the kind `SAID`.
+pub(super) fn line(text: &[u8]) -> Result<&str, Garbled> {
+    std::str::from_utf8(text).map_err(|_| Garbled)
+}
