@@ -338,34 +338,34 @@ fn a_shared_value_of_a_worker_is_not_taken_for_another() {
 }
 
 pub(super) fn is_woken_without_end() {
-    /// Of the time that passes, what the coordinator may take.
-    const MOST: f64 = 0.25;
     let pool = quiet().workers(2).build().expect("a pool");
     await_workers(&pool);
     let flood = pool.submit(Hostile(Attack::Wakes));
     thread::sleep(Duration::from_millis(500));
-    // The least of some: another program may be the cause of one.
-    let shares = (0..4).map(|_| {
-        let (began, used) = (Instant::now(), cpu_time());
-        thread::sleep(Duration::from_millis(500));
-        (cpu_time() - used).as_secs_f64() / began.elapsed().as_secs_f64()
-    });
-    let shares: Vec<_> = shares.collect();
-    eprintln!("shares of the time: {shares:?}");
-    assert!(shares.iter().all(|share| *share < MOST), "{shares:?}");
+    assert_takes_little("share of the time");
     // One that waits for its result is woken as well.
     let waits = thread::spawn(move || flood.result().is_err());
     thread::sleep(Duration::from_millis(500));
-    let (began, used) = (Instant::now(), cpu_time());
-    thread::sleep(Duration::from_secs(1));
-    let share = (cpu_time() - used).as_secs_f64() / began.elapsed().as_secs_f64();
-    eprintln!("share of the time while a thread waits: {share}");
-    assert!(share < MOST, "{share}");
+    assert_takes_little("share of the time while a thread waits");
     succeeds_with(&pool, 20);
     ends_at_once(&pool);
     assert!(waits.join().expect("it ended"));
     println!("it works");
     std::process::exit(0);
+}
+
+/// Of the time that passes, what the coordinator may take. Without pauses it takes all of it.
+const MOST: f64 = 0.4;
+
+fn assert_takes_little(what: &str) {
+    let share = || {
+        let (began, used) = (Instant::now(), cpu_time());
+        thread::sleep(Duration::from_millis(500));
+        (cpu_time() - used).as_secs_f64() / began.elapsed().as_secs_f64()
+    };
+    // The least of some: on a busy machine each wake-up costs more.
+    let mut shares = (0..10).map(|_| share()).inspect(|share| eprintln!("{what}: {share}"));
+    assert!(shares.any(|share| share < MOST), "{what}: always more than {MOST}");
 }
 
 /// The time that this process has had a CPU.
