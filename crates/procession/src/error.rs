@@ -220,7 +220,10 @@ impl TaskError {
     pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
         match self {
             Self::Failed(cause) => cause.downcast(),
-            _ => Err(DowncastError::NoValue { wanted: std::any::type_name::<E>() }),
+            error => Err(DowncastError::NoValue {
+                wanted: std::any::type_name::<E>(),
+                error: error.to_string(),
+            }),
         }
     }
 }

@@ -80,7 +80,7 @@ impl Cause {
     pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
         let wanted = type_name::<E>();
         let Some(value) = &self.value else {
-            return Err(DowncastError::NoValue { wanted });
+            return Err(DowncastError::NoValue { wanted, error: self.to_string() });
         };
         if value.of != wanted {
             return Err(DowncastError::OfAnotherType { wanted, found: value.of.clone() });
@@ -110,16 +110,19 @@ impl Error for Cause {
 /// use procession::{DowncastError, TaskError};
 ///
 /// let error = TaskError::failed("only a text").downcast::<u32>();
-/// assert!(matches!(error, Err(DowncastError::NoValue { wanted: "u32" })));
+/// assert!(matches!(error, Err(DowncastError::NoValue { wanted: "u32", .. })));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DowncastError {
-    /// The task did not fail with an error of its own, or only the messages of that could be sent.
-    #[error("the error was not sent as a {wanted}; only its message is available")]
+    /// The task did not fail with an error of its own, but panicked or died, say; or only the messages of
+    /// its error could be sent.
+    #[error("there is no {wanted} in the error: {}", printable(error))]
     NoValue {
         /// The name of the type that was asked for.
         wanted: &'static str,
+        /// What the error says that was asked.
+        error: String,
     },
     /// The error has another type.
     #[error("the error has type {}, not {wanted}", printable(found))]
@@ -256,7 +259,7 @@ impl<'e, E: Into<Box<dyn Error + 'e>>> From<E> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::TaskError;
+    use crate::error::{Death, Exit, TaskError};
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot read settings")]
@@ -337,6 +340,11 @@ mod tests {
         assert!(other.ends_with("::Ratio, not alloc::string::String"), "{other}");
         let plain = Failure::msg("x").into_cause();
         assert!(matches!(plain.downcast::<Ratio>(), Err(DowncastError::NoValue { .. })));
+        let death = Death::new("scale", Exit::Signal(11));
+        for error in [TaskError::Cancelled, TaskError::WorkerDied(Box::new(death))] {
+            let told = error.downcast::<String>().unwrap_err().to_string();
+            assert_eq!(told, format!("there is no alloc::string::String in the error: {error}"));
+        }
         let mut broken = cause;
         broken.value.as_mut().expect("a value").hex.push('x');
         assert!(matches!(broken.downcast::<Ratio>(), Err(DowncastError::Undecodable { .. })));
