@@ -126,7 +126,8 @@ pub struct Death {
     /// record them. If it ran several tasks at a time, they may be those of another of them.
     pub backtrace: Option<Backtrace>,
     /// The system call that the [`Sandbox`](crate::Sandbox) does not allow and that ended the process, such
-    /// as `socket: denied`.
+    /// as `socket: denied`. Where nothing could note its name, as when the C library starts a program with all
+    /// signals blocked, the text says so.
     pub violation: Option<Box<str>>,
 }
 

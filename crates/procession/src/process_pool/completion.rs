@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::PoolEvent;
 use super::inner::PoolInner;
 use super::measures::EndKind;
@@ -12,7 +14,7 @@ use super::pool_journal::{Loss, LostTask};
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError, with_unit};
-use crate::sandbox::violation;
+use crate::sandbox::{violation, violation_without_name};
 use crate::scheduler::{Event, Verdict};
 use crate::task::TaskId;
 use crate::transport::{Reply, Status};
@@ -73,7 +75,10 @@ impl PoolInner {
         let (worker, pid) = (worker_id.worker_index, handle.pid());
         let begun = handle.begun();
         let record = handle.crash(exit);
-        let violation = record.as_ref().and_then(|record| record.refused_call).map(violation);
+        let is_refused = self.setup.sandbox.is_on() && exit == Exit::Signal(Signal::SYS.as_raw());
+        let refused_call = record.as_ref().and_then(|record| record.refused_call);
+        let violation =
+            refused_call.map(violation).or_else(|| is_refused.then(violation_without_name));
         let backtrace = record.and_then(|record| Backtrace::from_record(&record));
         let labels = self.listeners.journal().map_or_else(Vec::new, |_| handle.labels());
         let data = CompletionData::Death { worker, pid, last_output, backtrace, violation, labels };
