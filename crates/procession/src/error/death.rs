@@ -214,9 +214,10 @@ pub(super) fn last_said(output: &[String]) -> String {
     line.map_or_else(String::new, |line| format!("; it last said: {}", printable(line)))
 }
 
-/// Not so: blank lines, the hint that follows the message of a panic, and what the test harness of
-/// the standard library prints around a test.
+/// Not so: blank lines, the hint and the calls that follow the message of a panic, and what the test
+/// harness of the standard library prints around a test.
 fn tells_something(line: &str) -> bool {
+    let is_call = is_of_stack_backtrace(line);
     let line = line.trim();
     let is_hint = line.starts_with("note: run with `RUST_BACKTRACE=")
         || line.starts_with("note: Some details are omitted, run with `RUST_BACKTRACE=");
@@ -226,7 +227,19 @@ fn tells_something(line: &str) -> bool {
         ["test", _, "...", ..] | ["test", "result:", ..] => true,
         _ => false,
     };
-    !(line.is_empty() || is_hint || is_of_harness)
+    !(line.is_empty() || is_hint || is_call || is_of_harness)
+}
+
+/// `stack backtrace:`, `   0: app::scale` or `             at ./src/main.rs:7:5`, as the standard library
+/// prints them.
+fn is_of_stack_backtrace(line: &str) -> bool {
+    let text = line.trim_start();
+    let is_numbered = || {
+        text.split_once(": ").is_some_and(|(number, _)| {
+            line.len() - text.len() + number.len() == 4 && number.parse::<u32>().is_ok()
+        })
+    };
+    text == "stack backtrace:" || line.starts_with("             at ") || is_numbered()
 }
 
 #[cfg(test)]
@@ -268,6 +281,10 @@ mod tests {
             ["running 1 test", "boom", "", hint, "  ", "test a::b ... FAILED", "running 0 tests"];
         assert_eq!(said(&lines), "; it last said: boom");
         assert_eq!(said(&["running late for a test"]), "; it last said: running late for a test");
+        let calls = ["   0: app::scale", "             at ./src/main.rs:7:5", "  12: main"];
+        let panicked = [&["boom", "stack backtrace:"][..], &calls, &[hint]].concat();
+        assert_eq!(said(&panicked), "; it last said: boom");
+        assert_eq!(said(&["  3: third item"]), "; it last said:   3: third item");
         assert_eq!(said(&["", hint]), "");
         assert_eq!(said(&[]), "");
     }
