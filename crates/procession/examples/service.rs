@@ -1,4 +1,5 @@
-//! A service on tokio. A request whose client is gone ends its task; at the end, those at work are finished.
+//! A service on tokio. A request whose client is gone ends its task; at the end, those at work are finished,
+//! if they take no longer than they may.
 
 use std::time::Duration;
 
@@ -42,7 +43,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(hasty);
     serve(listener.accept().await?.0, &pool).await?;
 
-    pool.shutdown_async(Shutdown::Wait).await; // at once: nothing runs for an hour
+    // The end, at SIGTERM say: what runs is finished, but not for an hour.
+    let stuck = pool.submit(answer(b'?'));
+    let drain = pool.shutdown_async(Shutdown::Wait);
+    if tokio::time::timeout(Duration::from_millis(200), drain).await.is_err() {
+        pool.shutdown_async(Shutdown::Kill).await;
+    }
+    println!("at the end: {:?}", stuck.await);
     println!("{} done, {} cancelled", pool.stats().done, pool.stats().cancelled);
     Ok(())
 }

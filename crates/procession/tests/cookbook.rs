@@ -73,7 +73,10 @@ const PRINTED: &[(&str, &str)] = &[
     ("priorities", "a click, then a report, then a backup\n"),
     ("retries", "page 1 at attempt 1\npage 2 at attempt 3\npage 3 at attempt 1\n2 retries\n"),
     ("samples", "1000000 samples, the last is 1\n"),
-    ("service", "'A'\nthe client of '?' is gone\n1 done, 1 cancelled\n"),
+    (
+        "service",
+        "'A'\nthe client of '?' is gone\nat the end: Err(Cancelled)\n1 done, 2 cancelled\n",
+    ),
     ("shared_table", "part 7 costs 21\npart 9999 costs 29997\nthere is no part 10000\n"),
     ("spare_workers", "12: true\n13: its worker died\n14: false\n1 spare took over\n"),
     ("streamed_results", "2 3 5 7 11 are 5\n2 3 5 7 11 13 17 19 23 are 9\n"),
