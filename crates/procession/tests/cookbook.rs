@@ -69,6 +69,11 @@ const PRINTED: &[(&str, &str)] = &[
     ("from_procspawn", "2 words\npanicked: nothing to count\n3 words\n"),
     ("hanging_tasks", "(a): 3\n(((: not done in 500ms\n(b c): 5\n"),
     ("leaky_library", "50 pages by 5 processes, one after the other\n"),
+    (
+        "many_records",
+        "record 70: Empty\nrecord 700: no answer\nrecord 7000: TooLong { length: 25 }\n\
+         3 bad, the others have 8999973 bytes\n",
+    ),
     ("preloaded", "40 sums of 16 MiB\n"),
     ("priorities", "a click, then a report, then a backup\n"),
     ("retries", "page 1 at attempt 1\npage 2 at attempt 3\npage 3 at attempt 1\n2 retries\n"),
