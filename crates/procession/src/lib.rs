@@ -207,9 +207,9 @@ pub use task_options::TaskOptions;
 /// of the function, such as `#[tokio::main]`, take effect after that, so no runtime is started in a
 /// worker, and tasks run outside of any. Nothing runs before `main`.
 ///
-/// In a library with a pool inside, let its user call `serve_if_asked` at the beginning of `main`;
-/// benchmarks with `harness = false` have a `main` as well. `#[procession::main(crate = "path")]` names
-/// this crate where it has another path.
+/// In a library with a pool inside, let its user call `serve_if_asked` at the beginning of `main`, before a
+/// runtime is started; benchmarks with `harness = false` have a `main` as well.
+/// `#[procession::main(crate = "path")]` names this crate where it has another path.
 #[cfg(feature = "macros")]
 pub use procession_macros::main;
 /// Makes a function a task: calling it makes a value, as calling an `async fn` does, and an executor
@@ -282,7 +282,8 @@ pub use procession_macros::task;
 ///
 /// `#[ignore]` and `#[should_panic]` mean what they do elsewhere. Another attribute that makes a test,
 /// such as `#[tokio::test]`, goes below, and takes effect after the test has served. A documentation
-/// test has a `main`: see [`main`](macro@main).
+/// test has a `main`: see [`main`](macro@main). `#[procession::test(crate = "path")]` names this crate where it
+/// has another path, such as `the_library::procession` in a library that re-exports it.
 #[cfg(feature = "macros")]
 pub use procession_macros::test;
 
