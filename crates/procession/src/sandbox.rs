@@ -126,7 +126,7 @@ impl Sandbox {
     }
 
     /// The most writable memory of a worker, and its longest file, in bytes. A worker needs about 10 MB for
-    /// itself. Default: no limit.
+    /// itself: with less it does not start, which the error of each future tells. Default: no limit.
     ///
     /// ```
     /// # use procession::Sandbox;
@@ -195,6 +195,10 @@ impl Sandbox {
 
     pub(crate) fn is_on(&self) -> bool {
         self.level != SandboxLevel::None
+    }
+
+    pub(crate) fn most_memory(&self) -> Option<u64> {
+        self.memory.filter(|_| self.is_on())
     }
 
     /// Whether a worker inherits this variable.

@@ -89,6 +89,12 @@ impl Setup {
         2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
     }
 
+    /// The limit of the memory of a worker, in bytes, if there is one.
+    pub(super) fn most_memory(&self) -> Option<u64> {
+        let limits = [self.limits.most_address_space(), self.sandbox.most_memory()];
+        limits.into_iter().flatten().min()
+    }
+
     /// What the segments of a worker may take in each direction, in bytes.
     pub(super) fn segment_bytes(&self) -> u64 {
         // They count in what its memory is limited to, and here in what `ulimit -v` allows.

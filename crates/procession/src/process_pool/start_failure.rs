@@ -82,7 +82,12 @@ impl StartFailure {
         let (reason, next_start) = match self {
             // These do not depend on the program.
             Self::System(reason) => return (reason, NextStart::WithBackoff),
-            Self::Short(reason) => return (reason, NextStart::AfterShortage),
+            Self::Short(reason) => {
+                let limit = pool.setup.most_memory();
+                let limit =
+                    limit.map(|bytes| format!("; the pool limits its memory to {bytes} bytes"));
+                return (reason + &limit.unwrap_or_default(), NextStart::AfterShortage);
+            }
             Self::Unconfined(reason) => {
                 return (reason, NextStart::Unfit(UnfitProgram::Unconfined));
             }

@@ -14,12 +14,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, fs, ptr, thread};
 
 use libtest_mimic::Trial;
 use procession::{
-    Allow, Executor, Exit, PoolError, ProcessPool, Registry, Sandbox, Shutdown, TaskError,
+    Allow, Executor, Exit, PoolError, PoolEvent, ProcessPool, Registry, Sandbox, Shutdown,
+    TaskError,
 };
 
 use self::spaces::{
@@ -49,6 +51,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         exceptions_are_open_and_nothing_beside_them,
         tasks_work_as_usual_in_a_strict_sandbox,
         memory_is_limited,
+        too_little_memory_for_a_worker_is_named_as_why_it_does_not_start,
         each_task_gets_a_fresh_worker_where_that_is_asked_for,
         a_missing_layer_is_a_typed_error_and_best_effort_tells_it,
         a_strict_worker_starts_about_as_fast,
@@ -327,6 +330,19 @@ fn memory_is_limited() {
     let died = pool.submit(crate::tasks::Repeat("x".to_owned(), 300 << 20)).result();
     assert!(matches!(died, Err(TaskError::WorkerDied(_))), "{:?}", died.map(|text| text.len()));
     succeeds_with(&pool, 20);
+}
+
+fn too_little_memory_for_a_worker_is_named_as_why_it_does_not_start() {
+    let (tell, told) = mpsc::channel();
+    let note = move |event: &PoolEvent| {
+        if let PoolEvent::WorkerNotStarted { reason, .. } = event {
+            let _ = tell.send(reason.clone());
+        }
+    };
+    let sandbox = Sandbox::strict().memory(1 << 20);
+    let _pool = quiet().workers(1).sandbox(sandbox).on_event(note).build().expect("a pool");
+    let reason = told.recv_timeout(Duration::from_secs(30)).expect("an event");
+    assert!(reason.ends_with("; the pool limits its memory to 1048576 bytes"), "{reason}");
 }
 
 fn each_task_gets_a_fresh_worker_where_that_is_asked_for() {
