@@ -3,6 +3,7 @@
 //! | process | has | for how long |
 //! |---|---|---|
 //! | that which made it | the value, and its encoding once a task with it was sent | as long as there are handles; the encoding also while a task with it is not complete |
+//! | that which received it | the same, as another value | as long as there are handles |
 //! | worker | what it decoded first, for all later tasks with the same id | until that encoding is gone; the [`MOST`] values that were used last |
 //!
 //! `released.rs` tells the workers which encodings are gone.
@@ -23,11 +24,13 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use self::released::Release;
 pub(crate) use self::released::{SharedContent, ToldReleases};
 use crate::blob::Blob;
 use crate::codec::{self, Encoding};
 use crate::panics;
 use crate::worker;
+use procession_os::threads::ThreadSpec;
 
 /// A value that many tasks use, such as a table or a model.
 ///
@@ -70,6 +73,9 @@ struct SharedCore<T> {
     value: T,
     /// The encoded value, or why it cannot be encoded.
     encoded: OnceLock<Result<Blob, String>>,
+    /// Of a value that was received, once it was sent on: its encoding is that of another process.
+    release: OnceLock<Release>,
+    is_received: bool,
 }
 
 impl<T> SharedValue<T> {
@@ -82,7 +88,8 @@ impl<T> SharedValue<T> {
     /// assert_eq!(words.len(), 2);
     /// ```
     pub fn new(value: T) -> Self {
-        Self(Arc::new(SharedCore { id: Uuid::new_v4(), value, encoded: OnceLock::new() }))
+        let (id, encoded, release) = (Uuid::new_v4(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(SharedCore { id, value, encoded, release, is_received: false }))
     }
 }
 
@@ -103,6 +110,9 @@ impl<T: Serialize + DeserializeOwned> Serialize for SharedValue<T> {
                 Err(refusal) => Err(format!("{}: {}", refusal.field(), refusal.into_reason())),
             }
         };
+        if self.0.is_received {
+            self.0.release.get_or_init(|| Release(self.0.id));
+        }
         match self.0.encoded.get_or_init(encode) {
             Ok(bytes) => SentValue { id: self.0.id.as_u64_pair(), bytes: bytes.clone() }
                 .serialize(serializer),
@@ -121,7 +131,13 @@ where
         let decode = |id| {
             let value = codec::decode(Encoding::Binary, &bytes, Vec::new())?;
             let encoded = OnceLock::from(Ok(bytes.clone()));
-            Ok(Arc::new(SharedCore { id, value, encoded }))
+            Ok(Arc::new(SharedCore {
+                id,
+                value,
+                encoded,
+                release: OnceLock::new(),
+                is_received: true,
+            }))
         };
         let core = match worker::is_serving() {
             true => kept_or(id, || decode(id)),
@@ -161,14 +177,30 @@ fn kept_or<C: Send + Sync + 'static>(
     }
 }
 
-/// Drops the values with these ids, or all, where a record of the coordinator says so.
+/// Drops the values with these ids, or all, where a record of the coordinator says so. The program's code may take
+/// long for that, and a worker that does not begin its next task would be taken for a stopped one: so a thread
+/// does it, if there may be one.
 pub(crate) fn drop_released(record: &[u8]) {
     let ids: Vec<_> = released::ids(record).collect();
     let is_released = |id: &Uuid| ids.is_empty() || ids.contains(id);
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let dropped: Vec<_> = kept.extract_if(.., |(id, _)| is_released(id)).collect();
     drop(kept);
-    dropped.into_iter().for_each(panics::discard);
+    if dropped.is_empty() {
+        return;
+    }
+    // A thread that is not started drops its closure, and with it what is left.
+    let dropped = Leftover(dropped);
+    let _ = ThreadSpec::new("drop values").start(move || drop(dropped));
+}
+
+/// Values that are dropped one by one. A panic of one is none of the others.
+struct Leftover(Vec<(Uuid, KeptPlace)>);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(panics::discard);
+    }
 }
 
 /// Gives the place of a value up that could not be decoded.

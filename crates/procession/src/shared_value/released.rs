@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 /// The encoding of a shared value, in the process that made the value.
 pub(crate) struct SharedContent {
-    id: Uuid,
     bytes: Vec<u8>,
+    _release: Release,
 }
 
 impl SharedContent {
     pub(super) fn new(id: Uuid, bytes: Vec<u8>) -> Self {
-        Self { id, bytes }
+        Self { bytes, _release: Release(id) }
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -26,10 +26,13 @@ impl SharedContent {
     }
 }
 
-impl Drop for SharedContent {
+/// On drop, the workers are told that they need the value with this id no more.
+pub(super) struct Release(pub Uuid);
+
+impl Drop for Release {
     fn drop(&mut self) {
         let mut released = RELEASED.lock().unwrap_or_else(PoisonError::into_inner);
-        released.push_back(self.id);
+        released.push_back(self.0);
         if released.len() > MOST {
             released.pop_front();
         }

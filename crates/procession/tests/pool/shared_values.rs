@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use procession::{
-    Context, Encoding, Executor, Failure, Registry, SharedValue, Task, TaskError, ThreadPool,
+    Context, Encoding, Executor, Failure, Registry, SharedValue, Task, TaskError, TaskOptions,
+    ThreadPool,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::harness;
-use crate::tasks::{Bad, Ending, pool, quiet, succeeds_with, warm_up};
+use crate::tasks::{Bad, Ending, Pid, pool, quiet, succeeds_with, warm_up};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -22,11 +23,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_shared_value_comes_back_equal_and_short_ones_travel_in_chunks,
         a_shared_value_that_cannot_be_encoded_is_a_typed_error,
         the_workers_drop_a_value_when_its_last_handle_and_task_are_gone,
+        a_value_that_is_dropped_for_long_delays_no_task,
     ]
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Look>().with::<LookBinary>().with::<GiveBack>().with::<Mute>().with::<Tally>()
+    registry
+        .with::<Look>()
+        .with::<LookBinary>()
+        .with::<GiveBack>()
+        .with::<Mute>()
+        .with::<Tally>()
+        .with::<Return>()
+        .with::<UseSlow>()
 }
 
 static ENCODED: AtomicUsize = AtomicUsize::new(0);
@@ -204,6 +213,19 @@ impl Task for Tally {
     }
 }
 
+/// Gives its value back.
+#[derive(Serialize, Deserialize)]
+struct Return(SharedValue<Counted>);
+
+impl Task for Return {
+    const NAME: &'static str = "return a counted value";
+    type Output = SharedValue<Counted>;
+
+    fn run(self, _: &Context) -> Result<Self::Output, Failure> {
+        Ok(self.0)
+    }
+}
+
 const LENGTH: usize = 50_000;
 
 fn the_workers_drop_a_value_when_its_last_handle_and_task_are_gone() {
@@ -228,6 +250,52 @@ fn the_workers_drop_a_value_when_its_last_handle_and_task_are_gone() {
     let many: Vec<_> = (0..300).map(|_| pool.submit(Tally(vec![value()]))).collect();
     assert!(many.into_iter().all(|tally| tally.result().is_ok()));
     rounds_until(1, &Vec::new);
+    // One that came back is another value for the workers, which they drop as well.
+    let returned = pool.submit(Return(kept.clone())).result().expect("an output");
+    rounds_until(0, &|| vec![kept.clone(), returned.clone()]);
     drop(kept);
+    rounds_until(1, &Vec::new);
+    drop(returned);
     rounds_until(0, &Vec::new);
+}
+
+/// Takes long to be dropped by a worker.
+#[derive(Serialize, Deserialize)]
+struct Slow {
+    bytes: Vec<u8>,
+    #[serde(skip)]
+    is_of_the_test: bool,
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        if !self.is_of_the_test {
+            thread::sleep(Duration::from_secs(3));
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct UseSlow(SharedValue<Slow>);
+
+impl Task for UseSlow {
+    const NAME: &'static str = "use a value that is dropped slowly";
+    type Output = (u32, usize);
+
+    fn run(self, _: &Context) -> Result<Self::Output, Failure> {
+        Ok((process::id(), self.0.bytes.len()))
+    }
+}
+
+fn a_value_that_is_dropped_for_long_delays_no_task() {
+    let pool = pool(1);
+    let value = SharedValue::new(Slow { bytes: vec![7; LENGTH], is_of_the_test: true });
+    let (worker, len) = pool.submit(UseSlow(value.clone())).result().expect("an output");
+    assert_eq!(len, LENGTH);
+    drop(value);
+    // A worker that does not begin a task in time is taken for a stopped one.
+    let limit = || TaskOptions::new().timeout(Duration::from_millis(200));
+    for _ in 0..20 {
+        assert_eq!(pool.submit_with(limit(), Pid()).result(), Ok(worker));
+    }
 }
