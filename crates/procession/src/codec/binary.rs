@@ -189,6 +189,16 @@ mod tests {
         assert!(read::<Vec<u8>>(&written(&vec![256_u16])).is_err(), "out of range");
     }
 
+    #[test]
+    fn fields_that_are_missing_in_numbers_are_doubtful() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Size(u32, #[serde(default)] u32);
+        let (Size(width, height), is_doubtful) = read(&written(&vec![7_u32])).expect("read");
+        assert_eq!((width, height, is_doubtful), (7, 0, true));
+        let (Size(width, height), is_doubtful) = read(&written(&vec![7_u32, 8])).expect("read");
+        assert_eq!((width, height, is_doubtful), (7, 8, false));
+    }
+
     #[derive(Debug, serde::Deserialize)]
     enum Kind {
         _A,

@@ -243,7 +243,8 @@ impl<'de> ByteReader<'de> {
         let kind = self.skip_some()?.peek()?;
         let number = self.rest.get(1..5).and_then(|number| number.first_chunk());
         let number = number.map_or(0, |number| u32::from_le_bytes(*number) as usize);
-        self.is_doubtful |= matches!(kind, kind::SEQ | kind::MAP) && number < fields;
+        self.is_doubtful |=
+            matches!(kind, kind::SEQ | kind::NUMBERS | kind::MAP) && number < fields;
         self.any(visitor)
     }
 
