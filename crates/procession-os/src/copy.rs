@@ -18,14 +18,23 @@ pub enum Copied {
     Copy,
 }
 
-/// Whether this system can: Linux with the GNU C library on processors whose order of arguments is known.
+/// Whether this system can: Linux with the GNU C library on processors whose order of arguments is known, and a
+/// kernel with `CONFIG_CHECKPOINT_RESTORE`.
 pub fn is_available() -> bool {
-    cfg!(all(
+    #[cfg(all(
         target_os = "linux",
         target_env = "gnu",
         any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
         not(feature = "portable")
-    ))
+    ))]
+    return linux::registered_address().is_ok();
+    #[cfg(not(all(
+        target_os = "linux",
+        target_env = "gnu",
+        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
+        not(feature = "portable")
+    )))]
+    false
 }
 
 /// How many threads this process has beside the calling one. With any it cannot be copied.
@@ -149,13 +158,7 @@ mod linux {
 
     /// Where the C library keeps the id of this thread, the main thread, which the kernel clears at its end.
     fn tid_address() -> io::Result<usize> {
-        const PR_GET_TID_ADDRESS: c_int = 40;
-        let mut address: usize = 0;
-        // SAFETY: the call writes one pointer to a place of that size.
-        let done = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut address) };
-        if done == -1 {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
+        let address = registered_address()?;
         // SAFETY: the C library has registered this address of an id with the kernel; it lives as long as the
         // thread.
         let kept = (address != 0).then(|| unsafe { ptr::read(address as *const c_int) });
@@ -164,6 +167,15 @@ mod linux {
             true => Ok(address),
             false => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// What is registered for this thread. Some systems do not say.
+    pub(super) fn registered_address() -> io::Result<usize> {
+        const PR_GET_TID_ADDRESS: c_int = 40;
+        let mut address: usize = 0;
+        // SAFETY: the call writes one pointer to a place of that size.
+        let done = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut address) };
+        if done == -1 { Err(io::ErrorKind::Unsupported.into()) } else { Ok(address) }
     }
 
     /// The list of the locks of this thread that are released at its end, and its length as the kernel has it.

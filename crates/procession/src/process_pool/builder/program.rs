@@ -83,7 +83,8 @@ impl Builder {
     /// once for all workers, except for the pages that a worker writes to. The
     /// [`initializer`](Self::initializer) comes after it, in each worker.
     ///
-    /// Only on Linux with the GNU C library; elsewhere each worker runs the task itself. It counts towards the
+    /// Only on Linux with the GNU C library; elsewhere, and on kernels without `CONFIG_CHECKPOINT_RESTORE`, each
+    /// worker runs the task itself. It counts towards the
     /// [`start_timeout`](Self::start_timeout) of the first workers. If it returns an error or panics, or has started
     /// a thread that still runs, the pool is broken: each future holds
     /// [`PoolError::CannotStart`](crate::PoolError::CannotStart).
