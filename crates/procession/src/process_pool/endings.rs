@@ -23,7 +23,7 @@ use procession_os::threads::ThreadSpec;
 /// Interval at which killed processes are checked.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Time from the kill until a process that still runs is written off.
-const WRITE_OFF: Duration = Duration::from_secs(5);
+pub(super) const WRITE_OFF: Duration = Duration::from_secs(5);
 
 /// A thread of the pool, and the process for whose end it waits, if any.
 pub(super) struct PoolThread {

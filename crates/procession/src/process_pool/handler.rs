@@ -45,6 +45,11 @@ impl StartMarks {
         let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
         Self { _dir: dir, mark }
     }
+
+    /// What a process that was started with the mark has said by it.
+    pub(super) fn said(&self) -> Option<String> {
+        self.mark.as_ref()?.said()
+    }
 }
 
 /// The arguments of [`attend`].
@@ -60,7 +65,7 @@ pub(crate) struct HandlerSetup {
 
 /// Time from the close of the worker's end of the socket until the process is killed. Usually the
 /// process is about to end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The handler thread of one worker, from the start of the process to its end.
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
@@ -135,10 +140,9 @@ fn end_start(
         }
         Err(_) => until_ended(handle, ended),
     };
-    let said = awaited.as_ref().and_then(|awaited| awaited.mark.as_ref()?.said());
-    end.last_output.extend(said);
-    let (cause, next_start) = failure.classify(pool, rank, handle, kill_reason, &end);
+    end.last_output.extend(awaited.as_ref().and_then(StartMarks::said));
     let (worker_id, worker, pid) = (handle.worker_id, handle.worker(), handle.pid());
+    let (cause, next_start) = failure.classify(pool, rank, (worker, pid), kill_reason, &end);
     let was_needed = kill_reason != Some(KillReason::Unneeded);
     let reason = cause.clone();
     pool.listeners.event(|| PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed });

@@ -35,15 +35,10 @@ pub(super) fn perform(
     let Some(Process { socket, .. }) = handle.process() else {
         return Err(StartFailure::System("there is no socket to the worker".to_owned()));
     };
-    // The next program is tried before the start timeout; the last one has all of that.
-    let programs = &pool.setup.programs;
-    let has_another = programs.has_another(rank) && !programs.has_served(rank);
-    if has_another && !socket.is_readable_within(PATIENCE) {
-        return Err(StartFailure::Silent(PATIENCE));
-    }
+    await_report(pool, rank, socket)?;
     let hello = await_hello(socket)?;
     await_descriptors(handle)?;
-    check(pool, handle, &hello)?;
+    check(pool, handle.pid(), &hello)?;
     if let Some(server) = hello.server {
         send_lifeline(handle, server, invitation);
     }
@@ -66,10 +61,36 @@ pub(super) fn perform(
     Ok(threads)
 }
 
-/// Checks the `Hello` of the worker.
-fn check(pool: &PoolInner, handle: &WorkerHandle, hello: &Hello) -> Result<(), StartFailure> {
+/// Waits for the first message of a template, which is that of a worker.
+pub(super) fn greet_template(
+    pool: &PoolInner,
+    rank: usize,
+    socket: &Socket,
+    pid: u32,
+) -> Result<(), StartFailure> {
+    /// For who sets no timeout, by one that clocks cannot count.
+    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    await_report(pool, rank, socket)?;
+    if !socket.is_readable_within(pool.setup.scheduling.start_timeout.min(LONGEST)) {
+        return Err(StartFailure::Mute);
+    }
+    check(pool, pid, &await_hello(socket)?)
+}
+
+/// The next program is tried before the start timeout; the last one has all of that.
+fn await_report(pool: &PoolInner, rank: usize, socket: &Socket) -> Result<(), StartFailure> {
+    let programs = &pool.setup.programs;
+    let has_another = programs.has_another(rank) && !programs.has_served(rank);
+    match has_another && !socket.is_readable_within(PATIENCE) {
+        true => Err(StartFailure::Silent(PATIENCE)),
+        false => Ok(()),
+    }
+}
+
+/// Checks the `Hello` of a process.
+fn check(pool: &PoolInner, started: u32, hello: &Hello) -> Result<(), StartFailure> {
     let Hello { protocol, build, pid, server: _ } = hello;
-    if *pid != handle.pid() {
+    if *pid != started {
         return Err(StartFailure::System(format!("process {pid} connected without an invitation")));
     }
     let ours = transport::build_with(&pool.setup.build_id);

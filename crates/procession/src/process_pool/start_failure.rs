@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::child::Ended;
 use super::inner::PoolInner;
 use super::start_worker::is_shortage_message;
-use super::worker_handle::{KillReason, WorkerHandle};
+use super::worker_handle::KillReason;
 use crate::error::Exit;
 use crate::kept_task::KeptCause;
 use crate::printable::printable;
@@ -57,11 +57,11 @@ impl StartFailure {
         self,
         pool: &PoolInner,
         rank: usize,
-        handle: &WorkerHandle,
+        (worker, pid): (usize, u32),
         kill_reason: Option<KillReason>,
         end: &Ended,
     ) -> (String, NextStart) {
-        let (cause, next_start) = self.explain(pool, rank, handle, kill_reason, end);
+        let (cause, next_start) = self.explain(pool, rank, (worker, pid), kill_reason, end);
         // The program has said a part of it.
         (printable(&cause).into_owned(), next_start)
     }
@@ -70,11 +70,10 @@ impl StartFailure {
         self,
         pool: &PoolInner,
         rank: usize,
-        handle: &WorkerHandle,
+        (worker, pid): (usize, u32),
         kill_reason: Option<KillReason>,
         end: &Ended,
     ) -> (String, NextStart) {
-        let (worker, pid) = (handle.worker(), handle.pid());
         let (exit, start_timeout) = (end.exit, pool.setup.scheduling.start_timeout);
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));

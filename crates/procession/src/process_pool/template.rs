@@ -4,28 +4,33 @@
 //! | thread | does |
 //! |---|---|
 //! | supervisor | starts the template, so that its parent-death signal is that of the workers |
-//! | `template` | waits until its preload is done |
+//! | `template` | waits until it serves, and then until its preload is done |
 //! | `start-N`, for each start of a worker | waits for the same, then asks for a copy |
 //!
 //! A copy is a child of this process, made with `CLONE_PARENT`: it is watched, killed and reaped like a worker
 //! that the supervisor thread has started, and gets the parent-death signal of that thread. A template that ends
-//! takes no worker with it; the next start of a worker starts another one.
+//! takes no worker with it; the next start of a worker starts another one. A program that does not serve is found
+//! out before the preload, and what starts programs with pools in it are not taken for workers.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpgid};
 
 use super::child::{Child, Ended};
-use super::handler::StartMarks;
+use super::endings::WRITE_OFF;
+use super::handler::{LAST_WORDS, StartMarks};
+use super::handshake;
 use super::initializer::Initializer;
 use super::inner::PoolInner;
+use super::start_failure::StartFailure;
 use super::start_worker::{self, NotStarted};
-use super::worker_handle::WorkerHandle;
+use super::worker_handle::{KillReason, WorkerHandle};
 use super::{Output, PoolEvent};
 use crate::printable::printable;
-use crate::scheduler::NextStart;
+use crate::scheduler::{NextStart, UnfitProgram};
 use crate::transport::{HandshakeMessage, Invitation, Sent, Socket};
 use procession_os::{copy, sealed};
 
@@ -36,18 +41,33 @@ pub(super) struct Template {
     changed: Condvar,
     /// Held by the thread that waits for a copy.
     copying: Mutex<()>,
+    /// All that were started. The end of each is verified.
+    started: Mutex<Vec<Weak<Child>>>,
 }
 
 /// The process.
-#[derive(Clone)]
 enum State {
     /// It was not started, or it has ended: why.
-    Missing(Option<String>),
+    Missing(Option<(String, NextStart)>),
     /// Its preload runs.
     Preloading(Arc<TemplateProcess>),
     Ready(Arc<TemplateProcess>),
-    /// Its preload failed, and would fail again.
-    Failed(String),
+    /// Its program does not serve, or its preload failed: it would fail again.
+    Failed(String, NextStart),
+}
+
+impl State {
+    /// The process, while it preloads or is ready.
+    fn process(&self) -> Option<&Arc<TemplateProcess>> {
+        match self {
+            Self::Preloading(process) | Self::Ready(process) => Some(process),
+            Self::Missing(_) | Self::Failed(..) => None,
+        }
+    }
+
+    fn is_of(&self, process: &Arc<TemplateProcess>) -> bool {
+        self.process().is_some_and(|current| Arc::ptr_eq(current, process))
+    }
 }
 
 struct TemplateProcess {
@@ -55,10 +75,42 @@ struct TemplateProcess {
     socket: Socket,
     /// The rank of its program.
     rank: usize,
+    /// The index of the worker for which it was started.
+    worker: usize,
+    /// Until it serves.
+    awaited: Mutex<Option<StartMarks>>,
+    /// Why it is ended.
+    failure: Mutex<Option<(StartFailure, Option<KillReason>)>>,
+}
+
+impl TemplateProcess {
+    fn awaited(&self) -> MutexGuard<'_, Option<StartMarks>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<(StartFailure, Option<KillReason>)>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At its end: the cause, and when the next one is started.
+    fn explain(&self, pool: &PoolInner, mut end: Ended) -> (String, NextStart) {
+        end.last_output.extend(self.awaited().take().and_then(|awaited| awaited.said()));
+        let failure = self.failure().take();
+        if let Some((failure, kill_reason)) = failure {
+            let process = (self.worker, self.child.pid());
+            return failure.classify(pool, self.rank, process, kill_reason, &end);
+        }
+        let said = end.last_output.last();
+        let said = said.map(|line| format!("; it last said: {}", printable(line)));
+        let cause = format!("the template ended with {}{}", end.exit, said.unwrap_or_default());
+        (cause, NextStart::WithBackoff)
+    }
 }
 
 /// A process that does not answer to a request for a copy is killed after this time.
 const LONGEST_COPY: Duration = Duration::from_secs(10);
+/// A process that was killed, and has not ended after this time, is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// How often a thread that waits looks whether its worker is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -69,8 +121,8 @@ impl Template {
             return (None, preload);
         }
         let (state, changed) = (Mutex::new(State::Missing(None)), Condvar::new());
-        let template =
-            |preload| Arc::new(Self { preload, state, changed, copying: Mutex::new(()) });
+        let (copying, started) = (Mutex::new(()), Mutex::default());
+        let template = |preload| Arc::new(Self { preload, state, changed, copying, started });
         (preload.map(template), None)
     }
 
@@ -96,17 +148,17 @@ impl Template {
             }
             // The program was passed over.
             State::Preloading(process) | State::Ready(process) => process.child.kill(),
-            State::Failed(_) => return Ok(()),
+            State::Failed(..) => return Ok(()),
             State::Missing(_) => {}
         }
-        let (process, awaited) = self.start(pool, worker)?;
+        let process = self.start(pool, worker)?;
         self.set(State::Preloading(Arc::clone(&process)));
         let (its_template, its_pool) = (Arc::clone(self), Arc::clone(pool));
         let thread = pool.start_thread("template".to_owned(), move || {
-            its_template.await_preload(&its_pool, &process, awaited);
+            its_template.await_preload(&its_pool, &process);
         });
         let thread = thread.map_err(|error| {
-            self.end();
+            self.stop();
             NotStarted::new("start a thread", &error)
         })?;
         pool.add_thread(thread, None);
@@ -117,78 +169,156 @@ impl Template {
         self: &Arc<Self>,
         pool: &Arc<PoolInner>,
         worker: usize,
-    ) -> Result<(Arc<TemplateProcess>, StartMarks), NotStarted> {
+    ) -> Result<Arc<TemplateProcess>, NotStarted> {
         let dir = start_worker::create_awaited()?;
         let (socket, input) = Socket::pair()
             .map_err(|error| NotStarted::new("make a socket for a template", &error))?;
         let (mut invitation, mark) = start_worker::invite(pool, worker, dir.path(), &input, true)?;
         invitation.is_template = true;
         let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;
-        let awaited = StartMarks::new(dir, mark, &child);
-        let process = Arc::new(TemplateProcess { child: Arc::clone(&child), socket, rank });
+        let awaited = Mutex::new(Some(StartMarks::new(dir, mark, &child)));
+        let (its_child, failure) = (Arc::clone(&child), Mutex::default());
+        let process = TemplateProcess { child: its_child, socket, rank, worker, awaited, failure };
+        let process = Arc::new(process);
         let (pid, its_pool) = (child.pid(), Arc::clone(pool));
         let on_line = move |stream, line: &str| {
             its_pool.listeners.output(&Output { worker, pid, stream, line });
         };
         let (its_template, its_pool) = (Arc::clone(self), Arc::clone(pool));
-        let on_end = move |end: Ended| its_template.note_end(&its_pool, pid, &end);
+        let ended = Arc::downgrade(&process);
+        let on_end = move |end: Ended| its_template.note_end(&its_pool, &ended, pid, end);
         let watcher = super::child::watch(pool, Arc::clone(&child), outputs, on_line, on_end);
         let watcher = watcher.map_err(|error| {
             child.kill_and_reap();
             NotStarted::new("start a thread", &error)
         })?;
         pool.add_thread(watcher, Some(Arc::downgrade(&child)));
-        Ok((process, awaited))
+        let mut started = self.started();
+        started.retain(|child| child.strong_count() > 0);
+        started.push(Arc::downgrade(&child));
+        Ok(process)
     }
 
-    /// On a thread of its own: sends the preload task, and waits until it is done or the process has ended.
-    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>, awaited: StartMarks) {
+    fn started(&self) -> MutexGuard<'_, Vec<Weak<Child>>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// On a thread of its own: waits until the process serves and has run the preload task, or has ended.
+    fn await_preload(&self, pool: &PoolInner, process: &Arc<TemplateProcess>) {
+        let (rank, pid) = (process.rank, process.child.pid());
+        if let Err(failure) = handshake::greet_template(pool, rank, &process.socket, pid) {
+            return self.fail(process, failure);
+        }
+        drop(process.awaited().take());
+        match self.run_preload(process) {
+            Ok(()) => {
+                pool.listeners.event(|| PoolEvent::TemplateStarted { pid });
+                let mut state = self.state();
+                if state.is_of(process) {
+                    *state = State::Ready(Arc::clone(process));
+                }
+                drop(state);
+                self.changed.notify_all();
+            }
+            Err(Some(failure)) => self.fail(process, failure),
+            // Its end, which the watch thread reports, is why.
+            Err(None) => process.child.kill(),
+        }
+    }
+
+    /// Sends the preload task, and waits for its end.
+    fn run_preload(&self, process: &TemplateProcess) -> Result<(), Option<StartFailure>> {
         let (name, text) = self.preload.parts();
         let message = HandshakeMessage::Preload { name: name.to_owned() };
-        let sent = sealed::create(text).map(|file| message.send(&process.socket, &[file.as_fd()]));
-        if !matches!(sent, Ok(Sent::Yes)) {
-            process.child.kill();
-        }
-        let state = match HandshakeMessage::receive(&process.socket) {
-            Ok(Some((HandshakeMessage::Preloaded, _))) => {
-                let pid = process.child.pid();
-                pool.listeners.event(|| PoolEvent::TemplateStarted { pid });
-                State::Ready(Arc::clone(process))
+        let file = sealed::create(text).map_err(|error| {
+            StartFailure::Short(format!("cannot make memory for a preload task: {error}"))
+        })?;
+        match message.send(&process.socket, &[file.as_fd()]) {
+            Sent::Yes => {}
+            Sent::Gone => return Err(None),
+            Sent::NoRoom | Sent::Short(_) => {
+                let cause = "cannot send a preload task: the system has no room";
+                return Err(Some(StartFailure::Short(cause.to_owned())));
             }
+        }
+        match HandshakeMessage::receive(&process.socket) {
+            Ok(Some((HandshakeMessage::Preloaded, _))) => Ok(()),
             Ok(Some((HandshakeMessage::CannotServe(reason), _))) => {
-                State::Failed(printable(&reason).into_owned())
+                Err(Some(StartFailure::Uninitialized(reason)))
             }
-            Ok(Some(_)) | Err(_) => {
-                process.child.kill();
-                return;
-            }
-            // Its end is reported by the watch thread.
-            Ok(None) => return,
-        };
-        drop(awaited);
-        if matches!(&*self.state(), State::Preloading(current) if Arc::ptr_eq(current, process)) {
-            self.set(state);
+            Ok(Some(_)) | Err(_) => Err(Some(StartFailure::another_protocol())),
+            Ok(None) => Err(None),
         }
+    }
+
+    /// Ends a process that is of no use. The watch thread reports it.
+    fn fail(&self, process: &Arc<TemplateProcess>, failure: StartFailure) {
+        let is_mute = matches!(failure, StartFailure::Mute);
+        // It is readable if the process has closed it, which is then probably about to end.
+        let has_closed = is_mute && process.socket.is_readable_within(Duration::ZERO);
+        let kill_reason = (is_mute && !has_closed).then_some(KillReason::Late);
+        *process.failure() = Some((failure, kill_reason));
+        let until = Instant::now() + LAST_WORDS;
+        let mut state = self.state();
+        while has_closed && state.is_of(process) && Instant::now() < until {
+            let waited = self.changed.wait_timeout(state, LOOK_AGAIN);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if has_closed && state.is_of(process) {
+            let reason = "it closed its standard input and did not report".to_owned();
+            let failure = StartFailure::Misused(UnfitProgram::Wrapper, reason);
+            *process.failure() = Some((failure, None));
+        }
+        drop(state);
+        process.child.kill();
     }
 
     /// On the watch thread of the process.
-    fn note_end(&self, pool: &PoolInner, pid: u32, end: &Ended) {
-        let Ended { exit, usage: _, last_output } = end;
-        pool.listeners.event(|| PoolEvent::TemplateExited { pid, exit: *exit });
-        let said = last_output.last().map(|line| format!("; it last said: {}", printable(line)));
+    fn note_end(&self, pool: &PoolInner, ended: &Weak<TemplateProcess>, pid: u32, end: Ended) {
+        let exit = end.exit;
+        pool.listeners.event(|| PoolEvent::TemplateExited { pid, exit });
+        let Some(process) = ended.upgrade() else { return };
+        let (cause, next_start) = process.explain(pool, end);
         let mut state = self.state();
-        if matches!(&*state, State::Preloading(it) | State::Ready(it) if it.child.pid() == pid) {
-            let cause = format!("the template ended with {exit}{}", said.unwrap_or_default());
-            *state = State::Missing(Some(cause));
+        if state.is_of(&process) {
+            *state = match next_start {
+                NextStart::Never | NextStart::Unfit(_) => State::Failed(cause, next_start),
+                _ => State::Missing(Some((cause, next_start))),
+            };
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Ends the process.
-    pub(super) fn end(&self) {
-        if let State::Preloading(process) | State::Ready(process) = &*self.state() {
+    /// Kills the process. One that cannot be killed, since the program gave up its rights, ends with its socket.
+    fn stop(&self) {
+        let state = std::mem::replace(&mut *self.state(), State::Missing(None));
+        self.changed.notify_all();
+        if let Some(process) = state.process() {
             process.child.kill();
+            process.socket.shut_down();
+        }
+    }
+
+    /// At the end of the pool: ends the process, and sees to it that all that were started have ended, or are
+    /// left behind.
+    pub(super) fn end(&self) {
+        const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+        self.stop();
+        let started = std::mem::take(&mut *self.started());
+        for child in started.iter().filter_map(Weak::upgrade) {
+            let mut pause = Duration::from_millis(1);
+            while let Some((since, _)) = child.dying() {
+                if since >= WRITE_OFF {
+                    child.write_off();
+                } else if since >= KILL_AGAIN && child.is_dead_but_held() {
+                    child.conclude_held();
+                } else if since >= KILL_AGAIN {
+                    child.kill();
+                }
+                thread::sleep(pause);
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
         }
     }
 
@@ -241,11 +371,9 @@ impl Template {
         loop {
             let (cause, next_start) = match &*state {
                 State::Ready(process) => return Ok(Arc::clone(process)),
-                State::Failed(reason) => (reason.clone(), NextStart::Never),
-                State::Missing(cause) => {
-                    let cause = cause.clone().unwrap_or("the template is gone".to_owned());
-                    (cause, NextStart::WithBackoff)
-                }
+                State::Failed(cause, next_start) => (cause.clone(), *next_start),
+                State::Missing(Some((cause, next_start))) => (cause.clone(), *next_start),
+                State::Missing(None) => ("the template is gone".to_owned(), NextStart::WithBackoff),
                 State::Preloading(_) if handle.kill_reason().is_some() => {
                     let cause = "its preload was not done".to_owned();
                     (cause, NextStart::WithBackoff)

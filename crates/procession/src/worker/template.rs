@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   coordinator                                 template
+//!     │ ◄─────────────────────────────── Hello ── │   serves: no longer awaited
 //!     │ ── Preload{name}, its text ────────────► │   runs the task
 //!     │ ◄───────────── Preloaded, CannotServe ── │
 //!     │ ── Copy, 3 streams, invitation ────────► │ ── copies itself ─► worker: goes on in `Asked::serve`
@@ -22,7 +23,7 @@ use crate::progress_lines::LineSink;
 use crate::registry::Registry;
 use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals, TaskId};
-use crate::transport::{HandshakeMessage, Invitation, ReplyBuffer, Sent, Status};
+use crate::transport::{HandshakeMessage, Hello, Invitation, PROTOCOL, ReplyBuffer, Sent, Status};
 use procession_os::copy::{self, Copied};
 
 /// Returns in each worker, with its invitation and with the values of `Context::local`. The template ends when
@@ -33,6 +34,11 @@ pub(super) fn serve(
 ) -> Result<(Invitation, Arc<Locals>), ServeError> {
     procession_os::threads::name_this_thread(c"template");
     let socket = take_stdin()?;
+    let (pid, build) = (process::id(), registry.build());
+    let hello = HandshakeMessage::Hello(Hello { protocol: PROTOCOL, build, pid, server: None });
+    if hello.send(&socket, &[]) != Sent::Yes {
+        return Err(unreachable(invitation.coordinator, &"it hung up"));
+    }
     let locals = Arc::<Locals>::default();
     loop {
         let answer = match HandshakeMessage::receive(&socket) {

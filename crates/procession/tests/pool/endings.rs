@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_worker_that_left_its_group_is_ended_with_the_pool,
         a_pool_ends_after_its_program_gave_up_its_rights,
         a_worker_that_cannot_be_ended_is_written_off,
+        a_pool_with_a_template_ends_after_its_program_gave_up_its_rights,
         a_process_that_a_task_replaced_ends_with_the_program,
         a_process_that_one_of_several_tasks_replaced_ends_with_the_program,
         workers_that_have_not_reported_end_with_the_program,
@@ -87,6 +88,10 @@ fn assert_works_as_superuser(play: &str) {
 
 fn a_pool_ends_after_its_program_gave_up_its_rights() {
     assert_works_as_superuser("gives up its rights");
+}
+
+fn a_pool_with_a_template_ends_after_its_program_gave_up_its_rights() {
+    assert_works_as_superuser("gives up its rights over a template");
 }
 
 fn a_worker_that_cannot_be_ended_is_written_off() {

@@ -68,6 +68,7 @@ pub(crate) fn play_if_asked() {
         "closes its standard streams" => closes_its_standard_streams(),
         "gives up its rights" => gives_up_its_rights(false),
         "gives up its rights before a worker that cannot be ended" => gives_up_its_rights(true),
+        "gives up its rights over a template" => gives_up_its_rights_over_a_template(),
         "runs what is replaced" => runs_what_is_replaced(1),
         "runs what is replaced, of three" => runs_what_is_replaced(3),
         "waits for workers that do not report" => waits_for_silent_workers(),
@@ -252,6 +253,29 @@ fn gives_up_its_rights(is_deaf: bool) {
     }
     // Not by a drop: the directory is another user's now.
     std::mem::forget(gate);
+    println!("it works");
+}
+
+fn gives_up_its_rights_over_a_template() {
+    let templates = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&templates);
+    let pool = tasks::quiet()
+        .workers(1)
+        .preload(Pid())
+        .on_event(move |event| {
+            if let PoolEvent::TemplateStarted { pid } = event {
+                heard.lock().expect("no panic").push(*pid);
+            }
+        })
+        .build()
+        .expect("a pool");
+    tasks::succeeds_with(&pool, 10);
+    assert_eq!(unsafe { libc::setgid(65534) }, 0);
+    assert_eq!(unsafe { libc::setuid(65534) }, 0);
+    drop(pool);
+    for template in templates.lock().expect("no panic").drain(..) {
+        harness::eventually("the end of the template", || !harness::is_alive(template));
+    }
     println!("it works");
 }
 

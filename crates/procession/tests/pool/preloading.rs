@@ -1,6 +1,7 @@
 //! Workers that are copies of a process which has run a preload task.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use rustix::process::{Signal, getppid};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{self, Gate, ON_PURPOSE, eventually, is_alive};
+use crate::impostor::{Guise, pool_of};
 use crate::tasks::{Bad, Ending, Pass, Pid, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -32,6 +34,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_preload_that_crashes_breaks_the_pool,
         an_initializer_runs_in_each_copy,
         a_pool_that_is_shut_down_while_its_preload_runs_ends,
+        a_program_that_does_not_serve_is_told_so_before_it_is_to_preload,
+        a_preload_may_start_programs_that_have_pools,
     ]
 }
 
@@ -54,6 +58,8 @@ enum Load {
     Abort,
     StartThread,
     Wait,
+    /// Whether it could start programs that have pools.
+    LookForAwaited,
 }
 
 impl Task for Load {
@@ -71,6 +77,14 @@ impl Task for Load {
             Self::Abort => process::abort(),
             Self::StartThread => drop(thread::spawn(|| thread::sleep(Duration::from_secs(600)))),
             Self::Wait => thread::sleep(Duration::from_secs(600)),
+            Self::LookForAwaited => {
+                let invitation = std::env::var("PROCESSION_INVITATION")?;
+                let invitation: serde_json::Value = serde_json::from_str(&invitation)?;
+                let awaited = Path::new(invitation["awaited"].as_str().ok_or("no directory")?);
+                if awaited.exists() {
+                    return Err(Failure::msg("other programs would be taken for workers"));
+                }
+            }
         }
         Ok(())
     }
@@ -327,4 +341,35 @@ fn a_pool_that_is_shut_down_while_its_preload_runs_ends() {
     let never = pool.submit(Pid());
     drop(pool);
     assert!(never.result().is_err());
+}
+
+fn a_program_that_does_not_serve_is_told_so_before_it_is_to_preload() {
+    for (guise, what) in [
+        (Guise::NeverServes, "it builds a pool instead of serving"),
+        (Guise::Ends, "it ended with exit code 0 before it was ready"),
+        (Guise::GoesOn, "it had not reported after 300ms: it does not call procession"),
+        (Guise::OfAnotherBuild, "it is of another build"),
+    ] {
+        let pool = pool_of(guise).preload(Load::Bytes(10));
+        let pool = match guise {
+            Guise::GoesOn => pool.start_timeout(Duration::from_millis(300)),
+            _ => pool,
+        };
+        let pool = pool.build().expect("a pool");
+        let Err(TaskError::PoolBroken(error)) = pool.submit(Pid()).result() else {
+            panic!("{guise:?}: a result");
+        };
+        let text = error.to_string();
+        assert!(text.contains(what), "{guise:?}: {text}");
+        if let PoolError::CannotStart { tries, .. } = error {
+            assert!(tries <= 1, "{guise:?}: {tries} tries");
+        }
+    }
+}
+
+fn a_preload_may_start_programs_that_have_pools() {
+    if IS_LINUX {
+        let pool = quiet().workers(1).preload(Load::LookForAwaited).build().expect("a pool");
+        succeeds_with(&pool, 10);
+    }
 }
