@@ -319,4 +319,37 @@ mod tests {
             }
         }
     }
+
+    /// Types whose fields are read by other names than they are written.
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+    enum Misnamed {
+        Renamed {
+            #[serde(rename(serialize = "sent"), default)]
+            number: u8,
+        },
+        NotRead {
+            #[serde(skip_deserializing)]
+            number: u8,
+            other: u8,
+        },
+    }
+
+    #[test]
+    fn a_field_that_is_not_read_is_no_other_value_in_silence() {
+        let each = |number| [Misnamed::Renamed { number }, Misnamed::NotRead { number, other: 1 }];
+        for encoding in [Encoding::Json, Encoding::Binary] {
+            let back = |value: &Misnamed| {
+                let mut bytes = Vec::new();
+                encode(encoding, value, &mut bytes).expect("encoded");
+                decode::<IgnoredValue>(encoding, &bytes, Vec::new()).expect("ignored");
+                decode::<Misnamed>(encoding, &bytes, Vec::new())
+            };
+            for value in each(0) {
+                assert_eq!(back(&value), Ok(value));
+            }
+            for value in each(3) {
+                assert!(back(&value).is_err(), "{encoding:?}: {value:?} became {:?}", back(&value));
+            }
+        }
+    }
 }

@@ -310,8 +310,13 @@ impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
         self.any(visitor)
     }
 
+    /// A part that is ignored, such as a field of another name, would be left out of the value. The whole is
+    /// ignored by those who want no value.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.any(visitor)
+        let is_doubtful = self.is_doubtful || self.depth > 0;
+        let value = self.any(visitor)?;
+        self.is_doubtful = is_doubtful;
+        Ok(value)
     }
 
     #[inline]

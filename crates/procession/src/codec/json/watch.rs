@@ -1,6 +1,7 @@
 //! A wrapper of the deserializer of `serde_json` that notes calls of `deserialize_any`. A type that
 //! calls it, such as an untagged enum, inspects the value to find out what it is, and may be decoded as
-//! another value than the one that was sent. So may a struct of which a field was left out, and has a default.
+//! another value than the one that was sent. So may a struct of which a field was left out, and has a default, or
+//! that ignores a field, since its fields are read by other names than they are written.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,23 +18,25 @@ pub(super) struct Watch<'w, I> {
     is_doubtful: &'w Cell<bool>,
     /// Number of fields that are still to come. Zero where there are no fields.
     fields: usize,
+    /// It is the whole value.
+    is_whole: bool,
 }
 
 impl<'w, I> Watch<'w, I> {
     #[inline]
     pub(super) fn new(inner: I, is_doubtful: &'w Cell<bool>) -> Self {
-        Self { inner, is_doubtful, fields: 0 }
+        Self { inner, is_doubtful, fields: 0, is_whole: true }
     }
 
     #[inline]
     fn wrap<J>(&self, inner: J) -> Watch<'w, J> {
-        Watch { inner, is_doubtful: self.is_doubtful, fields: 0 }
+        self.wrap_fields(inner, 0)
     }
 
     /// Wraps what expects so many fields.
     #[inline]
     fn wrap_fields<J>(&self, inner: J, fields: usize) -> Watch<'w, J> {
-        Watch { inner, is_doubtful: self.is_doubtful, fields }
+        Watch { inner, is_doubtful: self.is_doubtful, fields, is_whole: false }
     }
 
     /// Counts a field, or notes that the rest were left out.
@@ -68,13 +71,21 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         self.inner.deserialize_any(visitor)
     }
 
+    /// A part that is ignored, such as a field of another name, would be left out of the value. The whole is
+    /// ignored by those who want no value.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        if !self.is_whole {
+            self.is_doubtful.set(true);
+        }
+        self.inner.deserialize_ignored_any(visitor)
+    }
+
     forward! {
         deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
         deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
         deserialize_u128() deserialize_f32() deserialize_f64() deserialize_char() deserialize_str()
         deserialize_string() deserialize_bytes() deserialize_byte_buf() deserialize_option()
         deserialize_unit() deserialize_seq() deserialize_map() deserialize_identifier()
-        deserialize_ignored_any()
         deserialize_unit_struct(name: &'static str)
         deserialize_newtype_struct(name: &'static str)
         deserialize_tuple(len: usize)
@@ -226,7 +237,8 @@ impl<'de, 'w, A: EnumAccess<'de>> EnumAccess<'de> for Watch<'w, A> {
     ) -> Result<(T::Value, Self::Variant), A::Error> {
         let seed = self.wrap(seed);
         let (value, variant) = self.inner.variant_seed(seed)?;
-        Ok((value, Watch::new(variant, self.is_doubtful)))
+        let is_doubtful = self.is_doubtful;
+        Ok((value, Watch { inner: variant, is_doubtful, fields: 0, is_whole: false }))
     }
 }
 
