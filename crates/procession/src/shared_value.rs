@@ -18,6 +18,7 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
@@ -191,7 +192,22 @@ pub(crate) fn drop_released(record: &[u8]) {
     }
     // A thread that is not started drops its closure, and with it what is left.
     let dropped = Leftover(dropped);
-    let _ = ThreadSpec::new("drop values").start(move || drop(dropped));
+    let thread = ThreadSpec::new("drop values").start(move || drop(dropped));
+    let mut dropping = DROPPING.lock().unwrap_or_else(PoisonError::into_inner);
+    dropping.retain(|thread| !thread.is_finished());
+    dropping.extend(thread);
+}
+
+/// The threads that drop values.
+static DROPPING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits until the values are dropped that the coordinator has released: the end of a process would meet the program's
+/// code in the middle. The coordinator ends a worker for which that takes too long.
+pub(crate) fn await_drops() {
+    let dropping = std::mem::take(&mut *DROPPING.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in dropping {
+        let _ = thread.join();
+    }
 }
 
 /// Values that are dropped one by one. A panic of one is none of the others.

@@ -39,6 +39,7 @@ use crate::kept_task;
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sandbox::{Layer, Sandbox, SandboxReport};
+use crate::shared_value;
 use crate::transport::{
     HandshakeMessage, Hello, Invitation, Marking, PROTOCOL, RunnerThreads, Sent, SharedRegion,
     Socket, Welcome,
@@ -305,6 +306,7 @@ impl Asked {
         for runner in runners.threads {
             let _ = runner.join();
         }
+        shared_value::await_drops();
         worker_loop.drop_locals();
         worker_loop.end_records();
         Ok(())

@@ -1,15 +1,15 @@
 //! Values that many tasks share.
 
 use std::collections::HashMap;
-use std::process;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{fs, process, thread};
 
 use libtest_mimic::Trial;
 use procession::{
-    Context, Encoding, Executor, Failure, Registry, SharedValue, Task, TaskError, TaskOptions,
-    ThreadPool,
+    Context, Encoding, Executor, Failure, Registry, SharedValue, Shutdown, Task, TaskError,
+    TaskOptions, ThreadPool,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -263,6 +263,8 @@ fn the_workers_drop_a_value_when_its_last_handle_and_task_are_gone() {
 #[derive(Serialize, Deserialize)]
 struct Slow {
     bytes: Vec<u8>,
+    /// A file that is made when the drop is done.
+    done: PathBuf,
     #[serde(skip)]
     is_of_the_test: bool,
 }
@@ -270,7 +272,8 @@ struct Slow {
 impl Drop for Slow {
     fn drop(&mut self) {
         if !self.is_of_the_test {
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(Duration::from_millis(1500));
+            fs::write(&self.done, "").expect("a file");
         }
     }
 }
@@ -288,8 +291,9 @@ impl Task for UseSlow {
 }
 
 fn a_value_that_is_dropped_for_long_delays_no_task() {
-    let pool = pool(1);
-    let value = SharedValue::new(Slow { bytes: vec![7; LENGTH], is_of_the_test: true });
+    let (pool, dir) = (pool(1), tempfile::tempdir().expect("a directory"));
+    let (bytes, done) = (vec![7; LENGTH], dir.path().join("done"));
+    let value = SharedValue::new(Slow { bytes, done: done.clone(), is_of_the_test: true });
     let (worker, len) = pool.submit(UseSlow(value.clone())).result().expect("an output");
     assert_eq!(len, LENGTH);
     drop(value);
@@ -298,4 +302,6 @@ fn a_value_that_is_dropped_for_long_delays_no_task() {
     for _ in 0..20 {
         assert_eq!(pool.submit_with(limit(), Pid()).result(), Ok(worker));
     }
+    pool.shutdown(Shutdown::Wait);
+    assert!(done.exists(), "the worker has waited for the drop");
 }
