@@ -60,10 +60,19 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     pool.add_thread(handler, None);
     // After the first start, which it does not delay.
     static SWEEP: Once = Once::new();
-    SWEEP.call_once(|| {
-        locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
-    });
+    SWEEP.call_once(|| sweep(pool));
     Ok(())
+}
+
+/// Removes what killed programs have left. On a thread of its own, since that may be much, and deadlines pass
+/// meanwhile. Without the thread, the next program does it.
+fn sweep(pool: &Arc<PoolInner>) {
+    let sweep = || {
+        locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
+    };
+    if let Ok(thread) = pool.start_thread("sweep".to_owned(), sweep) {
+        pool.add_thread(thread, None);
+    }
 }
 
 /// Makes the directory that exists until the worker is ready, and in which it has its server for the
