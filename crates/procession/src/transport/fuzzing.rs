@@ -107,7 +107,11 @@ pub fn ring(mut data: &[u8]) {
             bytes.subslice(0, content.len()).expect("within").copy_from(&content);
             let ring = Ring { tail, head, bytes };
             let Ok(_) = reader.read(&ring, &mut records) else { return };
-            while let Ok(Some(record)) = records.next() {
+            // After a record that is malformed nothing more is read: the worker is killed.
+            while let Some(record) = match records.next() {
+                Ok(record) => record,
+                Err(_) => return,
+            } {
                 assert!(records.bytes(record).len() <= RING_LEN);
                 let _ = split(records.bytes(record));
             }
