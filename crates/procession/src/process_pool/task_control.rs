@@ -81,9 +81,8 @@ impl ChunkExecutor for PoolInner {
     }
 
     fn chunks_ahead(&self) -> usize {
-        // One that runs in each slot; per worker one behind these, and two more while their results are consumed.
-        let slots = &self.setup.scheduling.slots;
-        slots.iter().sum::<usize>() + 3 * slots.len()
+        // Per worker: one that runs and one behind it, and two more while their results are consumed.
+        self.setup.scheduling.slots.len() * 4
     }
 
     fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {

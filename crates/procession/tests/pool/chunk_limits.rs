@@ -1,7 +1,7 @@
 //! Chunks in pools whose tasks have events, or may not be pending in any number.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,23 +20,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         no_more_tasks_are_pending_than_may_be,
         a_map_waits_for_room_and_others_are_not_kept_out_by_it,
         a_map_that_waits_for_room_ends_with_its_pool,
-        workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it,
+        a_crash_beside_others_costs_what_ran_beside_it,
     ]
 }
 
 const TASKS: usize = 20_000;
 
-fn workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it() {
-    let pool = warm(quiet().workers(2).concurrency(6));
-    // The iterator is asked for many tasks before the first result is taken: they are handed over in chunks.
-    let asked = AtomicUsize::new(0);
-    let short = notes(|_| Then::Succeed, None).take(TASKS);
-    let mut results = pool.map(short.inspect(|_| {
-        asked.fetch_add(1, Ordering::SeqCst);
-    }));
-    results.next().expect("a result").expect("an output");
-    assert!(asked.load(Ordering::SeqCst) > 100, "{asked:?}");
-    assert!(results.all(|result| result.is_ok()));
+fn a_crash_beside_others_costs_what_ran_beside_it() {
+    let pool = quiet().workers(2).concurrency(6).build().expect("a pool");
+    await_workers(&pool);
     let then = |n| if n % 5_000 == 2_500 { Then::Die } else { Then::Succeed };
     let results: Vec<_> = pool.map(notes(then, None).take(TASKS)).collect();
     assert_eq!(results.len(), TASKS);

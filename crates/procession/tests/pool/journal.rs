@@ -117,7 +117,9 @@ fn builder(logs: &Path) -> procession::Builder {
 
 fn read(dir: &Path) -> RunHistory {
     let (history, warnings) = procession_journal::read(dir).expect("a journal");
-    assert_eq!(warnings.lines(), Vec::<String>::new());
+    // A pool that ends kills a worker that is starting, perhaps before its first line.
+    let lines = warnings.lines().into_iter().filter(|line| !line.ends_with(": it is empty"));
+    assert_eq!(lines.collect::<Vec<_>>(), Vec::<String>::new());
     history
 }
 
