@@ -93,8 +93,8 @@ impl Journal {
         Self::open(dir, ProcessKind::Worker, Some(worker), pid)
     }
 
-    /// Opens a journal for a worker of another host, `dir/host-2-4712.jsonl`: for the coordinator, which records
-    /// there what it is told. `number` is one of the host in this run; `name` is what people call the process.
+    /// Opens a journal for a worker of another host, `dir/host-2-4712.jsonl`. The coordinator writes it, from the
+    /// messages of that host. `number` identifies the host within this run; `name` is the name of the process in reports.
     pub fn of_host(dir: &Path, number: usize, name: &str, pid: u32) -> Result<Self, JournalError> {
         let path = dir.join(format!("host-{number}-{pid}.jsonl"));
         match OpenOptions::new().append(true).create(true).open(&path) {

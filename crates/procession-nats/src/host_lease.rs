@@ -129,25 +129,31 @@ impl HostTable {
 }
 
 #[cfg(test)]
+impl HostLease {
+    /// The lease of an idle host with one slot.
+    pub(crate) fn example() -> Self {
+        let text = |text: &str| text.to_owned();
+        Self {
+            host: text("h"),
+            instance: text("i"),
+            build: text("b"),
+            pid: 1,
+            workers: 1,
+            slots: 1,
+            busy: 0,
+            lease_ms: 1000,
+            is_draining: false,
+            renewals: 1,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn lease(lease_ms: u64, renewals: u64) -> HostLease {
-        let text = |text: &str| text.to_owned();
-        let (host, instance, build) = (text("h"), text("i"), text("b"));
-        let (pid, workers, slots, busy, is_draining) = (1, 1, 1, 0, false);
-        HostLease {
-            host,
-            instance,
-            build,
-            pid,
-            workers,
-            slots,
-            busy,
-            lease_ms,
-            is_draining,
-            renewals,
-        }
+        HostLease { lease_ms, renewals, ..HostLease::example() }
     }
 
     #[test]

@@ -135,21 +135,7 @@ mod tests {
     use super::*;
 
     fn host(build: &str, slots: usize, busy: usize, is_draining: bool) -> HostLease {
-        let text = |text: &str| text.to_owned();
-        let (host, instance, build) = (text("h"), text("i"), text(build));
-        let (pid, workers, lease_ms, renewals) = (1, 1, 1000, 1);
-        HostLease {
-            host,
-            instance,
-            build,
-            pid,
-            workers,
-            slots,
-            busy,
-            lease_ms,
-            is_draining,
-            renewals,
-        }
+        HostLease { build: build.to_owned(), slots, busy, is_draining, ..HostLease::example() }
     }
 
     #[test]

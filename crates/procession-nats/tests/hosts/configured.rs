@@ -1,10 +1,10 @@
 //! Servers that run with a configuration of docs/hosts.md, as it stands there; only their addresses and the
 //! directory of their data come from the command line.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use procession_nats::ConnectSettings;
 use tempfile::TempDir;
@@ -117,17 +117,5 @@ pub(crate) fn play_if_asked() {
         return;
     }
     let program = find_server().canonicalize().expect("a program");
-    let mut server = Command::new(program)
-        .args(arguments)
-        .current_dir(TLS)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a server");
-    println!("{}", server.id());
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let _ = server.kill();
-    let _ = server.wait();
-    std::process::exit(0);
+    place::keep_server(Command::new(program).args(arguments).current_dir(TLS));
 }

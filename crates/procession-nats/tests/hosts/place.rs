@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs, thread};
@@ -208,7 +208,7 @@ pub(crate) fn play_if_asked() {
     let Some(arguments) = asked() else { return };
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["keeper", config] => keep_server(Path::new(config)),
+        ["keeper", config] => keep_server(Command::new(find_server()).args(["-c", config])),
         ["agent", url, host, workers, slots, lease_ms, build] => {
             end_with_input();
             let number = |text: &str| text.parse::<usize>().expect("a number");
@@ -230,15 +230,10 @@ pub(crate) fn play_if_asked() {
     }
 }
 
-/// Keeps a server until its standard input ends, so that none is left behind.
-fn keep_server(config: &Path) -> ! {
-    let mut server = Command::new(find_server())
-        .args(["-c", config.to_str().expect("a path")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a server");
+/// Starts a server and keeps it until the standard input of this process ends, so that none is left behind.
+pub(crate) fn keep_server(server: &mut Command) -> ! {
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = server.spawn().expect("a server");
     println!("{}", server.id());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let _ = server.kill();
