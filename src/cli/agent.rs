@@ -15,7 +15,8 @@ Examples:
 
 The coordinators and agents must be of one build. An agent saves flags where its
 coordinator says, on its own host: share that directory between them.
-The first signal lets the downloads that run end, and takes no more.")]
+After the first signal the agent takes no more downloads, finishes those that
+it has, and ends. A second signal ends it at once.")]
 pub(super) struct AgentArgs {
     #[command(flatten)]
     nats: NatsArgs,
