@@ -42,8 +42,8 @@ destination if the name is not to be that of the URL's path:
   https://example.org/a.png
   https://example.org/download?id=7    reports/seven.pdf
 If a name is taken, the file gets a number (a-2.png). A URL that comes twice is
-fetched once. Messages list the first five such names and URLs. If lines are wrong,
-nothing is fetched, and a message lists the first five and the number of the others.
+fetched once. Of these lines the first five are listed, and the others are counted.
+If lines are wrong, nothing is fetched, and a message lists and counts them likewise.
 
 Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY,
 SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without a proxy.
