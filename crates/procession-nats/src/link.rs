@@ -68,10 +68,15 @@ pub(crate) struct KeptMessage {
 impl KeptMessage {
     /// The lease that it is, if it is one of the instance that its subject names.
     pub(crate) fn to_lease(&self) -> Option<HostLease> {
-        let lease: HostLease = serde_json::from_slice(&self.payload).ok()?;
         let (_, instance) = self.subject.rsplit_once('.')?;
-        (lease.instance == instance).then_some(lease)
+        lease_of(instance, &self.payload)
     }
+}
+
+/// The lease in a message, if it is one of this instance.
+fn lease_of(instance: &str, payload: &[u8]) -> Option<HostLease> {
+    let lease: HostLease = serde_json::from_slice(payload).ok()?;
+    (lease.instance == instance).then_some(lease)
 }
 
 /// No answer came, or none that says anything.
@@ -237,19 +242,14 @@ impl Link {
 
     /// The lease of an instance, as the server says that leads.
     pub(crate) async fn lease(&self, instance: &str) -> Result<Option<(u64, HostLease)>, NoAnswer> {
-        let stream = format!("KV_{}", self.names.hosts());
+        let stream = self.names.host_stream();
         let last = self.last(&stream, &self.names.lease(instance)).await?;
-        let lease = |payload: &Bytes| {
-            serde_json::from_slice(payload)
-                .ok()
-                .filter(|lease: &HostLease| lease.instance == instance)
-        };
-        Ok(last.and_then(|(seq, payload)| Some((seq, lease(&payload)?))))
+        Ok(last.and_then(|(seq, payload)| Some((seq, lease_of(instance, &payload)?))))
     }
 
     /// All leases that were not removed.
     pub(crate) async fn leases(&self) -> Result<Vec<HostLease>, NoAnswer> {
-        let stream = format!("KV_{}", self.names.hosts());
+        let stream = self.names.host_stream();
         let kept = self.scan(&stream, &self.names.lease(">"), 0, usize::MAX).await?;
         Ok(kept.iter().filter_map(|kept| kept.to_lease()).collect())
     }

@@ -50,9 +50,19 @@ impl Names {
         format!("{}-bodies", self.prefix)
     }
 
+    /// The stream of the bucket of leases.
+    pub(crate) fn host_stream(&self) -> String {
+        format!("KV_{}", self.hosts())
+    }
+
     /// The stream of the bucket of bodies.
     pub(crate) fn body_stream(&self) -> String {
         format!("OBJ_{}", self.bodies())
+    }
+
+    /// What the bucket notes of each body: its name, length, hash and id.
+    pub(crate) fn body_infos(&self) -> String {
+        format!("$O.{}.M.>", self.bodies())
     }
 
     /// The chunks of a body, which the bucket has given this id.

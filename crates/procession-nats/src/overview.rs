@@ -116,7 +116,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
             overview.oldest.insert(build.clone(), age);
         }
     }
-    let stream = format!("KV_{}", link.names.hosts());
+    let stream = link.names.host_stream();
     for kept in link.scan(&stream, &link.names.lease(">"), 0, usize::MAX).await? {
         let Some(lease) = kept.to_lease() else { continue };
         // Both by the clock of the server.

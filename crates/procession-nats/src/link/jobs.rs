@@ -39,9 +39,9 @@ impl Link {
 
     /// Removes the bodies of a job from the bucket.
     pub(crate) async fn remove_bodies(&self, job: &str) -> Result<(), NoAnswer> {
-        let (bucket, prefix) = (self.names.bodies(), format!("{job}."));
-        let subjects = format!("$O.{bucket}.M.>");
-        for kept in self.scan(&format!("OBJ_{bucket}"), &subjects, 0, usize::MAX).await? {
+        let (stream, subjects) = (self.names.body_stream(), self.names.body_infos());
+        let prefix = format!("{job}.");
+        for kept in self.scan(&stream, &subjects, 0, usize::MAX).await? {
             let Ok(about) = serde_json::from_slice::<Value>(&kept.payload) else { continue };
             let name = about["name"].as_str().unwrap_or_default();
             if name.starts_with(&prefix) && about["deleted"] != true {

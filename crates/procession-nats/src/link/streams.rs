@@ -111,9 +111,8 @@ impl Link {
     /// When the streams were made, also those of the buckets. One that is gone is missing.
     pub(crate) async fn stream_ages(&self) -> Result<StreamAges, NoAnswer> {
         let mut ages = StreamAges::new();
-        let (hosts, bodies) = (self.names.hosts(), self.names.bodies());
-        let buckets = [format!("KV_{hosts}"), format!("OBJ_{bodies}")];
-        for name in [self.names.tasks(), self.names.records()].into_iter().chain(buckets) {
+        let names = &self.names;
+        for name in [names.tasks(), names.records(), names.host_stream(), names.body_stream()] {
             let info = self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?;
             let error = info.get("error").and_then(|error| error["err_code"].as_u64());
             match (error, info["created"].as_str()) {
@@ -201,8 +200,8 @@ impl Link {
     }
 
     /// Gets a body of this length from the bucket, and checks its hash. The chunks are asked for one group after
-    /// the other: the reader of the client panics if the server does not answer, and needs a consumer, which
-    /// would let whoever may make one send what he likes to any subject.
+    /// the other. The reader of the client panics if the server does not answer, and makes a consumer: a user
+    /// with that permission could have messages of the stream sent to any subject.
     pub(crate) async fn get_body(&self, name: &str, len: usize) -> Result<Vec<u8>, NoAnswer> {
         if len > LARGEST_BODY {
             return Err(NoAnswer(format!("{name} is said to be {len} bytes long")));
