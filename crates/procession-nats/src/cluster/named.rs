@@ -82,7 +82,7 @@ pub(super) async fn take(
     };
     let (mut watch, mut deadline) = (JobWatch::default(), Instant::now() + LONGEST);
     loop {
-        let (asked, answer) = (Instant::now(), link.job_lease(job).await);
+        let (asked, answer) = (Instant::now(), until(deadline, link.job_lease(job)).await?);
         let latest = match answer {
             Ok(latest) => latest,
             Err(NoAnswer(reason)) if Instant::now() >= deadline => {
@@ -93,7 +93,6 @@ pub(super) async fn take(
                 continue;
             }
         };
-        deadline = Instant::now() + LONGEST;
         if let Some((seq, mine)) = &latest
             && mine.coordinator == lease.coordinator
         {
@@ -102,33 +101,49 @@ pub(super) async fn take(
         let other = latest.as_ref().map(|(_, other)| other);
         match watch.judge(latest.as_ref(), Instant::now()) {
             JobVerdict::Held => {
-                let other = other.expect("somebody holds it");
+                let other = other.expect("a lease that was judged");
                 return Err(other.refusal(job));
             }
-            JobVerdict::Wait => sleep(Duration::from_millis(100)).await,
+            JobVerdict::Wait => {
+                sleep(Duration::from_millis(100)).await;
+                deadline = Instant::now() + LONGEST;
+            }
             JobVerdict::Take(expect) => {
-                if let (Some(build), Some(other)) = (build, other)
-                    && build != other.build
-                {
-                    let why = format!(
-                        "job {job} was begun by build {}, and this is build {build}: forget the job, or set \
-                         the build id",
-                        other.build
-                    );
-                    return Err(PoolError::Setting(why));
+                if let (Some(build), Some(other)) = (build, other) {
+                    check_build(job, build, other)?;
                 }
                 lease.renewals += 1;
                 let ends = Instant::now() + JOB_LEASE;
-                let answer = link.write_job_lease(job, &lease, expect).await;
-                if let Answer::Reply(WriteReply::Taken(seq)) = answer {
-                    return Ok(HeldJob { lease, seq, ends });
-                }
-                if let Answer::Fault(reason) = answer {
-                    return Err(PoolError::Broker(reason));
+                match until(deadline, link.write_job_lease(job, &lease, expect)).await? {
+                    Answer::Reply(WriteReply::Taken(seq)) => {
+                        return Ok(HeldJob { lease, seq, ends });
+                    }
+                    Answer::Fault(reason) => return Err(PoolError::Broker(reason)),
+                    // The next answer says who has the job.
+                    Answer::Reply(_) => {}
                 }
             }
         }
     }
+}
+
+/// Also a request that waits for the connection has a deadline.
+async fn until<T>(deadline: Instant, request: impl Future<Output = T>) -> Result<T, PoolError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let late = |_| PoolError::Broker("the servers did not answer in time".to_owned());
+    timeout(left, request).await.map_err(late)
+}
+
+/// Only the build that has begun a job goes on with it.
+fn check_build(job: &str, build: &str, other: &JobLease) -> Result<(), PoolError> {
+    if build == other.build {
+        return Ok(());
+    }
+    let why = format!(
+        "job {job} was begun by build {}, and this is build {build}: forget the job, or set the build id",
+        other.build
+    );
+    Err(PoolError::Setting(why))
 }
 
 /// Renews the lease of a job until another coordinator has it.
