@@ -38,11 +38,14 @@ pub(crate) type OnSay = Box<dyn Fn(&Said<'_>) + Send + Sync>;
 
 /// The default: writes the line to standard output, with control characters escaped.
 pub(crate) fn to_stdout() -> OnSay {
+    Box::new(|said| print(said.line))
+}
+
+/// Writes a line to standard output, with control characters escaped.
+pub(crate) fn print(line: &str) {
     // Not `println!`, which panics if standard output is closed. One write, so that lines of several
     // threads do not mix.
-    Box::new(|said| {
-        drop(io::stdout().write_all(format!("{}\n", printable(said.line)).as_bytes()));
-    })
+    drop(io::stdout().write_all(format!("{}\n", printable(line)).as_bytes()));
 }
 
 /// Where the lines of tasks that run in this process go.

@@ -1,7 +1,6 @@
 //! [`ClusterBuilder`]: the settings of a cluster.
 
 use std::fmt;
-use std::io::Write;
 use std::sync::{Arc, Weak};
 
 use procession::{Job, PoolError, RemoteChunks, RemotePromise, TaskError, TaskOptions};
@@ -26,7 +25,7 @@ pub struct ClusterBuilder {
     map_chunks: usize,
     job: Option<String>,
     on_event: Option<Arc<OnClusterEvent>>,
-    on_say: Arc<OnHostSaid>,
+    on_say: Option<Arc<OnHostSaid>>,
 }
 
 impl ClusterBuilder {
@@ -39,7 +38,7 @@ impl ClusterBuilder {
             map_chunks: 1,
             job: None,
             on_event: None,
-            on_say: Arc::new(to_stdout),
+            on_say: None,
         }
     }
 
@@ -111,7 +110,7 @@ impl ClusterBuilder {
 
     /// Sets the function that is called with each line that a task reports by
     /// [`Context::say`](procession::Context::say), in their order and before the result, on a thread of the
-    /// cluster's. Default: the line is written to standard output.
+    /// cluster's. Default: the line is written to standard output, with control characters escaped.
     ///
     /// Lines, and values of [`Context::emit`](procession::Context::emit), come in messages that may be lost, for
     /// example while a server restarts, if the task tells more than 16 MiB that cannot be sent yet, or if one
@@ -123,7 +122,7 @@ impl ClusterBuilder {
     ///     .on_say(|said| eprintln!("{} says on {}: {}", said.task, said.host, said.line));
     /// ```
     pub fn on_say(mut self, call: impl Fn(&HostSaid<'_>) + Send + Sync + 'static) -> Self {
-        self.on_say = Arc::new(call);
+        self.on_say = Some(Arc::new(call));
         self
     }
 
@@ -180,12 +179,6 @@ impl ClusterBuilder {
         runtime.spawn(driver.run());
         Ok(Cluster { shared, runtime: Some(runtime) })
     }
-}
-
-/// In one write, so that lines do not mix; without a panic if standard output is closed.
-fn to_stdout(said: &HostSaid<'_>) {
-    let line = said.line.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "?");
-    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 /// How a `map` hands its tasks over.

@@ -207,11 +207,15 @@ fn pass(
     if !queue.has_room() {
         return miss(shared, task, 1);
     }
-    let on_say = Arc::clone(&shared.on_say);
+    let on_say = shared.on_say.clone();
     let call = move || {
-        if let Some(line) = progress.line() {
-            let (worker, pid, line) = (line.worker, line.pid, line.text);
-            on_say(&HostSaid { task: id, host: &host, worker, pid, line });
+        let Some(line) = progress.line() else { return };
+        match &on_say {
+            Some(on_say) => {
+                let (worker, pid, line) = (line.worker, line.pid, line.text);
+                on_say(&HostSaid { task: id, host: &host, worker, pid, line });
+            }
+            None => line.print(),
         }
     };
     queue.push(shared, Box::new(call));

@@ -79,7 +79,7 @@ pub(crate) struct ClusterShared {
     pub(crate) notes: UnboundedSender<ClusterNote>,
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) on_event: Option<Arc<OnClusterEvent>>,
-    pub(super) on_say: Arc<OnHostSaid>,
+    pub(super) on_say: Option<Arc<OnHostSaid>>,
     /// If a `map` puts several tasks into one message.
     pub(super) chunks: Option<RemoteChunks>,
     live: Mutex<HashSet<TaskId>>,
@@ -98,7 +98,7 @@ impl ClusterShared {
         delivery: Arc<Delivery>,
         (on_event, on_say, chunks): (
             Option<Arc<OnClusterEvent>>,
-            Arc<OnHostSaid>,
+            Option<Arc<OnHostSaid>>,
             Option<RemoteChunks>,
         ),
     ) -> Self {

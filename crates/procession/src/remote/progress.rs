@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{NotEncoded, PromiseKind, RemotePromise, check_number, parse, split};
 use crate::blob::Blob;
 use crate::future::EncodedPartial;
-use crate::progress_lines::Said;
+use crate::progress_lines::{self, Said};
 use crate::task::TaskId;
 
 /// A line of [`Context::say`](crate::Context::say), or a value of [`Context::emit`](crate::Context::emit).
@@ -49,6 +49,23 @@ pub struct RemoteLine<'p> {
     pub pid: u32,
     /// The text as the task formatted it.
     pub text: &'p str,
+}
+
+impl RemoteLine<'_> {
+    /// Writes the line to standard output, with control characters escaped: what executors do by default with
+    /// what tasks [say](crate::Context::say).
+    ///
+    /// ```
+    /// # use procession::RemoteProgress;
+    /// fn show(progress: &RemoteProgress) {
+    ///     if let Some(line) = progress.line() {
+    ///         line.print();
+    ///     }
+    /// }
+    /// ```
+    pub fn print(&self) {
+        progress_lines::print(self.text);
+    }
 }
 
 impl RemoteProgress {
