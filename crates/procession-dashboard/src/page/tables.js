@@ -139,7 +139,7 @@ class Tables {
     const bytes = (memory) => memory == null ? "–" : size(memory);
     const all = this.run.picture.summary.processes;
     // Columns in which no process has a number are left out, and so are most processes that ran no task.
-    const [busy, idle] = [all.filter((it) => it.runs || it.name === "coordinator" || !it.is_regular), all.filter((it) => !it.runs)];
+    const busy = all.filter((it) => it.runs || it.name === "coordinator" || !it.is_regular);
     const shown = all.length - busy.length > IDLE ? busy : all;
     const isUsed = { "not found": (it) => it.not_found, errors: (it) => it.error, lost: (it) => it.lost, data: (it) => it.bytes };
     const without = new Set(head.filter((title) => isUsed[title] && !shown.some(isUsed[title])));
@@ -156,7 +156,7 @@ class Tables {
       return row;
     });
     if (shown !== all) {
-      const cell = make("td", "and " + idle.filter((it) => !busy.includes(it)).length + " more processes, which ran no task");
+      const cell = make("td", "and " + (all.length - busy.length) + " more processes, which ran no task");
       cell.colSpan = head.length;
       rows.push(make("tr"));
       rows.at(-1).append(cell);
