@@ -65,7 +65,8 @@ impl Task for Download {
     }
 }
 
-/// The environment variable with the name of this host, for workers that run downloads of other ones.
+/// The environment variable with the name of this host, for workers that run the downloads of coordinators on
+/// other hosts.
 pub const HOST_VARIABLE: &str = "PROCESSION_HOST";
 
 /// Writes the events of a download into the journal of its process, if that keeps one.

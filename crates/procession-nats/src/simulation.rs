@@ -1,6 +1,7 @@
 //! Drives [`TaskOwner`] and [`TaskHolder`] through random schedules: messages that are lost, late and
 //! doubled, agents that crash, stop, are fenced and start again, servers that forget acknowledgements and
-//! messages, coordinators that are killed, or stopped, and followed by others; and checks after each step what must hold. The example `simulate_hosts` runs many of them.
+//! messages, coordinators that are killed, or stopped, and followed by others; and checks after each step what
+//! must hold. The example `simulate_hosts` runs many of them.
 
 mod laws;
 mod schedule;

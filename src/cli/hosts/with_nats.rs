@@ -136,7 +136,7 @@ fn as_table(overview: &HostsOverview) -> String {
         let HostLease { host, build, pid, busy, slots, lease_ms, is_draining, .. } = host;
         let state = if *is_draining { "draining" } else { "ready" };
         let (busy, lease) = (format!("{busy} of {slots}"), *lease_ms as f64 / 1000.0);
-        // Whoever may write leases has chosen them.
+        // Any client that may write leases chooses these texts.
         let (host, build) = (format::printable(host), format::printable(build));
         text += &format!("{host:<24} {pid:>8} {build:>16} {busy:>9} {lease:>5.1} s  {state}\n");
     }

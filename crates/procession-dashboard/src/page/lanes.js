@@ -26,7 +26,7 @@ class Run {
     byId("tip").hidden = true;
   }
 
-  // What there is, or what is new.
+  // Takes a whole picture, or the changes since the last one.
   merge(picture) {
     this.picture = picture;
     for (const bar of picture.bars) this.bars[bar.i] = bar;

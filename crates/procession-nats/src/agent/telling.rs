@@ -83,7 +83,7 @@ impl Told {
     }
 }
 
-/// Sends it to whoever listens to the job: a message that may be lost.
+/// Sends it to the coordinator of the job, in a message that may be lost.
 pub(super) async fn send(
     shared: &AgentShared,
     (job, id, attempt): (&str, u64, u32),
