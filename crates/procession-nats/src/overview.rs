@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use procession::PoolError;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::apart::apart;
 use crate::host_lease::HostLease;
@@ -70,6 +71,9 @@ impl HostsOverview {
     }
 }
 
+/// How long the servers may take for all answers.
+const READING: Duration = Duration::from_secs(30);
+
 /// Reads which agents there are, and what waits in the queue.
 ///
 /// ```no_run
@@ -84,12 +88,18 @@ impl HostsOverview {
 ///
 /// # Errors
 ///
-/// [`PoolError::Broker`] if no server answers within ten seconds, or refuses.
+/// [`PoolError::Broker`] if no server can be reached within ten seconds, if they have not answered after 30 s more,
+/// or if they refuse.
 pub fn overview(settings: &ConnectSettings) -> Result<HostsOverview, PoolError> {
     let system = |error: std::io::Error| PoolError::System(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system)?;
-    let read = async { read(&Link::connect(settings).await?).await };
+    let read = async {
+        let link = Link::connect(settings).await?;
+        // Each request waits for the connection, which may be lost meanwhile.
+        let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
+        timeout(READING, read(&link)).await.unwrap_or_else(late)
+    };
     let read = apart(move || runtime.block_on(read)).map_err(system)?;
     read.map_err(|error| PoolError::Broker(error.to_string()))
 }
@@ -99,7 +109,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
     let info = link.api(&format!("STREAM.INFO.{}", link.names.tasks()), &filter).await?;
     let mut overview = HostsOverview::default();
     for (subject, number) in info["state"]["subjects"].as_object().into_iter().flatten() {
-        // {prefix}.t.{build}.{job}.{id}
+        // {prefix}.t.{build}.{lane}.{job}.{id}
         if let Some(build) = subject.split('.').nth(2) {
             *overview.waiting.entry(build.to_owned()).or_default() +=
                 number.as_u64().unwrap_or_default();
