@@ -90,7 +90,7 @@ fn a_program_that_is_no_worker_is_passed_over() {
 #[test]
 fn a_program_that_does_not_answer_is_passed_over() {
     let sleeps = InstalledPrograms::with_worker("#!/bin/sh\nexec sleep 100\n", 0o755);
-    sleeps.passes_over_the_worker("it had not reported after 2s");
+    sleeps.passes_over_the_worker("it had not reported after 2 s");
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub enum TaskError {
     /// The task ran longer than it may, and was ended together with its worker.
     #[error(
         "task {task:?} ran longer than {} and was ended{} together with worker {worker} (pid {pid}){}{}",
-        with_unit(&format!("{after:?}")), counted(*attempts), last_said(last_output), kept_in(kept)
+        with_unit(after), counted(*attempts), last_said(last_output), kept_in(kept)
     )]
     TimedOut {
         /// The kind of task, by its [`NAME`](crate::Task::NAME).

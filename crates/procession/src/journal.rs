@@ -135,7 +135,7 @@ pub fn in_words(event: &PoolEvent) -> String {
             format!("task {task} is run again after a {fault}, attempt {attempt}")
         }
         PoolEvent::TaskTimedOut { task, after } => {
-            format!("task {task} ran for over {}", with_unit(&format!("{after:?}")))
+            format!("task {task} ran for over {}", with_unit(after))
         }
         PoolEvent::InputKept { task: TaskId(0), worker, pid, input } => {
             format!("the initializer ended worker {worker} (pid {pid}): {input}")

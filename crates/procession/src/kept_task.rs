@@ -106,7 +106,7 @@ impl fmt::Display for KeptCause {
         match self {
             Self::Died(exit) => write!(f, "died of {exit}"),
             Self::TimedOut(after) => {
-                write!(f, "ran longer than {}", with_unit(&format!("{after:?}")))
+                write!(f, "ran longer than {}", with_unit(after))
             }
         }
     }

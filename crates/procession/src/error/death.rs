@@ -165,7 +165,8 @@ impl Death {
 }
 
 /// A duration as `Debug` writes it, with a blank before its unit: `5.7 ms`.
-pub(crate) fn with_unit(duration: &str) -> String {
+pub(crate) fn with_unit(duration: impl fmt::Debug) -> String {
+    let duration = format!("{duration:?}");
     let unit = duration.find(char::is_alphabetic).unwrap_or(duration.len());
     let (number, unit) = duration.split_at(unit);
     format!("{number} {unit}")
@@ -178,7 +179,7 @@ impl fmt::Display for Death {
             Exit::WrittenOff => "could not be ended and was left behind".to_owned(),
             exit => format!("died of {exit}"),
         };
-        let ran_for = with_unit(&format!("{ran_for:.1?}"));
+        let ran_for = with_unit(format_args!("{ran_for:.1?}"));
         write!(f, "worker {worker} (pid {pid}) {how} {ran_for} into task {task:?}")?;
         if *attempts > 1 {
             write!(f, ", attempt {attempts}")?;

@@ -206,7 +206,7 @@ impl PoolInner {
                 (Some((death.worker, death.pid)), cause, death.ran_for, death.attempts)
             }
             TaskError::TimedOut { worker, pid, after, attempts, .. } => {
-                let cause = format!("task ran longer than {}", with_unit(&format!("{after:?}")));
+                let cause = format!("task ran longer than {}", with_unit(after));
                 (Some((*worker, *pid)), cause, *after, *attempts)
             }
             TaskError::Undelivered { .. } => {

@@ -13,7 +13,7 @@ use super::measures::EndKind;
 use super::supervisor::SupervisorMessage;
 use super::work_item::WorkItem;
 use super::worker_handle::{KillReason, WorkerHandle};
-use crate::error::{PoolError, TaskError};
+use crate::error::{PoolError, TaskError, with_unit};
 use crate::executor::{Shutdown, callbacks};
 use crate::panics::{self, Panic};
 use crate::scheduler::Event;
@@ -167,7 +167,10 @@ impl PoolInner {
                     worker,
                     pid,
                     reason: match done {
-                        Ok(()) => format!("it is still running {WRITE_OFF:?} after it was killed"),
+                        Ok(()) => format!(
+                            "it is still running {} after it was killed",
+                            with_unit(WRITE_OFF)
+                        ),
                         Err(error) => format!("it cannot be killed: {error}"),
                     },
                 });

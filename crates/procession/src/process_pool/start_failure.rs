@@ -8,7 +8,7 @@ use super::child::Ended;
 use super::inner::PoolInner;
 use super::start_worker::is_shortage_message;
 use super::worker_handle::KillReason;
-use crate::error::Exit;
+use crate::error::{Exit, with_unit};
 use crate::kept_task::KeptCause;
 use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
@@ -75,6 +75,7 @@ impl StartFailure {
         end: &Ended,
     ) -> (String, NextStart) {
         let (exit, start_timeout) = (end.exit, pool.setup.scheduling.start_timeout);
+        let longest = with_unit(start_timeout);
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
         let said = said.unwrap_or_default();
@@ -93,7 +94,7 @@ impl StartFailure {
             Self::Uninitialized(reason) => return (format!("{reason}{said}"), NextStart::Never),
             Self::GoneInItsInitializer => {
                 let reason = match is_late {
-                    true => format!("its initializer was not done within {start_timeout:?}"),
+                    true => format!("its initializer was not done within {longest}"),
                     false => format!("it ended with {exit} in its initializer"),
                 };
                 let cause = match is_late {
@@ -112,13 +113,14 @@ impl StartFailure {
             // After these another program is tried, if there is one.
             Self::Stranger(reason) => (reason, NextStart::Never),
             Self::Misused(how, reason) => (format!("{reason}{said}"), NextStart::Unfit(how)),
-            Self::Silent(time) => {
-                (format!("it had not reported after {time:?}{said}"), NextStart::WithBackoff)
-            }
+            Self::Silent(time) => (
+                format!("it had not reported after {}{said}", with_unit(time)),
+                NextStart::WithBackoff,
+            ),
             Self::Mute if is_late => silent_until_timeout(pool, rank, &said),
             Self::Mute => ended_silently(pool, rank, end, &said),
             Self::Gone if is_late => {
-                (format!("it was not ready within {start_timeout:?}{said}"), NextStart::WithBackoff)
+                (format!("it was not ready within {longest}{said}"), NextStart::WithBackoff)
             }
             Self::Gone => {
                 (format!("it ended with {exit} before it was ready{said}"), NextStart::WithBackoff)
@@ -136,7 +138,7 @@ impl StartFailure {
 /// A process sent no message until the start timeout.
 fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, NextStart) {
     let start_timeout = pool.setup.scheduling.start_timeout;
-    let reason = format!("it had not reported after {start_timeout:?}");
+    let reason = format!("it had not reported after {}", with_unit(start_timeout));
     // A program that served before is slow because the machine is busy.
     if pool.setup.programs.has_served(rank) {
         return (format!("{reason}{said}"), NextStart::WithBackoff);

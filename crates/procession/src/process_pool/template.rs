@@ -29,6 +29,7 @@ use super::start_failure::StartFailure;
 use super::start_worker::{self, NotStarted};
 use super::worker_handle::{KillReason, WorkerHandle};
 use super::{Output, PoolEvent};
+use crate::error::with_unit;
 use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::transport::{HandshakeMessage, Invitation, Sent, Socket};
@@ -348,7 +349,7 @@ impl Template {
         }
         if !process.socket.is_readable_within(LONGEST_COPY) {
             process.child.kill();
-            return Err(failed(&format!("it did not answer within {LONGEST_COPY:?}")));
+            return Err(failed(&format!("it did not answer within {}", with_unit(LONGEST_COPY))));
         }
         match HandshakeMessage::receive(&process.socket) {
             Ok(Some((HandshakeMessage::Copied { pid }, _))) => {

@@ -67,7 +67,7 @@ fn a_program_beside_this_one_that_neither_answers_nor_ends_is_passed_over_in_sec
     succeeds_with(&pool, 10);
     fs::remove_file(program).expect("the file");
     let reason = told.recv_timeout(PATIENCE).expect("an event");
-    assert_eq!(reason, "it had not reported after 2s");
+    assert_eq!(reason, "it had not reported after 2 s");
     assert!(told.try_recv().is_err(), "it was passed over once");
 }
 

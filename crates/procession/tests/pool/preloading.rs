@@ -347,7 +347,7 @@ fn a_program_that_does_not_serve_is_told_so_before_it_is_to_preload() {
     for (guise, what) in [
         (Guise::NeverServes, "it builds a pool instead of serving"),
         (Guise::Ends, "it ended with exit code 0 before it was ready"),
-        (Guise::GoesOn, "it had not reported after 300ms: it does not call procession"),
+        (Guise::GoesOn, "it had not reported after 300 ms: it does not call procession"),
         (Guise::OfAnotherBuild, "it is of another build"),
     ] {
         let pool = pool_of(guise).preload(Load::Bytes(10));

@@ -164,7 +164,7 @@ fn a_worker_program_that_stays_silent_breaks_the_pool() {
         .expect("a pool");
     let (_, cause) = breaks(&pool);
     assert!(script.starts() <= TRIES, "{} starts", script.starts());
-    assert!(cause.contains("it had not reported after 50ms"), "{cause}");
+    assert!(cause.contains("it had not reported after 50 ms"), "{cause}");
 }
 
 fn a_worker_of_another_build_breaks_the_pool_at_the_first_try() {
@@ -228,7 +228,7 @@ fn a_main_that_never_serves_is_told_so_and_starts_no_swarm() {
 fn a_main_that_ends_or_goes_on_without_serving_is_told_so_at_the_first_try() {
     for (guise, what, is_known_not_to_serve) in [
         (Guise::Ends, "it ended with exit code 0 before it was ready", true),
-        (Guise::GoesOn, "it had not reported after 300ms: it does not call procession", false),
+        (Guise::GoesOn, "it had not reported after 300 ms: it does not call procession", false),
     ] {
         let tried = Arc::new(AtomicUsize::new(0));
         let counts = Arc::clone(&tried);
