@@ -1,8 +1,8 @@
-//! Copies this process, as `fork` does, but the copy is a child of this process's parent: it is waited for,
-//! killed and told of its parent's end as if that had started it.
+//! Copies this process, as `fork` does, but the copy is a child of this process's parent. The parent waits for it
+//! and kills it, and its end sends the copy a signal, as if the parent had started it.
 //!
 //! `fork` takes locks of the C library and calls what is registered with `pthread_atfork`. Here no other thread
-//! can hold a lock, since a process with several threads is refused; and what is registered is not called.
+//! can hold a lock, since a process with several threads is not copied; and what is registered is not called.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,30 +18,17 @@ pub enum Copied {
     Copy,
 }
 
-/// Whether this system can: Linux with the GNU C library on processors whose order of arguments is known, and a
-/// kernel with `CONFIG_CHECKPOINT_RESTORE`.
+/// Whether this system can copy a process: Linux with the GNU C library, on a processor for which the order of the
+/// arguments of `clone` is known, and a kernel with `CONFIG_CHECKPOINT_RESTORE`.
 pub fn is_available() -> bool {
-    #[cfg(all(
-        target_os = "linux",
-        target_env = "gnu",
-        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
-        not(feature = "portable")
-    ))]
-    return linux::registered_address().is_ok();
-    #[cfg(not(all(
-        target_os = "linux",
-        target_env = "gnu",
-        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
-        not(feature = "portable")
-    )))]
-    false
+    imp::is_available()
 }
 
-/// How many threads this process has beside the calling one. With any it cannot be copied.
+/// The number of threads of this process beside the calling one. If there are any, the process cannot be copied.
 ///
 /// # Errors
 ///
-/// What the system says, if that cannot be had.
+/// What the system says, where `/proc` cannot be read.
 pub fn threads_beside_this() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count().saturating_sub(1))
 }
@@ -51,24 +38,30 @@ pub fn threads_beside_this() -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// `InvalidInput` if this process has other threads; `Unsupported` where [`is_available`] is false, and on
-/// kernels without `CONFIG_CHECKPOINT_RESTORE`; else what the system says. There is no copy then.
+/// `InvalidInput` if this process has other threads; `Unsupported` where [`is_available`] is false, and where the
+/// C library does not keep the id of the main thread at the address that it has registered; else what the system
+/// says. There is no copy then.
 pub fn copy(streams: [OwnedFd; 3]) -> io::Result<Copied> {
-    #[cfg(all(
-        target_os = "linux",
-        target_env = "gnu",
-        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
-        not(feature = "portable")
-    ))]
-    return linux::copy(streams);
-    #[cfg(not(all(
-        target_os = "linux",
-        target_env = "gnu",
-        any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
-        not(feature = "portable")
-    )))]
-    {
-        drop(streams);
+    imp::copy(streams)
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_env = "gnu",
+    any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
+    not(feature = "portable")
+)))]
+mod imp {
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    use super::Copied;
+
+    pub(super) fn is_available() -> bool {
+        false
+    }
+
+    pub(super) fn copy(_: [OwnedFd; 3]) -> io::Result<Copied> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -79,7 +72,7 @@ pub fn copy(streams: [OwnedFd; 3]) -> io::Result<Copied> {
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"),
     not(feature = "portable")
 ))]
-mod linux {
+mod imp {
     use std::io::{self, Write};
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::ptr;
@@ -88,6 +81,10 @@ mod linux {
     use rustix::process::{Pid, getpid, getppid};
 
     use super::{Copied, threads_beside_this};
+
+    pub(super) fn is_available() -> bool {
+        registered_address().is_ok()
+    }
 
     pub(super) fn copy(streams: [OwnedFd; 3]) -> io::Result<Copied> {
         if threads_beside_this()? > 0 {
@@ -170,7 +167,7 @@ mod linux {
     }
 
     /// What is registered for this thread. Some systems do not say.
-    pub(super) fn registered_address() -> io::Result<usize> {
+    fn registered_address() -> io::Result<usize> {
         const PR_GET_TID_ADDRESS: c_int = 40;
         let mut address: usize = 0;
         // SAFETY: the call writes one pointer to a place of that size.

@@ -25,6 +25,7 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
 };
 
+use super::endings::{LOOK_AGAIN, WRITE_OFF};
 use super::inner::PoolInner;
 use super::output::{OutputPipes, OutputStream};
 use super::program::Program;
@@ -178,8 +179,34 @@ impl Child {
         (!life.has_ended && !life.is_written_off).then(|| (since.elapsed(), done))
     }
 
+    /// Checks a process that was killed and has not ended: kills it again, reports it as ended if it is dead and
+    /// not released, and writes it off after [`WRITE_OFF`]. `on_write_off` is called before that with the result
+    /// of the last kill.
+    ///
+    /// # Errors
+    ///
+    /// The process runs, and the system has refused to kill it.
+    pub(crate) fn verify_end(
+        &self,
+        on_write_off: impl FnOnce(rustix::io::Result<()>),
+    ) -> rustix::io::Result<()> {
+        let Some((since, killed)) = self.dying() else { return Ok(()) };
+        if since >= WRITE_OFF {
+            on_write_off(killed);
+            self.write_off();
+        } else if since >= LOOK_AGAIN && self.is_dead_but_held() {
+            self.conclude_held();
+        } else {
+            if since >= LOOK_AGAIN {
+                self.kill();
+            }
+            return killed;
+        }
+        Ok(())
+    }
+
     /// Gives the process up: reports it as ended with [`Exit::WrittenOff`].
-    pub(crate) fn write_off(&self) {
+    fn write_off(&self) {
         self.life().is_written_off = true;
         let (exit, usage) = (Exit::WrittenOff, ResourceUsage::default());
         self.conclude(Ended { exit, usage, last_output: Vec::new() });
@@ -187,12 +214,12 @@ impl Child {
 
     /// Whether all of its threads are dead and another process keeps them as their tracer: until it lets
     /// go, the system does not report the end.
-    pub(crate) fn is_dead_but_held(&self) -> bool {
+    fn is_dead_but_held(&self) -> bool {
         cfg!(all(target_os = "linux", not(feature = "portable"))) && is_dead_but_held(self.pid())
     }
 
     /// Reports such a process as ended.
-    pub(crate) fn conclude_held(&self) {
+    fn conclude_held(&self) {
         self.life().is_written_off = true;
         let (exit, usage) = (Exit::Unknown, ResourceUsage::default());
         self.conclude(Ended { exit, usage, last_output: Vec::new() });

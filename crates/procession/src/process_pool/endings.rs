@@ -160,31 +160,19 @@ impl PoolInner {
             self.lock_state().handles.values().filter(is_dying).map(Arc::clone).collect();
         for handle in &dying {
             let Some(child) = handle.child() else { continue };
-            let Some((since, done)) = child.dying() else { continue };
-            if since >= WRITE_OFF {
+            let on_write_off = |killed| {
                 let (worker, pid) = (handle.worker(), handle.pid());
+                let reason = || match killed {
+                    Ok(()) => format!("it still runs {} after it was killed", with_unit(WRITE_OFF)),
+                    Err(error) => format!("it cannot be killed: {error}"),
+                };
                 self.listeners.event(|| PoolEvent::WorkerWrittenOff {
                     worker,
                     pid,
-                    reason: match done {
-                        Ok(()) => format!(
-                            "it is still running {} after it was killed",
-                            with_unit(WRITE_OFF)
-                        ),
-                        Err(error) => format!("it cannot be killed: {error}"),
-                    },
+                    reason: reason(),
                 });
-                child.write_off();
-                continue;
-            }
-            if since >= LOOK_AGAIN && child.is_dead_but_held() {
-                child.conclude_held();
-                continue;
-            }
-            if since >= LOOK_AGAIN {
-                child.kill();
-            }
-            if done.is_err() {
+            };
+            if child.verify_end(on_write_off).is_err() {
                 // A worker with a broken lifeline ends itself.
                 handle.break_lifeline();
             }

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, setpgid};
 
 use super::child::{Child, Ended};
-use super::endings::WRITE_OFF;
 use super::handler::{LAST_WORDS, StartMarks};
 use super::handshake;
 use super::initializer::Initializer;
@@ -110,8 +109,6 @@ impl TemplateProcess {
 
 /// A process that does not answer to a request for a copy is killed after this time.
 const LONGEST_COPY: Duration = Duration::from_secs(10);
-/// A process that was killed, and has not ended after this time, is killed again.
-const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// How often a thread that waits looks whether its worker is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -309,14 +306,9 @@ impl Template {
         let started = std::mem::take(&mut *self.started());
         for child in started.iter().filter_map(Weak::upgrade) {
             let mut pause = Duration::from_millis(1);
-            while let Some((since, _)) = child.dying() {
-                if since >= WRITE_OFF {
-                    child.write_off();
-                } else if since >= KILL_AGAIN && child.is_dead_but_held() {
-                    child.conclude_held();
-                } else if since >= KILL_AGAIN {
-                    child.kill();
-                }
+            while child.dying().is_some() {
+                // One that cannot be killed was asked to end, by its socket.
+                let _ = child.verify_end(drop);
                 thread::sleep(pause);
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
