@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::PoolEvent;
 use super::completion::CompletionData;
+use super::initializer::InitializerKind;
 use super::inner::{PoolInner, Setup};
 use super::work_item::WorkItem;
 use crate::blob::Blob;
@@ -53,7 +54,7 @@ pub(super) struct Culprit<'t> {
     pub(super) encoding: Encoding,
     pub(super) text: &'t [u8],
     pub(super) blobs: &'t [Blob],
-    /// Whether it is the initializer itself.
+    /// Whether it is the initializer itself, or the preload, which runs before that.
     pub(super) is_initializer: bool,
 }
 
@@ -90,14 +91,15 @@ impl PoolInner {
         self.keep_culprit(&culprit, &end)
     }
 
-    /// Keeps the initializer, in which a worker has ended.
+    /// Keeps the initializer or the preload, in which a worker has ended.
     pub(super) fn keep_initializer(
         &self,
+        kind: InitializerKind,
         worker: usize,
         pid: u32,
         cause: KeptCause,
     ) -> Option<KeptInput> {
-        let initializer = self.setup.initializer.as_ref()?;
+        let initializer = self.setup.first_task(kind)?;
         let (name, text) = initializer.parts();
         let encoding = initializer.encoding();
         let culprit = Culprit { name, id: 0, encoding, text, blobs: &[], is_initializer: true };

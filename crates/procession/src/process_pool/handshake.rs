@@ -1,4 +1,5 @@
-//! The handshake with one worker, from the side of the coordinator. It runs on the handler thread.
+//! The handshake with one worker, from the side of the coordinator. It runs on the handler thread. The first
+//! message of a template is checked here, too.
 
 use std::sync::Arc;
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipc_channel::ipc::{self, IpcSender};
 
 use super::handler::StartMarks;
-use super::initializer::Initializer;
+use super::initializer::InitializerKind;
 use super::inner::PoolInner;
 use super::receive;
 use super::start_failure::{CLEARED_ENVIRONMENT, StartFailure};
@@ -56,8 +57,8 @@ pub(super) fn perform(
     // The worker has its lifeline, and no process of its own yet.
     drop(awaited.take());
     // The template has run the preload task, if there is one.
-    run_first(pool, handle, pool.setup.preload.as_ref(), "preload")?;
-    run_first(pool, handle, pool.setup.initializer.as_ref(), "initializer")?;
+    run_first(pool, handle, InitializerKind::Preload)?;
+    run_first(pool, handle, InitializerKind::Initializer)?;
     Ok(threads)
 }
 
@@ -68,7 +69,7 @@ pub(super) fn greet_template(
     socket: &Socket,
     pid: u32,
 ) -> Result<(), StartFailure> {
-    /// For who sets no timeout, by one that clocks cannot count.
+    /// A timeout may be longer than clocks can count: the program wants none.
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     await_report(pool, rank, socket)?;
     if !socket.is_readable_within(pool.setup.scheduling.start_timeout.min(LONGEST)) {
@@ -146,10 +147,9 @@ fn await_ready(socket: &Socket) -> Result<RunnerThreads, StartFailure> {
 fn run_first(
     pool: &PoolInner,
     handle: &WorkerHandle,
-    task: Option<&Initializer>,
-    what: &str,
+    kind: InitializerKind,
 ) -> Result<(), StartFailure> {
-    let Some(task) = task else { return Ok(()) };
+    let Some(task) = pool.setup.first_task(kind) else { return Ok(()) };
     let (work_item, future) = task.work_item();
     let call = Outgoing {
         seq: 0,
@@ -161,9 +161,9 @@ fn run_first(
     handle.enqueue(call);
     handle.flush();
     if !receive::initializer_reply(pool, handle, &work_item).map_err(|_| StartFailure::Gone)? {
-        return Err(StartFailure::GoneInItsInitializer);
+        return Err(StartFailure::GoneInItsInitializer(kind));
     }
-    let failed = |error| StartFailure::Uninitialized(format!("its {what} failed: {error}"));
+    let failed = |error| StartFailure::Uninitialized(format!("its {kind} failed: {error}"));
     future.result().map(drop).map_err(failed)
 }
 

@@ -1,5 +1,7 @@
-//! [`Initializer`]: the task that each worker runs before all others.
+//! [`Initializer`]: a task that each worker runs before all others. A preload is one, which a template runs if there
+//! are templates.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::traces::SubmitterSpan;
@@ -10,6 +12,22 @@ use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
 use crate::task::{Task, TaskId};
 
+/// Which of the two it is. A worker runs them in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InitializerKind {
+    Preload,
+    Initializer,
+}
+
+impl fmt::Display for InitializerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preload => "preload",
+            Self::Initializer => "initializer",
+        })
+    }
+}
+
 /// An encoded task, of which each worker gets a copy.
 pub(super) struct Initializer {
     name: &'static str,
@@ -18,13 +36,13 @@ pub(super) struct Initializer {
 }
 
 impl Initializer {
-    pub(super) fn new<T: Task>(task: &T) -> Result<Self, PoolError> {
+    pub(super) fn new<T: Task>(kind: InitializerKind, task: &T) -> Result<Self, PoolError> {
         let mut text = Vec::new();
         // Without attachments: each worker would need descriptors of its own for them.
         let encoded = codec::encode_without_blobs(T::ENCODING, task, &mut text);
         encoded.map_err(|refusal| {
             let error = refusal.into_error("task", T::NAME);
-            PoolError::Setting(format!("the initializer cannot be sent: {error}"))
+            PoolError::Setting(format!("the {kind} cannot be sent: {error}"))
         })?;
         Ok(Self { name: T::NAME, encoding: T::ENCODING, text: EncodedText::from_vec(text) })
     }

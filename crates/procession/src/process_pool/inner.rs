@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::completion::CompletionData;
 use super::crash_keeper::CrashKeeper;
 use super::endings::PoolThread;
-use super::initializer::Initializer;
+use super::initializer::{Initializer, InitializerKind};
 use super::listeners::Listeners;
 use super::program::Programs;
 use super::room;
@@ -87,6 +87,14 @@ impl Setup {
         // Twice the number of calls that are in flight at a time, so that a call never waits for a free
         // claim: if the ring of calls is empty, no reply would announce one.
         2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
+    }
+
+    /// What each worker runs itself before all other tasks.
+    pub(super) fn first_task(&self, kind: InitializerKind) -> Option<&Initializer> {
+        match kind {
+            InitializerKind::Preload => self.preload.as_ref(),
+            InitializerKind::Initializer => self.initializer.as_ref(),
+        }
     }
 
     /// The limit of the memory of a worker, in bytes, if there is one.

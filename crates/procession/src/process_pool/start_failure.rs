@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::child::Ended;
+use super::initializer::InitializerKind;
 use super::inner::PoolInner;
 use super::start_worker::is_shortage_message;
 use super::worker_handle::KillReason;
@@ -24,8 +25,8 @@ pub(super) enum StartFailure {
     Short(String),
     /// A layer of its sandbox is missing, as `layer: cause`.
     Unconfined(String),
-    /// The process ended in its initializer.
-    GoneInItsInitializer,
+    /// The process ended in its initializer or its preload.
+    GoneInItsInitializer(InitializerKind),
     /// The program does not call `serve_if_asked`, or is a wrapper that starts another process.
     Misused(UnfitProgram, String),
     /// The process sent no message in this time, and there is another program.
@@ -92,16 +93,16 @@ impl StartFailure {
                 return (reason, NextStart::Unfit(UnfitProgram::Unconfined));
             }
             Self::Uninitialized(reason) => return (format!("{reason}{said}"), NextStart::Never),
-            Self::GoneInItsInitializer => {
+            Self::GoneInItsInitializer(kind) => {
                 let reason = match is_late {
-                    true => format!("its initializer was not done within {longest}"),
-                    false => format!("it ended with {exit} in its initializer"),
+                    true => format!("its {kind} was not done within {longest}"),
+                    false => format!("it ended with {exit} in its {kind}"),
                 };
                 let cause = match is_late {
                     true => KeptCause::TimedOut(start_timeout),
                     false => KeptCause::Died(exit),
                 };
-                let kept = pool.keep_initializer(worker, pid, cause);
+                let kept = pool.keep_initializer(kind, worker, pid, cause);
                 let kept = kept.map(|kept| format!("; {kept}")).unwrap_or_default();
                 return (format!("{reason}{said}{kept}"), NextStart::WithBackoff);
             }

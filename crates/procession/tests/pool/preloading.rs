@@ -10,8 +10,8 @@ use std::{fs, process, thread};
 
 use libtest_mimic::Trial;
 use procession::{
-    Builder, Context, Executor, Exit, Failure, PoolError, PoolEvent, ProcessPool, Recycling,
-    Registry, Sandbox, Task, TaskError, TaskOptions,
+    Builder, Context, Executor, Exit, Failure, KeptTask, PoolError, PoolEvent, ProcessPool,
+    Recycling, Registry, Sandbox, Task, TaskError, TaskOptions,
 };
 use rustix::process::{Signal, getppid};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_preload_that_fails_breaks_the_pool_and_is_quoted,
         a_preload_that_starts_a_thread_breaks_the_pool,
         a_preload_that_crashes_breaks_the_pool,
+        a_preload_that_crashes_in_a_worker_is_kept_and_not_the_initializer,
+        a_first_task_that_cannot_be_sent_is_named,
         an_initializer_runs_in_each_copy,
         a_pool_that_is_shut_down_while_its_preload_runs_ends,
         a_program_that_does_not_serve_is_told_so_before_it_is_to_preload,
@@ -318,6 +320,50 @@ fn a_preload_that_starts_a_thread_breaks_the_pool() {
 fn a_preload_that_crashes_breaks_the_pool() {
     let cause = breaks(Load::Abort);
     assert!(cause.contains("SIGABRT") || cause.contains("signal 6"), "{cause}");
+    assert!(IS_LINUX || cause.contains("in its preload"), "{cause}");
+}
+
+fn a_preload_that_crashes_in_a_worker_is_kept_and_not_the_initializer() {
+    if IS_LINUX {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let builder = quiet().workers(1).preload(Load::Abort).initializer(Count);
+    let pool = builder.keep_crashes(dir.path()).build().expect("a pool");
+    assert!(pool.submit(Pid()).result().is_err());
+    let files = fs::read_dir(dir.path()).expect("a directory").flatten();
+    let kept = files.filter_map(|file| KeptTask::read(file.path()).ok());
+    let names: HashSet<_> = kept.map(|kept| kept.task().to_owned()).collect();
+    assert_eq!(names, HashSet::from([Load::NAME.to_owned()]));
+}
+
+/// A task that cannot be encoded.
+#[derive(Debug, Deserialize)]
+struct Refused;
+
+impl Serialize for Refused {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("it has no form"))
+    }
+}
+
+impl Task for Refused {
+    const NAME: &'static str = "refused";
+    type Output = ();
+
+    fn run(self, _: &Context) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn a_first_task_that_cannot_be_sent_is_named() {
+    let refusal = |builder: Builder| builder.build().err().expect("a refusal").to_string();
+    for (builder, name) in
+        [(quiet().preload(Refused), "preload"), (quiet().initializer(Refused), "initializer")]
+    {
+        let error = refusal(builder);
+        assert!(error.contains(&format!("the {name} cannot be sent: ")), "{error}");
+    }
 }
 
 fn an_initializer_runs_in_each_copy() {

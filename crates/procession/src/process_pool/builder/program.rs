@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Builder, WorkerProgram};
-use crate::process_pool::initializer::Initializer;
+use crate::process_pool::initializer::{Initializer, InitializerKind};
 use crate::task::Task;
 
 impl Builder {
@@ -74,7 +74,7 @@ impl Builder {
     /// # }
     /// ```
     pub fn initializer<T: Task>(mut self, task: T) -> Self {
-        self.initializer = Some(Initializer::new(&task));
+        self.initializer = Some(Initializer::new(InitializerKind::Initializer, &task));
         self
     }
 
@@ -127,7 +127,7 @@ impl Builder {
     /// # }
     /// ```
     pub fn preload<T: Task>(mut self, task: T) -> Self {
-        self.preload = Some(Initializer::new(&task));
+        self.preload = Some(Initializer::new(InitializerKind::Preload, &task));
         self
     }
 
