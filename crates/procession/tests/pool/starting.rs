@@ -258,7 +258,7 @@ fn a_worker_that_gets_no_time_to_report_is_not_said_not_to_serve() {
         let pool = quiet().workers(1).start_timeout(Duration::ZERO).build().expect("a pool");
         let (tries, cause) = breaks(&pool);
         assert_eq!(tries, 1);
-        assert!(cause.contains("it had not reported after 0ns"), "{cause}");
+        assert!(cause.contains("it had not reported after 0 ns"), "{cause}");
     }
 }
 
