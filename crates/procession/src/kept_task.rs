@@ -81,6 +81,7 @@ pub struct KeptTask {
     text: Vec<u8>,
     blobs: Vec<Blob>,
     initializer: Option<Vec<u8>>,
+    preload: Option<Vec<u8>>,
     is_forced: bool,
 }
 
@@ -220,8 +221,8 @@ pub enum ReplayError {
         /// What the system refused.
         reason: String,
     },
-    /// The pool's initializer, which runs before the task, failed.
-    #[error("the initializer failed: {0}")]
+    /// The pool's initializer, or its preload, which run before the task, failed.
+    #[error("the preload or the initializer failed: {0}")]
     Initializer(#[source] TaskError),
     /// The task ran and has no output.
     #[error(transparent)]
@@ -236,9 +237,10 @@ impl KeptTask {
     /// [`ReplayError::Unreadable`] and [`ReplayError::Malformed`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ReplayError> {
         let path = path.as_ref();
-        let KeptContents { header, text, blobs, initializer } = file::read(path)?;
+        let KeptContents { header, text, blobs, initializer, preload } = file::read(path)?;
         let blobs = blobs.into_iter().map(Blob::from).collect();
-        Ok(Self { path: path.to_owned(), header, text, blobs, initializer, is_forced: false })
+        let path = path.to_owned();
+        Ok(Self { path, header, text, blobs, initializer, preload, is_forced: false })
     }
 
     /// The kind of task, by its [`NAME`](Task::NAME).
@@ -301,7 +303,7 @@ impl KeptTask {
             .map_err(|reason| TaskError::Undecodable { what: "task".to_owned(), reason }.into())
     }
 
-    /// Runs the pool's initializer, if it had one, and then the task, on this thread and without the
+    /// Runs the pool's preload and its initializer, if it had them, and then the task, on this thread and without the
     /// limits and the timeout of the pool. What ended the worker ends this process.
     ///
     /// # Errors
@@ -316,7 +318,11 @@ impl KeptTask {
         let encoding = registry.encoding(self.task()).map_err(unknown)?;
         self.check_encoding(encoding)?;
         let locals = Arc::default();
-        if let (Some(text), Some(head)) = (&self.initializer, &self.header.initializer) {
+        let first =
+            [(&self.preload, &self.header.preload), (&self.initializer, &self.header.initializer)];
+        for (text, head) in
+            first.into_iter().filter_map(|(text, head)| text.as_ref().zip(head.as_ref()))
+        {
             self.run(registry, &head.task, text, Vec::new(), TaskId(0), &locals).map_err(
                 |error| match error {
                     ReplayError::Task(error) => ReplayError::Initializer(error),

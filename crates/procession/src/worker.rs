@@ -99,16 +99,17 @@ pub(crate) fn serve_if_invited(registry: &Registry) {
 /// this process and exits. Otherwise returns at once. [`serve_if_asked`] calls it; programs that use
 /// [`asked`] call it themselves, if they are to replay tasks.
 ///
-/// It runs the pool's initializer, if there was one, and the task, with the limits and the stack size of the
-/// worker, and without its timeout. No handler of signals and no second process is involved, so
+/// It runs the pool's preload and its initializer, if there were any, and the task, with the limits and the stack size
+/// of the worker, and without its timeout. No handler of signals and no second process is involved, so
 /// a debugger sees the crash. The [`Sandbox`] of the pool is not imposed, since it would keep a
-/// debugger out: a task on data that you do not trust may do here what this process may. The variable `PROCESSION_REPLAY_FORCE=1` runs a task that another build has kept.
+/// debugger out: a task on data that you do not trust may do here what this process may. The variable
+/// `PROCESSION_REPLAY_FORCE=1` runs a task that another build has kept.
 ///
 /// | ends | how |
 /// |---|---|
 /// | with the signal or exit code of the worker | the task did the same again |
 /// | with exit code 0 | it has an output, which was printed |
-/// | with exit code 1 | it, or the initializer, returned an error or panicked |
+/// | with exit code 1 | it, the preload or the initializer returned an error or panicked |
 /// | with exit code 2 | it did not run: the file cannot be read, has another build or no task of this program |
 ///
 /// ```no_run

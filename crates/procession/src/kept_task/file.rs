@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   {"procession_kept_task":1,"task":"thumb","cause":{"died":{"signal":11}}, … ,"text":21,"blobs":[4096]}
-//!   encoded task │ blob 0 │ blob 1 │ … │ encoded initializer
+//!   encoded task │ blob 0 │ blob 1 │ … │ encoded initializer │ encoded preload
 //! ```
 
 use std::fs::{self, File};
@@ -44,13 +44,15 @@ pub(crate) struct KeptHeader {
     pub stack: Option<usize>,
     pub limits: Limits,
     pub initializer: Option<KeptInitializer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preload: Option<KeptInitializer>,
     /// The length of the encoded task, in bytes.
     pub text: usize,
     /// The lengths of its blobs.
     pub blobs: Vec<usize>,
 }
 
-/// The task that the worker ran before all others.
+/// A task that the worker ran before all others: its initializer, or the preload before that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptInitializer {
     pub task: String,
@@ -63,8 +65,9 @@ impl KeptHeader {
 
     /// The number of bytes behind the first line; `None` if that is no number.
     pub(crate) fn len(&self) -> Option<u64> {
-        let initializer = self.initializer.as_ref().map_or(0, |initializer| initializer.text);
-        let lengths = self.blobs.iter().copied().chain([self.text, initializer]);
+        let first =
+            [&self.initializer, &self.preload].into_iter().flatten().map(|first| first.text);
+        let lengths = self.blobs.iter().copied().chain([self.text]).chain(first);
         lengths.map(u64::try_from).try_fold(0_u64, |sum, len| sum.checked_add(len.ok()?))
     }
 }
@@ -75,6 +78,7 @@ pub(crate) struct KeptContents {
     pub text: Vec<u8>,
     pub blobs: Vec<Vec<u8>>,
     pub initializer: Option<Vec<u8>>,
+    pub preload: Option<Vec<u8>>,
 }
 
 /// Writes a file whose lengths are those of the header.
@@ -84,12 +88,14 @@ pub(crate) fn write(
     text: &[u8],
     blobs: &[impl Deref<Target = [u8]>],
     initializer: &[u8],
+    preload: &[u8],
 ) -> io::Result<()> {
     serde_json::to_writer(&mut *to, header)?;
     to.write_all(b"\n")?;
     to.write_all(text)?;
     blobs.iter().try_for_each(|blob| to.write_all(blob))?;
-    to.write_all(initializer)
+    to.write_all(initializer)?;
+    to.write_all(preload)
 }
 
 /// The attempt whose end a file is of, if it is a kept task.
@@ -113,11 +119,11 @@ pub(super) fn read(path: &Path) -> Result<KeptContents, ReplayError> {
     };
     let text = take(header.text)?;
     let blobs = header.blobs.iter().map(|len| take(*len)).collect::<Result<_, _>>()?;
-    let initializer = match &header.initializer {
-        Some(initializer) => Some(take(initializer.text)?),
-        None => None,
-    };
-    Ok(KeptContents { header, text, blobs, initializer })
+    let mut take_first =
+        |first: &Option<KeptInitializer>| first.as_ref().map(|first| take(first.text)).transpose();
+    let initializer = take_first(&header.initializer)?;
+    let preload = take_first(&header.preload)?;
+    Ok(KeptContents { header, text, blobs, initializer, preload })
 }
 
 fn malformed(path: &Path, reason: String) -> ReplayError {
@@ -169,6 +175,7 @@ mod tests {
             stack: None,
             limits: Limits::none().address_space(1 << 30),
             initializer: Some(KeptInitializer { task: "load".to_owned(), text: 4 }),
+            preload: Some(KeptInitializer { task: "preload".to_owned(), text: 2 }),
             text: 3,
             blobs: vec![2, 0],
         }
@@ -177,7 +184,8 @@ mod tests {
     fn bytes() -> Vec<u8> {
         let mut bytes = Vec::new();
         let blobs = [b"\n\0".to_vec(), Vec::new()];
-        write(&mut bytes, &header(), b"[1]", &blobs, b"null").expect("memory takes any bytes");
+        write(&mut bytes, &header(), b"[1]", &blobs, b"null", b"{}")
+            .expect("memory takes any bytes");
         bytes
     }
 
@@ -203,6 +211,7 @@ mod tests {
         assert_eq!((parts.header, &parts.text[..]), (header(), &b"[1]"[..]));
         assert_eq!(parts.blobs, [b"\n\0".to_vec(), Vec::new()]);
         assert_eq!(parts.initializer.as_deref(), Some(&b"null"[..]));
+        assert_eq!(parts.preload.as_deref(), Some(&b"{}"[..]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::PoolEvent;
 use super::completion::CompletionData;
-use super::initializer::InitializerKind;
+use super::initializer::{Initializer, InitializerKind};
 use super::inner::{PoolInner, Setup};
 use super::work_item::WorkItem;
 use crate::blob::Blob;
@@ -54,8 +54,8 @@ pub(super) struct Culprit<'t> {
     pub(super) encoding: Encoding,
     pub(super) text: &'t [u8],
     pub(super) blobs: &'t [Blob],
-    /// Whether it is the initializer itself, or the preload, which runs before that.
-    pub(super) is_initializer: bool,
+    /// Which of the two it is, if it is none of the other tasks.
+    pub(super) kind: Option<InitializerKind>,
 }
 
 /// How a task ended its worker.
@@ -102,7 +102,7 @@ impl PoolInner {
         let initializer = self.setup.first_task(kind)?;
         let (name, text) = initializer.parts();
         let encoding = initializer.encoding();
-        let culprit = Culprit { name, id: 0, encoding, text, blobs: &[], is_initializer: true };
+        let culprit = Culprit { name, id: 0, encoding, text, blobs: &[], kind: Some(kind) };
         self.keep_culprit(&culprit, &WorkerEnd { worker, pid, cause, attempts: 1 })
     }
 
@@ -132,8 +132,11 @@ impl CrashKeeper {
 
     /// Writes a task to a file. A later attempt of a task replaces the file of an earlier one.
     pub(super) fn keep(&self, setup: &Setup, task: &Culprit<'_>, end: &WorkerEnd) -> KeptInput {
-        let initializer = setup.initializer.as_ref().filter(|_| !task.is_initializer);
-        let (its_name, its_text) = initializer.map_or(("", &[][..]), |it| it.parts());
+        // What the worker ran before this one.
+        let initializer = setup.initializer.as_ref().filter(|_| task.kind.is_none());
+        let preload = setup.preload().filter(|_| task.kind != Some(InitializerKind::Preload));
+        let (initializer, its_text) = kept_first(initializer);
+        let (preload, preload_text) = kept_first(preload);
         let header = KeptHeader {
             format: KeptHeader::FORMAT,
             task: task.name.to_owned(),
@@ -150,13 +153,13 @@ impl CrashKeeper {
             threads: setup.scheduling.threads(end.worker),
             stack: setup.stack,
             limits: setup.limits,
-            initializer: initializer
-                .map(|_| KeptInitializer { task: its_name.to_owned(), text: its_text.len() }),
+            initializer,
+            preload,
             text: task.text.len(),
             blobs: task.blobs.iter().map(|blob| blob.len()).collect(),
         };
         let path = self.dir.join(self.file_name(task.name, task.id));
-        let written = self.write(&path, &header, task, its_text);
+        let written = self.write(&path, &header, task, [its_text, preload_text]);
         KeptInput::new(written.map(|()| path).map_err(|error| error.to_string()))
     }
 
@@ -171,7 +174,7 @@ impl CrashKeeper {
         path: &Path,
         header: &KeptHeader,
         task: &Culprit<'_>,
-        initializer: &[u8],
+        [initializer, preload]: [&[u8]; 2],
     ) -> io::Result<()> {
         let len = header.len().filter(|len| *len <= self.most_bytes).ok_or_else(|| {
             io::Error::other(format!("it is larger than {} bytes", self.most_bytes))
@@ -185,7 +188,7 @@ impl CrashKeeper {
         self.make_room(path, len)?;
         // Readable for this user alone: the arguments of a task may be secret.
         let mut file = BufWriter::new(new_file(&self.dir)?);
-        kept_task::write(&mut file, header, task.text, task.blobs, initializer)?;
+        kept_task::write(&mut file, header, task.text, task.blobs, initializer, preload)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.persist(path).map(drop).map_err(|error| error.error)
     }
@@ -227,6 +230,12 @@ impl CrashKeeper {
     }
 }
 
+/// A task that ran before, as the header tells it, and its text.
+fn kept_first(first: Option<&Initializer>) -> (Option<KeptInitializer>, &[u8]) {
+    let Some((name, text)) = first.map(Initializer::parts) else { return (None, &[]) };
+    (Some(KeptInitializer { task: name.to_owned(), text: text.len() }), text)
+}
+
 impl<'t> Culprit<'t> {
     /// One task of a work item.
     pub(super) fn of(work_item: &'t WorkItem, item: u32, blobs: &'t [Blob]) -> Self {
@@ -236,7 +245,7 @@ impl<'t> Culprit<'t> {
             encoding: work_item.encoding,
             text: work_item.text(&(item..item + 1)),
             blobs,
-            is_initializer: false,
+            kind: None,
         }
     }
 }

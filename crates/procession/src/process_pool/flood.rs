@@ -1,5 +1,6 @@
-//! [`Throttle`]: limits the rate at which the lines of one worker are read. Without a limit, a worker that
-//! writes without end would take the CPU time of the program and of the other workers.
+//! [`Throttle`]: limits the rate at which the lines of one worker are read. [`VainWaits`]: limits how often one
+//! worker wakes the threads that wait for it. Without these limits, a worker that writes or wakes without end would
+//! take the CPU time of the program and of the other workers.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,15 +57,15 @@ impl Throttle {
     }
 }
 
-/// Counts waits that ended although nothing had come, one after the other: a worker can wake those who wait for it
-/// as often as it likes.
+/// Counts consecutive waits that ended although the worker had written nothing: a worker can end a wait as often as
+/// it likes.
 #[derive(Debug, Default)]
 pub(super) struct VainWaits {
     number: u32,
 }
 
 impl VainWaits {
-    /// Most of them in a row without a pause.
+    /// The most of them in a row without a pause.
     const MOST: u32 = 1_000;
     /// The pause before each further one. A wait that is longer is not in vain.
     const PAUSE: Duration = Duration::from_millis(1);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_woken_in_vain_too_often_pauses() {
+    fn waits_that_end_in_vain_too_often_have_pauses() {
         let (began, mut waits, mut number) = (Instant::now(), VainWaits::default(), 0);
         for _ in 0..VainWaits::MOST + 20 {
             waits.wait(|| number += 1);

@@ -89,6 +89,11 @@ impl Setup {
         2 * (self.scheduling.threads(worker) + MAX_CALLS_AHEAD)
     }
 
+    /// What has run in each worker before all tasks of the program, in itself or in the template.
+    pub(super) fn preload(&self) -> Option<&Initializer> {
+        self.template.as_ref().map(|template| template.preload()).or(self.preload.as_ref())
+    }
+
     /// What each worker runs itself before all other tasks.
     pub(super) fn first_task(&self, kind: InitializerKind) -> Option<&Initializer> {
         match kind {

@@ -124,6 +124,10 @@ impl Template {
         (preload.map(template), None)
     }
 
+    pub(super) fn preload(&self) -> &Initializer {
+        &self.preload
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_preload_that_crashes_breaks_the_pool,
         a_preload_that_crashes_in_a_worker_is_kept_and_not_the_initializer,
         a_first_task_that_cannot_be_sent_is_named,
+        a_kept_task_is_replayed_after_the_preload,
         an_initializer_runs_in_each_copy,
         a_pool_that_is_shut_down_while_its_preload_runs_ends,
         a_program_that_does_not_serve_is_told_so_before_it_is_to_preload,
@@ -42,7 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
-    registry.with::<Load>().with::<Look>().with::<Count>().with::<Print>()
+    registry.with::<Load>().with::<Look>().with::<Count>().with::<Print>().with::<Fragile>()
 }
 
 const IS_LINUX: bool = cfg!(all(target_os = "linux", not(feature = "portable")));
@@ -354,6 +355,35 @@ impl Task for Refused {
     fn run(self, _: &Context) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// Crashes in a worker with this variable, and looks elsewhere.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Fragile;
+
+const CRASHES: &str = "PROCESSION_TEST_FRAGILE_CRASHES";
+
+impl Task for Fragile {
+    const NAME: &'static str = "fragile";
+    type Output = Seen;
+
+    fn run(self, context: &Context) -> Result<Seen, Failure> {
+        if std::env::var_os(CRASHES).is_some() {
+            process::abort();
+        }
+        Look.run(context)
+    }
+}
+
+fn a_kept_task_is_replayed_after_the_preload() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let builder = preloaded(10).workers(1).worker_env(CRASHES, "1").initializer(Count);
+    let pool = builder.keep_crashes(dir.path()).build().expect("a pool");
+    let error = pool.submit(Fragile).result().expect_err("a crash");
+    let kept = KeptTask::read(error.kept_file().expect("a file")).expect("a kept task");
+    let output = kept.replay(&add_to(Registry::new())).expect("an output");
+    let loaders = output.decode::<Seen>().expect("what was seen").loaders;
+    assert_eq!(loaders, (process::id(), process::id()));
 }
 
 fn a_first_task_that_cannot_be_sent_is_named() {
