@@ -382,16 +382,14 @@ fn a_kept_task_is_replayed_after_the_preload() {
     let error = pool.submit(Fragile).result().expect_err("a crash");
     let kept = KeptTask::read(error.kept_file().expect("a file")).expect("a kept task");
     let output = kept.replay(&add_to(Registry::new())).expect("an output");
-    let loaders = output.decode::<Seen>().expect("what was seen").loaders;
-    assert_eq!(loaders, (process::id(), process::id()));
+    let seen = output.decode::<Seen>().expect("what was seen");
+    assert_eq!(seen.loaders, (process::id(), process::id()));
 }
 
 fn a_first_task_that_cannot_be_sent_is_named() {
-    let refusal = |builder: Builder| builder.build().err().expect("a refusal").to_string();
-    for (builder, name) in
-        [(quiet().preload(Refused), "preload"), (quiet().initializer(Refused), "initializer")]
-    {
-        let error = refusal(builder);
+    let (preload, initializer) = (quiet().preload(Refused), quiet().initializer(Refused));
+    for (builder, name) in [(preload, "preload"), (initializer, "initializer")] {
+        let error = builder.build().expect_err("a refusal").to_string();
         assert!(error.contains(&format!("the {name} cannot be sent: ")), "{error}");
     }
 }
