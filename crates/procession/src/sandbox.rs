@@ -357,7 +357,7 @@ pub(crate) fn violation(call: u32) -> Box<str> {
     }
 }
 
-/// The same for a call whose name nobody noted: one that was made with SIGSYS blocked, as the C library does to
+/// The same for a call whose name was not noted: one that was made with SIGSYS blocked, as the C library does to
 /// start a program, or one of 32 bits.
 pub(crate) fn violation_without_name() -> Box<str> {
     "a call without a name, such as one that starts a program: denied".into()

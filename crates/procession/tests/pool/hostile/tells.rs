@@ -184,7 +184,7 @@ fn lies_about_spans_and_events_cost_only_their_worker() {
         succeeds_with(&pool, 20);
     }
     ends_at_once(&pool);
-    // Nobody has asked.
+    // This pool does not trace.
     let pool = quiet().workers(1).build().expect("a pool");
     let records = vec![SITE.to_owned()];
     let died = pool.submit(Hostile(Attack::Traced { records, ends: false })).result();
