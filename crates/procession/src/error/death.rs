@@ -232,15 +232,17 @@ fn tells_something(line: &str) -> bool {
 }
 
 /// `stack backtrace:`, `   0: app::scale` or `             at ./src/main.rs:7:5`, as the standard library
-/// prints them.
+/// prints them. With `RUST_BACKTRACE=full` an address of 10 or 18 characters precedes the function, and the
+/// place below it begins so much further right.
 fn is_of_stack_backtrace(line: &str) -> bool {
     let text = line.trim_start();
+    let is_place = || text.starts_with("at ") && matches!(line.len() - text.len(), 13 | 23 | 31);
     let is_numbered = || {
         text.split_once(": ").is_some_and(|(number, _)| {
             line.len() - text.len() + number.len() == 4 && number.parse::<u32>().is_ok()
         })
     };
-    text == "stack backtrace:" || line.starts_with("             at ") || is_numbered()
+    text == "stack backtrace:" || is_place() || is_numbered()
 }
 
 #[cfg(test)]
@@ -285,6 +287,10 @@ mod tests {
         let calls = ["   0: app::scale", "             at ./src/main.rs:7:5", "  12: main"];
         let panicked = [&["boom", "stack backtrace:"][..], &calls, &[hint]].concat();
         assert_eq!(said(&panicked), "; it last said: boom");
+        let full = "  12:     0x55f7474a7f59 - <unknown>";
+        let at = format!("{:31}at ./csu/../csu/libc-start.c:360:3", "");
+        assert_eq!(said(&["boom", "stack backtrace:", full, &at]), "; it last said: boom");
+        assert_eq!(said(&["        at noon"]), "; it last said:         at noon");
         assert_eq!(said(&["  3: third item"]), "; it last said:   3: third item");
         assert_eq!(said(&["", hint]), "");
         assert_eq!(said(&[]), "");
