@@ -286,7 +286,8 @@ fn a_wrapper_that_replaces_the_standard_input_is_told_so_at_the_first_try() {
     only_on_linux();
     let this = std::env::current_exe().expect("a path");
     let all = "exec 'THIS' < /dev/null > /dev/null 2>&1";
-    for text in ["exec 'THIS' < /dev/null", "exec 'THIS' <&-", "cat | 'THIS'", all] {
+    let closed = "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; 'THIS' < /dev/null > /dev/null 2>&1; exit";
+    for text in ["exec 'THIS' < /dev/null", "exec 'THIS' <&-", "cat | 'THIS'", all, closed] {
         let script = Script::new(&text.replace("THIS", &this.display().to_string()));
         let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
         let error = refuses(&pool);
