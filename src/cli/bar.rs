@@ -32,7 +32,7 @@ const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 const MARGIN: u16 = 5;
 
 /// The fewest columns of the bar itself. Where there are fewer, the less important numbers are left out.
-const LEAST_BAR: usize = 8;
+const LEAST_BAR: usize = 4;
 
 /// A progress bar. Clones are the same bar.
 #[derive(Clone)]
@@ -80,8 +80,7 @@ impl RunProgressBar {
         let tail = move |state: &ProgressState, out: &mut dyn fmt::Write| {
             let mut numbers = *shared.lock().unwrap_or_else(PoisonError::into_inner);
             numbers.per_second = state.per_sec();
-            let columns = usize::from(Term::stderr().size().1.saturating_sub(MARGIN));
-            let text = tail(&numbers, columns.saturating_sub(LEAST_BAR + 1));
+            let text = tail(&numbers, room(Term::stderr().size().1));
             // Cannot fail: it writes to memory.
             let _ = out.write_str(&text);
         };
@@ -174,6 +173,11 @@ fn print_lines(numbers: &Mutex<RunNumbers>, interval: Duration, ended: &mpsc::Re
         let tail = tail(&numbers, usize::MAX);
         stderr::print(format_args!("coordinator: {} s: {tail}", elapsed.round()));
     }
+}
+
+/// The columns that the text to the right of the bar may have.
+fn room(columns: u16) -> usize {
+    usize::from(columns.saturating_sub(MARGIN)).saturating_sub(LEAST_BAR + 1)
 }
 
 /// The text to the right of the bar, no longer than `room` if possible: the number of outcomes and the errors
@@ -299,6 +303,12 @@ mod tests {
         assert_eq!(tail(31), "12/676, 2 errors, 3:37 min left");
         assert_eq!(tail(44), "12/676, 2 errors, 9 not found, 3:37 min left");
         assert_eq!(tail(31 + 7), "12/676, 2 errors, 600 B, 3:37 min left");
+    }
+
+    #[test]
+    fn forty_columns_hold_the_errors_and_the_time_that_is_left() {
+        let numbers = numbers(147, 0, 100, 8.3);
+        assert_eq!(tail(&numbers, room(40)), "247/676, 100 errors, 52 s left");
     }
 
     #[test]
