@@ -165,8 +165,7 @@ fn print_usage_error(usage: &UsageError) {
     let command = usage.subcommand().iter().fold(&mut command, |command, name| {
         command.find_subcommand_mut(name).expect("a subcommand of that name")
     });
-    // An error means that stderr is closed.
-    let _ = command.error(clap::error::ErrorKind::ValueValidation, message).print();
+    stderr::print_usage_error(&command.error(clap::error::ErrorKind::ValueValidation, message));
 }
 
 /// The subcommand that was typed in the place of a code.
@@ -199,8 +198,7 @@ fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
     {
         return Err(UsageError::new(&[], command_comes_first(&command)).into());
     }
-    // An error means that stderr is closed.
-    let _ = error.print();
+    stderr::print_usage_error(&error);
     Ok(ProgramExit::Usage)
 }
 

@@ -83,6 +83,9 @@ mod tests {
         );
         let word = "x".repeat(50);
         assert_eq!(fit(&word, 20, true), word);
+        let coloured = "\u{1b}[1merror:\u{1b}[0m no such command";
+        assert_eq!(fit(coloured, 21, true), "\u{1b}[1merror:\u{1b}[0m no such\n  command");
+        assert_eq!(fit(coloured, 22, true), coloured);
     }
 
     #[test]
