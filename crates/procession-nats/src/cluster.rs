@@ -2,6 +2,7 @@
 //! driver, a task of an async runtime with threads of its own, does everything else.
 
 mod builder;
+mod chunk_sizes;
 mod complete;
 mod driver;
 mod ending;

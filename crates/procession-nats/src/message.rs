@@ -36,6 +36,9 @@ pub(crate) struct BodyHead {
     /// Of a result: how often its task told something before it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) said: u64,
+    /// Of a result: how long tasks ran lately on its host, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) typical_ns: Option<u64>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -67,7 +70,7 @@ impl Body {
         let mut bytes = first;
         blobs.iter().for_each(|blob| bytes.extend_from_slice(blob));
         let object = (bytes.len() > LARGEST_INLINE).then(object);
-        Self { head: BodyHead { object, parts, said: 0 }, bytes: bytes.into() }
+        Self { head: BodyHead { object, parts, said: 0, typical_ns: None }, bytes: bytes.into() }
     }
 
     pub(crate) fn of_task(task: &RemoteTask, object: impl FnOnce() -> String) -> Self {

@@ -254,6 +254,11 @@ impl ProcessPool {
     }
 
     #[cfg(feature = "remote")]
+    pub(crate) fn typical_task_run_time(&self) -> Option<std::time::Duration> {
+        self.inner.lock_state().scheduler.typical_run_time()
+    }
+
+    #[cfg(feature = "remote")]
     pub(crate) fn submit_encoded_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
         self.inner.submit_chunk(chunk, options.resolve(self.inner.setup.options));
     }

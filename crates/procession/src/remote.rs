@@ -16,6 +16,7 @@ mod progress;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -384,6 +385,14 @@ impl ProcessPool {
         }
         id
     }
+
+    /// How long the tasks of this pool ran lately: a moving mean, in which the last ones count most. `None`:
+    /// none has run yet. An agent sends it along with results, so that the other side can put as many short
+    /// tasks into one message as are worth it.
+    pub fn typical_run_time(&self) -> Option<Duration> {
+        self.typical_task_run_time()
+    }
+
     /// Ends tasks of [`run_remote`](Self::run_remote) at once: those that wait do not begin, and the workers
     /// that run them are killed, whatever grace period they have. `tasks` is the number of tasks of a chunk,
     /// or 1. Tasks that have ended are not affected.

@@ -285,6 +285,8 @@ impl HeldTask {
             }
             let mut body = Body::of_result(&result, || object);
             body.head.said = said;
+            let typical = shared.pool.typical_run_time();
+            body.head.typical_ns = typical.and_then(|time| time.as_nanos().try_into().ok());
             let store = async || {
                 let stored = body.store(&shared.link).await;
                 stored.map_err(|(PutError::Refused(why) | PutError::NoAnswer(why))| why)

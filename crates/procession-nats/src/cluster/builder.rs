@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use procession::{Job, PoolError, RemoteChunks, RemotePromise, TaskError, TaskOptions};
 use tokio::sync::mpsc;
 
+use super::chunk_sizes::{ChunkSizes, RunTime};
 use super::driver::ClusterDriver;
 use super::said::{HostSaid, OnHostSaid};
 use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
@@ -63,10 +64,14 @@ impl ClusterBuilder {
         self
     }
 
-    /// The number of tasks that a `map` puts into one message. Many short tasks are some hundred times
-    /// faster so. The tasks of a chunk run on one host, and have one claim: if that host is lost, all of
-    /// them are, also those that had not begun; and one that is cancelled is cancelled with the others.
-    /// Tasks with blobs are not put into chunks. Default: 1.
+    /// The most tasks that a `map` puts into one message, a chunk. Many short tasks are some hundred times
+    /// faster so. A chunk has as many tasks as run in about 10 ms, by the run times that the hosts tell: so tasks
+    /// of more than 5 ms go one by one, and so do the first ones, whose run time is not known. In a
+    /// [job that has a name](Self::job) each chunk has exactly so many tasks, but for the last one of a `map`.
+    ///
+    /// The tasks of a chunk run on one host, and have one claim: if that host is lost, all of them are, also
+    /// those that had not begun; and one that is cancelled is cancelled with the others. Tasks with blobs are
+    /// not put into chunks. Default: 1.
     pub fn map_chunks(mut self, tasks: usize) -> Self {
         self.map_chunks = tasks;
         self
@@ -161,9 +166,13 @@ impl ClusterBuilder {
         let (notes, received) = mpsc::unbounded_channel();
         let job = name.clone().unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let shared = Arc::new_cyclic(|shared: &Weak<ClusterShared>| {
-            let chunks = (map_chunks > 1).then(|| chunks(map_chunks, shared));
-            let listeners = (on_event, on_say, chunks);
-            ClusterShared::new(job, build, options, attempts, notes, delivery, listeners)
+            let run_time = Arc::new(RunTime::default());
+            // A coordinator that attaches to a job must form the same chunks.
+            let sizes = ChunkSizes { most: map_chunks, by_run_time: name.is_none() };
+            let chunks = (map_chunks > 1).then(|| chunks(sizes, &run_time, shared));
+            let (names, listeners) = ((job, build), (on_event, on_say));
+            let chunks = (chunks, run_time);
+            ClusterShared::new(names, options, attempts, notes, delivery, listeners, chunks)
         });
         let connect = async {
             let broker = |error: NoAnswer| PoolError::Broker(error.to_string());
@@ -182,7 +191,11 @@ impl ClusterBuilder {
 }
 
 /// How a `map` hands its tasks over.
-fn chunks(size: usize, shared: &Weak<ClusterShared>) -> RemoteChunks {
+fn chunks(
+    sizes: ChunkSizes,
+    run_time: &Arc<RunTime>,
+    shared: &Weak<ClusterShared>,
+) -> RemoteChunks {
     /// Chunks that are handed over ahead of the consumer.
     const AHEAD: usize = 256;
     let (for_chunks, for_jobs) = (Weak::clone(shared), Weak::clone(shared));
@@ -198,7 +211,8 @@ fn chunks(size: usize, shared: &Weak<ClusterShared>) -> RemoteChunks {
             shared.enqueue(id, task, promise, options);
         }
     };
-    RemoteChunks::new(size, AHEAD, enqueue, enqueue_job)
+    let run_time = Arc::clone(run_time);
+    RemoteChunks::new(move || sizes.next(&run_time), AHEAD, enqueue, enqueue_job)
 }
 
 impl fmt::Debug for ClusterBuilder {

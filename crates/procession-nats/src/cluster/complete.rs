@@ -70,6 +70,9 @@ impl ClusterDriver {
             let error = crate::message::undecodable("output", &"its record has no body");
             return self.complete_with_error(task.into(), error);
         };
+        if let Some(time) = head.typical_ns {
+            self.shared.run_time.note(Duration::from_nanos(time));
+        }
         if let Some((task, head, inline)) = self.waits_for_said(id, task, head, inline) {
             self.complete_heard(task, head, inline);
         }

@@ -11,6 +11,7 @@ use procession::{
 
 use tokio::sync::mpsc::error::SendError;
 
+use super::chunk_sizes::RunTime;
 use super::driver::ClusterNote;
 use super::said::OnHostSaid;
 use super::{Delivery, UnboundedSender};
@@ -82,6 +83,7 @@ pub(crate) struct ClusterShared {
     pub(super) on_say: Option<Arc<OnHostSaid>>,
     /// If a `map` puts several tasks into one message.
     pub(super) chunks: Option<RemoteChunks>,
+    pub(super) run_time: Arc<RunTime>,
     live: Mutex<HashSet<TaskId>>,
     hosts: Mutex<HostTable>,
     stats: Mutex<ClusterStats>,
@@ -90,17 +92,13 @@ pub(crate) struct ClusterShared {
 
 impl ClusterShared {
     pub(super) fn new(
-        job: String,
-        build: String,
+        (job, build): (String, String),
         options: TaskOptions,
         attempts: u32,
         notes: UnboundedSender<ClusterNote>,
         delivery: Arc<Delivery>,
-        (on_event, on_say, chunks): (
-            Option<Arc<OnClusterEvent>>,
-            Option<Arc<OnHostSaid>>,
-            Option<RemoteChunks>,
-        ),
+        (on_event, on_say): (Option<Arc<OnClusterEvent>>, Option<Arc<OnHostSaid>>),
+        (chunks, run_time): (Option<RemoteChunks>, Arc<RunTime>),
     ) -> Self {
         let (live, hosts, stats) = (Mutex::default(), Mutex::default(), Mutex::default());
         let end = OnceLock::new();
@@ -114,6 +112,7 @@ impl ClusterShared {
             on_event,
             on_say,
             chunks,
+            run_time,
             live,
             hosts,
             stats,

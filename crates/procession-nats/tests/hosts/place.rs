@@ -259,6 +259,12 @@ impl Place {
         info["state"]["messages"].as_u64().expect("a number")
     }
 
+    /// The number of messages that a stream has taken so far.
+    pub(crate) fn taken(&self, stream: &str) -> u64 {
+        let info = self.api(&format!("STREAM.INFO.{stream}"), "");
+        info["state"]["last_seq"].as_u64().expect("a number")
+    }
+
     /// Publishes a message again that a stream keeps, or has kept.
     pub(crate) fn publish(&self, subject: &str, payload: Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -25,7 +25,8 @@ type Lines = Arc<Mutex<Vec<(u64, String, String)>>>;
 fn listening(place: &Place, chunks: usize) -> (Cluster, Lines) {
     let lines = Lines::default();
     let kept = Arc::clone(&lines);
-    let builder = place.builder().map_chunks(chunks).on_say(move |said| {
+    // In a job that has a name all chunks have this size.
+    let builder = place.builder().job("listening").map_chunks(chunks).on_say(move |said| {
         let line = (said.task.number(), said.host.to_owned(), said.line.to_owned());
         kept.lock().expect("lines").push(line);
     });

@@ -11,7 +11,7 @@ use procession_nats::ClusterEvent;
 
 use crate::harness::eventually;
 use crate::place::{AgentKind, Place};
-use crate::tasks::{crash, crash_if_ten, half, hang, notes, square};
+use crate::tasks::{crash, crash_if_ten, half, hang, noted, notes, square};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_wrong_build_never_runs_a_task_and_is_told,
         callbacks_may_wait_for_other_tasks_of_the_cluster,
         tasks_in_chunks_have_the_results_of_their_own,
+        short_tasks_of_a_map_travel_together_and_long_ones_alone,
         a_cluster_is_made_used_and_dropped_in_asynchronous_code,
         ten_thousand_tasks_in_the_first_second_keep_their_records,
         after_a_shutdown_nothing_is_left_on_the_server,
@@ -118,7 +119,8 @@ fn callbacks_may_wait_for_other_tasks_of_the_cluster() {
 fn tasks_in_chunks_have_the_results_of_their_own() {
     let place = Place::new();
     let _agents = ["one", "two"].map(|host| place.agent(host, AgentKind::default()));
-    let cluster = place.builder().map_chunks(7).build().expect("a cluster");
+    // In a job that has a name all chunks have this size.
+    let cluster = place.builder().job("sevens").map_chunks(7).build().expect("a cluster");
     let expected: Vec<_> = Sequential::new().map((0..500).map(half)).collect();
     assert_eq!(cluster.map((0..500).map(half)).collect::<Vec<_>>(), expected);
     let mut unordered: Vec<_> = cluster.map_unordered((0..100).map(square)).collect();
@@ -130,6 +132,31 @@ fn tasks_in_chunks_have_the_results_of_their_own() {
     assert_eq!((cluster.stats().submitted, cluster.stats().finished), (620, 620));
     // An endless map is dropped.
     assert_eq!(cluster.map((0..).map(square)).nth(50), Some(Ok(2500)));
+}
+
+fn short_tasks_of_a_map_travel_together_and_long_ones_alone() {
+    let place = Place::new();
+    let _agent = place.agent("one", AgentKind { slots: 16, ..AgentKind::default() });
+    let cluster = place.builder().map_chunks(100).build().expect("a cluster");
+    let file = place.path("notes");
+    let squares = |count: u64| {
+        let before = place.taken("procession-tasks");
+        assert!(cluster.map((0..count).map(square)).eq((0..count).map(|n| Ok(n * n))));
+        place.taken("procession-tasks") - before
+    };
+    let long = |count: u64| {
+        let before = place.taken("procession-tasks");
+        let tasks = (0..count).map(|n| noted(file.clone(), n, 30));
+        assert!(cluster.map(tasks).eq((0..count).map(Ok)));
+        place.taken("procession-tasks") - before
+    };
+    assert_eq!(squares(100), 100, "nothing is known of their run times");
+    let messages = squares(2000);
+    assert!(messages < 1000, "{messages} messages for 2,000 short tasks");
+    // These are still taken for short ones.
+    long(100);
+    assert_eq!(long(50), 50, "long tasks go one by one");
+    assert_eq!(notes(&file).len(), 150);
 }
 
 fn a_cluster_is_made_used_and_dropped_in_asynchronous_code() {

@@ -24,30 +24,31 @@ type EnqueueJob = dyn Fn(Job, TaskOptions) + Send + Sync;
 /// How an executor of other hosts takes the tasks of a [`map`](crate::Executor::map): several in one
 /// [`RemoteTask`]. The executor returns it from [`Cancel::remote_chunks`](crate::Cancel::remote_chunks).
 pub struct RemoteChunks {
-    size: usize,
+    size: Box<dyn Fn() -> usize + Send + Sync>,
     ahead: usize,
     enqueue: Box<EnqueueChunk>,
     enqueue_job: Box<EnqueueJob>,
 }
 
 impl RemoteChunks {
-    /// Chunks of up to `size` tasks, of which `ahead` are handed over ahead of the consumer of a `map`.
-    /// `enqueue` takes one: the ids of its tasks follow that of the first. `enqueue_job` takes a single
-    /// task with options of its own.
+    /// Chunks of up to `size` tasks, of which `ahead` are handed over ahead of the consumer of a `map`. `size`
+    /// is asked before each chunk; at 1 the next task goes alone. `enqueue` takes a chunk: the ids of its
+    /// tasks follow that of the first. `enqueue_job` takes a single task with options of its own.
     pub fn new(
-        size: usize,
+        size: impl Fn() -> usize + Send + Sync + 'static,
         ahead: usize,
         enqueue: impl Fn(TaskId, RemoteTask, RemotePromise, TaskOptions) + Send + Sync + 'static,
         enqueue_job: impl Fn(Job, TaskOptions) + Send + Sync + 'static,
     ) -> Self {
         let (enqueue, enqueue_job) = (Box::new(enqueue), Box::new(enqueue_job));
+        let size = Box::new(size);
         Self { size, ahead, enqueue, enqueue_job }
     }
 }
 
 impl ChunkExecutor for RemoteChunks {
     fn chunk_size(&self) -> usize {
-        self.size
+        (self.size)()
     }
 
     fn chunks_ahead(&self) -> usize {
@@ -68,7 +69,7 @@ impl ChunkExecutor for RemoteChunks {
 
 impl fmt::Debug for RemoteChunks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteChunks").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("RemoteChunks").field("size", &(self.size)()).finish_non_exhaustive()
     }
 }
 

@@ -32,6 +32,12 @@ const LONG: Duration = Duration::from_millis(5);
 pub(super) const STUCK_AFTER: Duration = Duration::from_millis(5);
 
 impl<J: Clone> Scheduler<J> {
+    /// The moving mean of the run times of tasks. `None`: none has ended yet.
+    #[cfg(feature = "remote")]
+    pub(crate) fn typical_run_time(&self) -> Option<Duration> {
+        self.typical_run_time
+    }
+
     /// The number of tasks to put into one call: about [`WORK_AHEAD`] of work, by the run times so
     /// far.
     pub(crate) fn chunk_size(&self) -> u32 {
