@@ -1,5 +1,6 @@
 //! `coordinator agent`: runs the downloads of coordinators on other hosts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exit::ProgramExit;
@@ -29,6 +30,9 @@ pub(super) struct AgentArgs {
     /// How long it goes on without an answer of the servers; then it ends its downloads, in seconds
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--lease SECS"), allow_negative_numbers = true)]
     lease: Duration,
+    /// Write the log of each process to a new directory in DIR, which `coordinator hosts --logs` can fetch
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
     /// Name of this host, for people [default: that of the system]
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
@@ -36,7 +40,7 @@ pub(super) struct AgentArgs {
 
 #[cfg(not(feature = "hosts"))]
 pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
-    let AgentArgs { nats: _, workers: _, slots: _, lease: _, host: _ } = args;
+    let AgentArgs { nats: _, workers: _, slots: _, lease: _, logs: _, host: _ } = args;
     Err(super::hosts::missing())
 }
 
@@ -49,7 +53,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
     use super::{BUILD, format, registry, stderr};
     use crate::files::task::HOST_VARIABLE;
 
-    let AgentArgs { nats, workers, slots, lease, host } = args;
+    let AgentArgs { nats, workers, slots, lease, logs, host } = args;
     if nats.nats.is_none() {
         let error = "--nats URL is needed, the address of the NATS servers";
         return Err(UsageError::new(&["agent"], anyhow::anyhow!(error)).into());
@@ -57,17 +61,23 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ProgramExit> {
     // Its name is in the outcomes of the downloads.
     let host =
         host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    let pool = super::pool()
+    let mut pool = super::pool()
         .worker_env(HOST_VARIABLE, &host)
         .workers(workers.unwrap_or_else(num_cpus::get))
         .worker_program_beside("worker")
-        .on_output(|line| stderr::print(format_args!("worker {}: {}", line.worker, line.line)))
-        .build()?;
+        .on_output(|line| stderr::print(format_args!("worker {}: {}", line.worker, line.line)));
+    if let Some(dir) = &logs {
+        pool = pool.journal(dir);
+    }
+    let pool = pool.build()?;
     let mut builder =
         Agent::builder(super::hosts::settings(&nats)?, registry()).build_id(BUILD).lease(lease);
     builder = builder.host_name(&host);
     if let Some(slots) = slots {
         builder = builder.slots(slots);
+    }
+    if let Some(dir) = logs {
+        builder = builder.logs(dir);
     }
     let agent = builder.start(pool)?;
     agent.drain_on_signals();

@@ -122,6 +122,40 @@ mod with_a_server {
     }
 
     #[test]
+    fn the_logs_of_agents_are_fetched_and_read_as_others() {
+        let place = Sandbox::new();
+        let Some(server) = server(&place) else { return };
+        let nats = ["--nats", &server.1];
+        let agent = |host: &str, more: &[&str]| {
+            let args = [&["agent", "--host", host, "-w", "1"][..], &nats, more].concat();
+            let run = place.start(&args);
+            wait_until("an agent", || run.stderr().contains("takes tasks"));
+            run
+        };
+        let silent = agent("silent", &[]);
+        let fetch =
+            |dir| place.run(&[&["hosts", "--logs", dir][..], &nats].concat()).expect(0).stdout;
+        assert!(fetch("none").contains("): the agent keeps no logs\n"));
+        silent.signal(Signal::TERM);
+        silent.wait().expect(0);
+        let other = agent("../other", &["--logs", "kept"]);
+        let run = [&["br", "cn", "us", "--mode", "hosts"][..], &nats].concat();
+        place.run(&run).expect(0);
+        let fetched = fetch("fetched");
+        assert!(
+            fetched.contains("../other (pid ") && fetched.contains("files in fetched/___other-"),
+            "{fetched}"
+        );
+        let dirs: Vec<_> = std::fs::read_dir(place.path("fetched")).unwrap().collect();
+        let [Ok(dir)] = &dirs[..] else { panic!("{dirs:?}") };
+        let logged = place.run(&["logs", dir.path().to_str().unwrap()]).expect(0).stdout;
+        let lines = logged.lines().filter(|line| line.contains("worker 0"));
+        assert!(lines.count() > 0 && logged.contains("3 ok"), "{logged}");
+        other.signal(Signal::TERM);
+        other.wait().expect(0);
+    }
+
+    #[test]
     fn a_key_is_made_once_and_only_its_owner_reads_it() {
         use std::os::unix::fs::PermissionsExt;
         let place = Sandbox::new();

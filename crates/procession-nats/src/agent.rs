@@ -6,15 +6,18 @@
 //! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
 //! | `hold.rs` | claims one task, runs it, and writes its result |
 //! | `telling.rs` | what a task tells before its result |
+//! | `logs.rs` | sends the log files of the host to who asks for them |
 
 mod builder;
 mod hold;
 mod lanes;
 mod lease;
+mod logs;
 mod pull;
 mod telling;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +33,7 @@ pub use builder::AgentBuilder;
 
 use crate::apart::apart;
 use crate::host_lease::HostLease;
+use crate::host_logs::LogsRequest;
 use crate::link::Link;
 use crate::settings::ConnectSettings;
 
@@ -58,6 +62,14 @@ use crate::settings::ConnectSettings;
 pub struct Agent {
     shared: Arc<AgentShared>,
     runtime: Option<Runtime>,
+}
+
+/// What a coordinator asks of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum AgentRequest {
+    Kill(KillRequest),
+    Logs(LogsRequest),
 }
 
 /// Asks an agent to end a task.
@@ -93,6 +105,10 @@ struct AgentShared {
     is_draining: watch::Sender<bool>,
     has_ended: watch::Sender<bool>,
     broken: OnceLock<PoolError>,
+    /// The directory of the logs, if there are any.
+    logs: Option<PathBuf>,
+    /// Who sends them has a permit.
+    answers: Arc<Semaphore>,
 }
 
 impl Agent {

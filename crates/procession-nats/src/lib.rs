@@ -28,7 +28,7 @@
 //! | `link.rs`, `names.rs`, `message.rs` | what is asked of the servers, and what travels |
 //! | `host_lease.rs`, `job_lease.rs` | which hosts live; which coordinator has a job |
 //! | `delivery.rs` | who completes futures |
-//! | `overview.rs` | the agents and the queue, for people |
+//! | `overview.rs`, `host_logs.rs` | the agents and the queue, and the logs of agents, for people |
 
 mod agent;
 mod apart;
@@ -37,6 +37,7 @@ mod cluster;
 mod delivery;
 mod holder;
 mod host_lease;
+mod host_logs;
 mod job_lease;
 mod link;
 mod message;
@@ -57,6 +58,7 @@ struct HostsDocument;
 pub use agent::{Agent, AgentBuilder};
 pub use cluster::{Cluster, ClusterBuilder, ClusterEvent, ClusterStats, HostSaid, forget};
 pub use host_lease::HostLease;
+pub use host_logs::{FetchedLogs, HostLogs, NoLogs, fetch_logs};
 pub use new_nkey::new_nkey;
 pub use overview::{HostsOverview, WaitingReason, overview};
 pub use settings::ConnectSettings;

@@ -91,17 +91,26 @@ const READING: Duration = Duration::from_secs(30);
 /// [`PoolError::Broker`] if no server can be reached within ten seconds, if they have not answered after 30 s more,
 /// or if they refuse.
 pub fn overview(settings: &ConnectSettings) -> Result<HostsOverview, PoolError> {
+    ask(settings, async |link| read_in_time(link).await)
+}
+
+/// Connects to the servers, and waits for what is asked of them.
+pub(crate) fn ask<T: Send>(
+    settings: &ConnectSettings,
+    question: impl AsyncFnOnce(&Link) -> Result<T, NoAnswer> + Send,
+) -> Result<T, PoolError> {
     let system = |error: std::io::Error| PoolError::System(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system)?;
-    let read = async {
-        let link = Link::connect(settings).await?;
-        // Each request waits for the connection, which may be lost meanwhile.
-        let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
-        timeout(READING, read(&link)).await.unwrap_or_else(late)
-    };
-    let read = apart(move || runtime.block_on(read)).map_err(system)?;
-    read.map_err(|error| PoolError::Broker(error.to_string()))
+    let answered =
+        apart(move || runtime.block_on(async { question(&Link::connect(settings).await?).await }));
+    answered.map_err(system)?.map_err(|error| PoolError::Broker(error.to_string()))
+}
+
+pub(crate) async fn read_in_time(link: &Link) -> Result<HostsOverview, NoAnswer> {
+    // Each request waits for the connection, which may be lost meanwhile.
+    let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
+    timeout(READING, read(link)).await.unwrap_or_else(late)
 }
 
 async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {

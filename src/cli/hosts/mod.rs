@@ -2,6 +2,8 @@
 //! `hosts` the commands are there and say how to get it.
 
 #[cfg(feature = "hosts")]
+mod fetched_logs;
+#[cfg(feature = "hosts")]
 mod with_nats;
 #[cfg(not(feature = "hosts"))]
 mod without;
@@ -97,22 +99,26 @@ pub(super) struct HostsArgs {
     /// A line of JSON for each agent
     #[arg(long)]
     json: bool,
+    /// Fetch the logs of the agents that keep some (`agent --logs`), into a new directory for each in DIR
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    logs: Option<PathBuf>,
     /// Only make a key for the option --nkey, in this new file, and print its public part for the servers
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["nats", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nats", "json", "logs"])]
     new_nkey: Option<PathBuf>,
 }
 
 #[cfg(feature = "hosts")]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    let HostsArgs { nats, json, new_nkey } = args;
-    match new_nkey {
-        Some(path) => with_nats::make_nkey(&path),
-        None => with_nats::show(&nats, json),
+    let HostsArgs { nats, json, logs, new_nkey } = args;
+    match (new_nkey, logs) {
+        (Some(path), _) => with_nats::make_nkey(&path),
+        (None, Some(dir)) => fetched_logs::fetch(&nats, &dir),
+        (None, None) => with_nats::show(&nats, json),
     }
 }
 
 #[cfg(not(feature = "hosts"))]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    let HostsArgs { nats: _, json: _, new_nkey: _ } = args;
+    let HostsArgs { nats: _, json: _, logs: _, new_nkey: _ } = args;
     Err(missing())
 }

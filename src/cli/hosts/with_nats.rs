@@ -101,13 +101,18 @@ pub(super) fn make_nkey(path: &Path) -> anyhow::Result<ProgramExit> {
     Ok(ProgramExit::Success)
 }
 
-/// `coordinator hosts`.
-pub(super) fn show(nats: &NatsArgs, json: bool) -> anyhow::Result<ProgramExit> {
+/// The settings of a connection that `coordinator hosts` cannot do without.
+pub(super) fn needed_settings(nats: &NatsArgs) -> anyhow::Result<ConnectSettings> {
     if nats.nats.is_none() {
         let error = "--nats URL is needed, the address of the NATS servers";
         return Err(UsageError::new(&["hosts"], anyhow::anyhow!(error)).into());
     }
-    let overview = procession_nats::overview(&settings(nats)?)?;
+    settings(nats)
+}
+
+/// `coordinator hosts`.
+pub(super) fn show(nats: &NatsArgs, json: bool) -> anyhow::Result<ProgramExit> {
+    let overview = procession_nats::overview(&needed_settings(nats)?)?;
     stdout::print(&if json { as_json(&overview)? } else { as_table(&overview) })?;
     Ok(ProgramExit::Success)
 }

@@ -1,5 +1,6 @@
 //! [`AgentBuilder`]: the settings of an agent.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,12 +24,13 @@ pub struct AgentBuilder {
     lease: Duration,
     host: Option<String>,
     build: Option<String>,
+    logs: Option<PathBuf>,
 }
 
 impl AgentBuilder {
     pub(super) fn new(settings: ConnectSettings, registry: Registry) -> Self {
         let lease = Duration::from_secs(10);
-        Self { settings, registry, slots: None, lease, host: None, build: None }
+        Self { settings, registry, slots: None, lease, host: None, build: None, logs: None }
     }
 
     /// The number of tasks that the agent holds at most. More than the pool has workers hide the time that
@@ -58,13 +60,32 @@ impl AgentBuilder {
         self
     }
 
+    /// The directory of log files that [`fetch_logs`](crate::fetch_logs) may have: those in it, and in its
+    /// directories, as a pool with [`journal`](procession::Builder::journal) writes them. Names are of letters,
+    /// digits, `.`, `_` and `-`, and do not begin with a dot. Default: none.
+    ///
+    /// ```no_run
+    /// # use procession::{ProcessPool, Registry};
+    /// # use procession_nats::{Agent, ConnectSettings};
+    /// # fn main() -> Result<(), procession::PoolError> {
+    /// let pool = ProcessPool::builder().journal("logs").build()?;
+    /// let settings = ConnectSettings::new("nats://localhost");
+    /// let agent = Agent::builder(settings, Registry::collected()).logs("logs").start(pool)?;
+    /// # drop(agent);
+    /// # Ok(()) }
+    /// ```
+    pub fn logs(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.logs = Some(dir.into());
+        self
+    }
+
     /// Connects to the servers, and begins to take tasks for this pool.
     ///
     /// # Errors
     ///
     /// As [`ClusterBuilder::build`](crate::ClusterBuilder::build).
     pub fn start(self, pool: ProcessPool) -> Result<Agent, PoolError> {
-        let Self { settings, registry, slots, lease, host, build } = self;
+        let Self { settings, registry, slots, lease, host, build, logs } = self;
         let slots = slots.unwrap_or_else(|| pool.workers());
         let setting = |why: &str| Err(PoolError::Setting(why.to_owned()));
         if !(1..=100_000).contains(&slots) {
@@ -107,6 +128,8 @@ impl AgentBuilder {
             is_draining: watch::channel(false).0,
             has_ended: watch::channel(false).0,
             broken: OnceLock::new(),
+            logs,
+            answers: Arc::new(Semaphore::new(1)),
         };
         Ok(Agent::new(shared, runtime))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{AgentShared, KillRequest, new_instance};
+use super::{AgentRequest, AgentShared, logs, new_instance};
 use crate::cas_write::WriteReply;
 use crate::link::Answer;
 
@@ -63,8 +63,10 @@ async fn listen(shared: Arc<AgentShared>) {
     loop {
         if let Ok(mut requests) = shared.link.client.subscribe(subject.clone()).await {
             while let Some(message) = requests.next().await {
-                if let Ok(request) = serde_json::from_slice::<KillRequest>(&message.payload) {
-                    let _ = shared.kills.send(request);
+                match serde_json::from_slice(&message.payload) {
+                    Ok(AgentRequest::Kill(request)) => drop(shared.kills.send(request)),
+                    Ok(AgentRequest::Logs(request)) => logs::answer(&shared, request),
+                    Err(_) => {}
                 }
             }
         }

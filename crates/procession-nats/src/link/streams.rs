@@ -223,6 +223,26 @@ impl Link {
         got.map_err(|NoAnswer(why)| NoAnswer(self.or_denied(why)))
     }
 
+    /// Gets a body of at most this length. `None`: it is not there, or not yet.
+    pub(crate) async fn find_body(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<Option<Vec<u8>>, NoAnswer> {
+        self.connected().await;
+        let info = timeout(ANSWER, async { Ok(self.bucket().await?.info(name).await) }).await;
+        let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
+        match info.unwrap_or_else(late)? {
+            Ok(info) if info.deleted => Ok(None),
+            Ok(info) if info.size > most => {
+                Err(NoAnswer(format!("{name} has {} bytes, more than {most}", info.size)))
+            }
+            Ok(info) => self.get_body(name, info.size).await.map(Some),
+            Err(error) if error.kind() == object_store::InfoErrorKind::NotFound => Ok(None),
+            Err(error) => Err(NoAnswer(full_text(&error))),
+        }
+    }
+
     async fn get_chunks(&self, nuid: &str, len: usize) -> Result<Vec<u8>, NoAnswer> {
         /// Chunks that are asked for at a time: 4 MiB.
         const CHUNKS: usize = 32;

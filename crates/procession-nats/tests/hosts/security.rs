@@ -55,7 +55,9 @@ struct SecuredAgent(Child);
 impl SecuredAgent {
     fn start(server: &ConfiguredServer, host: &str) -> Self {
         let seed = server.seed_file(AGENT);
-        Self(place::role(&format!("secured-agent {} {} {host}", server.url(), seed.display())))
+        let logs = server.path("logs");
+        let (seed, logs) = (seed.display(), logs.display());
+        Self(place::role(&format!("secured-agent {} {seed} {host} {logs}", server.url())))
     }
 }
 
@@ -69,13 +71,14 @@ impl Drop for SecuredAgent {
 pub(crate) fn play_if_asked() {
     let Some(arguments) = place::asked() else { return };
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let ["secured-agent", url, seed, host] = arguments[..] else { return };
+    let ["secured-agent", url, seed, host, logs] = arguments[..] else { return };
     end_with_input();
     let pool = ProcessPool::builder().workers(2).build().expect("a pool");
     let agent = Agent::builder(agent_settings(url, Path::new(seed)), Registry::collected())
         .host_name(host)
         .build_id(BUILD)
         .lease(Duration::from_secs(1))
+        .logs(logs)
         .start(pool)
         .expect("an agent");
     agent.drain_on_signals();
@@ -117,12 +120,17 @@ fn with_the_documented_permissions_agents_and_coordinators_do_all_that_they_do()
     let many = as_completed((0..100).map(|n| cluster.submit(noted(file.clone(), n + 10, 1))));
     assert_eq!(many.filter_map(|future| future.result().ok()).count(), 100);
     assert_eq!(notes(&file)[2..], (10..110).collect::<Vec<_>>());
-    let seen = procession_nats::overview(
-        &with_tls(&server.url())
-            .nkey(server.seed_file(COORDINATOR))
-            .inbox_prefix("_INBOX_coordinators"),
-    );
-    assert_eq!(seen.expect("an overview").hosts.last().expect("a host").host, "other");
+    let settings = with_tls(&server.url())
+        .nkey(server.seed_file(COORDINATOR))
+        .inbox_prefix("_INBOX_coordinators");
+    let seen = procession_nats::overview(&settings).expect("an overview");
+    assert_eq!(seen.hosts.last().expect("a host").host, "other");
+    // Its log files.
+    std::fs::create_dir(server.path("logs")).expect("a directory");
+    std::fs::write(server.path("logs/worker-0.jsonl"), "a line").expect("a file");
+    let fetched = procession_nats::fetch_logs(&settings, Duration::from_secs(10));
+    let logs = fetched.expect("answers").pop().expect("an answer").logs.expect("logs");
+    assert_eq!(logs.files, [("worker-0.jsonl".to_owned(), "a line".into())]);
     crate::harness::signal(other.0.id(), rustix::process::Signal::TERM);
     eventually("the end of the agent", || other.0.try_wait().expect("a child").is_some());
     eventually("its lease to be gone", || cluster.hosts().iter().all(|it| it.host != "other"));

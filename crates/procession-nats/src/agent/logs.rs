@@ -1,0 +1,117 @@
+//! Answers a request for the logs of this host: their files go into the bucket of bodies, under the name that the
+//! request has.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::AgentShared;
+use crate::host_logs::{LogsHead, LogsRequest, MOST_BYTES, MOST_FILES, is_log_path};
+use crate::message::join;
+
+/// One answer at a time: the agent reads its files for nobody else meanwhile.
+pub(super) fn answer(shared: &Arc<AgentShared>, request: LogsRequest) {
+    let Ok(permit) = Arc::clone(&shared.answers).try_acquire_owned() else { return };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let instance = shared.instance.borrow().id.clone();
+        let Some(name) = request.body_name(&instance) else { return };
+        let dir = shared.logs.clone();
+        let gathered = tokio::task::spawn_blocking(move || match dir {
+            Some(dir) => gather(&dir).unwrap_or_else(|error| {
+                let why = format!("cannot read {}: {error}", dir.display());
+                (LogsHead { why_none: Some(why), ..LogsHead::default() }, Vec::new())
+            }),
+            None => (LogsHead::default(), Vec::new()),
+        });
+        let Ok((head, bytes)) = gathered.await else { return };
+        // Who has asked waits for some seconds, and says that no answer came.
+        let _ = shared.link.put_body(&name, &join(&head, &bytes)).await;
+    });
+}
+
+/// A log file that may be sent.
+struct FoundFile {
+    path: String,
+    modified: SystemTime,
+    len: u64,
+}
+
+/// The files of a directory and of its subdirectories, the newest first, as long as there is room.
+fn gather(dir: &Path) -> io::Result<(LogsHead, Vec<u8>)> {
+    let mut found = Vec::new();
+    find(dir, "", &mut found)?;
+    found.sort_by(|a, b| (b.modified, &a.path).cmp(&(a.modified, &b.path)));
+    let (mut head, mut bytes) = (LogsHead { has_logs: true, ..LogsHead::default() }, Vec::new());
+    for file in found {
+        let has_room = head.files.len() < MOST_FILES && file.len <= room(&bytes);
+        // A file may be removed at any time: only the journals of the last runs are kept.
+        match has_room.then(|| append(&dir.join(&file.path), &mut bytes)) {
+            Some(Ok(len)) => head.files.push((file.path, len)),
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(Err(_)) | None => head.left_out += 1,
+        }
+    }
+    Ok((head, bytes))
+}
+
+fn room(bytes: &[u8]) -> u64 {
+    (MOST_BYTES - bytes.len()) as u64
+}
+
+/// No symbolic links, and no other things than files.
+fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
+            continue;
+        };
+        let path = format!("{prefix}{name}");
+        if metadata.is_dir() && prefix.is_empty() {
+            // It may be removed meanwhile.
+            let _ = find(&entry.path(), &format!("{path}/"), found);
+        } else if metadata.is_file() && is_log_path(&path) {
+            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            found.push(FoundFile { path, modified, len: metadata.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Appends a file, which may grow meanwhile, and returns its length.
+fn append(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let before = bytes.len();
+    let read = File::open(path)?.take(room(bytes)).read_to_end(bytes);
+    read.inspect_err(|_| bytes.truncate(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_gathered_the_newest_first_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("run-1/too/deep")).expect("directories");
+        for (path, seconds) in [("run-1/worker-0.jsonl", 10), ("run-1/old.jsonl", 5)] {
+            fs::write(at(path), path).expect("a file");
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            File::options()
+                .write(true)
+                .open(at(path))
+                .and_then(|f| f.set_modified(time))
+                .expect("a time");
+        }
+        fs::write(at("run-1/too/deep/file"), "x").expect("a file");
+        std::os::unix::fs::symlink("/etc/passwd", at("run-1/link.jsonl")).expect("a link");
+        let (head, bytes) = gather(dir.path()).expect("logs");
+        let names: Vec<_> = head.files.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(names, ["run-1/worker-0.jsonl", "run-1/old.jsonl"]);
+        assert_eq!(bytes, b"run-1/worker-0.jsonlrun-1/old.jsonl");
+        assert_eq!(head.left_out, 0);
+    }
+}
