@@ -4,7 +4,6 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
-mod control_char;
 pub mod files;
 pub mod flag_server;
 pub mod flags;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::control_char::is_control;
+use procession_os::terminal::is_control;
 
 /// A time: `0.3 ms`, `150 ms`, `1.53 s`, `12 min`.
 pub(super) fn milliseconds(ms: f64) -> String {

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use ureq::http::Uri;
 
-use crate::control_char::is_control;
+use procession_os::terminal::is_control;
 
 /// The name of a file whose URL has none.
 const INDEX: &str = "index.html";

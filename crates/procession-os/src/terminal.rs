@@ -1,8 +1,17 @@
-//! The controlling terminal.
+//! The controlling terminal, and the characters that control any.
 
 use std::os::fd::AsRawFd;
 
 use rustix::fs::{Mode, OFlags, open};
+
+/// Whether the character controls a terminal or changes the direction of the text around it: it may neither be
+/// printed as it is nor be part of the name of a file.
+pub fn is_control(character: char) -> bool {
+    const DIRECTIONS: [char; 3] = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    character.is_control()
+        || DIRECTIONS.contains(&character)
+        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// Gives up the controlling terminal of this process. It is in no foreground group, so to read from
 /// the terminal would stop it for ever; without one, `/dev/tty` cannot be opened, which is an error

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use procession_os::terminal::is_control;
+
 /// The text with each control character in the notation of Rust's strings, such as `\u{1b}`; line breaks
 /// and tabs stay.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
@@ -19,10 +21,8 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those that reverse the direction of the text around them.
 fn is_unprintable(character: char) -> bool {
-    let reverses = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    reverses || character.is_control() && character != '\n' && character != '\t'
+    is_control(character) && character != '\n' && character != '\t'
 }
 
 #[cfg(test)]
@@ -34,8 +34,8 @@ mod tests {
         for text in ["", "a\tb\nc", "ünï \u{1F1E7}\u{1F1F7} \\ \"quoted\""] {
             assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
         }
-        let escapes = "\u{1b}]0;title\u{7}\u{1b}[31mred\r\u{9b}2J\u{202e}\u{7f}\0";
-        let shown = r"\u{1b}]0;title\u{7}\u{1b}[31mred\r\u{9b}2J\u{202e}\u{7f}\u{0}";
+        let escapes = "\u{1b}]0;title\u{7}\u{1b}[31mred\r\u{9b}2J\u{202e}\u{200f}\u{61c}\u{7f}\0";
+        let shown = r"\u{1b}]0;title\u{7}\u{1b}[31mred\r\u{9b}2J\u{202e}\u{200f}\u{61c}\u{7f}\u{0}";
         assert_eq!(printable(escapes), shown);
     }
 }
