@@ -14,6 +14,12 @@ fn without_the_feature_the_commands_say_how_to_get_it() {
         &["--mode", "hosts", "--nats", url, "--no-logs"],
         &["demo", "hosts"],
         &["compare", "br", "--modes", "hosts", "--nats", url],
+        // It is the first thing that is said, whatever else is missing or wrong.
+        &["agent"],
+        &["hosts"],
+        &["--mode", "hosts"],
+        &["--mode", "hosts", "-w", "3"],
+        &["compare", "br", "--modes", "threads,hosts"],
     ] {
         let ran = place.run(args).expect(3);
         assert!(
@@ -32,11 +38,24 @@ fn a_certificate_needs_its_key() {
 }
 
 #[test]
-fn hosts_need_the_address_of_their_servers_and_other_modes_refuse_it() {
+fn other_modes_refuse_the_address_of_servers() {
+    let place = Sandbox::new();
+    for (args, why) in [
+        (&["--nats", "nats://h"][..], "--nats URL needs --mode hosts"),
+        (&["demo", "flags", "--mode", "hosts"], "coordinator demo hosts"),
+        (&["compare", "br", "--nats", "nats://h"], "--nats URL needs hosts among --modes"),
+    ] {
+        let ran = place.run(args).expect(2);
+        assert!(ran.stderr.contains(why), "{args:?}: {ran:?}");
+    }
+}
+
+#[cfg(feature = "hosts")]
+#[test]
+fn hosts_need_the_address_of_their_servers() {
     let place = Sandbox::new();
     for (args, why) in [
         (&["--mode", "hosts"][..], "--mode hosts needs --nats URL"),
-        (&["--nats", "nats://h"], "--nats URL needs --mode hosts"),
         (
             &["--mode", "hosts", "--nats", "nats://h", "-w", "3"],
             "--workers 3 contradicts --mode hosts",
@@ -45,9 +64,7 @@ fn hosts_need_the_address_of_their_servers_and_other_modes_refuse_it() {
             &["--mode", "hosts", "--nats", "nats://h", "--sandbox", "strict"],
             "--sandbox LEVEL needs",
         ),
-        (&["demo", "flags", "--mode", "hosts"], "coordinator demo hosts"),
         (&["compare", "br", "--modes", "hosts"], "--modes hosts needs --nats URL"),
-        (&["compare", "br", "--nats", "nats://h"], "--nats URL needs hosts among --modes"),
         (
             &["compare", "--task", "noop", "--modes", "hosts", "--nats", "nats://h"],
             "other hosts download flags",

@@ -49,7 +49,7 @@ use self::run::MeasuredJob;
 use self::task_job::{EntrySink, TaskJob};
 use super::dashboard::RunDashboard;
 use super::exit::ProgramExit;
-use super::hosts::NatsArgs;
+use super::hosts::{self, NatsArgs};
 use super::options::{ColorOption, FLAG_TIMEOUT, RequestArgs, SiteArgs};
 use super::usage_error::UsageError;
 use super::{download, embedded_server, stderr, stdout};
@@ -58,14 +58,13 @@ use procession::PrivateDir;
 
 /// Runs the comparison; or, with `--once`, one measured run.
 pub(super) fn run(args: CompareArgs) -> anyhow::Result<ProgramExit> {
+    if args.modes.iter().any(|mode| mode.executor == ExecutorSpec::Hosts) {
+        hosts::ensure_built()?;
+    }
     let plan =
         ComparisonPlan::resolve(args).map_err(|error| UsageError::new(&["compare"], error))?;
     match plan.job {
         JobSpec::Once { work, jobs, size } => once::run(work, jobs, size, plan.modes[0]),
-        #[cfg(not(feature = "hosts"))]
-        _ if plan.modes.iter().any(|mode| mode.executor == ExecutorSpec::Hosts) => {
-            Err(super::hosts::missing())
-        }
         _ => compare(plan),
     }
 }

@@ -43,8 +43,9 @@ pub(super) use self::resource_limits::{possible_workers, stack_under_a_limit};
 use self::resume::ResumePlan;
 use self::settings::DownloadSettings;
 use super::exit::ProgramExit;
+use super::options::Mode;
 use super::usage_error::UsageError;
-use super::{format, stderr, stdout};
+use super::{format, hosts, stderr, stdout};
 use crate::files::item::FileItem;
 
 /// Runs a download. `matches` are those of its command, and tell which options were typed.
@@ -60,6 +61,10 @@ pub(super) fn run(mut request: JobRequest, matches: &ArgMatches) -> anyhow::Resu
             }
             return Ok(ProgramExit::Success);
         }
+    }
+    // Before what the mode needs: it would be of no use.
+    if request.job.mode == Mode::Hosts {
+        hosts::ensure_built()?;
     }
     let settings =
         DownloadSettings::resolve(request).map_err(|error| UsageError::new(subcommand, error))?;

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 use super::exit::ProgramExit;
 #[cfg(feature = "hosts")]
-pub(super) use with_nats::{cluster, connect, settings};
+pub(super) use with_nats::{cluster, connect, ensure_built, settings};
 #[cfg(not(feature = "hosts"))]
-pub(super) use without::{cluster, missing};
+pub(super) use without::{cluster, ensure_built, missing};
 
 /// Where the NATS servers are, and how to be let in.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

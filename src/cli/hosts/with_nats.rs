@@ -18,6 +18,11 @@ use crate::cli::exit::ProgramExit;
 use crate::cli::usage_error::UsageError;
 use crate::cli::{BUILD, format, stdout};
 
+/// This program has the feature.
+pub(in crate::cli) fn ensure_built() -> anyhow::Result<()> {
+    Ok(())
+}
+
 /// The settings of a connection.
 pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSettings> {
     // All fields, so that a new option cannot be forgotten.

@@ -14,6 +14,11 @@ pub(in crate::cli) fn missing() -> anyhow::Error {
     )
 }
 
+/// An error: this program does not have the feature.
+pub(in crate::cli) fn ensure_built() -> anyhow::Result<()> {
+    Err(missing())
+}
+
 pub(in crate::cli) fn cluster(
     _: Option<&NatsArgs>,
     _: u32,
