@@ -133,7 +133,8 @@ impl ListRow {
         let color = self.color();
         let ended = match self.history.report {
             Some(report) => report.exit_code.to_string(),
-            None => self.ended.clone(),
+            // The log may have only this, and no report.
+            None => self.ended.strip_prefix("exit code ").unwrap_or(&self.ended).to_owned(),
         };
         let (_, time_of_day) = split_name(&self.name);
         let host = server.split_once("://").map_or(&*server, |(_, host)| host);
@@ -280,10 +281,13 @@ mod tests {
 
     #[test]
     fn the_list_fits_into_80_columns() {
+        let mut without_report = row("2026-11-28T18-43-58-23535", "LOCAL");
+        (without_report.history.report, without_report.ended) = (None, "exit code 3".to_owned());
         let rows = [
             row("2026-11-29T18-43-59-1234567", "https://a.very.long.name.example.org"),
             row("2026-11-29T18-43-58-23535", "LOCAL"),
             row("2026-11-28T18-43-59-23535", "12 servers"),
+            without_report,
         ];
         assert!(as_text(&rows, 200).contains("2026-11-29T18-43-59-1234567"));
         let text = as_text(&rows, 80);
@@ -294,6 +298,11 @@ mod tests {
         assert_eq!(
             lines[2].split_whitespace().skip(3).collect::<Vec<_>>().join(" "),
             "10000 9999 1 0 0 123.40 s 0"
+        );
+        // All exit codes have one form.
+        assert!(
+            console::strip_ansi_codes(lines[6]).ends_with(" 3") && !text.contains("exit code"),
+            "{text}"
         );
     }
 }
