@@ -64,14 +64,12 @@ impl RunProgressBar {
         may_show: bool,
         color: ColorOption,
     ) -> Self {
-        let (is_drawn, interval) = match progress {
-            ProgressOption::None => (false, None),
-            ProgressOption::Bar => (true, None),
-            ProgressOption::Lines(interval) => (false, Some(interval)),
-            ProgressOption::Auto if !may_show => (false, None),
-            ProgressOption::Auto if can_be_drawn() => (true, None),
-            ProgressOption::Auto if console::user_attended_stderr() => (false, None),
-            ProgressOption::Auto => (false, Some(PROGRESS_INTERVAL)),
+        let (is_drawn, interval) = match (progress, Surroundings::now()) {
+            (ProgressOption::None, _) => (false, None),
+            (ProgressOption::Bar, _) => (true, None),
+            (ProgressOption::Lines(interval), _) => (false, Some(interval)),
+            (ProgressOption::Auto, _) if !may_show => (false, None),
+            (ProgressOption::Auto, surroundings) => surroundings.progress(),
         };
         let bar = ProgressBar::with_draw_target(Some(total as u64), target(is_drawn));
         let numbers = RunNumbers { total: total as u64, ..RunNumbers::default() };
@@ -131,6 +129,36 @@ impl RunProgressBar {
     pub(super) fn end(&self) {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.bar.finish_and_clear();
+    }
+}
+
+/// What decides about the progress if no option does.
+#[derive(Debug, Clone, Copy)]
+struct Surroundings {
+    /// Stderr is a terminal.
+    is_terminal: bool,
+    /// It can draw a bar.
+    can_draw: bool,
+    /// Stdout goes to another program, which may print on the same terminal whenever it wants.
+    has_reader: bool,
+}
+
+impl Surroundings {
+    fn now() -> Self {
+        Self {
+            is_terminal: console::user_attended_stderr(),
+            can_draw: can_be_drawn(),
+            has_reader: stdout::has_reader(),
+        }
+    }
+
+    /// Whether the bar is drawn, and the interval of lines.
+    fn progress(self) -> (bool, Option<Duration>) {
+        match self {
+            Self { can_draw: true, has_reader: false, .. } => (true, None),
+            Self { is_terminal: true, can_draw: false, .. } => (false, None),
+            _ => (false, Some(PROGRESS_INTERVAL)),
+        }
     }
 }
 
@@ -309,6 +337,18 @@ mod tests {
     fn forty_columns_hold_the_errors_and_the_time_that_is_left() {
         let numbers = numbers(147, 0, 100, 8.3);
         assert_eq!(tail(&numbers, room(40)), "247/676, 100 errors, 52 s left");
+    }
+
+    #[test]
+    fn a_bar_is_drawn_where_no_other_program_may_print_over_it() {
+        let progress = |is_terminal, can_draw, has_reader| {
+            Surroundings { is_terminal, can_draw, has_reader }.progress()
+        };
+        let lines = (false, Some(PROGRESS_INTERVAL));
+        assert_eq!(progress(true, true, false), (true, None));
+        assert_eq!(progress(true, true, true), lines, "coordinator --json | head");
+        assert_eq!(progress(false, false, false), lines);
+        assert_eq!(progress(true, false, true), (false, None), "TERM=dumb");
     }
 
     #[test]

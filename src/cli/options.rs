@@ -109,8 +109,8 @@ pub(super) struct RequestArgs {
 /// How a command shows its work.
 #[derive(Debug, clap::Args)]
 pub(super) struct DisplayArgs {
-    /// Progress on stderr: bar, lines (one every 5 s; lines:SECS), none, or auto (a bar on a terminal, else
-    /// lines)
+    /// Progress on stderr: bar, lines (one every 5 s; lines:SECS), none, or auto (a bar on a terminal, unless
+    /// stdout is a pipe; else lines)
     #[arg(
         long,
         value_parser = value::suggesting(progress, &["auto", "bar", "lines", "none"]),

@@ -2,7 +2,10 @@
 //! it early ends the program, see [`ClosedPipe`].
 
 use std::env;
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Context;
@@ -41,6 +44,13 @@ pub(super) fn width() -> usize {
         true => usize::from(Term::stdout().size().1).max(20),
         false => usize::MAX,
     }
+}
+
+/// Whether another program reads what is written: standard output is a pipe or a socket.
+pub(super) fn has_reader() -> bool {
+    let Ok(out) = io::stdout().as_fd().try_clone_to_owned() else { return false };
+    let kind = File::from(out).metadata().map(|file| file.file_type());
+    kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket())
 }
 
 /// Whether the locale has an encoding of Unicode.
