@@ -22,7 +22,7 @@ use super::parallelism::Parallelism;
 use super::resource_limits;
 use super::settings::DownloadSettings;
 use super::source::{ItemSource, OpenedSource};
-use super::submitter::Submitter;
+use super::submitter::{ErrorBound, Submitter};
 use crate::cli::dashboard::RunDashboard;
 use crate::cli::exit::ProgramExit;
 use crate::cli::run_log::{self, SubmittedCodes};
@@ -116,11 +116,14 @@ impl PreparedRun {
         let mut failure = None;
         if collector.display.write_error().is_none() {
             let engine = Arc::clone(&executor.engine);
-            let submitter =
-                Submitter::start(engine, self.downloads(), submitted, move |number, result| {
-                    // An error means that the main thread does not receive any more.
-                    let _ = sender.send(RunMessage::Done(number, result));
-                });
+            let bound = settings
+                .max_errors
+                .map(|errors| ErrorBound { errors, in_flight: parallelism.most_in_flight() });
+            let done = move |number, result| {
+                // An error means that the main thread does not receive any more.
+                let _ = sender.send(RunMessage::Done(number, result));
+            };
+            let submitter = Submitter::start(engine, self.downloads(), submitted, bound, done);
             match submitter {
                 Ok(submitter) => collector.receive(&messages, &submitter),
                 Err(error) => failure = Some(format!("cannot start a thread: {error}")),

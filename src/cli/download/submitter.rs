@@ -1,20 +1,99 @@
-//! The submitter thread: submits downloads to an executor until all are submitted or it is stopped.
+//! The submitter thread: submits downloads to an executor until all are submitted or it is stopped. If errors
+//! can end the run, it sends none ahead: what a worker has got it may request after the error.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
 use procession_os::threads::ThreadSpec;
 
 use crate::cli::run_log::SubmittedCodes;
-use crate::files::outcome::DownloadOutcome;
+use crate::files::outcome::{DownloadOutcome, DownloadStatus};
 use crate::files::task::Download;
 
 /// A running submitter.
 pub(super) struct Submitter {
     executor: Arc<dyn Engine>,
-    is_stopped: Arc<AtomicBool>,
+    gate: Arc<SubmissionGate>,
+}
+
+/// How errors end a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ErrorBound {
+    /// After so many errors no more is begun.
+    pub errors: usize,
+    /// The most downloads that are submitted and not complete: as many as the executor runs at a time. `None`: not
+    /// known.
+    pub in_flight: Option<usize>,
+}
+
+/// Lets the submitter pass while there may be one more submission.
+#[derive(Debug)]
+struct SubmissionGate {
+    bound: Option<ErrorBound>,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_stopped: bool,
+    in_flight: usize,
+    errors: usize,
+}
+
+impl SubmissionGate {
+    fn new(bound: Option<ErrorBound>) -> Self {
+        Self { bound, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one more may be submitted, and counts it; `false` if no more may be.
+    fn enter(&self) -> bool {
+        /// A bound for each wait, so that a missed wake-up delays a submission by no more.
+        const LONGEST_WAIT: Duration = Duration::from_secs(1);
+        let most_errors = self.bound.map_or(usize::MAX, |bound| bound.errors);
+        let most = self.bound.and_then(|bound| bound.in_flight).unwrap_or(usize::MAX);
+        let mut state = self.lock();
+        loop {
+            if state.is_stopped || state.errors >= most_errors {
+                return false;
+            }
+            if state.in_flight < most {
+                state.in_flight += 1;
+                return true;
+            }
+            let waited = self.changed.wait_timeout(state, LONGEST_WAIT);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// One that was submitted is complete.
+    fn leave(&self, is_error: bool) {
+        let mut state = self.lock();
+        state.in_flight -= 1;
+        state.errors += usize::from(is_error);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn stop(&self) {
+        self.lock().is_stopped = true;
+        self.changed.notify_one();
+    }
+}
+
+/// Whether it counts as an error of the run. What was cancelled is not done.
+fn is_error(result: &Result<DownloadOutcome, TaskError>) -> bool {
+    match result {
+        Ok(outcome) => outcome.status == DownloadStatus::Error,
+        Err(TaskError::Cancelled | TaskError::PoolBroken(_)) => false,
+        Err(_) => true,
+    }
 }
 
 impl Submitter {
@@ -24,25 +103,30 @@ impl Submitter {
         executor: Arc<dyn Engine>,
         downloads: impl Iterator<Item = Download> + Send + 'static,
         submitted: SubmittedCodes,
+        bound: Option<ErrorBound>,
         done: impl Fn(usize, Result<DownloadOutcome, TaskError>) + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let submitter = Self { executor: Arc::clone(&executor), is_stopped: Arc::default() };
-        let is_stopped = Arc::clone(&submitter.is_stopped);
+        let gate = Arc::new(SubmissionGate::new(bound));
+        let submitter = Self { executor: Arc::clone(&executor), gate: Arc::clone(&gate) };
         spawn("submitter", move || {
             for (number, download) in downloads.enumerate() {
                 let (code, done) = (download.item.code.clone(), done.clone());
-                if is_stopped.load(Ordering::Acquire) {
+                if !gate.enter() {
                     done(number, Err(TaskError::Cancelled));
                     continue;
                 }
                 let future = executor.submit(download);
                 submitted.insert(future.id(), code);
-                future.on_done(move |result| match result {
-                    // The executor was shut down just before this submission.
-                    Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
-                        done(number, Err(TaskError::Cancelled));
+                let gate = Arc::clone(&gate);
+                future.on_done(move |result| {
+                    gate.leave(is_error(result));
+                    match result {
+                        // The executor was shut down just before this submission.
+                        Err(TaskError::PoolBroken(PoolError::ShutDown)) => {
+                            done(number, Err(TaskError::Cancelled));
+                        }
+                        result => done(number, result.clone()),
                     }
-                    result => done(number, result.clone()),
                 });
             }
         })?;
@@ -52,7 +136,7 @@ impl Submitter {
     /// Submits no more, and cancels the downloads that have not begun, submitted or not. Downloads
     /// that have begun continue: to cancel their futures would kill the workers that run them.
     pub(super) fn stop(&self) {
-        self.is_stopped.store(true, Ordering::Release);
+        self.gate.stop();
         let executor = Arc::clone(&self.executor);
         // The shutdown returns when all downloads that have begun have ended. If no thread can be
         // started for it, the deadline of the caller ends the run.
@@ -62,4 +146,35 @@ impl Submitter {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     ThreadSpec::new(name).start_with_retries(work).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_lets_as_many_pass_as_may_be_in_flight_and_none_after_the_errors() {
+        let gate = SubmissionGate::new(Some(ErrorBound { errors: 2, in_flight: Some(2) }));
+        assert!(gate.enter() && gate.enter());
+        gate.leave(true);
+        assert!(gate.enter());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gate.enter());
+            gate.leave(true);
+            assert!(!waiting.join().expect("no panic"), "the second error has come first");
+        });
+        gate.leave(false);
+        assert!(!gate.enter());
+    }
+
+    #[test]
+    fn a_gate_without_a_bound_ends_when_it_is_stopped() {
+        let gate = SubmissionGate::new(None);
+        for _ in 0..3 {
+            assert!(gate.enter());
+            gate.leave(true);
+        }
+        gate.stop();
+        assert!(!gate.enter());
+    }
 }
