@@ -13,6 +13,7 @@ use crate::error::{Exit, with_unit};
 use crate::kept_task::KeptCause;
 use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
+use crate::transport::HandshakeMessage;
 use crate::worker::{LOST_ENVIRONMENT, LOST_INPUT};
 
 /// Why a started process did not become a worker.
@@ -157,6 +158,10 @@ fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (St
     let Ended { exit, usage: _, last_output } = end;
     if let Some(removed) = removed_by_wrapper(last_output) {
         return (format!("{removed}{said}"), NextStart::Unfit(UnfitProgram::Wrapper));
+    }
+    if last_output.iter().any(|line| HandshakeMessage::is_echo(line)) {
+        let reason = format!("it printed what it was sent, and ended with {exit}");
+        return (reason, NextStart::Unfit(UnfitProgram::NotServing));
     }
     let programs = &pool.setup.programs;
     let has_left = matches!(exit, Exit::Code(code) if *code != NOT_LOADED);

@@ -191,6 +191,12 @@ impl HandshakeMessage {
         text[..end].replace(char::is_control, " ")
     }
 
+    /// Whether the program has copied what it was sent to its output, as `cat` does.
+    pub(crate) fn is_echo(line: &str) -> bool {
+        let sent = Self::Memory.to_bytes();
+        line.as_bytes().windows(sent.len()).any(|part| part == sent)
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![KIND];
         serde_json::to_writer(&mut bytes, self).expect("text and numbers are always encodable");

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         nothing_is_left_behind_by_a_pool,
         a_pool_works_at_the_end_of_a_thread,
         a_hundred_thousand_tasks_leave_no_trace,
+        a_program_that_copies_its_input_is_no_worker_and_is_tried_once,
         it_works_with_a_temporary_directory_whose_name_is_too_long_for_sockets,
         it_works_with_a_temporary_directory_that_is_missing,
         it_works_with_a_temporary_directory_that_is_read_only,
@@ -81,6 +82,25 @@ fn nothing_is_left_behind_by_a_pool() {
     let tmp = tempfile::tempdir().expect("a directory");
     assert_works(command("leaks").env("TMPDIR", tmp.path()));
     assert_eq!(fs::read_dir(tmp.path()).expect("a directory").count(), 0, "files");
+}
+
+fn a_program_that_copies_its_input_is_no_worker_and_is_tried_once() {
+    let (sender, tries) = mpsc::channel();
+    let tell = move |event: &PoolEvent| {
+        if let PoolEvent::WorkerNotStarted { reason, .. } = event {
+            let _ = sender.send(reason.clone());
+        }
+    };
+    let pool =
+        quiet().workers(1).worker_program("/bin/cat").on_event(tell).build().expect("a pool");
+    let result = pool.submit(Pid()).result();
+    let Err(TaskError::PoolBroken(error @ PoolError::WorkerNotServing { .. })) = result else {
+        panic!("{result:?}");
+    };
+    let text = error.to_string();
+    assert!(text.contains("/bin/cat: it printed what it was sent, and ended with"), "{text}");
+    drop(pool);
+    assert_eq!(tries.iter().count(), 1);
 }
 
 fn a_pool_works_at_the_end_of_a_thread() {
