@@ -163,6 +163,7 @@ fn as_entry(kind: ServerKind, request: &RequestInfo<'_>) -> LogEntry {
         process: ProcessKind::Other(kind.to_string()),
         worker: None,
         pid: process::id(),
+        own_cpu_s: None,
         event,
         extra: Map::new(),
     }

@@ -346,6 +346,7 @@ mod tests {
             process: ProcessKind::Other("LOCAL".to_owned()),
             worker: None,
             pid: 7,
+            own_cpu_s: None,
             event: serde_json::from_value(event).unwrap(),
             extra: Map::new(),
         }

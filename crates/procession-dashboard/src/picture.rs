@@ -32,7 +32,12 @@ pub struct Picture {
     /// Number of tasks that are drawn as parts of sums because there are too many.
     joined: u64,
     pool: Option<PoolPicture>,
+    /// The CPUs in use in each part of the run, if its processes recorded that.
+    cpus: Vec<f32>,
 }
+
+/// Number of parts of a run for which the CPUs in use are told.
+const CPU_PARTS: usize = 200;
 
 #[derive(Debug, Serialize)]
 struct ReportLine {
@@ -147,6 +152,7 @@ impl Picture {
         Self {
             joined: history.joined,
             pool: None,
+            cpus: cpus_in_use(history),
             name: name.to_owned(),
             what: history.settings.as_ref().map(in_words).unwrap_or_default(),
             epoch: begin as f64 / 1e3,
@@ -172,6 +178,12 @@ impl Picture {
     pub(crate) fn with_pool(self, pool: Option<PoolPicture>) -> Self {
         Self { pool, ..self }
     }
+}
+
+/// In hundredths, since all of them are sent again and again.
+fn cpus_in_use(history: &RunHistory) -> Vec<f32> {
+    let cpus = history.cpus_in_use(CPU_PARTS);
+    cpus.into_iter().map(|cpus| ((cpus * 100.0).round() / 100.0) as f32).collect()
 }
 
 fn in_words(settings: &RunSettings) -> String {

@@ -85,6 +85,10 @@ pub struct LogEntry {
     pub worker: Option<usize>,
     /// Id of the process that wrote it.
     pub pid: u32,
+    /// CPU time of this process until now, in seconds: on its first line, and on others a tenth of a second or more
+    /// apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_cpu_s: Option<f64>,
     /// The event.
     #[serde(flatten)]
     pub event: LogEvent,
@@ -103,6 +107,8 @@ pub(crate) struct LineRef<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<usize>,
     pub pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_cpu_s: Option<f64>,
     #[serde(flatten)]
     pub event: &'e LogEvent,
 }
@@ -236,10 +242,13 @@ impl<'de> Deserialize<'de> for LogEntry {
             #[serde(default)]
             worker: Option<usize>,
             pid: u32,
+            #[serde(default)]
+            own_cpu_s: Option<f64>,
             #[serde(flatten)]
             rest: Map<String, Value>,
         }
-        let Common { ts, level, process, worker, pid, rest } = Common::deserialize(deserializer)?;
+        let Common { ts, level, process, worker, pid, own_cpu_s, rest } =
+            Common::deserialize(deserializer)?;
         let ts = ts.parse().map_err(D::Error::custom)?;
         let event = LogEvent::deserialize(&rest).map_err(D::Error::custom)?;
         let extra = if matches!(event, LogEvent::Other(_)) {
@@ -250,7 +259,7 @@ impl<'de> Deserialize<'de> for LogEntry {
                 .filter(|(key, value)| known.get(key).is_none() && !value.is_null())
                 .collect()
         };
-        Ok(LogEntry { ts, level, process, worker, pid, event, extra })
+        Ok(LogEntry { ts, level, process, worker, pid, own_cpu_s, event, extra })
     }
 }
 

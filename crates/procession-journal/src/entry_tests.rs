@@ -14,6 +14,7 @@ fn entry(event: LogEvent) -> LogEntry {
         process: ProcessKind::Worker,
         worker: Some(1),
         pid: 4712,
+        own_cpu_s: None,
         event,
         extra: Map::new(),
     }

@@ -14,6 +14,7 @@
 //! or of a run that was killed.
 
 mod apply;
+mod cpu;
 mod final_outcome;
 mod fold;
 mod span;
@@ -118,6 +119,8 @@ pub struct ProcessRecord {
     pub is_regular: bool,
     /// What the process used.
     pub usage: ResourceUsage,
+    /// Its CPU time, as its lines record it.
+    cpu: cpu::CpuSamples,
     /// How many tasks it ran at a time.
     pub slots: usize,
     /// Number of failed runs of tasks that were run again, without those that have lines of their own.
@@ -140,6 +143,7 @@ impl ProcessRecord {
             how: None,
             is_regular: false,
             usage: ResourceUsage::default(),
+            cpu: cpu::CpuSamples::default(),
             slots: 0,
             retried: 0,
             version: None,
@@ -153,6 +157,14 @@ impl ProcessRecord {
             (ProcessKind::Worker, Some(worker)) => format!("worker {worker}"),
             (kind, _) => kind.to_string(),
         }
+    }
+
+    /// What the process had used at its end.
+    fn usage_at(&mut self, at: Micros, usage: ResourceUsage) {
+        if let Some(cpu_s) = usage.cpu_s {
+            self.cpu.add(at, cpu_s);
+        }
+        self.usage = usage;
     }
 
     /// The first slot whose last task had ended at `begin`.

@@ -92,6 +92,7 @@ pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::R
     let mut entry = read_loss(&file).unwrap_or(LogEntry {
         event: LogEvent::LinesLost { lines: 0, why: reason(error) },
         level: super::Level::Error,
+        own_cpu_s: None,
         ..lost
     });
     if let LogEvent::LinesLost { lines, .. } = &mut entry.event {

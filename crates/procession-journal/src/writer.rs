@@ -14,15 +14,21 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Map;
 use thiserror::Error;
 
 use super::entry::{Level, LineRef, LogEntry, ProcessKind, now};
 use super::event::LogEvent;
 use super::reserve::{self, Reserve};
+
+/// The shortest time between two lines with the CPU time of their process, in microseconds.
+const CPU_INTERVAL: i64 = 100_000;
 
 /// Number of attempts to lock a journal, a millisecond apart.
 const LOCK_TRIES: u32 = 50;
@@ -62,6 +68,8 @@ struct LineWriter {
     max_length: Option<u64>,
     /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
+    /// When a line had the CPU time of this process for the last time.
+    cpu_at: Option<Timestamp>,
     /// Only part of the last line was written. The next line must begin with a line feed.
     is_incomplete: bool,
 }
@@ -127,9 +135,9 @@ impl Journal {
         pid: u32,
     ) -> Self {
         let identity = file.metadata().ok().as_ref().map(identity);
-        let (line, length, is_incomplete) = (Vec::new(), 0, false);
+        let (line, length, is_incomplete, cpu_at) = (Vec::new(), 0, false, None);
         let max_length = max_file_size();
-        let writer = LineWriter { file, identity, length, max_length, line, is_incomplete };
+        let writer = LineWriter { file, identity, length, max_length, line, cpu_at, is_incomplete };
         let (writer, reserve) = (Mutex::new(writer), Mutex::default());
         Journal { path, process, worker, pid, writer, lost: AtomicU64::new(0), reserve }
     }
@@ -142,8 +150,10 @@ impl Journal {
             // A thread that panicked here has at worst left an incomplete line.
             let mut writer = lock(&self.writer);
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
-            let entry =
-                LogEntry { ts: now(), level, process, worker, pid, event, extra: Map::new() };
+            let ts = now();
+            let own_cpu_s = writer.cpu_time_if_due(ts, pid);
+            let extra = Map::new();
+            let entry = LogEntry { ts, level, process, worker, pid, own_cpu_s, event, extra };
             let written = writer.check_file(&self.path).and_then(|()| writer.write(&entry));
             (written, entry)
         };
@@ -163,12 +173,14 @@ impl Journal {
         let whole = {
             let mut writer = lock(&self.writer);
             let ts = now();
+            let mut own_cpu_s = writer.cpu_time_if_due(ts, self.pid);
             let entries = lines.iter().map(|(level, event)| LineRef {
                 ts,
                 level,
                 process: &self.process,
                 worker: self.worker,
                 pid: self.pid,
+                own_cpu_s: own_cpu_s.take(),
                 event,
             });
             match writer.check_file(&self.path) {
@@ -242,6 +254,20 @@ impl LineWriter {
         }
         self.length = metadata.filter(|_| is_ours).map_or(0, |metadata| metadata.len());
         Ok(())
+    }
+
+    /// The CPU time for a line at this time, if the last one is long ago. A process that writes for another one does
+    /// not know that one's.
+    fn cpu_time_if_due(&mut self, ts: Timestamp, pid: u32) -> Option<f64> {
+        let is_due = self.cpu_at.is_none_or(|last| {
+            ts.as_microsecond().saturating_sub(last.as_microsecond()) >= CPU_INTERVAL
+        });
+        if !is_due || pid != std::process::id() {
+            return None;
+        }
+        self.cpu_at = Some(ts);
+        let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).ok()?;
+        Some(used.as_micros() as f64 / 1e6)
     }
 
     /// Refuses a line beyond RLIMIT_FSIZE: the write would end this process by SIGXFSZ.

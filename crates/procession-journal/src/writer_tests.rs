@@ -38,6 +38,30 @@ fn lines_name_their_writer_and_are_appended() {
 }
 
 #[test]
+fn lines_have_the_cpu_time_of_their_own_process_from_time_to_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::worker(dir.path(), 3, std::process::id()).unwrap();
+    let began = now();
+    for _ in 0..50 {
+        journal.record(Level::Info, output("x".into()));
+    }
+    let passed = now().as_microsecond() - began.as_microsecond();
+    let times = |journal: &Journal| -> Vec<_> {
+        entries(journal).iter().filter_map(|entry| entry.own_cpu_s).collect()
+    };
+    let seen = times(&journal);
+    assert!(seen[0] > 0.0 && seen.len() <= 1 + (passed / CPU_INTERVAL) as usize, "{seen:?}");
+    lock(&journal.writer).cpu_at = None;
+    journal.record_all(vec![(Level::Info, output("y".into())); 2]);
+    let more = times(&journal);
+    assert!(more.len() == seen.len() + 1 && more.is_sorted(), "{more:?}");
+    // Written for another process.
+    let other = Journal::worker(dir.path(), 4, 1).unwrap();
+    other.record(Level::Info, output("x".into()));
+    assert!(times(&other).is_empty());
+}
+
+#[test]
 fn threads_do_not_mix_their_lines_and_times_only_grow() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::coordinator(dir.path()).unwrap();

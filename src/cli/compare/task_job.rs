@@ -142,6 +142,7 @@ impl TaskJob {
             process: ProcessKind::Other(id.mode.to_string()),
             worker: None,
             pid: std::process::id(),
+            own_cpu_s: None,
             event,
             extra: Map::new(),
         });

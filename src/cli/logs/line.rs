@@ -57,7 +57,7 @@ impl LineFormatter {
 
     /// The line, with its line feed. A line with the date precedes the first line of another day.
     pub(super) fn line(&mut self, entry: &LogEntry) -> String {
-        let LogEntry { ts, level, process, worker, pid, event, extra } = entry;
+        let LogEntry { ts, level, process, worker, pid, own_cpu_s: _, event, extra } = entry;
         let mut line = String::with_capacity(120);
         self.put_time(*ts, &mut line);
         let color = self.style(match (process, worker) {

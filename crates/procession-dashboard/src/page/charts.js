@@ -1,5 +1,5 @@
 // The numbers of a pool: those of now in words, and those of the past as charts. Of a run without such numbers,
-// how many tasks ran at a time.
+// how many tasks ran at a time, and the CPUs that its processes used.
 
 const STRIPS = [
   { title: "running", of: (it) => it.running, color: "--running", text: (n) => n },
@@ -10,7 +10,8 @@ const STRIPS = [
 ];
 const STRIP = 54;
 
-const AT_A_TIME = [{ title: "tasks at a time", of: (it) => it.running, color: "--running", text: (n) => n.toFixed(1) }];
+const AT_A_TIME = { title: "tasks at a time", of: (it) => it.running, color: "--running", text: (n) => n.toFixed(1) };
+const CPUS = { ...STRIPS[3], own: "cpus" };
 // The number of moments for which the tasks of a run without samples are counted.
 const MOMENTS = 400;
 
@@ -22,8 +23,12 @@ class Charts {
   }
 
   show(picture, bars) {
-    const { pool } = picture;
-    [this.strips, this.samples] = pool ? [STRIPS, pool.samples] : [AT_A_TIME, atATime(bars, picture.now)];
+    const { pool, cpus } = picture;
+    this.isPool = Boolean(pool);
+    const step = picture.now / Math.max(cpus.length, 1);
+    this.cpus = cpus.map((cpu, part) => ({ at: (part + 0.5) * step, cpu }));
+    [this.strips, this.samples] = pool ? [STRIPS, pool.samples] : [[AT_A_TIME], atATime(bars, picture.now)];
+    if (!pool && cpus.length) this.strips = [AT_A_TIME, CPUS];
     byId("pool-section").hidden = this.samples.length === 0;
     byId("pool-title").textContent = !pool ? "Over time" : picture.is_over || picture.report ? "The pool at its end" : "The pool now";
     if (pool) this.tell(pool);
@@ -52,7 +57,7 @@ class Charts {
   drawNow() {
     const css = getComputedStyle(document.documentElement);
     const width = this.canvas.clientWidth;
-    const columns = width < 560 || this.strips.length === 1 ? 1 : 2;
+    const columns = width < 560 || !this.isPool ? 1 : 2;
     const rows = Math.ceil(this.strips.length / columns);
     const pen = prepare(this.canvas, rows * STRIP);
     pen.font = "12px system-ui, sans-serif";
@@ -64,8 +69,8 @@ class Charts {
     });
   }
 
-  strip(pen, { title, of, color, text }, left, top, wide, css) {
-    const { samples } = this;
+  strip(pen, { title, of, color, text, own }, left, top, wide, css) {
+    const samples = own ? this[own] : this.samples;
     const values = samples.map(of);
     const most = Math.max(...values, 0);
     const [from, to] = [samples[0]?.at ?? 0, samples.at(-1)?.at ?? 1];
@@ -73,7 +78,7 @@ class Charts {
     const x = (at) => left + (at - from) / Math.max(to - from, 1) * wide;
     const y = (value) => base - value / (most || 1) * (STRIP - 26);
     pen.fillStyle = css.getPropertyValue("--soft").trim();
-    const now = this.strips === STRIPS ? ": " + text(values.at(-1) ?? 0) + ", at most " : ": at most ";
+    const now = this.isPool ? ": " + text(values.at(-1) ?? 0) + ", at most " : ": at most ";
     pen.fillText(title + now + text(most), left, top + 2, wide);
     pen.strokeStyle = css.getPropertyValue("--line").trim();
     pen.beginPath();

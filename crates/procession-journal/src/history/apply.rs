@@ -11,7 +11,7 @@ use crate::event::{LogEvent, LostBy, NamedTask, ResourceUsage, TaskEnd, TaskSums
 impl RunHistory {
     /// Adds an entry.
     pub fn add(&mut self, entry: LogEntry) {
-        let LogEntry { ts, level: _, process, worker, pid, event, extra: _ } = entry;
+        let LogEntry { ts, level: _, process, worker, pid, own_cpu_s, event, extra: _ } = entry;
         let at = ts.as_microsecond();
         self.revision += 1;
         self.period = match self.period {
@@ -19,6 +19,9 @@ impl RunHistory {
             Some((begin, end)) => Some((begin.min(at), end.max(at))),
         };
         let process = self.process(process, worker, pid, at);
+        if let Some(cpu_s) = own_cpu_s {
+            self.processes[process].cpu.add(at, cpu_s);
+        }
         let event = with_possible_slot(event);
         self.processes[process].last = self.processes[process].last.max(at);
         self.apply(process, at, event);
@@ -71,7 +74,7 @@ impl RunHistory {
             }
             LogEvent::Run(settings) => self.settings = Some(settings),
             LogEvent::Summary { report, usage } => {
-                self.processes[process].usage = usage;
+                self.processes[process].usage_at(at, usage);
                 self.report = Some(report);
             }
             LogEvent::LinesLost { lines, why } => self.lines_lost(lines, why),
@@ -289,7 +292,8 @@ impl RunHistory {
         }
         let record = &mut self.processes[process];
         (record.end, record.how) = (Some(at), Some(how));
-        (record.is_regular, record.usage) = (is_regular, usage);
+        record.is_regular = is_regular;
+        record.usage_at(at, usage);
         let lost: Vec<_> = self.open.keys().filter(|(of, _)| *of == process).copied().collect();
         for key in lost {
             if let Some(span) = self.open.remove(&key) {

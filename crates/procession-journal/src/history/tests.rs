@@ -30,6 +30,7 @@ fn entries(lines: &[(i64, &str, Value)]) -> Vec<LogEntry> {
             process,
             worker,
             pid,
+            own_cpu_s: None,
             event: serde_json::from_value(event.clone()).unwrap(),
             extra: Map::new(),
         };

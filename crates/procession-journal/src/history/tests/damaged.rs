@@ -56,7 +56,9 @@ fn no_number_in_a_line_ends_the_reader() {
                 let event = serde_json::from_value(event).unwrap();
                 let (process, worker) = (ProcessKind::Worker, Some(numbers[0] as usize));
                 let (level, extra) = (Level::Info, Map::new());
-                history.add(LogEntry { ts, level, process, worker, pid: 100, event, extra });
+                let own_cpu_s = Some(f64::from(second as i32));
+                let pid = 100;
+                history.add(LogEntry { ts, level, process, worker, pid, own_cpu_s, event, extra });
             }
         }
     }

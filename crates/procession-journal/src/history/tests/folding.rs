@@ -15,6 +15,7 @@ fn too_many_tasks_are_joined_without_losing_the_slow_and_the_failed() {
         process: ProcessKind::Worker,
         worker: Some(0),
         pid: 100,
+        own_cpu_s: None,
         event: LogEvent::Other(Map::new()),
         extra: Map::new(),
     };
@@ -52,6 +53,7 @@ fn add_short_tasks(history: &mut RunHistory, begin: i64, count: usize) {
             process: ProcessKind::Worker,
             worker: Some(0),
             pid: 100,
+            own_cpu_s: None,
             event: LogEvent::Task(crate::TaskEnd {
                 task: crate::NamedTask {
                     id: Some(1_000 + n as u64),
