@@ -14,7 +14,10 @@ pub(super) fn is_command(word: &str) -> bool {
     CoordinatorArgs::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
-/// The subcommand that the word probably means; `--help` for `help`.
+/// What is done without a subcommand, in words that a user may try.
+const DOWNLOADS: [&str; 4] = ["flag", "flags", "download", "downloads"];
+
+/// The subcommand that the word probably means, or the option that has its name.
 pub(super) fn meant(typed: &str) -> Option<String> {
     let word = typed.trim();
     if word.eq_ignore_ascii_case("help") {
@@ -31,13 +34,21 @@ pub(super) fn meant(typed: &str) -> Option<String> {
     if !is_word || is_command(typed) || AVAILABLE.contains(&word.to_uppercase().as_str()) {
         return None;
     }
+    if DOWNLOADS.contains(&word) {
+        return Some("--all".to_owned());
+    }
     let begun = || commands.iter().find(|command| command.starts_with(word));
     let alike = |command: &&String| word.len() > 2 && strsim::jaro(word, command) > MIN_SIMILARITY;
     let closest = || {
         let alike = commands.iter().filter(alike);
         alike.max_by(|a, b| strsim::jaro(word, a).total_cmp(&strsim::jaro(word, b)))
     };
-    begun().or_else(closest).cloned()
+    let is_option =
+        || CoordinatorArgs::command().get_arguments().any(|option| option.get_long() == Some(word));
+    match begun().or_else(closest) {
+        None if is_option() => Some(format!("--{word}")),
+        command => command.cloned(),
+    }
 }
 
 /// The message for a mistyped word.
@@ -69,6 +80,9 @@ mod tests {
             ("demos", "demo"),
             ("completion", "completions"),
             ("help", "--help"),
+            ("flags", "--all"),
+            ("all", "--all"),
+            ("Resume", "--resume"),
             ("Bench", "bench"),
             ("LOGS", "logs"),
             ("demo ", "demo"),

@@ -119,6 +119,10 @@ fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
     for (args, told) in [
         (&["fetch"][..], "there is no URL: give URLs"),
         (&["fetch", "-i", "/dev/null"], "there is no URL in /dev/null"),
+        (
+            &["fetch", "urls.txt"],
+            "urls.txt is a file, and no URL: for the URLs in it, write -i urls.txt",
+        ),
         (&["fetch", "-i", "nothing.txt"], "--input FILE must be readable text: nothing.txt"),
         (
             &["fetch", "http://user:secret@localhost/"],

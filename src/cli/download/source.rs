@@ -40,6 +40,8 @@ pub(super) enum SourceError {
     Codes(#[from] CodeArgsError),
     #[error(transparent)]
     Urls(#[from] UrlListError),
+    #[error("{0} is a file, and no URL: for the URLs in it, write -i {0}")]
+    FileAsUrl(String),
     #[error("--input FILE must be readable text: {}", file.display())]
     Input { file: PathBuf, source: io::Error },
 }
@@ -62,6 +64,9 @@ impl ItemSource {
                 seed: site.seed.unwrap_or(DEFAULT_SEED),
             }),
             SourceArgs::Urls(UrlArgs { url, input, limit }) => {
+                if let Some(file) = url.iter().find(|url| is_file(url)) {
+                    return Err(SourceError::FileAsUrl(file.clone()));
+                }
                 let texts = input.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
                 let UrlList { mut items, notes } = UrlList::read(&url, &texts)?;
                 items.truncate(limit.unwrap_or(usize::MAX));
@@ -177,6 +182,11 @@ impl ItemSource {
             }),
         }
     }
+}
+
+/// Whether a list was typed in place of a URL.
+fn is_file(url: &str) -> bool {
+    !url.contains("://") && Path::new(url).is_file()
 }
 
 fn read(file: &Path) -> Result<UrlText, SourceError> {
