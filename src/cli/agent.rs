@@ -12,7 +12,7 @@ use super::value;
 #[command(after_help = "\
 Examples:
   coordinator agent --nats nats://10.0.0.5:4222
-  coordinator -a --mode hosts --nats nats://10.0.0.5:4222 -s https://example.org/flags
+  coordinator -a --mode hosts --nats nats://10.0.0.5:4222 -s https://a.b/flags
 
 The coordinators and agents must be of one build. An agent saves flags where its
 coordinator says, on its own host: share that directory between them.

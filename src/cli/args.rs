@@ -88,6 +88,24 @@ mod tests {
     }
 
     #[test]
+    fn the_texts_below_the_options_fit_into_80_columns() {
+        use clap::{Command, CommandFactory};
+        // A longer line would be wrapped at the left margin, and the columns of examples be lost.
+        fn check(command: &Command) {
+            let texts = [command.get_after_help(), command.get_after_long_help()];
+            for line in texts
+                .into_iter()
+                .flatten()
+                .flat_map(|text| text.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
+            {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&CoordinatorArgs::command());
+    }
+
+    #[test]
     fn usage_errors_name_the_option_and_what_it_takes() {
         let refused = |args: &[&str]| {
             let args = [&["coordinator"], args].concat();

@@ -26,7 +26,7 @@ use crate::flag_server::{DEFAULT_SEED, FlagServer, RequestInfo, ServerKind, Star
 Examples:
   coordinator serve &
   curl -O http://localhost:8001/flags/br/br.gif
-  coordinator serve --local-port 0 -v      a free port, and a line for each request
+  coordinator serve --local-port 0 -v      a free port; a line for each request
 
 The ports are those of the book's examples, so its own scripts find the servers.
 Ctrl-C and SIGTERM end them, with exit status 0.")]

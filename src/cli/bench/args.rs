@@ -7,15 +7,16 @@ use crate::cli::value;
 #[command(after_help = "\
 Examples:
   coordinator bench                     a table, in under a minute
-  coordinator bench --quick             in a few seconds; the figures are rougher
+  coordinator bench --quick             in a few seconds, with rougher figures
   coordinator bench --json | jq .advice
 
 Other load distorts the figures. Where other programs have a quarter of the
 CPUs, or nine measurements lie more than threefold apart, no advice is given.
 
 Exit status:
-  0 measured, 3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
-  129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it")]
+  0 measured, 3 could not work at all, 130 interrupted by Ctrl-C,
+  143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT,
+  141 the reader of standard output closed it")]
 pub(in crate::cli) struct BenchArgs {
     /// One line of JSON instead of the table
     #[arg(long)]

@@ -30,12 +30,12 @@ What is measured:
   The modes run in turn: A B C, A B C, and so on; warm-up runs are not counted.
   A run is a process of its own, with a destination of its own; all runs ask
   one server. Its time is that of the whole process; with --task, that from
-  the first job to the last result, after the workers have started. CPU: of the process
-  and of all its workers. RSS: the most resident memory of these together, as
-  the sum of their peaks; pages that they share count in each. In the chart a
-  bar is full up to the fastest run and light up to the mean; its whisker ends
-  at the slowest. With --dashboard, runs of flags keep logs, and an open
-  page takes CPU time: do not use --dashboard for measurements.
+  the first job to the last result, after the workers have started. CPU: of the
+  process and of all its workers. RSS: the most resident memory of these
+  together, as the sum of their peaks; pages that they share count in each. In
+  the chart a bar is full up to the fastest run and light up to the mean; its
+  whisker ends at the slowest. With --dashboard, runs of flags keep logs, and an
+  open page takes CPU time: do not use --dashboard for measurements.
 
   A mode is called faster, slower or as fast (within 10 %) than the reference
   only if the 95 % confidence interval of the ratio of their means says so;

@@ -19,7 +19,7 @@ Examples:
   coordinator demo map                     results in order, while others run
   coordinator demo cpu                     worker processes use all CPUs
   coordinator demo crash                   and outlive a segmentation fault
-  coordinator demo hosts                   tasks on other hosts outlive one of them")]
+  coordinator demo hosts                   other hosts, one of which is killed")]
 pub(in crate::cli) struct DemoArgs {
     #[command(subcommand)]
     pub demo: Demo,

@@ -34,19 +34,21 @@ Examples:
   grep -o 'https[^ ]*' page | coordinator fetch -i - -d pages
   coordinator fetch -i urls.txt --dry-run      which file each URL would become
   coordinator fetch -i urls.txt --update       only what has changed
-  coordinator fetch --resume                   what the newest unfinished run left
+  coordinator fetch --resume                 what the newest unfinished run left
 
-The list has a URL a line and, after spaces or a tab, the name of its file in the
-destination if the name is not to be that of the URL's path:
+The list has a URL a line and, after spaces or a tab, the name of its file in
+the destination if the name is not to be that of the URL's path:
   # a comment
   https://example.org/a.png
   https://example.org/download?id=7    reports/seven.pdf
 If a name is taken, the file gets a number (a-2.png). A URL that comes twice is
-fetched once. Of these lines the first five are listed, and the others are counted.
-If lines are wrong, nothing is fetched, and a message lists and counts them likewise.
+fetched once. Of these lines the first five are listed, and the others are
+counted. If lines are wrong, nothing is fetched, and a message lists and counts
+them likewise.
 
-Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY,
-SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without a proxy.
+Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY,
+NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without
+a proxy.
 
 Exit status: as of coordinator; see coordinator --help.";
 

@@ -17,14 +17,20 @@ pub(super) use with_nats::{cluster, connect, ensure_built, settings};
 #[cfg(not(feature = "hosts"))]
 pub(super) use without::{cluster, ensure_built, missing};
 
+/// The heading of the options.
+const HEADING: &str = match cfg!(feature = "hosts") {
+    true => "Other hosts",
+    false => "Other hosts (only in a build with the feature hosts)",
+};
+
 /// Where the NATS servers are, and how to be let in.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(super) struct NatsArgs {
     /// Addresses of the NATS servers, with commas between them
-    #[arg(long, value_name = "URL", help_heading = "Other hosts")]
+    #[arg(long, value_name = "URL", help_heading = HEADING)]
     pub nats: Option<String>,
     /// File of credentials (.creds)
-    #[arg(long, value_name = "FILE", requires = "nats", help_heading = "Other hosts")]
+    #[arg(long, value_name = "FILE", requires = "nats", help_heading = HEADING)]
     pub credentials: Option<PathBuf>,
     /// File with the seed of an nkey
     #[arg(
@@ -32,23 +38,23 @@ pub(super) struct NatsArgs {
         value_name = "FILE",
         requires = "nats",
         conflicts_with = "credentials",
-        help_heading = "Other hosts"
+        help_heading = HEADING
     )]
     pub nkey: Option<PathBuf>,
     /// Certificate of the authority that signed those of the NATS servers (PEM)
-    #[arg(long, value_name = "FILE", requires = "nats", help_heading = "Other hosts")]
+    #[arg(long, value_name = "FILE", requires = "nats", help_heading = HEADING)]
     pub ca: Option<PathBuf>,
     /// Certificate by which the servers know this program (PEM)
-    #[arg(long, value_name = "FILE", requires_all = ["nats", "key"], help_heading = "Other hosts")]
+    #[arg(long, value_name = "FILE", requires_all = ["nats", "key"], help_heading = HEADING)]
     pub cert: Option<PathBuf>,
     /// The private key of that certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Other hosts")]
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = HEADING)]
     pub key: Option<PathBuf>,
     /// What the subjects of answers begin with, if the servers demand one [default: _INBOX]
-    #[arg(long, value_name = "NAME", requires = "nats", help_heading = "Other hosts")]
+    #[arg(long, value_name = "NAME", requires = "nats", help_heading = HEADING)]
     pub inbox_prefix: Option<String>,
     /// What the names of streams and subjects begin with [default: procession]
-    #[arg(long, value_name = "NAME", requires = "nats", help_heading = "Other hosts")]
+    #[arg(long, value_name = "NAME", requires = "nats", help_heading = HEADING)]
     pub prefix: Option<String>,
 }
 

@@ -30,18 +30,18 @@ use since::Since;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  coordinator logs                      the latest run, all processes merged by time
+  coordinator logs                      the latest run, processes merged by time
   coordinator logs -f                   and what is added, until the run ends
   coordinator logs --list               all runs
-  coordinator logs --summary            a table of the workers, the errors, the slowest tasks
+  coordinator logs --summary            the workers, errors and slowest tasks
   coordinator logs --status error -n 5  the last five files that failed
   coordinator logs --code BR --code KE  all lines about these two flags
   coordinator logs --worker 1 --level debug --since +1.5s
   coordinator logs 4711 --json | jq .event
 
-RUN may be a part of a name that no other run has, such as the process id at its end.
---since takes a time (23:49:33, 2026-11-22T23:49:33), how long ago (30s, 5m), or, with +, how long
-after the run began.")]
+RUN may be a part of a name that no other run has, such as the process id at its
+end. --since takes a time (23:49:33, 2026-11-22T23:49:33), how long ago (30s,
+5m), or, with +, how long after the run began.")]
 pub(super) struct LogsArgs {
     #[command(flatten)]
     pub run: RunSelectionArgs,

@@ -36,12 +36,12 @@ const WIDTH: usize = 100;
 #[command(after_help = "\
 Examples:
   coordinator timeline                    the latest run, in the terminal
-  coordinator timeline --html run.html    a page to zoom into, which needs no network
-  coordinator timeline --trace run.json   for https://ui.perfetto.dev or chrome://tracing
-  coordinator timeline 4711 --html -      an older run's page, on standard output
+  coordinator timeline --html run.html    a page to zoom into, without a network
+  coordinator timeline --trace run.json   for https://ui.perfetto.dev
+  coordinator timeline 4711 --html -      an older run's page, to stdout
 
-A lane is a worker, or a thread inside it. RUN may be a part of a name that no other run has; see
-coordinator logs --list.")]
+A lane is a worker, or a thread inside it. RUN may be a part of a name that no
+other run has; see coordinator logs --list.")]
 pub(super) struct TimelineArgs {
     #[command(flatten)]
     pub run: RunSelectionArgs,
