@@ -127,7 +127,7 @@ impl FetchError {
             ureq::Error::Timeout(_) => FetchError::Timeout(limits.request),
             // TLS refusals come as invalid data. Another try would meet the same certificate.
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
-                FetchError::Protocol(e.to_string())
+                FetchError::Protocol(tls_text(&e))
             }
             ureq::Error::Io(e) => FetchError::Connection(io_text(&e)),
             ureq::Error::HostNotFound => FetchError::Connection("host not found".into()),
@@ -146,6 +146,17 @@ pub(super) struct FetchLimits {
     pub(super) request: Duration,
     pub(super) connect: Duration,
     pub(super) bytes: Option<u64>,
+}
+
+/// An error of TLS. What is no TLS at all comes from a server of http, as a rule.
+fn tls_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.starts_with("received corrupt message") {
+        true => {
+            format!("the server does not speak TLS, so its URLs may be of http, not https ({text})")
+        }
+        false => text,
+    }
 }
 
 /// An I/O error as `connection refused`, not `Connection refused (os error 111)`.
@@ -199,6 +210,18 @@ mod tests {
         let early = FetchError::before_answer(eof(), &LIMITS);
         assert!(early.to_string().starts_with("connection error: the server closed"));
         assert!(matches!(FetchError::in_body(eof(), &LIMITS), FetchError::CutShort));
+    }
+
+    #[test]
+    fn a_server_without_tls_is_said_to_have_none() {
+        // As rustls tells it.
+        let text = "received corrupt message of type InvalidContentType";
+        let error = io::Error::new(io::ErrorKind::InvalidData, text).into();
+        let message = FetchError::before_answer(error, &LIMITS).to_string();
+        assert!(message.contains("the server does not speak TLS"), "{message}");
+        let error = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate").into();
+        let message = FetchError::before_answer(error, &LIMITS).to_string();
+        assert_eq!(message, "bad answer: invalid peer certificate");
     }
 
     #[test]
