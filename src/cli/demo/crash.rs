@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, io};
 
 use anyhow::Context;
 
@@ -59,6 +59,8 @@ impl TimedPrinter {
     }
 
     fn print(&self, line: std::fmt::Arguments<'_>) {
+        // Several threads print: the lines are in the order of their times.
+        let _locked = io::stdout().lock();
         print(format!("[{:5.2}s] {line}\n", self.0.elapsed().as_secs_f64()));
     }
 }
