@@ -11,7 +11,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::super::format::count;
-use super::super::{run_selection, stderr, stdout};
+use super::super::{prose, run_selection, stderr, stdout};
 use super::LogsArgs;
 use super::filter::Filter;
 use super::line::LineFormatter;
@@ -82,6 +82,8 @@ struct LogViewer {
     filter: Filter,
     lines: LineFormatter,
     is_json: bool,
+    /// The columns of standard output, and whether it takes all characters.
+    terminal: (usize, bool),
     out: stdout::Stdout,
     /// With `--lines`: the last lines so far, and their maximum number.
     last: VecDeque<String>,
@@ -103,6 +105,7 @@ impl LogViewer {
             filter: Filter::new(&args.filter, args.json, since),
             lines: LineFormatter::new(args.color.color),
             is_json: args.json,
+            terminal: (stdout::width(), stdout::has_unicode()),
             out: stdout::Stdout::lock(args.color.color),
             last: VecDeque::new(),
             keep: args.lines,
@@ -139,6 +142,14 @@ impl LogViewer {
         self.out.flush()
     }
 
+    /// The line in the width and the characters of the terminal.
+    fn fit(&self, line: String) -> String {
+        match self.terminal {
+            (usize::MAX, true) => line,
+            (width, has_unicode) => prose::fit(&line, width, has_unicode),
+        }
+    }
+
     fn show_available(&mut self) -> io::Result<()> {
         while let Some(item) = self.merge.next() {
             let (text, header) = match item.line {
@@ -171,7 +182,9 @@ impl LogViewer {
                 continue;
             };
             if is_wanted && !self.is_json {
-                put(self.lines.line(&entry), &mut self.out, &mut self.last, self.keep)?;
+                let line = self.lines.line(&entry);
+                let line = self.fit(line);
+                put(line, &mut self.out, &mut self.last, self.keep)?;
             }
             if is_process_event {
                 self.process_events.add(entry);
