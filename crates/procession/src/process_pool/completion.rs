@@ -39,6 +39,16 @@ pub(super) enum CompletionData<'r> {
     },
 }
 
+/// Outputs of consecutive tasks of a chunk.
+pub(super) struct Outputs<'r> {
+    pub(super) work_item: Arc<WorkItem>,
+    /// Index in the work item of the first of these tasks.
+    pub(super) first: u32,
+    pub(super) texts: Vec<&'r [u8]>,
+    /// The average run time.
+    pub(super) ran_for: Duration,
+}
+
 impl<'r> CompletionData<'r> {
     /// The label that a task had given itself when its worker died.
     pub(super) fn label(&self, task: TaskId) -> Option<&str> {
@@ -57,15 +67,18 @@ impl<'r> CompletionData<'r> {
 }
 
 impl PoolInner {
-    /// Passes replies to the scheduler, and completes the tasks that it lets end.
+    /// Passes replies and outputs to the scheduler. Completes the tasks of replies that it lets end, and all
+    /// tasks with outputs: it decides nothing about them, but counts them as running until it has their events.
     pub(super) fn replied(
         &self,
         handle: &WorkerHandle,
         events: Vec<Event<Arc<WorkItem>>>,
         replies: &[Reply<'_>],
+        outputs: &[Outputs<'_>],
     ) {
         let data = CompletionData::Replies { handle, replies, next: Cell::new(0) };
         self.decide_all(self.lock_state(), events, Some(data));
+        outputs.iter().for_each(|outputs| self.complete_outputs(outputs));
     }
 
     /// Passes the end of a worker that had been ready to the scheduler, and completes the tasks that
@@ -85,22 +98,16 @@ impl PoolInner {
         self.decide(Event::WorkerExited { worker_id, exit, begun }, Some(data));
     }
 
-    /// Completes consecutive tasks of a chunk with their outputs. `ran_for` is the average.
-    pub(super) fn complete_outputs(
-        &self,
-        work_item: &WorkItem,
-        first: u32,
-        outputs: &[&[u8]],
-        ran_for: Duration,
-    ) {
-        let number = outputs.len() as u64;
-        let (waited, ran_for) = waited_and_ran(work_item, ran_for);
+    fn complete_outputs(&self, outputs: &Outputs<'_>) {
+        let Outputs { work_item, first, texts, ran_for } = outputs;
+        let number = texts.len() as u64;
+        let (waited, ran_for) = waited_and_ran(work_item, *ran_for);
         let mut counts = self.counts();
         counts.run.add_many(ran_for, number);
         counts.wait.add_many(waited, number);
         drop(counts);
         self.listeners.measures.ran(waited, ran_for, number);
-        let complete = || work_item.complete(first, outputs);
+        let complete = || work_item.complete(*first, texts);
         self.count_and_complete(number, EndKind::Done, complete);
     }
 

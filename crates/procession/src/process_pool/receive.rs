@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use self::taken::{Attached, ReceivedReplies, line};
 use super::PoolEvent;
+use super::completion::Outputs;
 use super::flood::VainWaits;
 use super::inner::PoolInner;
 use super::unasked::Unasked;
@@ -203,13 +204,14 @@ fn receive(
         is_over_memory_limit: is_over_memory_limit(pool, handle),
         events: Vec::with_capacity(taken.len()),
         replies: Vec::with_capacity(taken.len()),
+        outputs: Vec::new(),
     };
     let added = replies.add_all(&taken, &receiving);
     if pool.listeners.traces().is_some() {
         handle.traces().close_answered(handle);
     }
     // The records before a malformed one are valid and are passed on.
-    pool.replied(handle, replies.events, &replies.replies);
+    pool.replied(handle, replies.events, &replies.replies, &replies.outputs);
     let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
     let passed = added.and_then(|last| last.map_or(Ok(()), |last| last.pass(pool, handle)));
     let result = passed.and(is_sound).map(|()| true);
@@ -231,13 +233,14 @@ fn is_over_memory_limit(pool: &PoolInner, handle: &WorkerHandle) -> bool {
         .is_some_and(|max| limits::resident_memory(handle.pid()).is_some_and(|memory| memory > max))
 }
 
-/// The events for the scheduler, and the replies with which it completes tasks.
+/// The events for the scheduler, the replies with which it completes tasks, and the outputs of chunks.
 struct ReplyEvents<'r> {
     pool: &'r PoolInner,
     handle: &'r WorkerHandle,
     is_over_memory_limit: bool,
     events: Vec<Event<Arc<WorkItem>>>,
     replies: Vec<Reply<'r>>,
+    outputs: Vec<Outputs<'r>>,
 }
 
 impl<'r> ReplyEvents<'r> {
@@ -307,16 +310,15 @@ impl<'r> ReplyEvents<'r> {
         Ok(())
     }
 
-    /// Completes consecutive tasks of one call with their outputs, at once: the scheduler decides
-    /// nothing about them. Returns the records behind these outputs.
-    fn add_outputs<'t>(
+    /// Adds consecutive outputs of one call. Returns the records behind them.
+    fn add_outputs(
         &mut self,
         first: Timed,
-        text: &[u8],
-        others: &'t [ReceivedReplies],
-        receiving: &Receiving,
-    ) -> Result<&'t [ReceivedReplies], Garbled> {
-        let mut outputs = vec![text];
+        text: &'r [u8],
+        others: &'r [ReceivedReplies],
+        receiving: &'r Receiving,
+    ) -> Result<&'r [ReceivedReplies], Garbled> {
+        let mut texts = vec![text];
         let mut ran_for = first.ran_for;
         let mut rest = others;
         while let Some((next, others)) = rest.split_first()
@@ -328,21 +330,21 @@ impl<'r> ReplyEvents<'r> {
             if timed.claim != first.claim {
                 break;
             }
-            outputs.push(text);
+            texts.push(text);
             ran_for += timed.ran_for;
             rest = others;
         }
-        let items = u32::try_from(outputs.len()).map_err(|_| Garbled)?;
+        let count = u32::try_from(texts.len()).map_err(|_| Garbled)?;
         let is_valid = |work_item: &WorkItem, _| work_item.is_chunk();
         let claim = u64::from(first.claim);
-        let Answered { seq, work_item, item } = self.handle.answered(claim, items, is_valid)?;
+        let Answered { seq, work_item, item } = self.handle.answered(claim, count, is_valid)?;
         let (worker_id, is_over_memory_limit, ran_for) =
-            (self.handle.worker_id, self.is_over_memory_limit, ran_for / items);
-        self.pool.complete_outputs(&work_item, item, &outputs, ran_for);
+            (self.handle.worker_id, self.is_over_memory_limit, ran_for / count);
+        self.outputs.push(Outputs { work_item, first: item, texts, ran_for });
         self.events.push(Event::Progressed {
             worker_id,
             seq,
-            count: items,
+            count,
             ran_for,
             is_over_memory_limit,
         });

@@ -11,7 +11,7 @@ use super::measures::EndKind;
 /// Counters of a pool at one moment, from [`ProcessPool::stats`](super::ProcessPool::stats).
 ///
 /// A submitted task is counted in one of `pending`, `running`, `done`, `failed` and `cancelled`; at
-/// the moment at which it ends, in none.
+/// the moment at which it ends, in none. When its result is there, it is counted as ended.
 ///
 /// ```no_run
 /// # fn show(pool: &procession::ProcessPool) {
@@ -90,7 +90,7 @@ impl fmt::Debug for Times {
 }
 
 /// The counters behind [`Stats`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     pub done: u64,
     pub failed: u64,
@@ -108,26 +108,27 @@ impl PoolInner {
         if self.origin.is_forked() {
             return Stats::default();
         }
+        // First: a task that ends meanwhile is counted in neither, and not in both.
+        let counts = self.counts().clone();
         let state = self.lock_state();
         let pids = state.pids();
         let (pending, running) = state.scheduler.not_begun_and_running();
         let spares = state.scheduler.spares();
         drop(state);
-        let counts = self.counts();
-        let Counts { done, failed, cancelled, retried, respawned, promoted, wait, run } = &*counts;
+        let Counts { done, failed, cancelled, retried, respawned, promoted, wait, run } = counts;
         Stats {
             pids,
             pending,
             running,
-            done: *done,
-            failed: *failed,
-            cancelled: *cancelled,
-            retried: *retried,
-            respawned: *respawned,
+            done,
+            failed,
+            cancelled,
+            retried,
+            respawned,
             spares,
-            promoted: *promoted,
-            wait: wait.clone(),
-            run: run.clone(),
+            promoted,
+            wait,
+            run,
         }
     }
 }

@@ -231,8 +231,7 @@ impl WorkItem {
         }
     }
 
-    /// Completes tasks with an error. Returns the number of tasks that were not complete before:
-    /// outputs are passed on before the scheduler gets their event.
+    /// Completes tasks with an error. Returns the number of tasks that were not complete before.
     pub(crate) fn fail(&self, items: Range<u32>, error: TaskError) -> usize {
         match &self.promises {
             Promises::One(promise) => {

@@ -60,12 +60,23 @@ mod shutdown_in_callbacks;
 mod spares;
 mod spoilers;
 mod starting;
+mod stats;
 mod stopping;
 mod unruly;
 mod vandals;
 mod works;
 
 use libtest_mimic::Trial;
+
+/// Plays a coordinator that goes wrong, if a test has started this program for that.
+fn play_if_asked() {
+    says::play_if_asked();
+    segments::play_if_asked();
+    hostile::play_if_asked();
+    prisoner::play_if_asked();
+    program::play_if_asked();
+    plays::play_if_asked();
+}
 
 fn main() {
     harness::hush_panics_on_purpose();
@@ -79,12 +90,7 @@ fn main() {
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = segments::add_to(partials::add_to(journal::add_to(registry)));
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
-    says::play_if_asked();
-    segments::play_if_asked();
-    hostile::play_if_asked();
-    prisoner::play_if_asked();
-    program::play_if_asked();
-    plays::play_if_asked();
+    play_if_asked();
     let trials = [
         // The longest ones first, since others run beside them.
         environment::trials(),
@@ -118,6 +124,7 @@ fn main() {
         shutdown::trials(),
         shutdown_in_callbacks::trials(),
         starting::trials(),
+        stats::trials(),
         orphans::trials(),
         says::trials(),
         partials::trials(),
