@@ -167,7 +167,8 @@ impl Body {
 }
 
 pub(crate) fn undecodable(what: &str, reason: &dyn std::fmt::Display) -> TaskError {
-    TaskError::Undecodable { what: what.to_owned(), reason: reason.to_string() }
+    let [what, task, field, reason] = [what, "", "", &reason.to_string()].map(str::to_owned);
+    TaskError::Undecodable { what, task, field, reason }
 }
 
 /// A head with what follows it.

@@ -15,8 +15,11 @@
 
 mod binary;
 mod compound;
+mod difference;
 mod json;
 mod refusal;
+
+use std::borrow::Cow;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -111,14 +114,14 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Decodes a value with its blobs. The error is the reason, for `TaskError::Undecodable`.
+/// Decodes a value with its blobs. The error is for [`Refusal::into_undecodable`].
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
     blobs: Vec<Blob>,
-) -> Result<T, String> {
+) -> Result<T, Refusal> {
     let number = blobs.len();
-    let (value, is_doubtful) = parse_with(encoding, bytes, blobs)?;
+    let (value, is_doubtful) = parse_with(encoding, bytes, blobs).map_err(Refusal::new)?;
     if is_doubtful { verified(encoding, value, bytes, number) } else { Ok(value) }
 }
 
@@ -127,8 +130,8 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(
 pub(crate) fn read<T: Serialize + DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
-) -> Result<T, String> {
-    let (value, is_doubtful) = parse(encoding, bytes)?;
+) -> Result<T, Refusal> {
+    let (value, is_doubtful) = parse(encoding, bytes).map_err(Refusal::new)?;
     if is_doubtful { verified(encoding, value, bytes, 0) } else { Ok(value) }
 }
 
@@ -165,14 +168,35 @@ fn verified<T: Serialize>(
     value: T,
     bytes: &[u8],
     blobs: usize,
-) -> Result<T, String> {
-    let reason = match rewritten(encoding, &value, blobs > 0) {
+) -> Result<T, Refusal> {
+    let refusal = match rewritten(encoding, &value, blobs > 0) {
         Ok(again) if again.blobs == blobs && is_same(bytes, &again.bytes) => return Ok(value),
-        Ok(_) => "it was read back as another value".to_owned(),
-        Err(refusal) => format!("it was read back as another value: {refusal}"),
+        Ok(again) => difference::between(encoding, bytes, &again.bytes),
+        Err(refusal) => Some(refusal),
     };
     panics::discard(value);
-    Err(reason)
+    Err(another_value("was", encoding, refusal))
+}
+
+/// The error of a value that `verb` ("was", "would be") read back as another one, with the path of the part that
+/// differs and how, if that is known.
+#[cold]
+fn another_value(verb: &str, encoding: Encoding, found: Option<Refusal>) -> Refusal {
+    let (name, way_out) = match encoding {
+        Encoding::Json => ("JSON", ", or try Encoding::Binary"),
+        Encoding::Binary => ("the binary encoding", ""),
+    };
+    let about = |how: &str| {
+        format!(
+            "in {name} it {verb} read back as another value{how}. An untagged enum takes its first variant that \
+             fits, and a field that was left out its default: put the right variant first, or tag the enum, send \
+             the field{way_out}"
+        )
+    };
+    match found {
+        Some(found) => found.map_reason(|how| about(&format!(" ({how})"))),
+        None => Refusal::new(about("")),
+    }
 }
 
 impl Refusal {
@@ -180,6 +204,12 @@ impl Refusal {
     pub(crate) fn into_error(self, what: &str, task: &str) -> TaskError {
         let (what, task, field) = (what.to_owned(), task.to_owned(), self.field());
         TaskError::Unencodable { what, task, field, reason: self.into_reason() }
+    }
+
+    /// The same for a value that was not read: `task` is empty if it is not known.
+    pub(crate) fn into_undecodable(self, what: &str, task: &str) -> TaskError {
+        let (what, task, field) = (what.to_owned(), task.to_owned(), self.field());
+        TaskError::Undecodable { what, task, field, reason: self.into_reason() }
     }
 }
 
@@ -225,17 +255,19 @@ fn check_before_sending<T: Serialize + DeserializeOwned>(
     let again = in_kinds(&back, blobs.is_some());
     panics::discard(back);
     let again = again?;
-    let is_right = match encoding {
-        Encoding::Binary => {
-            again.blobs == blobs.map_or(0, <[Blob]>::len) && is_same(written, &again.bytes)
-        }
+    let (bytes, number) = match encoding {
+        Encoding::Binary => (Cow::Borrowed(written), blobs.map_or(0, <[Blob]>::len)),
         // In JSON, keys 1 and "1" are the same bytes, and so may be a blob and a map.
         Encoding::Json => {
             let right = in_kinds(value, blobs.is_some())?;
-            right.blobs == again.blobs && is_same(&right.bytes, &again.bytes)
+            (Cow::Owned(right.bytes), right.blobs)
         }
     };
-    if is_right { Ok(()) } else { Err(Refusal::new("it would be read back as another value")) }
+    if number == again.blobs && is_same(&bytes, &again.bytes) {
+        return Ok(());
+    }
+    let found = difference::between(Encoding::Binary, &bytes, &again.bytes);
+    Err(another_value("would be", encoding, found))
 }
 
 /// A value that was encoded once more, for a comparison.
@@ -345,7 +377,7 @@ mod tests {
                 decode::<Misnamed>(encoding, &bytes, Vec::new())
             };
             for value in each(0) {
-                assert_eq!(back(&value), Ok(value));
+                assert_eq!(back(&value).ok(), Some(value));
             }
             for value in each(3) {
                 assert!(back(&value).is_err(), "{encoding:?}: {value:?} became {:?}", back(&value));

@@ -147,10 +147,15 @@ pub enum TaskError {
     },
     /// The task, or its output, arrived but could not be read on the other side, or was read there
     /// as another value, as an untagged enum may do.
-    #[error("cannot decode the {what}: {}", printable(reason))]
+    #[error("cannot decode {}{}: {}", part(what, task), in_field(field), printable(reason))]
     Undecodable {
-        /// `task` or `output`.
+        /// `task`, `output` or `reply`.
         what: String,
+        /// The kind of task, by its [`NAME`](crate::Task::NAME). Empty if it is not known.
+        task: String,
+        /// Which part became another value, such as `.items[3].ratio`; empty for the whole, or if it is not
+        /// known.
+        field: String,
         /// What the decoder said, or that no task of this name is registered.
         reason: String,
     },
@@ -237,7 +242,11 @@ fn tried(tries: u32) -> String {
 }
 
 fn part(what: &str, task: &str) -> String {
-    if what == "task" { format!("task {task:?}") } else { format!("the {what} of task {task:?}") }
+    match (what, task) {
+        (what, "") => format!("the {what}"),
+        ("task", task) => format!("task {task:?}"),
+        (what, task) => format!("the {what} of task {task:?}"),
+    }
 }
 
 fn in_field(field: &str) -> String {
@@ -365,7 +374,8 @@ mod tests {
         let task = || "t".to_owned();
         let unencodable =
             TaskError::Unencodable { what: what(), task: task(), field: text(), reason: text() };
-        let undecodable = TaskError::Undecodable { what: what(), reason: text() };
+        let undecodable =
+            TaskError::Undecodable { what: what(), task: task(), field: text(), reason: text() };
         let undelivered = TaskError::Undelivered { what: what(), reason: text() };
         let mut death = Box::new(Death::new("t", Exit::Code(1)));
         death.last_output = vec![text()];

@@ -300,7 +300,7 @@ impl KeptTask {
         }
         self.check_encoding(T::ENCODING)?;
         codec::decode(T::ENCODING, &self.text, self.blobs.clone())
-            .map_err(|reason| TaskError::Undecodable { what: "task".to_owned(), reason }.into())
+            .map_err(|refusal| refusal.into_undecodable("task", T::NAME).into())
     }
 
     /// Runs the pool's preload and its initializer, if it had them, and then the task, on this thread and without the
@@ -357,8 +357,8 @@ impl KeptTask {
         buffer.blobs = blobs;
         let status = runner(text, &context, &mut buffer);
         if status == Status::Ok {
-            let encoding = buffer.encoding();
-            return Ok(ReplayedOutput { encoding, data: buffer.data, blobs: buffer.blobs });
+            let (task, encoding) = (self.header.task.clone(), buffer.encoding());
+            return Ok(ReplayedOutput { task, encoding, data: buffer.data, blobs: buffer.blobs });
         }
         // The errors of a task are what a pool makes of its reply.
         let reply = transport::envelope(task.0, status, &buffer, Duration::ZERO);
@@ -393,6 +393,7 @@ impl KeptTask {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayedOutput {
+    task: String,
     encoding: Encoding,
     data: Vec<u8>,
     blobs: Vec<Blob>,
@@ -406,7 +407,7 @@ impl ReplayedOutput {
     /// [`TaskError::Undecodable`] if it is of another type.
     pub fn decode<O: Serialize + DeserializeOwned>(&self) -> Result<O, TaskError> {
         codec::decode(self.encoding, &self.data, self.blobs.clone())
-            .map_err(|reason| TaskError::Undecodable { what: "output".to_owned(), reason })
+            .map_err(|refusal| refusal.into_undecodable("output", &self.task))
     }
 }
 

@@ -24,7 +24,7 @@ pub use self::chunks::RemoteChunks;
 use self::chunks::{ItemResult, RemoteChunkCore};
 pub use self::progress::{RemoteLine, RemoteProgress};
 use crate::blob::{self, Blob};
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Refusal};
 use crate::error::TaskError;
 use crate::executor::Job;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
@@ -153,7 +153,8 @@ impl RemoteTask {
 pub struct RemotePromise(PromiseKind);
 
 enum PromiseKind {
-    One(AnyPromise),
+    /// With the kind of the task.
+    One(AnyPromise, &'static str),
     Chunk(Box<dyn AnyChunkPromise>, u32),
 }
 
@@ -167,9 +168,10 @@ impl RemotePromise {
         let RemoteResult(content) = result;
         match (self.0, content) {
             (kind, Content::Error(error)) => Self(kind).fail(error),
-            (PromiseKind::One(promise), Content::Reply { text, blobs }) => {
+            (PromiseKind::One(promise, task), Content::Reply { text, blobs }) => {
                 match Reply::parse(&text) {
-                    Ok(reply) => {
+                    Ok(mut reply) => {
+                        reply.task = task;
                         reply.blobs.replace(blobs);
                         promise.complete_with(&reply);
                     }
@@ -186,22 +188,21 @@ impl RemotePromise {
     /// Completes the future with an error.
     pub fn fail(self, error: TaskError) {
         match self.0 {
-            PromiseKind::One(promise) => promise.fail(error),
+            PromiseKind::One(promise, _) => promise.fail(error),
             PromiseKind::Chunk(promise, len) => drop(promise.fail(0..len, &error)),
         }
     }
 
     /// Whether the task has begun: [`FutureState::Running`](crate::FutureState::Running).
     pub fn set_running(&self, running: bool) {
-        if let PromiseKind::One(promise) = &self.0 {
+        if let PromiseKind::One(promise, _) = &self.0 {
             promise.set_running(running);
         }
     }
 }
 
 fn malformed() -> TaskError {
-    let reason = "the reply is malformed".to_owned();
-    TaskError::Undecodable { what: "output".to_owned(), reason }
+    Refusal::new("the reply is malformed").into_undecodable("output", "")
 }
 
 impl fmt::Debug for RemotePromise {
@@ -298,9 +299,9 @@ impl Job {
     /// Encodes the task, to be run elsewhere. `None`: it cannot be encoded, and its future has the error.
     pub fn into_remote(self) -> Option<(RemoteTask, RemotePromise)> {
         let EncodedJob { name, encoding, text, blobs, promise, .. } = self.encode()?;
-        let (name, text, ends) = (name.to_owned(), text.into_vec(), Vec::new());
-        let task = RemoteTask { name, encoding, text, ends, blobs };
-        Some((task, RemotePromise(PromiseKind::One(promise))))
+        let (text, ends) = (text.into_vec(), Vec::new());
+        let task = RemoteTask { name: name.to_owned(), encoding, text, ends, blobs };
+        Some((task, RemotePromise(PromiseKind::One(promise, name))))
     }
 }
 
@@ -379,8 +380,8 @@ impl ProcessPool {
                 self.submit_encoded_chunk(chunk, options);
             }
             Err(reason) => {
-                let what = "task".to_owned();
-                on_done(RemoteResult::of_error(TaskError::Undecodable { what, reason }));
+                let error = Refusal::new(reason).into_undecodable("task", &name);
+                on_done(RemoteResult::of_error(error));
             }
         }
         id

@@ -130,7 +130,8 @@ where
         let SentValue { id: (high, low), bytes } = SentValue::deserialize(deserializer)?;
         let id = Uuid::from_u64_pair(high, low);
         let decode = |id| {
-            let value = codec::decode(Encoding::Binary, &bytes, Vec::new())?;
+            let value = codec::decode(Encoding::Binary, &bytes, Vec::new())
+                .map_err(|refusal| refusal.to_string())?;
             let encoded = OnceLock::from(Ok(bytes.clone()));
             Ok(Arc::new(SharedCore {
                 id,

@@ -1,13 +1,21 @@
 //! Which values the encodings hold: writes and checks the table in `docs/encodings.md`, and checks
 //! that every executor returns an equal value or refuses it before it is sent.
 
+/// A list of trials from the functions of a module.
+macro_rules! trials {
+    ($($test:ident),* $(,)?) => {
+        vec![$($crate::harness::trial(concat!("encodings::", stringify!($test)), $test)),*]
+    };
+}
+
 #[path = "support/harness.rs"]
 mod harness;
+#[path = "support/other_values.rs"]
+mod other_values;
 #[path = "support/zoo.rs"]
 #[allow(dead_code, reason = "the comparison with other encodings uses the rest")]
 mod zoo;
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use procession::{
@@ -85,99 +93,19 @@ impl Task for Blobs {
     }
 }
 
-/// Untagged enums with variants that can be decoded as each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-enum Alike {
-    Keys(BTreeMap<Key, u8>),
-    FloatFirst(Vec<FloatFirst>),
-    NarrowFirst(Vec<NarrowFirst>),
-    Named(Named),
-    Placed(Placed),
-    Variant {
-        #[serde(skip_serializing_if = "is_zero", default = "seven")]
-        number: u8,
-    },
-}
-
-/// Types that leave a zero out, which is read as another number.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Named {
-    #[serde(skip_serializing_if = "is_zero", default = "seven")]
-    number: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    other: Option<u8>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Placed(u8, #[serde(skip_serializing_if = "is_zero", default = "seven")] u8);
-
-fn is_zero(number: &u8) -> bool {
-    *number == 0
-}
-
-fn seven() -> u8 {
-    7
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Key {
-    Number(u32),
-    Text(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum FloatFirst {
-    Float(f64),
-    Integer(u64),
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum NarrowFirst {
-    Float(f32),
-    Double(f64),
-    Small(u8),
-    Large(u64),
-}
-
-/// Returns its value; `ENCODING` is 0 for JSON and 1 for binary.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Pair<const ENCODING: u8>(Alike);
-
-impl<const ENCODING: u8> Task for Pair<ENCODING> {
-    const NAME: &'static str = ["pair in JSON", "pair in binary"][ENCODING as usize];
-    const ENCODING: Encoding = [Encoding::Json, Encoding::Binary][ENCODING as usize];
-    type Output = Alike;
-    fn run(self, _: &Context) -> Result<Alike, Failure> {
-        Ok(self.0)
-    }
-}
-
 fn main() {
     harness::hush_panics_on_purpose();
     let registry = Registry::new().with::<Carry>().with::<CarryBinary>();
-    procession::worker::serve_if_asked(
-        registry.with::<Measure>().with::<Blobs>().with::<Pair<0>>().with::<Pair<1>>(),
-    );
-    macro_rules! trials {
-        ($($test:ident),* $(,)?) => {
-            vec![$(harness::trial(concat!("encodings::", stringify!($test)), $test)),*]
-        };
-    }
+    let registry = registry.with::<Measure>().with::<Blobs>();
+    procession::worker::serve_if_asked(other_values::add_to(registry));
     let trials = trials![
         the_table_in_the_docs_is_what_the_encodings_hold,
         every_executor_gives_equal_values_or_refuses_them,
         a_refused_task_is_not_run_and_names_its_field,
         a_refused_output_names_its_task_and_field,
         binary_tasks_of_all_sizes_return_equal,
-        a_numeric_map_key_is_not_decoded_as_a_text,
-        a_binary_untagged_enum_that_becomes_another_variant_is_an_error,
-        a_number_that_a_json_untagged_enum_changes_is_an_error,
-        a_field_that_is_left_out_and_read_as_another_value_is_an_error,
     ];
-    harness::run(trials);
+    harness::run(trials.into_iter().chain(other_values::trials()).collect());
 }
 
 fn pool() -> ProcessPool {
@@ -371,75 +299,5 @@ fn binary_tasks_of_all_sizes_return_equal() {
         assert!(pool.submit(task.clone()).result().as_ref() == Ok(&task), "{size}");
         let mapped = pool.map(vec![task.clone(); 3]);
         assert!(mapped.into_iter().all(|back| back.as_ref() == Ok(&task)), "{size}");
-    }
-}
-
-fn a_numeric_map_key_is_not_decoded_as_a_text() {
-    let pool = pool();
-    let keys = |keys: &[Key]| Alike::Keys(keys.iter().cloned().map(|key| (key, 2)).collect());
-    let texts = keys(&[Key::Text("x".to_owned()), Key::Text("1".to_owned())]);
-    let numbers = keys(&[Key::Number(1)]);
-    assert_eq!(pool.submit(Pair::<0>(texts.clone())).result(), Ok(texts.clone()));
-    let refused = pool.submit(Pair::<0>(numbers.clone())).result().expect_err("refused");
-    assert!(matches!(&refused, TaskError::Unencodable { what, .. } if what == "task"), "{refused}");
-    for value in [texts, numbers] {
-        assert_eq!(pool.submit(Pair::<1>(value.clone())).result(), Ok(value));
-    }
-}
-
-fn a_binary_untagged_enum_that_becomes_another_variant_is_an_error() {
-    use {FloatFirst as F, NarrowFirst as N};
-    let equal = [
-        Alike::FloatFirst(vec![F::Float(0.1), F::Float(-0.0), F::Float(1e300)]),
-        Alike::NarrowFirst(vec![N::Float(0.1), N::Float(f32::MAX), N::Float(1.0)]),
-    ];
-    let mistaken = [
-        Alike::FloatFirst(vec![F::Float(0.1), F::Integer(u64::MAX)]),
-        Alike::FloatFirst(vec![F::Integer(1)]),
-        Alike::NarrowFirst(vec![N::Double(1e300)]),
-        Alike::NarrowFirst(vec![N::Double(0.1)]),
-        Alike::NarrowFirst(vec![N::Large(5)]),
-    ];
-    are_equal_or_undecodable::<1>(&equal, &mistaken);
-}
-
-fn a_number_that_a_json_untagged_enum_changes_is_an_error() {
-    use {FloatFirst as F, NarrowFirst as N};
-    let equal = [
-        Alike::FloatFirst(vec![F::Float(0.1), F::Float(-0.0), F::Float(1e300)]),
-        Alike::NarrowFirst(vec![N::Float(0.1), N::Float(f32::MAX), N::Float(1.0)]),
-    ];
-    let mistaken = [
-        Alike::FloatFirst(vec![F::Float(0.1), F::Integer(u64::MAX)]),
-        Alike::FloatFirst(vec![F::Integer(1)]),
-        Alike::NarrowFirst(vec![N::Double(1e300)]),
-        Alike::NarrowFirst(vec![N::Double(0.1234567890123)]),
-    ];
-    are_equal_or_undecodable::<0>(&equal, &mistaken);
-}
-
-fn a_field_that_is_left_out_and_read_as_another_value_is_an_error() {
-    let each = |number| {
-        let named = |other| Alike::Named(Named { number, other });
-        [named(None), named(Some(1)), Alike::Placed(Placed(1, number)), Alike::Variant { number }]
-    };
-    are_equal_or_undecodable::<0>(&each(3), &each(0));
-    are_equal_or_undecodable::<1>(&each(3), &each(0));
-}
-
-fn are_equal_or_undecodable<const ENCODING: u8>(equal: &[Alike], mistaken: &[Alike]) {
-    let pool = pool();
-    let tasks = || equal.iter().chain(mistaken).cloned().map(Pair::<ENCODING>);
-    let submitted: Vec<_> = tasks().map(|task| pool.submit(task).result()).collect();
-    let mapped: Vec<_> = pool.map(tasks()).collect();
-    for results in [submitted, mapped] {
-        for (result, value) in results.iter().zip(equal) {
-            assert_eq!(result.as_ref(), Ok(value));
-        }
-        for (result, value) in results[equal.len()..].iter().zip(mistaken) {
-            let is_seen =
-                matches!(result, Err(TaskError::Undecodable { what, .. }) if what == "task");
-            assert!(is_seen, "{value:?}: {result:?}");
-        }
     }
 }

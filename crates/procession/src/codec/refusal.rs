@@ -54,6 +54,13 @@ impl Refusal {
         self.0.path.iter().rev().map(String::as_str).collect()
     }
 
+    /// With another reason, made of this one.
+    #[cold]
+    pub(super) fn map_reason(mut self, reason: impl FnOnce(&str) -> String) -> Self {
+        self.0.reason = reason(&self.0.reason);
+        self
+    }
+
     pub(crate) fn into_reason(self) -> String {
         self.0.reason
     }

@@ -88,7 +88,8 @@ impl Cause {
         let undecodable = |reason| DowncastError::Undecodable { wanted, reason };
         let bytes =
             from_hex(&value.hex).ok_or_else(|| undecodable("it is not hexadecimal".to_owned()))?;
-        codec::decode(Encoding::Binary, &bytes, Vec::new()).map_err(undecodable)
+        codec::decode(Encoding::Binary, &bytes, Vec::new())
+            .map_err(|refusal| undecodable(refusal.to_string()))
     }
 }
 

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::local::{LocalChunk, LocalChunkExecutor, collect};
 use super::Job;
 use super::engine::Canceller;
-use crate::codec::{self, Encoding};
+use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
 use crate::future::{Arrivals, Watcher};
 use crate::panics;
@@ -178,7 +178,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let (state, results) = state_of(ends.len());
     let id = state.id;
-    let promise = Box::new(ChunkPromise { state, encoding: T::ENCODING });
+    let promise = Box::new(ChunkPromise { state, task: T::NAME, encoding: T::ENCODING });
     let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
     (Some((chunk, results)), end)
 }
@@ -402,18 +402,20 @@ impl<O> Drop for ResultsCore<O> {
 /// [`TaskError::Cancelled`].
 struct ChunkPromise<O> {
     state: Arc<ResultsCore<O>>,
+    task: &'static str,
     /// The encoding of the outputs.
     encoding: Encoding,
 }
 
 impl<O: Serialize + DeserializeOwned + Send> AnyChunkPromise for ChunkPromise<O> {
     fn complete_with(&self, item: u32, reply: &Reply<'_>) {
-        self.state.put(item as usize, std::iter::once(reply.result().map_err(Box::new)));
+        self.state
+            .put(item as usize, std::iter::once(reply.result_of(self.task).map_err(Box::new)));
     }
 
     fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
         let undecodable =
-            |reason| Box::new(TaskError::Undecodable { what: "output".to_owned(), reason });
+            |refusal: Refusal| Box::new(refusal.into_undecodable("output", self.task));
         let mut results = Vec::with_capacity(outputs.len());
         while results.len() < outputs.len() {
             // `Deserialize` is the program's code. After a panic the loop continues with the next one.
@@ -423,7 +425,7 @@ impl<O: Serialize + DeserializeOwned + Send> AnyChunkPromise for ChunkPromise<O>
                 }
             });
             if let Err(panic) = decoded {
-                results.push(Err(undecodable(panic.message)));
+                results.push(Err(undecodable(Refusal::new(panic.message))));
             }
         }
         self.state.put(first as usize, results.into_iter())

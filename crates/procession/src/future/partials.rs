@@ -265,8 +265,9 @@ fn decode<P: Serialize + DeserializeOwned>(kept: KeptPartial) -> Result<Partial<
         KeptPartial::Value(EncodedPartial { attempt, text, blobs }) => {
             match codec::decode(Encoding::Binary, &text, blobs) {
                 Ok(value) => Ok(Partial { value, attempt }),
-                Err(reason) => {
-                    Err(PartialError::Undecodable { expected: type_name::<P>(), reason })
+                Err(refusal) => {
+                    let (expected, reason) = (type_name::<P>(), refusal.to_string());
+                    Err(PartialError::Undecodable { expected, reason })
                 }
             }
         }

@@ -293,9 +293,10 @@ impl<'r> ReplyEvents<'r> {
         self.events.push(Event::Unfit { worker_id, seq, reason });
     }
 
-    fn add_reply(&mut self, claim: u64, reply: Reply<'r>) -> Result<(), Garbled> {
+    fn add_reply(&mut self, claim: u64, mut reply: Reply<'r>) -> Result<(), Garbled> {
         let is_valid = |work_item: &WorkItem, item| reply.id == work_item.id.0 + u64::from(item);
-        let Answered { seq, .. } = self.handle.answered(claim, 1, is_valid)?;
+        let Answered { seq, work_item, .. } = self.handle.answered(claim, 1, is_valid)?;
+        reply.task = work_item.name;
         self.events.push(Event::Replied {
             worker_id: self.handle.worker_id,
             seq,

@@ -135,7 +135,7 @@ impl RemotePromise {
     /// Passes on what the task has told, if that is a value, or one that was lost. Lines are for the program's
     /// function, which the executor calls.
     pub fn progress(&self, progress: RemoteProgress) {
-        let PromiseKind::One(promise) = &self.0 else { return };
+        let PromiseKind::One(promise, _) = &self.0 else { return };
         let RemoteProgress { head, text, blobs } = progress;
         let partial = match head {
             ProgressHead::Line { .. } => return,

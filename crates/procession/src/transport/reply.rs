@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use super::ring::Garbled;
 use crate::blob::Blob;
-use crate::codec::{self, Encoding};
+use crate::codec::{self, Encoding, Refusal};
 use crate::error::{Cause, TaskError};
 use crate::panics;
 use crate::task::Task;
@@ -55,6 +55,8 @@ impl Timed {
 pub(crate) struct Reply<'r> {
     pub id: u64,
     pub status: Status,
+    /// The kind of task, for errors, as the coordinator knows it. Empty if that is not known.
+    pub task: &'r str,
     /// The run time of the task, in microseconds.
     pub run_us: u64,
     data: &'r [u8],
@@ -85,7 +87,7 @@ pub(crate) enum Status {
     Failed,
     /// `data` is a [`Panicked`].
     Panicked,
-    /// The task could not be decoded. `data` is the reason, a string.
+    /// The task could not be decoded. `data` is a [`Refused`].
     Undecodable,
     /// The output could not be encoded. `data` is a [`Refused`].
     Unencodable,
@@ -93,7 +95,7 @@ pub(crate) enum Status {
     Undelivered,
 }
 
-/// Why an output was not encoded.
+/// Why an output was not encoded, or a task not decoded.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refused {
     task: String,
@@ -139,10 +141,7 @@ impl ReplyBuffer {
                         return Status::Ok;
                     }
                     Err(refusal) => {
-                        data.clear();
-                        let (task, field) = (T::NAME.to_owned(), refusal.field());
-                        let refused = Refused { task, field, reason: refusal.into_reason() };
-                        (Status::Unencodable, serde_json::to_writer(data, &refused))
+                        return self.put_refusal(Status::Unencodable, T::NAME, refusal);
                     }
                 }
             }
@@ -160,11 +159,21 @@ impl ReplyBuffer {
     /// The error of a result that is no output, as text.
     pub(crate) fn error(&self, status: Status) -> Option<String> {
         let (data, encoding, blobs) = (&*self.data, self.encoding, RefCell::default());
-        let reply = Reply { id: 0, status, run_us: 0, data, encoding, blobs };
+        let reply = Reply { id: 0, status, task: "", run_us: 0, data, encoding, blobs };
         match status {
             Status::Ok => None,
             _ => reply.result::<()>().err().map(|error| error.to_string()),
         }
+    }
+
+    /// Encodes why an output was not encoded, or a task not decoded.
+    pub(crate) fn put_refusal(&mut self, status: Status, task: &str, refusal: Refusal) -> Status {
+        let (task, field) = (task.to_owned(), refusal.field());
+        let refused = Refused { task, field, reason: refusal.into_reason() };
+        self.encoding = Encoding::Json;
+        self.data.clear();
+        serde_json::to_writer(&mut self.data, &refused).expect("text is always encodable");
+        status
     }
 
     /// Encodes the reason why there is neither an output nor an error of the task.
@@ -238,7 +247,8 @@ impl<'r> Reply<'r> {
             Some(len) if behind.len() == len => (behind, Encoding::Binary),
             _ => return Err(Garbled),
         };
-        Ok(Self { id, status, run_us, data, encoding, blobs: RefCell::default() })
+        let (task, blobs) = ("", RefCell::default());
+        Ok(Self { id, status, task, run_us, data, encoding, blobs })
     }
 
     /// The text from which an equal reply is parsed, without its id and blobs.
@@ -254,13 +264,21 @@ impl<'r> Reply<'r> {
     where
         O: Serialize + DeserializeOwned,
     {
+        self.result_of(self.task)
+    }
+
+    /// The same for a task of this kind.
+    pub(crate) fn result_of<O>(&self, task: &str) -> Result<O, TaskError>
+    where
+        O: Serialize + DeserializeOwned,
+    {
         let data = self.data;
-        let undecodable =
-            |what: &str, reason: String| TaskError::Undecodable { what: what.to_owned(), reason };
-        let broken = |error: serde_json::Error| undecodable("reply", error.to_string());
+        let broken = |error: serde_json::Error| {
+            Refusal::new(error.to_string()).into_undecodable("reply", task)
+        };
         match self.status {
             Status::Ok => codec::decode(self.encoding, data, self.blobs.take())
-                .map_err(|reason| undecodable("output", reason)),
+                .map_err(|refusal| refusal.into_undecodable("output", task)),
             Status::Failed => {
                 Err(serde_json::from_slice::<Cause>(data).map_or_else(broken, TaskError::Failed))
             }
@@ -272,8 +290,10 @@ impl<'r> Reply<'r> {
                 },
             )),
             Status::Undecodable => {
-                let reason = serde_json::from_slice::<String>(data);
-                Err(undecodable("task", reason.unwrap_or_else(|error| error.to_string())))
+                let refused = serde_json::from_slice(data);
+                Err(refused.map_or_else(broken, |Refused { task, field, reason }| {
+                    TaskError::Undecodable { what: "task".to_owned(), task, field, reason }
+                }))
             }
             Status::Undelivered => {
                 let reason = serde_json::from_slice::<String>(data);

@@ -12,7 +12,7 @@ use super::streams::Streams;
 use super::task_journal::{RunnerLane, TaskJournal};
 use super::task_traces::TaskTraces;
 use super::{end_at_once, refused};
-use crate::codec;
+use crate::codec::{self, Refusal};
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
@@ -317,7 +317,9 @@ impl WorkerLoop {
                 Ok(run) => TaskTraces::during(self.traces.as_ref(), context.task, || {
                     run(task, context, reply_buffer)
                 }),
-                Err(reason) => reply_buffer.put_reason(Status::Undecodable, reason),
+                Err(reason) => {
+                    reply_buffer.put_refusal(Status::Undecodable, parts.name, Refusal::new(reason))
+                }
             };
             if self.origin.is_forked() {
                 // This is a copy of the worker that the task has forked. Only the worker replies.
@@ -357,6 +359,6 @@ pub(crate) fn answer<T: Task>(
     let blobs = std::mem::take(&mut reply_buffer.blobs);
     match codec::decode::<T>(T::ENCODING, task, blobs) {
         Ok(task) => reply_buffer.put::<T>(panics::run(task, context)),
-        Err(reason) => reply_buffer.put_reason(Status::Undecodable, &reason),
+        Err(refusal) => reply_buffer.put_refusal(Status::Undecodable, T::NAME, refusal),
     }
 }

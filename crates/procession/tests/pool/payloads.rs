@@ -127,7 +127,7 @@ fn refusal(what: &str, task: &str) -> TaskError {
 fn a_task_that_cannot_be_decoded_is_an_error() {
     let pool = pool(2);
     let refused = pool.submit(Unreadable(crate::tasks::RefusesToBeRead)).result();
-    let Err(TaskError::Undecodable { what, reason }) = refused else { panic!("{refused:?}") };
+    let Err(TaskError::Undecodable { what, reason, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(what, "task");
     assert!(reason.contains("it will not"), "{reason}");
     succeeds_with(&pool, 100);
@@ -143,7 +143,7 @@ fn an_output_that_cannot_be_encoded_is_an_error() {
 fn an_output_that_cannot_be_decoded_is_an_error() {
     let pool = pool(2);
     let refused = pool.submit(UnreadableOutput()).result().expect_err("refused");
-    let TaskError::Undecodable { what, reason } = refused else { panic!("{refused:?}") };
+    let TaskError::Undecodable { what, reason, .. } = refused else { panic!("{refused:?}") };
     assert_eq!(what, "output");
     assert!(reason.contains("it will not"), "{reason}");
     succeeds_with(&pool, 100);

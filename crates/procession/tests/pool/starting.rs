@@ -417,7 +417,7 @@ fn a_worker_that_does_not_know_the_task_says_what_to_do() {
     let pool = pool_of(Guise::Ignorant).build().expect("a pool");
     for _ in 0..10 {
         let result = pool.submit(Pid()).result();
-        let Err(TaskError::Undecodable { what, reason }) = result else { panic!("{result:?}") };
+        let Err(TaskError::Undecodable { what, reason, .. }) = result else { panic!("{result:?}") };
         assert_eq!(what, "task");
         assert_eq!(reason, "the worker knows no task named \"Pid\": add it to its Registry");
     }

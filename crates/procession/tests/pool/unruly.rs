@@ -64,7 +64,7 @@ impl Drop for Unruly {
 fn an_output_whose_decoding_panics_is_an_error() {
     let pool = pool(2);
     let each = |result: Result<Unruly, TaskError>| match result {
-        Err(TaskError::Undecodable { what, reason }) => (what, reason),
+        Err(TaskError::Undecodable { what, reason, .. }) => (what, reason),
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("it was decoded"),
     };
