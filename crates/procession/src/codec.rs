@@ -384,4 +384,36 @@ mod tests {
             }
         }
     }
+
+    /// Variants that are read as another one, and one that is read as itself.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    enum Named {
+        #[serde(alias = "former")]
+        Known(u8),
+        #[serde(skip_deserializing)]
+        NotRead,
+        #[serde(skip_deserializing)]
+        NotReadWithData(()),
+        #[serde(rename(serialize = "sent", deserialize = "received"))]
+        Renamed,
+        #[serde(other)]
+        Other,
+    }
+
+    #[test]
+    fn a_variant_that_is_not_read_is_no_other_value_in_silence() {
+        for encoding in [Encoding::Json, Encoding::Binary] {
+            let back = |values: Vec<Named>| {
+                let mut bytes = Vec::new();
+                encode(encoding, &values, &mut bytes).expect("encoded");
+                decode::<Vec<Named>>(encoding, &bytes, Vec::new())
+            };
+            let known = vec![Named::Known(1), Named::Other];
+            assert_eq!(back(known.clone()), Ok(known));
+            for value in [Named::NotRead, Named::NotReadWithData(()), Named::Renamed] {
+                let back = back(vec![value.clone()]);
+                assert!(back.is_err(), "{encoding:?}: {value:?} became {back:?}");
+            }
+        }
+    }
 }

@@ -248,6 +248,14 @@ impl<'de> ByteReader<'de> {
         self.any(visitor)
     }
 
+    /// The name of a variant. The type may take one that it does not know for another (`serde(other)`).
+    #[inline]
+    fn variant(&mut self, known: &[&str]) -> Result<&'de str> {
+        let name = self.text()?;
+        self.is_doubtful |= !known.contains(&name);
+        Ok(name)
+    }
+
     /// Skips `Some`, where the type does not ask for an option.
     #[inline]
     fn skip_some(&mut self) -> Result<&mut Self> {
@@ -388,23 +396,23 @@ impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
         match self.skip_some()?.byte()? {
             kind::UNIT_VARIANT | kind::STR => {
                 let name: BorrowedStrDeserializer<'_, Malformed> =
-                    BorrowedStrDeserializer::new(self.text()?);
+                    BorrowedStrDeserializer::new(self.variant(variants)?);
                 visitor.visit_enum(name)
             }
             kind::VARIANT => {
-                let name = self.text()?;
+                let name = self.variant(variants)?;
                 self.nested(|reader| visitor.visit_enum(Variant { reader, name }))
             }
             // The type wrote a map that looks like an enum in JSON.
             kind::MAP if self.number()? == 1 => match self.byte()? {
                 kind::STR => {
-                    let name = self.text()?;
+                    let name = self.variant(variants)?;
                     self.nested(|reader| visitor.visit_enum(Variant { reader, name }))
                 }
                 _ => Err(Malformed::new("an enum whose variant is no text")),

@@ -1,7 +1,8 @@
 //! A wrapper of the deserializer of `serde_json` that notes calls of `deserialize_any`. A type that
 //! calls it, such as an untagged enum, inspects the value to find out what it is, and may be decoded as
 //! another value than the one that was sent. So may a struct of which a field was left out, and has a default, or
-//! that ignores a field, since its fields are read by other names than they are written.
+//! that ignores a field, since its fields are read by other names than they are written; and an enum that takes
+//! the name of a variant which it does not know for another one (`serde(other)`).
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,12 +13,22 @@ use serde::de::{
 
 use crate::blob;
 
+/// What the type has asked for.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// Nothing that can be left out or misnamed.
+    Value,
+    /// So many fields are still to come.
+    Fields(usize),
+    /// A variant of one of these names.
+    Variant(&'static [&'static str]),
+}
+
 /// Forwards all calls, and wraps nested deserializers, visitors and accesses in the same way.
 pub(super) struct Watch<'w, I> {
     inner: I,
     is_doubtful: &'w Cell<bool>,
-    /// Number of fields that are still to come. Zero where there are no fields.
-    fields: usize,
+    expected: Expected,
     /// It is the whole value.
     is_whole: bool,
 }
@@ -25,26 +36,35 @@ pub(super) struct Watch<'w, I> {
 impl<'w, I> Watch<'w, I> {
     #[inline]
     pub(super) fn new(inner: I, is_doubtful: &'w Cell<bool>) -> Self {
-        Self { inner, is_doubtful, fields: 0, is_whole: true }
+        Self { inner, is_doubtful, expected: Expected::Value, is_whole: true }
     }
 
     #[inline]
     fn wrap<J>(&self, inner: J) -> Watch<'w, J> {
-        self.wrap_fields(inner, 0)
+        self.wrap_expected(inner, Expected::Value)
     }
 
-    /// Wraps what expects so many fields.
     #[inline]
-    fn wrap_fields<J>(&self, inner: J, fields: usize) -> Watch<'w, J> {
-        Watch { inner, is_doubtful: self.is_doubtful, fields, is_whole: false }
+    fn wrap_expected<J>(&self, inner: J, expected: Expected) -> Watch<'w, J> {
+        Watch { inner, is_doubtful: self.is_doubtful, expected, is_whole: false }
     }
 
     /// Counts a field, or notes that the rest were left out.
     #[inline]
     fn count_field(&mut self, is_there: bool) {
-        if is_there {
-            self.fields = self.fields.saturating_sub(1);
-        } else if self.fields > 0 {
+        match &mut self.expected {
+            Expected::Fields(left) if is_there => *left = left.saturating_sub(1),
+            Expected::Fields(1..) => self.is_doubtful.set(true),
+            _ => (),
+        }
+    }
+
+    /// Notes a variant that the type does not know, and may take for another.
+    #[inline]
+    fn check_variant(&self, name: &str) {
+        if let Expected::Variant(variants) = self.expected
+            && !variants.contains(&name)
+        {
             self.is_doubtful.set(true);
         }
     }
@@ -85,11 +105,27 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
         deserialize_u128() deserialize_f32() deserialize_f64() deserialize_char() deserialize_str()
         deserialize_string() deserialize_bytes() deserialize_byte_buf() deserialize_option()
-        deserialize_unit() deserialize_seq() deserialize_map() deserialize_identifier()
+        deserialize_unit() deserialize_seq() deserialize_map()
         deserialize_unit_struct(name: &'static str)
         deserialize_newtype_struct(name: &'static str)
         deserialize_tuple(len: usize)
-        deserialize_enum(name: &'static str, variants: &'static [&'static str])
+    }
+
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let visitor = self.wrap_expected(visitor, self.expected);
+        self.inner.deserialize_identifier(visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        let visitor = self.wrap_expected(visitor, Expected::Variant(variants));
+        self.inner.deserialize_enum(name, variants, visitor)
     }
 
     #[inline]
@@ -99,7 +135,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let visitor = self.wrap_fields(visitor, len);
+        let visitor = self.wrap_expected(visitor, Expected::Fields(len));
         self.inner.deserialize_tuple_struct(name, len, visitor)
     }
 
@@ -110,7 +146,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        let visitor = self.wrap_fields(visitor, fields.len());
+        let visitor = self.wrap_expected(visitor, Expected::Fields(fields.len()));
         self.inner.deserialize_struct(name, fields, visitor)
     }
 
@@ -133,7 +169,7 @@ macro_rules! forward_visit_nested {
     ($($method:ident: $trait:ident),*) => {
         $(#[inline]
         fn $method<A: $trait<'de>>(self, nested: A) -> Result<V::Value, A::Error> {
-            let nested = self.wrap_fields(nested, self.fields);
+            let nested = self.wrap_expected(nested, self.expected);
             self.inner.$method(nested)
         })*
     };
@@ -149,10 +185,21 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Watch<'_, V> {
     forward_visit!(
         visit_bool: bool, visit_i8: i8, visit_i16: i16, visit_i32: i32, visit_i64: i64,
         visit_i128: i128, visit_u8: u8, visit_u16: u16, visit_u32: u32, visit_u64: u64,
-        visit_u128: u128, visit_f32: f32, visit_f64: f64, visit_char: char, visit_str: &str,
-        visit_borrowed_str: &'de str, visit_string: String, visit_bytes: &[u8],
-        visit_borrowed_bytes: &'de [u8], visit_byte_buf: Vec<u8>
+        visit_u128: u128, visit_f32: f32, visit_f64: f64, visit_char: char, visit_string: String,
+        visit_bytes: &[u8], visit_borrowed_bytes: &'de [u8], visit_byte_buf: Vec<u8>
     );
+
+    #[inline]
+    fn visit_str<E: Error>(self, value: &str) -> Result<V::Value, E> {
+        self.check_variant(value);
+        self.inner.visit_str(value)
+    }
+
+    #[inline]
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<V::Value, E> {
+        self.check_variant(value);
+        self.inner.visit_borrowed_str(value)
+    }
 
     #[inline]
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
@@ -175,7 +222,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Watch<'_, S> {
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        let deserializer = self.wrap(deserializer);
+        let deserializer = self.wrap_expected(deserializer, self.expected);
         self.inner.deserialize(deserializer)
     }
 }
@@ -235,10 +282,10 @@ impl<'de, 'w, A: EnumAccess<'de>> EnumAccess<'de> for Watch<'w, A> {
         self,
         seed: T,
     ) -> Result<(T::Value, Self::Variant), A::Error> {
-        let seed = self.wrap(seed);
-        let (value, variant) = self.inner.variant_seed(seed)?;
+        let seed = self.wrap_expected(seed, self.expected);
         let is_doubtful = self.is_doubtful;
-        Ok((value, Watch { inner: variant, is_doubtful, fields: 0, is_whole: false }))
+        let (value, inner) = self.inner.variant_seed(seed)?;
+        Ok((value, Watch { inner, is_doubtful, expected: Expected::Value, is_whole: false }))
     }
 }
 
@@ -258,7 +305,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        let visitor = self.wrap_fields(visitor, len);
+        let visitor = self.wrap_expected(visitor, Expected::Fields(len));
         self.inner.tuple_variant(len, visitor)
     }
 
@@ -268,7 +315,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watch<'_, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        let visitor = self.wrap_fields(visitor, fields.len());
+        let visitor = self.wrap_expected(visitor, Expected::Fields(fields.len()));
         self.inner.struct_variant(fields, visitor)
     }
 }
