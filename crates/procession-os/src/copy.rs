@@ -90,8 +90,10 @@ mod imp {
         if threads_beside_this()? > 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // What is buffered would be written by both.
+        // What is buffered would be written by both, also by code in C.
         let _ = io::stdout().flush();
+        // SAFETY: without a stream, it flushes each that there is. No other thread has one locked.
+        unsafe { libc::fflush(ptr::null_mut()) };
         let parent = getppid();
         let tid_address = tid_address()?;
         let robust_list = robust_list()?;

@@ -107,6 +107,9 @@ impl Builder {
     /// several tasks at a time, each of those that ended with it is kept, except those that the pool ended
     /// because another ran too long. The variables of [`worker_env`](Self::worker_env) are not kept.
     ///
+    /// A [`preload`](Self::preload) that crashes is kept only where each worker runs it itself. Where it runs in a
+    /// process of its own, there is no file: the error has the signal.
+    ///
     /// ```
     /// # use procession::*;
     /// # use std::time::Duration;

@@ -101,6 +101,7 @@ impl Builder {
     ///   [`sandbox`](Self::sandbox) is imposed on each worker, not on the task.
     ///
     /// If the process ends, the workers go on, and the next start of a worker starts another one.
+    /// [`keep_crashes`](Self::keep_crashes) does not keep a task that ends this process.
     ///
     /// ```
     /// use std::sync::OnceLock;
