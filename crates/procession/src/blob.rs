@@ -141,11 +141,24 @@ impl Blob {
 
     /// Reads the bytes as a file: [`Read`](std::io::Read), [`BufRead`](std::io::BufRead) and
     /// [`Seek`](std::io::Seek). Copies nothing. [`BlobWriter`] is the other way.
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    ///
+    /// let blob = procession::Blob::from(b"a\nb\n".to_vec());
+    /// assert_eq!(blob.reader().lines().collect::<Result<Vec<_>, _>>()?, ["a", "b"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn reader(&self) -> Cursor<Self> {
         Cursor::new(self.clone())
     }
 
     /// The bytes. They are copied unless the blob was made from a `Vec` in this process and has no clones.
+    ///
+    /// ```
+    /// let blob = procession::Blob::from(vec![1, 2, 3]); // such as the output of a task
+    /// assert_eq!(blob.into_vec(), [1, 2, 3]);
+    /// ```
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Bytes::Own(own) => match Arc::try_unwrap(own) {

@@ -222,6 +222,28 @@ impl TaskError {
     }
 
     /// The task's own error itself, if it is an `E` and could be sent: see [`Cause::downcast`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize, thiserror::Error)]
+    /// #[error("the limit is {limit}")]
+    /// struct TooLarge { limit: u64 }
+    ///
+    /// #[procession::task]
+    /// fn factorial(n: u64) -> Result<u64, TooLarge> {
+    ///     if n > 20 { Err(TooLarge { limit: 20 }) } else { Ok((1..=n).product()) }
+    /// }
+    ///
+    /// let error = Sequential::new().submit(factorial(21)).result().unwrap_err();
+    /// assert_eq!(error.downcast(), Ok(TooLarge { limit: 20 }));
+    /// assert!(TaskError::Cancelled.downcast::<TooLarge>().is_err()); // no error of the task's own
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DowncastError`] says what the error is in place of an `E`.
     pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
         match self {
             Self::Failed(cause) => cause.downcast(),

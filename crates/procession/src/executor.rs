@@ -61,6 +61,17 @@ use crate::task_options::TaskOptions;
 pub trait Executor: Engine {
     /// Hands a task over and returns its future. If the task cannot be run, for example after a
     /// shutdown, the future holds the error.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(2);
+    /// let futures = [1, 2, 3].map(|n| pool.submit(square(n))); // all of them run now
+    /// assert_eq!(futures.map(Future::result), [Ok(1), Ok(4), Ok(9)]);
+    /// # }
+    /// ```
     fn submit<T: Task>(&self, task: T) -> Future<T::Output> {
         let (job, future) = Job::new(task, self.canceller());
         self.enqueue(job);
@@ -76,6 +87,17 @@ pub trait Executor: Engine {
     ///
     /// If the results are dropped before their end, the tasks that have not begun are cancelled. Those
     /// that run are finished, and their results are dropped.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(2);
+    /// let squares = pool.map((1..).map(square)).take(3); // of an endless iterator
+    /// assert_eq!(squares.collect::<Result<Vec<_>, _>>(), Ok(vec![1, 4, 9]));
+    /// # }
+    /// ```
     fn map<I>(&self, tasks: I) -> Map<'_, Self, I::IntoIter>
     where
         I: IntoIterator<Item: Task>,
@@ -156,6 +178,20 @@ pub trait Executor: Engine {
     ///
     /// In a callback of the same executor it returns at once, because the thread of the callback is
     /// one of those that have to end. A second call may be stricter than the first.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let pool = ThreadPool::new(2);
+    /// let future = pool.submit(square(7));
+    /// pool.shutdown(Shutdown::Wait);
+    /// assert_eq!(future.result(), Ok(49)); // without a wait
+    /// let late = pool.submit(square(8)).result();
+    /// assert_eq!(late, Err(TaskError::PoolBroken(PoolError::ShutDown)));
+    /// # }
+    /// ```
     fn shutdown(&self, how: Shutdown) {
         self.shut_down(how);
     }

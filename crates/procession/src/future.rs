@@ -64,6 +64,17 @@ pub struct Future<T> {
 }
 
 /// The state of a task, from [`Future::state`].
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let done = Sequential::new().submit(square(7));
+/// assert_eq!(done.state(), FutureState::Finished);
+/// println!("task {} is {}", done.id(), done.state()); // "task 1 is finished"
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FutureState {

@@ -184,12 +184,22 @@ pub fn in_words(event: &PoolEvent) -> String {
 /// The journals of the workers of a run, open for the lines that these workers print.
 ///
 /// ```
-/// use procession::journal::WorkerOutputs;
-/// use procession::ProcessPool;
+/// use std::path::Path;
+/// use std::sync::Arc;
 ///
-/// fn keep_output(run: &std::path::Path) -> procession::Builder {
-///     let outputs = WorkerOutputs::new(run);
-///     ProcessPool::builder().on_output(move |output| drop(outputs.record(output)))
+/// use procession::journal::WorkerOutputs;
+/// use procession::{Builder, ProcessPool};
+///
+/// fn keep_output(run: &Path) -> Builder {
+///     let outputs = Arc::new(WorkerOutputs::new(run));
+///     let ends = Arc::clone(&outputs);
+///     ProcessPool::builder()
+///         .on_output(move |output| {
+///             if !outputs.record(output) {
+///                 eprintln!("worker {}: {}", output.worker, output.line);
+///             }
+///         })
+///         .on_event(move |event| ends.event(event))
 /// }
 /// ```
 #[derive(Debug)]
@@ -199,12 +209,13 @@ pub struct WorkerOutputs {
 }
 
 impl WorkerOutputs {
-    /// Writes into the journals in this directory.
+    /// Writes into the journals in this directory. See the example of [`WorkerOutputs`].
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), journals: Mutex::default() }
     }
 
     /// Writes a line into the journal of its worker. Returns false if that cannot be opened.
+    /// See the example of [`WorkerOutputs`].
     pub fn record(&self, Output { worker, pid, stream, line, .. }: &Output<'_>) -> bool {
         let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || Journal::worker(&self.dir, *worker, *pid).ok();
@@ -218,6 +229,7 @@ impl WorkerOutputs {
     }
 
     /// Closes the journal of a worker if this is the event of its end, after which it has no output.
+    /// See the example of [`WorkerOutputs`].
     pub fn event(&self, event: &PoolEvent) {
         if let PoolEvent::WorkerExited { pid, .. } | PoolEvent::WorkerNotStarted { pid, .. } = event
         {

@@ -47,6 +47,7 @@ use crate::transport::{self, Reply, ReplyBuffer, Status};
 ///     println!("{error}"); // "… died of signal 6 (SIGABRT) …; its input is kept in …"
 ///     let kept = KeptTask::read(error.kept_file().ok_or("no file")?)?;
 ///     assert!(kept.task().ends_with("decode"));
+///     println!("process {} {}: {}", kept.pid(), kept.cause(), kept.path().display());
 ///     Ok(())
 /// }
 /// # }
@@ -123,6 +124,7 @@ impl fmt::Display for KeptCause {
 ///         && let Some(kept) = &death.kept
 ///     {
 ///         println!("{kept}"); // "its input is kept in crashes/….procession"
+///         assert_eq!(kept.file().is_some(), kept.failure().is_none());
 ///     }
 /// }
 /// ```
@@ -137,12 +139,12 @@ impl KeptInput {
         Self { written: Box::new(written) }
     }
 
-    /// The file, which [`KeptTask::read`] reads. `None`: it could not be written.
+    /// The file, which [`KeptTask::read`] reads. `None`: it could not be written. See the example of [`KeptInput`].
     pub fn file(&self) -> Option<&Path> {
         self.written.as_ref().as_ref().ok().map(PathBuf::as_path)
     }
 
-    /// Why the file could not be written, if it could not.
+    /// Why the file could not be written, if it could not. See the example of [`KeptInput`].
     pub fn failure(&self) -> Option<&str> {
         self.written.as_ref().as_ref().err().map(String::as_str)
     }
@@ -230,7 +232,7 @@ pub enum ReplayError {
 }
 
 impl KeptTask {
-    /// Reads a file.
+    /// Reads a file. See the example of [`KeptTask`].
     ///
     /// # Errors
     ///
@@ -243,27 +245,34 @@ impl KeptTask {
         Ok(Self { path, header, text, blobs, initializer, preload, is_forced: false })
     }
 
-    /// The kind of task, by its [`NAME`](Task::NAME).
+    /// The kind of task, by its [`NAME`](Task::NAME). See the example of [`KeptTask`].
     pub fn task(&self) -> &str {
         &self.header.task
     }
 
-    /// How it ended its worker.
+    /// How it ended its worker. See the example of [`KeptTask`].
     pub fn cause(&self) -> KeptCause {
         self.header.cause
     }
 
-    /// The process that it ended.
+    /// The process that it ended. See the example of [`KeptTask`].
     pub fn pid(&self) -> u32 {
         self.header.pid
     }
 
-    /// The file that it was read from.
+    /// The file that it was read from. See the example of [`KeptTask`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The same, to be run by a program of another build as well.
+    ///
+    /// ```no_run
+    /// # use procession::{KeptTask, Registry, ReplayError};
+    /// let kept = KeptTask::read("crashes/a.procession")?.despite_build();
+    /// println!("{}", kept.replay(&Registry::new())?); // .with::<Decode>()
+    /// # Ok::<(), ReplayError>(())
+    /// ```
     #[must_use]
     pub fn despite_build(mut self) -> Self {
         self.is_forced = true;
@@ -305,6 +314,7 @@ impl KeptTask {
 
     /// Runs the pool's preload and its initializer, if it had them, and then the task, on this thread and without the
     /// limits and the timeout of the pool. What ended the worker ends this process.
+    /// See the examples of [`KeptTask`] and [`ReplayedOutput`].
     ///
     /// # Errors
     ///
@@ -400,7 +410,7 @@ pub struct ReplayedOutput {
 }
 
 impl ReplayedOutput {
-    /// The output, whose type is that of the task.
+    /// The output, whose type is that of the task. See the example of [`ReplayedOutput`].
     ///
     /// # Errors
     ///

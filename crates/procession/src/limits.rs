@@ -33,6 +33,11 @@ pub struct Limits {
 
 impl Limits {
     /// No limits but those of this process, which workers inherit.
+    ///
+    /// ```
+    /// # use procession::Limits;
+    /// assert_eq!(Limits::none(), Limits::default());
+    /// ```
     pub const fn none() -> Self {
         Self { address_space: None, cpu_seconds: None, open_files: None, niceness: None }
     }
@@ -190,6 +195,11 @@ impl fmt::Display for RecyclingReason {
 
 impl Recycling {
     /// Workers are replaced only when they die.
+    ///
+    /// ```
+    /// # use procession::Recycling;
+    /// assert_eq!(Recycling::never(), Recycling::default());
+    /// ```
     pub const fn never() -> Self {
         Self { after_tasks: None, above_memory: None, above_age: None }
     }

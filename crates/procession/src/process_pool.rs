@@ -223,6 +223,13 @@ impl ProcessPool {
     }
 
     /// The directory of this run's journal, if the pool keeps one: see [`Builder::journal`].
+    ///
+    /// ```no_run
+    /// # use procession::{PoolError, ProcessPool};
+    /// let pool = ProcessPool::builder().journal("logs").build()?;
+    /// println!("see: coordinator logs {}", pool.journal_dir().expect("a journal").display());
+    /// # Ok::<(), PoolError>(())
+    /// ```
     #[cfg(feature = "journal")]
     pub fn journal_dir(&self) -> Option<&std::path::Path> {
         self.inner.listeners.journal().map(|journal| journal.dir())

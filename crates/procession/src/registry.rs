@@ -89,7 +89,7 @@ fn conflict(name: &str, one: &str, other: &str) -> String {
 }
 
 impl Registry {
-    /// A registry that knows no task yet.
+    /// A registry that knows no task yet. See the example of [`Registry`].
     pub fn new() -> Self {
         Self::default()
     }
@@ -101,6 +101,14 @@ impl Registry {
     /// than the coordinator. A program that is its own worker needs none.
     ///
     /// [`Builder::build_id`]: crate::Builder::build_id
+    ///
+    /// ```
+    /// # use procession::{ProcessPool, Registry, worker};
+    /// // in the worker program:
+    /// worker::serve_if_asked(Registry::new().build_id(env!("CARGO_PKG_VERSION")));
+    /// // in the coordinator:
+    /// let builder = ProcessPool::builder().worker_program("thumbs").build_id(env!("CARGO_PKG_VERSION"));
+    /// ```
     pub fn build_id(mut self, id: impl Into<String>) -> Self {
         self.build_id = id.into();
         self
@@ -110,7 +118,7 @@ impl Registry {
         transport::build_with(&self.build_id)
     }
 
-    /// Adds a kind of task. One that is there already is left as it is.
+    /// Adds a kind of task. One that is there already is left as it is. See the example of [`Registry`].
     ///
     /// # Panics
     ///

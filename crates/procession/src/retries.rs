@@ -65,6 +65,11 @@ impl fmt::Display for Fault {
 
 impl Retries {
     /// One attempt.
+    ///
+    /// ```
+    /// # use procession::{Retries, TaskOptions};
+    /// let once = TaskOptions::new().retries(Retries::none()); // whatever the pool does
+    /// ```
     pub const fn none() -> Self {
         Self::times(0)
     }

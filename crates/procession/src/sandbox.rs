@@ -76,16 +76,31 @@ pub enum Allow {
 
 impl Sandbox {
     /// No sandbox. The default.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// assert_eq!(Sandbox::none(), Sandbox::default());
+    /// ```
     pub const fn none() -> Self {
         Self::of(SandboxLevel::None)
     }
 
     /// Stops what code does that looks around: files of the user, other processes, the network.
+    ///
+    /// ```
+    /// # use procession::{Allow, Sandbox};
+    /// let fetches = Sandbox::basic().allow(Allow::Network).write("downloads");
+    /// ```
     pub const fn basic() -> Self {
         Self::of(SandboxLevel::Basic)
     }
 
     /// Allows computation, and the files of [`read`](Self::read) and [`write`](Self::write).
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let decodes = Sandbox::strict().memory(1 << 30); // 1 GiB
+    /// ```
     pub const fn strict() -> Self {
         Self::of(SandboxLevel::Strict)
     }
@@ -321,11 +336,13 @@ pub struct Layer {
 
 impl SandboxReport {
     /// All layers. None if the pool has no sandbox.
+    /// See the example of [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report).
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
     /// Whether there is a sandbox and no layer is missing, apart from an optional one.
+    /// See the example of [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report).
     pub fn is_complete(&self) -> bool {
         let is_there = |layer: &Layer| layer.missing.is_none() || layer.is_optional;
         !self.layers.is_empty() && self.layers.iter().all(is_there)

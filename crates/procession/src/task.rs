@@ -82,7 +82,7 @@ pub trait Task: Serialize + DeserializeOwned + Send + 'static {
     const ENCODING: Encoding = Encoding::Json;
 
     /// Does the work. `?` takes every [`std::error::Error`], boxes of them, `anyhow::Error` and texts:
-    /// see [`Failure`].
+    /// see [`Failure`]. See the example of [`Task`].
     fn run(self, context: &Context) -> Result<Self::Output, Failure>;
 }
 
@@ -117,11 +117,17 @@ impl TaskId {
 #[cfg(feature = "remote")]
 impl TaskId {
     /// Its number, to be sent.
+    ///
+    /// ```
+    /// # use procession::TaskId;
+    /// let id = TaskId::of_number(17);
+    /// assert_eq!((id.number(), id.to_string()), (17, "17".to_owned()));
+    /// ```
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// The id with a number that [`number`](Self::number) has given.
+    /// The id with a number that [`number`](Self::number) has given. See the example of [`number`](Self::number).
     pub fn of_number(number: u64) -> Self {
         Self(number)
     }

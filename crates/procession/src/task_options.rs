@@ -35,7 +35,7 @@ fn present<'de, D: Deserializer<'de>>(
 }
 
 impl TaskOptions {
-    /// Options of which none is set.
+    /// Options of which none is set. See the example of [`TaskOptions`].
     pub const fn new() -> Self {
         Self { timeout: None, grace: None, priority: 0, retries: None }
     }
@@ -53,7 +53,7 @@ impl TaskOptions {
         self
     }
 
-    /// No timeout for this task.
+    /// No timeout for this task. See the example of [`TaskOptions`].
     pub const fn no_timeout(mut self) -> Self {
         self.timeout = Some(None);
         self

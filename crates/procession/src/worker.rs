@@ -169,7 +169,7 @@ pub(crate) const LOST_INPUT: &str =
 pub(crate) const LOST_ENVIRONMENT: &str =
     "a wrapper has cleared the environment of this process, which was started as a worker";
 
-/// Why a worker could not serve.
+/// Why a worker could not serve. See the example of [`asked`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -208,7 +208,7 @@ pub enum ServeError {
     System(#[from] io::Error),
 }
 
-/// A coordinator's request to serve it.
+/// A coordinator's request to serve it. See the example of [`asked`].
 #[derive(Debug)]
 pub struct Asked {
     /// `None` if the environment was cleared.
@@ -217,17 +217,21 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Which worker of the pool this process is, counted from 0.
+    /// Which worker of the pool this process is, counted from 0. See the example of [`asked`].
     pub fn worker(&self) -> usize {
         self.marking.worker
     }
 
-    /// The process id of the coordinator.
+    /// The process id of the coordinator. See the example of [`asked`].
     pub fn coordinator(&self) -> u32 {
         self.marking.coordinator
     }
 
-    /// Runs the coordinator's calls until it closes the connection.
+    /// Runs the coordinator's calls until it closes the connection. See the example of [`asked`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`], before the first call. The coordinator is told, too, where it can be.
     #[expect(clippy::too_many_lines, reason = "steps whose order matters")]
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let invitation = self.check_wrapper()?;

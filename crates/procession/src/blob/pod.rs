@@ -35,6 +35,19 @@ impl Blob {
     /// a task gets long blobs at the begin of a page, and the usual allocators put long outputs at addresses
     /// that suit all numbers.
     ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// #[procession::task]
+    /// fn mean(samples: Blob) -> Result<f32, Failure> {
+    ///     let samples = samples.values::<f32>()?;
+    ///     Ok(samples.iter().sum::<f32>() / samples.len() as f32)
+    /// }
+    /// let task = mean(Blob::from_values(vec![1.0_f32, 2.0]));
+    /// assert_eq!(Sequential::new().submit(task).result(), Ok(1.5));
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ValuesError`] if the number of bytes is not a multiple of the size of `T`.

@@ -35,21 +35,40 @@ pub struct BlobWriter(Cursor<Vec<u8>>);
 
 impl BlobWriter {
     /// A writer of an empty blob.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use procession::{Blob, BlobWriter};
+    /// let mut writer = BlobWriter::new();
+    /// writer.write_all(b"PNG")?;
+    /// assert_eq!(*Blob::from(writer), *b"PNG");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// A writer that needs no more memory until so many bytes were written.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use procession::BlobWriter;
+    /// let mut writer = BlobWriter::with_capacity(1 << 20);
+    /// assert!(writer.is_empty());
+    /// writer.write_all(&[7; 100])?;
+    /// assert_eq!(writer.len(), 100);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn with_capacity(bytes: usize) -> Self {
         Self(Cursor::new(Vec::with_capacity(bytes)))
     }
 
-    /// The length of the blob so far, in bytes.
+    /// The length of the blob so far, in bytes. See the example of [`with_capacity`](Self::with_capacity).
     pub fn len(&self) -> usize {
         self.0.get_ref().len()
     }
 
-    /// Whether nothing was written.
+    /// Whether nothing was written. See the example of [`with_capacity`](Self::with_capacity).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -99,6 +99,22 @@ fn signal_name(number: i32) -> Option<&'static str> {
 }
 
 /// The end of a worker process that ran a task.
+///
+/// ```
+/// use procession::{Death, Exit, TaskError};
+///
+/// fn report(error: &TaskError) -> String {
+///     match error {
+///         TaskError::WorkerDied(death) if death.exit == Exit::Signal(9) => {
+///             format!("{} was killed: is there enough memory?", death.task)
+///         }
+///         TaskError::WorkerDied(death) => format!("{} died of {}", death.task, death.exit),
+///         error => error.to_string(),
+///     }
+/// }
+/// let death = Death::new("thumb", Exit::Signal(11));
+/// assert_eq!(report(&TaskError::WorkerDied(Box::new(death))), "thumb died of signal 11 (SIGSEGV)");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {

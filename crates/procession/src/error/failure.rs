@@ -77,6 +77,22 @@ impl Cause {
     /// `Serialize` and `Deserialize`; a hand-written [`Task`](crate::Task) does with
     /// [`Failure::typed`]. The type is compared by its name, which does not tell two versions of a
     /// crate apart.
+    ///
+    /// ```
+    /// # use procession::{Failure, TaskError};
+    /// # #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize, thiserror::Error)]
+    /// # #[error("no page {page}")]
+    /// # struct NoPage { page: u32 }
+    /// # let error = TaskError::failed(Failure::typed(NoPage { page: 7 }));
+    /// let TaskError::Failed(cause) = error else { unreachable!() };
+    /// assert_eq!(cause.to_string(), "no page 7"); // the message arrives always,
+    /// assert_eq!(cause.downcast(), Ok(NoPage { page: 7 })); // the value if it can be sent
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`DowncastError::NoValue`]: only the messages were sent.
+    /// - [`DowncastError::OfAnotherType`], [`DowncastError::Undecodable`].
     pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
         let wanted = type_name::<E>();
         let Some(value) = &self.value else {

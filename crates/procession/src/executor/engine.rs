@@ -69,15 +69,16 @@ use crate::task::TaskId;
 pub trait Engine: Send + Sync {
     /// Takes a job. The executor completes it, now or later, by [`JobRunner::run`] or [`Job::fail`]. This
     /// includes a job that cannot be run: after a shutdown, the error is
-    /// [`PoolError::ShutDown`](crate::PoolError::ShutDown).
+    /// [`PoolError::ShutDown`](crate::PoolError::ShutDown). See the example of [`Engine`].
     fn enqueue(&self, job: Job);
 
     /// The number of tasks that [`map`](Executor::map) hands over ahead of its consumer; at least one.
     /// It should keep all workers busy, and is the bound on what is taken from an endless iterator.
+    /// See the example of [`Engine`].
     fn ahead(&self) -> usize;
 
     /// Cancels a task whose result is not needed, if it has not begun. A task that runs is left alone.
-    /// Default: [`Canceller::cancel`], which must then leave running tasks alone.
+    /// Default: [`Canceller::cancel`], which must then leave running tasks alone. See the example of [`Cancel`].
     fn abandon(&self, id: TaskId) {
         if let Some(canceller) = self.canceller() {
             canceller.cancel(id);
@@ -85,39 +86,82 @@ pub trait Engine: Send + Sync {
     }
 
     /// What the futures of this executor ask to be cancelled. Default: none, so
-    /// [`Future::cancel`](crate::Future::cancel) returns false.
+    /// [`Future::cancel`](crate::Future::cancel) returns false. See the example of [`Cancel`].
     fn canceller(&self) -> Option<Canceller> {
         None
     }
 
-    /// The implementation of [`Executor::shutdown`].
+    /// The implementation of [`Executor::shutdown`]. See the example of [`Engine`].
     fn shut_down(&self, how: Shutdown);
 }
 
 /// The part of an [`Engine`] that its futures use; see [`Canceller`].
 ///
 /// ```
-/// use procession::{Cancel, TaskId};
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// use std::sync::{Arc, Mutex};
 ///
-/// /// What never has a queue: each task begins at once, on a thread of its own.
-/// struct NoQueue;
+/// /// Runs all of its tasks when it is shut down.
+/// #[derive(Default)]
+/// struct AtTheEnd {
+///     queue: Arc<Queue>,
+///     runner: JobRunner,
+/// }
 ///
-/// impl Cancel for NoQueue {
-///     fn cancel(&self, _: TaskId) -> bool {
-///         false
+/// #[derive(Default)]
+/// struct Queue(Mutex<Vec<Job>>);
+///
+/// impl Cancel for Queue {
+///     fn cancel(&self, id: TaskId) -> bool {
+///         let mut jobs = self.0.lock().unwrap();
+///         let found = jobs.iter().position(|job| job.id() == id).map(|index| jobs.remove(index));
+///         drop(jobs); // since `fail` calls callbacks
+///         let is_found = found.is_some();
+///         found.into_iter().for_each(|job| job.fail(TaskError::Cancelled));
+///         is_found
 ///     }
 ///
 ///     fn can_wait_for(&self, _: TaskId) -> bool {
-///         true
+///         false // the thread that waits runs all tasks
 ///     }
 /// }
+///
+/// impl Engine for AtTheEnd {
+///     fn enqueue(&self, job: Job) {
+///         self.queue.0.lock().unwrap().push(job);
+///     }
+///
+///     fn ahead(&self) -> usize {
+///         1
+///     }
+///
+///     fn canceller(&self) -> Option<Canceller> {
+///         Some(Canceller::new(&self.queue))
+///     }
+///
+///     fn shut_down(&self, _: Shutdown) {
+///         let jobs = std::mem::take(&mut *self.queue.0.lock().unwrap());
+///         jobs.into_iter().for_each(|job| self.runner.run(job, 0));
+///     }
+/// }
+///
+/// let executor = AtTheEnd::default();
+/// let (first, second) = (executor.submit(square(2)), executor.submit(square(3)));
+/// assert!(first.cancel());
+/// executor.shutdown(Shutdown::Wait);
+/// assert_eq!(first.result(), Err(TaskError::Cancelled));
+/// assert_eq!(second.result(), Ok(9));
+/// # }
 /// ```
 pub trait Cancel: Send + Sync + 'static {
     /// Cancels a task that has not begun: takes its [`Job`] out of the queue and completes it by
     /// [`Job::fail`] with [`TaskError::Cancelled`](crate::TaskError::Cancelled). Returns whether it was
     /// in the queue.
     ///
-    /// Release the lock of the queue before [`Job::fail`], which calls callbacks.
+    /// Release the lock of the queue before [`Job::fail`], which calls callbacks. See the example of [`Cancel`].
     fn cancel(&self, id: TaskId) -> bool;
 
     /// Called when a thread that runs a task or a callback is about to wait for the task `id`. Returns
@@ -125,11 +169,11 @@ pub trait Cancel: Send + Sync + 'static {
     /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
     ///
     /// An executor whose only thread runs the task or callback that waits must return false: nothing
-    /// else would ever run the task.
+    /// else would ever run the task. See the example of [`Cancel`].
     fn can_wait_for(&self, id: TaskId) -> bool;
 
     /// How the tasks of a [`map`](Executor::map) are taken several at a time, for an executor of other
-    /// hosts. Default: they are not.
+    /// hosts. Default: they are not. See the example of [`RemoteChunks`](crate::RemoteChunks).
     #[cfg(feature = "remote")]
     fn remote_chunks(&self) -> Option<&crate::RemoteChunks> {
         None
@@ -170,7 +214,7 @@ impl<C: Cancel> TaskControl for C {
 pub struct Canceller(Weak<dyn TaskControl>);
 
 impl Canceller {
-    /// A reference to the part of an executor that implements [`Cancel`].
+    /// A reference to the part of an executor that implements [`Cancel`]. See the example of [`Cancel`].
     pub fn new<C: Cancel>(executor: &Arc<C>) -> Self {
         Self::of_executor(executor)
     }
@@ -181,7 +225,7 @@ impl Canceller {
     }
 
     /// Cancels a task, as [`Future::cancel`](crate::Future::cancel) does. Returns whether it was
-    /// cancelled.
+    /// cancelled. See the example of [`Canceller`].
     pub fn cancel(&self, id: TaskId) -> bool {
         self.0.upgrade().is_some_and(|executor| executor.cancel(id))
     }

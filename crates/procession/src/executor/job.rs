@@ -49,11 +49,21 @@ impl Job {
     }
 
     /// The id of the task: [`Future::id`]. Ids increase in the order of submission.
+    /// See the example of [`Cancel`](super::Cancel).
     pub fn id(&self) -> TaskId {
         self.id
     }
 
     /// The type of the task, by its [`NAME`](Task::NAME).
+    ///
+    /// ```
+    /// # use procession::{Job, JobRunner};
+    /// fn run_and_tell(job: Job, runner: &JobRunner) {
+    ///     let (id, name) = (job.id(), job.name());
+    ///     runner.run(job, 0);
+    ///     println!("task {id}, a {name}, has ended");
+    /// }
+    /// ```
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -65,6 +75,7 @@ impl Job {
 
     /// Completes the future with an error, and calls its callbacks on this thread. To cancel a task, the
     /// error is [`TaskError::Cancelled`]. Panics of the callbacks and of `Drop` of the task are caught.
+    /// See the example of [`Job`].
     pub fn fail(self, error: TaskError) {
         self.work.into_promise().fail(error);
     }

@@ -13,10 +13,34 @@ use crate::waiting::{Obligation, RoleGuard};
 /// values of [`Context::local`], and the function that [`Context::say`] calls. Clones share both.
 ///
 /// ```
-/// use procession::JobRunner;
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// /// Runs each task at once.
+/// struct AtOnce(JobRunner);
+///
+/// impl Engine for AtOnce {
+///     fn enqueue(&self, job: Job) {
+///         self.0.run(job, 0);
+///     }
+///
+///     fn ahead(&self) -> usize {
+///         1
+///     }
+///
+///     fn shut_down(&self, how: Shutdown) {
+///         if how == Shutdown::Kill {
+///             self.0.ask_to_stop();
+///         }
+///         self.0.clear_locals();
+///     }
+/// }
 ///
 /// let runner = JobRunner::new().on_say(|said| eprintln!("task {}: {}", said.task, said.line));
-/// runner.clear_locals(); // at the end of the executor
+/// let executor = AtOnce(runner);
+/// assert_eq!(executor.submit(square(7)).result(), Ok(49));
+/// # }
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct JobRunner {
@@ -27,13 +51,13 @@ pub struct JobRunner {
 }
 
 impl JobRunner {
-    /// A runner without values, whose tasks write lines to standard output.
+    /// A runner without values, whose tasks write lines to standard output. See the example of [`JobRunner`].
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the function that is called with each line that a task reports by [`Context::say`].
-    /// Default: writes it to standard output.
+    /// Default: writes it to standard output. See the example of [`JobRunner`].
     #[must_use]
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.set_on_say(call);
@@ -49,6 +73,7 @@ impl JobRunner {
     ///
     /// Hold no lock that the executor needs: the task and the callbacks may submit, cancel and wait
     /// for tasks. Before such a wait, [`Cancel::can_wait_for`](super::Cancel::can_wait_for) is called.
+    /// See the example of [`JobRunner`].
     pub fn run(&self, job: Job, worker: usize) {
         /// No executor of this crate has this address.
         const FOREIGN: usize = 0;
@@ -64,7 +89,7 @@ impl JobRunner {
     }
 
     /// Asks the tasks that run, and all that follow, to stop: see [`Context::stop_requested`]. For a
-    /// [`Shutdown::Kill`](super::Shutdown::Kill).
+    /// [`Shutdown::Kill`](super::Shutdown::Kill). See the example of [`JobRunner`].
     pub fn ask_to_stop(&self) {
         self.stops.store(true, Ordering::Release);
     }
@@ -77,6 +102,7 @@ impl JobRunner {
     }
 
     /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.
+    /// See the example of [`JobRunner`].
     pub fn clear_locals(&self) {
         self.locals.clear();
     }

@@ -46,6 +46,22 @@ impl Sequential {
 
     /// Sets the function that is called with each line that a task reports by
     /// [`Context::say`](crate::Context::say). Default: writes it to standard output.
+    ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # use std::sync::{Arc, Mutex};
+    /// #[procession::task]
+    /// fn greet(context: &Context) {
+    ///     context.say("hello");
+    /// }
+    /// let lines = Arc::new(Mutex::new(Vec::new()));
+    /// let into = Arc::clone(&lines);
+    /// let pool = Sequential::new().on_say(move |said| into.lock().unwrap().push(said.line.to_owned()));
+    /// assert_eq!(pool.submit(greet()).result(), Ok(()));
+    /// assert_eq!(*lines.lock().unwrap(), ["hello"]);
+    /// # }
+    /// ```
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.runner.set_on_say(call);
         self

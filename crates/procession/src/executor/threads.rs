@@ -54,17 +54,16 @@ use procession_os::threads::{self, ThreadSpec};
 /// [`Context::stop_requested`], and waits for them: a thread cannot be killed.
 ///
 /// ```
-/// # use procession::{Context, Executor, Failure, Task, ThreadPool};
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)]
-/// # struct Square(u64);
-/// # impl Task for Square {
-/// #     const NAME: &'static str = "square";
-/// #     type Output = u64;
-/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
+/// let pool = ThreadPool::new(2)
+///     .stack_size(512 << 10) // 512 KiB
+///     .on_say(|said| eprintln!("task {}: {}", said.task, said.line));
+/// assert!(pool.map((1..=3).map(square)).eq([Ok(1), Ok(4), Ok(9)]));
+/// assert_eq!(pool.shortage(), None); // both threads could be started
 /// # }
-/// let pool = ThreadPool::new(2);
-/// assert!(pool.map((1..=3).map(Square)).eq([Ok(1), Ok(4), Ok(9)]));
 /// ```
 #[derive(Debug)]
 pub struct ThreadPool {
@@ -93,6 +92,7 @@ const SPIN: Duration = Duration::from_micros(50);
 
 impl ThreadPool {
     /// A pool of at most `size` threads. A thread is started when there is a task for it.
+    /// See the example of [`ThreadPool`].
     ///
     /// # Panics
     ///
@@ -114,7 +114,7 @@ impl ThreadPool {
     }
 
     /// Sets the function that is called with each line that a task reports by [`Context::say`], on the
-    /// thread of the task. Default: writes it to standard output.
+    /// thread of the task. Default: writes it to standard output. See the example of [`ThreadPool`].
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
         self.inner.lock().runner.set_on_say(call);
         self
@@ -123,7 +123,7 @@ impl ThreadPool {
     /// Stack size of each thread, in bytes. Values below 256 KiB are raised to 256 KiB. Default: the
     /// default of the standard library, 2 MiB unless `RUST_MIN_STACK` is set.
     ///
-    /// Smaller stacks let more threads start under a limit of memory.
+    /// Smaller stacks let more threads start under a limit of memory. See the example of [`ThreadPool`].
     pub fn stack_size(self, bytes: usize) -> Self {
         self.inner.lock().stack = Some(bytes);
         self
@@ -131,6 +131,7 @@ impl ThreadPool {
 
     /// A text about a shortage: fewer threads run than the pool has tasks for, because the system
     /// refused to start more. All tasks are run, fewer at a time. `None`: there is no shortage.
+    /// See the example of [`ThreadPool`].
     pub fn shortage(&self) -> Option<String> {
         let queue = self.inner.lock();
         let refused = queue.refused.as_ref()?;

@@ -14,23 +14,18 @@ use crate::waiting::{self, Need};
 /// Yields futures in the order in which they are done.
 ///
 /// ```
-/// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool, as_completed};
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)]
-/// # struct Square(u64);
-/// # impl Task for Square {
-/// #     const NAME: &'static str = "square";
-/// #     type Output = u64;
-/// #     fn run(self, _: &Context) -> Result<u64, Failure> { Ok(self.0 * self.0) }
-/// # }
-/// # fn main() -> Result<(), TaskError> {
+/// # #[cfg(feature = "macros")] {
+/// # use procession::*;
+/// # #[procession::task]
+/// # fn square(n: u64) -> u64 { n * n }
 /// let pool = ThreadPool::new(2);
 /// let mut sum = 0;
-/// for future in as_completed((1..=3).map(|n| pool.submit(Square(n)))) {
+/// for future in as_completed((1..=3).map(|n| pool.submit(square(n)))) {
 ///     sum += future.result()?;
 /// }
 /// assert_eq!(sum, 1 + 4 + 9);
-/// # Ok(()) }
+/// # }
+/// # Ok::<(), procession::TaskError>(())
 /// ```
 pub fn as_completed<T>(futures: impl IntoIterator<Item = Future<T>>) -> AsCompleted<T> {
     let (sender, finished) = Arrivals::new();
@@ -61,12 +56,20 @@ fn collect<T>(items: impl Iterator<Item = T>) -> Vec<T> {
 /// ```
 /// # #[cfg(feature = "macros")] {
 /// # use procession::*;
+/// # use std::time::{Duration, Instant};
 /// # #[procession::task]
 /// # fn square(n: u64) -> u64 { n * n }
 /// let pool = ThreadPool::new(2);
-/// let futures = [1, 2, 3].map(|n| pool.submit(square(n)));
-/// let sum: u64 = as_completed(futures).filter_map(|future| future.result().ok()).sum();
+/// let mut completed = as_completed([1, 2, 3].map(|n| pool.submit(square(n))));
+/// let deadline = Instant::now() + Duration::from_secs(60);
+/// let mut sum = 0;
+/// while let Ok(Some(future)) = completed.next_before(deadline) {
+///     sum += future.result().unwrap_or(0);
+/// }
 /// assert_eq!(sum, 14);
+/// for late in completed.into_unfinished() {
+///     late.cancel();
+/// }
 /// # }
 /// ```
 #[derive(Debug)]
@@ -82,7 +85,7 @@ pub struct AsCompleted<T> {
 
 impl<T> AsCompleted<T> {
     /// Waits for the next future, at most until `deadline`. `Ok(None)`: all were yielded. Futures that
-    /// are done are yielded after the deadline, too.
+    /// are done are yielded after the deadline, too. See the example of [`AsCompleted`].
     ///
     /// # Errors
     ///
@@ -107,7 +110,7 @@ impl<T> AsCompleted<T> {
         }
     }
 
-    /// The futures that were not yielded, in their original order.
+    /// The futures that were not yielded, in their original order. See the example of [`AsCompleted`].
     pub fn into_unfinished(mut self) -> Vec<Future<T>> {
         self.unwatch();
         std::mem::take(&mut self.futures).into_iter().flatten().collect()
@@ -195,7 +198,7 @@ pub struct Unfinished {
     pub of: usize,
 }
 
-/// The condition at which [`wait`] returns.
+/// The condition at which [`wait`] returns. See the example of [`wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Until {
@@ -246,6 +249,8 @@ pub struct Waited<'f, T> {
 /// # }
 /// let pool = ThreadPool::new(2);
 /// let futures: Vec<_> = (1..=3).map(|n| pool.submit(Square(n))).collect();
+/// let first = wait(&futures, Until::FirstCompleted, None); // without an end
+/// assert!(!first.done.is_empty());
 /// let waited = wait(&futures, Until::AllCompleted, Some(Duration::from_secs(60)));
 /// assert_eq!((waited.done.len(), waited.not_done.len()), (3, 0));
 /// ```

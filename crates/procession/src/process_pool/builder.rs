@@ -186,7 +186,7 @@ impl Builder {
     }
 
     /// A worker beyond [`min_workers`](Self::min_workers) that was idle for this long is ended.
-    /// Default: no limit.
+    /// Default: no limit. See the example of [`min_workers`](Self::min_workers).
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -259,6 +259,15 @@ impl Builder {
     /// Checks the settings and starts the pool. Returns before the workers are ready: tasks can be
     /// submitted at once. If no worker can be started, each future holds
     /// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken).
+    ///
+    /// ```
+    /// # use procession::{PoolError, ProcessPool};
+    /// match ProcessPool::builder().workers(2).worker_program("no/such/program").build() {
+    ///     Ok(pool) => println!("{} workers", pool.workers()),
+    ///     Err(PoolError::Program { path, reason }) => println!("{}: {reason}", path.display()),
+    ///     Err(error) => panic!("{error}"),
+    /// }
+    /// ```
     ///
     /// # Errors
     ///

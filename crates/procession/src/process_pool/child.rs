@@ -39,6 +39,15 @@ use procession_os::spawn::{Image, spawn};
 /// Resources that a process used from its start to its end, as counted by the operating system,
 /// including those of its children that it waited for. All zero if the status of the process could
 /// not be had.
+///
+/// ```
+/// # use procession::{PoolEvent, ProcessPool};
+/// let builder = ProcessPool::builder().on_event(|event| {
+///     if let PoolEvent::WorkerExited { pid, usage, .. } = event {
+///         println!("process {pid}: {:?} of CPU time, {} MiB", usage.cpu, usage.peak_memory >> 20);
+///     }
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ResourceUsage {

@@ -15,6 +15,28 @@ use crate::limits;
 
 /// A page that shows a pool, from [`ProcessPool::dashboard`]. It is served until this is closed or
 /// dropped, also after the pool has ended.
+///
+/// ```
+/// # #[cfg(feature = "macros")] mod example {
+/// use procession::ProcessPool;
+///
+/// #[procession::main]
+/// # pub
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     # let dir = tempfile::tempdir()?;
+///     # let file = dir.path().join("run.html");
+///     let pool = ProcessPool::builder().workers(1).build()?;
+///     let dashboard = pool.dashboard("127.0.0.1:0".parse()?)?;
+///     assert!(dashboard.url().contains(&dashboard.addr().port().to_string()));
+///     dashboard.save(&file)?; // the page as it is now
+///     dashboard.close();
+///     assert!(file.exists());
+///     Ok(())
+/// }
+/// # }
+/// # #[cfg(not(feature = "macros"))] mod example { pub fn main() -> Result<(), ()> { Ok(()) } }
+/// # fn main() { example::main().unwrap() }
+/// ```
 #[derive(Debug)]
 #[must_use = "the page is served until this is dropped"]
 pub struct PoolDashboard(Dashboard);
@@ -76,17 +98,18 @@ impl ProcessPool {
 }
 
 impl PoolDashboard {
-    /// The address of the server.
+    /// The address of the server. See the example of [`PoolDashboard`].
     pub fn addr(&self) -> SocketAddr {
         self.0.addr()
     }
 
-    /// The URL of the page.
+    /// The URL of the page. See the example of [`PoolDashboard`].
     pub fn url(&self) -> String {
         self.0.url()
     }
 
     /// Writes the page as it is now into a file, which a browser shows without this program.
+    /// See the example of [`PoolDashboard`].
     ///
     /// # Errors
     ///
@@ -96,7 +119,7 @@ impl PoolDashboard {
     }
 
     /// Waits until connected pages show the present state, at most for a second, and stops the server.
-    /// Pages that are open remain as they are.
+    /// Pages that are open remain as they are. See the example of [`PoolDashboard`].
     pub fn close(self) {
         self.0.end();
     }

@@ -83,7 +83,7 @@ pub struct PrivateDir {
 pub(super) const PURPOSE: &str = "procession";
 
 impl PrivateDir {
-    /// Makes the directory, and removes those that killed processes left behind.
+    /// Makes the directory, and removes those that killed processes left behind. See the example of [`PrivateDir`].
     ///
     /// # Errors
     ///

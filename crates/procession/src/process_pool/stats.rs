@@ -66,6 +66,7 @@ const MAX_VALUE_POWER: u8 = 42;
 /// fn print(pool: &ProcessPool) {
 ///     let run = pool.stats().run;
 ///     println!("{} tasks, mean {:?}, 99 % within {:?}", run.count(), run.mean(), run.quantile(0.99));
+///     println!("the longest took {:?}", run.max());
 /// }
 /// ```
 #[derive(Clone)]
@@ -158,7 +159,7 @@ impl Times {
         self.max = self.max.max(time);
     }
 
-    /// Number of durations.
+    /// Number of durations. See the example of [`Times`].
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -176,12 +177,12 @@ impl Times {
         found.map_or(Duration::ZERO, |bucket| Duration::from_micros(bucket.end()).min(self.max))
     }
 
-    /// The mean, to a microsecond. Zero without durations.
+    /// The mean, to a microsecond. Zero without durations. See the example of [`Times`].
     pub fn mean(&self) -> Duration {
         Duration::from_micros((self.sum / u128::from(self.count.max(1))) as u64)
     }
 
-    /// The longest duration.
+    /// The longest duration. See the example of [`Times`].
     pub fn max(&self) -> Duration {
         self.max
     }

@@ -162,6 +162,18 @@ impl ProcessPool {
 
     /// Like [`try_submit`](Self::try_submit), with options for this task.
     ///
+    /// ```
+    /// # #[cfg(feature = "macros")] {
+    /// # use procession::*;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// /// A request that should be answered soon, or not at all.
+    /// fn accept(pool: &ProcessPool, n: u64) -> Result<Future<u64>, Full<impl Task>> {
+    ///     pool.try_submit_with(TaskOptions::new().priority(10), square(n))
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`try_submit`](Self::try_submit).
