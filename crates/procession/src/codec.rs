@@ -409,7 +409,7 @@ mod tests {
                 decode::<Vec<Named>>(encoding, &bytes, Vec::new())
             };
             let known = vec![Named::Known(1), Named::Other];
-            assert_eq!(back(known.clone()), Ok(known));
+            assert_eq!(back(known.clone()).ok(), Some(known));
             for value in [Named::NotRead, Named::NotReadWithData(()), Named::Renamed] {
                 let back = back(vec![value.clone()]);
                 assert!(back.is_err(), "{encoding:?}: {value:?} became {back:?}");
