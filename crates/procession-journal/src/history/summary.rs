@@ -146,7 +146,7 @@ impl RunHistory {
         let mut counts = FinalCounts::of(&outcomes);
         counts.add_sums(&self.spans);
         let now = self.period.map_or(0, |(_, end)| end);
-        let (processes, retried) = self.process_summaries(&outcomes, now);
+        let (processes, retried, false_errors) = self.process_summaries(&outcomes, now);
         counts.error = counts.error.saturating_sub(retried);
         counts.known = counts.known.saturating_sub(retried);
         let wanted = self.settings.as_ref().map_or(counts.known, |run| run.codes as u64);
@@ -169,18 +169,19 @@ impl RunHistory {
             missing: self.missing.clone(),
             processes,
             never_ran: outcomes.values().filter(|outcome| never_ran(outcome)).count() as u64,
-            errors: error_groups(&outcomes),
+            errors: self.error_groups(&outcomes, false_errors),
             slowest: self.slowest(SLOWEST),
         }
     }
 
-    /// The processes, and the number of failed runs without lines of their own that were no errors, since
-    /// the tasks were run again.
+    /// The processes, and the number of failed runs that were no errors, since the tasks were run again, and
+    /// that the coordinator has only counted. The last part has for each process how many of them are among the
+    /// runs that have lines of their own.
     fn process_summaries(
         &self,
         outcomes: &BTreeMap<String, FinalOutcome>,
         now: Micros,
-    ) -> (Vec<ProcessSummary>, u64) {
+    ) -> (Vec<ProcessSummary>, u64, Vec<u64>) {
         let mut rows: Vec<_> = self.processes.iter().map(empty_row).collect();
         let mut times: Vec<Vec<(Micros, u64)>> = vec![Vec::new(); rows.len()];
         let mut busy: Vec<Micros> = vec![0; rows.len()];
@@ -196,9 +197,12 @@ impl RunHistory {
             times[span.process].push((span.mean_duration(now), span.count));
             busy[span.process] = span.busy_time(now).saturating_add(busy[span.process]);
         }
+        let mut listed = vec![0_u64; rows.len()];
         for outcome in outcomes.values() {
             if let Some(span) = outcome.span {
-                let row = &mut rows[self.spans[span].process];
+                let process = self.spans[span].process;
+                listed[process] += u64::from(outcome.status == FinalStatus::Error);
+                let row = &mut rows[process];
                 match outcome.status {
                     FinalStatus::Ok => add(&mut row.ok, 1),
                     FinalStatus::NotFound => add(&mut row.not_found, 1),
@@ -221,10 +225,34 @@ impl RunHistory {
             row.median_ms = quantile(times, 0.5);
             row.p95_ms = quantile(times, 0.95);
         }
+        let false_errors =
+            listed.iter().zip(&rows).map(|(listed, row)| listed.saturating_sub(row.error));
+        let false_errors = false_errors.collect();
         // The processes with the same worker index stand together.
         let mut rows: Vec<_> = rows.into_iter().zip(&self.processes).collect();
         rows.sort_by_key(|(_, process)| (process.worker, process.begin));
-        (rows.into_iter().map(|(row, _)| row).collect(), retried)
+        (rows.into_iter().map(|(row, _)| row).collect(), retried, false_errors)
+    }
+
+    /// The errors by cause. Of each process, so many are left out: which ones were no errors is not recorded.
+    fn error_groups(
+        &self,
+        outcomes: &BTreeMap<String, FinalOutcome>,
+        mut left_out: Vec<u64>,
+    ) -> Vec<ErrorGroup> {
+        let mut groups = BTreeMap::<&str, Vec<String>>::new();
+        for (code, outcome) in outcomes.iter().filter(|(_, it)| it.status == FinalStatus::Error) {
+            let process = outcome.span.map(|span| self.spans[span].process);
+            match process.map(|process| &mut left_out[process]) {
+                Some(left_out @ 1..) => *left_out -= 1,
+                _ => groups.entry(outcome.kind()).or_default().push(code.clone()),
+            }
+        }
+        let groups = groups.into_iter();
+        let mut groups: Vec<_> =
+            groups.map(|(cause, codes)| ErrorGroup { cause: cause.to_owned(), codes }).collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.codes.len()));
+        groups
     }
 
     /// The tasks that took longest, up to this number.
@@ -284,19 +312,6 @@ fn quantile(sorted: &[(Micros, u64)], share: f64) -> Option<f64> {
         }
     }
     None
-}
-
-fn error_groups(outcomes: &BTreeMap<String, FinalOutcome>) -> Vec<ErrorGroup> {
-    let mut groups = BTreeMap::<&str, Vec<String>>::new();
-    let errors = outcomes.iter().filter(|(_, outcome)| outcome.status == FinalStatus::Error);
-    for (code, outcome) in errors {
-        groups.entry(outcome.kind()).or_default().push(code.clone());
-    }
-    let groups = groups.into_iter();
-    let mut groups: Vec<_> =
-        groups.map(|(cause, codes)| ErrorGroup { cause: cause.to_owned(), codes }).collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.codes.len()));
-    groups
 }
 
 #[cfg(test)]

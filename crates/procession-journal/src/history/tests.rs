@@ -362,3 +362,23 @@ fn a_task_counts_once_though_its_runs_have_different_titles() {
     let summary = history.summary();
     assert_eq!((summary.ok, summary.error), (1, 1));
 }
+
+#[test]
+fn a_failed_run_that_the_coordinator_has_only_counted_as_retried_is_no_error() {
+    let failed =
+        json!({"slot": 0, "status": "error", "elapsed_ms": 30.0, "attempt": 1, "error": "no"});
+    let retried = json!({"event": "tasks_retried", "child": 0, "child_pid": 100, "count": 1});
+    let started =
+        |child: u32| json!({"event": "worker_started", "child": child, "child_pid": 100 + child});
+    let history = history(&[
+        (1, "c", started(0)),
+        (1, "c", started(1)),
+        (2, "w0", named("task", 1, failed.clone())),
+        (3, "w1", named("task", 2, failed)),
+        (4, "c", retried),
+    ]);
+    let summary = history.summary();
+    assert_eq!(summary.error, 1);
+    let codes: Vec<_> = summary.errors.iter().flat_map(|group| &group.codes).collect();
+    assert_eq!(codes, ["square #2"]);
+}

@@ -98,11 +98,15 @@ impl RunnerLane {
                     || state.is_recorded
                     || (state.attempt > 1 && budget.has_retried_line())
             }
-            false if state.is_recorded => {
-                budget.count_line();
-                true
+            false => {
+                // Also one whose begin has a line counts: the coordinator has a line for as many retried
+                // failures of this worker, which are those of the same tasks.
+                let has_line = budget.has_failed_line();
+                if state.is_recorded {
+                    budget.count_line();
+                }
+                has_line || state.is_recorded
             }
-            false => budget.has_failed_line(),
         };
         let has_late_line = is_ok && !has_line && state.label.is_some() && budget.has_label_line();
         if !(has_line || has_late_line) {
