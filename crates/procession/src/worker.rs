@@ -376,7 +376,11 @@ fn shake_hands(
     build: String,
 ) -> Result<Handshaken, ServeError> {
     let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
-    let memory = match HandshakeMessage::receive(socket) {
+    let mut first = HandshakeMessage::receive(socket);
+    if matches!(first, Ok(Some((HandshakeMessage::Begin, _)))) {
+        first = HandshakeMessage::receive(socket);
+    }
+    let memory = match first {
         Ok(Some((HandshakeMessage::Memory, mut fds))) => fds.pop(),
         _ => None,
     };

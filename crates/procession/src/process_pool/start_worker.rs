@@ -32,6 +32,8 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     let dir = create_awaited()?;
     let (socket, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
+    // If it is not sent, the worker does without.
+    let _ = HandshakeMessage::Begin.send(&socket, &[]);
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
     let template = pool.setup.template.as_ref();

@@ -175,6 +175,7 @@ impl Template {
         let dir = start_worker::create_awaited()?;
         let (socket, input) = Socket::pair()
             .map_err(|error| NotStarted::new("make a socket for a template", &error))?;
+        let _ = HandshakeMessage::Begin.send(&socket, &[]);
         let (mut invitation, mark) = start_worker::invite(pool, worker, dir.path(), &input, true)?;
         invitation.is_template = true;
         let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxReport};
 
 /// Incremented with every change of the types that cross the border.
-pub(crate) const PROTOCOL: u32 = 9;
+pub(crate) const PROTOCOL: u32 = 10;
 
 /// The build of this crate: sources, version and profile. Both sides must have the same.
 const BUILD: &str = env!("PROCESSION_BUILD");
@@ -137,6 +137,9 @@ const LONGEST_REASON: usize = 800;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HandshakeMessage {
+    /// To each process, sent before it is started: so a program that copies its input has something to copy, and
+    /// ends. Without it, `cat` would sometimes find an empty socket, which looks like a shortage.
+    Begin,
     /// To the worker, with the descriptor of the shared region.
     Memory,
     /// To the worker. The [`Lifeline`] was sent before, if it has a server.
@@ -193,7 +196,7 @@ impl HandshakeMessage {
 
     /// Whether the program has copied what it was sent to its output, as `cat` does.
     pub(crate) fn is_echo(line: &str) -> bool {
-        let sent = Self::Memory.to_bytes();
+        let sent = Self::Begin.to_bytes();
         line.as_bytes().windows(sent.len()).any(|part| part == sent)
     }
 

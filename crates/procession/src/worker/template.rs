@@ -55,6 +55,7 @@ pub(super) fn serve(
                     HandshakeMessage::NotCopied(HandshakeMessage::reason(&error.to_string()))
                 }
             },
+            Ok(Some((HandshakeMessage::Begin, _))) => continue,
             Ok(None) => process::exit(0),
             Ok(Some(_)) | Err(_) => {
                 return Err(unreachable(invitation.coordinator, &"it sent garbage"));
