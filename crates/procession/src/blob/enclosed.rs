@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 
 use super::Blob;
 use crate::codec::Encoding;
+use crate::panics;
 
 /// The longest blob that is part of the encoding, in bytes. A memory file costs the same for each length
 /// (about 40 µs there and back), bytes in the encoding cost by their number: below this length less.
@@ -163,7 +164,9 @@ impl Drop for Text {
             range
         });
         if to > from {
-            with(|all| all.truncate(from));
+            let blobs = with(|all| all.split_off(from.min(all.len())));
+            // Not while the list is in use: the owner of the bytes may be the program's code, which may encode.
+            panics::discard(blobs);
         }
     }
 }
@@ -220,7 +223,6 @@ pub(super) fn disclose(index: usize) -> Option<Blob> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::panics;
 
     #[test]
     fn a_blob_that_is_set_aside_is_an_index_in_the_json() {
@@ -248,6 +250,34 @@ mod tests {
             set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
         let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice).expect("blobs"));
         assert_eq!(back, (vec![blobs[0].clone(); 2], false));
+    }
+
+    /// An owner of bytes that encodes a value when it is dropped.
+    struct Encodes(Vec<u8>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl AsRef<[u8]> for Encodes {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Encodes {
+        fn drop(&mut self) {
+            let blob = Blob::from(vec![1; 40_000]);
+            let encode = || serde_json::to_string(&blob).expect("JSON");
+            let (_, blobs) = set_aside(Encoding::Json, encode);
+            self.1.fetch_add(blobs.len(), std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn an_owner_of_bytes_may_encode_when_it_is_dropped() {
+        let encoded = std::sync::Arc::default();
+        let owner = Encodes(vec![7; 30_000], std::sync::Arc::clone(&encoded));
+        // The last handle is that in the list.
+        put_back(vec![Blob::from_owner(owner)], || ());
+        assert_eq!(encoded.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
     }
 
     #[test]
