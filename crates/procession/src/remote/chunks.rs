@@ -165,8 +165,8 @@ impl Drop for RemoteChunkCore {
     }
 }
 
-/// Number of bytes of a length: 32 bits in little-endian order.
-pub(super) const LENGTH: usize = 4;
+/// Number of bytes of a length: 64 bits in little-endian order.
+pub(super) const LENGTH: usize = 8;
 
 /// Writes the lengths of parts that have these ends.
 pub(super) fn write_lengths(ends: &[usize], bytes: &mut Vec<u8>) {
@@ -178,8 +178,7 @@ pub(super) fn write_lengths(ends: &[usize], bytes: &mut Vec<u8>) {
 }
 
 fn write_length(length: usize, bytes: &mut Vec<u8>) {
-    let length = u32::try_from(length).expect("a chunk has less than 4 GiB");
-    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&(length as u64).to_le_bytes());
 }
 
 /// The ends of so many parts, and what follows their lengths.
@@ -190,7 +189,8 @@ pub(super) fn read_lengths(parts: usize, bytes: &[u8]) -> Result<(Vec<usize>, &[
     let mut end = 0_usize;
     let mut ends = Vec::with_capacity(parts);
     for length in lengths.as_chunks().0 {
-        end = end.checked_add(u32::from_le_bytes(*length) as usize).ok_or_else(cut)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
+        end = end.checked_add(length).ok_or_else(cut)?;
         ends.push(end);
     }
     Ok((ends, rest))
@@ -221,8 +221,9 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Result<Vec<ItemResult>, NotEncoded> {
     let (mut items, mut rest) = (Vec::new(), bytes);
     while let Some((kind, after)) = rest.split_first() {
         let (length, after) = after.split_first_chunk().ok_or_else(|| wrong("it is cut"))?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (item, after) = after.split_at_checked(length).ok_or_else(|| wrong("it is cut"))?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok();
+        let split = length.and_then(|length| after.split_at_checked(length));
+        let (item, after) = split.ok_or_else(|| wrong("it is cut"))?;
         rest = after;
         items.push(match kind {
             b'o' => ItemResult::Output(item.into()),
@@ -268,6 +269,19 @@ pub(super) fn complete(promise: &dyn AnyChunkPromise, len: u32, items: Vec<ItemR
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn lengths_above_four_gibibytes_are_exact() {
+        let ends = [7, 7 + (5 << 32), (5 << 32) + 8];
+        let mut bytes = Vec::new();
+        write_lengths(&ends, &mut bytes);
+        bytes.push(9);
+        assert_eq!(read_lengths(3, &bytes).expect("lengths"), (ends.to_vec(), &[9][..]));
+        assert!(read_lengths(4, &bytes).is_err());
+        let too_long = [&bytes[..LENGTH], &u64::MAX.to_le_bytes()].concat();
+        assert!(read_lengths(2, &too_long).is_err(), "more than there can be");
+    }
 
     #[test]
     fn results_that_come_after_the_last_one_are_dropped() {
