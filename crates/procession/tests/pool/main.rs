@@ -65,6 +65,7 @@ mod stopping;
 mod unruly;
 mod vandals;
 mod works;
+mod wrappers;
 
 use libtest_mimic::Trial;
 
@@ -130,6 +131,7 @@ fn main() {
         partials::trials(),
         spoilers::trials(),
         vandals::trials(),
+        wrappers::trials(),
         liars::trials(),
         hostile::trials(),
         prisoner::trials(),

@@ -48,19 +48,19 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A program in a directory of its own, which counts how often it is started.
-struct Script {
+pub(crate) struct Script {
     dir: TempDir,
 }
 
 impl Script {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let script = Self { dir };
         script.say(text);
         script
     }
 
-    fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let script = self;
         let starts = script.dir.path().join("starts");
         let text = format!("#!/bin/sh\necho >> '{}'\n{text}\n", starts.display());
@@ -73,11 +73,11 @@ impl Script {
         fs::set_permissions(script.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("worker.sh")
     }
 
-    fn starts(&self) -> usize {
+    pub(crate) fn starts(&self) -> usize {
         let starts = fs::read_to_string(self.dir.path().join("starts")).unwrap_or_default();
         starts.lines().count()
     }
@@ -406,7 +406,7 @@ fn what_a_program_said_is_told_without_control_characters() {
 
 /// Submits a task, which must fail because the pool cannot start workers.
 #[track_caller]
-fn refuses(pool: &ProcessPool) -> PoolError {
+pub(crate) fn refuses(pool: &ProcessPool) -> PoolError {
     match pool.submit(Pid()).result() {
         Err(TaskError::PoolBroken(error)) => error,
         other => panic!("{other:?}"),
