@@ -140,7 +140,7 @@ fn many_large_tasks_at_a_time_in_one_worker() {
 fn large_tasks_for_a_worker_that_is_stopped_hold_nobody_up() {
     let pool = quiet().workers(1).concurrency(16).build().expect("a pool");
     let stopped = pool.submit(Pid()).result().expect("a pid");
-    harness::signal(stopped, Signal::STOP);
+    harness::stop(stopped);
     let futures: Vec<_> = (0..64).map(|_| pool.submit(Length("x".repeat(60_000)))).collect();
     eventually("tasks in the worker", || futures[15].state() == FutureState::Running);
     let later = pool.submit(Length("x".repeat(60_000)));

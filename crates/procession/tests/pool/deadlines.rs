@@ -134,7 +134,7 @@ fn a_worker_that_is_stopped_from_outside_is_replaced_at_the_deadline() {
     let pool = pool(Duration::from_millis(500));
     succeeds_with(&pool, 1);
     let pid = pool.pids()[0];
-    harness::signal(pid, rustix::process::Signal::STOP);
+    harness::stop(pid);
     // It never begins there, so another worker gets it, and that costs it no attempt.
     assert_eq!(pool.submit(Echo("moved".to_owned())).result(), Ok("moved".to_owned()));
     assert!(!pool.pids().contains(&pid));
