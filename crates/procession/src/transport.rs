@@ -47,7 +47,7 @@ mod sync;
 mod traced;
 
 pub(crate) use self::attachment::{
-    Assembly, Attachment, Passed, Patience, ReceivedBytes, Stuck, pass,
+    Assembly, Attachment, MOST_APPENDED, Passed, Patience, ReceivedBytes, Stuck, pass,
 };
 pub(crate) use self::call::Call;
 pub(crate) use self::channel::{is_interruption, prepare};
@@ -95,5 +95,5 @@ pub(crate) const PARTIAL: u8 = 8;
 pub(crate) const TRACED: u8 = 9;
 /// The worker is to drop shared values (`shared_value/released.rs`).
 pub(crate) const RELEASED: u8 = 10;
-/// A flag in the kind of a record that has an attachment.
+/// A flag in the kind of a record that has an attachment: in its appendix, or in the socket.
 pub(crate) const HAS_ATTACHMENT: u8 = 0x80;

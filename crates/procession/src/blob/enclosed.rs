@@ -7,15 +7,22 @@ use std::cell::{Cell, RefCell};
 use super::Blob;
 use crate::codec::Encoding;
 use crate::panics;
+use procession_os::sealed;
 
-/// The longest blob that is part of the encoding, in bytes. A memory file costs the same for each length
-/// (about 40 µs there and back), bytes in the encoding cost by their number: below this length less.
-const fn longest_inline(encoding: Encoding) -> usize {
-    match encoding {
-        Encoding::Json => 12 * 1024,
-        Encoding::Binary => 32 * 1024,
+/// The longest blob that is part of the encoding, in bytes. Bytes in the encoding cost by their number; a segment
+/// or a memory file costs the same for each length (about 6 and 40 µs there and back), which below this length is
+/// more.
+const fn longest_inline(encoding: Encoding, gets_segment: bool) -> usize {
+    match (encoding, gets_segment) {
+        (Encoding::Json, true) => 2 * 1024,
+        (Encoding::Json, false) => 12 * 1024,
+        (Encoding::Binary, true) => 12 * 1024,
+        (Encoding::Binary, false) => 32 * 1024,
     }
 }
+
+/// The most blobs of one text of which a segment is expected, which their worker may not have for more.
+const MOST_IN_SEGMENTS: usize = 8;
 
 /// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor
 /// until its record is read.
@@ -182,15 +189,20 @@ pub(super) enum Encoded {
 /// Whether bytes of this number are set aside by [`enclose`].
 #[cfg(feature = "bytemuck")]
 pub(super) fn is_long(bytes: usize) -> bool {
-    matches!(INNERMOST.with(|innermost| innermost.form.get()), Form::Aside(encoding) if bytes > longest_inline(encoding))
+    matches!(INNERMOST.with(|innermost| innermost.form.get()), Form::Aside(encoding) if bytes > longest_inline(encoding, false))
 }
 
 /// Sets a blob aside if it is long, and says what stands for it.
 pub(super) fn enclose(blob: &Blob) -> Encoded {
     let Enclosing { form, from, to, marked } = INNERMOST.with(Innermost::get);
+    // The same in each process, and whatever else there is of the blob: what was decoded is compared as it is encoded.
+    let gets_segment = || to - from < MOST_IN_SEGMENTS && sealed::is_available();
     match form {
         Form::Aside(encoding)
-            if to - from < MOST && blob.len() > longest_inline(encoding) && has_list() =>
+            if blob.len() > longest_inline(encoding, true)
+                && blob.len() > longest_inline(encoding, gets_segment())
+                && to - from < MOST
+                && has_list() =>
         {
             let enclosed = EnclosedBlob { blob: blob.to_send(), is_disclosed: false };
             with(|all| all.push(enclosed));

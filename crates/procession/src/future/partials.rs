@@ -159,7 +159,7 @@ impl<T> Future<T> {
     /// # Ok::<(), procession::PartialError>(())
     /// ```
     ///
-    /// Values that are not read are kept up to 1,024 of them, 16 MiB, and 256 blobs of more than 32 KiB for each task.
+    /// Values that are not read are kept up to 1,024 of them, 16 MiB, and 256 blobs in memory files for each task.
     /// What a task emits beyond that is dropped and counted: [`PartialError::Missed`] stands in its place. The task
     /// does not wait.
     /// A task that is tried again begins anew; each value says [of which attempt](Partial::attempt) it is.

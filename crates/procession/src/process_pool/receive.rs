@@ -168,7 +168,7 @@ fn take(
     if record.kind & HAS_ATTACHMENT == 0 {
         return Ok(Some(ReceivedReplies { record, attached: None }));
     }
-    let mut attachment = receiving.attachment(socket)?;
+    let mut attachment = receiving.attachment(record, socket)?;
     let blobs = RefCell::new(attachment.take_blobs());
     let attached = Box::new(Attached { attachment, blobs, substitute: OnceCell::new() });
     Ok(Some(ReceivedReplies { record, attached: Some(attached) }))

@@ -68,9 +68,10 @@ impl ItemPool {
     }
 }
 
-/// Number of bytes that an attachment counts in the scheduler's limit of bytes that are sent ahead.
-/// It bounds the number of attachments in the socket, so that the socket does not fill up.
-const ATTACHMENT_BYTES: usize = 2048;
+/// Number of bytes that an attachment counts in the scheduler's limit of bytes that are sent ahead. It bounds
+/// the number of attachments that a worker has to as many as there are segments: another one would take a memory
+/// file, which costs more than a worker gains by having it.
+const ATTACHMENT_BYTES: usize = 4096;
 
 /// Checks that each attachment of a task can be sent: it becomes a memory file, and RLIMIT_FSIZE of
 /// this process (`ulimit -f`) limits the size of files. Returns the error of a task that cannot be

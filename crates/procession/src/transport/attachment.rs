@@ -11,7 +11,10 @@
 //!
 //! For an item in a segment its length also has the flag, the slot and the generation of a `SegmentItem`.
 //!
-//! The messages are sent before the record that needs them. Sending does not block; receiving waits
+//! An attachment whose items are all in segments that the other side has needs no descriptor. If its message
+//! is short, that is the appendix of the record ([`MOST_APPENDED`]), and nothing goes through the socket.
+//!
+//! Other messages are sent before the record that needs them. Sending does not block; receiving waits
 //! only for resources that this process lacks ([`Patience`]). If the socket has no room, the sender
 //! publishes a [`TAKE_IN`](super::TAKE_IN) record. The other side then receives what is in the
 //! socket ([`Assembly::take_in`]), and the sender continues later with the first item that was not
@@ -55,6 +58,8 @@ const HEAD: usize = 3;
 const LENGTH: usize = 8;
 /// The longest item that is sent in the message, in bytes.
 const SHORT: usize = 1024;
+/// The longest message that goes with the record, in bytes.
+pub(crate) const MOST_APPENDED: usize = 128;
 /// The most items of an attachment: a text and the blobs.
 const MOST_ITEMS: usize = blob::MOST + 1;
 
@@ -190,14 +195,22 @@ impl Assembly {
         &self.segments
     }
 
-    /// The attachment of the record that was just read. All of it was sent before the record. If
-    /// this process lacks a resource to receive it for longer than `patience`, the attachment is
-    /// [lost](Attachment::lost), and the next one can be received.
+    /// The attachment of the record that was just read, and has this appendix. Without one, all of it was sent
+    /// before the record. If this process lacks a resource to receive it for longer than `patience`, the
+    /// attachment is [lost](Attachment::lost), and the next one can be received.
     pub(crate) fn next(
         &mut self,
+        appendix: &[u8],
         from: &Socket,
         patience: &mut Patience,
     ) -> Result<Attachment, Garbled> {
+        if !appendix.is_empty() {
+            // What was received before belongs to an attachment that the sender gave up.
+            self.whole = None;
+            self.add(appendix, Vec::new(), None)?;
+            self.segments.return_copied();
+            return self.whole.take().ok_or(Garbled);
+        }
         loop {
             if let Some(whole) = self.whole.take() {
                 self.segments.return_copied();
@@ -222,9 +235,9 @@ impl Assembly {
     /// Receives the next message; false if there is none.
     fn receive(&mut self, from: &Socket, patience: &mut Patience) -> Result<bool, Garbled> {
         match from.receive() {
-            Received::Message(message) => {
+            Received::Message(Message { bytes, fds }) => {
                 patience.until = None;
-                self.add(message, None)?;
+                self.add(&bytes, fds, None)?;
             }
             Received::Nothing | Received::Gone => return Ok(false),
             Received::Cut => return Err(Garbled),
@@ -237,7 +250,7 @@ impl Assembly {
                     self.whole = Some(Attachment::lost_because(io::Error::from(error)));
                     return Ok(true);
                 };
-                self.add(Message { bytes, fds: Vec::new() }, Some(error))?;
+                self.add(&bytes, Vec::new(), Some(error))?;
             }
         }
         Ok(true)
@@ -246,7 +259,8 @@ impl Assembly {
     /// Adds a message, without its descriptors if there was a `shortage`.
     fn add(
         &mut self,
-        Message { bytes, fds }: Message,
+        bytes: &[u8],
+        fds: Vec<OwnedFd>,
         shortage: Option<Errno>,
     ) -> Result<(), Garbled> {
         let ([KIND, flags, items], rest) = bytes.split_first_chunk::<HEAD>().ok_or(Garbled)? else {

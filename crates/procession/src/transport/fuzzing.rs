@@ -167,15 +167,19 @@ pub fn claim(mut data: &[u8]) {
 }
 
 /// Messages of an attachment, each after its length, with as many descriptors as its first byte says: of
-/// a segment if its highest bit is set.
+/// a segment if its highest bit is set. With the next bit, the message is the appendix of a record.
 pub fn attachment(mut data: &[u8]) {
     SOCKETS.with(|(ours, theirs)| {
         let Ok(null) = File::open("/dev/null") else { return };
-        let mut sent = 0;
+        let (mut sent, mut appendices) = (0, Vec::new());
         while !data.is_empty() && sent < 8 {
             let [fds, len]: [u8; 2] = number(&mut data);
             let (message, rest) = data.split_at(data.len().min(usize::from(len)));
             data = rest;
+            if fds & 0x40 != 0 {
+                appendices.push(message);
+                continue;
+            }
             let file = SEGMENT.with(|file| (fds >= 0x80).then(|| file.try_clone().ok()).flatten());
             let fds = vec![file.as_ref().unwrap_or(&null).as_fd(); usize::from(fds % 4)];
             if theirs.send(message, &fds) != Sent::Yes {
@@ -187,8 +191,9 @@ pub fn attachment(mut data: &[u8]) {
         let region = REGION.with(Arc::clone);
         let segments = SegmentReader::new(region, Direction::ToCoordinator);
         let (mut assembly, mut patience) = (Assembly::with(segments), Patience::none());
-        for _ in 0..sent {
-            if let Ok(mut whole) = assembly.next(ours, &mut patience) {
+        appendices.resize(appendices.len().max(sent), &[]);
+        for appendix in appendices {
+            if let Ok(mut whole) = assembly.next(appendix, ours, &mut patience) {
                 let _ = whole.text(b"").len();
                 let _ = whole.take_blobs().len();
             }

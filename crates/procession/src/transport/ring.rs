@@ -11,8 +11,11 @@
 //! not seen.
 //!
 //! ```text
-//!   record:   length (4 bytes, little-endian) │ kind (1) │ unused (3) │ bytes │ padding to 8
+//!   record:   length (4 bytes, little-endian) │ kind (1) │ unused (1) │ length of the appendix (2)
+//!             │ bytes │ appendix │ padding to 8
 //! ```
+//!
+//! The length of the record counts the appendix, which most have not.
 //!
 //! Positions are stored with `SeqCst`, which the event counts need (see `event_count.rs`).
 
@@ -114,6 +117,17 @@ impl Writer {
         kind: u8,
         parts: &[&[u8]],
     ) -> Result<bool, Garbled> {
+        self.write_with(ring, kind, parts, 0)
+    }
+
+    /// The same. So many bytes at the end of the parts are the appendix.
+    pub(crate) fn write_with(
+        &mut self,
+        ring: &Ring<'_>,
+        kind: u8,
+        parts: &[&[u8]],
+        appendix: usize,
+    ) -> Result<bool, Garbled> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let whole = room_for(parts);
         if self.at + whole - self.head > ring.capacity() {
@@ -128,6 +142,7 @@ impl Writer {
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&u32::try_from(len).map_err(|_| Garbled)?.to_le_bytes());
         header[4] = kind;
+        header[6..].copy_from_slice(&u16::try_from(appendix).map_err(|_| Garbled)?.to_le_bytes());
         let parts = std::iter::once(&header[..]).chain(parts.iter().copied());
         let mut short = [0; SHORT];
         if let Some(mut rest) = short.get_mut(..HEADER + len) {
@@ -205,6 +220,8 @@ pub(crate) struct Record {
     pub kind: u8,
     from: usize,
     to: usize,
+    /// Where its appendix ends.
+    end: usize,
 }
 
 impl Records {
@@ -223,13 +240,21 @@ impl Records {
             return if self.is_empty() { Ok(None) } else { Err(Garbled) };
         };
         let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let appendix = usize::from(u16::from_le_bytes([header[6], header[7]]));
         let (kind, from) = (header[4], self.at + HEADER);
-        let to = from.checked_add(len).filter(|to| *to <= self.bytes.len()).ok_or(Garbled)?;
-        self.at = to.next_multiple_of(HEADER).min(self.bytes.len());
-        Ok(Some(Record { kind, from, to }))
+        let end = from.checked_add(len).filter(|end| *end <= self.bytes.len()).ok_or(Garbled)?;
+        let to = end.checked_sub(appendix).filter(|to| *to >= from).ok_or(Garbled)?;
+        self.at = end.next_multiple_of(HEADER).min(self.bytes.len());
+        Ok(Some(Record { kind, from, to, end }))
     }
 
+    /// Without the appendix.
     pub(crate) fn bytes(&self, record: Record) -> &[u8] {
         &self.bytes[record.from..record.to]
+    }
+
+    /// Empty for most records.
+    pub(crate) fn appendix(&self, record: Record) -> &[u8] {
+        &self.bytes[record.to..record.end]
     }
 }

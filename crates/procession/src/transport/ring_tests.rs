@@ -36,6 +36,30 @@ fn records_of_every_length_arrive_while_the_ring_wraps() {
 }
 
 #[test]
+fn an_appendix_is_apart_from_the_record() {
+    with_ring(256, |ring| {
+        let (mut writer, mut reader) = (Writer::default(), Reader::default());
+        let mut records = Records::default();
+        for len in 0..20 {
+            let parts = [&b"record"[..], &[7; 20][..len]];
+            assert_eq!(writer.write_with(ring, 1, &parts, len), Ok(true));
+            assert_eq!(writer.write(ring, 2, &parts), Ok(true));
+            assert_eq!(reader.read(ring, &mut records), Ok(true));
+            let with = records.next().expect("sound").expect("a record");
+            assert_eq!((records.bytes(with), records.appendix(with)), (parts[0], parts[1]));
+            let without = records.next().expect("sound").expect("a record");
+            assert_eq!(
+                (records.bytes(without).len(), records.appendix(without)),
+                (6 + len, &b""[..])
+            );
+        }
+        assert_eq!(writer.write_with(ring, 1, &[b"short"], 6), Ok(true));
+        assert_eq!(reader.read(ring, &mut records), Ok(true));
+        assert_eq!(records.next().err(), Some(Garbled), "longer than the record");
+    });
+}
+
+#[test]
 fn a_full_ring_takes_no_record_until_it_is_read() {
     with_ring(256, |ring| {
         let (mut writer, mut reader) = (Writer::default(), Reader::default());

@@ -39,7 +39,7 @@ pub(crate) use self::writer::SegmentWriter;
 use super::shared_region::SharedRegion;
 
 /// The number of slots of a worker for each direction.
-pub(super) const MOST: usize = 8;
+pub(super) const MOST: usize = 16;
 /// The length of the longest segment, and of all segments of a worker for one direction together, in
 /// bytes. Only the pages that were written to take memory.
 pub(crate) const MOST_BYTES: u64 = 128 << 20;

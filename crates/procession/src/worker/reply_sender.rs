@@ -117,10 +117,15 @@ impl ReplySender {
         let is_inline = text.len() <= INLINE_LIMIT;
         let attachment = (!is_inline).then_some(text);
         let mut begun = 0;
-        let lacks = loop {
+        let mut appendix = Vec::new();
+        let is_attached = loop {
             match transport::pass(attachment, blobs, begun, socket, segments) {
                 Passed::Nothing => break false,
                 Passed::All => break true,
+                Passed::Appendix(message) => {
+                    appendix = message;
+                    break true;
+                }
                 Passed::Part(items) => begun = items,
                 Passed::Stuck(stuck, _) => return Err(stuck),
             }
@@ -133,11 +138,12 @@ impl ReplySender {
             socket.wait_writable(SOCKET_MAY_BE_FULL);
             has_waited = true;
         };
-        let kind = if lacks { kind | HAS_ATTACHMENT } else { kind };
+        let kind = if is_attached { kind | HAS_ATTACHMENT } else { kind };
         let inline = if is_inline { text } else { &[] };
-        let parts = [&number.to_le_bytes()[..], inline];
+        let parts = [&number.to_le_bytes()[..], inline, &appendix];
+        let write = |writer: &mut Writer| writer.write_with(&ring, kind, &parts, appendix.len());
         // The ring is full: the handler thread is busy, or waits for a callback.
-        while !writer.write(&ring, kind, &parts).unwrap_or_else(|_| end_at_once()) {
+        while !write(writer).unwrap_or_else(|_| end_at_once()) {
             let fits = || writer.fits(&ring, &parts);
             self.region.space_events().sleep_unless(fits);
             has_waited = true;

@@ -235,10 +235,12 @@ impl WorkerLoop {
                 taken.record.clear();
                 taken.record.extend_from_slice(records.bytes(record));
                 taken.attachment = match record.kind & HAS_ATTACHMENT != 0 {
-                    true => assembly.next(socket, &mut Patience::none()).unwrap_or_else(|_| {
-                        // A task may have replaced the descriptor of the socket.
-                        Attachment::lost_because("it is not in the socket of this process")
-                    }),
+                    true => assembly
+                        .next(records.appendix(record), socket, &mut Patience::none())
+                        .unwrap_or_else(|_| {
+                            // A task may have replaced the descriptor of the socket.
+                            Attachment::lost_because("it is not in the socket of this process")
+                        }),
                     false => Attachment::default(),
                 };
                 if let Some(reason) = taken.attachment.lost() {

@@ -156,9 +156,9 @@ fn nobody_can_write_to_what_a_task_has_received() {
     assert!(received == bytes(100_000), "what its sender holds");
 }
 
-/// The longest blobs that are part of the encoding, in bytes.
-pub(crate) const SHORT_IN_JSON: usize = 12 * 1024;
-pub(crate) const SHORT_IN_BINARY: usize = 32 * 1024;
+/// The longest blobs that are part of the encoding, in bytes, if a segment may be free for longer ones.
+pub(crate) const SHORT_IN_JSON: usize = 2 * 1024;
+pub(crate) const SHORT_IN_BINARY: usize = 12 * 1024;
 
 pub(crate) fn bytes(len: usize) -> Blob {
     (0..len).map(|n| (n % 251) as u8).collect::<Vec<_>>().into()
@@ -170,9 +170,20 @@ fn turn(bytes: Vec<Blob>, how: How) -> Turn {
 
 fn blobs_of_all_sizes_go_both_ways() {
     let pool = pool(2);
-    for len in
-        [0, 1, 257, SHORT_IN_JSON, SHORT_IN_JSON + 1, 65_535, 65_536, 65_537, 1 << 20, 10 << 20]
-    {
+    for len in [
+        0,
+        1,
+        257,
+        SHORT_IN_JSON,
+        SHORT_IN_JSON + 1,
+        SHORT_IN_BINARY,
+        SHORT_IN_BINARY + 1,
+        65_535,
+        65_536,
+        65_537,
+        1 << 20,
+        10 << 20,
+    ] {
         let back = pool.submit(turn(vec![bytes(len)], How::Back)).result().expect("an output");
         assert_eq!(back.bytes, [bytes(len)], "{len} bytes");
         let around = pool.submit(turn(vec![bytes(len)], How::Around)).result().expect("an output");
@@ -213,7 +224,7 @@ fn waiting_tasks_with_blobs_take_no_descriptors() {
 
 fn more_blobs_than_fit_into_a_channel_travel_with_one_task() {
     let pool = pool(1);
-    let many: Vec<_> = (0..600).map(|n| bytes(SHORT_IN_JSON + 1 + n % 10)).collect();
+    let many: Vec<_> = (0..600).map(|n| bytes(SHORT_IN_BINARY + 1 + n % 10)).collect();
     let back = pool.submit(turn(many.clone(), How::Back)).result().expect("an output");
     assert!(back.bytes == many);
 }

@@ -14,9 +14,9 @@ const MOST_VALUES: usize = 1024;
 /// Largest number of their bytes, with those of blobs. One larger value is kept if there is no other.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Largest number of their blobs, each of which may keep a descriptor of this process. One value with more is kept
-/// if there is no other.
-const MOST_BLOBS: usize = 256;
+/// Largest number of their blobs that keep a descriptor of this process. One value with more is kept if there is no
+/// other.
+const MOST_FILES: usize = 256;
 
 /// Largest number of wakers: a reader that is polled with another one each time must not add them for ever.
 const MOST_WAKERS: usize = 8;
@@ -33,6 +33,11 @@ pub(crate) struct EncodedPartial {
 impl EncodedPartial {
     fn bytes(&self) -> usize {
         self.text.len() + self.blobs.iter().map(|blob| blob.len()).sum::<usize>()
+    }
+
+    /// Number of its blobs that keep a descriptor.
+    fn files(&self) -> usize {
+        self.blobs.iter().filter(|blob| blob.file().is_some()).count()
     }
 }
 
@@ -61,11 +66,12 @@ pub(in crate::future) struct PartialQueue {
 
 #[derive(Default)]
 struct QueueState {
-    kept: VecDeque<KeptPartial>,
+    /// With the number of its files when it came: a blob gets one when a clone of it is sent.
+    kept: VecDeque<(KeptPartial, usize)>,
     /// Number of bytes of the values.
     bytes: usize,
-    /// Number of blobs of the values.
-    blobs: usize,
+    /// Number of files of the values.
+    files: usize,
     /// The task is done.
     is_closed: bool,
     /// Of the readers that wait in async code.
@@ -87,19 +93,20 @@ impl PartialQueue {
         if state.is_closed {
             return;
         }
+        let files = partial.as_ref().map_or(0, EncodedPartial::files);
         let has_room = |partial: &EncodedPartial| {
             let fits = state.bytes.saturating_add(partial.bytes()) <= MOST_BYTES
-                && state.blobs + partial.blobs.len() <= MOST_BLOBS;
+                && state.files + files <= MOST_FILES;
             state.kept.is_empty() || state.kept.len() < MOST_VALUES && fits
         };
         match (partial.filter(has_room), state.kept.back_mut()) {
             (Some(partial), _) => {
                 state.bytes += partial.bytes();
-                state.blobs += partial.blobs.len();
-                state.kept.push_back(KeptPartial::Value(partial));
+                state.files += files;
+                state.kept.push_back((KeptPartial::Value(partial), files));
             }
-            (None, Some(KeptPartial::Missed(number))) => *number += 1,
-            (None, _) => state.kept.push_back(KeptPartial::Missed(1)),
+            (None, Some((KeptPartial::Missed(number), _))) => *number += 1,
+            (None, _) => state.kept.push_back((KeptPartial::Missed(1), 0)),
         }
         self.wake(state);
     }
@@ -122,11 +129,11 @@ impl PartialQueue {
     }
 
     fn next(&self, state: &mut QueueState) -> NextPartial {
-        if let Some(kept) = state.kept.pop_front() {
+        if let Some((kept, files)) = state.kept.pop_front() {
             if let KeptPartial::Value(partial) = &kept {
                 state.bytes -= partial.bytes();
-                state.blobs -= partial.blobs.len();
             }
+            state.files -= files;
             return NextPartial::KeptPartial(kept);
         }
         // In a forked copy of the program no thread fills the queue.
@@ -187,6 +194,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::transport::ReceivedBytes;
+    use procession_os::sealed::Sealed;
 
     fn value(len: usize) -> Option<EncodedPartial> {
         Some(EncodedPartial { attempt: 1, text: vec![0; len], blobs: Vec::new() })
@@ -246,15 +255,28 @@ mod tests {
             queue.put(len.and_then(value));
         }
         assert_eq!(taken(&queue), [Ok(MOST_BYTES + 1), Err(2)]);
-        let with_blobs = |number| {
-            let blobs = vec![Blob::from(vec![7]); number];
+        let without_files = || {
+            let blobs = vec![Blob::from(vec![7]); 2 * MOST_FILES];
             Some(EncodedPartial { attempt: 1, text: Vec::new(), blobs })
         };
-        for number in [MOST_BLOBS - 1, 1, 1] {
+        queue.put(without_files());
+        queue.put(without_files());
+        assert_eq!(taken(&queue), [Ok(0), Ok(0)]);
+        if !procession_os::sealed::is_available() {
+            return;
+        }
+        let file = procession_os::sealed::create(&[7]).expect("a file");
+        let sealed = ReceivedBytes::Sealed(Sealed::open(file, 1).expect("a sealed file"));
+        let sealed = Blob::from(sealed);
+        let with_blobs = |number| {
+            let blobs = vec![sealed.clone(); number];
+            Some(EncodedPartial { attempt: 1, text: Vec::new(), blobs })
+        };
+        for number in [MOST_FILES - 1, 1, 1] {
             queue.put(with_blobs(number));
         }
         assert_eq!(taken(&queue), [Ok(0), Ok(0), Err(1)]);
-        queue.put(with_blobs(MOST_BLOBS + 1));
+        queue.put(with_blobs(MOST_FILES + 1));
         assert_eq!(taken(&queue), [Ok(0)], "there is no other");
         queue.put(value(2));
         queue.close();

@@ -18,8 +18,8 @@ use crate::process_pool::work_item::WorkItem;
 use crate::scheduler::Begun;
 use crate::shared_value::ToldReleases;
 use crate::transport::{
-    self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, Passed, RELEASED,
-    SegmentWriter, SharedRegion, Socket, TAKE_IN, Writer,
+    self, CALL, Call, Direction, Garbled, HAS_ATTACHMENT, INLINE_LIMIT, MOST_APPENDED, Passed,
+    RELEASED, SegmentWriter, SharedRegion, Socket, TAKE_IN, Writer,
 };
 
 /// A call that is to be written.
@@ -208,19 +208,25 @@ impl Sending {
         let is_inline = text.len() <= INLINE_LIMIT;
         let inline = if is_inline { text } else { &[] };
         let lengths = work_item.lengths(items);
-        let parts = [&head[..], work_item.name.as_bytes(), &lengths, inline];
         let ring = region.calls();
-        if !self.writer.fits(&ring, &parts) {
+        let with = |appendix| [&head[..], work_item.name.as_bytes(), &lengths, inline, appendix];
+        // An item that is in a segment cannot be taken back.
+        if !self.writer.fits(&ring, &with(&[0; MOST_APPENDED])) {
             return Ok(Written::RingFull);
         }
         let attached = (!is_inline).then_some(text);
         // Messages of another call, which was taken back meanwhile, do not count.
         let sent = self.partly_sent.take().filter(|(of, _)| of == seq).map_or(0, |(_, sent)| sent);
         let blobs = work_item.blobs();
+        let mut appendix = Vec::new();
         let has_attachment =
             match transport::pass(attached, &blobs, sent, socket, &mut self.segments) {
                 Passed::Nothing => false,
                 Passed::All => true,
+                Passed::Appendix(message) => {
+                    appendix = message;
+                    true
+                }
                 Passed::Part(sent) => {
                     self.partly_sent = Some((*seq, sent));
                     return Ok(Written::SocketFull);
@@ -235,7 +241,7 @@ impl Sending {
         let call =
             SentCall { seq, work_item, first, items: number, answered: 0, attempt: *attempt };
         self.claims.publish(region, claim, call, short_seq);
-        let fits = self.writer.write(&ring, kind, &parts)?;
+        let fits = self.writer.write_with(&ring, kind, &with(&appendix), appendix.len())?;
         Ok(if fits { Written::Yes } else { Written::RingFull })
     }
 

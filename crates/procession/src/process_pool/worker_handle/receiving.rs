@@ -184,10 +184,11 @@ impl Receiving {
     /// The attachment of the record that was taken last.
     pub(in crate::process_pool) fn attachment(
         &mut self,
+        record: Record,
         socket: &Socket,
     ) -> Result<Attachment, Garbled> {
         self.take_ins = 0;
-        self.assembly.next(socket, &mut self.patience)
+        self.assembly.next(self.records.appendix(record), socket, &mut self.patience)
     }
 
     /// Reads the attachments that are in the socket, to make room for more.

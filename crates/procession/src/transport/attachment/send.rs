@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use procession_os::sealed;
-use rustix::io::Errno;
 
-use super::{HAS_MORE, HAS_TEXT, HEAD, INLINE, IS_FIRST, KIND, LENGTH, SHORT};
+use super::{HAS_MORE, HAS_TEXT, HEAD, INLINE, IS_FIRST, KIND, LENGTH, MOST_APPENDED, SHORT};
 use crate::blob::Blob;
 use crate::transport::segments::{NewSegment, SegmentItem, SegmentWriter};
 use crate::transport::socket::{LONGEST, MOST_FDS, Sent, Socket};
@@ -21,6 +20,9 @@ pub(super) fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     file.write_all_at(bytes, 0)?;
     Ok(file.into())
 }
+
+/// Bytes up to this number are copied for each receiver: a descriptor costs it several times as much.
+const MOST_AGAIN: usize = 64 * 1024;
 
 /// An item to send.
 #[derive(Clone, Copy)]
@@ -37,10 +39,14 @@ impl<'i> Item<'i> {
         }
     }
 
-    /// Puts the bytes into a segment. Not those that are in a file, or will be since there are clones.
+    /// Puts the bytes into a segment. Not many that are in a file, or will be since there are clones.
     fn place(self, segments: &mut SegmentWriter) -> Option<(SegmentItem, Option<NewSegment>)> {
         match self {
-            Self::Blob(blob) if blob.file().is_some() || blob.has_clones() => None,
+            Self::Blob(blob)
+                if blob.len() > MOST_AGAIN && (blob.file().is_some() || blob.has_clones()) =>
+            {
+                None
+            }
             Self::Blob(_) | Self::Text(_) => segments.place(self.bytes()),
         }
     }
@@ -66,6 +72,8 @@ pub(crate) enum Passed {
     /// There is nothing to attach.
     Nothing,
     All,
+    /// Nothing was sent: this is to be the appendix of the record.
+    Appendix(Vec<u8>),
     /// This number of items was sent. The socket has no room for more now.
     Part(usize),
     /// The system lacks a resource for the next item; this number was sent.
@@ -108,7 +116,12 @@ pub(crate) fn pass(
             if end < number { HAS_MORE } else { 0 },
             if text.is_some() { HAS_TEXT } else { 0 },
         ];
-        let sent = draft.send(flags.iter().sum(), to);
+        let message = draft.message(flags.iter().sum());
+        if draft.is_appendix(&message) && next == 0 && end == number {
+            draft.settle(true, segments);
+            return Passed::Appendix(message);
+        }
+        let sent = draft.send(&message, to);
         draft.settle(sent == Sent::Yes, segments);
         match sent {
             Sent::Yes => next = end,
@@ -190,14 +203,21 @@ impl<'i> Draft<'i> {
         segments.settle(is_sent, new);
     }
 
-    pub(super) fn send(&self, flags: u8, to: &Socket) -> Sent {
-        let Ok(items) = u8::try_from(self.lengths.len()) else {
-            return Sent::Short(Errno::INVAL);
-        };
-        let mut bytes = vec![KIND, flags, items];
+    pub(super) fn message(&self, flags: u8) -> Vec<u8> {
+        // Each item takes some of its length, so there are fewer than 256.
+        let mut bytes = vec![KIND, flags, self.lengths.len() as u8];
         bytes.extend(self.lengths.iter().flat_map(|length| length.to_le_bytes()));
         bytes.extend_from_slice(&self.inline);
+        bytes
+    }
+
+    /// Whether its message can go with the record.
+    fn is_appendix(&self, message: &[u8]) -> bool {
+        self.files.is_empty() && message.len() <= MOST_APPENDED
+    }
+
+    pub(super) fn send(&self, message: &[u8], to: &Socket) -> Sent {
         let fds: Vec<_> = self.files.iter().map(AsFd::as_fd).collect();
-        to.send(&bytes, &fds)
+        to.send(message, &fds)
     }
 }

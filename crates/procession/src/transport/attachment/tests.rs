@@ -2,10 +2,12 @@
 
 use std::iter;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::send::{Draft, Item, new_file};
 use super::*;
-use crate::transport::segments::SegmentWriter;
+use crate::transport::segments::{Direction, MOST_BYTES, SegmentWriter};
+use crate::transport::shared_region::SharedRegion;
 use crate::transport::socket::Sent;
 
 fn pair() -> (Socket, Socket) {
@@ -27,16 +29,17 @@ fn texts_and_blobs_of_all_lengths_arrive() {
             let blobs = blobs(lens);
             match pass(text.map(str::as_bytes), &blobs, 0, &one, &mut SegmentWriter::default()) {
                 Passed::All => {}
+                Passed::Appendix(message) => assert_eq!(one.send(&message, &[]), Sent::Yes),
                 Passed::Nothing if text.is_none() && blobs.is_empty() => continue,
                 other => panic!("{other:?}"),
             }
-            let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
+            let mut got = assembly.next(&[], &other, &mut Patience::none()).expect("sound");
             let expected = text.unwrap_or("in the record");
             assert_eq!(got.text(b"in the record"), expected.as_bytes());
             assert_eq!(got.take_blobs(), blobs);
         }
     }
-    assert!(assembly.next(&other, &mut Patience::none()).is_err(), "nothing was sent");
+    assert!(assembly.next(&[], &other, &mut Patience::none()).is_err(), "nothing was sent");
 }
 
 #[test]
@@ -45,7 +48,8 @@ fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_d
     let mut assembly = Assembly::default();
     // First messages of attachments that are given up fill the socket.
     let given_up = Draft::of(iter::once(Item::Text(b"given up")), &mut SegmentWriter::default()).0;
-    while given_up.send(IS_FIRST | HAS_MORE | HAS_TEXT, &one) == Sent::Yes {}
+    let message = given_up.message(IS_FIRST | HAS_MORE | HAS_TEXT);
+    while given_up.send(&message, &one) == Sent::Yes {}
     let many = blobs(iter::repeat_n(900, 256));
     let (mut from, mut rounds) = (0, 0);
     loop {
@@ -58,9 +62,62 @@ fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_d
         rounds += 1;
     }
     assert!(rounds > 0);
-    let mut got = assembly.next(&other, &mut Patience::none()).expect("sound");
+    let mut got = assembly.next(&[], &other, &mut Patience::none()).expect("sound");
     assert_eq!(got.text(b"none"), b"none");
     assert_eq!(got.take_blobs(), many);
+}
+
+#[test]
+fn an_attachment_in_segments_that_the_other_side_has_goes_with_the_record() {
+    if !sealed::is_available() {
+        return;
+    }
+    let (region, file) = SharedRegion::create(1).expect("memory");
+    let (region, theirs) = (Arc::new(region), Arc::new(SharedRegion::open(file).expect("memory")));
+    for direction in [Direction::ToWorker, Direction::ToCoordinator] {
+        let (one, other) = pair();
+        let mut writer = SegmentWriter::new(Arc::clone(&region), direction, MOST_BYTES);
+        let reader = SegmentReader::new(Arc::clone(&theirs), direction);
+        let mut assembly = Assembly::with(reader);
+        let mut appended = 0;
+        for len in [5_000, 5_000, 60_000, 1_025, 1_024, 100] {
+            let blobs = blobs([len, len + 1]);
+            let appendix = match pass(Some(b"a text"), &blobs, 0, &one, &mut writer) {
+                Passed::All => Vec::new(),
+                Passed::Appendix(message) => message,
+                other => panic!("{other:?}"),
+            };
+            if !appendix.is_empty() {
+                appended += 1;
+                assert!(matches!(other.receive(), Received::Nothing), "{len} bytes");
+            }
+            let mut got = assembly.next(&appendix, &other, &mut Patience::none()).expect("sound");
+            assert_eq!(got.text(b"none"), b"a text");
+            assert_eq!(got.take_blobs(), blobs);
+        }
+        // The first has descriptors, and items in the message of the others are too long.
+        assert_eq!(appended, 3, "{direction:?}");
+    }
+}
+
+#[test]
+fn a_malformed_appendix_is_an_error_and_one_takes_the_place_of_what_was_given_up() {
+    let (one, other) = pair();
+    let mut assembly = Assembly::default();
+    let whole = |text: &'static [u8]| {
+        Draft::of(iter::once(Item::Text(text)), &mut SegmentWriter::default()).0
+    };
+    let mut next = |appendix: &[u8]| {
+        let given_up = whole(b"given up");
+        assert_eq!(given_up.send(&given_up.message(IS_FIRST | HAS_TEXT), &one), Sent::Yes);
+        assembly.take_in(&other, &mut Patience::none()).expect("sound");
+        let next = assembly.next(appendix, &other, &mut Patience::none());
+        next.map(|next| next.text(b"none").to_vec())
+    };
+    assert_eq!(next(&whole(b"text").message(IS_FIRST | HAS_TEXT)), Ok(b"text".to_vec()));
+    assert!(next(b"x").is_err() && next(&[KIND, IS_FIRST, 1]).is_err());
+    let more = whole(b"text").message(IS_FIRST | HAS_TEXT | HAS_MORE);
+    assert!(next(&more).is_err(), "more would follow");
 }
 
 #[test]
@@ -68,7 +125,7 @@ fn malformed_messages_are_errors() {
     let garbled = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
         let (one, other) = pair();
         assert_eq!(one.send(bytes, fds), Sent::Yes);
-        Assembly::default().next(&other, &mut Patience::none()).is_err()
+        Assembly::default().next(&[], &other, &mut Patience::none()).is_err()
     };
     let head = |flags: u8, items: u8| vec![KIND, flags, items];
     let with = |mut head: Vec<u8>, length: u64| {

@@ -90,7 +90,7 @@ pub(super) fn tell(lie: SegmentLie, id: u64) {
         }
         SegmentLie::NeverSent => blobs(id, &[item(SLOT, 1, 100)], &[]),
         SegmentLie::NoSuchSlot => {
-            blobs(id, &[item(8, 1, 100) | IS_NEW], &[whole(&[7; 100]).as_fd()]);
+            blobs(id, &[item(16, 1, 100) | IS_NEW], &[whole(&[7; 100]).as_fd()]);
         }
         SegmentLie::Twice => {
             let file = whole(&[7; 100]);
