@@ -128,6 +128,18 @@ mod tests {
     #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
     struct Metres(f64);
 
+    /// Writes one element after the other, by itself.
+    struct InParts(Vec<u16>);
+
+    impl Serialize for InParts {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeSeq;
+            let mut elements = serializer.serialize_seq(Some(self.0.len()))?;
+            self.0.iter().try_for_each(|element| elements.serialize_element(element))?;
+            elements.end()
+        }
+    }
+
     #[test]
     fn the_kind_of_many_numbers_is_written_once() {
         let header = 1 + 4 + 1;
@@ -144,6 +156,12 @@ mod tests {
         there_and_back(vec![i64::MIN, -1, 7]);
         there_and_back(vec![f32::MIN, -0.0, 7.0]);
         there_and_back(vec![f64::MIN, f64::INFINITY, 7.0]);
+        for len in 0..300 {
+            there_and_back((0..len).collect::<Vec<u64>>());
+            there_and_back((0..len).map(|n| n as u8).collect::<Vec<_>>());
+            let short: Vec<u16> = (0..len).map(|n| n as u16).collect();
+            assert_eq!(written(&short), written(&InParts(short)), "{len} elements");
+        }
         there_and_back(vec![Metres(1.5), Metres(-0.0)]);
         there_and_back(vec![vec![1_u32, 2], vec![], vec![3]]);
         there_and_back(vec![u128::MAX, 1]);
@@ -161,8 +179,9 @@ mod tests {
             let floats = values.iter().filter(|value| **value == float).count();
             1 + 4 + 5 * floats + (values.len() - floats)
         };
-        for at in 0..5 {
-            let mut values = vec![float; 5];
+        // Numbers are appended 128 bytes at a time.
+        for at in 0..70 {
+            let mut values = vec![float; 70];
             values[at] = flag;
             assert_eq!(written(&values).len(), each(&values), "changes at {at}");
             there_and_back(values);

@@ -4,7 +4,7 @@ mod numbers;
 
 use serde::ser::{Serialize, Serializer};
 
-use self::numbers::{Alike, FirstElements};
+use self::numbers::{Alike, Block, ByBlocks, FirstElements};
 use super::{DEEPEST, kind};
 use crate::codec::compound::impl_compound;
 use crate::codec::refusal::Refusal;
@@ -250,6 +250,33 @@ impl<'a, 'w> Serializer for &'a mut BinaryWriter<'w> {
         Ok(())
     }
 
+    /// All elements have one type, so if one is a number, most likely all are.
+    #[inline]
+    fn collect_seq<I: IntoIterator<Item: Serialize>>(self, elements: I) -> Result<(), Refusal> {
+        let elements = elements.into_iter();
+        // Without the exact number there is no expectation, as in `serialize_seq`.
+        let (least, most) = elements.size_hint();
+        let expected = if most == Some(least) { least } else { 0 };
+        let mut compound = self.open(kind::SEQ)?;
+        let (mut alike, mut block) = (Alike::Unknown { expected }, Block::new());
+        let (at, mut number) = (compound.at, 0);
+        for element in elements {
+            let writer = &mut *compound.writer;
+            let result = match alike {
+                Alike::No => element.serialize(writer),
+                _ => {
+                    let (alike, block) = (&mut alike, &mut block);
+                    element.serialize(FirstElements(ByBlocks { writer, at, alike, block }))
+                }
+            };
+            result.map_err(|refusal| refusal.in_element(number))?;
+            number += 1;
+        }
+        block.append_to(&mut *compound.writer.out);
+        (compound.alike, compound.number) = (alike, number);
+        compound.close()
+    }
+
     #[inline]
     fn serialize_seq(self, len: Option<usize>) -> Result<BinaryCompound<'a, 'w>, Refusal> {
         let alike = Alike::Unknown { expected: len.unwrap_or(0) };
@@ -326,7 +353,7 @@ impl BinaryCompound<'_, '_> {
         self.number += 1;
         let result = match self.alike {
             Alike::No => value.serialize(&mut *self.writer),
-            Alike::Unknown { .. } | Alike::Numbers(_) => value.serialize(FirstElements(self)),
+            Alike::Unknown { .. } | Alike::Numbers(_) => value.serialize(FirstElements(&mut *self)),
         };
         result.map_err(|refusal| refusal.in_element(index))
     }
@@ -364,7 +391,7 @@ impl BinaryCompound<'_, '_> {
         let number = u32::try_from(self.number)
             .map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
         self.writer.out[self.at..self.at + 4].copy_from_slice(&number.to_le_bytes());
-        if self.has_numbers_only() {
+        if self.alike.are_numbers() {
             self.writer.out[self.at - 1] = kind::NUMBERS;
         }
         self.writer.depth -= self.levels;

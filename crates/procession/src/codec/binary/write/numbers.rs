@@ -17,29 +17,106 @@ pub(super) enum Alike {
     No,
 }
 
-/// Writes one element of a sequence of which all elements so far are numbers of one kind.
-pub(super) struct FirstElements<'c, 'a, 'w>(pub &'c mut BinaryCompound<'a, 'w>);
+/// Where one element of a sequence goes of which all elements so far are numbers of one kind.
+pub(super) trait NumberSink: Sized {
+    type Writer: Serializer<Ok = (), Error = Refusal>;
 
-impl<'c, 'w> FirstElements<'c, '_, 'w> {
-    /// Writes a number behind others of its kind. If there are others, returns the writer of a value with
-    /// its kind.
+    /// Takes a number behind others of its kind. If there are others, returns the writer of a value with its kind.
+    fn number<const N: usize>(self, kind: u8, bytes: [u8; N]) -> Option<Self::Writer>;
+    /// The writer of a value with its kind.
+    fn one_by_one(self) -> Self::Writer;
+}
+
+/// Writes one element for a [`NumberSink`].
+pub(super) struct FirstElements<S>(pub S);
+
+impl<'c, 'w> NumberSink for &'c mut BinaryCompound<'_, 'w> {
+    type Writer = &'c mut BinaryWriter<'w>;
+
     #[inline]
-    fn number<const N: usize>(self, kind: u8, bytes: [u8; N]) -> Option<&'c mut BinaryWriter<'w>> {
-        let compound = self.0;
-        if let Alike::Unknown { expected } = compound.alike {
-            compound.alike = Alike::Numbers(kind);
-            compound.writer.out.push(kind);
-            make_room(&mut *compound.writer.out, expected.saturating_mul(N));
-        } else if compound.alike != Alike::Numbers(kind) {
-            return Some(compound.one_by_one());
+    fn number<const N: usize>(self, kind: u8, bytes: [u8; N]) -> Option<Self::Writer> {
+        if let Alike::Unknown { expected } = self.alike {
+            self.alike = Alike::Numbers(kind);
+            self.writer.begin_numbers(kind, expected.saturating_mul(N));
+        } else if self.alike != Alike::Numbers(kind) {
+            return Some(self.one_by_one());
         }
-        compound.writer.out.extend_from_slice(&bytes);
+        self.writer.out.extend_from_slice(&bytes);
         None
+    }
+
+    #[inline]
+    fn one_by_one(self) -> Self::Writer {
+        if let Alike::Numbers(kind) = std::mem::replace(&mut self.alike, Alike::No) {
+            self.writer.give_each_its_kind(self.at, kind);
+        }
+        &mut *self.writer
+    }
+}
+
+/// Numbers that are appended together: to append each of them costs several times as much.
+pub(super) struct Block {
+    bytes: [u8; Self::LEN],
+    len: usize,
+}
+
+impl Block {
+    /// Few, since a short sequence has one as well.
+    const LEN: usize = 128;
+
+    pub(super) const fn new() -> Self {
+        Self { bytes: [0; Self::LEN], len: 0 }
+    }
+
+    /// Appends what it has.
+    #[inline]
+    pub(super) fn append_to(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes[..self.len]);
+        self.len = 0;
+    }
+}
+
+/// The next element goes into a block.
+pub(super) struct ByBlocks<'c, 'w> {
+    pub(super) writer: &'c mut BinaryWriter<'w>,
+    /// The offset of the number of elements.
+    pub(super) at: usize,
+    pub(super) alike: &'c mut Alike,
+    pub(super) block: &'c mut Block,
+}
+
+impl<'c, 'w> NumberSink for ByBlocks<'c, 'w> {
+    type Writer = &'c mut BinaryWriter<'w>;
+
+    #[inline]
+    fn number<const N: usize>(self, kind: u8, bytes: [u8; N]) -> Option<Self::Writer> {
+        match *self.alike {
+            Alike::Numbers(same) if same == kind => {}
+            Alike::Unknown { expected } => {
+                *self.alike = Alike::Numbers(kind);
+                self.writer.begin_numbers(kind, expected.saturating_mul(N));
+            }
+            Alike::Numbers(_) | Alike::No => return Some(self.one_by_one()),
+        }
+        if self.block.len + N > Block::LEN {
+            self.block.append_to(&mut *self.writer.out);
+        }
+        self.block.bytes[self.block.len..self.block.len + N].copy_from_slice(&bytes);
+        self.block.len += N;
+        None
+    }
+
+    #[inline]
+    fn one_by_one(self) -> Self::Writer {
+        if let Alike::Numbers(kind) = std::mem::replace(self.alike, Alike::No) {
+            self.block.append_to(&mut *self.writer.out);
+            self.writer.give_each_its_kind(self.at, kind);
+        }
+        self.writer
     }
 }
 
 /// Makes room for many numbers at once, of which fresh pages are a good part of the cost.
-#[inline]
 fn make_room(out: &mut Vec<u8>, bytes: usize) {
     /// Less than this grows as it is needed.
     const MANY: usize = 1 << 20;
@@ -50,31 +127,29 @@ fn make_room(out: &mut Vec<u8>, bytes: usize) {
     }
 }
 
-impl<'w> BinaryCompound<'_, 'w> {
-    /// The writer for elements with a kind each.
+impl Alike {
+    /// Whether a sequence is written as numbers of one kind.
     #[inline]
-    fn one_by_one(&mut self) -> &mut BinaryWriter<'w> {
-        if let Alike::Numbers(kind) = std::mem::replace(&mut self.alike, Alike::No) {
-            self.give_each_its_kind(kind);
-        }
-        &mut *self.writer
-    }
-
-    /// Writes the numbers again that were written without their kind.
-    #[cold]
-    fn give_each_its_kind(&mut self, kind: u8) {
-        let written = self.writer.out.split_off(self.at + 4);
-        self.writer.put_each(kind, &written[1..]);
-    }
-
-    /// Whether it is written as numbers of one kind.
-    #[inline]
-    pub(super) fn has_numbers_only(&self) -> bool {
-        matches!(self.alike, Alike::Numbers(_))
+    pub(super) fn are_numbers(self) -> bool {
+        matches!(self, Self::Numbers(_))
     }
 }
 
 impl BinaryWriter<'_> {
+    /// Before the first of numbers that take so many bytes, about.
+    #[inline]
+    fn begin_numbers(&mut self, kind: u8, bytes: usize) {
+        self.out.push(kind);
+        make_room(self.out, bytes);
+    }
+
+    /// Writes the numbers again that were written without their kind, behind the number of elements at this offset.
+    #[cold]
+    fn give_each_its_kind(&mut self, at: usize, kind: u8) {
+        let written = self.out.split_off(at + 4);
+        self.put_each(kind, &written[1..]);
+    }
+
     /// Writes numbers of one kind with a kind each.
     fn put_each(&mut self, kind: u8, bytes: &[u8]) {
         macro_rules! put_each {
@@ -109,7 +184,7 @@ macro_rules! numbers {
     ($($method:ident $type:ty, $kind:ident;)*) => {
         $(#[inline]
         fn $method(self, value: $type) -> Result<(), Refusal> {
-            match self.number(kind::$kind, value.to_le_bytes()) {
+            match self.0.number(kind::$kind, value.to_le_bytes()) {
                 None => Ok(()),
                 Some(writer) => writer.$method(value),
             }
@@ -126,16 +201,16 @@ macro_rules! others {
     };
 }
 
-impl<'c, 'w> Serializer for FirstElements<'c, '_, 'w> {
+impl<S: NumberSink> Serializer for FirstElements<S> {
     type Ok = ();
     type Error = Refusal;
-    type SerializeSeq = BinaryCompound<'c, 'w>;
-    type SerializeTuple = BinaryCompound<'c, 'w>;
-    type SerializeTupleStruct = BinaryCompound<'c, 'w>;
-    type SerializeTupleVariant = BinaryCompound<'c, 'w>;
-    type SerializeMap = BinaryCompound<'c, 'w>;
-    type SerializeStruct = BinaryCompound<'c, 'w>;
-    type SerializeStructVariant = BinaryCompound<'c, 'w>;
+    type SerializeSeq = <S::Writer as Serializer>::SerializeSeq;
+    type SerializeTuple = <S::Writer as Serializer>::SerializeTuple;
+    type SerializeTupleStruct = <S::Writer as Serializer>::SerializeTupleStruct;
+    type SerializeTupleVariant = <S::Writer as Serializer>::SerializeTupleVariant;
+    type SerializeMap = <S::Writer as Serializer>::SerializeMap;
+    type SerializeStruct = <S::Writer as Serializer>::SerializeStruct;
+    type SerializeStructVariant = <S::Writer as Serializer>::SerializeStructVariant;
 
     numbers! {
         serialize_u8 u8, U8;
