@@ -68,7 +68,9 @@ struct LineWriter {
     max_length: Option<u64>,
     /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
-    /// When a line had the CPU time of this process for the last time.
+    /// Whether this process writes about itself, and so knows the CPU time.
+    is_own: bool,
+    /// When a line had the CPU time for the last time.
     cpu_at: Option<Timestamp>,
     /// Only part of the last line was written. The next line must begin with a line feed.
     is_incomplete: bool,
@@ -136,8 +138,11 @@ impl Journal {
     ) -> Self {
         let identity = file.metadata().ok().as_ref().map(identity);
         let (line, length, is_incomplete, cpu_at) = (Vec::new(), 0, false, None);
+        // A process of another host may have the same id.
+        let is_own = pid == std::process::id() && !matches!(process, ProcessKind::Other(_));
         let max_length = max_file_size();
-        let writer = LineWriter { file, identity, length, max_length, line, cpu_at, is_incomplete };
+        let writer =
+            LineWriter { file, identity, length, max_length, line, is_own, cpu_at, is_incomplete };
         let (writer, reserve) = (Mutex::new(writer), Mutex::default());
         Journal { path, process, worker, pid, writer, lost: AtomicU64::new(0), reserve }
     }
@@ -151,7 +156,7 @@ impl Journal {
             let mut writer = lock(&self.writer);
             let (process, worker, pid) = (self.process.clone(), self.worker, self.pid);
             let ts = now();
-            let own_cpu_s = writer.cpu_time_if_due(ts, pid);
+            let own_cpu_s = writer.cpu_time_if_due(ts);
             let extra = Map::new();
             let entry = LogEntry { ts, level, process, worker, pid, own_cpu_s, event, extra };
             let written = writer.check_file(&self.path).and_then(|()| writer.write(&entry));
@@ -173,7 +178,7 @@ impl Journal {
         let whole = {
             let mut writer = lock(&self.writer);
             let ts = now();
-            let mut own_cpu_s = writer.cpu_time_if_due(ts, self.pid);
+            let mut own_cpu_s = writer.cpu_time_if_due(ts);
             let entries = lines.iter().map(|(level, event)| LineRef {
                 ts,
                 level,
@@ -256,13 +261,12 @@ impl LineWriter {
         Ok(())
     }
 
-    /// The CPU time for a line at this time, if the last one is long ago. A process that writes for another one does
-    /// not know that one's.
-    fn cpu_time_if_due(&mut self, ts: Timestamp, pid: u32) -> Option<f64> {
+    /// The CPU time for a line at this time, if the last one is long ago.
+    fn cpu_time_if_due(&mut self, ts: Timestamp) -> Option<f64> {
         let is_due = self.cpu_at.is_none_or(|last| {
             ts.as_microsecond().saturating_sub(last.as_microsecond()) >= CPU_INTERVAL
         });
-        if !is_due || pid != std::process::id() {
+        if !self.is_own || !is_due {
             return None;
         }
         self.cpu_at = Some(ts);

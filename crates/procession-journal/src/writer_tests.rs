@@ -58,7 +58,9 @@ fn lines_have_the_cpu_time_of_their_own_process_from_time_to_time() {
     // Written for another process.
     let other = Journal::worker(dir.path(), 4, 1).unwrap();
     other.record(Level::Info, output("x".into()));
-    assert!(times(&other).is_empty());
+    let of_host = Journal::of_host(dir.path(), 1, "host", std::process::id()).unwrap();
+    of_host.record(Level::Info, output("x".into()));
+    assert!(times(&other).is_empty() && times(&of_host).is_empty());
 }
 
 #[test]
