@@ -37,9 +37,11 @@ class Charts {
 
   tell({ now, samples }) {
     const rate = samples.at(-1)?.rate ?? 0;
+    // Durations are counted in whole microseconds.
+    const took = (seconds) => seconds > 0 || !now.run.count ? time(seconds * 1000) : "< 1 µs";
     const used = now.slots ? Math.round(now.running / now.slots * 100) + "%" : "–";
     const gauges = [["running", now.running + " of " + now.slots], ["utilisation", used], ["in the queue", now.pending],
-      ["tasks a second", STRIPS[2].text(rate)], ["median", time(now.run.median * 1000)], ["p99", time(now.run.p99 * 1000)],
+      ["tasks a second", STRIPS[2].text(rate)], ["median", took(now.run.median)], ["p99", took(now.run.p99)],
       ["done", now.done], ["failed", now.failed], ["cancelled", now.cancelled], ["retried", now.retried],
       ["workers", now.workers.length], ["workers replaced", now.respawned]];
     if (now.spares || now.promoted) gauges.push(["spares", now.spares], ["spares promoted", now.promoted]);

@@ -312,12 +312,18 @@ class Run {
     const inSeconds = step >= 100 || this.span().to >= 2000;
     const unit = inSeconds ? 1000 : 1;
     const decimals = Math.max(0, -Math.floor(Math.log10(step / unit) + 1e-9));
+    pen.textAlign = "left";
+    let free = 0;
     for (const at of all) {
       const x = this.x(at);
       if (x < margin - 1) continue;
       const text = (at / unit).toFixed(decimals) + (inSeconds ? " s" : " ms");
-      pen.textAlign = x + 40 > this.axis.clientWidth ? "right" : "left";
-      pen.fillText(text, Math.min(x + 3, this.axis.clientWidth - 2), AXIS / 2);
+      const wide = pen.measureText(text).width;
+      // The last one may have to move to the left. It is left out if it would cover the one before.
+      const left = Math.min(x + 3, this.axis.clientWidth - 2 - wide);
+      if (left < free) continue;
+      pen.fillText(text, left, AXIS / 2);
+      free = left + wide + 6;
     }
   }
 
