@@ -36,7 +36,8 @@ use self::server::DashboardServer;
 /// Interval of the search for new log lines.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Interval of the samples of gauges.
+/// The longest interval of the samples of gauges. In the first 50 seconds it is shorter, so that a short run has
+/// charts, too.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long pages may take to fetch the end of a history.
@@ -192,13 +193,14 @@ impl Drop for Dashboard {
 
 /// Reads the logs while pages are connected, and takes samples.
 fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
-    let mut sampled = Instant::now();
+    let began = Instant::now();
+    let mut sampled = began;
     while !is_over.load(Ordering::Acquire) {
         let mut has_more = false;
         if feed.viewers() > 0 {
             has_more = feed.read_some();
         }
-        if sampled.elapsed() >= SAMPLE_INTERVAL {
+        if sampled.elapsed() >= sample_interval(began.elapsed()) {
             feed.take_sample();
             // After it: it may have waited for a lock.
             sampled = Instant::now();
@@ -206,6 +208,11 @@ fn keep_reading(feed: &Feed, is_over: &AtomicBool) {
         // The pages get the lock in between.
         thread::park_timeout(if has_more { POLL_INTERVAL / 50 } else { POLL_INTERVAL });
     }
+}
+
+/// The interval of samples at this age of the page.
+fn sample_interval(age: Duration) -> Duration {
+    (age / 50).clamp(POLL_INTERVAL, SAMPLE_INTERVAL)
 }
 
 fn url(addr: SocketAddr) -> String {

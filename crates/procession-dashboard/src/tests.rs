@@ -110,3 +110,9 @@ fn a_pool_has_metrics_in_the_format_of_prometheus() {
     let without = Dashboard::open(local).unwrap();
     assert!(get(without.addr(), "/metrics", "localhost").starts_with("HTTP/1.0 404"));
 }
+
+#[test]
+fn a_short_run_has_many_samples_and_a_long_one_a_sample_a_second() {
+    let interval = |seconds| sample_interval(Duration::from_secs(seconds)).as_millis();
+    assert_eq!([0, 2, 25, 50, 10_000].map(interval), [100, 100, 500, 1000, 1000]);
+}
