@@ -12,29 +12,23 @@
 
 mod chunks;
 mod progress;
+mod run;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::chunks::RemoteChunks;
 use self::chunks::{ItemResult, RemoteChunkCore};
 pub use self::progress::{RemoteLine, RemoteProgress};
+use self::run::{OnDone, OnProgress};
 use crate::blob::{self, Blob};
 use crate::codec::{Encoding, Refusal};
 use crate::error::TaskError;
 use crate::executor::Job;
-use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
-use crate::executor::job::{AnyCore, AnyPromise, EncodedJob, EncodedText};
-use crate::future::EncodedPartial;
-use crate::process_pool::ProcessPool;
-use crate::progress_lines::Said;
-use crate::registry::Registry;
-use crate::task::TaskId;
-use crate::task_options::TaskOptions;
+use crate::executor::chunk::AnyChunkPromise;
+use crate::executor::job::{AnyPromise, EncodedJob};
 use crate::transport::Reply;
 
 /// An encoded task, or a chunk of short tasks of one kind, on its way to another host.
@@ -65,7 +59,8 @@ use crate::transport::Reply;
 /// let wire = Wire::default();
 /// let future = wire.submit(Square(7));
 /// let bytes = wire.0.lock().unwrap().pop().unwrap();
-/// assert_eq!(RemoteTask::from_bytes(&bytes, Vec::new()).unwrap().name(), "square");
+/// let task = RemoteTask::from_bytes(&bytes, Vec::new()).unwrap();
+/// assert_eq!((task.name(), task.tasks(), task.blobs().len()), ("square", 1, 0));
 /// assert!(future.result().is_err()); // its promise was dropped
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +89,13 @@ fn is_zero(number: &usize) -> bool {
 }
 
 /// Bytes that are no encoded task or result.
+///
+/// ```
+/// use procession::{NotEncoded, RemoteTask};
+///
+/// let error: NotEncoded = RemoteTask::from_bytes(b"hello", Vec::new()).unwrap_err();
+/// assert!(error.to_string().starts_with("these bytes are no encoded task"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("these bytes are no encoded {what}: {reason}")]
 pub struct NotEncoded {
@@ -102,22 +104,24 @@ pub struct NotEncoded {
 }
 
 impl RemoteTask {
-    /// The kind of the task, by its [`NAME`](crate::Task::NAME).
+    /// The kind of the task, by its [`NAME`](crate::Task::NAME). See the example of [`RemoteTask`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The number of tasks: more than one of a chunk.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn tasks(&self) -> usize {
         self.ends.len().max(1)
     }
 
     /// The [blobs](Blob) of the task, which are not in [`to_bytes`](Self::to_bytes).
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn blobs(&self) -> &[Blob] {
         &self.blobs
     }
 
-    /// The task without its blobs.
+    /// The task without its blobs. See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn to_bytes(&self) -> Vec<u8> {
         let Self { name, encoding, text, ends, blobs: _ } = self;
         let (name, encoding, tasks) = (Cow::Borrowed(&**name), *encoding, ends.len());
@@ -131,6 +135,7 @@ impl RemoteTask {
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) has written, and adds the blobs of the task, in their order.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     ///
     /// # Errors
     ///
@@ -149,7 +154,7 @@ impl RemoteTask {
 }
 
 /// The promise of the output of a task that is run elsewhere. On drop, its future is completed with
-/// [`TaskError::Cancelled`].
+/// [`TaskError::Cancelled`]. See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
 pub struct RemotePromise(PromiseKind);
 
 enum PromiseKind {
@@ -164,6 +169,7 @@ impl RemotePromise {
     }
 
     /// Completes the future with the result of the task. If the output cannot be decoded, that is the error.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn complete(self, result: RemoteResult) {
         let RemoteResult(content) = result;
         match (self.0, content) {
@@ -186,6 +192,7 @@ impl RemotePromise {
     }
 
     /// Completes the future with an error.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn fail(self, error: TaskError) {
         match self.0 {
             PromiseKind::One(promise, _) => promise.fail(error),
@@ -194,6 +201,7 @@ impl RemotePromise {
     }
 
     /// Whether the task has begun: [`FutureState::Running`](crate::FutureState::Running).
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn set_running(&self, running: bool) {
         if let PromiseKind::One(promise, _) = &self.0 {
             promise.set_running(running);
@@ -212,6 +220,16 @@ impl fmt::Debug for RemotePromise {
 }
 
 /// The encoded output of a task, or its error, on its way back.
+///
+/// ```
+/// use procession::{RemoteResult, TaskError};
+///
+/// let result = RemoteResult::of_error(TaskError::Cancelled);
+/// let read = RemoteResult::from_bytes(&result.to_bytes(), Vec::new())?;
+/// assert_eq!(read.error(), Some(&TaskError::Cancelled));
+/// assert!(read.blobs().is_empty());
+/// # Ok::<(), procession::NotEncoded>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteResult(Content);
 
@@ -227,13 +245,13 @@ enum Content {
 }
 
 impl RemoteResult {
-    /// The result of a task that has no output.
+    /// The result of a task that has no output. See the example of [`RemoteResult`].
     pub fn of_error(error: TaskError) -> Self {
         Self(Content::Error(error))
     }
 
     /// The error of the pool, if the task did not reply. Errors that the task itself returned are in the
-    /// encoded reply.
+    /// encoded reply. See the example of [`RemoteResult`].
     pub fn error(&self) -> Option<&TaskError> {
         match &self.0 {
             Content::Reply { .. } | Content::Chunk(_) => None,
@@ -242,6 +260,7 @@ impl RemoteResult {
     }
 
     /// The [blobs](Blob) of the output, which are not in [`to_bytes`](Self::to_bytes).
+    /// See the example of [`RemoteResult`].
     pub fn blobs(&self) -> &[Blob] {
         match &self.0 {
             Content::Reply { blobs, .. } => blobs,
@@ -249,7 +268,7 @@ impl RemoteResult {
         }
     }
 
-    /// The result without its blobs.
+    /// The result without its blobs. See the example of [`RemoteResult`].
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.0 {
             Content::Reply { text, .. } => [b"reply\n", &text[..]].concat(),
@@ -263,6 +282,7 @@ impl RemoteResult {
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) has written, and adds the blobs of the output.
+    /// See the example of [`RemoteResult`].
     ///
     /// # Errors
     ///
@@ -297,6 +317,7 @@ fn check_number(blobs: &[Blob], what: &'static str) -> Result<(), NotEncoded> {
 
 impl Job {
     /// Encodes the task, to be run elsewhere. `None`: it cannot be encoded, and its future has the error.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn into_remote(self) -> Option<(RemoteTask, RemotePromise)> {
         let EncodedJob { name, encoding, text, blobs, promise, .. } = self.encode()?;
         let (text, ends) = (text.into_vec(), Vec::new());
@@ -305,107 +326,11 @@ impl Job {
     }
 }
 
-type OnDone = Box<dyn FnOnce(RemoteResult) + Send>;
-type OnProgress = Box<dyn Fn(RemoteProgress) + Send + Sync>;
-
-/// Takes the place of a future: passes the encoded result on.
-struct RemoteCore {
-    first: TaskId,
-    on_progress: OnProgress,
-    on_done: Mutex<Option<OnDone>>,
-}
-
-impl RemoteCore {
-    fn pass(&self, content: Content) {
-        let on_done = self.on_done.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(on_done) = on_done {
-            on_done(RemoteResult(content));
-        }
-    }
-}
-
-impl AnyCore for RemoteCore {
-    fn put_partial(&self, partial: Option<EncodedPartial>) {
-        (self.on_progress)(RemoteProgress::of_partial(partial));
-    }
-
-    fn put_line(&self, said: &Said<'_>) -> bool {
-        (self.on_progress)(RemoteProgress::of_line(self.first, said));
-        true
-    }
-
-    fn set_running(&self, _: bool) {}
-
-    fn complete_with(self: Arc<Self>, reply: &Reply<'_>) {
-        self.pass(Content::Reply { text: reply.to_text(), blobs: reply.blobs.take() });
-    }
-
-    fn fail(self: Arc<Self>, error: TaskError) {
-        self.pass(Content::Error(error));
-    }
-}
-
-impl ProcessPool {
-    /// Runs a task that was encoded elsewhere. Calls `on_progress` with what it tells while it runs, in this
-    /// order, and then `on_done` once with its result, on threads of the pool or of the caller: they must not
-    /// wait, and take no lock that the caller has. The registry is that
-    /// of the pool's workers. Returns the id by which [`Canceller::cancel`](crate::Canceller::cancel) of
-    /// this pool ends the task.
-    pub fn run_remote(
-        &self,
-        registry: &Registry,
-        task: RemoteTask,
-        options: TaskOptions,
-        on_progress: impl Fn(RemoteProgress) + Send + Sync + 'static,
-        on_done: impl FnOnce(RemoteResult) + Send + 'static,
-    ) -> TaskId {
-        let RemoteTask { name, encoding: _, text, ends, blobs } = task;
-        let id = TaskId::next_many(ends.len().max(1));
-        let (on_progress, on_done): (OnProgress, OnDone) =
-            (Box::new(on_progress), Box::new(on_done));
-        match registry.known(&name) {
-            Ok((name, encoding)) if ends.is_empty() => {
-                let on_done = Mutex::new(Some(on_done));
-                let core = RemoteCore { first: id, on_progress, on_done };
-                let promise = AnyPromise::of_core(Arc::new(core));
-                let text = EncodedText::from_vec(text);
-                self.submit_encoded(
-                    EncodedJob { id, name, encoding, text, blobs, promise },
-                    options,
-                );
-            }
-            Ok((name, encoding)) => {
-                let promise = Box::new(RemoteChunkCore::new(id, ends.len(), on_progress, on_done));
-                let chunk = EncodedChunk { id, name, encoding, text, ends, promise };
-                self.submit_encoded_chunk(chunk, options);
-            }
-            Err(reason) => {
-                let error = Refusal::new(reason).into_undecodable("task", &name);
-                on_done(RemoteResult::of_error(error));
-            }
-        }
-        id
-    }
-
-    /// How long the tasks of this pool ran lately: a moving mean, in which the last ones count most. `None`:
-    /// none has run yet. An agent sends it along with results, so that the other side can put as many short
-    /// tasks into one message as are worth it.
-    pub fn typical_run_time(&self) -> Option<Duration> {
-        self.typical_task_run_time()
-    }
-
-    /// Ends tasks of [`run_remote`](Self::run_remote) at once: those that wait do not begin, and the workers
-    /// that run them are killed, whatever grace period they have. `tasks` is the number of tasks of a chunk,
-    /// or 1. Tasks that have ended are not affected.
-    pub fn kill_remote(&self, first: TaskId, tasks: u64) {
-        self.kill_tasks(first, tasks);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::{Death, Exit};
+    use crate::task_options::TaskOptions;
 
     #[test]
     fn a_task_and_its_result_are_read_as_they_were_written_and_other_bytes_are_refused() {

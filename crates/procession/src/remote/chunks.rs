@@ -23,6 +23,45 @@ type EnqueueJob = dyn Fn(Job, TaskOptions) + Send + Sync;
 
 /// How an executor of other hosts takes the tasks of a [`map`](crate::Executor::map): several in one
 /// [`RemoteTask`]. The executor returns it from [`Cancel::remote_chunks`](crate::Cancel::remote_chunks).
+///
+/// ```
+/// use std::sync::mpsc::Sender;
+///
+/// use procession::{Cancel, RemoteChunks, RemotePromise, RemoteTask, TaskId};
+///
+/// /// What futures use of an executor whose thread sends what comes from a channel.
+/// struct Link(RemoteChunks);
+///
+/// impl Link {
+///     fn new(outgoing: Sender<(RemoteTask, RemotePromise)>) -> Self {
+///         let single = outgoing.clone();
+///         Self(RemoteChunks::new(
+///             || 100, // tasks
+///             4,      // chunks ahead
+///             move |_first, chunk, promise, _options| drop(outgoing.send((chunk, promise))),
+///             move |job, _options| {
+///                 if let Some(pair) = job.into_remote() {
+///                     drop(single.send(pair));
+///                 }
+///             },
+///         ))
+///     }
+/// }
+///
+/// impl Cancel for Link {
+///     fn cancel(&self, _: TaskId) -> bool {
+///         false
+///     }
+///
+///     fn can_wait_for(&self, _: TaskId) -> bool {
+///         true
+///     }
+///
+///     fn remote_chunks(&self) -> Option<&RemoteChunks> {
+///         Some(&self.0)
+///     }
+/// }
+/// ```
 pub struct RemoteChunks {
     size: Box<dyn Fn() -> usize + Send + Sync>,
     ahead: usize,
@@ -33,7 +72,7 @@ pub struct RemoteChunks {
 impl RemoteChunks {
     /// Chunks of up to `size` tasks, of which `ahead` are handed over ahead of the consumer of a `map`. `size`
     /// is asked before each chunk; at 1 the next task goes alone. `enqueue` takes a chunk: the ids of its
-    /// tasks follow that of the first. `enqueue_job` takes a single task with options of its own.
+    /// tasks follow that of the first. `enqueue_job` takes a single task with options of its own. See the example of [`RemoteChunks`].
     pub fn new(
         size: impl Fn() -> usize + Send + Sync + 'static,
         ahead: usize,

@@ -37,7 +37,7 @@ enum ProgressHead {
     Lost,
 }
 
-/// A line that a task on another host has said.
+/// A line that a task on another host has said. See the example of [`RemoteProgress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteLine<'p> {
@@ -86,11 +86,19 @@ impl RemoteProgress {
 
     /// Stands for something that a task has told, and that did not arrive: readers of
     /// [`Future::partials`](crate::Future::partials) are told so.
+    ///
+    /// ```
+    /// # use procession::RemoteProgress;
+    /// let lost = RemoteProgress::lost();
+    /// let read = RemoteProgress::from_bytes(&lost.to_bytes(), lost.blobs().to_vec())?;
+    /// assert_eq!((read.size(), read.line()), (0, None));
+    /// # Ok::<(), procession::NotEncoded>(())
+    /// ```
     pub fn lost() -> Self {
         Self { head: ProgressHead::Lost, text: Vec::new(), blobs: Vec::new() }
     }
 
-    /// The line, if it is one.
+    /// The line, if it is one. See the example of [`RemoteProgress`].
     pub fn line(&self) -> Option<RemoteLine<'_>> {
         match self.head {
             ProgressHead::Line { item, worker, pid } => {
@@ -101,17 +109,18 @@ impl RemoteProgress {
         }
     }
 
-    /// The number of its bytes, with those of blobs.
+    /// The number of its bytes, with those of blobs. See the example of [`lost`](Self::lost).
     pub fn size(&self) -> usize {
         self.text.len() + self.blobs.iter().map(|blob| blob.len()).sum::<usize>()
     }
 
     /// The [blobs](Blob) of the value, which are not in [`to_bytes`](Self::to_bytes).
+    /// See the example of [`lost`](Self::lost).
     pub fn blobs(&self) -> &[Blob] {
         &self.blobs
     }
 
-    /// It without its blobs.
+    /// It without its blobs. See the example of [`lost`](Self::lost).
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(&self.head).expect("numbers are always encodable");
         bytes.push(b'\n');
@@ -120,6 +129,7 @@ impl RemoteProgress {
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) has written, and adds the blobs.
+    /// See the example of [`lost`](Self::lost).
     ///
     /// # Errors
     ///
@@ -134,6 +144,7 @@ impl RemoteProgress {
 impl RemotePromise {
     /// Passes on what the task has told, if that is a value, or one that was lost. Lines are for the program's
     /// function, which the executor calls.
+    /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn progress(&self, progress: RemoteProgress) {
         let PromiseKind::One(promise, _) = &self.0 else { return };
         let RemoteProgress { head, text, blobs } = progress;
