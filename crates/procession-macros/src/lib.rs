@@ -5,6 +5,7 @@ mod attributes;
 mod check;
 mod entry;
 mod options;
+mod recursion;
 mod task;
 
 use proc_macro::TokenStream;

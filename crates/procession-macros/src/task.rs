@@ -10,7 +10,7 @@
 //! ```
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
@@ -21,6 +21,7 @@ use syn::{
 use crate::attributes::{self, OfTask};
 use crate::check::{self, Refusals};
 use crate::options::Options;
+use crate::recursion;
 
 /// A function as a task.
 struct TaskFunction {
@@ -55,6 +56,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
     };
     let mut refusals = Refusals::default();
     check::function(&function, &mut refusals);
+    recursion::check(&function, &mut refusals);
     let attributes = OfTask::sort(std::mem::take(&mut function.attrs));
     let mut task = TaskFunction {
         options,
@@ -228,21 +230,21 @@ impl TaskFunction {
                 (output, end)
             }
             ReturnType::Type(_, ty) => {
-                let is_result = quote_spanned!(ty.span()=> #private::Probe::<#ty>::IS_RESULT);
-                let end = quote! {
+                let name = ty.to_token_stream().to_string().replace(' ', "");
+                let reason = format!(
+                    "`{name}` is a `Result` by another name: write `Result<_, _>` itself, or a path that \
+                     ends in `Result`, so that its errors are errors of the task"
+                );
+                // At the type, and of this macro: lints of the caller are not for it.
+                let span = Span::call_site().located_at(ty.span());
+                let check = quote_spanned! {span=>
                     const _: () = {
                         #[allow(unused_imports)]
                         use #private::IsNoResult as _;
-                        ::core::assert!(
-                            !#is_result,
-                            "the type that this task returns is an alias of `Result`: write \
-                             `Result<_, _>` itself, or a path that ends in `Result`, so that its \
-                             errors are errors of the task"
-                        );
+                        ::core::assert!(!#private::Probe::<#ty>::IS_RESULT, #reason);
                     };
-                    ::core::result::Result::Ok(__returned)
                 };
-                (quote!(#ty), end)
+                (quote!(#ty), quote!(#check ::core::result::Result::Ok(__returned)))
             }
         }
     }

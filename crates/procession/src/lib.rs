@@ -246,16 +246,17 @@ pub use procession_macros::main;
 /// - **Arguments** implement `Serialize`, `Deserialize` and `Send`, and are owned. A parameter of the
 ///   type [`&Context`](Context) is not sent; the executor supplies it. An attribute `#[serde(…)]` of a
 ///   parameter says how that is encoded.
-/// - **The output** has the same bounds. If the type that the function returns is named `Result`, the task
-///   may fail: with any error, `anyhow::Error`, a box of an error, or a text. An error that implements
-///   `Serialize` and `Deserialize` comes back as its own type: [`TaskError::downcast`].
+/// - **The output** has the same bounds. If the type that the function returns is named `Result`, as
+///   `io::Result` and `anyhow::Result` are too, the task may fail: with any error, `anyhow::Error`, a box of an
+///   error, or a text. A `Result` by another name does not compile. An error that implements `Serialize` and
+///   `Deserialize` comes back as its own type: [`TaskError::downcast`].
 /// - **The name** of the task is the path of its module and the function; `#[task(name = "…")]` gives
 ///   another. Errors contain it, and the worker finds the code by it.
 /// - **The encoding** is JSON; `#[task(encoding = binary)]` chooses another: see [`Encoding`].
 /// - **The type** of the value has the name of the function and implements [`Task`]. No type or module
 ///   in scope may have the same name.
 /// - **The plain function** cannot be called any more: a call makes the value. Code that is also called
-///   directly goes into a second function, which the task calls.
+///   directly, or calls itself, goes into a second function, which the task calls.
 /// - **Not possible** are generic and `async` functions, and methods. In an `impl` the compiler says
 ///   that a struct “is not supported in `trait`s or `impl`s”: the function belongs outside of it.
 /// - **Registered** by itself: [`Registry::collected`] finds the task, also in a library.
