@@ -88,6 +88,9 @@ pub trait Executor: Engine {
     /// If the results are dropped before their end, the tasks that have not begun are cancelled. Those
     /// that run are finished, and their results are dropped.
     ///
+    /// The tasks have no futures, so what they [emit](crate::Context::emit) is dropped. To read it,
+    /// [`submit`](Self::submit) them, and have as many futures at a time as keep the workers busy.
+    ///
     /// ```
     /// # #[cfg(feature = "macros")] {
     /// # use procession::*;
@@ -106,7 +109,8 @@ pub trait Executor: Engine {
     }
 
     /// Runs the tasks of an iterator and yields their results as they arrive, each with the index of its
-    /// task. Tasks are taken from the iterator as by [`map`](Self::map), so it may be endless.
+    /// task. Tasks are taken from the iterator as by [`map`](Self::map), so it may be endless, and what they
+    /// emit is dropped.
     ///
     /// ```
     /// # use procession::{Context, Executor, Failure, Task, TaskError, ThreadPool};

@@ -129,7 +129,9 @@ impl Context {
     /// - [`PartialError::Unencodable`]: the value cannot be encoded.
     /// - [`PartialError::Undelivered`]: the worker process cannot send it.
     ///
-    /// It is no error if the values are not read.
+    /// It is no error if the values are not read. The tasks of [`map`](crate::Executor::map),
+    /// [`map_unordered`](crate::Executor::map_unordered) and [`map_keyed`](crate::Executor::map_keyed) have no
+    /// futures, so what they emit is dropped: [`submit`](crate::Executor::submit) tasks whose values are to be read.
     pub fn emit<P: Serialize + DeserializeOwned>(&self, value: &P) -> Result<(), PartialError> {
         let mut text = Vec::new();
         let blobs = codec::encode(Encoding::Binary, value, &mut text).map_err(|refusal| {
