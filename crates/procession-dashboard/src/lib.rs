@@ -47,6 +47,32 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A page that is being served.
+///
+/// ```
+/// use procession_dashboard::{Dashboard, Gauges};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let sample = || Gauges { slots: 2, running: 1, ..Gauges::default() };
+/// let dashboard = Dashboard::open_for_pool("127.0.0.1:0".parse()?, "my pool", sample)?;
+/// println!("{} at port {}", dashboard.url(), dashboard.addr().port());
+/// let page = dashboard.still()?; // one file, which makes no requests
+/// assert!(page.contains("my pool"));
+/// dashboard.end();
+/// # Ok(()) }
+/// ```
+///
+/// A page of a run that keeps a journal:
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use procession_dashboard::Dashboard;
+/// let dashboard = Dashboard::open("127.0.0.1:8080".parse()?)?;
+/// dashboard.watch("my run", "logs/latest".as_ref())?;
+/// // … until the run has ended:
+/// dashboard.show_end();
+/// dashboard.end();
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Dashboard {
     feed: Arc<Feed>,

@@ -115,6 +115,17 @@ pub(crate) struct LineRef<'e> {
 
 /// The fields by which lines are sorted and filtered. Only the fields that all lines have must be
 /// well-formed.
+///
+/// ```
+/// use procession_journal::{EntryHeader, Level};
+///
+/// let line = r#"{"ts":"2026-11-22T23:49:32Z","level":"warn","process":"worker","worker":1,"pid":47,"event":"task","id":7,"label":"a.png","status":"error"}"#;
+/// let header = EntryHeader::of(line)?;
+/// assert_eq!((header.level(), header.event, header.status()), (Level::Warn, "task", Some("error")));
+/// assert!(header.timestamp().is_some() && header.about_worker() == Some(1));
+/// assert!(header.is_of_task("7") && header.is_of_task("a.png"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct EntryHeader<'l> {
     /// Time, as written.

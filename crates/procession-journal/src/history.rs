@@ -41,6 +41,28 @@ pub type Micros = i64;
 pub const MAX_SLOTS: usize = 1 << 15;
 
 /// A run as its log records it.
+///
+/// ```
+/// use procession_journal::{LogEntry, RunHistory};
+///
+/// # fn main() -> Result<(), serde_json::Error> {
+/// let log = r#"
+/// {"ts":"2026-11-22T23:49:32Z","level":"info","process":"coordinator","pid":46,"event":"worker_started","child":0,"child_pid":47}
+/// {"ts":"2026-11-22T23:49:33Z","level":"info","process":"worker","worker":0,"pid":47,"event":"task","id":7,"name":"thumb","slot":0,"status":"error","elapsed_ms":250.0,"attempt":1,"error":"no such file"}
+/// "#;
+/// let mut history = RunHistory::default();
+/// for line in log.trim().lines() {
+///     history.add(LogEntry::from_json(line.as_bytes())?);
+/// }
+/// assert!(history.is_open()); // no line says that the coordinator has ended
+/// history.close(); // it was killed
+/// let summary = history.summary();
+/// assert_eq!((summary.ok, summary.error), (0, 1));
+/// assert_eq!(history.failed().len(), 1);
+/// assert_eq!(history.final_outcomes().len(), 1);
+/// assert_eq!(history.slowest(3)[0].ms, 250.0);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Default)]
 pub struct RunHistory {
     /// The settings of the run.

@@ -9,6 +9,28 @@
 //!                         ▼
 //!                   tail ─► merge ─► history       read: by line, by time, as a whole
 //! ```
+//!
+//! A program of one process, which reads its own log at the end:
+//!
+//! ```
+//! use procession_journal::{Journal, Level, LogEvent, OutputStream, RunDir};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let logs = tempfile::tempdir()?;
+//! # let logs = logs.path();
+//! let run = RunDir::create(logs)?;
+//! let journal = Journal::coordinator(&run.path())?;
+//! let text = "hello".to_owned();
+//! journal.record(Level::Info, LogEvent::Output { stream: OutputStream::Stdout, text });
+//! journal.record(Level::Info, LogEvent::Exit { exit_code: 0, why: None });
+//! journal.finish();
+//! drop(journal);
+//!
+//! let (history, warnings) = procession_journal::read(&run.path())?;
+//! assert_eq!(history.processes[0].name(), "coordinator");
+//! assert!(!history.is_open() && warnings.lines().is_empty());
+//! # Ok(()) }
+//! ```
 
 pub mod entry;
 pub mod event;
@@ -38,6 +60,18 @@ pub use warnings::ReadWarnings;
 pub use writer::{Journal, current, is_being_written, set};
 
 /// Reads the whole history of a run from its directory, or from one of its files.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let (history, warnings) = procession_journal::read("logs/latest".as_ref())?;
+/// warnings.lines().iter().for_each(|warning| eprintln!("{warning}"));
+/// println!("{} tasks in {} processes", history.spans.len(), history.processes.len());
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// Those of the system: there is no such directory, say. A line that cannot be read is a warning.
 pub fn read(path: &Path) -> io::Result<(RunHistory, ReadWarnings)> {
     let is_running = is_running(path);
     let mut merge = Merge::open(path, !is_running)?;
@@ -56,6 +90,21 @@ pub fn read(path: &Path) -> io::Result<(RunHistory, ReadWarnings)> {
 }
 
 /// Adds all lines that can be read at present to the history.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// use procession_journal::{Merge, ReadWarnings, RunHistory, read_available};
+///
+/// let mut merge = Merge::open("logs/latest".as_ref(), false)?; // the run goes on
+/// let (mut history, mut warnings) = (RunHistory::default(), ReadWarnings::default());
+/// while history.is_open() {
+///     read_available(&mut merge, &mut history, &mut warnings);
+///     println!("{} tasks", history.spans.len());
+///     std::thread::sleep(std::time::Duration::from_millis(100));
+///     merge.refresh(false)?;
+/// }
+/// # Ok(()) }
+/// ```
 pub fn read_available(merge: &mut Merge, history: &mut RunHistory, warnings: &mut ReadWarnings) {
     while read_some(merge, history, warnings, usize::MAX) {}
 }

@@ -19,6 +19,20 @@ use super::reserve;
 use super::tail::{LogLine, Tail};
 
 /// The lines of a run's files, in the order of their times.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// use procession_journal::{LogLine, Merge};
+///
+/// let mut merge = Merge::open("logs/latest".as_ref(), true)?; // the run has ended
+/// while let Some(merged) = merge.next() {
+///     match merged.line {
+///         LogLine::Valid(_, header) => println!("{} {} {}", merged.at, header.pid, header.event),
+///         LogLine::Invalid(..) => eprintln!("{}:{}", merged.path.display(), merged.number),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Merge {
     dir: Option<PathBuf>,

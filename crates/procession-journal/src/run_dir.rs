@@ -83,6 +83,22 @@ pub enum FindError {
 }
 
 /// The directory of one run's logs.
+///
+/// ```
+/// use procession_journal::RunDir;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let logs = tempfile::tempdir()?;
+/// # let logs = logs.path();
+/// let run = RunDir::create(logs)?;
+/// run.link_latest()?;
+/// assert!(run.path().is_dir() && !run.is_running()); // nothing writes there yet
+/// assert_eq!(RunDir::find(logs, None)?, run); // the newest
+/// assert_eq!(RunDir::find(logs, Some(run.name()))?, run);
+/// assert_eq!(RunDir::list(logs)?, [run]);
+/// assert_eq!(RunDir::prune(logs, 20), 0); // up to 20 runs are kept
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
     logs: PathBuf,

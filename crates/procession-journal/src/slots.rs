@@ -7,6 +7,13 @@ use std::sync::{Mutex, PoisonError};
 static TAKEN: Mutex<Vec<bool>> = Mutex::new(Vec::new());
 
 /// A slot, until it is dropped.
+///
+/// ```
+/// use procession_journal::TaskSlot;
+///
+/// let (first, second) = (TaskSlot::take(), TaskSlot::take());
+/// assert_ne!(first.number(), second.number());
+/// ```
 #[derive(Debug)]
 pub struct TaskSlot(usize);
 

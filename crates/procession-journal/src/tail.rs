@@ -15,6 +15,22 @@ use super::entry::EntryHeader;
 const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// A file that is read from its beginning.
+///
+/// ```
+/// use procession_journal::tail::Tail;
+/// use procession_journal::{LineError, LogLine};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// # let file = dir.path().join("worker-0-47.jsonl");
+/// std::fs::write(&file, "no line of a journal\n")?;
+/// let mut tail = Tail::of(file);
+/// assert!(tail.advance(false)?);
+/// assert!(matches!(tail.line(), LogLine::Invalid(_, LineError::Unrecognized)));
+/// assert_eq!(tail.number(), 1);
+/// assert!(!tail.advance(false)?); // until more is written
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,

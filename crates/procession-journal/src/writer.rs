@@ -44,6 +44,21 @@ pub struct JournalError {
 }
 
 /// A journal. All threads may write to it.
+///
+/// ```
+/// use procession_journal::{Journal, Level, LogEvent, OutputStream};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let journal = Journal::worker(dir, 1, std::process::id())?;
+/// let line = |text: &str| LogEvent::Output { stream: OutputStream::Stdout, text: text.to_owned() };
+/// journal.record(Level::Info, line("one"));
+/// journal.record_all(vec![(Level::Info, line("two")), (Level::Warn, line("three"))]);
+/// assert_eq!((journal.worker_index(), journal.lost()), (Some(1), 0));
+/// assert_eq!(std::fs::read_to_string(journal.path())?.lines().count(), 3);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -373,13 +388,27 @@ fn pid_in(path: &Path) -> Option<rustix::process::Pid> {
 
 static CURRENT: OnceLock<Journal> = OnceLock::new();
 
-/// Makes `journal` the journal of this process. Only the first call has an effect; a later one returns
-/// its journal.
+/// Makes `journal` the journal of this process. Only the first call has an effect.
+///
+/// ```
+/// use procession_journal::{Journal, current, set};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// set(Journal::coordinator(dir)?).expect("it is the first");
+/// assert!(current().is_some()); // from everywhere in this process
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// The journal itself, if this process has one already.
 pub fn set(journal: Journal) -> Result<(), Box<Journal>> {
     CURRENT.set(journal).map_err(Box::new)
 }
 
-/// The journal of this process, if it has one.
+/// The journal of this process, if it has one. See the example of [`set`].
 pub fn current() -> Option<&'static Journal> {
     CURRENT.get()
 }
