@@ -113,17 +113,19 @@ struct AgentShared {
 
 impl Agent {
     /// A builder with the default settings. The registry is that of the pool's workers.
+    /// See the example of [`AgentBuilder`].
     pub fn builder(settings: ConnectSettings, registry: Registry) -> AgentBuilder {
         AgentBuilder::new(settings, registry)
     }
 
     /// Takes no further tasks. The agent ends when those that it has are done. Returns at once.
+    /// See the example of [`AgentBuilder`].
     pub fn drain(&self) {
         self.shared.is_draining.send_replace(true);
     }
 
     /// Drains at SIGTERM and SIGINT. At the second of them, [`wait`](Self::wait) returns although tasks run;
-    /// they are ended when the agent is dropped.
+    /// they are ended when the agent is dropped. See the example of [`Agent`].
     pub fn drain_on_signals(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let Some(runtime) = &self.runtime else { return };
@@ -143,6 +145,7 @@ impl Agent {
     }
 
     /// Waits until the agent was drained and its tasks are done. Its lease is removed then.
+    /// See the example of [`AgentBuilder`].
     ///
     /// # Errors
     ///
@@ -156,12 +159,12 @@ impl Agent {
         self.shared.broken.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// What the agent writes into its lease.
+    /// What the agent writes into its lease. See the example of [`AgentBuilder`].
     pub fn lease(&self) -> HostLease {
         self.shared.lease_record(0)
     }
 
-    /// The process pool that runs the tasks.
+    /// The process pool that runs the tasks. See the example of [`AgentBuilder`].
     pub fn pool(&self) -> &ProcessPool {
         &self.shared.pool
     }

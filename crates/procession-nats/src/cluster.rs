@@ -70,7 +70,7 @@ pub(crate) const CANCELLING: Duration = Duration::from_secs(10);
 pub(crate) const LAST_ERRANDS: Duration = Duration::from_secs(2);
 
 impl Cluster {
-    /// A cluster with the default settings. The agents run this same program file.
+    /// A cluster with the default settings. The agents run this same program file. See the example of [`Cluster`].
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Cluster {
         Self::builder(ConnectSettings::new(url)).build()
     }
 
-    /// A builder with the default settings.
+    /// A builder with the default settings. See the example of [`ClusterBuilder`].
     pub fn builder(settings: ConnectSettings) -> ClusterBuilder {
         ClusterBuilder::new(settings)
     }
@@ -88,26 +88,51 @@ impl Cluster {
     /// period are those of the process pool on the host that runs it. The sign of the priority chooses one of
     /// three lanes of the queue: hosts take tasks of positive priority before those without one, and these before
     /// those of negative priority. The number orders the tasks that a host has.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use procession::TaskOptions;
+    /// # use procession_nats::Cluster;
+    /// # #[procession::task]
+    /// # fn square(n: u64) -> u64 { n * n }
+    /// let cluster = Cluster::connect("nats://localhost")?;
+    /// let urgent = cluster.submit_with(TaskOptions::new().priority(1), square(7));
+    /// assert_eq!(urgent.result()?, 49);
+    /// # Ok(()) }
+    /// ```
     pub fn submit_with<T: Task>(&self, options: TaskOptions, task: T) -> Future<T::Output> {
         Executor::submit(&WithOptions { cluster: self, options }, task)
     }
 
-    /// The agents that renew their leases, in the order of their names.
+    /// The agents that renew their leases, in the order of their names. See the example of [`stats`](Self::stats).
     pub fn hosts(&self) -> Vec<HostLease> {
         self.shared.hosts()
     }
 
     /// Counters of this cluster up to now.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), procession::PoolError> {
+    /// # use procession_nats::Cluster;
+    /// let cluster = Cluster::connect("nats://localhost")?;
+    /// println!("job {} of build {}", cluster.job(), cluster.build_id());
+    /// for host in cluster.hosts() {
+    ///     println!("{}: {} of {} slots", host.host, host.busy, host.slots);
+    /// }
+    /// let stats = cluster.stats();
+    /// println!("{} of {} tasks are done", stats.finished, stats.submitted);
+    /// # Ok(()) }
+    /// ```
     pub fn stats(&self) -> ClusterStats {
         self.shared.stats()
     }
 
-    /// The name of this job: a part of the subjects of its tasks.
+    /// The name of this job: a part of the subjects of its tasks. See the example of [`stats`](Self::stats).
     pub fn job(&self) -> &str {
         &self.shared.job
     }
 
-    /// The build that agents must have to run the tasks of this cluster.
+    /// The build that agents must have to run the tasks of this cluster. See the example of [`stats`](Self::stats).
     pub fn build_id(&self) -> &str {
         &self.shared.build
     }

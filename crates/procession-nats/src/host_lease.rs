@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::task_record::HostClaim;
 
-/// An agent, as it was when it last renewed its lease.
+/// An agent, as it was when it last renewed its lease. See the example of [`Cluster::stats`](crate::Cluster::stats).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HostLease {

@@ -13,6 +13,7 @@ use crate::link::{Link, NoAnswer};
 use crate::settings::ConnectSettings;
 
 /// The agents that renew their leases, and what waits for them.
+/// See the examples of [`overview`] and [`HostsOverview::why`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostsOverview {
@@ -24,7 +25,7 @@ pub struct HostsOverview {
     pub oldest: BTreeMap<String, Duration>,
 }
 
-/// Why tasks of a build wait.
+/// Why tasks of a build wait. See the examples of [`overview`] and [`HostsOverview::why`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitingReason {

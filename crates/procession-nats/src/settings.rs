@@ -15,9 +15,13 @@ use crate::names::is_token;
 /// How coordinators and agents reach the NATS servers, and how these keep what they get.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use procession_nats::ConnectSettings;
 ///
 /// let settings = ConnectSettings::new("nats://10.0.0.5:4222,nats://10.0.0.6:4222")
+///     .prefix("staging")
+///     .keep_records(Duration::from_secs(24 * 3600))
 ///     .nkey("/etc/procession/agent.nk")
 ///     .root_certificate("/etc/procession/ca.pem")
 ///     .client_certificate("/etc/procession/agent.pem", "/etc/procession/agent.key")

@@ -15,6 +15,27 @@ use crate::names::is_token;
 use crate::settings::{ConnectSettings, own_build, own_name};
 
 /// The settings of an [`Agent`].
+///
+/// ```no_run
+/// # fn main() -> Result<(), procession::PoolError> {
+/// use std::time::Duration;
+///
+/// use procession::{ProcessPool, Registry};
+/// use procession_nats::{Agent, ConnectSettings};
+///
+/// let pool = ProcessPool::builder().workers(8).build()?;
+/// let settings = ConnectSettings::new("nats://localhost");
+/// let agent = Agent::builder(settings, Registry::collected())
+///     .slots(16) // the next task is here when one ends
+///     .lease(Duration::from_secs(5))
+///     .host_name("rack 7")
+///     .build_id("thumbs-7")
+///     .start(pool)?;
+/// println!("{} workers of {}", agent.pool().workers(), agent.lease().host);
+/// agent.drain(); // takes no further tasks
+/// agent.wait()?; // until those that it has are done
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct AgentBuilder {

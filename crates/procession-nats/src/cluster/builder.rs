@@ -17,6 +17,28 @@ use crate::names::is_token;
 use crate::settings::{ConnectSettings, own_build};
 
 /// The settings of a [`Cluster`].
+///
+/// ```no_run
+/// # fn main() -> Result<(), procession::PoolError> {
+/// use std::time::Duration;
+///
+/// use procession::TaskOptions;
+/// use procession_nats::{Cluster, ClusterEvent, ConnectSettings};
+///
+/// let cluster = Cluster::builder(ConnectSettings::new("nats://localhost"))
+///     .options(TaskOptions::new().timeout(Duration::from_secs(30))) // of each task
+///     .attempts(3) // if its host is lost
+///     .build_id("thumbs-7") // in place of a hash of this program's file
+///     .map_chunks(100) // short tasks in a message
+///     .on_event(|event| {
+///         if let ClusterEvent::HostLost { host, tasks } = event {
+///             eprintln!("{host} is lost, with {tasks} tasks");
+///         }
+///     })
+///     .build()?;
+/// println!("{} hosts", cluster.hosts().len());
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub struct ClusterBuilder {
     settings: ConnectSettings,

@@ -24,7 +24,7 @@ const MOST_LINES: usize = 10_000;
 const MOST_LOST: u64 = 1024;
 
 /// A line that a task reported by [`Context::say`](procession::Context::say), for
-/// [`ClusterBuilder::on_say`](crate::ClusterBuilder::on_say).
+/// [`ClusterBuilder::on_say`](crate::ClusterBuilder::on_say). See its example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostSaid<'l> {

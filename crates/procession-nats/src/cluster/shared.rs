@@ -18,6 +18,7 @@ use super::{Delivery, UnboundedSender};
 use crate::host_lease::{HostLease, HostTable};
 
 /// Something that happened, for [`ClusterBuilder::on_event`](super::ClusterBuilder::on_event).
+/// See the example of [`ClusterBuilder`](super::ClusterBuilder).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClusterEvent {
@@ -50,7 +51,7 @@ pub enum ClusterEvent {
     Broken(PoolError),
 }
 
-/// Counters of a [`Cluster`](super::Cluster).
+/// Counters of a [`Cluster`](super::Cluster). See the example of [`Cluster::stats`](crate::Cluster::stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterStats {
