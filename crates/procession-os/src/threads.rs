@@ -98,6 +98,23 @@ impl ThreadSpec {
         .spawn(body)
     }
 
+    /// Runs the body on such a thread, and waits for its end. The error inside is its panic.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such thread, or a limit of memory leaves too little for all the rest then.
+    pub fn run<R: Send>(
+        self,
+        body: impl FnOnce() -> R + Send,
+    ) -> io::Result<std::thread::Result<R>> {
+        let stack = self.stack.unwrap_or(USUAL_STACK);
+        if !memory::has_room(stack.saturating_add(LEFT_FOR_THE_REST)) {
+            return Err(Errno::NOMEM.into());
+        }
+        let builder = Builder::new().name(self.name).stack_size(stack);
+        std::thread::scope(|scope| Ok(builder.spawn_scoped(scope, body)?.join()))
+    }
+
     /// Starts a thread that the program cannot do without: repeats the try during a shortage.
     pub fn start_with_retries<R: Send + 'static>(
         self,

@@ -18,6 +18,7 @@ mod compound;
 mod difference;
 mod json;
 mod refusal;
+mod stack;
 
 use std::borrow::Cow;
 
@@ -25,6 +26,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use self::refusal::Refusal;
+use self::stack::{NotDecoded, Parsed, SHALLOW, with_enough_stack};
 use crate::blob::{self, Blob};
 use crate::error::TaskError;
 use crate::panics;
@@ -115,24 +117,30 @@ pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
 }
 
 /// Decodes a value with its blobs. The error is for [`Refusal::into_undecodable`].
-pub(crate) fn decode<T: Serialize + DeserializeOwned>(
+pub(crate) fn decode<T: Serialize + DeserializeOwned + Send>(
     encoding: Encoding,
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
-    let number = blobs.len();
-    let (value, is_doubtful) = parse_with(encoding, bytes, blobs).map_err(Refusal::new)?;
-    if is_doubtful { verified(encoding, value, bytes, number) } else { Ok(value) }
+    with_enough_stack(blobs, |blobs, deepest| {
+        let number = blobs.len();
+        let (value, is_doubtful) = parse_with(encoding, bytes, blobs, deepest)?;
+        Ok(if is_doubtful { verified(encoding, value, bytes, number)? } else { value })
+    })
 }
 
 /// The same without blobs. The caller catches panics.
 #[inline]
-pub(crate) fn read<T: Serialize + DeserializeOwned>(
+pub(crate) fn read<T: Serialize + DeserializeOwned + Send>(
     encoding: Encoding,
     bytes: &[u8],
 ) -> Result<T, Refusal> {
-    let (value, is_doubtful) = parse(encoding, bytes).map_err(Refusal::new)?;
-    if is_doubtful { verified(encoding, value, bytes, 0) } else { Ok(value) }
+    match parse(encoding, bytes, SHALLOW) {
+        Ok((value, false)) => Ok(value),
+        Ok((value, true)) => verified(encoding, value, bytes, 0),
+        Err(NotDecoded::Because(refusal)) => Err(refusal),
+        Err(NotDecoded::TooDeep) => decode(encoding, bytes, Vec::new()),
+    }
 }
 
 /// Decodes a value. The second part of the result says whether the value has to be verified.
@@ -140,23 +148,34 @@ fn parse_with<T: DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
     blobs: Vec<Blob>,
-) -> Result<(T, bool), String> {
+    deepest: u32,
+) -> Result<(T, bool), NotDecoded> {
     let (parsed, are_disclosed) =
-        blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes)));
-    let parsed = parsed.unwrap_or_else(|panic| Err(panic.message))?;
+        blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes, deepest)));
+    let parsed = parsed.unwrap_or_else(|panic| Err(panic.message.into()))?;
     if !are_disclosed {
         panics::discard(parsed);
-        return Err("not all of its blobs were read".to_owned());
+        return Err("not all of its blobs were read".to_owned().into());
     }
     Ok(parsed)
 }
 
 #[inline]
-fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<(T, bool), String> {
-    match encoding {
-        Encoding::Json => json::read(bytes).map_err(|error| error.to_string()),
-        Encoding::Binary => binary::read(bytes).map_err(|error| error.to_string()),
+fn parse<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+    deepest: u32,
+) -> Result<(T, bool), NotDecoded> {
+    let parsed = match encoding {
+        Encoding::Json => json::read(bytes, deepest),
+        Encoding::Binary => binary::read(bytes, deepest),
+    };
+    if parsed.is_too_deep && deepest == SHALLOW {
+        // A type that goes on after an error may have made a value.
+        panics::discard(parsed.value);
+        return Err(NotDecoded::TooDeep);
     }
+    Ok((parsed.value?, parsed.is_doubtful))
 }
 
 /// Checks that a decoded value encodes to the same bytes, with as many blobs. A type that inspects the
@@ -250,11 +269,15 @@ fn check_before_sending<T: Serialize + DeserializeOwned>(
     written: &[u8],
     blobs: Option<&[Blob]>,
 ) -> Result<(), Refusal> {
-    let (back, _): (T, bool) = parse_with(encoding, written, blobs.unwrap_or_default().to_vec())
-        .map_err(|error| Refusal::new(format!("it would not be read back: {error}")))?;
-    let again = in_kinds(&back, blobs.is_some());
-    panics::discard(back);
-    let again = again?;
+    let is_beside = blobs.is_some();
+    let read_again = |blobs: Vec<Blob>, deepest| {
+        let (back, _): (T, bool) = parse_with(encoding, written, blobs, deepest)?;
+        let again = in_kinds(&back, is_beside);
+        panics::discard(back);
+        Ok(again)
+    };
+    let again = with_enough_stack(blobs.unwrap_or_default().to_vec(), read_again)
+        .map_err(|why| why.map_reason(|why| format!("it would not be read back: {why}")))??;
     let (bytes, number) = match encoding {
         Encoding::Binary => (Cow::Borrowed(written), blobs.map_or(0, <[Blob]>::len)),
         // In JSON, keys 1 and "1" are the same bytes, and so may be a blob and a map.

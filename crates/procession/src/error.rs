@@ -244,7 +244,7 @@ impl TaskError {
     /// # Errors
     ///
     /// [`DowncastError`] says what the error is in place of an `E`.
-    pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
+    pub fn downcast<E: Serialize + DeserializeOwned + Send>(&self) -> Result<E, DowncastError> {
         match self {
             Self::Failed(cause) => cause.downcast(),
             error => Err(DowncastError::NoValue {

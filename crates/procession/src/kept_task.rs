@@ -415,7 +415,7 @@ impl ReplayedOutput {
     /// # Errors
     ///
     /// [`TaskError::Undecodable`] if it is of another type.
-    pub fn decode<O: Serialize + DeserializeOwned>(&self) -> Result<O, TaskError> {
+    pub fn decode<O: Serialize + DeserializeOwned + Send>(&self) -> Result<O, TaskError> {
         codec::decode(self.encoding, &self.data, self.blobs.clone())
             .map_err(|refusal| refusal.into_undecodable("output", &self.task))
     }

@@ -22,6 +22,7 @@ mod write;
 use serde::de::DeserializeOwned;
 
 pub(super) use self::write::BinaryWriter;
+use super::Parsed;
 
 /// The deepest nesting. Deeper values could overflow the stack of the thread that decodes them.
 const DEEPEST: u32 = 512;
@@ -58,13 +59,13 @@ mod kind {
     pub(super) const NUMBERS: u8 = 24;
 }
 
-/// Decodes one value, which must use all bytes. The second part of the result says whether it has
-/// to be verified.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), read::Malformed> {
-    let mut reader = read::ByteReader::new(bytes);
-    let value = T::deserialize(&mut reader)?;
-    reader.end()?;
-    Ok((value, reader.is_doubtful))
+/// Decodes one value, which must use all bytes, if it is nested no deeper than `deepest`.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], deepest: u32) -> Parsed<T> {
+    let mut reader = read::ByteReader::new(bytes, deepest.min(DEEPEST));
+    let value = T::deserialize(&mut reader);
+    let value = value.and_then(|value| reader.end().map(|()| value));
+    let (is_doubtful, is_too_deep) = (reader.is_doubtful, reader.is_too_deep);
+    Parsed { value: value.map_err(|error| error.to_string()), is_doubtful, is_too_deep }
 }
 
 #[cfg(test)]
@@ -72,6 +73,12 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
+
+    /// The value, and whether it has to be verified.
+    fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), String> {
+        let Parsed { value, is_doubtful, .. } = super::read(bytes, DEEPEST);
+        Ok((value?, is_doubtful))
+    }
 
     type Value = (Option<Option<i128>>, Vec<(char, f32)>, Result<String, u64>, serde_json::Value);
 

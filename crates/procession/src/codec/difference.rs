@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::refusal::Refusal;
+use super::stack::SHALLOW;
 use super::{Encoding, binary};
 
 /// Longer encodings are not compared part by part, in bytes. Each part takes many times its bytes.
@@ -19,7 +20,7 @@ pub(super) fn between(encoding: Encoding, sent: &[u8], back: &[u8]) -> Option<Re
     }
     let parts = |bytes| match encoding {
         Encoding::Json => serde_json::from_slice::<Part>(bytes).ok(),
-        Encoding::Binary => binary::read::<Part>(bytes).ok().map(|(part, _)| part),
+        Encoding::Binary => binary::read::<Part>(bytes, SHALLOW).value.ok(),
     };
     difference(&parts(sent)?, &parts(back)?)
 }

@@ -7,13 +7,12 @@
 mod key;
 mod watch;
 
-use std::cell::Cell;
-
 use serde::de::DeserializeOwned;
 use serde::ser::{Error as _, Serialize, Serializer};
 
 use self::key::Key;
-use self::watch::Watch;
+use self::watch::{Notes, Watch};
+use super::Parsed;
 use super::compound::impl_compound;
 use super::refusal::Refusal;
 use crate::blob;
@@ -21,23 +20,29 @@ use crate::blob;
 /// The deepest nesting that `serde_json` decodes.
 const DEEPEST: u32 = 127;
 
+/// The most `Some` and newtype structs around each other. They add nothing to the text, but each takes stack: a
+/// list that consists of them would overflow it, in the program.
+const MOST_WRAPPERS: u32 = 512;
+
 /// The names of structs whose only field `serde_json` writes as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
 
-/// Decodes one value, which must use all bytes. The second part of the result says whether it has
-/// to be verified.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, bool)> {
-    let is_doubtful = Cell::new(false);
+/// Decodes one value, which must use all bytes, if it is nested no deeper than `deepest`.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], deepest: u32) -> Parsed<T> {
+    let notes = Notes::new(deepest);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(Watch::new(&mut reader, &is_doubtful))?;
-    reader.end()?;
-    Ok((value, is_doubtful.get()))
+    let value = T::deserialize(Watch::new(&mut reader, &notes));
+    let value = value.and_then(|value| reader.end().map(|()| value));
+    let value = value.map_err(|error| error.to_string());
+    Parsed { value, is_doubtful: notes.is_doubtful.get(), is_too_deep: notes.is_too_deep.get() }
 }
 
 /// Appends one value.
 pub(super) struct JsonWriter<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
+    /// The number of `Some` and newtype structs around the value.
+    wrappers: u32,
     /// The value needs [`check_before_sending`](super::check_before_sending).
     pub(super) is_doubtful: bool,
     /// The number of keys that are those of objects which stand for blobs.
@@ -46,7 +51,7 @@ pub(super) struct JsonWriter<'w> {
 
 impl<'w> JsonWriter<'w> {
     pub(super) fn new(out: &'w mut Vec<u8>) -> Self {
-        Self { out, depth: 0, is_doubtful: false, marks: 0 }
+        Self { out, depth: 0, wrappers: 0, is_doubtful: false, marks: 0 }
     }
 
     #[inline]
@@ -72,6 +77,18 @@ impl<'w> JsonWriter<'w> {
         if self.depth > DEEPEST {
             return Err(too_deep());
         }
+        Ok(())
+    }
+
+    /// The content of a `Some` or a newtype struct.
+    #[inline]
+    fn wrapped<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
+        self.wrappers += 1;
+        if self.wrappers > MOST_WRAPPERS {
+            return Err(too_wrapped());
+        }
+        value.serialize(&mut *self)?;
+        self.wrappers -= 1;
         Ok(())
     }
 
@@ -101,6 +118,13 @@ impl<'w> JsonWriter<'w> {
 #[cold]
 fn too_deep() -> Refusal {
     Refusal::new(format!("JSON that is nested more than {DEEPEST} levels deep is not read back"))
+}
+
+#[cold]
+fn too_wrapped() -> Refusal {
+    Refusal::new(format!(
+        "it has more than {MOST_WRAPPERS} `Some` and newtype structs around each other"
+    ))
 }
 
 #[cold]
@@ -174,7 +198,7 @@ impl<'a, 'w> Serializer for &'a mut JsonWriter<'w> {
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refusal> {
         let before = self.out.len();
-        value.serialize(&mut *self)?;
+        self.wrapped(value)?;
         if &self.out[before..] == b"null" {
             return Err(Refusal::new("in JSON this value inside Some(..) would be read as None"));
         }
@@ -208,7 +232,7 @@ impl<'a, 'w> Serializer for &'a mut JsonWriter<'w> {
         _: &'static str,
         value: &T,
     ) -> Result<(), Refusal> {
-        value.serialize(self)
+        self.wrapped(value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(

@@ -93,7 +93,7 @@ impl Cause {
     ///
     /// - [`DowncastError::NoValue`]: only the messages were sent.
     /// - [`DowncastError::OfAnotherType`], [`DowncastError::Undecodable`].
-    pub fn downcast<E: Serialize + DeserializeOwned>(&self) -> Result<E, DowncastError> {
+    pub fn downcast<E: Serialize + DeserializeOwned + Send>(&self) -> Result<E, DowncastError> {
         let wanted = type_name::<E>();
         let Some(value) = &self.value else {
             return Err(DowncastError::NoValue { wanted, error: self.to_string() });

@@ -166,7 +166,7 @@ impl<T> Future<T> {
     ///
     /// Two `Partials` of one task share its values: each value is yielded by one of them. Tasks of
     /// [`map`](crate::Executor::map) have no future, so what they emit is dropped.
-    pub fn partials<P: Serialize + DeserializeOwned>(&self) -> Partials<P> {
+    pub fn partials<P: Serialize + DeserializeOwned + Send>(&self) -> Partials<P> {
         Partials {
             queue: self.core.partials(),
             task: self.core.id,
@@ -214,7 +214,7 @@ impl<T> Core<T> {
     }
 }
 
-impl<P: Serialize + DeserializeOwned> Partials<P> {
+impl<P: Serialize + DeserializeOwned + Send> Partials<P> {
     /// The next value, for async code on any runtime: awaits it without blocking the thread. `None`: the task
     /// is done, and all were yielded. Nothing is lost if the returned future is dropped.
     ///
@@ -259,7 +259,9 @@ impl<P: Serialize + DeserializeOwned> Partials<P> {
     }
 }
 
-fn decode<P: Serialize + DeserializeOwned>(kept: KeptPartial) -> Result<Partial<P>, PartialError> {
+fn decode<P: Serialize + DeserializeOwned + Send>(
+    kept: KeptPartial,
+) -> Result<Partial<P>, PartialError> {
     match kept {
         KeptPartial::Missed(number) => Err(PartialError::Missed { number }),
         KeptPartial::Value(EncodedPartial { attempt, text, blobs }) => {
@@ -274,7 +276,7 @@ fn decode<P: Serialize + DeserializeOwned>(kept: KeptPartial) -> Result<Partial<
     }
 }
 
-impl<P: Serialize + DeserializeOwned> Iterator for Partials<P> {
+impl<P: Serialize + DeserializeOwned + Send> Iterator for Partials<P> {
     type Item = Result<Partial<P>, PartialError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -297,7 +299,7 @@ impl<P: Serialize + DeserializeOwned> Iterator for Partials<P> {
 }
 
 #[cfg(feature = "stream")]
-impl<P: Serialize + DeserializeOwned> futures_core::Stream for Partials<P> {
+impl<P: Serialize + DeserializeOwned + Send> futures_core::Stream for Partials<P> {
     type Item = Result<Partial<P>, PartialError>;
 
     fn poll_next(

@@ -262,7 +262,7 @@ impl<'r> Reply<'r> {
     /// Decodes the output or the error. Takes the blobs.
     pub(crate) fn result<O>(&self) -> Result<O, TaskError>
     where
-        O: Serialize + DeserializeOwned,
+        O: Serialize + DeserializeOwned + Send,
     {
         self.result_of(self.task)
     }
@@ -270,7 +270,7 @@ impl<'r> Reply<'r> {
     /// The same for a task of this kind.
     pub(crate) fn result_of<O>(&self, task: &str) -> Result<O, TaskError>
     where
-        O: Serialize + DeserializeOwned,
+        O: Serialize + DeserializeOwned + Send,
     {
         let data = self.data;
         let broken = |error: serde_json::Error| {

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, Visitor};
 
 use self::access::{AsEntry, Elements, Variant};
 use self::numbers::Numbers;
-use super::{DEEPEST, kind};
+use super::kind;
 use crate::blob;
 
 /// The bytes are no value of the wanted type.
@@ -47,13 +47,16 @@ const RAW: &str = "$serde_json::private::RawValue";
 pub(super) struct ByteReader<'de> {
     rest: &'de [u8],
     depth: u32,
+    /// Values that are nested more deeply are not read.
+    deepest: u32,
+    pub(super) is_too_deep: bool,
     /// A type inspected a value to find out what it is, so it may have become another value.
     pub(super) is_doubtful: bool,
 }
 
 impl<'de> ByteReader<'de> {
-    pub(super) fn new(bytes: &'de [u8]) -> Self {
-        Self { rest: bytes, depth: 0, is_doubtful: false }
+    pub(super) fn new(bytes: &'de [u8], deepest: u32) -> Self {
+        Self { rest: bytes, depth: 0, deepest, is_too_deep: false, is_doubtful: false }
     }
 
     /// Checks that all bytes were used.
@@ -156,7 +159,8 @@ impl<'de> ByteReader<'de> {
     #[inline]
     fn nested<R>(&mut self, read: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > self.deepest {
+            self.is_too_deep = true;
             return Err(Malformed::new("it is nested too deeply"));
         }
         let result = read(self)?;

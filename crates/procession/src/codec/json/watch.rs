@@ -24,10 +24,27 @@ enum Expected {
     Variant(&'static [&'static str]),
 }
 
+/// What is noted while a value is read.
+pub(super) struct Notes {
+    /// The value has to be verified.
+    pub(super) is_doubtful: Cell<bool>,
+    /// It is nested more deeply than [`deepest`](Self::deepest), so it was not read.
+    pub(super) is_too_deep: Cell<bool>,
+    pub(super) deepest: u32,
+}
+
+impl Notes {
+    pub(super) fn new(deepest: u32) -> Self {
+        Self { is_doubtful: Cell::new(false), is_too_deep: Cell::new(false), deepest }
+    }
+}
+
 /// Forwards all calls, and wraps nested deserializers, visitors and accesses in the same way.
 pub(super) struct Watch<'w, I> {
     inner: I,
-    is_doubtful: &'w Cell<bool>,
+    notes: &'w Notes,
+    /// How many values are around this one.
+    depth: u32,
     expected: Expected,
     /// It is the whole value.
     is_whole: bool,
@@ -35,8 +52,8 @@ pub(super) struct Watch<'w, I> {
 
 impl<'w, I> Watch<'w, I> {
     #[inline]
-    pub(super) fn new(inner: I, is_doubtful: &'w Cell<bool>) -> Self {
-        Self { inner, is_doubtful, expected: Expected::Value, is_whole: true }
+    pub(super) fn new(inner: I, notes: &'w Notes) -> Self {
+        Self { inner, notes, depth: 0, expected: Expected::Value, is_whole: true }
     }
 
     #[inline]
@@ -46,7 +63,23 @@ impl<'w, I> Watch<'w, I> {
 
     #[inline]
     fn wrap_expected<J>(&self, inner: J, expected: Expected) -> Watch<'w, J> {
-        Watch { inner, is_doubtful: self.is_doubtful, expected, is_whole: false }
+        Watch { inner, notes: self.notes, depth: self.depth, expected, is_whole: false }
+    }
+
+    /// Wraps what is within the value.
+    #[inline]
+    fn wrap_nested<J, E: Error>(&self, inner: J) -> Result<Watch<'w, J>, E> {
+        let depth = self.depth + 1;
+        if depth > self.notes.deepest {
+            return Err(self.too_deep());
+        }
+        Ok(Watch { depth, ..self.wrap_expected(inner, self.expected) })
+    }
+
+    #[cold]
+    fn too_deep<E: Error>(&self) -> E {
+        self.notes.is_too_deep.set(true);
+        E::custom("it is nested too deeply")
     }
 
     /// Counts a field, or notes that the rest were left out.
@@ -54,7 +87,7 @@ impl<'w, I> Watch<'w, I> {
     fn count_field(&mut self, is_there: bool) {
         match &mut self.expected {
             Expected::Fields(left) if is_there => *left = left.saturating_sub(1),
-            Expected::Fields(1..) => self.is_doubtful.set(true),
+            Expected::Fields(1..) => self.notes.is_doubtful.set(true),
             _ => (),
         }
     }
@@ -65,7 +98,7 @@ impl<'w, I> Watch<'w, I> {
         if let Expected::Variant(variants) = self.expected
             && !variants.contains(&name)
         {
-            self.is_doubtful.set(true);
+            self.notes.is_doubtful.set(true);
         }
     }
 }
@@ -85,7 +118,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         if !blob::is_asking() {
-            self.is_doubtful.set(true);
+            self.notes.is_doubtful.set(true);
         }
         let visitor = self.wrap(visitor);
         self.inner.deserialize_any(visitor)
@@ -95,7 +128,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watch<'_, D> {
     /// ignored by those who want no value.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         if !self.is_whole {
-            self.is_doubtful.set(true);
+            self.notes.is_doubtful.set(true);
         }
         self.inner.deserialize_ignored_any(visitor)
     }
@@ -169,7 +202,7 @@ macro_rules! forward_visit_nested {
     ($($method:ident: $trait:ident),*) => {
         $(#[inline]
         fn $method<A: $trait<'de>>(self, nested: A) -> Result<V::Value, A::Error> {
-            let nested = self.wrap_expected(nested, self.expected);
+            let nested = self.wrap_nested(nested)?;
             self.inner.$method(nested)
         })*
     };
@@ -283,9 +316,9 @@ impl<'de, 'w, A: EnumAccess<'de>> EnumAccess<'de> for Watch<'w, A> {
         seed: T,
     ) -> Result<(T::Value, Self::Variant), A::Error> {
         let seed = self.wrap_expected(seed, self.expected);
-        let is_doubtful = self.is_doubtful;
+        let (notes, depth) = (self.notes, self.depth);
         let (value, inner) = self.inner.variant_seed(seed)?;
-        Ok((value, Watch { inner, is_doubtful, expected: Expected::Value, is_whole: false }))
+        Ok((value, Watch { inner, notes, depth, expected: Expected::Value, is_whole: false }))
     }
 }
 
