@@ -186,13 +186,14 @@ fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
         stdout::written(error.print())?;
         return Ok(ProgramExit::Success);
     }
-    let first = std::env::args().nth(1).unwrap_or_default();
+    let mut typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let first = typed.next().unwrap_or_default();
     if error.kind() == clap::error::ErrorKind::UnknownArgument
         && let Some(command) = mistyped::meant(&first)
     {
         return Err(UsageError::new(&[], mistyped::hint(&first, &command)).into());
     }
-    let later = std::env::args().skip(2).find(|word| mistyped::is_command(word));
+    let later = typed.find(|word| mistyped::is_command(word));
     if error.kind() == clap::error::ErrorKind::ArgumentConflict
         && let (false, Some(command)) = (mistyped::is_command(&first), later)
     {

@@ -57,6 +57,17 @@ fn usage_errors_name_the_option_and_what_it_takes() {
 }
 
 #[test]
+fn an_argument_that_is_no_text_is_refused_wherever_it_stands() {
+    let place = Sandbox::new();
+    let no_text = std::ffi::OsStr::from_bytes(b"x\xff");
+    for before in [&[][..], &["br"], &["logs"], &["fetch"], &["--unknown"], &["demo"], &["-m"]] {
+        let mut command = place.coordinator(before);
+        let ran = RunningProgram::start(command.arg(no_text)).wait().expect(2);
+        assert!(ran.stderr.starts_with("error: "), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_server_is_a_label_or_a_base_url() {
     let place = Sandbox::new();
     for server in ["nowhere", "", "localhost:8001", "ftp://host/flags", "http://", "http://h:x/"] {
