@@ -1,8 +1,8 @@
 //! Parsers of option values, for `value_parser`. Their errors name the option and the accepted values.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
@@ -11,7 +11,13 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Arg, Command, Error};
 
-use crate::files::client;
+use crate::files::{client, read};
+
+/// The longest list of codes or URLs that is read, in bytes: some million lines.
+const LONGEST_LIST: u64 = 256 << 20;
+
+/// The longest file of headers that is read, in bytes.
+const LONGEST_HEADERS: u64 = 1 << 20;
 
 /// An option value that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,11 +79,10 @@ impl<P: TypedValueParser> TypedValueParser for Suggesting<P> {
 /// The text of a file, or of standard input if the file is `-`, with a name for messages.
 pub(super) fn read_text(file: &Path) -> io::Result<(String, String)> {
     if file.as_os_str() != "-" {
-        return Ok((file.display().to_string(), fs::read_to_string(file)?));
+        let text = read::text_at_most(LONGEST_LIST, File::open(file)?)?;
+        return Ok((file.display().to_string(), text));
     }
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text)?;
-    Ok(("standard input".to_owned(), text))
+    Ok(("standard input".to_owned(), read::text_at_most(LONGEST_LIST, io::stdin())?))
 }
 
 /// A whole number in this range.
@@ -147,7 +152,8 @@ pub(super) struct TypedHeaders(pub(super) Vec<(String, String)>);
 pub(super) fn headers(typed: &str) -> Result<TypedHeaders, ValueError> {
     let header = |typed: &str| client::header(typed).ok_or(ValueError::NotHeader);
     let Some(file) = typed.strip_prefix('@') else { return Ok(TypedHeaders(vec![header(typed)?])) };
-    let text = fs::read_to_string(file).map_err(|error| ValueError::HeaderFile {
+    let text = File::open(file).and_then(|file| read::text_at_most(LONGEST_HEADERS, file));
+    let text = text.map_err(|error| ValueError::HeaderFile {
         file: file.to_owned(),
         why: error.to_string(),
     })?;

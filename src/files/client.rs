@@ -16,6 +16,7 @@ use ureq::{Agent, Proxy};
 use super::fetch_error::FetchLimits;
 use super::lookup::{self, Lookup};
 use super::rate::RateLimit;
+use super::read;
 
 /// The most time for connecting. A longer timeout is meant for slow responses.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -170,7 +171,7 @@ fn check_certificates(
         move |source| EnvironmentError::Unreadable { variable, path, source }
     };
     if let Some(file) = value("SSL_CERT_FILE").map(PathBuf::from) {
-        let pem = fs::read(&file).map_err(failed("SSL_CERT_FILE", &file))?;
+        let pem = read::file(&file, LONGEST_PEM).map_err(failed("SSL_CERT_FILE", &file))?;
         if certificates(&pem).is_empty() {
             return Err(EnvironmentError::NoCertificates(file));
         }
@@ -201,9 +202,12 @@ fn root_certificates() -> RootCerts {
     let dirs: Vec<_> = dirs.iter().flat_map(env::split_paths).collect();
     let listed = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
     let files = listed.map(|entry| entry.path()).chain(file.map(PathBuf::from));
-    let pems = files.filter_map(|file| fs::read(file).ok());
+    let pems = files.filter_map(|file| read::file(&file, LONGEST_PEM).ok());
     RootCerts::from(pems.flat_map(|pem| certificates(&pem)).collect::<Vec<_>>())
 }
+
+/// The longest file of certificates that is read, in bytes. All of Mozilla's take 0.2 MiB.
+const LONGEST_PEM: u64 = 16 << 20;
 
 fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
     let certificate = |item| match item {

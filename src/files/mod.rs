@@ -20,6 +20,7 @@ pub mod line;
 mod lookup;
 pub mod outcome;
 pub mod rate;
+pub mod read;
 pub mod redirect;
 pub mod report;
 pub mod save;

@@ -23,13 +23,16 @@ use ureq::http::HeaderMap;
 use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
 
 use super::item::FileItem;
-use super::save;
+use super::{read, save};
 
 /// The name of the file.
 pub const FILE: &str = ".validators.jsonl";
 
 /// A file that is larger is rewritten without superseded lines.
 const LARGE: u64 = 256 * 1024;
+
+/// A file that is larger is not read. With one download it grows by some 200 bytes for each file.
+const LARGEST: u64 = 256 << 20;
 
 /// A validator that is longer is not kept.
 const LONGEST: usize = 1024;
@@ -113,7 +116,12 @@ impl ValidatorCache {
     /// Appends the validators of a file that was just saved.
     pub fn append(&self, server: Option<&str>, item: &FileItem, validators: &Validators) {
         let path = || self.dest.join(FILE);
-        let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
+        let open = || {
+            // To open a pipe would block.
+            let is_other = fs::metadata(path()).is_ok_and(|there| !there.is_file());
+            let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
+            if is_other { None } else { open() }
+        };
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
         let Ok((bytes, written_ns)) = stamp(&self.dest.join(&item.file)) else { return };
         let known = KnownFile { validators: validators.clone(), bytes, written_ns };
@@ -146,7 +154,7 @@ impl KnownFiles {
 }
 
 fn records(dest: &Path) -> Vec<ValidatorRecord> {
-    let bytes = fs::read(dest.join(FILE)).unwrap_or_default();
+    let bytes = read::file(&dest.join(FILE), LARGEST).unwrap_or_default();
     let lines = bytes.split(|&byte| byte == b'\n');
     lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
@@ -213,6 +221,19 @@ mod tests {
         assert!(!known.fits(&path), "another program wrote the file");
         fs::remove_file(&path).unwrap();
         assert!(!known.fits(&path));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_file_is_neither_read_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path();
+        let made = std::process::Command::new("mkfifo").arg(dest.join(FILE)).status().unwrap();
+        assert!(made.success());
+        // Either would block for ever.
+        save(dest, "one");
+        ValidatorCache::open(dest).append(Some("LOCAL"), &item(), &etag("1"));
+        assert_eq!(known(dest, Some("LOCAL")), None);
+        tidy(dest);
     }
 
     #[test]

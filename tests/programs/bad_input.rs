@@ -40,6 +40,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
         (&["--timeout", "inf"], "--timeout SECS must be a number of seconds > 0"),
         (&["--retries", "-1"], "'-1'"),
         (&["--no-logs", "--log-dir", "x"], "cannot be used with"),
+        (&["--header", "@/dev/zero"], "/dev/zero: it is longer than 1 MiB"),
         (&["--unknown"], "unexpected argument '--unknown'"),
         (&["-d", ""], "a value is required for '--dest <DIR>'"),
     ] {

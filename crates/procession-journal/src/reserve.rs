@@ -13,7 +13,7 @@
 //! that lost no line removes the file at its end, so a blank file means that the coordinator was killed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -115,8 +115,17 @@ fn read_loss(file: &File) -> Option<LogEntry> {
 
 /// The entries in the reserve of the run whose log is in `dir`.
 pub fn entries(dir: &Path) -> Vec<LogEntry> {
-    let Ok(bytes) = fs::read(dir.join(FILE)) else { return Vec::new() };
-    let lines = bytes[..bytes.len().min(FILE_BYTES)].split(|&byte| byte == b'\n');
+    let path = dir.join(FILE);
+    // To open a pipe would block.
+    if !fs::metadata(&path).is_ok_and(|there| there.is_file()) {
+        return Vec::new();
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map(|file| file.take(FILE_BYTES as u64));
+    if file.and_then(|mut file| file.read_to_end(&mut bytes)).is_err() {
+        return Vec::new();
+    }
+    let lines = bytes.split(|&byte| byte == b'\n');
     lines.filter_map(|line| LogEntry::from_json(line.trim_ascii()).ok()).collect()
 }
 
