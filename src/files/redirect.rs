@@ -27,7 +27,11 @@ pub(super) fn is_same_origin(one: &Uri, other: &Uri) -> bool {
 fn join(from: &Uri, location: &str) -> Option<Uri> {
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-    let absolute = if location.contains("://") {
+    let location = location.split_once('#').map_or(location, |(location, _)| location);
+    if location.is_empty() {
+        return Some(from.clone()); // the same once more
+    }
+    let absolute = if has_scheme(location) {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -41,6 +45,15 @@ fn join(from: &Uri, location: &str) -> Option<Uri> {
     let uri: Uri = absolute.parse().ok()?;
     let web = matches!(uri.scheme_str(), Some("http" | "https"));
     (web && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+}
+
+/// Whether it begins with the name of a scheme and a colon, as `data:,x` does. A relative URL may have a colon, and
+/// a whole URL in its query, as `/login?next=http://host/`.
+fn has_scheme(location: &str) -> bool {
+    let is_in_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    location.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(is_in_scheme)
+    })
 }
 
 #[cfg(test)]
@@ -60,6 +73,18 @@ mod tests {
             ("/br.gif", "http://one.example:81/br.gif"),
             ("?x=2", "http://one.example:81/flags/br/br.gif?x=2"),
             ("new.gif", "http://one.example:81/flags/br/new.gif"),
+            ("HTTPS://two.example/br.gif#top", "https://two.example/br.gif"),
+            (
+                "/login?next=http://two.example/",
+                "http://one.example:81/login?next=http://two.example/",
+            ),
+            (
+                "?next=http://two.example/",
+                "http://one.example:81/flags/br/br.gif?next=http://two.example/",
+            ),
+            ("./a:b.gif", "http://one.example:81/flags/br/./a:b.gif"),
+            ("#top", "http://one.example:81/flags/br/br.gif?x=1"),
+            ("", "http://one.example:81/flags/br/br.gif?x=1"),
         ] {
             assert_eq!(joined(location).as_deref(), Some(url));
         }
@@ -67,8 +92,17 @@ mod tests {
 
     #[test]
     fn other_schemes_and_nonsense_are_not_followed() {
-        for location in ["file:///etc/passwd", "ftp://two.example/", "http://", "http://a b/"] {
-            assert_eq!(joined(location), None);
+        for location in [
+            "file:///etc/passwd",
+            "ftp://two.example/",
+            "http://",
+            "http://a b/",
+            "data:image/gif;base64,R0lGODlh",
+            "mailto:one@two.example",
+            "about:blank",
+            "http:new.gif",
+        ] {
+            assert_eq!(joined(location), None, "{location}");
         }
     }
 
