@@ -1,6 +1,7 @@
 //! Starts threads where the system may refuse one, because there are too many or there is no memory for its
 //! stack. The refusal may be temporary or permanent.
 
+use std::ffi::OsStr;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
@@ -78,7 +79,7 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        if !memory::has_room(self.stack.unwrap_or(USUAL_STACK).saturating_add(LEFT_FOR_THE_REST)) {
+        if !memory::has_room(self.stack_bytes().saturating_add(LEFT_FOR_THE_REST)) {
             return Err(Errno::NOMEM.into());
         }
         self.start_unchecked(body)
@@ -89,13 +90,13 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        let Self { name, stack } = self;
-        let builder = Builder::new().name(name);
-        match stack {
-            Some(bytes) => builder.stack_size(bytes),
-            None => builder,
-        }
-        .spawn(body)
+        let stack = self.stack_bytes();
+        Builder::new().name(self.name).stack_size(stack).spawn(body)
+    }
+
+    /// The size of its stack, in bytes.
+    fn stack_bytes(&self) -> usize {
+        self.stack.unwrap_or_else(|| usual_stack(std::env::var_os("RUST_MIN_STACK").as_deref()))
     }
 
     /// Runs the body on such a thread, and waits for its end. The error inside is its panic.
@@ -107,7 +108,7 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send,
     ) -> io::Result<std::thread::Result<R>> {
-        let stack = self.stack.unwrap_or(USUAL_STACK);
+        let stack = self.stack_bytes();
         if !memory::has_room(stack.saturating_add(LEFT_FOR_THE_REST)) {
             return Err(Errno::NOMEM.into());
         }
@@ -139,6 +140,13 @@ impl ThreadSpec {
     }
 }
 
+/// The stack of a thread that names no size: that of the standard library, which the variable `RUST_MIN_STACK` sets,
+/// but never so small that the thread would overflow it.
+fn usual_stack(variable: Option<&OsStr>) -> usize {
+    let typed = variable.and_then(|typed| typed.to_str()?.parse::<usize>().ok());
+    typed.unwrap_or(USUAL_STACK).max(LEAST_STACK)
+}
+
 /// Whether a thread could not be started because of a shortage that may pass.
 pub fn is_short(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
@@ -168,6 +176,14 @@ pub fn name_this_thread(name: &std::ffi::CStr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_variable_of_the_standard_library_sets_no_stack_that_is_too_small() {
+        let usual = |typed: &str| usual_stack(Some(OsStr::new(typed)));
+        assert_eq!([usual("1"), usual("16384")], [LEAST_STACK; 2]);
+        assert_eq!([usual("x"), usual(""), usual("-1"), usual_stack(None)], [USUAL_STACK; 4]);
+        assert_eq!(usual("8388608"), 8 << 20);
+    }
 
     #[test]
     fn a_thread_that_is_started_with_retries_runs_once() {
