@@ -84,13 +84,10 @@ impl PoolInner {
         self.handle(Event::Submitted { id, job, count, bytes, options });
     }
 
-    /// Number of tasks of a `map` that are sent in one chunk. One, if each task shares its worker with
-    /// others: those of a chunk run one after the other, and a crash beside them has cost more tasks than ran then
-    /// (`chunk_limits::a_crash_beside_others_costs_what_ran_beside_it`). At most half of the tasks that may be
-    /// pending, so that one chunk waits while another is sent.
+    /// Number of tasks of a `map` that are sent in one chunk. At most half of the tasks that may be pending, so
+    /// that one chunk waits while another is sent.
     pub(super) fn chunk_size(&self) -> usize {
-        let may_chunk = self.setup.scheduling.slots.iter().all(|slots| *slots == 1);
-        if !may_chunk || self.origin.is_forked() {
+        if self.origin.is_forked() {
             return 1;
         }
         let max = self.setup.max_pending.map_or(usize::MAX, |max| max / 2);

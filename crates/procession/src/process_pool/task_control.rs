@@ -81,8 +81,9 @@ impl ChunkExecutor for PoolInner {
     }
 
     fn chunks_ahead(&self) -> usize {
-        // Per worker: one that runs and one behind it, and two more while their results are consumed.
-        self.setup.scheduling.slots.len() * 4
+        // One that runs in each slot; per worker one behind these, and two more while their results are consumed.
+        let slots = &self.setup.scheduling.slots;
+        slots.iter().sum::<usize>() + 3 * slots.len()
     }
 
     fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {

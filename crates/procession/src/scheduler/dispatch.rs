@@ -192,6 +192,6 @@ pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
 
 /// The time from which on the calls ahead at this worker count as stuck.
 fn stuck_from(worker: &WorkerState) -> Option<Instant> {
-    let since = worker.calls.front()?.since?;
+    let since = worker.running().filter_map(|call| call.since).min()?;
     worker.has_calls_ahead().then_some(since + STUCK_AFTER)
 }

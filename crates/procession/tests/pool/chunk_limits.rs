@@ -15,35 +15,60 @@ use crate::tasks::{Length, Pass, await_workers, quiet};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
+        tasks_behind_a_long_one_in_a_chunk_go_to_the_free_slots,
         each_task_of_a_chunk_has_an_event_when_it_is_sent,
         the_event_of_a_deadline_names_the_task_of_its_chunk,
         no_more_tasks_are_pending_than_may_be,
         a_map_waits_for_room_and_others_are_not_kept_out_by_it,
         a_map_that_waits_for_room_ends_with_its_pool,
-        a_crash_beside_others_costs_what_ran_beside_it,
+        workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it,
     ]
 }
 
 const TASKS: usize = 20_000;
 
-fn a_crash_beside_others_costs_what_ran_beside_it() {
-    let pool = quiet().workers(2).concurrency(6).build().expect("a pool");
-    await_workers(&pool);
-    let then = |n| if n % 5_000 == 2_500 { Then::Die } else { Then::Succeed };
-    let results: Vec<_> = pool.map(notes(then, None).take(TASKS)).collect();
-    assert_eq!(results.len(), TASKS);
-    let mut died = 0;
-    for (n, result) in results.into_iter().enumerate() {
-        match result {
-            Ok((number, _)) => assert!(number == n && then(n) == Then::Succeed),
-            Err(TaskError::WorkerDied(_)) => died += 1,
-            Err(other) => panic!("task {n}: {other:?}"),
+fn workers_that_run_several_tasks_at_a_time_get_chunks_and_a_crash_costs_what_ran_beside_it() {
+    // Until the iterator is asked for 200 tasks before the first result is taken: they are handed over in chunks. How
+    // many in each depends on the run times, which are longer on a busy machine.
+    let pool = warm(quiet().workers(2).concurrency(6));
+    // Few crashes, then a storm.
+    for each in [5_000, 500] {
+        let crashes = TASKS / each;
+        let then = |n| if n % each == each / 2 { Then::Die } else { Then::Succeed };
+        let results: Vec<_> = pool.map(notes(then, None).take(TASKS)).collect();
+        assert_eq!(results.len(), TASKS);
+        let mut died = 0;
+        for (n, result) in results.into_iter().enumerate() {
+            match result {
+                Ok((number, _)) => assert!(number == n && then(n) == Then::Succeed),
+                Err(TaskError::WorkerDied(_)) => died += 1,
+                Err(other) => panic!("task {n}: {other:?}"),
+            }
+        }
+        // Each of those that crash, and at most the two that ran beside it in that worker.
+        assert!((crashes..=3 * crashes).contains(&died), "{died} were lost by {crashes} crashes");
+        let stats = pool.stats();
+        assert_eq!((stats.pending, stats.running), (0, 0));
+    }
+}
+
+fn tasks_behind_a_long_one_in_a_chunk_go_to_the_free_slots() {
+    for (workers, concurrency) in [(1, 3), (2, 6)] {
+        let pool = warm(quiet().workers(workers).concurrency(concurrency));
+        for long in [vec![10], vec![0, 50], vec![99, 98]] {
+            let gate = Gate::new();
+            let path = gate.path();
+            let then = |n| match long.contains(&n) {
+                true => Then::WaitAt(path.clone()),
+                false => Then::Succeed,
+            };
+            let mut results = pool.map_unordered(notes(then, None).take(100));
+            let first: Vec<_> = results.by_ref().take(100 - long.len()).collect();
+            assert!(first.iter().all(|(n, result)| !long.contains(n) && result.is_ok()));
+            gate.open();
+            assert_eq!(results.filter(|(n, _)| long.contains(n)).count(), long.len());
         }
     }
-    // Each of the four, and at most the two that ran beside it in that worker.
-    assert!((4..=12).contains(&died), "{died}");
-    let stats = pool.stats();
-    assert_eq!((stats.pending, stats.running), (0, 0));
 }
 
 fn each_task_of_a_chunk_has_an_event_when_it_is_sent() {

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use procession::{Executor, ProcessPool, as_completed};
 
 use crate::chunks::warm;
-use crate::tasks::{Echo, await_workers, quiet};
+use crate::tasks::{Echo, quiet};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -35,9 +35,7 @@ fn run_in_each_way(pool: &ProcessPool, check: impl Fn(&str)) {
 }
 
 fn pools() -> [ProcessPool; 2] {
-    let several = quiet().workers(2).concurrency(6).build().expect("a pool");
-    await_workers(&several);
-    [warm(quiet().workers(2)), several]
+    [warm(quiet().workers(2)), warm(quiet().workers(2).concurrency(6))]
 }
 
 /// Calls `during` while both CPUs are busy and `beside` is called again and again.

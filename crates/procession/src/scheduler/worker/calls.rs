@@ -107,8 +107,8 @@ impl WorkerState {
 
     /// The `seq` of the first call with a task that has not begun, as far as known here.
     fn first_ahead(&self) -> Option<u64> {
-        let has_rest = |call: &&InFlightCall| self.slots == 1 && call.unanswered() > 1;
-        let first = self.calls.front().filter(has_rest).or_else(|| self.calls.get(self.slots));
+        let has_rest = |call: &&InFlightCall| call.unanswered() > 1;
+        let first = self.running().find(has_rest).or_else(|| self.calls.get(self.slots));
         first.map(|call| call.seq)
     }
 
