@@ -160,6 +160,68 @@ fn every_source_file_has_at_most_450_lines() {
     }
 }
 
+/// The lines of a source that define public functions and types, each with its documentation. Lines of attributes
+/// are between the two.
+fn public_items(source: &str) -> Vec<(&str, Vec<&str>)> {
+    let (mut items, mut documentation, mut is_attribute) = (Vec::new(), Vec::new(), false);
+    for line in source.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            documentation.push(text);
+            continue;
+        }
+        is_attribute |= line.starts_with("#[");
+        if is_attribute {
+            is_attribute = !line.ends_with(']');
+            continue;
+        }
+        let item = line.strip_prefix("pub ").map(|item| item.trim_start_matches("const "));
+        let kinds = ["fn ", "async fn ", "struct ", "enum ", "trait "];
+        let documented = std::mem::take(&mut documentation);
+        if item.is_some_and(|item| kinds.iter().any(|kind| item.starts_with(kind))) {
+            items.push((line, documented));
+        }
+    }
+    items
+}
+
+/// The lint `unreachable_pub` sees to it that what is `pub` can be used by other crates.
+#[test]
+fn every_public_item_of_the_library_has_an_example_or_says_where_it_is() {
+    // For the code of the attributes, for other crates of this repository, or for its tests.
+    const INTERNAL: [&str; 4] = ["__private", "scheduler", "simulation", "transport"];
+    let is_of_library = |file: &&PathBuf| {
+        let crates = ["crates/procession/src", "crates/procession-nats/src"];
+        let rest =
+            crates.iter().find_map(|path| file.strip_prefix(Path::new(ROOT).join(path)).ok());
+        rest.is_some_and(|rest| {
+            let mut names = rest.iter().filter_map(|name| name.to_str());
+            rest.extension().is_some_and(|end| end == "rs")
+                && names.all(|name| !INTERNAL.contains(&name.trim_end_matches(".rs")))
+        })
+    };
+    let (mut number, mut missing) = (0, Vec::new());
+    for file in files().iter().filter(is_of_library) {
+        let source = fs::read_to_string(file).expect("a source file");
+        let is_shown = |name: &str| {
+            let calls = [format!(".{name}("), format!("::{name}(")];
+            let mut lines = source.lines().filter(|line| line.trim_start().starts_with("///"));
+            lines.any(|line| calls.iter().any(|call| line.contains(call)))
+        };
+        for (line, documentation) in public_items(&source) {
+            number += 1;
+            let has_one =
+                documentation.iter().any(|it| it.contains("```") || it.contains("example"));
+            let function = line.split_once("fn ").map(|(_, rest)| rest);
+            let name = function.and_then(|it| it.split(['(', '<']).next());
+            if !has_one && !name.is_some_and(is_shown) {
+                missing.push(format!("{}: {line}", file.display()));
+            }
+        }
+    }
+    assert!(number > 300, "the public items are found: {number}");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The name of the type or trait that a line defines, if it does so at the top level.
 fn defined_type(line: &str) -> Option<&str> {
     let line = line.strip_prefix("pub").map_or(line, |public| match public.split_once(") ") {

@@ -60,7 +60,7 @@ pub(crate) fn is_log_path(path: &str) -> bool {
     path.split('/').count() <= 2 && path.split('/').all(is_name)
 }
 
-/// The log files of one agent.
+/// The log files of one agent. See the example of [`fetch_logs`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostLogs {
@@ -71,7 +71,7 @@ pub struct HostLogs {
     pub left_out: u64,
 }
 
-/// An agent that was asked, and its logs.
+/// An agent that was asked, and its logs. See the example of [`fetch_logs`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchedLogs {
@@ -81,7 +81,7 @@ pub struct FetchedLogs {
     pub logs: Result<HostLogs, NoLogs>,
 }
 
-/// Why there are no logs of an agent.
+/// Why there are no logs of an agent. See the example of [`fetch_logs`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoLogs {

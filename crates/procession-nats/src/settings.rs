@@ -79,6 +79,11 @@ impl ConnectSettings {
     }
 
     /// A file of credentials (`.creds`, a JWT and its seed).
+    ///
+    /// ```
+    /// # use procession_nats::ConnectSettings;
+    /// let settings = ConnectSettings::new("tls://nats.example.org").credentials("/etc/procession/agent.creds");
+    /// ```
     pub fn credentials(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials = Some(path.into());
         self

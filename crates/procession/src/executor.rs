@@ -60,7 +60,8 @@ use crate::task_options::TaskOptions;
 /// ```
 pub trait Executor: Engine {
     /// Hands a task over and returns its future. If the task cannot be run, for example after a
-    /// shutdown, the future holds the error.
+    /// shutdown, the future holds the error. In a process pool it waits while
+    /// [`max_pending`](crate::Builder::max_pending) tasks are pending, if that is set.
     ///
     /// ```
     /// # #[cfg(feature = "macros")] {

@@ -253,7 +253,7 @@ impl Registry {
     }
 }
 
-/// A kind of task that [`Registry::collected`] finds; a static of each task that is a function.
+/// A kind of task that [`Registry::collected`] finds; a static of each task that is a function. See its example.
 #[cfg(feature = "macros")]
 #[derive(Debug)]
 pub struct Registered {
@@ -264,7 +264,7 @@ pub struct Registered {
 
 #[cfg(feature = "macros")]
 impl Registered {
-    /// The registration of a kind of task.
+    /// The registration of a kind of task. The attribute calls it: see the example of [`Registry::collected`].
     pub const fn of<T: Task>() -> Self {
         Self { name: T::NAME, kind: TaskKind::of::<T> }
     }
