@@ -43,6 +43,7 @@ mod partials;
 mod payloads;
 mod plain_values;
 mod plays;
+mod preload_prints;
 mod preloading;
 #[cfg(target_os = "linux")]
 mod prisoner;
@@ -86,7 +87,7 @@ fn main() {
     starting::swarm_if_named_so();
     let registry = preloading::add_to(liars::add_to(works::add_to(tasks::registry())));
     let registry = says::add_to(vandals::add_to(unruly::add_to(registry)));
-    let registry = prisoner::add_to(hostile::add_to(registry));
+    let registry = prisoner::add_to(hostile::add_to(preload_prints::add_to(registry)));
     let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = segments::add_to(partials::add_to(journal::add_to(registry)));
@@ -120,6 +121,7 @@ fn main() {
         retries::trials(),
         recycling::trials(),
         spares::trials(),
+        preload_prints::trials(),
         preloading::trials(),
         demand::trials(),
         shutdown::trials(),

@@ -29,7 +29,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         spares_and_recycled_workers_are_copies,
         copies_are_confined_by_a_sandbox,
         what_a_copy_prints_is_told_as_its_own,
-        what_a_preload_has_printed_is_told_once,
         a_preload_that_fails_breaks_the_pool_and_is_quoted,
         a_preload_that_starts_a_thread_breaks_the_pool,
         a_preload_that_crashes_breaks_the_pool,
@@ -64,8 +63,6 @@ enum Load {
     Wait,
     /// Whether it could start programs that have pools.
     LookForAwaited,
-    /// Half a line from Rust and one from C, which both keep back.
-    Print,
 }
 
 impl Task for Load {
@@ -83,13 +80,6 @@ impl Task for Load {
             Self::Abort => process::abort(),
             Self::StartThread => drop(thread::spawn(|| thread::sleep(Duration::from_secs(600)))),
             Self::Wait => thread::sleep(Duration::from_secs(600)),
-            Self::Print => {
-                print!("from Rust ");
-                // SAFETY: a text with its end, and without place holders.
-                #[allow(unsafe_code, reason = "a library in C would print so")]
-                let printed = unsafe { libc::printf(c"from C ".as_ptr()) };
-                assert_eq!(printed, 7);
-            }
             Self::LookForAwaited => {
                 let invitation = std::env::var("PROCESSION_INVITATION")?;
                 let invitation: serde_json::Value = serde_json::from_str(&invitation)?;
@@ -302,25 +292,6 @@ fn what_a_copy_prints_is_told_as_its_own() {
     for pid in pids {
         let line = (pid, format!("this is {pid}"));
         eventually("the line", || lines.lock().expect("no panic").contains(&line));
-    }
-}
-
-/// Else each copy would print it at its end.
-fn what_a_preload_has_printed_is_told_once() {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&lines);
-    let builder = quiet().workers(3).preload(Load::Print).on_output(move |output| {
-        told.lock().expect("no panic").push(output.line.to_owned());
-    });
-    let pool = builder.build().expect("a pool");
-    let pids: HashSet<_> =
-        (0..30).map(|_| pool.submit(Print).result().expect("an output")).collect();
-    pool.shutdown(procession::Shutdown::Wait);
-    let lines = lines.lock().expect("no panic");
-    let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
-    assert!(count("from Rust") > 0 && count("from C") > 0, "{lines:?}");
-    if IS_LINUX {
-        assert_eq!((count("from Rust"), count("from C")), (1, 1), "{lines:?} of {pids:?}");
     }
 }
 
