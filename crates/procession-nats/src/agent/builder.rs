@@ -89,7 +89,8 @@ impl AgentBuilder {
     /// # use procession::{ProcessPool, Registry};
     /// # use procession_nats::{Agent, ConnectSettings};
     /// # fn main() -> Result<(), procession::PoolError> {
-    /// let pool = ProcessPool::builder().journal("logs").build()?;
+    /// let pool = ProcessPool::builder() // .journal("logs"), with the feature `journal`
+    ///     .build()?;
     /// let settings = ConnectSettings::new("nats://localhost");
     /// let agent = Agent::builder(settings, Registry::collected()).logs("logs").start(pool)?;
     /// # drop(agent);
