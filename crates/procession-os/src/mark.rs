@@ -108,8 +108,21 @@ pub fn inherited() -> Option<FoundMark> {
 /// The marks that a process has open. None if this process may not look.
 pub fn of_process(process: Pid) -> Vec<FoundMark> {
     let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
-    let open = open.into_iter().flatten().flatten();
-    open.filter_map(|entry| FoundMark::of_link(entry.path())).collect()
+    let mut marks = Vec::new();
+    for entry in open.into_iter().flatten().flatten() {
+        let link = entry.path();
+        match fs::read_link(&link) {
+            Ok(target) => {
+                if let Some(text) = text_of(target) {
+                    marks.push(FoundMark { text, link });
+                }
+            }
+            // The others are refused as well, and there may be thousands.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(_) => {}
+        }
+    }
+    marks
 }
 
 /// Whether the programs that this process starts or becomes inherit the descriptor of this number.
@@ -133,7 +146,11 @@ pub fn close(number: i32) {
 }
 
 fn text(link: &Path) -> Option<String> {
-    let link = fs::read_link(link).ok()?.into_os_string().into_string().ok()?;
+    text_of(fs::read_link(link).ok()?)
+}
+
+fn text_of(target: PathBuf) -> Option<String> {
+    let link = target.into_os_string().into_string().ok()?;
     let text = link.strip_prefix(PREFIX)?;
     Some(text.strip_suffix(SUFFIX).unwrap_or(text).to_owned())
 }
