@@ -26,11 +26,18 @@ struct ReaderSlot {
     view: Option<Arc<SegmentView>>,
     /// Of the last item that was received.
     generation: u32,
-    /// That item was copied, and its record was not read yet: the word that returns it.
-    copied: Option<u32>,
+    /// That item was copied, and its record was not read yet.
+    copied: Option<CopiedItem>,
 }
 
-/// What the views of one reader may take, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct CopiedItem {
+    /// The word that returns the item.
+    word: u32,
+    len: usize,
+}
+
+/// What the views of one reader may take, and what is copied for one record, in bytes.
 const LONGEST: usize = MOST_BYTES as usize;
 
 fn refused(why: &str) -> io::Error {
@@ -83,8 +90,14 @@ impl SegmentReader {
         if link.direction == Direction::ToWorker {
             return Ok(ReceivedBytes::Lent(lend(link, view, item)));
         }
+        let view = Arc::clone(view);
         // Returned with the record: until then the worker cannot use the slot again.
-        slot.copied = Some(returned(item.generation, false));
+        slot.copied = Some(CopiedItem { word: returned(item.generation, false), len });
+        // The worker may give each of its segments up, so their lengths are no bound.
+        let lens = slots.iter().filter_map(|slot| slot.copied).map(|copied| copied.len);
+        if lens.sum::<usize>() > LONGEST {
+            return Err(refused("more bytes in segments than there may be for one record"));
+        }
         view.copy(len).map(ReceivedBytes::Own)
     }
 
@@ -107,7 +120,7 @@ impl SegmentReader {
             return;
         }
         for (number, slot) in self.slots().iter_mut().enumerate() {
-            if let Some(word) = slot.copied.take() {
+            if let Some(CopiedItem { word, .. }) = slot.copied.take() {
                 link.words(number).returned.store(word, Ordering::Release);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::iter;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
@@ -89,6 +90,26 @@ fn segments_are_bounded_in_all_and_short_ones_make_room() {
     reader.drop_given_up();
     assert_eq!((writer.number(), reader.number()), (1, 1));
     assert!(writer.place(b"").is_none());
+}
+
+#[test]
+fn one_record_makes_the_coordinator_copy_no_more_than_the_segments_may_hold() {
+    let (region, file) = SharedRegion::create(1).expect("memory");
+    let theirs = Arc::new(SharedRegion::open(file).expect("the same memory"));
+    let reader = SegmentReader::new(Arc::new(region), Direction::ToCoordinator);
+    if !sealed::is_available() {
+        return;
+    }
+    let len = 32 * MIB;
+    let (_memory, file) = procession_os::segment::create(len, b"x").expect("a segment");
+    let taken = (0..MOST as u8).take_while(|slot| {
+        // One that is given up makes room for the next, says the worker.
+        let words = theirs.slot_words(Direction::ToCoordinator, usize::from(*slot));
+        words.dropped.store(dropped(1), Ordering::Release);
+        let item = SegmentItem { slot: *slot, generation: 1, len: len as u32, is_new: true };
+        reader.take(item, Some(file.try_clone().expect("a descriptor"))).is_ok()
+    });
+    assert_eq!(taken.count() * len, MOST_BYTES as usize);
 }
 
 #[test]
