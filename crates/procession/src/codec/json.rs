@@ -24,12 +24,16 @@ const DEEPEST: u32 = 127;
 /// list that consists of them would overflow it, in the program.
 const MOST_WRAPPERS: u32 = 512;
 
+/// What is around a value that was written: the reader counts arrays, objects, `Some` and newtype structs alike. A type
+/// that consists of the latter could be read for ever: no byte of a text ends them.
+const DEEPEST_READ: u32 = DEEPEST + MOST_WRAPPERS + 1;
+
 /// The names of structs whose only field `serde_json` writes as it is.
 const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private::Number"];
 
 /// Decodes one value, which must use all bytes, if it is nested no deeper than `deepest`.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], deepest: u32) -> Parsed<T> {
-    let notes = Notes::new(deepest);
+    let notes = Notes::new(deepest.min(DEEPEST_READ));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = T::deserialize(Watch::new(&mut reader, &notes));
     let value = value.and_then(|value| reader.end().map(|()| value));

@@ -12,7 +12,7 @@ use crate::blob::Blob;
 /// stack. Those that are nested more deeply are rare.
 pub(super) const SHALLOW: u32 = 32;
 
-/// What 512 levels may take, in bytes. Only the pages that are used take memory.
+/// What 640 levels may take, in bytes: no value is read that has more. Only the pages that are used take memory.
 const LARGE: usize = 64 << 20;
 
 /// What was read, and what is to be known about it.
@@ -132,6 +132,20 @@ mod tests {
             let mut next = self.0.take();
             while let Some(mut inner) = next {
                 next = inner.0.take();
+            }
+        }
+    }
+
+    /// What is read inside of them is no text of its own, so nothing of a text ends it.
+    #[test]
+    fn values_around_each_other_without_end_are_refused() {
+        for (encoding, number) in [(Encoding::Json, &b"7"[..]), (Encoding::Binary, &[4])] {
+            for refused in [
+                decode::<Wrapped>(encoding, number, Vec::new()).err(),
+                read::<Wrapped>(encoding, number).err(),
+                decode::<Vec<Wrapped>>(encoding, number, Vec::new()).err(),
+            ] {
+                assert!(refused.is_some(), "{encoding:?}");
             }
         }
     }

@@ -342,7 +342,8 @@ impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
                 self.byte()?;
                 self.nested(|reader| visitor.visit_some(reader))
             }
-            _ => visitor.visit_some(self),
+            // Counted as well: if the content is an option again, no byte ends that.
+            _ => self.nested(|reader| visitor.visit_some(reader)),
         }
     }
 
