@@ -62,6 +62,9 @@ const SHORT: usize = 1024;
 pub(crate) const MOST_APPENDED: usize = 128;
 /// The most items of an attachment: a text and the blobs.
 const MOST_ITEMS: usize = blob::MOST + 1;
+/// The most messages up to the last one of an attachment. Each of its own has an item. Before them there may be those of
+/// attachments that the sender gave up: as many as the socket holds, so several hundreds.
+const MOST_MESSAGES: u64 = 32 * 1024;
 
 /// One received item.
 #[derive(Debug)]
@@ -183,6 +186,10 @@ pub(crate) struct Assembly {
     /// The record of it was not read yet.
     whole: Option<Attachment>,
     segments: SegmentReader,
+    /// The number of messages that were received.
+    messages: u64,
+    /// The same when the last attachment was taken.
+    at_last: u64,
 }
 
 impl Assembly {
@@ -193,6 +200,11 @@ impl Assembly {
 
     pub(crate) fn segments(&self) -> &SegmentReader {
         &self.segments
+    }
+
+    /// The number of messages that were received.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// The attachment of the record that was just read, and has this appendix. Without one, all of it was sent
@@ -209,11 +221,13 @@ impl Assembly {
             self.whole = None;
             self.add(appendix, Vec::new(), None)?;
             self.segments.return_copied();
+            self.at_last = self.messages;
             return self.whole.take().ok_or(Garbled);
         }
         loop {
             if let Some(whole) = self.whole.take() {
                 self.segments.return_copied();
+                self.at_last = self.messages;
                 return Ok(whole);
             }
             if !self.receive(from, patience)? {
@@ -263,6 +277,10 @@ impl Assembly {
         fds: Vec<OwnedFd>,
         shortage: Option<Errno>,
     ) -> Result<(), Garbled> {
+        self.messages += 1;
+        if self.messages - self.at_last > MOST_MESSAGES {
+            return Err(Garbled);
+        }
         let ([KIND, flags, items], rest) = bytes.split_first_chunk::<HEAD>().ok_or(Garbled)? else {
             return Err(Garbled);
         };

@@ -188,7 +188,16 @@ impl Receiving {
         socket: &Socket,
     ) -> Result<Attachment, Garbled> {
         self.take_ins = 0;
-        self.assembly.next(self.records.appendix(record), socket, &mut self.patience)
+        let before = self.assembly.messages();
+        let next = self.assembly.next(self.records.appendix(record), socket, &mut self.patience);
+        self.count_messages(before);
+        next
+    }
+
+    /// Counts the messages that were received since then, but for one: that of an honest worker.
+    fn count_messages(&mut self, before: u64) {
+        let messages = self.assembly.messages() - before;
+        self.throttle.count(messages.saturating_sub(1), 0);
     }
 
     /// Reads the attachments that are in the socket, to make room for more.
@@ -199,7 +208,10 @@ impl Receiving {
         if self.take_ins > MOST_TAKE_INS {
             return Err(Garbled);
         }
-        self.assembly.take_in(socket, &mut self.patience)
+        let before = self.assembly.messages();
+        let taken = self.assembly.take_in(socket, &mut self.patience);
+        self.count_messages(before);
+        taken
     }
 
     pub(super) fn set_segments(&mut self, region: Arc<SharedRegion>) {

@@ -152,3 +152,16 @@ fn malformed_messages_are_errors() {
         assert!(garbled(&with(head(IS_FIRST, 1), len), &[disk.as_fd()]), "a file on disk");
     }
 }
+
+#[test]
+fn an_attachment_without_end_is_an_error() {
+    const ENOUGH: usize = 100_000;
+    let (one, other) = pair();
+    let (mut assembly, mut patience) = (Assembly::default(), Patience::none());
+    let send = |flags| one.send(&[KIND, flags, 0], &[]) == Sent::Yes;
+    let mut sent = usize::from(send(IS_FIRST | HAS_MORE));
+    while sent < ENOUGH && assembly.take_in(&other, &mut patience).is_ok() {
+        sent += (sent..ENOUGH).take_while(|_| send(HAS_MORE)).count();
+    }
+    assert!(sent < ENOUGH, "{sent} messages");
+}
