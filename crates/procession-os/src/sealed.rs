@@ -15,9 +15,9 @@ pub fn is_available() -> bool {
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 pub(crate) use self::linux::unsealed;
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
-pub use self::linux::{Sealed, create};
+pub use self::linux::{Sealed, create, is_in_memory};
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
-pub use self::none::{Sealed, create};
+pub use self::none::{Sealed, create, is_in_memory};
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux {
@@ -47,6 +47,12 @@ mod linux {
         let file = unsealed(bytes)?;
         fcntl_add_seals(&file, SEALS)?;
         Ok(file)
+    }
+
+    /// Whether it is a file in memory, sealed or not.
+    pub fn is_in_memory(file: impl AsFd) -> bool {
+        // Other files have no seals.
+        fcntl_get_seals(file).is_ok()
     }
 
     /// A new memory file with these bytes, which can be sealed.
@@ -195,6 +201,11 @@ mod none {
     /// Refused: [`is_available`](super::is_available) says so.
     pub fn create(_: &[u8]) -> io::Result<OwnedFd> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// It is not known.
+    pub fn is_in_memory(_: impl AsFd) -> bool {
+        false
     }
 
     /// None can be made.

@@ -30,6 +30,7 @@ mod attachment;
 mod call;
 mod channel;
 mod claim;
+mod disposal;
 mod event_count;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

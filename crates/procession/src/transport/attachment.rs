@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 pub(crate) use self::send::{Passed, Stuck, pass};
+use super::disposal;
 use super::ring::Garbled;
 use super::segments::{SegmentItem, SegmentReader};
 use super::socket::{Message, Received, Socket};
@@ -250,6 +251,10 @@ impl Assembly {
     fn receive(&mut self, from: &Socket, patience: &mut Patience) -> Result<bool, Garbled> {
         match from.receive() {
             Received::Message(Message { bytes, fds }) => {
+                if !disposal::are_plain(&fds) {
+                    disposal::close(fds);
+                    return Err(Garbled);
+                }
                 patience.until = None;
                 self.add(&bytes, fds, None)?;
             }

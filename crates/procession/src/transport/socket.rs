@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use procession_os::fork::Origin;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -18,6 +19,8 @@ use rustix::net::{
     recvmsg, sendmsg, shutdown, socketpair,
 };
 
+use super::disposal;
+
 /// The longest message, in bytes: what all systems support.
 pub(crate) const LONGEST: usize = 2048;
 /// The most descriptors in a message.
@@ -25,7 +28,12 @@ pub(crate) const MOST_FDS: usize = 32;
 
 /// One end of the pair.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct Socket {
+    /// `None` while it is dropped.
+    end: Option<OwnedFd>,
+    /// The process that made the pair. It does not trust what was sent to its end. `None`: this is a duplicate.
+    maker: Option<Origin>,
+}
 
 /// The result of sending a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,18 +87,22 @@ impl Socket {
             }
             fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
         }
-        Ok((Self(ours), theirs))
+        Ok((Self { end: Some(ours), maker: Some(Origin::here()) }, theirs))
     }
 
     /// Duplicates a descriptor of an end. The new one is closed in programs that this process
     /// executes.
     pub(crate) fn of(end: BorrowedFd<'_>) -> io::Result<Self> {
         // From 3 on: 0 to 2 are the standard descriptors.
-        Ok(Self(fcntl_dupfd_cloexec(end, 3)?))
+        Ok(Self { end: Some(fcntl_dupfd_cloexec(end, 3)?), maker: None })
+    }
+
+    fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_ref().expect("it is not dropped").as_fd()
     }
 
     pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Sent {
-        send_to(self.0.as_fd(), bytes, fds)
+        send_to(self.end(), bytes, fds)
     }
 
     /// Receives the next message, if there is one. On Linux it is removed from the socket only
@@ -121,7 +133,7 @@ impl Socket {
         let mut bytes = [0; LONGEST];
         let mut was_reset = false;
         loop {
-            return match recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
+            return match recv(self.end(), &mut bytes[..], RecvFlags::empty()) {
                 Ok((_, len)) => Some(bytes[..len.min(LONGEST)].to_vec()),
                 Err(Errno::INTR) => continue,
                 // As in `receive_with`: it may be reported between a look at a message and its removal.
@@ -141,7 +153,7 @@ impl Socket {
         loop {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let received =
-                recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+                recvmsg(self.end(), &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
             let received = match received {
                 Ok(received) => received,
                 Err(Errno::INTR) => continue,
@@ -203,14 +215,39 @@ impl Socket {
     /// Whether the socket is ready for that, or closed.
     fn wait(&self, what: PollFlags, timeout: Option<Duration>) -> bool {
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
-        let ready = poll(&mut [PollFd::from_borrowed_fd(self.0.as_fd(), what)], timeout.as_ref());
+        let ready = poll(&mut [PollFd::from_borrowed_fd(self.end(), what)], timeout.as_ref());
         ready.is_ok_and(|number| number > 0)
     }
 
     /// Ends all waits at this end, now and later. Messages that were sent to it can still be
     /// received on Linux; elsewhere they may be lost.
     pub(crate) fn shut_down(&self) {
-        let _ = shutdown(&self.0, Shutdown::Both);
+        let _ = shutdown(self.end(), Shutdown::Both);
+    }
+}
+
+impl Drop for Socket {
+    /// With the socket, the descriptors in its messages are closed.
+    fn drop(&mut self) {
+        let Some(end) = self.end.take() else { return };
+        // A copy of this process that was forked has only a duplicate as well.
+        if self.maker.take().is_some_and(|maker| !maker.is_forked()) && may_have_messages(&end) {
+            disposal::close_socket(Self { end: Some(end), maker: None });
+        }
+    }
+}
+
+/// Whether there is a message, or one could still come.
+fn may_have_messages(end: &OwnedFd) -> bool {
+    let mut byte = [0];
+    loop {
+        return match recv(end, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            // The latter is reported once, as in `receive_with`.
+            Err(Errno::INTR | Errno::CONNRESET) => continue,
+            // The other end is closed.
+            Ok((_, 0)) | Err(Errno::NOTCONN | Errno::PIPE) => false,
+            _ => true,
+        };
     }
 }
 
@@ -280,7 +317,7 @@ mod tests {
 
     fn pair() -> (Socket, Socket) {
         let (ours, theirs) = Socket::pair().expect("a pair");
-        (ours, Socket(theirs))
+        (ours, Socket { end: Some(theirs), maker: None })
     }
 
     fn message(received: Received) -> Message {

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod false_segments;
+mod lingering;
 mod processes;
 mod tells;
 
@@ -22,6 +23,7 @@ use rustix::process::Signal;
 
 use self::attacks::{Attack, Hostile};
 use self::false_segments::SegmentLie;
+use self::lingering::a_descriptor_whose_close_takes_long_delays_nothing;
 pub(crate) use self::processes::play_if_asked as play_processes_if_asked;
 use crate::harness::{self, eventually, is_alive};
 use crate::program;
@@ -39,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_segment_that_goes_on_changing_is_copied_once,
         lies_about_segments_cost_only_their_worker,
         a_flood_of_descriptors_leaves_no_descriptor_open,
+        a_descriptor_whose_close_takes_long_delays_nothing,
         who_begins_the_handshake_anew_is_ended,
         a_flood_of_requests_ends_its_worker,
         a_worker_speaks_for_no_task_but_its_own,

@@ -17,6 +17,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use serde::{Deserialize, Serialize};
 
 use super::false_segments::{self, SegmentLie};
+use super::lingering::{self, Lingering};
 use super::processes::{die_traced, leave_behind, squat};
 use super::tells;
 
@@ -73,6 +74,8 @@ pub(crate) enum Attack {
     Squat { sends: usize },
     /// Says what is not true about segments.
     Segment(SegmentLie),
+    /// A connection to this port whose close takes long, as a descriptor of a message.
+    Lingering(Lingering, u16),
     /// Records of spans and events. Then it ends if it is to, with the records in the names of other tasks as well.
     Traced { records: Vec<String>, ends: bool },
     /// Events without end.
@@ -145,6 +148,7 @@ impl Task for Hostile {
             Attack::ChangeDelivered { go, notes } => change_delivered(id, &go, &notes)?,
             Attack::Squat { sends } => squat(sends),
             Attack::Segment(lie) => false_segments::tell(lie, id),
+            Attack::Lingering(way, port) => lingering::send_one(way, port, id)?,
             Attack::TracedDeath { all } => die_traced(all)?,
             attack => tells::make(&attack, id, context)?,
         }

@@ -1,0 +1,54 @@
+//! Closes what another process may have sent. To close the last descriptor of a connection can take any time, if that
+//! process wants it to, and so can that of a file whose file system is a program. That happens on a thread of its own.
+//!
+//! A descriptor in a message that was never received is closed with the socket.
+
+use std::os::fd::OwnedFd;
+
+use procession_os::sealed;
+use procession_os::threads::ThreadSpec;
+use rustix::fs::{FileType, fstat};
+use rustix::net::sockopt::set_socket_linger;
+
+use super::socket::{Message, Received, Socket};
+
+/// Whether the close of each of them takes no time: files of the kind that attachments have.
+pub(super) fn are_plain(files: &[OwnedFd]) -> bool {
+    let is_file = |file| {
+        fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+    };
+    let is_plain = |file| match sealed::is_available() {
+        true => sealed::is_in_memory(file),
+        false => is_file(file),
+    };
+    files.iter().all(is_plain)
+}
+
+/// Closes them on a thread of its own; here if there is none.
+pub(super) fn close(files: Vec<OwnedFd>) {
+    start_thread(move || close_here(files));
+}
+
+/// The same for a socket that may hold messages.
+pub(super) fn close_socket(socket: Socket) {
+    /// More than a socket holds. Another process that has the other end may go on sending.
+    const MOST: usize = 1_000;
+    start_thread(move || {
+        for _ in 0..MOST {
+            let Received::Message(Message { fds, .. }) = socket.receive() else { break };
+            close_here(fds);
+        }
+    });
+}
+
+fn start_thread(body: impl FnOnce() + Send + 'static) {
+    // If it is not started, the closure is dropped here, and what is in it.
+    let _ = ThreadSpec::new("closer").start(body);
+}
+
+fn close_here(files: Vec<OwnedFd>) {
+    for file in files {
+        // If it is a connection, its close need not wait: then the thread ends soon.
+        let _ = set_socket_linger(&file, None);
+    }
+}
