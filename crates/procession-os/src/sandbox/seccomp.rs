@@ -3,7 +3,7 @@
 //! | tier | effect |
 //! |---|---|
 //! | allowed | the call is made |
-//! | failing | EPERM, for calls that libraries try and go on without; ENOSYS for `clone3` |
+//! | failing | EPERM, for calls that libraries try and go on without; ENOSYS for `clone3`; ENOTSUP to read attributes of files by path |
 //! | ending | SIGSYS: its handler records the number, and the process dies |
 //!
 //! Calls of another kind of processor (32 bits, x32) end the process in any case: their numbers have other
@@ -15,7 +15,7 @@ use libc::{c_long, sock_filter};
 
 use super::Rules;
 use crate::sandbox::syscalls::{
-    ENDING, FAILING, FILES, METADATA, NEEDED, NETWORK, OBJECTS, ON_PROCESSES, PROCESSES,
+    ATTRIBUTES, ENDING, FAILING, FILES, METADATA, NEEDED, NETWORK, OBJECTS, ON_PROCESSES, PROCESSES,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -35,21 +35,29 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const END: u32 = libc::SECCOMP_RET_TRAP;
 const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+const UNSUPPORTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOTSUP as u32;
 const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 
 /// What the filter does with one call. Arguments are looked at by their lower halves, unless they
 /// are pointers.
 enum CallRule {
     Always(u32),
-    /// Allowed if the argument, with this mask, has one of the values.
+    /// Allowed if all of the conditions hold.
     If {
-        argument: u32,
-        mask: u32,
-        values: Vec<u32>,
+        all: Vec<Condition>,
         otherwise: u32,
     },
+    /// Fails if one of the conditions holds.
+    Unless(Vec<Condition>),
     /// Allowed if all of these arguments are zero, of which [`CallArgument::Whole`] are pointers; else it fails.
     IfZero(Vec<CallArgument>),
+}
+
+/// An argument, with this mask, has one of the values.
+struct Condition {
+    argument: u32,
+    mask: u32,
+    values: Vec<u32>,
 }
 
 /// An argument by its index.
@@ -108,6 +116,7 @@ fn verdicts(rules: &Rules, has_landlock: bool) -> (BTreeMap<u32, CallRule>, u32)
     }
     add(METADATA, FAIL);
     add(OBJECTS, FAIL);
+    add(ATTRIBUTES, UNSUPPORTED);
     add(ENDING, END);
     if has_landlock || !rules.is_strict {
         for (number, mode) in WITH_MODES {
@@ -132,12 +141,16 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
 const PARENT: u32 = libc::CLONE_PARENT as u32;
 const THREAD: u32 = (libc::CLONE_THREAD | libc::CLONE_VM) as u32;
 
-/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`; `F_SETLEASE`, for which other processes wait; `F_NOTIFY`.
-const UNNEEDED_OF_FCNTL: [u32; 5] = [8, 10, 15, 1024, 1026];
+/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`; `F_SETLEASE`, for which other processes wait; `F_NOTIFY`; `F_SET_RW_HINT` and
+/// `F_SET_FILE_RW_HINT`, whatever the file was opened for.
+const UNNEEDED_OF_FCNTL: [u32; 7] = [8, 10, 15, 1024, 1026, 1036, 1038];
 /// The same by `FIOSETOWN` and `SIOCSPGRP`.
 const SET_OWNER_BY_IOCTL: [u32; 2] = [0x8901, 0x8902];
-/// `FS_IOC_SETFLAGS`, the same of 32 bits, `FS_IOC_FSSETXATTR`: of the owner, whatever the file was opened for.
-const SET_FLAGS_OF_FILES: [u32; 3] = [0x4008_6602, 0x4004_6602, 0x401c_5820];
+/// Requests to file systems by the letter that is their second byte: they change flags, versions, keys and layouts of the
+/// owner's files, make directories and copies, whatever the file was opened for. `f`, `v` and `X` are of several file
+/// systems, the others of FAT, OCFS2, btrfs, ceph, bcachefs, CIFS and f2fs.
+const OF_FILE_SYSTEMS: [u32; 10] =
+    [0x6600, 0x7600, 0x5800, 0x7200, 0x6f00, 0x9400, 0x9700, 0xbc00, 0xcf00, 0xf500];
 /// A program that runs with the rights of its owner or group.
 const SET_ID: u32 = 0o6000;
 /// Calls that make files, and which argument is the mode.
@@ -149,9 +162,18 @@ const WITH_MODES: &[(c_long, u32)] = &[
     (libc::SYS_creat, 1),
 ];
 
+fn is_one_of(argument: u32, values: &[u32]) -> Condition {
+    Condition { argument, mask: u32::MAX, values: values.to_vec() }
+}
+
 /// A call that fails if an argument is one of these.
 fn none_of(argument: u32, values: &[u32]) -> CallRule {
-    CallRule::If { argument, mask: u32::MAX, values: values.to_vec(), otherwise: ALLOW }
+    CallRule::Unless(vec![is_one_of(argument, values)])
+}
+
+/// A call that is allowed if the argument, with this mask, is the value.
+fn if_masked(argument: u32, mask: u32, value: u32, otherwise: u32) -> CallRule {
+    CallRule::If { all: vec![Condition { argument, mask, values: vec![value] }], otherwise }
 }
 
 fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
@@ -161,8 +183,7 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
     let may_fork = !rules.is_strict || rules.processes;
     let (mask, value) =
         if may_fork { (NAMESPACES | PARENT, 0) } else { (NAMESPACES | THREAD, THREAD) };
-    let clone = CallRule::If { argument: 0, mask, values: vec![value], otherwise: END };
-    verdicts.push((libc::SYS_clone, clone));
+    verdicts.push((libc::SYS_clone, if_masked(0, mask, value, END)));
     verdicts.extend(metadata_by_descriptor(rules));
     // Signals by what happens at a descriptor: the kernel sends them to any process of the user.
     verdicts.push((libc::SYS_fcntl, none_of(1, &UNNEEDED_OF_FCNTL)));
@@ -171,8 +192,10 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
         verdicts.push((libc::SYS_socket, socket(rules, FAIL, &[libc::AF_NETLINK])));
         // Input for a terminal, as if it were typed.
         const PASTE: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
-        let refused = [&PASTE[..], &SET_OWNER_BY_IOCTL, &SET_FLAGS_OF_FILES].concat();
-        verdicts.push((libc::SYS_ioctl, none_of(1, &refused)));
+        let refused = is_one_of(1, &[PASTE, SET_OWNER_BY_IOCTL].concat());
+        let of_file_systems =
+            Condition { argument: 1, mask: 0xff00, values: OF_FILE_SYSTEMS.to_vec() };
+        verdicts.push((libc::SYS_ioctl, CallRule::Unless(vec![refused, of_file_systems])));
         let own = |argument| CallRule::IfZero(vec![CallArgument::LowerHalf(0), argument]);
         let on_processes =
             ON_PROCESSES.iter().map(|(call, _)| (*call, own(CallArgument::LowerHalf(0))));
@@ -187,7 +210,7 @@ fn decided_by_arguments(rules: &Rules) -> Vec<(c_long, CallRule)> {
 }
 
 fn no_set_id(argument: u32) -> CallRule {
-    CallRule::If { argument, mask: SET_ID, values: vec![0], otherwise: FAIL }
+    if_masked(argument, SET_ID, 0, FAIL)
 }
 
 /// The mode and the times of an open file. Where nothing may be written, no file is the worker's own.
@@ -201,34 +224,45 @@ fn metadata_by_descriptor(rules: &Rules) -> [(c_long, CallRule); 2] {
     [(libc::SYS_fchmod, mode), (libc::SYS_utimensat, times)]
 }
 
-/// One for datagrams could send to any socket that has a path.
+/// Those of other families would have the kernel load their code. One for datagrams could send to any socket that has a
+/// path.
 fn pair_of_sockets() -> CallRule {
-    let values = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| number_of(kind.into()));
-    CallRule::If { argument: 1, mask: 0xf, values: values.to_vec(), otherwise: FAIL }
+    let family = is_one_of(0, &[number_of(libc::AF_UNIX.into())]);
+    let kind = of_kinds(&[libc::SOCK_STREAM, libc::SOCK_SEQPACKET]);
+    CallRule::If { all: vec![family, kind], otherwise: FAIL }
 }
 
-/// New sockets are of the internet, or of these families as well, if the network is allowed.
+/// The kind of a new socket, without its flags.
+fn of_kinds(kinds: &[i32]) -> Condition {
+    let values = kinds.iter().map(|kind| number_of((*kind).into())).collect();
+    Condition { argument: 1, mask: 0xf, values }
+}
+
+/// New sockets are of the internet, or of these families as well, if the network is allowed. They are of protocols that all
+/// programs use: the kernel would load the code of others.
 fn socket(rules: &Rules, otherwise: u32, more: &[i32]) -> CallRule {
+    const PROTOCOLS: [i32; 5] =
+        [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
     if !rules.network {
         return CallRule::Always(otherwise);
     }
     let families = [libc::AF_INET, libc::AF_INET6].into_iter().chain(more.iter().copied());
-    let values = families.map(|family| number_of(family.into())).collect();
-    CallRule::If { argument: 0, mask: u32::MAX, values, otherwise: FAIL }
+    let families: Vec<_> = families.map(|family| number_of(family.into())).collect();
+    // Netlink has only the last two. For those of the internet, the last one needs a right that a worker has not.
+    let kinds = of_kinds(&[libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW]);
+    let protocols = is_one_of(2, &PROTOCOLS.map(|protocol| number_of(protocol.into())));
+    CallRule::If { all: vec![is_one_of(0, &families), kinds, protocols], otherwise: FAIL }
 }
 
 fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
-    let one_of = |argument, values: &[c_long], otherwise| CallRule::If {
-        argument,
-        mask: u32::MAX,
-        values: values.iter().copied().map(number_of).collect(),
-        otherwise,
+    let one_of = |argument, values: &[c_long], otherwise| {
+        let values: Vec<_> = values.iter().copied().map(number_of).collect();
+        CallRule::If { all: vec![is_one_of(argument, &values)], otherwise }
     };
     let mut verdicts = Vec::new();
     for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         let mask = if rules.new_code { 0 } else { libc::PROT_EXEC as u32 };
-        let verdict = CallRule::If { argument: 2, mask, values: vec![0], otherwise: FAIL };
-        verdicts.push((call, verdict));
+        verdicts.push((call, if_masked(2, mask, 0, FAIL)));
     }
     let own = c_long::from(std::process::id().cast_signed());
     let requests = [
@@ -321,15 +355,16 @@ fn program(rules: &Rules, has_landlock: bool) -> Vec<sock_filter> {
 fn block(verdict: &CallRule) -> Vec<sock_filter> {
     match verdict {
         CallRule::Always(verdict) => vec![step(RETURN, *verdict)],
-        CallRule::If { argument, mask, values, otherwise } => {
-            // With a deny-list the values are those that fail.
-            let (then, otherwise) =
-                if *otherwise == ALLOW { (FAIL, ALLOW) } else { (ALLOW, *otherwise) };
-            let mut block = vec![step(LOAD, lower_half(*argument)), step(AND, *mask)];
-            for value in values {
-                block.extend([jump(IF_EQUAL, *value, 1), step(RETURN, then)]);
-            }
-            block.push(step(RETURN, otherwise));
+        CallRule::If { all, otherwise } => {
+            let mut block: Vec<_> =
+                all.iter().flat_map(|condition| unless(condition, *otherwise)).collect();
+            block.push(step(RETURN, ALLOW));
+            block
+        }
+        CallRule::Unless(conditions) => {
+            let mut block: Vec<_> =
+                conditions.iter().flat_map(|condition| when(condition, FAIL)).collect();
+            block.push(step(RETURN, ALLOW));
             block
         }
         CallRule::IfZero(arguments) => {
@@ -345,6 +380,30 @@ fn block(verdict: &CallRule) -> Vec<sock_filter> {
             block
         }
     }
+}
+
+fn load(condition: &Condition) -> Vec<sock_filter> {
+    vec![step(LOAD, lower_half(condition.argument)), step(AND, condition.mask)]
+}
+
+/// The verdict if the condition holds; else the next block.
+fn when(condition: &Condition, verdict: u32) -> Vec<sock_filter> {
+    let mut block = load(condition);
+    for value in &condition.values {
+        block.extend([jump(IF_EQUAL, *value, 1), step(RETURN, verdict)]);
+    }
+    block
+}
+
+/// The verdict if the condition does not hold; else the next block.
+fn unless(condition: &Condition, verdict: u32) -> Vec<sock_filter> {
+    let mut block = load(condition);
+    for (left, value) in (1..=condition.values.len()).rev().zip(&condition.values) {
+        let jt = u8::try_from(left).expect("a block has few steps");
+        block.push(sock_filter { code: IF_EQUAL, jt, jf: 0, k: *value });
+    }
+    block.push(step(RETURN, verdict));
+    block
 }
 
 fn halves(argument: &CallArgument) -> Vec<u32> {

@@ -10,16 +10,17 @@ macro_rules! named {
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) use self::lists::*;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub(super) use self::uncovered::{METADATA, OBJECTS, ON_PROCESSES};
+pub(super) use self::uncovered::{ATTRIBUTES, METADATA, OBJECTS, ON_PROCESSES};
 
 /// All lists.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ALL: [List; 11] = [
+const ALL: [List; 12] = [
     NEEDED,
     FAILING,
     FILES,
     METADATA,
     OBJECTS,
+    ATTRIBUTES,
     ON_PROCESSES,
     PROCESSES,
     NETWORK,
@@ -230,10 +231,7 @@ mod lists {
         SYS_linkat,
         SYS_symlinkat,
         SYS_truncate,
-        SYS_getxattr,
-        SYS_lgetxattr,
         SYS_fgetxattr,
-        SYS_listxattr,
         SYS_flistxattr,
         #[cfg(target_arch = "x86_64")]
         SYS_open,

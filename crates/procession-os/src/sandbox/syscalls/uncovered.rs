@@ -1,5 +1,5 @@
 //! System calls that reach what landlock does not cover: what a file is apart from its content, and objects of
-//! the user that are no files. They fail with EPERM at each level.
+//! the user that are no files. They fail with EPERM at each level, those that read attributes with ENOTSUP.
 //!
 //! The calls from `fchmodat2` on have the same numbers on all processors; some C libraries have no names for them.
 
@@ -13,6 +13,8 @@ const SYS_fchmodat2: c_long = 452;
 const SYS_statmount: c_long = 457;
 const SYS_listmount: c_long = 458;
 const SYS_setxattrat: c_long = 463;
+const SYS_getxattrat: c_long = 464;
+const SYS_listxattrat: c_long = 465;
 const SYS_removexattrat: c_long = 466;
 const SYS_file_setattr: c_long = 469;
 
@@ -43,6 +45,16 @@ pub(crate) const METADATA: List = named![
     SYS_utimes,
     #[cfg(target_arch = "x86_64")]
     SYS_futimesat,
+];
+
+/// What attributes of a file say, by its path. Programs that copy files know file systems that have none.
+pub(crate) const ATTRIBUTES: List = named![
+    SYS_getxattr,
+    SYS_lgetxattr,
+    SYS_getxattrat,
+    SYS_listxattr,
+    SYS_llistxattr,
+    SYS_listxattrat,
 ];
 
 /// Shared memory, semaphores and queues of the user; what happens to files; mounts; the priority at disks.

@@ -91,6 +91,8 @@ pub(super) struct Attempt {
     pub name: &'static str,
     pub steps: Vec<Step>,
     pub is_open_without: bool,
+    /// It is refused as by a file system that does not have it.
+    pub is_absent: bool,
 }
 
 /// What the attempts are made on.
@@ -148,11 +150,11 @@ impl IntoArg for Arg {
 }
 
 fn open(name: &'static str, steps: Vec<Step>) -> Attempt {
-    Attempt { name, steps, is_open_without: true }
+    Attempt { name, steps, is_open_without: true, is_absent: false }
 }
 
 fn maybe(name: &'static str, steps: Vec<Step>) -> Attempt {
-    Attempt { name, steps, is_open_without: false }
+    Attempt { name, steps, is_open_without: false, is_absent: false }
 }
 
 /// For paths that begin with `/`.
@@ -172,9 +174,12 @@ pub(super) fn of_each_level(targets: &Targets<'_>) -> Vec<Attempt> {
         files::metadata(targets),
         files::contents_and_names(targets),
         files::by_a_descriptor(targets),
+        files::by_requests(targets),
+        files::attributes(targets),
         processes::attempts(targets),
         processes::by_shared_memory(targets),
         processes::by_sockets(targets),
+        processes::of_other_kinds(),
         kernel::unneeded(),
         kernel::namespaces_and_devices(),
     ];

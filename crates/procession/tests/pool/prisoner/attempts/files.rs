@@ -9,6 +9,8 @@ const FCHMODAT2: i64 = 452;
 const SETXATTRAT: i64 = 463;
 const REMOVEXATTRAT: i64 = 466;
 const FILE_SETATTR: i64 = 469;
+const GETXATTRAT: i64 = 464;
+const LISTXATTRAT: i64 = 465;
 
 /// What a file is apart from its content: landlock does not ask about that.
 pub(super) fn metadata(targets: &Targets<'_>) -> Vec<Attempt> {
@@ -133,6 +135,54 @@ pub(super) fn by_a_descriptor(targets: &Targets<'_>) -> Vec<Attempt> {
             vec![step!(libc::SYS_openat, HERE, path, libc::O_RDWR | libc::O_CLOEXEC)],
         ),
     ]
+}
+
+/// The same by requests to its file system, of which each has its own. Most file systems do not know the request, or the
+/// file is not of the right kind; but they have looked at it.
+pub(super) fn by_requests(targets: &Targets<'_>) -> Vec<Attempt> {
+    const REQUESTS: [(&str, i64); 9] = [
+        ("fixed for ever (verity)", 0x4080_6685),
+        ("encrypted", 0x800c_6613),
+        ("its version", 0x4008_7602),
+        ("its attributes (FAT)", 0x4004_7211),
+        ("a new directory (btrfs)", 0x5000_940e),
+        ("a copy of a directory (btrfs)", 0x5000_9417),
+        ("pinned (f2fs)", 0x4004_f50d),
+        ("any request to the server (CIFS)", 0xc018_cf07),
+        ("its layout (ceph)", 0x4040_9702),
+    ];
+    let path = text(targets.readable);
+    let open_it = || step!(libc::SYS_openat, HERE, path, libc::O_RDONLY | libc::O_CLOEXEC);
+    let it = || Arg::Returned(0);
+    let request = |(name, request): (&'static str, i64)| {
+        maybe(name, vec![open_it(), step!(libc::SYS_ioctl, it(), request, words(&[0; 32]))])
+    };
+    let mut all: Vec<_> = REQUESTS.into_iter().map(request).collect();
+    // F_SET_RW_HINT
+    let hint = step!(libc::SYS_fcntl, it(), 1036, words(&[2]));
+    all.push(maybe("for how long its content will stay", vec![open_it(), hint]));
+    all
+}
+
+/// What attributes of a file say that must not be read, by its path.
+pub(super) fn attributes(targets: &Targets<'_>) -> Vec<Attempt> {
+    let path = text(targets.secret);
+    let (name, value) = ("user.secret", vec![0; 64]);
+    let all = [
+        maybe("an attribute", vec![step!(libc::SYS_getxattr, path, name, value.clone(), 64)]),
+        maybe("one of a link", vec![step!(libc::SYS_lgetxattr, path, name, value.clone(), 64)]),
+        open("their names", vec![step!(libc::SYS_listxattr, path, value.clone(), 64)]),
+        open("those of a link", vec![step!(libc::SYS_llistxattr, path, value, 64)]),
+        maybe(
+            "an attribute, by the newer call",
+            vec![step!(GETXATTRAT, HERE, path, 0, name, words(&[0; 4]), 16)],
+        ),
+        maybe(
+            "their names, by the newer call",
+            vec![step!(LISTXATTRAT, HERE, path, 0, words(&[0; 8]), 64)],
+        ),
+    ];
+    all.map(|attempt| Attempt { is_absent: true, ..attempt }).into()
 }
 
 /// In a directory where a worker may write: what is allowed, and what is not.

@@ -107,3 +107,19 @@ pub(super) fn by_sockets(targets: &Targets<'_>) -> Vec<Attempt> {
     }
     all
 }
+
+/// Sockets of which the kernel may load the code only when one is made.
+pub(super) fn of_other_kinds() -> Vec<Attempt> {
+    const AF_TIPC: i32 = 30;
+    const SCTP: i32 = 132;
+    let of_a_pair =
+        |family| vec![step!(libc::SYS_socketpair, family, libc::SOCK_SEQPACKET, 0, vec![0; 8])];
+    let socket = |family, kind, protocol| vec![step!(libc::SYS_socket, family, kind, protocol)];
+    vec![
+        maybe("a pair of the internet", of_a_pair(libc::AF_INET)),
+        maybe("a pair of a cluster", of_a_pair(AF_TIPC)),
+        maybe("a socket for streams", socket(libc::AF_INET, libc::SOCK_STREAM, SCTP)),
+        maybe("a socket for packets", socket(libc::AF_INET, libc::SOCK_SEQPACKET, 0)),
+        maybe("a light one", socket(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)),
+    ]
+}
