@@ -91,7 +91,7 @@ impl<J: Clone> Scheduler<J> {
                     && worker.calls.len() < worker.slots.saturating_add(ahead)
                     && worker.bytes.saturating_add(bytes) <= MAX_BYTES
                     // Not behind a call that takes long.
-                    && worker.calls.front().and_then(|call| call.since) > long_since
+                    && worker.calls.front().and_then(|call| call.could_run_since) > long_since
             };
             worker.stage == Stage::Ready
                 && worker.ending.is_none()
@@ -192,6 +192,7 @@ pub(super) fn share(bytes: usize, some: u32, all: u32) -> usize {
 
 /// The time from which on the calls ahead at this worker count as stuck.
 fn stuck_from(worker: &WorkerState) -> Option<Instant> {
-    let since = worker.running().filter_map(|call| call.since).min()?;
+    // Not `since`, which a postponed end moves into the future.
+    let since = worker.running().filter_map(|call| call.could_run_since).min()?;
     worker.has_calls_ahead().then_some(since + STUCK_AFTER)
 }

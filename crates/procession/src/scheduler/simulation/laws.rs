@@ -12,6 +12,8 @@ use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 /// No worker may leave a call unbegun for longer after its deadline.
 const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
+/// Tasks behind a running one are looked at this often, as long as they were not recalled.
+const STUCK_AFTER: Duration = Duration::from_millis(5);
 
 impl World {
     /// The laws about the whole world. Those about single actions are checked where the actions are
@@ -27,6 +29,7 @@ impl World {
             }
         }
         self.no_slot_is_free_while_a_task_is_pending()?;
+        self.tasks_behind_running_ones_are_looked_at()?;
         let was_ticked = std::mem::take(&mut self.was_ticked);
         self.deadlines_will_fire(was_ticked)
     }
@@ -61,6 +64,29 @@ impl World {
             true => Err(format!("task {id} was pending, and nothing is due")),
             false => Ok(()),
         }
+    }
+
+    /// Whether tasks have to be recalled, the scheduler finds out when it wakes.
+    fn tasks_behind_running_ones_are_looked_at(&self) -> Result<(), String> {
+        let is_soon = |at: Instant| at <= self.now + STUCK_AFTER;
+        if self.scheduler.wake_at().is_some_and(is_soon) {
+            return Ok(());
+        }
+        for (worker_id, process) in &self.processes {
+            if !self.may_get_calls(*worker_id, process) {
+                continue;
+            }
+            let calls = process.view.iter().enumerate();
+            let mut calls = calls.filter(|(_, call)| call.seq > process.recalled_through);
+            // Of a call that has a slot, one task runs.
+            let has_ahead = |(index, call): &(usize, &Viewed)| {
+                call.tasks.len() > usize::from(*index < process.slots)
+            };
+            if let Some((_, Viewed { seq, .. })) = calls.find(has_ahead) {
+                return Err(format!("nothing will recall tasks of call {seq} of {worker_id:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Notes which processes can get calls from now on.
@@ -142,6 +168,12 @@ impl World {
         }
         if self.is_over_age(process) {
             return Err(format!("a call was sent to {worker_id:?}, which is too old"));
+        }
+        let first = process.view.front().filter(|_| process.view.len() >= process.slots);
+        if let Some(since) = first.and_then(|call| call.could_run_since)
+            && since + STUCK_AFTER < self.now
+        {
+            return Err(format!("a call was sent to {worker_id:?}, behind one that takes long"));
         }
         match process {
             SimulatedProcess { is_over_memory_limit: true, .. } => {

@@ -45,6 +45,8 @@ pub(super) struct SimulatedProcess {
     pub view: VecDeque<Viewed>,
     /// The number of tasks that it was sent and has not returned, as the scheduler knows it.
     pub given: u64,
+    /// The last call of which tasks were recalled.
+    pub recalled_through: u64,
     /// The call that the scheduler has ordered to end.
     pub ending: Option<u64>,
     /// Actions that the coordinator's threads have not carried out yet.

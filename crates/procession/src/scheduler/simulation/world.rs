@@ -258,6 +258,7 @@ impl World {
                         return Err(format!("an empty recall: {from} to {through}"));
                     }
                     if let Some(process) = self.processes.get_mut(&worker_id) {
+                        process.recalled_through = process.recalled_through.max(through);
                         process.orders.push(Order::Recall { from, through });
                     }
                 }
