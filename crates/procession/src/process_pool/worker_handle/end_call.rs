@@ -49,10 +49,7 @@ impl WorkerHandle {
             }
         }
         let back = self.take_back(0..=u64::MAX);
-        let running = self.progress(seq).filter(|now| now.runs_for.is_some());
-        // In a chunk, the next task may have begun before it was taken back.
-        let is_same_task = running.map(|now| now.begun) == first.map(|first| first.begun);
-        if running.is_some() && (is_same_task || allowed.is_none()) {
+        if still_runs(first, self.progress(seq), allowed) {
             self.kill(KillReason::Late);
             return (TerminateOutcome::Killed, Vec::new());
         }
@@ -85,5 +82,45 @@ impl WorkerHandle {
         let Some(region) = self.region() else { return false };
         let Some(mut receiving) = self.try_receiving() else { return true };
         receiving.may_have_unread_reply(region, seq)
+    }
+}
+
+/// Whether what was to be ended at the first look at its claim runs at the second one. In a chunk, the next task may
+/// have begun in between, before it was taken back: it has not had its time. Without `allowed`, the whole call is
+/// cancelled.
+fn still_runs(
+    first: Option<Progress>,
+    second: Option<Progress>,
+    allowed: Option<Duration>,
+) -> bool {
+    let Some(second) = second.filter(|second| second.runs_for.is_some()) else { return false };
+    allowed.is_none() || first.is_some_and(|first| first.begun == second.begun)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The claim of a call of which so many tasks have begun.
+    fn begun(begun: u32, runs_for: Option<Duration>) -> Option<Progress> {
+        Some(Progress { begun, runs_for })
+    }
+
+    #[test]
+    fn a_task_of_a_chunk_is_not_ended_for_the_one_before_it() {
+        let (long, short) = (Some(Duration::from_secs(1)), Some(Duration::ZERO));
+        assert!(still_runs(begun(3, long), begun(3, long), long));
+        assert!(!still_runs(begun(3, long), begun(4, short), long));
+        // A cancel is that of the call, whichever of its tasks runs.
+        assert!(still_runs(begun(3, long), begun(4, short), None));
+    }
+
+    #[test]
+    fn a_call_that_has_ended_meanwhile_is_not_ended_by_force() {
+        let long = Some(Duration::from_secs(1));
+        for allowed in [long, None] {
+            assert!(!still_runs(begun(1, long), begun(1, None), allowed));
+            assert!(!still_runs(begun(1, long), None, allowed));
+        }
     }
 }
