@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   worker                              coordinator
-//!     │ ◄───────────────────── Memory ────── │   message of the socket pair; the worker has its end as
+//!     │ ◄────────────── Begin, Memory ────── │   messages of the socket pair; the worker has its end as
 //!     │                                      │   standard input
 //!     │ ── Hello{build, server, …} ────────► │   message of the socket pair
 //!     │ ◄──────── Lifeline{token, end} ───── │   one-shot server of the worker, by the channel library
 //!     │ ◄──────────────── Welcome{…} ─────── │   message of the socket pair
 //!     │ ── Ready ──────────────────────────► │   message of the socket pair
-//!     │ ◄──────────────────────── call ───── │ ┐ records in the memory that both share
-//!     │ ── said, traced, reply ────────────► │ ┘ (`shared_region.rs`)
-//!     │ ◄───────────────── attachment ─────► │   messages of the socket pair, for what does not fit into a
-//!     │                                      │   record (`attachment.rs`)
+//!     │ ◄────────────── call, released ───── │ ┐ records in the memory that both share
+//!     │ ── said, partial, traced, reply ───► │ ┘ (`shared_region.rs`)
+//!     │ ◄───────────────── attachment ─────► │   for what does not fit into a record (`attachment.rs`): in
+//!     │                                      │   segments that the record names, or messages of the socket pair
 //!     │ ◄────────────────────────────────────│   lifeline: carries nothing, and breaks when the
 //!     │                                      │   coordinator ends
 //! ```
@@ -23,8 +23,7 @@
 //!
 //! The envelope of a reply is JSON. Tasks and outputs are encoded by [`codec`](crate::codec). Both
 //! are independent of rings and sockets, so that another kind of connection can carry them. A text
-//! above [`INLINE_LIMIT`] is sent in sealed memory, through the socket, before the record that
-//! needs it.
+//! above [`INLINE_LIMIT`] is an attachment of its record.
 
 mod attachment;
 mod call;

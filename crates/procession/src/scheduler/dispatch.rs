@@ -3,8 +3,8 @@
 //! **Calls ahead.** A worker may be sent more calls than it has slots, so that it need not wait for
 //! the coordinator between two of them. For short tasks that wait is most of the time; for long
 //! tasks it is nothing, and a call behind a long one waits while other workers may be idle. So the
-//! number of calls ahead follows from the run times so far, and calls behind a long one are
-//! recalled when another worker is idle.
+//! number of calls ahead follows from the run times so far, and calls behind a long one, or the rest of its
+//! chunk, are recalled when a slot is free, of the same worker or of another.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 const MAX_CALLS_PACKED: usize = 32;
 /// Tasks that run longer than this are not sent ahead.
 const LONG: Duration = Duration::from_millis(5);
-/// Calls are recalled from behind one that has run for this long, if a worker is idle.
+/// Tasks are recalled from behind one that has run for this long, if a slot is free.
 pub(super) const STUCK_AFTER: Duration = Duration::from_millis(5);
 
 impl<J: Clone> Scheduler<J> {
@@ -158,7 +158,7 @@ impl<J: Clone> Scheduler<J> {
         usize::try_from(packed).unwrap_or(MAX_CALLS_PACKED).min(MAX_CALLS_PACKED)
     }
 
-    /// Recalls calls from behind long ones, if another worker has a free slot.
+    /// Recalls tasks from behind long ones, if a worker has a free slot.
     pub(super) fn recall_stuck_calls(&mut self, now: Instant, actions: &mut Vec<Action<J>>) {
         let has_free_slot = self.workers.iter().any(|worker| worker.free_slots() > 0);
         if self.pending == 0 && has_free_slot {
