@@ -120,8 +120,8 @@ impl Engine for OneThread {
         };
         drop(state);
         self.queue.changed.notify_all();
-        // Not under the lock: this calls callbacks.
-        cancelled.into_values().for_each(|job| job.fail(TaskError::Cancelled));
+        // Not under the lock: this calls callbacks, which may wait for each other's futures.
+        Job::fail_all(cancelled.into_values(), &TaskError::Cancelled);
         if thread::current().id() == self.thread_id {
             return; // In a callback: the thread ends after it.
         }

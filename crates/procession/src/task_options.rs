@@ -89,7 +89,6 @@ impl TaskOptions {
     /// ```
     /// assert_eq!(procession::TaskOptions::new().priority(-3).priority_or_default(), -3);
     /// ```
-    #[cfg(feature = "remote")]
     pub const fn priority_or_default(self) -> i32 {
         self.priority
     }

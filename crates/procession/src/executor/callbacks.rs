@@ -216,7 +216,11 @@ pub(crate) fn is_within<E>(executor: &E) -> bool {
 /// Completes futures, on any thread. On a thread without a sink for calls, the callbacks are called
 /// after all futures are completed: a callback may wait for another of them.
 pub(crate) fn deliver<E, R>(executor: &E, complete: impl FnOnce() -> R) -> R {
-    let executor = address(executor);
+    deliver_for(address(executor), complete)
+}
+
+/// The same for an executor that has this address.
+pub(super) fn deliver_for<R>(executor: usize, complete: impl FnOnce() -> R) -> R {
     if waiting::has_sink() {
         let _role = RoleGuard::delivers(executor);
         return complete();

@@ -14,8 +14,8 @@ use crate::task::TaskId;
 ///
 /// Use it as `dyn Engine` where the kind of executor is chosen at run time. Implement it for an
 /// executor of your own: a [`Job`] is a task with the promise of its result, and a [`JobRunner`] runs
-/// it. The example `own_executor.rs` of this crate has a queue, a thread and cancelling; this one runs
-/// each task on a thread of its own:
+/// it. The example `own_executor.rs` of this crate has a queue, a thread and cancelling; `own_threads.rs` has
+/// several threads and a priority for each task. This one runs each task on a thread of its own:
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -60,6 +60,10 @@ use crate::task::TaskId;
 /// assert!(executor.map((1..=3).map(Square)).eq([Ok(1), Ok(4), Ok(9)]));
 /// executor.shutdown(Shutdown::Wait);
 /// ```
+///
+/// **Options of a task**, such as a priority, are not in its [`Job`]. An executor that has some returns values which
+/// hold them beside a reference to the executor, and which implement `Engine` as well: `executor.at(10).submit(task)`,
+/// and likewise `map`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an executor",
     label = "not an executor",
@@ -91,7 +95,9 @@ pub trait Engine: Send + Sync {
         None
     }
 
-    /// The implementation of [`Executor::shutdown`]. See the example of [`Engine`].
+    /// The implementation of [`Executor::shutdown`]: all futures are done and all threads have ended when it returns,
+    /// except in a task or a callback of the executor, whose thread cannot wait for itself. Jobs that are cancelled are
+    /// completed together, by [`Job::fail_all`]. See the example of [`Engine`].
     fn shut_down(&self, how: Shutdown);
 }
 
@@ -169,7 +175,10 @@ pub trait Cancel: Send + Sync + 'static {
     /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
     ///
     /// An executor whose only thread runs the task or callback that waits must return false: nothing
-    /// else would ever run the task. See the example of [`Cancel`].
+    /// else would ever run the task. The same is so with several threads if all of them wait for tasks that
+    /// are pending, and no method is called when a wait ends. So an executor whose tasks wait for each other starts a
+    /// thread here that runs the task in place of the one that waits, as the example `own_threads.rs` does.
+    /// See the example of [`Cancel`].
     fn can_wait_for(&self, id: TaskId) -> bool;
 
     /// How the tasks of a [`map`](Executor::map) are taken several at a time, for an executor of other

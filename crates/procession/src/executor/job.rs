@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
+use super::callbacks;
 use super::engine::Canceller;
+use super::runner::FOREIGN;
 use crate::blob::Blob;
 use crate::codec::{self, Encoding, Refusal};
 use crate::error::TaskError;
@@ -75,9 +77,26 @@ impl Job {
 
     /// Completes the future with an error, and calls its callbacks on this thread. To cancel a task, the
     /// error is [`TaskError::Cancelled`]. Panics of the callbacks and of `Drop` of the task are caught.
-    /// See the example of [`Job`].
+    /// Several are completed by [`fail_all`](Self::fail_all). See the example of [`Job`].
     pub fn fail(self, error: TaskError) {
         self.work.into_promise().fail(error);
+    }
+
+    /// Completes the futures of several jobs with this error, and after that calls their callbacks on this thread: a
+    /// callback may wait for another of these futures. For [`Engine::shut_down`](super::Engine::shut_down), where a
+    /// callback would wait for ever for a job that only its own thread can complete.
+    ///
+    /// ```
+    /// # use std::sync::Mutex;
+    /// # use procession::{Job, TaskError};
+    /// fn cancel_pending(queue: &Mutex<Vec<Job>>) {
+    ///     let jobs = std::mem::take(&mut *queue.lock().unwrap()); // and release the lock
+    ///     Job::fail_all(jobs, &TaskError::Cancelled);
+    /// }
+    /// ```
+    pub fn fail_all(jobs: impl IntoIterator<Item = Self>, error: &TaskError) {
+        let fail = |job: Self| job.fail(error.clone());
+        callbacks::deliver_for(FOREIGN, || jobs.into_iter().for_each(fail));
     }
 
     /// Encodes the task. If that fails, completes the future with the error.

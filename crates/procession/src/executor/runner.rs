@@ -9,6 +9,9 @@ use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals, TaskId};
 use crate::waiting::{Obligation, RoleGuard};
 
+/// The address of an executor that is implemented elsewhere: no executor of this crate has it.
+pub(super) const FOREIGN: usize = 0;
+
 /// Runs the jobs of an [`Engine`](super::Engine) in this process. It has what their tasks share: the
 /// values of [`Context::local`], and the function that [`Context::say`] calls. Clones share both.
 ///
@@ -75,8 +78,6 @@ impl JobRunner {
     /// for tasks. Before such a wait, [`Cancel::can_wait_for`](super::Cancel::can_wait_for) is called.
     /// See the example of [`JobRunner`].
     pub fn run(&self, job: Job, worker: usize) {
-        /// No executor of this crate has this address.
-        const FOREIGN: usize = 0;
         let _role = RoleGuard::serves(FOREIGN, None);
         let _obligation = Obligation::to_end(job.id());
         self.run_in_role(job, worker);

@@ -1,4 +1,5 @@
-//! The guarantees of the library for an executor that is implemented outside of it: [`OneThread`].
+//! The guarantees of the library for executors that are implemented outside of it: [`OneThread`] and
+//! [`PriorityThreads`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::harness::{self, Gate, trial};
 use crate::own_executor::OneThread;
+use crate::own_threads::PriorityThreads;
 use crate::tasks::{Echo, Pass, Touch};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -25,6 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_dropped_map_cancels_what_a_foreign_executor_has_not_begun,
         a_callback_on_the_only_thread_cannot_wait_for_a_pending_task,
         a_callback_that_waits_for_its_own_future_is_refused_by_a_foreign_executor,
+        all_threads_of_a_foreign_executor_may_wait_for_pending_tasks,
+        urgent_tasks_of_a_foreign_executor_go_first,
         tasks_of_a_foreign_executor_share_locals_and_lines,
         a_foreign_executor_that_is_dropped_completes_all_futures,
     ]
@@ -108,6 +112,49 @@ fn a_callback_that_waits_for_its_own_future_is_refused_by_a_foreign_executor() {
     *place.lock().unwrap() = Some(future);
     gate.open();
     assert_eq!(result.recv(), Ok(Err(TaskError::WouldDeadlock)));
+}
+
+fn all_threads_of_a_foreign_executor_may_wait_for_pending_tasks() {
+    let executor = Arc::new(PriorityThreads::start(2).expect("threads"));
+    let gate = Gate::new();
+    let (sender, waited) = mpsc::channel();
+    for _ in 0..2 {
+        let (sender, its_executor) = (sender.clone(), Arc::clone(&executor));
+        let its_gate = gate.path();
+        executor.submit(Pass(gate.path())).on_done(move |_| {
+            // The other thread is here as well, or about to be.
+            let behind: Vec<_> =
+                (0..10).map(|_| its_executor.submit(Pass(its_gate.clone()))).collect();
+            let results: Vec<_> = behind.into_iter().rev().map(Future::result).collect();
+            sender.send(results).expect("a receiver");
+        });
+    }
+    gate.await_arrivals(2);
+    gate.open();
+    for _ in 0..2 {
+        let results = waited.recv().expect("results");
+        assert!(results.len() == 10 && results.iter().all(Result::is_ok), "{results:?}");
+    }
+    assert_eq!(executor.submit(Echo("after".to_owned())).result(), Ok("after".to_owned()));
+}
+
+fn urgent_tasks_of_a_foreign_executor_go_first() {
+    let executor = PriorityThreads::start(1).expect("a thread");
+    let gate = Gate::new();
+    let running = executor.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let (sender, order) = mpsc::channel();
+    for (number, priority) in [0, -1, 5, 0, 5].into_iter().enumerate() {
+        let sender = sender.clone();
+        let future = executor.at(priority).submit(Echo(number.to_string()));
+        future.on_done(move |_| sender.send(number).expect("a receiver"));
+    }
+    let cancelled = executor.at(9).submit(Echo("never".to_owned()));
+    assert!(cancelled.cancel());
+    gate.open();
+    executor.shutdown(Shutdown::Wait);
+    assert!(running.is_done() && cancelled.result() == Err(TaskError::Cancelled));
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), [2, 4, 0, 3, 1]);
 }
 
 fn tasks_of_a_foreign_executor_share_locals_and_lines() {

@@ -1,14 +1,17 @@
 //! What futures mean, the same for all executors: the semantics of Python's `concurrent.futures`.
 //!
 //! Most tests run once for each kind of executor. The sequential executor is left out where a task
-//! must be seen pending or running. `OneThread` is an executor that is implemented with public items
-//! only, by the example `own_executor.rs`.
+//! must be seen pending or running. `OneThread` and `OwnThreads` are executors that are implemented with
+//! public items only, by the examples `own_executor.rs` and `own_threads.rs`.
 
 #[path = "../support/harness.rs"]
 mod harness;
 #[allow(dead_code, unreachable_pub, reason = "an example, which has its own `main`")]
 #[path = "../../examples/own_executor.rs"]
 mod own_executor;
+#[allow(dead_code, unreachable_pub, reason = "an example, which has its own `main`")]
+#[path = "../../examples/own_threads.rs"]
+mod own_threads;
 #[path = "../support/tasks.rs"]
 mod tasks;
 
@@ -69,14 +72,18 @@ type Shared = Arc<dyn Engine>;
 enum Kind {
     Sequential,
     OneThread,
+    OwnThreads,
     Threads,
     Processes,
 }
 
-const ALL: &[Kind] = &[Kind::Sequential, Kind::OneThread, Kind::Threads, Kind::Processes];
+const ALL: &[Kind] =
+    &[Kind::Sequential, Kind::OneThread, Kind::OwnThreads, Kind::Threads, Kind::Processes];
+/// Those that have pending tasks.
+const QUEUED: &[Kind] = &[Kind::OneThread, Kind::OwnThreads, Kind::Threads, Kind::Processes];
 /// Those that cannot end a running task.
-const THREADED: &[Kind] = &[Kind::OneThread, Kind::Threads];
-const CONCURRENT: &[Kind] = &[Kind::Threads, Kind::Processes];
+const THREADED: &[Kind] = &[Kind::OneThread, Kind::OwnThreads, Kind::Threads];
+const CONCURRENT: &[Kind] = &[Kind::OwnThreads, Kind::Threads, Kind::Processes];
 
 impl Kind {
     /// An executor of this kind that runs up to `size` tasks at the same time.
@@ -84,6 +91,9 @@ impl Kind {
         match self {
             Self::Sequential => Arc::new(Sequential::new()),
             Self::OneThread => Arc::new(own_executor::OneThread::start().expect("a thread")),
+            Self::OwnThreads => {
+                Arc::new(own_threads::PriorityThreads::start(size).expect("threads"))
+            }
             Self::Threads => Arc::new(ThreadPool::new(size)),
             Self::Processes => Arc::new(tasks::quiet().workers(size).build().expect("a pool")),
         }
