@@ -194,7 +194,9 @@ impl ProcessPool {
         self.inner.lock_state().pids()
     }
 
-    /// The layers of the [`Sandbox`](crate::Sandbox) that the workers have. `None` until a worker is ready.
+    /// The layers of the [`Sandbox`](crate::Sandbox) that the workers have. `None` until a worker is ready, so also just
+    /// after [`build`](Builder::build): there is a report after the first result or
+    /// [`PoolEvent::WorkerStarted`](crate::PoolEvent::WorkerStarted).
     ///
     /// ```
     /// # use procession::ProcessPool;

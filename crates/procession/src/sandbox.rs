@@ -304,7 +304,8 @@ fn unavailable(layer: &str, why: String) -> PoolError {
 /// use procession::ProcessPool;
 ///
 /// fn print(pool: &ProcessPool) {
-///     for layer in pool.sandbox_report().iter().flat_map(|report| report.layers()) {
+///     let Some(report) = pool.sandbox_report() else { return println!("no worker is ready yet") };
+///     for layer in report.layers() {
 ///         println!("{}: {}", layer.layer, layer.missing.as_deref().unwrap_or("in force"));
 ///     }
 /// }
