@@ -81,7 +81,7 @@ impl Context {
     }
 
     /// Passes a line to `on_say` of the executor, before the task's result. Default: the line is written
-    /// to the standard output of the program that submitted the task.
+    /// to the standard output of the program that submitted the task. A process pool cuts a line after 16 MiB.
     ///
     /// ```
     /// # #[cfg(feature = "macros")] {

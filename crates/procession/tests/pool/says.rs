@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         lines_are_heard_in_order_and_before_the_result,
         long_lines_and_strange_ones_arrive_as_they_were_said,
+        a_line_that_is_too_long_is_cut,
         what_a_task_said_before_it_died_was_heard,
         an_initializer_may_speak,
         a_listener_that_panics_harms_nobody,
@@ -146,6 +147,21 @@ fn long_lines_and_strange_ones_arrive_as_they_were_said() {
             Heard::Result(..) => unreachable!("nobody asked for it"),
         });
         assert!(said.eq(lines), "{kind}");
+    }
+}
+
+fn a_line_that_is_too_long_is_cut() {
+    const MOST: usize = 16 << 20;
+    let (sender, heard) = mpsc::channel();
+    let pool = tasks::quiet().workers(1).on_say(listener(sender)).build().expect("a pool");
+    for text in ["x", "\u{1F1E7}", "xxx\u{1F1E7}"] {
+        let whole = text.repeat(2 * MOST / text.len());
+        pool.submit(tell([&whole[..]])).result().expect("an output");
+        let Ok(Heard::Line { line, .. }) = heard.try_recv() else { panic!("no line") };
+        let end = format!(" ... (cut: the line has {} bytes)", whole.len());
+        let part = line.strip_suffix(&end).expect("it says so");
+        assert!(whole.starts_with(part), "{text:?}");
+        assert!((MOST - 3..=MOST).contains(&part.len()), "{text:?}: {} bytes", part.len());
     }
 }
 

@@ -11,6 +11,9 @@ use crate::transport::{
     UNFIT,
 };
 
+/// The longest line of a task that is passed on, in bytes: to print one takes several times its memory.
+const LONGEST_LINE: usize = 16 << 20;
+
 /// A record with its attachment. Most have none, and are moved often.
 pub(super) struct ReceivedReplies {
     pub(super) record: Record,
@@ -50,15 +53,21 @@ impl ReceivedReplies {
         Reply::parse(attached.substitute.get_or_init(undelivered))
     }
 
-    /// The line of a task, or a text that it is lost.
+    /// The line of a task, cut after [`LONGEST_LINE`], or a text that it is lost.
     pub(super) fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
-        match self.attached.as_ref().zip(self.lost()) {
-            None => line(text),
-            Some((attached, reason)) => {
-                let lost = || format!("(a long line is lost: {reason})").into_bytes();
-                line(attached.substitute.get_or_init(lost))
+        // Others are in the record.
+        let Some(attached) = self.attached.as_ref() else { return line(text) };
+        let substitute = match self.lost() {
+            None if text.len() <= LONGEST_LINE => return line(text),
+            None => {
+                let is_inside = |at: &usize| text[*at] & 0xc0 == 0x80;
+                let end = (0..=LONGEST_LINE).rev().find(|at| !is_inside(at)).unwrap_or_default();
+                let bytes = text.len();
+                format!("{} ... (cut: the line has {bytes} bytes)", line(&text[..end])?)
             }
-        }
+            Some(reason) => format!("(a long line is lost: {reason})"),
+        };
+        line(attached.substitute.get_or_init(|| substitute.into_bytes()))
     }
 
     /// The value that a task emitted. `None`: its attachment could not be received.
