@@ -16,11 +16,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
+use super::regular;
 use super::writer::max_file_size;
 
 /// The name of the file in the directory of the run.
@@ -87,8 +91,9 @@ impl Reserve {
 
 /// Adds one line that a process could not write into its file in `dir`.
 pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(dir.join(FILE))?;
-    flock(&file, FlockOperation::LockExclusive)?;
+    let mut options = OpenOptions::new();
+    let file = regular::to_write(options.read(true).write(true), &dir.join(FILE))?;
+    lock(&file)?;
     let mut entry = read_loss(&file).unwrap_or(LogEntry {
         event: LogEvent::LinesLost { lines: 0, why: reason(error) },
         level: super::Level::Error,
@@ -106,6 +111,19 @@ pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::R
     file.write_all_at(&line, 0)
 }
 
+/// Waits for a short time only: a worker that was taken over may hold the lock for ever.
+fn lock(file: &File) -> io::Result<()> {
+    const TRIES: usize = 20;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 1..TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+            locked => return Ok(locked?),
+        }
+    }
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
+}
+
 fn read_loss(file: &File) -> Option<LogEntry> {
     let mut line = [0; LOSS_LINE_BYTES];
     file.read_exact_at(&mut line, 0).ok()?;
@@ -115,13 +133,9 @@ fn read_loss(file: &File) -> Option<LogEntry> {
 
 /// The entries in the reserve of the run whose log is in `dir`.
 pub fn entries(dir: &Path) -> Vec<LogEntry> {
-    let path = dir.join(FILE);
-    // To open a pipe would block.
-    if !fs::metadata(&path).is_ok_and(|there| there.is_file()) {
-        return Vec::new();
-    }
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map(|file| file.take(FILE_BYTES as u64));
+    let file = regular::to_read(&dir.join(FILE));
+    let file = file.map(|file| file.take(FILE_BYTES as u64));
     if file.and_then(|mut file| file.read_to_end(&mut bytes)).is_err() {
         return Vec::new();
     }
@@ -136,5 +150,34 @@ fn reason(error: &io::Error) -> String {
         ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
         ErrorKind::FileTooLarge => "the limit of file sizes (ulimit -f) is reached".to_owned(),
         _ => error.to_string().chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::mpsc;
+
+    #[test]
+    fn who_holds_the_lock_for_ever_keeps_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let reserve = Reserve::create(dir.path()).expect("a reserve");
+        let held = File::open(dir.path().join(FILE)).expect("a file");
+        flock(&held, FlockOperation::LockShared).expect("a lock");
+        let line = r#"{"ts":"2026-11-22T23:49:32Z","level":"info","process":"worker","worker":0,"pid":47,"event":"x"}"#;
+        let count = |dir: PathBuf| {
+            let (sender, counted) = mpsc::channel();
+            let lost = LogEntry::from_json(line.as_bytes()).expect("a line");
+            thread::spawn(move || {
+                let _ = sender.send(count_loss(&dir, lost, &ErrorKind::StorageFull.into()));
+            });
+            counted.recv_timeout(Duration::from_secs(30)).expect("an answer")
+        };
+        assert!(count(dir.path().to_owned()).is_err());
+        assert!(reserve.loss().is_none());
+        drop(held);
+        count(dir.path().to_owned()).expect("it is counted");
+        assert!(reserve.loss().is_some());
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::entry::EntryHeader;
+use super::regular;
 
 /// All lines that this program writes are shorter.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -130,14 +131,11 @@ impl Tail {
             Some(file) => file,
             None => {
                 let metadata = fs::metadata(&self.path)?;
-                if !metadata.is_file() {
-                    // To open a pipe would block.
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-                }
-                if metadata.len() <= self.offset && self.line.is_empty() {
+                if metadata.is_file() && metadata.len() <= self.offset && self.line.is_empty() {
                     return Ok(None);
                 }
-                let mut file = BufReader::with_capacity(64 * 1024, File::open(&self.path)?);
+                let file = regular::to_read(&self.path)?;
+                let mut file = BufReader::with_capacity(64 * 1024, file);
                 file.seek(SeekFrom::Start(self.offset))?;
                 file
             }

@@ -64,6 +64,7 @@ mod starting;
 mod stats;
 mod stopping;
 mod unruly;
+mod usurped;
 mod vandals;
 mod works;
 mod wrappers;
@@ -91,6 +92,7 @@ fn main() {
     let registry = shared_values::add_to(plain_values::add_to(buffered_blobs::add_to(registry)));
     let registry = blobs::add_to(chunks::add_to(backtraces::add_to(kept::add_to(registry))));
     let registry = segments::add_to(partials::add_to(journal::add_to(registry)));
+    let registry = usurped::add_to(registry);
     procession::worker::serve_if_asked(spoilers::add_to(plays::add_to(registry)));
     play_if_asked();
     let trials = [
@@ -113,6 +115,7 @@ fn main() {
         measures::trials(),
         asynchronous::trials(),
         unruly::trials(),
+        usurped::trials(),
         concurrency::trials(),
         crashes::trials(),
         backtraces::trials(),
