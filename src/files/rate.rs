@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -60,11 +61,30 @@ impl RateGate {
     fn take(&self, now: Duration) -> Option<Duration> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let file = file.as_ref()?;
-        flock(file, FlockOperation::LockExclusive).ok()?;
+        if !lock(file)? {
+            return Some(now.saturating_add(self.interval));
+        }
         let turn = next_turn(file, now, self.interval).ok();
         let _ = flock(file, FlockOperation::Unlock);
         turn
     }
+}
+
+/// A worker that was taken over may have left a later turn in the file: no other process waits for more turns than so
+/// many, as if each had been taken.
+const MOST_TURNS: u32 = 4096;
+
+/// Whether the lock was free within a short time; `None` if there are no locks here. A worker that was taken over may
+/// hold it for ever. Others do for some microseconds.
+fn lock(file: &File) -> Option<bool> {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
+            locked => return locked.ok().map(|()| true),
+        }
+    }
+    Some(false)
 }
 
 fn next_turn(file: &File, now: Duration, interval: Duration) -> io::Result<Duration> {
@@ -72,7 +92,8 @@ fn next_turn(file: &File, now: Duration, interval: Duration) -> io::Result<Durat
     // A new file is empty: the first turn is now.
     let read = file.read_at(&mut bytes, 0)?;
     let next = if read == bytes.len() { u64::from_le_bytes(bytes) } else { 0 };
-    let turn = Duration::from_nanos(next).max(now);
+    let latest = now.saturating_add(interval.saturating_mul(MOST_TURNS));
+    let turn = Duration::from_nanos(next).clamp(now, latest);
     let after = u64::try_from(turn.saturating_add(interval).as_nanos()).unwrap_or(u64::MAX);
     file.write_all_at(&after.to_le_bytes(), 0)?;
     Ok(turn)
@@ -99,5 +120,15 @@ mod tests {
         // Turns that were not taken are not saved up.
         assert_eq!(other.take(at(200)).unwrap(), at(200));
         assert_eq!(one.take(at(200)).unwrap(), Duration::from_millis(200_250));
+    }
+    #[test]
+    fn what_another_process_does_to_the_file_keeps_nobody_for_ever() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let gate = RateGate::open(&RateLimit { file: file.path().to_owned(), per_second: 4.0 });
+        std::fs::write(file.path(), u64::MAX.to_le_bytes()).unwrap();
+        let now = Duration::from_secs(100);
+        assert_eq!(gate.take(now).unwrap(), now + gate.interval * MOST_TURNS);
+        flock(&file, FlockOperation::LockShared).unwrap();
+        assert_eq!(gate.take(now).unwrap(), now + gate.interval);
     }
 }

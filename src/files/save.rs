@@ -17,13 +17,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use super::fetch::ReceivedBody;
-use super::validators;
+use super::{read, validators};
 use crate::flags::codes::Code;
 
 /// Why a destination cannot be used, or a file was not saved.
@@ -195,7 +195,8 @@ const AGE: Duration = Duration::from_secs(3600);
 
 /// Removes the file unless a process writes to it.
 fn remove_if_left(part: &Path) -> bool {
-    let Ok(file) = File::open(part) else { return false };
+    let file = read::regular(File::options().read(true), OFlags::NOFOLLOW, part);
+    let Ok(file) = file else { return false };
     let is_left = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => true,
         Err(Errno::WOULDBLOCK) => false,

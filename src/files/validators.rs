@@ -12,12 +12,13 @@
 //! whose file has changed, costs a download and nothing else.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use ureq::http::HeaderMap;
 use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
@@ -115,12 +116,11 @@ impl ValidatorCache {
 
     /// Appends the validators of a file that was just saved.
     pub fn append(&self, server: Option<&str>, item: &FileItem, validators: &Validators) {
-        let path = || self.dest.join(FILE);
+        // A worker that was taken over may have put a link there, to a file that it may not write.
         let open = || {
-            // To open a pipe would block.
-            let is_other = fs::metadata(path()).is_ok_and(|there| !there.is_file());
-            let open = || OpenOptions::new().append(true).create(true).open(path()).ok();
-            if is_other { None } else { open() }
+            let mut options = File::options();
+            let options = options.append(true).create(true);
+            read::regular(options, OFlags::NOFOLLOW, &self.dest.join(FILE)).ok()
         };
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
         let Ok((bytes, written_ns)) = stamp(&self.dest.join(&item.file)) else { return };
