@@ -132,8 +132,8 @@ pub struct Death {
     pub ran_for: Duration,
     /// Whether the pool itself ended the worker, because of another task that ran in it.
     pub is_collateral: bool,
-    /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain lines
-    /// of earlier tasks of that worker.
+    /// The last lines that the process wrote to stderr or stdout, oldest first: at most 50, and 256 KiB. They may
+    /// contain lines of earlier tasks of that worker.
     pub last_output: Vec<String>,
     /// Where the task was kept, if the pool keeps such tasks:
     /// [`Builder::keep_crashes`](crate::Builder::keep_crashes).

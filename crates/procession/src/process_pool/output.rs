@@ -12,6 +12,8 @@ use super::flood::Throttle;
 
 /// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
 const LAST_LINES: usize = 50;
+/// The most bytes of them. A program may keep the errors of many tasks.
+const LAST_BYTES: usize = 256 * 1024;
 /// In bytes. A longer line is split.
 const LONGEST_LINE: usize = 64 * 1024;
 
@@ -62,7 +64,7 @@ impl OutputPipes {
         gone: &PipeReader,
         on_line: impl Fn(OutputStream, &str),
     ) -> Vec<String> {
-        let mut last = VecDeque::with_capacity(LAST_LINES);
+        let (mut last, mut last_bytes) = (VecDeque::<String>::with_capacity(LAST_LINES), 0);
         let mut prelude = self.prelude.iter();
         let mut throttle = Throttle::default();
         let mut pass = |stream, line: &str| {
@@ -70,8 +72,10 @@ impl OutputPipes {
             {
                 return;
             }
-            if last.len() == LAST_LINES {
-                last.pop_front();
+            last_bytes += line.len();
+            while last.len() == LAST_LINES || last_bytes > LAST_BYTES {
+                let Some(first) = last.pop_front() else { break };
+                last_bytes -= first.len();
             }
             last.push_back(line.to_owned());
             on_line(stream, line);
@@ -204,5 +208,22 @@ mod tests {
         }
         lines.flush(&mut pass);
         assert_eq!(lines_seen, ["one", "two", "", "three"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_bounded_in_their_number_and_their_bytes() {
+        for (line, number) in [("short", LAST_LINES), (&"x".repeat(60_000), 4)] {
+            let (pipes, mut stdout, stderr) = OutputPipes::create(&[])
+                .map(|(pipes, out, err)| (pipes, std::fs::File::from(out), err))
+                .expect("pipes");
+            let (gone, _here) = io::pipe().expect("a pipe");
+            drop(stderr);
+            let text = format!("{line}\n").repeat(100);
+            let writes =
+                std::thread::spawn(move || io::Write::write_all(&mut stdout, text.as_bytes()));
+            let last = pipes.read_until_closed(&gone, |_, _| {});
+            writes.join().expect("a thread").expect("written");
+            assert_eq!(last, vec![line; number]);
+        }
     }
 }
