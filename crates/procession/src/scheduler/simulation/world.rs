@@ -83,6 +83,8 @@ pub(super) struct SimTask {
     /// The number of workers that ended when it was the first task to run, and were not ended by
     /// the pool.
     pub ends: u32,
+    /// How much these ends weigh: eight are an attempt.
+    pub weight: u32,
     pub priority: i32,
     /// The first task of its job.
     pub origin: u64,
