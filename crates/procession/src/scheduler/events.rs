@@ -103,9 +103,11 @@ impl<J: Clone> Scheduler<J> {
             } else {
                 let (worker_id, seq) = (worker.worker_id(), worker.calls[index].seq);
                 actions.push(Action::Recall { worker_id, from: seq, through: seq });
-                // If the recall comes too late and the call begins, it is ended after this time.
+                // If the recall comes too late and the call begins, it is ended after this time, or after its own
+                // timeout if that is shorter.
                 if worker.slots == 1 {
-                    worker.calls[index].timeout = Some(STUCK_AFTER);
+                    let timeout = &mut worker.calls[index].timeout;
+                    *timeout = Some(timeout.map_or(STUCK_AFTER, |own| own.min(STUCK_AFTER)));
                     self.timed += usize::from(!has_timeout); // Never subtracted: see below.
                 }
             }

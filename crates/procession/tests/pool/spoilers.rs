@@ -246,7 +246,14 @@ pub(crate) fn receives_with_no_descriptors() {
     let pool = tasks::pool(1);
     succeeds_with(&pool, 1);
     let pids = pool.pids();
-    let hold = || -> Vec<File> { iter::from_fn(|| File::open("/dev/null").ok()).collect() };
+    // Twice: threads of the pool close what they have used a moment after a start or a result.
+    let hold = || {
+        let rest = || iter::from_fn(|| File::open("/dev/null").ok());
+        let mut all: Vec<File> = rest().collect();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        all.extend(rest());
+        all
+    };
     let give = || tasks::Repeat("x".to_owned(), LARGE);
     // Longer than the segment of those.
     let give_more = || tasks::Repeat("x".to_owned(), 10 * LARGE);
@@ -257,10 +264,8 @@ pub(crate) fn receives_with_no_descriptors() {
     assert!(!future.is_done());
     drop(all);
     assert_eq!(future.result().expect("an output").len(), LARGE);
-    // For good. What was received is let go of a moment after it was passed on.
-    let mut all = hold();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    all.extend(hold());
+    // For good.
+    let all = hold();
     let others: Vec<_> = (0..20).map(|n| pool.submit(Echo(n.to_string()))).collect();
     match pool.submit(give_more()).result() {
         Err(TaskError::Undelivered { what, reason }) => {
