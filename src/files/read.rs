@@ -1,11 +1,9 @@
 //! Reads whole files, up to a bound. What is no file (a pipe, a device) may block or never end.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use procession_os::regular_file;
 
 /// The content of a file, in bytes at most `most`.
 ///
@@ -13,24 +11,7 @@ use rustix::fs::OFlags;
 ///
 /// If it cannot be read, is longer, or is no regular file: to open a pipe would block.
 pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    at_most(most, regular(File::options().read(true), OFlags::empty(), path)?)
-}
-
-/// Opens a file. A worker that was taken over may have put a pipe in its place, also between a look at it and this call:
-/// the open of a pipe waits, unless it is told not to.
-///
-/// # Errors
-///
-/// If it cannot be opened, or is no regular file.
-pub fn regular(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
-    let refused = || io::Error::new(ErrorKind::InvalidInput, "it is not a file");
-    // A device may do something when it is opened.
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(refused());
-    }
-    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
-    let file = options.custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+    at_most(most, regular_file::to_read(path)?)
 }
 
 /// All that there is to read, in bytes at most `most`.
@@ -71,24 +52,5 @@ mod tests {
         assert_eq!(text_at_most(8, &b"\xff"[..]).unwrap_err().kind(), ErrorKind::InvalidData);
         let device = file(Path::new("/dev/zero"), 8).unwrap_err();
         assert_eq!(device.to_string(), "it is not a file");
-    }
-
-    #[test]
-    fn what_is_in_the_place_of_a_file_is_neither_waited_for_nor_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        fs::write(path("file"), "text").unwrap();
-        for (to, link) in [("file", "link"), ("new", "nowhere")] {
-            std::os::unix::fs::symlink(path(to), path(link)).unwrap();
-        }
-        let append = |name: &str| {
-            let mut options = File::options();
-            regular(options.append(true).create(true), OFlags::NOFOLLOW, &path(name))
-        };
-        assert!(append("file").is_ok() && append("another").is_ok());
-        assert!(append("link").is_err() && append("nowhere").is_err() && !path("new").exists());
-        assert_eq!(file(&path("link"), 8).unwrap(), b"text");
-        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
-        assert!(made.success() && append("pipe").is_err() && file(&path("pipe"), 8).is_err());
     }
 }

@@ -17,13 +17,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use procession_os::regular_file;
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use super::fetch::ReceivedBody;
-use super::{read, validators};
+use super::validators;
 use crate::flags::codes::Code;
 
 /// Why a destination cannot be used, or a file was not saved.
@@ -195,7 +196,7 @@ const AGE: Duration = Duration::from_secs(3600);
 
 /// Removes the file unless a process writes to it.
 fn remove_if_left(part: &Path) -> bool {
-    let file = read::regular(File::options().read(true), OFlags::NOFOLLOW, part);
+    let file = regular_file::without_link(File::options().read(true), part);
     let Ok(file) = file else { return false };
     let is_left = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => true,

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-use rustix::fs::OFlags;
+use procession_os::regular_file;
 use serde::{Deserialize, Serialize};
 use ureq::http::HeaderMap;
 use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
@@ -120,7 +120,7 @@ impl ValidatorCache {
         let open = || {
             let mut options = File::options();
             let options = options.append(true).create(true);
-            read::regular(options, OFlags::NOFOLLOW, &self.dest.join(FILE)).ok()
+            regular_file::without_link(options, &self.dest.join(FILE)).ok()
         };
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
         let Ok((bytes, written_ns)) = stamp(&self.dest.join(&item.file)) else { return };

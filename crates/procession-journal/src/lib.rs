@@ -36,7 +36,6 @@ pub mod entry;
 pub mod event;
 pub mod history;
 pub mod merge;
-mod regular;
 pub mod reserve;
 pub mod run_dir;
 pub mod slots;

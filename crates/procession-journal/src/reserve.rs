@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use procession_os::regular_file;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
-use super::regular;
 use super::writer::max_file_size;
 
 /// The name of the file in the directory of the run.
@@ -92,7 +92,7 @@ impl Reserve {
 /// Adds one line that a process could not write into its file in `dir`.
 pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let file = regular::to_write(options.read(true).write(true), &dir.join(FILE))?;
+    let file = regular_file::without_link(options.read(true).write(true), &dir.join(FILE))?;
     lock(&file)?;
     let mut entry = read_loss(&file).unwrap_or(LogEntry {
         event: LogEvent::LinesLost { lines: 0, why: reason(error) },
@@ -134,7 +134,7 @@ fn read_loss(file: &File) -> Option<LogEntry> {
 /// The entries in the reserve of the run whose log is in `dir`.
 pub fn entries(dir: &Path) -> Vec<LogEntry> {
     let mut bytes = Vec::new();
-    let file = regular::to_read(&dir.join(FILE));
+    let file = regular_file::to_read(&dir.join(FILE));
     let file = file.map(|file| file.take(FILE_BYTES as u64));
     if file.and_then(|mut file| file.read_to_end(&mut bytes)).is_err() {
         return Vec::new();

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Zoned;
+use procession_os::regular_file;
 use thiserror::Error;
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
-use super::regular;
 use super::writer::is_being_written;
 
 /// Maximum number of unfinished runs that are kept in addition.
@@ -251,7 +251,7 @@ impl RunDir {
 /// Name of the run that the run of this directory continues, from the begin of its log.
 fn continued_run(dir: &Path) -> Option<String> {
     coordinators(dir).into_iter().find_map(|path| {
-        let file = regular::to_read(&path).ok()?;
+        let file = regular_file::to_read(&path).ok()?;
         let begin = io::BufReader::new(file.take(HEAD_BYTES)).lines().map_while(Result::ok);
         let mut events = begin.filter_map(|line| LogEntry::from_json(line.as_bytes()).ok());
         events.find_map(|entry| match entry.event {

@@ -8,9 +8,9 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use procession_os::regular_file;
 
 use super::entry::EntryHeader;
-use super::regular;
 
 /// All lines that this program writes are shorter.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -134,7 +134,7 @@ impl Tail {
                 if metadata.is_file() && metadata.len() <= self.offset && self.line.is_empty() {
                     return Ok(None);
                 }
-                let file = regular::to_read(&self.path)?;
+                let file = regular_file::to_read(&self.path)?;
                 let mut file = BufReader::with_capacity(64 * 1024, file);
                 file.seek(SeekFrom::Start(self.offset))?;
                 file

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
-
+use procession_os::regular_file;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -25,7 +25,6 @@ use thiserror::Error;
 
 use super::entry::{Level, LineRef, LogEntry, ProcessKind, now};
 use super::event::LogEvent;
-use super::regular;
 use super::reserve::{self, Reserve};
 
 /// The shortest time between two lines with the CPU time of their process, in microseconds.
@@ -123,7 +122,7 @@ impl Journal {
     /// messages of that host. `number` identifies the host within this run; `name` is the name of the process in reports.
     pub fn of_host(dir: &Path, number: usize, name: &str, pid: u32) -> Result<Self, JournalError> {
         let path = dir.join(format!("host-{number}-{pid}.jsonl"));
-        match regular::to_write(OpenOptions::new().append(true).create(true), &path) {
+        match regular_file::without_link(OpenOptions::new().append(true).create(true), &path) {
             Ok(file) => {
                 Ok(Self::with_file(file, path, ProcessKind::Other(name.to_owned()), None, pid))
             }
@@ -139,7 +138,7 @@ impl Journal {
     ) -> Result<Self, JournalError> {
         let number = worker.map(|worker| format!("-{worker}")).unwrap_or_default();
         let path = dir.join(format!("{process}{number}-{pid}.jsonl"));
-        match regular::to_write(OpenOptions::new().append(true).create(true), &path) {
+        match regular_file::without_link(OpenOptions::new().append(true).create(true), &path) {
             Ok(file) => Ok(Self::with_file(file, path, process, worker, pid)),
             Err(source) => Err(JournalError { path, source }),
         }
@@ -268,7 +267,7 @@ impl LineWriter {
         let metadata = self.file.metadata().ok();
         let is_ours = metadata.as_ref().map(identity) == self.identity;
         if self.identity.is_some() && !is_ours {
-            let file = regular::to_write(OpenOptions::new().append(true), path)?;
+            let file = regular_file::without_link(OpenOptions::new().append(true), path)?;
             self.identity = file.metadata().ok().as_ref().map(identity);
             // Not dropped: the descriptor is that of another file.
             let _ = std::mem::replace(&mut self.file, file).into_raw_fd();
@@ -371,7 +370,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Whether the process that opened this file with [`Journal::coordinator`] is alive.
 pub fn is_being_written(coordinator: &Path) -> bool {
-    let Ok(file) = regular::to_read(coordinator) else { return false };
+    let Ok(file) = regular_file::to_read(coordinator) else { return false };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => false,
         Err(Errno::WOULDBLOCK) => true,

@@ -14,6 +14,7 @@ pub mod fork;
 pub mod mark;
 pub mod memory;
 pub mod reap;
+pub mod regular_file;
 pub mod sandbox;
 pub mod sealed;
 pub mod segment;

@@ -11,11 +11,11 @@
 //! may be secrets, and are in no log.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use procession_journal::{Level, LogEvent, run_dir};
+use procession_os::regular_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -95,8 +95,8 @@ impl LoggedItems {
     /// Reads the log of the run in this directory, up to its first task.
     pub(super) fn read(run: &Path) -> Self {
         let mut logged = Self::default();
-        for file in run_dir::coordinators(run).into_iter().filter_map(|path| File::open(path).ok())
-        {
+        let logs = run_dir::coordinators(run).into_iter();
+        for file in logs.filter_map(|path| regular_file::to_read(&path).ok()) {
             for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
                 match serde_json::from_slice(&line) {
                     Ok(JobEvent::Start | JobEvent::Run) => {}

@@ -1,6 +1,6 @@
 //! The list of all runs that have logs: their settings and results.
 
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, DirEntry};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use super::super::table::Table;
 use procession_journal::{
     LogEntry, LogEvent, RunDir, RunHistory, RunReport, RunSettings, reserve, run_dir,
 };
+use procession_os::regular_file;
 
 /// Number of bytes that are read at the begin and at the end of a log, for its settings and its report.
 const OUTLINE_BYTES: u64 = 64 * 1024;
@@ -224,7 +225,7 @@ fn is_empty(dir: &Path) -> bool {
 fn outline(run: &RunDir) -> io::Result<RunHistory> {
     let mut history = RunHistory::default();
     for path in run_dir::coordinators(&run.path()) {
-        let mut file = File::open(path)?;
+        let mut file = regular_file::to_read(&path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();
         Read::by_ref(&mut file).take(OUTLINE_BYTES).read_to_end(&mut bytes)?;
