@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use procession_os::regular_file;
+
 use super::AgentShared;
 use crate::host_logs::{LogsHead, LogsRequest, MOST_BYTES, MOST_FILES, is_log_path};
 use crate::message::join;
@@ -81,15 +83,19 @@ fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> 
     Ok(())
 }
 
-/// Appends a file, which may grow meanwhile, and returns its length.
+/// Appends a file, which may grow meanwhile, and returns its length. A worker that was taken over writes into the same
+/// directory, and may have replaced the file since it was found.
 fn append(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let before = bytes.len();
-    let read = File::open(path)?.take(room(bytes)).read_to_end(bytes);
+    let file = regular_file::without_link(File::options().read(true), path)?;
+    let read = file.take(room(bytes)).read_to_end(bytes);
     read.inspect_err(|_| bytes.truncate(before))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -107,11 +113,27 @@ mod tests {
                 .expect("a time");
         }
         fs::write(at("run-1/too/deep/file"), "x").expect("a file");
-        std::os::unix::fs::symlink("/etc/passwd", at("run-1/link.jsonl")).expect("a link");
+        symlink("/etc/passwd", at("run-1/link.jsonl")).expect("a link");
         let (head, bytes) = gather(dir.path()).expect("logs");
         let names: Vec<_> = head.files.iter().map(|(path, _)| &path[..]).collect();
         assert_eq!(names, ["run-1/worker-0.jsonl", "run-1/old.jsonl"]);
         assert_eq!(bytes, b"run-1/worker-0.jsonlrun-1/old.jsonl");
         assert_eq!(head.left_out, 0);
+    }
+
+    /// A worker writes into the same directory, and may replace a file that was found.
+    #[test]
+    fn what_has_taken_the_place_of_a_file_is_neither_followed_nor_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| dir.path().join(path);
+        fs::write(at("secret"), "secret").expect("a file");
+        symlink(at("secret"), at("link")).expect("a link");
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status();
+        assert!(made.expect("a program").success());
+        let mut bytes = b"before".to_vec();
+        for path in ["link", "pipe"] {
+            assert!(append(&at(path), &mut bytes).is_err(), "{path}");
+        }
+        assert_eq!(bytes, b"before");
     }
 }
