@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use procession::PoolError;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::host_lease::HostLease;
-use crate::link::{Link, NoAnswer};
+use crate::link::{ANSWER, Link, NoAnswer};
 use crate::message::split;
 use crate::names::is_token;
 use crate::overview::{ask, read_in_time};
@@ -187,7 +187,7 @@ async fn fetch(link: &Link, instance: &str, patience: Duration) -> Result<HostLo
     while begin.elapsed() < patience {
         if let Some(body) = link.find_body(&name, MOST_BYTES + MOST_HEAD).await.map_err(failed)? {
             // If this fails, the server removes it with old records.
-            let _ = link.remove_body(&name).await;
+            let _ = timeout(ANSWER, link.remove_body(&name)).await;
             return HostLogs::read(&body.into());
         }
         sleep(Duration::from_millis(50)).await;

@@ -223,21 +223,27 @@ impl Link {
         got.map_err(|NoAnswer(why)| NoAnswer(self.or_denied(why)))
     }
 
-    /// Gets a body of at most this length. `None`: it is not there, or not yet.
+    /// Gets a body of at most this length. `None`: it is not there, or not yet. Unlike [`get_body`](Self::get_body),
+    /// this does not outlast a connection that is lost.
     pub(crate) async fn find_body(
         &self,
         name: &str,
         most: usize,
     ) -> Result<Option<Vec<u8>>, NoAnswer> {
-        self.connected().await;
-        let info = timeout(ANSWER, async { Ok(self.bucket().await?.info(name).await) }).await;
-        let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
-        match info.unwrap_or_else(late)? {
+        let info = async {
+            self.connected().await;
+            Ok(self.bucket().await?.info(name).await)
+        };
+        let late = || NoAnswer("the servers did not answer in time".to_owned());
+        match timeout(ANSWER, info).await.unwrap_or_else(|_| Err(late()))? {
             Ok(info) if info.deleted => Ok(None),
             Ok(info) if info.size > most => {
                 Err(NoAnswer(format!("{name} has {} bytes, more than {most}", info.size)))
             }
-            Ok(info) => self.get_body(name, info.size).await.map(Some),
+            Ok(info) => {
+                let got = timeout(ANSWER + time_for(info.size), self.get_body(name, info.size));
+                got.await.unwrap_or_else(|_| Err(late())).map(Some)
+            }
             Err(error) if error.kind() == object_store::InfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(NoAnswer(full_text(&error))),
         }

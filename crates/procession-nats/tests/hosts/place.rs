@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use futures_util::StreamExt;
 use procession::{Executor, ProcessPool, Registry};
 use procession_nats::{Agent, Cluster, ClusterBuilder, ConnectSettings};
 use rustix::process::Signal;
@@ -272,6 +273,19 @@ impl Place {
             let client = async_nats::connect(self.url()).await.expect("a connection");
             let published = client.request(subject.to_owned(), payload.into()).await;
             published.expect("a reply");
+        });
+    }
+
+    /// Calls `begin`, and waits for a message with this subject.
+    pub(crate) fn hear(&self, subject: &str, begin: impl FnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let client = async_nats::connect(self.url()).await.expect("a connection");
+            let mut messages = client.subscribe(subject.to_owned()).await.expect("a subscription");
+            client.flush().await.expect("a subscription");
+            begin();
+            let heard = tokio::time::timeout(Duration::from_secs(60), messages.next()).await;
+            assert!(heard.is_ok_and(|message| message.is_some()), "no message of {subject}");
         });
     }
 }

@@ -1,10 +1,11 @@
 //! Servers that are killed, stopped, away, and streams that are deleted; messages that are lost and doubled.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use procession::{Executor, PoolError, TaskError};
-use procession_nats::ClusterEvent;
+use procession_nats::{ClusterEvent, ConnectSettings, NoLogs, fetch_logs, overview};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, signal, stop};
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_same_holds_if_the_server_syncs_each_write,
         after_a_server_was_away_the_work_goes_on,
         a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none,
+        if_the_server_goes_while_logs_are_fetched_they_are_not_waited_for,
         if_a_stream_is_deleted_every_future_fails_and_says_so,
         tasks_that_the_server_refuses_fail_and_make_room_for_later_ones,
         a_message_that_the_queue_has_lost_is_sent_again,
@@ -60,7 +62,7 @@ fn after_a_server_was_away_the_work_goes_on() {
     let futures: Vec<_> = (0..200).map(|n| cluster.submit(noted(file.clone(), n, 5))).collect();
     eventually("some tasks", || notes(&file).len() > 20);
     place.kill_server();
-    std::thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(10));
     let before = notes(&file).len();
     place.start();
     let back = Instant::now();
@@ -80,12 +82,33 @@ fn a_server_that_was_stopped_for_five_seconds_costs_no_task_and_doubles_none() {
     let futures: Vec<_> = (0..300).map(|n| cluster.submit(noted(file.clone(), n, 5))).collect();
     eventually("some tasks", || notes(&file).len() > 20);
     stop(place.server_pid());
-    std::thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(5));
     signal(place.server_pid(), Signal::CONT);
     for (n, future) in (0..).zip(futures) {
         assert_eq!(future.result(), Ok(n));
     }
     assert_eq!(notes(&file), (0..300).collect::<Vec<_>>());
+}
+
+fn if_the_server_goes_while_logs_are_fetched_they_are_not_waited_for() {
+    let mut place = Place::new();
+    let agent = place.agent("one", LONG);
+    let settings = ConnectSettings::new(place.url());
+    eventually("an agent", || overview(&settings).is_ok_and(|seen| !seen.hosts.is_empty()));
+    // It does not answer.
+    stop(agent.pid());
+    let mut fetching = None;
+    place.hear("procession.c.>", || {
+        let fetch = move || fetch_logs(&settings, Duration::from_secs(24 * 60 * 60));
+        fetching = Some(thread::spawn(fetch));
+    });
+    // Then most likely no request is on its way, and the next one waits for the connection.
+    thread::sleep(Duration::from_millis(500));
+    place.kill_server();
+    let fetching = fetching.expect("a thread");
+    eventually("the end of the fetch", || fetching.is_finished());
+    let fetched = fetching.join().expect("no panic").expect("agents");
+    assert!(matches!(fetched[0].logs, Err(NoLogs::Failed(_))), "{fetched:?}");
 }
 
 fn if_a_stream_is_deleted_every_future_fails_and_says_so() {
