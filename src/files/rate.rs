@@ -9,7 +9,7 @@
 //! The times are those of the monotonic clock, which all processes share. The lock is a `flock`, which
 //! the system releases when its process ends in any way.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use procession_os::{file_lock, regular_file};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,8 @@ pub struct RateGate {
 impl RateGate {
     /// Opens the file of the limit. Where that fails, this process keeps to the limit by itself.
     pub fn open(limit: &RateLimit) -> Self {
-        let open = || OpenOptions::new().read(true).write(true).open(&limit.file);
+        let open =
+            || regular_file::without_link(File::options().read(true).write(true), &limit.file);
         let file = open().or_else(|_| tempfile::tempfile()).ok();
         let interval = Duration::try_from_secs_f64(1.0 / limit.per_second).unwrap_or(Duration::MAX);
         Self { file: Mutex::new(file), interval }
@@ -61,8 +62,13 @@ impl RateGate {
     fn take(&self, now: Duration) -> Option<Duration> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let file = file.as_ref()?;
-        if !lock(file)? {
-            return Some(now.saturating_add(self.interval));
+        match file_lock::lock_within(file, LOCK_TRIES) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Some(now.saturating_add(self.interval));
+            }
+            // There are no locks here.
+            Err(_) => return None,
         }
         let turn = next_turn(file, now, self.interval).ok();
         let _ = flock(file, FlockOperation::Unlock);
@@ -74,18 +80,8 @@ impl RateGate {
 /// many, as if each had been taken.
 const MOST_TURNS: u32 = 4096;
 
-/// Whether the lock was free within a short time; `None` if there are no locks here. A worker that was taken over may
-/// hold it for ever. Others do for some microseconds.
-fn lock(file: &File) -> Option<bool> {
-    const TRIES: usize = 100;
-    for _ in 0..TRIES {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
-            locked => return locked.ok().map(|()| true),
-        }
-    }
-    Some(false)
-}
+/// Number of attempts to lock the file, a millisecond apart. Other processes hold the lock for some microseconds.
+const LOCK_TRIES: u32 = 100;
 
 fn next_turn(file: &File, now: Duration, interval: Duration) -> io::Result<Duration> {
     let mut bytes = [0; 8];
@@ -121,6 +117,24 @@ mod tests {
         assert_eq!(other.take(at(200)).unwrap(), at(200));
         assert_eq!(one.take(at(200)).unwrap(), Duration::from_millis(200_250));
     }
+
+    #[test]
+    fn what_is_no_file_is_not_opened_and_the_limit_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        std::fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        for name in ["pipe", "link", "none"] {
+            let gate = RateGate::open(&RateLimit { file: path(name), per_second: 4.0 });
+            let at = Duration::from_secs(100);
+            let turns = [gate.take(at), gate.take(at)].map(Option::unwrap);
+            assert_eq!(turns, [at, at + gate.interval], "{name}");
+        }
+        assert_eq!(std::fs::read(path("file")).unwrap(), b"");
+    }
+
     #[test]
     fn what_another_process_does_to_the_file_keeps_nobody_for_ever() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -16,12 +16,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
-use procession_os::regular_file;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use procession_os::{file_lock, regular_file};
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
@@ -89,11 +85,14 @@ impl Reserve {
     }
 }
 
+/// Number of attempts to lock the file, a millisecond apart.
+const LOCK_TRIES: u32 = 20;
+
 /// Adds one line that a process could not write into its file in `dir`.
 pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = regular_file::without_link(options.read(true).write(true), &dir.join(FILE))?;
-    lock(&file)?;
+    file_lock::lock_within(&file, LOCK_TRIES)?;
     let mut entry = read_loss(&file).unwrap_or(LogEntry {
         event: LogEvent::LinesLost { lines: 0, why: reason(error) },
         level: super::Level::Error,
@@ -109,19 +108,6 @@ pub(super) fn count_loss(dir: &Path, lost: LogEntry, error: &io::Error) -> io::R
     }
     line.resize(LOSS_LINE_BYTES - 1, b' ');
     file.write_all_at(&line, 0)
-}
-
-/// Waits for a short time only: a worker that was taken over may hold the lock for ever.
-fn lock(file: &File) -> io::Result<()> {
-    const TRIES: usize = 20;
-    const PAUSE: Duration = Duration::from_millis(1);
-    for _ in 1..TRIES {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
-            locked => return Ok(locked?),
-        }
-    }
-    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 fn read_loss(file: &File) -> Option<LogEntry> {
@@ -158,6 +144,10 @@ mod tests {
     use super::*;
 
     use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::fs::{FlockOperation, flock};
 
     #[test]
     fn who_holds_the_lock_for_ever_keeps_nobody() {

@@ -11,11 +11,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use procession_os::regular_file;
+use procession_os::{file_lock, regular_file};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -100,12 +99,7 @@ impl Journal {
         let writer = lock(&journal.writer);
         // A reader that checks the lock holds it for a moment. File systems without locks return
         // another error; there `is_being_written` uses the pid.
-        for _ in 0..LOCK_TRIES {
-            match flock(&writer.file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(1)),
-                _ => break,
-            }
-        }
+        let _ = file_lock::lock_within(&writer.file, LOCK_TRIES);
         drop(writer);
         // Without a reserve, lost lines are reported on stderr only.
         *lock(&journal.reserve) = Reserve::create(dir).ok();

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod crash;
 pub mod descriptors;
 pub mod environment;
+pub mod file_lock;
 pub mod fork;
 pub mod mark;
 pub mod memory;
