@@ -84,6 +84,12 @@ fn lease_of(instance: &str, payload: &[u8]) -> Option<HostLease> {
 #[error("{0}")]
 pub(crate) struct NoAnswer(pub(crate) String);
 
+impl NoAnswer {
+    pub(crate) fn in_time() -> Self {
+        Self("the servers did not answer in time".to_owned())
+    }
+}
+
 impl RecordMessage {
     /// From a message of a stream, or one that a stream has sent again.
     fn new(seq: u64, payload: &Bytes) -> Option<Self> {

@@ -110,8 +110,7 @@ pub(crate) fn ask<T: Send>(
 
 pub(crate) async fn read_in_time(link: &Link) -> Result<HostsOverview, NoAnswer> {
     // Each request waits for the connection, which may be lost meanwhile.
-    let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
-    timeout(READING, read(link)).await.unwrap_or_else(late)
+    timeout(READING, read(link)).await.unwrap_or_else(|_| Err(NoAnswer::in_time()))
 }
 
 async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {

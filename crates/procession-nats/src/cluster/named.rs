@@ -130,7 +130,7 @@ pub(super) async fn take(
 /// Also a request that waits for the connection has a deadline.
 async fn until<T>(deadline: Instant, request: impl Future<Output = T>) -> Result<T, PoolError> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let late = |_| PoolError::Broker("the servers did not answer in time".to_owned());
+    let late = |_| PoolError::Broker(NoAnswer::in_time().to_string());
     timeout(left, request).await.map_err(late)
 }
 
@@ -270,7 +270,7 @@ pub fn forget(settings: &ConnectSettings, job: &str) -> Result<(), PoolError> {
     let forget = async {
         let link = Link::connect(settings).await.map_err(broker)?;
         take(&link, job, None).await?;
-        let late = |_| Err(NoAnswer("the servers did not answer in time".to_owned()));
+        let late = |_| Err(NoAnswer::in_time());
         timeout(ENDING, remove(&link, job)).await.unwrap_or_else(late).map_err(broker)
     };
     apart(move || runtime.block_on(forget)).map_err(system)?

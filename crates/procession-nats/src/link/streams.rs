@@ -234,15 +234,15 @@ impl Link {
             self.connected().await;
             Ok(self.bucket().await?.info(name).await)
         };
-        let late = || NoAnswer("the servers did not answer in time".to_owned());
-        match timeout(ANSWER, info).await.unwrap_or_else(|_| Err(late()))? {
+        let late = |_| NoAnswer::in_time();
+        match timeout(ANSWER, info).await.map_err(late)?? {
             Ok(info) if info.deleted => Ok(None),
             Ok(info) if info.size > most => {
                 Err(NoAnswer(format!("{name} has {} bytes, more than {most}", info.size)))
             }
             Ok(info) => {
                 let got = timeout(ANSWER + time_for(info.size), self.get_body(name, info.size));
-                got.await.unwrap_or_else(|_| Err(late())).map(Some)
+                got.await.map_err(late)?.map(Some)
             }
             Err(error) if error.kind() == object_store::InfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(NoAnswer(full_text(&error))),
