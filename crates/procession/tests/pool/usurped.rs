@@ -40,7 +40,10 @@ impl Task for Usurp {
         fs::remove_file(&journal)?;
         match self.link_to {
             Some(file) => symlink(file, &journal)?,
-            None => drop(process::Command::new("mkfifo").arg(&journal).status()?),
+            None => {
+                let made = process::Command::new("mkfifo").arg(&journal).status()?;
+                assert!(made.success(), "mkfifo: {made}");
+            }
         }
         println!("$(what the file is to have)");
         Ok(())
