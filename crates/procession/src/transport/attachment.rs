@@ -221,20 +221,23 @@ impl Assembly {
             // What was received before belongs to an attachment that the sender gave up.
             self.whole = None;
             self.add(appendix, Vec::new(), None)?;
-            self.segments.return_copied();
-            self.at_last = self.messages;
-            return self.whole.take().ok_or(Garbled);
+            return self.take_whole().ok_or(Garbled);
         }
         loop {
-            if let Some(whole) = self.whole.take() {
-                self.segments.return_copied();
-                self.at_last = self.messages;
+            if let Some(whole) = self.take_whole() {
                 return Ok(whole);
             }
             if !self.receive(from, patience)? {
                 return Err(Garbled);
             }
         }
+    }
+
+    fn take_whole(&mut self) -> Option<Attachment> {
+        let whole = self.whole.take()?;
+        self.segments.return_copied();
+        self.at_last = self.messages;
+        Some(whole)
     }
 
     /// Receives the messages that are in the socket, to make room for the rest of an attachment.
