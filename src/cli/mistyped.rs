@@ -1,6 +1,8 @@
 //! Words that look like a mistyped subcommand. A code has two letters, so such a word may also be a
 //! code.
 
+use std::path::Path;
+
 use clap::CommandFactory;
 
 use super::args::CoordinatorArgs;
@@ -20,8 +22,8 @@ const DOWNLOADS: [&str; 4] = ["flag", "flags", "download", "downloads"];
 /// The subcommand that the word probably means, or the option that has its name.
 pub(super) fn meant(typed: &str) -> Option<String> {
     let word = typed.trim();
-    if word.eq_ignore_ascii_case("help") {
-        return Some("--help".to_owned());
+    if let Some(option) = option_named(word) {
+        return Some(option);
     }
     let commands: Vec<_> = CoordinatorArgs::command()
         .get_subcommands()
@@ -43,12 +45,34 @@ pub(super) fn meant(typed: &str) -> Option<String> {
         let alike = commands.iter().filter(alike);
         alike.max_by(|a, b| strsim::jaro(word, a).total_cmp(&strsim::jaro(word, b)))
     };
-    let is_option =
-        || CoordinatorArgs::command().get_arguments().any(|option| option.get_long() == Some(word));
-    match begun().or_else(closest) {
-        None if is_option() => Some(format!("--{word}")),
-        command => command.cloned(),
+    begun().or_else(closest).cloned()
+}
+
+/// The option that the word is without its hyphens.
+fn option_named(word: &str) -> Option<String> {
+    let name = word.to_ascii_lowercase();
+    let mut command = CoordinatorArgs::command();
+    // Adds --help and --version.
+    command.build();
+    let is_option = command.get_arguments().any(|option| option.get_long() == Some(&name));
+    is_option.then(|| format!("--{name}"))
+}
+
+/// What a word that names a URL or a file means: another command, or an option.
+pub(super) fn elsewhere(word: &str) -> Option<String> {
+    let begin = word.to_ascii_lowercase();
+    if begin.starts_with("http://") || begin.starts_with("https://") {
+        return Some(format!(
+            "{word} is a URL, and no code: did you mean `coordinator fetch`, or --server URL for flags?"
+        ));
     }
+    // Up to two letters are a code, whatever file has that name.
+    (word.len() > 2 && Path::new(word).is_file()).then(|| {
+        format!(
+            "{word} is a file, and no code: for the URLs in it, write `coordinator fetch -i {word}`, for the \
+             codes in it --codes-file {word}"
+        )
+    })
 }
 
 /// The message for a mistyped word.
@@ -83,6 +107,10 @@ mod tests {
             ("flags", "--all"),
             ("all", "--all"),
             ("Resume", "--resume"),
+            ("retry-failed", "--retry-failed"),
+            ("dry-run", "--dry-run"),
+            ("max_req", "--max_req"),
+            ("version", "--version"),
             ("Bench", "bench"),
             ("LOGS", "logs"),
             ("demo ", "demo"),

@@ -135,6 +135,9 @@ fn run_download(args: DownloadArgs, matches: &ArgMatches) -> anyhow::Result<Prog
     {
         return Err(UsageError::new(&[], mistyped::hint(word, &command)).into());
     }
+    if let Some(told) = args.codes.cc.iter().find_map(|word| mistyped::elsewhere(word)) {
+        return Err(UsageError::new(&[], told).into());
+    }
     download::run(args.into(), matches)
 }
 

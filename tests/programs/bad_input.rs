@@ -335,6 +335,8 @@ fn a_mistyped_command_is_no_code() {
         (&["benhc"], "bench"),
         (&["help"], "--help"),
         (&["help", "fetch"], "fetch --help"),
+        (&["retry-failed", "--retries", "5"], "--retry-failed"),
+        (&["version"], "--version"),
     ] {
         let ran = place.run(args).expect(2);
         let hint = format!("did you mean `coordinator {meant}`?");
@@ -343,6 +345,22 @@ fn a_mistyped_command_is_no_code() {
     }
     // A code that begins like a command is asked for in capitals.
     assert_eq!(place.run(&["LO", "--json"]).expect(0).summary().counts(), [0, 1, 0]);
+}
+
+#[test]
+fn a_url_or_a_file_in_place_of_a_code_is_told_where_it_belongs() {
+    let place = Sandbox::new();
+    let file = place.file("urls.txt", "http://localhost/a");
+    for (args, told) in [
+        (&["http://localhost/a.png"][..], "did you mean `coordinator fetch`, or --server URL"),
+        (&["br", "HTTPS://localhost/a.png"], "did you mean `coordinator fetch`, or --server URL"),
+        (&[&file], "for the URLs in it, write `coordinator fetch -i "),
+        (&["fetch", "-"], "for URLs on standard input, write -i -"),
+    ] {
+        let ran = place.run(args).expect(2);
+        assert!(ran.stderr.contains(told), "{ran:?}");
+        assert!(!place.path("logs").exists(), "{args:?}: nothing was begun");
+    }
 }
 
 #[test]

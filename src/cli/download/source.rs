@@ -42,6 +42,8 @@ pub(super) enum SourceError {
     Urls(#[from] UrlListError),
     #[error("{0} is a file, and no URL: for the URLs in it, write -i {0}")]
     FileAsUrl(String),
+    #[error("- is no URL: for URLs on standard input, write -i -")]
+    InputAsUrl,
     #[error("--input FILE must be readable text: {}", file.display())]
     Input { file: PathBuf, source: io::Error },
 }
@@ -66,6 +68,9 @@ impl ItemSource {
             SourceArgs::Urls(UrlArgs { url, input, limit }) => {
                 if let Some(file) = url.iter().find(|url| is_file(url)) {
                     return Err(SourceError::FileAsUrl(file.clone()));
+                }
+                if url.iter().any(|url| url == "-") {
+                    return Err(SourceError::InputAsUrl);
                 }
                 let texts = input.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
                 let UrlList { mut items, notes } = UrlList::read(&url, &texts)?;
