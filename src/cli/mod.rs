@@ -53,6 +53,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use self::args::{CoordinatorArgs, CoordinatorCommand};
 use self::download::DownloadArgs;
 use self::exit::ProgramExit;
+use self::options::ColorOption;
 use self::usage_error::UsageError;
 use crate::files::task::Download;
 use crate::flags::selection::SelectionError;
@@ -186,7 +187,7 @@ fn command_comes_first(command: &str) -> String {
 /// Handles an error of the parser: a usage error, on stderr, or the help or the version, on stdout.
 fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
     if !error.use_stderr() {
-        stdout::written(error.print())?;
+        stdout::print_prose(&error.render().ansi().to_string(), ColorOption::Auto)?;
         return Ok(ProgramExit::Success);
     }
     let mut typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());

@@ -37,6 +37,21 @@ fn a_small_stack_is_no_matter() {
     }
 }
 
+#[test]
+fn the_help_fits_a_narrow_terminal() {
+    let place = Sandbox::new();
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    for args in ["--help", "-h", "fetch --help", "compare -h", "demo", "agent --help"] {
+        let script = format!("stty rows 24 cols 40; '{coordinator}' {args}");
+        let mut terminal = place.command(Path::new("script"), &["-qc", &script, "/dev/null"]);
+        let ran = RunningProgram::start(&mut terminal).wait().expect(0);
+        assert!(ran.stdout.contains("Usage:"), "{ran:?}");
+        for line in ran.stdout.lines() {
+            assert!(console::measure_text_width(line.trim_end()) <= 40, "{args}: {line}");
+        }
+    }
+}
+
 const COMMANDS: [&str; 9] = [
     "br",
     "br --json",
