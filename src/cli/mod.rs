@@ -96,6 +96,7 @@ fn run_coordinator() -> ExitCode {
     if let Some(asked) = worker::asked() {
         return serve_coordinator(asked);
     }
+    usage::begin();
     stdout::fail_if_closed();
     run().unwrap_or_else(report_error).into()
 }

@@ -38,6 +38,21 @@ fn a_small_stack_is_no_matter() {
 }
 
 #[test]
+fn a_program_that_ran_in_the_process_before_does_not_count_as_used() {
+    let place = Sandbox::new();
+    let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
+    let fill = "x=$(head -c 200000000 /dev/zero | tr '\\0' x)";
+    let burn = "i=0; while [ $i -lt 1000000 ]; do i=$((i + 1)); done";
+    let script = format!("{fill}; {burn}; exec '{coordinator}' br --mode sequential --json");
+    RunningProgram::start(&mut place.command(Path::new("sh"), &["-c", &script])).wait().expect(0);
+    let lines = place.run(&["logs", "--json"]).expect(0).json();
+    let summary = lines.iter().find(|line| line["event"] == "summary").unwrap();
+    // The first line has all CPU time of the process until then.
+    assert!(summary["cpu_s"].as_f64() < lines[0]["own_cpu_s"].as_f64(), "{lines:#?}");
+    assert!(summary["peak_memory"].as_u64() < Some(200_000_000), "{summary}");
+}
+
+#[test]
 fn the_help_fits_a_narrow_terminal() {
     let place = Sandbox::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();

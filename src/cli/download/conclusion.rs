@@ -53,7 +53,7 @@ pub(super) fn conclude(
                 elapsed_s: RunSummary::seconds(elapsed),
                 exit_code: exit as i32,
             },
-            usage: usage::of_this_process(),
+            usage: usage::of_this_program(),
         },
     );
     run_log::end(exit as u8, why);
