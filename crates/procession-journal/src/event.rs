@@ -144,7 +144,7 @@ pub enum LogEvent {
         child: usize,
         /// Process id of the worker.
         child_pid: u32,
-        /// How it ended, in words: `exit code 0`, `signal 11`.
+        /// How it ended, in words: `exit code 0`, `signal 11`, `ended by the pool`.
         how: String,
         /// Whether the pool expected this end.
         #[serde(default)]

@@ -79,14 +79,18 @@ pub fn line_of(event: &PoolEvent) -> Option<(Level, LogEvent)> {
             let was_needed = *was_needed;
             (level, LogEvent::WorkerNotStarted { child, child_pid, why, was_needed })
         }
-        PoolEvent::WorkerExited { worker, pid, exit, usage } => {
-            let is_regular = *exit == Exit::Code(0);
+        PoolEvent::WorkerExited { worker, pid, exit, usage, is_regular } => {
+            let is_regular = *is_regular;
             let level = if is_regular { Level::Info } else { Level::Error };
             let usage = procession_journal::ResourceUsage {
                 cpu_s: Some(usage.cpu.as_secs_f64()),
                 peak_memory: Some(usage.peak_memory),
             };
-            let (child, child_pid, how) = (*worker, *pid, exit.to_string());
+            let how = match exit {
+                Exit::Signal(_) if is_regular => "ended by the pool".to_owned(),
+                _ => exit.to_string(),
+            };
+            let (child, child_pid) = (*worker, *pid);
             (level, LogEvent::WorkerExited { child, child_pid, how, is_regular, usage })
         }
         PoolEvent::WorkerWrittenOff { .. } => (Level::Error, sentence(event)),
@@ -147,7 +151,7 @@ pub fn in_words(event: &PoolEvent) -> String {
         PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: _ } => {
             format!("worker {worker} (pid {pid}) did not start: {reason}")
         }
-        PoolEvent::WorkerExited { worker, pid, exit, usage: _ } => {
+        PoolEvent::WorkerExited { worker, pid, exit, .. } => {
             format!("worker {worker} (pid {pid}) ended: {exit}")
         }
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
@@ -250,9 +254,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let outputs = WorkerOutputs::new(dir.path());
         let (worker, stream, line) = (0, OutputStream::Stdout, "hello");
-        let usage = ResourceUsage::default();
+        let (exit, usage) = (Exit::Code(0), ResourceUsage::default());
         let ends = [
-            PoolEvent::WorkerExited { worker, pid: 7, exit: Exit::Code(0), usage },
+            PoolEvent::WorkerExited { worker, pid: 7, exit, usage, is_regular: true },
             PoolEvent::WorkerNotStarted { worker, pid: 8, reason: "so".into(), was_needed: false },
         ];
         for pid in [7, 8] {

@@ -89,9 +89,7 @@ fn in_processes(workers: usize, server: &Site) -> anyhow::Result<ProgramExit> {
             event_printer.print(format_args!("worker {worker} is ready: pid {pid}"));
             let _ = started.lock().map(|started| started.send(()));
         }
-        PoolEvent::WorkerExited { worker, pid, exit, usage: _ }
-            if *exit != ProcessExit::Code(0) =>
-        {
+        PoolEvent::WorkerExited { worker, pid, exit, .. } if *exit != ProcessExit::Code(0) => {
             event_printer.print(format_args!("worker {worker} (pid {pid}) is gone: {exit}"));
         }
         _ => {}

@@ -71,6 +71,9 @@ pub enum PoolEvent {
         exit: Exit,
         /// The resources that it used, also if it was killed.
         usage: ResourceUsage,
+        /// Whether the pool expected this end: exit code 0, or the pool killed the worker because it
+        /// needs no further one, as its drop does.
+        is_regular: bool,
     },
     /// A worker was killed and did not end within five seconds. The pool goes on without it; its
     /// tasks have failed. [`WorkerExited`](Self::WorkerExited) with [`Exit::WrittenOff`] follows.

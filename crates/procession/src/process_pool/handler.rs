@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::PoolEvent;
 use super::child::{Child, Ended, ResourceUsage};
 use super::handshake;
@@ -109,7 +111,10 @@ fn serve(
         handle.traces().end(traces, handle);
     }
     let Ended { exit, usage, last_output } = until_ended(handle, ended);
-    pool.listeners.event(|| PoolEvent::WorkerExited { worker, pid, exit, usage });
+    let is_regular = exit == Exit::Code(0)
+        || exit == Exit::Signal(Signal::KILL.as_raw())
+            && handle.kill_reason() == Some(KillReason::Unneeded);
+    pool.listeners.event(|| PoolEvent::WorkerExited { worker, pid, exit, usage, is_regular });
     pool.exited(handle, exit, last_output);
 }
 

@@ -21,7 +21,6 @@ mod on {
     use metrics::{Counter, Histogram, Unit, counter, histogram};
 
     use super::EndKind;
-    use crate::error::Exit;
     use crate::panics;
     use crate::process_pool::PoolEvent;
 
@@ -95,7 +94,7 @@ mod on {
             let counter = match event {
                 PoolEvent::TaskRetried { .. } => &self.retries,
                 PoolEvent::SparePromoted { .. } => &self.promotions,
-                PoolEvent::WorkerExited { exit, .. } if *exit != Exit::Code(0) => &self.deaths,
+                PoolEvent::WorkerExited { is_regular: false, .. } => &self.deaths,
                 _ => return,
             };
             let _ = panics::catch(|| counter.increment(1));
@@ -122,7 +121,7 @@ mod on {
         );
         describe_counter!(
             "procession_worker_deaths_total",
-            "Workers that ended with a signal or an exit code other than 0."
+            "Workers that ended with a signal or an exit code other than 0, unless the pool needed them no more."
         );
         let seconds = Unit::Seconds;
         describe_histogram!("procession_task_wait_seconds", seconds, "From submission to start.");

@@ -49,8 +49,8 @@ pub(super) fn emit(event: &PoolEvent) {
         PoolEvent::WorkerNotStarted { worker, pid, reason, was_needed: false } => {
             info!(target: "procession", worker, pid, reason, "worker not started");
         }
-        PoolEvent::WorkerExited { worker, pid, exit, usage } => {
-            worker_exited(*worker, *pid, *exit, *usage);
+        PoolEvent::WorkerExited { worker, pid, exit, usage, is_regular } => {
+            worker_exited(*worker, *pid, *exit, *usage, *is_regular);
         }
         PoolEvent::WorkerWrittenOff { worker, pid, reason } => {
             error!(target: "procession", worker, pid, reason, "worker written off");
@@ -96,12 +96,12 @@ pub(super) fn emit(event: &PoolEvent) {
 }
 
 #[cfg(feature = "tracing")]
-fn worker_exited(worker: usize, pid: u32, exit: Exit, usage: ResourceUsage) {
+fn worker_exited(worker: usize, pid: u32, exit: Exit, usage: ResourceUsage, is_regular: bool) {
     use tracing::{error, info};
 
     let cpu_ms = usage.cpu.as_secs_f64() * 1e3;
     let peak_memory = usage.peak_memory;
-    if exit == Exit::Code(0) {
+    if is_regular {
         info!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker exited");
     } else {
         error!(target: "procession", worker, pid, %exit, cpu_ms, peak_memory, "worker died");

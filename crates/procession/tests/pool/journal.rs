@@ -22,6 +22,7 @@ use crate::harness::eventually;
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         each_process_writes_its_own_lines,
+        the_workers_of_a_pool_that_is_dropped_have_not_died,
         many_short_tasks_are_summed_and_none_is_missing,
         the_slow_and_the_failed_of_many_short_tasks_have_lines_of_their_own,
         a_task_that_kills_its_worker_is_seen_there_with_its_label,
@@ -167,6 +168,17 @@ fn each_process_writes_its_own_lines() {
     assert_eq!(history.report.expect("a report").ok, 6);
     let latest = logs.path().join("latest").canonicalize().expect("a link");
     assert_eq!(latest, dir.canonicalize().expect("a directory"));
+}
+
+fn the_workers_of_a_pool_that_is_dropped_have_not_died() {
+    let logs = TempDir::new().expect("a directory");
+    let pool = builder(logs.path()).build().expect("a pool");
+    let dir = pool.journal_dir().expect("a journal").to_owned();
+    assert_eq!(pool.submit(Act::labelled("one", Deed::Sleep(2))).result(), Ok(0));
+    drop(pool);
+    eventually("the end of the journal", || !procession_journal::is_running(&dir));
+    let processes = read(&dir).processes;
+    assert!(processes.iter().all(|process| process.is_regular), "{processes:?}");
 }
 
 fn many_short_tasks_are_summed_and_none_is_missing() {
