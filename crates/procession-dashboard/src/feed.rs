@@ -20,7 +20,7 @@ type Sampler = Box<dyn Fn() -> Gauges + Send + Sync>;
 /// Maximum number of tasks of a history without logs. The feed then begins a new history.
 const MAX_SPANS: usize = 20_000;
 
-/// Maximum number of lines that are read while the history is locked: the pages wait meanwhile.
+/// Maximum number of lines that are read while the history is locked. The pages wait for the lock.
 const MAX_LINES: usize = 5_000;
 
 /// The current history.

@@ -36,8 +36,8 @@ use self::server::DashboardServer;
 /// Interval of the search for new log lines.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The longest interval of the samples of gauges. In the first 50 seconds it is shorter, so that a short run has
-/// charts, too.
+/// The longest interval between samples of gauges. In the first 50 seconds of a page the interval is shorter, so that a
+/// short run has charts, too.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long pages may take to fetch the end of a history.
@@ -184,7 +184,7 @@ impl Dashboard {
     /// None that is known: the page is text and numbers.
     pub fn still(&self) -> serde_json::Result<String> {
         self.feed.read_until(Instant::now() + READ_TIMEOUT);
-        // The last one may be a second old, and the pool have ended meanwhile.
+        // The last sample may be a second old, and the pool may have ended since then.
         self.feed.take_sample();
         page::still(&self.feed.picture())
     }

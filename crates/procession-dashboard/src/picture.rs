@@ -36,7 +36,7 @@ pub struct Picture {
     cpus: Vec<f32>,
 }
 
-/// Number of parts of a run for which the CPUs in use are told.
+/// A run is divided into this number of equal parts. The page shows the CPUs in use for each part.
 const CPU_PARTS: usize = 200;
 
 #[derive(Debug, Serialize)]

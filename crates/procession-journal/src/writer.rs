@@ -82,9 +82,9 @@ struct LineWriter {
     max_length: Option<u64>,
     /// Reused, so that a line needs no allocation.
     line: Vec<u8>,
-    /// Whether this process writes about itself, and so knows the CPU time.
+    /// Whether the journal is that of this process, whose CPU time is known.
     is_own: bool,
-    /// When a line had the CPU time for the last time.
+    /// The time of the last line that had the CPU time.
     cpu_at: Option<Timestamp>,
     /// Only part of the last line was written. The next line must begin with a line feed.
     is_incomplete: bool,
@@ -270,7 +270,7 @@ impl LineWriter {
         Ok(())
     }
 
-    /// The CPU time for a line at this time, if the last one is long ago.
+    /// The CPU time for a line at this time, if the last line that had it is old enough.
     fn cpu_time_if_due(&mut self, ts: Timestamp) -> Option<f64> {
         let is_due = self.cpu_at.is_none_or(|last| {
             ts.as_microsecond().saturating_sub(last.as_microsecond()) >= CPU_INTERVAL

@@ -1,5 +1,5 @@
 //! What the servers of many hosts have to carry: measures the messages and bytes of a task and of an idle agent
-//! on this machine, and multiplies them. It is a model, not a test with so many hosts.
+//! on this machine, and multiplies them. It is a model, not a test with that number of hosts.
 //!
 //! ```text
 //! NATS_SERVER=$(.ci/nats-server) cargo run --release -p procession-nats --example hosts_sizing -- \

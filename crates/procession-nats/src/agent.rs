@@ -6,7 +6,7 @@
 //! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
 //! | `hold.rs` | claims one task, runs it, and writes its result |
 //! | `telling.rs` | what a task tells before its result |
-//! | `logs.rs` | sends the log files of the host to who asks for them |
+//! | `logs.rs` | sends the log files of the host on request |
 
 mod builder;
 mod hold;
@@ -107,7 +107,7 @@ struct AgentShared {
     broken: OnceLock<PoolError>,
     /// The directory of the logs, if there are any.
     logs: Option<PathBuf>,
-    /// Who sends them has a permit.
+    /// The request that is answered at present holds the permit.
     answers: Arc<Semaphore>,
 }
 

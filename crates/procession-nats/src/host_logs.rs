@@ -17,11 +17,11 @@ use crate::names::is_token;
 use crate::overview::{ask, read_in_time};
 use crate::settings::ConnectSettings;
 
-/// The most bytes that an agent sends, of its newest files.
+/// The maximum number of bytes that an agent sends; its newest files come first.
 pub(crate) const MOST_BYTES: usize = 64 << 20;
-/// The most files.
+/// The maximum number of files in an answer.
 pub(crate) const MOST_FILES: usize = 10_000;
-/// More than the head of an answer has.
+/// A bound for the length of the head of an answer.
 const MOST_HEAD: usize = 4 << 20;
 
 /// Asks an agent to put its logs into the bucket.
@@ -32,18 +32,18 @@ pub(crate) struct LogsRequest {
 }
 
 impl LogsRequest {
-    /// `None`: it would not be one.
+    /// The name of the body of the answer. `None` if that would not be a valid name.
     pub(crate) fn body_name(&self, instance: &str) -> Option<String> {
         is_token(&self.logs).then(|| format!("logs.{instance}.{}", self.logs))
     }
 }
 
-/// What an answer begins with; the bytes of its files follow.
+/// The head of an answer. The bytes of the files follow it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogsHead {
-    /// Otherwise the agent keeps none.
+    /// If false, the agent keeps no logs.
     pub(crate) has_logs: bool,
-    /// Why they cannot be read.
+    /// Why the logs cannot be read, if they cannot.
     pub(crate) why_none: Option<String>,
     /// Their paths below the directory of the logs, with `/`, and their lengths.
     pub(crate) files: Vec<(String, usize)>,
@@ -51,7 +51,8 @@ pub(crate) struct LogsHead {
     pub(crate) left_out: u64,
 }
 
-/// A file name, or a directory and a file name: letters, digits and `._-` that name nothing above or hidden.
+/// Whether it is a file name, or a directory and a file name, of letters, digits and `._-`, that leads to no directory
+/// above and to no hidden file.
 pub(crate) fn is_log_path(path: &str) -> bool {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_name = |name: &str| {
@@ -85,13 +86,13 @@ pub struct FetchedLogs {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoLogs {
-    /// It was not told where they are: see [`AgentBuilder::logs`](crate::AgentBuilder::logs).
+    /// The agent has no directory of logs: see [`AgentBuilder::logs`](crate::AgentBuilder::logs).
     #[error("the agent keeps no logs")]
     NotKept,
-    /// It has not answered: it is stopped or cut off, or of a version that cannot send any.
+    /// The agent has not answered: it is stopped or cut off, or its version cannot send logs.
     #[error("the agent has not answered within {} s", .0.as_secs())]
     NoAnswer(Duration),
-    /// Its answer, or that of a server, says something else.
+    /// Any other cause, from the answer of the agent or of a server.
     #[error("{0}")]
     Failed(String),
 }
@@ -101,7 +102,7 @@ impl HostLogs {
     ///
     /// # Errors
     ///
-    /// A file cannot be created, or is there already.
+    /// If a file cannot be created, or exists already.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
         for (path, bytes) in &self.files {
@@ -130,7 +131,7 @@ impl HostLogs {
         }
         let mut read = Vec::new();
         for (path, len) in files {
-            // An agent may be taken over: the path is that of a file to be written.
+            // An agent may be taken over, and a file is written at this path.
             if !is_log_path(&path) || len > rest.len() {
                 return Err(malformed());
             }
@@ -140,7 +141,7 @@ impl HostLogs {
     }
 }
 
-/// Fetches the log files of all agents, and waits `patience` for the answer of each.
+/// Fetches the log files of all agents. Waits for the answer of each agent for `patience` at most.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -160,8 +161,8 @@ impl HostLogs {
 ///
 /// # Errors
 ///
-/// [`PoolError::Broker`], as [`overview`](crate::overview()). That an agent has none, or does not answer, is in
-/// the list.
+/// [`PoolError::Broker`], as [`overview`](crate::overview()). An agent that has no logs, or does not answer, is no error
+/// here: its entry in the list says so.
 pub fn fetch_logs(
     settings: &ConnectSettings,
     patience: Duration,

@@ -167,7 +167,7 @@ impl Link {
         }
     }
 
-    /// A request that is denied gets no answer, so the reason is told elsewhere.
+    /// A request that is denied gets no answer, so the reason comes another way.
     fn or_denied(&self, why: String) -> String {
         match self.denials.last() {
             Some(subject) => format!("{why}: the servers do not allow this user to use {subject}"),

@@ -36,7 +36,7 @@ pub(crate) struct BodyHead {
     /// Of a result: how often its task told something before it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) said: u64,
-    /// Of a result: how long tasks ran lately on its host, in nanoseconds.
+    /// In a result: how long tasks ran lately on its host, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) typical_ns: Option<u64>,
 }

@@ -60,7 +60,7 @@ impl Names {
         format!("OBJ_{}", self.bodies())
     }
 
-    /// What the bucket notes of each body: its name, length, hash and id.
+    /// The metadata of each body in the bucket: its name, length, hash and id.
     pub(crate) fn body_infos(&self) -> String {
         format!("$O.{}.M.>", self.bodies())
     }

@@ -95,7 +95,7 @@ pub fn overview(settings: &ConnectSettings) -> Result<HostsOverview, PoolError> 
     ask(settings, async |link| read_in_time(link).await)
 }
 
-/// Connects to the servers, and waits for what is asked of them.
+/// Connects to the servers, and waits for their answers.
 pub(crate) fn ask<T: Send>(
     settings: &ConnectSettings,
     question: impl AsyncFnOnce(&Link) -> Result<T, NoAnswer> + Send,
@@ -109,7 +109,7 @@ pub(crate) fn ask<T: Send>(
 }
 
 pub(crate) async fn read_in_time(link: &Link) -> Result<HostsOverview, NoAnswer> {
-    // Each request waits for the connection, which may be lost meanwhile.
+    // Each request waits for the connection, which may be lost at any time.
     timeout(READING, read(link)).await.unwrap_or_else(|_| Err(NoAnswer::in_time()))
 }
 

@@ -319,7 +319,7 @@ class Run {
       if (x < margin - 1) continue;
       const text = (at / unit).toFixed(decimals) + (inSeconds ? " s" : " ms");
       const wide = pen.measureText(text).width;
-      // The last one may have to move to the left. It is left out if it would cover the one before.
+      // The last label may have to move to the left. It is left out if it would cover the label before it.
       const left = Math.min(x + 3, this.axis.clientWidth - 2 - wide);
       if (left < free) continue;
       pen.fillText(text, left, AXIS / 2);

@@ -6,7 +6,7 @@ const source = new EventSource("events");
 source.addEventListener("picture", (event) => {
   const picture = JSON.parse(event.data);
   if (picture.anew) run.bars = [];
-  // Not so if the connection was lost meanwhile.
+  // Not so if the connection was lost since then.
   if (picture.name !== run.picture.name) run.forget();
   run.merge(picture);
 });

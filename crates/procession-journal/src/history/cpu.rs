@@ -2,20 +2,20 @@
 
 use super::{Micros, RunHistory};
 
-/// Maximum number of samples of a process. Then about half of them are discarded.
+/// Maximum number of samples of a process. When it is reached, about half of them are discarded.
 const MAX_SAMPLES: usize = 600;
 
 /// The CPU time of one process, in seconds, at some moments.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct CpuSamples {
-    /// By time; the CPU time never falls.
+    /// Sorted by time; the CPU time never falls.
     samples: Vec<(Micros, f64)>,
-    /// The shortest time between two samples that are kept. The newest is kept until there is another one.
+    /// The shortest time between two samples that are kept. The newest sample is always kept.
     interval: Micros,
 }
 
 impl CpuSamples {
-    /// Adds a sample. One that contradicts an earlier one is no sample of this process, and is passed over.
+    /// Adds a sample. A sample that contradicts an earlier one is not of this process, and is ignored.
     pub(super) fn add(&mut self, at: Micros, cpu_s: f64) {
         let is_later = |(last, cpu): &(Micros, f64)| at > *last && cpu_s >= *cpu;
         if !(cpu_s.is_finite() && cpu_s >= 0.0 && self.samples.last().is_none_or(is_later)) {
@@ -55,8 +55,8 @@ impl CpuSamples {
 }
 
 impl RunHistory {
-    /// The mean number of CPUs that the processes of the run used, in each of so many equal parts of its period.
-    /// Empty without a process that has recorded its CPU time twice.
+    /// Divides the period of the run into `parts` equal parts. Returns for each part the mean number of CPUs that the
+    /// processes used in it. Empty if no process has recorded its CPU time twice.
     ///
     /// ```
     /// # use procession_journal::{LogEntry, RunHistory};
@@ -114,7 +114,7 @@ mod tests {
         }
         samples.add(Micros::MAX, 3.0);
         assert_eq!(samples.samples, [(5, 1.0), (8, 2.0), (Micros::MAX, 3.0)]);
-        // A time before the begin, as of a clock that was set.
+        // The time is before the begin if the clock was set back.
         samples.add_to(&mut [0.0; 4], 7, 1.0);
         samples.add_to(&mut [0.0; 4], Micros::MIN, 1.0);
     }

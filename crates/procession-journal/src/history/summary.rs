@@ -234,7 +234,8 @@ impl RunHistory {
         (rows.into_iter().map(|(row, _)| row).collect(), retried, false_errors)
     }
 
-    /// The errors by cause. Of each process, so many are left out: which ones were no errors is not recorded.
+    /// The errors by cause. `left_out` has a number for each process: that many of its failures were no errors, and it is
+    /// not recorded which. So the first of them are left out.
     fn error_groups(
         &self,
         outcomes: &BTreeMap<String, FinalOutcome>,

@@ -30,7 +30,7 @@ pub(super) struct LaneRequest {
 enum AskedLane {
     /// It is to be asked.
     Unknown,
-    /// It was asked for so many messages, which may still come.
+    /// The number of messages that were requested from it and may still come.
     Asked { number: u64, left: usize, until: Instant },
     /// It was empty. The request for the next message is with the server.
     Empty { number: u64, until: Instant },

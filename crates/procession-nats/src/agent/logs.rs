@@ -1,5 +1,5 @@
-//! Answers a request for the logs of this host: their files go into the bucket of bodies, under the name that the
-//! request has.
+//! Answers a request for the logs of this host: puts the log files into the bucket of bodies, under the name that the
+//! request contains.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use super::AgentShared;
 use crate::host_logs::{LogsHead, LogsRequest, MOST_BYTES, MOST_FILES, is_log_path};
 use crate::message::join;
 
-/// One answer at a time: the agent reads its files for nobody else meanwhile.
+/// Answers a request. The agent answers one request at a time, and ignores others until that answer is sent.
 pub(super) fn answer(shared: &Arc<AgentShared>, request: LogsRequest) {
     let Ok(permit) = Arc::clone(&shared.answers).try_acquire_owned() else { return };
     let shared = Arc::clone(shared);
@@ -30,7 +30,7 @@ pub(super) fn answer(shared: &Arc<AgentShared>, request: LogsRequest) {
             None => (LogsHead::default(), Vec::new()),
         });
         let Ok((head, bytes)) = gathered.await else { return };
-        // Who has asked waits for some seconds, and says that no answer came.
+        // If this fails, the requester waits for some seconds, and reports that no answer came.
         let _ = shared.link.put_body(&name, &join(&head, &bytes)).await;
     });
 }
@@ -42,7 +42,7 @@ struct FoundFile {
     len: u64,
 }
 
-/// The files of a directory and of its subdirectories, the newest first, as long as there is room.
+/// The files of a directory and of its subdirectories, the newest first, as many as there is room for.
 fn gather(dir: &Path) -> io::Result<(LogsHead, Vec<u8>)> {
     let mut found = Vec::new();
     find(dir, "", &mut found)?;
@@ -64,7 +64,7 @@ fn room(bytes: &[u8]) -> u64 {
     (MOST_BYTES - bytes.len()) as u64
 }
 
-/// No symbolic links, and no other things than files.
+/// Finds the log files. Symbolic links, pipes and the like are ignored.
 fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -73,7 +73,7 @@ fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> 
         };
         let path = format!("{prefix}{name}");
         if metadata.is_dir() && prefix.is_empty() {
-            // It may be removed meanwhile.
+            // The directory may have been removed.
             let _ = find(&entry.path(), &format!("{path}/"), found);
         } else if metadata.is_file() && is_log_path(&path) {
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
@@ -83,8 +83,8 @@ fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> 
     Ok(())
 }
 
-/// Appends a file, which may grow meanwhile, and returns its length. A worker that was taken over writes into the same
-/// directory, and may have replaced the file since it was found.
+/// Appends a file, and returns its length. The file may grow while it is read. A worker that was taken over writes
+/// into the same directory, and may have replaced the file since it was found.
 fn append(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let before = bytes.len();
     let file = regular_file::without_link(File::options().read(true), path)?;

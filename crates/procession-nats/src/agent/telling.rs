@@ -12,7 +12,7 @@ use crate::message::{Body, LARGEST_INLINE, SaidHead, join};
 
 /// The most bytes that wait to be sent, of one task.
 const MOST_WAITING: usize = 16 << 20;
-/// What is counted of each line or value besides its own bytes.
+/// The number of bytes that are counted for each line or value, in addition to its own.
 const OVERHEAD: usize = 128;
 
 #[derive(Default)]

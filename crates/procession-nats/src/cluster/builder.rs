@@ -86,14 +86,15 @@ impl ClusterBuilder {
         self
     }
 
-    /// The most tasks that a `map` puts into one message, a chunk. Many short tasks are some hundred times
-    /// faster so. A chunk has as many tasks as run in about 10 ms, by the run times that the hosts tell: so tasks
-    /// of more than 5 ms go one by one, and so do the first ones, whose run time is not known. In a
-    /// [job that has a name](Self::job) each chunk has exactly so many tasks, but for the last one of a `map`.
+    /// The maximum number of tasks that a `map` puts into one message, a chunk. With chunks, many short tasks
+    /// are some hundred times faster. A chunk has as many tasks as run in about 10 ms, by the run times that the
+    /// hosts report. So tasks that run longer than 5 ms are sent one by one, and so are the first ones, whose run
+    /// time is not known. In a [job that has a name](Self::job) each chunk of a `map` has exactly this number of
+    /// tasks; only the last chunk may have fewer.
     ///
-    /// The tasks of a chunk run on one host, and have one claim: if that host is lost, all of them are, also
-    /// those that had not begun; and one that is cancelled is cancelled with the others. Tasks with blobs are
-    /// not put into chunks. Default: 1.
+    /// The tasks of a chunk run on one host, and have one claim: if that host is lost, all of them are lost, also
+    /// those that had not begun; if one is cancelled, the others are cancelled with it. Tasks with blobs are not
+    /// put into chunks. Default: 1.
     pub fn map_chunks(mut self, tasks: usize) -> Self {
         self.map_chunks = tasks;
         self
@@ -141,7 +142,7 @@ impl ClusterBuilder {
     ///
     /// Lines, and values of [`Context::emit`](procession::Context::emit), come in messages that may be lost, for
     /// example while a server restarts, if the task tells more than 16 MiB that cannot be sent yet, or if one
-    /// of them has more than 256 KiB. Each loss is told by [`ClusterEvent::Missed`].
+    /// of them has more than 256 KiB. Each loss is reported as [`ClusterEvent::Missed`].
     ///
     /// ```
     /// # use procession_nats::{Cluster, ConnectSettings};

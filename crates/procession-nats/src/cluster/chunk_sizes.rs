@@ -1,16 +1,16 @@
-//! [`ChunkSizes`]: how many tasks a `map` puts into one message, by the run times that hosts tell.
+//! [`ChunkSizes`]: how many tasks a `map` puts into one message, by the run times that hosts report.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The run time of a chunk. A message with its claim and result costs all processes together about a hundredth
-/// of it.
+/// The run time of a chunk. A message costs, with its claim and result and in all processes together, about a hundredth
+/// of this time.
 const WORK: Duration = Duration::from_millis(10);
 
 /// How long tasks ran lately on the host that gave the last result.
 #[derive(Debug, Default)]
 pub(super) struct RunTime {
-    /// In nanoseconds, from 1. Zero: no host has told it.
+    /// In nanoseconds, 1 or more. Zero: no host has reported a run time.
     nanos: AtomicU64,
 }
 
@@ -30,12 +30,12 @@ impl RunTime {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkSizes {
     pub(super) most: usize,
-    /// Otherwise each chunk has the most.
+    /// If false, each chunk has the maximum.
     pub(super) by_run_time: bool,
 }
 
 impl ChunkSizes {
-    /// The number of tasks of the next chunk. One: the task goes alone.
+    /// The number of tasks of the next chunk. If it is 1, the task is sent alone.
     pub(super) fn next(self, run_time: &RunTime) -> usize {
         if !self.by_run_time {
             return self.most;

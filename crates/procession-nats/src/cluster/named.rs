@@ -134,7 +134,7 @@ async fn until<T>(deadline: Instant, request: impl Future<Output = T>) -> Result
     timeout(left, request).await.map_err(late)
 }
 
-/// Only the build that has begun a job goes on with it.
+/// A job is continued only by the build that has begun it.
 fn check_build(job: &str, build: &str, other: &JobLease) -> Result<(), PoolError> {
     if build == other.build {
         return Ok(());

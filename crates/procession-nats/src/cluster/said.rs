@@ -20,7 +20,7 @@ use crate::names::job_and_id;
 pub(super) const LATE: Duration = Duration::from_secs(1);
 /// The most lines of one task that wait for the program's function.
 const MOST_LINES: usize = 10_000;
-/// Losses that are told to the reader of the values one by one.
+/// Losses that are reported one by one to the reader of the values.
 const MOST_LOST: u64 = 1024;
 
 /// A line that a task reported by [`Context::say`](procession::Context::say), for
@@ -47,7 +47,7 @@ pub(super) type OnHostSaid = dyn Fn(&HostSaid<'_>) + Send + Sync;
 pub(super) struct HeardTask {
     attempt: u32,
     next: u64,
-    /// This coordinator has sent the task. If it has attached to it, it hears what is told from then on, and
+    /// This coordinator has sent the task. If it has attached to it, it receives what is sent from then on, and
     /// misses nothing that was told before.
     pub(super) is_whole: bool,
     lines: Option<Arc<LineQueue>>,

@@ -23,7 +23,7 @@ use crate::host_lease::{HostLease, HostTable};
 #[non_exhaustive]
 pub enum ClusterEvent {
     /// Tasks have waited for five seconds, or for the longest lease of an agent that was heard of, and no
-    /// agent has this build. It comes again if an agent had the build meanwhile. It does not come while there is
+    /// agent has this build. It comes again if an agent has had the build since then. It does not come while there is
     /// no connection to a server.
     NoHost {
         /// The build of this program.

@@ -153,7 +153,7 @@ fn short_tasks_of_a_map_travel_together_and_long_ones_alone() {
     assert_eq!(squares(100), 100, "nothing is known of their run times");
     let messages = squares(2000);
     assert!(messages < 1000, "{messages} messages for 2,000 short tasks");
-    // These are still taken for short ones.
+    // These are still expected to be short.
     long(100);
     assert_eq!(long(50), 50, "long tasks go one by one");
     assert_eq!(notes(&file).len(), 150);
