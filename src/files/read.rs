@@ -1,4 +1,4 @@
-//! Reads whole files, up to a bound. What is no file (a pipe, a device) may block or never end.
+//! Reads whole files, up to a bound. Refuses pipes and devices, which may block or never end.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;

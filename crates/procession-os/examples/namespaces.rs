@@ -4,8 +4,8 @@
 //! $ cargo run --release -p procession-os --example namespaces -- 200
 //! ```
 //!
-//! This program starts itself as often as it is told, 200 times by default, for each kind of namespaces, in turn.
-//! Each of these processes makes the namespaces and prints how long that took.
+//! The argument is the number of processes for each row of the table, 200 by default. The program starts itself as these
+//! processes, one for each row in turn. Each process makes the namespaces of its row and prints how long that took.
 
 #![allow(unsafe_code, reason = "no safe interface makes a namespace")]
 

@@ -90,9 +90,9 @@ mod imp {
         if threads_beside_this()? > 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // What is buffered would be written by both, also by code in C.
+        // Otherwise both processes would write what is buffered now, also by code in C.
         let _ = io::stdout().flush();
-        // SAFETY: without a stream, it flushes each that there is. No other thread has one locked.
+        // SAFETY: the null pointer means all streams. No other thread has locked one.
         unsafe { libc::fflush(ptr::null_mut()) };
         let parent = getppid();
         let tid_address = tid_address()?;

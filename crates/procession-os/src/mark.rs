@@ -117,7 +117,7 @@ pub fn of_process(process: Pid) -> Vec<FoundMark> {
                     marks.push(FoundMark { text, link });
                 }
             }
-            // The others are refused as well, and there may be thousands.
+            // The other ancestors are refused as well, and there may be thousands.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             Err(_) => {}
         }

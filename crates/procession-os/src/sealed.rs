@@ -203,7 +203,7 @@ mod none {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// It is not known.
+    /// Always false here: it is not known whether a file is in memory.
     pub fn is_in_memory(_: impl AsFd) -> bool {
         false
     }

@@ -111,7 +111,7 @@ mod linux {
             self.len
         }
 
-        /// Copies the first `len` bytes. If the writer writes meanwhile, the copy may be a mixture of old
+        /// Copies the first `len` bytes. If the writer writes during the copy, the result may be a mixture of old
         /// and new bytes.
         ///
         /// # Errors

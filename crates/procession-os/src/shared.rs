@@ -151,7 +151,7 @@ impl<'m> SharedBytes<'m> {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Copies these bytes out. If another process writes meanwhile, the copy may be a mixture of old
+    /// Copies these bytes out. If another process writes during the copy, the result may be a mixture of old
     /// and new bytes.
     ///
     /// # Panics

@@ -103,7 +103,7 @@ impl ThreadSpec {
     ///
     /// # Errors
     ///
-    /// If there is no such thread, or a limit of memory leaves too little for all the rest then.
+    /// If the thread cannot be started, or if a limit of memory would leave too little for everything else.
     pub fn run<R: Send>(
         self,
         body: impl FnOnce() -> R + Send,

@@ -66,7 +66,7 @@ impl PriorityThreads {
         let queue =
             Arc::new_cyclic(|this| Queue { this: Weak::clone(this), runner, state, changed });
         let executor = Self { queue, size: size.max(1) };
-        // If one does not start, those that did end when `executor` is dropped.
+        // If a thread does not start, the threads that were started end when `executor` is dropped.
         for number in 0..executor.size {
             let mut state = executor.queue.lock();
             executor.queue.start_thread(&mut state, number, Queue::run_jobs)?;
@@ -216,8 +216,8 @@ impl Cancel for Queue {
         job.map(|job| job.fail(TaskError::Cancelled)).is_some()
     }
 
-    /// If all threads waited for pending tasks, none would be left to run them: so a task that one of them waits for
-    /// is run by another thread, which ends after it. It runs in place of the one that waits.
+    /// If all threads waited for pending tasks, no thread would be left to run them. So a task that one of the threads
+    /// waits for is run by a new thread, in place of the one that waits. The new thread ends after the task.
     fn can_wait_for(&self, id: TaskId) -> bool {
         let mut state = self.lock();
         let Some(&number) = state.threads.get(&thread::current().id()) else { return true };

@@ -1,5 +1,5 @@
-//! What payloads cost, by their size and by the way that they go: the CPU time of the coordinator and its workers
-//! together, and the time by the clock, in turn for several rounds, as a table in Markdown.
+//! What payloads cost, by their size and by the way that they go. Prints a table in Markdown: the CPU time of the
+//! coordinator and its workers together, and the time by the clock. The cases run in turn, for several rounds.
 //!
 //! ```text
 //! cargo run --release -p procession --example payload_figures -- [ROUNDS]
@@ -21,7 +21,7 @@ use procession::{Blob, Executor, ProcessPool, Registry, Task, worker};
 use tasks::{Anew, AnewBinary, Doubled, DoubledPodVec, DoubledVec};
 
 const KIB: usize = 1 << 10;
-/// Around the lengths at which a blob is sent in another way.
+/// Lengths of blobs, on both sides of each length at which the way of sending changes.
 const SIZES: [usize; 13] = [
     64,
     256,
@@ -53,12 +53,12 @@ fn cpu(pool: &ProcessPool) -> f64 {
     own as f64 / 1e6 + pool.pids().into_iter().map(of_threads).sum::<u64>() as f64 / 1e9
 }
 
-/// What is measured: its name, and how often it was done by a pool of so many workers.
+/// What is measured. `run` uses a pool with `workers` workers, and returns how often it did the work.
 struct Case {
     name: String,
     workers: usize,
     run: Box<dyn Fn(&ProcessPool) -> usize>,
-    /// CPU time and time by the clock for each, in seconds: one pair a round.
+    /// CPU time and time by the clock for each time, in seconds: one pair for each round.
     costs: Vec<(f64, f64)>,
 }
 
@@ -93,7 +93,7 @@ impl Case {
     fn measure(&mut self) {
         let pool = ProcessPool::builder().workers(self.workers).build().expect("a pool");
         let pool = tasks::warm(pool);
-        // The first time, memory is allocated that is used again.
+        // The first run allocates memory that the measured runs use again.
         (self.run)(&pool);
         let (cpu_before, began) = (cpu(&pool), Instant::now());
         let times = (self.run)(&pool) as f64;

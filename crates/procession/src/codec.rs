@@ -171,7 +171,7 @@ fn parse<T: DeserializeOwned>(
         Encoding::Binary => binary::read(bytes, deepest),
     };
     if parsed.is_too_deep && deepest == SHALLOW {
-        // A type that goes on after an error may have made a value.
+        // A type may ignore an error and make a value.
         panics::discard(parsed.value);
         return Err(NotDecoded::TooDeep);
     }

@@ -81,8 +81,8 @@ pub enum TaskError {
     #[error(transparent)]
     WorkerDied(Box<Death>),
     /// The task ran longer than it may, and was ended together with its worker. Or two workers, one after the other, did
-    /// not begin it: the first by its deadline and for 0.4 s, the second for 0.3 s. So end those that are stopped, or
-    /// get no CPU for so long.
+    /// not begin it: the first by its deadline and for 0.4 s, the second for 0.3 s. That happens if workers are stopped,
+    /// or get no CPU for that time.
     #[error(
         "task {task:?} ran longer than {} and was ended{} together with worker {worker} (pid {pid}){}{}",
         with_unit(after), counted(*attempts), last_said(last_output), kept_in(kept)

@@ -334,7 +334,7 @@ impl<T> Future<T> {
     ///   results of futures without callbacks.
     /// - After a [`cancel`](Self::cancel) or a shutdown: the thread that called that.
     ///
-    /// A callback may submit tasks to the same executor and wait for them: meanwhile another thread
+    /// A callback may submit tasks to the same executor and wait for them: during the wait another thread
     /// calls the callbacks behind it. A wait for its own future, and waits of two callbacks for each
     /// other's futures, return [`TaskError::WouldDeadlock`].
     ///

@@ -229,7 +229,7 @@ impl Recycling {
 
     /// When the worker has been ready for longer than this, which is above zero. From then on it gets no
     /// task: the ones that run in it end as usual, those that were sent ahead are given to another
-    /// worker, and the new worker starts meanwhile. An idle worker is replaced at once. The age of a
+    /// worker, and the new worker starts during that time. An idle worker is replaced at once. The age of a
     /// [spare](crate::Builder::spares) counts from its promotion.
     ///
     /// The start of a worker takes about 2 ms and its initializer, so an age of seconds costs little.

@@ -71,7 +71,7 @@ pub(super) fn impose(rules: &Rules) -> Result<(), String> {
     let mut write = (AccessFs::from_all(VERSION) & !AccessFs::Execute)
         & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     if rules.is_strict {
-        // Another process that opens what a worker has left there would follow a link, or wait for ever.
+        // If a worker leaves a link or a pipe there, another process that opens it would follow the link, or wait for ever.
         write &= !(AccessFs::MakeSym | AccessFs::MakeFifo | AccessFs::MakeSock);
     }
     let mut always: Vec<&str> = OWN.to_vec();

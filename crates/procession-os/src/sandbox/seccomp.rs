@@ -224,8 +224,7 @@ fn metadata_by_descriptor(rules: &Rules) -> [(c_long, CallRule); 2] {
     [(libc::SYS_fchmod, mode), (libc::SYS_utimensat, times)]
 }
 
-/// Those of other families would have the kernel load their code. One for datagrams could send to any socket that has a
-/// path.
+/// For other families the kernel would load their code. A socket for datagrams could send to any socket that has a path.
 fn pair_of_sockets() -> CallRule {
     let family = is_one_of(0, &[number_of(libc::AF_UNIX.into())]);
     let kind = of_kinds(&[libc::SOCK_STREAM, libc::SOCK_SEQPACKET]);
@@ -238,8 +237,8 @@ fn of_kinds(kinds: &[i32]) -> Condition {
     Condition { argument: 1, mask: 0xf, values }
 }
 
-/// New sockets are of the internet, or of these families as well, if the network is allowed. They are of protocols that all
-/// programs use: the kernel would load the code of others.
+/// If the network is allowed, new sockets may be of the internet and of these families, and of protocols that all programs
+/// use: for other protocols the kernel would load code.
 fn socket(rules: &Rules, otherwise: u32, more: &[i32]) -> CallRule {
     const PROTOCOLS: [i32; 5] =
         [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];

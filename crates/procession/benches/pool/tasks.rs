@@ -10,7 +10,7 @@ use procession::{
 };
 use serde::{Deserialize, Serialize};
 
-/// As many as the machine has CPUs, and no more than the figures of other pools are told for.
+/// As many as the machine has CPUs, and no more than the figures of other pools were measured with.
 pub(crate) const WORKERS: usize = 2;
 
 /// Does nothing: what it takes is what the executor takes.

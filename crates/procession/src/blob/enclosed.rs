@@ -21,7 +21,7 @@ const fn longest_inline(encoding: Encoding, gets_segment: bool) -> usize {
     }
 }
 
-/// The most blobs of one text of which a segment is expected, which their worker may not have for more.
+/// The maximum number of blobs of one text for which a segment is expected to be free. A worker may not have more.
 const MOST_IN_SEGMENTS: usize = 8;
 
 /// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor
@@ -132,7 +132,7 @@ pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) 
 /// was decoded.
 #[inline]
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, bool) {
-    // What is encoded meanwhile is not the text of a task.
+    // What is encoded until then is not the text of a task.
     let _text = Text::begin(Form::Bytes, blobs.len());
     if blobs.is_empty() {
         return (decode(), true);

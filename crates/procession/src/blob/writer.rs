@@ -48,7 +48,7 @@ impl BlobWriter {
         Self::default()
     }
 
-    /// A writer that needs no more memory until so many bytes were written.
+    /// A writer that allocates no more memory until this number of bytes was written.
     ///
     /// ```
     /// # use std::io::Write;

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::stack::SHALLOW;
 use super::{Encoding, binary};
 
-/// Longer encodings are not compared part by part, in bytes. Each part takes many times its bytes.
+/// Longer encodings, in bytes, are not compared part by part, since a part takes many times the memory of its bytes.
 const MOST: usize = 256 * 1024;
 
 /// The first part that differs: its path, and what became of it. `None` if none is found.
@@ -25,7 +25,7 @@ pub(super) fn between(encoding: Encoding, sent: &[u8], back: &[u8]) -> Option<Re
     difference(&parts(sent)?, &parts(back)?)
 }
 
-/// A part of a value, as far as its encoding says what it is.
+/// A part of a value, with the type that its encoding shows.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Leaf { kind: &'static str, text: String },

@@ -8,25 +8,26 @@ use procession_os::threads::ThreadSpec;
 use super::Refusal;
 use crate::blob::Blob;
 
-/// A value that is nested up to so many levels deep is read in the thread that asks for it, which may have 2 MiB of
-/// stack. Those that are nested more deeply are rare.
+/// A value with at most this number of levels is read in the thread that asks for it, which may have only 2 MiB of stack.
+/// Values with more levels are rare.
 pub(super) const SHALLOW: u32 = 32;
 
-/// What 640 levels may take, in bytes: no value is read that has more. Only the pages that are used take memory.
+/// The stack of the thread, in bytes: enough for 640 levels. Values with more levels are refused. Only the pages that are
+/// used take memory.
 const LARGE: usize = 64 << 20;
 
-/// What was read, and what is to be known about it.
+/// The result of reading a value.
 pub(super) struct Parsed<T> {
     pub(super) value: Result<T, String>,
-    /// It has to be [`verified`](super::verified).
+    /// Whether the value has to be [`verified`](super::verified).
     pub(super) is_doubtful: bool,
-    /// It was not read, or not as it is, since it is nested more deeply than was allowed.
+    /// Whether the value has more levels than were allowed. If so, `value` is an error or is wrong.
     pub(super) is_too_deep: bool,
 }
 
 /// Why no value was decoded.
 pub(super) enum NotDecoded {
-    /// It is to be tried again, with more stack.
+    /// The value has too many levels for this stack: try again with more stack.
     TooDeep,
     Because(Refusal),
 }
@@ -43,8 +44,8 @@ impl From<Refusal> for NotDecoded {
     }
 }
 
-/// Calls `decode` with the depth up to which it may decode; once more in a thread with a large stack, if the value
-/// is nested more deeply.
+/// Calls `decode` with the depth up to which it may decode. If the value is nested more deeply, calls it again in a thread
+/// with a large stack.
 pub(super) fn with_enough_stack<R: Send>(
     blobs: Vec<Blob>,
     decode: impl Fn(Vec<Blob>, u32) -> Result<R, NotDecoded> + Sync,

@@ -249,7 +249,7 @@ fn tells_something(line: &str) -> bool {
 
 /// `stack backtrace:`, `   0: app::scale` or `             at ./src/main.rs:7:5`, as the standard library
 /// prints them. With `RUST_BACKTRACE=full` an address of 10 or 18 characters precedes the function, and the
-/// place below it begins so much further right.
+/// place below it is indented by that number of characters more.
 fn is_of_stack_backtrace(line: &str) -> bool {
     let text = line.trim_start();
     let is_place = || text.starts_with("at ") && matches!(line.len() - text.len(), 13 | 23 | 31);

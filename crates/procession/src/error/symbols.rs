@@ -66,7 +66,7 @@ fn read_and_keep(mapped: &Mapped) -> Option<Arc<Symbols>> {
 /// The file at this path, if it is the one that the worker had mapped.
 fn open_same(path: &Path, id: FileId) -> Option<File> {
     std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    // Since then the worker may have put a pipe in its place: the open of a pipe waits, unless it is told not to.
+    // Since then the worker may have put a pipe in its place. Without this flag the open of a pipe waits.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;

@@ -63,7 +63,7 @@ use crate::task::TaskId;
 ///
 /// **Options of a task**, such as a priority, are not in its [`Job`]. An executor that has some returns values which
 /// hold them beside a reference to the executor, and which implement `Engine` as well: `executor.at(10).submit(task)`,
-/// and likewise `map`.
+/// or `map` in the same way.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an executor",
     label = "not an executor",

@@ -230,7 +230,7 @@ impl ThreadPoolInner {
                 }
                 Err(error) => error,
             };
-            // Another caller may have started one meanwhile.
+            // Another caller may have started one by now.
             if queue.started > 0 {
                 queue.refused = Some(error);
                 return Ok(queue);

@@ -106,8 +106,8 @@ pub enum PartialError {
 /// [`Future::partials`]. In async code, [`next_async`](Self::next_async) waits without blocking, and with the
 /// feature `stream` this is a `futures_core::Stream`.
 ///
-/// It ends when the task is done and all of its values were yielded, before the result can be had. It can be
-/// read on after an error, but for [`PartialError::WouldDeadlock`], after which the iterator ends.
+/// It ends when the task is done and all of its values were yielded, before the result can be had. It
+/// continues after an error, except after [`PartialError::WouldDeadlock`], which ends the iterator.
 ///
 /// ```
 /// use procession::{Future, Partials};

@@ -278,7 +278,7 @@ pub fn wait<'f, T>(
             future.unwatch(&sender);
         }
     }
-    // Futures that were done meanwhile.
+    // Futures that have completed since then.
     while let Ok(index) = finished.try_recv() {
         is_done[index] = true;
     }

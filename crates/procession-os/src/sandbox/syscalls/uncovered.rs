@@ -47,7 +47,7 @@ pub(crate) const METADATA: List = named![
     SYS_futimesat,
 ];
 
-/// What attributes of a file say, by its path. Programs that copy files know file systems that have none.
+/// Reading attributes of a file by its path. Programs that copy files can deal with file systems that have no attributes.
 pub(crate) const ATTRIBUTES: List = named![
     SYS_getxattr,
     SYS_lgetxattr,

@@ -237,7 +237,7 @@ impl<'de> ByteReader<'de> {
         }
     }
 
-    /// Decodes something that has so many fields. One that was left out may be decoded as another value.
+    /// Decodes something that has this number of fields. A field that was left out may be decoded as another value.
     #[inline]
     pub(super) fn fields<V: Visitor<'de>>(
         &mut self,
@@ -342,7 +342,7 @@ impl<'de> Deserializer<'de> for &mut ByteReader<'de> {
                 self.byte()?;
                 self.nested(|reader| visitor.visit_some(reader))
             }
-            // Counted as well: if the content is an option again, no byte ends that.
+            // Options count as levels as well: if the content is always an option again, no byte ends the recursion.
             _ => self.nested(|reader| visitor.visit_some(reader)),
         }
     }

@@ -18,13 +18,13 @@ use crate::blob;
 enum Expected {
     /// Nothing that can be left out or misnamed.
     Value,
-    /// So many fields are still to come.
+    /// The fields of a struct. This number of them is still to come.
     Fields(usize),
     /// A variant of one of these names.
     Variant(&'static [&'static str]),
 }
 
-/// What is noted while a value is read.
+/// What is recorded while a value is read.
 pub(super) struct Notes {
     /// The value has to be verified.
     pub(super) is_doubtful: Cell<bool>,

@@ -14,8 +14,8 @@ const MOST_VALUES: usize = 1024;
 /// Largest number of their bytes, with those of blobs. One larger value is kept if there is no other.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Largest number of their blobs that keep a descriptor of this process. One value with more is kept if there is no
-/// other.
+/// Largest number of blobs in these values that keep a descriptor of this process. A single value may have more, if no
+/// other value is kept.
 const MOST_FILES: usize = 256;
 
 /// Largest number of wakers: a reader that is polled with another one each time must not add them for ever.
@@ -66,7 +66,8 @@ pub(in crate::future) struct PartialQueue {
 
 #[derive(Default)]
 struct QueueState {
-    /// With the number of its files when it came: a blob gets one when a clone of it is sent.
+    /// Each value has the number of its files at the time when it arrived: a blob gets a file later, when a clone of it is
+    /// sent.
     kept: VecDeque<(KeptPartial, usize)>,
     /// Number of bytes of the values.
     bytes: usize,

@@ -54,7 +54,7 @@ impl<'c, 'w> NumberSink for &'c mut BinaryCompound<'_, 'w> {
     }
 }
 
-/// Numbers that are appended together: to append each of them costs several times as much.
+/// Numbers that are appended together. To append them one by one costs several times as much.
 pub(super) struct Block {
     bytes: [u8; Self::LEN],
     len: usize,
@@ -136,14 +136,15 @@ impl Alike {
 }
 
 impl BinaryWriter<'_> {
-    /// Before the first of numbers that take so many bytes, about.
+    /// Writes the kind of the numbers that follow, and makes room for them: `bytes` is about what they take.
     #[inline]
     fn begin_numbers(&mut self, kind: u8, bytes: usize) {
         self.out.push(kind);
         make_room(self.out, bytes);
     }
 
-    /// Writes the numbers again that were written without their kind, behind the number of elements at this offset.
+    /// Rewrites the numbers that were written without their kind. They stand behind the number of elements, which is at
+    /// this offset.
     #[cold]
     fn give_each_its_kind(&mut self, at: usize, kind: u8) {
         let written = self.out.split_off(at + 4);
