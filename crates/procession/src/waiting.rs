@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | serves | threads that call callbacks or run tasks | another thread continues its queue ([`HandOver`]) |
 //! | delivers | threads that complete futures | a wait for a task of the same executor is refused: [`TaskError::WouldDeadlock`] |
-//! | listens | the same, while they call a function such as `on_event` | likewise, also where a poll would be `Pending`: the function cannot be continued later |
+//! | listens | the same, while they call a function such as `on_event` | the same, also where a poll would be `Pending`: the function cannot be continued later |
 //!
 //! A wait without a timeout is also refused if it closes a cycle: the awaited task cannot end before a task that
 //! the waiting thread has to end ([`Obligation`]).

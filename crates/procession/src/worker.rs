@@ -231,7 +231,7 @@ impl Asked {
     ///
     /// # Errors
     ///
-    /// [`ServeError`], before the first call. The coordinator is told, too, where it can be.
+    /// [`ServeError`], before the first call. The error is also sent to the coordinator, where that is possible.
     #[expect(clippy::too_many_lines, reason = "steps whose order matters")]
     pub fn serve(self, registry: Registry) -> Result<(), ServeError> {
         let invitation = self.check_wrapper()?;

@@ -224,7 +224,8 @@ fn metadata_by_descriptor(rules: &Rules) -> [(c_long, CallRule); 2] {
     [(libc::SYS_fchmod, mode), (libc::SYS_utimensat, times)]
 }
 
-/// For other families the kernel would load their code. A socket for datagrams could send to any socket that has a path.
+/// Pairs of local sockets, but not for datagrams, which could send to any socket that has a path. For other families the
+/// kernel would load code.
 fn pair_of_sockets() -> CallRule {
     let family = is_one_of(0, &[number_of(libc::AF_UNIX.into())]);
     let kind = of_kinds(&[libc::SOCK_STREAM, libc::SOCK_SEQPACKET]);

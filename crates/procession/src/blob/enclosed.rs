@@ -21,7 +21,7 @@ const fn longest_inline(encoding: Encoding, gets_segment: bool) -> usize {
     }
 }
 
-/// The maximum number of blobs of one text for which a segment is expected to be free. A worker may not have more.
+/// For this number of blobs of one text, a segment is expected to be free for each. A worker may have none for more.
 const MOST_IN_SEGMENTS: usize = 8;
 
 /// The most blobs of one task or output that are sent beside its encoding. Each takes a descriptor

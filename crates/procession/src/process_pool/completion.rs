@@ -67,8 +67,9 @@ impl<'r> CompletionData<'r> {
 }
 
 impl PoolInner {
-    /// Passes replies and outputs to the scheduler. Completes the tasks of replies that it lets end, and all
-    /// tasks with outputs: it decides nothing about them, but counts them as running until it has their events.
+    /// Passes replies and outputs to the scheduler. Then completes the tasks whose replies the scheduler accepts, and all
+    /// tasks with outputs: about these the scheduler decides nothing, but it counts them as running until it has their
+    /// events.
     pub(super) fn replied(
         &self,
         handle: &WorkerHandle,

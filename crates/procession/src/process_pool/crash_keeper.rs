@@ -54,7 +54,7 @@ pub(super) struct Culprit<'t> {
     pub(super) encoding: Encoding,
     pub(super) text: &'t [u8],
     pub(super) blobs: &'t [Blob],
-    /// Which of the two it is, if it is none of the other tasks.
+    /// Whether it is the preload or the initializer. `None` for any other task.
     pub(super) kind: Option<InitializerKind>,
 }
 
@@ -91,7 +91,7 @@ impl PoolInner {
         self.keep_culprit(&culprit, &end)
     }
 
-    /// Keeps the initializer or the preload, in which a worker has ended.
+    /// Keeps the initializer or the preload, if a worker has ended in it.
     pub(super) fn keep_initializer(
         &self,
         kind: InitializerKind,
@@ -230,7 +230,7 @@ impl CrashKeeper {
     }
 }
 
-/// A task that ran before, as the header tells it, and its text.
+/// A task that ran before the kept one: what the header says of it, and its encoded text.
 fn kept_first(first: Option<&Initializer>) -> (Option<KeptInitializer>, &[u8]) {
     let Some((name, text)) = first.map(Initializer::parts) else { return (None, &[]) };
     (Some(KeptInitializer { task: name.to_owned(), text: text.len() }), text)

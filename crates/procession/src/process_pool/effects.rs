@@ -64,7 +64,7 @@ pub(super) enum Command {
 
 impl DeferredEffects {
     fn command(&mut self, handle: Option<&Arc<WorkerHandle>>, command: Command) {
-        // `None`: the process has ended meanwhile.
+        // `None`: the process has ended since then.
         self.commands.extend(handle.map(|handle| (Arc::clone(handle), command)));
     }
 

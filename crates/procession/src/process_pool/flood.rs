@@ -65,9 +65,9 @@ pub(super) struct VainWaits {
 }
 
 impl VainWaits {
-    /// The most of them in a row without a pause.
+    /// The maximum number of such waits in a row without a pause.
     const MOST: u32 = 1_000;
-    /// The pause before each further one. A wait that is longer is not in vain.
+    /// The pause before each further wait. A wait that is longer than this is not counted.
     const PAUSE: Duration = Duration::from_millis(1);
 
     /// Something has come.

@@ -42,7 +42,7 @@ pub(crate) struct StartMarks {
 }
 
 impl StartMarks {
-    /// The mark notes the process that was started: without that one kind of wrapper is not recognized.
+    /// The mark records the process that was started. Without it one kind of wrapper is not recognized.
     pub(super) fn new(dir: LockedDir, mark: Option<Mark>, child: &Child) -> Self {
         let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
         Self { _dir: dir, mark }

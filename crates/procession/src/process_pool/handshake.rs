@@ -69,7 +69,7 @@ pub(super) fn greet_template(
     socket: &Socket,
     pid: u32,
 ) -> Result<(), StartFailure> {
-    /// A timeout may be longer than clocks can count: the program wants none.
+    /// Bounds the wait, since a program that wants no timeout may set one that is longer than clocks can count.
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     await_report(pool, rank, socket)?;
     if !socket.is_readable_within(pool.setup.scheduling.start_timeout.min(LONGEST)) {

@@ -12,7 +12,7 @@ use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
 use crate::task::{Task, TaskId};
 
-/// Which of the two it is. A worker runs them in this order.
+/// Preload or initializer. A worker runs them in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InitializerKind {
     Preload,

@@ -12,7 +12,7 @@ use super::flood::Throttle;
 
 /// Number of lines of output that are kept for [`Death::last_output`](crate::Death::last_output).
 const LAST_LINES: usize = 50;
-/// The most bytes of them. A program may keep the errors of many tasks.
+/// Maximum number of bytes of these lines. A program may keep the errors of many tasks, each with its lines.
 const LAST_BYTES: usize = 256 * 1024;
 /// In bytes. A longer line is split.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -104,7 +104,7 @@ impl OutputPipes {
                     throttle.count(ends, bytes);
                 }
             }
-            // The pipe fills up meanwhile, which stops the worker.
+            // During the pause the pipe fills up, which stops the worker.
             throttle.pause(|pause| {
                 let _ = poll_one(gone.as_fd(), pause);
             });

@@ -52,7 +52,7 @@ pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(),
         let mut has_received = false;
         while receive(pool, handle, handle.receiving())? {
             has_received = true;
-            // Records that arrived meanwhile are left for the next round, which finds more of them.
+            // Records that arrive during the wait are left for the next round, which finds more of them.
             if !has_ended && handle.receiving().is_empty() {
                 break;
             }

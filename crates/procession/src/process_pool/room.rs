@@ -26,7 +26,7 @@ impl PoolInner {
         self.setup.max_pending.map_or(usize::MAX, |max| max.saturating_sub(pending()))
     }
 
-    /// Whether the one with this ticket gets room for so many tasks now. Without a ticket it comes after all
+    /// Whether the one with this ticket gets room for this number of tasks now. Without a ticket it comes after all
     /// that have one. More tasks than may ever be pending get room where none is pending.
     fn is_turn(&self, state: &PoolState, ticket: Option<u64>, tasks: usize) -> bool {
         let first = state.waiting_for_room.keys().next();

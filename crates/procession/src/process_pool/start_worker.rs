@@ -32,7 +32,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     let dir = create_awaited()?;
     let (socket, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
-    // If it is not sent, the worker does without.
+    // If it cannot be sent, the worker works without it.
     let _ = HandshakeMessage::Begin.send(&socket, &[]);
     let claims = pool.setup.max_calls(handle.worker());
     check_file_size_limit(SharedRegion::size(claims))?;
@@ -66,8 +66,8 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     Ok(())
 }
 
-/// Removes what killed programs have left. On a thread of its own, since that may be much, and deadlines pass
-/// meanwhile. Without the thread, the next program does it.
+/// Removes what killed programs have left. Runs on a thread of its own, since it may take long and no deadline may be
+/// missed. If the thread cannot be started, the next program removes it.
 fn sweep(pool: &Arc<PoolInner>) {
     let sweep = || {
         locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
@@ -80,7 +80,7 @@ fn sweep(pool: &Arc<PoolInner>) {
 /// Makes the directory that exists until the worker is ready, and in which it has its server for the
 /// lifeline.
 ///
-/// If this process is killed meanwhile, the next one that starts workers removes it.
+/// If this process is killed before that, the next program that starts workers removes the directory.
 pub(super) fn create_awaited() -> Result<LockedDir, NotStarted> {
     LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE)
         .map_err(|error| NotStarted::new("make a directory for the invitation of a worker", &error))

@@ -10,8 +10,8 @@ use super::measures::EndKind;
 
 /// Counters of a pool at one moment, from [`ProcessPool::stats`](super::ProcessPool::stats).
 ///
-/// A submitted task is counted in one of `pending`, `running`, `done`, `failed` and `cancelled`; at
-/// the moment at which it ends, in none. When its result is there, it is counted as ended.
+/// A submitted task is counted in one of `pending`, `running`, `done`, `failed` and `cancelled`, or for a
+/// moment, while it ends, in none. When its result can be read, it is counted as ended.
 ///
 /// ```no_run
 /// # fn show(pool: &procession::ProcessPool) {
@@ -109,7 +109,7 @@ impl PoolInner {
         if self.origin.is_forked() {
             return Stats::default();
         }
-        // First: a task that ends meanwhile is counted in neither, and not in both.
+        // Read first: a task that ends between the two reads is then counted in neither, and not in both.
         let counts = self.counts().clone();
         let state = self.lock_state();
         let pids = state.pids();

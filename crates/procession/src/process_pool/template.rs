@@ -312,7 +312,7 @@ impl Template {
         for child in started.iter().filter_map(Weak::upgrade) {
             let mut pause = Duration::from_millis(1);
             while child.dying().is_some() {
-                // One that cannot be killed was asked to end, by its socket.
+                // If the process could not be killed, its closed socket asks it to end.
                 let _ = child.verify_end(drop);
                 thread::sleep(pause);
                 pause = (2 * pause).min(LONGEST_PAUSE);

@@ -71,8 +71,9 @@ pub struct RemoteChunks {
 
 impl RemoteChunks {
     /// Chunks of up to `size` tasks, of which `ahead` are handed over ahead of the consumer of a `map`. `size`
-    /// is asked before each chunk; at 1 the next task goes alone. `enqueue` takes a chunk: the ids of its
-    /// tasks follow that of the first. `enqueue_job` takes a single task with options of its own. See the example of [`RemoteChunks`].
+    /// is called before each chunk; if it returns 1, the next task is sent alone. `enqueue` takes a chunk: the
+    /// ids of its tasks follow that of the first. `enqueue_job` takes a single task with options of its own. See
+    /// the example of [`RemoteChunks`].
     pub fn new(
         size: impl Fn() -> usize + Send + Sync + 'static,
         ahead: usize,
@@ -220,7 +221,7 @@ fn write_length(length: usize, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&(length as u64).to_le_bytes());
 }
 
-/// The ends of so many parts, and what follows their lengths.
+/// The ends of this number of parts, and the bytes behind their lengths.
 pub(super) fn read_lengths(parts: usize, bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), NotEncoded> {
     let cut = || NotEncoded { what: "task", reason: "it is cut".to_owned() };
     let len = parts.checked_mul(LENGTH).ok_or_else(cut)?;

@@ -84,8 +84,8 @@ impl RemoteProgress {
         }
     }
 
-    /// Stands for something that a task has told, and that did not arrive: readers of
-    /// [`Future::partials`](crate::Future::partials) are told so.
+    /// Takes the place of a line or value that a task has sent and that did not arrive. Readers of
+    /// [`Future::partials`](crate::Future::partials) get an error for it.
     ///
     /// ```
     /// # use procession::RemoteProgress;

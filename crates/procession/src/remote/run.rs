@@ -57,11 +57,11 @@ impl AnyCore for RemoteCore {
 }
 
 impl ProcessPool {
-    /// Runs a task that was encoded elsewhere. Calls `on_progress` with what it tells while it runs, in this
-    /// order, and then `on_done` once with its result, on threads of the pool or of the caller: they must not
-    /// wait, and take no lock that the caller has. The registry is that
-    /// of the pool's workers. Returns the id by which [`Canceller::cancel`](crate::Canceller::cancel) of
-    /// this pool ends the task.
+    /// Runs a task that was encoded elsewhere. Calls `on_progress` with each line and value that the task sends
+    /// while it runs, in order, and then calls `on_done` once with its result. Both are called on threads of the
+    /// pool or of the caller: they must not wait, and must take no lock that the caller has. The registry is that
+    /// of the pool's workers. Returns the id by which [`Canceller::cancel`](crate::Canceller::cancel) of this pool
+    /// ends the task.
     ///
     /// ```
     /// # #[cfg(feature = "macros")] mod example {
@@ -168,8 +168,8 @@ impl ProcessPool {
     }
 
     /// How long the tasks of this pool ran lately: a moving mean, in which the last ones count most. `None`:
-    /// none has run yet. An agent sends it along with results, so that the other side can put as many short
-    /// tasks into one message as are worth it.
+    /// none has run yet. An agent sends it with each result, so that the other side can choose how many short
+    /// tasks it puts into one message.
     ///
     /// ```
     /// # use procession::{PoolError, ProcessPool};

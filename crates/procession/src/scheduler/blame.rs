@@ -10,9 +10,9 @@
 //! The last row is for claims that are false: a task can overwrite its own claim and then end its
 //! worker. Without a limit it would end one worker after the other.
 //!
-//! The claim decides, and time only in one case: a worker that does not begin a call with a timeout for 0.4 s, the next
-//! one for 0.3 s (`deadlines.rs`), is killed as one that is stopped. Two of them in a row charge the call, as two
-//! ends for another cause do. A claim that is false and a worker that gets no CPU look the same.
+//! The claim decides. Time decides in one case only: a worker is killed as stopped if it does not begin a call that has a
+//! timeout, the first worker for 0.4 s, the next one for 0.3 s (`deadlines.rs`). Two such ends in a row charge the call,
+//! as two ends for another cause do. A worker with a false claim and a worker that gets no CPU look the same.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@ use super::chunks::{Chunk, ChunkId, ChunkState};
 use super::messages::{Action, WorkerIndex};
 use super::worker::{Stage, WorkerState};
 
-/// The calls of a worker never exceed this many encoded bytes (but for one call alone), nor its
+/// The calls of a worker never exceed this many encoded bytes (except a single call), nor its
 /// slots plus [`MAX_CALLS_AHEAD`]. Both are well below what fills the memory that is shared with a
 /// worker.
 const MAX_BYTES: usize = 64 * 1024;

@@ -79,8 +79,8 @@ pub(crate) struct InFlightCall {
     /// When its current task began, as far as known: the first task begins at the latest when a
     /// slot is free; claims may move the time.
     pub since: Option<Instant>,
-    /// When its current task could begin, by the coordinator's clock, and never in the future. Claims do not change
-    /// this, except that of a task whose reply is there and was not read yet.
+    /// When its current task could begin, by the coordinator's clock, and never in the future. Claims do not change this
+    /// time, except the claim of a task whose reply is there and was not read yet.
     pub could_run_since: Option<Instant>,
     /// A worker has ended before it began this call, and this one has not said that it did.
     pub is_suspect: bool,

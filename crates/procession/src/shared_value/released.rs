@@ -61,8 +61,8 @@ impl Default for ToldReleases {
 }
 
 impl ToldReleases {
-    /// The record for a worker that was told so many, and what it was told then. `None` if there is nothing
-    /// new.
+    /// The record for a worker that has received this number of releases, and the number that it has received
+    /// with the record. `None` if there is nothing new.
     #[inline]
     pub(crate) fn news(self) -> Option<(Vec<u8>, Self)> {
         (NUMBER.load(Ordering::Acquire) != self.0).then(|| self.record())

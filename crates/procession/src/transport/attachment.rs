@@ -63,8 +63,8 @@ const SHORT: usize = 1024;
 pub(crate) const MOST_APPENDED: usize = 128;
 /// The most items of an attachment: a text and the blobs.
 const MOST_ITEMS: usize = blob::MOST + 1;
-/// The most messages up to the last one of an attachment. Each of its own has an item. Before them there may be those of
-/// attachments that the sender gave up: as many as the socket holds, so several hundreds.
+/// Maximum number of messages up to the last one of an attachment. Each message of the attachment has an item. Before them
+/// there may be messages of attachments that the sender gave up: as many as the socket holds, so several hundreds.
 const MOST_MESSAGES: u64 = 32 * 1024;
 
 /// One received item.
@@ -189,7 +189,7 @@ pub(crate) struct Assembly {
     segments: SegmentReader,
     /// The number of messages that were received.
     messages: u64,
-    /// The same when the last attachment was taken.
+    /// That number at the time when the last attachment was taken.
     at_last: u64,
 }
 
@@ -208,8 +208,8 @@ impl Assembly {
         self.messages
     }
 
-    /// The attachment of the record that was just read, and has this appendix. Without one, all of it was sent
-    /// before the record. If this process lacks a resource to receive it for longer than `patience`, the
+    /// The attachment of the record that was just read, and that has this appendix. If the appendix is empty, the whole
+    /// attachment was sent before the record. If this process lacks a resource to receive it for longer than `patience`, the
     /// attachment is [lost](Attachment::lost), and the next one can be received.
     pub(crate) fn next(
         &mut self,

@@ -1,5 +1,6 @@
-//! Closes what another process may have sent. To close the last descriptor of a connection can take any time, if that
-//! process wants it to, and so can that of a file whose file system is a program. That happens on a thread of its own.
+//! Closes descriptors that another process has sent. To close the last descriptor of a connection can take any time, if
+//! that process wants it to. The same is true for a file whose file system is a program. So such descriptors are closed on
+//! a thread of their own.
 //!
 //! A descriptor in a message that was never received is closed with the socket.
 
@@ -12,7 +13,7 @@ use rustix::net::sockopt::set_socket_linger;
 
 use super::socket::{Message, Received, Socket};
 
-/// Whether the close of each of them takes no time: files of the kind that attachments have.
+/// Whether all of them are files of the kind that attachments have. To close such a file takes no time.
 pub(super) fn are_plain(files: &[OwnedFd]) -> bool {
     let is_file = |file| {
         fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
@@ -31,7 +32,7 @@ pub(super) fn close(files: Vec<OwnedFd>) {
 
 /// The same for a socket that may hold messages.
 pub(super) fn close_socket(socket: Socket) {
-    /// More than a socket holds. Another process that has the other end may go on sending.
+    /// More messages than a socket holds. There is a bound since another process may go on sending at the other end.
     const MOST: usize = 1_000;
     start_thread(move || {
         for _ in 0..MOST {

@@ -15,7 +15,7 @@
 //!             │ bytes │ appendix │ padding to 8
 //! ```
 //!
-//! The length of the record counts the appendix, which most have not.
+//! The length of the record includes the appendix. Most records have none.
 //!
 //! Positions are stored with `SeqCst`, which the event counts need (see `event_count.rs`).
 
@@ -120,7 +120,7 @@ impl Writer {
         self.write_with(ring, kind, parts, 0)
     }
 
-    /// The same. So many bytes at the end of the parts are the appendix.
+    /// As `write`, with an appendix: that number of bytes at the end of the parts.
     pub(crate) fn write_with(
         &mut self,
         ring: &Ring<'_>,

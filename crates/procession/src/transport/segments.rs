@@ -8,7 +8,7 @@
 //!
 //! | what | to the worker | to the coordinator |
 //! |---|---|---|
-//! | the segment, while its slot is free | is written by the coordinator, through a mapping that it made before it sealed the file | by the worker, likewise |
+//! | the segment, while its slot is free | is written by the coordinator, through a mapping that it made before it sealed the file | by the worker, in the same way |
 //! | the segment, from the message that names it until its return | is not written; the worker reads it in place ([`Lent`](procession_os::segment::Lent)) | is not written, if the worker is honest; the coordinator copies it, and then looks at the copy |
 //! | the word `returned` | is written by the worker, when the last handle to the bytes is dropped | by the coordinator, when the record was read |
 //! | the word `dropped` | is written by the coordinator | by the worker |

@@ -242,7 +242,7 @@ fn may_have_messages(end: &OwnedFd) -> bool {
     let mut byte = [0];
     loop {
         return match recv(end, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            // The latter is reported once, as in `receive_with`.
+            // CONNRESET is reported once, as in `receive_with`.
             Err(Errno::INTR | Errno::CONNRESET) => continue,
             // The other end is closed.
             Ok((_, 0)) | Err(Errno::NOTCONN | Errno::PIPE) => false,

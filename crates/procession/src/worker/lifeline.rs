@@ -57,8 +57,8 @@ pub(super) fn accept_lifeline(
 /// forked from the coordinator may hold its other end.
 const ASK_FOR_THE_COORDINATOR: Duration = Duration::from_secs(1);
 
-/// Ends this process when the lifeline breaks, or the coordinator is not its parent any more. Tidies
-/// meanwhile.
+/// Ends this process when the lifeline breaks, or the coordinator is not its parent any more. Until
+/// then, frees what is not used any more.
 pub(super) fn hold_the_lifeline(
     lifeline: Option<IpcReceiver<()>>,
     coordinator: u32,

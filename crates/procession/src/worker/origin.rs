@@ -84,8 +84,8 @@ fn tell_by_words(words: &str) {
     tell_by_mark(words);
 }
 
-/// The same without the standard error, which a wrapper may have replaced, too. It may have closed the mark as well:
-/// then that of the coordinator serves.
+/// The same without the standard error, which a wrapper may have replaced, too. If the wrapper has also closed the mark,
+/// the mark of the coordinator is used.
 fn tell_by_mark(words: &str) {
     if let Some(mark) = os::mark::inherited().or_else(mark_of_an_ancestor) {
         mark.say(words);

@@ -145,7 +145,7 @@ mod on {
                     continue;
                 }
                 thread::park_timeout(Duration::from_nanos(TICK));
-                // Cleared before the lanes are read: a task that begins meanwhile sets it again.
+                // Cleared before the lanes are read: a task that begins during the reading sets it again.
                 self.is_awake.store(false, Ordering::SeqCst);
                 if self.flush(lanes, transport::now()) {
                     self.is_awake.store(true, Ordering::SeqCst);

@@ -53,9 +53,9 @@ impl ReceivedReplies {
         Reply::parse(attached.substitute.get_or_init(undelivered))
     }
 
-    /// The line of a task, cut after [`LONGEST_LINE`], or a text that it is lost.
+    /// The line of a task, cut after [`LONGEST_LINE`], or a text that says that the line is lost.
     pub(super) fn line<'r>(&'r self, text: &'r [u8]) -> Result<&'r str, Garbled> {
-        // Others are in the record.
+        // Without an attachment, the line is in the record.
         let Some(attached) = self.attached.as_ref() else { return line(text) };
         let substitute = match self.lost() {
             None if text.len() <= LONGEST_LINE => return line(text),

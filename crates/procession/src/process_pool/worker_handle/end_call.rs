@@ -18,7 +18,7 @@ pub(in crate::process_pool) enum TerminateOutcome {
 
 impl WorkerHandle {
     /// Kills the process if the call has run for `allowed`; without `allowed`, if it runs at all.
-    /// Also returns the calls that were taken back meanwhile from a process that goes on.
+    /// If the process goes on, also returns the calls that were taken back from it.
     ///
     /// The claim is read twice. In between, everything that has not begun is taken back: so the
     /// process is not killed for a task that began after the first look.
@@ -85,9 +85,9 @@ impl WorkerHandle {
     }
 }
 
-/// Whether what was to be ended at the first look at its claim runs at the second one. In a chunk, the next task may
-/// have begun in between, before it was taken back: it has not had its time. Without `allowed`, the whole call is
-/// cancelled.
+/// Whether the task that ran at the first look at the claim still runs at the second look. In a chunk, the next task may
+/// have begun in between, before it was taken back; that task has not used up its time. Without `allowed`, the whole
+/// call is cancelled.
 fn still_runs(
     first: Option<Progress>,
     second: Option<Progress>,
@@ -101,7 +101,7 @@ fn still_runs(
 mod tests {
     use super::*;
 
-    /// The claim of a call of which so many tasks have begun.
+    /// The claim of a call of which this number of tasks have begun.
     fn begun(begun: u32, runs_for: Option<Duration>) -> Option<Progress> {
         Some(Progress { begun, runs_for })
     }
@@ -111,7 +111,7 @@ mod tests {
         let (long, short) = (Some(Duration::from_secs(1)), Some(Duration::ZERO));
         assert!(still_runs(begun(3, long), begun(3, long), long));
         assert!(!still_runs(begun(3, long), begun(4, short), long));
-        // A cancel is that of the call, whichever of its tasks runs.
+        // A cancel is for the whole call, whichever of its tasks runs.
         assert!(still_runs(begun(3, long), begun(4, short), None));
     }
 

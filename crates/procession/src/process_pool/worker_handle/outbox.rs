@@ -215,7 +215,7 @@ impl Sending {
             return Ok(Written::RingFull);
         }
         let attached = (!is_inline).then_some(text);
-        // Messages of another call, which was taken back meanwhile, do not count.
+        // Messages of another call, which was taken back since then, do not count.
         let sent = self.partly_sent.take().filter(|(of, _)| of == seq).map_or(0, |(_, sent)| sent);
         let blobs = work_item.blobs();
         let mut appendix = Vec::new();

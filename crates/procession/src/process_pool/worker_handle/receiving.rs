@@ -194,7 +194,7 @@ impl Receiving {
         next
     }
 
-    /// Counts the messages that were received since then, but for one: that of an honest worker.
+    /// Counts the messages that were received since `before`, less one: an honest worker sends one.
     fn count_messages(&mut self, before: u64) {
         let messages = self.assembly.messages() - before;
         self.throttle.count(messages.saturating_sub(1), 0);

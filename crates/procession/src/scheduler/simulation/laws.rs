@@ -12,7 +12,8 @@ use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 /// No worker may leave a call unbegun for longer after its deadline.
 const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
-/// The most that ends of workers can weigh that are one attempt: 7, which are none yet, and 4.
+/// The maximum sum of weights of the ends of workers that count as one attempt. Eight are an attempt; so it is 7, which are
+/// none yet, and 4 of the next end.
 const MOST_WEIGHT: u32 = 11;
 /// Tasks behind a running one are looked at this often, as long as they were not recalled.
 const STUCK_AFTER: Duration = Duration::from_millis(5);
@@ -68,7 +69,7 @@ impl World {
         }
     }
 
-    /// Whether tasks have to be recalled, the scheduler finds out when it wakes.
+    /// The scheduler finds out whether tasks have to be recalled when it wakes, so it must wake soon.
     fn tasks_behind_running_ones_are_looked_at(&self) -> Result<(), String> {
         let is_soon = |at: Instant| at <= self.now + STUCK_AFTER;
         if self.scheduler.wake_at().is_some_and(is_soon) {
@@ -80,7 +81,7 @@ impl World {
             }
             let calls = process.view.iter().enumerate();
             let mut calls = calls.filter(|(_, call)| call.seq > process.recalled_through);
-            // Of a call that has a slot, one task runs.
+            // One task runs of each call that has a slot.
             let has_ahead = |(index, call): &(usize, &Viewed)| {
                 call.tasks.len() > usize::from(*index < process.slots)
             };

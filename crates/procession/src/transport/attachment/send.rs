@@ -39,7 +39,7 @@ impl<'i> Item<'i> {
         }
     }
 
-    /// Puts the bytes into a segment. Not many that are in a file, or will be since there are clones.
+    /// Puts the bytes into a segment. Long bytes that are in a file, or will be since there are clones, are not put there.
     fn place(self, segments: &mut SegmentWriter) -> Option<(SegmentItem, Option<NewSegment>)> {
         match self {
             Self::Blob(blob)
@@ -72,7 +72,7 @@ pub(crate) enum Passed {
     /// There is nothing to attach.
     Nothing,
     All,
-    /// Nothing was sent: this is to be the appendix of the record.
+    /// Nothing was sent: write these bytes as the appendix of the record.
     Appendix(Vec<u8>),
     /// This number of items was sent. The socket has no room for more now.
     Part(usize),
@@ -204,7 +204,7 @@ impl<'i> Draft<'i> {
     }
 
     pub(super) fn message(&self, flags: u8) -> Vec<u8> {
-        // Each item takes some of its length, so there are fewer than 256.
+        // Each item takes a part of the length of the message, so there are fewer than 256.
         let mut bytes = vec![KIND, flags, self.lengths.len() as u8];
         bytes.extend(self.lengths.iter().flat_map(|length| length.to_le_bytes()));
         bytes.extend_from_slice(&self.inline);

@@ -26,7 +26,7 @@ struct ReaderSlot {
     view: Option<Arc<SegmentView>>,
     /// Of the last item that was received.
     generation: u32,
-    /// That item was copied, and its record was not read yet.
+    /// The item that was copied and whose record was not read yet.
     copied: Option<CopiedItem>,
 }
 
@@ -37,7 +37,7 @@ struct CopiedItem {
     len: usize,
 }
 
-/// What the views of one reader may take, and what is copied for one record, in bytes.
+/// Maximum number of bytes of the views of one reader, and maximum number of bytes that are copied for one record.
 const LONGEST: usize = MOST_BYTES as usize;
 
 fn refused(why: &str) -> io::Error {
@@ -93,7 +93,7 @@ impl SegmentReader {
         let view = Arc::clone(view);
         // Returned with the record: until then the worker cannot use the slot again.
         slot.copied = Some(CopiedItem { word: returned(item.generation, false), len });
-        // The worker may give each of its segments up, so their lengths are no bound.
+        // The worker may give up its segments and make others, so the lengths of the segments are no bound.
         let lens = slots.iter().filter_map(|slot| slot.copied).map(|copied| copied.len);
         if lens.sum::<usize>() > LONGEST {
             return Err(refused("more bytes in segments than there may be for one record"));
@@ -149,7 +149,7 @@ impl SegmentReader {
         self.slots().iter().filter_map(|slot| slot.view.as_ref()).map(|view| view.len()).sum()
     }
 
-    /// As if so many items had gone through each slot.
+    /// As if this number of items had gone through each slot.
     #[cfg(test)]
     pub(super) fn set_generation(&self, generation: u32) {
         self.slots().iter_mut().for_each(|slot| slot.generation = generation);
@@ -175,7 +175,7 @@ fn return_now(link: &SlotLink, item: SegmentItem, is_lost: bool) {
 fn lend(link: &SlotLink, view: &Arc<SegmentView>, item: SegmentItem) -> Lent {
     let (link, origin, copies) = (link.clone(), Origin::here(), fork::copies());
     view.lend(item.len as usize, move || {
-        // A copy of this process has no say. One that was made meanwhile may still read the bytes.
+        // A copy of this process has no say. One that was made since then may still read the bytes.
         if !origin.is_forked() {
             return_now(&link, item, fork::copies() != copies);
         }

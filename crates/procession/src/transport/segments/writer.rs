@@ -15,8 +15,8 @@ use super::{
 };
 use crate::transport::SharedRegion;
 
-/// A free segment is used for an item that fills less than one in so many parts of it only if there is
-/// no other.
+/// If an item fills less than one part in eight of a free segment, the segment is used for it only if there is no other
+/// one.
 const MUCH_TOO_LONG: usize = 8;
 
 /// The segments that this process writes to, for one worker and direction.
@@ -235,7 +235,7 @@ impl SegmentWriter {
         self.link.as_ref().map(|link| Arc::clone(&link.region))
     }
 
-    /// As if so many items had gone through each slot.
+    /// As if this number of items had gone through each slot.
     #[cfg(test)]
     pub(super) fn set_generation(&mut self, generation: u32) {
         self.slots.iter_mut().for_each(|slot| slot.generation = generation);

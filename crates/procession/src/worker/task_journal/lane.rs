@@ -99,8 +99,8 @@ impl RunnerLane {
                     || (state.attempt > 1 && budget.has_retried_line())
             }
             false => {
-                // Also one whose begin has a line counts: the coordinator has a line for as many retried
-                // failures of this worker, which are those of the same tasks.
+                // A task whose begin has a line counts as well. The coordinator writes lines for the same
+                // number of retried failures of this worker, so they are those of the same tasks.
                 let has_line = budget.has_failed_line();
                 if state.is_recorded {
                     budget.count_line();

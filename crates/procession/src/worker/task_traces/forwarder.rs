@@ -44,11 +44,11 @@ struct ForwarderState {
     budget: RateBudget,
     /// Not told yet.
     dropped: u64,
-    /// When it was told last: between other records, and at the end of a task. In nanoseconds.
+    /// When the number was last sent: between other records, and at the end of a task. In nanoseconds.
     told: [u64; 2],
 }
 
-/// At what intervals it is told how much was dropped.
+/// The interval, in nanoseconds, at which the number of dropped records is sent.
 const TELL_BETWEEN: u64 = 100_000_000;
 /// The same at the end of a task: many short tasks may drop something each.
 const TELL_AT_END: u64 = 1_000_000;
@@ -73,7 +73,7 @@ struct OpenSpan {
 }
 
 impl ForwarderState {
-    /// The span that the coordinator has for this parent. 0, which is the task, if that was closed meanwhile: a
+    /// The span that the coordinator has for this parent. 0, which is the task, if that was closed since then: a
     /// span that was not sent does not keep the one above it open.
     fn shown_above(&self, parent: Option<OpenSpan>) -> u64 {
         let shown = parent.map_or(0, |span| span.shown);
@@ -120,7 +120,7 @@ impl Forwarder {
         }
     }
 
-    /// Tells how much was dropped, if it was not told within this time.
+    /// Sends the number of dropped records, if it was not sent within this time.
     fn tell_dropped(&self, state: &mut ForwarderState, task: u64, which: usize, interval: u64) {
         if state.dropped == 0 {
             return;
