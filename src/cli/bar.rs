@@ -132,7 +132,7 @@ impl RunProgressBar {
     }
 }
 
-/// What decides about the progress if no option does.
+/// What the kind of progress depends on, if no option sets it.
 #[derive(Debug, Clone, Copy)]
 struct Surroundings {
     /// Stderr is a terminal.

@@ -16,7 +16,7 @@ pub(super) fn is_command(word: &str) -> bool {
     CoordinatorArgs::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
-/// What is done without a subcommand, in words that a user may try.
+/// Words that a user may try as a subcommand for what `coordinator` does without one.
 const DOWNLOADS: [&str; 4] = ["flag", "flags", "download", "downloads"];
 
 /// The subcommand that the word probably means, or the option that has its name.

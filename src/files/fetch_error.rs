@@ -148,7 +148,7 @@ pub(super) struct FetchLimits {
     pub(super) bytes: Option<u64>,
 }
 
-/// An error of TLS. What is no TLS at all comes from a server of http, as a rule.
+/// The text of an error of TLS. An answer that is not TLS at all comes from a server of http in most cases.
 fn tls_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.starts_with("received corrupt message") {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a body must be to be saved, besides complete.
+/// What a body must be to be saved. It must also be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyCheck {

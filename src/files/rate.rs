@@ -76,8 +76,8 @@ impl RateGate {
     }
 }
 
-/// A worker that was taken over may have left a later turn in the file: no other process waits for more turns than so
-/// many, as if each had been taken.
+/// No process waits for more than this number of turns. The file may name a later turn only if a worker that was taken
+/// over has written it.
 const MOST_TURNS: u32 = 4096;
 
 /// Number of attempts to lock the file, a millisecond apart. Other processes hold the lock for some microseconds.

@@ -29,7 +29,7 @@ fn join(from: &Uri, location: &str) -> Option<Uri> {
     let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
     let location = location.split_once('#').map_or(location, |(location, _)| location);
     if location.is_empty() {
-        return Some(from.clone()); // the same once more
+        return Some(from.clone()); // the same URL again
     }
     let absolute = if has_scheme(location) {
         location.to_owned()

@@ -124,7 +124,7 @@ pub fn final_report(noun: FileNoun, results: &RunResults<'_>) -> String {
     text
 }
 
-/// The first codes of a list, and how many there are besides: `BB BC BL and 7 more`.
+/// The first codes of a list, and the number of the others: `BB BC BL and 7 more`.
 fn listed(codes: &[String]) -> String {
     let first = codes[..codes.len().min(LISTED)].join(" ");
     match codes.len().saturating_sub(LISTED) {

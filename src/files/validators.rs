@@ -32,7 +32,7 @@ pub const FILE: &str = ".validators.jsonl";
 /// A file that is larger is rewritten without superseded lines.
 const LARGE: u64 = 256 * 1024;
 
-/// A file that is larger is not read. With one download it grows by some 200 bytes for each file.
+/// A file that is larger, in bytes, is not read. It grows by some 200 bytes for each file that is downloaded.
 const LARGEST: u64 = 256 << 20;
 
 /// A validator that is longer is not kept.
@@ -229,7 +229,7 @@ mod tests {
         let dest = dir.path();
         let made = std::process::Command::new("mkfifo").arg(dest.join(FILE)).status().unwrap();
         assert!(made.success());
-        // Either would block for ever.
+        // If the open waited for the pipe, both calls would block for ever.
         save(dest, "one");
         ValidatorCache::open(dest).append(Some("LOCAL"), &item(), &etag("1"));
         assert_eq!(known(dest, Some("LOCAL")), None);

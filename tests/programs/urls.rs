@@ -121,7 +121,7 @@ fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
         (&["fetch", "-i", "/dev/null"], "there is no URL in /dev/null"),
         (
             &["fetch", "urls.txt"],
-            "urls.txt is a file, and no URL: for the URLs in it, write -i urls.txt",
+            "urls.txt is a file, not a URL: to fetch the URLs in it, write -i urls.txt",
         ),
         (&["fetch", "-i", "nothing.txt"], "--input FILE must be readable text: nothing.txt"),
         (

@@ -187,7 +187,7 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         comparison.background_load.filter(|background_load| *background_load >= NOTEWORTHY)
     {
         said.push(format!(
-            "Other programs had {:.0} % of the CPUs meanwhile: see how far the runs lie apart.",
+            "Other programs used {:.0} % of the CPUs during the runs: see how much the runs differ.",
             background_load * 100.0
         ));
     }

@@ -42,9 +42,9 @@ the destination if the name is not to be that of the URL's path:
   https://example.org/a.png
   https://example.org/download?id=7    reports/seven.pdf
 If a name is taken, the file gets a number (a-2.png). A URL that comes twice is
-fetched once. Of these lines the first five are listed, and the others are
+fetched once. The first five of these lines are listed, and the others are
 counted. If lines are wrong, nothing is fetched, and a message lists and counts
-them likewise.
+them in the same way.
 
 Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY,
 NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without

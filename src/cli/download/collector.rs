@@ -45,9 +45,9 @@ pub(super) struct Collector {
     items: Arc<[FileItem]>,
     /// The numbers of the items without an outcome.
     unanswered: BTreeSet<usize>,
-    /// The number of errors after which no more is begun.
+    /// The number of errors after which no more downloads are begun.
     max_errors: Option<usize>,
-    /// Whether there were so many.
+    /// Whether that number was reached.
     pub has_failed_too_often: bool,
     /// Exit code of the first signal.
     pub interrupted_by: Option<ProgramExit>,

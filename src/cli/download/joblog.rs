@@ -31,7 +31,7 @@ struct JobLine<'l> {
     error: Option<&'l str>,
 }
 
-/// What a job log begins with, but for an empty one.
+/// What a job log that is not empty begins with.
 const HEAD: &str = "seq\tstarted\t";
 
 /// The file that was named is not to be written.

@@ -1,4 +1,4 @@
-//! What the log of a run tells of its items, besides their codes: where each comes from, and the options
+//! What the log of a run says of its items, in addition to their codes: where each comes from, and the options
 //! that have no place among the settings of a run. It follows these settings, in the coordinator's log:
 //!
 //! ```json

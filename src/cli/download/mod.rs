@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The items are submitted from a thread of their own because the sequential executor runs a task in
-//! the thread that submits it, and the main thread must receive signals meanwhile.
+//! the thread that submits it, and the main thread must receive signals during that time.
 
 mod args;
 mod collector;
@@ -62,7 +62,7 @@ pub(super) fn run(mut request: JobRequest, matches: &ArgMatches) -> anyhow::Resu
             return Ok(ProgramExit::Success);
         }
     }
-    // Before what the mode needs: it would be of no use.
+    // Checked before anything else that the mode needs, which would not help.
     if request.job.mode == Mode::Hosts {
         hosts::ensure_built()?;
     }

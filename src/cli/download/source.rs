@@ -40,7 +40,7 @@ pub(super) enum SourceError {
     Codes(#[from] CodeArgsError),
     #[error(transparent)]
     Urls(#[from] UrlListError),
-    #[error("{0} is a file, and no URL: for the URLs in it, write -i {0}")]
+    #[error("{0} is a file, not a URL: to fetch the URLs in it, write -i {0}")]
     FileAsUrl(String),
     #[error("- is no URL: for URLs on standard input, write -i -")]
     InputAsUrl,
@@ -189,7 +189,7 @@ impl ItemSource {
     }
 }
 
-/// Whether a list was typed in place of a URL.
+/// Whether the name of a list was typed in place of a URL.
 fn is_file(url: &str) -> bool {
     !url.contains("://") && Path::new(url).is_file()
 }

@@ -1,5 +1,5 @@
 //! The submitter thread: submits downloads to an executor until all are submitted or it is stopped. If errors
-//! can end the run, it sends none ahead: what a worker has got it may request after the error.
+//! can end the run, it sends none ahead: a worker may send the requests that it has received after the error.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,14 +21,14 @@ pub(super) struct Submitter {
 /// How errors end a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ErrorBound {
-    /// After so many errors no more is begun.
+    /// After this number of errors no more downloads are begun.
     pub errors: usize,
     /// The most downloads that are submitted and not complete: as many as the executor runs at a time. `None`: not
     /// known.
     pub in_flight: Option<usize>,
 }
 
-/// Lets the submitter pass while there may be one more submission.
+/// Where the submitter waits until it may submit one more download.
 #[derive(Debug)]
 struct SubmissionGate {
     bound: Option<ErrorBound>,
@@ -52,7 +52,7 @@ impl SubmissionGate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until one more may be submitted, and counts it; `false` if no more may be.
+    /// Waits until one more download may be submitted, and counts it. Returns `false` if no more may be submitted at all.
     fn enter(&self) -> bool {
         /// A bound for each wait, so that a missed wake-up delays a submission by no more.
         const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl SubmissionGate {
         }
     }
 
-    /// One that was submitted is complete.
+    /// A download that was submitted is complete.
     fn leave(&self, is_error: bool) {
         let mut state = self.lock();
         state.in_flight -= 1;
@@ -87,7 +87,7 @@ impl SubmissionGate {
     }
 }
 
-/// Whether it counts as an error of the run. What was cancelled is not done.
+/// Whether the result counts as an error of the run. A cancelled download does not: it is not done.
 fn is_error(result: &Result<DownloadOutcome, TaskError>) -> bool {
     match result {
         Ok(outcome) => outcome.status == DownloadStatus::Error,

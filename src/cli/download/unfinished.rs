@@ -57,7 +57,7 @@ impl LoggedRuns {
     pub(super) fn read(logs: &Path) -> anyhow::Result<Self> {
         let runs = RunDir::list(logs)?.into_iter().filter_map(|run| {
             let path = run.path();
-            // Checked before the log is read: the run may end meanwhile.
+            // Checked before the log is read: the run may end during the reading.
             let is_running = journal::is_running(&path);
             let (mut history, warnings) = journal::read(&path).ok()?;
             let items = LoggedItems::read(&path);

@@ -11,10 +11,10 @@ use super::with_nats::needed_settings;
 use crate::cli::exit::ProgramExit;
 use crate::cli::{format, stdout};
 
-/// How long each agent is waited for.
+/// How long to wait for the answer of each agent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A directory for each agent that has logs, and a line for each agent. Fails if one has not answered.
+/// Makes a directory for each agent that has logs, and prints a line for each agent. Fails if one has not answered.
 pub(super) fn fetch(nats: &NatsArgs, dir: &Path) -> anyhow::Result<ProgramExit> {
     let (mut text, mut exit) = (String::new(), ProgramExit::Success);
     for FetchedLogs { host, logs, .. } in fetch_logs(&needed_settings(nats)?, PATIENCE)? {

@@ -18,7 +18,7 @@ use crate::cli::exit::ProgramExit;
 use crate::cli::usage_error::UsageError;
 use crate::cli::{BUILD, format, stdout};
 
-/// This program has the feature.
+/// No error: this program was built with the feature.
 pub(in crate::cli) fn ensure_built() -> anyhow::Result<()> {
     Ok(())
 }
@@ -50,7 +50,7 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
     Ok(settings)
 }
 
-/// The executor of a run on other hosts, whose events are told beside its bar. `retries` counts the further
+/// The executor of a run on other hosts, whose events are printed beside its bar. `retries` counts the further
 /// attempts of a flag whose host was lost.
 pub(in crate::cli) fn cluster(
     nats: Option<&NatsArgs>,
@@ -106,7 +106,7 @@ pub(super) fn make_nkey(path: &Path) -> anyhow::Result<ProgramExit> {
     Ok(ProgramExit::Success)
 }
 
-/// The settings of a connection that `coordinator hosts` cannot do without.
+/// The settings of the connection. An error if `--nats` is missing, which `coordinator hosts` needs.
 pub(super) fn needed_settings(nats: &NatsArgs) -> anyhow::Result<ConnectSettings> {
     if nats.nats.is_none() {
         let error = "--nats URL is needed, the address of the NATS servers";

@@ -14,7 +14,7 @@ pub(in crate::cli) fn missing() -> anyhow::Error {
     )
 }
 
-/// An error: this program does not have the feature.
+/// Always an error: this program was built without the feature.
 pub(in crate::cli) fn ensure_built() -> anyhow::Result<()> {
     Err(missing())
 }

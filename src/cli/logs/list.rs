@@ -134,7 +134,7 @@ impl ListRow {
         let color = self.color();
         let ended = match self.history.report {
             Some(report) => report.exit_code.to_string(),
-            // The log may have only this, and no report.
+            // The log may have an exit code and no report.
             None => self.ended.strip_prefix("exit code ").unwrap_or(&self.ended).to_owned(),
         };
         let (_, time_of_day) = split_name(&self.name);

@@ -176,13 +176,13 @@ fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (St
         true => NextStart::Unfit(UnfitProgram::NotServing),
         false => NextStart::WithBackoff,
     };
-    // A wrapper that ends before the program has said anything looks the same.
+    // A wrapper that starts the program and ends before the program has reported looks the same.
     let is_script = does_not_serve && has_succeeded && !programs.is_this(rank);
     let hint = if is_script { LEFT_BEHIND } else { "" };
     (format!("it ended with {exit} before it was ready{hint}{said}"), next_start)
 }
 
-const LEFT_BEHIND: &str = " (if it starts the program in the background or in another session: it must become it, with `exec`)";
+const LEFT_BEHIND: &str = " (if it is a wrapper, it must start the program with `exec`, not in the background or in another session)";
 pub(super) const CLEARED_ENVIRONMENT: &str = "it cleared the environment of the program";
 
 /// What a wrapper removed, by the output of the worker.
